@@ -1,0 +1,1 @@
+"""The bus: one healing MQTT connection, the outbox, and the broker itself."""

@@ -1,0 +1,1 @@
+"""The contract: messages, topics and codec of version 1. No I/O happens here."""

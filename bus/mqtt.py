@@ -1,0 +1,427 @@
+"""The connection to the broker: one class that heals itself. The only importer of aiomqtt.
+
+What is known of aiomqtt 2.5.1 on paho 2.2 and respected here: paho acknowledges before the application
+sees a message unless manual acknowledgement is set before connecting; `publish` does not notice a lost
+connection before its time-out; a refused SUBSCRIBE is silent; the will does not fire when an exception
+leaves `async with`; more than about 20 concurrent publishes only queue up. A Client serves one connection.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import aiomqtt
+import structlog
+
+from bus.config import Broker
+from bus.metrics import Counters
+from bus.presence import Presence
+from bus.retry import backoff
+from schemas.codec import decode, encode
+from schemas.errors import PermanentError, TransientError
+from schemas.messages import Message, Status
+from schemas.topics import STATUS, Topic
+
+log = structlog.get_logger()
+
+M = TypeVar("M", bound=Message)
+
+_CONCURRENT_PUBLISHES = 20
+_PUBLISH_S = 10.0
+_PROBE_S = 10.0
+_FAREWELL_S = 2.0
+_STEADY_S = 5.0
+_UNREAD_MESSAGES = 4096
+_REFUSED = 0x80
+_FOREIGN = (aiomqtt.MqttError, OSError, TimeoutError)
+
+
+class ConnectionError(TransientError):  # noqa: A001  # the bus's own, always used by its module's name
+    """The broker is out of reach, refuses, or went away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery(Generic[M]):
+    """A message as it arrived.
+
+    The broker keeps it until `ack`; a message that is never acknowledged is delivered again on the next
+    connection. Acknowledging on a connection that is gone does nothing.
+    """
+
+    topic: Topic[M]
+    names: dict[str, str]
+    payload: bytes
+    retained: bool
+    arrived_at: float
+    _mid: int
+    _qos: int
+    _client: aiomqtt.Client
+
+    def message(self) -> M:
+        """Return the decoded message.
+
+        Raises:
+            CodecError: The payload is no such message.
+        """
+        return decode(self.topic, self.payload, self.names)
+
+    def ack(self) -> None:
+        """Tell the broker that it may forget this message."""
+        if self._qos:
+            self._client._client.ack(self._mid, self._qos)  # noqa: SLF001  # aiomqtt offers no way of its own
+
+
+@dataclass(slots=True)
+class Subscription(Generic[M]):
+    """Deliveries of one topic, in order of arrival. Iterate over it.
+
+    Bounded: what finds it full stays unacknowledged with the broker (QoS 1) or is lost (QoS 0, which
+    promises no more), and is counted as `bus.overflowed`.
+    """
+
+    topic: Topic[M]
+    filter: str
+    queue: asyncio.Queue[Delivery[M]]
+
+    def __aiter__(self) -> AsyncIterator[Delivery[M]]:
+        return self
+
+    async def __anext__(self) -> Delivery[M]:
+        return await self.queue.get()
+
+
+@dataclass(slots=True)
+class _Link:
+    """One connection: it lives until the broker or the network ends it."""
+
+    client: aiomqtt.Client
+    number: int
+    echoed: asyncio.Event = field(default_factory=asyncio.Event)
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Bus:
+    """A component's connection to the broker.
+
+    `run` connects, subscribes, announces the component on its status topic and reconnects with jittered
+    back-off for as long as it runs; subscriptions and callers of `publish` live through all of that.
+
+    Args:
+        broker: Where and how to connect.
+        client_id: Two connections of one id throw each other out: unique for each component.
+        password: For the broker's user name.
+        presence: Who this is on the status topic; None for a passing client.
+        durable: Whether the broker keeps subscriptions and unacknowledged messages while we are away.
+        counters: Where connections and messages are counted.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        client_id: str,
+        *,
+        password: str | None = None,
+        presence: Presence | None = None,
+        durable: bool = False,
+        counters: Counters | None = None,
+    ) -> None:
+        self.counters = counters if counters is not None else Counters()
+        self._broker = broker
+        self._client_id = client_id
+        self._password = password
+        self._presence = presence
+        self._durable = durable
+        self._subscriptions: list[Subscription[Message]] = []
+        self._publishes = asyncio.Semaphore(_CONCURRENT_PUBLISHES)
+        self._link: _Link | None = None
+        self._number = 0
+        self._ready = asyncio.Condition()
+
+    def subscribe(
+        self, topic: Topic[M], *, queue: int = 256, group: str | None = None, **names: str
+    ) -> Subscription[M]:
+        """Subscribe from the next connection on; call before `run`.
+
+        Args:
+            topic: The kind of topic.
+            queue: Most deliveries that may wait here.
+            group: Share the messages with all subscribers of this group (`$share`).
+            names: Values for some of the topic's names; the others match anything.
+
+        Raises:
+            TopicError: A value is no DNS label.
+        """
+        chosen = topic.select(**names)
+        subscription = Subscription(
+            topic, f"$share/{group}/{chosen}" if group else chosen, asyncio.Queue(queue)
+        )
+        self._subscriptions.append(subscription)  # type: ignore[arg-type]  # read back with its own topic alone
+        return subscription
+
+    async def connected(self, after: int = 0) -> int:
+        """Wait for a working connection with a number greater than `after`, and return its number.
+
+        Working means proven: our own announcement came back from the broker.
+        """
+        async with self._ready:
+            await self._ready.wait_for(lambda: self._link is not None and self._link.number > after)
+            return self._number
+
+    async def publish(self, topic: Topic[M], message: M, **names: str) -> None:
+        """Publish at QoS 1 and wait until the broker has it.
+
+        Cancelling may leave it published or not.
+
+        Raises:
+            TopicError: A name is no DNS label.
+            ConnectionError: No connection, or none any more; it may have arrived all the same.
+        """
+        await self.publish_bytes(topic.name(**names), encode(topic, message), retain=topic.retain)
+
+    async def publish_bytes(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish encoded bytes, otherwise like `publish`."""
+        async with self._publishes:
+            if (link := self._link) is None:
+                raise ConnectionError(self._address, expected="a connection", got="none")
+            await self._publish_on(link, topic, payload, retain=retain)
+
+    async def report(self, **facts: object) -> None:
+        """Change what the status topic says of this component, now if connected, else when it is.
+
+        Args:
+            facts: Fields of Status: `state`, `reason`, `model`.
+        """
+        if self._presence is None:
+            return
+        self._presence.change(**facts)
+        with contextlib.suppress(ConnectionError):  # the next announcement says it
+            await self._announce()
+
+    async def run(self) -> None:
+        """Stay connected until cancelled. On the way out says `offline`; safe to cancel.
+
+        Raises:
+            PermanentError: The broker refuses a subscription.
+        """
+        failed_at: float | None = None
+        delays = backoff()
+        while True:
+            began = time.monotonic()
+            try:
+                await self._connect_once(failed_at)
+            except ConnectionError as error:
+                level = log.warning if failed_at is None else log.debug
+                level("bus.disconnected", broker=self._address, error=str(error))
+                self.counters.add("bus.disconnected")
+                steady = time.monotonic() - began > _STEADY_S
+                failed_at = time.monotonic() if failed_at is None or steady else failed_at
+                # A short life is no recovery: two clients of one id would throw each other out for ever.
+                delays = backoff() if steady else delays
+            await asyncio.sleep(next(delays))
+
+    async def _connect_once(self, failed_at: float | None) -> None:
+        """Connect, serve until the connection ends, and raise why it did."""
+        with self._mapped():
+            client = self._client()
+            async with client:
+                self._number += 1
+                link = _Link(client, self._number)
+                try:
+                    async with asyncio.TaskGroup() as tasks:
+                        tasks.create_task(self._receive(link), name="bus.receive")
+                        tasks.create_task(self._serve(link, failed_at), name="bus.serve")
+                finally:
+                    self._link = None
+                    link.lost.set()
+                    await self._say_farewell(link)
+
+    async def _serve(self, link: _Link, failed_at: float | None) -> None:
+        """Subscribe, prove that messages come through, open for publishers, then report now and then."""
+        for subscription in self._subscriptions:
+            await self._subscribe_on(link, subscription.filter)
+        if self._presence is not None:
+            own = STATUS.name(node=self._presence.node, name=self._presence.name)
+            await self._subscribe_on(link, own)
+            await self._probe(link, own)
+        async with self._ready:
+            self._link = link
+            self._ready.notify_all()
+        outage_s = None if failed_at is None else round(time.monotonic() - failed_at, 1)
+        log.info("bus.connected", broker=self._address, outage_s=outage_s)
+        self.counters.add("bus.connected")
+        while self._presence is not None:
+            await asyncio.sleep(self._presence.every_s)
+            await self._publish_status(link)
+
+    async def _probe(self, link: _Link, own: str) -> None:
+        """Publish our announcement and wait until it comes back."""
+        try:
+            async with asyncio.timeout(_PROBE_S):
+                await self._publish_status(link)
+                await link.echoed.wait()
+        except TimeoutError:
+            raise ConnectionError(
+                self._address,
+                expected=f"our own {own} back within {_PROBE_S} s (may this client read and write it?)",
+                got="nothing",
+            ) from None
+
+    async def _receive(self, link: _Link) -> None:
+        async for incoming in link.client.messages:
+            topic, payload = incoming.topic.value, incoming.payload
+            if self._is_echo(link, topic, payload):
+                link.echoed.set()
+            for subscription in self._subscriptions:
+                if (names := subscription.topic.match(topic)) is None:
+                    continue
+                delivery = Delivery(
+                    subscription.topic,
+                    names,
+                    payload,
+                    incoming.retain,
+                    time.monotonic(),
+                    incoming.mid,
+                    incoming.qos,
+                    link.client,
+                )
+                try:
+                    subscription.queue.put_nowait(delivery)
+                except asyncio.QueueFull:
+                    self.counters.add("bus.overflowed")
+                    log.warning("bus.overflowed", topic=topic)
+                break
+            else:
+                self._discard(incoming, link)
+
+    def _discard(self, incoming: aiomqtt.Message, link: _Link) -> None:
+        """Acknowledge what no subscription wants: our own status, or a name that is no DNS label."""
+        if incoming.qos:
+            link.client._client.ack(incoming.mid, incoming.qos)  # noqa: SLF001  # as in Delivery.ack
+        if STATUS.match(incoming.topic.value) is None:
+            self.counters.add("bus.misaddressed")
+            log.warning("bus.misaddressed", topic=incoming.topic.value[:200])
+
+    def _is_echo(self, link: _Link, topic: str, payload: bytes) -> bool:
+        if link.echoed.is_set() or self._presence is None:
+            return False
+        if topic != STATUS.name(node=self._presence.node, name=self._presence.name):
+            return False
+        return self._presence.is_own(payload)
+
+    async def _subscribe_on(self, link: _Link, chosen: str) -> None:
+        granted = await link.client.subscribe(chosen, qos=1)
+        for code in granted:
+            value = code if isinstance(code, int) else code.value
+            if value >= _REFUSED:
+                raise PermanentError(f"subscription {chosen}", expected="to be granted", got=hex(value))
+
+    async def _publish_on(self, link: _Link, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish and wait for the broker, but no longer than the connection lives."""
+        with self._mapped():
+            sending = asyncio.ensure_future(
+                link.client.publish(topic, payload, qos=1, retain=retain, timeout=_PUBLISH_S)
+            )
+            losing = asyncio.ensure_future(link.lost.wait())
+            try:
+                await asyncio.wait((sending, losing), return_when=asyncio.FIRST_COMPLETED)
+                if not sending.done():
+                    raise ConnectionError(
+                        self._address, expected="an acknowledgement", got="a lost connection"
+                    )
+                await sending
+            finally:
+                losing.cancel()
+                if not sending.done():
+                    sending.cancel()
+
+    async def _announce(self) -> None:
+        if (link := self._link) is None:
+            raise ConnectionError(self._address, expected="a connection", got="none")
+        await self._publish_status(link)
+
+    async def _publish_status(self, link: _Link, *, state: str | None = None) -> None:
+        if self._presence is None:
+            return
+        status = self._presence.status(self.counters, state=state)
+        await self._publish_on(link, self._presence.topic, encode(STATUS, status), retain=True)
+
+    async def _say_farewell(self, link: _Link) -> None:
+        """Say `offline` while leaving a connection that still works; the will does so for one that broke."""
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(_FAREWELL_S):
+                link.lost = asyncio.Event()
+                await self._publish_status(link, state="offline")
+
+    def _client(self) -> aiomqtt.Client:
+        broker = self._broker
+        will = None
+        if self._presence is not None:
+            last_words = encode(STATUS, self._presence.status(self.counters, state="offline", will=True))
+            will = aiomqtt.Will(self._presence.topic, last_words, qos=1, retain=True)
+        client = aiomqtt.Client(
+            broker.host,
+            broker.port,
+            username=broker.username,
+            password=self._password,
+            identifier=self._client_id,
+            clean_session=not self._durable,
+            keepalive=broker.keepalive_s,
+            will=will,
+            tls_context=_tls_context(broker),
+            max_queued_incoming_messages=_UNREAD_MESSAGES,
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+        )
+        client.pending_calls_threshold = _CONCURRENT_PUBLISHES * 2
+        client._client.manual_ack_set(True)  # noqa: SLF001, FBT003  # paho's, see the top of this file
+        return client
+
+    @property
+    def _address(self) -> str:
+        return f"broker {self._broker.host}:{self._broker.port}"
+
+    @contextlib.contextmanager
+    def _mapped(self) -> Iterator[None]:
+        """Turn the errors of aiomqtt, the socket and our own deadlines into ConnectionError."""
+        try:
+            yield
+        except BaseExceptionGroup as group:
+            raise self._meaning(_first(group)) from None
+        except _FOREIGN as error:
+            raise self._meaning(error) from None
+
+    def _meaning(self, error: BaseException) -> BaseException:
+        """Return the bus's own error for a foreign one; any other stays what it is."""
+        if not isinstance(error, _FOREIGN):
+            return error
+        return ConnectionError(self._address, expected="a connection", got=str(error) or type(error).__name__)
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _tls_context(broker: Broker) -> ssl.SSLContext | None:
+    if broker.tls is None:
+        return None
+    context = ssl.create_default_context(cafile=broker.tls.ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if broker.tls.certificate is not None:
+        context.load_cert_chain(broker.tls.certificate, broker.tls.key)
+    return context
+
+
+def passing_id(purpose: str) -> str:
+    """Return a client id for a passing client, such as a command typed by a person."""
+    return f"gleaner-{purpose}-{secrets.token_hex(4)}"
+
+
+__all__ = ["Bus", "ConnectionError", "Delivery", "Status", "Subscription", "passing_id"]

@@ -1,0 +1,104 @@
+"""The contract for people and other languages: AsyncAPI 3 and JSON Schema, generated from the classes."""
+
+import json
+from pathlib import Path
+
+import msgspec
+
+from schemas.messages import Message
+from schemas.topics import TOPICS, Topic
+
+_TITLE = "Gleaner"
+_MSGPACK = "application/x-msgpack"
+_JSON = "application/json"
+
+
+def documents() -> dict[str, str]:
+    """Return the text of each generated file by its name: `asyncapi.json` and one schema per message."""
+    files = {"asyncapi.json": _text(asyncapi())}
+    for topic in TOPICS:
+        files[f"{topic.kind}.schema.json"] = _text(json_schema(topic.message))
+    return files
+
+
+def write(directory: Path) -> list[Path]:
+    """Write the generated files and return their paths."""
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, text in documents().items():
+        paths.append(directory / name)
+        paths[-1].write_text(text, encoding="utf-8")
+    return paths
+
+
+def json_schema(message: type[Message]) -> dict[str, object]:
+    """Return the JSON Schema (2020-12) of one message."""
+    schema = msgspec.json.schema(message)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def asyncapi() -> dict[str, object]:
+    """Return the AsyncAPI 3.0 document of all topics, as JSON-ready values."""
+    _, components = msgspec.json.schema_components(
+        [topic.message for topic in TOPICS], ref_template="#/components/schemas/{name}"
+    )
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": _TITLE,
+            "version": "1",
+            "description": "Every component communicates through these MQTT topics and nothing else.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": _JSON,
+        "channels": {topic.kind: _channel(topic) for topic in TOPICS},
+        "operations": _operations(),
+        "components": {
+            "schemas": components,
+            "messages": {topic.message.__name__: _message(topic) for topic in TOPICS},
+        },
+    }
+
+
+def _channel(topic: Topic[Message]) -> dict[str, object]:
+    name = topic.message.__name__
+    return {
+        "address": topic.pattern,
+        "description": f"{topic.flow}{', retained' if topic.retain else ''}",
+        "parameters": {
+            parameter: {"description": "DNS label: 1 to 63 lower-case letters, digits and inner hyphens"}
+            for parameter in topic.names
+        },
+        "messages": {name: {"$ref": f"#/components/messages/{name}"}},
+    }
+
+
+def _message(topic: Topic[Message]) -> dict[str, object]:
+    name = topic.message.__name__
+    written = _MSGPACK if topic.body == "msgpack" else _JSON
+    also = " A bare JPEG or PNG is accepted too." if topic.bare_image else ""
+    return {
+        "name": name,
+        "summary": (topic.message.__doc__ or "").strip().split("\n")[0],
+        "description": f"Written as {written}; a reader accepts msgpack and JSON (bytes as base64).{also}",
+        "contentType": written,
+        "payload": {"$ref": f"#/components/schemas/{name}"},
+        "bindings": {"mqtt": {"bindingVersion": "0.2.0"}},
+    }
+
+
+def _operations() -> dict[str, object]:
+    operations: dict[str, object] = {}
+    for topic in TOPICS:
+        mqtt = {"qos": 1, "retain": topic.retain, "bindingVersion": "0.2.0"}
+        for verb, action in (("publish", "send"), ("receive", "receive")):
+            operations[f"{verb}-{topic.kind}"] = {
+                "action": action,
+                "channel": {"$ref": f"#/channels/{topic.kind}"},
+                "bindings": {"mqtt": mqtt},
+            }
+    return operations
+
+
+def _text(value: dict[str, object]) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n"
