@@ -12,20 +12,22 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import aiomqtt
 import structlog
 
 from bus.config import Broker
+from bus.delivery import Delivery, Subscription, Tapped
 from bus.metrics import Counters
 from bus.presence import Presence
 from bus.retry import backoff
-from schemas.codec import decode, encode
+from schemas.codec import encode
 from schemas.errors import PermanentError, TransientError
-from schemas.messages import Message, Status
+from schemas.messages import Message
 from schemas.topics import STATUS, Topic
 
 log = structlog.get_logger()
@@ -42,58 +44,8 @@ _REFUSED = 0x80
 _FOREIGN = (aiomqtt.MqttError, OSError, TimeoutError)
 
 
-class ConnectionError(TransientError):  # noqa: A001  # the bus's own, always used by its module's name
+class LinkError(TransientError):
     """The broker is out of reach, refuses, or went away."""
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery(Generic[M]):
-    """A message as it arrived.
-
-    The broker keeps it until `ack`; a message that is never acknowledged is delivered again on the next
-    connection. Acknowledging on a connection that is gone does nothing.
-    """
-
-    topic: Topic[M]
-    names: dict[str, str]
-    payload: bytes
-    retained: bool
-    arrived_at: float
-    _mid: int
-    _qos: int
-    _client: aiomqtt.Client
-
-    def message(self) -> M:
-        """Return the decoded message.
-
-        Raises:
-            CodecError: The payload is no such message.
-        """
-        return decode(self.topic, self.payload, self.names)
-
-    def ack(self) -> None:
-        """Tell the broker that it may forget this message."""
-        if self._qos:
-            self._client._client.ack(self._mid, self._qos)  # noqa: SLF001  # aiomqtt offers no way of its own
-
-
-@dataclass(slots=True)
-class Subscription(Generic[M]):
-    """Deliveries of one topic, in order of arrival. Iterate over it.
-
-    Bounded: what finds it full stays unacknowledged with the broker (QoS 1) or is lost (QoS 0, which
-    promises no more), and is counted as `bus.overflowed`.
-    """
-
-    topic: Topic[M]
-    filter: str
-    queue: asyncio.Queue[Delivery[M]]
-
-    def __aiter__(self) -> AsyncIterator[Delivery[M]]:
-        return self
-
-    async def __anext__(self) -> Delivery[M]:
-        return await self.queue.get()
 
 
 @dataclass(slots=True)
@@ -138,6 +90,7 @@ class Bus:
         self._presence = presence
         self._durable = durable
         self._subscriptions: list[Subscription[Message]] = []
+        self._taps: dict[str, asyncio.Queue[Tapped]] = {}
         self._publishes = asyncio.Semaphore(_CONCURRENT_PUBLISHES)
         self._link: _Link | None = None
         self._number = 0
@@ -164,6 +117,13 @@ class Bus:
         self._subscriptions.append(subscription)  # type: ignore[arg-type]  # read back with its own topic alone
         return subscription
 
+    def tap(self, chosen: str, *, queue: int = 1024) -> asyncio.Queue[Tapped]:
+        """Listen to any filter without decoding, for tools that look on; call before `run`.
+
+        When its queue is full, messages are dropped and counted as `bus.overflowed`.
+        """
+        return self._taps.setdefault(chosen, asyncio.Queue(queue))
+
     async def connected(self, after: int = 0) -> int:
         """Wait for a working connection with a number greater than `after`, and return its number.
 
@@ -180,7 +140,7 @@ class Bus:
 
         Raises:
             TopicError: A name is no DNS label.
-            ConnectionError: No connection, or none any more; it may have arrived all the same.
+            LinkError: No connection, or none any more; it may have arrived all the same.
         """
         await self.publish_bytes(topic.name(**names), encode(topic, message), retain=topic.retain)
 
@@ -188,7 +148,7 @@ class Bus:
         """Publish encoded bytes, otherwise like `publish`."""
         async with self._publishes:
             if (link := self._link) is None:
-                raise ConnectionError(self._address, expected="a connection", got="none")
+                raise LinkError(self._address, expected="a connection", got="none")
             await self._publish_on(link, topic, payload, retain=retain)
 
     async def report(self, **facts: object) -> None:
@@ -200,7 +160,7 @@ class Bus:
         if self._presence is None:
             return
         self._presence.change(**facts)
-        with contextlib.suppress(ConnectionError):  # the next announcement says it
+        with contextlib.suppress(LinkError):  # the next announcement says it
             await self._announce()
 
     async def run(self) -> None:
@@ -215,7 +175,7 @@ class Bus:
             began = time.monotonic()
             try:
                 await self._connect_once(failed_at)
-            except ConnectionError as error:
+            except LinkError as error:
                 level = log.warning if failed_at is None else log.debug
                 level("bus.disconnected", broker=self._address, error=str(error))
                 self.counters.add("bus.disconnected")
@@ -243,8 +203,8 @@ class Bus:
 
     async def _serve(self, link: _Link, failed_at: float | None) -> None:
         """Subscribe, prove that messages come through, open for publishers, then report now and then."""
-        for subscription in self._subscriptions:
-            await self._subscribe_on(link, subscription.filter)
+        for chosen in (*(subscription.filter for subscription in self._subscriptions), *self._taps):
+            await self._subscribe_on(link, chosen)
         if self._presence is not None:
             own = STATUS.name(node=self._presence.node, name=self._presence.name)
             await self._subscribe_on(link, own)
@@ -266,7 +226,7 @@ class Bus:
                 await self._publish_status(link)
                 await link.echoed.wait()
         except TimeoutError:
-            raise ConnectionError(
+            raise LinkError(
                 self._address,
                 expected=f"our own {own} back within {_PROBE_S} s (may this client read and write it?)",
                 got="nothing",
@@ -277,33 +237,52 @@ class Bus:
             topic, payload = incoming.topic.value, incoming.payload
             if self._is_echo(link, topic, payload):
                 link.echoed.set()
+            tapped = self._pass_to_taps(incoming)
             for subscription in self._subscriptions:
-                if (names := subscription.topic.match(topic)) is None:
-                    continue
-                delivery = Delivery(
-                    subscription.topic,
-                    names,
-                    payload,
-                    incoming.retain,
-                    time.monotonic(),
-                    incoming.mid,
-                    incoming.qos,
-                    link.client,
-                )
-                try:
-                    subscription.queue.put_nowait(delivery)
-                except asyncio.QueueFull:
-                    self.counters.add("bus.overflowed")
-                    log.warning("bus.overflowed", topic=topic)
-                break
+                if (names := subscription.topic.match(topic)) is not None:
+                    self._deliver(subscription, names, incoming, link)
+                    break
             else:
-                self._discard(incoming, link)
+                self._discard(incoming, link, wanted=tapped)
 
-    def _discard(self, incoming: aiomqtt.Message, link: _Link) -> None:
+    def _deliver(
+        self,
+        subscription: Subscription[Message],
+        names: dict[str, str],
+        incoming: aiomqtt.Message,
+        link: _Link,
+    ) -> None:
+        delivery = Delivery(
+            subscription.topic,
+            names,
+            incoming.payload,
+            incoming.retain,
+            time.monotonic(),
+            partial(_acknowledge, link.client, incoming),
+        )
+        try:
+            subscription.queue.put_nowait(delivery)
+        except asyncio.QueueFull:
+            self.counters.add("bus.overflowed")
+            log.warning("bus.overflowed", topic=incoming.topic.value)
+
+    def _pass_to_taps(self, incoming: aiomqtt.Message) -> bool:
+        """Hand a message to those who look on; tells whether there was one."""
+        tapped = False
+        for chosen, queue in self._taps.items():
+            if not incoming.topic.matches(chosen):
+                continue
+            tapped = True
+            try:
+                queue.put_nowait(Tapped(incoming.topic.value, incoming.payload, incoming.retain))
+            except asyncio.QueueFull:
+                self.counters.add("bus.overflowed")
+        return tapped
+
+    def _discard(self, incoming: aiomqtt.Message, link: _Link, *, wanted: bool) -> None:
         """Acknowledge what no subscription wants: our own status, or a name that is no DNS label."""
-        if incoming.qos:
-            link.client._client.ack(incoming.mid, incoming.qos)  # noqa: SLF001  # as in Delivery.ack
-        if STATUS.match(incoming.topic.value) is None:
+        _acknowledge(link.client, incoming)
+        if not wanted and STATUS.match(incoming.topic.value) is None:
             self.counters.add("bus.misaddressed")
             log.warning("bus.misaddressed", topic=incoming.topic.value[:200])
 
@@ -331,9 +310,7 @@ class Bus:
             try:
                 await asyncio.wait((sending, losing), return_when=asyncio.FIRST_COMPLETED)
                 if not sending.done():
-                    raise ConnectionError(
-                        self._address, expected="an acknowledgement", got="a lost connection"
-                    )
+                    raise LinkError(self._address, expected="an acknowledgement", got="a lost connection")
                 await sending
             finally:
                 losing.cancel()
@@ -342,7 +319,7 @@ class Bus:
 
     async def _announce(self) -> None:
         if (link := self._link) is None:
-            raise ConnectionError(self._address, expected="a connection", got="none")
+            raise LinkError(self._address, expected="a connection", got="none")
         await self._publish_status(link)
 
     async def _publish_status(self, link: _Link, *, state: str | None = None) -> None:
@@ -353,7 +330,7 @@ class Bus:
 
     async def _say_farewell(self, link: _Link) -> None:
         """Say `offline` while leaving a connection that still works; the will does so for one that broke."""
-        with contextlib.suppress(ConnectionError, TimeoutError):
+        with contextlib.suppress(LinkError, TimeoutError):
             async with asyncio.timeout(_FAREWELL_S):
                 link.lost = asyncio.Event()
                 await self._publish_status(link, state="offline")
@@ -387,7 +364,7 @@ class Bus:
 
     @contextlib.contextmanager
     def _mapped(self) -> Iterator[None]:
-        """Turn the errors of aiomqtt, the socket and our own deadlines into ConnectionError."""
+        """Turn the errors of aiomqtt, the socket and our own deadlines into LinkError."""
         try:
             yield
         except BaseExceptionGroup as group:
@@ -399,7 +376,12 @@ class Bus:
         """Return the bus's own error for a foreign one; any other stays what it is."""
         if not isinstance(error, _FOREIGN):
             return error
-        return ConnectionError(self._address, expected="a connection", got=str(error) or type(error).__name__)
+        return LinkError(self._address, expected="a connection", got=str(error) or type(error).__name__)
+
+
+def _acknowledge(client: aiomqtt.Client, incoming: aiomqtt.Message) -> None:
+    if incoming.qos:
+        client._client.ack(incoming.mid, incoming.qos)  # noqa: SLF001  # aiomqtt offers no way of its own
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -422,6 +404,3 @@ def _tls_context(broker: Broker) -> ssl.SSLContext | None:
 def passing_id(purpose: str) -> str:
     """Return a client id for a passing client, such as a command typed by a person."""
     return f"gleaner-{purpose}-{secrets.token_hex(4)}"
-
-
-__all__ = ["Bus", "ConnectionError", "Delivery", "Status", "Subscription", "passing_id"]

@@ -95,6 +95,7 @@ class Outbox:
         self._changed = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._answered = asyncio.Event()
 
     def __len__(self) -> int:
         """Return how many messages wait for an answer."""
@@ -217,6 +218,12 @@ class Outbox:
         """Wait until every message is answered."""
         await self._idle.wait()
 
+    async def roomy(self) -> None:
+        """Wait until fewer messages are kept than the window takes, for a sender that can wait."""
+        while len(self) >= self._limits.window:
+            self._answered.clear()
+            await self._answered.wait()
+
     async def run(self, publish: Publish, connected: Connected) -> None:
         """Send until cancelled. Safe to cancel: what has no answer is sent by the next run.
 
@@ -328,6 +335,7 @@ class Outbox:
             entry.payload = None
 
     def _rest(self) -> None:
+        self._answered.set()
         if not len(self):
             self._idle.set()
 

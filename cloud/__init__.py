@@ -1,0 +1,1 @@
+"""The cloud: collects samples, keeps the dataset, trains, evaluates and releases models."""

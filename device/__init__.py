@@ -1,0 +1,1 @@
+"""The device: cameras, and the agent that publishes what they take."""

@@ -4,6 +4,10 @@
 message or request never will, and others are not affected. Every other exception stops the component.
 """
 
+from typing import Literal
+
+Code = Literal["malformed-message", "unsupported-version", "too-large"]
+
 
 class GleanerError(Exception):
     """An error with its facts; the sentence is built from them.
@@ -45,7 +49,7 @@ class CodecError(PermanentError):
     """
 
     def __init__(
-        self, subject: str, *, expected: str, got: object, code: str, photo_id: str | None = None
+        self, subject: str, *, expected: str, got: object, code: Code, photo_id: str | None = None
     ) -> None:
         super().__init__(subject, expected=expected, got=got)
         self.code = code

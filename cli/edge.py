@@ -1,0 +1,35 @@
+"""Run the handler of an edge node: photos in, answers out, samples to the cloud."""
+
+from argparse import ArgumentParser, Namespace
+
+from bus import config, log
+from cli import options, service
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options; each overrides the configuration file."""
+    parser.add_argument("--node", type=options.name, help="name of this edge node (edge-1)")
+    parser.add_argument("--serving", metavar="HOST:PORT", help="the model server (127.0.0.1:8500)")
+    parser.add_argument("--model", help="name of the model there (pets)")
+    parser.add_argument("--models-dir", metavar="DIR", help="folder shared with the model server")
+    parser.add_argument("--state-dir", metavar="DIR", help="folder for outbox and answers")
+    options.add_service(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Run until told to stop."""
+    from edge import service as edge_service  # noqa: PLC0415  # gRPC is loaded by this command alone
+    from edge.config import EdgeConfig  # noqa: PLC0415  # as above
+
+    loaded = options.settings(
+        arguments,
+        EdgeConfig,
+        node=arguments.node,
+        serving=arguments.serving,
+        model=arguments.model,
+        models_dir=arguments.models_dir,
+        state_dir=arguments.state_dir or (None if arguments.config else options.default_state("edge")),
+    )
+    log.configure(arguments.log_level, node=loaded.node)
+    service.run(edge_service.run(loaded, config.password()))
+    return 0

@@ -1,0 +1,105 @@
+"""Options that several commands share."""
+
+import os
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct, structs
+
+from bus import config, log
+from bus.config import Broker, ConfigError
+from schemas.errors import TopicError
+from schemas.topics import check_name
+
+T = TypeVar("T", bound=Struct)
+
+_PORTS = 65535
+
+
+def add_broker(parser: ArgumentParser) -> None:
+    """Add where the broker is."""
+    parser.add_argument(
+        "--broker", metavar="HOST[:PORT]", type=_address, help="the MQTT broker (127.0.0.1:1883)"
+    )
+    parser.add_argument("--username", help=f"its password comes from {config.PASSWORD_VARIABLE}")
+    parser.add_argument("--ca", metavar="PEM", help="TLS: certificate of the broker's authority")
+    parser.add_argument("--cert", metavar="PEM", help="TLS: our certificate")
+    parser.add_argument("--key", metavar="PEM", help="TLS: our private key")
+
+
+def add_service(parser: ArgumentParser) -> None:
+    """Add what every long-running command takes."""
+    parser.add_argument("--config", metavar="TOML", type=Path, help="configuration file; options override it")
+    parser.add_argument("--log-level", choices=log.LEVELS, default="info")
+    add_broker(parser)
+
+
+def name(value: str) -> str:
+    """Check a name for a topic."""
+    try:
+        return check_name(value)
+    except TopicError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    """Return a check for numbers greater than zero."""
+
+    def check(text: str) -> float:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = 0
+        if not number > 0:
+            raise ArgumentTypeError(f"expected a {kind.__name__} greater than 0, got {text!r}")
+        return number
+
+    check.__name__ = kind.__name__
+    return check
+
+
+def broker(arguments: Namespace, base: Broker | None = None) -> Broker:
+    """Return the broker that the options describe, over that of a configuration file."""
+    chosen = base or Broker()
+    if arguments.broker is not None:
+        host, port = arguments.broker
+        chosen = structs.replace(chosen, host=host, port=port or chosen.port)
+    if arguments.username is not None:
+        chosen = structs.replace(chosen, username=arguments.username)
+    if arguments.ca is not None:
+        tls = config.Tls(ca=arguments.ca, certificate=arguments.cert, key=arguments.key)
+        chosen = structs.replace(chosen, tls=tls)
+    elif arguments.cert or arguments.key:
+        raise ConfigError("option --cert or --key", expected="--ca beside it", got="none")
+    return chosen
+
+
+def settings(arguments: Namespace, kind: type[T], **overrides: object) -> T:
+    """Return the configuration: the file's, overridden by options that were given, checked as a whole.
+
+    Raises:
+        ConfigError: A value is out of its range.
+    """
+    loaded = config.load(arguments.config, kind)
+    chosen = {field: value for field, value in overrides.items() if value is not None}
+    changed = structs.replace(loaded, **chosen, broker=broker(arguments, loaded.broker))  # type: ignore[attr-defined]  # each service has one
+    try:
+        return msgspec.convert(msgspec.to_builtins(changed), kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError("options", expected=f"a valid {kind.__name__}", got=error) from None
+
+
+def default_state(service: str) -> str:
+    """Return where a service keeps its state if nobody says: `$XDG_STATE_HOME/gleaner/<service>`."""
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+    return str(base / "gleaner" / service)
+
+
+def _address(value: str) -> tuple[str, int | None]:
+    host, colon, port = value.rpartition(":") if ":" in value else (value, "", "")
+    if not host or (colon and not (port.isdecimal() and 0 < int(port) <= _PORTS)):
+        raise ArgumentTypeError(f"expected HOST or HOST:PORT, got {value!r}")
+    return host, int(port) if port else None

@@ -1,0 +1,108 @@
+"""Follow the topics, decoded: one line a message, images summarised."""
+
+import asyncio
+from argparse import ArgumentParser, Namespace
+
+import msgspec
+
+from bus import config, log
+from bus.delivery import Tapped
+from bus.mqtt import Bus, passing_id
+from cli import options, service
+from schemas.codec import decode, is_image
+from schemas.errors import CodecError, PermanentError
+from schemas.image import ImageError, read_header
+from schemas.topics import ROOT, find
+
+_KILO = 1000
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "filter",
+        nargs="?",
+        default=f"{ROOT}/#",
+        help=f"MQTT topic filter, or the rest behind {ROOT}/ ({ROOT}/#)",
+    )
+    parser.add_argument("--json", action="store_true", help="JSON lines with topic and message, for pipes")
+    parser.add_argument("--count", metavar="N", type=int, help="end after so many messages")
+    options.add_broker(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Follow until told to stop."""
+    log.configure("warning")
+    service.run(_follow(arguments))
+    return 0
+
+
+async def _follow(arguments: Namespace) -> None:
+    chosen = arguments.filter
+    if not chosen.startswith((ROOT, "$", "#", "+")):
+        chosen = f"{ROOT}/{chosen}"
+    _check_filter(chosen)
+    bus = Bus(options.broker(arguments), passing_id("tail"), password=config.password())
+    tapped = bus.tap(chosen)
+    async with asyncio.TaskGroup() as tasks:
+        connection = tasks.create_task(bus.run())
+        seen = 0
+        while arguments.count is None or seen < arguments.count:
+            message = await tapped.get()
+            seen += 1
+            print(line_json(message) if arguments.json else line(message), flush=True)
+        connection.cancel()
+
+
+def _check_filter(chosen: str) -> None:
+    """Refuse what a broker would refuse in silence.
+
+    Raises:
+        PermanentError: A wildcard stands where MQTT allows none.
+    """
+    levels = chosen.split("/")
+    for at, level in enumerate(levels):
+        last = at == len(levels) - 1
+        if (("#" in level or "+" in level) and len(level) > 1) or (level == "#" and not last):
+            raise PermanentError(
+                f"filter {chosen}", expected="+ for a whole level, # for the whole rest", got=repr(level)
+            )
+
+
+def line(message: Tapped) -> str:
+    """Return a message as a line to read: topic, then the fields as JSON."""
+    mark = " (retained)" if message.retained else ""
+    return f"{message.topic}{mark} {_text(_fields(message))}"
+
+
+def line_json(message: Tapped) -> str:
+    """Return a message as one JSON object: topic, retained, message."""
+    return _text({"topic": message.topic, "retained": message.retained, "message": _fields(message)})
+
+
+def _fields(message: Tapped) -> object:
+    if (found := find(message.topic)) is None:
+        return summary(message.payload)
+    kind, names = found
+    try:
+        fields = msgspec.to_builtins(decode(kind, message.payload, names), builtin_types=(bytes,))
+    except CodecError as error:
+        return f"{summary(message.payload)} {error}"
+    return {name: summary(value) if isinstance(value, bytes) else value for name, value in fields.items()}
+
+
+def summary(payload: bytes) -> str:
+    """Return what bytes are in a few words: `<102 kB jpeg 640x480>`, or their text if they are text."""
+    size = f"{len(payload) / _KILO:.0f} kB" if len(payload) >= _KILO else f"{len(payload)} bytes"
+    if is_image(payload):
+        try:
+            header = read_header(payload)
+        except ImageError:
+            return f"<{size} broken image>"
+        return f"<{size} {header.format} {header.width}x{header.height}>"
+    text = payload.decode(errors="replace")
+    return text if len(payload) < _KILO and text.isprintable() else f"<{size}>"
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode()

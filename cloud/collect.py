@@ -1,0 +1,224 @@
+"""The collector: samples and labels from the bus into the dataset, receipts back.
+
+A receipt goes out only after the commit has reached the disk. Natural batching: while one commit is under
+way, what arrives forms the next. Several collectors share the samples; a sample that reaches two of them is
+stored once, because the store decides by `photo_id`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import structlog
+
+from bus.delivery import Delivery, Subscription
+from bus.metrics import Counters
+from bus.mqtt import Bus, LinkError
+from bus.presence import Presence, now_ms
+from bus.retry import backoff
+from cloud.config import CollectorConfig
+from cloud.rows import Label, Row
+from cloud.store import Store
+from schemas.errors import CodecError, PermanentError, TransientError
+from schemas.image import read_header
+from schemas.messages import Event, Feedback, Receipt, Sample
+from schemas.topics import CLOUD, EVENT, FEEDBACK, RECEIPT, SAMPLE
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+_GROUP = "collectors"
+_LAST_RETRY_S = 30.0
+
+
+class Collector:
+    """Stores what the edges harvest and what people say.
+
+    Args:
+        config: Names and bounds.
+        samples_bus: Its session ends with the connection, so that the broker gives unacknowledged samples to
+            another collector; the edge sends again what has no receipt.
+        labels_bus: Its session is durable, because nobody repeats a label.
+        store: The dataset.
+    """
+
+    def __init__(self, config: CollectorConfig, samples_bus: Bus, labels_bus: Bus, store: Store) -> None:
+        self._config = config
+        self._bus = samples_bus
+        self._labels_bus = labels_bus
+        self._store = store
+        self._counters = samples_bus.counters
+        self._commits = 0
+        self._samples: Subscription[Sample] = samples_bus.subscribe(SAMPLE, group=_GROUP)
+        self._labels: Subscription[Feedback] = labels_bus.subscribe(FEEDBACK)
+
+    async def run(self) -> None:
+        """Collect until cancelled. Safe to cancel: what has no receipt is sent again."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._collect_samples(), name="collect.samples")
+            tasks.create_task(self._collect_labels(), name="collect.labels")
+
+    async def _collect_samples(self) -> None:
+        while True:
+            deliveries = await self._samples.gather(self._config.batch)
+            receipts, rows = self._sort(deliveries)
+            if rows:
+                outcomes = await self._retried(partial(self._store.upsert, list(rows.values())))
+                for photo_id, outcome in outcomes.items():
+                    receipts.append(_receipt(photo_id, rows[photo_id].node or CLOUD, outcome))
+            await asyncio.gather(*(self._send(receipt) for receipt in receipts))
+            for delivery in deliveries:
+                delivery.ack()
+            await self._compact_now_and_then()
+
+    def _sort(self, deliveries: list[Delivery[Sample]]) -> tuple[list[Receipt], dict[str, Row]]:
+        """Part what can be stored from what never can; the latter is answered with a refusal."""
+        receipts: list[Receipt] = []
+        rows: dict[str, Row] = {}
+        for delivery in deliveries:
+            self._counters.add("sample.received")
+            node = delivery.names["node"]
+            try:
+                sample = delivery.message()
+                read_header(sample.image)
+                rows[sample.photo_id] = _row(sample)
+            except PermanentError as error:
+                photo_id = error.photo_id if isinstance(error, CodecError) else sample.photo_id
+                log.warning("sample.refused", node=node, photo_id=photo_id, error=str(error))
+                self._counters.add("sample.refused")
+                if photo_id is not None:
+                    receipts.append(_receipt(photo_id, node, "refused", str(error)[:1024]))
+        return receipts, rows
+
+    async def _send(self, receipt: Receipt) -> None:
+        try:
+            await self._bus.publish(RECEIPT, receipt, node=receipt.node)
+        except LinkError:  # the edge sends the sample again, and it is answered as a duplicate
+            self._counters.add("receipt.unpublished")
+        else:
+            self._counters.add(f"sample.{receipt.status}")
+            log.info("sample.answered", photo_id=receipt.photo_id, node=receipt.node, status=receipt.status)
+
+    async def _collect_labels(self) -> None:
+        while True:
+            deliveries = await self._labels.gather(self._config.batch)
+            labels: list[Label] = []
+            for delivery in deliveries:
+                try:
+                    labels.append(_label(delivery.message()))
+                except PermanentError as error:
+                    log.warning("feedback.refused", topic=delivery.names, error=str(error))
+                    self._counters.add("feedback.refused")
+            if labels:
+                outcomes = await self._retried(partial(self._store.label, labels))
+                for label in labels:
+                    self._counters.add("feedback.recorded")
+                    await self._tell(label, outcomes[label.photo_id])
+            for delivery in deliveries:
+                delivery.ack()
+
+    async def _tell(self, label: Label, outcome: str) -> None:
+        facts = {"photo_id": label.photo_id, "label": label.label, "by": label.by, "outcome": outcome}
+        log.info("feedback.recorded", **facts)
+        event = Event(
+            node=CLOUD,
+            name=self._config.name,
+            event="feedback.recorded",
+            at_ms=now_ms(),
+            facts=dict(facts),
+        )
+        with contextlib.suppress(LinkError):  # the label is stored; that is what counts
+            await self._bus.publish(EVENT, event, node=CLOUD, name=self._config.name)
+
+    async def _retried(self, work: Callable[[], T]) -> T:
+        """Run blocking work in a thread until the dataset takes it."""
+        for delay_s in backoff(cap_s=_LAST_RETRY_S):
+            try:
+                outcome = await asyncio.to_thread(work)
+            except TransientError as error:
+                log.warning("dataset.unavailable", error=str(error))
+                await self._bus.report(state="degraded", reason=str(error)[:1024])
+                await asyncio.sleep(delay_s)
+            else:
+                return outcome
+        raise AssertionError("backoff yields without end")
+
+    async def _compact_now_and_then(self) -> None:
+        self._commits += 1
+        if self._commits % self._config.compact_every:
+            return
+        try:
+            compacted = await asyncio.to_thread(self._store.compact)
+        except TransientError as error:
+            log.warning("dataset.not_compacted", error=str(error))
+        else:
+            log.info(
+                "dataset.compacted", removed=compacted.fragments_removed, added=compacted.fragments_added
+            )
+
+
+def _row(sample: Sample) -> Row:
+    return Row(
+        photo_id=sample.photo_id,
+        image=sample.image,
+        width=sample.width,
+        height=sample.height,
+        received_at_ms=now_ms(),
+        node=sample.node,
+        device=sample.device,
+        taken_at_ms=sample.taken_at_ms,
+        dhash=sample.dhash,
+        lane=sample.lane,
+        edge_label=sample.label,
+        confidence=sample.confidence,
+        scores=sample.scores,
+        model=sample.model,
+        model_version=sample.model_version,
+        embedding=sample.embedding,
+    )
+
+
+def _label(feedback: Feedback) -> Label:
+    return Label(
+        photo_id=feedback.photo_id,
+        label=feedback.label,
+        by=feedback.by,
+        at_ms=now_ms() if feedback.at_ms is None else feedback.at_ms,
+    )
+
+
+def _receipt(photo_id: str, node: str, status: str, reason: str | None = None) -> Receipt:
+    return Receipt(
+        photo_id=photo_id,
+        node=node,
+        status=status,  # type: ignore[arg-type]  # the store's outcomes are two of the three
+        reason=reason,
+        received_at_ms=now_ms(),
+    )
+
+
+async def run(config: CollectorConfig, password: str | None = None) -> None:
+    """Run a collector until cancelled.
+
+    Raises:
+        PermanentError: The dataset has another layout, or the broker refuses a subscription.
+    """
+    store = await asyncio.to_thread(Store.open, config.dataset)
+    counters = Counters()
+    client_id = f"gleaner-cloud-{config.name}"
+    samples_bus = Bus(
+        config.broker,
+        client_id,
+        password=password,
+        presence=Presence(CLOUD, config.name),
+        counters=counters,
+    )
+    labels_bus = Bus(config.broker, f"{client_id}-labels", password=password, durable=True, counters=counters)
+    collector = Collector(config, samples_bus, labels_bus, store)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(samples_bus.run(), name="collect.bus")
+        tasks.create_task(labels_bus.run(), name="collect.labels_bus")
+        tasks.create_task(collector.run(), name="collect.collector")

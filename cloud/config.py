@@ -1,0 +1,22 @@
+"""The configuration of the collector."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from bus.config import Broker
+from schemas.messages import Name
+
+
+class CollectorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `gleaner cloud collect` reads from TOML."""
+
+    name: Annotated[Name, Meta(description="collector, or collector-2 and so on where there are several")] = (
+        "collector"
+    )
+    broker: Broker = Broker()
+    dataset: Annotated[str, Meta(min_length=1, description="folder or URL of the Lance table")] = (
+        "dataset.lance"
+    )
+    batch: Annotated[int, Meta(ge=1, le=1024, description="most samples in one commit")] = 128
+    compact_every: Annotated[int, Meta(ge=1, description="commits between two compactions")] = 200

@@ -1,0 +1,301 @@
+"""The dataset as people and training see it: labels resolved, photos to look at, folders brought in."""
+
+import hashlib
+import heapq
+import io
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+from PIL import Image
+
+from cloud.examples import Example, Source
+from cloud.progress import Progress, Silent
+from cloud.rows import Split
+from cloud.store import PHOTOS, Label, Row, Store
+from schemas.errors import PermanentError
+
+MAX_IMAGE_BYTES = 2 * 1024 * 1024
+MAX_PIXELS = 50_000_000
+# Training wants weights above zero.
+MIN_WEIGHT = 0.01
+# Only here was the edge's model sure of its label; the other lanes were harvested because it was not,
+# or at random.
+CREDIBLE_LANE = "auto"
+
+_BATCH_PHOTOS = 64
+_BATCH_BYTES = 16 * 1024 * 1024
+_HAS_LABEL = (
+    "(human_label IS NOT NULL OR teacher_label IS NOT NULL"
+    f" OR (edge_label IS NOT NULL AND lane = '{CREDIBLE_LANE}'))"
+)
+_AWAITING = f"{PHOTOS} AND origin = 'sample' AND human_label IS NULL"
+
+
+def resolve_label(human: str | None, teacher: str | None, edge: str | None) -> tuple[str, Source] | None:
+    """Return the label to believe and whose it is: a person before the teacher before the edge's model."""
+    said: tuple[tuple[str | None, Source], ...] = ((human, "human"), (teacher, "teacher"), (edge, "edge"))
+    return next(((label, source) for label, source in said if label is not None), None)
+
+
+def examples(store: Store, *, version: int | str | None = None, split: Split | None = None) -> list[Example]:
+    """Read what can be trained or judged on: photos with a label, all in memory.
+
+    Args:
+        store: The dataset.
+        version: Number or tag; None for the newest.
+        split: Only this one; None for all but `gold`, which no training may see.
+
+    Returns:
+        Examples in the order of their ids, so that one version always gives the same list. The edge's
+        own label counts only for photos of the lane `auto`.
+    """
+    wanted = "split != 'gold'" if split is None else f"split = '{split}'"
+    rows = store.scan(
+        _Labelled.__struct_fields__,
+        where=f"{PHOTOS} AND {wanted} AND {_HAS_LABEL}",
+        version=version,
+    )
+    return sorted(map(_example, rows), key=lambda example: example.photo_id)
+
+
+def _example(row: dict[str, object]) -> Example:
+    photo = msgspec.convert(row, _Labelled)
+    edge = photo.edge_label if photo.lane == CREDIBLE_LANE else None
+    resolved = resolve_label(photo.human_label, photo.teacher_label, edge)
+    assert resolved is not None, "the scan asked for labelled photos"
+    label, source = resolved
+    # Among the edge's own labels the surer ones count more; a person's word is a person's word.
+    weight = max(photo.confidence or 0.0, MIN_WEIGHT) if source == "edge" else 1.0
+    return Example(photo.photo_id, photo.image, label, source, weight)
+
+
+class _Labelled(msgspec.Struct, frozen=True):
+    """The columns that an example is made of."""
+
+    photo_id: str
+    image: bytes
+    human_label: str | None
+    teacher_label: str | None
+    edge_label: str | None
+    lane: str | None
+    confidence: float | None
+
+
+class Review(msgspec.Struct, frozen=True, kw_only=True):
+    """A harvested photo for a person to label; node and device address the Feedback."""
+
+    photo_id: str
+    node: str | None
+    device: str | None
+    image: bytes
+    lane: str | None
+    edge_label: str | None
+    confidence: float | None
+    teacher_label: str | None
+
+
+def awaiting_review(store: Store, limit: int) -> list[Review]:
+    """Return harvested photos that no person has labelled, the least certain first.
+
+    Args:
+        store: The dataset.
+        limit: At most so many; only their images are read.
+    """
+    candidates = store.scan(["photo_id", "confidence"], where=_AWAITING)
+    # A photo without a confidence is as uncertain as can be; the id settles ties, the same way each time.
+    chosen = heapq.nsmallest(limit, ((row["confidence"] or 0.0, str(row["photo_id"])) for row in candidates))
+    found = store.find([photo_id for _, photo_id in chosen], Review.__struct_fields__)
+    return [msgspec.convert(found[photo_id], Review) for _, photo_id in chosen]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of the files of a folder.
+
+    Args:
+        stored: Photos that are new.
+        duplicate: Photos that were there already, with the same content.
+        labelled: Of the duplicates, those whose label is new: harvested, now named by a person.
+        skipped: Files left out, by name, with the reason.
+    """
+
+    stored: int = 0
+    duplicate: int = 0
+    labelled: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def import_folder(
+    store: Store,
+    directory: Path,
+    split: Split,
+    progress: Progress | None = None,
+    by: str = "import",
+) -> Imported:
+    """Bring in labelled photos: one folder per class, JPEG or PNG, each at most 2 MiB and 50 megapixels.
+
+    The folder's name is a person's label, given when the file was last changed; so a label that someone
+    gave later holds, and a second run changes nothing. Files that cannot be used are skipped, not fatal.
+
+    Args:
+        store: The dataset.
+        directory: Folder of the class folders.
+        split: What the photos are for.
+        progress: Shows the files done.
+        by: Who labelled them.
+
+    Returns:
+        Counts, and the skipped files: unreadable, too large, in two classes, or stored under another split
+        (a photo of the gold set must not be trained on, and the reverse).
+
+    Raises:
+        PermanentError: No class folder.
+    """
+    files = _class_files(directory)
+    imported, classes = Imported(), dict[str, str]()
+    progress = progress or Silent()
+    progress.start("import", len(files))
+    for batch in _batches(files):
+        photos, unread = _read_batch(directory, batch, split, by, classes)
+        imported = _add(imported, _store_batch(store, photos, split), skipped=unread)
+        progress.advance(len(batch))
+    return imported
+
+
+def read_row(path: Path, split: Split, by: str) -> Row:
+    """Read a labelled photo; its folder's name is the label.
+
+    Raises:
+        PermanentError: No JPEG or PNG, or too large.
+    """
+    status = path.stat()
+    if status.st_size > MAX_IMAGE_BYTES:
+        raise PermanentError(
+            f"file {path.name}", expected=f"at most {MAX_IMAGE_BYTES} bytes", got=f"{status.st_size} bytes"
+        )
+    image = path.read_bytes()
+    width, height = _read_size(path.name, image)
+    return Row(
+        photo_id=hashlib.blake2b(image, digest_size=16).hexdigest(),
+        image=image,
+        width=width,
+        height=height,
+        received_at_ms=time.time_ns() // 1_000_000,
+        human_label=path.parent.name,
+        human_by=by,
+        human_at_ms=max(0, status.st_mtime_ns // 1_000_000),
+        split=split,
+        origin="import",
+    )
+
+
+def _read_size(name: str, image: bytes) -> tuple[int, int]:
+    """Return width and height; the header is checked, nothing is decoded."""
+    expected = f"a JPEG or PNG of at most {MAX_PIXELS} pixels"
+    try:
+        with Image.open(io.BytesIO(image), formats=("JPEG", "PNG")) as photo:
+            size = photo.size
+            photo.verify()
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,  # what Pillow calls a broken PNG
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,  # an exception where warnings are errors
+    ) as error:
+        raise PermanentError(f"file {name}", expected=expected, got=error) from None
+    if size[0] * size[1] > MAX_PIXELS:
+        raise PermanentError(f"file {name}", expected=expected, got=f"{size[0]} x {size[1]}")
+    return size
+
+
+def _read_batch(
+    directory: Path, batch: list[Path], split: Split, by: str, classes: dict[str, str]
+) -> tuple[dict[str, Row], dict[str, str]]:
+    """Read files, by name; `classes` remembers the label of every photo of the folder so far."""
+    rows, skipped = dict[str, Row](), dict[str, str]()
+    for path in batch:
+        name = str(path.relative_to(directory))
+        try:
+            row = read_row(path, split, by)
+        except (PermanentError, OSError) as error:
+            skipped[name] = str(error)
+            continue
+        before = classes.setdefault(row.photo_id, path.parent.name)
+        if before == path.parent.name:
+            rows[name] = row
+        else:
+            skipped[name] = f"file {path.name}: expected a photo in one class only, got it in {before} too"
+    return rows, skipped
+
+
+def _store_batch(store: Store, rows: dict[str, Row], split: Split) -> Imported:
+    """Store photos; of those that were there already, store the person's label."""
+    outcomes = store.upsert(list(rows.values()))
+    known = store.find([key for key, outcome in outcomes.items() if outcome == "duplicate"], ["split"])
+    elsewhere = {
+        key: row["split"]
+        for key, row in known.items()
+        if row["split"] != split and "gold" in {row["split"], split}
+    }
+    said = store.label([_label(row) for row in rows.values() if row.photo_id in known.keys() - elsewhere])
+    skipped = {
+        name: f"file {name}: expected split {split}, got it stored under {elsewhere[row.photo_id]}"
+        for name, row in rows.items()
+        if row.photo_id in elsewhere
+    }
+    stored = len(outcomes) - len(known)
+    return Imported(
+        stored=stored,
+        duplicate=len(rows) - stored - len(skipped),
+        labelled=sum(outcome == "stored" for outcome in said.values()),
+        skipped=skipped,
+    )
+
+
+def _label(row: Row) -> Label:
+    assert row.human_label is not None
+    assert row.human_by is not None
+    assert row.human_at_ms is not None
+    return Label(photo_id=row.photo_id, label=row.human_label, by=row.human_by, at_ms=row.human_at_ms)
+
+
+def _add(one: Imported, other: Imported, skipped: dict[str, str]) -> Imported:
+    return Imported(
+        one.stored + other.stored,
+        one.duplicate + other.duplicate,
+        one.labelled + other.labelled,
+        one.skipped | other.skipped | skipped,
+    )
+
+
+def _class_files(directory: Path) -> list[Path]:
+    """List the files of the class folders in a fixed order."""
+    files = [
+        path
+        for folder in sorted(directory.glob("*"))
+        if folder.is_dir() and not folder.name.startswith(".")
+        for path in sorted(folder.iterdir())
+        if path.is_file() and not path.name.startswith(".")
+    ]
+    if not files:
+        raise PermanentError(
+            f"folder {directory}", expected="one folder per class with photos in it", got="none"
+        )
+    return files
+
+
+def _batches(files: list[Path]) -> Iterator[list[Path]]:
+    """Group files so that a batch fits in memory and is worth a commit."""
+    batch, size_bytes = list[Path](), 0
+    for path in files:
+        batch.append(path)
+        size_bytes += min(path.stat().st_size, MAX_IMAGE_BYTES)
+        if len(batch) >= _BATCH_PHOTOS or size_bytes >= _BATCH_BYTES:
+            yield batch
+            batch, size_bytes = [], 0
+    if batch:
+        yield batch

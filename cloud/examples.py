@@ -1,0 +1,67 @@
+"""What training consumes: labelled photos, wherever they come from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Source = Literal["human", "teacher", "edge"]
+
+
+class TrainingError(ValueError):
+    """The examples do not allow a training; the message names the class or the photo_id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A photo with the label that training uses.
+
+    Attributes:
+        photo_id: 32 hex digits.
+        image: the encoded JPEG or PNG.
+        label: the class name.
+        source: who gave the label; photos of an imported folder count as "human".
+        weight: relative to other examples of its source, above 0.
+    """
+
+    photo_id: str
+    image: bytes
+    label: str
+    source: Source
+    weight: float = 1.0
+
+    @property
+    def human(self) -> bool:
+        """True if a person gave the label."""
+        return self.source == "human"
+
+
+def class_names(examples: Sequence[Example], wanted: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Decide the classes of a model, in the order of its outputs.
+
+    Args:
+        examples: what it is trained from.
+        wanted: the classes in a given order; by default those of the labels, sorted.
+
+    Returns:
+        At least two distinct names, each with at least one human label: what only models have
+        called by a name, nobody has ever seen to be one.
+
+    Raises:
+        TrainingError: that cannot be had, or an example is labelled with another class.
+    """
+    names = tuple(wanted) if wanted is not None else tuple(sorted({e.label for e in examples}))
+    if len(set(names)) != len(names) or len(names) < 2:  # noqa: PLR2004 - a choice needs two
+        raise TrainingError(f"classes: expected at least two distinct names, got {list(names)}")
+    for name in names:
+        if "\n" in name or not name.strip():
+            raise TrainingError(f"class {name!r}: expected a name on one line")
+        if not any(e.human and e.label == name for e in examples):
+            raise TrainingError(f"class {name!r}: expected at least one human label, got none")
+    for example in examples:
+        if example.label not in names:
+            raise TrainingError(
+                f"photo {example.photo_id}: expected a label of {list(names)}, got {example.label!r}"
+            )
+        if not example.weight > 0:
+            raise TrainingError(f"photo {example.photo_id}: expected a weight above 0, got {example.weight}")
+    return names

@@ -1,0 +1,225 @@
+"""Write a model as the SavedModel that TensorFlow Serving loads, and pack it for the way to the edge."""
+
+import hashlib
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from cloud.backbones import Backbone, pixels
+from cloud.card import FILE_NAME, Card, write_card
+from cloud.head import Head, softmax
+
+SIGNATURE = "serving_default"
+CLASSES_FILE = "classes.txt"
+EXTRA = "assets.extra"
+WARMUP_FILE = "tf_serving_warmup_requests"
+WARMUP_BATCHES = (1, 2, 4, 8)
+TOLERANCE = 1e-4
+"""Most that the served answers may differ from Keras' (embeddings: relative to their largest value)."""
+
+
+class ExportError(RuntimeError):
+    """A model cannot be served as it was trained, or its place is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """All that answers need.
+
+    Attributes:
+        backbone: says how pixels are prepared.
+        network: pixels to embedding.
+        head: embedding to logits.
+        temperature: divides the logits.
+        classes: names in the order of the outputs.
+    """
+
+    backbone: Backbone
+    network: keras.Model
+    head: Head
+    temperature: float
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A packed model.
+
+    Attributes:
+        sha256: of the file, 64 hex digits.
+        size_bytes: of the file.
+    """
+
+    sha256: str
+    size_bytes: int
+
+
+def signature_of(model: Model) -> dict[str, str]:
+    """Describe the serving signature for the card."""
+    return {
+        "image": "string[None]",
+        "probabilities": f"float32[None,{len(model.classes)}]",
+        "embedding": f"float32[None,{model.backbone.embedding_dim}]",
+    }
+
+
+def export(model: Model, card: Card, directory: Path) -> None:
+    """Write a SavedModel with class names, warm-up records and card, after proving that it can be served.
+
+    It is written beside `directory` under a name that no model server takes for a version, loaded as
+    TensorFlow Serving loads it, compared with Keras on the warm-up photos, and only then renamed.
+
+    Args:
+        model: what to serve.
+        card: goes to `assets.extra/model.json`.
+        directory: the version directory; must not exist.
+
+    Raises:
+        ExportError: the directory exists, the loader refuses the model, or its answers differ.
+    """
+    if directory.exists():
+        raise ExportError(f"{directory}: expected a new version directory, got one that exists")
+    partial = directory.with_name(f"tmp-{directory.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _save(model, partial)
+        photos = warmup_photos(max(WARMUP_BATCHES))
+        extra = partial / EXTRA
+        extra.mkdir()
+        _write_warmup(extra / WARMUP_FILE, photos)
+        write_card(card, extra / FILE_NAME)
+        verify(partial, model, photos)
+        partial.rename(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+class _Served(tf.Module):  # type: ignore[misc] # TensorFlow ships no types
+    """The model as a graph from encoded photos to answers.
+
+    Every variable is listed: the loader that TensorFlow Serving uses does not find those that are
+    reachable only through a Keras model.
+    """
+
+    def __init__(self, model: Model, classes_file: Path) -> None:
+        super().__init__()
+        self._backbone, self._network = model.backbone, model.network
+        self.listed = [weight.value for weight in model.network.weights]
+        self.kernel = tf.Variable(model.head.kernel / model.temperature, dtype=tf.float32, trainable=False)
+        self.bias = tf.Variable(model.head.bias / model.temperature, dtype=tf.float32, trainable=False)
+        self.classes = tf.saved_model.Asset(str(classes_file))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])  # type: ignore[untyped-decorator] # the same
+    def serve(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        embedding = self._network(pixels(self._backbone, image), training=False)
+        probabilities = tf.nn.softmax(embedding @ self.kernel + self.bias)
+        return {"probabilities": probabilities, "embedding": embedding}
+
+
+def _save(model: Model, directory: Path) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        classes_file = Path(scratch, CLASSES_FILE)
+        classes_file.write_text("".join(f"{name}\n" for name in model.classes), "utf-8")
+        served = _Served(model, classes_file)
+        tf.saved_model.save(served, str(directory), signatures={SIGNATURE: served.serve})
+
+
+def warmup_photos(count: int) -> list[bytes]:
+    """Draw small JPEGs, always the same: coloured gradients with noise, in the common aspect ratios."""
+    generator = np.random.default_rng(0)
+    photos = []
+    for position in range(count):
+        height, width = ((240, 320), (320, 240), (240, 240))[position % 3]
+        rows = np.linspace(0, 1, height)[:, None, None] * generator.uniform(0, 150, 3)
+        columns = np.linspace(0, 1, width)[None, :, None] * generator.uniform(0, 80, 3)
+        noise = generator.uniform(0, 25, (height, width, 3))
+        photos.append(tf.io.encode_jpeg((rows + columns + noise).astype(np.uint8)).numpy())
+    return photos
+
+
+def _write_warmup(path: Path, photos: Sequence[bytes]) -> None:
+    """Write one Predict request per batch size; TensorFlow Serving runs them before a version is available."""
+    with tf.io.TFRecordWriter(str(path)) as records:
+        for batch in WARMUP_BATCHES:
+            request = predict_pb2.PredictRequest()
+            request.model_spec.signature_name = SIGNATURE
+            request.inputs["image"].CopyFrom(tf.make_tensor_proto(photos[:batch], tf.string, [batch]))
+            log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+            records.write(log.SerializeToString())
+
+
+def verify(directory: Path, model: Model, photos: Sequence[bytes]) -> None:
+    """Load a SavedModel through the V1 loader, as TensorFlow Serving does, and compare its answers.
+
+    Args:
+        directory: the SavedModel.
+        model: what it should answer like.
+        photos: encoded photos to ask about.
+
+    Raises:
+        ExportError: it cannot be loaded or run, or differs by more than `TOLERANCE`.
+    """
+    try:
+        served = _answers(directory, photos)
+    except (tf.errors.OpError, RuntimeError, KeyError, OSError, ValueError) as error:
+        raise ExportError(
+            f"{directory.name}: expected a model that the V1 loader serves, got: {error}"
+        ) from error
+    embedding = model.network(pixels(model.backbone, tf.constant(list(photos))), training=False).numpy()
+    expected = {
+        "embedding": embedding,
+        "probabilities": softmax(model.head.logits(embedding) / model.temperature),
+    }
+    for name, values in expected.items():
+        scale = max(1.0, float(np.abs(values).max()))
+        difference = float(np.abs(served[name] - values).max()) / scale
+        if not difference <= TOLERANCE:  # also refuses NaN
+            raise ExportError(f"{name}: expected Keras' answers within {TOLERANCE}, got {difference:.2g} off")
+
+
+def _answers(directory: Path, photos: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        meta_graph = v1.saved_model.loader.load(session, [tf.saved_model.SERVING], str(directory))
+        signature = meta_graph.signature_def[SIGNATURE]
+        outputs = {name: signature.outputs[name].name for name in ("probabilities", "embedding")}
+        answers: dict[str, NDArray[np.float32]] = session.run(
+            outputs, {signature.inputs["image"].name: list(photos)}
+        )
+        return answers
+
+
+def pack(directory: Path, bundle: Path) -> Bundle:
+    """Pack a SavedModel as an uncompressed tar; weights do not compress.
+
+    The same files always give the same bytes: sorted, without times and owners. Names inside are
+    relative to `directory`.
+
+    Args:
+        directory: the SavedModel.
+        bundle: the file to write; it is replaced at once, when complete.
+    """
+    partial = bundle.with_name(f"tmp-{bundle.name}")
+    with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for path in sorted(directory.rglob("*")):
+            entry = tarfile.TarInfo(path.relative_to(directory).as_posix())
+            if path.is_dir():
+                entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+                archive.addfile(entry)
+            else:
+                entry.size, entry.mode = path.stat().st_size, 0o644
+                with path.open("rb") as content:
+                    archive.addfile(entry, content)
+    with partial.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    partial.replace(bundle)
+    return Bundle(sha256=digest, size_bytes=bundle.stat().st_size)

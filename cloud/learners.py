@@ -1,0 +1,114 @@
+"""The two ways to learn: a head on a frozen backbone's embeddings, or everything from scratch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from cloud.backbones import Backbone
+from cloud.examples import Example
+from cloud.features import embed, embeddings
+from cloud.head import Floats, Head, Ints, fit_head
+from cloud.progress import Progress
+from cloud.recipe import FOLDS
+from cloud.scratch import fit_network
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A classifier and what it was trained on.
+
+    Attributes:
+        network: pixels to embedding.
+        head: embedding to logits.
+        positions: of the photos that it was trained on.
+    """
+
+    network: keras.Model
+    head: Head
+    positions: Ints
+
+
+class Learner(Protocol):
+    """Trains on some of its photos and answers others; photos go by their position in its list."""
+
+    @property
+    def folds(self) -> int:
+        """How many trainings per candidate a cross-validation may cost."""
+
+    def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:
+        """Train on the photos at `positions` with their `labels` and `weights`, all `[n]`."""
+
+    def logits(self, fitted: Fitted, positions: Ints) -> Floats:
+        """Answer the photos at `positions`: `[n, K]`."""
+
+
+def learner_for(
+    backbone: Backbone,
+    photos: Sequence[Example],
+    classes: int,
+    *,
+    cache_dir: Path,
+    seed: int,
+    progress: Progress,
+) -> Learner:
+    """Choose the way that a backbone is trained, and embed the photos if that is done only once.
+
+    Raises:
+        BackboneUnavailableError: the backbone's weights cannot be had.
+        TrainingError: a photo cannot be decoded.
+    """
+    if not backbone.pretrained:
+        return ScratchLearner(backbone, photos, classes, seed, progress)
+    progress.start("load the backbone", 1)
+    network = backbone.build()
+    progress.advance()
+    return FrozenLearner(network, embeddings(photos, backbone, network, cache_dir, progress), classes)
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenLearner:
+    """Trains a head on embeddings that are known: a second at most."""
+
+    network: keras.Model
+    features: NDArray[np.float32]
+    classes: int
+    folds: int = FOLDS
+
+    def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:
+        """Fit a head."""
+        head = fit_head(self.features[positions], labels, weights, self.classes)
+        return Fitted(self.network, head, positions)
+
+    def logits(self, fitted: Fitted, positions: Ints) -> Floats:
+        """Apply the head."""
+        return fitted.head.logits(self.features[positions])
+
+
+@dataclass(frozen=True, slots=True)
+class ScratchLearner:
+    """Trains network and head: minutes, so its cross-validation holds out one fold only."""
+
+    backbone: Backbone
+    photos: Sequence[Example]
+    classes: int
+    seed: int
+    progress: Progress
+    folds: int = 1
+
+    def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:
+        """Train from random weights."""
+        chosen = [self.photos[position] for position in positions]
+        network, head = fit_network(
+            self.backbone, chosen, labels, weights, self.classes, seed=self.seed, progress=self.progress
+        )
+        return Fitted(network, head, positions)
+
+    def logits(self, fitted: Fitted, positions: Ints) -> Floats:
+        """Run the network."""
+        chosen = [self.photos[position] for position in positions]
+        return fitted.head.logits(embed(chosen, self.backbone, fitted.network, self.progress))

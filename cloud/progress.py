@@ -1,0 +1,23 @@
+"""How long steps say where they are."""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Shows one step at a time; a terminal puts a bar behind it."""
+
+    def start(self, step: str, total: int) -> None:
+        """Begin a step of `total` units; the step before is over."""
+
+    def advance(self, count: int = 1) -> None:
+        """Say that so many more units of the current step are done."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def start(self, step: str, total: int) -> None:
+        """Ignore the step."""
+
+    def advance(self, count: int = 1) -> None:
+        """Ignore the count."""

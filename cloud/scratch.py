@@ -1,0 +1,125 @@
+"""Train a backbone and its head from scratch, on a CPU."""
+
+from collections.abc import Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cloud.backbones import Backbone, pixels
+from cloud.examples import Example
+from cloud.features import undecodable
+from cloud.head import Floats, Head, Ints
+from cloud.progress import Progress
+
+BATCH_PHOTOS = 32
+LEARNING_RATE = 2e-3
+STEPS = (120, 400)
+"""Fewest and most steps of a training; in between, each photo is shown `SHOWN` times on average."""
+SHOWN = 20
+
+_LEAST_CROP = 0.65  # of height and of width
+_GAIN = 0.2  # contrast and brightness vary by so much, in units of half the value range
+
+
+def fit_network(
+    backbone: Backbone,
+    examples: Sequence[Example],
+    labels: Ints,
+    weights: Floats,
+    classes: int,
+    *,
+    seed: int,
+    progress: Progress,
+) -> tuple[keras.Model, Head]:
+    """Train a network and a linear head end to end.
+
+    Photos are drawn into batches with the probability of their weight, so that a batch is made up as
+    the weights say. Adam with a cosine schedule; photos are flipped, cropped and lit at random.
+
+    Args:
+        backbone: what to train.
+        examples: N photos; they are decoded anew for each batch, so memory does not grow with N.
+        labels: `[N]`, in [0, classes).
+        weights: `[N]`, sum to 1.
+        classes: K.
+        seed: of the first weights, the batches and the augmentation. Seeds the global generators of
+            Keras, NumPy and Python too, because Keras' initialisers use them.
+        progress: advances by steps.
+
+    Returns:
+        The trained network and its head.
+
+    Raises:
+        TrainingError: a photo cannot be decoded.
+    """
+    keras.utils.set_random_seed(seed)
+    network = backbone.build()
+    dense = keras.layers.Dense(classes)
+    trained = keras.Sequential([network, dense])
+    trained.build((None, backbone.input_size_px, backbone.input_size_px, 3))
+    steps = step_count(len(examples))
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps))
+    optimizer.build(trained.trainable_variables)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([BATCH_PHOTOS], tf.string),
+            tf.TensorSpec([BATCH_PHOTOS], tf.int64),
+            tf.TensorSpec([2], tf.int64),
+        ]
+    )
+    def step(encoded: tf.Tensor, truth: tf.Tensor, draw: tf.Tensor) -> None:
+        inputs = augmented(pixels(backbone, encoded), draw)
+        with tf.GradientTape() as tape:
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(truth, trained(inputs, training=True))
+            loss = tf.reduce_mean(loss)
+        gradients = tape.gradient(loss, trained.trainable_variables)
+        optimizer.apply(gradients, trained.trainable_variables)
+
+    progress.start("train from scratch", steps)
+    for number, batch in enumerate(_batches(weights, steps, seed)):
+        photos = [examples[position] for position in batch]
+        try:
+            step(
+                tf.constant([p.image for p in photos]),
+                tf.constant(labels[batch]),
+                tf.constant([seed, number]),
+            )
+        except tf.errors.InvalidArgumentError as error:
+            raise undecodable(error, photos, backbone) from error
+        progress.advance()
+    kernel, bias = (np.asarray(array, np.float64) for array in dense.get_weights())
+    return network, Head(kernel=kernel, bias=bias)
+
+
+def step_count(photos: int) -> int:
+    """Decide the length of a training."""
+    fewest, most = STEPS
+    return max(fewest, min(most, photos * SHOWN // BATCH_PHOTOS))
+
+
+def augmented(images: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
+    """Flip, crop and light images at random, each its own way.
+
+    Args:
+        images: float32 `[N, H, W, 3]`, normalised.
+        draw: int64 `[2]`; the same draw gives the same images.
+    """
+    count, size = tf.shape(images)[0], tf.shape(images)[1:3]
+    seeds = tf.random.split(tf.cast(draw, tf.int32), 4)
+    extent = tf.random.stateless_uniform([count, 2], seeds[0], _LEAST_CROP, 1.0)
+    corner = tf.random.stateless_uniform([count, 2], seeds[1]) * (1.0 - extent)
+    boxes = tf.concat([corner, corner + extent], axis=1)
+    mirrored = tf.random.stateless_uniform([count, 1], seeds[2]) < 0.5  # noqa: PLR2004 - one in two
+    boxes = tf.where(mirrored, tf.gather(boxes, [0, 3, 2, 1], axis=1), boxes)
+    cropped = tf.image.crop_and_resize(images, boxes, tf.range(count), size)
+    light = tf.random.stateless_uniform([2, count, 1, 1, 1], seeds[3], -_GAIN, _GAIN)
+    return cropped * (1.0 + light[0]) + light[1]
+
+
+def _batches(weights: Floats, steps: int, seed: int) -> Iterator[Ints]:
+    """Draw positions with the probability of their weight."""
+    generator = np.random.default_rng(seed)
+    for _ in range(steps):
+        yield generator.choice(len(weights), BATCH_PHOTOS, p=weights / weights.sum())

@@ -1,0 +1,195 @@
+"""Train a model from labelled photos: examples to embeddings to head to a SavedModel with its card."""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from cloud.backbones import backbone_named, weights_digest
+from cloud.candidates import HeldOut, Labelled, choose, cross_validate, fit_candidates
+from cloud.card import Candidate, Card, code_commit, library_versions
+from cloud.evaluate import Metrics, measure
+from cloud.examples import Example, TrainingError, class_names
+from cloud.export import ExportError, Model, export, pack, signature_of
+from cloud.head import Ints, softmax
+from cloud.learners import Fitted, Learner, learner_for
+from cloud.progress import Progress, Silent
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A model on disk.
+
+    Attributes:
+        card: what it is.
+        directory: the SavedModel, named by the version's number.
+        bundle_path: the same, packed.
+        sha256: of the bundle.
+        size_bytes: of the bundle.
+    """
+
+    card: Card
+    directory: Path
+    bundle_path: Path
+    sha256: str
+    size_bytes: int
+
+
+def train(
+    examples: Sequence[Example],
+    gold: Sequence[Example],
+    *,
+    backbone: str,
+    cache_dir: Path,
+    out_dir: Path,
+    version: int,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+    parent: int | None = None,
+    dataset_version: int | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train a version, measure it on the gold set and write it to disk.
+
+    Two candidates are trained, one on human labels alone and one that adds the harvested photos
+    whose label the first candidate confirms; held-out human labels choose between them. Gold photos
+    choose nothing, they are only measured.
+
+    Args:
+        examples: what to train from; each class needs a human label.
+        gold: what to measure on; may be empty. None of its photos may be among the examples.
+        backbone: name of the backbone.
+        cache_dir: keeps embeddings from training to training.
+        out_dir: gets the directory `<version>` and the bundle `<version>.tar`.
+        version: number of the new model, at least 1.
+        classes: in the order of the outputs; by default the labels, sorted.
+        seed: of every random decision.
+        parent: version that this one is meant to replace, for the card.
+        dataset_version: where the examples come from, for the card.
+        progress: told about every step of more than two seconds.
+
+    Raises:
+        TrainingError: the examples do not allow it.
+        KeyError: no backbone has that name.
+        BackboneUnavailableError: its weights cannot be had.
+        ExportError: the version exists already, or cannot be served as it was trained.
+    """
+    began = time.monotonic()
+    progress = progress or Silent()
+    directory = out_dir / str(version)
+    if directory.exists():
+        raise ExportError(f"{directory}: expected a new version, got one that exists")
+    names = class_names(examples, classes)
+    _check_gold(examples, gold, names)
+    plan = backbone_named(backbone)
+    learner = learner_for(
+        plan, [*examples, *gold], len(names), cache_dir=cache_dir, seed=seed, progress=progress
+    )
+    labelled = _labelled(examples, names)
+    held_out = cross_validate(learner, labelled, seed=seed, progress=progress)
+    fitted = fit_candidates(learner, labelled, np.flatnonzero(labelled.human))
+    chosen = choose(fitted, held_out)
+    metrics = {
+        name: _measure_gold(learner, fitted[name], held_out[name].temperature, len(examples), gold, names)
+        for name in fitted
+    }
+    network, temperature = fitted[chosen].network, held_out[chosen].temperature
+    model = Model(plan, network, fitted[chosen].head, temperature, names)
+    card = Card(
+        version=version,
+        parent=parent,
+        dataset_version=dataset_version,
+        backbone=backbone,
+        weights_digest=weights_digest(network),
+        classes=list(names),
+        signature=signature_of(model),
+        temperature=temperature,
+        examples=_count(examples),
+        examples_used=_count([examples[position] for position in fitted[chosen].positions]),
+        metrics=metrics[chosen],
+        chosen=chosen,
+        candidates=[_describe(name, fitted[name], held_out[name], metrics[name]) for name in fitted],
+        seed=seed,
+        commit=code_commit(),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        training_s=round(time.monotonic() - began, 3),
+        libraries=library_versions(),
+    )
+    progress.start("export", 1)
+    trained = _write(model, card, out_dir)
+    progress.advance()
+    return trained
+
+
+def _check_gold(examples: Sequence[Example], gold: Sequence[Example], classes: Sequence[str]) -> None:
+    """Refuse gold photos of other classes, and those that the training would have seen."""
+    seen = {example.image for example in examples}
+    for photo in gold:
+        if photo.label not in classes:
+            raise TrainingError(
+                f"gold photo {photo.photo_id}: expected a label of {list(classes)}, got {photo.label!r}"
+            )
+        if photo.image in seen:
+            raise TrainingError(
+                f"gold photo {photo.photo_id}: expected one that is not trained on, got one of the examples"
+            )
+
+
+def _labelled(examples: Sequence[Example], classes: Sequence[str]) -> Labelled:
+    return Labelled(
+        labels=_labels(examples, classes),
+        human=np.array([example.human for example in examples]),
+        weights=np.array([example.weight for example in examples]),
+        classes=len(classes),
+    )
+
+
+def _labels(examples: Sequence[Example], classes: Sequence[str]) -> Ints:
+    position = {name: index for index, name in enumerate(classes)}
+    return np.array([position[example.label] for example in examples], np.int64)
+
+
+def _measure_gold(
+    learner: Learner,
+    fitted: Fitted,
+    temperature: float,
+    first: int,
+    gold: Sequence[Example],
+    classes: Sequence[str],
+) -> Metrics | None:
+    """Measure a candidate on the gold photos, which follow the examples in the learner's list."""
+    if not gold:
+        return None
+    logits = learner.logits(fitted, np.arange(first, first + len(gold)))
+    return measure(softmax(logits / temperature), _labels(gold, classes), classes)
+
+
+def _count(examples: Sequence[Example]) -> dict[str, dict[str, int]]:
+    """Count photos by class and source."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for example in examples:
+        counts[example.label][example.source] += 1
+    return {label: dict(sources) for label, sources in sorted(counts.items())}
+
+
+def _describe(name: str, fitted: Fitted, held_out: HeldOut, metrics: Metrics | None) -> Candidate:
+    return Candidate(
+        name=name,
+        photos=len(fitted.positions),
+        held_out_photos=len(held_out.labels),
+        held_out_loss=held_out.loss,
+        held_out_accuracy=held_out.accuracy,
+        gold_accuracy=metrics.accuracy if metrics else None,
+    )
+
+
+def _write(model: Model, card: Card, out_dir: Path) -> Trained:
+    out_dir.mkdir(parents=True, exist_ok=True)
+    directory, bundle_path = out_dir / str(card.version), out_dir / f"{card.version}.tar"
+    export(model, card, directory)
+    bundle = pack(directory, bundle_path)
+    return Trained(card, directory, bundle_path, bundle.sha256, bundle.size_bytes)

@@ -1,0 +1,239 @@
+"""The device agent: camera → photo → outbox → broker, and the results back.
+
+A photo accepted into the outbox ends in exactly one recorded answer (guarantee G1), whatever breaks between.
+"""
+
+import asyncio
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from bus.database import Database, StorageError
+from bus.delivery import Subscription
+from bus.mqtt import Bus
+from bus.outbox import Outbox, OutboxFullError
+from bus.presence import now_ms
+from device import answers
+from device.camera import Camera, CameraError, CameraExhausted, Frame, motion
+from device.config import DeviceConfig
+from schemas.codec import encode
+from schemas.errors import CodecError
+from schemas.messages import Command, Photo, Result
+from schemas.topics import COMMAND, PHOTO, RESULT
+
+log = structlog.get_logger()
+
+_REMEMBERED_PHOTOS = 4096
+_CAMERA_RETRY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A result as the device knows it.
+
+    Args:
+        result: What the edge says.
+        source: Where the camera had the photo from; empty if taken before this run.
+        truth: Its label, if the camera knows it.
+        round_trip_ms: From the camera to this answer; None if taken before this run.
+    """
+
+    result: Result
+    source: str = ""
+    truth: str | None = None
+    round_trip_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    source: str
+    truth: str | None
+    at: float
+
+
+class Agent:
+    """Takes photos and follows them to their answers.
+
+    Args:
+        config: Triggers and bounds.
+        bus: Connected by its own `run`.
+        camera: Opened.
+        database: With the tables of `device.answers` and of the outbox.
+        outbox: Loaded.
+        show: Called with each result, deferred ones too.
+    """
+
+    def __init__(
+        self,
+        config: DeviceConfig,
+        bus: Bus,
+        camera: Camera,
+        *,
+        database: Database,
+        outbox: Outbox,
+        show: Callable[[Answer], None],
+    ) -> None:
+        self._config = config
+        self._bus = bus
+        self._camera = camera
+        self._database = database
+        self._outbox = outbox
+        self._show = show
+        self._interval_s = config.interval_s
+        self._woken = asyncio.Event()
+        self._wanted = False
+        self._taken: OrderedDict[str, _Taken] = OrderedDict()
+        self._sequence = 0
+        node, device = config.node, config.name
+        self._topic = PHOTO.name(node=node, device=device)
+        self._results: Subscription[Result] = bus.subscribe(RESULT, node=node, device=device)
+        self._commands: Subscription[Command] = bus.subscribe(COMMAND, queue=16, node=node, device=device)
+
+    async def run(self) -> None:
+        """Take photos until the camera has no more or the count is reached, then wait for all answers.
+
+        Safe to cancel: what is in the outbox is sent by the next run.
+
+        Raises:
+            CameraError: The camera does not work.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            helpers = [
+                tasks.create_task(self._take_results(), name="device.results"),
+                tasks.create_task(self._follow_commands(), name="device.commands"),
+                tasks.create_task(self._outbox.run(self._bus.publish_bytes, self._bus.connected)),
+            ]
+            await self._take_photos()
+            await self._outbox.idle()
+            for task in helpers:
+                task.cancel()
+
+    async def _take_photos(self) -> None:
+        previous: Frame | None = None
+        while self._config.count is None or self._sequence < self._config.count:
+            try:
+                frame = await self._capture(first=previous is None)
+            except CameraExhausted:
+                return
+            if self._is_due(previous, frame):
+                self._wanted = False
+                await self._keep(frame)
+                previous = frame
+            await self._pause()
+
+    async def _capture(self, *, first: bool) -> Frame:
+        """Take a frame; a camera that worked before and fails is tried again until it works."""
+        while True:
+            try:
+                frame = await self._camera.capture()
+            except CameraExhausted:
+                raise
+            except CameraError as error:
+                if first:
+                    raise
+                log.warning("camera.failed", error=str(error))
+                self._bus.counters.add("camera.failed")
+                await self._bus.report(state="degraded", reason=str(error)[:1024])
+                await asyncio.sleep(_CAMERA_RETRY_S)
+                continue
+            return frame
+
+    def _is_due(self, previous: Frame | None, frame: Frame) -> bool:
+        """Tell whether this frame becomes a photo."""
+        if not self._config.motion or previous is None or self._wanted:
+            return True
+        return motion(previous.image, frame.image) >= self._config.motion
+
+    async def _pause(self) -> None:
+        """Wait for the next trigger; a camera that replays also waits for room in the window."""
+        if not self._camera.live:
+            await self._outbox.roomy()
+        while not self._wanted:
+            self._woken.clear()
+            pause_s = self._config.motion_every_s if self._config.motion else self._interval_s
+            try:
+                async with asyncio.timeout(pause_s or None):
+                    await self._woken.wait()
+            except TimeoutError:
+                return
+
+    async def _keep(self, frame: Frame) -> None:
+        """Put a photo into the outbox; if it has no room, say so loudly."""
+        self._sequence += 1
+        now = now_ms()
+        expires_s = self._config.expires_s
+        photo = Photo(
+            photo_id=secrets.token_hex(16),
+            node=self._config.node,
+            device=self._config.name,
+            image=frame.image,
+            taken_at_ms=now,
+            sequence=self._sequence,
+            expires_at_ms=None if expires_s is None else now + round(expires_s * 1000),
+        )
+        self._remember(photo.photo_id, frame)
+        try:
+            await self._outbox.put(photo.photo_id, self._topic, encode(PHOTO, photo))
+        except (OutboxFullError, StorageError) as error:
+            self._bus.counters.add("photo.refused")
+            log.error("photo.refused", photo_id=photo.photo_id, source=frame.source, error=str(error))  # noqa: TRY400  # the sentence says it all
+            await self._bus.report(state="degraded", reason=str(error)[:1024])
+
+    def _remember(self, photo_id: str, frame: Frame) -> None:
+        self._taken[photo_id] = _Taken(frame.source, frame.label, time.monotonic())
+        if len(self._taken) > _REMEMBERED_PHOTOS:
+            self._taken.popitem(last=False)
+
+    async def _take_results(self) -> None:
+        async for delivery in self._results:
+            try:
+                result = delivery.message()
+            except CodecError as error:
+                log.warning("result.malformed", error=str(error))
+                delivery.ack()
+                continue
+            if result.status == "deferred":
+                self._outbox.deferred(result.photo_id)
+                self._show(self._answer(result))
+            elif await self._settle(result):
+                self._show(self._answer(result))
+                self._taken.pop(result.photo_id, None)
+            delivery.ack()
+
+    async def _settle(self, result: Result) -> bool:
+        """Record a final result; False if it was recorded before or the disk refuses."""
+        try:
+            return await self._outbox.answered(
+                result.photo_id,
+                lambda connection: answers.record(connection, result, kept=self._config.answers_kept),
+            )
+        except StorageError as error:  # the photo stays in the outbox, and its answer comes again
+            log.warning("result.unsettled", photo_id=result.photo_id, error=str(error))
+            return False
+
+    def _answer(self, result: Result) -> Answer:
+        if (taken := self._taken.get(result.photo_id)) is None:
+            return Answer(result)
+        round_trip_ms = round((time.monotonic() - taken.at) * 1000, 2)
+        return Answer(result, taken.source, taken.truth, round_trip_ms)
+
+    async def _follow_commands(self) -> None:
+        async for delivery in self._commands:
+            delivery.ack()
+            try:
+                command = delivery.message()
+            except CodecError as error:
+                log.warning("command.malformed", error=str(error))
+                continue
+            log.info("command.followed", action=command.action, interval_s=command.interval_s)
+            if command.action == "set-interval":
+                if command.interval_s is None:
+                    log.warning("command.malformed", error="set-interval: expected interval_s, got none")
+                    continue
+                self._interval_s = command.interval_s
+            self._wanted = self._wanted or command.action == "capture"
+            self._woken.set()

@@ -1,0 +1,50 @@
+"""The device as one process: camera, outbox, connection and agent, put together."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from bus.database import Database
+from bus.metrics import Counters
+from bus.mqtt import Bus
+from bus.outbox import Outbox
+from bus.presence import Presence
+from device import answers
+from device.agent import Agent, Answer
+from device.camera import open_camera
+from device.config import DeviceConfig
+from schemas.codec import mark_historical
+
+
+async def run(
+    config: DeviceConfig, show: Callable[[Answer], None], password: str | None = None
+) -> dict[str, int]:
+    """Run the agent until its camera is exhausted or it is cancelled, and return its counters.
+
+    Raises:
+        CameraError: The camera does not work.
+        StorageError: The state folder cannot be used, for example because another agent uses it.
+        PermanentError: The broker refuses a subscription.
+    """
+    counters = Counters()
+    bus = Bus(
+        config.broker,
+        f"gleaner-{config.node}-{config.name}",
+        password=password,
+        presence=Presence(config.node, config.name),
+        durable=True,
+        counters=counters,
+    )
+    tables = {"outbox": Outbox.MIGRATIONS, "answers": answers.MIGRATIONS}
+    async with (
+        open_camera(config.camera) as camera,
+        Database(Path(config.state_dir) / f"{config.name}.db", tables) as database,
+    ):
+        outbox = Outbox(database, config.outbox, counters, name="photo", when_old=mark_historical)
+        await outbox.load()
+        agent = Agent(config, bus, camera, database=database, outbox=outbox, show=show)
+        async with asyncio.TaskGroup() as tasks:
+            connection = tasks.create_task(bus.run(), name="device.bus")
+            await agent.run()
+            connection.cancel()
+    return counters.snapshot()

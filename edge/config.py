@@ -1,0 +1,37 @@
+"""The configuration of an edge node."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from bus.config import Broker, OutboxLimits
+from schemas.messages import HarvestRules, ModelName, Name
+
+
+class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `gleaner edge` reads from TOML."""
+
+    node: Annotated[Name, Meta(description="name of this edge node")] = "edge-1"
+    broker: Broker = Broker()
+    serving: Annotated[str, Meta(min_length=1, description="host:port of the model server's gRPC API")] = (
+        "127.0.0.1:8500"
+    )
+    model: Annotated[ModelName, Meta(description="name of the model on the server")] = "pets"
+    models_dir: Annotated[
+        str | None, Meta(description="folder that holds <model>/<version>, shared with the model server")
+    ] = None
+    state_dir: Annotated[str, Meta(min_length=1, description="folder for the outbox and the answers")] = (
+        "/var/lib/gleaner/edge"
+    )
+    max_photo_bytes: Annotated[int, Meta(ge=1, description="larger ones are rejected")] = 3 * 1024 * 1024
+    max_pixels: Annotated[int, Meta(ge=1, description="larger ones are rejected undecoded")] = 16_000_000
+    max_batch: Annotated[int, Meta(ge=1, le=256, description="most photos in one call")] = 16
+    predict_timeout_s: Annotated[float, Meta(gt=0, description="deadline of one call")] = 30.0
+    waiting: Annotated[int, Meta(ge=1, description="photos that may wait for their batch")] = 256
+    answers_kept: Annotated[int, Meta(ge=1, description="answers remembered for photos that come again")] = (
+        200_000
+    )
+    versions_kept: Annotated[int, Meta(ge=1, description="model versions kept on disk")] = 2
+    load_timeout_s: Annotated[float, Meta(gt=0, description="for a new version to become available")] = 120.0
+    harvest: HarvestRules = HarvestRules()
+    outbox: OutboxLimits = OutboxLimits()

@@ -1,0 +1,7 @@
+"""`python -m edge.modelserver`: the server as a command."""
+
+import sys
+
+from edge.modelserver.server import main
+
+sys.exit(main())

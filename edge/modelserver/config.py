@@ -1,0 +1,115 @@
+"""The list of models to serve: from its protobuf to values that are known to be good."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from google.protobuf import text_format
+from tensorflow_serving.config import file_system_storage_path_source_pb2, model_server_config_pb2
+
+from edge.modelserver.status import Code, ServingError
+from edge.modelserver.versions import All, Latest, Policy, Specific
+
+PLATFORM = "tensorflow"
+_TENSORFLOW_TYPE = 1  # ModelType.TENSORFLOW, the deprecated way to say it
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """One model to serve.
+
+    Args:
+        name: what requests call it.
+        base_path: absolute; holds one directory per version, named by its number.
+        policy: which of the versions to serve.
+        labels: version labels that requests may use, and the version of each.
+    """
+
+    name: str
+    base_path: Path
+    policy: Policy = field(default_factory=Latest)
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+
+def parse(text: str) -> tuple[ModelConfig, ...]:
+    """Read a ModelServerConfig in protobuf text format.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT where it is none, or one of its models cannot be served.
+    """
+    config = model_server_config_pb2.ModelServerConfig()
+    try:
+        text_format.Parse(text, config)
+    except text_format.ParseError as error:
+        raise ServingError(Code.INVALID_ARGUMENT, f"Invalid protobuf: {error}") from error
+    if config.WhichOneof("config") == "custom_model_config":
+        raise ServingError(Code.INVALID_ARGUMENT, "ModelServer does not yet support custom model config.")
+    return from_proto(config.model_config_list)
+
+
+def from_proto(config_list: model_server_config_pb2.ModelConfigList) -> tuple[ModelConfig, ...]:
+    """Check a ModelConfigList and turn it into values.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT for a model listed twice, a relative base path or a platform
+            other than TensorFlow.
+    """
+    names: set[str] = set()
+    for config in config_list.config:
+        if config.name in names:
+            raise ServingError(
+                Code.INVALID_ARGUMENT, f"Illegal to list model {config.name} multiple times in config list"
+            )
+        names.add(config.name)
+    for config in config_list.config:
+        check_base_path(config.name, config.base_path)
+        _check_platform(config)
+    return tuple(
+        ModelConfig(
+            config.name,
+            Path(config.base_path),
+            _policy(config.model_version_policy),
+            dict(config.version_labels),
+        )
+        for config in config_list.config
+    )
+
+
+def check_base_path(name: str, base_path: str) -> None:
+    """Refuse a base path that is not absolute, or not on a local file system."""
+    if "://" in base_path:
+        raise ServingError(
+            Code.INVALID_ARGUMENT,
+            f"Expected model {name} to have a local path; got base_path()={base_path}",
+        )
+    if not base_path.startswith("/"):
+        raise ServingError(
+            Code.INVALID_ARGUMENT,
+            f"Expected model {name} to have an absolute path or URI; got base_path()={base_path}",
+        )
+
+
+def _check_platform(config: model_server_config_pb2.ModelConfig) -> None:
+    platform = config.model_platform or (PLATFORM if config.model_type == _TENSORFLOW_TYPE else "")
+    if not platform:
+        raise ServingError(
+            Code.INVALID_ARGUMENT,
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) "
+            "nor ModelServerConfig::model_platform.",
+        )
+    if platform != PLATFORM:
+        raise ServingError(
+            Code.INVALID_ARGUMENT, f"Model {config.name} requests unsupported platform {platform}"
+        )
+
+
+def _policy(
+    policy: file_system_storage_path_source_pb2.FileSystemStoragePathSourceConfig.ServableVersionPolicy,
+) -> Policy:
+    match policy.WhichOneof("policy_choice"):
+        case "all":
+            return All()
+        case "specific":
+            return Specific(frozenset(policy.specific.versions))
+        case _:
+            return Latest(policy.latest.num_versions or 1)

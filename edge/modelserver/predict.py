@@ -1,0 +1,129 @@
+"""Predict: check the request against the signature, run it, write the answer."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from tensorflow.core.framework import tensor_pb2
+from tensorflow_serving.apis import model_pb2, predict_pb2
+
+from edge.modelserver.servable import Servable, Signature
+from edge.modelserver.status import Code, ServingError
+from edge.modelserver.tensors import Array, TensorError, to_array, type_name, type_number, write
+
+DEFAULT_SIGNATURE = "serving_default"
+
+Runner = Callable[[Servable, Mapping[str, Array], Sequence[str], float | None], list[Array]]
+"""What runs a servable on feeds: `Servable.run` itself, or a scheduler that merges calls."""
+
+
+def predict(
+    servable: Servable, request: predict_pb2.PredictRequest, runner: Runner, timeout_s: float | None
+) -> predict_pb2.PredictResponse:
+    """Answer a PredictRequest.
+
+    Args:
+        servable: the version that the request's model_spec stands for.
+        request: what to answer.
+        runner: how to run it.
+        timeout_s: seconds left to the client's deadline; None where it set none.
+
+    Raises:
+        ServingError: with the code and message for the client.
+    """
+    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    signature = servable.signatures.get(name)
+    if signature is None:
+        raise ServingError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+    feeds = _feeds(signature, request.inputs)
+    aliases = _aliases(signature, request.output_filter)
+    fetches = list(dict.fromkeys(signature.outputs[alias] for alias in aliases))
+    arrays = dict(zip(fetches, runner(servable, feeds, fetches, timeout_s), strict=True))
+    response = predict_pb2.PredictResponse(model_spec=answering_spec(servable, request.model_spec.name, name))
+    outputs = response.outputs
+    for alias in aliases:
+        write(outputs[alias], arrays[signature.outputs[alias]])
+    return response
+
+
+def answering_spec(servable: Servable, name: str, signature_name: str) -> model_pb2.ModelSpec:
+    """Make the model_spec of an answer: what the request asked for, and the version that answered."""
+    spec = model_pb2.ModelSpec(name=name, signature_name=signature_name)
+    spec.version.value = servable.version
+    return spec
+
+
+def _feeds(signature: Signature, inputs: Mapping[str, tensor_pb2.TensorProto]) -> dict[str, Array]:
+    sent, expected = len(inputs), len(signature.inputs)
+    if sent > expected or (sent < expected and not signature.defaults):
+        raise ServingError(Code.INVALID_ARGUMENT, _count_message(set(inputs), set(signature.inputs)))
+    feeds, used = {}, set()
+    for alias, feed in signature.inputs.items():
+        if alias in inputs:
+            array = _array(alias, inputs[alias])
+            used.add(alias)
+        elif alias in signature.defaults:
+            array = signature.defaults[alias]
+        else:
+            raise ServingError(
+                Code.INVALID_ARGUMENT, _alias_message(alias, feed.tensor, inputs, signature.defaults)
+            )
+        _check_type(feed.dtype, array)
+        feeds[feed.tensor] = array
+    if sent != len(used):
+        raise ServingError(
+            Code.INVALID_ARGUMENT,
+            f"Inputs contains invalid name. Used request inputs: {_joined(used)}, "
+            f"request input: {_joined(inputs)}",
+        )
+    return feeds
+
+
+def _array(alias: str, proto: tensor_pb2.TensorProto) -> Array:
+    try:
+        return to_array(proto)
+    except TensorError as error:
+        raise ServingError(Code.INVALID_ARGUMENT, f"tensor parsing error: {alias}") from error
+
+
+def _check_type(expected: int, array: Array) -> None:
+    actual = type_number(array)
+    if actual != expected:
+        raise ServingError(
+            Code.INVALID_ARGUMENT,
+            f"Type mismatch: actual {type_name(actual)} vs. expect {type_name(expected)}",
+        )
+
+
+def _aliases(signature: Signature, output_filter: Sequence[str]) -> list[str]:
+    """Choose the outputs to answer with: those of the filter, or all."""
+    seen: set[str] = set()
+    for alias in output_filter:
+        if alias not in signature.outputs:
+            raise ServingError(
+                Code.INVALID_ARGUMENT,
+                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
+                f"{{{_joined(signature.outputs)}}}.",
+            )
+        if alias in seen:
+            raise ServingError(Code.INVALID_ARGUMENT, f"duplicate output tensor alias: {alias}")
+        seen.add(alias)
+    return list(output_filter or signature.outputs)
+
+
+def _count_message(sent: set[str], expected: set[str]) -> str:
+    return (
+        f"input size does not match signature: {len(sent)}!={len(expected)} "
+        f"len({{{_joined(sent)}}}) != len({{{_joined(expected)}}}). "
+        f"Sent extra: {{{_joined(sent - expected)}}}. Missing but required: {{{_joined(expected - sent)}}}."
+    )
+
+
+def _alias_message(alias: str, tensor: str, sent: Iterable[str], defaults: Iterable[str]) -> str:
+    return (
+        f"Signature input alias: {alias}(feed name: {tensor}) not found in request and no default value "
+        f"provided. Inputs expected to be in the request {{{_joined(sent)}}}, or default input alias set: "
+        f"{_joined(defaults)}"
+    )
+
+
+def _joined(aliases: Iterable[str]) -> str:
+    return ",".join(sorted(aliases))

@@ -1,0 +1,155 @@
+"""The server's threads, from the first load to the last request. Loads TensorFlow when imported."""
+
+import gc
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import grpc
+import structlog
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+from edge.modelserver.batching import BatchScheduler
+from edge.modelserver.flags import Flags
+from edge.modelserver.loader import Loader, Schedule
+from edge.modelserver.predict import Runner
+from edge.modelserver.repository import Repository
+from edge.modelserver.servable import Servable, SessionOptions, load
+from edge.modelserver.services import ModelService, PredictionService
+from edge.modelserver.status import ServingError
+from edge.modelserver.warmup import warm_up
+
+GRACE_S = 5.0
+"""How long requests may go on after the stop; then they are cancelled."""
+
+CLEANUP_S = 2.0
+"""How long each of the other threads may take to end after that."""
+
+WAITING_CALLS = 1000
+"""Calls that wait for a thread; further ones are refused as RESOURCE_EXHAUSTED."""
+
+_GRPC_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),  # else a second server would share the port, and the requests
+)
+
+log = structlog.get_logger()
+
+
+def run(flags: Flags, stop: threading.Event) -> int:
+    """Serve until `stop` is set.
+
+    As with tensorflow_model_server, the port opens when each model has a version that serves; a model
+    whose base path holds none yet is waited for.
+
+    Args:
+        flags: what to serve, and where.
+        stop: set from outside to end the server; also set here when one of its threads fails.
+
+    Returns:
+        The exit code: 0 after a stop, 1 where the server could not start or one of its threads failed.
+    """
+    gc.freeze()  # what was imported stays: the collections after each unload need not go through it
+    failures: list[BaseException] = []
+
+    def fail(error: BaseException) -> None:
+        failures.append(error)
+        stop.set()
+
+    repository = Repository(allow_labels_for_unavailable=flags.allow_labels_for_unavailable)
+    loader = Loader(repository, partial(_load, flags), _schedule(flags))
+    thread = threading.Thread(
+        target=_watched, args=(loader.run, fail), name="modelserver.loader", daemon=True
+    )
+    thread.start()
+    scheduler = BatchScheduler(flags.batching, fail) if flags.batching else None
+    try:
+        code = _start_and_serve(flags, repository, scheduler, stop)
+    finally:
+        repository.stop()
+        thread.join(CLEANUP_S)
+    if thread.is_alive() or not loader.close(CLEANUP_S):
+        # TensorFlow is in the middle of a load or a run, which must not outlive the interpreter.
+        log.warning("modelserver.stopped", unfinished=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    for failure in failures:
+        log.error("modelserver.failed", error=repr(failure))
+    log.info("modelserver.stopped")
+    return 1 if failures else code
+
+
+def _watched(target: Callable[[], None], fail: Callable[[BaseException], None]) -> None:
+    try:
+        target()
+    except BaseException as error:
+        fail(error)
+        raise
+
+
+def _schedule(flags: Flags) -> Schedule:
+    return Schedule(flags.poll_wait_s, flags.max_num_load_retries, flags.load_retry_interval_s)
+
+
+def _load(flags: Flags, name: str, version: int, path: Path) -> Servable:
+    servable = load(
+        name, version, path, SessionOptions(flags.intra_op_parallelism, flags.inter_op_parallelism)
+    )
+    try:
+        if flags.enable_model_warmup:
+            started_s = time.monotonic()
+            count = warm_up(servable, path)
+            seconds = round(time.monotonic() - started_s, 3)
+            log.info("modelserver.warmed", model=name, version=version, records=count, seconds=seconds)
+    except BaseException:
+        servable.close()
+        raise
+    return servable
+
+
+def _start_and_serve(
+    flags: Flags, repository: Repository, scheduler: BatchScheduler | None, stop: threading.Event
+) -> int:
+    try:
+        repository.reload(flags.models, abandoned=stop.is_set)
+    except ServingError as error:
+        if stop.is_set():
+            return 0
+        log.error("modelserver.start_failed", error=str(error))  # noqa: TRY400 - one line, no traceback
+        return 1
+    if scheduler is None:
+        return _serve(flags, repository, Servable.run, stop)
+    scheduler.start()
+    try:
+        return _serve(flags, repository, scheduler.run, stop)
+    finally:
+        scheduler.stop(CLEANUP_S)
+
+
+def _serve(flags: Flags, repository: Repository, runner: Runner, stop: threading.Event) -> int:
+    pool = ThreadPoolExecutor(flags.grpc_max_threads, thread_name_prefix="modelserver.rpc")
+    most_calls = flags.grpc_max_threads + WAITING_CALLS
+    server = grpc.server(pool, options=_GRPC_OPTIONS, maximum_concurrent_rpcs=most_calls)
+    prediction = PredictionService(repository, runner)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
+    models = ModelService(repository, stop.is_set)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
+    try:
+        port = server.add_insecure_port(f"{flags.host}:{flags.port}")
+    except RuntimeError as error:
+        log.error("modelserver.start_failed", host=flags.host, port=flags.port, error=str(error))  # noqa: TRY400 - one line, no traceback
+        return 1
+    server.start()
+    log.info("modelserver.listening", host=flags.host, port=port, models=[m.name for m in flags.models])
+    stop.wait()
+    log.info("modelserver.stopping", grace_s=GRACE_S)
+    server.stop(GRACE_S).wait()
+    pool.shutdown(wait=False, cancel_futures=True)
+    return 0

@@ -1,0 +1,122 @@
+"""The answers that an edge gives: plain functions that build a Result."""
+
+import time
+from dataclasses import dataclass
+
+from bus.presence import now_ms
+from edge.arrival import Rejected
+from edge.tfserving import ModelUnavailableError, Predictions
+from schemas.messages import Photo, Result
+
+_REASON_LENGTH = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a model says of one photo."""
+
+    model: str
+    version: int
+    scores: dict[str, float]
+    embedding: bytes
+
+    @property
+    def label(self) -> str:
+        """The most probable class; of equals the first."""
+        return max(self.scores, key=self.scores.__getitem__)
+
+    @property
+    def confidence(self) -> float:
+        """The probability of that class."""
+        return self.scores[self.label]
+
+
+def scored(model: str, predictions: Predictions, names: tuple[str, ...] | None) -> list[Scored]:
+    """Return what the model says of each photo of a batch.
+
+    Args:
+        model: Its name.
+        predictions: Of N photos.
+        names: The classes in the order of the model's outputs, None if unknown.
+
+    Raises:
+        ModelUnavailableError: The names do not fit the model.
+    """
+    width = len(predictions.probabilities[0])
+    if names is None or len(names) != width:
+        raise ModelUnavailableError(
+            f"model {model} version {predictions.version}",
+            expected=f"{width} class names from its release or its assets",
+            got=names,
+        )
+    return [
+        Scored(model, predictions.version, dict(zip(names, map(_probability, row), strict=True)), embedding)
+        for row, embedding in zip(predictions.probabilities, predictions.embeddings, strict=True)
+    ]
+
+
+def _probability(score: float) -> float:
+    """Return the score inside 0 to 1; what is no number counts as 0, so that it never looks certain."""
+    return min(max(score, 0.0), 1.0) if score == score else 0.0  # noqa: PLR0124  # NaN differs from itself
+
+
+def ok(photo: Photo, said: Scored, harvest: str, arrived_at: float) -> Result:
+    """Return the answer to a classified photo.
+
+    Args:
+        photo: The photo.
+        said: By the model.
+        harvest: Its lane, or why it was not harvested.
+        arrived_at: Seconds of the monotonic clock.
+    """
+    return Result(
+        photo_id=photo.photo_id,
+        node=photo.node,
+        device=photo.device,
+        status="ok",
+        label=said.label,
+        confidence=round(said.confidence, 6),
+        scores={name: round(score, 6) for name, score in said.scores.items()},
+        model=said.model,
+        model_version=said.version,
+        harvest=harvest,
+        taken_at_ms=photo.taken_at_ms,
+        answered_at_ms=now_ms(),
+        edge_ms=_since_ms(arrived_at),
+        historical=photo.historical,
+    )
+
+
+def rejected(
+    rejection: Rejected, *, node: str, device: str, arrived_at: float, taken_at_ms: int | None = None
+) -> Result:
+    """Return the answer to a photo that is not classified."""
+    return Result(
+        photo_id=rejection.photo_id,
+        node=node,
+        device=device,
+        status="rejected",
+        code=rejection.code,
+        reason=rejection.reason[:_REASON_LENGTH],
+        taken_at_ms=taken_at_ms,
+        answered_at_ms=now_ms(),
+        edge_ms=_since_ms(arrived_at),
+    )
+
+
+def deferred(photo: Photo, reason: str, arrived_at: float) -> Result:
+    """Return the word that the answer takes longer, and why; the photo is kept."""
+    return Result(
+        photo_id=photo.photo_id,
+        node=photo.node,
+        device=photo.device,
+        status="deferred",
+        reason=reason[:_REASON_LENGTH],
+        taken_at_ms=photo.taken_at_ms,
+        answered_at_ms=now_ms(),
+        edge_ms=_since_ms(arrived_at),
+    )
+
+
+def _since_ms(moment: float) -> float:
+    return round((time.monotonic() - moment) * 1000, 2)

@@ -1,0 +1,103 @@
+"""The edge node as one process: handler, harvest and models, put together."""
+
+import asyncio
+from pathlib import Path
+
+import structlog
+
+from bus.database import Database, StorageError
+from bus.delivery import Subscription
+from bus.metrics import Counters
+from bus.mqtt import Bus
+from bus.outbox import Outbox
+from bus.presence import Presence
+from edge import answers
+from edge.classify import Classifier
+from edge.config import EdgeConfig
+from edge.models import Models
+from edge.sampler import Sampler
+from edge.tfserving import Predictor
+from schemas.errors import CodecError
+from schemas.messages import Policy, Receipt
+from schemas.topics import POLICY, RECEIPT
+
+log = structlog.get_logger()
+
+
+async def run(config: EdgeConfig, password: str | None = None) -> None:
+    """Run the edge node until cancelled. Safe to cancel: what is unfinished is taken up by the next run.
+
+    Raises:
+        StorageError: The state folder cannot be used, for example because another edge uses it.
+        PermanentError: The broker refuses a subscription.
+    """
+    counters = Counters()
+    presence = Presence(config.node, "edge")
+    bus = Bus(
+        config.broker,
+        f"gleaner-{config.node}-edge",
+        password=password,
+        presence=presence,
+        durable=True,
+        counters=counters,
+    )
+    tables = {"outbox": Outbox.MIGRATIONS, "answers": answers.MIGRATIONS}
+    async with (
+        Database(Path(config.state_dir) / "edge.db", tables) as database,
+        Predictor(config.serving, config.model, timeout_s=config.predict_timeout_s) as predictor,
+    ):
+        outbox = Outbox(database, config.outbox, counters, name="sample")
+        await outbox.load()
+        sampler = Sampler(config.harvest, outbox)
+        models = Models(config, bus, predictor)
+        classifier = Classifier(
+            config,
+            bus,
+            predictor=predictor,
+            database=database,
+            outbox=outbox,
+            sampler=sampler,
+            class_names=models.class_names,
+        )
+        receipts = bus.subscribe(RECEIPT, node=config.node)
+        policies = bus.subscribe(POLICY, queue=16, node=config.node)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(bus.run(), name="edge.bus")
+            tasks.create_task(classifier.run(), name="edge.classifier")
+            tasks.create_task(models.run(), name="edge.models")
+            tasks.create_task(outbox.run(bus.publish_bytes, bus.connected), name="edge.outbox")
+            tasks.create_task(_take_receipts(receipts, outbox, counters), name="edge.receipts")
+            tasks.create_task(_follow_policies(policies, sampler), name="edge.policies")
+
+
+async def _take_receipts(receipts: Subscription[Receipt], outbox: Outbox, counters: Counters) -> None:
+    """Forget each sample that the cloud has answered."""
+    async for delivery in receipts:
+        try:
+            receipt = delivery.message()
+        except CodecError as error:
+            log.warning("receipt.malformed", error=str(error))
+            counters.add("receipt.malformed")
+        else:
+            await _settle(receipt, outbox, counters)
+        delivery.ack()
+
+
+async def _settle(receipt: Receipt, outbox: Outbox, counters: Counters) -> None:
+    try:
+        await outbox.answered(receipt.photo_id)
+    except StorageError as error:  # the sample is sent again, and answered again
+        log.warning("receipt.unsettled", photo_id=receipt.photo_id, error=str(error))
+    counters.add(f"receipt.{receipt.status}")
+    if receipt.status == "refused":
+        log.warning("sample.refused", photo_id=receipt.photo_id, reason=receipt.reason)
+
+
+async def _follow_policies(policies: Subscription[Policy], sampler: Sampler) -> None:
+    async for delivery in policies:
+        try:
+            sampler.follow(delivery.message().harvest)
+            log.info("policy.followed")
+        except CodecError as error:
+            log.warning("policy.malformed", error=str(error))
+        delivery.ack()

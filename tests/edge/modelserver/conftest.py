@@ -1,0 +1,401 @@
+"""Real SavedModels, the server in a process of its own, and the stock client to drive it."""
+
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+REPO = Path(__file__).parents[3]
+START_S = 60.0
+CALL_S = 20.0
+
+
+@pytest.fixture(scope="session")
+def tf() -> ModuleType:
+    """TensorFlow, for the client's tensors and for making models. Its import warns; that is not ours."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tensorflow
+    return tensorflow
+
+
+def eventually(check: Callable[[], Any], what: str, timeout_s: float = CALL_S) -> Any:
+    """Wait until `check` gives something true, and give that."""
+    deadline_s, pause = time.monotonic() + timeout_s, threading.Event()
+    while time.monotonic() < deadline_s:
+        if found := check():
+            return found
+        pause.wait(0.02)
+    raise AssertionError(f"expected within {timeout_s} s: {what}")
+
+
+@pytest.fixture(scope="session", name="eventually")
+def eventually_fixture() -> Callable[..., Any]:
+    return eventually
+
+
+@dataclass
+class ServerProcess:
+    """A running `python -m edge.modelserver`."""
+
+    process: subprocess.Popen[str]
+    lines: "queue.Queue[str]" = field(default_factory=queue.Queue)
+    log: list[str] = field(default_factory=list)
+    port: int = 0
+
+    def read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line)
+            self.lines.put(line)
+
+    def wait_for(self, event: str, timeout_s: float = START_S) -> dict[str, Any]:
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                line = self.lines.get(timeout=max(0.0, deadline_s - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"expected {event} within {timeout_s} s, got {self.log}") from None
+            if event in line:
+                found: dict[str, Any] = json.loads(line)
+                return found
+
+    def listening(self) -> "ServerProcess":
+        self.port = self.wait_for("modelserver.listening")["port"]
+        return self
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=START_S)
+
+    def processor_s(self) -> float:
+        after_name = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_bytes(self) -> int:
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture(scope="session")
+def launch() -> Iterator[Callable[..., ServerProcess]]:
+    """Start servers with the given flags, on any free port; what still runs at the end is stopped."""
+    started: list[ServerProcess] = []
+
+    def start(*flags: str) -> ServerProcess:
+        command = [sys.executable, "-m", "edge.modelserver", "--port=0", *flags]
+        process = subprocess.Popen(command, cwd=REPO, stderr=subprocess.PIPE, text=True)
+        server = ServerProcess(process)
+        threading.Thread(target=server.read, daemon=True).start()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.process.kill()
+        server.process.wait(timeout=START_S)
+        assert server.process.stderr is not None
+        server.process.stderr.close()
+
+
+class Client:
+    """The stock stubs of tensorflow-serving-api, and shorter words for what the tests ask."""
+
+    def __init__(self, tf: ModuleType, port: int) -> None:
+        import grpc
+        from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+        self.tf = tf
+        self.channel = grpc.insecure_channel(
+            f"127.0.0.1:{port}", options=[("grpc.max_receive_message_length", -1)]
+        )
+        self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
+        self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
+
+    def request(self, name: str, inputs: Mapping[str, Any], signature: str = "", **spec: Any) -> Any:
+        from tensorflow_serving.apis import predict_pb2
+
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = name
+        request.model_spec.signature_name = signature
+        if "version" in spec:
+            request.model_spec.version.value = spec["version"]
+        if "label" in spec:
+            request.model_spec.version_label = spec["label"]
+        for alias, value in inputs.items():
+            proto = value if hasattr(value, "tensor_shape") else self.tf.make_tensor_proto(value)
+            request.inputs[alias].CopyFrom(proto)
+        return request
+
+    def predict(
+        self, name: str, inputs: Mapping[str, Any], *args: Any, timeout: float = CALL_S, **spec: Any
+    ) -> Any:
+        return self.prediction.Predict(self.request(name, inputs, *args, **spec), timeout=timeout)
+
+    def half(self, name: str, x: list[float], **spec: Any) -> list[float]:
+        return list(self.predict(name, {"x": x}, **spec).outputs["y"].float_val)
+
+    def status(self, name: str, version: int | None = None) -> dict[int, tuple[str, int, str]]:
+        from tensorflow_serving.apis import get_model_status_pb2
+
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = name
+        if version is not None:
+            request.model_spec.version.value = version
+        response = self.models.GetModelStatus(request, timeout=CALL_S)
+        state = get_model_status_pb2.ModelVersionStatus.State.Name
+        return {
+            told.version: (state(told.state), told.status.error_code, told.status.error_message)
+            for told in response.model_version_status
+        }
+
+    def states(self, name: str) -> dict[int, str]:
+        return {version: told[0] for version, told in self.status(name).items()}
+
+    def reload(self, config: str, timeout: float = CALL_S) -> Any:
+        from google.protobuf import text_format
+        from tensorflow_serving.apis import model_management_pb2
+
+        request = model_management_pb2.ReloadConfigRequest()
+        text_format.Parse(config, request.config)
+        return self.models.HandleReloadConfigRequest(request, timeout=timeout)
+
+
+def failure(call: Callable[[], Any]) -> tuple[str, str]:
+    """Make a call that has to fail, and give its status code's name and its message."""
+    import grpc
+
+    try:
+        answer = call()
+    except grpc.RpcError as error:
+        return error.code().name, error.details()
+    raise AssertionError(f"expected a failed call, got {answer}")
+
+
+@pytest.fixture(scope="session", name="failure")
+def failure_fixture() -> Callable[..., tuple[str, str]]:
+    return failure
+
+
+@pytest.fixture(scope="session")
+def connect(tf: ModuleType) -> Iterator[Callable[[int], Client]]:
+    """Open stock clients by port; closed at the end."""
+    clients: list[Client] = []
+
+    def to(port: int) -> Client:
+        clients.append(Client(tf, port))
+        return clients[-1]
+
+    yield to
+    for client in clients:
+        client.channel.close()
+
+
+# Models
+
+
+def _photo(tf: Any, bias: float) -> Any:
+    """A model of the project's own contract: encoded photos in, probabilities and an embedding out."""
+
+    class Photo(tf.Module):  # type: ignore[misc]  # tensorflow ships no types
+        def __init__(self) -> None:
+            super().__init__()
+            draw = tf.random.stateless_normal
+            self.embed = tf.Variable(draw([16 * 16 * 3, 8], [1, 2]) * 0.01)
+            self.head = tf.Variable(draw([8, 2], [3, 4]))
+            self.bias = tf.Variable([bias, 0.0])
+
+        def pixels(self, image: Any) -> Any:
+            decoded = tf.io.decode_image(image, channels=3, expand_animations=False)
+            resized = tf.image.resize(decoded, [16, 16])
+            resized.set_shape([16, 16, 3])
+            return resized / 255.0
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
+        def serve(self, image: Any) -> Any:
+            spec = tf.TensorSpec([16, 16, 3], tf.float32)
+            pixels = tf.map_fn(self.pixels, image, fn_output_signature=spec)
+            embedding = tf.reshape(pixels, [-1, 16 * 16 * 3]) @ self.embed
+            return {
+                "probabilities": tf.nn.softmax(embedding @ self.head + self.bias),
+                "embedding": embedding,
+            }
+
+    photo = Photo()
+    return photo, {"serving_default": photo.serve}
+
+
+def _half_plus(tf: Any, plus: float) -> Any:
+    """x/2 + `plus`, with the size of the batch it ran in; and signatures to fail with and to wait for."""
+
+    class Half(tf.Module):  # type: ignore[misc]  # tensorflow ships no types
+        def __init__(self) -> None:
+            super().__init__()
+            self.half = tf.Variable(0.5)
+            self.plus = tf.Variable(plus)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def serve(self, x: Any) -> Any:
+            return {"y": self.half * x + self.plus, "rows": tf.zeros_like(x) + tf.cast(tf.size(x), tf.float32)}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name=n) for n in ("a", "b")])
+        def add(self, a: Any, b: Any) -> Any:
+            return {"total": a + b + 0.0 * self.plus}
+
+        @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="x")])
+        def wide(self, x: Any) -> Any:
+            return {"sum": tf.reduce_sum(x, axis=1) + 0.0 * self.plus}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, name="steps")])
+        def slow(self, steps: Any) -> Any:
+            size = tf.fill([64, 64], self.half)
+            more = lambda i, m: i < tf.reduce_max(steps)
+            step = lambda i, m: (i + 1, tf.tanh(m @ m))
+            _, last = tf.while_loop(more, step, [0, size])
+            return {"last": tf.cast(steps, tf.float32) * 0.0 + last[0, 0]}
+
+    half = Half()
+    names = {"serving_default": half.serve, "add": half.add, "wide": half.wide, "slow": half.slow}
+    return half, names
+
+
+def _save_examples_model(tf: Any, path: Path) -> None:
+    """A model with classification and regression signatures, which only the V1 builder can make."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        serialized = v1.placeholder(tf.string, [None], name="examples")
+        features = tf.io.parse_example(serialized, {"x": tf.io.FixedLenFeature([], tf.float32)})
+        weight = v1.get_variable("weight", initializer=tf.constant(0.5))
+        score = features["x"] * weight
+        scores = tf.stack([score, 1.0 - score], axis=1)
+        classes = tf.tile(tf.constant([["cat", "dog"]]), [tf.shape(score)[0], 1])
+        session.run(v1.global_variables_initializer())
+        utils = v1.saved_model.signature_def_utils
+        builder = v1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(
+            session,
+            ["serve"],
+            signature_def_map={
+                "classify": utils.classification_signature_def(serialized, classes, scores),
+                "scores": utils.classification_signature_def(serialized, None, scores),
+                "regress": utils.regression_signature_def(serialized, score),
+                "serving_default": utils.predict_signature_def({"examples": serialized}, {"score": score}),
+            },
+        )
+        builder.save()
+
+
+@pytest.fixture(scope="session")
+def saved(tf: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """SavedModels to copy versions from, by name: photo, photo-b, half+2, half+3, examples."""
+    root = tmp_path_factory.mktemp("saved")
+    made = {
+        "photo": _photo(tf, 0.0),
+        "photo-b": _photo(tf, 5.0),
+        "half+2": _half_plus(tf, 2.0),
+        "half+3": _half_plus(tf, 3.0),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, (module, signatures) in made.items():
+            tf.saved_model.save(module, str(root / name), signatures=signatures)
+        tf.get_logger().setLevel("ERROR")
+        _save_examples_model(tf, root / "examples")
+    return {path.name: path for path in root.iterdir()}
+
+
+def place(source: Path, base_path: Path, version: int | str, records: Path | None = None) -> Path:
+    """Put a version in place as a release is: written beside, then renamed."""
+    beside = base_path / f"tmp-{version}"
+    shutil.copytree(source, beside)
+    if records is not None:
+        extra = beside / "assets.extra"
+        extra.mkdir(exist_ok=True)
+        shutil.copy(records, extra / "tf_serving_warmup_requests")
+    return beside.rename(base_path / str(version))
+
+
+@pytest.fixture(scope="session", name="place")
+def place_fixture() -> Callable[..., Path]:
+    return place
+
+
+@pytest.fixture(scope="session")
+def jpeg(tf: ModuleType) -> bytes:
+    """A photo of 64 x 48 pixels."""
+    pixels = tf.cast(tf.random.stateless_uniform([48, 64, 3], [5, 6], 0, 256, tf.int32), tf.uint8)
+    encoded: bytes = tf.io.encode_jpeg(pixels).numpy()
+    return encoded
+
+
+# The shared server
+
+
+def entry(name: str, base_path: Path, more: str = "") -> str:
+    """One model of a ModelServerConfig."""
+    return f'config {{ name: "{name}" base_path: "{base_path}" model_platform: "tensorflow" {more} }}'
+
+
+@pytest.fixture(scope="session", name="entry")
+def entry_fixture() -> Callable[..., str]:
+    return entry
+
+
+@pytest.fixture(scope="session")
+def standing(saved: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The config entries of the models that no test changes: pets, half and examples."""
+    root = tmp_path_factory.mktemp("standing")
+    entries = []
+    for name, source in (("pets", "photo"), ("half", "half+2"), ("examples", "examples")):
+        (root / name).mkdir()
+        place(saved[source], root / name, 1)
+        entries.append(entry(name, root / name))
+    return " ".join(entries)
+
+
+@pytest.fixture(scope="session")
+def server(
+    standing: str, launch: Callable[..., ServerProcess], tmp_path_factory: pytest.TempPathFactory
+) -> ServerProcess:
+    """The server that most tests share. It looks ten times a second and tries a load twice."""
+    config_file = tmp_path_factory.mktemp("config") / "models.config"
+    config_file.write_text(f"model_config_list {{ {standing} }}")
+    return launch(
+        f"--model_config_file={config_file}",
+        "--file_system_poll_wait_seconds=0.1",
+        "--max_num_load_retries=1",
+        "--load_retry_interval_micros",
+        "100000",
+    ).listening()
+
+
+@pytest.fixture(scope="session")
+def client(server: ServerProcess, connect: Callable[[int], Client]) -> Client:
+    """A stock client of the shared server."""
+    return connect(server.port)
+
+
+@pytest.fixture
+def serve(client: Client, standing: str) -> Iterator[Callable[..., Any]]:
+    """Replace the shared server's list by the standing models and the given entries."""
+
+    def reload(*entries: str, timeout: float = CALL_S) -> Any:
+        return client.reload(f"model_config_list {{ {standing} {' '.join(entries)} }}", timeout)
+
+    yield reload
+    reload()

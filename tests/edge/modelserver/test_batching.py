@@ -1,0 +1,210 @@
+"""Server-side batching: the queue's decisions, and calls that really run as one."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.modelserver.batching_parameters import BatchingParameters
+from edge.modelserver.status import Code, ServingError
+
+
+@pytest.fixture(scope="module")
+def batching(tf: Any) -> Any:
+    """The module under test; it needs TensorFlow's messages, so TensorFlow comes first."""
+    from edge.modelserver import batching
+
+    return batching
+
+
+def _task(batching: Any, size: int) -> Any:
+    return batching.Task({"x": np.arange(size)}, size, None)
+
+
+def test_a_batch_waits_for_its_time_or_until_it_is_full(batching: Any) -> None:
+    """An open batch is due a time-out after its first call, and at once when it is full."""
+    queue = batching.BatchQueue(BatchingParameters(max_batch_size=4, batch_timeout_micros=2_000_000))
+    assert queue.empty
+    assert queue.due_s() == float("inf")
+    queue.add(_task(batching, 1), 10.0)
+    queue.add(_task(batching, 2), 11.0)
+    assert queue.due_s() == 12.0
+    queue.add(_task(batching, 1), 11.5)
+    assert queue.due_s() == float("-inf")
+    assert queue.take().size == 4
+    assert queue.empty
+
+
+def test_a_call_that_does_not_fit_opens_the_next_batch(batching: Any) -> None:
+    """Calls stay whole: one that does not fit closes the open batch."""
+    queue = batching.BatchQueue(BatchingParameters(max_batch_size=4, batch_timeout_micros=1))
+    queue.add(_task(batching, 3), 0.0)
+    queue.add(_task(batching, 2), 0.0)
+    assert [queue.take().size, queue.take().size] == [3, 2]
+
+
+def test_a_full_queue_refuses(batching: Any) -> None:
+    """Beyond max_enqueued_batches a call is refused as UNAVAILABLE, and taken again once one is out."""
+    queue = batching.BatchQueue(BatchingParameters(max_batch_size=2, max_enqueued_batches=2))
+    queue.add(_task(batching, 2), 0.0)
+    queue.add(_task(batching, 2), 0.0)
+    with pytest.raises(ServingError) as error:
+        queue.add(_task(batching, 1), 0.0)
+    assert error.value.code is Code.UNAVAILABLE
+    assert error.value.message == (
+        "The batch scheduling queue to which this task was submitted is full; currently 2 batches enqueued "
+        "and max_enqueued_batches is 2"
+    )
+    queue.take()
+    queue.add(_task(batching, 1), 0.0)
+
+
+def test_a_call_larger_than_a_batch_is_refused(batching: Any) -> None:
+    """A call of more rows than max_batch_size is INVALID_ARGUMENT."""
+    queue = batching.BatchQueue(BatchingParameters(max_batch_size=2))
+    with pytest.raises(ServingError) as error:
+        queue.add(_task(batching, 3), 0.0)
+    assert error.value.code is Code.INVALID_ARGUMENT
+    assert error.value.message == "Task size 3 is larger than maximum input batch size 2"
+
+
+@given(sizes=st.lists(st.integers(0, 20), min_size=1, max_size=6))
+def test_large_calls_are_split_over_batches(batching: Any, sizes: list[int]) -> None:
+    """With splitting, batches are filled to their limit, and no row is lost or out of order."""
+    queue = batching.BatchQueue(
+        BatchingParameters(
+            max_batch_size=20,
+            max_enqueued_batches=100,
+            enable_large_batch_splitting=True,
+            max_execution_batch_size=8,
+        )
+    )
+    parts = [queue.add(_task(batching, size), 0.0) for size in sizes]
+    for size, of_one in zip(sizes, parts, strict=True):
+        assert np.concatenate([part.feeds["x"] for part in of_one]).tolist() == list(range(size))
+    batches = []
+    while not queue.empty:
+        batches.append(queue.take().size)
+    assert sum(batches) == sum(sizes)
+    assert all(size == 8 for size in batches[:-1])
+
+
+def test_splitting_is_bounded_too(batching: Any) -> None:
+    """With splitting, a call that the free batches cannot hold is UNAVAILABLE."""
+    queue = batching.BatchQueue(
+        BatchingParameters(
+            max_batch_size=20,
+            max_enqueued_batches=2,
+            enable_large_batch_splitting=True,
+            max_execution_batch_size=4,
+        )
+    )
+    queue.add(_task(batching, 3), 0.0)
+    with pytest.raises(ServingError) as error:
+        queue.add(_task(batching, 6), 0.0)
+    assert error.value.code is Code.UNAVAILABLE
+    assert "task size is 6 but scheduling capacity is only 5" in error.value.message
+    queue.add(_task(batching, 5), 0.0)
+
+
+# The server with batching
+
+THREADS = 8
+
+
+@pytest.fixture(scope="module")
+def batched(saved: Any, place: Any, launch: Any, connect: Any, tmp_path_factory: Any) -> Any:
+    """A client of a server that merges up to eight rows, waits 0.5 s for them and pads to 4 or 8."""
+    root: Path = tmp_path_factory.mktemp("batched")
+    parameters = root / "batching.config"
+    parameters.write_text(
+        "max_batch_size { value: 8 } batch_timeout_micros { value: 500000 } num_batch_threads { value: 2 } "
+        "allowed_batch_sizes: 4 allowed_batch_sizes: 8 max_enqueued_batches { value: 1 }"
+    )
+    (root / "half").mkdir()
+    place(saved["half+2"], root / "half", 1)
+    started = launch(
+        "--model_name=half",
+        f"--model_base_path={root / 'half'}",
+        "--enable_batching",
+        f"--batching_parameters_file={parameters}",
+        "--grpc_max_threads=32",
+    )
+    return connect(started.listening().port)
+
+
+def _together(calls: list[Any]) -> list[Any]:
+    """Make calls at the same moment and give what each returned."""
+    gate = threading.Barrier(len(calls))
+
+    def make(call: Any) -> Any:
+        gate.wait()
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(make, calls))
+
+
+def test_calls_at_the_same_time_run_as_one(batched: Any) -> None:
+    """Eight calls of a row each run as one batch of eight, and each gets its own answer."""
+    calls = [lambda x=x: batched.predict("half", {"x": [float(x)]}).outputs for x in range(THREADS)]
+    answers = _together(calls)
+    assert [list(answer["rows"].float_val) for answer in answers] == [[8.0]] * THREADS
+    assert [list(answer["y"].float_val) for answer in answers] == [[x / 2 + 2] for x in range(THREADS)]
+
+
+def test_a_batch_is_filled_up_to_an_allowed_size(batched: Any) -> None:
+    """A lone call of a row runs, once its wait is over, as a batch of the smallest allowed size."""
+    outputs = batched.predict("half", {"x": [1.0]}).outputs
+    assert list(outputs["rows"].float_val) == [4.0]
+    assert list(outputs["y"].float_val) == [2.5]
+
+
+def test_one_bad_call_fails_those_merged_with_it(batched: Any, failure: Any) -> None:
+    """Calls that cannot be merged fail together: the batch has one fate."""
+    shapes = [[[1.0, 2.0]], [[1.0, 2.0, 3.0]]]
+    calls = [lambda x=x: failure(lambda: batched.predict("half", {"x": x}, "wide")) for x in shapes]
+    for code, message in _together(calls):
+        assert code == "FAILED_PRECONDITION"
+        assert "have different shapes and padding is turned off" in message
+
+
+def test_a_call_larger_than_a_batch_is_refused_over_the_wire(batched: Any, failure: Any) -> None:
+    """A call of nine rows is refused where eight are the most."""
+    got = failure(lambda: batched.half("half", [1.0] * 9))
+    assert got == ("INVALID_ARGUMENT", "Task size 9 is larger than maximum input batch size 8")
+
+
+def test_when_the_threads_are_busy_and_the_queue_is_full_calls_are_refused(
+    batched: Any, failure: Any, eventually: Any
+) -> None:
+    """Two batches run, one waits: the next one is UNAVAILABLE, and those under way are answered."""
+    import grpc
+
+    full = {"steps": np.full(8, 40_000, np.int32)}
+    request = batched.request("half", full, "slow")
+    futures: list[Any] = []
+
+    def refused() -> bool:
+        futures.append(batched.prediction.Predict.future(request, timeout=60))
+        return any(future.done() and future.code() is grpc.StatusCode.UNAVAILABLE for future in futures)
+
+    eventually(refused, "a call refused")
+    for future in futures:
+        if future.code() is grpc.StatusCode.UNAVAILABLE:
+            assert future.details().startswith(
+                "The batch scheduling queue to which this task was submitted is full; currently 1 batches "
+            )
+        else:
+            assert future.code() is grpc.StatusCode.OK
+
+
+def test_a_deadline_in_the_queue_is_kept(batched: Any, failure: Any) -> None:
+    """A call whose deadline is shorter than the batch's wait fails as DEADLINE_EXCEEDED at its client."""
+    assert failure(lambda: batched.predict("half", {"x": [1.0]}, timeout=0.1))[0] == "DEADLINE_EXCEEDED"
+    assert batched.half("half", [2.0]) == [3.0]

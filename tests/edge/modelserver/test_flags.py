@@ -1,0 +1,196 @@
+"""The command line: what is read, what is refused, and how fast."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edge.modelserver.batching_parameters import BatchingParameters
+from edge.modelserver.flags import FlagError, parse
+from edge.modelserver.versions import All, Latest, Specific
+
+MODEL = "--model_base_path=/models/pets"
+
+
+def test_the_defaults_are_those_of_tensorflow_model_server() -> None:
+    """Without flags but the path: port 8500, model "default", a look each second, 5 retries 60 s apart."""
+    flags = parse([MODEL])
+    assert (flags.host, flags.port, flags.poll_wait_s) == ("127.0.0.1", 8500, 1.0)
+    assert (flags.max_num_load_retries, flags.load_retry_interval_s) == (5, 60.0)
+    assert (flags.models[0].name, flags.models[0].base_path) == ("default", Path("/models/pets"))
+    assert flags.models[0].policy == Latest(1)
+    assert flags.batching is None
+    assert flags.enable_model_warmup
+    assert not flags.allow_labels_for_unavailable
+
+
+def test_flags_are_taken_with_equals_sign_and_with_space() -> None:
+    """`--flag=value` and `--flag value` are the same; a negative number is a value."""
+    flags = parse(["--model_base_path", "/m", "--model_name", "pets", "--file_system_poll_wait_seconds", "-1"])
+    assert flags == parse(["--model_base_path=/m", "--model_name=pets", "--file_system_poll_wait_seconds=-1"])
+    assert flags.poll_wait_s == -1.0
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--enable_batching"], True),
+        (["--enable_batching=true"], True),
+        (["--enable_batching=1"], True),
+        (["--enable_batching", "true"], True),
+        (["--enable_batching=false"], False),
+        (["--enable_batching=False"], False),
+        ([], False),
+    ],
+)
+def test_a_switch_stands_alone_or_has_a_value(given: list[str], expected: bool) -> None:  # noqa: FBT001 - parametrised
+    """A switch is turned on by its name, and on or off by a value."""
+    assert (parse([MODEL, *given]).batching is not None) is expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "expected --model_base_path or --model_config_file, got neither"),
+        (["--port=70000", MODEL], "argument --port: expected 0 to 65535, got 70000"),
+        (["--port=x", MODEL], "argument --port: expected a whole number, got 'x'"),
+        (["--enable_batching=maybe", MODEL], "argument --enable_batching: expected true or false, got 'maybe'"),
+        (["--such=1", MODEL], "unrecognized arguments: --such=1"),
+        (
+            ["--rest_api_port=8501", MODEL],
+            "argument --rest_api_port: expected 0, got 8501: this server offers no REST API",
+        ),
+        (
+            ["--model_base_path=models"],
+            "argument --model_base_path: Expected model default to have an absolute path or URI; "
+            "got base_path()=models",
+        ),
+        (
+            ["--model_base_path=gs://bucket/models"],
+            "argument --model_base_path: Expected model default to have a local path; "
+            "got base_path()=gs://bucket/models",
+        ),
+        (
+            ["--batching_parameters_file=b", MODEL],
+            "argument --batching_parameters_file: it is set without setting --enable_batching to true",
+        ),
+        (
+            ["--model_config_file=/no/such"],
+            "argument --model_config_file: cannot read /no/such: No such file or directory",
+        ),
+    ],
+)
+def test_a_bad_command_line_is_refused(given: list[str], message: str) -> None:
+    """Each mistake is told in one line: the flag, what was expected, what was got."""
+    with pytest.raises(FlagError) as error:
+        parse(given)
+    assert str(error.value) == message
+
+
+def test_a_mistake_is_told_at_once_with_exit_code_2(tmp_path: Path) -> None:
+    """The process says what is wrong in one line on standard error, before TensorFlow is loaded."""
+    started_s = time.monotonic()
+    command = [sys.executable, "-m", "edge.modelserver", "--port=x"]
+    repo = Path(__file__).parents[3]
+    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == "modelserver: error: argument --port: expected a whole number, got 'x'\n"
+    assert done.stdout == ""
+    assert time.monotonic() - started_s < 3
+
+
+def test_models_are_read_from_a_config_file(tmp_path: Path) -> None:
+    """A ModelServerConfig in text format lists models with their policies and labels."""
+    file = tmp_path / "models.config"
+    file.write_text("""
+        model_config_list {
+          config { name: "a" base_path: "/a" model_platform: "tensorflow"
+                   model_version_policy { latest { num_versions: 2 } } version_labels { key: "gold" value: 3 } }
+          config { name: "b" base_path: "/b" model_type: TENSORFLOW model_version_policy { all { } } }
+          config { name: "c" base_path: "/c" model_platform: "tensorflow"
+                   model_version_policy { specific { versions: 4 versions: 2 } } }
+        }""")
+    a, b, c = parse([f"--model_config_file={file}"]).models
+    assert (a.name, a.policy, a.labels) == ("a", Latest(2), {"gold": 3})
+    assert (b.base_path, b.policy) == (Path("/b"), All())
+    assert c.policy == Specific(frozenset({2, 4}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model_config_list { config { nome: 'a' } }", "Invalid protobuf: 1:30"),
+        (
+            "model_config_list { config { name: 'a' base_path: '/a' } }",
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
+            "ModelServerConfig::model_platform.",
+        ),
+        (
+            "model_config_list { config { name: 'a' base_path: '/a' model_platform: 'onnx' } }",
+            "Model a requests unsupported platform onnx",
+        ),
+        (
+            "model_config_list { config { name: 'a' } config { name: 'a' } }",
+            "Illegal to list model a multiple times in config list",
+        ),
+    ],
+)
+def test_a_bad_config_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    """A list of models that cannot be served is refused at start, with file and reason."""
+    file = tmp_path / "models.config"
+    file.write_text(text)
+    with pytest.raises(FlagError) as error:
+        parse([f"--model_config_file={file}"])
+    assert str(error.value).startswith(f"argument --model_config_file: {file}: {message}")
+
+
+def test_batching_parameters_are_read(tmp_path: Path) -> None:
+    """BatchingParameters in text format, wrapped values and all."""
+    file = tmp_path / "batching.config"
+    file.write_text("""
+        max_batch_size { value: 32 } batch_timeout_micros { value: 2000 } max_enqueued_batches { value: 7 }
+        num_batch_threads { value: 3 } thread_pool_name { value: "pool" } allowed_batch_sizes: 4
+        allowed_batch_sizes: 16 pad_variable_length_inputs: true
+        enable_large_batch_splitting { value: true } max_execution_batch_size { value: 16 }""")
+    flags = parse([MODEL, "--enable_batching", f"--batching_parameters_file={file}"])
+    assert flags.batching == BatchingParameters(
+        max_batch_size=32,
+        batch_timeout_micros=2000,
+        max_enqueued_batches=7,
+        num_batch_threads=3,
+        allowed_batch_sizes=(4, 16),
+        pad_variable_length_inputs=True,
+        enable_large_batch_splitting=True,
+        max_execution_batch_size=16,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_batch_sise { value: 1 }", "Invalid protobuf: 1:1"),
+        ("max_batch_size { value: 0 }", "max_batch_size must be positive; was 0"),
+        ("batch_timeout_micros { value: -1 }", "batch_timeout_micros must be non-negative; was -1"),
+        (
+            "max_batch_size { value: 4 } max_execution_batch_size { value: 5 }",
+            "max_execution_batch_size must be less than or equal to max_batch_size; was 5; expected at most 4",
+        ),
+        (
+            "max_batch_size { value: 4 } allowed_batch_sizes: 4 allowed_batch_sizes: 2",
+            "allowed_batch_sizes entries must be positive and monotonically increasing",
+        ),
+        (
+            "max_batch_size { value: 4 } allowed_batch_sizes: 2",
+            "Last entry in allowed_batch_sizes must match max_batch_size; last entry was 2; expected 4",
+        ),
+    ],
+)
+def test_bad_batching_parameters_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    """Parameters that contradict themselves are refused at start."""
+    file = tmp_path / "batching.config"
+    file.write_text(text)
+    with pytest.raises(FlagError) as error:
+        parse([MODEL, "--enable_batching", f"--batching_parameters_file={file}"])
+    assert str(error.value).startswith(f"argument --batching_parameters_file: {file}: {message}")

@@ -1,0 +1,200 @@
+"""Predict over the wire, with the stock client: answers, and each failure's exact code and message."""
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+def test_photos_are_answered_with_probabilities_and_embeddings(client: Any, jpeg: bytes) -> None:
+    """The project's contract: encoded photos in, a row of probabilities and of embedding for each."""
+    response = client.predict("pets", {"image": [jpeg, jpeg, jpeg]})
+    probabilities, embedding = response.outputs["probabilities"], response.outputs["embedding"]
+    assert [dim.size for dim in probabilities.tensor_shape.dim] == [3, 2]
+    assert [dim.size for dim in embedding.tensor_shape.dim] == [3, 8]
+    rows = np.array(probabilities.float_val).reshape(3, 2)
+    assert rows.sum(axis=1) == pytest.approx([1, 1, 1], abs=1e-6)
+    assert rows[0] == pytest.approx(rows[2])
+
+
+def test_the_answer_agrees_with_tensorflow(client: Any, tf: Any, saved: Any, jpeg: bytes) -> None:
+    """What comes over the wire is what the model computes when TensorFlow loads it itself."""
+    expected = tf.saved_model.load(str(saved["photo"])).signatures["serving_default"](tf.constant([jpeg]))
+    got = client.predict("pets", {"image": [jpeg]}).outputs
+    for alias in ("probabilities", "embedding"):
+        assert tf.make_ndarray(got[alias]) == pytest.approx(expected[alias].numpy(), rel=1e-5)
+
+
+def test_answers_fill_float_val_and_the_model_spec(client: Any) -> None:
+    """An answer names model, version and signature, and has its floats in float_val."""
+    response = client.predict("half", {"x": [1.0, 2.0]})
+    assert list(response.outputs["y"].float_val) == [2.5, 3.0]
+    assert response.outputs["y"].tensor_content == b""
+    spec = response.model_spec
+    assert (spec.name, spec.version.value, spec.signature_name) == ("half", 1, "serving_default")
+
+
+def test_inputs_are_read_from_content_and_from_values(client: Any, tf: Any) -> None:
+    """A tensor may come as tensor_content or as typed values; one value stands for all that follow."""
+    packed = tf.make_tensor_proto(np.array([4.0, 6.0], np.float32))
+    packed.ClearField("float_val")
+    packed.tensor_content = np.array([4.0, 6.0], np.float32).tobytes()
+    assert client.half("half", packed) == [4.0, 5.0]
+    repeated = tf.make_tensor_proto([8.0])
+    repeated.tensor_shape.dim[0].size = 3
+    assert client.half("half", repeated) == [6.0, 6.0, 6.0]
+
+
+def test_a_filter_chooses_the_outputs(client: Any) -> None:
+    """With an output_filter only its outputs are answered."""
+    request = client.request("half", {"x": [1.0]})
+    request.output_filter.append("rows")
+    assert set(client.prediction.Predict(request, timeout=20).outputs) == {"rows"}
+
+
+def test_a_version_can_be_asked_for(client: Any) -> None:
+    """A request may name the version it wants."""
+    assert client.half("half", [1.0], version=1) == [2.5]
+
+
+
+
+def _predict(client: Any, request: Any) -> Any:
+    return lambda: client.prediction.Predict(request, timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("make", "code", "message"),
+    [
+        pytest.param(lambda c: _no_spec(c), "INVALID_ARGUMENT", "Missing ModelSpec", id="no model_spec"),
+        pytest.param(
+            lambda c: c.request("", {"x": [1.0]}),
+            "INVALID_ARGUMENT",
+            "ModelSpec has no name specified.",
+            id="empty name",
+        ),
+        pytest.param(
+            lambda c: c.request("m", {}), "NOT_FOUND", "Servable not found for request: Latest(m)", id="model"
+        ),
+        pytest.param(
+            lambda c: c.request("half", {}, version=9),
+            "NOT_FOUND",
+            "Servable not found for request: Specific(half, 9)",
+            id="version",
+        ),
+        pytest.param(
+            lambda c: c.request("half", {"x": [1.0]}, "x"),
+            "FAILED_PRECONDITION",
+            'Serving signature key "x" not found.',
+            id="signature",
+        ),
+        pytest.param(
+            lambda c: c.request("pets", {}),
+            "INVALID_ARGUMENT",
+            "input size does not match signature: 0!=1 len({}) != len({image}). "
+            "Sent extra: {}. Missing but required: {image}.",
+            id="no input",
+        ),
+        pytest.param(
+            lambda c: c.request("half", {"x": [1.0], "z": [1.0]}),
+            "INVALID_ARGUMENT",
+            "input size does not match signature: 2!=1 len({x,z}) != len({x}). "
+            "Sent extra: {z}. Missing but required: {}.",
+            id="one input too many",
+        ),
+        pytest.param(
+            lambda c: c.request("pets", {"photo": ["x"]}),
+            "INVALID_ARGUMENT",
+            "Signature input alias: image(feed name: serving_default_image:0) not found in request and no "
+            "default value provided. Inputs expected to be in the request {photo}, or default input alias "
+            "set: ",
+            id="wrong input name",
+        ),
+        pytest.param(
+            lambda c: _bad_tensor(c), "INVALID_ARGUMENT", "tensor parsing error: image", id="bad TensorProto"
+        ),
+        pytest.param(
+            lambda c: _filtered(c, "z"),
+            "INVALID_ARGUMENT",
+            "output tensor alias not found in signature: z Outputs expected to be in the set {rows,y}.",
+            id="unknown output",
+        ),
+        pytest.param(
+            lambda c: _filtered(c, "y", "y"),
+            "INVALID_ARGUMENT",
+            "duplicate output tensor alias: y",
+            id="output twice",
+        ),
+        pytest.param(
+            lambda c: c.request("half", {"x": np.array([1], np.uint8)}),
+            "INVALID_ARGUMENT",
+            "Type mismatch: actual uint8 vs. expect float",
+            id="wrong dtype",
+        ),
+        pytest.param(
+            lambda c: c.request("half", {"x": [1.0]}, label="gold"),
+            "INVALID_ARGUMENT",
+            "Unrecognized servable version label: gold",
+            id="unknown label",
+        ),
+        pytest.param(
+            lambda c: c.request("half", {"x": [1.0]}, "s" * 2000),
+            "FAILED_PRECONDITION",
+            f'Serving signature key "{"s" * 1001}...TRUNCATED',
+            id="long message",
+        ),
+    ],
+)
+def test_each_mistake_has_its_status_and_message(
+    client: Any, failure: Any, make: Any, code: str, message: str
+) -> None:
+    """A request that cannot be answered fails with tensorflow_model_server's code and message."""
+    assert failure(_predict(client, make(client))) == (code, message)
+
+
+def _no_spec(client: Any) -> Any:
+    request = client.request("half", {"x": [1.0]})
+    request.ClearField("model_spec")
+    return request
+
+
+def _bad_tensor(client: Any) -> Any:
+    proto = client.tf.make_tensor_proto([1.0])
+    proto.tensor_content = b"12345"
+    return client.request("pets", {"image": proto})
+
+
+def _filtered(client: Any, *aliases: str) -> Any:
+    request = client.request("half", {"x": [1.0]})
+    request.output_filter.extend(aliases)
+    return request
+
+
+def test_a_bad_photo_fails_with_the_decoders_words(client: Any, failure: Any, jpeg: bytes) -> None:
+    """What the graph refuses is INVALID_ARGUMENT, with the kernel's own message."""
+    code, message = failure(_predict(client, client.request("pets", {"image": [jpeg, b"no photo"]})))
+    assert code == "INVALID_ARGUMENT"
+    assert message.startswith("Unknown image file format. One of JPEG, ")
+
+
+def test_a_deadline_ends_the_run(client: Any, server: Any, failure: Any, eventually: Any) -> None:
+    """A request past its deadline fails as DEADLINE_EXCEEDED, and its run no longer uses the processor."""
+    assert client.predict("half", {"steps": np.array([10], np.int32)}, "slow").outputs["last"].float_val
+    endless = client.request("half", {"steps": np.array([2_000_000_000], np.int32)}, "slow")
+    code, _ = failure(lambda: client.prediction.Predict(endless, timeout=0.3))
+    assert code == "DEADLINE_EXCEEDED"
+
+    def calm() -> bool:
+        before_s = server.processor_s()
+        threading.Event().wait(0.3)
+        return bool(server.processor_s() - before_s < 0.1)
+
+    eventually(calm, "the server at rest", timeout_s=5)
+
+
+def test_large_messages_pass(client: Any, tf: Any) -> None:
+    """A message may be larger than gRPC's usual 4 MB, in and out."""
+    x = np.arange(2_000_000, dtype=np.float32)
+    response = client.predict("half", {"x": x})
+    assert np.array_equal(tf.make_ndarray(response.outputs["y"]), x * np.float32(0.5) + np.float32(2.0))
