@@ -106,23 +106,24 @@ def export(model: Model, card: Card, directory: Path) -> None:
 class _Served(tf.Module):  # type: ignore[misc] # TensorFlow ships no types
     """The model as a graph from encoded photos to answers.
 
-    Every variable is listed: the loader that TensorFlow Serving uses does not find those that are
-    reachable only through a Keras model.
+    The network's variables are listed and the network itself is not an attribute: the loader that
+    TensorFlow Serving uses does not find variables that are reachable only through a Keras model, and
+    those that are reachable both ways would be written twice.
     """
 
     def __init__(self, model: Model, classes_file: Path) -> None:
         super().__init__()
-        self._backbone, self._network = model.backbone, model.network
         self.listed = [weight.value for weight in model.network.weights]
         self.kernel = tf.Variable(model.head.kernel / model.temperature, dtype=tf.float32, trainable=False)
         self.bias = tf.Variable(model.head.bias / model.temperature, dtype=tf.float32, trainable=False)
         self.classes = tf.saved_model.Asset(str(classes_file))
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])  # type: ignore[untyped-decorator] # the same
-    def serve(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
-        embedding = self._network(pixels(self._backbone, image), training=False)
-        probabilities = tf.nn.softmax(embedding @ self.kernel + self.bias)
-        return {"probabilities": probabilities, "embedding": embedding}
+        def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
+            embedding = model.network(pixels(model.backbone, image), training=False)
+            probabilities = tf.nn.softmax(embedding @ self.kernel + self.bias)
+            return {"probabilities": probabilities, "embedding": embedding}
+
+        self.serve = tf.function(serve, input_signature=[tf.TensorSpec([None], tf.string, name="image")])
 
 
 def _save(model: Model, directory: Path) -> None:
@@ -147,7 +148,7 @@ def warmup_photos(count: int) -> list[bytes]:
 
 
 def _write_warmup(path: Path, photos: Sequence[bytes]) -> None:
-    """Write one Predict request per batch size; TensorFlow Serving runs them before a version is available."""
+    """Write one Predict request per batch size; the server runs them before a version is available."""
     with tf.io.TFRecordWriter(str(path)) as records:
         for batch in WARMUP_BATCHES:
             request = predict_pb2.PredictRequest()

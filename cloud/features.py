@@ -131,10 +131,10 @@ def _batches(
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield the position of each batch and its embeddings."""
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-    def run(encoded: tf.Tensor) -> tf.Tensor:
+    def embed_batch(encoded: tf.Tensor) -> tf.Tensor:
         return network(pixels(backbone, encoded), training=False)
 
+    run = tf.function(embed_batch, input_signature=[tf.TensorSpec([None], tf.string)])
     for start in range(0, len(examples), BATCH_PHOTOS):
         batch = examples[start : start + BATCH_PHOTOS]
         try:

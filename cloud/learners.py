@@ -37,6 +37,10 @@ class Learner(Protocol):
     """Trains on some of its photos and answers others; photos go by their position in its list."""
 
     @property
+    def photo_count(self) -> int:
+        """How many photos it knows."""
+
+    @property
     def folds(self) -> int:
         """How many trainings per candidate a cross-validation may cost."""
 
@@ -79,6 +83,11 @@ class FrozenLearner:
     classes: int
     folds: int = FOLDS
 
+    @property
+    def photo_count(self) -> int:
+        """How many photos it knows."""
+        return len(self.features)
+
     def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:
         """Fit a head."""
         head = fit_head(self.features[positions], labels, weights, self.classes)
@@ -99,6 +108,11 @@ class ScratchLearner:
     seed: int
     progress: Progress
     folds: int = 1
+
+    @property
+    def photo_count(self) -> int:
+        """How many photos it knows."""
+        return len(self.photos)
 
     def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:
         """Train from random weights."""

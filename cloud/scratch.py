@@ -18,6 +18,7 @@ STEPS = (120, 400)
 """Fewest and most steps of a training; in between, each photo is shown `SHOWN` times on average."""
 SHOWN = 20
 
+DROPOUT = 0.5  # before the head, as in the paper of Xception
 _LEAST_CROP = 0.65  # of height and of width
 _GAIN = 0.2  # contrast and brightness vary by so much, in units of half the value range
 
@@ -56,20 +57,13 @@ def fit_network(
     keras.utils.set_random_seed(seed)
     network = backbone.build()
     dense = keras.layers.Dense(classes)
-    trained = keras.Sequential([network, dense])
+    trained = keras.Sequential([network, keras.layers.Dropout(DROPOUT, seed=seed), dense])
     trained.build((None, backbone.input_size_px, backbone.input_size_px, 3))
     steps = step_count(len(examples))
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps))
     optimizer.build(trained.trainable_variables)
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([BATCH_PHOTOS], tf.string),
-            tf.TensorSpec([BATCH_PHOTOS], tf.int64),
-            tf.TensorSpec([2], tf.int64),
-        ]
-    )
-    def step(encoded: tf.Tensor, truth: tf.Tensor, draw: tf.Tensor) -> None:
+    def descend(encoded: tf.Tensor, truth: tf.Tensor, draw: tf.Tensor) -> None:
         inputs = augmented(pixels(backbone, encoded), draw)
         with tf.GradientTape() as tape:
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits(truth, trained(inputs, training=True))
@@ -77,6 +71,7 @@ def fit_network(
         gradients = tape.gradient(loss, trained.trainable_variables)
         optimizer.apply(gradients, trained.trainable_variables)
 
+    step = tf.function(descend)
     progress.start("train from scratch", steps)
     for number, batch in enumerate(_batches(weights, steps, seed)):
         photos = [examples[position] for position in batch]

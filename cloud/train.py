@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,15 +74,13 @@ def train(
 
     Raises:
         TrainingError: the examples do not allow it.
-        KeyError: no backbone has that name.
+        ValueError: no backbone has that name.
         BackboneUnavailableError: its weights cannot be had.
         ExportError: the version exists already, or cannot be served as it was trained.
     """
     began = time.monotonic()
     progress = progress or Silent()
-    directory = out_dir / str(version)
-    if directory.exists():
-        raise ExportError(f"{directory}: expected a new version, got one that exists")
+    _check_place(out_dir, version)
     names = class_names(examples, classes)
     _check_gold(examples, gold, names)
     plan = backbone_named(backbone)
@@ -93,23 +91,20 @@ def train(
     held_out = cross_validate(learner, labelled, seed=seed, progress=progress)
     fitted = fit_candidates(learner, labelled, np.flatnonzero(labelled.human))
     chosen = choose(fitted, held_out)
-    metrics = {
-        name: _measure_gold(learner, fitted[name], held_out[name].temperature, len(examples), gold, names)
-        for name in fitted
-    }
-    network, temperature = fitted[chosen].network, held_out[chosen].temperature
-    model = Model(plan, network, fitted[chosen].head, temperature, names)
+    metrics = _measure_gold(learner, fitted, held_out, gold, names)
+    winner = fitted[chosen]
+    model = Model(plan, winner.network, winner.head, held_out[chosen].temperature, names)
     card = Card(
         version=version,
         parent=parent,
         dataset_version=dataset_version,
         backbone=backbone,
-        weights_digest=weights_digest(network),
+        weights_digest=weights_digest(model.network),
         classes=list(names),
         signature=signature_of(model),
-        temperature=temperature,
+        temperature=model.temperature,
         examples=_count(examples),
-        examples_used=_count([examples[position] for position in fitted[chosen].positions]),
+        examples_used=_count([examples[position] for position in winner.positions]),
         metrics=metrics[chosen],
         chosen=chosen,
         candidates=[_describe(name, fitted[name], held_out[name], metrics[name]) for name in fitted],
@@ -119,10 +114,15 @@ def train(
         training_s=round(time.monotonic() - began, 3),
         libraries=library_versions(),
     )
-    progress.start("export", 1)
-    trained = _write(model, card, out_dir)
-    progress.advance()
-    return trained
+    return _write(model, card, out_dir, progress)
+
+
+def _check_place(out_dir: Path, version: int) -> None:
+    """Refuse before the work what could not be written after it."""
+    if version < 1:
+        raise ExportError(f"version: expected a number of at least 1, got {version}")
+    if (out_dir / str(version)).exists():
+        raise ExportError(f"{out_dir / str(version)}: expected a new version, got one that exists")
 
 
 def _check_gold(examples: Sequence[Example], gold: Sequence[Example], classes: Sequence[str]) -> None:
@@ -155,17 +155,22 @@ def _labels(examples: Sequence[Example], classes: Sequence[str]) -> Ints:
 
 def _measure_gold(
     learner: Learner,
-    fitted: Fitted,
-    temperature: float,
-    first: int,
+    fitted: Mapping[str, Fitted],
+    held_out: Mapping[str, HeldOut],
     gold: Sequence[Example],
     classes: Sequence[str],
-) -> Metrics | None:
-    """Measure a candidate on the gold photos, which follow the examples in the learner's list."""
+) -> dict[str, Metrics | None]:
+    """Measure each candidate on the gold photos, which are the last in the learner's list."""
     if not gold:
-        return None
-    logits = learner.logits(fitted, np.arange(first, first + len(gold)))
-    return measure(softmax(logits / temperature), _labels(gold, classes), classes)
+        return dict.fromkeys(fitted)
+    truth = _labels(gold, classes)
+    positions = np.arange(learner.photo_count - len(gold), learner.photo_count)
+    return {
+        name: measure(
+            softmax(learner.logits(candidate, positions) / held_out[name].temperature), truth, classes
+        )
+        for name, candidate in fitted.items()
+    }
 
 
 def _count(examples: Sequence[Example]) -> dict[str, dict[str, int]]:
@@ -187,9 +192,11 @@ def _describe(name: str, fitted: Fitted, held_out: HeldOut, metrics: Metrics | N
     )
 
 
-def _write(model: Model, card: Card, out_dir: Path) -> Trained:
+def _write(model: Model, card: Card, out_dir: Path, progress: Progress) -> Trained:
+    progress.start("export", 1)
     out_dir.mkdir(parents=True, exist_ok=True)
     directory, bundle_path = out_dir / str(card.version), out_dir / f"{card.version}.tar"
     export(model, card, directory)
     bundle = pack(directory, bundle_path)
+    progress.advance()
     return Trained(card, directory, bundle_path, bundle.sha256, bundle.size_bytes)

@@ -74,7 +74,7 @@ class Predictions:
     """
 
     version: int
-    probabilities: list[array[float]]
+    probabilities: "list[array[float]]"  # no generic at run time
     embeddings: list[bytes]
 
 
@@ -167,7 +167,7 @@ class Predictor:
         return ModelUnavailableError(subject, expected="an answer", got=got)
 
 
-def _rows(tensor: Any, count: int) -> list[array[float]]:
+def _rows(tensor: Any, count: int) -> "list[array[float]]":
     """Return the rows of a float tensor; servers fill `float_val` or `tensor_content`."""
     values = array("f")
     if tensor.tensor_content:

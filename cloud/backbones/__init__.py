@@ -31,8 +31,8 @@ def backbone_named(name: str) -> Backbone:
     """Look up a backbone.
 
     Raises:
-        KeyError: there is none of that name.
+        ValueError: there is none of that name.
     """
     if name not in BACKBONES:
-        raise KeyError(f"backbone: expected one of {', '.join(BACKBONES)}, got {name!r}")
+        raise ValueError(f"backbone: expected one of {', '.join(BACKBONES)}, got {name!r}")
     return BACKBONES[name]

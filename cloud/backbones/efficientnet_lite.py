@@ -10,6 +10,7 @@ import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,7 +29,7 @@ _CHECKPOINT_TENSORS = 296
 _BATCH_NORM_EPSILON = 1e-3
 _STEM_FILTERS = 32
 
-Tensors = dict[str, NDArray[np.generic]]
+Tensors = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def _read_weights() -> Tensors:
     return read_checkpoint(path)
 
 
-def _folded(tensors: Tensors) -> Iterator[NDArray[np.generic]]:
+def _folded(tensors: Tensors) -> Iterator[NDArray[np.float32]]:
     """Yield kernel and bias of each convolution in the order of the network's layers."""
     if len(tensors) != _CHECKPOINT_TENSORS:
         raise BackboneUnavailableError(
@@ -128,7 +129,7 @@ def _folded(tensors: Tensors) -> Iterator[NDArray[np.generic]]:
     yield from _fold(tensors, "_conv_head", "_bn1")
 
 
-def _fold(tensors: Tensors, convolution: str, norm: str) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+def _fold(tensors: Tensors, convolution: str, norm: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Scale a convolution by the batch normalisation behind it; Keras' axis order from PyTorch's."""
     deviation = np.sqrt(tensors[f"{norm}.running_var"] + _BATCH_NORM_EPSILON)
     factor = tensors[f"{norm}.weight"] / deviation
@@ -136,7 +137,8 @@ def _fold(tensors: Tensors, convolution: str, norm: str) -> tuple[NDArray[np.gen
     bias = tensors[f"{norm}.bias"] - tensors[f"{norm}.running_mean"] * factor
     depthwise = convolution.endswith("depthwise_conv")
     # PyTorch: out, in, height, width; a depthwise kernel has in = 1 and Keras wants out before it.
-    return kernel.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0)), bias
+    kernel = kernel.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
+    return np.asarray(kernel, np.float32), np.asarray(bias, np.float32)
 
 
 EFFICIENTNET_LITE0 = Backbone(

@@ -44,7 +44,7 @@ def build() -> keras.Model:
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Give up on a server that stays silent. Keras itself would wait for ever behind a firewall that drops."""
+    """Give up on a server that stays silent; behind a firewall that drops, Keras itself waits for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

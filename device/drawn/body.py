@@ -17,7 +17,10 @@ class Pose(NamedTuple):
 
     paint: Callable[[Pen, Traits, Random], None]
     width: float
-    height: float
+    top: float
+    bottom: float
+    share: float
+    """How often it is taken, of all poses."""
 
 
 def _solid(pen: Pen, animal: Traits, outline: list[Point], box: tuple[float, float, float, float]) -> None:
@@ -61,7 +64,7 @@ def _collar(pen: Pen, animal: Traits, left: Point, right: Point) -> None:
 def _head(pen: Pen, animal: Traits, rng: Random, at: Point) -> None:
     """Paint the head at a place, turned to the camera or to the right."""
     tilt = rng.gauss(0, 0.14)
-    if rng.random() < 0.6:
+    if rng.random() < 0.8:
         front(pen.within(*at, scale=1.2, turn=tilt), animal)
     else:
         side(pen.within(*at, scale=1.2, turn=tilt), animal)
@@ -151,10 +154,10 @@ def _lie(pen: Pen, animal: Traits, rng: Random) -> None:
 
 
 POSES = (
-    Pose(_bust, 2.9, 3.7),
-    Pose(_profile, 3.1, 3.7),
-    Pose(_sit_front, 3.2, 5.0),
-    Pose(_sit_side, 3.6, 5.0),
-    Pose(_stand, 5.4, 4.6),
-    Pose(_lie, 5.2, 3.2),
+    Pose(_bust, 2.9, -2.0, 1.9, 0.3),
+    Pose(_profile, 3.0, -2.0, 1.9, 0.08),
+    Pose(_sit_front, 3.2, -3.1, 2.4, 0.28),
+    Pose(_sit_side, 3.6, -3.1, 2.3, 0.12),
+    Pose(_stand, 5.4, -3.0, 2.1, 0.11),
+    Pose(_lie, 5.2, -2.4, 1.1, 0.11),
 )

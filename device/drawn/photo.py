@@ -24,13 +24,13 @@ _Range = tuple[float, float]
 class Look:
     """A camera's character. Ranges are drawn from anew for each photo."""
 
-    width_px: int = 480
-    height_px: int = 360
+    width_px: int = 400
+    height_px: int = 300
     exposure: _Range = (0.92, 1.2)
     tint: tuple[float, float, float] = (1, 1, 1)
     contrast: _Range = (0.9, 1.15)
     colour: _Range = (0.8, 1.2)
-    zoom: _Range = (0.8, 1.25)
+    zoom: _Range = (0.75, 1.15)
     vignette: _Range = (0, 0.25)
     blur_px: _Range = (0, 0.9)
     noise: _Range = (1, 6)
@@ -41,7 +41,7 @@ class Look:
 LOOKS: Mapping[str, Look] = {
     "daylight": Look(),
     "dusk": Look(exposure=(0.5, 0.75), tint=(0.9, 0.94, 1.2), noise=(4, 9), colour=(0.4, 0.8), vignette=(0.2, 0.5)),
-    "wide": Look(zoom=(0.5, 0.8), vignette=(0.3, 0.6), tint=(1.05, 1.02, 0.92), quality=(65, 85)),
+    "wide": Look(width_px=480, height_px=360, zoom=(0.55, 0.8), vignette=(0.3, 0.6), tint=(1.05, 1.02, 0.92), quality=(65, 85)),
     "old": Look(width_px=320, height_px=240, exposure=(0.7, 1.0), tint=(1.15, 1.0, 0.76), contrast=(0.65, 0.9), colour=(0.25, 0.6), noise=(5, 12), grain_px=1.5, blur_px=(0.4, 1.2), vignette=(0.3, 0.6), quality=(55, 75)),
 }
 SPLITS = ("train", "stream", "gold", "camera")
@@ -73,7 +73,7 @@ def _scene(label: str, rng: random.Random, look: Look) -> Image.Image:
     image = back.resize((width * _FINE, height * _FINE), Resampling.BILINEAR)
     pen = Pen(image, Place(height * _FINE, 0, 0, height * _FINE, 0, 0))
     _animal(pen, label, rng, look)
-    if rng.random() < 0.35:
+    if rng.random() < 0.25:
         scene.foreground(pen, rng, width / height)
     return image.reduce(_FINE)
 
@@ -81,13 +81,15 @@ def _scene(label: str, rng: random.Random, look: Look) -> Image.Image:
 def _animal(pen: Pen, label: str, rng: random.Random, look: Look) -> None:
     wide = look.width_px / look.height_px
     animal = traits(label, rng)
-    pose = rng.choice(POSES)
-    size = min(1 / pose.height, wide / pose.width) * rng.uniform(*look.zoom)
-    room_x, room_y = max(0.1, wide - size * pose.width), max(0.1, 1 - size * pose.height)
-    x, y = wide / 2 + rng.uniform(-0.65, 0.65) * room_x, 0.52 + rng.uniform(-0.35, 0.6) * room_y
+    pose = rng.choices(POSES, [pose.share for pose in POSES])[0]
+    height = pose.bottom - pose.top
+    size = min(1 / height, wide / pose.width) * rng.uniform(*look.zoom)
+    room_x, room_y = max(0.1, wide - size * pose.width), max(0.1, 1 - size * height)
+    x = wide / 2 + rng.uniform(-0.6, 0.6) * room_x
+    y = 0.53 + rng.uniform(-0.3, 0.5) * room_y - (pose.top + pose.bottom) / 2 * size
     turn = rng.gauss(0, 0.09)
     spot = pen.within(x, y, scale=size, turn=turn, mirror=rng.random() < 0.5)
-    spot.fill(oval(0, pose.height * 0.47, pose.width * 0.48, 0.3), (0, 0, 0, 70))
+    spot.fill(oval(0, pose.bottom - 0.1, pose.width * 0.48, 0.3), (0, 0, 0, 70))
     pose.paint(spot, animal, rng)
 
 

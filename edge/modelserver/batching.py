@@ -188,8 +188,9 @@ class BatchScheduler:
         with self._changed:
             if self._stopping:
                 raise ServingError(Code.UNAVAILABLE, "The server is shutting down")
-            queue = self._queues.setdefault(key, BatchQueue(self._parameters))
+            queue = self._queues.get(key) or BatchQueue(self._parameters)
             parts = queue.add(task, now_s)
+            self._queues[key] = queue  # only now: a refused call leaves no empty queue behind
             self._changed.notify()
         for part in parts:
             part.done.wait()

@@ -1,6 +1,7 @@
 """The command line: the flags of tensorflow_model_server, read without loading TensorFlow."""
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,6 +67,16 @@ def _switch(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
 
 
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, got {text!r}")
+    return value
+
+
 def _at_least(lowest: int, highest: int = 2**63 - 1) -> type[int]:
     def number(text: str) -> int:
         try:
@@ -123,7 +134,7 @@ def _add_models(parser: _Parser) -> None:
     )
     parser.add_argument(
         "--file_system_poll_wait_seconds",
-        type=float,
+        type=_seconds,
         default=1.0,
         help="seconds between looks for new versions; 0: one look; negative: none",
     )

@@ -26,6 +26,8 @@ from edge.modelserver.versions import (
     retry_due_s,
 )
 
+_LONGEST_WAIT_S = 3600.0  # the platform cannot wait for ever long; looking once too often costs nothing
+
 log = structlog.get_logger()
 
 Load = Callable[[str, int, Path], Servable]
@@ -98,7 +100,7 @@ class Loader:
         """Say how long nothing will be due, as things stand."""
         due = [retry_due_s(model.versions, model.wanted) for model in self._repository.models.values()]
         times = [at_s for at_s in (*due, self._look_at_s) if at_s is not None]
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        return min(max(0.0, min(times) - time.monotonic()), _LONGEST_WAIT_S) if times else None
 
     def _look_if_due(self) -> None:
         now_s, wait_s = time.monotonic(), self._schedule.poll_wait_s

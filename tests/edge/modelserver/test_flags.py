@@ -57,6 +57,10 @@ def test_a_switch_stands_alone_or_has_a_value(given: list[str], expected: bool) 
         (["--port=70000", MODEL], "argument --port: expected 0 to 65535, got 70000"),
         (["--port=x", MODEL], "argument --port: expected a whole number, got 'x'"),
         (["--enable_batching=maybe", MODEL], "argument --enable_batching: expected true or false, got 'maybe'"),
+        (
+            ["--file_system_poll_wait_seconds=nan", MODEL],
+            "argument --file_system_poll_wait_seconds: expected a number of seconds, got 'nan'",
+        ),
         (["--such=1", MODEL], "unrecognized arguments: --such=1"),
         (
             ["--rest_api_port=8501", MODEL],

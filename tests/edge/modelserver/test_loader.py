@@ -139,10 +139,11 @@ def test_the_policy_says_which_versions_serve(
     """All versions that the policy names serve at the same time, and the highest of them by default."""
     for version in (1, 2, 3):
         place(saved["half+2"], tmp_path, version)
-    serve(entry("policy", tmp_path, f"model_version_policy {{ {policy} }}"))
-    eventually(lambda: client.states("policy") == dict.fromkeys(expected, "AVAILABLE"), "all of them serving")
-    assert client.predict("policy", {"x": [1.0]}).model_spec.version.value == max(expected)
+    name = f"policy-{policy.split()[0]}"
+    serve(entry(name, tmp_path, f"model_version_policy {{ {policy} }}"))
+    eventually(lambda: client.states(name) == dict.fromkeys(expected, "AVAILABLE"), "all of them serving")
+    assert client.predict(name, {"x": [1.0]}).model_spec.version.value == max(expected)
     for version in expected:
-        assert client.half("policy", [2.0], version=version) == [3.0]
+        assert client.half(name, [2.0], version=version) == [3.0]
     serve()
-    eventually(lambda: set(client.states("policy").values()) == {"END"}, "all of them unloaded")
+    eventually(lambda: set(client.states(name).values()) == {"END"}, "all of them unloaded")
