@@ -37,10 +37,14 @@ def training_weights(labels: Ints, human: Mask, base: Floats, classes: int) -> F
     harvested_count = int((~human).sum())
     if harvested_count == 0:
         return weights
-    covered = len(np.unique(labels[~human]))
-    share = min(1 - HUMAN_SHARE, harvested_count / len(labels), 2 * covered / (classes + 2 * covered))
+    harvested = _balanced(labels[~human], base[~human], ratio=CLASS_RATIO)
+    masses = np.bincount(labels[~human], weights=harvested, minlength=classes)
+    # At share s a class weighs (1 - s) / K + s * mass; solved for the largest against the least.
+    excess = max(0.0, float(masses.max() - CLASS_RATIO * masses.min()))
+    within_ratio = (CLASS_RATIO - 1) / (CLASS_RATIO - 1 + classes * excess)
+    share = min(1 - HUMAN_SHARE, harvested_count / len(labels), within_ratio)
     weights[human] *= 1 - share
-    weights[~human] = share * _balanced(labels[~human], base[~human], ratio=CLASS_RATIO)
+    weights[~human] = share * harvested
     return weights
 
 

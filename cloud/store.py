@@ -122,6 +122,7 @@ class Store:
 
         Returns:
             By id, `stored` or `duplicate`. An id twice in one call is stored once; its first row counts.
+            On an object store a call that raced with another writer may say `duplicate` of what it stored.
 
         Raises:
             TransientError: The table cannot be written now; nothing of this call is promised.

@@ -64,7 +64,7 @@ def _collar(pen: Pen, animal: Traits, left: Point, right: Point) -> None:
 def _head(pen: Pen, animal: Traits, rng: Random, at: Point) -> None:
     """Paint the head at a place, turned to the camera or to the right."""
     tilt = rng.gauss(0, 0.14)
-    if rng.random() < 0.8:
+    if rng.random() < 0.88:
         front(pen.within(*at, scale=1.2, turn=tilt), animal)
     else:
         side(pen.within(*at, scale=1.2, turn=tilt), animal)
@@ -154,10 +154,10 @@ def _lie(pen: Pen, animal: Traits, rng: Random) -> None:
 
 
 POSES = (
-    Pose(_bust, 2.9, -2.0, 1.9, 0.3),
-    Pose(_profile, 3.0, -2.0, 1.9, 0.08),
-    Pose(_sit_front, 3.2, -3.1, 2.4, 0.28),
-    Pose(_sit_side, 3.6, -3.1, 2.3, 0.12),
-    Pose(_stand, 5.4, -3.0, 2.1, 0.11),
-    Pose(_lie, 5.2, -2.4, 1.1, 0.11),
+    Pose(_bust, 2.9, -2.0, 1.9, 0.36),
+    Pose(_profile, 3.0, -2.0, 1.9, 0.05),
+    Pose(_sit_front, 3.2, -3.1, 2.4, 0.33),
+    Pose(_sit_side, 3.6, -3.1, 2.3, 0.1),
+    Pose(_stand, 5.4, -3.0, 2.1, 0.08),
+    Pose(_lie, 5.2, -2.4, 1.1, 0.08),
 )

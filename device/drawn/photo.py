@@ -73,7 +73,7 @@ def _scene(label: str, rng: random.Random, look: Look) -> Image.Image:
     image = back.resize((width * _FINE, height * _FINE), Resampling.BILINEAR)
     pen = Pen(image, Place(height * _FINE, 0, 0, height * _FINE, 0, 0))
     _animal(pen, label, rng, look)
-    if rng.random() < 0.25:
+    if rng.random() < 0.22:
         scene.foreground(pen, rng, width / height)
     return image.reduce(_FINE)
 

@@ -37,7 +37,7 @@ class Coat(NamedTuple):
     def muzzle(self) -> Colour:
         """Colour around the mouth."""
         if self.pattern == "mask":
-            return shade(self.base, 0.45)
+            return shade(self.base, 0.6)
         return mix(self.base, self.second, 0.85 if self.pattern == "bib" else 0.45)
 
     @property
@@ -127,7 +127,7 @@ def _cat(rng: Random, coat: Coat) -> Traits:
 def _dog(rng: Random, coat: Coat) -> Traits:
     return Traits(
         coat=coat,
-        ear=_pick(rng, floppy=0.82, half=0.09, pricked=0.09),
+        ear=_pick(rng, floppy=0.88, half=0.06, pricked=0.06),
         ear_size=rng.uniform(0.75, 1.3),
         cheek=rng.uniform(0.72, 0.95),
         jaw=rng.uniform(0.98, 1.3),
@@ -138,7 +138,7 @@ def _dog(rng: Random, coat: Coat) -> Traits:
         iris=rng.choice([(120, 76, 40), (90, 56, 30), (110, 170, 210), (190, 130, 50), (120, 90, 50)]),
         nose=rng.uniform(0.16, 0.25),
         nose_colour=rng.choice([(40, 36, 38), (30, 28, 30), (92, 60, 50), (150, 96, 90)]),
-        whiskers=rng.choice([0, 0, 0, 70]),
+        whiskers=rng.choice([0, 0, 0, 60]),
         tongue=rng.random() < 0.45,
         tail=(rng.uniform(0.8, 1.9), rng.uniform(0.25, 0.6)),
         tail_lift=rng.random(),

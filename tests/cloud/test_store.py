@@ -289,7 +289,7 @@ def test_g2_many_writers_store_each_photo_once(tmp_path: Path, locked: str) -> N
 
     `unlocked` leaves out the lock of local tables: what remains is what holds on an object store.
     """
-    url, ids = tmp_path / "photos.lance", [photo_id(number) for number in range(160)]
+    url, ids = tmp_path / "photos.lance", [photo_id(number) for number in range(120)]
     writers = [_writer(url, locked, seed, list(_batches(ids, seed))) for seed in range(4)]
     victim = writers[0]
     assert victim.stdout is not None

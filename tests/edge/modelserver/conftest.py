@@ -251,7 +251,10 @@ def _half_plus(tf: Any, plus: float) -> Any:
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
         def serve(self, x: Any) -> Any:
-            return {"y": self.half * x + self.plus, "rows": tf.zeros_like(x) + tf.cast(tf.size(x), tf.float32)}
+            return {
+                "y": self.half * x + self.plus,
+                "rows": tf.zeros_like(x) + tf.cast(tf.size(x), tf.float32),
+            }
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name=n) for n in ("a", "b")])
         def add(self, a: Any, b: Any) -> Any:

@@ -56,7 +56,9 @@ def test_a_shared_context_is_part_of_each_example(client: Any, tf: Any, example:
 
 def test_regress_answers_a_value_for_each(client: Any, example: Any) -> None:
     """Each example gets its value."""
-    response = client.prediction.Regress(_request("Regress", "regress", [example(3.0), example(1.0)]), timeout=20)
+    response = client.prediction.Regress(
+        _request("Regress", "regress", [example(3.0), example(1.0)]), timeout=20
+    )
     assert [regression.value for regression in response.result.regressions] == [1.5, 0.5]
 
 

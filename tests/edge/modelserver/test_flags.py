@@ -28,7 +28,9 @@ def test_the_defaults_are_those_of_tensorflow_model_server() -> None:
 
 def test_flags_are_taken_with_equals_sign_and_with_space() -> None:
     """`--flag=value` and `--flag value` are the same; a negative number is a value."""
-    flags = parse(["--model_base_path", "/m", "--model_name", "pets", "--file_system_poll_wait_seconds", "-1"])
+    flags = parse(
+        ["--model_base_path", "/m", "--model_name", "pets", "--file_system_poll_wait_seconds", "-1"]
+    )
     assert flags == parse(["--model_base_path=/m", "--model_name=pets", "--file_system_poll_wait_seconds=-1"])
     assert flags.poll_wait_s == -1.0
 
@@ -56,7 +58,10 @@ def test_a_switch_stands_alone_or_has_a_value(given: list[str], expected: bool) 
         ([], "expected --model_base_path or --model_config_file, got neither"),
         (["--port=70000", MODEL], "argument --port: expected 0 to 65535, got 70000"),
         (["--port=x", MODEL], "argument --port: expected a whole number, got 'x'"),
-        (["--enable_batching=maybe", MODEL], "argument --enable_batching: expected true or false, got 'maybe'"),
+        (
+            ["--enable_batching=maybe", MODEL],
+            "argument --enable_batching: expected true or false, got 'maybe'",
+        ),
         (
             ["--file_system_poll_wait_seconds=nan", MODEL],
             "argument --file_system_poll_wait_seconds: expected a number of seconds, got 'nan'",

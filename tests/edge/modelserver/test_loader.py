@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 CLIENTS = 4
@@ -83,8 +84,6 @@ def test_a_version_is_unloaded_only_after_its_last_request(
     """A request that began on the old version is answered by it, although the new one serves already."""
     place(saved["half+2"], tmp_path, 1)
     serve(entry("slow", tmp_path))
-    import numpy as np
-
     request = client.request("slow", {"steps": np.array([150_000], np.int32)}, "slow")
     held = client.prediction.Predict.future(request, timeout=60)
     eventually(lambda: held.running(), "the long request under way")
@@ -133,13 +132,20 @@ def test_an_empty_base_path_unloads_and_a_missing_one_changes_nothing(
     [("latest { num_versions: 2 }", {2, 3}), ("all { }", {1, 2, 3}), ("specific { versions: 1 }", {1})],
 )
 def test_the_policy_says_which_versions_serve(
-    client: Any, serve: Any, saved: Any, place: Any, entry: Any, eventually: Any, tmp_path: Path, policy: str,
+    client: Any,
+    serve: Any,
+    saved: Any,
+    place: Any,
+    entry: Any,
+    eventually: Any,
+    tmp_path: Path,
+    policy: str,
     expected: set[int],
 ) -> None:
     """All versions that the policy names serve at the same time, and the highest of them by default."""
     for version in (1, 2, 3):
         place(saved["half+2"], tmp_path, version)
-    name = f"policy-{policy.split()[0]}"
+    name = f"policy-{policy.split(maxsplit=1)[0]}"
     serve(entry(name, tmp_path, f"model_version_policy {{ {policy} }}"))
     eventually(lambda: client.states(name) == dict.fromkeys(expected, "AVAILABLE"), "all of them serving")
     assert client.predict(name, {"x": [1.0]}).model_spec.version.value == max(expected)

@@ -58,8 +58,6 @@ def test_a_version_can_be_asked_for(client: Any) -> None:
     assert client.half("half", [1.0], version=1) == [2.5]
 
 
-
-
 def _predict(client: Any, request: Any) -> Any:
     return lambda: client.prediction.Predict(request, timeout=20)
 

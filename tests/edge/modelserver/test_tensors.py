@@ -6,10 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-NAMES = (
-    "float32 float64 int32 uint8 int16 int8 complex64 int64 bool bfloat16 uint16 complex128 float16 uint32 "
-    "uint64"
-).split()
+NAMES = ["float32", "float64", "int32", "uint8", "int16", "int8", "complex64", "int64", "bool", "bfloat16", "uint16", "complex128", "float16", "uint32", "uint64"]
 
 
 @pytest.fixture
@@ -65,7 +62,9 @@ def test_strings_are_read_from_content(tf: Any, tensors: Any) -> None:
 
 
 @pytest.mark.parametrize(("values", "expected"), [([], [0, 0, 0]), ([7], [7, 7, 7]), ([1, 2], [1, 2, 2])])
-def test_missing_values_repeat_the_last(tf: Any, tensors: Any, values: list[int], expected: list[int]) -> None:
+def test_missing_values_repeat_the_last(
+    tf: Any, tensors: Any, values: list[int], expected: list[int]
+) -> None:
     """Fewer values than elements repeat the last one; none at all are zeros."""
     proto = tf.make_tensor_proto([0, 0, 0], dtype="int64")
     proto.ClearField("tensor_content")

@@ -35,7 +35,7 @@ def test_only_names_of_digits_are_versions() -> None:
 
 
 def test_of_two_names_for_a_number_the_later_in_the_alphabet_is_taken() -> None:
-    """"1" and "001" are the same version, read from "1"."""
+    """ "1" and "001" are the same version, read from "1"."""
     assert numbered(["1", "001"]) == numbered(["001", "1"]) == {1: "1"}
 
 
@@ -139,7 +139,8 @@ def test_it_settles_and_never_leaves_requests_without_a_version(
     looks: list[tuple[frozenset[int], frozenset[int]]],
 ) -> None:
     """Whatever is wanted and whatever fails: it settles, and while a version is wanted, the last one that
-    serves is never unloaded."""
+    serves is never unloaded.
+    """
     versions: dict[int, Version] = {}
     for wanted, broken in looks:
         versions = forgiven(versions, wanted)

@@ -25,7 +25,14 @@ def records(tf: Any, client: Any, tmp_path_factory: pytest.TempPathFactory) -> A
 
 
 def test_records_are_run_before_the_version_serves(
-    client: Any, server: Any, serve: Any, saved: Any, place: Any, entry: Any, records: Any, jpeg: bytes,
+    client: Any,
+    server: Any,
+    serve: Any,
+    saved: Any,
+    place: Any,
+    entry: Any,
+    records: Any,
+    jpeg: bytes,
     tmp_path: Path,
 ) -> None:
     """The server runs every record of a new version, and says how many."""
@@ -40,7 +47,8 @@ def test_a_record_that_fails_keeps_the_old_version(
     client: Any, serve: Any, saved: Any, place: Any, entry: Any, records: Any, eventually: Any, tmp_path: Path
 ) -> None:
     """A version whose warm-up fails ends in END with the error; the old one serves on, and a good new
-    directory of the same number is loaded after the bad one has gone."""
+    directory of the same number is loaded after the bad one has gone.
+    """
     place(saved["half+2"], tmp_path, 1)
     serve(entry("cold", tmp_path))
     bad = place(saved["half+3"], tmp_path, 2, records({"x": [1.0]}, {"wrong": [1.0]}))
@@ -80,7 +88,10 @@ def test_at_most_a_thousand_records_are_run(saved: Any, place: Any, records: Any
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"no TFRecord at all, but long enough", r"DATA_LOSS: .*Please verify your warmup data is in TFRecord"),
+        (
+            b"no TFRecord at all, but long enough",
+            r"DATA_LOSS: .*Please verify your warmup data is in TFRecord",
+        ),
         (None, "INVALID_ARGUMENT: Failed to parse warmup record: "),
     ],
 )

@@ -1,0 +1,51 @@
+"""Photos and networks that several test files of the training share."""
+
+import hashlib
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cloud.examples import Example, Source
+
+MakeExample = Callable[..., Example]
+
+
+@pytest.fixture(scope="session")
+def make_example() -> MakeExample:
+    """Draw a noisy photo, bright at the top ("dawn") or at the bottom ("dusk")."""
+
+    def make(label: str, seed: int, source: Source = "human", weight: float = 1.0) -> Example:
+        generator = np.random.default_rng([seed, len(label)])
+        slope = np.linspace(200, 20, 60) if label == "dawn" else np.linspace(20, 200, 60)
+        tint = generator.uniform(0.5, 1.0, 3)
+        array = slope[:, None, None] * tint + generator.normal(0, 12, (60, 80, 3))
+        buffer = io.BytesIO()
+        Image.fromarray(array.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
+        image = buffer.getvalue()
+        return Example(hashlib.blake2b(image, digest_size=16).hexdigest(), image, label, source, weight)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def efficientnet() -> Any:
+    """EfficientNet-Lite0 with its ImageNet weights."""
+    from cloud.backbones import EFFICIENTNET_LITE0  # noqa: PLC0415 - TensorFlow only for those who ask
+
+    return EFFICIENTNET_LITE0.build()
+
+
+@pytest.fixture(scope="session")
+def photo_collection() -> Path:
+    """The folder of real photos, with train/, stream/ and gold/ and a folder per class in each."""
+    beside = Path(__file__).resolve().parents[3] / "shared" / "photos"
+    folder = Path(os.environ.get("GLEANER_PHOTOS", beside))
+    if not (folder / "gold").is_dir():
+        pytest.skip(f"{folder}: no photo collection here; name one with GLEANER_PHOTOS")
+    return folder

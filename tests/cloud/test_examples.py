@@ -1,0 +1,41 @@
+"""Which classes a model has, and which examples are refused."""
+
+import re
+from collections.abc import Sequence
+
+import pytest
+
+from cloud.examples import Example, Source, TrainingError, class_names
+
+
+def example(label: str, source: Source = "human", weight: float = 1.0) -> Example:
+    """An example whose image nobody looks at."""
+    return Example(photo_id="ab" * 16, image=b"", label=label, source=source, weight=weight)
+
+
+def test_classes_come_from_the_labels_in_order() -> None:
+    """Without a wish, the classes are the labels, sorted; with one, they keep its order."""
+    examples = [example("fox"), example("cat"), example("dog"), example("cat", "edge")]
+    assert class_names(examples) == ("cat", "dog", "fox")
+    assert class_names(examples, ["fox", "dog", "cat"]) == ("fox", "dog", "cat")
+
+
+@pytest.mark.parametrize(
+    ("examples", "wanted", "reason"),
+    [
+        ([example("cat")], None, "at least two distinct names, got ['cat']"),
+        ([], None, "at least two distinct names, got []"),
+        ([example("cat"), example("dog")], ["cat", "cat"], "at least two distinct names"),
+        ([example("cat"), example("dog")], ["cat", "dog", "fox"], "class 'fox': expected at least one human"),
+        ([example("cat"), example("dog", "edge")], None, "class 'dog': expected at least one human"),
+        ([example("cat"), example("dog"), example("fox")], ["cat", "dog"], f"photo {'ab' * 16}: expected a"),
+        ([example("cat"), example("dog", weight=0)], None, f"photo {'ab' * 16}: expected a weight above 0"),
+        ([example("cat"), example("a\nb")], None, "class 'a\\nb': expected a name on one line"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_by_name(
+    examples: Sequence[Example], wanted: Sequence[str] | None, reason: str
+) -> None:
+    """An error names the class or the photo, what was expected and what was there."""
+    with pytest.raises(TrainingError, match=re.escape(reason)):
+        class_names(examples, wanted)

@@ -1,0 +1,86 @@
+"""Fixtures that tests of several sides share: a real broker, real photos, waiting without sleeping."""
+
+import asyncio
+import io
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from bus.broker import BrokerProcess, Mosquitto, find
+from bus.config import Broker
+from bus.mqtt import Bus
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def mosquitto() -> Mosquitto:
+    """The mosquitto program: installed, or fetched once."""
+    return find()
+
+
+@pytest.fixture
+def broker(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[BrokerProcess]:
+    """A real broker on a port of its own; a test may kill and start it."""
+    process = BrokerProcess(tmp_path / "broker", program=mosquitto)
+    process.start()
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def address(broker: BrokerProcess) -> Broker:
+    """Where that broker is."""
+    return Broker(port=broker.port)
+
+
+@pytest.fixture(scope="session")
+def photos_dir() -> Path:
+    """The photo collection, which is not part of the repository."""
+    path = Path(os.environ.get("GLEANER_PHOTOS") or ROOT.parent / "shared" / "photos")
+    if not (path / "manifest.csv").exists():
+        pytest.skip(f"no photo collection at {path}; name one with GLEANER_PHOTOS")
+    return path
+
+
+@asynccontextmanager
+async def running(*buses: Bus) -> AsyncIterator[None]:
+    """Run connections for the length of a block, entered when all work."""
+    async with asyncio.TaskGroup() as tasks:
+        connections = [tasks.create_task(bus.run()) for bus in buses]
+        async with asyncio.timeout(15):
+            for bus in buses:
+                await bus.connected()
+        try:
+            yield
+        finally:
+            for connection in connections:
+                connection.cancel()
+
+
+async def eventually(condition: Callable[[], bool], *, within_s: float = 15.0) -> None:
+    """Wait until a condition holds, looking every few milliseconds; fail after the deadline."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"did not happen within {within_s} s: {condition}"
+        await asyncio.sleep(0.005)
+
+
+def jpeg(seed: int = 0, size: tuple[int, int] = (160, 120), quality: int = 85) -> bytes:
+    """Return a small picture that differs from seed to seed, also in its difference hash."""
+    picture = Image.new("RGB", size, (seed * 37 % 256, seed * 91 % 256, seed * 53 % 256))
+    pen = ImageDraw.Draw(picture)
+    for bar in range(8):
+        shade = (seed * 2654435761 + bar * 40503) >> 3 & 255
+        left = bar * size[0] // 8
+        pen.rectangle(
+            (left, shade % size[1], left + size[0] // 8, size[1]), fill=(shade, 255 - shade, seed & 255)
+        )
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=quality)
+    return out.getvalue()

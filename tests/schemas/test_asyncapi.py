@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import jsonschema
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schemas import asyncapi
+from schemas.codec import to_json
+from schemas.topics import TOPICS
+from tests.schemas.strategies import messages
+
+COMMITTED = Path(__file__).resolve().parents[2] / "schemas" / "v1"
+
+
+def test_the_committed_files_are_what_the_classes_say():
+    """`gleaner schema --out schemas/v1` changes nothing: the published contract is the real one."""
+    for name, text in asyncapi.documents().items():
+        assert (COMMITTED / name).read_text(encoding="utf-8") == text, name
+
+
+@pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.kind)
+@given(data=st.data())
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_what_we_write_satisfies_the_published_schema(topic, data):
+    """A client that validates against the JSON Schema accepts every message of ours."""
+    message = data.draw(messages(topic.message))
+    jsonschema.validate(msgspec.json.decode(to_json(message)), asyncapi.json_schema(topic.message))
+
+
+def test_every_topic_is_a_channel_with_resolvable_references():
+    """The AsyncAPI document names each topic once, and every $ref in it leads somewhere."""
+    document = msgspec.json.decode(asyncapi.documents()["asyncapi.json"])
+    addresses = [channel["address"] for channel in document["channels"].values()]
+    assert addresses == [topic.pattern for topic in TOPICS]
+    references = list(_references(document))
+    assert references
+    for reference in references:
+        place = document
+        for step in reference.removeprefix("#/").split("/"):
+            place = place[step]
+
+
+def _references(value: object) -> "list[str]":
+    if isinstance(value, dict):
+        own = [value["$ref"]] if "$ref" in value else []
+        return own + [found for inner in value.values() for found in _references(inner)]
+    if isinstance(value, list):
+        return [found for inner in value for found in _references(inner)]
+    return []

@@ -1,0 +1,178 @@
+import time
+import tracemalloc
+
+import msgpack
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schemas.codec import MAX_PAYLOAD_BYTES, content_id, decode, encode, mark_historical, to_json, to_msgpack
+from schemas.errors import CodecError
+from schemas.messages import Command, Feedback, Message, Photo, Result
+from schemas.topics import COMMAND, FEEDBACK, PHOTO, RESULT, TOPICS, Topic
+from tests.schemas.strategies import messages
+
+NAMES = {"node": "edge-1", "device": "pi-1", "name": "pi-1"}
+JPEG = b"\xff\xd8\xff\xe0 not much of a picture"
+
+
+def names_of(message: Message, topic: Topic[Message]) -> dict[str, str]:
+    return {name: getattr(message, name) for name in topic.names}
+
+
+@pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.kind)
+@pytest.mark.parametrize("write", [to_json, to_msgpack])
+@given(data=st.data())
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_every_message_survives_both_encodings(topic, write, data):
+    """Whatever a message says, a reader gets it back from JSON and from msgpack alike."""
+    message = data.draw(messages(topic.message))
+    assert decode(topic, write(message), names_of(message, topic)) == message
+
+
+def hostile() -> st.SearchStrategy[bytes]:
+    """Bytes at random, and bytes that nearly are a message."""
+    packed = st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(-9, 9) | st.binary(), inner),
+        max_leaves=8,
+    ).map(msgpack.packb)
+    fields = st.dictionaries(
+        st.sampled_from(["v", "photo_id", "node", "device", "image", "status", "label", "scores"]),
+        st.none() | st.text() | st.integers(0, 9) | st.binary() | st.just("0" * 32),
+    ).map(msgpack.packb)
+    return st.one_of(
+        st.binary(max_size=400),
+        st.binary(max_size=400).map(lambda tail: b"{" + tail),
+        st.binary(max_size=400).map(lambda tail: b"\xff\xd8" + tail),
+        packed,
+        fields,
+        st.text().map(lambda text: f'{{"photo_id": "{text}"}}'.encode()),
+    )
+
+
+@pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.kind)
+@given(payload=hostile())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_no_bytes_raise_anything_but_codec_error(topic, payload):
+    """Any bytes at all are a message or a CodecError with a code of the contract."""
+    names = {name: NAMES[name] for name in topic.names}
+    try:
+        decode(topic, payload, names)
+    except CodecError as error:
+        assert error.code in ("malformed-message", "unsupported-version", "too-large")  # noqa: PT017
+
+
+BOMBS = {
+    "claims 4 billion items": lambda n: b"\xdd\xff\xff\xff\xff" + b"\xc0" * n,
+    "claims 4 GB of bytes": lambda n: b"\xc6\xff\xff\xff\xff" + b"x" * n,
+    "nested lists": lambda n: b"\x91" * n,
+    "nested maps": lambda n: b"\x81\xa1a" * (n // 3),
+    "lists that each claim the most": lambda n: b"\xdc\x04\x00" * (n // 3),
+    "empty lists in full lists": lambda n: b"\xdc\x04\x00" + (b"\xdc\x04\x00" + b"\x90" * 1024) * (n // 1027),
+    "nested JSON": lambda n: b'{"a":' * (n // 5),
+    "nested JSON lists": lambda n: b'{"a":' + b"[" * n,
+    "a JSON number of many digits": lambda n: b'{"interval_s":' + b"9" * n + b"}",
+    "a JSON string never closed": lambda n: b'{"node":"' + b"a" * n,
+    "many JSON keys": lambda n: b"{" + b",".join(b'"%d":[]' % i for i in range(n // 12)) + b"}",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=list(BOMBS))
+def test_bombs_use_bounded_memory(bomb):
+    """A payload costs at most 150 bytes of memory for each of its own, beside a constant."""
+    payload = bomb(1_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CodecError):
+            decode(COMMAND, payload, {"node": "edge-1", "device": "pi-1"})
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 150 * len(payload) + 1_000_000
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=list(BOMBS))
+def test_bombs_take_linear_time(bomb):
+    """Sixteen times the payload takes far less than the 256 times of quadratic time."""
+
+    def seconds(size: int) -> float:
+        payload, best = bomb(size), float("inf")
+        for _ in range(5):
+            began = time.perf_counter()
+            with pytest.raises(CodecError):
+                decode(COMMAND, payload, {"node": "edge-1", "device": "pi-1"})
+            best = min(best, time.perf_counter() - began)
+        return best
+
+    assert seconds(1_600_000) < 100 * max(seconds(100_000), 2e-5)
+
+
+def test_too_large_is_told_by_its_code():
+    """A payload over the limit is refused before anything of it is read."""
+    with pytest.raises(CodecError) as caught:
+        decode(COMMAND, b"{" * (MAX_PAYLOAD_BYTES + 1), {"node": "edge-1", "device": "pi-1"})
+    assert caught.value.code == "too-large"
+
+
+@pytest.mark.parametrize("image", [JPEG, b"\x89PNG\r\n\x1a\n rest"])
+def test_a_bare_image_is_a_photo(image):
+    """A JPEG or PNG without an envelope is a Photo whose id is the BLAKE2b of its bytes."""
+    photo = decode(PHOTO, image, {"node": "edge-1", "device": "me"})
+    assert photo == Photo(photo_id=content_id(image), node="edge-1", device="me", image=image)
+
+
+def test_a_bare_image_is_nothing_elsewhere():
+    """Only the photo topic takes bare images."""
+    with pytest.raises(CodecError):
+        decode(RESULT, JPEG, {"node": "edge-1", "device": "me"})
+
+
+def test_another_version_is_told_with_the_photo_id():
+    """A message of version 9 is refused by version, with its id, so that its sender gets an answer."""
+    payload = msgpack.packb({"v": 9, "photo_id": "ab" * 16, "picture": b"?"})
+    with pytest.raises(CodecError) as caught:
+        decode(PHOTO, payload, {"node": "edge-1", "device": "me"})
+    assert caught.value.code == "unsupported-version"
+    assert caught.value.photo_id == "ab" * 16
+
+
+def test_unknown_fields_are_ignored():
+    """G7: a reader of today takes a message that a later writer added fields to."""
+    fields = msgspec.to_builtins(Command(node="edge-1", device="pi-1", action="capture")) | {
+        "zoom": [1, {"a": 2}]
+    }
+    for payload in (msgspec.json.encode(fields), msgpack.packb(fields)):
+        assert decode(COMMAND, payload, {"node": "edge-1", "device": "pi-1"}).action == "capture"
+
+
+def test_the_topic_fills_what_the_envelope_leaves_out():
+    """A person may type the few fields that matter; the names come from the topic."""
+    payload = b'{"photo_id": "' + b"0" * 32 + b'", "label": "cat"}'
+    assert decode(FEEDBACK, payload, {"node": "edge-1", "device": "pi-1"}) == Feedback(
+        photo_id="0" * 32, node="edge-1", device="pi-1", label="cat"
+    )
+
+
+def test_the_envelope_must_agree_with_the_topic():
+    """A device cannot write in another's name: what the topic says has to be what the message says."""
+    command = Command(node="edge-1", device="pi-2", action="capture")
+    with pytest.raises(CodecError, match="pi-2"):
+        decode(COMMAND, encode(COMMAND, command), {"node": "edge-1", "device": "pi-1"})
+
+
+@given(message=messages(Result))
+@settings(max_examples=25, deadline=None)
+def test_the_first_byte_tells_the_encoding(message):
+    """No msgpack map of ours starts like JSON or like an image."""
+    assert to_json(message)[:1] == b"{"
+    assert not to_msgpack(message).startswith((b"{", b"\xff\xd8", b"\x89PNG"))
+
+
+def test_a_late_photo_is_marked_and_nothing_else_changes():
+    """`historical` is all that an outage changes in a photo; a bare image stays as it is."""
+    photo = Photo(photo_id="0" * 32, node="edge-1", device="pi-1", image=JPEG, sequence=7)
+    late = decode(PHOTO, mark_historical(encode(PHOTO, photo)), {"node": "edge-1", "device": "pi-1"})
+    assert late == msgspec.structs.replace(photo, historical=True)
+    assert mark_historical(JPEG) == JPEG
