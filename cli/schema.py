@@ -10,19 +10,29 @@ from schemas.errors import PermanentError
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--reference", metavar="FILE", type=Path, help="write the reference in Markdown too")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file would change")
 
 
 def run(arguments: Namespace) -> int:
     """Write or check the files."""
-    if arguments.check:
-        for name, text in asyncapi.documents().items():
-            path = arguments.out / name
-            if not path.exists() or path.read_text(encoding="utf-8") != text:
-                raise PermanentError(
-                    str(path), expected="what `gleaner schema --out` writes", got="something else"
-                )
-        return 0
-    for path in asyncapi.write(arguments.out):
-        print(path)
+    files = {arguments.out / name: text for name, text in asyncapi.documents().items()}
+    if arguments.reference is not None:
+        from cli.reference import reference  # noqa: PLC0415  # it imports every command
+
+        files[arguments.reference] = reference()
+    for path, text in files.items():
+        if arguments.check:
+            _check(path, text)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            print(path)
     return 0
+
+
+def _check(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        raise PermanentError(
+            str(path), expected="what `gleaner schema` writes without --check", got="something else"
+        )

@@ -59,7 +59,7 @@ class Waiting:
         """Wait for at least one photo, then return what there is, at most so many."""
         async with self._changed:
             await self._changed.wait_for(lambda: len(self) > 0)
-            batch = []
+            batch: list[Work] = []
             while len(batch) < most and len(self):
                 batch.append((self._live or self._historical).popleft())
             self._changed.notify_all()

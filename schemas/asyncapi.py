@@ -1,7 +1,6 @@
 """The contract for people and other languages: AsyncAPI 3 and JSON Schema, generated from the classes."""
 
 import json
-from pathlib import Path
 
 import msgspec
 
@@ -19,16 +18,6 @@ def documents() -> dict[str, str]:
     for topic in TOPICS:
         files[f"{topic.kind}.schema.json"] = _text(json_schema(topic.message))
     return files
-
-
-def write(directory: Path) -> list[Path]:
-    """Write the generated files and return their paths."""
-    directory.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, text in documents().items():
-        paths.append(directory / name)
-        paths[-1].write_text(text, encoding="utf-8")
-    return paths
 
 
 def json_schema(message: type[Message]) -> dict[str, object]:

@@ -161,8 +161,8 @@ class Loader:
     def _load_version(self, name: str, number: int) -> None:
         repository, started_s = self._repository, time.monotonic()
         with repository.changed:
-            model = repository.models[name]
-            if model.config is None:
+            model = repository.models.get(name)
+            if model is None or model.config is None:
                 return  # it left the list just now
             path = model.config.base_path / model.names[number]
             version = begun(model.versions.get(number))

@@ -189,6 +189,7 @@ class Repository:
                 model.want(frozenset())
         for name in [name for name, model in self.models.items() if model.ended][:-ENDED_KEPT]:
             del self.models[name]
+        self._serving = {name: serving for name, serving in self._serving.items() if name in self.models}
         self._labels = {name: config.labels for name, config in configs.items()}
         self.look_wanted = True
         self.changed.notify_all()

@@ -142,7 +142,7 @@ def test_xception_small_learns_from_scratch(
     make_example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """End to end from random weights: the network tells dawn from dusk after few steps."""
-    monkeypatch.setattr(scratch, "STEPS", (25, 25))
+    monkeypatch.setattr(scratch, "STEPS", (15, 15))
     photos = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(8)]
     gold = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(50, 60)]
     card = train(
@@ -151,15 +151,6 @@ def test_xception_small_learns_from_scratch(
     assert card.metrics is not None
     assert card.metrics.accuracy > 0.8
     assert card.candidates[0].held_out_photos == 4
-
-
-def test_augmented_photos_follow_the_draw(make_example: Any) -> None:
-    """One draw always gives the same photos, another gives others, and the shape stays."""
-    photos = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
-    one, same, other = (scratch.augmented(photos, np.array([7, step])).numpy() for step in (1, 1, 2))
-    assert one.shape == photos.shape
-    np.testing.assert_array_equal(one, same)
-    assert np.abs(one - other).mean() > 0.1
 
 
 @pytest.mark.parametrize("backbone", [LITE, "xception-small"])

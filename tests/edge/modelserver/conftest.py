@@ -9,28 +9,26 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import grpc
 import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow_serving.apis import (
+    get_model_status_pb2,
+    model_management_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
 REPO = Path(__file__).parents[3]
 START_S = 60.0
 CALL_S = 20.0
-
-
-@pytest.fixture(scope="session")
-def tf() -> ModuleType:
-    """TensorFlow, for the client's tensors and for making models. Its import warns; that is not ours."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import tensorflow
-    return tensorflow
 
 
 def eventually(check: Callable[[], Any], what: str, timeout_s: float = CALL_S) -> Any:
@@ -116,11 +114,7 @@ def launch() -> Iterator[Callable[..., ServerProcess]]:
 class Client:
     """The stock stubs of tensorflow-serving-api, and shorter words for what the tests ask."""
 
-    def __init__(self, tf: ModuleType, port: int) -> None:
-        import grpc
-        from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
-
-        self.tf = tf
+    def __init__(self, port: int) -> None:
         self.channel = grpc.insecure_channel(
             f"127.0.0.1:{port}", options=[("grpc.max_receive_message_length", -1)]
         )
@@ -128,8 +122,6 @@ class Client:
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
 
     def request(self, name: str, inputs: Mapping[str, Any], signature: str = "", **spec: Any) -> Any:
-        from tensorflow_serving.apis import predict_pb2
-
         request = predict_pb2.PredictRequest()
         request.model_spec.name = name
         request.model_spec.signature_name = signature
@@ -138,7 +130,7 @@ class Client:
         if "label" in spec:
             request.model_spec.version_label = spec["label"]
         for alias, value in inputs.items():
-            proto = value if hasattr(value, "tensor_shape") else self.tf.make_tensor_proto(value)
+            proto = value if hasattr(value, "tensor_shape") else tf.make_tensor_proto(value)
             request.inputs[alias].CopyFrom(proto)
         return request
 
@@ -151,8 +143,6 @@ class Client:
         return list(self.predict(name, {"x": x}, **spec).outputs["y"].float_val)
 
     def status(self, name: str, version: int | None = None) -> dict[int, tuple[str, int, str]]:
-        from tensorflow_serving.apis import get_model_status_pb2
-
         request = get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = name
         if version is not None:
@@ -168,9 +158,6 @@ class Client:
         return {version: told[0] for version, told in self.status(name).items()}
 
     def reload(self, config: str, timeout: float = CALL_S) -> Any:
-        from google.protobuf import text_format
-        from tensorflow_serving.apis import model_management_pb2
-
         request = model_management_pb2.ReloadConfigRequest()
         text_format.Parse(config, request.config)
         return self.models.HandleReloadConfigRequest(request, timeout=timeout)
@@ -178,8 +165,6 @@ class Client:
 
 def failure(call: Callable[[], Any]) -> tuple[str, str]:
     """Make a call that has to fail, and give its status code's name and its message."""
-    import grpc
-
     try:
         answer = call()
     except grpc.RpcError as error:
@@ -193,12 +178,12 @@ def failure_fixture() -> Callable[..., tuple[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def connect(tf: ModuleType) -> Iterator[Callable[[int], Client]]:
+def connect() -> Iterator[Callable[[int], Client]]:
     """Open stock clients by port; closed at the end."""
     clients: list[Client] = []
 
     def to(port: int) -> Client:
-        clients.append(Client(tf, port))
+        clients.append(Client(port))
         return clients[-1]
 
     yield to
@@ -209,7 +194,7 @@ def connect(tf: ModuleType) -> Iterator[Callable[[int], Client]]:
 # Models
 
 
-def _photo(tf: Any, bias: float) -> Any:
+def _photo(bias: float) -> Any:
     """A model of the project's own contract: encoded photos in, probabilities and an embedding out."""
 
     class Photo(tf.Module):  # type: ignore[misc]  # tensorflow ships no types
@@ -240,7 +225,7 @@ def _photo(tf: Any, bias: float) -> Any:
     return photo, {"serving_default": photo.serve}
 
 
-def _half_plus(tf: Any, plus: float) -> Any:
+def _half_plus(plus: float) -> Any:
     """x/2 + `plus`, with the size of the batch it ran in; and signatures to fail with and to wait for."""
 
     class Half(tf.Module):  # type: ignore[misc]  # tensorflow ships no types
@@ -267,9 +252,9 @@ def _half_plus(tf: Any, plus: float) -> Any:
         @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, name="steps")])
         def slow(self, steps: Any) -> Any:
             size = tf.fill([64, 64], self.half)
-            more = lambda i, m: i < tf.reduce_max(steps)
-            step = lambda i, m: (i + 1, tf.tanh(m @ m))
-            _, last = tf.while_loop(more, step, [0, size])
+            _, last = tf.while_loop(
+                lambda i, _: i < tf.reduce_max(steps), lambda i, m: (i + 1, tf.tanh(m @ m)), [0, size]
+            )
             return {"last": tf.cast(steps, tf.float32) * 0.0 + last[0, 0]}
 
     half = Half()
@@ -277,7 +262,7 @@ def _half_plus(tf: Any, plus: float) -> Any:
     return half, names
 
 
-def _save_examples_model(tf: Any, path: Path) -> None:
+def _save_examples_model(path: Path) -> None:
     """A model with classification and regression signatures, which only the V1 builder can make."""
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
@@ -304,21 +289,19 @@ def _save_examples_model(tf: Any, path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def saved(tf: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """SavedModels to copy versions from, by name: photo, photo-b, half+2, half+3, examples."""
     root = tmp_path_factory.mktemp("saved")
     made = {
-        "photo": _photo(tf, 0.0),
-        "photo-b": _photo(tf, 5.0),
-        "half+2": _half_plus(tf, 2.0),
-        "half+3": _half_plus(tf, 3.0),
+        "photo": _photo(0.0),
+        "photo-b": _photo(5.0),
+        "half+2": _half_plus(2.0),
+        "half+3": _half_plus(3.0),
     }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name, (module, signatures) in made.items():
-            tf.saved_model.save(module, str(root / name), signatures=signatures)
-        tf.get_logger().setLevel("ERROR")
-        _save_examples_model(tf, root / "examples")
+    tf.get_logger().setLevel("ERROR")  # the V1 builder warns that there is a V2
+    for name, (module, signatures) in made.items():
+        tf.saved_model.save(module, str(root / name), signatures=signatures)
+    _save_examples_model(root / "examples")
     return {path.name: path for path in root.iterdir()}
 
 
@@ -339,7 +322,7 @@ def place_fixture() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def jpeg(tf: ModuleType) -> bytes:
+def jpeg() -> bytes:
     """A photo of 64 x 48 pixels."""
     pixels = tf.cast(tf.random.stateless_uniform([48, 64, 3], [5, 6], 0, 256, tf.int32), tf.uint8)
     encoded: bytes = tf.io.encode_jpeg(pixels).numpy()
@@ -393,12 +376,31 @@ def client(server: ServerProcess, connect: Callable[[int], Client]) -> Client:
     return connect(server.port)
 
 
+@dataclass
+class Site:
+    """A directory of a test's own for the versions of one model, beside the shared server."""
+
+    client: Client
+    saved: dict[str, Path]
+    standing: str
+    path: Path
+
+    def place(self, model: str, version: int | str, records: Path | None = None) -> Path:
+        """Put a version of one of the saved models in place."""
+        return place(self.saved[model], self.path, version, records)
+
+    def serve(self, *entries: str, timeout: float = CALL_S) -> Any:
+        """Replace the shared server's list by the standing models and the given entries."""
+        return self.client.reload(f"model_config_list {{ {self.standing} {' '.join(entries)} }}", timeout)
+
+    def serve_as(self, name: str, more: str = "") -> Any:
+        """Serve the versions here under a name, with more settings for the model."""
+        return self.serve(entry(name, self.path, more))
+
+
 @pytest.fixture
-def serve(client: Client, standing: str) -> Iterator[Callable[..., Any]]:
-    """Replace the shared server's list by the standing models and the given entries."""
-
-    def reload(*entries: str, timeout: float = CALL_S) -> Any:
-        return client.reload(f"model_config_list {{ {standing} {' '.join(entries)} }}", timeout)
-
-    yield reload
-    reload()
+def site(client: Client, saved: dict[str, Path], standing: str, tmp_path: Path) -> Iterator[Site]:
+    """A place for versions; what is served from it goes at the end."""
+    made = Site(client, saved, standing, tmp_path)
+    yield made
+    made.serve()

@@ -1,80 +1,75 @@
 """Server-side batching: the queue's decisions, and calls that really run as one."""
 
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.modelserver import batching
 from edge.modelserver.batching_parameters import BatchingParameters
 from edge.modelserver.status import Code, ServingError
 
 
-@pytest.fixture(scope="module")
-def batching(tf: Any) -> Any:
-    """The module under test; it needs TensorFlow's messages, so TensorFlow comes first."""
-    from edge.modelserver import batching
-
-    return batching
-
-
-def _task(batching: Any, size: int) -> Any:
+def _task(size: int) -> Any:
     return batching.Task({"x": np.arange(size)}, size, None)
 
 
-def test_a_batch_waits_for_its_time_or_until_it_is_full(batching: Any) -> None:
+def test_a_batch_waits_for_its_time_or_until_it_is_full() -> None:
     """An open batch is due a time-out after its first call, and at once when it is full."""
     queue = batching.BatchQueue(BatchingParameters(max_batch_size=4, batch_timeout_micros=2_000_000))
     assert queue.empty
     assert queue.due_s() == float("inf")
-    queue.add(_task(batching, 1), 10.0)
-    queue.add(_task(batching, 2), 11.0)
+    queue.add(_task(1), 10.0)
+    queue.add(_task(2), 11.0)
     assert queue.due_s() == 12.0
-    queue.add(_task(batching, 1), 11.5)
+    queue.add(_task(1), 11.5)
     assert queue.due_s() == float("-inf")
     assert queue.take().size == 4
     assert queue.empty
 
 
-def test_a_call_that_does_not_fit_opens_the_next_batch(batching: Any) -> None:
+def test_a_call_that_does_not_fit_opens_the_next_batch() -> None:
     """Calls stay whole: one that does not fit closes the open batch."""
     queue = batching.BatchQueue(BatchingParameters(max_batch_size=4, batch_timeout_micros=1))
-    queue.add(_task(batching, 3), 0.0)
-    queue.add(_task(batching, 2), 0.0)
+    queue.add(_task(3), 0.0)
+    queue.add(_task(2), 0.0)
     assert [queue.take().size, queue.take().size] == [3, 2]
 
 
-def test_a_full_queue_refuses(batching: Any) -> None:
+def test_a_full_queue_refuses() -> None:
     """Beyond max_enqueued_batches a call is refused as UNAVAILABLE, and taken again once one is out."""
     queue = batching.BatchQueue(BatchingParameters(max_batch_size=2, max_enqueued_batches=2))
-    queue.add(_task(batching, 2), 0.0)
-    queue.add(_task(batching, 2), 0.0)
+    queue.add(_task(2), 0.0)
+    queue.add(_task(2), 0.0)
     with pytest.raises(ServingError) as error:
-        queue.add(_task(batching, 1), 0.0)
+        queue.add(_task(1), 0.0)
     assert error.value.code is Code.UNAVAILABLE
     assert error.value.message == (
         "The batch scheduling queue to which this task was submitted is full; currently 2 batches enqueued "
         "and max_enqueued_batches is 2"
     )
     queue.take()
-    queue.add(_task(batching, 1), 0.0)
+    queue.add(_task(1), 0.0)
 
 
-def test_a_call_larger_than_a_batch_is_refused(batching: Any) -> None:
+def test_a_call_larger_than_a_batch_is_refused() -> None:
     """A call of more rows than max_batch_size is INVALID_ARGUMENT."""
     queue = batching.BatchQueue(BatchingParameters(max_batch_size=2))
     with pytest.raises(ServingError) as error:
-        queue.add(_task(batching, 3), 0.0)
+        queue.add(_task(3), 0.0)
     assert error.value.code is Code.INVALID_ARGUMENT
     assert error.value.message == "Task size 3 is larger than maximum input batch size 2"
 
 
 @given(sizes=st.lists(st.integers(0, 20), min_size=1, max_size=6))
-def test_large_calls_are_split_over_batches(batching: Any, sizes: list[int]) -> None:
+def test_large_calls_are_split_over_batches(sizes: list[int]) -> None:
     """With splitting, batches are filled to their limit, and no row is lost or out of order."""
     queue = batching.BatchQueue(
         BatchingParameters(
@@ -84,7 +79,7 @@ def test_large_calls_are_split_over_batches(batching: Any, sizes: list[int]) -> 
             max_execution_batch_size=8,
         )
     )
-    parts = [queue.add(_task(batching, size), 0.0) for size in sizes]
+    parts = [queue.add(_task(size), 0.0) for size in sizes]
     for size, of_one in zip(sizes, parts, strict=True):
         assert np.concatenate([part.feeds["x"] for part in of_one]).tolist() == list(range(size))
     batches = []
@@ -94,7 +89,7 @@ def test_large_calls_are_split_over_batches(batching: Any, sizes: list[int]) -> 
     assert all(size == 8 for size in batches[:-1])
 
 
-def test_splitting_is_bounded_too(batching: Any) -> None:
+def test_splitting_is_bounded_too() -> None:
     """With splitting, a call that the free batches cannot hold is UNAVAILABLE."""
     queue = batching.BatchQueue(
         BatchingParameters(
@@ -104,12 +99,12 @@ def test_splitting_is_bounded_too(batching: Any) -> None:
             max_execution_batch_size=4,
         )
     )
-    queue.add(_task(batching, 3), 0.0)
+    queue.add(_task(3), 0.0)
     with pytest.raises(ServingError) as error:
-        queue.add(_task(batching, 6), 0.0)
+        queue.add(_task(6), 0.0)
     assert error.value.code is Code.UNAVAILABLE
     assert "task size is 6 but scheduling capacity is only 5" in error.value.message
-    queue.add(_task(batching, 5), 0.0)
+    queue.add(_task(5), 0.0)
 
 
 # The server with batching
@@ -118,7 +113,9 @@ THREADS = 8
 
 
 @pytest.fixture(scope="module")
-def batched(saved: Any, place: Any, launch: Any, connect: Any, tmp_path_factory: Any) -> Any:
+def batched(
+    saved: Any, entry: Any, launch: Any, connect: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
     """A client of a server that merges up to eight rows, waits 0.5 s for them and pads to 4 or 8."""
     root: Path = tmp_path_factory.mktemp("batched")
     parameters = root / "batching.config"
@@ -126,11 +123,13 @@ def batched(saved: Any, place: Any, launch: Any, connect: Any, tmp_path_factory:
         "max_batch_size { value: 8 } batch_timeout_micros { value: 500000 } num_batch_threads { value: 2 } "
         "allowed_batch_sizes: 4 allowed_batch_sizes: 8 max_enqueued_batches { value: 1 }"
     )
-    (root / "half").mkdir()
-    place(saved["half+2"], root / "half", 1)
+    shutil.copytree(saved["half+2"], root / "half" / "1")
+    models = root / "models.config"
+    labelled = entry("half", root / "half", 'version_labels { key: "gold" value: 1 }')
+    models.write_text(f"model_config_list {{ {labelled} }}")
     started = launch(
-        "--model_name=half",
-        f"--model_base_path={root / 'half'}",
+        f"--model_config_file={models}",
+        "--allow_version_labels_for_unavailable_models",
         "--enable_batching",
         f"--batching_parameters_file={parameters}",
         "--grpc_max_threads=32",
@@ -174,6 +173,11 @@ def test_one_bad_call_fails_those_merged_with_it(batched: Any, failure: Any) -> 
         assert "have different shapes and padding is turned off" in message
 
 
+def test_a_label_may_be_given_before_its_version_serves(batched: Any) -> None:
+    """With the flag for it, a list may label a version that is still to be loaded, even the first list."""
+    assert batched.half("half", [2.0], label="gold") == [3.0]
+
+
 def test_a_call_larger_than_a_batch_is_refused_over_the_wire(batched: Any, failure: Any) -> None:
     """A call of nine rows is refused where eight are the most."""
     got = failure(lambda: batched.half("half", [1.0] * 9))
@@ -184,8 +188,6 @@ def test_when_the_threads_are_busy_and_the_queue_is_full_calls_are_refused(
     batched: Any, failure: Any, eventually: Any
 ) -> None:
     """Two batches run, one waits: the next one is UNAVAILABLE, and those under way are answered."""
-    import grpc
-
     full = {"steps": np.full(8, 40_000, np.int32)}
     request = batched.request("half", full, "slow")
     futures: list[Any] = []

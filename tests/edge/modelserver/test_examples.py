@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
 
 
 @pytest.fixture
-def example(tf: Any) -> Any:
+def example() -> Any:
     """A maker of tf.Example messages with one feature, x."""
 
     def make(x: float) -> Any:
@@ -17,8 +19,6 @@ def example(tf: Any) -> Any:
 
 
 def _request(kind: str, signature: str, examples: list[Any]) -> Any:
-    from tensorflow_serving.apis import classification_pb2, regression_pb2
-
     types = {
         "Classify": classification_pb2.ClassificationRequest,
         "Regress": regression_pb2.RegressionRequest,
@@ -45,7 +45,7 @@ def test_classify_answers_scores_alone(client: Any, example: Any) -> None:
     assert [(c.label, c.score) for c in response.result.classifications[0].classes] == [("", 0.5), ("", 0.5)]
 
 
-def test_a_shared_context_is_part_of_each_example(client: Any, tf: Any, example: Any) -> None:
+def test_a_shared_context_is_part_of_each_example(client: Any, example: Any) -> None:
     """With example_list_with_context the context's features count for every example."""
     request = _request("Classify", "scores", [])
     request.input.example_list_with_context.context.CopyFrom(example(1.0))
@@ -63,40 +63,39 @@ def test_regress_answers_a_value_for_each(client: Any, example: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "signature", "count", "message"),
+    ("call", "count", "message"),
     [
-        ("Classify", "nope", 1, "No signature was found with the name: nope"),
-        ("Regress", "nope", 1, "No signature was found with the name: nope"),
+        ("Classify nope", 1, "No signature was found with the name: nope"),
+        ("Regress nope", 1, "No signature was found with the name: nope"),
         (
-            "Classify",
-            "regress",
+            "Classify regress",
             1,
-            "Expected classification signature method_name to be tensorflow/serving/classify. "
-            "Was: tensorflow/serving/regress",
+            (
+                "Expected classification signature method_name to be tensorflow/serving/classify. "
+                "Was: tensorflow/serving/regress"
+            ),
         ),
         (
-            "Regress",
-            "serving_default",
+            "Regress serving_default",
             1,
-            "Expected regression signature method_name to be tensorflow/serving/regress. "
-            "Was: tensorflow/serving/predict",
+            (
+                "Expected regression signature method_name to be tensorflow/serving/regress. "
+                "Was: tensorflow/serving/predict"
+            ),
         ),
-        ("Classify", "classify", 0, "Input is empty."),
-        ("Regress", "regress", 0, "Input is empty."),
+        ("Classify classify", 0, "Input is empty."),
+        ("Regress regress", 0, "Input is empty."),
     ],
 )
-def test_each_mistake_has_its_message(
-    client: Any, failure: Any, example: Any, kind: str, signature: str, count: int, message: str
-) -> None:
+def test_each_mistake_has_its_message(client: Any, failure: Any, call: str, count: int, message: str) -> None:
     """A signature that is missing or made for another call, and no examples, are INVALID_ARGUMENT."""
-    request = _request(kind, signature, [example(1.0)] * count)
+    kind, signature = call.split()
+    request = _request(kind, signature, [tf.train.Example()] * count)
     got = failure(lambda: getattr(client.prediction, kind)(request, timeout=20))
     assert got == ("INVALID_ARGUMENT", message)
 
 
 def test_several_signatures_at_once_are_not_offered(client: Any, failure: Any) -> None:
     """MultiInference says that it is not there."""
-    from tensorflow_serving.apis import inference_pb2
-
-    call = lambda: client.prediction.MultiInference(inference_pb2.MultiInferenceRequest(), timeout=20)
-    assert failure(call)[0] == "UNIMPLEMENTED"
+    request = inference_pb2.MultiInferenceRequest()
+    assert failure(lambda: client.prediction.MultiInference(request, timeout=20))[0] == "UNIMPLEMENTED"

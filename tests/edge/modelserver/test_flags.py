@@ -73,13 +73,17 @@ def test_a_switch_stands_alone_or_has_a_value(given: list[str], expected: bool) 
         ),
         (
             ["--model_base_path=models"],
-            "argument --model_base_path: Expected model default to have an absolute path or URI; "
-            "got base_path()=models",
+            (
+                "argument --model_base_path: Expected model default to have an absolute path or URI; "
+                "got base_path()=models"
+            ),
         ),
         (
             ["--model_base_path=gs://bucket/models"],
-            "argument --model_base_path: Expected model default to have a local path; "
-            "got base_path()=gs://bucket/models",
+            (
+                "argument --model_base_path: Expected model default to have a local path; "
+                "got base_path()=gs://bucket/models"
+            ),
         ),
         (
             ["--batching_parameters_file=b", MODEL],
@@ -116,7 +120,8 @@ def test_models_are_read_from_a_config_file(tmp_path: Path) -> None:
     file.write_text("""
         model_config_list {
           config { name: "a" base_path: "/a" model_platform: "tensorflow"
-                   model_version_policy { latest { num_versions: 2 } } version_labels { key: "gold" value: 3 } }
+                   model_version_policy { latest { num_versions: 2 } }
+                   version_labels { key: "gold" value: 3 } }
           config { name: "b" base_path: "/b" model_type: TENSORFLOW model_version_policy { all { } } }
           config { name: "c" base_path: "/c" model_platform: "tensorflow"
                    model_version_policy { specific { versions: 4 versions: 2 } } }
@@ -133,8 +138,10 @@ def test_models_are_read_from_a_config_file(tmp_path: Path) -> None:
         ("model_config_list { config { nome: 'a' } }", "Invalid protobuf: 1:30"),
         (
             "model_config_list { config { name: 'a' base_path: '/a' } }",
-            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
-            "ModelServerConfig::model_platform.",
+            (
+                "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
+                "ModelServerConfig::model_platform."
+            ),
         ),
         (
             "model_config_list { config { name: 'a' base_path: '/a' model_platform: 'onnx' } }",
@@ -184,7 +191,10 @@ def test_batching_parameters_are_read(tmp_path: Path) -> None:
         ("batch_timeout_micros { value: -1 }", "batch_timeout_micros must be non-negative; was -1"),
         (
             "max_batch_size { value: 4 } max_execution_batch_size { value: 5 }",
-            "max_execution_batch_size must be less than or equal to max_batch_size; was 5; expected at most 4",
+            (
+                "max_execution_batch_size must be less than or equal to max_batch_size; was 5; "
+                "expected at most 4"
+            ),
         ),
         (
             "max_batch_size { value: 4 } allowed_batch_sizes: 4 allowed_batch_sizes: 2",

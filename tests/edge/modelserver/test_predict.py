@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 
 def test_photos_are_answered_with_probabilities_and_embeddings(client: Any, jpeg: bytes) -> None:
@@ -18,7 +19,7 @@ def test_photos_are_answered_with_probabilities_and_embeddings(client: Any, jpeg
     assert rows[0] == pytest.approx(rows[2])
 
 
-def test_the_answer_agrees_with_tensorflow(client: Any, tf: Any, saved: Any, jpeg: bytes) -> None:
+def test_the_answer_agrees_with_tensorflow(client: Any, saved: Any, jpeg: bytes) -> None:
     """What comes over the wire is what the model computes when TensorFlow loads it itself."""
     expected = tf.saved_model.load(str(saved["photo"])).signatures["serving_default"](tf.constant([jpeg]))
     got = client.predict("pets", {"image": [jpeg]}).outputs
@@ -35,7 +36,7 @@ def test_answers_fill_float_val_and_the_model_spec(client: Any) -> None:
     assert (spec.name, spec.version.value, spec.signature_name) == ("half", 1, "serving_default")
 
 
-def test_inputs_are_read_from_content_and_from_values(client: Any, tf: Any) -> None:
+def test_inputs_are_read_from_content_and_from_values(client: Any) -> None:
     """A tensor may come as tensor_content or as typed values; one value stands for all that follow."""
     packed = tf.make_tensor_proto(np.array([4.0, 6.0], np.float32))
     packed.ClearField("float_val")
@@ -62,10 +63,28 @@ def _predict(client: Any, request: Any) -> Any:
     return lambda: client.prediction.Predict(request, timeout=20)
 
 
+def _no_spec(client: Any) -> Any:
+    request = client.request("half", {"x": [1.0]})
+    request.ClearField("model_spec")
+    return request
+
+
+def _bad_tensor(client: Any) -> Any:
+    proto = tf.make_tensor_proto([1.0])
+    proto.tensor_content = b"12345"
+    return client.request("pets", {"image": proto})
+
+
+def _filtered(client: Any, *aliases: str) -> Any:
+    request = client.request("half", {"x": [1.0]})
+    request.output_filter.extend(aliases)
+    return request
+
+
 @pytest.mark.parametrize(
     ("make", "code", "message"),
     [
-        pytest.param(lambda c: _no_spec(c), "INVALID_ARGUMENT", "Missing ModelSpec", id="no model_spec"),
+        pytest.param(_no_spec, "INVALID_ARGUMENT", "Missing ModelSpec", id="no model_spec"),
         pytest.param(
             lambda c: c.request("", {"x": [1.0]}),
             "INVALID_ARGUMENT",
@@ -109,9 +128,7 @@ def _predict(client: Any, request: Any) -> Any:
             "set: ",
             id="wrong input name",
         ),
-        pytest.param(
-            lambda c: _bad_tensor(c), "INVALID_ARGUMENT", "tensor parsing error: image", id="bad TensorProto"
-        ),
+        pytest.param(_bad_tensor, "INVALID_ARGUMENT", "tensor parsing error: image", id="bad TensorProto"),
         pytest.param(
             lambda c: _filtered(c, "z"),
             "INVALID_ARGUMENT",
@@ -151,24 +168,6 @@ def test_each_mistake_has_its_status_and_message(
     assert failure(_predict(client, make(client))) == (code, message)
 
 
-def _no_spec(client: Any) -> Any:
-    request = client.request("half", {"x": [1.0]})
-    request.ClearField("model_spec")
-    return request
-
-
-def _bad_tensor(client: Any) -> Any:
-    proto = client.tf.make_tensor_proto([1.0])
-    proto.tensor_content = b"12345"
-    return client.request("pets", {"image": proto})
-
-
-def _filtered(client: Any, *aliases: str) -> Any:
-    request = client.request("half", {"x": [1.0]})
-    request.output_filter.extend(aliases)
-    return request
-
-
 def test_a_bad_photo_fails_with_the_decoders_words(client: Any, failure: Any, jpeg: bytes) -> None:
     """What the graph refuses is INVALID_ARGUMENT, with the kernel's own message."""
     code, message = failure(_predict(client, client.request("pets", {"image": [jpeg, b"no photo"]})))
@@ -191,7 +190,7 @@ def test_a_deadline_ends_the_run(client: Any, server: Any, failure: Any, eventua
     eventually(calm, "the server at rest", timeout_s=5)
 
 
-def test_large_messages_pass(client: Any, tf: Any) -> None:
+def test_large_messages_pass(client: Any) -> None:
     """A message may be larger than gRPC's usual 4 MB, in and out."""
     x = np.arange(2_000_000, dtype=np.float32)
     response = client.predict("half", {"x": x})

@@ -1,14 +1,18 @@
 """Metadata, status and reload over the wire."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    predict_pb2,
+    regression_pb2,
+)
 
 
 def _metadata(client: Any, name: str, *fields: str) -> Any:
-    from tensorflow_serving.apis import get_model_metadata_pb2
-
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=fields)
     request.model_spec.name = name
     return client.prediction.GetModelMetadata(request, timeout=20)
@@ -16,8 +20,6 @@ def _metadata(client: Any, name: str, *fields: str) -> Any:
 
 def test_metadata_tells_the_signatures(client: Any) -> None:
     """The field signature_def holds each signature of the version with its inputs and outputs."""
-    from tensorflow_serving.apis import get_model_metadata_pb2
-
     response = _metadata(client, "pets", "signature_def")
     assert (response.model_spec.name, response.model_spec.version.value) == ("pets", 1)
     signatures = get_model_metadata_pb2.SignatureDefMap()
@@ -29,24 +31,23 @@ def test_metadata_tells_the_signatures(client: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "fields", "code", "message"),
+    ("name", "fields", "expected"),
     [
         (
             "pets",
             [],
-            "INVALID_ARGUMENT",
-            "GetModelMetadataRequest must specify at least one metadata_field",
+            ("INVALID_ARGUMENT", "GetModelMetadataRequest must specify at least one metadata_field"),
         ),
-        ("pets", ["assets"], "INVALID_ARGUMENT", "Metadata field %s is not supportedassets"),
-        ("m", ["signature_def"], "NOT_FOUND", "Servable not found for request: Latest(m)"),
-        ("", ["signature_def"], "INVALID_ARGUMENT", "ModelSpec has no name specified."),
+        ("pets", ["assets"], ("INVALID_ARGUMENT", "Metadata field %s is not supportedassets")),
+        ("m", ["signature_def"], ("NOT_FOUND", "Servable not found for request: Latest(m)")),
+        ("", ["signature_def"], ("INVALID_ARGUMENT", "ModelSpec has no name specified.")),
     ],
 )
 def test_metadata_that_cannot_be_had(
-    client: Any, failure: Any, name: str, fields: list[str], code: str, message: str
+    client: Any, failure: Any, name: str, fields: list[str], expected: tuple[str, str]
 ) -> None:
     """Only signature_def may be asked for, of a model that serves."""
-    assert failure(lambda: _metadata(client, name, *fields)) == (code, message)
+    assert failure(lambda: _metadata(client, name, *fields)) == expected
 
 
 def test_status_tells_each_version(client: Any) -> None:
@@ -73,14 +74,6 @@ def test_status_of_what_was_never_there(
 @pytest.mark.parametrize("call", ["Predict", "Classify", "Regress", "GetModelMetadata", "GetModelStatus"])
 def test_every_call_needs_a_model_spec(client: Any, failure: Any, call: str) -> None:
     """Without model_spec each call fails the same way."""
-    from tensorflow_serving.apis import (
-        classification_pb2,
-        get_model_metadata_pb2,
-        get_model_status_pb2,
-        predict_pb2,
-        regression_pb2,
-    )
-
     requests = {
         "Predict": (client.prediction, predict_pb2.PredictRequest()),
         "Classify": (client.prediction, classification_pb2.ClassificationRequest()),
@@ -93,21 +86,21 @@ def test_every_call_needs_a_model_spec(client: Any, failure: Any, call: str) -> 
     assert got == ("INVALID_ARGUMENT", "Missing ModelSpec")
 
 
-def test_a_reload_adds_and_removes_models(
-    client: Any, serve: Any, saved: Any, place: Any, entry: Any, failure: Any, eventually: Any, tmp_path: Path
-) -> None:
+def test_a_reload_adds_and_removes_models(site: Any, failure: Any, eventually: Any) -> None:
     """A reload replaces the whole list: a new model serves when it returns, one left out is unloaded."""
-    place(saved["half+3"], tmp_path, 1)
-    response = serve(entry("added", tmp_path))
+    site.place("half+3", 1)
+    response = site.serve_as("added")
     assert (response.status.error_code, response.status.error_message) == (0, "")
-    assert client.half("added", [2.0]) == [4.0]
-    serve()
-    eventually(lambda: client.states("added") == {1: "END"}, "the model left out unloaded")
-    call = lambda: client.half("added", [2.0])
-    assert failure(call) == ("NOT_FOUND", "Servable not found for request: Latest(added)")
-    assert client.half("half", [2.0]) == [3.0]
-    serve(entry("added", tmp_path))
-    assert client.half("added", [2.0]) == [4.0]
+    assert site.client.half("added", [2.0]) == [4.0]
+    site.serve()
+    eventually(lambda: site.client.states("added") == {1: "END"}, "the model left out unloaded")
+    assert failure(lambda: site.client.half("added", [2.0])) == (
+        "NOT_FOUND",
+        "Servable not found for request: Latest(added)",
+    )
+    assert site.client.half("half", [2.0]) == [3.0]
+    site.serve_as("added")
+    assert site.client.half("added", [2.0]) == [4.0]
 
 
 @pytest.mark.parametrize(
@@ -115,8 +108,10 @@ def test_a_reload_adds_and_removes_models(
     [
         (
             "",
-            "ServerModelConfig type not supported by HandleReloadConfigRequest. "
-            "Only ModelConfigList is currently supported",
+            (
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+                "Only ModelConfigList is currently supported"
+            ),
         ),
         (
             'model_config_list { config { name: "a" base_path: "/a" } config { name: "a" } }',
@@ -134,49 +129,48 @@ def test_a_bad_reload_changes_nothing(client: Any, failure: Any, config: str, me
     assert client.half("half", [2.0]) == [3.0]
 
 
-def test_a_reload_tells_that_a_new_model_cannot_be_loaded(
-    client: Any, serve: Any, entry: Any, failure: Any, tmp_path: Path
-) -> None:
+def test_a_reload_tells_that_a_new_model_cannot_be_loaded(site: Any, failure: Any) -> None:
     """A new model whose versions all fail ends the reload as UNKNOWN, with the reason."""
-    (tmp_path / "7").mkdir()
-    code, message = failure(lambda: serve(entry("broken", tmp_path)))
+    (site.path / "7").mkdir()
+    code, message = failure(lambda: site.serve_as("broken"))
     assert code == "UNKNOWN"
     assert message == (
         "1 model(s) did not become available: {{{name: broken version: 7} due to error: NOT_FOUND: Could not "
-        f"find SavedModel .pb or .pbtxt at supplied export directory path: {tmp_path}/7}}, }}"
+        f"find SavedModel .pb or .pbtxt at supplied export directory path: {site.path}/7}}, }}"
     )
-    assert client.half("half", [2.0]) == [3.0]
+    assert site.client.half("half", [2.0]) == [3.0]
 
 
-def test_a_reload_that_waits_for_a_missing_path_can_be_given_up(
-    client: Any, serve: Any, entry: Any, failure: Any, tmp_path: Path
-) -> None:
+def test_a_reload_that_waits_for_a_missing_path_can_be_given_up(site: Any, entry: Any, failure: Any) -> None:
     """A reload waits for a base path that is not there; when its client leaves, the next one goes ahead."""
-    assert failure(lambda: serve(entry("late", tmp_path / "not-yet"), timeout=0.3))[0] == "DEADLINE_EXCEEDED"
-    serve()
-    assert client.half("half", [2.0]) == [3.0]
+    late = entry("late", site.path / "not-yet")
+    assert failure(lambda: site.serve(late, timeout=0.3))[0] == "DEADLINE_EXCEEDED"
+    site.serve()
+    assert site.client.half("half", [2.0]) == [3.0]
 
 
-def test_labels_name_versions(
-    client: Any, serve: Any, saved: Any, place: Any, entry: Any, failure: Any, eventually: Any, tmp_path: Path
-) -> None:
+def test_labels_name_versions(site: Any, failure: Any, eventually: Any) -> None:
     """A label names a version that serves; it moves by reload, and on no version that does not serve."""
-    place(saved["half+2"], tmp_path, 1)
-    place(saved["half+3"], tmp_path, 2)
+    site.place("half+2", 1)
+    site.place("half+3", 2)
     both = "model_version_policy { all { } }"
-    serve(entry("labelled", tmp_path, both))
-    eventually(lambda: client.states("labelled") == {1: "AVAILABLE", 2: "AVAILABLE"}, "both versions")
+    site.serve_as("labelled", both)
+    eventually(lambda: site.client.states("labelled") == {1: "AVAILABLE", 2: "AVAILABLE"}, "both versions")
     label = 'version_labels {{ key: "{}" value: {} }}'
-    serve(entry("labelled", tmp_path, f"{both} {label.format('gold', 1)} {label.format('trial', 2)}"))
-    assert client.half("labelled", [2.0], label="gold") == [3.0]
-    assert client.half("labelled", [2.0], label="trial") == [4.0]
-    moved = lambda: serve(entry("labelled", tmp_path, f"{both} {label.format('gold', 9)}"))
-    assert failure(moved) == (
+    site.serve_as("labelled", f"{both} {label.format('gold', 1)} {label.format('trial', 2)}")
+    assert site.client.half("labelled", [2.0], label="gold") == [3.0]
+    assert site.client.half("labelled", [2.0], label="trial") == [4.0]
+    assert failure(lambda: site.serve_as("labelled", f"{both} {label.format('gold', 9)}")) == (
         "FAILED_PRECONDITION",
-        "Request to assign label to version 9 of model labelled, which is not currently available for inference",
+        (
+            "Request to assign label to version 9 of model labelled, which is not currently available for "
+            "inference"
+        ),
     )
-    assert client.half("labelled", [2.0], label="gold") == [3.0]
-    serve(entry("labelled", tmp_path, f"{both} {label.format('gold', 2)}"))
-    assert client.half("labelled", [2.0], label="gold") == [4.0]
-    gone = lambda: client.half("labelled", [2.0], label="trial")
-    assert failure(gone) == ("INVALID_ARGUMENT", "Unrecognized servable version label: trial")
+    assert site.client.half("labelled", [2.0], label="gold") == [3.0]
+    site.serve_as("labelled", f"{both} {label.format('gold', 2)}")
+    assert site.client.half("labelled", [2.0], label="gold") == [4.0]
+    assert failure(lambda: site.client.half("labelled", [2.0], label="trial")) == (
+        "INVALID_ARGUMENT",
+        "Unrecognized servable version label: trial",
+    )

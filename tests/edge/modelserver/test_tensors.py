@@ -1,30 +1,40 @@
 """TensorProto to array and back, with TensorFlow's own conversion as the judge."""
 
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-NAMES = ["float32", "float64", "int32", "uint8", "int16", "int8", "complex64", "int64", "bool", "bfloat16", "uint16", "complex128", "float16", "uint32", "uint64"]
+from edge.modelserver import tensors
+
+NAMES = [
+    "float32",
+    "float64",
+    "int32",
+    "uint8",
+    "int16",
+    "int8",
+    "complex64",
+    "int64",
+    "bool",
+    "bfloat16",
+    "uint16",
+    "complex128",
+    "float16",
+    "uint32",
+    "uint64",
+]
 
 
-@pytest.fixture
-def tensors(tf: ModuleType) -> ModuleType:
-    """The module under test; it needs TensorFlow's messages, so TensorFlow comes first."""
-    from edge.modelserver import tensors
-
-    return tensors
-
-
-def _array(tf: Any, name: str) -> Any:
+def _array(name: str) -> Any:
     return np.array([[0, 1, 2], [3, 4, 5]]).astype(tf.as_dtype(name).as_numpy_dtype)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_type_is_read_from_content(tf: Any, tensors: Any, name: str) -> None:
+def test_every_type_is_read_from_content(name: str) -> None:
     """What TensorFlow packs into tensor_content is read as the same array."""
-    array = _array(tf, name)
+    array = _array(name)
     proto = tf.make_tensor_proto(array)
     got = tensors.to_array(proto)
     assert got.dtype == array.dtype
@@ -32,9 +42,9 @@ def test_every_type_is_read_from_content(tf: Any, tensors: Any, name: str) -> No
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_type_is_written_as_tensorflow_reads_it(tf: Any, tensors: Any, name: str) -> None:
+def test_every_type_is_written_as_tensorflow_reads_it(name: str) -> None:
     """What is written into typed fields, TensorFlow and we read as the same array; nothing is in content."""
-    array, proto = _array(tf, name), type(tf.make_tensor_proto(0))()
+    array, proto = _array(name), type(tf.make_tensor_proto(0))()
     tensors.write(proto, array)
     assert proto.tensor_content == b""
     for got in (tf.make_ndarray(proto), tensors.to_array(proto)):
@@ -42,7 +52,7 @@ def test_every_type_is_written_as_tensorflow_reads_it(tf: Any, tensors: Any, nam
         assert np.array_equal(got, array)
 
 
-def test_strings_go_both_ways(tf: Any, tensors: Any) -> None:
+def test_strings_go_both_ways() -> None:
     """Strings are bytes of any content in an object array."""
     array = np.array([[b"", b"\xff\x00"], [b"cat", b"x" * 300]], object)
     proto = tf.make_tensor_proto(array)
@@ -52,7 +62,7 @@ def test_strings_go_both_ways(tf: Any, tensors: Any) -> None:
     assert written == proto
 
 
-def test_strings_are_read_from_content(tf: Any, tensors: Any) -> None:
+def test_strings_are_read_from_content() -> None:
     """Packed strings are varint lengths and then the bytes, as TensorFlow's core writes them."""
     strings = [b"", b"cat", b"x" * 300]
     proto = tf.make_tensor_proto(strings)
@@ -62,9 +72,7 @@ def test_strings_are_read_from_content(tf: Any, tensors: Any) -> None:
 
 
 @pytest.mark.parametrize(("values", "expected"), [([], [0, 0, 0]), ([7], [7, 7, 7]), ([1, 2], [1, 2, 2])])
-def test_missing_values_repeat_the_last(
-    tf: Any, tensors: Any, values: list[int], expected: list[int]
-) -> None:
+def test_missing_values_repeat_the_last(values: list[int], expected: list[int]) -> None:
     """Fewer values than elements repeat the last one; none at all are zeros."""
     proto = tf.make_tensor_proto([0, 0, 0], dtype="int64")
     proto.ClearField("tensor_content")
@@ -73,7 +81,7 @@ def test_missing_values_repeat_the_last(
     assert tensors.to_array(proto).tolist() == expected
 
 
-def test_scalars_have_no_dimension(tf: Any, tensors: Any) -> None:
+def test_scalars_have_no_dimension() -> None:
     """A tensor of rank 0 stays one."""
     proto = type(tf.make_tensor_proto(0))()
     tensors.write(proto, np.array(1.5, np.float32))
@@ -81,7 +89,7 @@ def test_scalars_have_no_dimension(tf: Any, tensors: Any) -> None:
     assert tf.make_ndarray(proto) == 1.5
 
 
-def _broken(tf: Any, **changes: Any) -> Any:
+def _broken(**changes: Any) -> Any:
     proto = tf.make_tensor_proto([1.0, 2.0])
     for name, value in changes.items():
         if name == "size":
@@ -108,7 +116,7 @@ def _broken(tf: Any, **changes: Any) -> Any:
         {"dtype": 7, "tensor_content": b"\xff" * 20},
     ],
 )
-def test_what_is_no_tensor_is_refused(tf: Any, tensors: Any, changes: dict[str, Any]) -> None:
+def test_what_is_no_tensor_is_refused(changes: dict[str, Any]) -> None:
     """An unknown type, an unknown shape, content of another length, or more filling than fits is an error."""
     with pytest.raises(tensors.TensorError):
-        tensors.to_array(_broken(tf, **changes))
+        tensors.to_array(_broken(**changes))

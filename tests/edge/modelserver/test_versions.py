@@ -30,12 +30,12 @@ NOBODY: frozenset[int] = frozenset()
 
 def test_only_names_of_digits_are_versions() -> None:
     """A version directory is named by its number; "0001" is 1, and anything else is ignored."""
-    names = ["1", "0002", "tmp-3", "4.5", "-6", "v7", "", "８", str(2**63), str(2**63 - 1)]
+    names = ["1", "0002", "tmp-3", "4.5", "-6", "v7", "", "٨", str(2**63), str(2**63 - 1)]
     assert numbered(names) == {1: "1", 2: "0002", 2**63 - 1: str(2**63 - 1)}
 
 
 def test_of_two_names_for_a_number_the_later_in_the_alphabet_is_taken() -> None:
-    """ "1" and "001" are the same version, read from "1"."""
+    """Names "1" and "001" are the same version, read from "1"."""
     assert numbered(["1", "001"]) == numbered(["001", "1"]) == {1: "1"}
 
 
@@ -138,9 +138,7 @@ _SETS = st.lists(
 def test_it_settles_and_never_leaves_requests_without_a_version(
     looks: list[tuple[frozenset[int], frozenset[int]]],
 ) -> None:
-    """Whatever is wanted and whatever fails: it settles, and while a version is wanted, the last one that
-    serves is never unloaded.
-    """
+    """Whatever is wanted and fails, it settles, and the last version that serves is never unloaded."""
     versions: dict[int, Version] = {}
     for wanted, broken in looks:
         versions = forgiven(versions, wanted)

@@ -1,0 +1,38 @@
+# Two commands: `make demo` and `make test`. Each sets up what it needs first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lock clean
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(READY) ## the whole loop on this machine: PHOTOS=DIR and BACKBONE=NAME are optional
+	$(BIN)/gleaner demo $(if $(PHOTOS),--photos $(PHOTOS)) $(if $(BACKBONE),--backbone $(BACKBONE)) $(ARGS)
+
+test: $(READY) ## the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## lint, types, layers, and the published contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/gleaner schema --out schemas/v1 --reference docs/reference.md --check
+
+lock: $(READY) ## resolve constraints/dev.txt anew from pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file constraints/dev.txt
+
+clean: ## remove what the other commands made
+	rm -rf $(VENV) .cache demo-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+$(READY): pyproject.toml constraints/dev.txt deploy/venv.sh
+	sh deploy/venv.sh $(PYTHON) $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r constraints/dev.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $(READY)

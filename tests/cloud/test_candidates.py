@@ -1,0 +1,86 @@
+"""Human labels with and without the harvest, held out and chosen between."""
+
+import numpy as np
+import pytest
+
+from cloud.candidates import HARVESTED, HUMAN, HeldOut, Labelled, choose, cross_validate, fit_candidates
+from cloud.head import Floats, Ints
+from cloud.learners import Fitted, FrozenLearner
+from cloud.progress import Silent
+
+# Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
+
+
+def world(human: int, harvested: int, wrong: int = 0) -> tuple[FrozenLearner, Labelled, Ints]:
+    """Two clusters in 30 dimensions; of the harvested labels, the first `wrong` are wrong."""
+    generator = np.random.default_rng(0)
+    truth = np.arange(human + harvested) % 2
+    features = generator.normal(size=(len(truth), 30)) + np.where(truth, 1.0, -1.0)[:, None]
+    labels = truth.copy()
+    labels[human : human + wrong] = 1 - labels[human : human + wrong]
+    is_human = np.arange(len(truth)) < human
+    labelled = Labelled(labels, is_human, np.ones(len(truth)), 2)
+    return FrozenLearner(None, features.astype(np.float32), 2), labelled, np.arange(human)
+
+
+def test_only_confirmed_harvested_photos_are_trained_on() -> None:
+    """Harvested labels that the head of human labels contradicts are left out, the others taken."""
+    learner, labelled, human = world(human=10, harvested=40, wrong=6)
+    fitted = fit_candidates(learner, labelled, human)
+    assert fitted[HUMAN].positions.tolist() == list(range(10))
+    assert fitted[HARVESTED].positions.tolist() == [*range(10), *range(16, 50)]
+
+
+def test_without_a_harvest_there_is_one_candidate() -> None:
+    """Nothing harvested, or nothing of it confirmed, leaves people's labels alone."""
+    assert list(fit_candidates(*world(human=10, harvested=0))) == [HUMAN]
+    assert list(fit_candidates(*world(human=10, harvested=8, wrong=8))) == [HUMAN]
+
+
+class Watched:
+    """A learner that notes which photos a candidate answers though it was trained on them."""
+
+    def __init__(self, learner: FrozenLearner) -> None:
+        self._learner, self.folds, self.photo_count = learner, learner.folds, learner.photo_count
+        self.seen_before: set[int] = set()
+        self.answered: list[int] = []
+
+    def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:
+        """Train as the learner does."""
+        return self._learner.fit(positions, labels, weights)
+
+    def logits(self, fitted: Fitted, positions: Ints) -> Floats:
+        """Answer as the learner does."""
+        self.seen_before |= set(fitted.positions.tolist()) & set(positions.tolist())
+        self.answered += positions.tolist()
+        return self._learner.logits(fitted, positions)
+
+
+def test_each_human_label_is_answered_by_candidates_that_did_not_see_it() -> None:
+    """Cross-validation answers every human label once per candidate, none by one trained on it."""
+    learner, labelled, human = world(human=12, harvested=20, wrong=3)
+    watched = Watched(learner)
+    held_out = cross_validate(watched, labelled, seed=1, progress=Silent())
+    assert not watched.seen_before
+    assert sorted(p for p in watched.answered if p < 12) == sorted([*human, *human])
+    for answers in held_out.values():
+        assert np.bincount(answers.labels).tolist() == [6, 6]
+        assert answers.logits.shape == (12, 2)
+
+
+def test_the_least_held_out_loss_is_chosen() -> None:
+    """The candidate that answers held-out labels better is chosen; without any, people's labels are."""
+    labels = np.arange(20) % 2
+    right, guess = HeldOut(np.eye(2)[labels] * 3, labels), HeldOut(np.zeros((20, 2)), labels)
+    assert choose([HUMAN, HARVESTED], {HUMAN: guess, HARVESTED: right}) == HARVESTED
+    assert choose([HUMAN, HARVESTED], {HUMAN: right, HARVESTED: guess}) == HUMAN
+    nothing = HeldOut(np.zeros((0, 2)), np.zeros(0, np.int64))
+    assert choose([HUMAN, HARVESTED], {HUMAN: nothing, HARVESTED: nothing}) == HUMAN
+
+
+def test_a_harvest_that_helps_is_chosen() -> None:
+    """With few labels and a large right harvest, the second candidate wins."""
+    learner, labelled, human = world(human=10, harvested=300)
+    held_out = cross_validate(learner, labelled, seed=0, progress=Silent())
+    assert choose(fit_candidates(learner, labelled, human), held_out) == HARVESTED

@@ -1,0 +1,36 @@
+"""The card on disk and where its code stands."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cloud import card
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_commit_of_a_checkout_is_known(
+    packed: bool,  # noqa: FBT001 - a parametrised value, given by name
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a git checkout the commit is the one that git names, with loose and with packed references."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=n@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    if packed:
+        subprocess.run([*git, "pack-refs", "--all"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    monkeypatch.setattr(card, "__file__", str(tmp_path / "cloud" / "card.py"))
+    assert card.code_commit() == head.stdout.strip()
+
+
+def test_an_installed_package_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside of a checkout the commit is unknown, which is no error."""
+    monkeypatch.setattr(card, "__file__", str(tmp_path / "cloud" / "card.py"))
+    assert card.code_commit() is None
+
+
+def test_library_versions_are_those_installed() -> None:
+    """What decides the figures is listed with its version."""
+    assert set(card.library_versions()) == {"keras", "numpy", "tensorflow"}

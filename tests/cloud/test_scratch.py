@@ -1,0 +1,34 @@
+"""Training from scratch: how long, and on what. That it learns is shown in test_train."""
+
+import numpy as np
+import pytest
+
+from cloud import scratch
+
+# Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
+
+
+def test_augmented_photos_follow_the_draw() -> None:
+    """One draw always gives the same photos, another gives others, and the shape stays."""
+    photos = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
+    one, same, other = (scratch.augmented(photos, np.array([7, step])).numpy() for step in (1, 1, 2))
+    assert one.shape == photos.shape
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - other).mean() > 0.1
+
+
+def test_the_length_of_a_training_follows_its_photos_within_bounds() -> None:
+    """Few photos get the fewest steps, many the most, and between them each is shown as often."""
+    fewest, most = scratch.STEPS
+    assert scratch.step_count(2) == fewest
+    assert scratch.step_count(10**6) == most
+    assert scratch.step_count(800) == 800 * scratch.SHOWN // scratch.BATCH_PHOTOS
+
+
+def test_batches_are_made_up_as_the_weights_say() -> None:
+    """A photo with half of the weight is about half of what is drawn; one seed draws the same."""
+    weights = np.array([0.5, 0.25, 0.25])
+    drawn = np.concatenate(list(scratch._batches(weights, 50, seed=1)))
+    np.testing.assert_allclose(np.bincount(drawn) / len(drawn), weights, atol=0.05)
+    np.testing.assert_array_equal(drawn, np.concatenate(list(scratch._batches(weights, 50, seed=1))))

@@ -1,0 +1,55 @@
+"""A TCP proxy between a client and a broker that can go silent or cut its connections."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+
+class Proxy:
+    """Passes bytes both ways. `silent` keeps the connections open and passes nothing."""
+
+    def __init__(self, target_port: int) -> None:
+        self.port = 0
+        self.accepted = 0
+        self.silent = False
+        self._target_port = target_port
+        self._open: set[asyncio.StreamWriter] = set()
+
+    def cut(self) -> None:
+        """End all connections at once, as a pulled cable with a reset would."""
+        for writer in self._open:
+            writer.transport.abort()
+
+    async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        self.accepted += 1
+        with contextlib.suppress(OSError):
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+            self._open |= {writer, far_writer}
+            await asyncio.gather(self._pipe(reader, far_writer), self._pipe(far_reader, writer))
+            self._open -= {writer, far_writer}
+        writer.transport.abort()
+
+    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(65536):
+                if not self.silent:
+                    writer.write(chunk)
+                    await writer.drain()
+        writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def proxy_to(port: int) -> AsyncIterator[Proxy]:
+    """Run a proxy on a free port for the length of a block."""
+    proxy = Proxy(port)
+    server = await asyncio.start_server(proxy.pass_on, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield proxy
+        server.close()
+        proxy.cut()
+        await server.wait_closed()
+        async with asyncio.timeout(5):
+            while proxy._open:
+                await asyncio.sleep(0.005)
