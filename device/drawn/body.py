@@ -51,7 +51,9 @@ def _tail(pen: Pen, animal: Traits, root: Point, *, along: float) -> None:
         (x - length * 0.5, y + length * (0.1 - 0.7 * lift)),
         (x - length * (0.5 - 0.2 * lift), y - length * (0.9 * lift - 0.1)),
     ]
-    pen.fill(limb(knots, [thick, thick * 1.1, thick * 0.4]), shade(animal.coat.ear, 1.0), animal.coat.edge, _LINE)
+    pen.fill(
+        limb(knots, [thick, thick * 1.1, thick * 0.4]), shade(animal.coat.ear, 1.0), animal.coat.edge, _LINE
+    )
 
 
 def _collar(pen: Pen, animal: Traits, left: Point, right: Point) -> None:
@@ -82,7 +84,17 @@ def _bust(pen: Pen, animal: Traits, rng: Random) -> None:
 
 def _profile(pen: Pen, animal: Traits, rng: Random) -> None:
     wide = animal.bulk
-    outline = ring([(-0.6, -0.5), (-0.75, 0.4), (-1.3 * wide, 1.5), (-1.4 * wide, 2.8), (1.0 * wide, 2.8), (0.8 * wide, 1.2), (0.5, 0)])
+    outline = ring(
+        [
+            (-0.6, -0.5),
+            (-0.75, 0.4),
+            (-1.3 * wide, 1.5),
+            (-1.4 * wide, 2.8),
+            (1.0 * wide, 2.8),
+            (0.8 * wide, 1.2),
+            (0.5, 0),
+        ]
+    )
     _solid(pen, animal, outline, (-1.3, -0.2, 1.0, 2.7))
     _collar(pen, animal, (-0.78, 0.5), (0.6, 0.62))
     side(pen.within(0, -0.5, turn=rng.gauss(0, 0.16)), animal)
@@ -94,8 +106,21 @@ def _sit_front(pen: Pen, animal: Traits, rng: Random) -> None:
     for hip in (-1, 1):
         thigh = oval(hip * wide * 0.85, ground - 0.6, 0.52, 0.66, -hip * 0.2)
         pen.fill(thigh, shade(animal.coat.base, 0.9), animal.coat.edge, _LINE)
-        pen.fill(oval(hip * (wide + 0.2), ground - 0.08, 0.36, 0.19), animal.coat.base, animal.coat.edge, _LINE)
-    torso = ring(both_sides([(0, -0.7), (0.55, -0.5), (wide * 0.85, 0.5), (wide * 0.95, ground - 0.8), (0.5, ground - 0.2), (0, ground - 0.2)]))
+        pen.fill(
+            oval(hip * (wide + 0.2), ground - 0.08, 0.36, 0.19), animal.coat.base, animal.coat.edge, _LINE
+        )
+    torso = ring(
+        both_sides(
+            [
+                (0, -0.7),
+                (0.55, -0.5),
+                (wide * 0.85, 0.5),
+                (wide * 0.95, ground - 0.8),
+                (0.5, ground - 0.2),
+                (0, ground - 0.2),
+            ]
+        )
+    )
     _solid(pen, animal, torso, (-1, -0.6, 1, ground))
     if animal.coat.pattern == "bib":
         pen.fill(oval(0, 0.5, 0.42, 0.8), animal.coat.second)
@@ -127,7 +152,14 @@ def _stand(pen: Pen, animal: Traits, rng: Random) -> None:
     _leg(pen, animal, (-1.15, 0.2), (-1.15 - stride, ground), far=True)
     _leg(pen, animal, (0.95, 0.2), (1.1 - stride, ground), far=True)
     top: list[Point] = [(1.7, -1.25), (1.05, -0.72), (0, -0.55), (-1.1, -0.66), (-1.75, -0.35)]
-    under: list[Point] = [(-1.65, 0.35), (-0.9, deep * 0.75), (0.3, deep), (1.2, deep * 0.9), (1.7, 0.1), (2.0, -0.6)]
+    under: list[Point] = [
+        (-1.65, 0.35),
+        (-0.9, deep * 0.75),
+        (0.3, deep),
+        (1.2, deep * 0.9),
+        (1.7, 0.1),
+        (2.0, -0.6),
+    ]
     _solid(pen, animal, ring([*top, *under]), (-1.8, -0.7, 1.8, deep))
     _leg(pen, animal, (-1.4, 0.2), (-1.45 + stride, ground))
     _leg(pen, animal, (1.2, 0.3), (1.25 + stride, ground))
@@ -138,7 +170,12 @@ def _stand(pen: Pen, animal: Traits, rng: Random) -> None:
 def _lie(pen: Pen, animal: Traits, rng: Random) -> None:
     deep, ground = 1.0 * animal.bulk, 1.0
     _tail(pen, animal, (-1.9, ground - 0.35), along=1)
-    top: list[Point] = [(1.2, -0.6), (0.2, ground - 1.35 * deep), (-1.2, ground - 1.45 * deep), (-2.1, ground - 0.7)]
+    top: list[Point] = [
+        (1.2, -0.6),
+        (0.2, ground - 1.35 * deep),
+        (-1.2, ground - 1.45 * deep),
+        (-2.1, ground - 0.7),
+    ]
     under: list[Point] = [(-1.8, ground - 0.05), (0, ground), (1.5, ground), (1.8, 0.2)]
     _solid(pen, animal, ring([*top, *under]), (-2, ground - 1.4 * deep, 1.7, ground))
     pen.fill(oval(-1.2, ground - 0.5, 0.66, 0.48, -0.2), animal.coat.base)
@@ -146,9 +183,18 @@ def _lie(pen: Pen, animal: Traits, rng: Random) -> None:
     pen.fill(oval(-0.8, ground - 0.08, 0.46, 0.19), animal.coat.base, animal.coat.edge, _LINE)
     reach = rng.uniform(0, 0.9) * animal.leg
     for step in (0.3, 0):
-        paw = limb([(1.1, ground - 0.25 - step / 3), (1.7 + reach - step, ground - 0.2), (2.0 + reach - step, ground - 0.14)], [0.4, 0.36, 0.34])
+        paw = limb(
+            [
+                (1.1, ground - 0.25 - step / 3),
+                (1.7 + reach - step, ground - 0.2),
+                (2.0 + reach - step, ground - 0.14),
+            ],
+            [0.4, 0.36, 0.34],
+        )
         pen.fill(paw, animal.coat.base, animal.coat.edge, _LINE)
-        pen.fill(oval(2.0 + reach - step, ground - 0.14, 0.26, 0.2), animal.coat.base, animal.coat.edge, _LINE)
+        pen.fill(
+            oval(2.0 + reach - step, ground - 0.14, 0.26, 0.2), animal.coat.base, animal.coat.edge, _LINE
+        )
     _collar(pen, animal, (1.0, 0.0), (1.9, 0.15))
     _head(pen, animal, rng, (1.45, -0.7))
 

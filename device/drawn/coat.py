@@ -16,7 +16,7 @@ def fur(pen: Pen, coat: Coat, box: _Box) -> None:
         coat: The animal's coat; the same coat gives the same marks in the same box.
         box: Extent of the part in the pen's units.
     """
-    rng = Random(coat.seed)  # noqa: S311  a picture needs repeatable chance, no secrets
+    rng = Random(coat.seed)
     left, top, right, bottom = box
     width, height = right - left, bottom - top
     _PATTERNS.get(coat.pattern, _plain)(pen, coat, box, rng)
@@ -38,7 +38,11 @@ def _stripes(pen: Pen, coat: Coat, box: _Box, rng: Random) -> None:
     x = left + rng.uniform(0, 0.2)
     while x < right:
         reach, lean = top + (bottom - top) * rng.uniform(0.3, 0.75), rng.uniform(-0.15, 0.15)
-        pen.line(path([(x, top), (x + lean, (top + reach) / 2), (x + lean / 2, reach)], 4), dark, rng.uniform(0.07, 0.13))
+        pen.line(
+            path([(x, top), (x + lean, (top + reach) / 2), (x + lean / 2, reach)], 4),
+            dark,
+            rng.uniform(0.07, 0.13),
+        )
         x += rng.uniform(0.22, 0.42)
 
 
@@ -46,7 +50,13 @@ def _patches(pen: Pen, coat: Coat, box: _Box, rng: Random) -> None:
     left, top, right, bottom = box
     for _ in range(3):
         reach = rng.uniform(0.25, 0.55) * (bottom - top)
-        spot = oval(rng.uniform(left, right), rng.uniform(top, bottom), reach, reach * rng.uniform(0.6, 1), rng.random())
+        spot = oval(
+            rng.uniform(left, right),
+            rng.uniform(top, bottom),
+            reach,
+            reach * rng.uniform(0.6, 1),
+            rng.random(),
+        )
         pen.fill(spot, coat.second)
 
 
@@ -54,7 +64,9 @@ def _spots(pen: Pen, coat: Coat, box: _Box, rng: Random) -> None:
     left, top, right, bottom = box
     for _ in range(round(7 * ((right - left) * (bottom - top)) ** 0.5)):
         size = rng.uniform(0.05, 0.13)
-        pen.fill(oval(rng.uniform(left, right), rng.uniform(top, bottom), size, size * 0.8), shade(coat.base, 0.55))
+        pen.fill(
+            oval(rng.uniform(left, right), rng.uniform(top, bottom), size, size * 0.8), shade(coat.base, 0.55)
+        )
 
 
 _PATTERNS = {"stripes": _stripes, "patches": _patches, "spots": _spots}

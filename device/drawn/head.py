@@ -1,10 +1,9 @@
 """Heads of drawn animals, from the front and from the side. The unit is the head's radius."""
 
-from random import Random
 
 from device.drawn.coat import fur
 from device.drawn.pen import Pen, Point, both_sides, limb, mix, oval, path, ring, shade
-from device.drawn.traits import Coat, Traits
+from device.drawn.traits import Traits
 
 _DARK = (28, 24, 26)
 _TONGUE = (226, 106, 118)
@@ -23,7 +22,9 @@ def front(pen: Pen, animal: Traits) -> None:
     with pen.inside(outline) as marks:
         fur(marks, coat, (-1.1, -0.9, 1.1, jaw))
         if coat.pattern == "bib":
-            marks.fill(ring(both_sides([(0, -0.7), (0.14, -0.1), (0.55, jaw * 0.6), (0, jaw * 1.1)])), coat.second)
+            marks.fill(
+                ring(both_sides([(0, -0.7), (0.14, -0.1), (0.55, jaw * 0.6), (0, jaw * 1.1)])), coat.second
+            )
     if animal.ear == "floppy":
         _ears(pen, animal)
     _muzzle(pen, animal)
@@ -47,7 +48,11 @@ def side(pen: Pen, animal: Traits) -> None:
     with pen.inside(outline) as marks:
         fur(marks, coat, (-0.9, -0.9, tip, 0.8))
         marks.fill(oval(tip - 0.1, 0.3, 0.3 + animal.snout * 0.4, 0.36), coat.muzzle)
-    pen.line(path([(tip - 0.08, 0.16 + depth * 0.6), (tip - 0.3, 0.26 + depth * 0.6), (0.42, 0.3 + depth / 2)]), _DARK, _LINE)
+    pen.line(
+        path([(tip - 0.08, 0.16 + depth * 0.6), (tip - 0.3, 0.26 + depth * 0.6), (0.42, 0.3 + depth / 2)]),
+        _DARK,
+        _LINE,
+    )
     if animal.tongue:
         mouth = tip - 0.28
         pen.fill(limb([(mouth, 0.4), (mouth + 0.1, 0.65), (mouth + 0.06, 0.95)], [0.1, 0.24, 0.14]), _TONGUE)
@@ -63,16 +68,34 @@ def _muzzle(pen: Pen, animal: Traits) -> None:
     y = jaw * 0.36 if animal.snout > 0.4 else 0.24
     lobe = nose * 1.25 + 0.06
     if animal.snout > 0.4:
-        pen.fill(oval(0, jaw * 0.58, 0.3 + nose * 0.7, jaw * 0.42), coat.muzzle, mix(coat.muzzle, coat.edge, 0.35), _LINE)
+        pen.fill(
+            oval(0, jaw * 0.58, 0.3 + nose * 0.7, jaw * 0.42),
+            coat.muzzle,
+            mix(coat.muzzle, coat.edge, 0.35),
+            _LINE,
+        )
     if animal.tongue:
         top = y + nose + lobe * 0.9
         pen.fill(limb([(0, top), (0.02, top + 0.2), (0.03, top + 0.42)], [0.22, 0.28, 0.2]), _TONGUE)
     for turn in (-1, 1):
         if animal.snout <= 0.4:
             pen.fill(oval(turn * lobe * 0.85, y + nose + 0.1, lobe, lobe * 0.8), coat.muzzle)
-        smile = [(0, y + nose), (turn * lobe * 0.5, y + nose + lobe * 0.9), (turn * lobe * 1.5, y + nose + lobe * 0.7)]
+        smile = [
+            (0, y + nose),
+            (turn * lobe * 0.5, y + nose + lobe * 0.9),
+            (turn * lobe * 1.5, y + nose + lobe * 0.7),
+        ]
         pen.line(path(smile), _DARK, _LINE)
-    tip = ring(both_sides([(0, y - nose * 0.55), (nose * 0.9, y - nose * 0.4), (nose * 0.5, y + nose * 0.5), (0, y + nose * 0.75)]))
+    tip = ring(
+        both_sides(
+            [
+                (0, y - nose * 0.55),
+                (nose * 0.9, y - nose * 0.4),
+                (nose * 0.5, y + nose * 0.5),
+                (0, y + nose * 0.75),
+            ]
+        )
+    )
     pen.fill(tip, animal.nose_colour)
     pen.fill(oval(-nose * 0.3, y - nose * 0.2, nose * 0.25, nose * 0.12), (255, 255, 255, 120))
 
@@ -97,7 +120,11 @@ def _whiskers(pen: Pen, animal: Traits, root: Point) -> None:
     pale = sum(animal.coat.base) < 3 * 170
     colour = (*((250, 250, 246) if pale else (70, 62, 60)), animal.whiskers)
     for drop in (-0.22, -0.02, 0.2):
-        pen.line(path([(x, y + drop / 3), (x + 0.5, y + drop * 0.8), (x + 0.95, y + drop * 1.6 + 0.04)]), colour, 0.025)
+        pen.line(
+            path([(x, y + drop / 3), (x + 0.5, y + drop * 0.8), (x + 0.95, y + drop * 1.6 + 0.04)]),
+            colour,
+            0.025,
+        )
 
 
 def _ears(pen: Pen, animal: Traits) -> None:
@@ -108,29 +135,78 @@ def _ears(pen: Pen, animal: Traits) -> None:
 def _ear_front(pen: Pen, animal: Traits) -> None:
     size, coat = animal.ear_size, animal.coat
     if animal.ear == "floppy":
-        hang: list[Point] = [(0.42, -0.8), (0.86, -0.66), (1.2, -0.1), (1.2, 0.62 * size), (0.98, 0.82 * size), (0.78, 0.4)]
+        hang: list[Point] = [
+            (0.42, -0.8),
+            (0.86, -0.66),
+            (1.2, -0.1),
+            (1.2, 0.62 * size),
+            (0.98, 0.82 * size),
+            (0.78, 0.4),
+        ]
         pen.fill(ring([*hang, (0.74, -0.3)]), coat.ear, coat.edge, _LINE)
         return
-    tip_x, tip_y = {"pointed": (0.84, -0.72 - 0.66 * size), "pricked": (0.68, -0.74 - 0.72 * size), "half": (0.8, -0.62 - 0.5 * size)}[animal.ear]
+    tip_x, tip_y = {
+        "pointed": (0.84, -0.72 - 0.66 * size),
+        "pricked": (0.68, -0.74 - 0.72 * size),
+        "half": (0.8, -0.62 - 0.5 * size),
+    }[animal.ear]
     bow = 0.12 if animal.ear == "pricked" else 0.03
-    outline = [(0.2, -0.72), ((0.2 + tip_x) / 2 - bow, (-0.8 + tip_y) / 2), (tip_x, tip_y), (tip_x + bow + 0.06, (tip_y - 0.3) / 2), (0.93, -0.2)]
+    outline = [
+        (0.2, -0.72),
+        ((0.2 + tip_x) / 2 - bow, (-0.8 + tip_y) / 2),
+        (tip_x, tip_y),
+        (tip_x + bow + 0.06, (tip_y - 0.3) / 2),
+        (0.93, -0.2),
+    ]
     pen.fill(outline, coat.ear, coat.edge, _LINE)
     middle = (0.6, -0.55)
     inner = [(mx + (x - mx) * 0.62, my + (y - my) * 0.66) for x, y in outline for mx, my in [middle]]
     pen.fill(inner, mix(coat.ear, _INNER_EAR, 0.6))
     if animal.ear == "half":
-        fold = [((0.2 + tip_x) / 2, (-0.8 + tip_y) / 2), (tip_x, tip_y), (tip_x + 0.16, tip_y / 2 - 0.2), (tip_x + 0.22, tip_y / 2)]
+        fold = [
+            ((0.2 + tip_x) / 2, (-0.8 + tip_y) / 2),
+            (tip_x, tip_y),
+            (tip_x + 0.16, tip_y / 2 - 0.2),
+            (tip_x + 0.22, tip_y / 2),
+        ]
         pen.fill(ring(fold), coat.ear, coat.edge, _LINE)
 
 
 def _ear_side(pen: Pen, animal: Traits, colour: tuple[int, ...]) -> None:
     size, edge = animal.ear_size, animal.coat.edge
     if animal.ear == "floppy":
-        hang = ring([(-0.1, -0.72), (0.14, -0.4), (0.1, 0.3 * size), (-0.16, 0.72 * size), (-0.44, 0.5 * size), (-0.46, -0.3)])
+        hang = ring(
+            [
+                (-0.1, -0.72),
+                (0.14, -0.4),
+                (0.1, 0.3 * size),
+                (-0.16, 0.72 * size),
+                (-0.44, 0.5 * size),
+                (-0.46, -0.3),
+            ]
+        )
         pen.fill(hang, colour, edge, _LINE)
         return
     height = {"pointed": 0.6, "pricked": 0.72, "half": 0.42}[animal.ear] * size
-    outline = [(-0.42, -0.5), (-0.3, -0.74 - height * 0.6), (-0.14, -0.78 - height), (0.08, -0.72 - height * 0.5), (0.24, -0.6)]
+    outline = [
+        (-0.42, -0.5),
+        (-0.3, -0.74 - height * 0.6),
+        (-0.14, -0.78 - height),
+        (0.08, -0.72 - height * 0.5),
+        (0.24, -0.6),
+    ]
     pen.fill(outline, colour, edge, _LINE)
     if animal.ear == "half":
-        pen.fill(ring([(-0.22, -0.7 - height), (0.1, -0.66 - height * 0.8), (0.3, -0.5 - height * 0.4), (0.0, -0.7 - height * 0.3)]), colour, edge, _LINE)
+        pen.fill(
+            ring(
+                [
+                    (-0.22, -0.7 - height),
+                    (0.1, -0.66 - height * 0.8),
+                    (0.3, -0.5 - height * 0.4),
+                    (0.0, -0.7 - height * 0.3),
+                ]
+            ),
+            colour,
+            edge,
+            _LINE,
+        )

@@ -138,7 +138,9 @@ class Pen:
         """Return a pen for a part of the thing; see `Place.within`."""
         return type(self)(self.image, self.place.within(x, y, scale=scale, turn=turn, mirror=mirror))
 
-    def fill(self, outline: Sequence[Point], colour: Colour, edge: Colour | None = None, width: float = 0) -> None:
+    def fill(
+        self, outline: Sequence[Point], colour: Colour, edge: Colour | None = None, width: float = 0
+    ) -> None:
         """Fill an outline; with an edge colour also draw its edge, `width` units wide."""
         pixels = [self.place.at(x, y) for x, y in outline]
         self._ink.polygon(pixels, fill=colour)

@@ -398,7 +398,7 @@ async def test_a_tap_sees_what_no_subscription_wants(address):
 
 
 def test_the_pinned_libraries_have_what_is_reached_into():
-    """aiomqtt's `_client` and paho's manual acknowledgement exist in the pinned versions."""
+    """Aiomqtt's `_client` and paho's manual acknowledgement exist in the pinned versions."""
 
     async def client():
         return aiomqtt.Client("localhost")
