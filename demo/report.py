@@ -14,9 +14,12 @@ _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --good: #2a9d5c; --bad: #d1495b; --mark: #3b7dd8; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; } td, th { padding: .25rem .75rem; border-bottom: 1px solid var(--line);
-text-align: left; } h2 { margin-top: 2.5rem; } svg { max-width: 100%; height: auto; }
-svg text { fill: currentColor; font: 12px system-ui, sans-serif; } .sheet { display: grid; gap: .75rem; grid-template-columns:
-repeat(auto-fill, minmax(8rem, 1fr)); } figure { margin: 0; } figure img { width: 100%; aspect-ratio: 4/3;
+text-align: left; } h2 { margin-top: 2.5rem; }
+svg { max-width: 100%; height: auto; }
+svg text { fill: currentColor; font: 12px system-ui, sans-serif; }
+.sheet { display: grid; gap: .75rem; grid-template-columns:
+repeat(auto-fill, minmax(8rem, 1fr)); }
+figure { margin: 0; } figure img { width: 100%; aspect-ratio: 4/3;
 object-fit: cover; border-radius: .4rem; border: 3px solid var(--good); }
 figure.wrong img { border-color: var(--bad); }
 figure.asked figcaption::after { content: " · labelled by the reviewer"; color: var(--mark); }

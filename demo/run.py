@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -135,15 +136,8 @@ class Demo:
         self._print(table)
         asked = {review.photo_id for review in reviewed}
         images = await asyncio.to_thread(self._images, store, stream)
-        path = await asyncio.to_thread(
-            report.write,
-            self.out,
-            table,
-            (first, second),
-            stream,
-            images,
-            {review.photo_id for review in reviewed},
-        )
+        picture = partial(report.write, images=images, reviewed=asked)
+        path = await asyncio.to_thread(picture, self.out, table, (first, second), stream)
         self._say(f"report: {path}")
         return verdict(stream, swap, (first, second))
 
@@ -219,7 +213,8 @@ class Demo:
             async for line in processes.lines(
                 f"{name}-{number}", "device", "--json", "--node", _NODE, "--name", f"pi-{number + 1}",
                 "--camera", camera + ("&loop=1" if options else ""), "--interval", str(interval_s),
-                "--broker", f"127.0.0.1:{self.port}", "--state-dir", str(self.work / f"{name}-{number}"), *options,
+                "--broker", f"127.0.0.1:{self.port}", "--state-dir", str(self.work / f"{name}-{number}"),
+                *options,
             ):  # fmt: skip
                 tally.add(msgspec.json.decode(line, type=Line))
 

@@ -20,10 +20,10 @@ class DeviceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         float, Meta(ge=0, le=1, description="a photo when frames differ by this much on average; 0: off")
     ] = 0.0
     motion_every_s: Annotated[float, Meta(gt=0, description="how often to look for motion, in seconds")] = 0.5
-    count: Annotated[int | None, Meta(ge=1, description="end after so many photos; never if absent")] = None
-    expires_s: Annotated[
-        float | None, Meta(gt=0, description="an answer later than this is worth nothing; never if absent")
-    ] = None
+    count: Annotated[int, Meta(ge=1, description="end after so many photos; never if absent")] | None = None
+    expires_s: (
+        Annotated[float, Meta(gt=0, description="a later answer is worth nothing; never if absent")] | None
+    ) = None
     state_dir: Annotated[str, Meta(min_length=1, description="folder for the outbox and the answers")] = (
         "/var/lib/gleaner/device"
     )

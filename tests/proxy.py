@@ -6,14 +6,28 @@ from collections.abc import AsyncIterator
 
 
 class Proxy:
-    """Passes bytes both ways. `silent` keeps the connections open and passes nothing."""
+    """Passes bytes both ways, until told to be silent: then connections stay open and nobody reads them."""
 
     def __init__(self, target_port: int) -> None:
         self.port = 0
         self.accepted = 0
-        self.silent = False
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self._target_port = target_port
         self._open: set[asyncio.StreamWriter] = set()
+
+    def go_silent(self) -> None:
+        """Keep the connections open, and neither read nor write."""
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        """Pass on bytes again."""
+        self._flowing.set()
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._open) // 2
 
     def cut(self) -> None:
         """End all connections at once, as a pulled cable with a reset would."""
@@ -33,9 +47,9 @@ class Proxy:
     async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(65536):
-                if not self.silent:
-                    writer.write(chunk)
-                    await writer.drain()
+                await self._flowing.wait()
+                writer.write(chunk)
+                await writer.drain()
         writer.transport.abort()
 
 
@@ -48,6 +62,7 @@ async def proxy_to(port: int) -> AsyncIterator[Proxy]:
     async with server:
         yield proxy
         server.close()
+        proxy.resume()
         proxy.cut()
         await server.wait_closed()
         async with asyncio.timeout(5):

@@ -1,6 +1,5 @@
 """Heads of drawn animals, from the front and from the side. The unit is the head's radius."""
 
-
 from device.drawn.coat import fur
 from device.drawn.pen import Pen, Point, both_sides, limb, mix, oval, path, ring, shade
 from device.drawn.traits import Traits

@@ -1,4 +1,4 @@
-"""Rooms and gardens around a drawn animal. Coordinates: 1 is the picture's height, x runs from 0 to `wide`."""
+"""Rooms and gardens around a drawn animal; 1 is the picture's height, x runs from 0 to `wide`."""
 
 from random import Random
 

@@ -114,7 +114,9 @@ async def test_the_same_bus_outlives_a_killed_broker(broker, address):
             number = await bus.connected()
             before = time.monotonic()
             broker.kill()
-            await eventually(lambda: bus.counters["bus.disconnected"] >= 2)  # the lost link, a refused attempt
+            await eventually(
+                lambda: bus.counters["bus.disconnected"] >= 2
+            )  # the lost link, a refused attempt
             with pytest.raises(LinkError):
                 await bus.publish(EVENT, event(), node="n", name="e")
             broker.start()
@@ -195,11 +197,11 @@ async def test_a_publish_into_silence_ends_with_an_error(broker):
     async with proxy_to(broker.port) as proxy:
         bus = Bus(Broker(port=proxy.port, keepalive_s=2), passing_id("silence"))
         async with running(bus):
-            proxy.silent = True
+            proxy.go_silent()
             with pytest.raises(LinkError):
                 async with asyncio.timeout(8):
                     await bus.publish(EVENT, event(), node="n", name="e")
-            proxy.silent = False
+            proxy.resume()
             proxy.cut()
             async with asyncio.timeout(15):
                 await bus.connected(1)
@@ -212,11 +214,9 @@ async def test_leaving_a_silent_link_is_prompt(broker, monkeypatch):
     async with proxy_to(broker.port) as proxy:
         bus = Bus(Broker(port=proxy.port), passing_id("silence"), presence=Presence("n", "silent"))
         async with running(bus):
-            proxy.silent = True
+            proxy.go_silent()
             # More than the sockets take up, so that not even the farewell leaves.
-            flood = [
-                asyncio.create_task(bus.publish_bytes("flood", bytes(4_000_000))) for _ in range(8)
-            ]
+            flood = [asyncio.create_task(bus.publish_bytes("flood", bytes(4_000_000))) for _ in range(8)]
             await asyncio.sleep(0)
             began = time.monotonic()
         assert time.monotonic() - began < 4
@@ -267,13 +267,13 @@ async def test_cancelling_while_the_link_breaks_is_not_lost(broker, monkeypatch)
 async def test_a_silent_broker_leaves_no_open_sockets(broker):
     """Each failed attempt closes its socket: a broker that accepts and says nothing costs no descriptors."""
     async with proxy_to(broker.port) as proxy:
-        proxy.silent = True
+        proxy.go_silent()
         bus = Bus(Broker(port=proxy.port), passing_id("deaf"))
         connection = asyncio.create_task(bus.run())
         await eventually(lambda: proxy.accepted == 1)
         connection.cancel()
         await asyncio.gather(connection, return_exceptions=True)
-        await eventually(lambda: not proxy._open, within_s=3)
+        await eventually(lambda: proxy.connections == 0, within_s=3)
 
 
 async def statuses(bus, name="e1"):
@@ -381,7 +381,9 @@ async def test_a_group_shares_the_messages(address):
         for number in range(10):
             await sender.publish(EVENT, event(number), node="n", name="e")
         await eventually(lambda: sum(queue.queue.qsize() for queue in queues) >= 10)
-        got = [queue.queue.get_nowait().message().at_ms for queue in queues for _ in range(queue.queue.qsize())]
+        got = [
+            queue.queue.get_nowait().message().at_ms for queue in queues for _ in range(queue.queue.qsize())
+        ]
         assert sorted(got) == list(range(10))
 
 
