@@ -5,7 +5,6 @@ environment alone: `GLEANER_MQTT_PASSWORD`.
 """
 
 import os
-import ssl
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -82,26 +81,3 @@ def load(path: Path | None, kind: type[T]) -> T:
 def password() -> str | None:
     """Return the broker's password from the environment, if there is one."""
     return os.environ.get(PASSWORD_VARIABLE)
-
-
-def tls_context(broker: Broker) -> ssl.SSLContext | None:
-    """Return how to encrypt the connection to a broker; None for a connection in the clear.
-
-    Raises:
-        ConfigError: A certificate or key file cannot be used.
-    """
-    if (tls := broker.tls) is None:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=tls.ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if tls.certificate is not None:
-            context.load_cert_chain(tls.certificate, tls.key)
-    except OSError as error:  # ssl.SSLError is one, too
-        files = ", ".join(filter(None, (tls.ca, tls.certificate, tls.key)))
-        raise ConfigError(
-            f"tls: ca, certificate or key of {files}",
-            expected="readable PEM files",
-            got=error.strerror or error,
-        ) from None
-    return context

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from schemas.codec import decode
@@ -53,12 +53,6 @@ class Subscription(Generic[M]):
     topic: Topic[M]
     filter: str
     queue: asyncio.Queue[Delivery[M]]
-    names: dict[str, str] = field(default_factory=dict)
-
-    def match(self, topic: str) -> dict[str, str] | None:
-        """Return the names in a topic, or None if it is not what was subscribed."""
-        found = self.topic.match(topic)
-        return found if found is not None and self.names.items() <= found.items() else None
 
     def __aiter__(self) -> AsyncIterator[Delivery[M]]:
         return self

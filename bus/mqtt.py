@@ -3,8 +3,7 @@
 What is known of aiomqtt 2.5.1 on paho 2.2 and respected here: paho acknowledges before the application
 sees a message unless manual acknowledgement is set before connecting; `publish` does not notice a lost
 connection before its time-out; a refused SUBSCRIBE is silent; the will does not fire when an exception
-leaves `async with`; more than about 20 concurrent publishes only queue up; a connection that never worked,
-or could not be left in order, keeps its socket open. A Client serves one connection.
+leaves `async with`; more than about 20 concurrent publishes only queue up. A Client serves one connection.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ from typing import TypeVar
 import aiomqtt
 import structlog
 
-from bus.config import Broker, tls_context
+from bus.config import Broker
 from bus.delivery import Delivery, Subscription, Tapped
 from bus.metrics import Counters
 from bus.presence import Presence
@@ -94,7 +93,6 @@ class Bus:
         self._taps: dict[str, asyncio.Queue[Tapped]] = {}
         self._publishes = asyncio.Semaphore(_CONCURRENT_PUBLISHES)
         self._link: _Link | None = None
-        self._working_since: float | None = None
         self._number = 0
         self._ready = asyncio.Condition()
 
@@ -114,7 +112,7 @@ class Bus:
         """
         chosen = topic.select(**names)
         subscription = Subscription(
-            topic, f"$share/{group}/{chosen}" if group else chosen, asyncio.Queue(queue), names
+            topic, f"$share/{group}/{chosen}" if group else chosen, asyncio.Queue(queue)
         )
         self._subscriptions.append(subscription)  # type: ignore[arg-type]  # read back with its own topic alone
         return subscription
@@ -169,55 +167,39 @@ class Bus:
         """Stay connected until cancelled. On the way out says `offline`; safe to cancel.
 
         Raises:
-            ConfigError: A certificate file cannot be used.
             PermanentError: The broker refuses a subscription.
         """
-        tls = tls_context(self._broker)
         failed_at: float | None = None
         delays = backoff()
         while True:
+            began = time.monotonic()
             try:
-                await self._connect_once(tls, failed_at)
+                await self._connect_once(failed_at)
             except LinkError as error:
-                if _is_cancelled():  # and the connection broke while it was left
-                    raise asyncio.CancelledError from error
-                if self._was_steady():
-                    # A short life is no recovery: two clients of one id would throw each other out for ever.
-                    failed_at, delays = None, backoff()
                 level = log.warning if failed_at is None else log.debug
                 level("bus.disconnected", broker=self._address, error=str(error))
                 self.counters.add("bus.disconnected")
-                failed_at = failed_at or time.monotonic()
+                steady = time.monotonic() - began > _STEADY_S
+                failed_at = time.monotonic() if failed_at is None or steady else failed_at
+                # A short life is no recovery: two clients of one id would throw each other out for ever.
+                delays = backoff() if steady else delays
             await asyncio.sleep(next(delays))
 
-    def _was_steady(self) -> bool:
-        """Tell whether the last connection worked for a while."""
-        since = self._working_since
-        return since is not None and time.monotonic() - since > _STEADY_S
-
-    async def _connect_once(self, tls: ssl.SSLContext | None, failed_at: float | None) -> None:
+    async def _connect_once(self, failed_at: float | None) -> None:
         """Connect, serve until the connection ends, and raise why it did."""
-        self._working_since = None
-        client = self._client(tls)
-        try:
-            with self._mapped():
-                async with client:
-                    await self._serve_on(client, failed_at)
-        finally:
-            _hang_up(client)
-
-    async def _serve_on(self, client: aiomqtt.Client, failed_at: float | None) -> None:
-        self._number += 1
-        link = _Link(client, self._number)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._receive(link), name="bus.receive")
-                tasks.create_task(self._serve(link, failed_at), name="bus.serve")
-        finally:
-            self._link = None
-            link.lost.set()
-            await self._say_farewell(link)
-            client.timeout = _FAREWELL_S  # for leaving it, too
+        with self._mapped():
+            client = self._client()
+            async with client:
+                self._number += 1
+                link = _Link(client, self._number)
+                try:
+                    async with asyncio.TaskGroup() as tasks:
+                        tasks.create_task(self._receive(link), name="bus.receive")
+                        tasks.create_task(self._serve(link, failed_at), name="bus.serve")
+                finally:
+                    self._link = None
+                    link.lost.set()
+                    await self._say_farewell(link)
 
     async def _serve(self, link: _Link, failed_at: float | None) -> None:
         """Subscribe, prove that messages come through, open for publishers, then report now and then."""
@@ -229,7 +211,6 @@ class Bus:
             await self._probe(link, own)
         async with self._ready:
             self._link = link
-            self._working_since = time.monotonic()
             self._ready.notify_all()
         outage_s = None if failed_at is None else round(time.monotonic() - failed_at, 1)
         log.info("bus.connected", broker=self._address, outage_s=outage_s)
@@ -258,7 +239,7 @@ class Bus:
                 link.echoed.set()
             tapped = self._pass_to_taps(incoming)
             for subscription in self._subscriptions:
-                if (names := subscription.match(topic)) is not None:
+                if (names := subscription.topic.match(topic)) is not None:
                     self._deliver(subscription, names, incoming, link)
                     break
             else:
@@ -354,7 +335,7 @@ class Bus:
                 link.lost = asyncio.Event()
                 await self._publish_status(link, state="offline")
 
-    def _client(self, tls: ssl.SSLContext | None) -> aiomqtt.Client:
+    def _client(self) -> aiomqtt.Client:
         broker = self._broker
         will = None
         if self._presence is not None:
@@ -369,7 +350,7 @@ class Bus:
             clean_session=not self._durable,
             keepalive=broker.keepalive_s,
             will=will,
-            tls_context=tls,
+            tls_context=_tls_context(broker),
             max_queued_incoming_messages=_UNREAD_MESSAGES,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
@@ -410,23 +391,14 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _hang_up(client: aiomqtt.Client) -> None:
-    """Close the socket of a connection that did not end in order, also one that is still being made."""
-    paho = client._client  # noqa: SLF001  # aiomqtt leaves it open
-    paho.on_disconnect = None
-    paho.on_socket_open = lambda _client, _userdata, opened: _shut_down(opened)
-    if (opened := paho.socket()) is not None:
-        _shut_down(opened)
-
-
-def _shut_down(opened: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it is gone already
-        opened.shutdown(socket.SHUT_RDWR)
+def _tls_context(broker: Broker) -> ssl.SSLContext | None:
+    if broker.tls is None:
+        return None
+    context = ssl.create_default_context(cafile=broker.tls.ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if broker.tls.certificate is not None:
+        context.load_cert_chain(broker.tls.certificate, broker.tls.key)
+    return context
 
 
 def passing_id(purpose: str) -> str:
