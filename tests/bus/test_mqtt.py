@@ -42,7 +42,7 @@ async def test_what_is_not_acknowledged_comes_again(address):
 
 
 async def test_the_same_bus_outlives_a_killed_broker(broker, address):
-    """Broker killed and restarted on its port: the same object connects again and its subscription goes on."""
+    """Broker killed and restarted on its port: the same object connects again, subscription and all."""
     counters = Counters()
     bus = Bus(address, passing_id("survivor"), presence=Presence("n", "e"), counters=counters)
     events = bus.subscribe(EVENT)
