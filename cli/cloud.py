@@ -130,25 +130,33 @@ def _train(arguments: Namespace) -> int:
     from cloud.store import Store  # noqa: PLC0415  # as above
 
     print("loading TensorFlow …", file=sys.stderr, flush=True)
+    from cloud.backbones import BackboneUnavailableError  # noqa: PLC0415  # as above
+    from cloud.examples import TrainingError  # noqa: PLC0415  # as above
+    from cloud.export import ExportError  # noqa: PLC0415  # as above
     from cloud.train import train  # noqa: PLC0415  # as above
 
     store = Store.open(arguments.dataset)
     dataset_version = arguments.dataset_version or store.version
     version, parent = _next_version(arguments)
-    with Bars() as bars:
-        trained = train(
-            examples(store, version=dataset_version),
-            examples(store, version=dataset_version, split="gold"),
-            backbone=arguments.backbone,
-            classes=arguments.classes.split(",") if arguments.classes else None,
-            seed=arguments.seed,
-            cache_dir=arguments.cache,
-            out_dir=arguments.out,
-            version=version,
-            parent=parent,
-            dataset_version=dataset_version,
-            progress=bars,
-        )
+    try:
+        with Bars() as bars:
+            trained = train(
+                examples(store, version=dataset_version),
+                examples(store, version=dataset_version, split="gold"),
+                backbone=arguments.backbone,
+                classes=arguments.classes.split(",") if arguments.classes else None,
+                seed=arguments.seed,
+                cache_dir=arguments.cache,
+                out_dir=arguments.out,
+                version=version,
+                parent=parent,
+                dataset_version=dataset_version,
+                progress=bars,
+            )
+    except (TrainingError, ExportError, BackboneUnavailableError, KeyError) as error:
+        raise PermanentError(
+            "training", expected="examples and a backbone to train from", got=error
+        ) from None
     store.tag(f"model-{version}", dataset_version)
     card = trained.card
     for candidate in card.candidates:
