@@ -58,7 +58,7 @@ def test_folds_follow_the_seed() -> None:
     labels = np.arange(40) % 2
 
     def first(seed: int) -> list[int]:
-        return next(iter(folds(labels, seed)))[1].tolist()
+        return [int(position) for position in next(iter(folds(labels, seed)))[1]]
 
     assert first(1) == first(1)
     assert first(1) != first(2)

@@ -142,7 +142,8 @@ def test_xception_small_learns_from_scratch(
     make_example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """End to end from random weights: the network tells dawn from dusk after few steps."""
-    monkeypatch.setattr(scratch, "STEPS", (15, 15))
+    monkeypatch.setattr(scratch, "STEPS", (25, 25))
+    monkeypatch.setattr(scratch, "BATCH_PHOTOS", 12)
     photos = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(8)]
     gold = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(50, 60)]
     card = train(
@@ -212,6 +213,7 @@ def harvested(trained: Trained, stream: Sequence[Example]) -> list[Example]:
 
 @pytest.mark.photos
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_second_version_of_real_photos_is_better(photo_collection: Path, tmp_path: Path) -> None:
     """From ten labels and 800 unlabelled photos, version 2 reaches 98 % and more than version 1."""
     train_photos, gold = real(photo_collection, "train"), real(photo_collection, "gold")
