@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from device.camera import photo_files
-from device.drawn import write_dataset
+from device.drawn import LOOKS, write_collection
 from schemas.errors import PermanentError
 
 SPLITS = ("train", "stream", "gold")
 LABELLED_PER_CLASS = 5
-_DRAWN = {"train": 20, "stream": 150, "gold": 100}
+_DRAWN = {"train": 40, "stream": 300, "gold": 200}
 _LEAST_PER_CLASS = 15
 
 
@@ -36,7 +36,7 @@ def collect(work: Path, source: Path | None, seed: int) -> Collection:
         PermanentError: The folder is neither, or has too few photos.
     """
     if source is None:
-        write_dataset(work / "photos", _DRAWN, seed=seed)
+        write_collection(work / "photos", counts=_DRAWN, looks=list(LOOKS.values()), seed=seed)
         source = work / "photos"
     elif not source.is_dir():
         raise PermanentError(f"photos {source}", expected="a folder", got="none there")

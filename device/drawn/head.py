@@ -1,7 +1,7 @@
 """Heads of drawn animals, from the front and from the side. The unit is the head's radius."""
 
 from device.drawn.coat import fur
-from device.drawn.pen import Pen, Point, both_sides, limb, mix, oval, path, ring, shade
+from device.drawn.pen import Colour, Pen, Point, both_sides, limb, mix, oval, path, ring, shade
 from device.drawn.traits import Traits
 
 _DARK = (28, 24, 26)
@@ -171,7 +171,7 @@ def _ear_front(pen: Pen, animal: Traits) -> None:
         pen.fill(ring(fold), coat.ear, coat.edge, _LINE)
 
 
-def _ear_side(pen: Pen, animal: Traits, colour: tuple[int, ...]) -> None:
+def _ear_side(pen: Pen, animal: Traits, colour: Colour) -> None:
     size, edge = animal.ear_size, animal.coat.edge
     if animal.ear == "floppy":
         hang = ring(

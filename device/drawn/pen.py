@@ -115,6 +115,11 @@ def limb(knots: Sequence[Point], widths: Sequence[float]) -> list[Point]:
     return left + right[::-1]
 
 
+def box(left: float, top: float, right: float, bottom: float) -> list[Point]:
+    """Return the outline of an upright rectangle."""
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
 _CIRCLE = [(math.cos(turn * math.tau / 26), math.sin(turn * math.tau / 26)) for turn in range(26)]
 
 

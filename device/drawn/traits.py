@@ -84,9 +84,15 @@ def traits(label: str, rng: Random) -> Traits:
         rng: Where all chance comes from.
 
     Returns:
-        Traits whose ranges overlap between the classes in everything but their combination.
+        Traits; most ranges of the two classes overlap, so that no single one tells them apart.
+
+    Raises:
+        ValueError: There is no such class.
     """
-    return (_cat if label == "cat" else _dog)(rng, _coat(rng))
+    kind = {"cat": _cat, "dog": _dog}.get(label)
+    if kind is None:
+        raise ValueError(f"drawing: expected a class of {', '.join(CLASSES)}, got {label!r}")
+    return kind(rng, _coat(rng))
 
 
 def _coat(rng: Random) -> Coat:
