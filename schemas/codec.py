@@ -3,10 +3,12 @@
 Bytes ride in msgpack, everything else is JSON, and a reader accepts either for any message, because the
 first byte tells: `{` is JSON, `FF D8` and `89 50 4E 47` are images, anything else has to be a msgpack map.
 
-For any input at all: `decode` raises nothing but `CodecError`, takes linear time, and uses at most about 100
-bytes of memory for a byte of input.
+For any input at all: `decode` raises nothing but `CodecError`, takes linear time, and beside a few copies of
+the payload uses at most about 100 bytes of memory for each of `MAX_STRUCTURE_BYTES`: a large message is large
+because of one picture, and anything else that is large is refused before it is built.
 """
 
+from functools import cache
 from hashlib import blake2b
 from typing import TypeVar
 
@@ -15,15 +17,24 @@ import msgspec
 
 from schemas.errors import CodecError
 from schemas.messages import VERSION, Message
-from schemas.topics import Topic
+from schemas.topics import PHOTO, Topic
 
 M = TypeVar("M", bound=Message)
 
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
 """The largest payload on any topic; the broker's own limit is the same."""
 
-_MAX_ITEMS = 1024
-_MAX_STRING_BYTES = 4096
+MAX_STRUCTURE_BYTES = 256 * 1024
+"""The most that a payload may hold beside its top-level strings and bytes."""
+
+_MSGPACK_LIMITS = {
+    "max_bin_len": MAX_PAYLOAD_BYTES,
+    "max_str_len": 4096,
+    "max_array_len": 1024,
+    "max_map_len": 1024,
+    "max_ext_len": 0,
+}
+_MSGPACK_BIN = frozenset({0xC4, 0xC5, 0xC6})
 _PHOTO_ID_DIGITS = 32
 
 
@@ -71,7 +82,7 @@ def decode(topic: Topic[M], payload: bytes, names: dict[str, str]) -> M:
         )
     if topic.bare_image and is_image(payload):
         return _convert(topic, names, {"photo_id": content_id(payload), "image": payload})
-    fields = _fields(topic.kind, payload)
+    fields = _fields(topic, payload)
     _check_version(topic.kind, fields)
     return _convert(topic, names, fields)
 
@@ -80,31 +91,65 @@ def mark_historical(payload: bytes) -> bytes:
     """Return an encoded Photo marked as sent late, after an outage. A bare image stays as it is."""
     if is_image(payload):
         return payload
-    packed: bytes = msgpack.packb(_fields("photo", payload) | {"historical": True})
+    packed: bytes = msgpack.packb(_fields(PHOTO, payload) | {"historical": True})
     return packed
 
 
-def _fields(kind: str, payload: bytes) -> dict[str, object]:
+def _fields(topic: Topic[M], payload: bytes) -> dict[str, object]:
     """Return the payload's map, with nothing but its syntax checked."""
     try:
-        fields = msgspec.json.decode(payload) if payload[:1] == b"{" else _unpack(payload)
+        fields = _from_json(topic, payload) if payload[:1] == b"{" else _from_msgpack(topic, payload)
     except (ValueError, RecursionError) as error:  # the errors of both libraries are ValueErrors
         got = f"{_describe(payload)}: {error or type(error).__name__}"
-        raise CodecError(kind, expected="JSON or msgpack", got=got, code="malformed-message") from None
+        raise CodecError(topic.kind, expected="JSON or msgpack", got=got, code="malformed-message") from None
     if not isinstance(fields, dict):
-        raise CodecError(kind, expected="a map", got=type(fields).__name__, code="malformed-message")
+        raise CodecError(topic.kind, expected="a map", got=type(fields).__name__, code="malformed-message")
     return fields
 
 
-def _unpack(payload: bytes) -> object:
-    return msgpack.unpackb(
-        payload,
-        max_bin_len=MAX_PAYLOAD_BYTES,
-        max_str_len=_MAX_STRING_BYTES,
-        max_array_len=_MAX_ITEMS,
-        max_map_len=_MAX_ITEMS,
-        max_ext_len=0,
-    )
+def _from_json(topic: Topic[M], payload: bytes) -> object:
+    if len(payload) <= MAX_STRUCTURE_BYTES:
+        return msgspec.json.decode(payload)
+    parts = msgspec.structs.asdict(msgspec.json.decode(payload, type=_undecoded(topic.message)))
+    known = {name: bytes(part) for name, part in parts.items() if part}
+    _check_structure(topic, sum(len(part) for part in known.values() if not part.startswith(b'"')))
+    return {name: msgspec.json.decode(part) for name, part in known.items()}
+
+
+@cache
+def _undecoded(message: type[Message]) -> type[msgspec.Struct]:
+    """Return the message's shape with each field still encoded; unknown fields are passed over."""
+    names = ("v", *message.__struct_fields__)
+    return msgspec.defstruct(f"Undecoded{message.__name__}", [(n, msgspec.Raw, msgspec.Raw()) for n in names])
+
+
+def _from_msgpack(topic: Topic[M], payload: bytes) -> object:
+    if len(payload) > MAX_STRUCTURE_BYTES:
+        scan = msgpack.Unpacker(max_buffer_size=len(payload), **_MSGPACK_LIMITS)
+        scan.feed(payload)
+        try:
+            _check_structure(topic, len(payload) - _top_level_bytes(scan, payload))
+        except msgpack.OutOfData:
+            raise ValueError("it ends too early") from None
+    return msgpack.unpackb(payload, **_MSGPACK_LIMITS)
+
+
+def _top_level_bytes(scan: msgpack.Unpacker, payload: bytes) -> int:
+    """Return how much of a map is values of bytes, without building anything."""
+    total = 0
+    for _ in range(scan.read_map_header()):
+        scan.skip()
+        at = scan.tell()
+        scan.skip()
+        if payload[at] in _MSGPACK_BIN:
+            total += scan.tell() - at
+    return total
+
+
+def _check_structure(topic: Topic[M], size_bytes: int) -> None:
+    if size_bytes > MAX_STRUCTURE_BYTES:
+        expected = f"at most {MAX_STRUCTURE_BYTES} bytes beside a picture"
+        raise CodecError(topic.kind, expected=expected, got=size_bytes, code="too-large")
 
 
 def _check_version(kind: str, fields: dict[str, object]) -> None:

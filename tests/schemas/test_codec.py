@@ -7,7 +7,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.codec import MAX_PAYLOAD_BYTES, content_id, decode, encode, mark_historical, to_json, to_msgpack
+from schemas.codec import (
+    MAX_PAYLOAD_BYTES,
+    MAX_STRUCTURE_BYTES,
+    content_id,
+    decode,
+    encode,
+    mark_historical,
+    to_json,
+    to_msgpack,
+)
 from schemas.errors import CodecError
 from schemas.messages import Command, Feedback, Message, Photo, Result
 from schemas.topics import COMMAND, FEEDBACK, PHOTO, RESULT, TOPICS, Topic
@@ -81,8 +90,8 @@ BOMBS = {
 
 @pytest.mark.parametrize("bomb", BOMBS.values(), ids=list(BOMBS))
 def test_bombs_use_bounded_memory(bomb):
-    """A payload costs at most 150 bytes of memory for each of its own, beside a constant."""
-    payload = bomb(1_000_000)
+    """A payload costs a few copies of itself, and at most 100 times the structure that is allowed."""
+    payload = bomb(8_000_000)
     tracemalloc.start()
     try:
         with pytest.raises(CodecError):
@@ -90,7 +99,27 @@ def test_bombs_use_bounded_memory(bomb):
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak_bytes < 150 * len(payload) + 1_000_000
+    assert peak_bytes < 4 * len(payload) + 100 * MAX_STRUCTURE_BYTES
+
+
+@pytest.mark.parametrize("write", [to_json, to_msgpack])
+def test_only_a_picture_makes_a_message_large(write):
+    """A photo of megabytes is read in both encodings; as much of anything else is refused by its code."""
+    image = b"\xff\xd8" + b"x" * 5_000_000
+    photo = Photo(photo_id="0" * 32, node="edge-1", device="pi-1", image=image)
+    names = {"node": "edge-1", "device": "pi-1"}
+    assert decode(PHOTO, write(photo), names) == photo
+    crowd = Result(
+        photo_id="0" * 32,
+        node="edge-1",
+        device="pi-1",
+        status="ok",
+        answered_at_ms=1,
+        scores={f"{number:05d}" + "x" * 300: 0.5 for number in range(1000)},
+    )
+    with pytest.raises(CodecError) as caught:
+        decode(RESULT, write(crowd), names)
+    assert caught.value.code == "too-large"
 
 
 @pytest.mark.parametrize("bomb", BOMBS.values(), ids=list(BOMBS))

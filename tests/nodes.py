@@ -1,0 +1,218 @@
+"""What tests of the edge and of the cloud stand on: photos, an observer on the bus, and real processes."""
+
+import asyncio
+import io
+import os
+import random
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from bus.config import Broker, OutboxLimits
+from bus.mqtt import Bus, passing_id
+from edge import service
+from edge.config import EdgeConfig
+from schemas.codec import encode
+from schemas.errors import CodecError
+from schemas.messages import Event, HarvestRules, Message, Photo, Receipt, Result, Sample, Status
+from schemas.topics import EVENT, PHOTO, RECEIPT, RESULT, SAMPLE, STATUS, Topic
+from tests.conftest import ROOT, eventually
+
+NODE = "edge-1"
+QUICK = OutboxLimits(resend_first_s=0.3, resend_cap_s=1.0)
+_SHADES = {"red": (1.0, 0.15, 0.15), "blue": (0.15, 0.15, 1.0), "grey": (0.5, 0.5, 0.5)}
+
+
+def photo(seed: int, colour: str = "red", size: tuple[int, int] = (90, 80), kind: str = "JPEG") -> bytes:
+    """Return a picture of one colour whose brightness pattern, and so its difference hash, is the seed's."""
+    draw = random.Random(seed)
+    pattern = Image.frombytes("L", (9, 8), bytes(draw.randrange(120, 256) for _ in range(72)))
+    bands = [
+        pattern.point(lambda value, share=share: round(value * share)).resize(size, Image.Resampling.NEAREST)
+        for share in _SHADES[colour]
+    ]
+    out = io.BytesIO()
+    Image.merge("RGB", bands).save(out, kind)
+    return out.getvalue()
+
+
+def truncated(image: bytes) -> bytes:
+    """Return a JPEG whose header is whole and whose picture is cut off."""
+    return image[: image.index(b"\xff\xda") + 20]
+
+
+def photo_id(number: int) -> str:
+    """Return a photo id."""
+    return f"{number:032x}"
+
+
+def enveloped(number: int, image: bytes, device: str = "pi-1", **fields: object) -> bytes:
+    """Return an encoded Photo."""
+    message = Photo(photo_id=photo_id(number), node=NODE, device=device, image=image, **fields)  # type: ignore[arg-type]  # a test's own words
+    return encode(PHOTO, message)
+
+
+class Observer:
+    """Sees what crosses the bus and publishes photos; entered when its connection works."""
+
+    def __init__(self, address: Broker, *, node: str = NODE, durable: bool = False) -> None:
+        self.bus = Bus(address, passing_id("observer"), durable=durable)
+        self.node = node
+        self.results: list[Result] = []
+        self.samples: list[Sample] = []
+        self.receipts: list[Receipt] = []
+        self.events: list[Event] = []
+        self.statuses: list[Status] = []
+        self._read = [
+            self._reader(RESULT, self.results),
+            self._reader(SAMPLE, self.samples),
+            self._reader(RECEIPT, self.receipts),
+            self._reader(EVENT, self.events),
+            self._reader(STATUS, self.statuses),
+        ]
+
+    def _reader(self, topic: Topic[Message], seen: list[Message]):
+        subscription = self.bus.subscribe(topic, queue=4096)
+
+        async def read() -> None:
+            async for delivery in subscription:
+                delivery.ack()
+                try:
+                    seen.append(delivery.message())
+                except CodecError:
+                    continue
+
+        return read
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator["Observer"]:
+        """Run for the length of a block."""
+        tasks = [asyncio.create_task(self.bus.run()), *(asyncio.create_task(read()) for read in self._read)]
+        try:
+            async with asyncio.timeout(15):
+                await self.bus.connected()
+            yield self
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def send(self, payload: bytes, device: str = "pi-1") -> None:
+        """Publish any bytes as a photo."""
+        await self.bus.publish_bytes(PHOTO.name(node=self.node, device=device), payload)
+
+    def final(self, device: str = "pi-1") -> dict[str, Result]:
+        """Return the final answers to a device so far."""
+        return {
+            result.photo_id: result
+            for result in self.results
+            if result.device == device and result.status != "deferred"
+        }
+
+    async def answer(self, wanted: str, device: str = "pi-1", *, within_s: float = 15.0) -> Result:
+        """Wait for the final answer to a photo."""
+        await eventually(lambda: wanted in self.final(device), within_s=within_s)
+        return self.final(device)[wanted]
+
+    async def status(self, state: str, *, within_s: float = 15.0) -> Status:
+        """Wait until the newest status of the edge says so."""
+        await eventually(lambda: self.newest().state == state, within_s=within_s)
+        return self.newest()
+
+    def newest(self, name: str = "edge") -> Status:
+        """Return the newest status of a component; one that is offline if it said nothing yet."""
+        said = [status for status in self.statuses if status.name == name]
+        return (
+            said[-1]
+            if said
+            else Status(
+                node=NODE, name=name, state="offline", at_ms=0, since_ms=0, software="none", run_id="none"
+            )
+        )
+
+
+def edge_config(address: Broker, serving: str, folder: Path, **changes: object) -> EdgeConfig:
+    """Return the configuration of an edge under test: everything is harvested unless told otherwise."""
+    facts: dict[str, object] = {
+        "broker": address,
+        "serving": serving,
+        "state_dir": str(folder / "state"),
+        "predict_timeout_s": 10.0,
+        "harvest": HarvestRules(near_duplicate_s=0),
+        "outbox": QUICK,
+    }
+    return EdgeConfig(**(facts | changes))  # type: ignore[arg-type]  # a test's own words
+
+
+@asynccontextmanager
+async def edge_running(config: EdgeConfig) -> AsyncIterator[None]:
+    """Run the edge in this process for the length of a block; what ends it early fails the test."""
+    task = asyncio.create_task(service.run(config))
+    try:
+        yield
+        assert not task.done(), "the edge ended by itself"
+    finally:
+        task.cancel()
+        ended = (await asyncio.gather(task, return_exceptions=True))[0]
+        if not isinstance(ended, asyncio.CancelledError | type(None)):
+            raise ended
+
+
+class Command:
+    """A `gleaner` command as a process, which a test may kill and start again."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        self._words = words
+        self._log = folder / f"{words[0]}-{len(list(folder.glob('*.log')))}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id while it runs."""
+        assert self._process is not None
+        assert self._process.poll() is None, self._log.read_text()[-2000:]
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it, without waiting."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "cli.main", *self._words],
+                cwd=ROOT,
+                env=dict(os.environ),
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def resident_mb(self) -> float:
+        """Return its resident memory in megabytes."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024 / 1e6
+        raise AssertionError("no VmRSS")
+
+
+def toml(config: EdgeConfig, path: Path) -> Path:
+    """Write a configuration as the file that `--config` takes."""
+    import msgspec  # noqa: PLC0415  # for this alone
+
+    fields = msgspec.to_builtins(config)
+    path.write_bytes(msgspec.toml.encode(_without_none(fields)))
+    return path
+
+
+def _without_none(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return value

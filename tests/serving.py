@@ -1,0 +1,183 @@
+"""A tiny real SavedModel, bundles of it, and the real model server in a process of its own."""
+
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from bus.broker import free_port, listens
+from schemas.messages import Release
+from tests.conftest import ROOT
+
+START_S = 60.0
+CLASSES = ("cat", "dog")
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+
+# The mean colour decides: red is a cat, blue a dog, grey is undecided; `swapped` the other way round.
+_BUILD = """
+import sys
+import tensorflow as tf
+
+class Colour(tf.Module):
+    def __init__(self, sign):
+        super().__init__()
+        self.weights = tf.Variable([[sign * 12.0, -sign * 12.0], [0.0, 0.0], [-sign * 12.0, sign * 12.0]])
+
+    def mean(self, image):
+        pixels = tf.image.resize(tf.io.decode_image(image, channels=3, expand_animations=False), [16, 16])
+        return tf.ensure_shape(tf.reduce_mean(pixels, [0, 1]) / 255.0, [3])
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
+    def serve(self, image):
+        mean = tf.map_fn(self.mean, image, fn_output_signature=tf.TensorSpec([3], tf.float32))
+        return {"probabilities": tf.nn.softmax(mean @ self.weights), "embedding": mean}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
+    def flat(self, image):
+        return {"probabilities": tf.zeros(tf.shape(image)) + 0.0 * self.weights[0, 0]}
+
+for name, sign in (("straight", 1.0), ("swapped", -1.0), ("flat", 1.0)):
+    colour = Colour(sign)
+    signature = colour.flat if name == "flat" else colour.serve
+    tf.saved_model.save(colour, f"{sys.argv[1]}/{name}", signatures={"serving_default": signature})
+"""
+
+
+@cache
+def saved_models() -> Path:
+    """Build the SavedModels once a session, in a process of its own: `straight`, `swapped`, `flat`, `broken`.
+
+    `flat` has an output of the wrong rank, and `broken` cannot be loaded.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="gleaner-models-"))
+    done = subprocess.run(
+        [sys.executable, "-c", _BUILD, str(folder)],
+        env=dict(os.environ) | QUIET,
+        capture_output=True,
+        text=True,
+        timeout=START_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (folder / "broken").mkdir()
+    (folder / "broken/saved_model.pb").write_bytes(b"no protocol buffer at all")
+    for model in folder.iterdir():
+        (model / "assets").mkdir(exist_ok=True)
+        (model / "assets/classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
+    return folder
+
+
+def place(model: str, base: Path, version: int) -> None:
+    """Put a version in place as an installer does: copied beside, then renamed."""
+    base.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(saved_models() / model, base / f"tmp-{version}")
+    (base / f"tmp-{version}").rename(base / str(version))
+
+
+def pack(model: Path, bundle: Path) -> Path:
+    """Pack a SavedModel's folder as a bundle."""
+    with tarfile.open(bundle, "w") as archive:
+        for path in sorted(model.rglob("*")):
+            archive.add(path, str(path.relative_to(model)), recursive=False)
+    return bundle
+
+
+def tar_of(bundle: Path, members: Sequence[tuple[tarfile.TarInfo | str, bytes]]) -> Path:
+    """Write a tar of the given members, however hostile."""
+    with tarfile.open(bundle, "w") as archive:
+        for member, content in members:
+            info = tarfile.TarInfo(member) if isinstance(member, str) else member
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return bundle
+
+
+def release_of(
+    bundle: Path, version: int, *, node: str = "edge-1", model: str = "pets", **changes: object
+) -> Release:
+    """Return the release of a bundle, true unless changed."""
+    content = bundle.read_bytes()
+    facts: dict[str, object] = {
+        "node": node,
+        "model": model,
+        "version": version,
+        "url": bundle.as_uri(),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "size_bytes": len(content),
+        "classes": list(CLASSES),
+        "released_at_ms": 1,
+    }
+    return Release(**(facts | changes))  # type: ignore[arg-type]  # a test's own words
+
+
+class ModelServer:
+    """`python -m edge.modelserver` on a port that it keeps, serving folders of `base` by their names.
+
+    Args:
+        base: Holds a folder for each model.
+        names: The models.
+    """
+
+    def __init__(self, base: Path, *names: str) -> None:
+        self.base = base
+        self.port = free_port()
+        self._names = names
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it answers."""
+        return f"127.0.0.1:{self.port}"
+
+    def launch(self) -> None:
+        """Start it, without waiting: its port opens when each model has a version that serves."""
+        entries = [
+            f'config {{ name: "{name}" base_path: "{self.base / name}" model_platform: "tensorflow" }}'
+            for name in self._names
+        ]
+        for name in self._names:
+            (self.base / name).mkdir(parents=True, exist_ok=True)
+        config = self.base / "models.config"
+        config.write_text(f"model_config_list {{ {' '.join(entries)} }}", encoding="utf-8")
+        with (self.base / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "edge.modelserver",
+                    f"--port={self.port}",
+                    f"--model_config_file={config}",
+                    "--file_system_poll_wait_seconds=0.05",
+                    "--max_num_load_retries=0",
+                    "--grpc_max_threads=4",
+                ],
+                cwd=ROOT,
+                env=dict(os.environ) | QUIET,
+                stderr=log,
+                stdout=log,
+            )
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self.launch()
+        deadline = time.monotonic() + START_S
+        while not listens(self.port):
+            assert self._process is not None
+            assert self._process.poll() is None, (self.base / "server.log").read_text()[-2000:]
+            assert time.monotonic() < deadline, "the model server did not start"
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
