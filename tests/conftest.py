@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from bus.broker import BrokerProcess, Mosquitto, find
+from bus.broker import BrokerProcess
 from bus.config import Broker
+from bus.mosquitto import Mosquitto, find
 from bus.mqtt import Bus
 
 ROOT = Path(__file__).resolve().parent.parent
