@@ -1,13 +1,13 @@
 """The broker's configuration as text for mosquitto 2.0: bounds, access, and the bridge from edge to cloud."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
-from bus.config import Tls
+from bus import rights
+from bus.config import ConfigError, Tls
 from schemas.codec import MAX_PAYLOAD_BYTES
-from schemas.topics import COMMAND, EVENT, FEEDBACK, POLICY, RECEIPT, RELEASE, SAMPLE, STATUS
 
 MEMORY_LIMIT_BYTES = 1_000_000_000
 QUEUED_BYTES = 128_000_000
@@ -18,16 +18,20 @@ _INFLIGHT_MESSAGES = 100
 class Access:
     """Who may connect and what they may do: TLS with client certificates, and mosquitto's list of rights.
 
-    A client's name is its certificate's common name, and its client id is that name too, so that nobody can
-    throw out or impersonate another.
+    A client's name is its certificate's common name. On the port itself its client id is that name too, so
+    that nobody can throw out or impersonate another; an identity has one connection there. The cloud's
+    components and the operator's tools open several: they come in by the next port, where they choose their
+    ids, and which trusts an authority of its own.
 
     Args:
-        tls: Certificate of the authority, and the broker's own certificate and key.
+        tls: Certificate of the authority of devices, edges and bridges; the broker's own certificate and key.
+        operations: Certificate of the authority of the cloud's components and the operator.
         rights: The access control list.
     """
 
     tls: Tls
-    rights: Path
+    operations: str
+    rights: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +53,12 @@ class Bridge:
 
 def uplink(node: str) -> tuple[str, ...]:
     """Return the topics that cross from an edge node to the cloud."""
-    return (
-        SAMPLE.name(node=node),
-        FEEDBACK.select(node=node),
-        STATUS.name(node=node, name="edge"),
-        EVENT.name(node=node, name="edge"),
-    )
+    return rights.filters(rights.bridge(node), "write")
 
 
 def downlink(node: str) -> tuple[str, ...]:
     """Return the topics that cross from the cloud to an edge node."""
-    return (
-        RECEIPT.name(node=node),
-        POLICY.name(node=node),
-        RELEASE.name(node=node),
-        COMMAND.select(node=node),
-    )
+    return rights.filters(rights.bridge(node), "read")
 
 
 def configuration(
@@ -74,6 +68,7 @@ def configuration(
     address: str = "127.0.0.1",
     access: Access | None = None,
     bridge: Bridge | None = None,
+    user: str | None = None,
 ) -> str:
     """Return a configuration; without `access` it lets anybody in and is for loopback only.
 
@@ -85,13 +80,24 @@ def configuration(
     Args:
         port: TCP port.
         folder: For the persistence.
-        address: To listen on.
+        address: To listen on; all of the machine's if empty.
         access: Certificates and rights.
         bridge: To the cloud's broker, for an edge node.
+        user: What it becomes when root starts it; `mosquitto` if None.
+
+    Raises:
+        ConfigError: It would let anybody in from elsewhere.
     """
+    if access is None and not is_loopback(address):
+        raise ConfigError(
+            "broker", expected="a loopback address, or access rules (`gleaner provision`)", got=repr(address)
+        )
     lines = [
-        f"listener {port} {address}",
-        *(_secured(access) if access else ["allow_anonymous true"]),
+        *(
+            _secured(port, address, access)
+            if access
+            else [f"listener {port} {address}", "allow_anonymous true"]
+        ),
         "persistence true",
         f"persistence_location {folder}/",
         "autosave_interval 60",
@@ -108,23 +114,37 @@ def configuration(
         "log_type error",
         "log_type warning",
     ]
-    if os.geteuid() == 0:
-        lines.append("user root")  # else it drops to a user that may not read our folder
+    if user:
+        lines.append(f"user {user}")
     if bridge:
         lines += _bridged(bridge)
     return "\n".join(lines) + "\n"
 
 
-def _secured(access: Access) -> Iterator[str]:
+def is_loopback(host: str) -> bool:
+    """Tell whether a name or address is this machine's own and out of reach from elsewhere."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _secured(port: int, address: str, access: Access) -> Iterator[str]:
+    yield from _listener(port, address, access.tls.ca, access.tls)
+    yield "use_username_as_clientid true"
+    yield from _listener(port + 1, address, access.operations, access.tls)
     yield "allow_anonymous false"
-    yield f"cafile {access.tls.ca}"
-    yield f"certfile {access.tls.certificate}"
-    yield f"keyfile {access.tls.key}"
+    yield f"acl_file {access.rights}"
+
+
+def _listener(port: int, address: str, authority: str, own: Tls) -> Iterator[str]:
+    yield f"listener {port} {address}".rstrip()
+    yield f"cafile {authority}"
+    yield f"certfile {own.certificate}"
+    yield f"keyfile {own.key}"
     yield "tls_version tlsv1.2"  # or later
     yield "require_certificate true"
     yield "use_identity_as_username true"
-    yield "use_username_as_clientid true"
-    yield f"acl_file {access.rights}"
 
 
 def _bridged(bridge: Bridge) -> Iterator[str]:

@@ -2,24 +2,26 @@
 
 What is known of aiomqtt 2.5.1 on paho 2.2 and respected here: paho acknowledges before the application
 sees a message unless manual acknowledgement is set before connecting; `publish` does not notice a lost
-connection before its time-out; a refused SUBSCRIBE is silent; the will does not fire when an exception
-leaves `async with`; more than about 20 concurrent publishes only queue up. A Client serves one connection.
+connection before its time-out; a connection closed before its CONNACK, as TLS does on a bad certificate, is
+only logged and waited out; a refused SUBSCRIBE is silent; the will does not fire when an exception leaves
+`async with`; more than about 20 concurrent publishes only queue up. A Client serves one connection.
 """
 
 import asyncio
 import contextlib
 import secrets
 import socket
-import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiomqtt
 import structlog
+from paho.mqtt.client import MQTT_LOG_ERR
 
+from bus import tls
 from bus.config import Broker
 from bus.delivery import Delivery, Subscription, Tapped
 from bus.metrics import Counters
@@ -84,6 +86,8 @@ class Bus:
         counters: Counters | None = None,
     ) -> None:
         self.counters = counters if counters is not None else Counters()
+        self.trouble = "no answer"
+        """Why there is no connection, while there is none."""
         self._broker = broker
         self._client_id = client_id
         self._password = password
@@ -179,6 +183,7 @@ class Bus:
                 level = log.warning if failed_at is None else log.debug
                 level("bus.disconnected", broker=self._address, error=str(error))
                 self.counters.add("bus.disconnected")
+                self.trouble = str(error.got)
                 steady = time.monotonic() - began > _STEADY_S
                 failed_at = time.monotonic() if failed_at is None or steady else failed_at
                 # A short life is no recovery: two clients of one id would throw each other out for ever.
@@ -350,12 +355,13 @@ class Bus:
             clean_session=not self._durable,
             keepalive=broker.keepalive_s,
             will=will,
-            tls_context=_tls_context(broker),
+            tls_context=None if broker.tls is None else tls.context(broker.tls),
             max_queued_incoming_messages=_UNREAD_MESSAGES,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
         client.pending_calls_threshold = _CONCURRENT_PUBLISHES * 2
         client._client.manual_ack_set(True)  # noqa: SLF001, FBT003  # paho's, see the top of this file
+        _fail_when_refused(client)
         return client
 
     @property
@@ -376,7 +382,8 @@ class Bus:
         """Return the bus's own error for a foreign one; any other stays what it is."""
         if not isinstance(error, _FOREIGN):
             return error
-        return LinkError(self._address, expected="a connection", got=str(error) or type(error).__name__)
+        said = tls.meaning(error) or type(error).__name__
+        return LinkError(self._address, expected="a connection", got=said)
 
 
 def _acknowledge(client: aiomqtt.Client, incoming: aiomqtt.Message) -> None:
@@ -391,14 +398,22 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-def _tls_context(broker: Broker) -> ssl.SSLContext | None:
-    if broker.tls is None:
-        return None
-    context = ssl.create_default_context(cafile=broker.tls.ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if broker.tls.certificate is not None:
-        context.load_cert_chain(broker.tls.certificate, broker.tls.key)
-    return context
+def _fail_when_refused(client: aiomqtt.Client) -> None:
+    """Make connecting fail at once, with the reason, when the connection is closed before the CONNACK."""
+    said: list[str] = []
+    paho, connected, on_disconnect = client._client, client._connected, client._on_disconnect  # noqa: SLF001  # see the top of this file
+
+    def keep(_client: object, _userdata: object, level: int, text: str) -> None:
+        if level == MQTT_LOG_ERR:
+            said.append(text)
+
+    def fail(*facts: Any) -> None:
+        if not connected.done():
+            connected.set_exception(aiomqtt.MqttError(tls.refusal(said[-1] if said else "")))
+        on_disconnect(*facts)
+
+    paho.on_log = keep
+    paho.on_disconnect = fail
 
 
 def passing_id(purpose: str) -> str:

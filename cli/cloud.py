@@ -19,6 +19,7 @@ _DATASET = "dataset.lance"
 _MODELS = Path("models")
 _BACKBONE = "efficientnet-lite0"
 _CACHE = Path(".cache/features")
+_CONNECT_S = 10.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -68,13 +69,18 @@ def _declare_train(parser: ArgumentParser) -> None:
 
 def _declare_release(parser: ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the .tar that train wrote")
-    parser.add_argument("--nodes", default="edge-1", help="comma-separated edge nodes (edge-1)")
+    parser.add_argument(
+        "--nodes", type=options.names, default="edge-1", help="comma-separated edge nodes (edge-1)"
+    )
     parser.add_argument("--model", default="pets", help="name of the model on the server (pets)")
     parser.add_argument(
         "--url", help="where the nodes fetch it: file, http, https or s3 (the bundle's own path)"
     )
     parser.add_argument(
         "--wait", metavar="S", type=options.positive(float), help="wait until all nodes serve it"
+    )
+    parser.add_argument(
+        "--signing-key", metavar="PEM", type=Path, help="sign it, for nodes with a release key (unsigned)"
     )
     options.add_broker(parser)
     parser.set_defaults(do=_release)
@@ -189,18 +195,22 @@ def _release(arguments: Namespace) -> int:
 
 
 async def _announce(arguments: Namespace, bundle: "object") -> None:
+    from bus import signing  # noqa: PLC0415  # as above
     from cloud.rollout import Bundle, Rollout, release_of  # noqa: PLC0415  # as above
 
     assert isinstance(bundle, Bundle)
-    nodes = [options.name(node) for node in arguments.nodes.split(",")]
+    nodes = arguments.nodes
     bus = Bus(options.broker(arguments), passing_id("release"), password=config.password())
     rollout = Rollout(bus, nodes)
     releases = [release_of(bundle, node, arguments.model, arguments.url) for node in nodes]
+    if arguments.signing_key is not None:
+        signing_key = signing.read_signing_key(arguments.signing_key)
+        releases = [signing.sign(release, signing_key) for release in releases]
     async with asyncio.TaskGroup() as tasks:
         connection = tasks.create_task(bus.run(), name="release.bus")
+        await service.connected(bus, _CONNECT_S)
         try:
-            async with asyncio.timeout(arguments.wait or 10.0):
-                await bus.connected()
+            async with asyncio.timeout(arguments.wait or _CONNECT_S):
                 await rollout.announce(releases)
                 print(f"version {bundle.card.version} released to {', '.join(nodes)}", flush=True)
                 if arguments.wait is not None:
@@ -208,7 +218,9 @@ async def _announce(arguments: Namespace, bundle: "object") -> None:
                         print(f"{node} serves version {bundle.card.version}", flush=True)
         except TimeoutError:
             raise LinkError(
-                "release", expected=f"to be served within {arguments.wait or 10.0:g} s", got="no word of it"
+                "release",
+                expected=f"to be served within {arguments.wait or _CONNECT_S:g} s",
+                got="no word of it",
             ) from None
         connection.cancel()
 
@@ -262,7 +274,6 @@ async def _publish(arguments: Namespace, feedback: Feedback) -> None:
     bus = Bus(options.broker(arguments), passing_id("review"), password=config.password())
     async with asyncio.TaskGroup() as tasks:
         connection = tasks.create_task(bus.run(), name="review.bus")
-        async with asyncio.timeout(10.0):
-            await bus.connected()
-            await bus.publish(FEEDBACK, feedback, node=feedback.node, device=feedback.device)
+        await service.connected(bus, _CONNECT_S)
+        await bus.publish(FEEDBACK, feedback, node=feedback.node, device=feedback.device)
         connection.cancel()

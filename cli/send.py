@@ -103,15 +103,7 @@ class _Sender:
         began = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(self._bus.run()), tasks.create_task(self._listen())]
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    await self._bus.connected()
-            except TimeoutError:
-                raise LinkError(
-                    "broker",
-                    expected=f"a connection within {self._timeout_s:g} s (try `gleaner doctor`)",
-                    got="none",
-                ) from None
+            await service.connected(self._bus, self._timeout_s)
             async with asyncio.TaskGroup() as sendings:
                 for file in files:
                     await self._window.acquire()

@@ -132,7 +132,7 @@ async def _forward(
 
 
 def _raise_failure(event: Event, version: int) -> None:
-    if event.event == "model.failed" and event.facts.get("version") == version:
+    if event.event in ("model.failed", "model.refused") and event.facts.get("version") == version:
         raise PermanentError(
             f"node {event.node}", expected=f"to serve version {version}", got=event.reason or "a failure"
         )
