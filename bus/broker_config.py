@@ -12,6 +12,7 @@ from schemas.codec import MAX_PAYLOAD_BYTES
 MEMORY_LIMIT_BYTES = 1_000_000_000
 QUEUED_BYTES = 128_000_000
 _INFLIGHT_MESSAGES = 100
+_QUEUED_MESSAGES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +73,12 @@ def configuration(
 ) -> str:
     """Return a configuration; without `access` it lets anybody in and is for loopback only.
 
-    `max_queued_messages` is 1000 by default, above which mosquitto drops QoS 1 messages without a word; 0
-    lifts it. What bounds memory instead are `memory_limit`, and `max_queued_bytes` for each client that stays
-    away: every resend to it would add a copy. A message dropped there is sent again by the outbox that has no
-    answer yet, and `$SYS/broker/publish/messages/dropped` counts it.
+    `max_queued_messages` is 1000 by default, above which mosquitto drops QoS 1 messages without a word. With 0,
+    which should lift it, 2.0.11 closes the connection of whoever publishes something that it refuses: too
+    large, or without the right. So it is more than ever meets the bounds of memory, `memory_limit`, and
+    `max_queued_bytes` for each client that stays away: every resend to it would add a copy. A message dropped
+    there is sent again by the outbox that has no answer yet, and `$SYS/broker/publish/messages/dropped` counts
+    it.
 
     Args:
         port: TCP port.
@@ -101,7 +104,7 @@ def configuration(
         "persistence true",
         f"persistence_location {folder}/",
         "autosave_interval 60",
-        "max_queued_messages 0",
+        f"max_queued_messages {_QUEUED_MESSAGES}",
         f"max_queued_bytes {QUEUED_BYTES}",
         f"max_inflight_messages {_INFLIGHT_MESSAGES}",
         f"memory_limit {MEMORY_LIMIT_BYTES}",

@@ -180,6 +180,7 @@ class Bus:
             try:
                 await self._connect_once(failed_at)
             except LinkError as error:
+                _heed_cancellation()
                 level = log.warning if failed_at is None else log.debug
                 level("bus.disconnected", broker=self._address, error=str(error))
                 self.counters.add("bus.disconnected")
@@ -195,6 +196,7 @@ class Bus:
         with self._mapped():
             client = self._client()
             async with client:
+                _heed_cancellation()
                 self._number += 1
                 link = _Link(client, self._number)
                 try:
@@ -233,8 +235,8 @@ class Bus:
         except TimeoutError:
             raise LinkError(
                 self._address,
-                expected=f"our own {own} back within {_PROBE_S} s (may this client read and write it?)",
-                got="nothing",
+                expected=f"our own status back within {_PROBE_S} s",
+                got=f"nothing on {own} (may this client read and write it?)",
             ) from None
 
     async def _receive(self, link: _Link) -> None:
@@ -300,6 +302,7 @@ class Bus:
 
     async def _subscribe_on(self, link: _Link, chosen: str) -> None:
         granted = await link.client.subscribe(chosen, qos=1)
+        _heed_cancellation()
         for code in granted:
             value = code if isinstance(code, int) else code.value
             if value >= _REFUSED:
@@ -396,6 +399,16 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def _heed_cancellation() -> None:
+    """Raise a cancellation that came together with a result or an error: aiomqtt's `asyncio.wait_for` loses it.
+
+    Source: CPython issue 86296; fixed in Python 3.12.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _fail_when_refused(client: aiomqtt.Client) -> None:

@@ -1,7 +1,7 @@
 """Who may do what: identities, the one table of their rights, and mosquitto's access control list from it.
 
 Whoever connects proves a name with a certificate: `node.name`, the two names of its status topic; a bridge
-its node's name alone. A dot is in no topic name, so no two identities share one. What no row allows is refused.
+its node's name alone. A dot is in no topic name, so no two share one. What no row allows is refused.
 """
 
 import re
@@ -112,7 +112,7 @@ RIGHTS: tuple[Right, ...] = (
     *_may("trainer", "read", _OWN, STATUS),
     *_may("rollout", "write", _ANY, POLICY, RELEASE),
     *_may("rollout", "write", _OWN, STATUS, EVENT),
-    *_may("rollout", "read", _ANY, STATUS, EVENT),
+    *_may("rollout", "read", _ANY, POLICY, RELEASE, STATUS, EVENT),
     # The gateway speaks for the edges: what a bridge carries for one node, it carries for all.
     *_may("gateway", "write", _ANY, SAMPLE, FEEDBACK),
     *_may("gateway", "write", _ANY_EDGE, STATUS, EVENT),

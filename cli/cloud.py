@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from bus import config, log
+from bus.echo import publish_seen
 from bus.mqtt import Bus, LinkError, passing_id
 from bus.presence import now_ms
 from cli import options, service
@@ -272,8 +273,10 @@ def _give_label(arguments: Namespace, store: object) -> int:
 
 async def _publish(arguments: Namespace, feedback: Feedback) -> None:
     bus = Bus(options.broker(arguments), passing_id("review"), password=config.password())
+    place = {"node": feedback.node, "device": feedback.device}
+    echoes = bus.subscribe(FEEDBACK, **place)
     async with asyncio.TaskGroup() as tasks:
         connection = tasks.create_task(bus.run(), name="review.bus")
         await service.connected(bus, _CONNECT_S)
-        await bus.publish(FEEDBACK, feedback, node=feedback.node, device=feedback.device)
+        await publish_seen(bus, echoes, FEEDBACK, feedback, **place)
         connection.cancel()
