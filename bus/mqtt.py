@@ -133,6 +133,12 @@ class Bus:
             await self._ready.wait_for(lambda: self._link is not None and self._link.number > after)
             return self._number
 
+    def unready(self) -> str | None:
+        """Return why this component is not ready for work, or None if it is."""
+        if self._link is None:
+            return f"no connection to {self._address}"
+        return None if self._presence is None else self._presence.trouble()
+
     async def publish(self, topic: Topic[M], message: M, **names: str) -> None:
         """Publish at QoS 1 and wait until the broker has it.
 

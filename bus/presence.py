@@ -49,6 +49,11 @@ class Presence:
         """Set fields of the Status: `state`, `reason`, `model`."""
         self._status = structs.replace(self._status, **facts)
 
+    def trouble(self) -> str | None:
+        """Return what keeps the component from being `online`, or None."""
+        status = self._status
+        return None if status.state == "online" else f"{status.state}: {status.reason}"
+
     def status(self, counters: Counters, *, state: str | None = None, will: bool = False) -> Status:
         """Return the Status as of now.
 

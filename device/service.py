@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bus.database import Database
+from bus.health import Health
 from bus.metrics import Counters
 from bus.mqtt import Bus
 from bus.outbox import Outbox
@@ -44,7 +45,11 @@ async def run(
         await outbox.load()
         agent = Agent(config, bus, camera, database=database, outbox=outbox, show=show)
         async with asyncio.TaskGroup() as tasks:
-            connection = tasks.create_task(bus.run(), name="device.bus")
+            background = [tasks.create_task(bus.run(), name="device.bus")]
+            if config.health is not None:
+                probes = Health(config.health, bus.unready)
+                background.append(tasks.create_task(probes.run(), name="device.health"))
             await agent.run()
-            connection.cancel()
+            for task in background:
+                task.cancel()
     return counters.snapshot()
