@@ -59,6 +59,9 @@ class OutboxLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     when_full: Annotated[
         str, Meta(pattern="^(refuse|drop-oldest)$", description="`refuse` new work or `drop-oldest`")
     ] = "refuse"
+    min_free_bytes: Annotated[
+        int, Meta(ge=0, description="space left alone on the disk; with less, new work is refused")
+    ] = 64_000_000
     window: Annotated[int, Meta(ge=1, le=10_000, description="messages sent and not yet answered")] = 64
     backlog_share: Annotated[
         float, Meta(gt=0, le=1, description="most of the window that old messages may take")
