@@ -141,9 +141,10 @@ class Collector:
                 outcome = await asyncio.to_thread(work)
             except TransientError as error:
                 log.warning("dataset.unavailable", error=str(error))
-                await self._bus.report(state="degraded", reason=str(error)[:1024])
+                await self._bus.degraded("dataset", str(error))
                 await asyncio.sleep(delay_s)
             else:
+                await self._bus.recovered("dataset")
                 return outcome
         raise AssertionError("backoff yields without end")
 

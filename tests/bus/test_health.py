@@ -29,9 +29,9 @@ async def test_ready_means_connected_and_not_degraded(broker, address):
         async with asyncio.timeout(30):
             await bus.connected()
             assert await asyncio.to_thread(asked, port, "/readyz") == (200, "ready\n")
-            await bus.report(state="degraded", reason="no model")
-            assert await asyncio.to_thread(asked, port, "/readyz") == (503, "degraded: no model\n")
-            await bus.report(state="online", reason=None)
+            await bus.degraded("predict", "no model")
+            assert await asyncio.to_thread(asked, port, "/readyz") == (503, "no model\n")
+            await bus.recovered("predict")
             broker.kill()
             await eventually(lambda: bus.unready() is not None)
             status, reason = await asyncio.to_thread(asked, port, "/readyz")
