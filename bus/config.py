@@ -16,7 +16,7 @@ from schemas.errors import PermanentError
 T = TypeVar("T", bound=Struct)
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
-HealthAddress = Annotated[
+ProbesAddress = Annotated[
     str,
     Meta(
         pattern=r"^[^ ]+:[0-9]{1,5}$", description="HOST:PORT for GET /livez and /readyz; no probes if absent"

@@ -175,11 +175,13 @@ class Bus:
             reason: In words.
         """
         if self._presence is not None and self._presence.degrade(source, reason):
+            log.warning("bus.degraded", source=source, reason=reason)
             await self._announce()
 
     async def recovered(self, source: str) -> None:
         """Say on the status topic that this part works again; nothing if it did all the time."""
         if self._presence is not None and self._presence.degrade(source, None):
+            log.info("bus.recovered", source=source)
             await self._announce()
 
     async def run(self) -> None:

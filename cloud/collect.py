@@ -14,10 +14,10 @@ from typing import TypeVar
 import structlog
 
 from bus.delivery import Delivery, Subscription
-from bus.health import Health
 from bus.metrics import Counters
 from bus.mqtt import Bus, LinkError
 from bus.presence import Presence, now_ms
+from bus.probes import Probes
 from bus.retry import backoff
 from cloud.config import CollectorConfig
 from cloud.rows import Label, Row
@@ -224,5 +224,5 @@ async def run(config: CollectorConfig, password: str | None = None) -> None:
         tasks.create_task(samples_bus.run(), name="collect.bus")
         tasks.create_task(labels_bus.run(), name="collect.labels_bus")
         tasks.create_task(collector.run(), name="collect.collector")
-        if config.health is not None:
-            tasks.create_task(Health(config.health, samples_bus.unready).run(), name="collect.health")
+        if config.probes is not None:
+            tasks.create_task(Probes(config.probes, samples_bus.unready).run(), name="collect.probes")

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bus.database import Database
-from bus.health import Health
 from bus.metrics import Counters
 from bus.mqtt import Bus
 from bus.outbox import Outbox
 from bus.presence import Presence
+from bus.probes import Probes
 from device import answers
 from device.agent import Agent, Answer
 from device.camera import open_camera
@@ -46,9 +46,9 @@ async def run(
         agent = Agent(config, bus, camera, database=database, outbox=outbox, show=show)
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(bus.run(), name="device.bus")]
-            if config.health is not None:
-                probes = Health(config.health, bus.unready)
-                background.append(tasks.create_task(probes.run(), name="device.health"))
+            if config.probes is not None:
+                probes = Probes(config.probes, bus.unready)
+                background.append(tasks.create_task(probes.run(), name="device.probes"))
             await agent.run()
             for task in background:
                 task.cancel()

@@ -7,11 +7,11 @@ import structlog
 
 from bus.database import Database, StorageError
 from bus.delivery import Subscription
-from bus.health import Health
 from bus.metrics import Counters
 from bus.mqtt import Bus
 from bus.outbox import Outbox
 from bus.presence import Presence
+from bus.probes import Probes
 from edge import answers
 from edge.classify import Classifier
 from edge.config import EdgeConfig
@@ -69,8 +69,8 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             tasks.create_task(outbox.run(bus.publish_bytes, bus.connected), name="edge.outbox")
             tasks.create_task(_take_receipts(receipts, outbox, counters), name="edge.receipts")
             tasks.create_task(_follow_policies(policies, sampler), name="edge.policies")
-            if config.health is not None:
-                tasks.create_task(Health(config.health, bus.unready).run(), name="edge.health")
+            if config.probes is not None:
+                tasks.create_task(Probes(config.probes, bus.unready).run(), name="edge.probes")
 
 
 async def _take_receipts(receipts: Subscription[Receipt], outbox: Outbox, counters: Counters) -> None:

@@ -19,11 +19,11 @@ _HEAD_BYTES = 8192
 _CONNECTIONS = 16
 
 
-class HealthError(PermanentError):
+class ProbesError(PermanentError):
     """The probes cannot be offered at this address."""
 
 
-class Health:
+class Probes:
     """Answers the probes of one process.
 
     Args:
@@ -41,15 +41,15 @@ class Health:
         """Answer until cancelled.
 
         Raises:
-            HealthError: The address is taken, or not this machine's.
+            ProbesError: The address is taken, or not this machine's.
         """
         try:
             server = await asyncio.start_server(self._converse, self._host, self._port, limit=_HEAD_BYTES)
         except OSError as error:
             address = f"{self._host}:{self._port}"
-            raise HealthError(f"health {address}", expected="an address to listen on", got=error) from None
+            raise ProbesError(f"probes {address}", expected="an address to listen on", got=error) from None
         async with server:
-            log.info("health.listening", port=server.sockets[0].getsockname()[1])
+            log.info("probes.listening", port=server.sockets[0].getsockname()[1])
             await server.serve_forever()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

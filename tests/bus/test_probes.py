@@ -5,9 +5,9 @@ import urllib.request
 import pytest
 
 from bus.broker import free_port
-from bus.health import Health, HealthError, response
 from bus.mqtt import Bus, passing_id
 from bus.presence import Presence
+from bus.probes import Probes, ProbesError, response
 from tests.conftest import eventually
 
 
@@ -23,8 +23,8 @@ def asked(port: int, path: str) -> tuple[int, str]:
 async def test_ready_means_connected_and_not_degraded(broker, address):
     """Ready is a component whose broker is there and whose Status is online; else it says why."""
     bus = Bus(address, passing_id("probed"), presence=Presence("n", "e"))
-    health = Health(f"127.0.0.1:{(port := free_port())}", bus.unready)
-    tasks = [asyncio.create_task(bus.run()), asyncio.create_task(health.run())]
+    probes = Probes(f"127.0.0.1:{(port := free_port())}", bus.unready)
+    tasks = [asyncio.create_task(bus.run()), asyncio.create_task(probes.run())]
     try:
         async with asyncio.timeout(30):
             await bus.connected()
@@ -45,8 +45,8 @@ async def test_ready_means_connected_and_not_degraded(broker, address):
 
 async def test_a_client_that_sends_nothing_holds_nobody_up():
     """G3: connections that stay silent do not keep the probes from being answered."""
-    health = Health(f"127.0.0.1:{(port := free_port())}", lambda: None)
-    task = asyncio.create_task(health.run())
+    probes = Probes(f"127.0.0.1:{(port := free_port())}", lambda: None)
+    task = asyncio.create_task(probes.run())
     silent = []
     try:
         async with asyncio.timeout(30):
@@ -65,8 +65,8 @@ async def test_a_client_that_sends_nothing_holds_nobody_up():
 
 async def test_a_taken_address_is_said_in_words(broker):
     """Probes on a port in use are an error at the start."""
-    with pytest.raises(HealthError, match="an address to listen on"):
-        await Health(f"127.0.0.1:{broker.port}", lambda: None).run()
+    with pytest.raises(ProbesError, match="an address to listen on"):
+        await Probes(f"127.0.0.1:{broker.port}", lambda: None).run()
 
 
 @pytest.mark.parametrize(
