@@ -49,7 +49,7 @@ def cloud_and_edge(address, tmp_path):
 async def test_g1_g2_a_broker_lost_twice_loses_no_photo_and_no_sample(
     broker, address, cloud_and_edge, camera, tmp_path
 ):
-    """mosquitto killed and then stopped in the middle of a stream: each photo has one answer, and one row."""
+    """Mosquitto killed and then stopped in the middle of a stream: each photo has one answer, and one row."""
     (tmp_path / "device.toml").write_text(OUTBOX)
     words = ("--config", str(tmp_path / "device.toml"), "--camera", camera, "--interval", "0.05")
     with process(address, tmp_path, *words) as agent:
