@@ -17,10 +17,10 @@ from typing import TypeVar
 import structlog
 
 from bus.delivery import Delivery, Subscription
-from bus.health import Health
 from bus.metrics import Counters
 from bus.mqtt import Bus, LinkError
 from bus.presence import Presence, now_ms
+from bus.probes import Probes
 from bus.retry import backoff
 from cloud.config import CollectorConfig
 from cloud.rows import Label, Row
@@ -57,7 +57,6 @@ class Collector:
         self._labels_bus = labels_bus
         self._store = store
         self._counters = samples_bus.counters
-        self._health = Health(samples_bus)
         self._compact_at = _FRAGMENTS
         self._cleaned_at = -math.inf
         self._samples: Subscription[Sample] = samples_bus.subscribe(SAMPLE, group=_GROUP)
@@ -148,10 +147,10 @@ class Collector:
                 outcome = await asyncio.to_thread(work)
             except TransientError as error:
                 self._counters.add("dataset.failed")
-                await self._health.failed("dataset", error)
+                await self._bus.degraded("dataset", str(error))
                 await asyncio.sleep(delay_s)
             else:
-                await self._health.recovered("dataset")
+                await self._bus.recovered("dataset")
                 return outcome
         raise AssertionError("backoff yields without end")
 
@@ -233,3 +232,5 @@ async def run(config: CollectorConfig, password: str | None = None) -> None:
         tasks.create_task(samples_bus.run(), name="collect.bus")
         tasks.create_task(labels_bus.run(), name="collect.labels_bus")
         tasks.create_task(collector.run(), name="collect.collector")
+        if config.probes is not None:
+            tasks.create_task(Probes(config.probes, samples_bus.unready).run(), name="collect.probes")

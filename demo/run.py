@@ -20,9 +20,10 @@ from rich.status import Status
 from rich.table import Table
 
 from bus import log
-from bus.broker import find, free_port, listens
+from bus.broker import free_port, listens
 from bus.config import Broker
 from bus.delivery import Subscription
+from bus.mosquitto import find
 from bus.mqtt import Bus, passing_id
 from bus.presence import now_ms
 from cloud.card import FILE_NAME, Card, read_card

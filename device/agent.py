@@ -15,7 +15,6 @@ import structlog
 
 from bus.database import Database, StorageError
 from bus.delivery import Subscription
-from bus.health import Health
 from bus.mqtt import Bus
 from bus.outbox import Outbox, OutboxFullError
 from bus.presence import now_ms
@@ -85,7 +84,6 @@ class Agent:
         self._database = database
         self._outbox = outbox
         self._show = show
-        self._health = Health(bus)
         self._interval_s = config.interval_s
         self._woken = asyncio.Event()
         self._wanted = False
@@ -154,10 +152,10 @@ class Agent:
                 if first:
                     raise
                 self._bus.counters.add("camera.failed")
-                await self._health.failed("camera", error)
+                await self._bus.degraded("camera", str(error))
                 await asyncio.sleep(_CAMERA_RETRY_S)
             else:
-                await self._health.recovered("camera")
+                await self._bus.recovered("camera")
                 return frame
 
     async def _has_moved(self, previous: Frame, frame: Frame) -> bool:
@@ -186,9 +184,9 @@ class Agent:
             del self._taken[photo.photo_id]
             self._bus.counters.add("photo.refused")
             log.error("photo.refused", photo_id=photo.photo_id, source=frame.source, error=str(error))  # noqa: TRY400  # the sentence says it all
-            await self._health.failed("outbox", error)
+            await self._bus.degraded("outbox", str(error))
         else:
-            await self._health.recovered("outbox")
+            await self._bus.recovered("outbox")
 
     def _remember(self, photo_id: str, frame: Frame) -> None:
         self._taken[photo_id] = _Taken(frame.source, frame.label, time.monotonic())
