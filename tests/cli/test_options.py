@@ -2,7 +2,7 @@ import pytest
 
 from bus import config
 
-TLS = "--ca --cert --key".split()
+TLS = ["--ca", "--cert", "--key"]
 
 
 @pytest.mark.parametrize("name", ["Pi-1", "pi_1", "-pi", "pi/1", "", "a" * 64, "pi\n"])
