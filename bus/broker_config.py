@@ -11,7 +11,10 @@ from schemas.codec import MAX_PAYLOAD_BYTES
 
 MEMORY_LIMIT_BYTES = 1_000_000_000
 QUEUED_BYTES = 128_000_000
-_INFLIGHT_MESSAGES = 100
+# More than the 256 photos that an edge may have in hand, so that even then the next one arrives and is told;
+# less than half the 1024 deliveries that a subscription's queue holds, so that none finds it full, not even
+# when a new connection brings again what the last one left in it.
+_INFLIGHT_MESSAGES = 500
 _QUEUED_MESSAGES = 1_000_000
 
 
@@ -73,12 +76,12 @@ def configuration(
 ) -> str:
     """Return a configuration; without `access` it lets anybody in and is for loopback only.
 
-    `max_queued_messages` is 1000 by default, above which mosquitto drops QoS 1 messages without a word. With 0,
-    which should lift it, 2.0.11 closes the connection of whoever publishes something that it refuses: too
-    large, or without the right. So it is more than ever meets the bounds of memory, `memory_limit`, and
-    `max_queued_bytes` for each client that stays away: every resend to it would add a copy. A message dropped
-    there is sent again by the outbox that has no answer yet, and `$SYS/broker/publish/messages/dropped` counts
-    it.
+    `max_queued_messages` is 1000 by default, above which mosquitto drops QoS 1 messages without a word. With
+    0, which should lift it, 2.0.11 closes the connection of whoever publishes something that it refuses: too
+    large, or without the right. So it is a number that memory never lets it reach: that is bounded by
+    `memory_limit`, and by `max_queued_bytes` for each client that stays away, because every resend to it
+    would add a copy. A message dropped there is sent again by the outbox that has no answer yet, and
+    `$SYS/broker/publish/messages/dropped` counts it.
 
     Args:
         port: TCP port.

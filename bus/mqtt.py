@@ -101,13 +101,13 @@ class Bus:
         self._ready = asyncio.Condition()
 
     def subscribe(
-        self, topic: Topic[M], *, queue: int = 256, group: str | None = None, **names: str
+        self, topic: Topic[M], *, queue: int = 1024, group: str | None = None, **names: str
     ) -> Subscription[M]:
         """Subscribe from the next connection on; call before `run`.
 
         Args:
             topic: The kind of topic.
-            queue: Most deliveries that may wait here.
+            queue: Most deliveries that may wait here: more than the broker's `max_inflight_messages`.
             group: Share the messages with all subscribers of this group (`$share`).
             names: Values for some of the topic's names; the others match anything.
 
@@ -137,6 +137,12 @@ class Bus:
             await self._ready.wait_for(lambda: self._link is not None and self._link.number > after)
             return self._number
 
+    def unready(self) -> str | None:
+        """Return why this component is not ready for work, or None if it is."""
+        if self._link is None:
+            return f"no connection to {self._address}"
+        return None if self._presence is None else self._presence.trouble()
+
     async def publish(self, topic: Topic[M], message: M, **names: str) -> None:
         """Publish at QoS 1 and wait until the broker has it.
 
@@ -159,13 +165,33 @@ class Bus:
         """Change what the status topic says of this component, now if connected, else when it is.
 
         Args:
-            facts: Fields of Status: `state`, `reason`, `model`.
+            facts: Fields of Status, such as `model`.
+        """
+        if self._presence is not None:
+            self._presence.change(**facts)
+            await self._announce()
+
+    async def degraded(self, part: str, reason: str) -> None:
+        """Say on the status topic, and in the log, that a part of this component does not work.
+
+        Args:
+            part: `camera`, `disk`, `model` …; several may be in trouble at once.
+            reason: In words. What was said before is not announced again.
         """
         if self._presence is None:
             return
-        self._presence.change(**facts)
-        with contextlib.suppress(LinkError):  # the next announcement says it
+        before = self._presence.trouble()
+        level = log.warning if self._presence.degrade(part, reason) else log.debug
+        level("bus.degraded", part=part, reason=reason)
+        if self._presence.trouble() != before:
             await self._announce()
+
+    async def recovered(self, part: str) -> None:
+        """Say that this part works again; nothing if it did all the time."""
+        if self._presence is None or (outage_s := self._presence.recover(part)) is None:
+            return
+        log.info("bus.recovered", part=part, outage_s=round(outage_s, 1))
+        await self._announce()
 
     async def run(self) -> None:
         """Stay connected until cancelled. On the way out says `offline`; safe to cancel.
@@ -178,9 +204,8 @@ class Bus:
         while True:
             began = time.monotonic()
             try:
-                await self._connect_once(failed_at)
+                await self._until_it_ends(failed_at)
             except LinkError as error:
-                _heed_cancellation()
                 level = log.warning if failed_at is None else log.debug
                 level("bus.disconnected", broker=self._address, error=str(error))
                 self.counters.add("bus.disconnected")
@@ -190,6 +215,17 @@ class Bus:
                 # A short life is no recovery: two clients of one id would throw each other out for ever.
                 delays = backoff() if steady else delays
             await asyncio.sleep(next(delays))
+
+    async def _until_it_ends(self, failed_at: float | None) -> None:
+        """Own the task of one connection, whose last error must not stand in for our cancellation."""
+        connection = asyncio.create_task(self._connect_once(failed_at), name="bus.connection")
+        try:
+            await asyncio.wait({connection})
+        except asyncio.CancelledError:
+            connection.cancel()
+            await asyncio.gather(connection, return_exceptions=True)
+            raise
+        await connection
 
     async def _connect_once(self, failed_at: float | None) -> None:
         """Connect, serve until the connection ends, and raise why it did."""
@@ -265,13 +301,22 @@ class Bus:
             incoming.payload,
             incoming.retain,
             time.monotonic(),
-            partial(_acknowledge, link.client, incoming),
+            partial(_acknowledge, link.client, incoming.mid, incoming.qos),
         )
         try:
             subscription.queue.put_nowait(delivery)
         except asyncio.QueueFull:
             self.counters.add("bus.overflowed")
             log.warning("bus.overflowed", topic=incoming.topic.value)
+            if incoming.qos:
+                # Unacknowledged it would hold its place with the broker for as long as this connection lives,
+                # and enough of those are silence. The next connection brings it again.
+                raise LinkError(
+                    self._address,
+                    expected=f"fewer messages in flight than the {subscription.queue.maxsize} that may wait "
+                    f"on {subscription.filter} (is max_inflight_messages too high?)",
+                    got="more",
+                ) from None
 
     def _pass_to_taps(self, incoming: aiomqtt.Message) -> bool:
         """Hand a message to those who look on; tells whether there was one."""
@@ -288,7 +333,7 @@ class Bus:
 
     def _discard(self, incoming: aiomqtt.Message, link: _Link, *, wanted: bool) -> None:
         """Acknowledge what no subscription wants: our own status, or a name that is no DNS label."""
-        _acknowledge(link.client, incoming)
+        _acknowledge(link.client, incoming.mid, incoming.qos)
         if not wanted and STATUS.match(incoming.topic.value) is None:
             self.counters.add("bus.misaddressed")
             log.warning("bus.misaddressed", topic=incoming.topic.value[:200])
@@ -326,14 +371,14 @@ class Bus:
                     sending.cancel()
 
     async def _announce(self) -> None:
-        if (link := self._link) is None:
-            raise LinkError(self._address, expected="a connection", got="none")
-        await self._publish_status(link)
+        if (link := self._link) is not None:
+            with contextlib.suppress(LinkError):  # the next announcement says it
+                await self._publish_status(link)
 
-    async def _publish_status(self, link: _Link, *, state: str | None = None) -> None:
+    async def _publish_status(self, link: _Link, *, offline: str | None = None) -> None:
         if self._presence is None:
             return
-        status = self._presence.status(self.counters, state=state)
+        status = self._presence.status(self.counters, offline=offline)
         await self._publish_on(link, self._presence.topic, encode(STATUS, status), retain=True)
 
     async def _say_farewell(self, link: _Link) -> None:
@@ -341,13 +386,13 @@ class Bus:
         with contextlib.suppress(LinkError, TimeoutError):
             async with asyncio.timeout(_FAREWELL_S):
                 link.lost = asyncio.Event()
-                await self._publish_status(link, state="offline")
+                await self._publish_status(link, offline="it was stopped")
 
     def _client(self) -> aiomqtt.Client:
         broker = self._broker
         will = None
         if self._presence is not None:
-            last_words = encode(STATUS, self._presence.status(self.counters, state="offline", will=True))
+            last_words = encode(STATUS, self._presence.status(self.counters, offline="the connection broke"))
             will = aiomqtt.Will(self._presence.topic, last_words, qos=1, retain=True)
         client = aiomqtt.Client(
             broker.host,
@@ -389,9 +434,9 @@ class Bus:
         return LinkError(self._address, expected="a connection", got=said)
 
 
-def _acknowledge(client: aiomqtt.Client, incoming: aiomqtt.Message) -> None:
-    if incoming.qos:
-        client._client.ack(incoming.mid, incoming.qos)  # noqa: SLF001  # aiomqtt offers no way of its own
+def _acknowledge(client: aiomqtt.Client, mid: int, qos: int) -> None:
+    if qos:
+        client._client.ack(mid, qos)  # noqa: SLF001  # aiomqtt offers no way of its own
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -402,7 +447,7 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _heed_cancellation() -> None:
-    """Raise a cancellation that came together with a result or an error: aiomqtt's `asyncio.wait_for` loses it.
+    """Raise a cancellation that came together with a result: `asyncio.wait_for` inside aiomqtt loses it.
 
     Source: CPython issue 86296; fixed in Python 3.12.
     """

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from bus.mqtt import Bus, LinkError
-
 T = TypeVar("T")
 
 STOP_S = 10.0
@@ -22,23 +20,6 @@ def run(service: Coroutine[Any, Any, T]) -> T | None:
         What the service returned; None if a signal ended it.
     """
     return asyncio.run(_until_told(service))
-
-
-async def connected(bus: Bus, within_s: float) -> None:
-    """Wait until a tool's connection works.
-
-    Raises:
-        LinkError: It does not within that time, and why.
-    """
-    try:
-        async with asyncio.timeout(within_s):
-            await bus.connected()
-    except TimeoutError:
-        raise LinkError(
-            "broker",
-            expected=f"a connection within {within_s:g} s (try `gleaner doctor`)",
-            got=bus.trouble,
-        ) from None
 
 
 async def _until_told(service: Coroutine[Any, Any, T]) -> T | None:

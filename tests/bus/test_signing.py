@@ -1,6 +1,7 @@
 import msgspec
 import pytest
 
+from bus.certificates import new_key
 from bus.config import ConfigError
 from bus.signing import (
     SIGNED,
@@ -88,8 +89,6 @@ def test_what_is_signed_can_be_written_in_any_language():
 @pytest.mark.parametrize("read", [read_signing_key, read_release_key])
 def test_an_unusable_key_is_one_sentence(tmp_path, read):
     """A missing, broken or other key is a ConfigError that names the file."""
-    from bus.certificates import new_key
-
     for content in (None, b"", b"rubbish", new_key()):
         path = tmp_path / "a.key"
         if content is not None:

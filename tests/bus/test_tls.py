@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from bus import certificates
 from bus.broker import free_port
@@ -237,8 +238,6 @@ def test_the_key_of_another_certificate_is_one_sentence(own, tmp_path):
 
 def test_an_encrypted_key_asks_nobody(own, tmp_path):
     """OpenSSL's question for a pass phrase never reaches a service's terminal."""
-    from cryptography.hazmat.primitives import serialization
-
     path = tmp_path / "own.key"
     key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     path.write_bytes(
