@@ -68,7 +68,9 @@ class Classifier:
         self._waiting = Waiting(Bounds(config.waiting_per_device, config.waiting, config.waiting_bytes))
         self._deferrals = Deferrals(bus)
         self._bus = bus
-        self._settler = Settler(config, bus, database=database, outbox=outbox, waiting=self._waiting)
+        self._settler = Settler(
+            config, bus, database=database, outbox=outbox, waiting=self._waiting, defer=self._defer
+        )
 
     async def run(self) -> None:
         """Answer photos until cancelled. Safe to cancel: an unanswered photo comes again."""
