@@ -13,15 +13,15 @@ from bus.delivery import Subscription
 from bus.metrics import Counters
 from bus.mqtt import Bus
 from bus.outbox import Outbox
+from bus.outlast import outlast
 from bus.presence import now_ms
 from edge import answers, results
 from edge.arrival import Limits, Rejected, examine, expired
 from edge.config import EdgeConfig
 from edge.deferrals import Deferrals
-from edge.sampler import Sampler
+from edge.sampler import OUTBOX_FULL, Sampler
 from edge.settle import Outcome, Settler
 from edge.tfserving import BadInputError, Predictor
-from edge.troubles import Troubles
 from edge.waiting import Bounds, Waiting, Work
 from schemas.errors import TransientError
 from schemas.messages import Photo, Result
@@ -68,10 +68,8 @@ class Classifier:
         self._waiting = Waiting(Bounds(config.waiting_per_device, config.waiting, config.waiting_bytes))
         self._arrived: asyncio.Queue[Work] = asyncio.Queue(config.waiting)
         self._deferrals = Deferrals(bus)
-        self._troubles = Troubles(bus)
-        self._settler = Settler(
-            config, bus, database=database, outbox=outbox, waiting=self._waiting, troubles=self._troubles
-        )
+        self._bus = bus
+        self._settler = Settler(config, bus, database=database, outbox=outbox, waiting=self._waiting)
 
     async def run(self) -> None:
         """Answer photos until cancelled. Safe to cancel: an unanswered photo comes again."""
@@ -79,7 +77,7 @@ class Classifier:
             tasks.create_task(self._arrive(), name="edge.arrive")
             tasks.create_task(self._recall(), name="edge.recall")
             for number in range(self._config.calls):
-                tasks.create_task(self._classify(number), name=f"edge.classify-{number}")
+                tasks.create_task(self._classify(), name=f"edge.classify-{number}")
             tasks.create_task(self._expire(), name="edge.expire")
             tasks.create_task(self._settler.run(), name="edge.settle")
             tasks.create_task(self._deferrals.run(), name="edge.defer")
@@ -138,21 +136,22 @@ class Classifier:
 
     async def _recorded(self, works: list[Work]) -> dict[answers.Key, Result]:
         keys = [work.key for work in works]
-        return await self._troubles.outlast(
-            "record",
+        return await outlast(
+            self._bus,
+            "disk",
             lambda: self._database.run(lambda connection: answers.find(connection, keys)),
             lambda error: self._defer(works, error),
         )
 
     # classify
 
-    async def _classify(self, number: int) -> None:
+    async def _classify(self) -> None:
         while True:
             batch = await self._waiting.take(self._config.max_batch, self._config.batch_per_device)
-            await self._outlast(batch, f"call {number}")
+            await self._answer(batch)
             self._waiting.free(batch)
 
-    async def _outlast(self, batch: list[Work], part: str) -> None:
+    async def _answer(self, batch: list[Work]) -> None:
         """Classify a batch, however long the model server takes to come back, and harvest from it."""
         left = list(batch)
 
@@ -165,7 +164,7 @@ class Classifier:
 
         async with asyncio.TaskGroup() as tasks:
             views = {work.key: tasks.create_task(self._sampler.view(work.photo.image)) for work in batch}
-            verdicts = await self._troubles.outlast(part, attempt, lambda error: self._defer(left, error))
+            verdicts = await outlast(self._bus, "model", attempt, lambda error: self._defer(left, error))
             for work, verdict in verdicts:
                 if isinstance(verdict, Rejected):
                     self._reject(work, verdict)
@@ -194,6 +193,12 @@ class Classifier:
     async def _harvest(self, work: Work, said: results.Scored, view: int | None) -> None:
         sample, harvest = await self._sampler.sample(work.photo, view, said)
         self._counters.add(f"harvest.{harvest}" if sample else f"harvest.refused_{harvest}")
+        if harvest == OUTBOX_FULL:
+            await self._bus.degraded(
+                "samples", "no room for more samples: is the cloud away, or the disk full?"
+            )
+        elif sample is not None:
+            await self._bus.recovered("samples")
         self._settler.put(Outcome(work, results.ok(work.photo, said, harvest, work.arrived_at), sample))
 
 

@@ -13,10 +13,10 @@ import structlog
 from bus.database import Database
 from bus.mqtt import Bus, LinkError
 from bus.outbox import Item, Outbox
+from bus.outlast import outlast
 from bus.retry import backoff
 from edge import answers
 from edge.config import EdgeConfig
-from edge.troubles import Troubles
 from edge.waiting import Waiting, Work
 from schemas.messages import Result
 from schemas.topics import RESULT
@@ -47,7 +47,6 @@ class Settler:
         database: With the tables of `edge.answers` and of the outbox.
         outbox: Where samples go.
         waiting: The photos in hand; those answered leave it.
-        troubles: Where a failing disk is told.
     """
 
     def __init__(
@@ -58,14 +57,12 @@ class Settler:
         database: Database,
         outbox: Outbox,
         waiting: Waiting,
-        troubles: Troubles,
     ) -> None:
         self._kept = config.answers_kept
         self._bus = bus
         self._database = database
         self._outbox = outbox
         self._waiting = waiting
-        self._troubles = troubles
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(config.waiting)
 
     def put(self, outcome: Outcome) -> None:
@@ -81,8 +78,10 @@ class Settler:
             await self._settle(outcomes)
 
     async def _settle(self, outcomes: list[Outcome]) -> None:
-        before = await self._troubles.outlast(
-            "disk", lambda: self._database.run(lambda connection: self._record(connection, outcomes))
+        before = await outlast(
+            self._bus,
+            "disk",
+            lambda: self._database.run(lambda connection: self._record(connection, outcomes)),
         )
         for outcome in outcomes:
             if outcome.sample is not None:

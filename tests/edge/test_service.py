@@ -76,4 +76,4 @@ async def test_the_handler_is_small_and_ends_in_order(config, tmp_path):
             assert resident_mb < 100
             assert ready_cpu_s < 4
             assert edge.stop() == 0
-            assert (await seen.status("offline")).reason is None
+            assert (await seen.status("offline")).reason == "it was stopped"

@@ -2,8 +2,8 @@ import asyncio
 
 from bus.metrics import Counters
 from bus.mqtt import Bus, passing_id
+from bus.outlast import outlast
 from bus.presence import Presence
-from edge.troubles import Troubles
 from schemas.errors import TransientError
 from schemas.topics import STATUS
 from tests.conftest import eventually, running
@@ -23,7 +23,7 @@ async def test_a_trouble_is_outlasted_and_said(address):
         return "done"
 
     async with running(watcher, bus):
-        assert await Troubles(bus).outlast("disk", attempt, told.append) == "done"
+        assert await outlast(bus, "disk", attempt, told.append) == "done"
         while len(said) < 5:
             delivery = await statuses.queue.get()
             delivery.ack()
@@ -36,7 +36,7 @@ async def test_a_trouble_is_outlasted_and_said(address):
 async def test_the_status_is_online_when_the_last_trouble_is_over(address):
     """Two parts in trouble: the Status stays degraded until both work."""
     bus = Bus(address, passing_id("edge"), presence=Presence(NODE, "edge"), counters=Counters())
-    troubles, broken = Troubles(bus), {"disk", "model"}
+    broken = {"disk", "model"}
 
     async def attempt(part: str) -> None:
         if part in broken:
@@ -44,10 +44,10 @@ async def test_the_status_is_online_when_the_last_trouble_is_over(address):
 
     async with running(bus), asyncio.TaskGroup() as tasks:
         for part in sorted(broken):
-            tasks.create_task(troubles.outlast(part, lambda part=part: attempt(part)))
-        await eventually(lambda: set(troubles._reasons) == {"disk", "model"})
+            tasks.create_task(outlast(bus, part, lambda part=part: attempt(part)))
+        await eventually(lambda: set(bus._presence._troubles) == {"disk", "model"})
         broken.remove("disk")
-        await eventually(lambda: set(troubles._reasons) == {"model"})
-        assert bus._presence._status.state == "degraded"
+        await eventually(lambda: set(bus._presence._troubles) == {"model"})
+        assert bus.unready() == "model: expected to work, got a failure"
         broken.remove("model")
-    assert bus._presence._status.state == "online"
+    assert bus._presence.trouble() is None
