@@ -157,13 +157,13 @@ class Collector:
     async def _tidy(self) -> None:
         """Join small fragments when there are many, and once a day forget old versions."""
         try:
-            if await asyncio.to_thread(self._store.fragments) >= self._compact_at:
-                compacted = await asyncio.to_thread(self._store.compact)
+            if await asyncio.to_thread(self._store.table.fragments) >= self._compact_at:
+                compacted = await asyncio.to_thread(self._store.table.compact)
                 # What a compaction leaves, it would leave again.
-                self._compact_at = _FRAGMENTS + await asyncio.to_thread(self._store.fragments)
+                self._compact_at = _FRAGMENTS + await asyncio.to_thread(self._store.table.fragments)
                 log.info("dataset.compacted", **dataclasses.asdict(compacted))
             if time.monotonic() - self._cleaned_at >= _CLEAN_UP_S:
-                removed = await asyncio.to_thread(self._store.clean_up)
+                removed = await asyncio.to_thread(self._store.table.clean_up)
                 self._cleaned_at = time.monotonic()
                 log.info("dataset.cleaned_up", versions=removed)
         except TransientError as error:  # nothing is lost by that, and the next commit brings it here again

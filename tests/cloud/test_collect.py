@@ -10,6 +10,7 @@ import pytest
 from cloud import collect
 from cloud.config import CollectorConfig
 from cloud.store import Store
+from cloud.table import Table
 from schemas.codec import encode
 from schemas.messages import Feedback, Receipt, Sample
 from schemas.topics import FEEDBACK, SAMPLE
@@ -122,6 +123,7 @@ from bus.config import Broker
 from cloud import collect
 from cloud.config import CollectorConfig
 from cloud.store import Store
+from cloud.table import Table
 moment, port, dataset = sys.argv[1:]
 commit = Store.upsert
 def upsert(self, rows):
@@ -244,16 +246,16 @@ async def test_g3_fragments_are_joined_and_old_versions_forgotten(collecting, ed
     """Many small commits become few fragments and few versions; what has a tag stays as it was."""
     store = Store.open(dataset)
     store.tag("empty")
-    clean_up = Store.clean_up
+    clean_up = Table.clean_up
     monkeypatch.setattr(collect, "_FRAGMENTS", 4)
     monkeypatch.setattr(collect, "_CLEAN_UP_S", 0.0)
-    monkeypatch.setattr(Store, "clean_up", lambda store: clean_up(store, older_than_s=0))
+    monkeypatch.setattr(Table, "clean_up", lambda table: clean_up(table, older_than_s=0))
     async with collecting():
         for number in range(12):
             await edge.harvest(number)
             await edge.receipt(number)
         await edge.harvest(12)  # whose commit comes after the tidying for the one before
         await edge.receipt(12)
-    assert store.fragments() < 8
+    assert store.table.fragments() < 8
     assert len(list((dataset / "_versions").glob("*.manifest"))) < 8
     assert (store.count(), store.count(version="empty")) == (13, 0)
