@@ -1,0 +1,43 @@
+"""Whether an image is one that training can read: its header first, then every pixel."""
+
+import io
+
+from PIL import Image, UnidentifiedImageError
+
+from schemas.errors import PermanentError
+from schemas.image import ImageError, ImageHeader, read_header
+
+MAX_PIXELS = 50_000_000
+
+
+def check_image(image: bytes, subject: str = "image") -> ImageHeader:
+    """Decode a JPEG or PNG to see that it can be, and return what its header says.
+
+    Takes as long as decoding does: call it in a thread.
+
+    Args:
+        image: Any bytes at all.
+        subject: What to call it in the error.
+
+    Raises:
+        PermanentError: It is no JPEG or PNG, has more than `MAX_PIXELS`, or is broken.
+    """
+    try:
+        header = read_header(image)
+    except ImageError as error:
+        raise PermanentError(subject, expected=error.expected, got=error.got) from None
+    if header.pixels > MAX_PIXELS:
+        got = f"{header.width} x {header.height}"
+        raise PermanentError(subject, expected=f"at most {MAX_PIXELS} pixels", got=got)
+    try:
+        with Image.open(io.BytesIO(image), formats=("JPEG", "PNG")) as picture:
+            picture.verify()  # the checksums of a PNG, which may be broken behind the last pixel
+        with Image.open(io.BytesIO(image), formats=("JPEG", "PNG")) as picture:
+            picture.draft(None, (1, 1))  # a JPEG is read to its end, and put together at an eighth
+            picture.load()
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  # Pillow raises errors of all kinds for hostile bytes
+        got = "one that cannot be read" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise PermanentError(subject, expected=f"a whole {header.format}", got=got) from None
+    return header
