@@ -1,6 +1,9 @@
+import contextlib
 import io
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from cloud.pixels import check_image
@@ -48,3 +51,15 @@ def test_g4_too_many_pixels_are_refused_undecoded(monkeypatch):
     bomb = png((1, 1)).replace((1).to_bytes(4) + (1).to_bytes(4), (30_000).to_bytes(4) * 2, 1)
     with pytest.raises(PermanentError, match="expected at most 50000000 pixels, got 30000 x 30000"):
         check_image(bomb)
+
+
+@given(st.sampled_from([jpeg(1), png()]), st.data())
+def test_g4_damaged_images_are_whole_or_one_sentence(image, data):
+    """Whatever happened to its bytes, an image is accepted or refused, and nothing else comes out."""
+    damaged = bytearray(image)
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(image) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(image)))
+    for candidate in (damaged, damaged[:cut]):
+        with contextlib.suppress(PermanentError):
+            assert check_image(bytes(candidate)).pixels > 0
