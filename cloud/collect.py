@@ -222,8 +222,9 @@ async def run(config: CollectorConfig, password: str | None = None) -> None:
     labels_bus = Bus(config.broker, f"{client_id}-labels", password=password, durable=True, counters=counters)
     collector = Collector(config, samples_bus, labels_bus, store, quarantine)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(samples_bus.run(), name="collect.bus")
-        tasks.create_task(labels_bus.run(), name="collect.labels_bus")
-        tasks.create_task(collector.run(), name="collect.collector")
         if config.probes is not None:
             tasks.create_task(Probes(config.probes, samples_bus.unready).run(), name="collect.probes")
+        tasks.create_task(labels_bus.run(), name="collect.labels_bus")
+        await labels_bus.connected()  # online means that the broker keeps labels for it, too
+        tasks.create_task(samples_bus.run(), name="collect.bus")
+        tasks.create_task(collector.run(), name="collect.collector")

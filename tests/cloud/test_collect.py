@@ -234,6 +234,7 @@ async def test_g4_what_cannot_be_used_goes_to_the_quarantine(collecting, edge, d
         assert (refusal.reason or "").startswith("in quarantine: ")
         assert expected in (refusal.reason or "")
     assert len(edge.receipts) == 6
+    assert edge.newest("collector").counters["sample.refused"] == len(bad)
     kept = {message.key: message for message in Quarantine.open(dataset).newest(99)}
     assert kept.keys() == {photo_id(number) for number in bad} | {content_id(payload) for payload in nameless}
     assert {message.node for message in kept.values()} == {NODE}
