@@ -10,6 +10,9 @@ from cloud.rows import Row
 from schemas.errors import CodecError, PermanentError
 from schemas.messages import Sample
 
+# The edge shrinks the short side to 320 pixels: this leaves room for a panorama of 39 : 1.
+MAX_PIXELS = 4_000_000
+
 
 def sort(deliveries: Iterable[Delivery[Sample]]) -> tuple[dict[str, Row], list[Refused]]:
     """Part what can be stored, by photo id, from what never can.
@@ -23,7 +26,7 @@ def sort(deliveries: Iterable[Delivery[Sample]]) -> tuple[dict[str, Row], list[R
         try:
             sample = delivery.message()
             photo_id = sample.photo_id
-            check_image(sample.image)
+            check_image(sample.image, MAX_PIXELS)
             rows[photo_id] = row_of(sample)
         except PermanentError as error:
             refused.append(

@@ -176,10 +176,11 @@ class Collector:
                 self._compact_at = _FRAGMENTS + await asyncio.to_thread(self._store.table.fragments)
                 log.info("dataset.compacted", **dataclasses.asdict(compacted))
             if time.monotonic() - self._cleaned_at >= _CLEAN_UP_S:
-                removed = await asyncio.to_thread(self._store.table.clean_up)
                 self._cleaned_at = time.monotonic()
+                removed = await asyncio.to_thread(self._store.table.clean_up)
                 log.info("dataset.cleaned_up", versions=removed)
-        except TransientError as error:  # nothing is lost by that, and the next commit brings it here again
+        except TransientError as error:  # nothing is lost by that; try again, but not with every commit
+            self._compact_at *= 2
             log.warning("dataset.not_tidied", error=str(error))
 
 

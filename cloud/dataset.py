@@ -17,6 +17,7 @@ from cloud.store import PHOTOS, Label, Row, Store
 from schemas.errors import PermanentError
 
 MAX_IMAGE_BYTES = 2 * 1024 * 1024
+MAX_PIXELS = 50_000_000
 # Training wants weights above zero.
 MIN_WEIGHT = 0.01
 # Only here was the edge's model sure of its label; the other lanes were harvested because it was not,
@@ -175,7 +176,7 @@ def read_row(path: Path, split: Split, by: str) -> Row:
             f"file {path.name}", expected=f"at most {MAX_IMAGE_BYTES} bytes", got=f"{status.st_size} bytes"
         )
     image = path.read_bytes()
-    header = check_image(image, f"file {path.name}")
+    header = check_image(image, MAX_PIXELS, f"file {path.name}")
     return Row(
         photo_id=hashlib.blake2b(image, digest_size=16).hexdigest(),
         image=image,

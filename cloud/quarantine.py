@@ -5,6 +5,7 @@ bounded in rows and bytes; the oldest go, down to three quarters of the bounds, 
 with every message. What `put` returned from is on the disk.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow as pa
 from cloud.commit import exclusive, merge, sync_fragments, sync_version
 from cloud.table import Table
 from schemas.codec import content_id
+from schemas.errors import TransientError
 
 _SUFFIX = "-quarantine"
 _LEFT = 0.75
@@ -144,9 +146,10 @@ class Quarantine:
                     self._drop(dataset, dropped[0])
         except OSError as error:
             raise self.table.unavailable("a commit", error) from error
-        if dropped or self.table.fragments() > _FRAGMENTS:
-            self.table.compact()
-            self.table.clean_up(_VERSIONS_KEPT_S)
+        with contextlib.suppress(TransientError):  # the messages are on the disk; the next ones tidy up
+            if dropped or self.table.fragments() > _FRAGMENTS:
+                self.table.compact()
+                self.table.clean_up(_VERSIONS_KEPT_S)
         return len(dropped)
 
     def newest(self, limit: int) -> Iterator[Refused]:

@@ -156,7 +156,7 @@ def test_files_that_are_no_photos_are_named(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each unusable file is skipped with its name and the reason; the others are stored."""
-    monkeypatch.setattr("cloud.pixels.MAX_PIXELS", 10_000)
+    monkeypatch.setattr(dataset, "MAX_PIXELS", 10_000)
     files = {
         "cat/good.jpg": jpeg(1),
         "cat/text.jpg": b"no photo",

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.commit import manifest_name
@@ -77,6 +77,7 @@ def test_g4_a_sample_sent_again_is_kept_once(dataset):
     assert quarantine.table.at().version == version
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 40)), max_size=40),
     st.integers(1, 20),
