@@ -138,6 +138,13 @@ class Bus:
         """
         return self._taps.setdefault(chosen, asyncio.Queue(queue))
 
+    def bring(self, topic: str, payload: bytes) -> None:
+        """Deliver a message from elsewhere first of all, as a retained one; call before `run`."""
+        for subscription in self._subscriptions:
+            if (names := subscription.topic.match(topic)) is not None:
+                delivery = Delivery(subscription.topic, names, payload, True, time.monotonic(), _nothing)  # noqa: FBT003  # as Delivery has them
+                subscription.queue.put_nowait(delivery)
+
     async def connected(self, after: int = 0) -> int:
         """Wait for a working connection with a number greater than `after`, and return its number.
 
@@ -426,6 +433,10 @@ class Bus:
         if not isinstance(error, _FOREIGN):
             return error
         return LinkError(self._address, expected="a connection", got=str(error) or type(error).__name__)
+
+
+def _nothing() -> None:
+    """Acknowledge what no broker waits for."""
 
 
 async def _ended(client: aiomqtt.Client) -> None:

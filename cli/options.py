@@ -53,6 +53,11 @@ def name(value: str) -> str:
         raise ArgumentTypeError(str(error)) from None
 
 
+def names(value: str) -> list[str]:
+    """Check comma-separated names for topics."""
+    return [name(part) for part in value.split(",")]
+
+
 def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
     """Return a check for numbers greater than zero."""
 
