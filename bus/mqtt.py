@@ -12,10 +12,10 @@ import contextlib
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import aiomqtt
 import structlog
@@ -41,7 +41,6 @@ _PUBLISH_S = 10.0
 _PROBE_S = 10.0
 _FAREWELL_S = 2.0
 _STEADY_S = 5.0
-_UNREAD_MESSAGES = 4096
 _REFUSED = 0x80
 _FOREIGN = (aiomqtt.MqttError, OSError, TimeoutError)
 
@@ -50,12 +49,27 @@ class LinkError(TransientError):
     """The broker is out of reach, refuses, or went away."""
 
 
+class _Inbox(asyncio.Queue[aiomqtt.Message]):
+    """Stands where aiomqtt queues messages, and passes each on as it comes from the socket.
+
+    So nothing is read that nobody has time for: it stays with the broker, and no queue grows between. The
+    broker's own window is no bound for that: mosquitto before 2.0.13 forgets it for a client that publishes.
+    """
+
+    def __init__(self, take: Callable[[aiomqtt.Message], None], maxsize: int = 0) -> None:
+        super().__init__(maxsize)
+        self._take = take
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        self._take(item)
+
+
 @dataclass(slots=True)
 class _Link:
     """One connection: it lives until the broker or the network ends it."""
 
-    client: aiomqtt.Client
     number: int
+    client: aiomqtt.Client = field(init=False)
     echoed: asyncio.Event = field(default_factory=asyncio.Event)
     lost: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -127,6 +141,13 @@ class Bus:
         When its queue is full, messages are dropped and counted as `bus.overflowed`.
         """
         return self._taps.setdefault(chosen, asyncio.Queue(queue))
+
+    def bring(self, topic: str, payload: bytes) -> None:
+        """Deliver a message from elsewhere first of all, as a retained one; call before `run`."""
+        for subscription in self._subscriptions:
+            if (names := subscription.topic.match(topic)) is not None:
+                delivery = Delivery(subscription.topic, names, payload, True, time.monotonic(), _nothing)  # noqa: FBT003  # as Delivery has them
+                subscription.queue.put_nowait(delivery)
 
     async def connected(self, after: int = 0) -> int:
         """Wait for a working connection with a number greater than `after`, and return its number.
@@ -230,14 +251,14 @@ class Bus:
     async def _connect_once(self, failed_at: float | None) -> None:
         """Connect, serve until the connection ends, and raise why it did."""
         with self._mapped():
-            client = self._client()
-            async with client:
+            self._number += 1
+            link = _Link(self._number)
+            link.client = self._client(partial(self._take, link))
+            async with link.client:
                 _heed_cancellation()
-                self._number += 1
-                link = _Link(client, self._number)
                 try:
                     async with asyncio.TaskGroup() as tasks:
-                        tasks.create_task(self._receive(link), name="bus.receive")
+                        tasks.create_task(_ended(link.client), name="bus.receive")
                         tasks.create_task(self._serve(link, failed_at), name="bus.serve")
                 finally:
                     self._link = None
@@ -275,18 +296,18 @@ class Bus:
                 got=f"nothing on {own} (may this client read and write it?)",
             ) from None
 
-    async def _receive(self, link: _Link) -> None:
-        async for incoming in link.client.messages:
-            topic, payload = incoming.topic.value, incoming.payload
-            if self._is_echo(link, topic, payload):
-                link.echoed.set()
-            tapped = self._pass_to_taps(incoming)
-            for subscription in self._subscriptions:
-                if (names := subscription.topic.match(topic)) is not None:
-                    self._deliver(subscription, names, incoming, link)
-                    break
-            else:
-                self._discard(incoming, link, wanted=tapped)
+    def _take(self, link: _Link, incoming: aiomqtt.Message) -> None:
+        """Pass a message to whoever wants it."""
+        topic, payload = incoming.topic.value, incoming.payload
+        if self._is_echo(link, topic, payload):
+            link.echoed.set()
+        tapped = self._pass_to_taps(incoming)
+        for subscription in self._subscriptions:
+            if (names := subscription.topic.match(topic)) is not None:
+                self._deliver(subscription, names, incoming, link)
+                break
+        else:
+            self._discard(incoming, link, wanted=tapped)
 
     def _deliver(
         self,
@@ -388,7 +409,7 @@ class Bus:
                 link.lost = asyncio.Event()
                 await self._publish_status(link, offline="it was stopped")
 
-    def _client(self) -> aiomqtt.Client:
+    def _client(self, take: Callable[[aiomqtt.Message], None]) -> aiomqtt.Client:
         broker = self._broker
         will = None
         if self._presence is not None:
@@ -404,7 +425,7 @@ class Bus:
             keepalive=broker.keepalive_s,
             will=will,
             tls_context=None if broker.tls is None else tls.context(broker.tls),
-            max_queued_incoming_messages=_UNREAD_MESSAGES,
+            queue_type=cast(type[asyncio.Queue[aiomqtt.Message]], partial(_Inbox, take)),
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
         client.pending_calls_threshold = _CONCURRENT_PUBLISHES * 2
@@ -432,6 +453,16 @@ class Bus:
             return error
         said = tls.meaning(error) or type(error).__name__
         return LinkError(self._address, expected="a connection", got=said)
+
+
+def _nothing() -> None:
+    """Acknowledge what no broker waits for."""
+
+
+async def _ended(client: aiomqtt.Client) -> None:
+    """Wait until the connection ends, and raise why."""
+    async for _ in client.messages:
+        raise AssertionError("the inbox keeps nothing")
 
 
 def _acknowledge(client: aiomqtt.Client, mid: int, qos: int) -> None:

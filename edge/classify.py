@@ -1,8 +1,8 @@
 """The edge handler: photos in, answers out, samples on their way to the cloud.
 
-    arrive → wait → classify → settle → answer
+    arrive → recall → wait → classify → settle → answer
 
-Natural batching: while one Predict call is out, what arrives forms the next batch.
+Natural batching: while the Predict calls are out, what arrives forms the next batch.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from edge.settle import Outcome, Settler
 from edge.tfserving import BadInputError, Predictor
 from edge.waiting import Bounds, Waiting, Work
 from schemas.errors import TransientError
-from schemas.messages import Photo
+from schemas.messages import Photo, Result
 from schemas.topics import PHOTO
 
 ClassNames = Callable[[int], "tuple[str, ...] | None"]
@@ -66,15 +66,20 @@ class Classifier:
         self._counters: Counters = bus.counters
         self._photos: Subscription[Photo] = bus.subscribe(PHOTO, node=config.node)
         self._waiting = Waiting(Bounds(config.waiting_per_device, config.waiting, config.waiting_bytes))
+        self._arrived: asyncio.Queue[Work] = asyncio.Queue(config.waiting)
         self._deferrals = Deferrals(bus)
         self._bus = bus
-        self._settler = Settler(config, bus, database=database, outbox=outbox, waiting=self._waiting)
+        self._settler = Settler(
+            config, bus, database=database, outbox=outbox, waiting=self._waiting, defer=self._defer
+        )
 
     async def run(self) -> None:
         """Answer photos until cancelled. Safe to cancel: an unanswered photo comes again."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._arrive(), name="edge.arrive")
-            tasks.create_task(self._classify(), name="edge.classify")
+            tasks.create_task(self._recall(), name="edge.recall")
+            for number in range(self._config.calls):
+                tasks.create_task(self._classify(), name=f"edge.classify-{number}")
             tasks.create_task(self._expire(), name="edge.expire")
             tasks.create_task(self._settler.run(), name="edge.settle")
             tasks.create_task(self._deferrals.run(), name="edge.defer")
@@ -96,7 +101,7 @@ class Classifier:
             if isinstance(said, Rejected):
                 self._reject(work, said)
             else:
-                self._waiting.line_up(work)
+                self._arrived.put_nowait(work)
 
     def _make_room(self, work: Work) -> None:
         """Take a photo in hand. What has to give way is the sender's again, whose outbox still keeps it."""
@@ -116,44 +121,51 @@ class Classifier:
         self._counters.add(f"photo.rejected_{rejected.code}")
         self._settler.put(Outcome(work, results.rejected(rejected, work.arrived_at)))
 
+    # recall: a photo that was answered before does not wait for the model server
+
+    async def _recall(self) -> None:
+        while True:
+            works = [await self._arrived.get()]
+            while not self._arrived.empty():
+                works.append(self._arrived.get_nowait())
+            recorded = await self._recorded(works)
+            for work in works:
+                if work.key in recorded:
+                    self._counters.add("photo.answered_before")
+                    self._settler.put(Outcome(work, recorded[work.key]))
+                else:
+                    self._waiting.line_up(work)
+
+    async def _recorded(self, works: list[Work]) -> dict[answers.Key, Result]:
+        keys = [work.key for work in works]
+        return await outlast(
+            self._bus,
+            "disk",
+            lambda: self._database.run(lambda connection: answers.find(connection, keys)),
+            lambda error: self._defer(works, error),
+        )
+
     # classify
 
     async def _classify(self) -> None:
         while True:
-            batch = await self._waiting.take(self._config.max_batch)
-            fresh = await self._repeat_known(batch)
-            if fresh:
-                await self._answer(fresh)
+            batch = await self._waiting.take(self._config.max_batch, self._config.batch_per_device)
+            await self._answer(batch)
             self._waiting.free(batch)
-
-    async def _repeat_known(self, batch: list[Work]) -> list[Work]:
-        """Answer again what was answered before; returns the others."""
-        keys = [work.key for work in batch]
-        recorded = await outlast(
-            self._bus,
-            "disk",
-            lambda: self._database.run(lambda connection: answers.find(connection, keys)),
-            lambda error: self._defer(batch, error),
-        )
-        for work in batch:
-            if work.key in recorded:
-                self._counters.add("photo.answered_before")
-                self._settler.put(Outcome(work, recorded[work.key]))
-        return [work for work in batch if work.key not in recorded]
 
     async def _answer(self, batch: list[Work]) -> None:
         """Classify a batch, however long the model server takes to come back, and harvest from it."""
+        left = list(batch)
+
+        async def attempt() -> list[tuple[Work, Verdict]]:
+            now = now_ms()
+            for work in [work for work in left if expired(work.photo, now)]:
+                left.remove(work)
+                self._reject(work, _expired(work))
+            return await self._predict(left) if left else []
+
         async with asyncio.TaskGroup() as tasks:
             views = {work.key: tasks.create_task(self._sampler.view(work.photo.image)) for work in batch}
-            left = list(batch)
-
-            async def attempt() -> list[tuple[Work, Verdict]]:
-                now = now_ms()
-                for work in [work for work in left if expired(work.photo, now)]:
-                    left.remove(work)
-                    self._reject(work, _expired(work))
-                return await self._predict(left) if left else []
-
             verdicts = await outlast(self._bus, "model", attempt, lambda error: self._defer(left, error))
             for work, verdict in verdicts:
                 if isinstance(verdict, Rejected):

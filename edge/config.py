@@ -1,6 +1,6 @@
 """The configuration of an edge node."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -8,11 +8,25 @@ from bus.config import Broker, OutboxLimits, ProbesAddress
 from schemas.messages import HarvestRules, ModelName, Name
 
 
+class EventBusLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What KubeEdge's EventBus is asked to carry; it sends 30 messages a second and loses some."""
+
+    per_s: Annotated[float, Meta(gt=0, le=1000, description="samples a second")] = 10.0
+    max_bytes: Annotated[int, Meta(ge=10_000, description="largest message; a larger sample is refused")] = (
+        1_000_000
+    )
+
+
 class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `gleaner edge` reads from TOML."""
 
     node: Annotated[Name, Meta(description="name of this edge node")] = "edge-1"
     broker: Broker = Broker()
+    uplink: Annotated[
+        Literal["bridge", "eventbus"],
+        Meta(description="how the broker reaches the cloud's: by mosquitto's bridge or KubeEdge's EventBus"),
+    ] = "bridge"
+    eventbus: EventBusLimits = EventBusLimits()
     serving: Annotated[str, Meta(min_length=1, description="host:port of the model server's gRPC API")] = (
         "127.0.0.1:8500"
     )
@@ -29,7 +43,14 @@ class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
     max_photo_bytes: Annotated[int, Meta(ge=1, description="larger ones are rejected")] = 3 * 1024 * 1024
     max_pixels: Annotated[int, Meta(ge=1, description="larger ones are rejected undecoded")] = 16_000_000
-    max_batch: Annotated[int, Meta(ge=1, le=256, description="most photos in one call")] = 16
+    calls: Annotated[
+        int, Meta(ge=1, le=64, description="calls to the model server at once; a device is in one at most")
+    ] = 2
+    max_batch: Annotated[int, Meta(ge=2, le=256, description="most photos in one call")] = 16
+    batch_per_device: Annotated[
+        int,
+        Meta(ge=1, le=256, description="of these, photos of one device; raise it where batches are cheap"),
+    ] = 1
     predict_timeout_s: Annotated[float, Meta(gt=0, description="deadline of one call")] = 30.0
     waiting: Annotated[int, Meta(ge=1, description="photos that may be in hand, from arrival to answer")] = (
         256

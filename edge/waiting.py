@@ -67,26 +67,23 @@ class _Lines:
     def append(self, work: Work) -> None:
         self.lines.setdefault(work.photo.device, deque()).append(work)
 
-    def take(self, most: int, busy: Container[str]) -> list[Work]:
-        """Take as many of each free device as the shortest of their lines has, at most so many in all.
-
-        So a photo never shares a batch with many of a device that sends more.
-        """
-        free = [device for device in self.lines if device not in busy]
-        depth = min((len(self.lines[device]) for device in free), default=0)
-        turns = (free * depth)[:most]
-        taken = [self.lines[device].popleft() for device in turns]
-        for device in turns[-len(free) :]:
-            self.lines.move_to_end(device)
-            if not self.lines[device]:
-                del self.lines[device]
+    def take(self, most: int, per_device: int, busy: Container[str]) -> list[Work]:
+        """Let each device that is not busy have a turn, and again until it had `per_device`."""
+        taken: list[Work] = []
+        for device in [device for device in self.lines if device not in busy] * per_device:
+            if len(taken) < most and device in self.lines:
+                taken.append(self.lines[device].popleft())
+                self.lines.move_to_end(device)
+                self._drop_if_empty(device)
         return taken
 
     def remove(self, work: Work) -> None:
-        line = self.lines[work.photo.device]
-        line.remove(work)
-        if not line:
-            del self.lines[work.photo.device]
+        self.lines[work.photo.device].remove(work)
+        self._drop_if_empty(work.photo.device)
+
+    def _drop_if_empty(self, device: str) -> None:
+        if not self.lines[device]:
+            del self.lines[device]
 
 
 class Waiting:
@@ -153,12 +150,16 @@ class Waiting:
         """Return all that wait for their batch."""
         return [*self._live, *self._historical]
 
-    async def take(self, most: int) -> list[Work]:
+    async def take(self, most: int, per_device: int) -> list[Work]:
         """Wait for at least one photo, then return a batch; its devices are busy until `free`.
 
         While live photos wait, one that was sent late rides along in each batch. Safe to cancel.
+
+        Args:
+            most: Photos in the batch, 2 or more.
+            per_device: Photos of one device among them.
         """
-        while not (batch := self._batch(most)):
+        while not (batch := self._batch(most, per_device)):
             self._changed.clear()
             await self._changed.wait()
         self._busy.update(work.photo.device for work in batch)
@@ -183,10 +184,10 @@ class Waiting:
         del self._in_hand[work.key]
         self._count(work, -1)
 
-    def _batch(self, most: int) -> list[Work]:
+    def _batch(self, most: int, per_device: int) -> list[Work]:
         late_waits = any(device not in self._busy for device in self._historical.lines)
-        batch = self._live.take(most - 1 if late_waits else most, self._busy)
-        return batch + self._historical.take(1 if batch else most, self._busy)
+        batch = self._live.take(most - 1 if late_waits else most, per_device, self._busy)
+        return batch + self._historical.take(1 if batch else most, per_device, self._busy)
 
     def _give_way(self, newcomer: Work, excess: Counter[str]) -> Work:
         """Take the newest photo of the device with most out of its line."""

@@ -151,7 +151,7 @@ def test_g5_what_waits_for_a_device_waits_for_nobody_else(edge):
 
 
 def test_g5_rights_come_and_go_while_the_broker_runs(edge):
-    """A device that is provisioned may write after a SIGHUP, and once it is removed no more, still connected."""
+    """A device may write as soon as it is provisioned, and no more once it is removed; no one reconnects."""
     photo = "gleaner/v1/photo/edge-1/pi-3"
     with Client(edge.port + 1, edge.operator) as operator:
         operator.subscribe("gleaner/v1/photo/#")
