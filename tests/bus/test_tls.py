@@ -2,10 +2,13 @@
 
 import asyncio
 import gc
+import os
+import pty
 import signal
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,7 +26,7 @@ from bus.mqtt import Bus, passing_id
 from bus.presence import Presence
 from bus.tls import context
 from tests.cli.conftest import gleaner, start
-from tests.conftest import eventually, running
+from tests.conftest import ROOT, eventually, running
 from tests.sites import (
     Client,
     authority,
@@ -265,19 +268,41 @@ def test_the_key_of_another_certificate_is_one_sentence(own, tmp_path):
         context(msgspec.structs.replace(own, key=str(tmp_path / "other.key")))
 
 
+_ON_A_TERMINAL = """
+import os, sys
+os.open(os.ttyname(0), os.O_RDWR)  # a session's first terminal becomes the one that OpenSSL would ask
+from bus.config import Tls
+from bus.tls import context
+try:
+    context(Tls(ca=sys.argv[1], certificate=sys.argv[2], key=sys.argv[3]))
+except Exception as error:
+    print(error)
+"""
+
+
 def test_an_encrypted_key_asks_nobody(own, tmp_path):
-    """OpenSSL's question for a pass phrase never reaches a service's terminal."""
+    """OpenSSL's question for a pass phrase never reaches the terminal, where a service would hang."""
     path = tmp_path / "own.key"
     key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    encryption = serialization.BestAvailableEncryption(b"secret")
     path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.BestAvailableEncryption(b"secret"),
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
     )
-    with pytest.raises(ConfigError, match="unencrypted"):
-        context(own)
+    master, terminal = pty.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _ON_A_TERMINAL, own.ca, own.certificate, own.key],
+            cwd=ROOT,
+            stdin=terminal,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            timeout=30,
+            check=True,
+        )
+    finally:
+        os.close(master)
+        os.close(terminal)
+    assert b"its own unencrypted key" in done.stdout
 
 
 async def test_a_service_whose_file_is_missing_ends_with_one_sentence(edge, tmp_path):

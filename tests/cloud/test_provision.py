@@ -205,6 +205,7 @@ def test_a_lost_authority_is_never_replaced(site, capsys, name):
         (("--cloud", "c", "--edge", "e", "--devices", "edge"), "not reserved"),
         (("--cloud", "c", "--edge", "e", "--devices", "x" * 63), "64 characters"),
         (("--cloud", "c:65535"), "expected names and hosts"),
+        (("--cloud", "c", "--home", "etc/gleaner"), "expected names and hosts"),
         (("--cloud", "c", "--days", "9999999"), "3650 days at most"),
         (("--cloud", "c", "--collectors", "0"), "expected names and hosts"),
         (("--cloud", "c", "--remove", "edge-1.pi-1"), "none such"),
