@@ -17,6 +17,7 @@ COMMANDS = {
     "cloud": "import, collect, train, release, review",
     "gateway": "run the gateway between the cloud's broker and KubeEdge",
     "broker": "run a mosquitto on this machine",
+    "provision": "make the keys, certificates and rights of a site",
     "schema": "write JSON Schema and AsyncAPI of the topics",
     "demo": "run the whole loop on this machine",
 }
