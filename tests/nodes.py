@@ -2,14 +2,17 @@
 
 import asyncio
 import io
+import json
 import os
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
+from msgspec import Struct
 from PIL import Image
 
 from bus.config import Broker, OutboxLimits
@@ -203,16 +206,18 @@ class Command:
         raise AssertionError("no VmRSS")
 
 
-def toml(config: EdgeConfig, path: Path) -> Path:
+def toml(config: Struct, path: Path) -> Path:
     """Write a configuration as the file that `--config` takes."""
-    import msgspec  # noqa: PLC0415  # for this alone
-
-    fields = msgspec.to_builtins(config)
-    path.write_bytes(msgspec.toml.encode(_without_none(fields)))
+    path.write_text("\n".join(_toml(msgspec.to_builtins(config))) + "\n", encoding="utf-8")
     return path
 
 
-def _without_none(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
-    return value
+def _toml(fields: dict[str, object], *section: str) -> Iterator[str]:
+    """Yield the lines of a table; a JSON scalar is one of TOML too."""
+    for name, value in fields.items():
+        if value is not None and not isinstance(value, dict):
+            yield f"{name} = {json.dumps(value)}"
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield f"[{'.'.join((*section, name))}]"
+            yield from _toml(value, *section, name)
