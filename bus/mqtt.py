@@ -133,6 +133,12 @@ class Bus:
             await self._ready.wait_for(lambda: self._link is not None and self._link.number > after)
             return self._number
 
+    def unready(self) -> str | None:
+        """Return why this component is not ready for work, or None if it is."""
+        if self._link is None:
+            return f"no connection to {self._address}"
+        return None if self._presence is None else self._presence.trouble()
+
     async def publish(self, topic: Topic[M], message: M, **names: str) -> None:
         """Publish at QoS 1 and wait until the broker has it.
 
@@ -155,12 +161,27 @@ class Bus:
         """Change what the status topic says of this component, now if connected, else when it is.
 
         Args:
-            facts: Fields of Status: `state`, `reason`, `model`.
+            facts: Fields of Status, such as `model`.
         """
-        if self._presence is None:
-            return
-        self._presence.change(**facts)
-        with contextlib.suppress(LinkError):  # the next announcement says it
+        if self._presence is not None:
+            self._presence.change(**facts)
+            await self._announce()
+
+    async def degraded(self, source: str, reason: str) -> None:
+        """Say on the status topic that a part of this component does not work, and why.
+
+        Args:
+            source: The part: `camera`, `outbox`, `predict`. Several may be in trouble at once.
+            reason: In words.
+        """
+        if self._presence is not None and self._presence.degrade(source, reason):
+            log.warning("bus.degraded", source=source, reason=reason)
+            await self._announce()
+
+    async def recovered(self, source: str) -> None:
+        """Say on the status topic that this part works again; nothing if it did all the time."""
+        if self._presence is not None and self._presence.degrade(source, None):
+            log.info("bus.recovered", source=source)
             await self._announce()
 
     async def run(self) -> None:
@@ -318,14 +339,14 @@ class Bus:
                     sending.cancel()
 
     async def _announce(self) -> None:
-        if (link := self._link) is None:
-            raise LinkError(self._address, expected="a connection", got="none")
-        await self._publish_status(link)
+        if (link := self._link) is not None:
+            with contextlib.suppress(LinkError):  # the next announcement says it
+                await self._publish_status(link)
 
-    async def _publish_status(self, link: _Link, *, state: str | None = None) -> None:
+    async def _publish_status(self, link: _Link, *, offline: str | None = None) -> None:
         if self._presence is None:
             return
-        status = self._presence.status(self.counters, state=state)
+        status = self._presence.status(self.counters, offline=offline)
         await self._publish_on(link, self._presence.topic, encode(STATUS, status), retain=True)
 
     async def _say_farewell(self, link: _Link) -> None:
@@ -333,13 +354,13 @@ class Bus:
         with contextlib.suppress(LinkError, TimeoutError):
             async with asyncio.timeout(_FAREWELL_S):
                 link.lost = asyncio.Event()
-                await self._publish_status(link, state="offline")
+                await self._publish_status(link, offline="it was stopped")
 
     def _client(self) -> aiomqtt.Client:
         broker = self._broker
         will = None
         if self._presence is not None:
-            last_words = encode(STATUS, self._presence.status(self.counters, state="offline", will=True))
+            last_words = encode(STATUS, self._presence.status(self.counters, offline="the connection broke"))
             will = aiomqtt.Will(self._presence.topic, last_words, qos=1, retain=True)
         client = aiomqtt.Client(
             broker.host,

@@ -12,6 +12,8 @@ from schemas.errors import CodecError
 from schemas.messages import Status
 from schemas.topics import STATUS
 
+_REASON_LENGTH = 1024
+
 
 def now_ms() -> int:
     """Return the time in UTC milliseconds since 1970."""
@@ -35,6 +37,7 @@ class Presence:
         self.node = node
         self.name = name
         self.every_s = every_s
+        self._troubles: dict[str, str] = {}
         self._status = Status(
             node=node,
             name=name,
@@ -46,20 +49,44 @@ class Presence:
         )
 
     def change(self, **facts: object) -> None:
-        """Set fields of the Status: `state`, `reason`, `model`."""
+        """Set fields of the Status, such as `model`."""
         self._status = structs.replace(self._status, **facts)
 
-    def status(self, counters: Counters, *, state: str | None = None, will: bool = False) -> Status:
+    def degrade(self, source: str, reason: str | None) -> bool:
+        """Note what keeps a part of the component from its work, None when it works again.
+
+        Args:
+            source: The part: `camera`, `outbox`, `predict`.
+            reason: In words, or None.
+
+        Returns:
+            Whether that changes what the Status says.
+        """
+        before = self.trouble()
+        self._troubles.pop(source, None)
+        if reason is not None:
+            self._troubles[source] = reason
+        return self.trouble() != before
+
+    def trouble(self) -> str | None:
+        """Return everything that keeps the component from its work, or None: then it is `online`."""
+        return "; ".join(self._troubles.values()) or None
+
+    def status(self, counters: Counters, *, offline: str | None = None) -> Status:
         """Return the Status as of now.
 
         Args:
             counters: What to report.
-            state: Instead of the current state.
-            will: This is the last will: it is written now and published by the broker later.
+            offline: Why this is the last word of this connection; None while it lasts.
         """
-        reason = "the connection broke" if will else self._status.reason
-        facts: dict[str, object] = {"at_ms": now_ms(), "reason": reason, "counters": counters.snapshot()}
-        return structs.replace(self._status, **facts, state=state or self._status.state)
+        reason = offline or self.trouble()
+        return structs.replace(
+            self._status,
+            state="offline" if offline else "degraded" if reason else "online",
+            reason=reason and reason[:_REASON_LENGTH],
+            at_ms=now_ms(),
+            counters=counters.snapshot(),
+        )
 
     def is_own(self, payload: bytes) -> bool:
         """Tell whether a status is a report of this very run, and no last will."""

@@ -17,6 +17,7 @@ from bus.delivery import Delivery, Subscription
 from bus.metrics import Counters
 from bus.mqtt import Bus, LinkError
 from bus.presence import Presence, now_ms
+from bus.probes import Probes
 from bus.retry import backoff
 from cloud.config import CollectorConfig
 from cloud.rows import Label, Row
@@ -140,9 +141,10 @@ class Collector:
                 outcome = await asyncio.to_thread(work)
             except TransientError as error:
                 log.warning("dataset.unavailable", error=str(error))
-                await self._bus.report(state="degraded", reason=str(error)[:1024])
+                await self._bus.degraded("dataset", str(error))
                 await asyncio.sleep(delay_s)
             else:
+                await self._bus.recovered("dataset")
                 return outcome
         raise AssertionError("backoff yields without end")
 
@@ -222,3 +224,5 @@ async def run(config: CollectorConfig, password: str | None = None) -> None:
         tasks.create_task(samples_bus.run(), name="collect.bus")
         tasks.create_task(labels_bus.run(), name="collect.labels_bus")
         tasks.create_task(collector.run(), name="collect.collector")
+        if config.probes is not None:
+            tasks.create_task(Probes(config.probes, samples_bus.unready).run(), name="collect.probes")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from bus.config import Broker
+from bus.config import Broker, ProbesAddress
 from schemas.messages import Name
 
 
@@ -20,3 +20,4 @@ class CollectorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     )
     batch: Annotated[int, Meta(ge=1, le=1024, description="most samples in one commit")] = 128
     compact_every: Annotated[int, Meta(ge=1, description="commits between two compactions")] = 200
+    probes: ProbesAddress | None = None

@@ -137,9 +137,10 @@ class Agent:
                     raise
                 log.warning("camera.failed", error=str(error))
                 self._bus.counters.add("camera.failed")
-                await self._bus.report(state="degraded", reason=str(error)[:1024])
+                await self._bus.degraded("camera", str(error))
                 await asyncio.sleep(_CAMERA_RETRY_S)
                 continue
+            await self._bus.recovered("camera")
             return frame
 
     def _is_due(self, previous: Frame | None, frame: Frame) -> bool:
@@ -181,7 +182,9 @@ class Agent:
         except (OutboxFullError, StorageError) as error:
             self._bus.counters.add("photo.refused")
             log.error("photo.refused", photo_id=photo.photo_id, source=frame.source, error=str(error))  # noqa: TRY400  # the sentence says it all
-            await self._bus.report(state="degraded", reason=str(error)[:1024])
+            await self._bus.degraded("outbox", str(error))
+        else:
+            await self._bus.recovered("outbox")
 
     def _remember(self, photo_id: str, frame: Frame) -> None:
         self._taken[photo_id] = _Taken(frame.source, frame.label, time.monotonic())

@@ -169,13 +169,13 @@ class Classifier:
                 if failed_at is None:
                     failed_at = time.monotonic()
                     log.warning("edge.deferring", photos=len(batch), error=str(error))
-                    await self._bus.report(state="degraded", reason=str(error)[:1024])
+                    await self._bus.degraded("predict", str(error))
                 await self._tell([*batch, *self._waiting.everyone()], error)
                 await asyncio.sleep(delay_s)
             else:
                 if failed_at is not None:
                     log.info("edge.recovered", outage_s=round(time.monotonic() - failed_at, 1))
-                    await self._bus.report(state="online", reason=None)
+                    await self._bus.recovered("predict")
                 return outcome
         raise AssertionError("backoff yields without end")
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from bus.config import Broker, OutboxLimits
+from bus.config import Broker, OutboxLimits, ProbesAddress
 from schemas.messages import HarvestRules, ModelName, Name
 
 
@@ -34,4 +34,5 @@ class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     versions_kept: Annotated[int, Meta(ge=1, description="model versions kept on disk")] = 2
     load_timeout_s: Annotated[float, Meta(gt=0, description="for a new version to become available")] = 120.0
     harvest: HarvestRules = HarvestRules()
+    probes: ProbesAddress | None = None
     outbox: OutboxLimits = OutboxLimits()

@@ -11,6 +11,7 @@ from bus.metrics import Counters
 from bus.mqtt import Bus
 from bus.outbox import Outbox
 from bus.presence import Presence
+from bus.probes import Probes
 from edge import answers
 from edge.classify import Classifier
 from edge.config import EdgeConfig
@@ -68,6 +69,8 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             tasks.create_task(outbox.run(bus.publish_bytes, bus.connected), name="edge.outbox")
             tasks.create_task(_take_receipts(receipts, outbox, counters), name="edge.receipts")
             tasks.create_task(_follow_policies(policies, sampler), name="edge.policies")
+            if config.probes is not None:
+                tasks.create_task(Probes(config.probes, bus.unready).run(), name="edge.probes")
 
 
 async def _take_receipts(receipts: Subscription[Receipt], outbox: Outbox, counters: Counters) -> None:
