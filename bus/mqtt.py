@@ -228,7 +228,8 @@ class Bus:
             await self._subscribe_on(link, chosen)
         if self._presence is not None:
             own = STATUS.name(node=self._presence.node, name=self._presence.name)
-            await self._subscribe_on(link, own)
+            # QoS 0: at QoS 1 it would queue behind the messages that wait for our acknowledgement.
+            await self._subscribe_on(link, own, qos=0)
             await self._probe(link, own)
         async with self._ready:
             self._link = link
@@ -314,8 +315,8 @@ class Bus:
             return False
         return self._presence.is_own(payload)
 
-    async def _subscribe_on(self, link: _Link, chosen: str) -> None:
-        granted = await link.client.subscribe(chosen, qos=1)
+    async def _subscribe_on(self, link: _Link, chosen: str, *, qos: int = 1) -> None:
+        granted = await link.client.subscribe(chosen, qos=qos)
         for code in granted:
             value = code if isinstance(code, int) else code.value
             if value >= _REFUSED:

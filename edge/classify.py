@@ -242,30 +242,34 @@ class Classifier:
         return before
 
     async def _answer(self, outcome: Outcome, result: Result) -> None:
-        """Publish an answer, then let the broker forget the photo."""
-        try:
-            await self._bus.publish(RESULT, result, node=result.node, device=result.device)
-        except LinkError:
-            # Not acknowledged: the broker brings the photo again, and it is answered from the record.
-            self._counters.add("result.unpublished")
-        else:
-            for delivery in outcome.deliveries:
-                delivery.ack()
-            self._counters.add(f"result.{result.status}")
-            log.info(
-                "photo.answered",
-                photo_id=result.photo_id,
-                device=result.device,
-                status=result.status,
-                label=result.label,
-                confidence=result.confidence,
-                code=result.code,
-                harvest=result.harvest,
-                edge_ms=result.edge_ms,
-            )
-        finally:
-            if outcome.work is not None:
-                del self._in_hand[outcome.key]
+        """Publish an answer, over as many connections as it takes, then let the broker forget the photo.
+
+        A photo left unacknowledged would hold its place among the broker's messages in flight for as long as
+        the connection lives, and enough of those are silence.
+        """
+        while True:
+            await self._bus.connected()
+            try:
+                await self._bus.publish(RESULT, result, node=result.node, device=result.device)
+                break
+            except LinkError:
+                self._counters.add("result.unpublished")
+        for delivery in outcome.deliveries:
+            delivery.ack()
+        if outcome.work is not None:
+            del self._in_hand[outcome.key]
+        self._counters.add(f"result.{result.status}")
+        log.info(
+            "photo.answered",
+            photo_id=result.photo_id,
+            device=result.device,
+            status=result.status,
+            label=result.label,
+            confidence=result.confidence,
+            code=result.code,
+            harvest=result.harvest,
+            edge_ms=result.edge_ms,
+        )
 
     async def _tell(self, works: list[Work], error: TransientError) -> None:
         """Say `deferred` once to each sender that waits; if that gets lost, the photo is still kept."""

@@ -1,6 +1,6 @@
 """Run a `gleaner` command that meets its end at a chosen step of the protocol.
 
-    python -m tests.faults.crashing --at edge.settled --nth 3 edge --config edge.toml
+    python -m tests.faults.crashing --at edge.in-transaction --nth 3 edge --config edge.toml
 
 The product knows nothing of this: the named functions are wrapped before the command starts, and at the n-th
 passing the process kills itself with SIGKILL, or stops itself with SIGSTOP until the laboratory goes on.
@@ -20,7 +20,7 @@ from typing import Any, Literal
 from tests.faults import variants
 
 _PUBLISH = "bus.mqtt:Bus.publish_bytes"
-_ACKNOWLEDGE = "bus.mqtt:_acknowledge"
+_ACKNOWLEDGE = "paho.mqtt.client:Client.ack"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +46,15 @@ POINTS = {
     "device.answer-received": Point("before", "bus.outbox:Outbox.answered"),
     "device.answer-in-transaction": Point("after", "device.answers:record"),
     "device.answer-recorded": Point("after", "bus.outbox:Outbox.answered"),
-    "device.answer-acknowledged": Point("after", _ACKNOWLEDGE, "result"),
+    "device.answer-acknowledged": Point("after", _ACKNOWLEDGE),
     "edge.photo-received": Point("before", "edge.classify:examine"),
     "edge.predicting": Point("before", "edge.tfserving:Predictor.predict"),
     "edge.predicted": Point("after", "edge.tfserving:Predictor.predict"),
     "edge.sample-made": Point("after", "edge.sampler:Sampler.sample"),
     "edge.in-transaction": Point("after", "edge.answers:record"),
-    "edge.settled": Point("after", "edge.classify:Classifier._record"),
     "edge.result-publishing": Point("before", _PUBLISH, "result"),
     "edge.result-published": Point("after", _PUBLISH, "result"),
-    "edge.photo-acknowledged": Point("after", _ACKNOWLEDGE, "photo"),
+    "edge.photo-acknowledged": Point("after", _ACKNOWLEDGE),
     "edge.sample-publishing": Point("before", _PUBLISH, "sample"),
     "edge.sample-published": Point("after", _PUBLISH, "sample"),
     "edge.receipt-received": Point("before", "bus.outbox:Outbox.answered"),
@@ -66,7 +65,7 @@ POINTS = {
     "collector.stored": Point("after", "cloud.store:Store.upsert"),
     "collector.receipt-publishing": Point("before", _PUBLISH, "receipt"),
     "collector.receipt-published": Point("after", _PUBLISH, "receipt"),
-    "collector.sample-acknowledged": Point("after", _ACKNOWLEDGE, "sample"),
+    "collector.sample-acknowledged": Point("after", _ACKNOWLEDGE),
     "collector.compaction-written": Point("after", "cloud.store:sync_fragments"),
     "collector.compacted": Point("after", "cloud.store:Store.compact"),
     "model-server.predicting": Point("before", "edge.modelserver.services:PredictionService.Predict"),
@@ -103,7 +102,7 @@ def arm(point: Point, nth: int, end: signal.Signals) -> None:
 
     def pass_by(*arguments: object) -> None:
         nonlocal passed
-        if point.topic and f"/{point.topic}/" not in str(getattr(arguments[1], "topic", arguments[1])):
+        if point.topic and f"/{point.topic}/" not in str(arguments[1]):
             return
         passed += 1
         if passed == nth:
