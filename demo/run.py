@@ -33,7 +33,7 @@ from demo import report
 from demo.photos import Collection, collect
 from demo.processes import Processes
 from demo.tally import Line, Tally, rows, verdict
-from device.camera import photo_files
+from device.replay import photo_files
 from schemas.errors import PermanentError
 from schemas.messages import Event, Feedback
 from schemas.topics import CLOUD, EVENT, FEEDBACK
