@@ -3,7 +3,8 @@
 What is known of aiomqtt 2.5.1 on paho 2.2 and respected here: paho acknowledges before the application
 sees a message unless manual acknowledgement is set before connecting; `publish` does not notice a lost
 connection before its time-out; a refused SUBSCRIBE is silent; the will does not fire when an exception
-leaves `async with`; more than about 20 concurrent publishes only queue up. A Client serves one connection.
+leaves `async with`; more than about 20 concurrent publishes only queue up; a socket on which no CONNACK came
+stays open. A Client serves one connection.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from bus.config import Broker
 from bus.delivery import Delivery, Subscription, Tapped
 from bus.metrics import Counters
 from bus.presence import Presence
-from bus.retry import backoff
+from bus.retry import Reconnects
 from schemas.codec import encode
 from schemas.errors import PermanentError, TransientError
 from schemas.messages import Message
@@ -35,10 +36,12 @@ log = structlog.get_logger()
 M = TypeVar("M", bound=Message)
 
 _CONCURRENT_PUBLISHES = 20
+_CONNECT_S = 10.0
 _PUBLISH_S = 10.0
 _PROBE_S = 10.0
 _FAREWELL_S = 2.0
-_STEADY_S = 5.0
+_LONGEST_PAUSE_S = 10.0
+_SHORT_LIVES = 3
 _UNREAD_MESSAGES = 4096
 _REFUSED = 0x80
 _FOREIGN = (aiomqtt.MqttError, OSError, TimeoutError)
@@ -94,6 +97,7 @@ class Bus:
         self._publishes = asyncio.Semaphore(_CONCURRENT_PUBLISHES)
         self._link: _Link | None = None
         self._number = 0
+        self._works_since: float | None = None
         self._ready = asyncio.Condition()
 
     def subscribe(
@@ -190,26 +194,31 @@ class Bus:
         Raises:
             PermanentError: The broker refuses a subscription.
         """
+        reconnects = Reconnects(_LONGEST_PAUSE_S)
         failed_at: float | None = None
-        delays = backoff()
         while True:
-            began = time.monotonic()
+            self._works_since = None
             try:
                 await self._connect_once(failed_at)
             except LinkError as error:
-                level = log.warning if failed_at is None else log.debug
-                level("bus.disconnected", broker=self._address, error=str(error))
+                now = time.monotonic()
+                delay_s = reconnects.lost(None if self._works_since is None else now - self._works_since)
                 self.counters.add("bus.disconnected")
-                steady = time.monotonic() - began > _STEADY_S
-                failed_at = time.monotonic() if failed_at is None or steady else failed_at
-                # A short life is no recovery: two clients of one id would throw each other out for ever.
-                delays = backoff() if steady else delays
-            await asyncio.sleep(next(delays))
+                first = reconnects.failures == 1
+                failed_at = now if first else failed_at
+                level = log.warning if first else log.debug
+                level("bus.disconnected", broker=self._address, error=str(error))
+                if reconnects.short_lives == _SHORT_LIVES:
+                    self.counters.add("bus.unsteady")
+                    hint = "does another client use the same id?"
+                    log.warning("bus.unsteady", broker=self._address, client_id=self._client_id, hint=hint)
+                await asyncio.sleep(delay_s)
 
     async def _connect_once(self, failed_at: float | None) -> None:
         """Connect, serve until the connection ends, and raise why it did."""
-        with self._mapped():
+        with self._mapped(), contextlib.ExitStack() as closing:
             client = self._client()
+            closing.callback(client._client._sock_close)  # noqa: SLF001  # a late answer on it would take over
             async with client:
                 self._number += 1
                 link = _Link(client, self._number)
@@ -233,6 +242,7 @@ class Bus:
             await self._probe(link, own)
         async with self._ready:
             self._link = link
+            self._works_since = time.monotonic()
             self._ready.notify_all()
         outage_s = None if failed_at is None else round(time.monotonic() - failed_at, 1)
         log.info("bus.connected", broker=self._address, outage_s=outage_s)
@@ -373,6 +383,7 @@ class Bus:
             keepalive=broker.keepalive_s,
             will=will,
             tls_context=_tls_context(broker),
+            timeout=_CONNECT_S,
             max_queued_incoming_messages=_UNREAD_MESSAGES,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )

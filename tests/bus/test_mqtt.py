@@ -75,7 +75,7 @@ async def test_publishing_without_a_connection_says_so(address):
         await Bus(address, passing_id("early")).publish(EVENT, event(1), node="n", name="e")
 
 
-def test_the_pinned_libraries_have_what_manual_acknowledgement_needs():
+def test_the_pinned_libraries_have_what_is_reached_into():
     """bus/mqtt.py reaches into aiomqtt's paho client: a new version without these has to be noticed."""
 
     async def client() -> aiomqtt.Client:
@@ -84,3 +84,4 @@ def test_the_pinned_libraries_have_what_manual_acknowledgement_needs():
     paho = asyncio.run(client())._client
     assert callable(paho.manual_ack_set)
     assert callable(paho.ack)
+    assert callable(paho._sock_close)
