@@ -69,7 +69,7 @@ class Proxy:
                     await asyncio.sleep(self.delay_s)
                 await self._flowing.wait()
                 if halving != self._halving:
-                    chunk = chunk[: len(chunk) // 2]  # noqa: PLW2901  # the other half is lost
+                    chunk = chunk[: len(chunk) // 2]  # the other half is lost
                 writer.write(chunk)
                 await writer.drain()
                 if halving != self._halving:

@@ -150,7 +150,7 @@ class Command:
                 self.lines.append(line)
                 self.pulse.beat()
         code = await process.wait()
-        if code not in {0, -signal.SIGKILL}:
+        if code not in {0, -signal.SIGKILL, -signal.SIGTERM}:
             self.deaths.append(f"{self.name}: exit code {code}, see {self.log}")
 
     async def ended(self) -> int:

@@ -8,6 +8,7 @@ passing the process kills itself with SIGKILL, or stops itself with SIGSTOP unti
 
 import importlib
 import inspect
+import itertools
 import os
 import signal
 import sys
@@ -75,8 +76,9 @@ POINTS = {
 
 
 def points_of(component: str) -> list[str]:
-    """Return the step boundaries of a component, in the order of the protocol."""
-    return [name for name in POINTS if name.startswith(f"{component}.")]
+    """Return the steps of a component such as `edge` or `device-1`, in the order of the protocol."""
+    kind = component.rstrip("-0123456789")
+    return [name for name in POINTS if name.startswith(f"{kind}.")]
 
 
 def find(function: str) -> tuple[Any, str, Callable[..., Any]]:
@@ -98,38 +100,28 @@ def find(function: str) -> tuple[Any, str, Callable[..., Any]]:
 def arm(point: Point, nth: int, end: signal.Signals) -> None:
     """Wrap a function of the product, so that its n-th passing sends the signal to this process."""
     owner, name, original = find(point.function)
-    passed = 0
+    passings = itertools.count(1)
 
-    def pass_by(*arguments: object) -> None:
-        nonlocal passed
-        if point.topic and f"/{point.topic}/" not in str(arguments[1]):
-            return
-        passed += 1
-        if passed == nth:
+    def pass_by(side: str, *arguments: object) -> None:
+        wanted = side == point.when and (not point.topic or f"/{point.topic}/" in str(arguments[1]))
+        if wanted and next(passings) == nth:
             os.kill(os.getpid(), end)
 
-    if inspect.iscoroutinefunction(original):
+    @wraps(original)
+    async def awaited(*arguments: Any, **options: Any) -> Any:
+        pass_by("before", *arguments)
+        outcome = await original(*arguments, **options)
+        pass_by("after", *arguments)
+        return outcome
 
-        @wraps(original)
-        async def wrapped(*arguments: Any, **options: Any) -> Any:
-            if point.when == "before":
-                pass_by(*arguments)
-            outcome = await original(*arguments, **options)
-            if point.when == "after":
-                pass_by(*arguments)
-            return outcome
-    else:
+    @wraps(original)
+    def called(*arguments: Any, **options: Any) -> Any:
+        pass_by("before", *arguments)
+        outcome = original(*arguments, **options)
+        pass_by("after", *arguments)
+        return outcome
 
-        @wraps(original)
-        def wrapped(*arguments: Any, **options: Any) -> Any:
-            if point.when == "before":
-                pass_by(*arguments)
-            outcome = original(*arguments, **options)
-            if point.when == "after":
-                pass_by(*arguments)
-            return outcome
-
-    setattr(owner, name, wrapped)
+    setattr(owner, name, awaited if inspect.iscoroutinefunction(original) else called)
 
 
 def main() -> int:
