@@ -101,13 +101,13 @@ class Bus:
         self._ready = asyncio.Condition()
 
     def subscribe(
-        self, topic: Topic[M], *, queue: int = 256, group: str | None = None, **names: str
+        self, topic: Topic[M], *, queue: int = 1024, group: str | None = None, **names: str
     ) -> Subscription[M]:
         """Subscribe from the next connection on; call before `run`.
 
         Args:
             topic: The kind of topic.
-            queue: Most deliveries that may wait here.
+            queue: Most deliveries that may wait here: more than the broker's `max_inflight_messages`.
             group: Share the messages with all subscribers of this group (`$share`).
             names: Values for some of the topic's names; the others match anything.
 
@@ -171,22 +171,27 @@ class Bus:
             self._presence.change(**facts)
             await self._announce()
 
-    async def degraded(self, source: str, reason: str) -> None:
-        """Say on the status topic that a part of this component does not work, and why.
+    async def degraded(self, part: str, reason: str) -> None:
+        """Say on the status topic, and in the log, that a part of this component does not work.
 
         Args:
-            source: The part: `camera`, `outbox`, `predict`. Several may be in trouble at once.
-            reason: In words.
+            part: `camera`, `disk`, `model` …; several may be in trouble at once.
+            reason: In words. What was said before is not announced again.
         """
-        if self._presence is not None and self._presence.degrade(source, reason):
-            log.warning("bus.degraded", source=source, reason=reason)
+        if self._presence is None:
+            return
+        before = self._presence.trouble()
+        level = log.warning if self._presence.degrade(part, reason) else log.debug
+        level("bus.degraded", part=part, reason=reason)
+        if self._presence.trouble() != before:
             await self._announce()
 
-    async def recovered(self, source: str) -> None:
-        """Say on the status topic that this part works again; nothing if it did all the time."""
-        if self._presence is not None and self._presence.degrade(source, None):
-            log.info("bus.recovered", source=source)
-            await self._announce()
+    async def recovered(self, part: str) -> None:
+        """Say that this part works again; nothing if it did all the time."""
+        if self._presence is None or (outage_s := self._presence.recover(part)) is None:
+            return
+        log.info("bus.recovered", part=part, outage_s=round(outage_s, 1))
+        await self._announce()
 
     async def run(self) -> None:
         """Stay connected until cancelled. On the way out says `offline`; safe to cancel.
@@ -290,13 +295,22 @@ class Bus:
             incoming.payload,
             incoming.retain,
             time.monotonic(),
-            partial(_acknowledge, link.client, incoming),
+            partial(_acknowledge, link.client, incoming.mid, incoming.qos),
         )
         try:
             subscription.queue.put_nowait(delivery)
         except asyncio.QueueFull:
             self.counters.add("bus.overflowed")
             log.warning("bus.overflowed", topic=incoming.topic.value)
+            if incoming.qos:
+                # Unacknowledged it would hold its place with the broker for as long as this connection lives,
+                # and enough of those are silence. The next connection brings it again.
+                raise LinkError(
+                    self._address,
+                    expected=f"fewer messages in flight than the {subscription.queue.maxsize} that may wait "
+                    f"on {subscription.filter} (is max_inflight_messages too high?)",
+                    got="more",
+                ) from None
 
     def _pass_to_taps(self, incoming: aiomqtt.Message) -> bool:
         """Hand a message to those who look on; tells whether there was one."""
@@ -313,7 +327,7 @@ class Bus:
 
     def _discard(self, incoming: aiomqtt.Message, link: _Link, *, wanted: bool) -> None:
         """Acknowledge what no subscription wants: our own status, or a name that is no DNS label."""
-        _acknowledge(link.client, incoming)
+        _acknowledge(link.client, incoming.mid, incoming.qos)
         if not wanted and STATUS.match(incoming.topic.value) is None:
             self.counters.add("bus.misaddressed")
             log.warning("bus.misaddressed", topic=incoming.topic.value[:200])
@@ -412,9 +426,9 @@ class Bus:
         return LinkError(self._address, expected="a connection", got=str(error) or type(error).__name__)
 
 
-def _acknowledge(client: aiomqtt.Client, incoming: aiomqtt.Message) -> None:
-    if incoming.qos:
-        client._client.ack(incoming.mid, incoming.qos)  # noqa: SLF001  # aiomqtt offers no way of its own
+def _acknowledge(client: aiomqtt.Client, mid: int, qos: int) -> None:
+    if qos:
+        client._client.ack(mid, qos)  # noqa: SLF001  # aiomqtt offers no way of its own
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

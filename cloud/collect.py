@@ -7,6 +7,9 @@ stored once, because the store decides by `photo_id`.
 
 import asyncio
 import contextlib
+import dataclasses
+import math
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -33,6 +36,8 @@ T = TypeVar("T")
 
 _GROUP = "collectors"
 _LAST_RETRY_S = 30.0
+_FRAGMENTS = 128
+_CLEAN_UP_S = 86_400.0
 
 
 class Collector:
@@ -52,7 +57,8 @@ class Collector:
         self._labels_bus = labels_bus
         self._store = store
         self._counters = samples_bus.counters
-        self._commits = 0
+        self._compact_at = _FRAGMENTS
+        self._cleaned_at = -math.inf
         self._samples: Subscription[Sample] = samples_bus.subscribe(SAMPLE, group=_GROUP)
         self._labels: Subscription[Feedback] = labels_bus.subscribe(FEEDBACK)
 
@@ -73,7 +79,7 @@ class Collector:
             await asyncio.gather(*(self._send(receipt) for receipt in receipts))
             for delivery in deliveries:
                 delivery.ack()
-            await self._compact_now_and_then()
+            await self._tidy()
 
     def _sort(self, deliveries: list[Delivery[Sample]]) -> tuple[list[Receipt], dict[str, Row]]:
         """Part what can be stored from what never can; the latter is answered with a refusal."""
@@ -140,7 +146,7 @@ class Collector:
             try:
                 outcome = await asyncio.to_thread(work)
             except TransientError as error:
-                log.warning("dataset.unavailable", error=str(error))
+                self._counters.add("dataset.failed")
                 await self._bus.degraded("dataset", str(error))
                 await asyncio.sleep(delay_s)
             else:
@@ -148,18 +154,20 @@ class Collector:
                 return outcome
         raise AssertionError("backoff yields without end")
 
-    async def _compact_now_and_then(self) -> None:
-        self._commits += 1
-        if self._commits % self._config.compact_every:
-            return
+    async def _tidy(self) -> None:
+        """Join small fragments when there are many, and once a day forget old versions."""
         try:
-            compacted = await asyncio.to_thread(self._store.compact)
-        except TransientError as error:
-            log.warning("dataset.not_compacted", error=str(error))
-        else:
-            log.info(
-                "dataset.compacted", removed=compacted.fragments_removed, added=compacted.fragments_added
-            )
+            if await asyncio.to_thread(self._store.fragments) >= self._compact_at:
+                compacted = await asyncio.to_thread(self._store.compact)
+                # What a compaction leaves, it would leave again.
+                self._compact_at = _FRAGMENTS + await asyncio.to_thread(self._store.fragments)
+                log.info("dataset.compacted", **dataclasses.asdict(compacted))
+            if time.monotonic() - self._cleaned_at >= _CLEAN_UP_S:
+                removed = await asyncio.to_thread(self._store.clean_up)
+                self._cleaned_at = time.monotonic()
+                log.info("dataset.cleaned_up", versions=removed)
+        except TransientError as error:  # nothing is lost by that, and the next commit brings it here again
+            log.warning("dataset.not_tidied", error=str(error))
 
 
 def _row(sample: Sample) -> Row:

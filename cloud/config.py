@@ -19,5 +19,4 @@ class CollectorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         "dataset.lance"
     )
     batch: Annotated[int, Meta(ge=1, le=1024, description="most samples in one commit")] = 128
-    compact_every: Annotated[int, Meta(ge=1, description="commits between two compactions")] = 200
     probes: ProbesAddress | None = None

@@ -20,16 +20,8 @@ import lance
 import pyarrow as pa
 from lance.optimize import Compaction
 
-from cloud.commit import (
-    drop_torn_manifests,
-    exclusive,
-    local_root,
-    make_folders,
-    merge,
-    sync_fragments,
-    sync_tag,
-    sync_version,
-)
+from cloud import table
+from cloud.commit import exclusive, merge, sync_fragments, sync_tag, sync_version
 from cloud.rows import (
     SCHEMA,
     STATE,
@@ -50,7 +42,6 @@ PHOTOS = "received_at_ms IS NOT NULL"
 
 _T = TypeVar("_T")
 _ATTEMPTS = 20
-_METADATA_CACHE_BYTES = 64 * 1024 * 1024
 _IDS_PER_LOOKUP = 1024
 # A fragment of 50 kB photos is then 100 MB: small enough to rewrite, large enough to scan few files.
 _ROWS_PER_FRAGMENT = 2048
@@ -73,10 +64,6 @@ class Compacted:
     conflicts: int = 0
 
 
-def _new_session() -> lance.Session:
-    return lance.Session(metadata_cache_size_bytes=_METADATA_CACHE_BYTES)
-
-
 @dataclass(frozen=True)
 class Store:
     """The table. Open it with `Store.open`; there is nothing to close.
@@ -88,30 +75,22 @@ class Store:
 
     url: str
     root: Path | None
-    _session: lance.Session = field(default_factory=_new_session, repr=False, compare=False)
+    _session: lance.Session = field(default_factory=table.new_session, repr=False, compare=False)
 
     @classmethod
-    def open(cls, url: str | Path) -> "Store":
-        """Open the table, creating it if there is none; safe if several processes do so at once.
+    def open(cls, url: str | Path, *, create: bool = True) -> "Store":
+        """Open the table; safe if several processes do so at once.
 
         Args:
             url: Local path, file://, s3://, gs:// or az:// URL; credentials come from the environment.
+            create: Make an empty one if there is none.
 
         Raises:
-            PermanentError: There is a table of another layout.
+            PermanentError: There is none, none can be made at such a place, or it has another layout.
+            TransientError: The place cannot be reached or written now.
         """
-        root = local_root(str(url))
-        store = cls(str(url if root is None else root), root)
-        if root is not None:
-            root.mkdir(parents=True, exist_ok=True)
-        with exclusive(root):
-            if root is not None:
-                make_folders(root)
-                drop_torn_manifests(root)
-            dataset = store._open_or_create()
-            sync_version(root, dataset.version)
-        if dataset.schema.names != SCHEMA.names:
-            raise PermanentError(f"table {url}", expected=f"columns {SCHEMA.names}", got=dataset.schema.names)
+        store = cls(*table.place(url))
+        table.prepare(store.url, store.root, SCHEMA, create=create)
         return store
 
     def upsert(self, samples: Sequence[Row]) -> dict[str, Outcome]:
@@ -241,14 +220,14 @@ class Store:
                     sync_version(self.root, dataset.version)
             except OSError as error:
                 if "conflict" not in str(error):
-                    raise TransientError(f"table {self.url}", expected="a compaction", got=error) from error
+                    raise table.unavailable(self.url, "a compaction", error) from error
                 conflicts += 1
             else:
                 removed += metrics.fragments_removed
                 added += metrics.fragments_added
         return Compacted(removed, added, conflicts)
 
-    def clean_up(self, older_than_s: float = 7 * 86_400.0) -> int:
+    def clean_up(self, older_than_s: float = 2 * 86_400.0) -> int:
         """Remove versions older than that, never a tagged one or the newest, and the files only they used.
 
         Args:
@@ -256,19 +235,25 @@ class Store:
 
         Returns:
             How many versions were removed.
+
+        Raises:
+            TransientError: The table cannot be written now.
         """
-        with exclusive(self.root):
-            dataset = self._at(None)
-            # Were the newest version lost, an older one that is removed now would be needed again.
-            sync_version(self.root, dataset.version)
-            removed = dataset.cleanup_old_versions(
-                timedelta(seconds=older_than_s), error_if_tagged_old_versions=False
-            )
+        try:
+            with exclusive(self.root):
+                dataset = self._at(None)
+                # Were the newest version lost, an older one that is removed now would be needed again.
+                sync_version(self.root, dataset.version)
+                removed = dataset.cleanup_old_versions(
+                    timedelta(seconds=older_than_s), error_if_tagged_old_versions=False
+                )
+        except OSError as error:
+            raise table.unavailable(self.url, "a clean-up", error) from error
         return int(removed.old_versions)
 
     def fragments(self) -> int:
-        """Count the fragments of the newest version: one per commit, until they are compacted."""
-        return len(self._at(None).get_fragments())
+        """Count the fragments that are less than full: one per commit, until they are compacted."""
+        return sum(fragment.physical_rows < _ROWS_PER_FRAGMENT for fragment in self._at(None).get_fragments())
 
     def _write(
         self,
@@ -292,11 +277,11 @@ class Store:
                     for record in records:
                         before = existing.get(record["photo_id"])
                         record["revision"] = 1 if before is None else before["revision"] + 1
-                    table = pa.Table.from_pylist(records, schema=SCHEMA)
-                    if merge(dataset, table, self.root) == len(records):
+                    written = pa.Table.from_pylist(records, schema=SCHEMA)
+                    if merge(dataset, written, self.root) == len(records):
                         return outcomes
         except OSError as error:
-            raise TransientError(f"table {self.url}", expected="a commit", got=error) from error
+            raise table.unavailable(self.url, "a commit", error) from error
         raise TransientError(
             f"table {self.url}", expected=f"a commit in {_ATTEMPTS} attempts", got="other writers"
         )
@@ -308,31 +293,21 @@ class Store:
         found: dict[str, Record] = {}
         for start in range(0, len(photo_ids), _IDS_PER_LOOKUP):
             quoted = ", ".join(f"'{photo_id}'" for photo_id in photo_ids[start : start + _IDS_PER_LOOKUP])
-            table = dataset.to_table(
+            rows = dataset.to_table(
                 columns=list({"photo_id": None} | dict.fromkeys(columns)),
                 filter=f"photo_id IN ({quoted})",
                 late_materialization=["image"],
             )
-            found |= {record["photo_id"]: record for record in table.to_pylist()}
+            found |= {record["photo_id"]: record for record in rows.to_pylist()}
         return found
 
     def _at(self, version: int | str | None) -> lance.LanceDataset:
         """Open a version, None for the newest. Each call opens anew: a handle is no one's shared state."""
+        if version is None:
+            return table.newest(self.url, self._session)
         try:
             return lance.dataset(self.url, version=version, session=self._session)
         except ValueError as error:
-            if version is None:
-                raise
             raise PermanentError(
                 f"version {version} of {self.url}", expected="one that exists", got=error
             ) from error
-
-    def _open_or_create(self) -> lance.LanceDataset:
-        try:
-            return self._at(None)
-        except ValueError:
-            try:
-                return lance.write_dataset(SCHEMA.empty_table(), self.url, session=self._session)
-            except OSError:
-                # Another process created it in between.
-                return self._at(None)

@@ -88,7 +88,7 @@ class Demo:
         async with Processes(self.work / "logs") as processes:
             await self._start(processes)
             bus = Bus(Broker(port=self.port), passing_id("demo"))
-            self.events = bus.subscribe(EVENT, queue=1024, node=CLOUD)
+            self.events = bus.subscribe(EVENT, node=CLOUD)
             async with asyncio.TaskGroup() as tasks:
                 connection = tasks.create_task(bus.run(), name="demo.bus")
                 outcome = await self._round(processes, bus, collection)

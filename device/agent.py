@@ -92,7 +92,7 @@ class Agent:
         node, device = config.node, config.name
         self._topic = PHOTO.name(node=node, device=device)
         self._results: Subscription[Result] = bus.subscribe(RESULT, node=node, device=device)
-        self._commands: Subscription[Command] = bus.subscribe(COMMAND, queue=16, node=node, device=device)
+        self._commands: Subscription[Command] = bus.subscribe(COMMAND, node=node, device=device)
 
     async def run(self) -> None:
         """Take photos until the camera has no more or the count is reached, then wait for all answers.

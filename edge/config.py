@@ -27,7 +27,13 @@ class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_pixels: Annotated[int, Meta(ge=1, description="larger ones are rejected undecoded")] = 16_000_000
     max_batch: Annotated[int, Meta(ge=1, le=256, description="most photos in one call")] = 16
     predict_timeout_s: Annotated[float, Meta(gt=0, description="deadline of one call")] = 30.0
-    waiting: Annotated[int, Meta(ge=1, description="photos that may wait for their batch")] = 256
+    waiting: Annotated[int, Meta(ge=1, description="photos that may be in hand, from arrival to answer")] = (
+        256
+    )
+    waiting_per_device: Annotated[
+        int, Meta(ge=1, description="of these, photos of one device; more are deferred and not kept")
+    ] = 64
+    waiting_bytes: Annotated[int, Meta(ge=1, description="bytes of images that may be in hand")] = 256_000_000
     answers_kept: Annotated[int, Meta(ge=1, description="answers remembered for photos that come again")] = (
         200_000
     )

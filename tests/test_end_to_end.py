@@ -3,8 +3,11 @@
 import asyncio
 import collections
 import contextlib
+import hashlib
+import json
 from pathlib import Path
 
+import paho.mqtt.client as paho
 import pytest
 
 from cloud.store import Store
@@ -27,12 +30,19 @@ def camera(tmp_path):
     return f"folder:{folder}"
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A model server that tells red from blue."""
+    server = ModelServer(tmp_path_factory.mktemp("models"), "pets")
+    place("straight", server.base / "pets", 1)
+    server.start()
+    yield server
+    server.kill()
+
+
 @pytest.fixture
-def cloud_and_edge(address, tmp_path):
-    """Model server, edge and collector, each a process of its own; returns the dataset's folder."""
-    (tmp_path / "models").mkdir()
-    server = ModelServer(tmp_path / "models", "pets")
-    place("straight", tmp_path / "models" / "pets", 1)
+def dataset(address, server, tmp_path):
+    """Edge and collector, each a process of its own; returns the folder of their dataset."""
     (tmp_path / "edge.toml").write_text(f"[harvest]\nnear_duplicate_s = 0\n{OUTBOX}")
     where = ("--broker", f"127.0.0.1:{address.port}")
     folders = ("--models-dir", str(server.base), "--state-dir", str(tmp_path / "edge"))
@@ -40,14 +50,14 @@ def cloud_and_edge(address, tmp_path):
     edge = Command(tmp_path, "edge", *config, *folders, *where)
     collector = Command(tmp_path, "cloud", "collect", "--dataset", str(tmp_path / "dataset"), *where)
     with contextlib.ExitStack() as ending:
-        for part in (server, edge, collector):
+        for part in (edge, collector):
             ending.callback(part.kill)
             part.start()
         yield tmp_path / "dataset"
 
 
 async def test_g1_g2_a_broker_lost_twice_loses_no_photo_and_no_sample(
-    broker, address, cloud_and_edge, camera, tmp_path
+    broker, address, dataset, camera, tmp_path
 ):
     """Mosquitto killed and then stopped in the middle of a stream: each photo has one answer, and one row."""
     (tmp_path / "device.toml").write_text(OUTBOX)
@@ -65,10 +75,34 @@ async def test_g1_g2_a_broker_lost_twice_loses_no_photo_and_no_sample(
     assert len({answer.photo_id for answer in answered}) == PHOTOS
     harvested = {answer.photo_id for answer in answered if answer.harvest == "auto"}
     assert len(harvested) == PHOTOS
-    store = Store.open(cloud_and_edge)
+    store = Store.open(dataset)
     await eventually(lambda: store.count("true") >= PHOTOS, within_s=60)
     rows = [str(row["photo_id"]) for row in store.scan(["photo_id"], where="true")]
     assert sorted(rows) == sorted(harvested)
+
+
+async def test_a_bare_photo_is_answered_with_a_line_of_json(address, dataset):
+    """`mosquitto_pub -f cat.jpg` beside `mosquitto_sub` is a whole client: neither knows more than MQTT."""
+    lines: list[bytes] = []
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    client.on_message = lambda *event: lines.append(event[-1].payload)
+    client.connect("127.0.0.1", address.port)
+    client.loop_start()
+    try:
+        client.subscribe("gleaner/v1/result/edge-1/me", qos=1)
+        image = photo(1, "red")
+        for _ in range(60):  # nobody keeps it for an edge that has not come yet
+            client.publish("gleaner/v1/photo/edge-1/me", image, qos=1)
+            with contextlib.suppress(AssertionError):
+                await eventually(lambda: any(b'"ok"' in line for line in lines), within_s=1)
+                break
+    finally:
+        client.loop_stop()
+        client.disconnect()
+    answer = json.loads(next(line for line in lines if b'"ok"' in line).decode())
+    assert answer["photo_id"] == hashlib.blake2b(image, digest_size=16).hexdigest()
+    assert (answer["label"], answer["model"], answer["model_version"]) == ("cat", "pets", 1)
+    assert answer["confidence"] > 0.9
 
 
 def answers(folder: Path) -> int:

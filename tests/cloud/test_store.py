@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import lance
@@ -16,7 +17,8 @@ import pytest
 
 from cloud.rows import SCHEMA, STATE, LabelOutcome, Outcome, Record, with_labels, with_samples
 from cloud.store import Label, Row, Store
-from schemas.errors import PermanentError
+from cloud.table import prepare
+from schemas.errors import PermanentError, TransientError
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -232,6 +234,88 @@ def test_a_table_of_another_layout_is_refused(tmp_path: Path) -> None:
     assert lance.dataset(str(tmp_path / "other")).count_rows() == 1
 
 
+def test_a_table_of_an_earlier_layout_is_brought_up_to_date(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A column that came later is added on opening, null in older rows; two who open at once add it once."""
+    store.upsert([photo(1)])
+    store.tag("v1")
+    later = SCHEMA.append(pa.field("weather", pa.string())).append(pa.field("tilt", pa.float32()))
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: prepare(store.url, store.root, later), range(4)))
+    monkeypatch.setattr("cloud.store.SCHEMA", later)
+    assert store.upsert([photo(1), photo(2)]) == {photo_id(1): "duplicate", photo_id(2): "stored"}
+    assert store.label([said(1, "dog", 5)]) == {photo_id(1): "stored"}
+    assert read(store, 1, "weather", "tilt", "human_label") == [None, None, "dog"]
+    assert store.count(version="v1") == 1
+
+
+def test_a_table_of_a_later_layout_is_refused(store: Store) -> None:
+    """Columns that this version does not know are left alone: it says so instead of writing around them."""
+    later = SCHEMA.append(pa.field("weather", pa.string()))
+    prepare(store.url, store.root, later)
+    with pytest.raises(PermanentError, match=r"got others, maybe of a later version: \['weather'\]"):
+        Store.open(store.url)
+    retyped = pa.schema(
+        [field if field.name != "width" else pa.field("width", pa.int64()) for field in SCHEMA]
+    )
+    with pytest.raises(PermanentError, match="'width'"):
+        prepare(store.url, store.root, retyped)
+
+
+def test_a_dataset_that_must_be_there_is_not_made(tmp_path: Path) -> None:
+    """Reading from a misspelt path is an error and leaves nothing behind."""
+    (tmp_path / "photos").mkdir()
+    for name in ("none", "photos"):
+        with pytest.raises(PermanentError, match="expected a dataset, got none there"):
+            Store.open(tmp_path / name, create=False)
+    assert [path for path in tmp_path.rglob("*") if path.name != "photos"] == []
+    Store.open(tmp_path / "table")
+    assert Store.open(tmp_path / "table", create=False).count() == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "words"),
+    [
+        ("nowhere://bucket/table", PermanentError, "expected a folder or URL, got .*scheme: 'nowhere'"),
+        ("/proc/table", TransientError, "expected a place to read and write, got .*No such file"),
+    ],
+)
+def test_an_impossible_place_is_one_sentence(url: str, kind: type[Exception], words: str) -> None:
+    """Whatever cannot hold a table is said in one line, without the inside of a library."""
+    with pytest.raises(kind, match=words) as refusal:
+        Store.open(url)
+    assert "\n" not in str(refusal.value)
+    assert ".rs:" not in str(refusal.value)
+
+
+def test_a_dataset_that_is_gone_is_waited_for(store: Store, tmp_path: Path) -> None:
+    """A table taken away is no new empty one: writing fails for now, and goes on when it is back."""
+    store.upsert([photo(1)])
+    table, aside = Path(store.url), tmp_path / "aside"
+    table.rename(aside)
+    for prepared in (lambda: None, table.mkdir):  # nothing there, then an empty mount point
+        prepared()
+        with pytest.raises(TransientError):
+            store.upsert([photo(2)])
+        with pytest.raises(TransientError):
+            store.fragments()
+    (table / "_writer.lock").unlink()
+    table.rmdir()
+    aside.rename(table)
+    assert store.upsert([photo(1), photo(2)]) == {photo_id(1): "duplicate", photo_id(2): "stored"}
+
+
+def test_full_fragments_are_not_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a compaction would leave alone is no reason for one, however large the dataset is."""
+    monkeypatch.setattr("cloud.store._ROWS_PER_FRAGMENT", 4)
+    for start in range(0, 10, 2):
+        store.upsert([photo(start), photo(start + 1)])
+    assert store.fragments() == 5
+    store.compact()
+    assert store.fragments() == 0 < len(store._at(None).get_fragments())
+
+
 def test_a_file_url_is_a_local_path(tmp_path: Path) -> None:
     """file:// names the same table as the path, with the same lock."""
     store = Store.open(f"file://{tmp_path}/a%20table")
@@ -251,9 +335,10 @@ WRITER = """
 import json, sys
 from cloud.rows import SCHEMA, STATE, LabelOutcome, Outcome, Record, with_labels, with_samples
 from cloud.store import Label, Row, Store
+from cloud.table import prepare
 url, locked, seed = sys.argv[1], sys.argv[2] == "locked", int(sys.argv[3])
 store = Store.open(url) if locked else Store(url, None)
-store._open_or_create()
+prepare(url, store.root, SCHEMA)
 for line in sys.stdin:
     size = {"width": 1, "height": 1}
     rows = [Row(photo_id=key, image=b"x" * 2000, received_at_ms=seed, **size) for key in json.loads(line)]
