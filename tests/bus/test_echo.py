@@ -24,5 +24,5 @@ async def test_another_message_is_no_proof(address, monkeypatch):
     elsewhere = bus.subscribe(POLICY, node="edge-2")
     async with running(bus):
         await bus.publish(POLICY, Policy(node="edge-2"), node="edge-2")
-        with pytest.raises(LinkError, match="policy/edge-1.*may this client write and read it"):
+        with pytest.raises(LinkError, match=r"policy/edge-1.*may this client write and read it"):
             await publish_seen(bus, elsewhere, POLICY, Policy(node="edge-1"), node="edge-1")
