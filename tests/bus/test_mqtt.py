@@ -87,7 +87,7 @@ async def test_a_connection_ends_when_told_at_any_moment(address):
         assert connection.cancelled()
 
 
-def test_the_pinned_libraries_have_what_manual_acknowledgement_needs():
+def test_the_pinned_libraries_have_what_is_reached_into():
     """bus/mqtt.py reaches into aiomqtt's paho client: a new version without these has to be noticed."""
 
     async def client() -> aiomqtt.Client:
@@ -96,3 +96,4 @@ def test_the_pinned_libraries_have_what_manual_acknowledgement_needs():
     paho = asyncio.run(client())._client
     assert callable(paho.manual_ack_set)
     assert callable(paho.ack)
+    assert callable(paho._sock_close)
