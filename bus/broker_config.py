@@ -11,7 +11,10 @@ from schemas.topics import COMMAND, EVENT, FEEDBACK, POLICY, RECEIPT, RELEASE, S
 
 MEMORY_LIMIT_BYTES = 1_000_000_000
 QUEUED_BYTES = 128_000_000
-_INFLIGHT_MESSAGES = 100
+# More than the 256 photos that an edge may have in hand, so that even then the next one arrives and is told;
+# less than half the 1024 deliveries that a subscription's queue holds, so that none finds it full, not even
+# when a new connection brings again what the last one left in it.
+_INFLIGHT_MESSAGES = 500
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import aiomqtt
 import structlog
@@ -39,7 +39,6 @@ _PUBLISH_S = 10.0
 _PROBE_S = 10.0
 _FAREWELL_S = 2.0
 _STEADY_S = 5.0
-_UNREAD_MESSAGES = 4096
 _REFUSED = 0x80
 _FOREIGN = (aiomqtt.MqttError, OSError, TimeoutError)
 
@@ -48,12 +47,27 @@ class LinkError(TransientError):
     """The broker is out of reach, refuses, or went away."""
 
 
+class _Inbox(asyncio.Queue[aiomqtt.Message]):
+    """Stands where aiomqtt queues messages, and passes each on as it comes from the socket.
+
+    So nothing is read that nobody has time for: it stays with the broker, and no queue grows between. The
+    broker's own window is no bound for that: mosquitto before 2.0.13 forgets it for a client that publishes.
+    """
+
+    def __init__(self, take: Callable[[aiomqtt.Message], None], maxsize: int = 0) -> None:
+        super().__init__(maxsize)
+        self._take = take
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        self._take(item)
+
+
 @dataclass(slots=True)
 class _Link:
     """One connection: it lives until the broker or the network ends it."""
 
-    client: aiomqtt.Client
     number: int
+    client: aiomqtt.Client = field(init=False)
     echoed: asyncio.Event = field(default_factory=asyncio.Event)
     lost: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -97,13 +111,13 @@ class Bus:
         self._ready = asyncio.Condition()
 
     def subscribe(
-        self, topic: Topic[M], *, queue: int = 256, group: str | None = None, **names: str
+        self, topic: Topic[M], *, queue: int = 1024, group: str | None = None, **names: str
     ) -> Subscription[M]:
         """Subscribe from the next connection on; call before `run`.
 
         Args:
             topic: The kind of topic.
-            queue: Most deliveries that may wait here.
+            queue: Most deliveries that may wait here: more than the broker's `max_inflight_messages`.
             group: Share the messages with all subscribers of this group (`$share`).
             names: Values for some of the topic's names; the others match anything.
 
@@ -174,22 +188,27 @@ class Bus:
             self._presence.change(**facts)
             await self._announce()
 
-    async def degraded(self, source: str, reason: str) -> None:
-        """Say on the status topic that a part of this component does not work, and why.
+    async def degraded(self, part: str, reason: str) -> None:
+        """Say on the status topic, and in the log, that a part of this component does not work.
 
         Args:
-            source: The part: `camera`, `outbox`, `predict`. Several may be in trouble at once.
-            reason: In words.
+            part: `camera`, `disk`, `model` …; several may be in trouble at once.
+            reason: In words. What was said before is not announced again.
         """
-        if self._presence is not None and self._presence.degrade(source, reason):
-            log.warning("bus.degraded", source=source, reason=reason)
+        if self._presence is None:
+            return
+        before = self._presence.trouble()
+        level = log.warning if self._presence.degrade(part, reason) else log.debug
+        level("bus.degraded", part=part, reason=reason)
+        if self._presence.trouble() != before:
             await self._announce()
 
-    async def recovered(self, source: str) -> None:
-        """Say on the status topic that this part works again; nothing if it did all the time."""
-        if self._presence is not None and self._presence.degrade(source, None):
-            log.info("bus.recovered", source=source)
-            await self._announce()
+    async def recovered(self, part: str) -> None:
+        """Say that this part works again; nothing if it did all the time."""
+        if self._presence is None or (outage_s := self._presence.recover(part)) is None:
+            return
+        log.info("bus.recovered", part=part, outage_s=round(outage_s, 1))
+        await self._announce()
 
     async def run(self) -> None:
         """Stay connected until cancelled. On the way out says `offline`; safe to cancel.
@@ -216,13 +235,13 @@ class Bus:
     async def _connect_once(self, failed_at: float | None) -> None:
         """Connect, serve until the connection ends, and raise why it did."""
         with self._mapped():
-            client = self._client()
-            async with client:
-                self._number += 1
-                link = _Link(client, self._number)
+            self._number += 1
+            link = _Link(self._number)
+            link.client = self._client(partial(self._take, link))
+            async with link.client:
                 try:
                     async with asyncio.TaskGroup() as tasks:
-                        tasks.create_task(self._receive(link), name="bus.receive")
+                        tasks.create_task(_ended(link.client), name="bus.receive")
                         tasks.create_task(self._serve(link, failed_at), name="bus.serve")
                 finally:
                     self._link = None
@@ -260,18 +279,18 @@ class Bus:
                 got="nothing",
             ) from None
 
-    async def _receive(self, link: _Link) -> None:
-        async for incoming in link.client.messages:
-            topic, payload = incoming.topic.value, incoming.payload
-            if self._is_echo(link, topic, payload):
-                link.echoed.set()
-            tapped = self._pass_to_taps(incoming)
-            for subscription in self._subscriptions:
-                if (names := subscription.topic.match(topic)) is not None:
-                    self._deliver(subscription, names, incoming, link)
-                    break
-            else:
-                self._discard(incoming, link, wanted=tapped)
+    def _take(self, link: _Link, incoming: aiomqtt.Message) -> None:
+        """Pass a message to whoever wants it."""
+        topic, payload = incoming.topic.value, incoming.payload
+        if self._is_echo(link, topic, payload):
+            link.echoed.set()
+        tapped = self._pass_to_taps(incoming)
+        for subscription in self._subscriptions:
+            if (names := subscription.topic.match(topic)) is not None:
+                self._deliver(subscription, names, incoming, link)
+                break
+        else:
+            self._discard(incoming, link, wanted=tapped)
 
     def _deliver(
         self,
@@ -286,13 +305,22 @@ class Bus:
             incoming.payload,
             incoming.retain,
             time.monotonic(),
-            partial(_acknowledge, link.client, incoming),
+            partial(_acknowledge, link.client, incoming.mid, incoming.qos),
         )
         try:
             subscription.queue.put_nowait(delivery)
         except asyncio.QueueFull:
             self.counters.add("bus.overflowed")
             log.warning("bus.overflowed", topic=incoming.topic.value)
+            if incoming.qos:
+                # Unacknowledged it would hold its place with the broker for as long as this connection lives,
+                # and enough of those are silence. The next connection brings it again.
+                raise LinkError(
+                    self._address,
+                    expected=f"fewer messages in flight than the {subscription.queue.maxsize} that may wait "
+                    f"on {subscription.filter} (is max_inflight_messages too high?)",
+                    got="more",
+                ) from None
 
     def _pass_to_taps(self, incoming: aiomqtt.Message) -> bool:
         """Hand a message to those who look on; tells whether there was one."""
@@ -309,7 +337,7 @@ class Bus:
 
     def _discard(self, incoming: aiomqtt.Message, link: _Link, *, wanted: bool) -> None:
         """Acknowledge what no subscription wants: our own status, or a name that is no DNS label."""
-        _acknowledge(link.client, incoming)
+        _acknowledge(link.client, incoming.mid, incoming.qos)
         if not wanted and STATUS.match(incoming.topic.value) is None:
             self.counters.add("bus.misaddressed")
             log.warning("bus.misaddressed", topic=incoming.topic.value[:200])
@@ -363,7 +391,7 @@ class Bus:
                 link.lost = asyncio.Event()
                 await self._publish_status(link, offline="it was stopped")
 
-    def _client(self) -> aiomqtt.Client:
+    def _client(self, take: Callable[[aiomqtt.Message], None]) -> aiomqtt.Client:
         broker = self._broker
         will = None
         if self._presence is not None:
@@ -379,7 +407,7 @@ class Bus:
             keepalive=broker.keepalive_s,
             will=will,
             tls_context=_tls_context(broker),
-            max_queued_incoming_messages=_UNREAD_MESSAGES,
+            queue_type=cast(type[asyncio.Queue[aiomqtt.Message]], partial(_Inbox, take)),
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
         client.pending_calls_threshold = _CONCURRENT_PUBLISHES * 2
@@ -411,9 +439,15 @@ def _nothing() -> None:
     """Acknowledge what no broker waits for."""
 
 
-def _acknowledge(client: aiomqtt.Client, incoming: aiomqtt.Message) -> None:
-    if incoming.qos:
-        client._client.ack(incoming.mid, incoming.qos)  # noqa: SLF001  # aiomqtt offers no way of its own
+async def _ended(client: aiomqtt.Client) -> None:
+    """Wait until the connection ends, and raise why."""
+    async for _ in client.messages:
+        raise AssertionError("the inbox keeps nothing")
+
+
+def _acknowledge(client: aiomqtt.Client, mid: int, qos: int) -> None:
+    if qos:
+        client._client.ack(mid, qos)  # noqa: SLF001  # aiomqtt offers no way of its own
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

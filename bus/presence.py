@@ -3,6 +3,7 @@
 import secrets
 import time
 from importlib.metadata import version
+from typing import NamedTuple
 
 from msgspec import structs
 
@@ -18,6 +19,13 @@ _REASON_LENGTH = 1024
 def now_ms() -> int:
     """Return the time in UTC milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+class Trouble(NamedTuple):
+    """Why a part does not do its work, and since when, in seconds of the monotonic clock."""
+
+    since: float
+    reason: str
 
 
 class Presence:
@@ -37,7 +45,7 @@ class Presence:
         self.node = node
         self.name = name
         self.every_s = every_s
-        self._troubles: dict[str, str] = {}
+        self._troubles: dict[str, Trouble] = {}
         self._status = Status(
             node=node,
             name=name,
@@ -52,25 +60,21 @@ class Presence:
         """Set fields of the Status, such as `model`."""
         self._status = structs.replace(self._status, **facts)
 
-    def degrade(self, source: str, reason: str | None) -> bool:
-        """Note what keeps a part of the component from its work, None when it works again.
+    def degrade(self, part: str, reason: str) -> bool:
+        """Note that a part of the component does not do its work, and why; tells whether it did until now."""
+        fresh = part not in self._troubles
+        since = time.monotonic() if fresh else self._troubles[part].since
+        self._troubles[part] = Trouble(since, reason)
+        return fresh
 
-        Args:
-            source: The part: `camera`, `outbox`, `predict`.
-            reason: In words, or None.
-
-        Returns:
-            Whether that changes what the Status says.
-        """
-        before = self.trouble()
-        self._troubles.pop(source, None)
-        if reason is not None:
-            self._troubles[source] = reason
-        return self.trouble() != before
+    def recover(self, part: str) -> float | None:
+        """Note that a part works again; returns how long it did not, in seconds, None if it did all along."""
+        trouble = self._troubles.pop(part, None)
+        return None if trouble is None else time.monotonic() - trouble.since
 
     def trouble(self) -> str | None:
         """Return everything that keeps the component from its work, or None: then it is `online`."""
-        return "; ".join(self._troubles.values()) or None
+        return "; ".join(trouble.reason for trouble in self._troubles.values()) or None
 
     def status(self, counters: Counters, *, offline: str | None = None) -> Status:
         """Return the Status as of now.

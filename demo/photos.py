@@ -5,8 +5,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from device.camera import photo_files
 from device.drawn import LOOKS, write_collection
+from device.replay import photo_files
 from schemas.errors import PermanentError
 
 SPLITS = ("train", "stream", "gold")

@@ -33,7 +33,7 @@ from demo import report
 from demo.photos import Collection, collect
 from demo.processes import Processes
 from demo.tally import Line, Tally, rows, verdict
-from device.camera import photo_files
+from device.replay import photo_files
 from schemas.errors import PermanentError
 from schemas.messages import Event, Feedback
 from schemas.topics import CLOUD, EVENT, FEEDBACK
@@ -88,7 +88,7 @@ class Demo:
         async with Processes(self.work / "logs") as processes:
             await self._start(processes)
             bus = Bus(Broker(port=self.port), passing_id("demo"))
-            self.events = bus.subscribe(EVENT, queue=1024, node=CLOUD)
+            self.events = bus.subscribe(EVENT, node=CLOUD)
             async with asyncio.TaskGroup() as tasks:
                 connection = tasks.create_task(bus.run(), name="demo.bus")
                 outcome = await self._round(processes, bus, collection)

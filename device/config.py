@@ -15,7 +15,9 @@ class DeviceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     name: Annotated[Name, Meta(description="name of this device at its node")] = "pi-1"
     broker: Broker = Broker()
     camera: Annotated[str, Meta(min_length=1, description="folder:DIR, drawn, usb:0 or picamera")] = "drawn"
-    interval_s: Annotated[Seconds, Meta(description="a photo so often; 0: on motion or command alone")] = 5.0
+    interval_s: Annotated[
+        Seconds, Meta(description="a photo so often, unless motion decides; 0: on command alone")
+    ] = 5.0
     motion: Annotated[
         float, Meta(ge=0, le=1, description="a photo when frames differ by this much on average; 0: off")
     ] = 0.0

@@ -12,8 +12,8 @@ from bus.presence import Presence
 from bus.probes import Probes
 from device import answers
 from device.agent import Agent, Answer
-from device.camera import open_camera
 from device.config import DeviceConfig
+from device.spec import open_camera
 from schemas.codec import mark_historical
 
 

@@ -19,6 +19,8 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
+OUTBOX_FULL = "outbox-full"
+
 _DECODERS = 2
 
 
@@ -29,9 +31,18 @@ class Sampler:
         rules: In force until `follow` brings others.
         outbox: Where samples go.
         most_bytes: The largest sample that the way to the cloud takes.
+        clock: Seconds of a monotonic clock.
     """
 
-    def __init__(self, rules: HarvestRules, outbox: Outbox, *, most_bytes: int = MAX_PAYLOAD_BYTES) -> None:
+    def __init__(
+        self,
+        rules: HarvestRules,
+        outbox: Outbox,
+        *,
+        most_bytes: int = MAX_PAYLOAD_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._harvester = Harvester(rules)
         self._outbox = outbox
         self._most_bytes = most_bytes
@@ -47,7 +58,7 @@ class Sampler:
 
     async def sample(self, photo: Photo, view: int | None, said: Scored) -> tuple[Item | None, str]:
         """Return the sample, admitted to the outbox, and its lane; or None and why not."""
-        now = time.monotonic()
+        now = self._clock()
         if view is None:
             return None, "undecodable"
         lane, refused = self._harvester.choose(photo.device, view, said.confidence, now)
@@ -71,7 +82,7 @@ class Sampler:
         try:
             item = await self._outbox.admit(sample.photo_id, SAMPLE.name(node=sample.node), payload)
         except OutboxFullError:
-            return None, "outbox-full"
+            return None, OUTBOX_FULL
         return item, "already-waiting"
 
     async def _decode(self, work: Callable[[bytes], T], image: bytes) -> T | None:

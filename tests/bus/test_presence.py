@@ -10,11 +10,11 @@ def test_a_component_is_online_when_every_part_works_again():
     assert presence.degrade("predict", "the model server is away")
     assert presence.degrade("outbox", "the disk is full")
     assert not presence.degrade("outbox", "the disk is full")
-    assert presence.degrade("predict", None)
+    assert presence.recover("predict") is not None
     status = presence.status(Counters())
     assert (status.state, status.reason) == ("degraded", "the disk is full")
-    assert presence.degrade("outbox", None)
-    assert not presence.degrade("camera", None)
+    assert presence.recover("outbox") is not None
+    assert presence.recover("camera") is None
     assert (presence.status(Counters()).state, presence.trouble()) == ("online", None)
 
 
