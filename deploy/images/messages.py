@@ -22,11 +22,11 @@ def main(source: Path, target: Path) -> None:
             _unpack(source, Path(scratch))
             source = Path(scratch)
         files = _needed(source, target)
-        for file in files:
-            copy = target / file.relative_to(source)
+        copies = [target / file.relative_to(source) for file in files]
+        for file, copy in zip(files, copies, strict=True):
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
-    print(f"{len(files)} message files of TensorFlow, {sum(file.stat().st_size for file in files)} bytes")
+    print(f"{len(copies)} message files of TensorFlow, {sum(copy.stat().st_size for copy in copies)} bytes")
 
 
 def _unpack(wheel: Path, scratch: Path) -> None:

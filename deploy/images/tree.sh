@@ -10,6 +10,7 @@ python=${PYTHON:-python3}
 pip="$python -m pip --disable-pip-version-check --quiet"
 
 $pip install --require-hashes --no-deps --target "$dir" --requirement "constraints/$side.txt"
+rm -rf "$dir/bin"
 $pip install --no-deps --no-build-isolation --target "$dir" .
 [ "$side" = edge ] || exit 0
 
