@@ -2,24 +2,26 @@
 
 What is known of aiomqtt 2.5.1 on paho 2.2 and respected here: paho acknowledges before the application
 sees a message unless manual acknowledgement is set before connecting; `publish` does not notice a lost
-connection before its time-out; a refused SUBSCRIBE is silent; the will does not fire when an exception
-leaves `async with`; more than about 20 concurrent publishes only queue up. A Client serves one connection.
+connection before its time-out; a connection closed before its CONNACK, as TLS does on a bad certificate, is
+only logged and waited out; a refused SUBSCRIBE is silent; the will does not fire when an exception leaves
+`async with`; more than about 20 concurrent publishes only queue up. A Client serves one connection.
 """
 
 import asyncio
 import contextlib
 import secrets
 import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import aiomqtt
 import structlog
+from paho.mqtt.client import MQTT_LOG_ERR
 
+from bus import tls
 from bus.config import Broker
 from bus.delivery import Delivery, Subscription, Tapped
 from bus.metrics import Counters
@@ -98,6 +100,8 @@ class Bus:
         counters: Counters | None = None,
     ) -> None:
         self.counters = counters if counters is not None else Counters()
+        self.trouble = "no answer"
+        """Why there is no connection, while there is none."""
         self._broker = broker
         self._client_id = client_id
         self._password = password
@@ -221,16 +225,28 @@ class Bus:
         while True:
             began = time.monotonic()
             try:
-                await self._connect_once(failed_at)
+                await self._until_it_ends(failed_at)
             except LinkError as error:
                 level = log.warning if failed_at is None else log.debug
                 level("bus.disconnected", broker=self._address, error=str(error))
                 self.counters.add("bus.disconnected")
+                self.trouble = str(error.got)
                 steady = time.monotonic() - began > _STEADY_S
                 failed_at = time.monotonic() if failed_at is None or steady else failed_at
                 # A short life is no recovery: two clients of one id would throw each other out for ever.
                 delays = backoff() if steady else delays
             await asyncio.sleep(next(delays))
+
+    async def _until_it_ends(self, failed_at: float | None) -> None:
+        """Own the task of one connection, whose last error must not stand in for our cancellation."""
+        connection = asyncio.create_task(self._connect_once(failed_at), name="bus.connection")
+        try:
+            await asyncio.wait({connection})
+        except asyncio.CancelledError:
+            connection.cancel()
+            await asyncio.gather(connection, return_exceptions=True)
+            raise
+        await connection
 
     async def _connect_once(self, failed_at: float | None) -> None:
         """Connect, serve until the connection ends, and raise why it did."""
@@ -239,6 +255,7 @@ class Bus:
             link = _Link(self._number)
             link.client = self._client(partial(self._take, link))
             async with link.client:
+                _heed_cancellation()
                 try:
                     async with asyncio.TaskGroup() as tasks:
                         tasks.create_task(_ended(link.client), name="bus.receive")
@@ -275,8 +292,8 @@ class Bus:
         except TimeoutError:
             raise LinkError(
                 self._address,
-                expected=f"our own {own} back within {_PROBE_S} s (may this client read and write it?)",
-                got="nothing",
+                expected=f"our own status back within {_PROBE_S} s",
+                got=f"nothing on {own} (may this client read and write it?)",
             ) from None
 
     def _take(self, link: _Link, incoming: aiomqtt.Message) -> None:
@@ -351,6 +368,7 @@ class Bus:
 
     async def _subscribe_on(self, link: _Link, chosen: str) -> None:
         granted = await link.client.subscribe(chosen, qos=1)
+        _heed_cancellation()
         for code in granted:
             value = code if isinstance(code, int) else code.value
             if value >= _REFUSED:
@@ -406,12 +424,13 @@ class Bus:
             clean_session=not self._durable,
             keepalive=broker.keepalive_s,
             will=will,
-            tls_context=_tls_context(broker),
+            tls_context=None if broker.tls is None else tls.context(broker.tls),
             queue_type=cast(type[asyncio.Queue[aiomqtt.Message]], partial(_Inbox, take)),
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
         client.pending_calls_threshold = _CONCURRENT_PUBLISHES * 2
         client._client.manual_ack_set(True)  # noqa: SLF001, FBT003  # paho's, see the top of this file
+        _fail_when_refused(client)
         return client
 
     @property
@@ -432,7 +451,8 @@ class Bus:
         """Return the bus's own error for a foreign one; any other stays what it is."""
         if not isinstance(error, _FOREIGN):
             return error
-        return LinkError(self._address, expected="a connection", got=str(error) or type(error).__name__)
+        said = tls.meaning(error) or type(error).__name__
+        return LinkError(self._address, expected="a connection", got=said)
 
 
 def _nothing() -> None:
@@ -457,14 +477,32 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-def _tls_context(broker: Broker) -> ssl.SSLContext | None:
-    if broker.tls is None:
-        return None
-    context = ssl.create_default_context(cafile=broker.tls.ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if broker.tls.certificate is not None:
-        context.load_cert_chain(broker.tls.certificate, broker.tls.key)
-    return context
+def _heed_cancellation() -> None:
+    """Raise a cancellation that came together with a result: `asyncio.wait_for` inside aiomqtt loses it.
+
+    Source: CPython issue 86296; fixed in Python 3.12.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+def _fail_when_refused(client: aiomqtt.Client) -> None:
+    """Make connecting fail at once, with the reason, when the connection is closed before the CONNACK."""
+    said: list[str] = []
+    paho, connected, on_disconnect = client._client, client._connected, client._on_disconnect  # noqa: SLF001  # see the top of this file
+
+    def keep(_client: object, _userdata: object, level: int, text: str) -> None:
+        if level == MQTT_LOG_ERR:
+            said.append(text)
+
+    def fail(*facts: Any) -> None:
+        if not connected.done():
+            connected.set_exception(aiomqtt.MqttError(tls.refusal(said[-1] if said else "")))
+        on_disconnect(*facts)
+
+    paho.on_log = keep
+    paho.on_disconnect = fail
 
 
 def passing_id(purpose: str) -> str:

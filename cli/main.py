@@ -18,6 +18,7 @@ COMMANDS = {
     "gateway": "run the gateway between the cloud's broker and KubeEdge",
     "deploy": "write KubeEdge's Rules for a list of nodes, and see each of them work",
     "broker": "run a mosquitto on this machine",
+    "provision": "make the keys, certificates and rights of a site",
     "schema": "write JSON Schema and AsyncAPI of the topics",
     "demo": "run the whole loop on this machine",
 }

@@ -34,6 +34,10 @@ class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     models_dir: Annotated[
         str | None, Meta(description="folder that holds <model>/<version>, shared with the model server")
     ] = None
+    release_key: Annotated[
+        str | None,
+        Meta(description="PEM file; a release that its key did not sign is refused. Absent: none is"),
+    ] = None
     state_dir: Annotated[str, Meta(min_length=1, description="folder for the outbox and the answers")] = (
         "/var/lib/gleaner/edge"
     )
