@@ -92,7 +92,7 @@ async def test_an_attempt_without_an_answer_leaves_no_socket(broker, monkeypatch
         proxy.go_silent()
         bus = present(address)
         make, made = bus._client, []
-        monkeypatch.setattr(bus, "_client", lambda: made.append(make()) or made[-1])
+        monkeypatch.setattr(bus, "_client", lambda take: made.append(make(take)) or made[-1])
         async with asyncio.TaskGroup() as tasks:
             connection = tasks.create_task(bus.run())
             await eventually(lambda: bus.counters["bus.disconnected"] >= 2)
