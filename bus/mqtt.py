@@ -270,8 +270,8 @@ class Bus:
             link.client = self._client(partial(self._take, link))
             closing.callback(link.client._client._sock_close)  # noqa: SLF001  # a late answer on it would take over
             async with link.client:
-                _heed_cancellation()
                 try:
+                    _heed_cancellation()
                     async with asyncio.TaskGroup() as tasks:
                         tasks.create_task(_ended(link.client), name="bus.receive")
                         tasks.create_task(self._serve(link, failed_at), name="bus.serve")

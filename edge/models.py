@@ -33,6 +33,7 @@ _POLL_S = 0.1
 _WATCH_S = 2.0
 _LOOK_S = 3.0
 _LAST_RETRY_S = 60.0
+_TELL_S = 10.0
 
 
 class Models:
@@ -234,8 +235,10 @@ class Models:
             reason=reason and reason[:1024],
             facts={"model": self._config.model, **facts},
         )
-        with contextlib.suppress(LinkError):  # the log and the Status say it too
-            await self._bus.publish(EVENT, message, node=self._config.node, name="edge")
+        with contextlib.suppress(LinkError, TimeoutError):  # the log and the Status say it too
+            async with asyncio.timeout(_TELL_S):
+                await self._bus.connected()  # a retained release arrives before it is open for publishers
+                await self._bus.publish(EVENT, message, node=self._config.node, name="edge")
 
     def _record(self, release: Release) -> None:
         """Remember the release, on disk complete or not at all: its class names outlive a restart."""

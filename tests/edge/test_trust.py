@@ -105,6 +105,15 @@ async def test_g6_a_release_that_is_not_signed_is_refused_unfetched(tmp_path, ad
         assert set(asked) == {"/good"}
 
 
+async def test_g6_a_refusal_is_told_also_of_what_was_there_before(tmp_path, address, keys):
+    """A retained release comes before the edge may publish: its refusal is an Event all the same."""
+    config = edge_config(address, "127.0.0.1:1", tmp_path, release_key=keys[1])
+    async with Observer(address).watching() as seen:
+        await seen.bus.publish(RELEASE, release("file:///none"), node="edge-1")
+        async with edge_running(config):
+            await eventually(lambda: [event.event for event in seen.events] == ["model.refused"])
+
+
 def test_g6_an_old_release_is_not_played_again(tmp_path, keys):
     """After a release no older one is believed, also after a restart; going back is a new signature."""
     signing, key = keys
