@@ -13,7 +13,7 @@ import contextlib
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -52,11 +52,12 @@ class LinkError(TransientError):
     """The broker is out of reach, refuses, or went away."""
 
 
-class _Inbox(asyncio.Queue[aiomqtt.Message]):
+class _Inbox(asyncio.Queue[Any]):
     """Stands where aiomqtt queues messages, and passes each on as it comes from the socket.
 
     So nothing is read that nobody has time for: it stays with the broker, and no queue grows between. The
     broker's own window is no bound for that: mosquitto before 2.0.13 forgets it for a client that publishes.
+    What it holds is the error of passing one on, which paho would only log: it ends the connection.
     """
 
     def __init__(self, take: Callable[[aiomqtt.Message], None], maxsize: int = 0) -> None:
@@ -64,7 +65,12 @@ class _Inbox(asyncio.Queue[aiomqtt.Message]):
         self._take = take
 
     def put_nowait(self, item: aiomqtt.Message) -> None:
-        self._take(item)
+        if not self.empty():
+            return  # the connection is about to end, and the next one brings this again
+        try:
+            self._take(item)
+        except Exception as error:  # noqa: BLE001  # `_ended` raises it
+            super().put_nowait(error)
 
 
 @dataclass(slots=True)
@@ -287,6 +293,8 @@ class Bus:
             self._link = link
             self._works_since = time.monotonic()
             self._ready.notify_all()
+        if self._presence is not None and self._presence.unsaid:  # since the probe
+            await self._publish_status(link)
         outage_s = None if failed_at is None else round(time.monotonic() - failed_at, 1)
         log.info("bus.connected", broker=self._address, outage_s=outage_s)
         self.counters.add("bus.connected")
@@ -472,12 +480,9 @@ def _nothing() -> None:
 
 
 async def _ended(client: aiomqtt.Client) -> None:
-    """Wait until the connection ends, and raise why: an error of our own taking a message is what it is."""
-    try:
-        async for _ in client.messages:
-            raise AssertionError("the inbox keeps nothing")
-    except aiomqtt.MqttError as error:
-        raise error.__cause__ or error from None
+    """Wait until the connection ends, or a message could not be passed on, and raise why."""
+    async for error in cast(AsyncIterator[Exception], client.messages):  # see _Inbox
+        raise error
 
 
 def _acknowledge(client: aiomqtt.Client, mid: int, qos: int) -> None:

@@ -92,7 +92,7 @@ async def test_an_attempt_without_an_answer_leaves_no_socket(broker, monkeypatch
         proxy.go_silent()
         bus = present(address)
         make, made = bus._client, []
-        monkeypatch.setattr(bus, "_client", lambda *given: made.append(make(*given)) or made[-1])
+        monkeypatch.setattr(bus, "_client", lambda take: made.append(make(take)) or made[-1])
         async with asyncio.TaskGroup() as tasks:
             connection = tasks.create_task(bus.run())
             await eventually(lambda: bus.counters["bus.disconnected"] >= 2)
@@ -179,7 +179,7 @@ async def eventually_says(address: Broker, state: str) -> None:
 
 
 async def test_told_to_end_while_the_connection_breaks_it_ends(broker, address):
-    """The end of a connection does not hide that the whole is to end: else nothing but a kill would end it."""
+    """The end of a connection does not hide that all is to end: else nothing but a kill would end it."""
     bus = present(address)
     serve = bus._serve
 
