@@ -2,9 +2,10 @@
 
 What is known of aiomqtt 2.5.1 on paho 2.2 and respected here: paho acknowledges before the application
 sees a message unless manual acknowledgement is set before connecting; `publish` does not notice a lost
-connection before its time-out; a connection closed before its CONNACK, as TLS does on a bad certificate, is
-only logged and waited out; a refused SUBSCRIBE is silent; the will does not fire when an exception leaves
-`async with`; more than about 20 concurrent publishes only queue up. A Client serves one connection.
+connection before its time-out; a connection closed before its CONNACK, as TLS does on a bad certificate,
+is only logged and waited out, and one on which none came stays open; a refused SUBSCRIBE is silent; the will
+does not fire when an exception leaves `async with`; more than about 20 concurrent publishes only queue up. A
+Client serves one connection.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import contextlib
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -26,7 +27,7 @@ from bus.config import Broker
 from bus.delivery import Delivery, Subscription, Tapped
 from bus.metrics import Counters
 from bus.presence import Presence
-from bus.retry import backoff
+from bus.retry import Reconnects
 from schemas.codec import encode
 from schemas.errors import PermanentError, TransientError
 from schemas.messages import Message
@@ -37,10 +38,12 @@ log = structlog.get_logger()
 M = TypeVar("M", bound=Message)
 
 _CONCURRENT_PUBLISHES = 20
+_CONNECT_S = 10.0
 _PUBLISH_S = 10.0
 _PROBE_S = 10.0
 _FAREWELL_S = 2.0
-_STEADY_S = 5.0
+_LONGEST_PAUSE_S = 10.0
+_SHORT_LIVES = 3
 _REFUSED = 0x80
 _FOREIGN = (aiomqtt.MqttError, OSError, TimeoutError)
 
@@ -49,11 +52,12 @@ class LinkError(TransientError):
     """The broker is out of reach, refuses, or went away."""
 
 
-class _Inbox(asyncio.Queue[aiomqtt.Message]):
+class _Inbox(asyncio.Queue[Any]):
     """Stands where aiomqtt queues messages, and passes each on as it comes from the socket.
 
     So nothing is read that nobody has time for: it stays with the broker, and no queue grows between. The
     broker's own window is no bound for that: mosquitto before 2.0.13 forgets it for a client that publishes.
+    What it holds is the error of passing one on, which paho would only log: it ends the connection.
     """
 
     def __init__(self, take: Callable[[aiomqtt.Message], None], maxsize: int = 0) -> None:
@@ -61,7 +65,12 @@ class _Inbox(asyncio.Queue[aiomqtt.Message]):
         self._take = take
 
     def put_nowait(self, item: aiomqtt.Message) -> None:
-        self._take(item)
+        if not self.empty():
+            return  # the connection is about to end, and the next one brings this again
+        try:
+            self._take(item)
+        except Exception as error:  # noqa: BLE001  # `_ended` raises it
+            super().put_nowait(error)
 
 
 @dataclass(slots=True)
@@ -112,6 +121,7 @@ class Bus:
         self._publishes = asyncio.Semaphore(_CONCURRENT_PUBLISHES)
         self._link: _Link | None = None
         self._number = 0
+        self._works_since: float | None = None
         self._ready = asyncio.Condition()
 
     def subscribe(
@@ -220,22 +230,26 @@ class Bus:
         Raises:
             PermanentError: The broker refuses a subscription.
         """
+        reconnects = Reconnects(_LONGEST_PAUSE_S)
         failed_at: float | None = None
-        delays = backoff()
         while True:
-            began = time.monotonic()
+            self._works_since = None
             try:
                 await self._until_it_ends(failed_at)
             except LinkError as error:
-                level = log.warning if failed_at is None else log.debug
-                level("bus.disconnected", broker=self._address, error=str(error))
+                now = time.monotonic()
+                delay_s = reconnects.lost(None if self._works_since is None else now - self._works_since)
                 self.counters.add("bus.disconnected")
                 self.trouble = str(error.got)
-                steady = time.monotonic() - began > _STEADY_S
-                failed_at = time.monotonic() if failed_at is None or steady else failed_at
-                # A short life is no recovery: two clients of one id would throw each other out for ever.
-                delays = backoff() if steady else delays
-            await asyncio.sleep(next(delays))
+                first = reconnects.failures == 1
+                failed_at = now if first else failed_at
+                level = log.warning if first else log.debug
+                level("bus.disconnected", broker=self._address, error=str(error))
+                if reconnects.short_lives == _SHORT_LIVES:
+                    self.counters.add("bus.unsteady")
+                    hint = "does another client use the same id?"
+                    log.warning("bus.unsteady", broker=self._address, client_id=self._client_id, hint=hint)
+                await asyncio.sleep(delay_s)
 
     async def _until_it_ends(self, failed_at: float | None) -> None:
         """Own the task of one connection, whose last error must not stand in for our cancellation."""
@@ -250,10 +264,11 @@ class Bus:
 
     async def _connect_once(self, failed_at: float | None) -> None:
         """Connect, serve until the connection ends, and raise why it did."""
-        with self._mapped():
+        with self._mapped(), contextlib.ExitStack() as closing:
             self._number += 1
             link = _Link(self._number)
             link.client = self._client(partial(self._take, link))
+            closing.callback(link.client._client._sock_close)  # noqa: SLF001  # a late answer on it would take over
             async with link.client:
                 _heed_cancellation()
                 try:
@@ -271,11 +286,15 @@ class Bus:
             await self._subscribe_on(link, chosen)
         if self._presence is not None:
             own = STATUS.name(node=self._presence.node, name=self._presence.name)
-            await self._subscribe_on(link, own)
+            # QoS 0: at QoS 1 it would queue behind the messages that wait for our acknowledgement.
+            await self._subscribe_on(link, own, qos=0)
             await self._probe(link, own)
         async with self._ready:
             self._link = link
+            self._works_since = time.monotonic()
             self._ready.notify_all()
+        if self._presence is not None and self._presence.unsaid:  # since the probe
+            await self._publish_status(link)
         outage_s = None if failed_at is None else round(time.monotonic() - failed_at, 1)
         log.info("bus.connected", broker=self._address, outage_s=outage_s)
         self.counters.add("bus.connected")
@@ -366,8 +385,8 @@ class Bus:
             return False
         return self._presence.is_own(payload)
 
-    async def _subscribe_on(self, link: _Link, chosen: str) -> None:
-        granted = await link.client.subscribe(chosen, qos=1)
+    async def _subscribe_on(self, link: _Link, chosen: str, *, qos: int = 1) -> None:
+        granted = await link.client.subscribe(chosen, qos=qos)
         _heed_cancellation()
         for code in granted:
             value = code if isinstance(code, int) else code.value
@@ -425,6 +444,7 @@ class Bus:
             keepalive=broker.keepalive_s,
             will=will,
             tls_context=None if broker.tls is None else tls.context(broker.tls),
+            timeout=_CONNECT_S,
             queue_type=cast(type[asyncio.Queue[aiomqtt.Message]], partial(_Inbox, take)),
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
@@ -460,9 +480,9 @@ def _nothing() -> None:
 
 
 async def _ended(client: aiomqtt.Client) -> None:
-    """Wait until the connection ends, and raise why."""
-    async for _ in client.messages:
-        raise AssertionError("the inbox keeps nothing")
+    """Wait until the connection ends, or a message could not be passed on, and raise why."""
+    async for error in cast(AsyncIterator[Exception], client.messages):  # see _Inbox
+        raise error
 
 
 def _acknowledge(client: aiomqtt.Client, mid: int, qos: int) -> None:
