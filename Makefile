@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz lock clean
+.PHONY: help demo test check fuzz kubeedge-lab kubeedge-lab-stop test-kubeedge lock clean
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 demo: $(READY) ## the whole loop on this machine: PHOTOS=DIR and BACKBONE=NAME are optional
 	$(BIN)/gleaner demo $(if $(PHOTOS),--photos $(PHOTOS)) $(if $(BACKBONE),--backbone $(BACKBONE)) $(ARGS)
@@ -26,6 +26,16 @@ check: $(READY) ## lint, types, layers, and the published contract
 fuzz: $(READY) ## guided fuzzing of everything that reads bytes: MINUTES=10
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r constraints/fuzz.txt
 	$(BIN)/python -m tests.fuzz $(or $(MINUTES),10)
+
+kubeedge-lab: $(READY) ## build KubeEdge and start it on this machine, with two edge nodes; takes Go
+	$(BIN)/python -m tests.kubeedge start $(ARGS)
+
+kubeedge-lab-stop: $(READY) ## stop what kubeedge-lab started
+	$(BIN)/python -m tests.kubeedge stop $(ARGS)
+
+test-kubeedge: $(READY) ## build KubeEdge and run the tests that need it; takes Go
+	$(BIN)/python -m tests.kubeedge build
+	$(BIN)/python -m pytest -m kubeedge $(ARGS)
 
 lock: $(READY) ## resolve constraints/dev.txt anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv

@@ -1,5 +1,6 @@
 """The broker as a process of our own."""
 
+import os
 import socket
 import subprocess
 import time
@@ -63,7 +64,9 @@ class BrokerProcess:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         config = self._folder / "mosquitto.conf"
-        text = configuration(self.port, self._folder, access=self._access, bridge=self._bridge)
+        # Started by root it would become a user that may not read our folder.
+        user = "root" if os.geteuid() == 0 else None
+        text = configuration(self.port, self._folder, access=self._access, bridge=self._bridge, user=user)
         config.write_text(text, encoding="utf-8")
         log_path = self._folder / "mosquitto.log"
         with log_path.open("ab") as log:

@@ -103,14 +103,14 @@ class Agent:
             CameraError: The camera does not work.
         """
         async with asyncio.TaskGroup() as tasks:
-            helpers = [
+            background = [
                 tasks.create_task(self._take_results(), name="device.results"),
                 tasks.create_task(self._follow_commands(), name="device.commands"),
                 tasks.create_task(self._outbox.run(self._bus.publish_bytes, self._bus.connected)),
             ]
             await self._take_photos()
             await self._outbox.idle()
-            for task in helpers:
+            for task in background:
                 task.cancel()
 
     async def _take_photos(self) -> None:
@@ -181,7 +181,7 @@ class Agent:
         try:
             await self._outbox.put(photo.photo_id, self._topic, _payload(photo))
         except (OutboxFullError, StorageError, PermanentError) as error:
-            del self._taken[photo.photo_id]
+            self._taken.pop(photo.photo_id, None)
             self._bus.counters.add("photo.refused")
             log.error("photo.refused", photo_id=photo.photo_id, source=frame.source, error=str(error))  # noqa: TRY400  # the sentence says it all
             await self._bus.degraded("outbox", str(error))

@@ -69,7 +69,9 @@ class Classifier:
         self._arrived: asyncio.Queue[Work] = asyncio.Queue(config.waiting)
         self._deferrals = Deferrals(bus)
         self._bus = bus
-        self._settler = Settler(config, bus, database=database, outbox=outbox, waiting=self._waiting)
+        self._settler = Settler(
+            config, bus, database=database, outbox=outbox, waiting=self._waiting, defer=self._defer
+        )
 
     async def run(self) -> None:
         """Answer photos until cancelled. Safe to cancel: an unanswered photo comes again."""

@@ -6,6 +6,7 @@ has one recorded answer and one sample at most.
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -18,6 +19,7 @@ from bus.retry import backoff
 from edge import answers
 from edge.config import EdgeConfig
 from edge.waiting import Waiting, Work
+from schemas.errors import TransientError
 from schemas.messages import Result
 from schemas.topics import RESULT
 
@@ -47,6 +49,7 @@ class Settler:
         database: With the tables of `edge.answers` and of the outbox.
         outbox: Where samples go.
         waiting: The photos in hand; those answered leave it.
+        defer: Tells the senders of photos that the answer takes longer, and why.
     """
 
     def __init__(
@@ -57,12 +60,14 @@ class Settler:
         database: Database,
         outbox: Outbox,
         waiting: Waiting,
+        defer: Callable[[list[Work], TransientError], None],
     ) -> None:
         self._kept = config.answers_kept
         self._bus = bus
         self._database = database
         self._outbox = outbox
         self._waiting = waiting
+        self._defer = defer
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(config.waiting)
 
     def put(self, outcome: Outcome) -> None:
@@ -82,6 +87,7 @@ class Settler:
             self._bus,
             "disk",
             lambda: self._database.run(lambda connection: self._record(connection, outcomes)),
+            lambda error: self._defer([outcome.work for outcome in outcomes], error),
         )
         for outcome in outcomes:
             if outcome.sample is not None:

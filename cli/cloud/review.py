@@ -1,12 +1,14 @@
-"""List what waits for a person's label, or give one."""
+"""List what waits for a person's label, or give one; list what could not be used."""
 
 from argparse import ArgumentParser, Namespace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from bus import log
+from bus.echo import publish_seen
 from bus.presence import now_ms
 from cli import link, options, service
 from schemas.errors import PermanentError
@@ -24,7 +26,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=options.positive(int), default=20, help="at most so many, least certain first (20)"
     )
-    parser.add_argument("--save", type=Path, metavar="DIR", help="write the photos there to look at")
+    parser.add_argument(
+        "--quarantine", action="store_true", help="samples that could not be used instead, newest first"
+    )
+    parser.add_argument("--save", type=Path, metavar="DIR", help="write what is listed there to look at")
     parser.add_argument("--json", action="store_true", help="JSON lines")
     parser.add_argument("--label", nargs=2, metavar=("PHOTO_ID", "LABEL"), help="give a label, as Feedback")
     parser.add_argument("--by", default="reviewer", help="who says so (reviewer)")
@@ -32,9 +37,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Give the label, or list what waits for one."""
+    """Give the label, or list what was asked for."""
     from cloud.store import Store  # noqa: PLC0415  # each step loads what it needs, and no more
 
+    if arguments.quarantine:
+        _list_quarantine(arguments)
+        return 0
     store = Store.open(arguments.dataset, create=False)
     if arguments.label is not None:
         _give_label(arguments, store)
@@ -46,19 +54,39 @@ def run(arguments: Namespace) -> int:
 def _list(arguments: Namespace, store: "Store") -> None:
     from cloud.dataset import awaiting_review  # noqa: PLC0415  # as above
 
-    reviews = awaiting_review(store, arguments.limit)
+    for review in awaiting_review(store, arguments.limit):
+        fields = {name: getattr(review, name) for name in review.__struct_fields__ if name != "image"}
+        sure = review.confidence or 0.0
+        line = f"{review.photo_id}  {sure:.2f} {review.edge_label or '?':<12} {review.lane}"
+        _show(arguments, line, fields)
+        _save(arguments, f"{review.photo_id}.{read_header(review.image).format}", review.image)
+
+
+def _list_quarantine(arguments: Namespace) -> None:
+    from cloud.quarantine import Quarantine  # noqa: PLC0415  # as above
+
+    for refused in Quarantine.open(arguments.dataset, create=False).newest(arguments.limit):
+        arrived = datetime.fromtimestamp(refused.received_at_ms / 1000, UTC)
+        fields = {
+            "photo_id": refused.key,
+            "node": refused.node,
+            "received_at_ms": refused.received_at_ms,
+            "size_bytes": len(refused.payload),
+            "reason": refused.reason,
+        }
+        line = f"{refused.key}  {arrived:%Y-%m-%d %H:%M:%S}Z  {refused.node}  {refused.reason}"
+        _show(arguments, line, fields)
+        _save(arguments, f"{refused.key}.bin", refused.payload)
+
+
+def _show(arguments: Namespace, line: str, fields: dict[str, object]) -> None:
+    print(msgspec.json.encode(fields).decode() if arguments.json else line)
+
+
+def _save(arguments: Namespace, name: str, content: bytes) -> None:
     if arguments.save is not None:
         arguments.save.mkdir(parents=True, exist_ok=True)
-    for review in reviews:
-        if arguments.save is not None:
-            kind = read_header(review.image).format
-            (arguments.save / f"{review.photo_id}.{kind}").write_bytes(review.image)
-        if arguments.json:
-            fields = {name: getattr(review, name) for name in review.__struct_fields__ if name != "image"}
-            print(msgspec.json.encode(fields).decode())
-        else:
-            sure = review.confidence or 0.0
-            print(f"{review.photo_id}  {sure:.2f} {review.edge_label or '?':<12} {review.lane}")
+        (arguments.save / name).write_bytes(content)
 
 
 def _give_label(arguments: Namespace, store: "Store") -> None:
@@ -86,5 +114,6 @@ def _give_label(arguments: Namespace, store: "Store") -> None:
 
 async def _publish(arguments: Namespace, feedback: Feedback) -> None:
     bus = link.bus(arguments, "review")
+    echoes = bus.subscribe(FEEDBACK, node=feedback.node, device=feedback.device)
     async with link.connected(arguments, bus):
-        await bus.publish(FEEDBACK, feedback, node=feedback.node, device=feedback.device)
+        await publish_seen(bus, echoes, FEEDBACK, feedback, node=feedback.node, device=feedback.device)

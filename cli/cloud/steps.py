@@ -10,7 +10,7 @@ STEPS: dict[str, tuple[Command, str]] = {
     "collect": (collect, "store samples and labels from the bus"),
     "train": (train, "train, evaluate and pack the next version"),
     "release": (release, "tell edge nodes to serve a version"),
-    "review": (review, "list what waits for a person's label, or give one"),
+    "review": (review, "list what waits for a person's label or could not be used, or give a label"),
 }
 
 

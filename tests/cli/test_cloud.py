@@ -10,6 +10,7 @@ from cloud import train
 from cloud.backbones import BackboneUnavailableError
 from cloud.examples import TrainingError
 from cloud.export import ExportError
+from cloud.quarantine import Bounds, Quarantine, Refused
 from cloud.store import Row, Store
 from schemas.messages import Event, Feedback, ServedModel
 from schemas.topics import EVENT, FEEDBACK, RELEASE
@@ -146,6 +147,31 @@ def test_review_as_json(called, dataset):
     fields = json.loads(line)
     assert (fields["photo_id"], fields["node"], fields["edge_label"]) == (HARVESTED[1], NODE, "cat")
     assert "image" not in fields
+
+
+def test_review_lists_the_quarantine(called, dataset, tmp_path):
+    """What could not be used, the newest first: id, time, node and reason, and its bytes to look at."""
+    words = ("cloud", "review", "--dataset", dataset, "--quarantine")
+    assert "expected a dataset, got none there" in called(*words).sentence
+    messages = [
+        Refused(photo_id=str(n) * 32, node=NODE, reason=f"reason {n}", received_at_ms=n, payload=b"%d" % n)
+        for n in range(3)
+    ]
+    Quarantine.open(dataset).put(messages, Bounds(100, 1000))
+    done = called(*words, "--limit", "2", "--save", tmp_path / "look")
+    assert done.out.splitlines() == [
+        f"{'2' * 32}  1970-01-01 00:00:00Z  edge-1  reason 2",
+        f"{'1' * 32}  1970-01-01 00:00:00Z  edge-1  reason 1",
+    ]
+    assert (tmp_path / "look" / f"{'2' * 32}.bin").read_bytes() == b"2"
+    first = json.loads(called(*words, "--json").out.splitlines()[0])
+    assert first == {
+        "photo_id": "2" * 32,
+        "node": NODE,
+        "received_at_ms": 2,
+        "size_bytes": 1,
+        "reason": "reason 2",
+    }
 
 
 async def test_a_label_is_published_as_feedback(address, at, dataset):

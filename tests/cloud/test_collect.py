@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from bus.config import Broker
 from cloud import collect
 from cloud.config import CollectorConfig
+from cloud.quarantine import Quarantine
 from cloud.store import Store
-from schemas.codec import encode
+from cloud.table import Table
+from schemas.codec import content_id, encode
 from schemas.messages import Feedback, Receipt, Sample
 from schemas.topics import FEEDBACK, SAMPLE
 from tests.conftest import ROOT, eventually, jpeg
-from tests.nodes import NODE, Observer, photo_id
+from tests.nodes import NODE, Observer, photo_id, truncated
 
 
 def sample(number: int, **fields: object) -> Sample:
@@ -84,9 +87,9 @@ def collecting(address, dataset, edge):
     """Run a collector for the length of a block, entered when it is online."""
 
     @asynccontextmanager
-    async def run(name: str = "collector"):
+    async def run(name: str = "collector", **fields: int):
         edge.statuses.clear()
-        config = CollectorConfig(name=name, broker=address, dataset=str(dataset))
+        config = CollectorConfig(name=name, broker=address, dataset=str(dataset), **fields)
         task = asyncio.create_task(collect.run(config))
         try:
             await eventually(lambda: task.done() or edge.newest(name).state == "online")
@@ -97,6 +100,7 @@ def collecting(address, dataset, edge):
             ended = (await asyncio.gather(task, return_exceptions=True))[0]
             if not isinstance(ended, asyncio.CancelledError):
                 raise ended
+            await eventually(lambda: edge.newest(name).state == "offline")
 
     return run
 
@@ -119,18 +123,32 @@ async def test_a_sample_is_stored_and_answered(collecting, edge, dataset):
 DYING = """
 import asyncio, os, signal, sys
 from bus.config import Broker
+from bus.config import Broker
 from cloud import collect
 from cloud.config import CollectorConfig
+from cloud.quarantine import Quarantine
 from cloud.store import Store
-moment, port, dataset = sys.argv[1:]
-commit = Store.upsert
-def upsert(self, rows):
+commit, moment, port, dataset = sys.argv[1:]
+owner, name = {"Store.upsert": (Store, "upsert"), "Quarantine.put": (Quarantine, "put")}[commit]
+real = getattr(owner, name)
+def die(*arguments):
     if moment == "behind":
-        commit(self, rows)
+        real(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
-Store.upsert = upsert
+setattr(owner, name, die)
 asyncio.run(collect.run(CollectorConfig(broker=Broker(port=int(port)), dataset=dataset)))
 """
+
+
+@asynccontextmanager
+async def dying(commit: str, moment: str, address: Broker, dataset: Path, edge: Edge):
+    """Run such a collector, entered when it is online and left when it is dead."""
+    arguments = ["-c", DYING, commit, moment, str(address.port), str(dataset)]
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, cwd=ROOT)
+    await eventually(lambda: edge.newest("collector").state == "online", within_s=30)
+    yield
+    async with asyncio.timeout(30):
+        assert await process.wait() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(("moment", "rows", "status"), [("before", 0, "stored"), ("behind", 1, "duplicate")])
@@ -138,12 +156,8 @@ async def test_g2_a_receipt_goes_out_only_after_the_commit(
     collecting, edge, dataset, address, moment, rows, status
 ):
     """Killed before its commit or between commit and receipt: no receipt, and the sample is stored once."""
-    arguments = ["-c", DYING, moment, str(address.port), str(dataset)]
-    dying = await asyncio.create_subprocess_exec(sys.executable, *arguments, cwd=ROOT)
-    await eventually(lambda: edge.newest("collector").state == "online", within_s=30)
-    await edge.harvest(1)
-    async with asyncio.timeout(30):
-        assert await dying.wait() == -signal.SIGKILL
+    async with dying("Store.upsert", moment, address, dataset, edge):
+        await edge.harvest(1)
     assert edge.receipts == []
     assert Store.open(dataset).count() == rows
     async with collecting():
@@ -189,25 +203,74 @@ async def test_a_label_said_while_no_collector_runs_is_kept(collecting, edge, da
     assert Store.open(dataset).count("human_label = 'dog'") == 1
 
 
-async def test_g4_what_is_no_sample_is_refused_and_stops_nothing(collecting, edge, dataset):
-    """Each bad sample whose id can be read gets one refusal with the reason; good ones are stored."""
+async def test_g4_what_cannot_be_used_goes_to_the_quarantine(collecting, edge, dataset):
+    """Each bad sample whose id can be read gets one refusal that says so; good ones are stored.
+
+    A header that is fine is not enough: training would stop on an image whose pixels are broken.
+    """
     bad = {
         2: encode(SAMPLE, sample(2)).replace(b"\xa1v\x01", b"\xa1v\x09"),
         3: encode(SAMPLE, sample(3, node="edge-2")),
         4: encode(SAMPLE, sample(4, image=b"GIF89a")),
         5: encode(SAMPLE, sample(5, embedding=b"123")),
+        6: encode(SAMPLE, sample(6, image=truncated(jpeg(6)))),
     }
+    nameless = (b"", b"{", b"\x00" * 100, jpeg(1))
     async with collecting():
-        for payload in (b"", b"{", b"\x00" * 100, jpeg(1), *bad.values()):
+        for payload in (*nameless, *bad.values()):
             await edge.bus.publish_bytes(SAMPLE.name(node=NODE), payload)
         await edge.harvest(1)
         assert (await edge.receipt(1)).status == "stored"
         refusals = [await edge.receipt(number) for number in bad]
-    assert {refusal.status for refusal in refusals} == {"refused"}
-    words = ["expected version 1", "node edge-1 as in its topic", "expected JPEG or PNG", "multiple of 4"]
+    words = [
+        "expected version 1",
+        "node edge-1 as in",
+        "expected JPEG or PNG",
+        "multiple of 4",
+        "a whole jpeg",
+    ]
     for refusal, expected in zip(refusals, words, strict=True):
+        assert (refusal.status, refusal.node) == ("refused", NODE)
+        assert (refusal.reason or "").startswith("in quarantine: ")
         assert expected in (refusal.reason or "")
-    assert len(edge.receipts) == 5
+    assert len(edge.receipts) == 6
+    assert edge.newest("collector").counters["sample.refused"] == len(bad)
+    kept = {message.key: message for message in Quarantine.open(dataset).newest(99)}
+    assert kept.keys() == {photo_id(number) for number in bad} | {content_id(payload) for payload in nameless}
+    assert {message.node for message in kept.values()} == {NODE}
+    assert kept[photo_id(6)].payload == bad[6]
+    assert "a whole jpeg" in kept[photo_id(6)].reason
+    assert Store.open(dataset).count("true") == 1
+
+
+async def test_g4_a_refusal_goes_out_only_after_the_commit(collecting, edge, dataset, address):
+    """Killed between the quarantine's commit and the receipt: sent again, it is kept once and answered."""
+    broken = encode(SAMPLE, sample(1, image=truncated(jpeg(1))))
+    async with dying("Quarantine.put", "behind", address, dataset, edge):
+        await edge.bus.publish_bytes(SAMPLE.name(node=NODE), broken)
+    assert edge.receipts == []
+    assert [message.key for message in Quarantine.open(dataset).newest(9)] == [photo_id(1)]
+    async with collecting():
+        await edge.bus.publish_bytes(SAMPLE.name(node=NODE), broken)
+        assert (await edge.receipt(1)).status == "refused"
+    assert len(list(Quarantine.open(dataset).newest(9))) == 1
+
+
+async def test_g3_the_quarantine_is_bounded_and_says_what_went(collecting, edge, dataset):
+    """A flood of what cannot be used pushes out the oldest of it, counts them, and touches no sample."""
+    async with collecting(quarantine_rows=16):
+        await edge.harvest(100)
+        for number in range(40):
+            await edge.bus.publish_bytes(
+                SAMPLE.name(node=NODE), encode(SAMPLE, sample(number, image=b"GIF89a"))
+            )
+            await edge.receipt(number)
+        await edge.receipt(100)
+    last = edge.newest("collector").counters
+    assert last["sample.quarantined"] == 40
+    kept = list(Quarantine.open(dataset).newest(99))
+    assert len(kept) == 40 - last["quarantine.dropped"] <= 16
+    assert kept[0].key == photo_id(39)
     assert Store.open(dataset).count("true") == 1
 
 
@@ -244,16 +307,16 @@ async def test_g3_fragments_are_joined_and_old_versions_forgotten(collecting, ed
     """Many small commits become few fragments and few versions; what has a tag stays as it was."""
     store = Store.open(dataset)
     store.tag("empty")
-    clean_up = Store.clean_up
+    clean_up = Table.clean_up
     monkeypatch.setattr(collect, "_FRAGMENTS", 4)
     monkeypatch.setattr(collect, "_CLEAN_UP_S", 0.0)
-    monkeypatch.setattr(Store, "clean_up", lambda store: clean_up(store, older_than_s=0))
+    monkeypatch.setattr(Table, "clean_up", lambda table: clean_up(table, older_than_s=0))
     async with collecting():
         for number in range(12):
             await edge.harvest(number)
             await edge.receipt(number)
         await edge.harvest(12)  # whose commit comes after the tidying for the one before
         await edge.receipt(12)
-    assert store.fragments() < 8
+    assert store.table.fragments() < 8
     assert len(list((dataset / "_versions").glob("*.manifest"))) < 8
     assert (store.count(), store.count(version="empty")) == (13, 0)
