@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+RESOLVE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+    --upgrade --quiet
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fuzz kubeedge-lab kubeedge-lab-stop test-kubeedge lock clean
@@ -37,12 +39,17 @@ test-kubeedge: $(READY) ## build KubeEdge and run the tests that need it; takes 
 	$(BIN)/python -m tests.kubeedge build
 	$(BIN)/python -m pytest -m kubeedge $(ARGS)
 
-lock: $(READY) ## resolve constraints/dev.txt anew from pyproject.toml
+lock: $(READY) ## resolve everything in constraints/ anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-	    --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file constraints/dev.txt
+	$(RESOLVE) pyproject.toml --extra dev --output-file constraints/dev.txt
 	$(BIN)/uv pip compile constraints/fuzz.in --python-version 3.11 \
 	    --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file constraints/fuzz.txt
+	$(RESOLVE) pyproject.toml --extra device --extra usb --output-file constraints/device.txt
+	$(RESOLVE) pyproject.toml --extra edge --override constraints/edge.overrides --output-file constraints/edge.txt
+	$(RESOLVE) pyproject.toml --extra modelserver --output-file constraints/modelserver.txt
+	$(RESOLVE) pyproject.toml --extra gateway --output-file constraints/gateway.txt
+	$(RESOLVE) pyproject.toml --extra cloud --extra s3 --output-file constraints/cloud.txt
+	echo hatchling | $(RESOLVE) - --output-file constraints/build.txt
 
 clean: ## remove what the other commands made
 	rm -rf $(VENV) .cache demo-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -293,6 +293,8 @@ class Bus:
             self._link = link
             self._works_since = time.monotonic()
             self._ready.notify_all()
+        if self._presence is not None and self._presence.unsaid:  # since the probe
+            await self._publish_status(link)
         outage_s = None if failed_at is None else round(time.monotonic() - failed_at, 1)
         log.info("bus.connected", broker=self._address, outage_s=outage_s)
         self.counters.add("bus.connected")

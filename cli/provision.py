@@ -66,7 +66,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--collectors", metavar="N", type=int, help="how many collectors (2)")
     parser.add_argument(
-        "--home", metavar="DIR", help="where each folder will be on its machine (where it is made)"
+        "--home", metavar="DIR", help="where each folder will be on its machine (where it is made now)"
     )
     parser.add_argument(
         "--days", type=options.positive(int), default=_DAYS, help=f"that new certificates last ({_DAYS})"
@@ -79,13 +79,13 @@ def run(arguments: Namespace) -> int:
     """Provision and print what each certificate is good for."""
     from cloud.provision import provision  # noqa: PLC0415  # this command alone loads the cryptography
 
-    site = _site(arguments)
-    if arguments.remove:
-        shutil.rmtree(arguments.directory / "devices" / arguments.remove, ignore_errors=True)
     soon = datetime.now(UTC) + _SOON
+    site = _site(arguments)
     for issued in provision(arguments.directory, site, days=arguments.days, renew=arguments.renew):
         hint = "  (ends soon: --renew)" if issued.until < soon else ""
         print(f"{issued.done:<8} {issued.name:<24} until {issued.until:%Y-%m-%d}  {issued.path}{hint}")
+    if arguments.remove:
+        shutil.rmtree(arguments.directory / "devices" / arguments.remove)
     return 0
 
 
@@ -100,12 +100,10 @@ def _site(arguments: Namespace) -> "Site":
         if cloud is None:
             raise ConfigError("option --cloud", expected="the cloud's broker for a new site", got="none")
         site = sites.Site(cloud=cloud, home=arguments.home)
-    if cloud not in (None, site.cloud) or arguments.home not in (None, site.home):
-        raise ConfigError(
-            "options --cloud and --home",
-            expected=f"{site.cloud} and {site.home} as before, or none (see {SITE})",
-            got=f"{cloud} and {arguments.home}",
-        )
+    for option, wanted, there in (("--cloud", cloud, site.cloud), ("--home", arguments.home, site.home)):
+        if wanted not in (None, there):
+            expected = f"{there or 'none'} as before (see {SITE})"
+            raise ConfigError(f"option {option}", expected=expected, got=wanted)
     for edge in arguments.edges:
         site = sites.with_edge(site, edge["edge"], _place(edge.get("edge_host")), edge.get("devices", []))
     if arguments.collectors is not None:

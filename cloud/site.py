@@ -45,7 +45,7 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cloud: Place
     edges: dict[Name, Edge] = {}
     collectors: Annotated[int, Meta(ge=1, le=99)] = 2
-    home: str | None = None
+    home: Annotated[str, Meta(pattern=r"^/[^\n]*[^/\n]$")] | None = None
 
 
 @dataclass(frozen=True, slots=True)

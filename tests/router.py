@@ -113,7 +113,7 @@ class StandInRouter:
         node, path = request.match_info["node"], request.match_info["path"]
         if node not in self._brokers or node in self.away:
             self.counts["down away"] += 1
-            return web.Response(status=500, text=f"cloudcore doesn't have session for node:{node}")
+            return web.Response(status=500, text=f"no session for node:{node}")
         if request.match_info["namespace"] != "gleaner" or not path.startswith("v1/"):
             return web.Response(status=404, text="Request error")
         payload = await request.read()

@@ -1,6 +1,8 @@
 """A provisioned site, its real brokers, and plain MQTT clients that try what they may not."""
 
 import contextlib
+import random
+import socket
 import ssl
 import subprocess
 import threading
@@ -14,7 +16,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from bus import certificates
-from bus.broker import free_port, listens
+from bus.broker import listens
 from bus.certificates import Authority
 from bus.config import Tls
 from bus.mosquitto import Mosquitto
@@ -32,10 +34,13 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def free_ports() -> int:
-    """Return a port that is free, as is the next one."""
-    while listens((port := free_port()) + 1):
-        continue
-    return port
+    """Return a port that is free, as is the next one; below those that the kernel gives to connections."""
+    while True:
+        port = random.randrange(20_000, 32_000, 2)
+        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 1))
+            return port
 
 
 def provision(directory: Path, *words: str) -> None:
@@ -68,8 +73,8 @@ def issue(folder: Path, signer: Authority, name: str, **changes: object) -> Tls:
 
 
 @contextmanager
-def broker_of(folder: Path, port: int, program: Mosquitto) -> Iterator[None]:
-    """Run mosquitto on the configuration in a provisioned folder."""
+def broker_of(folder: Path, port: int, program: Mosquitto) -> Iterator[subprocess.Popen[bytes]]:
+    """Run mosquitto on the configuration in a provisioned folder; yields its process."""
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
             [str(program.binary), "-c", str(folder / "mosquitto.conf")],
@@ -80,7 +85,7 @@ def broker_of(folder: Path, port: int, program: Mosquitto) -> Iterator[None]:
     try:
         wait_until(lambda: listens(port) or process.poll() is not None)
         assert process.poll() is None, (folder / "log").read_text()[-2000:]
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait()

@@ -59,7 +59,7 @@ class Router:
             async with self._session.post(down_url(self._url, node, topic), data=payload) as answer:
                 said = (await answer.content.read(_SAID_BYTES)).decode(errors="replace")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise self._away(node, repr(error)) from None
+            raise self._away(node, str(error) or "no answer in time") from None
         if answer.status in _NEVER:
             raise RouterRefusedError(topic, expected="a message that the Router takes", got=said)
         if answer.status != HTTPStatus.OK:

@@ -1,8 +1,14 @@
 """Who gets in: certificates, both ports of a broker, client ids, and what a refused one is told."""
 
 import asyncio
+import gc
+import os
+import pty
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,7 +25,8 @@ from bus.config import Broker, ConfigError, Tls
 from bus.mqtt import Bus, passing_id
 from bus.presence import Presence
 from bus.tls import context
-from tests.conftest import eventually, running
+from tests.cli.conftest import gleaner, start
+from tests.conftest import ROOT, eventually, running
 from tests.sites import (
     Client,
     authority,
@@ -42,6 +49,7 @@ class Edge:
     site: Path
     folder: Path
     port: int
+    broker: subprocess.Popen[bytes]
 
     def device(self, name: str) -> Tls:
         return files(self.site / "devices" / name, "device")
@@ -57,8 +65,8 @@ def edge(tmp_path_factory, mosquitto) -> Iterator[Edge]:
     node = ("--edge", "edge-1", "--edge-host", f"127.0.0.1:{port}", "--devices", "pi-1,pi-2")
     provision(site, "--cloud", f"127.0.0.1:{free_port()}", *node)
     folder = site / "edges" / "edge-1"
-    with broker_of(folder, port, mosquitto):
-        yield Edge(site, folder, port)
+    with broker_of(folder, port, mosquitto) as broker:
+        yield Edge(site, folder, port, broker)
 
 
 def foreign() -> Authority:
@@ -145,6 +153,29 @@ def test_g5_what_waits_for_a_device_waits_for_nobody_else(edge):
         wait_until(lambda: owner.got("kept for pi-1") == {result})
 
 
+def test_g5_rights_come_and_go_while_the_broker_runs(edge):
+    """A device may write as soon as it is provisioned, and no more once it is removed; no one reconnects."""
+    photo = "gleaner/v1/photo/edge-1/pi-3"
+    with Client(edge.port + 1, edge.operator) as operator:
+        operator.subscribe("gleaner/v1/photo/#")
+        provision(edge.site, "--edge", "edge-1", "--devices", "pi-3")
+        with Client(edge.port, edge.device("edge-1.pi-3")) as device:
+            edge.broker.send_signal(signal.SIGHUP)
+            wait_until(lambda: device.publish(photo, payload="mine") or operator.got("mine") == {photo})
+            provision(edge.site, "--remove", "edge-1.pi-3")
+            edge.broker.send_signal(signal.SIGHUP)
+            wait_until(lambda: gone(device, operator, photo))
+
+
+def gone(device: Client, operator: Client, topic: str) -> bool:
+    """Tell whether what a device publishes no longer reaches the operator, who then publishes there."""
+    before = len(operator.received)
+    device.publish(topic, payload="again")
+    operator.publish(topic, payload="end")
+    wait_until(lambda: (topic, b"end") in operator.received[before:])
+    return (topic, b"again") not in operator.received[before:]
+
+
 def test_a_refused_message_costs_its_sender_no_connection(edge):
     """The broker passes over what it refuses; what comes behind it arrives."""
     with Client(edge.port, edge.device(PI_1)) as sender, Client(edge.port + 1, edge.operator) as operator:
@@ -173,16 +204,21 @@ REFUSALS = {
 }
 
 
+async def trouble(bus: Bus, attempts: int = 1) -> str:
+    """Return why a connection does not come about, after so many attempts."""
+    connection = asyncio.create_task(bus.run())
+    await eventually(lambda: bus.counters["bus.disconnected"] >= attempts)
+    connection.cancel()
+    await asyncio.wait({connection})
+    return bus.trouble
+
+
 @pytest.mark.parametrize("name", list(REFUSALS))
 async def test_a_refused_connection_says_why_at_once(edge, name):
     """The first attempt ends with a sentence that names the cause, and the next follows."""
     port, tls = strangers(edge)[name]
     bus = Bus(Broker(port=port, tls=tls), "stranger", presence=Presence("edge-1", "pi-1"))
-    connection = asyncio.create_task(bus.run())
-    await eventually(lambda: bus.counters["bus.disconnected"] >= 2)
-    assert REFUSALS[name] in bus.trouble
-    assert not connection.done()
-    connection.cancel()
+    assert REFUSALS[name] in await trouble(bus, attempts=2)
 
 
 # paho leaves closing the socket of a failed handshake to the garbage collector.
@@ -192,20 +228,16 @@ async def test_a_false_broker_is_refused(edge):
     (edge.folder / "foreign.pem").write_bytes(foreign().certificate)
     tls = msgspec.structs.replace(edge.device(PI_1), ca=str(edge.folder / "foreign.pem"))
     bus = Bus(Broker(port=edge.port, tls=tls), "device", presence=Presence("edge-1", "pi-1"))
-    connection = asyncio.create_task(bus.run())
-    await eventually(lambda: bus.counters["bus.disconnected"] >= 1)
-    assert "does not prove it to be that host" in bus.trouble
-    connection.cancel()
+    assert "does not prove it to be that host" in await trouble(bus)
+    gc.collect()
 
 
 async def test_missing_rights_are_said(edge, monkeypatch):
     """A component that may not write and read its own status says so instead of working in vain."""
     monkeypatch.setattr("bus.mqtt._PROBE_S", 0.3)
     bus = Bus(Broker(port=edge.port, tls=edge.device(PI_1)), "d", presence=Presence("edge-1", "pi-2"))
-    connection = asyncio.create_task(bus.run())
-    await eventually(lambda: bus.counters["bus.disconnected"] >= 1)
-    assert bus.trouble == "nothing on gleaner/v1/status/edge-1/pi-2 (may this client read and write it?)"
-    connection.cancel()
+    expected = "nothing on gleaner/v1/status/edge-1/pi-2 (may this client read and write it?)"
+    assert await trouble(bus) == expected
 
 
 @pytest.fixture
@@ -236,16 +268,80 @@ def test_the_key_of_another_certificate_is_one_sentence(own, tmp_path):
         context(msgspec.structs.replace(own, key=str(tmp_path / "other.key")))
 
 
+_ON_A_TERMINAL = """
+import os, sys
+os.open(os.ttyname(0), os.O_RDWR)  # a session's first terminal becomes the one that OpenSSL would ask
+from bus.config import Tls
+from bus.tls import context
+try:
+    context(Tls(ca=sys.argv[1], certificate=sys.argv[2], key=sys.argv[3]))
+except Exception as error:
+    print(error)
+"""
+
+
 def test_an_encrypted_key_asks_nobody(own, tmp_path):
-    """OpenSSL's question for a pass phrase never reaches a service's terminal."""
+    """OpenSSL's question for a pass phrase never reaches the terminal, where a service would hang."""
     path = tmp_path / "own.key"
     key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    encryption = serialization.BestAvailableEncryption(b"secret")
     path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.BestAvailableEncryption(b"secret"),
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
     )
-    with pytest.raises(ConfigError, match="unencrypted"):
-        context(own)
+    master, terminal = pty.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _ON_A_TERMINAL, own.ca, own.certificate, own.key],
+            cwd=ROOT,
+            stdin=terminal,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            timeout=30,
+            check=True,
+        )
+    finally:
+        os.close(master)
+        os.close(terminal)
+    assert b"its own unencrypted key" in done.stdout
+
+
+async def test_a_service_whose_file_is_missing_ends_with_one_sentence(edge, tmp_path):
+    """`gleaner device` with a key that is not there says so and does not start."""
+    text = (edge.site / "devices" / PI_1 / "device.toml").read_text()
+    config = tmp_path / "device.toml"
+    config.write_text(text.replace("device.key", "none.key"))
+    done = await gleaner("device", "--config", config, "--state-dir", tmp_path, "--log-level", "warning")
+    assert done.code == 1
+    assert (
+        "none.key: expected a certificate and its own unencrypted key in PEM, got No such file"
+        in done.sentence
+    )
+
+
+async def test_a_service_that_is_refused_says_so_and_tries_on(edge, tmp_path):
+    """`gleaner device` with a certificate of another site warns once, in words, and goes on until stopped."""
+    tls = issue(edge.folder, foreign(), "foreign-device")
+    words = (
+        "--broker",
+        f"127.0.0.1:{edge.port}",
+        "--ca",
+        tls.ca,
+        "--cert",
+        tls.certificate,
+        "--key",
+        tls.key,
+    )
+    process = await start("device", *words, "--state-dir", tmp_path, "--log-level", "debug")
+    said: list[str] = []
+    async with asyncio.timeout(60):
+        while sum("bus.disconnected" in line for line in said) < 2:
+            said.append((await process.stderr.readline()).decode())
+            assert said[-1], said
+        process.terminate()
+        said += (await process.stderr.read()).decode().splitlines()
+        await process.wait()
+    first, second, *_ = (line for line in said if "bus.disconnected" in line)
+    assert "the authority of that port did not sign our certificate" in first
+    assert '"level": "warning"' in first
+    assert '"level": "debug"' in second
+    assert not [line for line in said if "Traceback" in line]

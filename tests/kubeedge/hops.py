@@ -14,6 +14,7 @@ from bus.mqtt import Bus, passing_id
 from schemas.topics import RECEIPT, SAMPLE
 from tests.conftest import running
 from tests.kubeedge import objects
+from tests.kubeedge.api import Thing
 from tests.kubeedge.lab import Lab
 from tests.kubeedge.router import Target, post, target
 from tests.kubeedge.settings import Link
@@ -41,24 +42,24 @@ class Hops:
     receipts: asyncio.Queue[Tapped]
     target: Target
 
-    async def publish(self, message: bytes) -> None:
-        """Publish at the node, once."""
-        await self.bus.publish_bytes(SAMPLE.name(node=self.node), message)
+    @property
+    def samples(self) -> str:
+        """The topic that goes up to the target's `/sample`."""
+        return SAMPLE.name(node=self.node)
 
     async def posted(self, message: bytes) -> str:
         """Wait until a message is at the target, and return the path that it was posted to."""
         async with asyncio.timeout(_WITHIN_S):
-            while True:
-                path, body = await self.target.got.get()
-                if body == message:
-                    return path
+            while (got := await self.target.got.get()).body != message:
+                pass
+            return got.path
 
-    async def go_up(self) -> None:
+    async def go_up(self, topic: str = "") -> None:
         """Publish until something of it arrives: what is published while the link is down is lost."""
         async with asyncio.timeout(_WITHIN_S):
             while True:
                 message = _fresh()
-                await self.publish(message)
+                await self.bus.publish_bytes(topic or self.samples, message)
                 try:
                     async with asyncio.timeout(_AGAIN_S):
                         await self.posted(message)
@@ -66,47 +67,61 @@ class Hops:
                     continue
                 return
 
-    async def go_down(self) -> None:
-        """Post until something of it arrives."""
-        topic = RECEIPT.name(node=self.node)
-        url = self.lab.route(self.node, NAMESPACE, f"/{_inside(topic)}")
+    async def go_down(self) -> list[bytes]:
+        """Post until something of it arrives; return what arrived before."""
+        before = []
         async with asyncio.timeout(_WITHIN_S):
             while True:
                 message = _fresh()
-                if await post(url, message) != HTTPStatus.OK:
+                if await self.post(message) != HTTPStatus.OK:
                     continue
                 try:
                     async with asyncio.timeout(_AGAIN_S):
                         while (got := await self.receipts.get()).payload != message:
-                            pass
+                            before.append(got.payload)
                 except TimeoutError:
                     continue
-                assert got.topic == topic
-                return
+                assert got.topic == RECEIPT.name(node=self.node)
+                return before
+
+    async def post(self, message: bytes) -> int:
+        """Post to the Router for this node, once, and return the status."""
+        topic = RECEIPT.name(node=self.node)
+        return await post(self.lab.route(self.node, NAMESPACE, f"/{_inside(topic)}"), message)
 
 
 @asynccontextmanager
 async def hops(lab: Lab, node: str, link: Link) -> AsyncIterator[Hops]:
     """Connect a node in this way, which may take a restart of its edgecore, and make its rules."""
     await lab.connect(node, link)
-    await lab.prepare(NAMESPACE)
     bus = Bus(Broker(port=lab.nodes[node].port), passing_id("test"))
     receipts = bus.tap(RECEIPT.select())
+    receipt = RECEIPT.name(node=node)
+    down = objects.downlink_rule(f"receipt-{node}", path=f"/{_inside(receipt)}", topic=receipt)
+    async with (
+        running(bus),
+        target() as there,
+        rule(lab, uplink(node, SAMPLE.name(node=node), there.url("/sample"))),
+        rule(lab, down),
+    ):
+        yield Hops(lab, node, bus, receipts, there)
+
+
+def uplink(node: str, topic: str, url: str) -> Thing:
+    """Return the rule for a topic of ours, named after its node and the end of its URL."""
+    return objects.uplink_rule(f"{url.rsplit('/', 1)[-1]}-{node}", node=node, topic=_inside(topic), url=url)
+
+
+@asynccontextmanager
+async def rule(lab: Lab, thing: Thing) -> AsyncIterator[None]:
+    """Have a rule in our namespace for the length of a block."""
+    await lab.prepare(NAMESPACE)
     rules = objects.rules_path(NAMESPACE)
-    async with target() as there, running(bus):
-        sample, receipt = _inside(SAMPLE.name(node=node)), RECEIPT.name(node=node)
-        url = f"http://127.0.0.1:{there.port}/sample"
-        made = (
-            objects.uplink_rule(f"sample-{node}", node=node, topic=sample, url=url),
-            objects.downlink_rule(f"receipt-{node}", path=f"/{_inside(receipt)}", topic=receipt),
-        )
-        for rule in made:
-            await lab.api.create(rules, rule)
-        try:
-            yield Hops(lab, node, bus, receipts, there)
-        finally:
-            for rule in made:
-                await lab.api.delete(f"{rules}/{rule['metadata']['name']}")
+    await lab.api.create(rules, thing)
+    try:
+        yield
+    finally:
+        await lab.api.delete(f"{rules}/{thing['metadata']['name']}")
 
 
 def _inside(topic: str) -> str:

@@ -2,8 +2,11 @@
 
 import asyncio
 import http.client
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 _CALL_S = 30.0
@@ -29,12 +32,31 @@ def _post(url: str, body: bytes) -> int:
         link.close()
 
 
-class Target:
-    """An HTTP endpoint on loopback that keeps what is posted to it and answers with a body."""
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """What was posted, and when, in seconds of the monotonic clock."""
 
-    def __init__(self) -> None:
+    path: str
+    body: bytes
+    at: float
+
+
+class Target:
+    """An HTTP endpoint on loopback that keeps what is posted to it.
+
+    Args:
+        status: What it answers, always with a body: without one cloudcore leaks a file descriptor a message.
+    """
+
+    def __init__(self, status: int = HTTPStatus.OK) -> None:
+        self.status = status
         self.port = 0
-        self.got: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self.posts: list[Posted] = []
+        self.got: asyncio.Queue[Posted] = asyncio.Queue()
+
+    def url(self, path: str) -> str:
+        """Return the URL of a path."""
+        return f"http://127.0.0.1:{self.port}{path}"
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Read one request, keep its path and body, answer and close."""
@@ -42,8 +64,9 @@ class Target:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             lengths = [line.split(":")[1] for line in head if line.lower().startswith("content-length:")]
             body = await reader.readexactly(int(lengths[0]))
-            self.got.put_nowait((head[0].split(" ")[1], body))
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+            self.posts.append(Posted(head[0].split(" ")[1], body, time.monotonic()))
+            self.got.put_nowait(self.posts[-1])
+            writer.write(b"HTTP/1.1 %d x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok" % self.status)
             await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # it went away: the one who posts sees that
@@ -52,9 +75,9 @@ class Target:
 
 
 @asynccontextmanager
-async def target() -> AsyncIterator[Target]:
+async def target(status: int = HTTPStatus.OK) -> AsyncIterator[Target]:
     """Serve a target on a free port for the length of a block."""
-    made = Target()
+    made = Target(status)
     server = await asyncio.start_server(made.answer, "127.0.0.1", 0)
     made.port = server.sockets[0].getsockname()[1]
     async with server:

@@ -19,7 +19,7 @@ async def test_what_is_published_at_a_node_reaches_the_rules_target(lab: Lab, no
     async with hops(lab, node, link) as way:
         await way.go_up()
         message = json.dumps({"photo_id": "0" * 32, "classes": ["Katze", "Hündin"]}, ensure_ascii=False)
-        await way.publish(message.encode())
+        await way.bus.publish_bytes(way.samples, message.encode())
         assert await way.posted(message.encode()) == "/sample"
 
 
