@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock clean
+.PHONY: help demo test check fuzz lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -23,10 +23,16 @@ check: $(READY) ## lint, types, layers, and the published contract
 	$(BIN)/lint-imports
 	$(BIN)/gleaner schema --out schemas/v1 --reference docs/reference.md --check
 
+fuzz: $(READY) ## guided fuzzing of everything that reads bytes: MINUTES=10
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r constraints/fuzz.txt
+	$(BIN)/python -m tests.fuzz $(or $(MINUTES),10)
+
 lock: $(READY) ## resolve constraints/dev.txt anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 	    --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file constraints/dev.txt
+	$(BIN)/uv pip compile constraints/fuzz.in --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file constraints/fuzz.txt
 
 clean: ## remove what the other commands made
 	rm -rf $(VENV) .cache demo-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -26,7 +26,7 @@ from cloud.head import Floats, Ints, softmax
 from cloud.learners import FrozenLearner
 from cloud.progress import Silent
 from demo.photos import collect, draw
-from device.camera import photo_files
+from device.replay import photo_files
 from edge.harvest import shrink
 
 SEEDS = 20

@@ -16,6 +16,12 @@ from schemas.errors import PermanentError
 T = TypeVar("T", bound=Struct)
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
+ProbesAddress = Annotated[
+    str,
+    Meta(
+        pattern=r"^[^ ]+:[0-9]{1,5}$", description="HOST:PORT for GET /livez and /readyz; no probes if absent"
+    ),
+]
 PASSWORD_VARIABLE = "GLEANER_MQTT_PASSWORD"  # noqa: S105  # the name of a variable
 
 
@@ -53,6 +59,9 @@ class OutboxLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     when_full: Annotated[
         str, Meta(pattern="^(refuse|drop-oldest)$", description="`refuse` new work or `drop-oldest`")
     ] = "refuse"
+    min_free_bytes: Annotated[
+        int, Meta(ge=0, description="space left alone on the disk; with less, new work is refused")
+    ] = 64_000_000
     window: Annotated[int, Meta(ge=1, le=10_000, description="messages sent and not yet answered")] = 64
     backlog_share: Annotated[
         float, Meta(gt=0, le=1, description="most of the window that old messages may take")

@@ -6,6 +6,7 @@ sync of the disk) carries up to `_BATCH` pieces of work, which is what makes a d
 
 import asyncio
 import queue
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -74,6 +75,10 @@ class Database:
         self._jobs.put(None)
         if self._thread is not None:
             await asyncio.shield(asyncio.to_thread(self._thread.join))
+
+    def free_bytes(self) -> int:
+        """Return how much room is left on the disk that the file is on."""
+        return shutil.disk_usage(self._path.parent).free
 
     async def run(self, work: Work[T]) -> T:
         """Run the work in a transaction and return its result once that is on the disk.

@@ -46,8 +46,8 @@ class Delivery(Generic[M]):
 class Subscription(Generic[M]):
     """Deliveries of one topic, in order of arrival. Iterate over it.
 
-    Bounded: what finds it full stays unacknowledged with the broker (QoS 1) or is lost (QoS 0, which
-    promises no more), and is counted as `bus.overflowed`.
+    Bounded: what finds it full is counted as `bus.overflowed` and ends the connection, so that the broker
+    brings it again (QoS 1), or is lost (QoS 0, which promises no more).
     """
 
     topic: Topic[M]

@@ -12,10 +12,10 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import aiomqtt
 import structlog
@@ -39,7 +39,6 @@ _PUBLISH_S = 10.0
 _PROBE_S = 10.0
 _FAREWELL_S = 2.0
 _STEADY_S = 5.0
-_UNREAD_MESSAGES = 4096
 _REFUSED = 0x80
 _FOREIGN = (aiomqtt.MqttError, OSError, TimeoutError)
 
@@ -48,12 +47,27 @@ class LinkError(TransientError):
     """The broker is out of reach, refuses, or went away."""
 
 
+class _Inbox(asyncio.Queue[aiomqtt.Message]):
+    """Stands where aiomqtt queues messages, and passes each on as it comes from the socket.
+
+    So nothing is read that nobody has time for: it stays with the broker, and no queue grows between. The
+    broker's own window is no bound for that: mosquitto before 2.0.13 forgets it for a client that publishes.
+    """
+
+    def __init__(self, take: Callable[[aiomqtt.Message], None], maxsize: int = 0) -> None:
+        super().__init__(maxsize)
+        self._take = take
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        self._take(item)
+
+
 @dataclass(slots=True)
 class _Link:
     """One connection: it lives until the broker or the network ends it."""
 
-    client: aiomqtt.Client
     number: int
+    client: aiomqtt.Client = field(init=False)
     echoed: asyncio.Event = field(default_factory=asyncio.Event)
     lost: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -97,13 +111,13 @@ class Bus:
         self._ready = asyncio.Condition()
 
     def subscribe(
-        self, topic: Topic[M], *, queue: int = 256, group: str | None = None, **names: str
+        self, topic: Topic[M], *, queue: int = 1024, group: str | None = None, **names: str
     ) -> Subscription[M]:
         """Subscribe from the next connection on; call before `run`.
 
         Args:
             topic: The kind of topic.
-            queue: Most deliveries that may wait here.
+            queue: Most deliveries that may wait here: more than the broker's `max_inflight_messages`.
             group: Share the messages with all subscribers of this group (`$share`).
             names: Values for some of the topic's names; the others match anything.
 
@@ -133,6 +147,12 @@ class Bus:
             await self._ready.wait_for(lambda: self._link is not None and self._link.number > after)
             return self._number
 
+    def unready(self) -> str | None:
+        """Return why this component is not ready for work, or None if it is."""
+        if self._link is None:
+            return f"no connection to {self._address}"
+        return None if self._presence is None else self._presence.trouble()
+
     async def publish(self, topic: Topic[M], message: M, **names: str) -> None:
         """Publish at QoS 1 and wait until the broker has it.
 
@@ -155,13 +175,33 @@ class Bus:
         """Change what the status topic says of this component, now if connected, else when it is.
 
         Args:
-            facts: Fields of Status: `state`, `reason`, `model`.
+            facts: Fields of Status, such as `model`.
+        """
+        if self._presence is not None:
+            self._presence.change(**facts)
+            await self._announce()
+
+    async def degraded(self, part: str, reason: str) -> None:
+        """Say on the status topic, and in the log, that a part of this component does not work.
+
+        Args:
+            part: `camera`, `disk`, `model` …; several may be in trouble at once.
+            reason: In words. What was said before is not announced again.
         """
         if self._presence is None:
             return
-        self._presence.change(**facts)
-        with contextlib.suppress(LinkError):  # the next announcement says it
+        before = self._presence.trouble()
+        level = log.warning if self._presence.degrade(part, reason) else log.debug
+        level("bus.degraded", part=part, reason=reason)
+        if self._presence.trouble() != before:
             await self._announce()
+
+    async def recovered(self, part: str) -> None:
+        """Say that this part works again; nothing if it did all the time."""
+        if self._presence is None or (outage_s := self._presence.recover(part)) is None:
+            return
+        log.info("bus.recovered", part=part, outage_s=round(outage_s, 1))
+        await self._announce()
 
     async def run(self) -> None:
         """Stay connected until cancelled. On the way out says `offline`; safe to cancel.
@@ -188,13 +228,13 @@ class Bus:
     async def _connect_once(self, failed_at: float | None) -> None:
         """Connect, serve until the connection ends, and raise why it did."""
         with self._mapped():
-            client = self._client()
-            async with client:
-                self._number += 1
-                link = _Link(client, self._number)
+            self._number += 1
+            link = _Link(self._number)
+            link.client = self._client(partial(self._take, link))
+            async with link.client:
                 try:
                     async with asyncio.TaskGroup() as tasks:
-                        tasks.create_task(self._receive(link), name="bus.receive")
+                        tasks.create_task(_ended(link.client), name="bus.receive")
                         tasks.create_task(self._serve(link, failed_at), name="bus.serve")
                 finally:
                     self._link = None
@@ -232,18 +272,18 @@ class Bus:
                 got="nothing",
             ) from None
 
-    async def _receive(self, link: _Link) -> None:
-        async for incoming in link.client.messages:
-            topic, payload = incoming.topic.value, incoming.payload
-            if self._is_echo(link, topic, payload):
-                link.echoed.set()
-            tapped = self._pass_to_taps(incoming)
-            for subscription in self._subscriptions:
-                if (names := subscription.topic.match(topic)) is not None:
-                    self._deliver(subscription, names, incoming, link)
-                    break
-            else:
-                self._discard(incoming, link, wanted=tapped)
+    def _take(self, link: _Link, incoming: aiomqtt.Message) -> None:
+        """Pass a message to whoever wants it."""
+        topic, payload = incoming.topic.value, incoming.payload
+        if self._is_echo(link, topic, payload):
+            link.echoed.set()
+        tapped = self._pass_to_taps(incoming)
+        for subscription in self._subscriptions:
+            if (names := subscription.topic.match(topic)) is not None:
+                self._deliver(subscription, names, incoming, link)
+                break
+        else:
+            self._discard(incoming, link, wanted=tapped)
 
     def _deliver(
         self,
@@ -258,13 +298,22 @@ class Bus:
             incoming.payload,
             incoming.retain,
             time.monotonic(),
-            partial(_acknowledge, link.client, incoming),
+            partial(_acknowledge, link.client, incoming.mid, incoming.qos),
         )
         try:
             subscription.queue.put_nowait(delivery)
         except asyncio.QueueFull:
             self.counters.add("bus.overflowed")
             log.warning("bus.overflowed", topic=incoming.topic.value)
+            if incoming.qos:
+                # Unacknowledged it would hold its place with the broker for as long as this connection lives,
+                # and enough of those are silence. The next connection brings it again.
+                raise LinkError(
+                    self._address,
+                    expected=f"fewer messages in flight than the {subscription.queue.maxsize} that may wait "
+                    f"on {subscription.filter} (is max_inflight_messages too high?)",
+                    got="more",
+                ) from None
 
     def _pass_to_taps(self, incoming: aiomqtt.Message) -> bool:
         """Hand a message to those who look on; tells whether there was one."""
@@ -281,7 +330,7 @@ class Bus:
 
     def _discard(self, incoming: aiomqtt.Message, link: _Link, *, wanted: bool) -> None:
         """Acknowledge what no subscription wants: our own status, or a name that is no DNS label."""
-        _acknowledge(link.client, incoming)
+        _acknowledge(link.client, incoming.mid, incoming.qos)
         if not wanted and STATUS.match(incoming.topic.value) is None:
             self.counters.add("bus.misaddressed")
             log.warning("bus.misaddressed", topic=incoming.topic.value[:200])
@@ -318,14 +367,14 @@ class Bus:
                     sending.cancel()
 
     async def _announce(self) -> None:
-        if (link := self._link) is None:
-            raise LinkError(self._address, expected="a connection", got="none")
-        await self._publish_status(link)
+        if (link := self._link) is not None:
+            with contextlib.suppress(LinkError):  # the next announcement says it
+                await self._publish_status(link)
 
-    async def _publish_status(self, link: _Link, *, state: str | None = None) -> None:
+    async def _publish_status(self, link: _Link, *, offline: str | None = None) -> None:
         if self._presence is None:
             return
-        status = self._presence.status(self.counters, state=state)
+        status = self._presence.status(self.counters, offline=offline)
         await self._publish_on(link, self._presence.topic, encode(STATUS, status), retain=True)
 
     async def _say_farewell(self, link: _Link) -> None:
@@ -333,13 +382,13 @@ class Bus:
         with contextlib.suppress(LinkError, TimeoutError):
             async with asyncio.timeout(_FAREWELL_S):
                 link.lost = asyncio.Event()
-                await self._publish_status(link, state="offline")
+                await self._publish_status(link, offline="it was stopped")
 
-    def _client(self) -> aiomqtt.Client:
+    def _client(self, take: Callable[[aiomqtt.Message], None]) -> aiomqtt.Client:
         broker = self._broker
         will = None
         if self._presence is not None:
-            last_words = encode(STATUS, self._presence.status(self.counters, state="offline", will=True))
+            last_words = encode(STATUS, self._presence.status(self.counters, offline="the connection broke"))
             will = aiomqtt.Will(self._presence.topic, last_words, qos=1, retain=True)
         client = aiomqtt.Client(
             broker.host,
@@ -351,7 +400,7 @@ class Bus:
             keepalive=broker.keepalive_s,
             will=will,
             tls_context=_tls_context(broker),
-            max_queued_incoming_messages=_UNREAD_MESSAGES,
+            queue_type=cast(type[asyncio.Queue[aiomqtt.Message]], partial(_Inbox, take)),
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
         client.pending_calls_threshold = _CONCURRENT_PUBLISHES * 2
@@ -379,9 +428,15 @@ class Bus:
         return LinkError(self._address, expected="a connection", got=str(error) or type(error).__name__)
 
 
-def _acknowledge(client: aiomqtt.Client, incoming: aiomqtt.Message) -> None:
-    if incoming.qos:
-        client._client.ack(incoming.mid, incoming.qos)  # noqa: SLF001  # aiomqtt offers no way of its own
+async def _ended(client: aiomqtt.Client) -> None:
+    """Wait until the connection ends, and raise why."""
+    async for _ in client.messages:
+        raise AssertionError("the inbox keeps nothing")
+
+
+def _acknowledge(client: aiomqtt.Client, mid: int, qos: int) -> None:
+    if qos:
+        client._client.ack(mid, qos)  # noqa: SLF001  # aiomqtt offers no way of its own
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

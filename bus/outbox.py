@@ -51,8 +51,8 @@ def unchanged(payload: bytes) -> bytes:
 class Outbox:
     """Durable store-and-forward of messages that expect an answer.
 
-    Full means refused with `OutboxFullError`, or the oldest unsent messages dropped if configured so; both
-    are counted.
+    Full means refused with `OutboxFullError`, or the oldest unsent messages dropped if configured so; a disk
+    that is nearly full means refused. All are counted.
 
     Args:
         database: Opened with `MIGRATIONS` among its own.
@@ -151,6 +151,7 @@ class Outbox:
         """
         if message_id in self._schedule or message_id in self._admitted:
             return None
+        self._check_disk(len(payload))
         while not self._has_room(len(payload)):
             await self._make_room(len(payload))
         self._admitted[message_id] = len(payload)
@@ -294,6 +295,17 @@ class Outbox:
             number = await connected(number)
             self._schedule.hurry(time.monotonic())
             self._changed.set()
+
+    def _check_disk(self, size_bytes: int) -> None:
+        """Refuse while the disk is nearly full: even to forget an answered message takes room there."""
+        free_bytes = self._database.free_bytes()
+        if free_bytes < self._limits.min_free_bytes + size_bytes:
+            self._counters.add(f"{self._name}.refused_disk_full")
+            raise OutboxFullError(
+                f"{self._name} outbox",
+                expected=f"{self._limits.min_free_bytes + size_bytes} bytes free on its disk",
+                got=free_bytes,
+            )
 
     def _has_room(self, size_bytes: int) -> bool:
         return (

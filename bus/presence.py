@@ -3,6 +3,7 @@
 import secrets
 import time
 from importlib.metadata import version
+from typing import NamedTuple
 
 from msgspec import structs
 
@@ -12,10 +13,19 @@ from schemas.errors import CodecError
 from schemas.messages import Status
 from schemas.topics import STATUS
 
+_REASON_LENGTH = 1024
+
 
 def now_ms() -> int:
     """Return the time in UTC milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+class Trouble(NamedTuple):
+    """Why a part does not do its work, and since when, in seconds of the monotonic clock."""
+
+    since: float
+    reason: str
 
 
 class Presence:
@@ -35,6 +45,7 @@ class Presence:
         self.node = node
         self.name = name
         self.every_s = every_s
+        self._troubles: dict[str, Trouble] = {}
         self._status = Status(
             node=node,
             name=name,
@@ -46,20 +57,40 @@ class Presence:
         )
 
     def change(self, **facts: object) -> None:
-        """Set fields of the Status: `state`, `reason`, `model`."""
+        """Set fields of the Status, such as `model`."""
         self._status = structs.replace(self._status, **facts)
 
-    def status(self, counters: Counters, *, state: str | None = None, will: bool = False) -> Status:
+    def degrade(self, part: str, reason: str) -> bool:
+        """Note that a part of the component does not do its work, and why; tells whether it did until now."""
+        fresh = part not in self._troubles
+        since = time.monotonic() if fresh else self._troubles[part].since
+        self._troubles[part] = Trouble(since, reason)
+        return fresh
+
+    def recover(self, part: str) -> float | None:
+        """Note that a part works again; returns how long it did not, in seconds, None if it did all along."""
+        trouble = self._troubles.pop(part, None)
+        return None if trouble is None else time.monotonic() - trouble.since
+
+    def trouble(self) -> str | None:
+        """Return everything that keeps the component from its work, or None: then it is `online`."""
+        return "; ".join(trouble.reason for trouble in self._troubles.values()) or None
+
+    def status(self, counters: Counters, *, offline: str | None = None) -> Status:
         """Return the Status as of now.
 
         Args:
             counters: What to report.
-            state: Instead of the current state.
-            will: This is the last will: it is written now and published by the broker later.
+            offline: Why this is the last word of this connection; None while it lasts.
         """
-        reason = "the connection broke" if will else self._status.reason
-        facts: dict[str, object] = {"at_ms": now_ms(), "reason": reason, "counters": counters.snapshot()}
-        return structs.replace(self._status, **facts, state=state or self._status.state)
+        reason = offline or self.trouble()
+        return structs.replace(
+            self._status,
+            state="offline" if offline else "degraded" if reason else "online",
+            reason=reason and reason[:_REASON_LENGTH],
+            at_ms=now_ms(),
+            counters=counters.snapshot(),
+        )
 
     def is_own(self, payload: bytes) -> bool:
         """Tell whether a status is a report of this very run, and no last will."""

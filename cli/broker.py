@@ -16,7 +16,7 @@ _MQTT_PORT = 1883
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--port", type=int, default=_MQTT_PORT, help="TCP port on 127.0.0.1 (1883)")
+    parser.add_argument("--port", type=options.port, default=_MQTT_PORT, help="TCP port on 127.0.0.1 (1883)")
     parser.add_argument("--dir", type=Path, help="folder for its configuration, log and persistence")
 
 

@@ -23,10 +23,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--camera", metavar="SPEC", help="folder:DIR[?loop=1&shuffle=SEED&part=0/3], drawn, usb:0, picamera"
     )
     parser.add_argument(
-        "--interval", metavar="S", type=float, help="a photo so often (5); 0: on motion or command alone"
+        "--interval", metavar="S", type=float, help="a photo so often (5); 0: on command alone"
     )
-    parser.add_argument("--motion", metavar="X", type=float, help="a photo when frames differ so much (0..1)")
-    parser.add_argument("--count", metavar="N", type=int, help="end after so many photos")
+    parser.add_argument("--motion", metavar="X", type=float, help="instead when frames differ so much (0..1)")
+    parser.add_argument("--count", metavar="N", type=options.positive(int), help="end after so many photos")
     parser.add_argument("--expires", metavar="S", type=float, help="a later answer is worth nothing")
     parser.add_argument("--state-dir", metavar="DIR", help="folder for outbox and answers")
     parser.add_argument("--json", action="store_true", help="JSON lines, even on a terminal")

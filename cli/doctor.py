@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
 
-from bus import config, log
-from bus.mqtt import Bus, passing_id
+from bus import log
 from bus.presence import now_ms
-from cli import options, service
+from cli import link, options, service
 from schemas.messages import Event, Photo, Result, Status
 from schemas.topics import EVENT, PHOTO, RESULT, STATUS
 
@@ -92,7 +91,7 @@ class _Patient:
         self._name = f"doctor-{secrets.token_hex(4)}"
         self._broker = options.broker(arguments)
         self._status: Status | None = None
-        self.bus = Bus(self._broker, passing_id("doctor"), password=config.password())
+        self.bus = link.bus(arguments, "doctor")
         self._events = self.bus.subscribe(EVENT, node=self._node, name=self._name)
         self._results = self.bus.subscribe(RESULT, node=self._node, device=self._name)
         self._statuses = self.bus.subscribe(STATUS, node=self._node, name="edge")

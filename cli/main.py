@@ -5,7 +5,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import Protocol
 
-from schemas.errors import GleanerError, TransientError
+from schemas.errors import GleanerError, PermanentError, TransientError
 
 COMMANDS = {
     "send": "publish photos, wait for the answers, print them",
@@ -43,15 +43,22 @@ def main(argv: list[str] | None = None) -> int:
         return _run(name, words[1:])
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:  # `gleaner tail | head`
+    except (GleanerError, OSError, BaseExceptionGroup) as error:
+        return _failure(name, error)
+
+
+def _failure(name: str, error: BaseException) -> int:
+    """Say what went wrong in one sentence, and return the exit code; what is a bug is raised again."""
+    cause = first_cause(error)
+    if isinstance(cause, BrokenPipeError):  # `gleaner tail | head`
         sys.stderr.close()
         return 0
-    except (GleanerError, BaseExceptionGroup) as error:
-        cause = first_cause(error)
-        if not isinstance(cause, GleanerError):
-            raise
-        print(f"gleaner {name}: {cause}", file=sys.stderr)
-        return _TRY_AGAIN if isinstance(cause, TransientError) else 1
+    if isinstance(cause, OSError) and cause.filename is not None:
+        cause = PermanentError(str(cause.filename), expected="to be usable", got=cause.strerror)
+    if not isinstance(cause, GleanerError):
+        raise error
+    print(f"gleaner {name}: {cause}", file=sys.stderr)
+    return _TRY_AGAIN if isinstance(cause, TransientError) else 1
 
 
 def first_cause(error: BaseException) -> BaseException:

@@ -16,6 +16,9 @@ from schemas.topics import check_name
 
 T = TypeVar("T", bound=Struct)
 
+DATASET = "dataset.lance"
+"""Where the dataset is if nobody says."""
+
 _PORTS = 65535
 
 
@@ -25,9 +28,9 @@ def add_broker(parser: ArgumentParser) -> None:
         "--broker", metavar="HOST[:PORT]", type=_address, help="the MQTT broker (127.0.0.1:1883)"
     )
     parser.add_argument("--username", help=f"its password comes from {config.PASSWORD_VARIABLE}")
-    parser.add_argument("--ca", metavar="PEM", help="TLS: certificate of the broker's authority")
-    parser.add_argument("--cert", metavar="PEM", help="TLS: our certificate")
-    parser.add_argument("--key", metavar="PEM", help="TLS: our private key")
+    parser.add_argument("--ca", metavar="PEM", type=_file, help="TLS: certificate of the broker's authority")
+    parser.add_argument("--cert", metavar="PEM", type=_file, help="TLS: our certificate")
+    parser.add_argument("--key", metavar="PEM", type=_file, help="TLS: our private key")
 
 
 def add_service(parser: ArgumentParser) -> None:
@@ -35,6 +38,11 @@ def add_service(parser: ArgumentParser) -> None:
     parser.add_argument("--config", metavar="TOML", type=Path, help="configuration file; options override it")
     parser.add_argument("--log-level", choices=log.LEVELS, default="info")
     add_broker(parser)
+
+
+def add_dataset(parser: ArgumentParser) -> None:
+    """Add where the dataset is."""
+    parser.add_argument("--dataset", default=DATASET, help=f"folder or URL of the table ({DATASET})")
 
 
 def name(value: str) -> str:
@@ -54,11 +62,18 @@ def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
         except ValueError:
             number = 0
         if not number > 0:
-            raise ArgumentTypeError(f"expected a {kind.__name__} greater than 0, got {text!r}")
+            what = "whole number" if kind is int else "number"
+            raise ArgumentTypeError(f"expected a {what} greater than 0, got {text!r}")
         return number
 
-    check.__name__ = kind.__name__
     return check
+
+
+def port(text: str) -> int:
+    """Check a TCP port."""
+    if not (text.isdecimal() and 0 < int(text) <= _PORTS):
+        raise ArgumentTypeError(f"expected a port from 1 to {_PORTS}, got {text!r}")
+    return int(text)
 
 
 def broker(arguments: Namespace, base: Broker | None = None) -> Broker:
@@ -69,11 +84,13 @@ def broker(arguments: Namespace, base: Broker | None = None) -> Broker:
         chosen = structs.replace(chosen, host=host, port=port or chosen.port)
     if arguments.username is not None:
         chosen = structs.replace(chosen, username=arguments.username)
+    if arguments.key and not arguments.cert:
+        raise ConfigError("option --key", expected="--cert beside it", got="none")
     if arguments.ca is not None:
         tls = config.Tls(ca=arguments.ca, certificate=arguments.cert, key=arguments.key)
         chosen = structs.replace(chosen, tls=tls)
-    elif arguments.cert or arguments.key:
-        raise ConfigError("option --cert or --key", expected="--ca beside it", got="none")
+    elif arguments.cert:
+        raise ConfigError("option --cert", expected="--ca beside it", got="none")
     return chosen
 
 
@@ -99,7 +116,13 @@ def default_state(service: str) -> str:
 
 
 def _address(value: str) -> tuple[str, int | None]:
-    host, colon, port = value.rpartition(":") if ":" in value else (value, "", "")
-    if not host or (colon and not (port.isdecimal() and 0 < int(port) <= _PORTS)):
+    host, colon, number = value.rpartition(":") if ":" in value else (value, "", "")
+    if not host:
         raise ArgumentTypeError(f"expected HOST or HOST:PORT, got {value!r}")
-    return host, int(port) if port else None
+    return host, port(number) if colon else None
+
+
+def _file(value: str) -> str:
+    if not Path(value).is_file():
+        raise ArgumentTypeError(f"expected a file, got none at {value!r}")
+    return value

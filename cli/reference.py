@@ -1,7 +1,7 @@
 """The reference for people, generated from the code: topics, commands, configuration, messages."""
 
 import re
-from argparse import ArgumentParser, HelpFormatter
+from argparse import ArgumentParser, HelpFormatter, _SubParsersAction
 from collections.abc import Iterator
 from functools import partial
 
@@ -123,6 +123,15 @@ def _commands() -> Iterator[str]:
             continue
         parser, _ = parser_of(name)
         yield f"```\n{_help(parser)}```\n"
+        for step, step_parser in _steps(parser):
+            yield f"#### `gleaner {name} {step}`\n\n```\n{_help(step_parser)}```\n"
+
+
+def _steps(parser: ArgumentParser) -> Iterator[tuple[str, ArgumentParser]]:
+    """Yield the steps of a command that has some."""
+    for action in parser._actions:  # noqa: SLF001  # argparse tells its sub-commands nowhere else
+        if isinstance(action, _SubParsersAction):
+            yield from action.choices.items()
 
 
 def _help(parser: ArgumentParser) -> str:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import msgspec
 
-from bus import config, log
+from bus import log
 from bus.delivery import Subscription
-from bus.mqtt import Bus, LinkError, passing_id
+from bus.mqtt import LinkError
 from bus.presence import now_ms
 from bus.retry import backoff
-from cli import options, service
+from cli import link, options, service
 from cli.device import verdict
 from schemas.codec import MAX_PAYLOAD_BYTES, encode
 from schemas.errors import CodecError, PermanentError
@@ -88,9 +88,10 @@ class _Sender:
     """Sends with a window of unanswered photos, again if an answer stays away."""
 
     def __init__(self, arguments: Namespace) -> None:
+        self._arguments = arguments
         self._node, self._device = arguments.node, arguments.name
         self._timeout_s, self._json = arguments.timeout, arguments.json
-        self._bus = Bus(options.broker(arguments), passing_id("send"), password=config.password())
+        self._bus = link.bus(arguments, "send")
         self._results: Subscription[Result] = self._bus.subscribe(
             RESULT, node=self._node, device=self._device
         )
@@ -101,23 +102,13 @@ class _Sender:
 
     async def run(self, files: list[Path]) -> int:
         began = time.monotonic()
-        async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(self._bus.run()), tasks.create_task(self._listen())]
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    await self._bus.connected()
-            except TimeoutError:
-                raise LinkError(
-                    "broker",
-                    expected=f"a connection within {self._timeout_s:g} s (try `gleaner doctor`)",
-                    got="none",
-                ) from None
+        async with link.connected(self._arguments, self._bus, self._timeout_s), asyncio.TaskGroup() as tasks:
+            listening = tasks.create_task(self._listen(), name="send.listen")
             async with asyncio.TaskGroup() as sendings:
                 for file in files:
                     await self._window.acquire()
                     sendings.create_task(self._send(file))
-            for task in background:
-                task.cancel()
+            listening.cancel()
         if len(files) > 1 and not self._json:
             said = ", ".join(f"{count} {what}" for what, count in self._counts.most_common())
             print(f"{len(files)} photos in {time.monotonic() - began:.1f} s: {said}")

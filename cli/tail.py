@@ -5,10 +5,9 @@ from argparse import ArgumentParser, Namespace
 
 import msgspec
 
-from bus import config, log
+from bus import log
 from bus.delivery import Tapped
-from bus.mqtt import Bus, passing_id
-from cli import options, service
+from cli import link, options, service
 from schemas.codec import decode, is_image
 from schemas.errors import CodecError, PermanentError
 from schemas.image import ImageError, read_header
@@ -26,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help=f"MQTT topic filter, or the rest behind {ROOT}/ ({ROOT}/#)",
     )
     parser.add_argument("--json", action="store_true", help="JSON lines with topic and message, for pipes")
-    parser.add_argument("--count", metavar="N", type=int, help="end after so many messages")
+    parser.add_argument("--count", metavar="N", type=options.positive(int), help="end after so many messages")
     options.add_broker(parser)
 
 
@@ -42,7 +41,7 @@ async def _follow(arguments: Namespace) -> None:
     if not chosen.startswith((ROOT, "$", "#", "+")):
         chosen = f"{ROOT}/{chosen}"
     _check_filter(chosen)
-    bus = Bus(options.broker(arguments), passing_id("tail"), password=config.password())
+    bus = link.bus(arguments, "tail")
     tapped = bus.tap(chosen)
     async with asyncio.TaskGroup() as tasks:
         connection = tasks.create_task(bus.run())

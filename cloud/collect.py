@@ -7,22 +7,27 @@ stored once, because the store decides by `photo_id`.
 
 import asyncio
 import contextlib
+import dataclasses
+import math
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
 import structlog
 
-from bus.delivery import Delivery, Subscription
+from bus.delivery import Subscription
 from bus.metrics import Counters
 from bus.mqtt import Bus, LinkError
 from bus.presence import Presence, now_ms
+from bus.probes import Probes
 from bus.retry import backoff
+from cloud.arrival import sort
 from cloud.config import CollectorConfig
+from cloud.quarantine import Bounds, Quarantine, Refused
 from cloud.rows import Label, Row
 from cloud.store import Store
-from schemas.errors import CodecError, PermanentError, TransientError
-from schemas.image import read_header
+from schemas.errors import PermanentError, TransientError
 from schemas.messages import Event, Feedback, Receipt, Sample
 from schemas.topics import CLOUD, EVENT, FEEDBACK, RECEIPT, SAMPLE
 
@@ -32,6 +37,9 @@ T = TypeVar("T")
 
 _GROUP = "collectors"
 _LAST_RETRY_S = 30.0
+_FRAGMENTS = 128
+_CLEAN_UP_S = 86_400.0
+_REASON_LENGTH = 1024
 
 
 class Collector:
@@ -43,15 +51,26 @@ class Collector:
             another collector; the edge sends again what has no receipt.
         labels_bus: Its session is durable, because nobody repeats a label.
         store: The dataset.
+        quarantine: For what cannot be stored in it.
     """
 
-    def __init__(self, config: CollectorConfig, samples_bus: Bus, labels_bus: Bus, store: Store) -> None:
+    def __init__(
+        self,
+        config: CollectorConfig,
+        samples_bus: Bus,
+        labels_bus: Bus,
+        store: Store,
+        quarantine: Quarantine,
+    ) -> None:
         self._config = config
         self._bus = samples_bus
         self._labels_bus = labels_bus
         self._store = store
+        self._quarantine = quarantine
+        self._bounds = Bounds(config.quarantine_rows, config.quarantine_bytes)
         self._counters = samples_bus.counters
-        self._commits = 0
+        self._compact_at = _FRAGMENTS
+        self._cleaned_at = -math.inf
         self._samples: Subscription[Sample] = samples_bus.subscribe(SAMPLE, group=_GROUP)
         self._labels: Subscription[Feedback] = labels_bus.subscribe(FEEDBACK)
 
@@ -64,34 +83,35 @@ class Collector:
     async def _collect_samples(self) -> None:
         while True:
             deliveries = await self._samples.gather(self._config.batch)
-            receipts, rows = self._sort(deliveries)
-            if rows:
-                outcomes = await self._retried(partial(self._store.upsert, list(rows.values())))
-                for photo_id, outcome in outcomes.items():
-                    receipts.append(_receipt(photo_id, rows[photo_id].node or CLOUD, outcome))
+            self._counters.add("sample.received", len(deliveries))
+            rows, refused = await asyncio.to_thread(sort, deliveries)
+            receipts = await self._store_rows(rows) + await self._set_aside(refused)
             await asyncio.gather(*(self._send(receipt) for receipt in receipts))
             for delivery in deliveries:
                 delivery.ack()
-            await self._compact_now_and_then()
+            await self._tidy()
 
-    def _sort(self, deliveries: list[Delivery[Sample]]) -> tuple[list[Receipt], dict[str, Row]]:
-        """Part what can be stored from what never can; the latter is answered with a refusal."""
-        receipts: list[Receipt] = []
-        rows: dict[str, Row] = {}
-        for delivery in deliveries:
-            self._counters.add("sample.received")
-            node = delivery.names["node"]
-            try:
-                sample = delivery.message()
-                read_header(sample.image)
-                rows[sample.photo_id] = _row(sample)
-            except PermanentError as error:
-                photo_id = error.photo_id if isinstance(error, CodecError) else sample.photo_id
-                log.warning("sample.refused", node=node, photo_id=photo_id, error=str(error))
-                self._counters.add("sample.refused")
-                if photo_id is not None:
-                    receipts.append(_receipt(photo_id, node, "refused", str(error)[:1024]))
-        return receipts, rows
+    async def _store_rows(self, rows: dict[str, Row]) -> list[Receipt]:
+        """Store samples and return their receipts."""
+        if not rows:
+            return []
+        outcomes = await self._retried(partial(self._store.upsert, list(rows.values())))
+        return [_receipt(key, rows[key].node or CLOUD, outcome) for key, outcome in outcomes.items()]
+
+    async def _set_aside(self, refused: list[Refused]) -> list[Receipt]:
+        """Put what cannot be used into the quarantine, and return the receipts that say so."""
+        if not refused:
+            return []
+        for message in refused:
+            log.warning("sample.refused", node=message.node, photo_id=message.key, error=message.reason)
+        dropped = await self._retried(partial(self._quarantine.put, refused, self._bounds))
+        self._counters.add("sample.quarantined", len(refused))
+        self._counters.add("quarantine.dropped", dropped)
+        return [
+            _receipt(message.photo_id, message.node, "refused", f"in quarantine: {message.reason}")
+            for message in refused
+            if message.photo_id is not None
+        ]
 
     async def _send(self, receipt: Receipt) -> None:
         try:
@@ -139,46 +159,29 @@ class Collector:
             try:
                 outcome = await asyncio.to_thread(work)
             except TransientError as error:
-                log.warning("dataset.unavailable", error=str(error))
-                await self._bus.report(state="degraded", reason=str(error)[:1024])
+                self._counters.add("dataset.failed")
+                await self._bus.degraded("dataset", str(error))
                 await asyncio.sleep(delay_s)
             else:
+                await self._bus.recovered("dataset")
                 return outcome
         raise AssertionError("backoff yields without end")
 
-    async def _compact_now_and_then(self) -> None:
-        self._commits += 1
-        if self._commits % self._config.compact_every:
-            return
+    async def _tidy(self) -> None:
+        """Join small fragments when there are many, and once a day forget old versions."""
         try:
-            compacted = await asyncio.to_thread(self._store.compact)
-        except TransientError as error:
-            log.warning("dataset.not_compacted", error=str(error))
-        else:
-            log.info(
-                "dataset.compacted", removed=compacted.fragments_removed, added=compacted.fragments_added
-            )
-
-
-def _row(sample: Sample) -> Row:
-    return Row(
-        photo_id=sample.photo_id,
-        image=sample.image,
-        width=sample.width,
-        height=sample.height,
-        received_at_ms=now_ms(),
-        node=sample.node,
-        device=sample.device,
-        taken_at_ms=sample.taken_at_ms,
-        dhash=sample.dhash,
-        lane=sample.lane,
-        edge_label=sample.label,
-        confidence=sample.confidence,
-        scores=sample.scores,
-        model=sample.model,
-        model_version=sample.model_version,
-        embedding=sample.embedding,
-    )
+            if await asyncio.to_thread(self._store.table.fragments) >= self._compact_at:
+                compacted = await asyncio.to_thread(self._store.table.compact)
+                # What a compaction leaves, it would leave again.
+                self._compact_at = _FRAGMENTS + await asyncio.to_thread(self._store.table.fragments)
+                log.info("dataset.compacted", **dataclasses.asdict(compacted))
+            if time.monotonic() - self._cleaned_at >= _CLEAN_UP_S:
+                self._cleaned_at = time.monotonic()
+                removed = await asyncio.to_thread(self._store.table.clean_up)
+                log.info("dataset.cleaned_up", versions=removed)
+        except TransientError as error:  # nothing is lost by that; try again, but not with every commit
+            self._compact_at *= 2
+            log.warning("dataset.not_tidied", error=str(error))
 
 
 def _label(feedback: Feedback) -> Label:
@@ -195,7 +198,7 @@ def _receipt(photo_id: str, node: str, status: str, reason: str | None = None) -
         photo_id=photo_id,
         node=node,
         status=status,  # type: ignore[arg-type]  # the store's outcomes are two of the three
-        reason=reason,
+        reason=reason and reason[:_REASON_LENGTH],
         received_at_ms=now_ms(),
     )
 
@@ -207,6 +210,7 @@ async def run(config: CollectorConfig, password: str | None = None) -> None:
         PermanentError: The dataset has another layout, or the broker refuses a subscription.
     """
     store = await asyncio.to_thread(Store.open, config.dataset)
+    quarantine = await asyncio.to_thread(Quarantine.open, config.dataset)
     counters = Counters()
     client_id = f"gleaner-cloud-{config.name}"
     samples_bus = Bus(
@@ -217,8 +221,11 @@ async def run(config: CollectorConfig, password: str | None = None) -> None:
         counters=counters,
     )
     labels_bus = Bus(config.broker, f"{client_id}-labels", password=password, durable=True, counters=counters)
-    collector = Collector(config, samples_bus, labels_bus, store)
+    collector = Collector(config, samples_bus, labels_bus, store, quarantine)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(samples_bus.run(), name="collect.bus")
+        if config.probes is not None:
+            tasks.create_task(Probes(config.probes, samples_bus.unready).run(), name="collect.probes")
         tasks.create_task(labels_bus.run(), name="collect.labels_bus")
+        await labels_bus.connected()  # online means that the broker keeps labels for it, too
+        tasks.create_task(samples_bus.run(), name="collect.bus")
         tasks.create_task(collector.run(), name="collect.collector")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from bus.config import Broker
+from bus.config import Broker, ProbesAddress
 from schemas.messages import Name
 
 
@@ -19,4 +19,10 @@ class CollectorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         "dataset.lance"
     )
     batch: Annotated[int, Meta(ge=1, le=1024, description="most samples in one commit")] = 128
-    compact_every: Annotated[int, Meta(ge=1, description="commits between two compactions")] = 200
+    quarantine_rows: Annotated[
+        int, Meta(ge=16, description="most samples kept that cannot be used; the oldest go")
+    ] = 10_000
+    quarantine_bytes: Annotated[
+        int, Meta(ge=2**24, description="most bytes of them; three quarters stay when the oldest go")
+    ] = 256_000_000
+    probes: ProbesAddress | None = None

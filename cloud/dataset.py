@@ -2,16 +2,15 @@
 
 import hashlib
 import heapq
-import io
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-from PIL import Image
 
 from cloud.examples import Example, Source
+from cloud.pixels import check_image
 from cloud.progress import Progress, Silent
 from cloud.rows import Split
 from cloud.store import PHOTOS, Label, Row, Store
@@ -148,7 +147,7 @@ def import_folder(
         by: Who labelled them.
 
     Returns:
-        Counts, and the skipped files: unreadable, too large, in two classes, or stored under another split
+        Counts, and the skipped files: broken, too large, in two classes, or stored under another split
         (a photo of the gold set must not be trained on, and the reverse).
 
     Raises:
@@ -169,7 +168,7 @@ def read_row(path: Path, split: Split, by: str) -> Row:
     """Read a labelled photo; its folder's name is the label.
 
     Raises:
-        PermanentError: No JPEG or PNG, or too large.
+        PermanentError: No JPEG or PNG, broken, or too large.
     """
     status = path.stat()
     if status.st_size > MAX_IMAGE_BYTES:
@@ -177,12 +176,12 @@ def read_row(path: Path, split: Split, by: str) -> Row:
             f"file {path.name}", expected=f"at most {MAX_IMAGE_BYTES} bytes", got=f"{status.st_size} bytes"
         )
     image = path.read_bytes()
-    width, height = _read_size(path.name, image)
+    header = check_image(image, MAX_PIXELS, f"file {path.name}")
     return Row(
         photo_id=hashlib.blake2b(image, digest_size=16).hexdigest(),
         image=image,
-        width=width,
-        height=height,
+        width=header.width,
+        height=header.height,
         received_at_ms=time.time_ns() // 1_000_000,
         human_label=path.parent.name,
         human_by=by,
@@ -190,26 +189,6 @@ def read_row(path: Path, split: Split, by: str) -> Row:
         split=split,
         origin="import",
     )
-
-
-def _read_size(name: str, image: bytes) -> tuple[int, int]:
-    """Return width and height; the header is checked, nothing is decoded."""
-    expected = f"a JPEG or PNG of at most {MAX_PIXELS} pixels"
-    try:
-        with Image.open(io.BytesIO(image), formats=("JPEG", "PNG")) as photo:
-            size = photo.size
-            photo.verify()
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,  # what Pillow calls a broken PNG
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,  # an exception where warnings are errors
-    ) as error:
-        raise PermanentError(f"file {name}", expected=expected, got=error) from None
-    if size[0] * size[1] > MAX_PIXELS:
-        raise PermanentError(f"file {name}", expected=expected, got=f"{size[0]} x {size[1]}")
-    return size
 
 
 def _read_batch(

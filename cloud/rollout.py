@@ -3,22 +3,26 @@
 import asyncio
 import hashlib
 import tarfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from bus.delivery import Delivery
+from bus.delivery import Delivery, Subscription
 from bus.mqtt import Bus
 from bus.presence import now_ms
 from cloud.card import FILE_NAME, Card
-from schemas.errors import PermanentError
+from schemas.errors import CodecError, PermanentError
 from schemas.messages import Event, Release, Status
 from schemas.topics import EVENT, RELEASE, STATUS
 
+_Source = Subscription[Status] | Subscription[Event]
+
 _CARD = f"assets.extra/{FILE_NAME}"
 _CHUNK_BYTES = 1 << 20
+_FAILURES = ("model.failed", "model.refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +88,10 @@ class Rollout:
     def __init__(self, bus: Bus, nodes: Sequence[str]) -> None:
         self._bus = bus
         self._nodes = tuple(dict.fromkeys(nodes))
-        self._events = bus.subscribe(EVENT, name="edge")
-        self._statuses = bus.subscribe(STATUS, name="edge")
+        self._sources: tuple[_Source, ...] = (
+            bus.subscribe(STATUS, name="edge"),
+            bus.subscribe(EVENT, name="edge"),
+        )
 
     async def announce(self, releases: Sequence[Release]) -> None:
         """Publish each release, retained for nodes that are away.
@@ -103,36 +109,44 @@ class Rollout:
             PermanentError: A node reports that it cannot serve it.
         """
         missing = set(self._nodes)
-        arrived: asyncio.Queue[Delivery[Status] | Delivery[Event]] = asyncio.Queue(256)
-        async with asyncio.TaskGroup() as tasks:
-            readers = [
-                tasks.create_task(_forward(self._statuses, arrived), name="rollout.statuses"),
-                tasks.create_task(_forward(self._events, arrived), name="rollout.events"),
-            ]
+        arriving: dict[asyncio.Future[Any], _Source] = {
+            asyncio.ensure_future(source.queue.get()): source for source in self._sources
+        }
+        try:
             while missing:
-                message = (await arrived.get()).message()
-                if message.node not in missing:
-                    continue
-                if isinstance(message, Event):
-                    _raise_failure(message, version)
-                elif message.model is not None and message.model.version == version:
-                    missing.remove(message.node)
-                    yield message.node
-            for reader in readers:
-                reader.cancel()
+                done, _ = await asyncio.wait(arriving, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    source = arriving.pop(task)
+                    arriving[asyncio.ensure_future(source.queue.get())] = source
+                    node = _serving(task.result(), version, missing)
+                    if node is not None:
+                        missing.remove(node)
+                        yield node
+        finally:
+            for task in arriving:
+                task.cancel()
 
 
-async def _forward(
-    source: AsyncIterator[Delivery[Status]] | AsyncIterator[Delivery[Event]],
-    target: asyncio.Queue[Delivery[Status] | Delivery[Event]],
-) -> None:
-    async for delivery in source:
-        delivery.ack()
-        await target.put(delivery)
+def _serving(
+    delivery: Delivery[Status] | Delivery[Event], version: int, nodes: Collection[str]
+) -> str | None:
+    """Return which of the nodes says that it serves the version, None if this message says nothing of it.
 
-
-def _raise_failure(event: Event, version: int) -> None:
-    if event.event == "model.failed" and event.facts.get("version") == version:
-        raise PermanentError(
-            f"node {event.node}", expected=f"to serve version {version}", got=event.reason or "a failure"
-        )
+    Raises:
+        PermanentError: It says that it cannot.
+    """
+    delivery.ack()
+    try:
+        message = delivery.message()
+    except CodecError:
+        return None
+    if message.node not in nodes:
+        return None
+    if isinstance(message, Status):
+        model = message.model
+        serves = model is not None and model.version == version and model.state == "available"
+        return message.node if serves else None
+    if message.event in _FAILURES and message.facts.get("version", version) == version:
+        expected, got = f"to serve version {version}", message.reason or "a failure"
+        raise PermanentError(f"node {message.node}", expected=expected, got=got)
+    return None

@@ -11,25 +11,14 @@ Blocking throughout and safe to call from several threads; an asyncio caller use
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import lance
 import pyarrow as pa
-from lance.optimize import Compaction
 
-from cloud.commit import (
-    drop_torn_manifests,
-    exclusive,
-    local_root,
-    make_folders,
-    merge,
-    sync_fragments,
-    sync_tag,
-    sync_version,
-)
+from cloud.commit import exclusive, merge, sync_tag, sync_version
 from cloud.rows import (
     SCHEMA,
     STATE,
@@ -41,78 +30,42 @@ from cloud.rows import (
     with_labels,
     with_samples,
 )
+from cloud.table import BATCH_ROWS, Table
 from schemas.errors import PermanentError, TransientError
 
-__all__ = ["PHOTOS", "Compacted", "Label", "LabelOutcome", "Outcome", "Row", "Store"]
+__all__ = ["PHOTOS", "Label", "LabelOutcome", "Outcome", "Row", "Store"]
 
 PHOTOS = "received_at_ms IS NOT NULL"
 """Condition that leaves out the labels that still wait for their photo."""
 
 _T = TypeVar("_T")
 _ATTEMPTS = 20
-_METADATA_CACHE_BYTES = 64 * 1024 * 1024
 _IDS_PER_LOOKUP = 1024
-# A fragment of 50 kB photos is then 100 MB: small enough to rewrite, large enough to scan few files.
-_ROWS_PER_FRAGMENT = 2048
-# Images in one read batch; Lance holds several batches at a time.
-_BATCH_ROWS = 32
-
-
-@dataclass(frozen=True)
-class Compacted:
-    """What a compaction did.
-
-    Args:
-        fragments_removed: Small fragments that were rewritten.
-        fragments_added: Fragments that took their place.
-        conflicts: Rewrites given up because a writer changed their rows meanwhile; the next run takes them.
-    """
-
-    fragments_removed: int = 0
-    fragments_added: int = 0
-    conflicts: int = 0
-
-
-def _new_session() -> lance.Session:
-    return lance.Session(metadata_cache_size_bytes=_METADATA_CACHE_BYTES)
 
 
 @dataclass(frozen=True)
 class Store:
-    """The table. Open it with `Store.open`; there is nothing to close.
+    """The photos and their labels. Open it with `Store.open`; there is nothing to close.
 
     Args:
-        url: Path or URL of the table.
-        root: Its folder if it is local.
+        table: Where they are kept.
     """
 
-    url: str
-    root: Path | None
-    _session: lance.Session = field(default_factory=_new_session, repr=False, compare=False)
+    table: Table
 
     @classmethod
-    def open(cls, url: str | Path) -> "Store":
-        """Open the table, creating it if there is none; safe if several processes do so at once.
+    def open(cls, url: str | Path, *, create: bool = True) -> "Store":
+        """Open the dataset; safe if several processes do so at once.
 
         Args:
             url: Local path, file://, s3://, gs:// or az:// URL; credentials come from the environment.
+            create: Make an empty one if there is none.
 
         Raises:
-            PermanentError: There is a table of another layout.
+            PermanentError: There is none, none can be at such a place, or it has a layout that is not known.
+            TransientError: The place cannot be reached or written now.
         """
-        root = local_root(str(url))
-        store = cls(str(url if root is None else root), root)
-        if root is not None:
-            root.mkdir(parents=True, exist_ok=True)
-        with exclusive(root):
-            if root is not None:
-                make_folders(root)
-                drop_torn_manifests(root)
-            dataset = store._open_or_create()
-            sync_version(root, dataset.version)
-        if dataset.schema.names != SCHEMA.names:
-            raise PermanentError(f"table {url}", expected=f"columns {SCHEMA.names}", got=dataset.schema.names)
-        return store
+        return cls(Table.open(url, SCHEMA, create=create))
 
     def upsert(self, samples: Sequence[Row]) -> dict[str, Outcome]:
         """Store photos, each id once, whoever else stores it at the same time.
@@ -151,7 +104,7 @@ class Store:
     @property
     def version(self) -> int:
         """Number of the newest version."""
-        return int(self._at(None).version)
+        return int(self.table.at().version)
 
     def tag(self, name: str, version: int | None = None) -> int:
         """Name a version, so that it is kept for ever; None names the newest.
@@ -162,24 +115,24 @@ class Store:
         Raises:
             PermanentError: The name stands for another version, or there is no such version.
         """
-        with exclusive(self.root):
-            dataset = self._at(version)
+        with exclusive(self.table.root):
+            dataset = self.table.at(version)
             named = self.tags()
             if named.setdefault(name, dataset.version) != dataset.version:
                 raise PermanentError(f"tag {name}", expected=f"version {dataset.version}", got=named[name])
             if name not in self.tags():
                 dataset.tags.create(name, dataset.version)
-            sync_version(self.root, dataset.version)
-            sync_tag(self.root, name)
+            sync_version(self.table.root, dataset.version)
+            sync_tag(self.table.root, name)
             return int(dataset.version)
 
     def tags(self) -> dict[str, int]:
         """Return the named versions."""
-        return {name: int(tag["version"]) for name, tag in self._at(None).tags.list().items()}
+        return {name: int(tag["version"]) for name, tag in self.table.at().tags.list().items()}
 
     def count(self, where: str = PHOTOS, version: int | str | None = None) -> int:
         """Count the rows that meet a condition in SQL, by default the photos."""
-        return int(self._at(version).count_rows(where))
+        return int(self.table.at(version).count_rows(where))
 
     def scan(
         self,
@@ -200,11 +153,11 @@ class Store:
         Yields:
             One dict per row; memory is bounded by some batches of 32 images (4096 rows without images).
         """
-        scanner = self._at(version).scanner(
+        scanner = self.table.at(version).scanner(
             columns=list(columns),
             filter=where,
             limit=limit,
-            batch_size=_BATCH_ROWS if "image" in columns else 4096,
+            batch_size=BATCH_ROWS if "image" in columns else 4096,
             batch_readahead=2,
             fragment_readahead=2,
             late_materialization=["image"],
@@ -214,61 +167,7 @@ class Store:
 
     def find(self, photo_ids: Sequence[str], columns: Sequence[str]) -> dict[str, dict[str, object]]:
         """Read some columns of the rows with these ids, by id; an id without a row is left out."""
-        return self._lookup(self._at(None), photo_ids, list(columns))
-
-    def compact(self) -> Compacted:
-        """Rewrite small fragments into larger ones, beside running writers.
-
-        Reading and rewriting happen without the lock; only the commit takes it. A rewrite whose rows were
-        changed meanwhile is given up. Memory: some batches of 32 images.
-        """
-        dataset = self._at(None)
-        plan = Compaction.plan(
-            dataset,
-            options={
-                "target_rows_per_fragment": _ROWS_PER_FRAGMENT,
-                "batch_size": _BATCH_ROWS,
-                "num_threads": 1,
-            },
-        )
-        removed = added = conflicts = 0
-        for task in plan.tasks:
-            try:
-                rewrite = task.execute(dataset)
-                with exclusive(self.root):
-                    sync_fragments(self.root, rewrite.new_fragments)
-                    metrics = Compaction.commit(dataset, [rewrite])
-                    sync_version(self.root, dataset.version)
-            except OSError as error:
-                if "conflict" not in str(error):
-                    raise TransientError(f"table {self.url}", expected="a compaction", got=error) from error
-                conflicts += 1
-            else:
-                removed += metrics.fragments_removed
-                added += metrics.fragments_added
-        return Compacted(removed, added, conflicts)
-
-    def clean_up(self, older_than_s: float = 7 * 86_400.0) -> int:
-        """Remove versions older than that, never a tagged one or the newest, and the files only they used.
-
-        Args:
-            older_than_s: Longer than any reader keeps a version without naming it, and any compaction runs.
-
-        Returns:
-            How many versions were removed.
-        """
-        with exclusive(self.root):
-            dataset = self._at(None)
-            # Were the newest version lost, an older one that is removed now would be needed again.
-            sync_version(self.root, dataset.version)
-            removed = dataset.cleanup_old_versions(
-                timedelta(seconds=older_than_s), error_if_tagged_old_versions=False
-            )
-        return int(removed.old_versions)
-
-    def fragments(self) -> int:
-        """Count the fragments of the newest version: one per commit, until they are compacted."""
-        return len(self._at(None).get_fragments())
+        return self._lookup(self.table.at(), photo_ids, list(columns))
 
     def _write(
         self,
@@ -281,24 +180,24 @@ class Store:
             return {}
         try:
             for _ in range(_ATTEMPTS):
-                with exclusive(self.root):
-                    dataset = self._at(None)
+                with exclusive(self.table.root):
+                    dataset = self.table.at()
                     existing = self._lookup(dataset, photo_ids, columns)
                     records, outcomes = decide(existing)
                     if not records:
                         # The version that is answered for may be that of a writer killed before its fsync.
-                        sync_version(self.root, dataset.version)
+                        sync_version(self.table.root, dataset.version)
                         return outcomes
                     for record in records:
                         before = existing.get(record["photo_id"])
                         record["revision"] = 1 if before is None else before["revision"] + 1
-                    table = pa.Table.from_pylist(records, schema=SCHEMA)
-                    if merge(dataset, table, self.root) == len(records):
+                    written = pa.Table.from_pylist(records, schema=SCHEMA)
+                    if merge(dataset, written, self.table.root) == len(records):
                         return outcomes
         except OSError as error:
-            raise TransientError(f"table {self.url}", expected="a commit", got=error) from error
+            raise self.table.unavailable("a commit", error) from error
         raise TransientError(
-            f"table {self.url}", expected=f"a commit in {_ATTEMPTS} attempts", got="other writers"
+            f"table {self.table.url}", expected=f"a commit in {_ATTEMPTS} attempts", got="other writers"
         )
 
     def _lookup(
@@ -308,31 +207,10 @@ class Store:
         found: dict[str, Record] = {}
         for start in range(0, len(photo_ids), _IDS_PER_LOOKUP):
             quoted = ", ".join(f"'{photo_id}'" for photo_id in photo_ids[start : start + _IDS_PER_LOOKUP])
-            table = dataset.to_table(
+            rows = dataset.to_table(
                 columns=list({"photo_id": None} | dict.fromkeys(columns)),
                 filter=f"photo_id IN ({quoted})",
                 late_materialization=["image"],
             )
-            found |= {record["photo_id"]: record for record in table.to_pylist()}
+            found |= {record["photo_id"]: record for record in rows.to_pylist()}
         return found
-
-    def _at(self, version: int | str | None) -> lance.LanceDataset:
-        """Open a version, None for the newest. Each call opens anew: a handle is no one's shared state."""
-        try:
-            return lance.dataset(self.url, version=version, session=self._session)
-        except ValueError as error:
-            if version is None:
-                raise
-            raise PermanentError(
-                f"version {version} of {self.url}", expected="one that exists", got=error
-            ) from error
-
-    def _open_or_create(self) -> lance.LanceDataset:
-        try:
-            return self._at(None)
-        except ValueError:
-            try:
-                return lance.write_dataset(SCHEMA.empty_table(), self.url, session=self._session)
-            except OSError:
-                # Another process created it in between.
-                return self._at(None)

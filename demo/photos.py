@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from device.camera import photo_files
+from device.replay import photo_files
 from device.drawn import LOOKS, draw_collection
 from schemas.errors import PermanentError
 

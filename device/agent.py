@@ -4,6 +4,7 @@ A photo accepted into the outbox ends in exactly one recorded answer (guarantee 
 """
 
 import asyncio
+import math
 import secrets
 import time
 from collections import OrderedDict
@@ -20,8 +21,8 @@ from bus.presence import now_ms
 from device import answers
 from device.camera import Camera, CameraError, CameraExhausted, Frame, motion
 from device.config import DeviceConfig
-from schemas.codec import encode
-from schemas.errors import CodecError
+from schemas.codec import MAX_PAYLOAD_BYTES, encode
+from schemas.errors import CodecError, PermanentError
 from schemas.messages import Command, Photo, Result
 from schemas.topics import COMMAND, PHOTO, RESULT
 
@@ -91,7 +92,7 @@ class Agent:
         node, device = config.node, config.name
         self._topic = PHOTO.name(node=node, device=device)
         self._results: Subscription[Result] = bus.subscribe(RESULT, node=node, device=device)
-        self._commands: Subscription[Command] = bus.subscribe(COMMAND, queue=16, node=node, device=device)
+        self._commands: Subscription[Command] = bus.subscribe(COMMAND, node=node, device=device)
 
     async def run(self) -> None:
         """Take photos until the camera has no more or the count is reached, then wait for all answers.
@@ -102,28 +103,43 @@ class Agent:
             CameraError: The camera does not work.
         """
         async with asyncio.TaskGroup() as tasks:
-            helpers = [
+            background = [
                 tasks.create_task(self._take_results(), name="device.results"),
                 tasks.create_task(self._follow_commands(), name="device.commands"),
                 tasks.create_task(self._outbox.run(self._bus.publish_bytes, self._bus.connected)),
             ]
             await self._take_photos()
             await self._outbox.idle()
-            for task in helpers:
+            for task in background:
                 task.cancel()
 
     async def _take_photos(self) -> None:
         previous: Frame | None = None
+        began = -math.inf  # the first is due at once
         while self._config.count is None or self._sequence < self._config.count:
+            await self._trigger(began)
+            began = asyncio.get_running_loop().time()
+            wanted, self._wanted = self._wanted, False
             try:
                 frame = await self._capture(first=previous is None)
             except CameraExhausted:
                 return
-            if self._is_due(previous, frame):
-                self._wanted = False
+            if wanted or previous is None or await self._has_moved(previous, frame):
                 await self._keep(frame)
                 previous = frame
-            await self._pause()
+
+    async def _trigger(self, last: float) -> None:
+        """Wait until it is time to look again; a camera that replays also waits for room in the window."""
+        if not self._camera.live:
+            await self._outbox.roomy()
+        while not self._wanted:
+            self._woken.clear()
+            pause_s = self._config.motion_every_s if self._config.motion else self._interval_s
+            try:
+                async with asyncio.timeout_at(last + pause_s if pause_s else None):
+                    await self._woken.wait()
+            except TimeoutError:
+                return
 
     async def _capture(self, *, first: bool) -> Frame:
         """Take a frame; a camera that worked before and fails is tried again until it works."""
@@ -135,34 +151,20 @@ class Agent:
             except CameraError as error:
                 if first:
                     raise
-                log.warning("camera.failed", error=str(error))
                 self._bus.counters.add("camera.failed")
-                await self._bus.report(state="degraded", reason=str(error)[:1024])
+                await self._bus.degraded("camera", str(error))
                 await asyncio.sleep(_CAMERA_RETRY_S)
-                continue
-            return frame
+            else:
+                await self._bus.recovered("camera")
+                return frame
 
-    def _is_due(self, previous: Frame | None, frame: Frame) -> bool:
-        """Tell whether this frame becomes a photo."""
-        if not self._config.motion or previous is None or self._wanted:
-            return True
-        return motion(previous.image, frame.image) >= self._config.motion
-
-    async def _pause(self) -> None:
-        """Wait for the next trigger; a camera that replays also waits for room in the window."""
-        if not self._camera.live:
-            await self._outbox.roomy()
-        while not self._wanted:
-            self._woken.clear()
-            pause_s = self._config.motion_every_s if self._config.motion else self._interval_s
-            try:
-                async with asyncio.timeout(pause_s or None):
-                    await self._woken.wait()
-            except TimeoutError:
-                return
+    async def _has_moved(self, previous: Frame, frame: Frame) -> bool:
+        """Tell whether a frame shows enough motion to become a photo; without a threshold each does."""
+        threshold = self._config.motion
+        return not threshold or await asyncio.to_thread(motion, previous.image, frame.image) >= threshold
 
     async def _keep(self, frame: Frame) -> None:
-        """Put a photo into the outbox; if it has no room, say so loudly."""
+        """Put a photo into the outbox; if it cannot take it, say so loudly."""
         self._sequence += 1
         now = now_ms()
         expires_s = self._config.expires_s
@@ -177,11 +179,14 @@ class Agent:
         )
         self._remember(photo.photo_id, frame)
         try:
-            await self._outbox.put(photo.photo_id, self._topic, encode(PHOTO, photo))
-        except (OutboxFullError, StorageError) as error:
+            await self._outbox.put(photo.photo_id, self._topic, _payload(photo))
+        except (OutboxFullError, StorageError, PermanentError) as error:
+            self._taken.pop(photo.photo_id, None)
             self._bus.counters.add("photo.refused")
             log.error("photo.refused", photo_id=photo.photo_id, source=frame.source, error=str(error))  # noqa: TRY400  # the sentence says it all
-            await self._bus.report(state="degraded", reason=str(error)[:1024])
+            await self._bus.degraded("outbox", str(error))
+        else:
+            await self._bus.recovered("outbox")
 
     def _remember(self, photo_id: str, frame: Frame) -> None:
         self._taken[photo_id] = _Taken(frame.source, frame.label, time.monotonic())
@@ -193,6 +198,7 @@ class Agent:
             try:
                 result = delivery.message()
             except CodecError as error:
+                self._bus.counters.add("result.malformed")
                 log.warning("result.malformed", error=str(error))
                 delivery.ack()
                 continue
@@ -225,15 +231,28 @@ class Agent:
         async for delivery in self._commands:
             delivery.ack()
             try:
-                command = delivery.message()
-            except CodecError as error:
+                self._follow(delivery.message())
+            except PermanentError as error:
+                self._bus.counters.add("command.malformed")
                 log.warning("command.malformed", error=str(error))
-                continue
-            log.info("command.followed", action=command.action, interval_s=command.interval_s)
-            if command.action == "set-interval":
-                if command.interval_s is None:
-                    log.warning("command.malformed", error="set-interval: expected interval_s, got none")
-                    continue
-                self._interval_s = command.interval_s
-            self._wanted = self._wanted or command.action == "capture"
-            self._woken.set()
+
+    def _follow(self, command: Command) -> None:
+        if command.action == "set-interval":
+            if command.interval_s is None:
+                raise PermanentError("command set-interval", expected="interval_s", got="none")
+            self._interval_s = command.interval_s
+        self._wanted = self._wanted or command.action == "capture"
+        self._woken.set()
+        log.info("command.followed", action=command.action, interval_s=command.interval_s)
+
+
+def _payload(photo: Photo) -> bytes:
+    """Return an encoded photo.
+
+    Raises:
+        PermanentError: A broker would drop it for its size, without a word.
+    """
+    payload = encode(PHOTO, photo)
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise PermanentError("photo", expected=f"at most {MAX_PAYLOAD_BYTES} bytes", got=len(payload))
+    return payload

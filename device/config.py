@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from bus.config import Broker, OutboxLimits
+from bus.config import Broker, OutboxLimits, ProbesAddress
 from schemas.messages import Name, Seconds
 
 
@@ -15,7 +15,9 @@ class DeviceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     name: Annotated[Name, Meta(description="name of this device at its node")] = "pi-1"
     broker: Broker = Broker()
     camera: Annotated[str, Meta(min_length=1, description="folder:DIR, drawn, usb:0 or picamera")] = "drawn"
-    interval_s: Annotated[Seconds, Meta(description="a photo so often; 0: on motion or command alone")] = 5.0
+    interval_s: Annotated[
+        Seconds, Meta(description="a photo so often, unless motion decides; 0: on command alone")
+    ] = 5.0
     motion: Annotated[
         float, Meta(ge=0, le=1, description="a photo when frames differ by this much on average; 0: off")
     ] = 0.0
@@ -28,4 +30,5 @@ class DeviceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         "/var/lib/gleaner/device"
     )
     answers_kept: Annotated[int, Meta(ge=1, description="answers kept on disk")] = 10_000
+    probes: ProbesAddress | None = None
     outbox: OutboxLimits = OutboxLimits(max_bytes=500_000_000, max_messages=20_000)

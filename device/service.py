@@ -9,10 +9,11 @@ from bus.metrics import Counters
 from bus.mqtt import Bus
 from bus.outbox import Outbox
 from bus.presence import Presence
+from bus.probes import Probes
 from device import answers
 from device.agent import Agent, Answer
-from device.camera import open_camera
 from device.config import DeviceConfig
+from device.spec import open_camera
 from schemas.codec import mark_historical
 
 
@@ -44,7 +45,11 @@ async def run(
         await outbox.load()
         agent = Agent(config, bus, camera, database=database, outbox=outbox, show=show)
         async with asyncio.TaskGroup() as tasks:
-            connection = tasks.create_task(bus.run(), name="device.bus")
+            background = [tasks.create_task(bus.run(), name="device.bus")]
+            if config.probes is not None:
+                probes = Probes(config.probes, bus.unready)
+                background.append(tasks.create_task(probes.run(), name="device.probes"))
             await agent.run()
-            connection.cancel()
+            for task in background:
+                task.cancel()
     return counters.snapshot()

@@ -22,12 +22,12 @@ class Rejected:
     """A photo that gets no classification, and why.
 
     Args:
-        photo_id: The sender's where it could be read, else that of the payload's bytes.
+        photo: As far as it could be read; its id is that of the payload's bytes if it has no readable one.
         code: Rejection code of the contract.
         reason: The same in words.
     """
 
-    photo_id: str
+    photo: Photo
     code: Rejection
     reason: str
 
@@ -44,20 +44,22 @@ def examine(payload: bytes, names: dict[str, str], limits: Limits, now_ms: int) 
     try:
         photo = decode(PHOTO, payload, names)
     except CodecError as error:
-        return Rejected(error.photo_id or content_id(payload), error.code, str(error))
+        photo_id = error.photo_id or content_id(payload)
+        unread = Photo(photo_id=photo_id, node=names["node"], device=names["device"], image=b"")
+        return Rejected(unread, error.code, str(error))
     size_bytes = len(photo.image)
     if size_bytes > limits.max_photo_bytes:
         reason = f"expected at most {limits.max_photo_bytes} bytes, got {size_bytes}"
-        return Rejected(photo.photo_id, "too-large", reason)
+        return Rejected(photo, "too-large", reason)
     if expired(photo, now_ms):
-        return Rejected(photo.photo_id, "expired", f"not worth an answer after {photo.expires_at_ms}")
+        return Rejected(photo, "expired", f"not worth an answer after {photo.expires_at_ms}")
     try:
         header = read_header(photo.image)
     except ImageError as error:
-        return Rejected(photo.photo_id, error.code, str(error))
+        return Rejected(photo, error.code, str(error))
     if header.pixels > limits.max_pixels:
         reason = f"expected at most {limits.max_pixels} pixels, got {header.width} x {header.height}"
-        return Rejected(photo.photo_id, "too-many-pixels", reason)
+        return Rejected(photo, "too-many-pixels", reason)
     return photo
 
 

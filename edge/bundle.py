@@ -4,6 +4,7 @@ A bundle is a tar of one SavedModel. Nothing in it is trusted: only plain files 
 are unpacked, and no more bytes than the release says there are.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -21,6 +22,8 @@ CLASSES_ASSET = "assets/classes.txt"
 _CHUNK_BYTES = 1 << 20
 _READ_S = 30
 _TOTAL_S = 1800
+_MOST_MEMBERS = 10_000
+_UNFIT_NAMES = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 class BundleError(PermanentError):
@@ -38,9 +41,7 @@ def fetch(release: Release, target: Path) -> None:
         FetchError: It cannot be read from its URL now.
         BundleError: The URL is of no known kind, or the bytes are not the released ones.
     """
-    scheme = urlsplit(release.url).scheme
-    if scheme not in SCHEMES:
-        raise BundleError(f"release {release.version}", expected=f"a URL of {SCHEMES}", got=release.url)
+    scheme = _scheme(release)
     digest, size_bytes = hashlib.sha256(), 0
     try:
         with fsspec.open(release.url, "rb", **_options(scheme)) as source, target.open("wb") as copy:
@@ -67,18 +68,24 @@ def unpack(bundle: Path, directory: Path, *, most_bytes: int) -> None:
 
     Raises:
         BundleError: No tar, or something in it is no plain file below its root, or too large.
+        OSError: The disk refused.
     """
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     left_bytes = most_bytes
     try:
         with tarfile.open(bundle, "r:") as archive:
-            for member in archive:
+            for number, member in enumerate(archive):
                 left_bytes -= member.size
-                _check(member, left_bytes, bundle)
+                if (wanted := _wanted(member, number, left_bytes)) is not None:
+                    raise BundleError(f"bundle {bundle.name}", expected=wanted, got=repr(member.name[:200]))
                 _place(archive, member, directory)
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise BundleError(f"bundle {bundle.name}", expected="a readable tar", got=error) from None
+    except OSError as error:
+        if error.errno not in _UNFIT_NAMES:
+            raise
+        raise BundleError(f"bundle {bundle.name}", expected="names that fit a folder", got=error) from None
 
 
 def check(directory: Path, release: Release) -> None:
@@ -104,6 +111,16 @@ def read_class_names(directory: Path) -> tuple[str, ...] | None:
         return None
 
 
+def _scheme(release: Release) -> str:
+    try:
+        scheme = urlsplit(release.url).scheme
+    except ValueError:
+        scheme = ""
+    if scheme not in SCHEMES:
+        raise BundleError(f"release {release.version}", expected=f"a URL of {SCHEMES}", got=release.url)
+    return scheme
+
+
 def _options(scheme: str) -> dict[str, object]:
     if scheme not in ("http", "https"):
         return {}
@@ -112,14 +129,16 @@ def _options(scheme: str) -> dict[str, object]:
     return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=_TOTAL_S, sock_read=_READ_S)}}
 
 
-def _check(member: tarfile.TarInfo, left_bytes: int, bundle: Path) -> None:
+def _wanted(member: tarfile.TarInfo, number: int, left_bytes: int) -> str | None:
+    """Return what was wanted instead of this member, or None if it may be unpacked."""
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or not (member.isreg() or member.isdir()):
-        raise BundleError(
-            f"bundle {bundle.name}", expected="plain files below its root", got=repr(member.name[:200])
-        )
-    if left_bytes < 0:
-        raise BundleError(f"bundle {bundle.name}", expected="no more than the released size", got=member.name)
+        return "plain files below its root"
+    if member.size < 0 or left_bytes < 0:  # a negative size leads tarfile round in circles
+        return "no more than the released size"
+    if number >= _MOST_MEMBERS:
+        return f"at most {_MOST_MEMBERS} files and folders"
+    return None
 
 
 def _place(archive: tarfile.TarFile, member: tarfile.TarInfo, directory: Path) -> None:

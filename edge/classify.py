@@ -1,67 +1,36 @@
 """The edge handler: photos in, answers out, samples on their way to the cloud.
 
-    arrive → wait → classify → settle → answer
+    arrive → recall → wait → classify → settle → answer
 
-Natural batching: while one Predict call is out, what arrives forms the next batch. The answer to a photo and
-the decision to harvest it become durable in one transaction, before the answer is published; the broker is
-acknowledged last. So whatever is killed when, a photo has one recorded answer and one sample at most.
+Natural batching: while the Predict calls are out, what arrives forms the next batch.
 """
 
 import asyncio
-import contextlib
-import sqlite3
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TypeVar
-
-import structlog
+from collections.abc import Callable
 
 from bus.database import Database
-from bus.delivery import Delivery, Subscription
+from bus.delivery import Subscription
 from bus.metrics import Counters
-from bus.mqtt import Bus, LinkError
-from bus.outbox import Item, Outbox
+from bus.mqtt import Bus
+from bus.outbox import Outbox
+from bus.outlast import outlast
 from bus.presence import now_ms
-from bus.retry import backoff
 from edge import answers, results
 from edge.arrival import Limits, Rejected, examine, expired
 from edge.config import EdgeConfig
-from edge.sampler import Sampler
-from edge.tfserving import BadInputError, ModelUnavailableError, Predictor
-from edge.waiting import Waiting, Work
+from edge.deferrals import Deferrals
+from edge.sampler import OUTBOX_FULL, Sampler
+from edge.settle import Outcome, Settler
+from edge.tfserving import BadInputError, Predictor
+from edge.waiting import Bounds, Waiting, Work
 from schemas.errors import TransientError
-from schemas.messages import Photo, Rejection, Result
-from schemas.topics import PHOTO, RESULT
+from schemas.messages import Photo, Result
+from schemas.topics import PHOTO
 
-log = structlog.get_logger()
-
-T = TypeVar("T")
 ClassNames = Callable[[int], "tuple[str, ...] | None"]
+Verdict = results.Scored | Rejected
 
-_FIRST_RETRY_S = 0.2
-_LAST_RETRY_S = 5.0
-_OUTCOMES = 64
-# A grey PNG of 16 x 16 pixels that every image model takes.
-_CONTROL_IMAGE = bytes.fromhex(
-    "89504e470d0a1a0a0000000d494844520000001000000010080200000090916836000000194944415478da63ac"
-    "68ea6120053031900846358c6a183a1a00db8c01a69620e8710000000049454e44ae426082"
-)
-
-
-@dataclass(slots=True)
-class Outcome:
-    """A photo's final answer on its way out, with the sample if it is harvested."""
-
-    deliveries: list[Delivery[Photo]]
-    result: Result
-    work: Work | None = None
-    sample: Item | None = None
-
-    @property
-    def key(self) -> answers.Key:
-        """Device and photo id."""
-        return self.result.device, self.result.photo_id
+_LOOK_FOR_EXPIRED_S = 1.0
 
 
 class Classifier:
@@ -89,213 +58,151 @@ class Classifier:
         class_names: ClassNames,
     ) -> None:
         self._config = config
-        self._bus = bus
         self._predictor = predictor
         self._database = database
-        self._outbox = outbox
         self._sampler = sampler
         self._class_names = class_names
         self._limits = Limits(config.max_photo_bytes, config.max_pixels)
         self._counters: Counters = bus.counters
         self._photos: Subscription[Photo] = bus.subscribe(PHOTO, node=config.node)
-        self._waiting = Waiting(config.waiting)
-        self._in_hand: dict[answers.Key, Work] = {}
-        self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(_OUTCOMES)
+        self._waiting = Waiting(Bounds(config.waiting_per_device, config.waiting, config.waiting_bytes))
+        self._arrived: asyncio.Queue[Work] = asyncio.Queue(config.waiting)
+        self._deferrals = Deferrals(bus)
+        self._bus = bus
+        self._settler = Settler(
+            config, bus, database=database, outbox=outbox, waiting=self._waiting, defer=self._defer
+        )
 
     async def run(self) -> None:
         """Answer photos until cancelled. Safe to cancel: an unanswered photo comes again."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._arrive(), name="edge.arrive")
-            tasks.create_task(self._classify(), name="edge.classify")
-            tasks.create_task(self._settle(), name="edge.settle")
+            tasks.create_task(self._recall(), name="edge.recall")
+            for number in range(self._config.calls):
+                tasks.create_task(self._classify(), name=f"edge.classify-{number}")
+            tasks.create_task(self._expire(), name="edge.expire")
+            tasks.create_task(self._settler.run(), name="edge.settle")
+            tasks.create_task(self._deferrals.run(), name="edge.defer")
 
-    # arrive
+    # arrive: nothing here waits, so that no photo stands in the way of another device's
 
     async def _arrive(self) -> None:
         async for delivery in self._photos:
             self._counters.add("photo.received")
-            photo = examine(delivery.payload, delivery.names, self._limits, now_ms())
-            if isinstance(photo, Rejected):
-                await self._outcomes.put(self._rejection(photo, [delivery], delivery.names["device"]))
-            elif (work := self._in_hand.get((photo.device, photo.photo_id))) is not None:
+            said = examine(delivery.payload, delivery.names, self._limits, now_ms())
+            photo = said.photo if isinstance(said, Rejected) else said
+            work = Work(photo, delivery.ack, delivery.arrived_at)
+            if self._waiting.came_again(work):
                 self._counters.add("photo.came_again")
-                work.deliveries.append(delivery)
+                continue
+            self._make_room(work)
+            if work not in self._waiting:
+                continue
+            if isinstance(said, Rejected):
+                self._reject(work, said)
             else:
-                view = asyncio.create_task(self._sampler.view(photo.image), name="edge.view")
-                work = Work(photo, [delivery], delivery.arrived_at, view)
-                self._in_hand[work.key] = work
-                await self._waiting.put(work)
+                self._arrived.put_nowait(work)
+
+    def _make_room(self, work: Work) -> None:
+        """Take a photo in hand. What has to give way is the sender's again, whose outbox still keeps it."""
+        for shed, reason in self._waiting.admit(work):
+            self._counters.add("photo.shed")
+            self._deferrals.say(shed, reason)
+            shed.ack()
+
+    async def _expire(self) -> None:
+        """Reject those whose time runs out while they wait."""
+        while True:
+            await asyncio.sleep(_LOOK_FOR_EXPIRED_S)
+            for work in self._waiting.remove_expired(now_ms()):
+                self._reject(work, _expired(work))
+
+    def _reject(self, work: Work, rejected: Rejected) -> None:
+        self._counters.add(f"photo.rejected_{rejected.code}")
+        self._settler.put(Outcome(work, results.rejected(rejected, work.arrived_at)))
+
+    # recall: a photo that was answered before does not wait for the model server
+
+    async def _recall(self) -> None:
+        while True:
+            works = [await self._arrived.get()]
+            while not self._arrived.empty():
+                works.append(self._arrived.get_nowait())
+            recorded = await self._recorded(works)
+            for work in works:
+                if work.key in recorded:
+                    self._counters.add("photo.answered_before")
+                    self._settler.put(Outcome(work, recorded[work.key]))
+                else:
+                    self._waiting.line_up(work)
+
+    async def _recorded(self, works: list[Work]) -> dict[answers.Key, Result]:
+        keys = [work.key for work in works]
+        return await outlast(
+            self._bus,
+            "disk",
+            lambda: self._database.run(lambda connection: answers.find(connection, keys)),
+            lambda error: self._defer(works, error),
+        )
 
     # classify
 
     async def _classify(self) -> None:
         while True:
-            batch = await self._waiting.take(self._config.max_batch)
-            outcomes, fresh = await self._known(batch)
-            if fresh:
-                outcomes += await self._persist(fresh)
-            for outcome in outcomes:
-                await self._outcomes.put(outcome)
+            batch = await self._waiting.take(self._config.max_batch, self._config.batch_per_device)
+            await self._answer(batch)
+            self._waiting.free(batch)
 
-    async def _known(self, batch: list[Work]) -> tuple[list[Outcome], list[Work]]:
-        """Part a batch into what was answered before and what is new."""
-        keys = [work.key for work in batch]
-        recorded = await self._retried(
-            lambda: self._database.run(lambda connection: answers.find(connection, keys)), batch
-        )
-        known = [Outcome(work.deliveries, recorded[work.key], work) for work in batch if work.key in recorded]
-        self._counters.add("photo.answered_before", len(known))
-        return known, [work for work in batch if work.key not in recorded]
+    async def _answer(self, batch: list[Work]) -> None:
+        """Classify a batch, however long the model server takes to come back, and harvest from it."""
+        left = list(batch)
 
-    async def _persist(self, batch: list[Work]) -> list[Outcome]:
-        """Classify a batch, however long the model server takes to come back."""
-
-        async def attempt() -> list[Outcome]:
+        async def attempt() -> list[tuple[Work, Verdict]]:
             now = now_ms()
-            late = [work for work in batch if expired(work.photo, now)]
-            live = [work for work in batch if not expired(work.photo, now)]
-            outcomes = [self._reject(work, "expired", "expired while it waited") for work in late]
-            return outcomes + (await self._predict(live) if live else [])
+            for work in [work for work in left if expired(work.photo, now)]:
+                left.remove(work)
+                self._reject(work, _expired(work))
+            return await self._predict(left) if left else []
 
-        return await self._retried(attempt, batch)
+        async with asyncio.TaskGroup() as tasks:
+            views = {work.key: tasks.create_task(self._sampler.view(work.photo.image)) for work in batch}
+            verdicts = await outlast(self._bus, "model", attempt, lambda error: self._defer(left, error))
+            for work, verdict in verdicts:
+                if isinstance(verdict, Rejected):
+                    self._reject(work, verdict)
+                else:
+                    await self._harvest(work, verdict, await views[work.key])
 
-    async def _retried(self, attempt: Callable[[], Awaitable[T]], batch: list[Work]) -> T:
-        """Repeat until there is no TransientError; meanwhile tell the senders that wait."""
-        failed_at: float | None = None
-        for delay_s in backoff(_FIRST_RETRY_S, _LAST_RETRY_S):
-            try:
-                outcome = await attempt()
-            except TransientError as error:
-                if failed_at is None:
-                    failed_at = time.monotonic()
-                    log.warning("edge.deferring", photos=len(batch), error=str(error))
-                    await self._bus.report(state="degraded", reason=str(error)[:1024])
-                await self._tell([*batch, *self._waiting.everyone()], error)
-                await asyncio.sleep(delay_s)
-            else:
-                if failed_at is not None:
-                    log.info("edge.recovered", outage_s=round(time.monotonic() - failed_at, 1))
-                    await self._bus.report(state="online", reason=None)
-                return outcome
-        raise AssertionError("backoff yields without end")
+    def _defer(self, batch: list[Work], error: TransientError) -> None:
+        for work in (*batch, *self._waiting.everyone()):
+            self._deferrals.say(work, str(error))
 
-    async def _predict(self, batch: list[Work]) -> list[Outcome]:
+    async def _predict(self, batch: list[Work]) -> list[tuple[Work, Verdict]]:
         """Classify a batch in one call; if the server refuses it, halve it until the bad photo is alone."""
         try:
             predictions = await self._predictor.predict([work.photo.image for work in batch])
         except BadInputError as error:
             if len(batch) == 1:
-                await self._check_server(error)
-                return [self._reject(batch[0], "corrupt-image", str(error))]
+                await self._predictor.try_out()  # else the model is to blame and not the photo
+                return [(batch[0], Rejected(batch[0].photo, "corrupt-image", str(error)))]
             middle = len(batch) // 2
             return [*await self._predict(batch[:middle]), *await self._predict(batch[middle:])]
         self._counters.add("predict.calls")
         self._counters.add("predict.photos", len(batch))
         names = self._class_names(predictions.version)
-        said = results.scored(self._predictor.model, predictions, names)
-        return [await self._outcome(*pair) for pair in zip(batch, said, strict=True)]
+        return list(zip(batch, results.scored(self._predictor.model, predictions, names), strict=True))
 
-    async def _check_server(self, error: BadInputError) -> None:
-        """Send an image known to be good: if that is refused too, the model is to blame and not the photo."""
-        try:
-            await self._predictor.predict([_CONTROL_IMAGE])
-        except BadInputError:
-            raise ModelUnavailableError(
-                f"model {self._predictor.model}", expected="to take a known good image", got=error.got
-            ) from None
-
-    async def _outcome(self, work: Work, said: results.Scored) -> Outcome:
-        sample, harvest = await self._sampler.sample(work.photo, await work.view, said)
+    async def _harvest(self, work: Work, said: results.Scored, view: int | None) -> None:
+        sample, harvest = await self._sampler.sample(work.photo, view, said)
         self._counters.add(f"harvest.{harvest}" if sample else f"harvest.refused_{harvest}")
-        return Outcome(work.deliveries, results.ok(work.photo, said, harvest, work.arrived_at), work, sample)
-
-    # settle and answer
-
-    async def _settle(self) -> None:
-        while True:
-            outcomes = [await self._outcomes.get()]
-            while not self._outcomes.empty():
-                outcomes.append(self._outcomes.get_nowait())
-            recorded = await self._record(outcomes)
-            await asyncio.gather(
-                *(self._answer(outcome, recorded.get(outcome.key, outcome.result)) for outcome in outcomes)
+        if harvest == OUTBOX_FULL:
+            await self._bus.degraded(
+                "samples", "no room for more samples: is the cloud away, or the disk full?"
             )
+        elif sample is not None:
+            await self._bus.recovered("samples")
+        self._settler.put(Outcome(work, results.ok(work.photo, said, harvest, work.arrived_at), sample))
 
-    async def _record(self, outcomes: list[Outcome]) -> dict[answers.Key, Result]:
-        """Make answers and samples durable; returns the answers that were there before and stand."""
 
-        def settle(connection: sqlite3.Connection) -> dict[answers.Key, Result]:
-            before = answers.find(connection, [outcome.key for outcome in outcomes])
-            new = [outcome for outcome in outcomes if outcome.key not in before]
-            answers.record(connection, [outcome.result for outcome in new], kept=self._config.answers_kept)
-            for outcome in new:
-                if outcome.sample is not None:
-                    Outbox.write(connection, outcome.sample)
-            return before
-
-        works = [outcome.work for outcome in outcomes if outcome.work is not None]
-        before = await self._retried(lambda: self._database.run(settle), works)
-        for outcome in outcomes:
-            if outcome.sample is not None:
-                stored = outcome.key not in before
-                (self._outbox.commit if stored else self._outbox.withdraw)(outcome.sample)
-        return before
-
-    async def _answer(self, outcome: Outcome, result: Result) -> None:
-        """Publish an answer, then let the broker forget the photo."""
-        try:
-            await self._bus.publish(RESULT, result, node=result.node, device=result.device)
-        except LinkError:
-            # Not acknowledged: the broker brings the photo again, and it is answered from the record.
-            self._counters.add("result.unpublished")
-        else:
-            for delivery in outcome.deliveries:
-                delivery.ack()
-            self._counters.add(f"result.{result.status}")
-            log.info(
-                "photo.answered",
-                photo_id=result.photo_id,
-                device=result.device,
-                status=result.status,
-                label=result.label,
-                confidence=result.confidence,
-                code=result.code,
-                harvest=result.harvest,
-                edge_ms=result.edge_ms,
-            )
-        finally:
-            if outcome.work is not None:
-                del self._in_hand[outcome.key]
-
-    async def _tell(self, works: list[Work], error: TransientError) -> None:
-        """Say `deferred` once to each sender that waits; if that gets lost, the photo is still kept."""
-        untold = [work for work in works if not work.told]
-        for work in untold:
-            work.told = True
-            result = results.deferred(work.photo, str(error), work.arrived_at)
-            with contextlib.suppress(LinkError):
-                await self._bus.publish(RESULT, result, node=result.node, device=result.device)
-        self._counters.add("result.deferred", len(untold))
-
-    def _reject(self, work: Work, code: Rejection, reason: str) -> Outcome:
-        photo = work.photo
-        rejection = Rejected(photo.photo_id, code, reason)
-        return self._rejection(rejection, work.deliveries, photo.device, photo.taken_at_ms, work)
-
-    def _rejection(
-        self,
-        rejection: Rejected,
-        deliveries: list[Delivery[Photo]],
-        device: str,
-        taken_at_ms: int | None = None,
-        work: Work | None = None,
-    ) -> Outcome:
-        self._counters.add(f"photo.rejected_{rejection.code}")
-        result = results.rejected(
-            rejection,
-            node=self._config.node,
-            device=device,
-            arrived_at=deliveries[0].arrived_at,
-            taken_at_ms=taken_at_ms,
-        )
-        return Outcome(deliveries, result, work)
+def _expired(work: Work) -> Rejected:
+    return Rejected(work.photo, "expired", f"not worth an answer after {work.photo.expires_at_ms}")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from bus.config import Broker, OutboxLimits
+from bus.config import Broker, OutboxLimits, ProbesAddress
 from schemas.messages import HarvestRules, ModelName, Name
 
 
@@ -25,13 +25,27 @@ class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
     max_photo_bytes: Annotated[int, Meta(ge=1, description="larger ones are rejected")] = 3 * 1024 * 1024
     max_pixels: Annotated[int, Meta(ge=1, description="larger ones are rejected undecoded")] = 16_000_000
-    max_batch: Annotated[int, Meta(ge=1, le=256, description="most photos in one call")] = 16
+    calls: Annotated[
+        int, Meta(ge=1, le=64, description="calls to the model server at once; a device is in one at most")
+    ] = 2
+    max_batch: Annotated[int, Meta(ge=2, le=256, description="most photos in one call")] = 16
+    batch_per_device: Annotated[
+        int,
+        Meta(ge=1, le=256, description="of these, photos of one device; raise it where batches are cheap"),
+    ] = 1
     predict_timeout_s: Annotated[float, Meta(gt=0, description="deadline of one call")] = 30.0
-    waiting: Annotated[int, Meta(ge=1, description="photos that may wait for their batch")] = 256
+    waiting: Annotated[int, Meta(ge=1, description="photos that may be in hand, from arrival to answer")] = (
+        256
+    )
+    waiting_per_device: Annotated[
+        int, Meta(ge=1, description="of these, photos of one device; more are deferred and not kept")
+    ] = 64
+    waiting_bytes: Annotated[int, Meta(ge=1, description="bytes of images that may be in hand")] = 256_000_000
     answers_kept: Annotated[int, Meta(ge=1, description="answers remembered for photos that come again")] = (
         200_000
     )
     versions_kept: Annotated[int, Meta(ge=1, description="model versions kept on disk")] = 2
     load_timeout_s: Annotated[float, Meta(gt=0, description="for a new version to become available")] = 120.0
     harvest: HarvestRules = HarvestRules()
+    probes: ProbesAddress | None = None
     outbox: OutboxLimits = OutboxLimits()

@@ -185,7 +185,10 @@ class Harvester:
         """
         if self.rules.near_duplicate_s and self.views.seen(device, view, self.rules, now):
             return Decision(None, "near-duplicate")
-        return lane(confidence, self.rules)
+        chosen = lane(confidence, self.rules)
+        if chosen.lane is not None and (cap := self.afford(0, now)) is not None:
+            return Decision(None, cap)  # before the work of shrinking it
+        return chosen
 
     def afford(self, size_bytes: int, now: float) -> str | None:
         """Return the cap that a sample of this size would break, or None if it may go."""

@@ -1,4 +1,4 @@
-"""Models on the edge: release → fetch → verify → place → available → report.
+"""Models on the edge: release → fetch → verify → place → try out → report.
 
 A version that fails is taken away again, so that the server goes back to the one before (guarantee G6). The
 model server watches the folder; nothing is sent to it.
@@ -7,7 +7,6 @@ model server watches the folder; nothing is sent to it.
 import asyncio
 import contextlib
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -18,9 +17,11 @@ from bus.delivery import Subscription
 from bus.mqtt import Bus, LinkError
 from bus.presence import now_ms
 from bus.retry import backoff
-from edge.bundle import BundleError, check, fetch, read_class_names, unpack
+from edge import versions
+from edge.bundle import BundleError, check, read_class_names
 from edge.config import EdgeConfig
-from edge.tfserving import Predictor
+from edge.results import scored
+from edge.tfserving import ModelUnavailableError, ModelUnfitError, Predictor
 from schemas.errors import CodecError, TransientError
 from schemas.messages import Event, Release, ServedModel
 from schemas.topics import EVENT, RELEASE
@@ -47,7 +48,7 @@ class Models:
         self._config = config
         self._bus = bus
         self._predictor = predictor
-        self._releases: Subscription[Release] = bus.subscribe(RELEASE, queue=16, node=config.node)
+        self._releases: Subscription[Release] = bus.subscribe(RELEASE, node=config.node)
         self._records = Path(config.state_dir) / "releases"
         self._base = None if config.models_dir is None else Path(config.models_dir) / config.model
         self._class_names: dict[int, tuple[str, ...]] = {}
@@ -56,13 +57,15 @@ class Models:
     def class_names(self, version: int) -> tuple[str, ...] | None:
         """Return the classes of a version, from its release or its assets; None if neither is here."""
         if version not in self._class_names:
-            names = self._recorded_names(version)
-            if names is None and self._base is not None:
-                names = read_class_names(self._base / str(version))
+            release = self._recorded(version)
+            names = tuple(release.classes) if release else self._placed_names(version)
             if names is None:
                 return None
             self._class_names[version] = names
         return self._class_names[version]
+
+    def _placed_names(self, version: int) -> tuple[str, ...] | None:
+        return None if self._base is None else read_class_names(self._base / str(version))
 
     async def run(self) -> None:
         """Place releases and report what is served, until cancelled.
@@ -100,8 +103,9 @@ class Models:
                 try:
                     await self._install(release)
                 except BundleError as error:
-                    await self._give_up(release, str(error))
-                except TransientError as error:
+                    log.error("model.failed", version=release.version, reason=str(error))  # noqa: TRY400  # the sentence says it all
+                    await self._tell("model.failed", reason=str(error), version=release.version)
+                except (TransientError, OSError) as error:
                     log.warning("model.fetch_failed", version=release.version, error=str(error))
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(delay_s):
@@ -110,73 +114,95 @@ class Models:
                 break
 
     async def _install(self, release: Release) -> None:
-        """Bring one release to service, or raise why it cannot be."""
-        await asyncio.to_thread(self._record, release)
-        self._class_names[release.version] = tuple(release.classes)
+        """Bring one release to service, or raise why it cannot be.
+
+        Raises:
+            BundleError: It must not be served; what was served before still is.
+            TransientError, OSError: Not now: network or disk.
+        """
         if self._base is None:
-            return
-        began = time.monotonic()
+            await asyncio.to_thread(self._record, release)
+        elif await self._is_served(release, self._base):
+            await asyncio.to_thread(self._settle, release, self._base)
+        else:
+            await self._replace(release, self._base)
+
+    async def _is_served(self, release: Release, base: Path) -> bool:
+        """Tell whether a release is in service already, as the retained one is after a restart.
+
+        Raises:
+            BundleError: Another bundle is in service under this version; a version never changes.
+        """
         served = await self._predictor.served()
-        placed = self._base / str(release.version)
-        if served.version == release.version and placed.is_dir():
-            return  # the retained release after a restart
-        log.info("model.fetching", version=release.version, url=release.url)
-        await asyncio.to_thread(self._place, release, self._base)
-        if (problem := await self._await_available(release.version)) is not None:
+        placed = base / str(release.version)
+        if served.version != release.version or not placed.is_dir():
+            return False
+        before = await asyncio.to_thread(self._recorded, release.version)
+        if before is not None and before.sha256 != release.sha256:
             raise BundleError(
-                f"model {release.model} version {release.version}", expected="to load", got=problem
+                f"release {release.version}",
+                expected=f"sha256 {before.sha256} as the version in service",
+                got=release.sha256,
             )
-        await asyncio.to_thread(self._prune, release.version, self._base)
+        await asyncio.to_thread(check, placed, release)
+        return True
+
+    async def _replace(self, release: Release, base: Path) -> None:
+        began = time.monotonic()
+        log.info("model.fetching", version=release.version, url=release.url)
+        await asyncio.to_thread(versions.bring, release, base)
+        self._class_names[release.version] = tuple(release.classes)  # needed with its first answer
+        await asyncio.to_thread(versions.place, release.version, base)
+        if (problem := await self._try_out(release)) is not None:
+            del self._class_names[release.version]
+            await asyncio.to_thread(versions.displace, release.version, base)
+            raise BundleError(
+                f"model {release.model} version {release.version}", expected="to serve", got=problem
+            )
+        await asyncio.to_thread(self._settle, release, base)
         took_s = round(time.monotonic() - began, 2)
         log.info("model.available", version=release.version, took_s=took_s)
         await self._report(await self._predictor.served())
         await self._tell("model.available", version=release.version, took_s=took_s)
 
-    def _place(self, release: Release, base: Path) -> None:
-        """Fetch, verify and unpack beside the versions, then rename into place."""
-        base.mkdir(parents=True, exist_ok=True)
-        bundle, partial = base / f"tmp-{release.version}.tar", base / f"tmp-{release.version}"
-        try:
-            fetch(release, bundle)
-            unpack(bundle, partial, most_bytes=release.size_bytes)
-            check(partial, release)
-            target = base / str(release.version)
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
-            # The server serves the newest: to go back to an older one, the newer ones have to go.
-            for newer in _versions(base):
-                if newer > release.version:
-                    shutil.rmtree(base / str(newer))
-        finally:
-            bundle.unlink(missing_ok=True)
-            shutil.rmtree(partial, ignore_errors=True)
-
-    async def _await_available(self, version: int) -> str | None:
-        """Wait until the server serves the version; returns why it does not."""
+    async def _try_out(self, release: Release) -> str | None:
+        """Wait until the version serves, with a probability for each class; returns why it does not."""
         began = time.monotonic()
-        reason = "nothing"
-        while (waited_s := time.monotonic() - began) < self._config.load_timeout_s:
-            served = await self._predictor.served(version)
-            if served.state == "available":
-                return None
-            reason = served.reason or served.state
+        reason: str | None = "nothing"
+        while reason is not None and (waited_s := time.monotonic() - began) < self._config.load_timeout_s:
+            served = await self._predictor.served(release.version)
             # Before the server has looked again, a failure may be that of an earlier bundle of this number.
             if served.state == "failed" and waited_s > _LOOK_S:
-                return reason
+                return served.reason or served.state
+            try:
+                reason = await self._missing(release, served)
+            except ModelUnfitError as error:
+                return str(error)
             await asyncio.sleep(_POLL_S)
-        return f"{reason} after {self._config.load_timeout_s} s"
+        return reason and f"{reason} after {self._config.load_timeout_s} s"
 
-    async def _give_up(self, release: Release, reason: str) -> None:
-        """Take a version away that must not be served; the server goes back by itself."""
-        if self._base is not None:
-            await asyncio.to_thread(shutil.rmtree, self._base / str(release.version), ignore_errors=True)
-        log.error("model.failed", version=release.version, reason=reason)
-        await self._tell("model.failed", reason=reason, version=release.version)
+    async def _missing(self, release: Release, served: ServedModel) -> str | None:
+        """Return what a version still lacks to be in service, None if nothing.
 
-    def _prune(self, version: int, base: Path) -> None:
-        kept = sorted((older for older in _versions(base) if older <= version), reverse=True)
-        for old in kept[self._config.versions_kept :]:
-            shutil.rmtree(base / str(old), ignore_errors=True)
+        Raises:
+            ModelUnfitError: It answers, but not for the classes of the release.
+        """
+        if served.state != "available":
+            return served.reason or served.state
+        try:
+            scored(
+                release.model,
+                await self._predictor.try_out(release.version),
+                tuple(release.classes),
+            )
+        except ModelUnavailableError as error:
+            return str(error)
+        newest = (await self._predictor.served()).version
+        return None if newest == release.version else f"version {newest} is still served"
+
+    def _settle(self, release: Release, base: Path) -> None:
+        self._record(release)
+        versions.settle(release.version, base, kept=self._config.versions_kept)
 
     async def _watch(self) -> None:
         while True:
@@ -202,23 +228,22 @@ class Models:
             await self._bus.publish(EVENT, message, node=self._config.node, name="edge")
 
     def _record(self, release: Release) -> None:
-        """Keep the release on disk, complete or not at all: its class names outlive a restart."""
+        """Remember the release, on disk complete or not at all: its class names outlive a restart."""
         self._records.mkdir(parents=True, exist_ok=True)
-        path = self._records / f"{release.model}-{release.version}.json"
+        path = self._record_of(release.version)
         partial = path.with_suffix(".tmp")
         with partial.open("wb") as file:
             file.write(msgspec.json.encode(release))
             file.flush()
             os.fsync(file.fileno())
         partial.rename(path)
+        self._class_names[release.version] = tuple(release.classes)
 
-    def _recorded_names(self, version: int) -> tuple[str, ...] | None:
-        path = self._records / f"{self._config.model}-{version}.json"
+    def _recorded(self, version: int) -> Release | None:
         try:
-            return tuple(msgspec.json.decode(path.read_bytes(), type=Release).classes)
+            return msgspec.json.decode(self._record_of(version).read_bytes(), type=Release)
         except (OSError, msgspec.MsgspecError):
             return None
 
-
-def _versions(base: Path) -> list[int]:
-    return [int(path.name) for path in base.iterdir() if path.name.isdecimal() and path.is_dir()]
+    def _record_of(self, version: int) -> Path:
+        return self._records / f"{self._config.model}-{version}.json"

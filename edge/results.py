@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bus.presence import now_ms
 from edge.arrival import Rejected
-from edge.tfserving import ModelUnavailableError, Predictions
+from edge.tfserving import ModelUnfitError, Predictions
 from schemas.messages import Photo, Result
 
 _REASON_LENGTH = 1024
@@ -40,11 +40,11 @@ def scored(model: str, predictions: Predictions, names: tuple[str, ...] | None) 
         names: The classes in the order of the model's outputs, None if unknown.
 
     Raises:
-        ModelUnavailableError: The names do not fit the model.
+        ModelUnfitError: The names do not fit the model.
     """
     width = len(predictions.probabilities[0])
     if names is None or len(names) != width:
-        raise ModelUnavailableError(
+        raise ModelUnfitError(
             f"model {model} version {predictions.version}",
             expected=f"{width} class names from its release or its assets",
             got=names,
@@ -87,25 +87,25 @@ def ok(photo: Photo, said: Scored, harvest: str, arrived_at: float) -> Result:
     )
 
 
-def rejected(
-    rejection: Rejected, *, node: str, device: str, arrived_at: float, taken_at_ms: int | None = None
-) -> Result:
+def rejected(rejection: Rejected, arrived_at: float) -> Result:
     """Return the answer to a photo that is not classified."""
+    photo = rejection.photo
     return Result(
-        photo_id=rejection.photo_id,
-        node=node,
-        device=device,
+        photo_id=photo.photo_id,
+        node=photo.node,
+        device=photo.device,
         status="rejected",
         code=rejection.code,
         reason=rejection.reason[:_REASON_LENGTH],
-        taken_at_ms=taken_at_ms,
+        taken_at_ms=photo.taken_at_ms,
         answered_at_ms=now_ms(),
         edge_ms=_since_ms(arrived_at),
+        historical=photo.historical,
     )
 
 
 def deferred(photo: Photo, reason: str, arrived_at: float) -> Result:
-    """Return the word that the answer takes longer, and why; the photo is kept."""
+    """Return the word that the answer takes longer, and why; the sender keeps the photo until then."""
     return Result(
         photo_id=photo.photo_id,
         node=photo.node,
@@ -115,6 +115,7 @@ def deferred(photo: Photo, reason: str, arrived_at: float) -> Result:
         taken_at_ms=photo.taken_at_ms,
         answered_at_ms=now_ms(),
         edge_ms=_since_ms(arrived_at),
+        historical=photo.historical,
     )
 
 

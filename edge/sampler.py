@@ -19,6 +19,8 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
+OUTBOX_FULL = "outbox-full"
+
 _DECODERS = 2
 
 
@@ -28,9 +30,13 @@ class Sampler:
     Args:
         rules: In force until `follow` brings others.
         outbox: Where samples go.
+        clock: Seconds of a monotonic clock.
     """
 
-    def __init__(self, rules: HarvestRules, outbox: Outbox) -> None:
+    def __init__(
+        self, rules: HarvestRules, outbox: Outbox, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._harvester = Harvester(rules)
         self._outbox = outbox
         self._decoding = asyncio.Semaphore(_DECODERS)
@@ -45,7 +51,7 @@ class Sampler:
 
     async def sample(self, photo: Photo, view: int | None, said: Scored) -> tuple[Item | None, str]:
         """Return the sample, admitted to the outbox, and its lane; or None and why not."""
-        now = time.monotonic()
+        now = self._clock()
         if view is None:
             return None, "undecodable"
         lane, refused = self._harvester.choose(photo.device, view, said.confidence, now)
@@ -68,7 +74,7 @@ class Sampler:
                 sample.photo_id, SAMPLE.name(node=sample.node), encode(SAMPLE, sample)
             )
         except OutboxFullError:
-            return None, "outbox-full"
+            return None, OUTBOX_FULL
         return item, "already-waiting"
 
     async def _decode(self, work: Callable[[bytes], T], image: bytes) -> T | None:

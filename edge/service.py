@@ -6,11 +6,12 @@ from pathlib import Path
 import structlog
 
 from bus.database import Database, StorageError
-from bus.delivery import Subscription
+from bus.delivery import Delivery, Subscription
 from bus.metrics import Counters
 from bus.mqtt import Bus
 from bus.outbox import Outbox
 from bus.presence import Presence
+from bus.probes import Probes
 from edge import answers
 from edge.classify import Classifier
 from edge.config import EdgeConfig
@@ -22,6 +23,8 @@ from schemas.messages import Policy, Receipt
 from schemas.topics import POLICY, RECEIPT
 
 log = structlog.get_logger()
+
+_RECEIPTS = 64
 
 
 async def run(config: EdgeConfig, password: str | None = None) -> None:
@@ -60,7 +63,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             class_names=models.class_names,
         )
         receipts = bus.subscribe(RECEIPT, node=config.node)
-        policies = bus.subscribe(POLICY, queue=16, node=config.node)
+        policies = bus.subscribe(POLICY, node=config.node)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bus.run(), name="edge.bus")
             tasks.create_task(classifier.run(), name="edge.classifier")
@@ -68,19 +71,26 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             tasks.create_task(outbox.run(bus.publish_bytes, bus.connected), name="edge.outbox")
             tasks.create_task(_take_receipts(receipts, outbox, counters), name="edge.receipts")
             tasks.create_task(_follow_policies(policies, sampler), name="edge.policies")
+            if config.probes is not None:
+                tasks.create_task(Probes(config.probes, bus.unready).run(), name="edge.probes")
 
 
 async def _take_receipts(receipts: Subscription[Receipt], outbox: Outbox, counters: Counters) -> None:
-    """Forget each sample that the cloud has answered."""
-    async for delivery in receipts:
-        try:
-            receipt = delivery.message()
-        except CodecError as error:
-            log.warning("receipt.malformed", error=str(error))
-            counters.add("receipt.malformed")
-        else:
-            await _settle(receipt, outbox, counters)
-        delivery.ack()
+    """Forget each sample that the cloud has answered. Receipts that come together share a commit."""
+    while True:
+        deliveries = await receipts.gather(_RECEIPTS)
+        await asyncio.gather(*(_take_receipt(delivery, outbox, counters) for delivery in deliveries))
+
+
+async def _take_receipt(delivery: Delivery[Receipt], outbox: Outbox, counters: Counters) -> None:
+    try:
+        receipt = delivery.message()
+    except CodecError as error:
+        log.warning("receipt.malformed", error=str(error))
+        counters.add("receipt.malformed")
+    else:
+        await _settle(receipt, outbox, counters)
+    delivery.ack()
 
 
 async def _settle(receipt: Receipt, outbox: Outbox, counters: Counters) -> None:

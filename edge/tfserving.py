@@ -45,6 +45,7 @@ _status_pb2, _model_service, _predict_pb2, _prediction_service = _import_stubs()
 
 _DT_FLOAT = 1
 _DT_STRING = 7
+_MATRIX = 2
 _AVAILABLE = 30
 _END = 50
 _CHANNEL_OPTIONS = (
@@ -53,10 +54,19 @@ _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2000),
 )
+# A grey PNG of 16 x 16 pixels.
+_GREY = bytes.fromhex(
+    "89504e470d0a1a0a0000000d494844520000001000000010080200000090916836000000194944415478da63ac"
+    "68ea6120053031900846358c6a183a1a00db8c01a69620e8710000000049454e44ae426082"
+)
 
 
 class ModelUnavailableError(TransientError):
     """The model server cannot answer now: away, overloaded, too slow, or without this model."""
+
+
+class ModelUnfitError(TransientError):
+    """The model answers something that nobody can use; another version of it may."""
 
 
 class BadInputError(PermanentError):
@@ -105,16 +115,19 @@ class Predictor:
         """Close the channel; calls under way are cancelled."""
         await self._channel.close()
 
-    async def predict(self, images: Sequence[bytes]) -> Predictions:
-        """Classify encoded images in one call. Safe to cancel.
+    async def predict(self, images: Sequence[bytes], version: int | None = None) -> Predictions:
+        """Classify encoded images in one call, by the newest version or by this one. Safe to cancel.
 
         Raises:
             ModelUnavailableError: Try again later.
+            ModelUnfitError: The answer is no table of probabilities.
             BadInputError: At least one image is refused.
         """
         request = _predict_pb2.PredictRequest()
         request.model_spec.name = self.model
         request.model_spec.signature_name = "serving_default"
+        if version is not None:
+            request.model_spec.version.value = version
         tensor = request.inputs["image"]
         tensor.dtype = _DT_STRING
         tensor.tensor_shape.dim.add().size = len(images)
@@ -124,6 +137,20 @@ class Predictor:
         except grpc.aio.AioRpcError as error:
             raise self._meaning(error) from None
         return self._predictions(response, len(images))
+
+    async def try_out(self, version: int | None = None) -> Predictions:
+        """Classify a picture that every image model takes. Safe to cancel.
+
+        Raises:
+            ModelUnavailableError: Try again later.
+            ModelUnfitError: The model is to blame: it refuses the picture, or its answer is no use.
+        """
+        try:
+            return await self.predict([_GREY], version)
+        except BadInputError as error:
+            raise ModelUnfitError(
+                f"model {self.model}", expected="to take a known good image", got=error.got
+            ) from None
 
     async def served(self, version: int | None = None) -> ServedModel:
         """Return what the server says of a version, or of the newest one that it serves.
@@ -147,16 +174,16 @@ class Predictor:
         return served_model(self.model, response.model_version_status)
 
     def _predictions(self, response: Any, count: int) -> Predictions:
-        if "probabilities" not in response.outputs:
-            raise ModelUnavailableError(
-                f"model {self.model}", expected="an output `probabilities`", got=sorted(response.outputs)
-            )
-        embeddings = [b""] * count
-        if "embedding" in response.outputs:
-            embeddings = [row.tobytes() for row in _rows(response.outputs["embedding"], count)]
-        return Predictions(
-            response.model_spec.version.value, _rows(response.outputs["probabilities"], count), embeddings
-        )
+        try:
+            probabilities = _rows(response.outputs["probabilities"], count)
+            embeddings = [b""] * count
+            if "embedding" in response.outputs:
+                embeddings = [row.tobytes() for row in _rows(response.outputs["embedding"], count)]
+        except ValueError as error:
+            raise ModelUnfitError(
+                f"model {self.model}", expected="`probabilities` of shape [N, K]", got=error
+            ) from None
+        return Predictions(response.model_spec.version.value, probabilities, embeddings)
 
     def _meaning(self, error: grpc.aio.AioRpcError) -> PermanentError | TransientError:
         """Tell bad input from everything that may pass: a model can be placed, a server restarted."""
@@ -168,15 +195,18 @@ class Predictor:
 
 
 def _rows(tensor: Any, count: int) -> "list[array[float]]":
-    """Return the rows of a float tensor; servers fill `float_val` or `tensor_content`."""
-    values = array("f")
-    if tensor.tensor_content:
-        values.frombytes(tensor.tensor_content)
-    else:
-        values.extend(tensor.float_val)
-    width = tensor.tensor_shape.dim[1].size
-    if len(values) < count * width and values:  # TensorProto: the last value stands for the rest
-        values.extend([values[-1]] * (count * width - len(values)))
+    """Return the rows of a float32 matrix; servers fill `float_val` or `tensor_content`.
+
+    Raises:
+        ValueError: It is none, or has another number of rows; the text says what it is instead.
+    """
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    if tensor.dtype != _DT_FLOAT or len(shape) != _MATRIX or shape[0] != count:
+        raise ValueError(f"type {tensor.dtype} of shape {shape} for {count} images")
+    width = shape[1]
+    values = array("f", tensor.tensor_content or tensor.float_val)
+    if len(values) < count * width:  # TensorProto: the last value stands for the rest
+        values.extend([values[-1] if values else 0.0] * (count * width - len(values)))
     return [values[row * width : (row + 1) * width] for row in range(count)]
 
 

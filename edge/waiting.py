@@ -1,11 +1,20 @@
-"""The photos that wait for their batch: live ones before those sent late, bounded."""
+"""The photos in hand, from arrival to answer: fair between devices, and bounded.
+
+Decisions without I/O. Each device has a line of its own; the lines take turns, and live photos go before
+those sent late.
+"""
 
 import asyncio
-from collections import deque
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import NamedTuple
 
-from bus.delivery import Delivery
+from edge.arrival import expired
 from schemas.messages import Photo
+
+Key = tuple[str, str]
 
 
 @dataclass(slots=True, eq=False)
@@ -13,54 +22,193 @@ class Work:
     """A photo being answered.
 
     Args:
-        photo: Checked, not decoded.
-        deliveries: Every delivery of it so far; all are acknowledged with the answer.
-        arrived_at: Of the first one, seconds of the monotonic clock.
-        view: Its difference hash, computed beside the prediction; None if Pillow cannot decode it.
-        told: Whether its sender was told that the answer is deferred.
+        photo: As far as it could be read; nothing of it is decoded.
+        ack: Lets the broker forget its newest delivery.
+        arrived_at: When it came first, seconds of the monotonic clock.
+        told: Whether its sender was told that the answer takes longer.
     """
 
     photo: Photo
-    deliveries: list[Delivery[Photo]]
+    ack: Callable[[], None]
     arrived_at: float
-    view: "asyncio.Task[int | None]"
     told: bool = False
 
     @property
-    def key(self) -> tuple[str, str]:
-        """Device and photo id."""
+    def key(self) -> Key:
+        """Device and photo id: two devices may send the same bytes."""
         return self.photo.device, self.photo.photo_id
 
 
-@dataclass(slots=True)
-class Waiting:
-    """Photos in order of arrival. When full, `put` waits, and so the broker keeps what is not yet here."""
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The most that may be in hand: photos of one device, photos, and bytes of their images."""
 
-    size: int
-    _live: deque[Work] = field(default_factory=deque)
-    _historical: deque[Work] = field(default_factory=deque)
-    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    per_device: int
+    photos: int
+    image_bytes: int
+
+
+class Shed(NamedTuple):
+    """A photo for which there is no room, and why."""
+
+    work: Work
+    reason: str
+
+
+@dataclass(slots=True)
+class _Lines:
+    """A line of photos for each device; the devices take turns."""
+
+    lines: OrderedDict[str, deque[Work]] = field(default_factory=OrderedDict)
+
+    def __iter__(self) -> Iterator[Work]:
+        return chain.from_iterable(self.lines.values())
+
+    def append(self, work: Work) -> None:
+        self.lines.setdefault(work.photo.device, deque()).append(work)
+
+    def take(self, most: int, per_device: int, busy: Container[str]) -> list[Work]:
+        """Let each device that is not busy have a turn, and again until it had `per_device`."""
+        taken: list[Work] = []
+        for device in [device for device in self.lines if device not in busy] * per_device:
+            if len(taken) < most and device in self.lines:
+                taken.append(self.lines[device].popleft())
+                self.lines.move_to_end(device)
+                self._drop_if_empty(device)
+        return taken
+
+    def remove(self, work: Work) -> None:
+        self.lines[work.photo.device].remove(work)
+        self._drop_if_empty(work.photo.device)
+
+    def _drop_if_empty(self, device: str) -> None:
+        if not self.lines[device]:
+            del self.lines[device]
+
+
+class Waiting:
+    """The photos in hand, and which of them are classified next.
+
+    When there is no room, a photo of the device that has most in hand gives way; nothing ever waits for room.
+
+    Args:
+        bounds: The most that may be in hand.
+    """
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._in_hand: dict[Key, Work] = {}
+        self._counts: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
+        self._live = _Lines()
+        self._historical = _Lines()
+        self._busy: set[str] = set()
+        self._changed = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._live) + len(self._historical)
+        """Return how many photos are in hand."""
+        return len(self._in_hand)
+
+    def __contains__(self, work: Work) -> bool:
+        return self._in_hand.get(work.key) is work
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of the images in hand."""
+        return self._bytes.total()
+
+    def came_again(self, work: Work) -> bool:
+        """Tell whether this photo is in hand already; then its newest delivery stands for all."""
+        first = self._in_hand.get(work.key)
+        if first is None:
+            return False
+        first.ack()  # the broker still keeps the newest
+        first.ack = work.ack
+        return True
+
+    def admit(self, work: Work) -> list[Shed]:
+        """Take a photo in hand; returns those that give way, it may be among them."""
+        device = work.photo.device
+        if self._counts[device] >= self._bounds.per_device:
+            reason = f"{device} has {self._counts[device]} photos in hand here, the most for one device"
+            return [Shed(work, f"{reason}: send it again later")]
+        self._in_hand[work.key] = work
+        self._count(work, 1)
+        shed = []
+        while (excess := self._excess()) is not None:
+            out = self._give_way(work, excess)
+            self.done(out)
+            shed.append(Shed(out, f"{out.photo.device} has most of all in hand here: send it again later"))
+        return shed
+
+    def line_up(self, work: Work) -> None:
+        """Let an admitted photo wait for its batch."""
+        (self._historical if work.photo.historical else self._live).append(work)
+        self._changed.set()
 
     def everyone(self) -> list[Work]:
-        """Return all that wait, in the order in which they would be taken."""
+        """Return all that wait for their batch."""
         return [*self._live, *self._historical]
 
-    async def put(self, work: Work) -> None:
-        """Add a photo, after waiting for room. Safe to cancel: then it is not added."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: len(self) < self.size)
-            (self._historical if work.photo.historical else self._live).append(work)
-            self._changed.notify_all()
+    async def take(self, most: int, per_device: int) -> list[Work]:
+        """Wait for at least one photo, then return a batch; its devices are busy until `free`.
 
-    async def take(self, most: int) -> list[Work]:
-        """Wait for at least one photo, then return what there is, at most so many."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: len(self) > 0)
-            batch: list[Work] = []
-            while len(batch) < most and len(self):
-                batch.append((self._live or self._historical).popleft())
-            self._changed.notify_all()
-            return batch
+        While live photos wait, one that was sent late rides along in each batch. Safe to cancel.
+
+        Args:
+            most: Photos in the batch, 2 or more.
+            per_device: Photos of one device among them.
+        """
+        while not (batch := self._batch(most, per_device)):
+            self._changed.clear()
+            await self._changed.wait()
+        self._busy.update(work.photo.device for work in batch)
+        return batch
+
+    def free(self, batch: list[Work]) -> None:
+        """Let the devices of a batch have another one."""
+        self._busy.difference_update(work.photo.device for work in batch)
+        self._changed.set()
+
+    def remove_expired(self, now_ms: int) -> list[Work]:
+        """Take those out of their lines that are not worth an answer any more; they are still in hand."""
+        late = []
+        for lines in (self._live, self._historical):
+            late += (in_these := [work for work in lines if expired(work.photo, now_ms)])
+            for work in in_these:
+                lines.remove(work)
+        return late
+
+    def done(self, work: Work) -> None:
+        """Forget a photo: it was answered or gave way."""
+        del self._in_hand[work.key]
+        self._count(work, -1)
+
+    def _batch(self, most: int, per_device: int) -> list[Work]:
+        late_waits = any(device not in self._busy for device in self._historical.lines)
+        batch = self._live.take(most - 1 if late_waits else most, per_device, self._busy)
+        return batch + self._historical.take(1 if batch else most, per_device, self._busy)
+
+    def _give_way(self, newcomer: Work, excess: Counter[str]) -> Work:
+        """Take the newest photo of the device with most out of its line."""
+        devices = {newcomer.photo.device, *self._live.lines, *self._historical.lines}
+        greediest = max(devices, key=lambda device: (excess[device], device == newcomer.photo.device))
+        if greediest == newcomer.photo.device:
+            return newcomer
+        lines = self._historical if greediest in self._historical.lines else self._live
+        out = lines.lines[greediest][-1]
+        lines.remove(out)
+        return out
+
+    def _count(self, work: Work, sign: int) -> None:
+        device = work.photo.device
+        self._counts[device] += sign
+        self._bytes[device] += sign * len(work.photo.image)
+        if not self._counts[device]:
+            del self._counts[device], self._bytes[device]
+
+    def _excess(self) -> Counter[str] | None:
+        """Return each device's part of what there is too much of, None if all is within bounds."""
+        if len(self._in_hand) > self._bounds.photos:
+            return self._counts
+        return self._bytes if self.image_bytes > self._bounds.image_bytes else None

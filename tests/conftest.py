@@ -3,6 +3,8 @@
 import asyncio
 import io
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -11,8 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from bus.broker import BrokerProcess, Mosquitto, find
+from bus.broker import BrokerProcess
 from bus.config import Broker
+from bus.mosquitto import Mosquitto, find
 from bus.mqtt import Bus
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +40,26 @@ def broker(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[BrokerProcess]:
 def address(broker: BrokerProcess) -> Broker:
     """Where that broker is."""
     return Broker(port=broker.port)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own of 8 MB, which takes the right to mount."""
+    folder = tmp_path / "small-disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk takes root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(folder: Path, *, leave_bytes: int = 0) -> Path:
+    """Fill up the disk of a folder with one file, all but so many bytes, and return that file."""
+    filler = folder / "filler"
+    with filler.open("wb") as file:
+        file.write(bytes(max(0, shutil.disk_usage(folder).free - leave_bytes)))
+    return filler
 
 
 @pytest.fixture(scope="session")

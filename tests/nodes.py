@@ -2,14 +2,16 @@
 
 import asyncio
 import io
+import json
 import os
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import msgspec
 from PIL import Image
 
 from bus.config import Broker, OutboxLimits
@@ -62,6 +64,7 @@ class Observer:
     def __init__(self, address: Broker, *, node: str = NODE, durable: bool = False) -> None:
         self.bus = Bus(address, passing_id("observer"), durable=durable)
         self.node = node
+        self.raw_results = self.bus.tap(RESULT.filter, queue=4096)
         self.results: list[Result] = []
         self.samples: list[Sample] = []
         self.receipts: list[Receipt] = []
@@ -149,6 +152,19 @@ def edge_config(address: Broker, serving: str, folder: Path, **changes: object) 
 
 
 @asynccontextmanager
+async def station(config: EdgeConfig) -> AsyncIterator[Observer]:
+    """Run an edge with an observer for the length of a block, entered when both work."""
+    async with Observer(config.broker).watching() as seen, edge_running(config):
+        await seen.status("online")
+        yield seen
+
+
+async def counted(seen: Observer) -> dict[str, int]:
+    """Return what an edge that ended has counted."""
+    return (await seen.status("offline")).counters
+
+
+@asynccontextmanager
 async def edge_running(config: EdgeConfig) -> AsyncIterator[None]:
     """Run the edge in this process for the length of a block; what ends it early fails the test."""
     task = asyncio.create_task(service.run(config))
@@ -195,6 +211,19 @@ class Command:
             self._process.wait()
             self._process = None
 
+    def stop(self) -> int:
+        """End it in order and return its exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        code = self._process.wait(20)
+        self._process = None
+        return code
+
+    def cpu_s(self) -> float:
+        """Return the processor time that it has used, in seconds."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def resident_mb(self) -> float:
         """Return its resident memory in megabytes."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
@@ -203,16 +232,25 @@ class Command:
         raise AssertionError("no VmRSS")
 
 
+@contextmanager
+def edge_process(config: EdgeConfig, folder: Path) -> Iterator[Command]:
+    """Yield `gleaner edge` as a process, not started; it ends with the block."""
+    command = Command(folder, "edge", "--config", str(toml(config, folder / "edge.toml")))
+    try:
+        yield command
+    finally:
+        command.kill()
+
+
 def toml(config: EdgeConfig, path: Path) -> Path:
     """Write a configuration as the file that `--config` takes."""
-    import msgspec  # noqa: PLC0415  # for this alone
-
-    fields = msgspec.to_builtins(config)
-    path.write_bytes(msgspec.toml.encode(_without_none(fields)))
+    path.write_text("\n".join(_dotted(msgspec.to_builtins(config))), encoding="utf-8")
     return path
 
 
-def _without_none(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
-    return value
+def _dotted(fields: dict[str, object], prefix: str = "") -> Iterator[str]:
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield f"{prefix}{name} = {json.dumps(value)}"

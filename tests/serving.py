@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -44,18 +45,22 @@ class Colour(tf.Module):
     def flat(self, image):
         return {"probabilities": tf.zeros(tf.shape(image)) + 0.0 * self.weights[0, 0]}
 
-for name, sign in (("straight", 1.0), ("swapped", -1.0), ("flat", 1.0)):
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
+    def refuse(self, image):
+        return self.serve(tf.io.decode_base64(image))
+
+for name, sign in (("straight", 1.0), ("swapped", -1.0), ("flat", 1.0), ("refusing", 1.0)):
     colour = Colour(sign)
-    signature = colour.flat if name == "flat" else colour.serve
+    signature = {"flat": colour.flat, "refusing": colour.refuse}.get(name, colour.serve)
     tf.saved_model.save(colour, f"{sys.argv[1]}/{name}", signatures={"serving_default": signature})
 """
 
 
 @cache
 def saved_models() -> Path:
-    """Build the SavedModels once a session, in a process of its own: `straight`, `swapped`, `flat`, `broken`.
+    """Build the SavedModels once a session, in a process of its own: `straight` and `swapped` work.
 
-    `flat` has an output of the wrong rank, and `broken` cannot be loaded.
+    `flat` has an output of the wrong rank, `refusing` refuses every image, and `broken` cannot be loaded.
     """
     folder = Path(tempfile.mkdtemp(prefix="gleaner-models-"))
     done = subprocess.run(
@@ -174,6 +179,18 @@ class ModelServer:
             assert self._process.poll() is None, (self.base / "server.log").read_text()[-2000:]
             assert time.monotonic() < deadline, "the model server did not start"
             time.sleep(0.05)
+
+    def pause(self) -> None:
+        """Stop it where it is: connections stay open and nobody answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         """End it at once."""

@@ -1,14 +1,15 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from bus.config import OutboxLimits
-from bus.database import Database
+from bus.database import Database, StorageError
 from bus.metrics import Counters
 from bus.outbox import Outbox, OutboxFullError
 from schemas.errors import TransientError
-from tests.conftest import eventually
+from tests.conftest import eventually, fill
 
 FAST = OutboxLimits(resend_first_s=0.02, resend_cap_s=0.05, window=4)
 
@@ -156,3 +157,34 @@ async def test_a_second_owner_of_the_file_is_refused(tmp_path):
         with pytest.raises(TransientError, match="locked"):
             async with outbox_at(tmp_path / "o.db", Post()):
                 pass
+
+
+async def test_g3_a_nearly_full_disk_refuses_new_work_and_still_settles_the_old(small_disk):
+    """With little room a message is refused and counted; those accepted can still be answered."""
+    limits = msgspec.structs.replace(FAST, min_free_bytes=2_000_000)
+    async with outbox_at(small_disk / "o.db", Post(), limits) as outbox:
+        await outbox.put("a", "t", bytes(100_000))
+        filler = fill(small_disk, leave_bytes=1_500_000)
+        with pytest.raises(OutboxFullError, match="bytes free on its disk"):
+            await outbox.put("b", "t", b"two")
+        assert outbox._counters["photo.refused_disk_full"] == 1
+        assert await outbox.answered("a")
+        filler.unlink()
+        assert await outbox.put("b", "t", b"two")
+
+
+async def test_g3_a_full_disk_loses_nothing_that_was_accepted(small_disk):
+    """When writing fails for want of space, what was accepted before is still there afterwards."""
+    limits = msgspec.structs.replace(FAST, min_free_bytes=0)
+    async with outbox_at(small_disk / "o.db", Post(), limits) as outbox:
+        for number in range(20):
+            await outbox.put(str(number), "t", bytes(50_000))
+        filler = fill(small_disk, leave_bytes=200_000)
+        puts = [outbox.put(str(number), "t", bytes(50_000)) for number in range(20, 200)]
+        refused = await asyncio.gather(*puts, return_exceptions=True)
+        assert any(isinstance(error, StorageError) for error in refused)
+        accepted = len(outbox)
+        filler.unlink()
+    async with outbox_at(small_disk / "o.db", Post(), limits) as outbox:
+        assert len(outbox) == accepted
+        assert accepted >= 20

@@ -25,8 +25,12 @@ def store(tmp_path: Path) -> Store:
 def synced(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     """The paths brought to disk, each with whether the manifest of the next version was visible by then."""
     calls: list[tuple[str, bool]] = []
-    assert store.root is not None
-    root, real, published = store.root, os.fsync, store.root / "_versions" / manifest_name(store.version + 1)
+    assert store.table.root is not None
+    root, real, published = (
+        store.table.root,
+        os.fsync,
+        store.table.root / "_versions" / manifest_name(store.version + 1),
+    )
 
     def fsync(descriptor: int) -> None:
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
@@ -39,8 +43,10 @@ def synced(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, boo
 
 def files(store: Store) -> set[str]:
     """Files that a reader needs. A transaction's content is in its manifest; the hint may be wrong."""
-    assert store.root is not None
-    paths = {str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file()}
+    assert store.table.root is not None
+    paths = {
+        str(path.relative_to(store.table.root)) for path in store.table.root.rglob("*") if path.is_file()
+    }
     return {path for path in paths if not path.startswith("_transactions") and "hint" not in path}
 
 
@@ -74,7 +80,7 @@ def test_a_compaction_is_on_disk_before_it_is_visible(store: Store, request: pyt
         store.upsert([photo(number)])
     before = files(store)
     synced: list[tuple[str, bool]] = request.getfixturevalue("synced")
-    store.compact()
+    store.table.compact()
     data = {path for path in files(store) - before if path.startswith("data/")}
     assert data <= {path for path, _ in synced}
     assert f"_versions/{manifest_name(store.version)}" in {path for path, _ in synced}
@@ -100,30 +106,30 @@ def test_a_torn_manifest_does_not_lock_us_out(store: Store, torn: str) -> None:
     """After a power loss in a commit the table opens at the version before, and takes the photo again."""
     store.upsert([photo(1)])
     store.upsert([photo(2)])
-    assert store.root is not None
-    manifest = store.root / "_versions" / manifest_name(store.version)
+    assert store.table.root is not None
+    manifest = store.table.root / "_versions" / manifest_name(store.version)
     whole = manifest.read_bytes()
     manifest.write_bytes({"empty": b"", "cut": whole[:50], "zeros": bytes(len(whole))}[torn])
-    again = Store.open(store.url)
+    again = Store.open(store.table.url)
     assert again.count() == 1
     assert again.upsert([photo(1), photo(2)]) == {photo(1).photo_id: "duplicate", photo(2).photo_id: "stored"}
     assert again.count() == 2
-    assert drop_torn_manifests(store.root) == []
+    assert drop_torn_manifests(store.table.root) == []
 
 
 def test_lost_transactions_and_a_wrong_hint_do_no_harm(store: Store) -> None:
     """Files that are not fsynced are not needed, not even by a writer that started from an old version."""
     for number in range(3):
         store.upsert([photo(number)])
-    assert store.root is not None
-    for path in (store.root / "_transactions").iterdir():
+    assert store.table.root is not None
+    for path in (store.table.root / "_transactions").iterdir():
         path.write_bytes(b"")
-    (store.root / "_versions" / "latest_version_hint.json").write_text('{"version":1}')
-    old = lance.dataset(store.url, version=2)
-    row = lance.dataset(store.url).to_table().slice(0, 1)
+    (store.table.root / "_versions" / "latest_version_hint.json").write_text('{"version":1}')
+    old = lance.dataset(store.table.url, version=2)
+    row = lance.dataset(store.table.url).to_table().slice(0, 1)
     merge = old.merge_insert("photo_id").when_not_matched_insert_all().conflict_retries(3)
     assert merge.execute(row)["num_inserted_rows"] == 0
-    assert Store.open(store.url).count() == 3
+    assert Store.open(store.table.url).count() == 3
 
 
 def test_the_lock_is_for_one_writer_and_has_a_deadline(tmp_path: Path) -> None:

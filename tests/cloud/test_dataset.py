@@ -166,6 +166,7 @@ def test_files_that_are_no_photos_are_named(
         "cat/wide.png": png_bomb(),
         "cat/many.jpg": jpeg(4, (200, 100)),
         "cat/broken.png": png((5, 4))[:-20],
+        "cat/half.jpg": jpeg(6)[:-40],
         "dog/twice.jpg": jpeg(1),
         "dog/good.jpg": jpeg(5),
     }

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import lance
-import pyarrow as pa
 import pytest
 
 from cloud.rows import SCHEMA, STATE, LabelOutcome, Outcome, Record, with_labels, with_samples
 from cloud.store import Label, Row, Store
+from cloud.table import Table
 from schemas.errors import PermanentError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ def test_every_field_comes_back(store: Store) -> None:
         teacher_at_ms=6,
     )
     assert store.upsert([row]) == {row.photo_id: "stored"}
-    (found,) = store.scan(lance.dataset(store.url).schema.names)
+    (found,) = store.scan(lance.dataset(store.table.url).schema.names)
     assert found.pop("embedding") == [1.0, 2.0]
     assert found.pop("scores") == [{"label": "cat", "score": 0.75}, {"label": "dog", "score": 0.25}]
     assert found.pop("revision") == 1
@@ -128,9 +128,9 @@ def test_old_versions_and_tags_stay_readable(store: Store) -> None:
         store.upsert([photo(number)])
     store.label([said(1, "dog", 5)])
     untagged = store.version
-    assert store.compact().fragments_added == 1
-    assert store.fragments() == 1
-    assert store.clean_up(older_than_s=0) > 5
+    assert store.table.compact().fragments_added == 1
+    assert store.table.fragments() == 1
+    assert store.table.clean_up(older_than_s=0) > 5
     assert store.count(version="v1") == 1
     assert store.count() == 7
     assert [row["human_label"] for row in store.scan(["human_label"], version="v1")] == [None]
@@ -156,7 +156,7 @@ def test_looking_up_ids_reads_no_images(store: Store) -> None:
     # Noise, so that no encoding makes it smaller.
     store.upsert([photo(number, image=random.Random(number).randbytes(50_000)) for number in range(64)])
     ids = [photo_id(number) for number in range(64)]
-    dataset = store._at(None)
+    dataset = store.table.at()
     dataset.io_stats_incremental()
     assert len(store._lookup(dataset, ids, ["photo_id", "received_at_ms"])) == 64
     assert dataset.io_stats_incremental().read_bytes < 50_000
@@ -172,14 +172,14 @@ def test_a_rewrite_gives_way_to_a_writer(store: Store, monkeypatch: pytest.Monke
 
     def label_then_commit(*arguments: object) -> object:
         # In this thread the lock is held: write as a stranger to it would.
-        Store(store.url, None).label([said(1, "dog", 5)])
+        Store(Table(store.table.url, None)).label([said(1, "dog", 5)])
         return real(*arguments)
 
     monkeypatch.setattr(lance.optimize.Compaction, "commit", label_then_commit)
-    assert store.compact().conflicts == 1
+    assert store.table.compact().conflicts == 1
     monkeypatch.undo()
-    assert store.compact().conflicts == 0
-    assert (read(store, 1, "human_label"), store.count(), store.fragments()) == (["dog"], 3, 1)
+    assert store.table.compact().conflicts == 0
+    assert (read(store, 1, "human_label"), store.count(), store.table.fragments()) == (["dog"], 3, 1)
 
 
 @pytest.mark.parametrize("indexed", [False, True])
@@ -191,8 +191,8 @@ def test_a_writer_that_was_second_decides_again(store: Store, first: str, indexe
     """
     store.upsert([photo(77)])
     if indexed:
-        store._at(None).create_scalar_index("photo_id", "BTREE")
-    unlocked, decisions = Store(store.url, None), list[int]()
+        store.table.at().create_scalar_index("photo_id", "BTREE")
+    unlocked, decisions = Store(Table(store.table.url, None)), list[int]()
 
     def decide(existing: dict[str, Record]) -> tuple[list[Record], dict[str, Outcome]]:
         if not decisions:
@@ -211,7 +211,7 @@ def test_a_writer_that_was_second_decides_again(store: Store, first: str, indexe
 def test_a_stored_row_is_not_overwritten_by_a_stale_one(store: Store) -> None:
     """Two labels decided on the same reading: the second to commit decides again and yields to time."""
     store.upsert([photo(1)])
-    unlocked, decisions = Store(store.url, None), list[int]()
+    unlocked, decisions = Store(Table(store.table.url, None)), list[int]()
 
     def decide(existing: dict[str, Record]) -> tuple[list[Record], dict[str, LabelOutcome]]:
         if not decisions:
@@ -222,21 +222,6 @@ def test_a_stored_row_is_not_overwritten_by_a_stale_one(store: Store) -> None:
     assert unlocked._write([photo_id(1)], SCHEMA.names, decide) == {photo_id(1): "superseded"}
     assert decisions == [1, 2]
     assert read(store, 1, "human_label", "teacher_label", "image") == ["late", "cow", b"\1" * 100]
-
-
-def test_a_table_of_another_layout_is_refused(tmp_path: Path) -> None:
-    """Opening what is no dataset of ours says so and changes nothing."""
-    lance.write_dataset(pa.table({"x": [1]}), str(tmp_path / "other"))
-    with pytest.raises(PermanentError, match="expected columns"):
-        Store.open(tmp_path / "other")
-    assert lance.dataset(str(tmp_path / "other")).count_rows() == 1
-
-
-def test_a_file_url_is_a_local_path(tmp_path: Path) -> None:
-    """file:// names the same table as the path, with the same lock."""
-    store = Store.open(f"file://{tmp_path}/a%20table")
-    store.upsert([photo(1)])
-    assert Store.open(tmp_path / "a table").count() == 1
 
 
 def test_importing_the_store_loads_no_tensorflow() -> None:
@@ -251,16 +236,18 @@ WRITER = """
 import json, sys
 from cloud.rows import SCHEMA, STATE, LabelOutcome, Outcome, Record, with_labels, with_samples
 from cloud.store import Label, Row, Store
+from cloud.table import Table
 url, locked, seed = sys.argv[1], sys.argv[2] == "locked", int(sys.argv[3])
-store = Store.open(url) if locked else Store(url, None)
-store._open_or_create()
+store = Store.open(url)
+if not locked:
+    store = Store(Table(url, None))
 for line in sys.stdin:
     size = {"width": 1, "height": 1}
     rows = [Row(photo_id=key, image=b"x" * 2000, received_at_ms=seed, **size) for key in json.loads(line)]
     print(json.dumps(store.upsert(rows)), flush=True)
     store.label([Label(photo_id=row.photo_id, label=str(seed), by="w", at_ms=seed) for row in rows[:2]])
     if locked and seed == 3:
-        store.compact()
+        store.table.compact()
 """
 
 

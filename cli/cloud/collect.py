@@ -1,0 +1,24 @@
+"""Store samples and labels from the bus in the dataset, until told to stop."""
+
+from argparse import ArgumentParser, Namespace
+
+from bus import config, log
+from cli import options, service
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options; each overrides the configuration file."""
+    parser.add_argument("--name", type=options.name, help="collector, collector-2, … (collector)")
+    parser.add_argument("--dataset", help=f"folder or URL of the table ({options.DATASET})")
+    options.add_service(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Run until told to stop."""
+    from cloud import collect  # noqa: PLC0415  # Lance is loaded by the steps that need it
+    from cloud.config import CollectorConfig  # noqa: PLC0415  # as above
+
+    loaded = options.settings(arguments, CollectorConfig, name=arguments.name, dataset=arguments.dataset)
+    log.configure(arguments.log_level, name=loaded.name)
+    service.run(collect.run(loaded, config.password()))
+    return 0

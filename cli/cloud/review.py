@@ -1,0 +1,117 @@
+"""List what waits for a person's label, or give one; list what could not be used."""
+
+from argparse import ArgumentParser, Namespace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bus import log
+from bus.presence import now_ms
+from cli import link, options, service
+from schemas.errors import PermanentError
+from schemas.image import read_header
+from schemas.messages import Feedback
+from schemas.topics import FEEDBACK
+
+if TYPE_CHECKING:
+    from cloud.store import Store
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    options.add_dataset(parser)
+    parser.add_argument(
+        "--limit", type=options.positive(int), default=20, help="at most so many, least certain first (20)"
+    )
+    parser.add_argument(
+        "--quarantine", action="store_true", help="samples that could not be used instead, newest first"
+    )
+    parser.add_argument("--save", type=Path, metavar="DIR", help="write what is listed there to look at")
+    parser.add_argument("--json", action="store_true", help="JSON lines")
+    parser.add_argument("--label", nargs=2, metavar=("PHOTO_ID", "LABEL"), help="give a label, as Feedback")
+    parser.add_argument("--by", default="reviewer", help="who says so (reviewer)")
+    options.add_broker(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Give the label, or list what was asked for."""
+    from cloud.store import Store  # noqa: PLC0415  # each step loads what it needs, and no more
+
+    if arguments.quarantine:
+        _list_quarantine(arguments)
+        return 0
+    store = Store.open(arguments.dataset, create=False)
+    if arguments.label is not None:
+        _give_label(arguments, store)
+    else:
+        _list(arguments, store)
+    return 0
+
+
+def _list(arguments: Namespace, store: "Store") -> None:
+    from cloud.dataset import awaiting_review  # noqa: PLC0415  # as above
+
+    for review in awaiting_review(store, arguments.limit):
+        fields = {name: getattr(review, name) for name in review.__struct_fields__ if name != "image"}
+        sure = review.confidence or 0.0
+        line = f"{review.photo_id}  {sure:.2f} {review.edge_label or '?':<12} {review.lane}"
+        _show(arguments, line, fields)
+        _save(arguments, f"{review.photo_id}.{read_header(review.image).format}", review.image)
+
+
+def _list_quarantine(arguments: Namespace) -> None:
+    from cloud.quarantine import Quarantine  # noqa: PLC0415  # as above
+
+    for refused in Quarantine.open(arguments.dataset, create=False).newest(arguments.limit):
+        arrived = datetime.fromtimestamp(refused.received_at_ms / 1000, UTC)
+        fields = {
+            "photo_id": refused.key,
+            "node": refused.node,
+            "received_at_ms": refused.received_at_ms,
+            "size_bytes": len(refused.payload),
+            "reason": refused.reason,
+        }
+        line = f"{refused.key}  {arrived:%Y-%m-%d %H:%M:%S}Z  {refused.node}  {refused.reason}"
+        _show(arguments, line, fields)
+        _save(arguments, f"{refused.key}.bin", refused.payload)
+
+
+def _show(arguments: Namespace, line: str, fields: dict[str, object]) -> None:
+    print(msgspec.json.encode(fields).decode() if arguments.json else line)
+
+
+def _save(arguments: Namespace, name: str, content: bytes) -> None:
+    if arguments.save is not None:
+        arguments.save.mkdir(parents=True, exist_ok=True)
+        (arguments.save / name).write_bytes(content)
+
+
+def _give_label(arguments: Namespace, store: "Store") -> None:
+    """Publish a person's label for a harvested photo, as anybody could with `mosquitto_pub`."""
+    from cloud.store import Label  # noqa: PLC0415  # as above
+
+    photo_id, label = arguments.label
+    said = Label(photo_id=photo_id, label=label, by=arguments.by, at_ms=now_ms())
+    found = store.find([photo_id], ["node", "device"]).get(photo_id)
+    if found is None or found["node"] is None:
+        got = "none" if found is None else "one that was imported with its label"
+        raise PermanentError(f"photo {photo_id}", expected="one that was harvested", got=got)
+    feedback = Feedback(
+        photo_id=photo_id,
+        node=str(found["node"]),
+        device=str(found["device"]),
+        label=said.label,
+        by=said.by,
+        at_ms=said.at_ms,
+    )
+    log.configure("error")
+    service.run(_publish(arguments, feedback))
+    print(f"{photo_id}: {label}")
+
+
+async def _publish(arguments: Namespace, feedback: Feedback) -> None:
+    bus = link.bus(arguments, "review")
+    async with link.connected(arguments, bus):
+        await bus.publish(FEEDBACK, feedback, node=feedback.node, device=feedback.device)

@@ -1,0 +1,28 @@
+"""The steps of `gleaner cloud`, each in a module of its own that loads what it needs when it runs."""
+
+from argparse import ArgumentParser, Namespace
+
+from cli.cloud import bring, collect, release, review, train
+from cli.main import Command
+
+STEPS: dict[str, tuple[Command, str]] = {
+    "import": (bring, "bring labelled photos into the dataset"),
+    "collect": (collect, "store samples and labels from the bus"),
+    "train": (train, "train, evaluate and pack the next version"),
+    "release": (release, "tell edge nodes to serve a version"),
+    "review": (review, "list what waits for a person's label or could not be used, or give a label"),
+}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the steps and their options."""
+    steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
+    for name, (module, summary) in STEPS.items():
+        step = steps.add_parser(name, help=summary, description=module.__doc__, allow_abbrev=False)
+        module.add_arguments(step)
+
+
+def run(arguments: Namespace) -> int:
+    """Do the step that was asked for."""
+    module, _ = STEPS[arguments.step]
+    return module.run(arguments)

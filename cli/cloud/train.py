@@ -1,0 +1,95 @@
+"""Train, evaluate and pack the next version of the model."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from cli import options
+from schemas.errors import PermanentError
+
+_MODELS = Path("models")
+_CACHE = Path(".cache/features")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    whole = options.positive(int)
+    options.add_dataset(parser)
+    parser.add_argument("--dataset-version", type=whole, help="version to train from (the newest)")
+    parser.add_argument(
+        "--backbone",
+        default="efficientnet-lite0",
+        help="xception, xception-small or (default) efficientnet-lite0",
+    )
+    parser.add_argument("--out", type=Path, default=_MODELS, metavar="DIR", help="where versions go (models)")
+    parser.add_argument("--version", type=whole, help="number of the new version (the next one)")
+    parser.add_argument("--classes", help="comma-separated, in the order of the outputs (all labels, sorted)")
+    parser.add_argument("--seed", type=int, default=0, help="of every random decision (0)")
+    parser.add_argument(
+        "--cache", type=Path, default=_CACHE, metavar="DIR", help="keeps features between trainings"
+    )
+
+
+def run(arguments: Namespace) -> int:
+    """Train, and name the dataset's version after the model's."""
+    from cli.progress import Bars  # noqa: PLC0415  # each step loads what it needs, and no more
+    from cloud.dataset import examples  # noqa: PLC0415  # as above
+    from cloud.store import Store  # noqa: PLC0415  # as above
+
+    store = Store.open(arguments.dataset, create=False)
+    dataset_version = arguments.dataset_version or store.version
+    version, parent = _next_version(arguments)
+    labelled = examples(store, version=dataset_version)
+    gold = examples(store, version=dataset_version, split="gold")
+
+    print("loading TensorFlow …", file=sys.stderr, flush=True)
+    from cloud.backbones import BackboneUnavailableError  # noqa: PLC0415  # as above
+    from cloud.examples import TrainingError  # noqa: PLC0415  # as above
+    from cloud.export import ExportError  # noqa: PLC0415  # as above
+    from cloud.train import train  # noqa: PLC0415  # as above
+
+    _check_backbone(arguments.backbone)
+    try:
+        with Bars() as bars:
+            trained = train(
+                labelled,
+                gold,
+                backbone=arguments.backbone,
+                classes=arguments.classes.split(",") if arguments.classes else None,
+                seed=arguments.seed,
+                cache_dir=arguments.cache,
+                out_dir=arguments.out,
+                version=version,
+                parent=parent,
+                dataset_version=dataset_version,
+                progress=bars,
+            )
+    except (TrainingError, ExportError, BackboneUnavailableError) as error:
+        raise PermanentError("training", expected="to be possible", got=error) from None
+    store.tag(f"model-{version}", dataset_version)
+    card = trained.card
+    for candidate in card.candidates:
+        chosen = "→" if candidate.name == card.chosen else " "
+        measured = "" if candidate.gold_accuracy is None else f", {candidate.gold_accuracy:.1%} on gold"
+        print(f"{chosen} {candidate.name}: {candidate.photos} photos{measured}")
+    print(f"version {card.version}: {trained.bundle_path} ({trained.size_bytes / 1e6:.1f} MB)")
+    return 0
+
+
+def _check_backbone(name: str) -> None:
+    from cloud.backbones import BACKBONES  # noqa: PLC0415  # as above
+
+    if name not in BACKBONES:
+        raise PermanentError("backbone", expected=f"one of {', '.join(BACKBONES)}", got=repr(name))
+
+
+def _next_version(arguments: Namespace) -> tuple[int, int | None]:
+    """Return the number of the new version, and that of the newest one that exists."""
+    out: Path = arguments.out
+    there = [int(path.name) for path in out.iterdir() if path.name.isdecimal()] if out.is_dir() else []
+    parent = max(there, default=None)
+    if arguments.version in there:
+        raise PermanentError(
+            f"version {arguments.version}", expected="a new number", got=f"one that is in {out}"
+        )
+    return arguments.version or (parent or 0) + 1, parent

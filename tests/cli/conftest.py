@@ -1,0 +1,87 @@
+"""Commands as processes, and as calls where no process is needed."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+
+from bus import log
+from cli.main import main
+from tests.conftest import ROOT
+from tests.device.conftest import Edge
+
+
+class Done(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def sentence(self) -> str:
+        """What it said on standard error, which has to be one line and no traceback."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        return lines[0]
+
+
+async def start(*words: object) -> asyncio.subprocess.Process:
+    """Start `gleaner WORDS`."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "cli.main",
+        *map(str, words),
+        cwd=ROOT,
+        env=dict(os.environ) | {"PYTHONUNBUFFERED": "1"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def gleaner(*words: object) -> Done:
+    """Run `gleaner WORDS` to its end as a process."""
+    process = await start(*words)
+    async with asyncio.timeout(60):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return Done(process.returncode, out.decode(), err.decode())
+
+
+@pytest.fixture
+def called(capsys, monkeypatch) -> Callable[..., Done]:
+    """Run `gleaner WORDS` in this process, with its logging left as it is."""
+    monkeypatch.setattr(log, "configure", lambda *_, **__: None)
+
+    def call(*words: object) -> Done:
+        try:
+            code = main(list(map(str, words)))
+        except SystemExit as leaving:
+            code = leaving.code
+        said = capsys.readouterr()
+        return Done(code, said.out, said.err)
+
+    return call
+
+
+@pytest.fixture
+async def edge(address):
+    """An edge on the test's broker that answers every photo."""
+    async with Edge(address).running() as edge:
+        yield edge
+
+
+@pytest.fixture
+def at(address) -> tuple[str, str]:
+    """Where the test's broker is, as options."""
+    return "--broker", f"127.0.0.1:{address.port}"
+
+
+@pytest.fixture
+def nowhere() -> tuple[str, str]:
+    """A broker that is not there, as options."""
+    return "--broker", "127.0.0.1:1"

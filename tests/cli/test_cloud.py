@@ -1,0 +1,269 @@
+import asyncio
+import json
+
+import pytest
+from PIL import Image
+
+from bus.mqtt import Bus, passing_id
+from bus.presence import Presence
+from cloud import train
+from cloud.backbones import BackboneUnavailableError
+from cloud.examples import TrainingError
+from cloud.export import ExportError
+from cloud.quarantine import Bounds, Quarantine, Refused
+from cloud.store import Row, Store
+from schemas.messages import Event, Feedback, ServedModel
+from schemas.topics import EVENT, FEEDBACK, RELEASE
+from tests.cli.conftest import gleaner
+from tests.cloud.bundles import bundle
+from tests.conftest import jpeg, running
+from tests.device.conftest import NODE
+
+HARVESTED = ("0" * 32, "1" * 32)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of two classes, with a file that is no photo."""
+    for number, label in enumerate(("cat", "cat", "dog")):
+        path = tmp_path / "photos" / label / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(number))
+    (tmp_path / "photos" / "dog" / "broken.jpg").write_bytes(b"no photo")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A dataset of two harvested photos, one of them less certain."""
+    store = Store.open(tmp_path / "dataset")
+    rows = [
+        Row(
+            photo_id=photo_id,
+            image=jpeg(number),
+            width=160,
+            height=120,
+            received_at_ms=1,
+            node=NODE,
+            device="pi-1",
+            lane="hard",
+            edge_label="cat",
+            confidence=0.7 - number / 10,
+        )
+        for number, photo_id in enumerate(HARVESTED)
+    ]
+    store.upsert(rows)
+    return tmp_path / "dataset"
+
+
+def test_import_counts_and_names_what_it_skips(called, photos, tmp_path):
+    """Photos are stored once; what is no photo is skipped with its name."""
+    words = ("cloud", "import", photos, "--dataset", tmp_path / "dataset")
+    done = called(*words)
+    assert done.code == 0
+    assert done.out.startswith("3 photos stored, 0 were there, 1 skipped; dataset version ")
+    assert "skipped: file broken.jpg" in done.err
+    assert called(*words).out.startswith("0 photos stored, 3 were there, 1 skipped")
+    assert Store.open(tmp_path / "dataset").count("human_label = 'cat'") == 2
+
+
+def test_import_of_no_classes_is_one_sentence(called, tmp_path):
+    """A folder without class folders is not what import takes."""
+    (tmp_path / "empty").mkdir()
+    done = called("cloud", "import", tmp_path / "empty", "--dataset", tmp_path / "dataset")
+    assert done.code == 1
+    assert "expected one folder per class" in done.err
+
+
+@pytest.mark.parametrize("step", ["train", "review"])
+def test_reading_a_dataset_that_is_not_there_makes_none(called, tmp_path, step):
+    """A misspelt path is an error and no new empty dataset."""
+    done = called("cloud", step, "--dataset", tmp_path / "datset")
+    assert done.code == 1
+    assert "expected a dataset, got none there" in done.sentence
+    assert not (tmp_path / "datset").exists()
+
+
+def test_a_dataset_at_an_impossible_place_is_one_sentence(called, photos):
+    """A URL of a kind that nobody knows."""
+    done = called("cloud", "import", photos, "--dataset", "nowhere://x/y")
+    assert done.code == 1
+    assert "expected a folder or URL" in done.sentence
+
+
+def test_training_on_one_class_is_one_sentence(called, photos, tmp_path):
+    """What the examples do not allow is said without a traceback."""
+    called("cloud", "import", photos, "--dataset", tmp_path / "dataset")
+    words = ("cloud", "train", "--dataset", tmp_path / "dataset", "--out", tmp_path / "models")
+    done = called(*words, "--classes", "cat")
+    assert done.code == 1
+    assert done.err.splitlines()[-1] == (
+        "gleaner cloud: training: expected to be possible, "
+        "got classes: expected at least two distinct names, got ['cat']"
+    )
+    assert called(*words, "--backbone", "resnet").err.splitlines()[-1] == (
+        "gleaner cloud: backbone: expected one of xception, xception-small, efficientnet-lite0, got 'resnet'"
+    )
+    assert "expected one that exists" in called(*words, "--dataset-version", "99").err
+
+
+@pytest.mark.parametrize("error", [TrainingError("x"), ExportError("x"), BackboneUnavailableError("x")])
+def test_whatever_training_refuses_is_one_sentence(called, dataset, monkeypatch, tmp_path, error):
+    """Each error that training knows is said with its own words."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(train, "train", refuse)
+    done = called("cloud", "train", "--dataset", dataset, "--out", tmp_path / "models")
+    assert done.code == 1
+    assert "training: expected to be possible, got x" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_version_that_exists_is_not_trained_again(called, dataset, tmp_path):
+    """Versions are numbers that are used once."""
+    (tmp_path / "models" / "3").mkdir(parents=True)
+    done = called("cloud", "train", "--dataset", dataset, "--out", tmp_path / "models", "--version", "3")
+    assert done.code == 1
+    assert "version 3: expected a new number" in done.err
+
+
+def test_review_lists_the_least_certain_first(called, dataset, tmp_path):
+    """A line for each photo that no person has labelled, and the photo to look at."""
+    done = called("cloud", "review", "--dataset", dataset, "--save", tmp_path / "look")
+    assert [line.split() for line in done.out.splitlines()] == [
+        [HARVESTED[1], "0.60", "cat", "hard"],
+        [HARVESTED[0], "0.70", "cat", "hard"],
+    ]
+    with Image.open(tmp_path / "look" / f"{HARVESTED[1]}.jpeg") as picture:
+        assert picture.size == (160, 120)
+    assert len(called("cloud", "review", "--dataset", dataset, "--limit", "1").out.splitlines()) == 1
+
+
+def test_review_as_json(called, dataset):
+    """For pipes: an object a line, without the image."""
+    line = called("cloud", "review", "--dataset", dataset, "--json").out.splitlines()[0]
+    fields = json.loads(line)
+    assert (fields["photo_id"], fields["node"], fields["edge_label"]) == (HARVESTED[1], NODE, "cat")
+    assert "image" not in fields
+
+
+def test_review_lists_the_quarantine(called, dataset, tmp_path):
+    """What could not be used, the newest first: id, time, node and reason, and its bytes to look at."""
+    words = ("cloud", "review", "--dataset", dataset, "--quarantine")
+    assert "expected a dataset, got none there" in called(*words).sentence
+    messages = [
+        Refused(photo_id=str(n) * 32, node=NODE, reason=f"reason {n}", received_at_ms=n, payload=b"%d" % n)
+        for n in range(3)
+    ]
+    Quarantine.open(dataset).put(messages, Bounds(100, 1000))
+    done = called(*words, "--limit", "2", "--save", tmp_path / "look")
+    assert done.out.splitlines() == [
+        f"{'2' * 32}  1970-01-01 00:00:00Z  edge-1  reason 2",
+        f"{'1' * 32}  1970-01-01 00:00:00Z  edge-1  reason 1",
+    ]
+    assert (tmp_path / "look" / f"{'2' * 32}.bin").read_bytes() == b"2"
+    first = json.loads(called(*words, "--json").out.splitlines()[0])
+    assert first == {
+        "photo_id": "2" * 32,
+        "node": NODE,
+        "received_at_ms": 2,
+        "size_bytes": 1,
+        "reason": "reason 2",
+    }
+
+
+async def test_a_label_is_published_as_feedback(address, at, dataset):
+    """It goes where the photo came from, with who said it."""
+    listener = Bus(address, passing_id("listener"))
+    labels = listener.subscribe(FEEDBACK)
+    async with running(listener), asyncio.timeout(30):
+        words = ("--label", HARVESTED[0], "dog", "--by", "ann")
+        done = await gleaner("cloud", "review", "--dataset", dataset, *words, *at)
+        assert (done.code, done.out) == (0, f"{HARVESTED[0]}: dog\n")
+        feedback: Feedback = (await labels.queue.get()).message()
+    assert (feedback.photo_id, feedback.node, feedback.device) == (HARVESTED[0], NODE, "pi-1")
+    assert (feedback.label, feedback.by) == ("dog", "ann")
+
+
+def test_a_label_for_what_is_no_harvested_photo_is_one_sentence(called, dataset, photos):
+    """An unknown photo, an imported one, and what is no photo id or label at all."""
+    called("cloud", "import", photos, "--dataset", dataset)
+    imported = str(next(iter(Store.open(dataset).scan(["photo_id"], where="origin = 'import'")))["photo_id"])
+    for photo_id, label, words in (
+        ("2" * 32, "dog", "expected one that was harvested, got none"),
+        (imported, "dog", "got one that was imported with its label"),
+        ("' OR true --", "dog", "photo_id of label"),
+        (HARVESTED[0], "", "label of label"),
+        (HARVESTED[0], "x" * 200, "label of label"),
+    ):
+        done = called("cloud", "review", "--dataset", dataset, "--label", photo_id, label)
+        assert done.code == 1
+        assert words in done.sentence
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--nodes", "edge-1,Edge 2"), ("--model", "a b"), ("--wait", "0")]
+)
+def test_a_release_with_a_wrong_option_is_not_announced(called, tmp_path, option, value):
+    """A node or a model that cannot be is a wrong call."""
+    assert called("cloud", "release", bundle(tmp_path, 2), option, value).code == 2
+
+
+def test_a_release_of_no_bundle_is_one_sentence(called, tmp_path):
+    """The file is looked at before anything is announced."""
+    done = called("cloud", "release", tmp_path / "none.tar")
+    assert done.code == 1
+    assert "expected a tar with assets.extra/model.json" in done.sentence
+
+
+async def released(address, at, tmp_path, answer, *words):
+    """Release a bundle to a node that answers as told, and return what the command said."""
+    node = Bus(address, passing_id("node"), presence=Presence(NODE, "edge"))
+    releases = node.subscribe(RELEASE, node=NODE)
+
+    async def follow() -> None:
+        await answer(node, (await releases.queue.get()).message())
+
+    async with running(node):
+        following = asyncio.create_task(follow())
+        done = await gleaner("cloud", "release", bundle(tmp_path, 2), "--wait", "20", *words, *at)
+        await following
+    return done
+
+
+async def test_release_waits_until_the_node_serves_it(address, at, tmp_path):
+    """It says when it is announced and when it has arrived."""
+
+    async def serve(node, release):
+        await node.report(model=ServedModel(name=release.model, version=release.version, state="available"))
+
+    done = await released(address, at, tmp_path, serve)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines() == ["version 2 released to edge-1", "edge-1 serves version 2"]
+
+
+async def test_release_says_why_a_node_cannot_serve_it(address, at, tmp_path):
+    """The node's reason is the command's error."""
+
+    async def fail(node, release):
+        event = Event(
+            node=NODE, name="edge", event="model.failed", at_ms=1, reason="no memory", facts={"version": 2}
+        )
+        await node.publish(EVENT, event, node=NODE, name="edge")
+
+    done = await released(address, at, tmp_path, fail)
+    assert done.code == 1
+    assert done.sentence == "gleaner cloud: node edge-1: expected to serve version 2, got no memory"
+
+
+async def test_release_does_not_wait_for_ever(address, at, tmp_path):
+    """A node that says nothing is said, as something that may still come."""
+
+    async def nothing(node, release):
+        return None
+
+    done = await released(address, at, tmp_path, nothing, "--wait", "0.5")
+    assert done.code == 75
+    assert "expected every node to serve version 2 within 0.5 s" in done.sentence

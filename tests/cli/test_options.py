@@ -1,0 +1,106 @@
+import pytest
+
+from bus import config
+
+TLS = ["--ca", "--cert", "--key"]
+
+
+@pytest.mark.parametrize("name", ["Pi-1", "pi_1", "-pi", "pi/1", "", "a" * 64, "pi\n"])
+def test_a_name_is_a_dns_label(called, name):
+    """What cannot stand in a topic is refused before anything runs."""
+    done = called("device", f"--name={name}")
+    assert done.code == 2
+    assert "argument --name: name: expected a DNS label" in done.err
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        (":1883", "expected HOST or HOST:PORT"),
+        ("", "expected HOST or HOST:PORT"),
+        ("host:", "expected a port from 1 to 65535, got ''"),
+        ("host:0", "expected a port from 1 to 65535, got '0'"),
+        ("host:65536", "got '65536'"),
+        ("host:mqtt", "got 'mqtt'"),
+    ],
+)
+def test_a_broker_is_host_and_port(called, address, words):
+    """An address that cannot be one is said with what was got."""
+    done = called("tail", f"--broker={address}")
+    assert done.code == 2
+    assert words in done.err
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x", "nan"])
+def test_numbers_are_greater_than_zero(called, number):
+    """A time-out or a count that makes no sense is refused."""
+    for words in (("send", "x", "--timeout"), ("tail", "--count"), ("broker", "--port")):
+        assert called(*words, number).code == 2
+
+
+def test_files_of_certificates_have_to_be_there(called, tmp_path):
+    """A misspelt path is not retried as if the broker were away."""
+    for option in TLS:
+        done = called("tail", option, tmp_path / "none.pem")
+        assert done.code == 2
+        assert f"argument {option}: expected a file, got none at" in done.err
+
+
+@pytest.mark.parametrize(("given", "lacking"), [(("--cert",), "--ca"), (("--ca", "--key"), "--cert")])
+def test_certificates_come_together(called, tmp_path, given, lacking):
+    """Half a configuration of TLS would connect without it."""
+    pem = tmp_path / "x.pem"
+    pem.write_bytes(b"")
+    done = called("send", pem, *(word for option in given for word in (option, pem)))
+    assert done.code == 1
+    assert f"expected {lacking} beside it, got none" in done.sentence
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("intervall_s = 3", "unknown field `intervall_s`"),
+        ("interval_s = -1", "$.interval_s"),
+        ("name = 'Pi 1'", "$.name"),
+        ("[broker]\nport = 99999", "$.broker.port"),
+        ("interval_s = ", "Invalid value"),
+        (None, "expected a readable file, got No such file or directory"),
+    ],
+)
+def test_a_wrong_configuration_is_one_sentence(called, tmp_path, toml, words):
+    """An unknown field, a value out of range and a broken file name the file and the field."""
+    path = tmp_path / "device.toml"
+    if toml is not None:
+        path.write_text(toml)
+    done = called("device", "--config", path)
+    assert done.code == 1
+    assert str(path) in done.sentence
+    assert words in done.sentence
+
+
+def test_an_option_out_of_range_is_one_sentence(called):
+    """Options are held against the same rules as the file."""
+    done = called("device", "--motion", "2")
+    assert done.code == 1
+    assert "$.motion" in done.sentence
+
+
+def test_options_override_the_file(monkeypatch, called, tmp_path):
+    """What is given on the command line wins; the rest is the file's."""
+    from device import service  # noqa: PLC0415  # the command loads it as late
+
+    seen = []
+
+    async def run(loaded, show, password):
+        seen.append((loaded, password))
+        return {}
+
+    monkeypatch.setattr(service, "run", run)
+    monkeypatch.setenv(config.PASSWORD_VARIABLE, "secret")
+    path = tmp_path / "device.toml"
+    path.write_text("name = 'pi-7'\ninterval_s = 3.0\n[broker]\nhost = 'far'\nport = 8883\n")
+    done = called("device", "--config", path, "--interval", "9", "--broker", "near", "--username", "pi")
+    loaded, password = seen[0]
+    assert (done.code, password) == (0, "secret")
+    assert (loaded.name, loaded.interval_s) == ("pi-7", 9.0)
+    assert (loaded.broker.host, loaded.broker.port, loaded.broker.username) == ("near", 8883, "pi")

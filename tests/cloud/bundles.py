@@ -1,0 +1,46 @@
+"""A bundle as far as a release needs it: a tar with a card."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import msgspec
+
+from cloud.card import FILE_NAME, Card
+
+CLASSES = ["cat", "dog"]
+
+
+def card(version: int) -> Card:
+    """Return the card of a model that was never trained."""
+    return Card(
+        version=version,
+        parent=None,
+        dataset_version=None,
+        backbone="none",
+        weights_digest="0" * 32,
+        classes=CLASSES,
+        signature={},
+        temperature=1.0,
+        examples={},
+        examples_used={},
+        metrics=None,
+        chosen="human",
+        candidates=[],
+        seed=0,
+        commit=None,
+        created_at="2026-01-01T00:00:00+00:00",
+        training_s=0.0,
+        libraries={},
+    )
+
+
+def bundle(folder: Path, version: int) -> Path:
+    """Write one and return its path."""
+    path = folder / f"{version}.tar"
+    content = msgspec.json.encode(card(version))
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo(f"assets.extra/{FILE_NAME}")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return path

@@ -1,0 +1,28 @@
+"""A reader that knows the published JSON Schema and plain `msgpack`, and no code of this project."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgpack
+
+
+def read(payload: bytes, topic: str, schemas: Path) -> dict[str, Any]:
+    """Return the fields of a payload, bytes as base64, after checking them against the schema of its topic.
+
+    Args:
+        payload: As it came from the broker.
+        topic: As it came from the broker, `gleaner/v1/<kind>/…`.
+        schemas: Folder with `<kind>.schema.json`.
+    """
+    kind = topic.split("/")[2]
+    fields = json.loads(payload) if payload[:1] == b"{" else msgpack.unpackb(payload)
+    fields = {name: _text(value) for name, value in fields.items()}
+    jsonschema.validate(fields, json.loads((schemas / f"{kind}.schema.json").read_text()))
+    return fields
+
+
+def _text(value: object) -> object:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value

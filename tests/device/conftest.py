@@ -1,0 +1,185 @@
+"""The far side of a device: an edge that answers as it is told to."""
+
+import asyncio
+import contextlib
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bus.config import Broker
+from bus.mqtt import Bus, passing_id
+from device import service
+from device.agent import Answer
+from device.camera import Frame
+from device.config import DeviceConfig
+from schemas.messages import Command, Photo, Result, Status
+from schemas.topics import COMMAND, PHOTO, RESULT, STATUS
+from tests.conftest import ROOT, eventually
+
+NODE, DEVICE = "edge-1", "pi-1"
+
+
+def result(photo: Photo, status: str = "ok", **fields: object) -> Result:
+    """Return an answer to a photo."""
+    facts: dict[str, object] = {"label": "cat", "confidence": 0.9} if status == "ok" else {}
+    return Result(
+        photo_id=photo.photo_id,
+        node=photo.node,
+        device=photo.device,
+        status=status,  # type: ignore[arg-type]  # a test's own words
+        answered_at_ms=1,
+        **(facts | fields),
+    )
+
+
+class Edge:
+    """Sees a device's photos and statuses, and publishes what `reply` makes of each photo."""
+
+    def __init__(self, address: Broker) -> None:
+        self.bus = Bus(address, passing_id("edge"))
+        self.photos: list[Photo] = []
+        self.statuses: list[Status] = []
+        self.reply: Callable[[Photo], list[Result]] = lambda photo: [result(photo)]
+        self._photos = self.bus.subscribe(PHOTO, queue=4096, node=NODE)
+        self._statuses = self.bus.subscribe(STATUS, node=NODE)
+
+    @asynccontextmanager
+    async def running(self):
+        """Answer for the length of a block."""
+        tasks = [asyncio.create_task(work()) for work in (self.bus.run, self._answer, self._follow)]
+        async with asyncio.timeout(15):
+            await self.bus.connected()
+        try:
+            yield self
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _answer(self) -> None:
+        async for delivery in self._photos:
+            delivery.ack()
+            self.photos.append(delivery.message())
+            for answer in self.reply(self.photos[-1]):
+                await self.say(answer)
+
+    async def _follow(self) -> None:
+        async for delivery in self._statuses:
+            delivery.ack()
+            self.statuses.append(delivery.message())
+
+    async def say(self, answer: Result) -> None:
+        """Publish an answer."""
+        await self.bus.publish(RESULT, answer, node=answer.node, device=answer.device)
+
+    async def command(self, action: str, **fields: object) -> None:
+        """Tell the device to do something."""
+        message = Command(node=NODE, device=DEVICE, action=action, **fields)  # type: ignore[arg-type]  # as above
+        await self.bus.publish(COMMAND, message, node=NODE, device=DEVICE)
+
+    async def status(self, state: str) -> Status:
+        """Wait until the newest status of the device says so."""
+        await eventually(lambda: bool(self.statuses) and self.statuses[-1].state == state)
+        return self.statuses[-1]
+
+    async def photo(self, number: int) -> Photo:
+        """Wait for the photo of that sequence number."""
+        await eventually(lambda: any(photo.sequence == number for photo in self.photos))
+        return next(photo for photo in self.photos if photo.sequence == number)
+
+
+@pytest.fixture
+async def edge(address):
+    """An edge on the test's broker that answers every photo."""
+    async with Edge(address).running() as edge:
+        yield edge
+
+
+class Scripted:
+    """A camera that delivers or raises what is put into it, and then waits."""
+
+    live = True
+
+    def __init__(self, *frames: bytes | Exception) -> None:
+        self.frames: asyncio.Queue[bytes | Exception] = asyncio.Queue()
+        for frame in frames:
+            self.frames.put_nowait(frame)
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    async def capture(self) -> Frame:
+        frame = await self.frames.get()
+        if isinstance(frame, Exception):
+            raise frame
+        return Frame(frame, "scripted")
+
+
+class Running:
+    """An agent under test: what it shows, and its run."""
+
+    def __init__(self, config: DeviceConfig) -> None:
+        self.config = config
+        self.shown: list[Answer] = []
+        self.task = asyncio.create_task(service.run(config, self.shown.append))
+
+    async def ended(self) -> dict[str, int]:
+        """Wait until it ends by itself and return its counters."""
+        async with asyncio.timeout(30):
+            return await self.task
+
+    def final(self) -> list[Result]:
+        """Return the final answers that it showed."""
+        return [answer.result for answer in self.shown if answer.result.status != "deferred"]
+
+
+@pytest.fixture
+async def agent(address, tmp_path, monkeypatch):
+    """Start agents, with a scripted camera or the one that the configuration names."""
+    agents = []
+
+    def start(camera: Scripted | str, **fields: object) -> Running:
+        if isinstance(camera, str):
+            fields["camera"] = camera
+        else:
+            monkeypatch.setattr(service, "open_camera", lambda spec: camera)
+        facts = {"broker": address, "interval_s": 0.01, "state_dir": str(tmp_path / "state")}
+        agents.append(Running(DeviceConfig(**(facts | fields))))
+        return agents[-1]
+
+    yield start
+    for running in agents:
+        running.task.cancel()
+    await asyncio.gather(*(running.task for running in agents), return_exceptions=True)
+
+
+def recorded(state_dir: str | Path, name: str = DEVICE) -> list[Result]:
+    """Return the answers in the database of an agent that has ended."""
+    with sqlite3.connect(Path(state_dir) / f"{name}.db") as connection:
+        rows = connection.execute("SELECT result FROM answer ORDER BY seq").fetchall()
+    connection.close()
+    return [msgspec.json.decode(row[0], type=Result) for row in rows]
+
+
+@contextlib.contextmanager
+def process(address: Broker, folder: Path, *words: str):
+    """Run `gleaner device` as a process; when the block ends it is killed if it still runs."""
+    command = [sys.executable, "-m", "cli.main", "device", "--json", "--broker", f"127.0.0.1:{address.port}"]
+    with (folder / "device.log").open("ab") as log:
+        running = subprocess.Popen(
+            [*command, "--state-dir", str(folder / "state"), *words], cwd=ROOT, stdout=log, stderr=log
+        )
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.wait()

@@ -1,0 +1,213 @@
+import itertools
+
+import pytest
+from structlog.testing import capture_logs
+
+from bus.config import OutboxLimits
+from bus.presence import now_ms
+from device import agent as agent_module
+from device.camera import CameraError
+from schemas.codec import MAX_PAYLOAD_BYTES
+from schemas.topics import COMMAND, RESULT
+from tests.conftest import eventually, jpeg
+from tests.device.conftest import DEVICE, NODE, Scripted, recorded, result
+
+EAGER = OutboxLimits(resend_first_s=0.2, resend_cap_s=0.4)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "photos"
+    path.mkdir()
+    for number in range(5):
+        (path / f"{number}.jpg").write_bytes(jpeg(number))
+    return f"folder:{path}"
+
+
+async def test_every_photo_of_a_folder_is_answered_and_the_agent_ends(edge, agent, folder):
+    """On its interval it takes each photo once, shows and records each answer, and ends with the last."""
+    running = agent(camera=folder)
+    counters = await running.ended()
+    assert [photo.image for photo in edge.photos] == [jpeg(number) for number in range(5)]
+    assert [photo.sequence for photo in edge.photos] == [1, 2, 3, 4, 5]
+    assert sorted(answer.source[-5:] for answer in running.shown) == [f"{n}.jpg" for n in range(5)]
+    assert all(answer.round_trip_ms > 0 for answer in running.shown)
+    answers = recorded(running.config.state_dir)
+    assert {answer.photo_id for answer in answers} == {photo.photo_id for photo in edge.photos}
+    assert (len(answers), counters["photo.accepted"], counters["photo.answered"]) == (5, 5, 5)
+
+
+async def test_the_count_ends_it_without_another_wait(edge, agent):
+    """After its last photo the agent ends, however long the interval is."""
+    await agent(camera="drawn", interval_s=3600.0, count=1).ended()
+    assert len(edge.photos) == 1
+
+
+async def test_a_photo_says_when_it_expires(edge, agent):
+    """With `expires_s` each photo carries the moment after which its answer is worth nothing."""
+    before = now_ms()
+    await agent(camera="drawn", count=1, expires_s=60.0).ended()
+    photo = edge.photos[0]
+    assert photo.expires_at_ms - photo.taken_at_ms == 60_000
+    assert before <= photo.taken_at_ms <= now_ms()
+
+
+async def test_commands_take_photos_and_change_the_interval(edge, agent):
+    """With interval 0 a photo is taken on command alone, until a command sets an interval."""
+    camera = Scripted(*map(jpeg, range(9)))
+    agent(camera, interval_s=0.0)
+    await edge.status("online")
+    await edge.command("capture")
+    await edge.photo(1)
+    assert camera.frames.qsize() == 8
+    await edge.command("set-interval", interval_s=0.01)
+    await edge.photo(9)
+
+
+async def test_motion_takes_a_photo_of_what_has_changed(edge, agent):
+    """Frames that look like the last photo are passed over, but for one that a command asks for."""
+    camera = Scripted(jpeg(1), jpeg(1), jpeg(1), jpeg(2), jpeg(2))
+    agent(camera, motion=0.05, motion_every_s=0.01)
+    await edge.photo(2)
+    await eventually(camera.frames.empty)
+    assert [photo.image for photo in edge.photos] == [jpeg(1), jpeg(2)]
+    await edge.command("capture")
+    camera.frames.put_nowait(jpeg(2))  # the one that it was waiting for when the command came
+    camera.frames.put_nowait(jpeg(2))
+    assert (await edge.photo(3)).image == jpeg(2)
+
+
+async def test_a_broken_frame_is_motion_and_stops_nothing(edge, agent):
+    """What cannot be decoded is sent, so that the edge says what is wrong with it."""
+    agent(Scripted(jpeg(1), b"\xff\xd8 broken", jpeg(2)), motion=0.05, motion_every_s=0.01)
+    assert (await edge.photo(2)).image == b"\xff\xd8 broken"
+    assert (await edge.photo(3)).image == jpeg(2)
+
+
+async def test_deferred_is_shown_and_not_final(edge, agent):
+    """A deferred answer is shown; the photo stays until its final answer, which alone is recorded."""
+    edge.reply = lambda photo: [result(photo, "deferred", reason="no model"), result(photo)]
+    running = agent(camera="drawn", count=1)
+    await running.ended()
+    assert [answer.result.status for answer in running.shown] == ["deferred", "ok"]
+    assert [answer.status for answer in recorded(running.config.state_dir)] == ["ok"]
+
+
+async def test_a_rejection_is_final(edge, agent):
+    """A rejected photo is recorded as such and not sent again."""
+    edge.reply = lambda photo: [result(photo, "rejected", code="corrupt-image")]
+    running = agent(camera="drawn", count=1, outbox=EAGER)
+    await running.ended()
+    assert [answer.code for answer in recorded(running.config.state_dir)] == ["corrupt-image"]
+
+
+async def test_g1_an_answer_that_comes_twice_is_recorded_once(edge, agent):
+    """Two results for one photo: the first is shown and recorded, the second counted."""
+    edge.reply = lambda photo: [result(photo), result(photo, label="dog")]
+    running = agent(Scripted(jpeg(1), jpeg(2)), count=2)
+    counters = await running.ended()
+    assert [answer.label for answer in recorded(running.config.state_dir)] == ["cat", "cat"]
+    assert len(running.final()) == 2
+    assert counters["photo.answered_again"] >= 1
+
+
+async def test_g1_a_photo_whose_answer_stays_away_is_sent_again(edge, agent):
+    """Without an answer the same photo is sent until there is one."""
+    edge.reply = lambda photo: [result(photo)] if len(edge.photos) == 3 else []
+    running = agent(camera="drawn", count=1, outbox=EAGER)
+    assert (await running.ended())["photo.resent"] >= 2
+    assert len({photo.photo_id for photo in edge.photos}) == 1
+    assert len(recorded(running.config.state_dir)) == 1
+
+
+async def test_g3_a_full_outbox_refuses_loudly_and_the_agent_goes_on(edge, agent):
+    """Photos without room are counted and said in the status; with room again it is online again."""
+    edge.reply = lambda photo: []
+    camera = Scripted()
+    with capture_logs() as logs:
+        running = agent(camera, outbox=OutboxLimits(max_messages=2, resend_first_s=0.2, resend_cap_s=0.2))
+        await edge.status("online")
+        for number in range(6):
+            camera.frames.put_nowait(jpeg(number))
+        assert "expected room for" in (await edge.status("degraded")).reason
+        await eventually(lambda: sum(entry["event"] == "photo.refused" for entry in logs) == 4)
+    edge.reply = lambda photo: [result(photo)]
+    await eventually(lambda: len(running.final()) == 2)
+    camera.frames.put_nowait(jpeg(7))
+    status = await edge.status("online")
+    assert status.reason is None
+    assert status.counters["photo.refused"] == 4
+    await eventually(lambda: len(running.final()) == 3)
+
+
+async def test_g3_a_photo_too_large_for_the_broker_is_refused(edge, agent):
+    """A broker drops what is too large without a word, so the agent says it and goes on."""
+    camera = Scripted()
+    running = agent(camera, count=2)
+    await edge.status("online")
+    for frame in (b"\xff\xd8" + bytes(MAX_PAYLOAD_BYTES), jpeg(1)):
+        camera.frames.put_nowait(frame)
+    counters = await running.ended()
+    assert counters["photo.refused"] == 1
+    assert [photo.sequence for photo in edge.photos] == [2]
+    await eventually(lambda: any("at most 8388608" in (status.reason or "") for status in edge.statuses))
+
+
+async def test_a_camera_that_fails_later_is_tried_again(edge, agent, monkeypatch):
+    """A pulled plug degrades the device; when the camera is back, the device is online and goes on."""
+    monkeypatch.setattr(agent_module, "_CAMERA_RETRY_S", 0.01)
+    broken = CameraError("camera usb:0", expected="a frame", got="none")
+    camera = Scripted()
+    agent(camera)
+    await edge.status("online")
+    for frame in (jpeg(1), broken, broken):
+        camera.frames.put_nowait(frame)
+    assert (await edge.status("degraded")).reason == "camera usb:0: expected a frame, got none"
+    camera.frames.put_nowait(jpeg(2))
+    assert (await edge.photo(2)).image == jpeg(2)
+    assert (await edge.status("online")).counters["camera.failed"] == 2
+    states = [state for state, _ in itertools.groupby(edge.statuses, lambda status: status.state)]
+    assert states == ["online", "degraded", "online"]
+
+
+async def test_a_camera_that_never_worked_ends_the_agent(edge, agent):
+    """A camera that fails at the start is a mistake to be said and not to be waited for."""
+    running = agent(Scripted(CameraError("camera usb:0", expected="a frame", got="none")))
+    with pytest.raises(ExceptionGroup) as ended:
+        await running.ended()
+    assert ended.group_contains(CameraError, match="usb:0")
+
+
+async def test_g4_malformed_answers_and_commands_stop_nothing(edge, agent):
+    """Whatever arrives on the device's topics, it goes on taking photos and answers."""
+    camera = Scripted()
+    running = agent(camera)
+    await edge.status("online")
+    for topic in (RESULT, COMMAND):
+        for payload in (b"", b"{}", b"\xff\xd8", b'{"action": "explode"}'):
+            await edge.bus.publish_bytes(topic.name(node=NODE, device=DEVICE), payload)
+    await edge.command("set-interval")  # without an interval
+    camera.frames.put_nowait(jpeg(1))
+    await edge.photo(1)
+    await eventually(lambda: len(running.final()) == 1)
+
+
+async def test_answers_of_an_earlier_run_are_recorded(edge, agent):
+    """A photo left over is sent by the next run, and its answer shown without what only that run knew."""
+    edge.reply = lambda photo: []
+    first = agent(Scripted(jpeg(1)))
+    await edge.photo(1)
+    first.task.cancel()
+    await edge.status("offline")
+    edge.reply = lambda photo: [result(photo)]
+    second = agent(Scripted(CameraError("x", expected="y", got="z")), interval_s=0.0)
+    await eventually(lambda: len(second.final()) == 1)
+    assert (second.shown[0].source, second.shown[0].round_trip_ms) == ("", None)
+
+
+async def test_g3_the_answers_kept_are_bounded(edge, agent, folder):
+    """The newest answers stay; older ones are forgotten."""
+    running = agent(camera=folder, answers_kept=2)
+    await running.ended()
+    newest = [answer.result.photo_id for answer in running.shown][-2:]
+    assert [answer.photo_id for answer in recorded(running.config.state_dir)] == newest

@@ -1,0 +1,69 @@
+import asyncio
+import random
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT, eventually, jpeg
+from tests.device.conftest import process, recorded, result
+
+RESIDENT_BYTES = 50_000_000
+
+
+def photos(folder: Path, count: int, size: tuple[int, int] = (160, 120)) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"{number:03d}.jpg").write_bytes(jpeg(number, size))
+    return folder
+
+
+async def test_g1_a_killed_agent_goes_on_where_it_was(edge, address, tmp_path):
+    """Killed by kill -9 in the middle of its photos, again and again: each photo has one recorded answer.
+
+    The edge answers half of what it sees and answers some photos twice, so that each kill finds photos in
+    all states. The last run takes none of its own.
+    """
+    camera = f"folder:{photos(tmp_path / 'photos', 20)}?loop=1"
+    chance = random.Random(1)
+    edge.reply = lambda photo: [result(photo)] * chance.choice((0, 0, 1, 2))
+    for _ in range(3):
+        enough = len(edge.photos) + chance.randrange(20, 40)
+        with process(address, tmp_path, "--camera", camera, "--interval", "0.005"):
+            await eventually(lambda enough=enough: len(edge.photos) >= enough)
+    edge.reply = lambda photo: [result(photo)]
+    nothing = camera.replace("loop=1", "part=20/21")
+    with process(address, tmp_path, "--camera", nothing) as last:
+        assert await asyncio.to_thread(last.wait, 60) == 0
+    ids = [answer.photo_id for answer in recorded(tmp_path / "state")]
+    assert len(ids) == len(set(ids)) >= 20  # photos seen again count as seen
+    assert set(ids) == {photo.photo_id for photo in edge.photos}
+    with sqlite3.connect(tmp_path / "state" / "pi-1.db") as connection:
+        assert connection.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
+    connection.close()
+
+
+async def test_g3_a_device_stays_small(edge, address, tmp_path):
+    """After 200 photos of a megapixel, looked at for motion, the process has less than 50 MB resident."""
+    camera = f"folder:{photos(tmp_path / 'photos', 10, (1280, 960))}?loop=1"
+    words = ("--camera", camera, "--motion", "0.001", "--config", str(tmp_path / "device.toml"))
+    (tmp_path / "device.toml").write_text("motion_every_s = 0.001\n")
+    with process(address, tmp_path, *words) as running:
+        await eventually(lambda: len(edge.photos) >= 200, within_s=60)
+        assert resident_bytes(running.pid) < RESIDENT_BYTES
+
+
+def resident_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024
+
+
+def test_a_device_loads_no_model_library():
+    """Importing all of a device brings in neither gRPC nor TensorFlow, numpy or OpenCV."""
+    code = (
+        "import sys, cli.main, cli.device, device.service, device.spec, device.drawn\n"
+        "print({'grpc', 'tensorflow', 'numpy', 'cv2', 'google.protobuf', 'lance'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

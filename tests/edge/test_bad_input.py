@@ -1,0 +1,108 @@
+"""The matrix of bad input: whatever is published gets its one answer, and the next good photo too."""
+
+import struct
+import zlib
+
+import msgpack
+import pytest
+
+from cli.main import main
+from schemas.codec import content_id
+from schemas.errors import TopicError
+from schemas.topics import PHOTO, ROOT
+from tests.conftest import jpeg
+from tests.nodes import NODE, Observer, counted, edge_running, enveloped, photo, photo_id, station, truncated
+
+
+def vast_png(side: int = 30_000) -> bytes:
+    """Return a small file that would be 900 million pixels of one colour."""
+    packer = zlib.compressobj(9)
+    row = bytes(1 + (side + 7) // 8)
+    packed = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+TEXT = b"Dear edge,\nthis is no photo.\n"
+OTHER_VERSION = msgpack.packb({"v": 9, "photo_id": photo_id(9), "image": {"url": "x"}})
+
+BAD = {
+    "text file": (TEXT, "malformed-message", content_id(TEXT)),
+    "text in an envelope": (enveloped(9, TEXT), "unsupported-image", photo_id(9)),
+    "empty message": (b"", "malformed-message", content_id(b"")),
+    "truncated JPEG": (enveloped(9, truncated(photo(9))), "corrupt-image", photo_id(9)),
+    "header alone": (jpeg(9)[:4], "corrupt-image", content_id(jpeg(9)[:4])),
+    "too large": (jpeg(9) + bytes(4 << 20), "too-large", content_id(jpeg(9) + bytes(4 << 20))),
+    "too many pixels": (vast_png(), "too-many-pixels", content_id(vast_png())),
+    "deep msgpack": (b"\x91" * 100_000, "malformed-message", content_id(b"\x91" * 100_000)),
+    "vast msgpack": (b"\xdf" + b"\xff" * 8, "malformed-message", content_id(b"\xdf" + b"\xff" * 8)),
+    "wide msgpack": (
+        msgpack.packb({"image": [0] * 3_000_000}),
+        "too-large",
+        content_id(msgpack.packb({"image": [0] * 3_000_000})),
+    ),
+    "other version": (OTHER_VERSION, "unsupported-version", photo_id(9)),
+    "expired": (enveloped(9, photo(9), expires_at_ms=1), "expired", photo_id(9)),
+    "a list": (msgpack.packb([1, 2]), "malformed-message", content_id(msgpack.packb([1, 2]))),
+    "wrong shape": (
+        msgpack.packb({"v": 1, "photo_id": photo_id(9), "image": 7}),
+        "malformed-message",
+        photo_id(9),
+    ),
+    "another device's": (enveloped(9, photo(9), device="pi-2"), "malformed-message", photo_id(9)),
+}
+
+
+@pytest.mark.parametrize(("payload", "code", "wanted"), BAD.values(), ids=BAD.keys())
+async def test_g4_bad_input_gets_one_clear_answer(config, payload, code, wanted):
+    """One rejection with the contract's code under the photo's id, and good photos are answered as ever."""
+    async with station(config) as seen:
+        for number, sent in enumerate((enveloped(1, photo(1)), payload, enveloped(2, photo(2)))):
+            await seen.send(sent)
+            if number == 1:
+                rejection = await seen.answer(wanted)
+        good = [await seen.answer(photo_id(number)) for number in (1, 2)]
+    assert (rejection.status, rejection.code) == ("rejected", code)
+    assert rejection.reason
+    assert [(answer.status, answer.label) for answer in good] == [("ok", "cat")] * 2
+    assert len(seen.results) == 3
+
+
+async def test_g4_bad_input_does_not_hold_up_others(config):
+    """A device that publishes nothing but rubbish, without waiting, keeps no other from its answers."""
+    async with Observer(config.broker).watching() as seen:
+        async with edge_running(config):
+            await seen.status("online")
+            for number in range(20):
+                for rubbish in range(20):
+                    await seen.send(b"rubbish %d" % (number * 20 + rubbish), "vandal")
+                await seen.send(enveloped(number, photo(number)))
+            answers = [await seen.answer(photo_id(number)) for number in range(20)]
+        assert {answer.status for answer in answers} == {"ok"}
+        counters = await counted(seen)
+        assert counters["photo.rejected_malformed-message"] + counters.get("photo.shed", 0) == 400
+
+
+async def test_g4_a_topic_that_is_none_is_refused_or_reaches_nobody(config, capsys):
+    """Our own tools refuse a device that is no DNS label; from others, such a topic does no harm."""
+    with pytest.raises(TopicError, match="DNS label"):
+        PHOTO.name(node=NODE, device="a/b")
+    with pytest.raises(SystemExit, match="2"):
+        main(["send", "--name", "a/b", "photo.jpg"])
+    assert "DNS label" in capsys.readouterr().err
+    async with Observer(config.broker).watching() as seen:
+        async with edge_running(config):
+            await seen.status("online")
+            for device in ("a/b", "A_B", ""):
+                await seen.bus.publish_bytes(f"{ROOT}/photo/{NODE}/{device}", photo(1))
+            await seen.send(enveloped(2, photo(2)))
+            assert (await seen.answer(photo_id(2))).status == "ok"
+        counters = await counted(seen)
+        assert (counters["photo.received"], counters["bus.misaddressed"]) == (1, 2)
+        assert len(seen.results) == 1

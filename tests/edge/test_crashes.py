@@ -1,0 +1,103 @@
+"""The edge as a process that is killed: no answer and no sample is lost or doubled."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+
+from bus.database import Database
+from bus.metrics import Counters
+from bus.outbox import Outbox
+from schemas.messages import Receipt
+from schemas.topics import PHOTO, RECEIPT
+from tests.conftest import eventually
+from tests.nodes import NODE, QUICK, Observer, edge_process, enveloped, photo, photo_id
+
+
+@asynccontextmanager
+async def device(seen: Observer, folder: Path) -> AsyncIterator[Outbox]:
+    """Send photos as an agent does: from an outbox, again and again until the final answer comes."""
+
+    async def settle(outbox: Outbox) -> None:
+        for number in count():
+            await eventually(lambda number=number: len(seen.results) > number, within_s=100)
+            if (result := seen.results[number]).status != "deferred":
+                await outbox.answered(result.photo_id)
+
+    async with Database(folder / "device.db", {"outbox": Outbox.MIGRATIONS}) as database:
+        outbox = Outbox(database, QUICK, Counters(), name="photo")
+        tasks = [
+            asyncio.create_task(outbox.run(seen.bus.publish_bytes, seen.bus.connected)),
+            asyncio.create_task(settle(outbox)),
+        ]
+        try:
+            yield outbox
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def table(config, query: str) -> list[tuple]:
+    """Read the database that a killed edge left behind."""
+    with sqlite3.connect(Path(config.state_dir) / "edge.db") as connection:
+        rows = connection.execute(query).fetchall()
+    connection.close()
+    return rows
+
+
+async def test_g1_every_photo_gets_one_recorded_answer(broker, config, tmp_path):
+    """Handler and broker are killed in the middle of a stream, several times: each photo has one answer."""
+    topic = PHOTO.name(node=NODE, device="pi-1")
+    with edge_process(config, tmp_path) as edge:
+        edge.start()
+        async with Observer(config.broker).watching() as seen, device(seen, tmp_path) as outbox:
+            await seen.status("online", within_s=30)
+            for number in range(120):
+                await outbox.put(photo_id(number), topic, enveloped(number, photo(number)))
+                if number in (30, 60, 90):
+                    await eventually(lambda wanted=number // 2: len(seen.final()) > wanted, within_s=60)
+                    edge.kill()
+                    edge.start()
+                if number in (45, 90):
+                    broker.kill()
+                    broker.start()
+            async with asyncio.timeout(60):
+                await outbox.idle()
+            answers = seen.final()
+            assert set(answers) == {photo_id(number) for number in range(120)}
+            assert all(result == answers[result.photo_id] for result in seen.results if result.label)
+        edge.kill()
+    recorded = table(config, "SELECT photo_id, count(*) FROM answer GROUP BY photo_id")
+    assert recorded == [(photo_id(number), 1) for number in range(120)]
+
+
+async def test_g2_a_harvested_sample_outlives_the_handler(config, tmp_path):
+    """What an answer called harvested is sent after kill -9 too, until its receipt comes."""
+    with edge_process(config, tmp_path) as edge:
+        async with Observer(config.broker).watching() as seen:
+            edge.start()
+            await seen.status("online", within_s=30)
+            for number in range(30):
+                await seen.send(enveloped(number, photo(number)))
+            await eventually(lambda: len(seen.final()) >= 15)
+            edge.kill()
+            edge.start()
+            for number in range(30):  # those in hand come again from the broker
+                assert (await seen.answer(photo_id(number), within_s=30)).harvest == "auto"
+            seen.samples.clear()
+            edge.kill()
+            edge.start()
+            wanted = {photo_id(number) for number in range(30)}
+            await eventually(lambda: {sample.photo_id for sample in seen.samples} == wanted, within_s=30)
+            images = {(sample.photo_id, sample.image) for sample in seen.samples}
+            assert images == {(photo_id(number), photo(number)) for number in range(30)}
+            last = photo_id(29)
+            for one in wanted - {last}:
+                receipt = Receipt(photo_id=one, node=NODE, status="stored", received_at_ms=1)
+                await seen.bus.publish(RECEIPT, receipt, node=NODE)
+            await eventually(lambda: {sample.photo_id for sample in seen.samples[-3:]} == {last})
+        edge.kill()
+    assert table(config, "SELECT id FROM outbox") == [(last,)]

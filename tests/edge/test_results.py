@@ -1,0 +1,60 @@
+import math
+from array import array
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge import results
+from edge.arrival import Rejected
+from edge.tfserving import ModelUnfitError, Predictions
+from schemas.codec import decode, encode
+from schemas.messages import Photo
+from schemas.topics import RESULT
+from tests.nodes import NODE, photo_id
+
+PHOTO = Photo(photo_id=photo_id(1), node=NODE, device="pi-1", image=b"x", taken_at_ms=5, historical=True)
+NAMES = {"node": NODE, "device": "pi-1"}
+
+
+def predictions(*rows: list[float]) -> Predictions:
+    return Predictions(3, [array("f", row) for row in rows], [b""] * len(rows))
+
+
+def test_each_photo_of_a_batch_gets_its_own_row():
+    """Row n of the model's answer goes to photo n, score k to class k."""
+    said = results.scored("pets", predictions([0.75, 0.25], [0.125, 0.875]), ("cat", "dog"))
+    assert [(one.label, one.confidence) for one in said] == [("cat", 0.75), ("dog", 0.875)]
+
+
+def test_of_equals_the_first_class_is_the_label():
+    """A tie has an answer, and always the same."""
+    assert results.scored("pets", predictions([0.5, 0.5]), ("cat", "dog"))[0].label == "cat"
+
+
+@pytest.mark.parametrize("names", [None, (), ("cat",), ("cat", "dog", "bird")])
+def test_class_names_that_do_not_fit_are_the_models_fault(names):
+    """No or too many names make the model unfit; no photo is labelled with a guess."""
+    with pytest.raises(ModelUnfitError, match="expected 2 class names"):
+        results.scored("pets", predictions([0.5, 0.5]), names)
+
+
+@given(st.lists(st.floats(width=32), min_size=2, max_size=5))
+def test_any_scores_make_a_valid_answer(scores):
+    """Infinite, negative or no number at all: the Result is one that every reader takes."""
+    names = tuple(f"class-{number}" for number in range(len(scores)))
+    said = results.scored("pets", predictions(scores), names)[0]
+    answer = results.ok(PHOTO, said, "auto", 0.0)
+    assert decode(RESULT, encode(RESULT, answer), NAMES) == answer
+    assert all(said.scores[name] == 0 for name, score in zip(names, scores, strict=True) if math.isnan(score))
+
+
+def test_every_answer_names_its_photo():
+    """Whatever the answer, it carries the photo's id, place and time, and a reason of bounded length."""
+    rejected = results.rejected(Rejected(PHOTO, "too-large", "x" * 2000), 0.0)
+    deferred = results.deferred(PHOTO, "y" * 2000, 0.0)
+    for answer in (rejected, deferred):
+        assert (answer.photo_id, answer.node, answer.device) == (photo_id(1), NODE, "pi-1")
+        assert (answer.taken_at_ms, answer.historical) == (5, True)
+        assert decode(RESULT, encode(RESULT, answer), NAMES) == answer
+    assert (rejected.status, rejected.code, deferred.status) == ("rejected", "too-large", "deferred")

@@ -1,0 +1,79 @@
+"""The edge node as a whole: what it follows, what it costs, how it ends."""
+
+import io
+import random
+
+from PIL import Image
+
+from schemas.messages import HarvestRules, Policy, Receipt
+from schemas.topics import POLICY, RECEIPT
+from tests.conftest import eventually
+from tests.nodes import (
+    NODE,
+    Observer,
+    counted,
+    edge_process,
+    edge_running,
+    enveloped,
+    photo,
+    photo_id,
+    station,
+)
+
+
+async def test_a_policy_is_followed_from_the_next_photo(config):
+    """Thresholds that arrive by topic decide at once; what is no policy changes nothing."""
+    async with station(config) as seen:
+        await seen.send(enveloped(1, photo(1, "red")))
+        assert (await seen.answer(photo_id(1))).harvest == "auto"
+        rules = HarvestRules(auto_confidence=1.0, hard_confidence=0.0, near_duplicate_s=0)
+        await seen.bus.publish(POLICY, Policy(node=NODE, harvest=rules), node=NODE)
+        await seen.bus.publish_bytes(POLICY.name(node=NODE), b'{"v": 1, "harvest": 7}')
+        await seen.send(enveloped(2, photo(2, "grey")))
+        assert (await seen.answer(photo_id(2))).harvest == "between-thresholds"
+
+
+async def test_a_receipt_ends_the_sending_of_a_sample(config):
+    """Stored, duplicate or refused: the sample is answered; what is no receipt answers nothing."""
+    async with Observer(config.broker).watching() as seen:
+        async with edge_running(config):
+            await seen.status("online")
+            for number in range(4):
+                await seen.send(enveloped(number, photo(number)))
+            await eventually(lambda: len({sample.photo_id for sample in seen.samples}) == 4)
+            await seen.bus.publish_bytes(RECEIPT.name(node=NODE), b"no receipt")
+            for number, status in enumerate(("stored", "duplicate", "refused")):
+                receipt = Receipt(photo_id=photo_id(number), node=NODE, status=status, received_at_ms=1)
+                await seen.bus.publish(RECEIPT, receipt, node=NODE)
+            await eventually(lambda: {sample.photo_id for sample in seen.samples[-3:]} == {photo_id(3)})
+        counters = await counted(seen)
+        wanted = ("receipt.stored", "receipt.duplicate", "receipt.refused", "receipt.malformed")
+        assert [counters.get(name) for name in wanted] == [1, 1, 1, 1]
+
+
+def picture(number: int) -> bytes:
+    """Return one photo in ten as large as a camera's, the others small."""
+    size = (1280, 960) if number % 10 == 0 else (160, 120)
+    grain = Image.frombytes("RGB", (80, 60), random.Random(number).randbytes(80 * 60 * 3))
+    out = io.BytesIO()
+    grain.resize(size, Image.Resampling.BICUBIC).save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+async def test_the_handler_is_small_and_ends_in_order(config, tmp_path):
+    """After 1000 photos `gleaner edge` holds less than 100 MB; told to stop, it ends in order."""
+    with edge_process(config, tmp_path) as edge:
+        async with Observer(config.broker).watching() as seen:
+            edge.start()
+            await seen.status("online", within_s=60)
+            ready_cpu_s = edge.cpu_s()
+            pictures = [picture(number) for number in range(50)]
+            for number in range(1000):
+                await seen.send(enveloped(number, pictures[number % 50]))
+                await eventually(lambda sent=number: len(seen.final()) > sent - 50, within_s=60)
+            await eventually(lambda: len(seen.final()) == 1000, within_s=60)
+            resident_mb = edge.resident_mb()
+            assert resident_mb < 100
+            assert ready_cpu_s < 4
+            assert edge.stop() == 0
+            assert (await seen.status("offline")).reason == "it was stopped"

@@ -1,0 +1,80 @@
+import pytest
+
+from edge import versions
+from edge.bundle import BundleError
+from tests.serving import pack, release_of, saved_models
+
+
+@pytest.fixture
+def packed(tmp_path):
+    return pack(saved_models() / "straight", tmp_path / "bundle.tar")
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A folder that serves version 2 and still has version 1."""
+    folder = tmp_path / "pets"
+    for number in ("1", "2"):
+        (folder / number).mkdir(parents=True)
+        (folder / number / "saved_model.pb").write_text(f"version {number}")
+    return folder
+
+
+def names(base) -> set[str]:
+    return {path.name for path in base.iterdir()}
+
+
+def test_what_is_brought_touches_no_version(packed, base):
+    """Until it is placed, a release lies beside under a name that the server ignores."""
+    versions.bring(release_of(packed, 3), base)
+    assert names(base) == {"1", "2", "incoming-3"}
+
+
+def test_what_cannot_be_brought_leaves_nothing(packed, base):
+    """A bad bundle leaves the folder as it was."""
+    with pytest.raises(BundleError):
+        versions.bring(release_of(packed, 3, classes=["dog", "cat"]), base)
+    with pytest.raises(BundleError):
+        versions.bring(release_of(packed, 2, sha256="0" * 64), base)
+    assert names(base) == {"1", "2"}
+    assert (base / "2/saved_model.pb").read_text() == "version 2"
+
+
+def test_going_forward_and_undoing_it(packed, base):
+    """A new version stands beside the old ones; displaced, it is gone and they are untouched."""
+    versions.bring(release_of(packed, 3), base)
+    versions.place(3, base)
+    assert names(base) == {"1", "2", "3"}
+    versions.displace(3, base)
+    assert names(base) == {"1", "2"}
+
+
+def test_going_back_keeps_the_newer_until_it_is_settled(packed, base):
+    """To serve an older version the newer steps aside, and comes back if the older one fails."""
+    versions.bring(release_of(packed, 1), base)
+    versions.place(1, base)
+    assert names(base) == {"1", "aside-2"}
+    versions.displace(1, base)
+    assert names(base) == {"2"}
+    versions.bring(release_of(packed, 1), base)
+    versions.place(1, base)
+    versions.settle(1, base, kept=2)
+    assert names(base) == {"1"}
+
+
+def test_a_trial_that_was_cut_off_is_taken_up(packed, base):
+    """After a kill in the middle, the next release finds the newer version back and no rubbish."""
+    versions.bring(release_of(packed, 1), base)
+    versions.place(1, base)
+    (base / "incoming-9").mkdir()
+    (base / "incoming-9.tar").write_bytes(b"half")
+    versions.bring(release_of(packed, 3), base)
+    assert names(base) == {"1", "2", "incoming-3"}
+
+
+def test_the_newest_older_ones_are_kept(base):
+    """Settling a version keeps so many in all, the newest; names that are no number are not versions."""
+    for number in ("0003", "4", "notes"):
+        (base / number).mkdir()
+    versions.settle(4, base, kept=2)
+    assert names(base) == {"0003", "4", "notes"}

@@ -1,0 +1,30 @@
+"""Fuzz for as long as one likes, guided by coverage: `make fuzz MINUTES=10`. Needs atheris.
+
+Inputs that reach something new are kept in a folder and tried first the next time. One that breaks a rule is
+written to `crash-…` and printed.
+"""
+
+import sys
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["schemas", "edge.arrival", "edge.harvest"]):
+    from tests.fuzz.seeds import seeds
+    from tests.fuzz.targets import run
+
+CORPUS = Path(".cache/fuzz")
+
+
+def main(seconds: int) -> None:
+    """Seed the folder of inputs and fuzz."""
+    CORPUS.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(seeds()):
+        (CORPUS / f"seed-{number}").write_bytes(seed)
+    options = [f"-max_total_time={seconds}", "-max_len=65536", "-timeout=10", "-rss_limit_mb=1024"]
+    atheris.Setup([sys.argv[0], str(CORPUS), *options], run)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(round(float(sys.argv[1]) * 60))

@@ -1,0 +1,77 @@
+"""What fuzzing calls: every place where bytes from outside are read, and the rule that holds there.
+
+The first byte of an input chooses the place, the rest is what arrives. A broken rule raises AssertionError,
+and any error that is not the place's own comes through.
+"""
+
+from collections.abc import Callable
+
+from edge.arrival import Limits, examine
+from edge.harvest import dhash, shrink
+from schemas.codec import decode, encode
+from schemas.errors import CodecError
+from schemas.image import ImageError, read_header
+from schemas.messages import Message, Photo
+from schemas.topics import TOPICS, Topic, find
+
+NAMES = {"node": "edge-1", "device": "pi-1", "name": "pi-1"}
+LIMITS = Limits(max_photo_bytes=3 * 1024 * 1024, max_pixels=16_000_000)
+UNDECODABLE = (OSError, ValueError, SyntaxError)
+
+
+def read_message(topic: Topic[Message], payload: bytes) -> None:
+    """A payload is a message or a CodecError, and what was read is written and read again as the same."""
+    names = {name: NAMES[name] for name in topic.names}
+    try:
+        message = decode(topic, payload, names)
+    except CodecError:
+        return
+    assert decode(topic, encode(topic, message), names) == message
+
+
+def take_photo(payload: bytes) -> None:
+    """A payload on the photo topic is a photo within the limits, or a rejection with a reason."""
+    place = {"node": "edge-1", "device": "pi-1"}
+    said = examine(payload, place, LIMITS, now_ms=1)
+    photo = said if isinstance(said, Photo) else said.photo
+    assert photo.photo_id
+    if isinstance(said, Photo):
+        assert len(photo.image) <= LIMITS.max_photo_bytes
+        look_at(photo.image)
+
+
+def look_at(image: bytes) -> None:
+    """An image has a header within the limits and a hash, or is undecodable in one of the known ways."""
+    try:
+        header = read_header(image)
+    except ImageError:
+        return
+    if header.pixels > LIMITS.max_pixels:
+        return
+    try:
+        assert 0 <= dhash(image) < 1 << 64
+        assert min(shrink(image)[1:]) <= header.pixels
+    except UNDECODABLE:
+        return
+
+
+def read_topic(name: bytes) -> None:
+    """Any topic at all is one of the contract, and then spelt as the contract spells it, or is none."""
+    topic = name.decode(errors="surrogateescape")
+    if (found := find(topic)) is not None:
+        kind, names = found
+        assert kind.name(**names) == topic
+
+
+TARGETS: tuple[Callable[[bytes], None], ...] = (
+    *(lambda payload, topic=topic: read_message(topic, payload) for topic in TOPICS),
+    take_photo,
+    look_at,
+    read_topic,
+)
+
+
+def run(data: bytes) -> None:
+    """Hand an input to the place that its first byte chooses."""
+    if data:
+        TARGETS[data[0] % len(TARGETS)](data[1:])
