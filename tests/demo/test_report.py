@@ -6,7 +6,7 @@ import pytest
 
 from demo import report
 from demo.curve import Point
-from tests.demo.conftest import PHOTO, card, candidate, line, outcome, tally
+from tests.demo.conftest import PHOTO, candidate, card, line, outcome, tally
 
 CURVE = [
     Point(10, [0.8], [0.82]),
