@@ -1,11 +1,12 @@
 """The broker as a process of our own."""
 
+import contextlib
 import os
+import random
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from bus.broker_config import Access, Bridge, configuration
@@ -14,14 +15,16 @@ from schemas.errors import TransientError
 
 _START_S = 10.0
 _STOP_S = 5.0
+_PORTS = range(20_000, 32_768)  # below those that Linux gives to outgoing connections
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """Return a TCP port that is free now."""
-    with socket.socket() as listener:
-        listener.bind((address, 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a TCP port that is free now, and stays free while its server restarts."""
+    while True:
+        port = random.choice(_PORTS)  # noqa: S311  # a port is no secret
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind((address, port))
+            return port
 
 
 class BrokerProcess:
@@ -122,7 +125,7 @@ def listens(port: int, address: str = "127.0.0.1") -> bool:
         return False
 
 
-@contextmanager
+@contextlib.contextmanager
 def local_broker(folder: Path, *, port: int | None = None) -> Iterator[BrokerProcess]:
     """Run a broker for the length of a `with` block.
 
@@ -133,8 +136,8 @@ def local_broker(folder: Path, *, port: int | None = None) -> Iterator[BrokerPro
     if port is not None and listens(port):
         raise TransientError(f"port {port}", expected="to be free for the broker", got="one that is in use")
     broker = BrokerProcess(folder, port=port)
-    broker.start()
     try:
+        broker.start()
         yield broker
     finally:
         broker.stop()

@@ -178,6 +178,25 @@ async def eventually_says(address: Broker, state: str) -> None:
             pass
 
 
+async def test_told_to_end_while_the_connection_breaks_it_ends(broker, address):
+    """The end of a connection does not hide that all is to end: else nothing but a kill would end it."""
+    bus = present(address)
+    serve = bus._serve
+
+    async def serve_until_both(*arguments) -> None:
+        try:
+            await serve(*arguments)
+        finally:
+            connection.cancel()
+
+    bus._serve = serve_until_both  # type: ignore[method-assign]
+    connection = asyncio.create_task(bus.run())
+    await bus.connected()
+    broker.kill()
+    await asyncio.wait([connection], timeout=30)
+    assert connection.cancelled()
+
+
 async def test_an_error_on_the_way_out_says_offline(address, monkeypatch):
     """A fault of our own ends the connection with `offline`, and leaves as it is."""
     bus = present(address)

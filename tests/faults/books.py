@@ -71,11 +71,11 @@ def look(path: Path, owner: Component) -> Book:
 
 def stored(dataset: Path) -> int:
     """Count the samples of the dataset."""
-    return Store.open(dataset).count(_SAMPLES)
+    return Store.open(dataset, create=False).count(_SAMPLES)
 
 
 def rows(dataset: Path) -> list[Row]:
     """Read the samples of the dataset."""
     columns = list(Row.__dataclass_fields__)
-    found = Store.open(dataset).scan(columns, where=_SAMPLES)
+    found = Store.open(dataset, create=False).scan(columns, where=_SAMPLES)
     return [Row(**record) for record in found]  # type: ignore[arg-type]  # the columns of these types

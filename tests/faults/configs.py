@@ -40,9 +40,9 @@ def take_photos(folder: Path) -> None:
 
 
 def collector(broker: Proxy, folder: Path) -> CollectorConfig:
-    """Return the configuration of the collector: small commits, compacted often."""
+    """Return the configuration of the collector: small commits."""
     dataset = str(folder / "dataset.lance")
-    return CollectorConfig(broker=_address(broker), dataset=dataset, batch=32, compact_every=5)
+    return CollectorConfig(broker=_address(broker), dataset=dataset, batch=32)
 
 
 def edge(broker: Proxy, serving: Proxy, folder: Path) -> EdgeConfig:

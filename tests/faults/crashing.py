@@ -67,8 +67,8 @@ POINTS = {
     "collector.receipt-publishing": Point("before", _PUBLISH, "receipt"),
     "collector.receipt-published": Point("after", _PUBLISH, "receipt"),
     "collector.sample-acknowledged": Point("after", _ACKNOWLEDGE),
-    "collector.compaction-written": Point("after", "cloud.store:sync_fragments"),
-    "collector.compacted": Point("after", "cloud.store:Store.compact"),
+    "collector.compaction-written": Point("after", "cloud.table:sync_fragments"),
+    "collector.compacted": Point("after", "cloud.table:Table.compact"),
     "model-server.predicting": Point("before", "edge.modelserver.services:PredictionService.Predict"),
     "model-server.predicted": Point("after", "edge.modelserver.services:PredictionService.Predict"),
 }
@@ -135,6 +135,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.variant:
         variants.VARIANTS[arguments.variant]()
+    if arguments.at in {"collector.compaction-written", "collector.compacted"}:
+        importlib.import_module("cloud.collect")._FRAGMENTS = 4  # else it takes 128 commits to get there
     if arguments.at:
         arm(POINTS[arguments.at], arguments.nth, signal.SIGSTOP if arguments.stop else signal.SIGKILL)
     from cli.main import main as gleaner  # noqa: PLC0415  # after its parts are wrapped

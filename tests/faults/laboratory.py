@@ -170,8 +170,8 @@ class Laboratory:
         await asyncio.sleep(fault.hold_s)
         link.heal()
 
-    async def drain(self) -> None:
-        """Heal everything, then wait until all is answered and stored, at most until a deadline."""
+    async def settle(self) -> Ledger:
+        """Heal everything, wait until all is answered and stored or the deadline is over, and reckon."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S):
                 await self.stack.heal()
@@ -179,6 +179,7 @@ class Laboratory:
                 await self._stored()
         for command in (*self.stack.devices, self.stack.command("edge")):
             await command.stop()
+        return await self._reckon()
 
     async def _stored(self) -> None:
         """Wait until all samples are stored and receipted; where some are lost, until no more come."""
@@ -190,8 +191,7 @@ class Laboratory:
             since = since if stored == before else time.monotonic()
             await asyncio.sleep(_LOOK_S)
 
-    async def reckon(self) -> Ledger:
-        """Hold the books against each other; call after `drain`."""
+    async def _reckon(self) -> Ledger:
         photos = (self.stack.folder / "photos").rglob("*.jpg")
         devices = self.stack.devices
         return reckon(

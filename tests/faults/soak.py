@@ -46,8 +46,7 @@ async def soak(arguments: Namespace, folder: Path) -> dict[str, object]:
                     streams.create_task(laboratory.inflict(drawn))
         telling.cancel()
         say("healing everything, waiting until all is answered and stored")
-        await laboratory.drain()
-        ledger = await laboratory.reckon()
+        ledger = await laboratory.settle()
         return facts(laboratory, ledger, seed=arguments.seed, took_s=round(time.monotonic() - began))
 
 

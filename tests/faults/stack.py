@@ -80,11 +80,13 @@ class Stack:
         return [death for command in commands for death in command.deaths]
 
     async def heal(self) -> None:
-        """Undo every fault: links pass, stopped processes go on, dead ones are started."""
+        """Undo every fault: links pass, stopped processes go on, dead and armed ones are started anew."""
         for link in self.links.values():
             link.heal()
         for component in self.components.values():
             resume(component)
+            if isinstance(component, Command) and component.armed:
+                await component.kill()
             if component.pid is None:
                 await component.start()
 
