@@ -136,8 +136,8 @@ def local_broker(folder: Path, *, port: int | None = None) -> Iterator[BrokerPro
     if port is not None and listens(port):
         raise TransientError(f"port {port}", expected="to be free for the broker", got="one that is in use")
     broker = BrokerProcess(folder, port=port)
-    broker.start()
     try:
+        broker.start()
         yield broker
     finally:
         broker.stop()

@@ -73,9 +73,10 @@ class Presence:
 
     def recover(self, part: str) -> float | None:
         """Note that a part works again; returns how long it did not, in seconds, None if it did all along."""
+        if (trouble := self._troubles.pop(part, None)) is None:
+            return None
         self.unsaid = True
-        trouble = self._troubles.pop(part, None)
-        return None if trouble is None else time.monotonic() - trouble.since
+        return time.monotonic() - trouble.since
 
     def trouble(self) -> str | None:
         """Return everything that keeps the component from its work, or None: then it is `online`."""

@@ -29,11 +29,15 @@ from schemas.topics import (
     check_name,
 )
 
-Kind = Literal["device", "edge", "bridge", "collector", "trainer", "rollout", "gateway", "operator"]
+Kind = Literal[
+    "device", "edge", "bridge", "eventbus", "collector", "trainer", "rollout", "gateway", "operator"
+]
 Direction = Literal["read", "write"]
 
+_COMPONENTS = get_args(Kind)[4:]
 _COMMON_NAME_LENGTH = 64  # the most that X.509 allows
-_RESERVED = re.compile(rf"({'|'.join((*RESERVED_NAMES, 'operator', 'broker', 'bridge'))})(-[0-9]+)?")
+_NO_DEVICES = (*RESERVED_NAMES, "operator", "broker", "bridge", "eventbus")
+_RESERVED = re.compile(rf"({'|'.join(_NO_DEVICES)})(-[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,12 @@ RIGHTS: tuple[Right, ...] = (
     *_may("bridge", "write", _NODE, SAMPLE, FEEDBACK),
     *_may("bridge", "write", _NODES_EDGE, STATUS, EVENT),
     *_may("bridge", "read", _NODE, RECEIPT, POLICY, RELEASE, COMMAND),
+    # KubeEdge's EventBus carries at a node's own broker what a bridge does; a probe of its Rules goes down on
+    # topics that come up.
+    *_may("eventbus", "write", _NODE, RECEIPT, POLICY, RELEASE, COMMAND, SAMPLE, FEEDBACK),
+    *_may("eventbus", "write", _NODES_EDGE, STATUS, EVENT),
+    *_may("eventbus", "read", _NODE, SAMPLE, FEEDBACK),
+    *_may("eventbus", "read", _NODES_EDGE, STATUS, EVENT),
     *_may("collector", "write", _ANY, RECEIPT),
     *_may("collector", "write", _OWN, STATUS, EVENT),
     *_may("collector", "read", _ANY, SAMPLE, FEEDBACK),
@@ -118,7 +128,7 @@ RIGHTS: tuple[Right, ...] = (
     *_may("gateway", "write", _ANY_EDGE, STATUS, EVENT),
     *_may("gateway", "write", _OWN, STATUS, EVENT),
     *_may("gateway", "read", _ANY, RECEIPT, POLICY, RELEASE, COMMAND),
-    *_may("gateway", "read", _OWN, STATUS),
+    *_may("gateway", "read", _OWN, STATUS, EVENT),  # `gleaner deploy verify` runs beside it
     *_may("operator", "write", _ANY, PHOTO, FEEDBACK, COMMAND),
     *_may("operator", "write", _OWN, EVENT),
     *_may("operator", "read", _ANY, *TOPICS),
@@ -154,6 +164,11 @@ def _edge_node(node: str, name: str = "broker") -> str:
     return node
 
 
+def eventbus(node: str) -> Identity:
+    """Return the identity of a node's EventBus at its broker; TopicError as for a device."""
+    return Identity("eventbus", _edge_node(node), "eventbus")
+
+
 def component(name: str) -> Identity:
     """Return the identity of what runs in the cloud, for example `collector-2`, and of the operator.
 
@@ -161,9 +176,17 @@ def component(name: str) -> Identity:
         TopicError: There is no such component.
     """
     kind = re.sub("-[0-9]+$", "", name)
-    if kind not in get_args(Kind)[3:]:
-        raise TopicError("component", expected=f"one of {get_args(Kind)[3:]}", got=name)
+    if kind not in _COMPONENTS:
+        raise TopicError("component", expected=f"one of {_COMPONENTS}", got=name)
     return Identity(kind, CLOUD, name)  # type: ignore[arg-type]  # just checked
+
+
+# Topics that are not ours: the broker's own, and KubeEdge's for devices and for what its nodes upload.
+_OUTSIDE: dict[Kind, tuple[str, ...]] = {
+    "operator": ("topic read $SYS/#",),
+    "edge": ("topic write $hw/events/device/#",),
+    "eventbus": ("topic readwrite $hw/#", "topic read +/user/#", "topic read SYS/dis/upload_records"),
+}
 
 
 def filters(identity: Identity, direction: Direction) -> tuple[str, ...]:
@@ -181,8 +204,7 @@ def access_list(identities: Iterable[Identity]) -> str:
         lines += ["", f"user {identity.common_name}"]
         lines += [f"topic write {chosen}" for chosen in filters(identity, "write")]
         lines += [f"topic read {chosen}" for chosen in filters(identity, "read")]
-        if identity.kind == "operator":
-            lines.append("topic read $SYS/#")
+        lines += _OUTSIDE.get(identity.kind, ())
     return "\n".join(lines) + "\n"
 
 

@@ -1,12 +1,7 @@
 """Run the whole loop on this machine: photos in, answers out, a better model after one round."""
 
-import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-
-from cli import service
-
-_INTERRUPTED = 130
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -24,25 +19,11 @@ def run(arguments: Namespace) -> int:
     """Play it; 0 if nothing was lost, nothing failed and version 2 is better."""
     import importlib  # noqa: PLC0415  # the demo stands above the commands, so it is found by name
 
-    play = importlib.import_module("demo.run").play
-    finished = False
-
-    async def played() -> str | None:
-        nonlocal finished
-        problem: str | None = await play(
-            backbone=arguments.backbone,
-            out=arguments.out,
-            photos=arguments.photos,
-            seed=arguments.seed,
-            keep=arguments.keep,
-        )
-        finished = True
-        return problem
-
-    problem = service.run(played())
-    if not finished:
-        return _INTERRUPTED
-    if problem is not None:
-        print(f"gleaner demo: {problem}", file=sys.stderr)
-        return 1
-    return 0
+    code: int = importlib.import_module("demo.run").play(
+        backbone=arguments.backbone,
+        out=arguments.out,
+        source=arguments.photos,
+        seed=arguments.seed,
+        keep=arguments.keep,
+    )
+    return code

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from bus.gateway.verify import Verifier
 
 _GATEWAY = "http://gateway.gleaner.svc:8480"
-_ROUTER = "http://127.0.0.1:9443"
 _CONNECT_S = 10.0
-_ROUTER_S = 10.0
 _INTERRUPTED = 130
 
 
@@ -39,15 +37,13 @@ def _declare_render(parser: ArgumentParser) -> None:
 
 def _declare_verify(parser: ArgumentParser) -> None:
     parser.add_argument("--check", action="store_true", help="change nothing in the cluster")
-    parser.add_argument("--router", metavar="URL", default=_ROUTER, help=f"cloudcore's Router ({_ROUTER})")
-    parser.add_argument(
-        "--name", type=options.name, default="gateway", help="name of the gateway that reports (gateway)"
-    )
+    parser.add_argument("--router", metavar="URL", help="cloudcore's Router (http://127.0.0.1:9443)")
+    parser.add_argument("--name", type=options.name, help="name of the gateway that reports (gateway)")
     parser.add_argument(
         "--timeout", metavar="S", type=options.positive(float), default=5.0, help="for each probe (5)"
     )
     _add_common(parser)
-    options.add_broker(parser)
+    options.add_broker(parser, config_help="the gateway's configuration: its broker, Router and name")
     parser.set_defaults(do=_verify)
 
 
@@ -103,17 +99,19 @@ async def _asked(arguments: Namespace) -> "dict[str, list[str]]":
 
 async def _verified(arguments: Namespace) -> bool:
     """Probe every Rule, make what is missing or broken, and tell whether all work in the end."""
+    from bus.gateway.config import GatewayConfig  # noqa: PLC0415  # as above
     from bus.gateway.crossings import crossings  # noqa: PLC0415  # as above
     from bus.gateway.router import Router  # noqa: PLC0415  # as above
     from bus.gateway.verify import Verifier  # noqa: PLC0415  # as above
 
+    known = options.settings(arguments, GatewayConfig, name=arguments.name, router=arguments.router)
     async with AsyncExitStack() as stack:
         without_cluster = arguments.check and arguments.nodes
         cluster = None if without_cluster else await stack.enter_async_context(_cluster(arguments))
         nodes = await _nodes(arguments, cluster)
-        router = await stack.enter_async_context(Router(arguments.router, timeout_s=_ROUTER_S))
-        bus = Bus(options.broker(arguments), passing_id("verify"), password=config.password())
-        verifier = Verifier(bus, router, gateway=arguments.name, timeout_s=arguments.timeout)
+        router = await stack.enter_async_context(Router(known.router, timeout_s=known.post_timeout_s))
+        bus = Bus(known.broker, passing_id("verify"), password=config.password())
+        verifier = Verifier(bus, router, gateway=known.name, timeout_s=arguments.timeout)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         running = [tasks.create_task(bus.run()), tasks.create_task(verifier.run())]
         await _connected(bus)
@@ -186,7 +184,7 @@ async def _connected(bus: Bus) -> None:
             await bus.connected()
     except TimeoutError:
         raise LinkError(
-            "broker", expected=f"a connection within {_CONNECT_S:g} s (try `gleaner doctor`)", got="none"
+            "broker", expected=f"a connection within {_CONNECT_S:g} s (try `gleaner doctor`)", got=bus.trouble
         ) from None
 
 

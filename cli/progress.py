@@ -1,11 +1,22 @@
-"""Progress of long steps: a bar on a terminal, a line per step elsewhere."""
+"""Progress of long steps: a bar on a terminal, a line every few seconds elsewhere."""
 
 import sys
 import time
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 _SLOW_S = 2.0
+_LINE_EVERY_S = 5.0
+
+
+@dataclass(slots=True)
+class _Step:
+    name: str
+    total: int
+    done: int = 0
+    began: float = field(default_factory=time.monotonic)
+    told: float = field(default_factory=time.monotonic)
 
 
 class Bars:
@@ -30,7 +41,7 @@ class Bars:
             console=Console(stderr=True),
             disable=not self._terminal,
         )
-        self._step: tuple[str, int, float] | None = None
+        self._step: _Step | None = None
         self._task = self._bars.add_task("", total=None, visible=False)
 
     def __enter__(self) -> Self:
@@ -46,21 +57,30 @@ class Bars:
     def start(self, step: str, total: int) -> None:
         """Begin a step; the one before is over."""
         self._finish()
-        self._step = (step, total, time.monotonic())
+        self._step = _Step(step, total)
         self._task = self._bars.add_task(step, total=total)
-        if not self._terminal:
-            print(f"{step} …", file=sys.stderr, flush=True)
+        self._tell(f"{step} …")
 
     def advance(self, count: int = 1) -> None:
         """Say that so much more is done."""
         self._bars.advance(self._task, count)
+        if (step := self._step) is None:
+            return
+        step.done += count
+        if time.monotonic() - step.told > _LINE_EVERY_S:
+            step.told = time.monotonic()
+            self._tell(f"{step.name}: {step.done} of {step.total}")
 
     def _finish(self) -> None:
-        if self._step is None:
+        if (step := self._step) is None:
             return
-        step, total, began = self._step
-        took_s = time.monotonic() - began
-        if not self._terminal and took_s > _SLOW_S:
-            print(f"{step}: {total} in {took_s:.1f} s", file=sys.stderr, flush=True)
-        self._bars.update(self._task, completed=total)
+        took_s = time.monotonic() - step.began
+        if took_s > _SLOW_S:
+            self._tell(f"{step.name}: {step.total} in {took_s:.1f} s")
+        self._bars.update(self._task, completed=step.total)
         self._step = None
+
+    def _tell(self, line: str) -> None:
+        """Print a line where there is no terminal to draw bars on."""
+        if not self._terminal:
+            print(line, file=sys.stderr, flush=True)

@@ -1,10 +1,11 @@
 """What people labelled, with and without what was harvested: train both, hold out, choose."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from cloud.examples import Example
 from cloud.head import Floats, Ints, cross_entropy, fit_temperature, softmax
 from cloud.learners import Fitted, Learner
 from cloud.progress import Progress
@@ -12,6 +13,12 @@ from cloud.recipe import Mask, folds, training_weights
 
 HUMAN = "human"
 HARVESTED = "human+harvested"
+
+
+def label_numbers(examples: Sequence[Example], classes: Sequence[str]) -> Ints:
+    """Return the position of each example's label among the classes: `[N]`."""
+    position = {name: index for index, name in enumerate(classes)}
+    return np.array([position[example.label] for example in examples], np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,16 @@ class Labelled:
     human: Mask
     weights: Floats
     classes: int
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], classes: Sequence[str]) -> "Labelled":
+        """Number the examples' labels by the classes."""
+        return cls(
+            labels=label_numbers(examples, classes),
+            human=np.array([example.human for example in examples]),
+            weights=np.array([example.weight for example in examples]),
+            classes=len(classes),
+        )
 
     def weigh(self, positions: Ints) -> Floats:
         """Weigh the examples at `positions` against each other."""

@@ -117,5 +117,5 @@ def admitted(site: Site, node: str | None) -> list[rights.Identity]:
     everybody = [seat.identity for seat in seats(site)]
     if node is not None:
         local = [who for who in everybody if who.node == node and who.kind != "bridge"]
-        return [*local, rights.component("operator")]
+        return [*local, rights.eventbus(node), rights.component("operator")]
     return [who for who in everybody if who.kind not in ("device", "edge")]

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from cloud.backbones import backbone_named, weights_digest
-from cloud.candidates import HeldOut, Labelled, choose, cross_validate, fit_candidates
+from cloud.candidates import HeldOut, Labelled, choose, cross_validate, fit_candidates, label_numbers
 from cloud.card import Candidate, Card, code_commit, library_versions
 from cloud.evaluate import Metrics, measure
 from cloud.examples import Example, TrainingError, class_names
 from cloud.export import ExportError, Model, export, pack, signature_of
-from cloud.head import Ints, softmax
+from cloud.head import softmax
 from cloud.learners import Fitted, Learner, learner_for
 from cloud.progress import Progress, Silent
 
@@ -87,7 +87,7 @@ def train(
     learner = learner_for(
         plan, [*examples, *gold], len(names), cache_dir=cache_dir, seed=seed, progress=progress
     )
-    labelled = _labelled(examples, names)
+    labelled = Labelled.of(examples, names)
     held_out = cross_validate(learner, labelled, seed=seed, progress=progress)
     fitted = fit_candidates(learner, labelled, np.flatnonzero(labelled.human))
     chosen = choose(fitted, held_out)
@@ -139,20 +139,6 @@ def _check_gold(examples: Sequence[Example], gold: Sequence[Example], classes: S
             )
 
 
-def _labelled(examples: Sequence[Example], classes: Sequence[str]) -> Labelled:
-    return Labelled(
-        labels=_labels(examples, classes),
-        human=np.array([example.human for example in examples]),
-        weights=np.array([example.weight for example in examples]),
-        classes=len(classes),
-    )
-
-
-def _labels(examples: Sequence[Example], classes: Sequence[str]) -> Ints:
-    position = {name: index for index, name in enumerate(classes)}
-    return np.array([position[example.label] for example in examples], np.int64)
-
-
 def _measure_gold(
     learner: Learner,
     fitted: Mapping[str, Fitted],
@@ -163,7 +149,7 @@ def _measure_gold(
     """Measure each candidate on the gold photos, which are the last in the learner's list."""
     if not gold:
         return dict.fromkeys(fitted)
-    truth = _labels(gold, classes)
+    truth = label_numbers(gold, classes)
     positions = np.arange(learner.photo_count - len(gold), learner.photo_count)
     return {
         name: measure(

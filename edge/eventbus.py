@@ -9,7 +9,8 @@ import structlog
 from bus.mqtt import Bus
 from bus.outbox import Publish
 from bus.pace import Pace
-from edge.config import EventBusLimits
+from edge.config import EdgeConfig, EventBusLimits
+from edge.twins import Twins
 from schemas.codec import decode, to_text
 from schemas.errors import CodecError
 from schemas.messages import Message
@@ -17,8 +18,7 @@ from schemas.topics import POLICY, RELEASE, SAMPLE, Topic
 
 log = structlog.get_logger()
 
-RETAINED: tuple[Topic[Message], ...] = (POLICY, RELEASE)
-"""What comes down and is to be known after a restart."""
+_RETAINED: tuple[Topic[Message], ...] = (POLICY, RELEASE)
 
 
 def most_sample_bytes(limits: EventBusLimits) -> int:
@@ -68,6 +68,12 @@ class Kept:
                 await asyncio.to_thread(_write, self._path, payload)
             except (CodecError, OSError) as error:  # whoever uses the message says more of it
                 log.warning("edge.not_kept", topic=self._topic.kind, error=str(error))
+
+
+def companions(config: EdgeConfig, bus: Bus) -> list[Kept | Twins]:
+    """Return what an edge runs beside its handler on the EventBus; make this before the bus runs."""
+    folder = Path(config.state_dir)
+    return [*(Kept(bus, topic, config.node, folder) for topic in _RETAINED), Twins(bus, config.node)]
 
 
 def _write(path: Path, payload: bytes) -> None:

@@ -15,7 +15,7 @@ from bus.probes import Probes
 from edge import answers
 from edge.classify import Classifier
 from edge.config import EdgeConfig
-from edge.eventbus import RETAINED, Kept, most_sample_bytes, paced
+from edge.eventbus import companions, most_sample_bytes, paced
 from edge.models import Models
 from edge.sampler import Sampler
 from edge.tfserving import Predictor
@@ -69,7 +69,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
         )
         receipts = bus.subscribe(RECEIPT, node=config.node)
         policies = bus.subscribe(POLICY, node=config.node)
-        kept = [Kept(bus, topic, config.node, Path(config.state_dir)) for topic in RETAINED if over_eventbus]
+        beside = companions(config, bus) if over_eventbus else []
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bus.run(), name="edge.bus")
             tasks.create_task(classifier.run(), name="edge.classifier")
@@ -77,8 +77,8 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             tasks.create_task(outbox.run(send, bus.connected), name="edge.outbox")
             tasks.create_task(_take_receipts(receipts, outbox, counters), name="edge.receipts")
             tasks.create_task(_follow_policies(policies, sampler), name="edge.policies")
-            for last in kept:
-                tasks.create_task(last.run(), name="edge.kept")
+            for companion in beside:
+                tasks.create_task(companion.run(), name="edge.beside")
             if config.probes is not None:
                 tasks.create_task(Probes(config.probes, bus.unready).run(), name="edge.probes")
 

@@ -60,6 +60,7 @@ def over_eventbus(at_edge: Broker, server: ModelServer, folder: Path) -> EdgeCon
         uplink="eventbus",
         eventbus=EventBusLimits(per_s=200),
         outbox=QUICK,
+        waiting_per_device=PHOTOS,
         harvest=HarvestRules(near_duplicate_s=0, caps=Caps(per_minute=PHOTOS)),
     )
 

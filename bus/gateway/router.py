@@ -58,6 +58,7 @@ class Router:
         try:
             async with self._session.post(down_url(self._url, node, topic), data=payload) as answer:
                 said = (await answer.content.read(_SAID_BYTES)).decode(errors="replace")
+            said = " ".join(said.split())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._away(node, str(error) or "no answer in time") from None
         if answer.status in _NEVER:

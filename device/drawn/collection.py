@@ -31,15 +31,15 @@ def seed_of(split: str, seed: int, number: int) -> int:
     return (seed * len(SPLITS) + SPLITS.index(split)) * _SEEDS_PER_SPLIT + number
 
 
-def write_collection(
+def draw_collection(
     directory: Path,
     *,
     counts: Mapping[str, int],
     classes: Sequence[str] = CLASSES,
     looks: Sequence[Look] = (LOOKS["daylight"],),
     seed: int = 0,
-) -> None:
-    """Write drawn photos as `directory/split/class/class-number.jpg`; 540 take about ten seconds.
+) -> Iterator[Path]:
+    """Write drawn photos as `directory/split/class/class-number.jpg`, one with each step of the iteration.
 
     Args:
         directory: Made if missing; files of the same name are replaced.
@@ -47,13 +47,17 @@ def write_collection(
         classes: Which classes to draw.
         looks: Cameras, taken in turn.
         seed: Another seed gives other photos.
+
+    Yields:
+        Each file; a photo takes about 15 ms.
     """
     for split, count in counts.items():
         for label, number, drawing in _numbered(count, classes):
-            path = directory / split / label / f"{label}-{number:05d}.jpg"
+            path = directory / split / label / f"{label}-{drawing:05d}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             look = looks[drawing % len(looks)]
             path.write_bytes(draw(label, seed_of(split, seed, number), look))
+            yield path
 
 
 def _numbered(count: int, classes: Sequence[str]) -> Iterator[tuple[str, int, int]]:

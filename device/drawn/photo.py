@@ -20,7 +20,7 @@ _Range = tuple[float, float]
 
 _FINE = 2
 """The animal is painted this many times finer than the photo, so that its outlines are smooth."""
-_OCCLUDED = 0.22
+_OCCLUDED = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +48,7 @@ class Look:
     tint: tuple[float, float, float] = (1, 1, 1)
     contrast: _Range = (0.9, 1.15)
     saturation: _Range = (0.8, 1.2)
-    zoom: _Range = (0.75, 1.15)
+    zoom: _Range = (0.9, 1.3)
     vignette: _Range = (0, 0.25)
     blur_px: _Range = (0, 0.9)
     noise: _Range = (1, 6)
@@ -60,16 +60,16 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
     {
         "daylight": Look(),
         "dusk": Look(
-            exposure=(0.5, 0.75),
+            exposure=(0.65, 0.9),
             tint=(0.9, 0.94, 1.2),
             saturation=(0.4, 0.8),
-            noise=(4, 9),
+            noise=(3, 7),
             vignette=(0.2, 0.5),
         ),
         "wide": Look(
             width_px=480,
             height_px=360,
-            zoom=(0.55, 0.8),
+            zoom=(0.66, 0.92),
             tint=(1.05, 1.02, 0.92),
             vignette=(0.3, 0.6),
             quality=(65, 85),
@@ -77,13 +77,13 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
         "old": Look(
             width_px=320,
             height_px=240,
-            exposure=(0.7, 1.0),
+            exposure=(0.8, 1.1),
             tint=(1.15, 1.0, 0.76),
             contrast=(0.65, 0.9),
             saturation=(0.25, 0.6),
             vignette=(0.3, 0.6),
-            blur_px=(0.4, 1.2),
-            noise=(5, 12),
+            blur_px=(0.2, 0.9),
+            noise=(4, 9),
             grain_px=1.5,
             quality=(60, 80),
         ),

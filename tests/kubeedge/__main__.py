@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from bus.log import configure
 from schemas.errors import GleanerError
 from tests.kubeedge.lab import NODES, Lab
 from tests.kubeedge.programs import Programs, build, locate
@@ -23,6 +24,7 @@ def main() -> int:
     parser.add_argument("--nodes", default=",".join(NODES), help="names of the edge nodes")
     parser.add_argument("--transport", choices=("websocket", "quic"), default="websocket")
     chosen = parser.parse_args()
+    configure("warning")
     try:
         if chosen.command in {"build", "start"}:
             programs = _built()
@@ -42,7 +44,7 @@ def main() -> int:
 
 def _built() -> Programs:
     if missing := locate().missing():
-        print(f"building {', '.join(missing)}: half an hour of a processor the first time", flush=True)
+        print(f"building {', '.join(missing)}: ten minutes of a processor, the first time", flush=True)
     began = time.monotonic()
     programs = build()
     print(f"programs in {programs.folder}, {time.monotonic() - began:.0f} s")

@@ -28,11 +28,12 @@ from tests.kubeedge.service import Service, write_private
 from tests.kubeedge.settings import DEFAULT_LINK, HOST, Link, Ports
 
 NODES = ("edge-1", "edge-2")
+_MARK = "cloudcore.yaml"  # what a folder of the laboratory has, and no other
 _NAMESPACE = "lab"  # of the rule by which one sees that a node is connected
 _PING = f"{_NAMESPACE}/ping"
 _PING_S = 1.0
 _LOOK_S = 0.1
-_READY_S = 120.0
+_READY_S = 180.0
 _TAIL_LINES = 5
 
 
@@ -58,19 +59,16 @@ class Lab:
         nodes: tuple[str, ...] = NODES,
         link: Link = DEFAULT_LINK,
     ) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         self.folder = folder.resolve()
         self.ports = Ports.free()
         self._programs = programs
         self._link = link
-        self._join = ""
+        self._token = ""
         authority = self.folder / "apiserver/apiserver.crt"
         self.api = Api(self.ports.apiserver, secrets.token_urlsafe(32), authority)
-        self._write_settings()
         etcd = [str(programs.etcd), *settings.etcd_options(self.ports, self.folder)]
         apiserver = [str(programs.apiserver), *settings.apiserver_options(self.ports, self.folder)]
-        cloudcore = [str(programs.cloudcore), f"--config={self.folder / 'cloudcore.yaml'}"]
+        cloudcore = [str(programs.cloudcore), f"--config={self.folder / _MARK}"]
         self.etcd = Service("etcd", self.folder, etcd)
         self.apiserver = Service("kube-apiserver", self.folder, apiserver)
         self.cloudcore = Service("cloudcore", self.folder, cloudcore)
@@ -107,13 +105,14 @@ class Lab:
         Raises:
             LabError: Something ended or did not come up in time; the message quotes its log.
         """
+        self._lay_out()
         self.etcd.start()
         await self.until(partial(_listens, self.ports.etcd), self.etcd)
         self.apiserver.start()
         await self.until(self._apiserver_ready, self.apiserver)
         await self._populate()
         self.cloudcore.start()
-        await self.until(self._token, self.cloudcore)
+        await self.until(self._joinable, self.cloudcore)
         for node in self.nodes.values():
             node.broker.start()
             await self.until(partial(_listens, node.port), node.broker)
@@ -133,7 +132,7 @@ class Lab:
         chosen = self.nodes[node]
         if chosen.link != link:
             chosen.edgecore.stop()
-            chosen.configure(link, self.ports, self._join)
+            chosen.configure(link, self.ports, self._token)
             chosen.edgecore.start()
         await self.connected(node)
 
@@ -179,7 +178,12 @@ class Lab:
                 raise LabError(service.name, expected="to come up", got=" | ".join([got, *tail]))
             await asyncio.sleep(_LOOK_S)
 
-    def _write_settings(self) -> None:
+    def _lay_out(self) -> None:
+        """Clear the folder and write what the processes read."""
+        if self.folder.exists() and any(self.folder.iterdir()) and not (self.folder / _MARK).exists():
+            raise LabError(str(self.folder), expected="nothing but a laboratory", got="other things")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
         subprocess.run(  # openssl with arguments of our own
             ["openssl", "genpkey", "-algorithm", "RSA", "-out", self.folder / "service-account.key"],
             check=True,
@@ -189,7 +193,9 @@ class Lab:
         access = settings.kubeconfig(self.ports, self.api.authority, self.api.token)
         write_private(self.folder / "kubeconfig", json.dumps(access))
         cloudcore = json.dumps(settings.cloudcore(self.ports, self.folder))
-        (self.folder / "cloudcore.yaml").write_text(cloudcore, encoding="utf-8")
+        (self.folder / _MARK).write_text(cloudcore, encoding="utf-8")
+        for node in self.nodes.values():
+            node.lay_out()
 
     async def _apiserver_ready(self) -> bool:
         return self.api.authority.exists() and await self.api.ready()
@@ -217,13 +223,12 @@ class Lab:
         for kind in ("rest", "eventbus"):
             await self.api.create(objects.endpoints_path(namespace), objects.endpoint_object(kind))
 
-    async def _token(self) -> bool:
-        """Tell whether cloudcore lets nodes join, and remember the token that they need."""
+    async def _joinable(self) -> bool:
+        """Tell whether cloudcore lets nodes join, and keep the token that they need for it."""
         secret = await self.api.read(objects.TOKEN)
-        if secret is None or not listens(self.ports.https):
-            return False
-        self._join = base64.b64decode(secret["data"]["tokendata"]).decode()
-        return True
+        if secret is not None:
+            self._token = base64.b64decode(secret["data"]["tokendata"]).decode()
+        return secret is not None and listens(self.ports.https)
 
 
 async def _listens(port: int) -> bool:

@@ -26,17 +26,19 @@ class EdgeNode:
         self.port = free_port()
         self.link: Link | None = None
         self._folder = folder / name
-        self._folder.mkdir()
-        mosquitto = find()
-        broker = self._folder / "mosquitto.conf"
-        broker.write_text(configuration(self.port, self._folder), encoding="utf-8")
-        self.broker = Service(
-            f"{name}-mosquitto", folder, [str(mosquitto.binary), "-c", str(broker)], mosquitto.environment()
-        )
+        self._broker_config = self._folder / "mosquitto.conf"
         self._config = self._folder / "edgecore.yaml"
+        mosquitto = find()
+        command = [str(mosquitto.binary), "-c", str(self._broker_config)]
+        self.broker = Service(f"{name}-mosquitto", folder, command, mosquitto.environment())
         self.edgecore = Service(
             f"{name}-edgecore", folder, [str(programs.edgecore), f"--config={self._config}"]
         )
+
+    def lay_out(self) -> None:
+        """Make the node's folder, with its broker's configuration."""
+        self._folder.mkdir()
+        self._broker_config.write_text(configuration(self.port, self._folder), encoding="utf-8")
 
     def configure(self, link: Link, ports: Ports, token: str) -> None:
         """Choose how edgecore connects at its next start.
