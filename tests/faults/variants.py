@@ -8,7 +8,6 @@ import sqlite3
 
 import msgpack
 
-from bus import mqtt
 from bus.database import StorageError, Work
 from bus.mqtt import Bus
 from bus.outbox import Connected, Outbox, Publish
@@ -48,7 +47,8 @@ def auto_ack() -> None:
     deliver = Bus._deliver
 
     def acknowledge_and_deliver(self, subscription, names, incoming, link) -> None:
-        mqtt._acknowledge(link.client, incoming)
+        if incoming.qos:
+            link.client._client.ack(incoming.mid, incoming.qos)
         deliver(self, subscription, names, incoming, link)
 
     Bus._deliver = acknowledge_and_deliver  # type: ignore[method-assign]
