@@ -34,7 +34,6 @@ _PING = f"{_NAMESPACE}/ping"
 _PING_S = 1.0
 _LOOK_S = 0.1
 _READY_S = 180.0
-_TAIL_LINES = 5
 
 
 class LabError(TransientError):
@@ -167,15 +166,15 @@ class Lab:
         """Wait until something holds that is up to a service.
 
         Raises:
-            LabError: The service ended, or it took too long; the message quotes its log.
+            LabError: A service has ended by itself, or it took too long; the message quotes the log.
         """
         deadline = time.monotonic() + _READY_S
         while not await holds():
-            code = service.ended()
-            if code is not None or time.monotonic() > deadline:
-                tail = service.log.read_text(errors="replace").strip().splitlines()[-_TAIL_LINES:]
-                got = f"exit {code}" if code is not None else f"nothing in {_READY_S:.0f} s"
-                raise LabError(service.name, expected="to come up", got=" | ".join([got, *tail]))
+            for one in self.services:
+                if (code := one.ended()) is not None:
+                    raise LabError(one.name, expected="to keep running", got=f"exit {code} | {one.tail()}")
+            if time.monotonic() > deadline:
+                raise LabError(service.name, expected=f"to come up in {_READY_S:.0f} s", got=service.tail())
             await asyncio.sleep(_LOOK_S)
 
     def _lay_out(self) -> None:

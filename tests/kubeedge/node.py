@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from bus.broker import free_port
 from bus.broker_config import configuration
 from bus.mosquitto import find
 from tests.kubeedge import settings
@@ -23,7 +22,7 @@ class EdgeNode:
 
     def __init__(self, name: str, folder: Path, programs: Programs) -> None:
         self.name = name
-        self.port = free_port()
+        self.port = settings.steady_port()
         self.link: Link | None = None
         self._folder = folder / name
         self._broker_config = self._folder / "mosquitto.conf"

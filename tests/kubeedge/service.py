@@ -8,6 +8,7 @@ from pathlib import Path
 
 _STOP_S = 15.0
 _LOOK_S = 0.05
+_TAIL_LINES = 5
 
 
 class Service:
@@ -60,6 +61,10 @@ class Service:
     def ended(self) -> int | None:
         """Return the exit code of a process that has ended by itself, else None."""
         return None if self._process is None else self._process.poll()
+
+    def tail(self) -> str:
+        """Return the end of its log."""
+        return " | ".join(self.log.read_text(errors="replace").strip().splitlines()[-_TAIL_LINES:])
 
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None

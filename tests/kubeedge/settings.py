@@ -3,14 +3,16 @@
 KubeEdge reads YAML, of which JSON is a part.
 """
 
+import contextlib
+import random
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bus.broker import free_port
-
 Transport = Literal["websocket", "quic"]
 HOST = "127.0.0.1"
+_STEADY_PORTS = range(20_000, 32_000)
 Tree = dict[str, Any]  # a configuration as JSON
 
 
@@ -48,8 +50,20 @@ class Ports:
         """Return ports that are free now."""
         chosen: set[int] = set()
         while len(chosen) < len(cls.__slots__):
-            chosen.add(free_port())
+            chosen.add(steady_port())
         return cls(*chosen)
+
+
+def steady_port() -> int:
+    """Return a free port that stays free while its service is down.
+
+    It is below those that Linux gives to outgoing connections: one of these would be taken sooner or later.
+    """
+    while True:
+        port = random.choice(_STEADY_PORTS)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind((HOST, port))
+            return port
 
 
 def etcd_options(ports: Ports, folder: Path) -> list[str]:

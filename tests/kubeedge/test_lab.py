@@ -51,3 +51,9 @@ async def test_a_folder_with_other_things_in_it_is_not_cleared(tmp_path: Path) -
     with pytest.raises(LabError, match="other things"):
         await Lab(tmp_path, locate()).start()
     assert (tmp_path / "letter").read_text() == "dear"
+
+
+def test_the_laboratorys_ports_are_not_taken_while_a_part_is_down() -> None:
+    """They are outside the range from which Linux takes the ports of outgoing connections."""
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    assert not set(range(first, last + 1)) & {settings.steady_port() for _ in range(100)}
