@@ -5,6 +5,7 @@ at; nothing here depends on it.
 """
 
 import contextlib
+import math
 import re
 import time
 from typing import NamedTuple
@@ -59,7 +60,9 @@ def messages(node: str, device: str, told: Twin) -> dict[str, bytes]:
 
 
 class Twins:
-    """Tells KubeEdge of the devices of one node: each change, and now and then what has not changed.
+    """Tells KubeEdge of the devices of one node: each change twice, and now and then what has not changed.
+
+    Twice, because KubeEdge 1.23 makes a property of the first value that it hears, and leaves it empty.
 
     Args:
         bus: Where the statuses arrive; make this before its `run`.
@@ -77,6 +80,7 @@ class Twins:
         """Follow the statuses until cancelled."""
         async for delivery in self._statuses:
             delivery.ack()
+            await self._bus.connected()  # retained statuses come before the connection counts as one
             with contextlib.suppress(CodecError, LinkError):  # the next status tells it
                 await self._follow(delivery.message())
 
@@ -86,10 +90,10 @@ class Twins:
         if status.name in RESERVED_NAMES:
             return
         current, now = twin(status, self._model_version), time.monotonic()
-        before, at = self._told.get(status.name, (None, 0.0))
+        before, at = self._told.get(status.name, (None, now))
         if current == before and now - at < _AGAIN_S:
             return
         for topic, payload in messages(self._node, status.name, current).items():
             await self._bus.publish_bytes(topic, payload)
         if status.name in self._told or len(self._told) < _DEVICES:
-            self._told[status.name] = current, now
+            self._told[status.name] = current, now if current == before else -math.inf

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 
 from bus.mqtt import Bus, passing_id
+from bus.presence import Presence
 from edge.twins import Twins, messages, twin
 from schemas.messages import ServedModel, Status
 from schemas.topics import STATUS
@@ -58,7 +59,20 @@ def test_trouble_is_told_in_kubeedges_words(state, expected):
     assert twin(status(state=state), None).state == expected
 
 
-async def test_changes_are_told_and_nothing_else(address):
+async def test_a_device_that_was_there_before_its_edge_is_told_of(address):
+    """The retained statuses that an edge finds when it starts are told, without waiting for the next ones."""
+    devices = Bus(address, passing_id("devices"))
+    seen = devices.tap("$hw/#")
+    async with running(devices):
+        await devices.publish(STATUS, status(), node=NODE, name="pi-1")
+        bus = Bus(address, passing_id("edge"), presence=Presence(NODE, "edge"))
+        following = asyncio.create_task(Twins(bus, NODE).run())
+        async with running(bus), asyncio.timeout(20):
+            assert (await seen.get()).topic.endswith("edge-1.pi-1/state/update")
+        following.cancel()
+
+
+async def test_changes_are_told_twice_and_nothing_else(address):
     """Over a real broker: a device's start, its new model and its end, and not each of its reports."""
     bus, devices = Bus(address, passing_id("edge")), Bus(address, passing_id("devices"))
     seen = devices.tap("$hw/#")
@@ -66,17 +80,16 @@ async def test_changes_are_told_and_nothing_else(address):
     served = ServedModel(name="pets", version=2, state="available")
     async with running(bus, devices):
         for said in (
-            status(),
-            status(),
+            *[status()] * 4,
             status("edge", model=served),
-            status(),
+            *[status()] * 4,
             status("model-server"),
             status(state="offline"),
         ):
             await devices.publish(STATUS, said, node=NODE, name=said.name)
         async with asyncio.timeout(20):
-            told = [msgspec.json.decode((await seen.get()).payload) for _ in range(6)]
+            told = [msgspec.json.decode((await seen.get()).payload) for _ in range(10)]
     following.cancel()
-    assert [one["state"] for one in told if "state" in one] == ["online", "online", "offline"]
-    assert ["model-version" in one["twin"] for one in told if "twin" in one] == [False, True, True]
+    assert [one["state"] for one in told if "state" in one] == ["online"] * 4 + ["offline"]
+    assert ["model-version" in one["twin"] for one in told if "twin" in one] == [False] * 2 + [True] * 3
     assert seen.empty()
