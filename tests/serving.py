@@ -18,7 +18,7 @@ from bus.broker import free_port, listens
 from schemas.messages import Release
 from tests.conftest import ROOT
 
-START_S = 60.0
+START_S = 90.0
 CLASSES = ("cat", "dog")
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
 
