@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from device.replay import photo_files
 from device.drawn import LOOKS, draw_collection
+from device.replay import photo_files
 from schemas.errors import PermanentError
 
 SPLITS = ("train", "gold", "stream")
