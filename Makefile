@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+RESOLVE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+    --upgrade --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz lock clean
+.PHONY: help demo test check fuzz kubeedge-lab kubeedge-lab-stop test-kubeedge lock clean
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 demo: $(READY) ## the whole loop on this machine: PHOTOS=DIR and BACKBONE=NAME are optional
 	$(BIN)/gleaner demo $(if $(PHOTOS),--photos $(PHOTOS)) $(if $(BACKBONE),--backbone $(BACKBONE)) $(ARGS)
@@ -27,12 +29,27 @@ fuzz: $(READY) ## guided fuzzing of everything that reads bytes: MINUTES=10
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r constraints/fuzz.txt
 	$(BIN)/python -m tests.fuzz $(or $(MINUTES),10)
 
-lock: $(READY) ## resolve constraints/dev.txt anew from pyproject.toml
+kubeedge-lab: $(READY) ## build KubeEdge and start it on this machine, with two edge nodes; takes Go
+	$(BIN)/python -m tests.kubeedge start $(ARGS)
+
+kubeedge-lab-stop: $(READY) ## stop what kubeedge-lab started
+	$(BIN)/python -m tests.kubeedge stop $(ARGS)
+
+test-kubeedge: $(READY) ## build KubeEdge and run the tests that need it; takes Go
+	$(BIN)/python -m tests.kubeedge build
+	$(BIN)/python -m pytest -m kubeedge $(ARGS)
+
+lock: $(READY) ## resolve everything in constraints/ anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-	    --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file constraints/dev.txt
+	$(RESOLVE) pyproject.toml --extra dev --output-file constraints/dev.txt
 	$(BIN)/uv pip compile constraints/fuzz.in --python-version 3.11 \
 	    --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file constraints/fuzz.txt
+	$(RESOLVE) pyproject.toml --extra device --extra usb --output-file constraints/device.txt
+	$(RESOLVE) pyproject.toml --extra edge --override constraints/edge.overrides --output-file constraints/edge.txt
+	$(RESOLVE) pyproject.toml --extra modelserver --output-file constraints/modelserver.txt
+	$(RESOLVE) pyproject.toml --extra gateway --output-file constraints/gateway.txt
+	$(RESOLVE) pyproject.toml --extra cloud --extra s3 --output-file constraints/cloud.txt
+	echo hatchling | $(RESOLVE) - --output-file constraints/build.txt
 
 clean: ## remove what the other commands made
 	rm -rf $(VENV) .cache demo-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

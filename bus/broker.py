@@ -1,10 +1,12 @@
 """The broker as a process of our own."""
 
+import contextlib
+import os
+import random
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from bus.broker_config import Access, Bridge, configuration
@@ -13,14 +15,16 @@ from schemas.errors import TransientError
 
 _START_S = 10.0
 _STOP_S = 5.0
+_PORTS = range(20_000, 32_768)  # below those that Linux gives to outgoing connections
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """Return a TCP port that is free now."""
-    with socket.socket() as listener:
-        listener.bind((address, 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a TCP port that is free now, and stays free while its server restarts."""
+    while True:
+        port = random.choice(_PORTS)  # noqa: S311  # a port is no secret
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind((address, port))
+            return port
 
 
 class BrokerProcess:
@@ -63,7 +67,9 @@ class BrokerProcess:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         config = self._folder / "mosquitto.conf"
-        text = configuration(self.port, self._folder, access=self._access, bridge=self._bridge)
+        # Started by root it would become a user that may not read our folder.
+        user = "root" if os.geteuid() == 0 else None
+        text = configuration(self.port, self._folder, access=self._access, bridge=self._bridge, user=user)
         config.write_text(text, encoding="utf-8")
         log_path = self._folder / "mosquitto.log"
         with log_path.open("ab") as log:
@@ -119,7 +125,7 @@ def listens(port: int, address: str = "127.0.0.1") -> bool:
         return False
 
 
-@contextmanager
+@contextlib.contextmanager
 def local_broker(folder: Path, *, port: int | None = None) -> Iterator[BrokerProcess]:
     """Run a broker for the length of a `with` block.
 

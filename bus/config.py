@@ -51,6 +51,12 @@ class Broker(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tls: Annotated[Tls | None, Meta(description="unencrypted if absent")] = None
 
 
+class Connection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a tool reads from TOML."""
+
+    broker: Broker = Broker()
+
+
 class OutboxLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds and pace of an outbox."""
 

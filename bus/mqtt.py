@@ -2,29 +2,32 @@
 
 What is known of aiomqtt 2.5.1 on paho 2.2 and respected here: paho acknowledges before the application
 sees a message unless manual acknowledgement is set before connecting; `publish` does not notice a lost
-connection before its time-out; a refused SUBSCRIBE is silent; the will does not fire when an exception
-leaves `async with`; more than about 20 concurrent publishes only queue up. A Client serves one connection.
+connection before its time-out; a connection closed before its CONNACK, as TLS does on a bad certificate,
+is only logged and waited out, and one on which none came stays open; a refused SUBSCRIBE is silent; the will
+does not fire when an exception leaves `async with`; more than about 20 concurrent publishes only queue up. A
+Client serves one connection.
 """
 
 import asyncio
 import contextlib
 import secrets
 import socket
-import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import aiomqtt
 import structlog
+from paho.mqtt.client import MQTT_LOG_ERR
 
+from bus import tls
 from bus.config import Broker
 from bus.delivery import Delivery, Subscription, Tapped
 from bus.metrics import Counters
 from bus.presence import Presence
-from bus.retry import backoff
+from bus.retry import Reconnects
 from schemas.codec import encode
 from schemas.errors import PermanentError, TransientError
 from schemas.messages import Message
@@ -35,10 +38,12 @@ log = structlog.get_logger()
 M = TypeVar("M", bound=Message)
 
 _CONCURRENT_PUBLISHES = 20
+_CONNECT_S = 10.0
 _PUBLISH_S = 10.0
 _PROBE_S = 10.0
 _FAREWELL_S = 2.0
-_STEADY_S = 5.0
+_LONGEST_PAUSE_S = 10.0
+_SHORT_LIVES = 3
 _REFUSED = 0x80
 _FOREIGN = (aiomqtt.MqttError, OSError, TimeoutError)
 
@@ -47,11 +52,12 @@ class LinkError(TransientError):
     """The broker is out of reach, refuses, or went away."""
 
 
-class _Inbox(asyncio.Queue[aiomqtt.Message]):
+class _Inbox(asyncio.Queue[Any]):
     """Stands where aiomqtt queues messages, and passes each on as it comes from the socket.
 
     So nothing is read that nobody has time for: it stays with the broker, and no queue grows between. The
     broker's own window is no bound for that: mosquitto before 2.0.13 forgets it for a client that publishes.
+    What it holds is the error of passing one on, which paho would only log: it ends the connection.
     """
 
     def __init__(self, take: Callable[[aiomqtt.Message], None], maxsize: int = 0) -> None:
@@ -59,7 +65,12 @@ class _Inbox(asyncio.Queue[aiomqtt.Message]):
         self._take = take
 
     def put_nowait(self, item: aiomqtt.Message) -> None:
-        self._take(item)
+        if not self.empty():
+            return  # the connection is about to end, and the next one brings this again
+        try:
+            self._take(item)
+        except Exception as error:  # noqa: BLE001  # `_ended` raises it
+            super().put_nowait(error)
 
 
 @dataclass(slots=True)
@@ -98,6 +109,8 @@ class Bus:
         counters: Counters | None = None,
     ) -> None:
         self.counters = counters if counters is not None else Counters()
+        self.trouble = "no answer"
+        """Why there is no connection, while there is none."""
         self._broker = broker
         self._client_id = client_id
         self._password = password
@@ -108,6 +121,7 @@ class Bus:
         self._publishes = asyncio.Semaphore(_CONCURRENT_PUBLISHES)
         self._link: _Link | None = None
         self._number = 0
+        self._works_since: float | None = None
         self._ready = asyncio.Condition()
 
     def subscribe(
@@ -137,6 +151,13 @@ class Bus:
         When its queue is full, messages are dropped and counted as `bus.overflowed`.
         """
         return self._taps.setdefault(chosen, asyncio.Queue(queue))
+
+    def bring(self, topic: str, payload: bytes) -> None:
+        """Deliver a message from elsewhere first of all, as a retained one; call before `run`."""
+        for subscription in self._subscriptions:
+            if (names := subscription.topic.match(topic)) is not None:
+                delivery = Delivery(subscription.topic, names, payload, True, time.monotonic(), _nothing)  # noqa: FBT003  # as Delivery has them
+                subscription.queue.put_nowait(delivery)
 
     async def connected(self, after: int = 0) -> int:
         """Wait for a working connection with a number greater than `after`, and return its number.
@@ -209,29 +230,47 @@ class Bus:
         Raises:
             PermanentError: The broker refuses a subscription.
         """
+        reconnects = Reconnects(_LONGEST_PAUSE_S)
         failed_at: float | None = None
-        delays = backoff()
         while True:
-            began = time.monotonic()
+            self._works_since = None
             try:
-                await self._connect_once(failed_at)
+                await self._until_it_ends(failed_at)
             except LinkError as error:
-                level = log.warning if failed_at is None else log.debug
-                level("bus.disconnected", broker=self._address, error=str(error))
+                now = time.monotonic()
+                delay_s = reconnects.lost(None if self._works_since is None else now - self._works_since)
                 self.counters.add("bus.disconnected")
-                steady = time.monotonic() - began > _STEADY_S
-                failed_at = time.monotonic() if failed_at is None or steady else failed_at
-                # A short life is no recovery: two clients of one id would throw each other out for ever.
-                delays = backoff() if steady else delays
-            await asyncio.sleep(next(delays))
+                self.trouble = str(error.got)
+                first = reconnects.failures == 1
+                failed_at = now if first else failed_at
+                level = log.warning if first else log.debug
+                level("bus.disconnected", broker=self._address, error=str(error))
+                if reconnects.short_lives == _SHORT_LIVES:
+                    self.counters.add("bus.unsteady")
+                    hint = "does another client use the same id?"
+                    log.warning("bus.unsteady", broker=self._address, client_id=self._client_id, hint=hint)
+                await asyncio.sleep(delay_s)
+
+    async def _until_it_ends(self, failed_at: float | None) -> None:
+        """Own the task of one connection, whose last error must not stand in for our cancellation."""
+        connection = asyncio.create_task(self._connect_once(failed_at), name="bus.connection")
+        try:
+            await asyncio.wait({connection})
+        except asyncio.CancelledError:
+            connection.cancel()
+            await asyncio.gather(connection, return_exceptions=True)
+            raise
+        await connection
 
     async def _connect_once(self, failed_at: float | None) -> None:
         """Connect, serve until the connection ends, and raise why it did."""
-        with self._mapped():
+        with self._mapped(), contextlib.ExitStack() as closing:
             self._number += 1
             link = _Link(self._number)
             link.client = self._client(partial(self._take, link))
+            closing.callback(link.client._client._sock_close)  # noqa: SLF001  # a late answer on it would take over
             async with link.client:
+                _heed_cancellation()
                 try:
                     async with asyncio.TaskGroup() as tasks:
                         tasks.create_task(_ended(link.client), name="bus.receive")
@@ -247,11 +286,15 @@ class Bus:
             await self._subscribe_on(link, chosen)
         if self._presence is not None:
             own = STATUS.name(node=self._presence.node, name=self._presence.name)
-            await self._subscribe_on(link, own)
+            # QoS 0: at QoS 1 it would queue behind the messages that wait for our acknowledgement.
+            await self._subscribe_on(link, own, qos=0)
             await self._probe(link, own)
         async with self._ready:
             self._link = link
+            self._works_since = time.monotonic()
             self._ready.notify_all()
+        if self._presence is not None and self._presence.unsaid:  # since the probe
+            await self._publish_status(link)
         outage_s = None if failed_at is None else round(time.monotonic() - failed_at, 1)
         log.info("bus.connected", broker=self._address, outage_s=outage_s)
         self.counters.add("bus.connected")
@@ -268,8 +311,8 @@ class Bus:
         except TimeoutError:
             raise LinkError(
                 self._address,
-                expected=f"our own {own} back within {_PROBE_S} s (may this client read and write it?)",
-                got="nothing",
+                expected=f"our own status back within {_PROBE_S} s",
+                got=f"nothing on {own} (may this client read and write it?)",
             ) from None
 
     def _take(self, link: _Link, incoming: aiomqtt.Message) -> None:
@@ -342,8 +385,9 @@ class Bus:
             return False
         return self._presence.is_own(payload)
 
-    async def _subscribe_on(self, link: _Link, chosen: str) -> None:
-        granted = await link.client.subscribe(chosen, qos=1)
+    async def _subscribe_on(self, link: _Link, chosen: str, *, qos: int = 1) -> None:
+        granted = await link.client.subscribe(chosen, qos=qos)
+        _heed_cancellation()
         for code in granted:
             value = code if isinstance(code, int) else code.value
             if value >= _REFUSED:
@@ -399,12 +443,14 @@ class Bus:
             clean_session=not self._durable,
             keepalive=broker.keepalive_s,
             will=will,
-            tls_context=_tls_context(broker),
+            tls_context=None if broker.tls is None else tls.context(broker.tls),
+            timeout=_CONNECT_S,
             queue_type=cast(type[asyncio.Queue[aiomqtt.Message]], partial(_Inbox, take)),
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
         client.pending_calls_threshold = _CONCURRENT_PUBLISHES * 2
         client._client.manual_ack_set(True)  # noqa: SLF001, FBT003  # paho's, see the top of this file
+        _fail_when_refused(client)
         return client
 
     @property
@@ -425,13 +471,18 @@ class Bus:
         """Return the bus's own error for a foreign one; any other stays what it is."""
         if not isinstance(error, _FOREIGN):
             return error
-        return LinkError(self._address, expected="a connection", got=str(error) or type(error).__name__)
+        said = tls.meaning(error) or type(error).__name__
+        return LinkError(self._address, expected="a connection", got=said)
+
+
+def _nothing() -> None:
+    """Acknowledge what no broker waits for."""
 
 
 async def _ended(client: aiomqtt.Client) -> None:
-    """Wait until the connection ends, and raise why."""
-    async for _ in client.messages:
-        raise AssertionError("the inbox keeps nothing")
+    """Wait until the connection ends, or a message could not be passed on, and raise why."""
+    async for error in cast(AsyncIterator[Exception], client.messages):  # see _Inbox
+        raise error
 
 
 def _acknowledge(client: aiomqtt.Client, mid: int, qos: int) -> None:
@@ -446,14 +497,32 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-def _tls_context(broker: Broker) -> ssl.SSLContext | None:
-    if broker.tls is None:
-        return None
-    context = ssl.create_default_context(cafile=broker.tls.ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if broker.tls.certificate is not None:
-        context.load_cert_chain(broker.tls.certificate, broker.tls.key)
-    return context
+def _heed_cancellation() -> None:
+    """Raise a cancellation that came together with a result: `asyncio.wait_for` inside aiomqtt loses it.
+
+    Source: CPython issue 86296; fixed in Python 3.12.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+def _fail_when_refused(client: aiomqtt.Client) -> None:
+    """Make connecting fail at once, with the reason, when the connection is closed before the CONNACK."""
+    said: list[str] = []
+    paho, connected, on_disconnect = client._client, client._connected, client._on_disconnect  # noqa: SLF001  # see the top of this file
+
+    def keep(_client: object, _userdata: object, level: int, text: str) -> None:
+        if level == MQTT_LOG_ERR:
+            said.append(text)
+
+    def fail(*facts: Any) -> None:
+        if not connected.done():
+            connected.set_exception(aiomqtt.MqttError(tls.refusal(said[-1] if said else "")))
+        on_disconnect(*facts)
+
+    paho.on_log = keep
+    paho.on_disconnect = fail
 
 
 def passing_id(purpose: str) -> str:

@@ -243,7 +243,7 @@ class Outbox:
         while True:
             self._changed.clear()
             for entry in self._schedule.take(time.monotonic()):
-                if not entry.queued:  # while disconnected a message may be due again before it left
+                if not entry.queued:  # disconnected, or at a slow pace, it may be due again before it left
                     entry.queued = True
                     await due.put(entry)
             next_due = self._schedule.next_due()
@@ -258,7 +258,6 @@ class Outbox:
         while True:
             entry = await due.get()
             await connected(0)
-            entry.queued = False
             try:
                 if (payload := await self._payload(entry)) is None:
                     continue  # answered while it waited for its turn
@@ -270,6 +269,9 @@ class Outbox:
             else:
                 self._counters.add(f"{self._name}.{'resent' if entry.sent else 'sent'}")
                 entry.sent = True
+                self._schedule.left(entry, time.monotonic())
+            finally:
+                entry.queued = False
 
     async def _payload(self, entry: Entry) -> bytes | None:
         """Return what a message says, or None if it no longer waits."""

@@ -46,6 +46,8 @@ class Presence:
         self.name = name
         self.every_s = every_s
         self._troubles: dict[str, Trouble] = {}
+        self.unsaid = False
+        """Whether something changed since the last Status."""
         self._status = Status(
             node=node,
             name=name,
@@ -58,10 +60,12 @@ class Presence:
 
     def change(self, **facts: object) -> None:
         """Set fields of the Status, such as `model`."""
+        self.unsaid = True
         self._status = structs.replace(self._status, **facts)
 
     def degrade(self, part: str, reason: str) -> bool:
         """Note that a part of the component does not do its work, and why; tells whether it did until now."""
+        self.unsaid = True
         fresh = part not in self._troubles
         since = time.monotonic() if fresh else self._troubles[part].since
         self._troubles[part] = Trouble(since, reason)
@@ -69,8 +73,10 @@ class Presence:
 
     def recover(self, part: str) -> float | None:
         """Note that a part works again; returns how long it did not, in seconds, None if it did all along."""
-        trouble = self._troubles.pop(part, None)
-        return None if trouble is None else time.monotonic() - trouble.since
+        if (trouble := self._troubles.pop(part, None)) is None:
+            return None
+        self.unsaid = True
+        return time.monotonic() - trouble.since
 
     def trouble(self) -> str | None:
         """Return everything that keeps the component from its work, or None: then it is `online`."""
@@ -83,6 +89,7 @@ class Presence:
             counters: What to report.
             offline: Why this is the last word of this connection; None while it lasts.
         """
+        self.unsaid = False
         reason = offline or self.trouble()
         return structs.replace(
             self._status,

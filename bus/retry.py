@@ -3,6 +3,9 @@
 import random
 from collections.abc import Iterator
 
+STEADY_S = 5.0
+"""A connection that worked for longer is one that had recovered, in seconds."""
+
 
 def backoff(
     first_s: float = 0.5, cap_s: float = 60.0, *, draw: random.Random | None = None
@@ -21,6 +24,41 @@ def backoff(
     while True:
         yield uniform(0, ceiling_s)
         ceiling_s = min(ceiling_s * 2, cap_s)
+
+
+class Reconnects:
+    """When to connect again, decided by how long the connections before have worked.
+
+    A short life is no recovery: after it the delays go on growing. Else two clients of one id would throw
+    each other out for ever, as fast as they can.
+
+    Args:
+        cap_s: Highest ceiling of the delays, in seconds.
+        draw: Source of randomness; the system's if left out.
+    """
+
+    def __init__(self, cap_s: float, *, draw: random.Random | None = None) -> None:
+        self.failures = 0
+        """How often it failed since it was steady: the first one is news."""
+        self.short_lives = 0
+        """How many connections since then began to work, and not for long."""
+        self._cap_s = cap_s
+        self._draw = draw
+        self._delays = backoff(cap_s=cap_s, draw=draw)
+
+    def lost(self, worked_s: float | None) -> float:
+        """Return how long to wait before the next attempt, in seconds.
+
+        Args:
+            worked_s: How long the connection worked; None if it never did.
+        """
+        if worked_s is not None and worked_s > STEADY_S:
+            self.failures = self.short_lives = 0
+            self._delays = backoff(cap_s=self._cap_s, draw=self._draw)
+        elif worked_s is not None:
+            self.short_lives += 1
+        self.failures += 1
+        return next(self._delays)
 
 
 def resend_delay(attempt: int, *, first_s: float, cap_s: float, draw: random.Random | None = None) -> float:

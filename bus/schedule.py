@@ -90,6 +90,11 @@ class Schedule:
             due.append(self._restart(entry, now))
         return due
 
+    def left(self, entry: Entry, now: float) -> None:
+        """Start the wait for an answer anew: the message that `take` returned has only left now."""
+        if entry.message_id in self._sent:
+            self._await_answer(entry, now)
+
     def next_due(self) -> float | None:
         """Return when `take` will have something again, if nothing else happens."""
         while self._timers and self._stale(*self._timers[0]):
@@ -122,6 +127,10 @@ class Schedule:
 
     def _restart(self, entry: Entry, now: float) -> Entry:
         entry.attempts += 1
+        self._await_answer(entry, now)
+        return entry
+
+    def _await_answer(self, entry: Entry, now: float) -> None:
         delay_s = resend_delay(
             entry.attempts,
             first_s=self.limits.resend_first_s,
@@ -129,7 +138,6 @@ class Schedule:
             draw=self.draw,
         )
         self._wait(entry, now + delay_s)
-        return entry
 
     def _wait(self, entry: Entry, due_at: float) -> None:
         entry.due_at = due_at

@@ -14,7 +14,7 @@ from bus import log
 from bus.presence import now_ms
 from cli import link, options, service
 from schemas.messages import Event, Photo, Result, Status
-from schemas.topics import EVENT, PHOTO, RESULT, STATUS
+from schemas.topics import CLOUD, EVENT, PHOTO, RESULT, STATUS
 
 T = TypeVar("T")
 
@@ -92,7 +92,7 @@ class _Patient:
         self._broker = options.broker(arguments)
         self._status: Status | None = None
         self.bus = link.bus(arguments, "doctor")
-        self._events = self.bus.subscribe(EVENT, node=self._node, name=self._name)
+        self._events = self.bus.subscribe(EVENT, node=CLOUD, name="operator")
         self._results = self.bus.subscribe(RESULT, node=self._node, device=self._name)
         self._statuses = self.bus.subscribe(STATUS, node=self._node, name="edge")
         self._sys_version = self.bus.tap(_SYS_VERSION)
@@ -104,8 +104,8 @@ class _Patient:
         if await self._within(self.bus.connected()) is None:
             return _bad(
                 "broker",
-                f"no connection to {address} within {self._timeout_s:g} s",
-                "start one with `gleaner broker`, or name yours with --broker, --username, --ca",
+                f"no connection to {address} within {self._timeout_s:g} s: {self.bus.trouble}",
+                "start one with `gleaner broker`, or name yours with --config or --broker, --username, --ca",
             )
         told = await self._within(self._sys_version.get())
         kind = told.payload.decode(errors="replace") if told else "unknown kind"
@@ -114,15 +114,23 @@ class _Patient:
     async def probe(self) -> Finding:
         """Send a message through the broker and back."""
         began = time.monotonic()
-        event = Event(node=self._node, name=self._name, event="doctor.probed", at_ms=now_ms())
-        await self.bus.publish(EVENT, event, node=self._node, name=self._name)
-        if await self._within(self._events.queue.get()) is None:
+        event = Event(
+            node=CLOUD, name="operator", event="doctor.probed", at_ms=now_ms(), facts={"probe": self._name}
+        )
+        await self.bus.publish(EVENT, event, node=CLOUD, name="operator")
+        if await self._within(self._returned(event)) is None:
             return _bad(
                 "probe",
                 "published, but it did not come back",
                 "check the broker's access rules for this user",
             )
         return _good("probe", f"there and back in {(time.monotonic() - began) * 1000:.1f} ms")
+
+    async def _returned(self, event: Event) -> Event:
+        """Wait for an event of ours; another doctor may be at work."""
+        while (await self._events.queue.get()).message() != event:
+            continue
+        return event
 
     async def dropped(self) -> Finding:
         """Look whether the broker dropped messages in silence."""
@@ -133,7 +141,7 @@ class _Patient:
             told.payload.strip() == b"0",
             "dropped",
             f"{told.payload.decode(errors='replace')} messages since the broker started",
-            "set max_queued_messages 0 and a memory_limit in mosquitto.conf; senders will resend",
+            "set max_queued_messages 1000000 and a memory_limit in mosquitto.conf; senders will resend",
         )
 
     async def edge(self) -> Finding:

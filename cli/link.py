@@ -25,7 +25,7 @@ async def connected(
     """Run a connection for the length of a block, entered when it works.
 
     Raises:
-        LinkError: It did not come about in time.
+        LinkError: It did not come about in time, and why.
     """
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(connection.run(), name="cli.bus")
@@ -35,6 +35,8 @@ async def connected(
         except TimeoutError:
             broker = options.broker(arguments)
             expected = f"a connection within {timeout_s:g} s (try `gleaner doctor`)"
-            raise LinkError(f"broker {broker.host}:{broker.port}", expected=expected, got="none") from None
+            raise LinkError(
+                f"broker {broker.host}:{broker.port}", expected=expected, got=connection.trouble
+            ) from None
         yield
         running.cancel()

@@ -15,7 +15,10 @@ COMMANDS = {
     "edge": "run the handler of an edge node",
     "modelserver": "run the embedded model server (flags of tensorflow_model_server)",
     "cloud": "import, collect, train, release, review",
+    "gateway": "run the gateway between the cloud's broker and KubeEdge",
+    "deploy": "write KubeEdge's Rules for a list of nodes, and see each of them work",
     "broker": "run a mosquitto on this machine",
+    "provision": "make the keys, certificates and rights of a site",
     "schema": "write JSON Schema and AsyncAPI of the topics",
     "demo": "run the whole loop on this machine",
 }

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from bus import config, log
-from bus.config import Broker, ConfigError
+from bus.config import Broker, ConfigError, Connection
 from schemas.errors import TopicError
 from schemas.topics import check_name
 
@@ -22,10 +22,11 @@ DATASET = "dataset.lance"
 _PORTS = 65535
 
 
-def add_broker(parser: ArgumentParser) -> None:
+def add_broker(parser: ArgumentParser, *, config_help: str = "file with a [broker] table") -> None:
     """Add where the broker is."""
+    parser.add_argument("--config", metavar="TOML", type=Path, help=f"{config_help}; options override it")
     parser.add_argument(
-        "--broker", metavar="HOST[:PORT]", type=_address, help="the MQTT broker (127.0.0.1:1883)"
+        "--broker", metavar="HOST[:PORT]", type=address, help="the MQTT broker (127.0.0.1:1883)"
     )
     parser.add_argument("--username", help=f"its password comes from {config.PASSWORD_VARIABLE}")
     parser.add_argument("--ca", metavar="PEM", type=_file, help="TLS: certificate of the broker's authority")
@@ -35,9 +36,8 @@ def add_broker(parser: ArgumentParser) -> None:
 
 def add_service(parser: ArgumentParser) -> None:
     """Add what every long-running command takes."""
-    parser.add_argument("--config", metavar="TOML", type=Path, help="configuration file; options override it")
     parser.add_argument("--log-level", choices=log.LEVELS, default="info")
-    add_broker(parser)
+    add_broker(parser, config_help="configuration file")
 
 
 def add_dataset(parser: ArgumentParser) -> None:
@@ -51,6 +51,11 @@ def name(value: str) -> str:
         return check_name(value)
     except TopicError as error:
         raise ArgumentTypeError(str(error)) from None
+
+
+def names(value: str) -> list[str]:
+    """Check comma-separated names for topics."""
+    return [name(part) for part in value.split(",")]
 
 
 def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
@@ -78,7 +83,7 @@ def port(text: str) -> int:
 
 def broker(arguments: Namespace, base: Broker | None = None) -> Broker:
     """Return the broker that the options describe, over that of a configuration file."""
-    chosen = base or Broker()
+    chosen = base or config.load(arguments.config, Connection).broker
     if arguments.broker is not None:
         host, port = arguments.broker
         chosen = structs.replace(chosen, host=host, port=port or chosen.port)
@@ -115,7 +120,8 @@ def default_state(service: str) -> str:
     return str(base / "gleaner" / service)
 
 
-def _address(value: str) -> tuple[str, int | None]:
+def address(value: str) -> tuple[str, int | None]:
+    """Read HOST or HOST:PORT."""
     host, colon, number = value.rpartition(":") if ":" in value else (value, "", "")
     if not host:
         raise ArgumentTypeError(f"expected HOST or HOST:PORT, got {value!r}")

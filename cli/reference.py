@@ -8,6 +8,7 @@ from functools import partial
 import msgspec
 from msgspec import inspect
 
+from bus.gateway.config import GatewayConfig
 from cli.main import COMMANDS, parser_of
 from cloud.config import CollectorConfig
 from device.config import DeviceConfig
@@ -18,8 +19,16 @@ _SERVICES: dict[str, type[msgspec.Struct]] = {
     "gleaner device": DeviceConfig,
     "gleaner edge": EdgeConfig,
     "gleaner cloud collect": CollectorConfig,
+    "gleaner gateway": GatewayConfig,
 }
 _HEADING = ("| field | type | default | meaning |", "|---|---|---|---|")
+_NAMES = {
+    "StrType": "text",
+    "IntType": "integer",
+    "FloatType": "number",
+    "BytesType": "bytes",
+    "VarTupleType": "list",
+}
 _OWN_FLAGS = ("modelserver",)
 
 
@@ -109,8 +118,7 @@ def _type(kind: inspect.Type) -> str:
         return " or ".join(_type(choice) for choice in kind.types)
     if isinstance(kind, inspect.LiteralType):
         return " or ".join(f"`{value}`" for value in kind.values)
-    name = {"StrType": "text", "IntType": "integer", "FloatType": "number", "BytesType": "bytes"}
-    told = name.get(type(kind).__name__, type(kind).__name__.removesuffix("Type").lower())
+    told = _NAMES.get(type(kind).__name__, type(kind).__name__.removesuffix("Type").lower())
     limits = {"≥": getattr(kind, "ge", None), ">": getattr(kind, "gt", None), "≤": getattr(kind, "le", None)}
     bounds = ", ".join(f"{sign} {limit:g}" for sign, limit in limits.items() if limit is not None)
     return f"{told} {bounds}".strip()

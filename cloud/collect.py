@@ -19,9 +19,9 @@ import structlog
 from bus.delivery import Subscription
 from bus.metrics import Counters
 from bus.mqtt import Bus, LinkError
+from bus.outlast import outlast
 from bus.presence import Presence, now_ms
 from bus.probes import Probes
-from bus.retry import backoff
 from cloud.arrival import sort
 from cloud.config import CollectorConfig
 from cloud.quarantine import Bounds, Quarantine, Refused
@@ -36,7 +36,6 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 _GROUP = "collectors"
-_LAST_RETRY_S = 30.0
 _FRAGMENTS = 128
 _CLEAN_UP_S = 86_400.0
 _REASON_LENGTH = 1024
@@ -95,7 +94,7 @@ class Collector:
         """Store samples and return their receipts."""
         if not rows:
             return []
-        outcomes = await self._retried(partial(self._store.upsert, list(rows.values())))
+        outcomes = await self._write("dataset", partial(self._store.upsert, list(rows.values())))
         return [_receipt(key, rows[key].node or CLOUD, outcome) for key, outcome in outcomes.items()]
 
     async def _set_aside(self, refused: list[Refused]) -> list[Receipt]:
@@ -104,7 +103,7 @@ class Collector:
             return []
         for message in refused:
             log.warning("sample.refused", node=message.node, photo_id=message.key, error=message.reason)
-        dropped = await self._retried(partial(self._quarantine.put, refused, self._bounds))
+        dropped = await self._write("quarantine", partial(self._quarantine.put, refused, self._bounds))
         self._counters.add("sample.quarantined", len(refused))
         self._counters.add("quarantine.dropped", dropped)
         return [
@@ -133,7 +132,7 @@ class Collector:
                     log.warning("feedback.refused", topic=delivery.names, error=str(error))
                     self._counters.add("feedback.refused")
             if labels:
-                outcomes = await self._retried(partial(self._store.label, labels))
+                outcomes = await self._write("labels", partial(self._store.label, labels))
                 for label in labels:
                     self._counters.add("feedback.recorded")
                     await self._tell(label, outcomes[label.photo_id])
@@ -153,19 +152,14 @@ class Collector:
         with contextlib.suppress(LinkError):  # the label is stored; that is what counts
             await self._bus.publish(EVENT, event, node=CLOUD, name=self._config.name)
 
-    async def _retried(self, work: Callable[[], T]) -> T:
-        """Run blocking work in a thread until the dataset takes it."""
-        for delay_s in backoff(cap_s=_LAST_RETRY_S):
-            try:
-                outcome = await asyncio.to_thread(work)
-            except TransientError as error:
-                self._counters.add("dataset.failed")
-                await self._bus.degraded("dataset", str(error))
-                await asyncio.sleep(delay_s)
-            else:
-                await self._bus.recovered("dataset")
-                return outcome
-        raise AssertionError("backoff yields without end")
+    async def _write(self, part: str, work: Callable[[], T]) -> T:
+        """Run blocking work in a thread until the disk or object store takes it."""
+        return await outlast(
+            self._bus,
+            part,
+            partial(asyncio.to_thread, work),
+            lambda _: self._counters.add("dataset.failed"),
+        )
 
     async def _tidy(self) -> None:
         """Join small fragments when there are many, and once a day forget old versions."""

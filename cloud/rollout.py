@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from bus.delivery import Delivery, Subscription
+from bus.echo import publish_seen
 from bus.mqtt import Bus
 from bus.presence import now_ms
 from cloud.card import FILE_NAME, Card
@@ -88,6 +89,7 @@ class Rollout:
     def __init__(self, bus: Bus, nodes: Sequence[str]) -> None:
         self._bus = bus
         self._nodes = tuple(dict.fromkeys(nodes))
+        self._echoes = bus.subscribe(RELEASE)
         self._sources: tuple[_Source, ...] = (
             bus.subscribe(STATUS, name="edge"),
             bus.subscribe(EVENT, name="edge"),
@@ -97,10 +99,10 @@ class Rollout:
         """Publish each release, retained for nodes that are away.
 
         Raises:
-            LinkError: The broker went away.
+            LinkError: The broker went away, or refuses it.
         """
         for release in releases:
-            await self._bus.publish(RELEASE, release, node=release.node)
+            await publish_seen(self._bus, self._echoes, RELEASE, release, node=release.node)
 
     async def served(self, version: int) -> AsyncIterator[str]:
         """Yield each node as it reports that it serves the version, until all do.

@@ -1,6 +1,6 @@
 """The configuration of an edge node."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -8,17 +8,35 @@ from bus.config import Broker, OutboxLimits, ProbesAddress
 from schemas.messages import HarvestRules, ModelName, Name
 
 
+class EventBusLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What KubeEdge's EventBus is asked to carry; it sends 30 messages a second and loses some."""
+
+    per_s: Annotated[float, Meta(gt=0, le=1000, description="samples a second")] = 10.0
+    max_bytes: Annotated[int, Meta(ge=10_000, description="largest message; a larger sample is refused")] = (
+        1_000_000
+    )
+
+
 class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `gleaner edge` reads from TOML."""
 
     node: Annotated[Name, Meta(description="name of this edge node")] = "edge-1"
     broker: Broker = Broker()
+    uplink: Annotated[
+        Literal["bridge", "eventbus"],
+        Meta(description="how the broker reaches the cloud's: by mosquitto's bridge or KubeEdge's EventBus"),
+    ] = "bridge"
+    eventbus: EventBusLimits = EventBusLimits()
     serving: Annotated[str, Meta(min_length=1, description="host:port of the model server's gRPC API")] = (
         "127.0.0.1:8500"
     )
     model: Annotated[ModelName, Meta(description="name of the model on the server")] = "pets"
     models_dir: Annotated[
         str | None, Meta(description="folder that holds <model>/<version>, shared with the model server")
+    ] = None
+    release_key: Annotated[
+        str | None,
+        Meta(description="PEM file; a release that its key did not sign is refused. Absent: none is"),
     ] = None
     state_dir: Annotated[str, Meta(min_length=1, description="folder for the outbox and the answers")] = (
         "/var/lib/gleaner/edge"

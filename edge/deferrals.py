@@ -1,6 +1,7 @@
 """The word `deferred`: tells senders that the answer takes longer, and why."""
 
 import asyncio
+import time
 
 from bus.mqtt import Bus, LinkError
 from edge import results
@@ -9,10 +10,11 @@ from schemas.messages import Result
 from schemas.topics import RESULT
 
 _UNSAID = 256
+_REST = 4
 
 
 class Deferrals:
-    """Says `deferred` to senders, one after the other, so that answers go before.
+    """Says `deferred` to senders, one after the other and with rests between, so that answers go before.
 
     A courtesy: a sender that does not hear it sends its photo again all the same. Bounded: when too much is
     unsaid, a word is dropped and counted.
@@ -40,9 +42,11 @@ class Deferrals:
         """Say what there is to say until cancelled."""
         while True:
             result = await self._unsaid.get()
+            began = time.monotonic()
             try:
                 await self._bus.publish(RESULT, result, node=result.node, device=result.device)
             except LinkError:
                 self._bus.counters.add("result.unsaid")
             else:
                 self._bus.counters.add("result.deferred")
+            await asyncio.sleep(_REST * (time.monotonic() - began))

@@ -22,6 +22,7 @@ from edge.bundle import BundleError, check, read_class_names
 from edge.config import EdgeConfig
 from edge.results import scored
 from edge.tfserving import ModelUnavailableError, ModelUnfitError, Predictor
+from edge.trust import Trust
 from schemas.errors import CodecError, TransientError
 from schemas.messages import Event, Release, ServedModel
 from schemas.topics import EVENT, RELEASE
@@ -50,6 +51,7 @@ class Models:
         self._predictor = predictor
         self._releases: Subscription[Release] = bus.subscribe(RELEASE, node=config.node)
         self._records = Path(config.state_dir) / "releases"
+        self._trust = Trust(config.release_key, self._records)
         self._base = None if config.models_dir is None else Path(config.models_dir) / config.model
         self._class_names: dict[int, tuple[str, ...]] = {}
         self._served: ServedModel | None = None
@@ -71,7 +73,11 @@ class Models:
         """Place releases and report what is served, until cancelled.
 
         Safe to cancel: a version half fetched is not placed, and the retained release comes again.
+
+        Raises:
+            ConfigError: The release key cannot be used.
         """
+        await asyncio.to_thread(self._trust.load)
         async with asyncio.TaskGroup() as tasks:
             newest: asyncio.Queue[Release] = asyncio.Queue(1)
             tasks.create_task(self._receive(newest), name="models.receive")
@@ -91,6 +97,10 @@ class Models:
                 await self._tell(
                     "model.refused", reason=f"expected model {self._config.model}, got {release.model}"
                 )
+                continue
+            if (refusal := self._trust.refusal(release)) is not None:
+                log.error("model.refused", version=release.version, reason=refusal)
+                await self._tell("model.refused", reason=refusal, version=release.version)
                 continue
             if newest.full():
                 newest.get_nowait()

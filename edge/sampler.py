@@ -11,7 +11,7 @@ from bus.outbox import Item, Outbox, OutboxFullError
 from bus.presence import now_ms
 from edge.harvest import Harvester, Shrunk, dhash, shrink
 from edge.results import Scored
-from schemas.codec import encode
+from schemas.codec import MAX_PAYLOAD_BYTES, encode
 from schemas.messages import HarvestRules, Photo, Sample
 from schemas.topics import SAMPLE
 
@@ -30,15 +30,22 @@ class Sampler:
     Args:
         rules: In force until `follow` brings others.
         outbox: Where samples go.
+        most_bytes: The largest sample that the way to the cloud takes.
         clock: Seconds of a monotonic clock.
     """
 
     def __init__(
-        self, rules: HarvestRules, outbox: Outbox, clock: Callable[[], float] = time.monotonic
+        self,
+        rules: HarvestRules,
+        outbox: Outbox,
+        *,
+        most_bytes: int = MAX_PAYLOAD_BYTES,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
         self._harvester = Harvester(rules)
         self._outbox = outbox
+        self._most_bytes = most_bytes
         self._decoding = asyncio.Semaphore(_DECODERS)
 
     def follow(self, rules: HarvestRules) -> None:
@@ -69,10 +76,11 @@ class Sampler:
         return item, lane
 
     async def _admit(self, sample: Sample) -> tuple[Item | None, str]:
+        payload = encode(SAMPLE, sample)
+        if len(payload) > self._most_bytes:
+            return None, "too-large"
         try:
-            item = await self._outbox.admit(
-                sample.photo_id, SAMPLE.name(node=sample.node), encode(SAMPLE, sample)
-            )
+            item = await self._outbox.admit(sample.photo_id, SAMPLE.name(node=sample.node), payload)
         except OutboxFullError:
             return None, OUTBOX_FULL
         return item, "already-waiting"

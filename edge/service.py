@@ -15,9 +15,11 @@ from bus.probes import Probes
 from edge import answers
 from edge.classify import Classifier
 from edge.config import EdgeConfig
+from edge.eventbus import companions, most_sample_bytes, paced
 from edge.models import Models
 from edge.sampler import Sampler
 from edge.tfserving import Predictor
+from schemas.codec import MAX_PAYLOAD_BYTES
 from schemas.errors import CodecError
 from schemas.messages import Policy, Receipt
 from schemas.topics import POLICY, RECEIPT
@@ -51,7 +53,10 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
     ):
         outbox = Outbox(database, config.outbox, counters, name="sample")
         await outbox.load()
-        sampler = Sampler(config.harvest, outbox)
+        over_eventbus = config.uplink == "eventbus"
+        most_bytes = most_sample_bytes(config.eventbus) if over_eventbus else MAX_PAYLOAD_BYTES
+        send = paced(bus.publish_bytes, config.eventbus) if over_eventbus else bus.publish_bytes
+        sampler = Sampler(config.harvest, outbox, most_bytes=most_bytes)
         models = Models(config, bus, predictor)
         classifier = Classifier(
             config,
@@ -64,13 +69,16 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
         )
         receipts = bus.subscribe(RECEIPT, node=config.node)
         policies = bus.subscribe(POLICY, node=config.node)
+        beside = companions(config, bus) if over_eventbus else []
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bus.run(), name="edge.bus")
             tasks.create_task(classifier.run(), name="edge.classifier")
             tasks.create_task(models.run(), name="edge.models")
-            tasks.create_task(outbox.run(bus.publish_bytes, bus.connected), name="edge.outbox")
+            tasks.create_task(outbox.run(send, bus.connected), name="edge.outbox")
             tasks.create_task(_take_receipts(receipts, outbox, counters), name="edge.receipts")
             tasks.create_task(_follow_policies(policies, sampler), name="edge.policies")
+            for companion in beside:
+                tasks.create_task(companion.run(), name="edge.beside")
             if config.probes is not None:
                 tasks.create_task(Probes(config.probes, bus.unready).run(), name="edge.probes")
 

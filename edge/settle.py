@@ -76,38 +76,28 @@ class Settler:
 
     async def run(self) -> None:
         """Record and answer until cancelled. Safe to cancel: an unanswered photo comes again."""
-        while True:
-            outcomes = [await self._outcomes.get()]
-            while not self._outcomes.empty():
-                outcomes.append(self._outcomes.get_nowait())
-            await self._settle(outcomes)
+        async with asyncio.TaskGroup() as answering:
+            while True:
+                outcomes = [await self._outcomes.get()]
+                while not self._outcomes.empty():
+                    outcomes.append(self._outcomes.get_nowait())
+                before = await self._make_durable(outcomes)
+                for outcome in outcomes:
+                    result = before.get(outcome.work.key, outcome.result)
+                    answering.create_task(self._answer(outcome.work, result), name="edge.answer")
 
-    async def _settle(self, outcomes: list[Outcome]) -> None:
+    async def _make_durable(self, outcomes: list[Outcome]) -> dict[answers.Key, Result]:
+        """Record answers and samples; returns the answers that were there before and stand."""
         before = await outlast(
             self._bus,
             "disk",
-            lambda: self._database.run(lambda connection: self._record(connection, outcomes)),
+            lambda: self._database.run(lambda connection: _record(connection, outcomes, self._kept)),
             lambda error: self._defer([outcome.work for outcome in outcomes], error),
         )
         for outcome in outcomes:
             if outcome.sample is not None:
                 stored = outcome.work.key not in before
                 (self._outbox.commit if stored else self._outbox.withdraw)(outcome.sample)
-        await asyncio.gather(
-            *(
-                self._answer(outcome.work, before.get(outcome.work.key, outcome.result))
-                for outcome in outcomes
-            )
-        )
-
-    def _record(self, connection: sqlite3.Connection, outcomes: list[Outcome]) -> dict[answers.Key, Result]:
-        """Make answers and samples durable; returns the answers that were there before and stand."""
-        before = answers.find(connection, [outcome.work.key for outcome in outcomes])
-        new = [outcome for outcome in outcomes if outcome.work.key not in before]
-        answers.record(connection, [outcome.result for outcome in new], kept=self._kept)
-        for outcome in new:
-            if outcome.sample is not None:
-                Outbox.write(connection, outcome.sample)
         return before
 
     async def _answer(self, work: Work, result: Result) -> None:
@@ -134,3 +124,13 @@ class Settler:
             harvest=result.harvest,
             edge_ms=result.edge_ms,
         )
+
+
+def _record(connection: sqlite3.Connection, outcomes: list[Outcome], kept: int) -> dict[answers.Key, Result]:
+    before = answers.find(connection, [outcome.work.key for outcome in outcomes])
+    new = [outcome for outcome in outcomes if outcome.work.key not in before]
+    answers.record(connection, [outcome.result for outcome in new], kept=kept)
+    for outcome in new:
+        if outcome.sample is not None:
+            Outbox.write(connection, outcome.sample)
+    return before

@@ -87,6 +87,15 @@ def decode(topic: Topic[M], payload: bytes, names: dict[str, str]) -> M:
     return _convert(topic, names, fields)
 
 
+def to_text(topic: Topic[M], payload: bytes) -> bytes:
+    """Return an encoded message as JSON, unknown fields and all, for a way that carries nothing but text.
+
+    Raises:
+        CodecError: The payload is no map at all.
+    """
+    return payload if payload[:1] == b"{" else msgspec.json.encode(_fields(topic, payload))
+
+
 def mark_historical(payload: bytes) -> bytes:
     """Return an encoded Photo marked as sent late, after an outage. A bare image stays as it is."""
     if is_image(payload):

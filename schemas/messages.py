@@ -193,6 +193,10 @@ class Release(Message, frozen=True, kw_only=True):
     classes: Annotated[list[Label], Meta(min_length=2, max_length=1024)]
     metrics: Annotated[dict[str, float], Meta(max_length=64)] = {}
     released_at_ms: Milliseconds
+    signature: (
+        Annotated[str, Meta(max_length=1024, description="Ed25519 in hexadecimal, of all but the metrics")]
+        | None
+    ) = None
 
 
 class ServedModel(Struct, frozen=True, kw_only=True):

@@ -242,7 +242,7 @@ def edge_process(config: EdgeConfig, folder: Path) -> Iterator[Command]:
         command.kill()
 
 
-def toml(config: EdgeConfig, path: Path) -> Path:
+def toml(config: msgspec.Struct, path: Path) -> Path:
     """Write a configuration as the file that `--config` takes."""
     path.write_text("\n".join(_dotted(msgspec.to_builtins(config))), encoding="utf-8")
     return path

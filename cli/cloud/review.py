@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bus import log
+from bus.echo import publish_seen
 from bus.presence import now_ms
 from cli import link, options, service
 from schemas.errors import PermanentError
@@ -113,5 +114,6 @@ def _give_label(arguments: Namespace, store: "Store") -> None:
 
 async def _publish(arguments: Namespace, feedback: Feedback) -> None:
     bus = link.bus(arguments, "review")
+    echoes = bus.subscribe(FEEDBACK, node=feedback.node, device=feedback.device)
     async with link.connected(arguments, bus):
-        await bus.publish(FEEDBACK, feedback, node=feedback.node, device=feedback.device)
+        await publish_seen(bus, echoes, FEEDBACK, feedback, node=feedback.node, device=feedback.device)

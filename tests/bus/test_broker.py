@@ -7,20 +7,22 @@ import pytest
 
 from bus.broker import BrokerProcess, local_broker
 from bus.broker_config import Bridge, configuration, downlink, uplink
-from bus.config import Broker
+from bus.config import Broker, ConfigError
 from bus.mosquitto import BrokerError, Mosquitto, find
 from bus.mqtt import Bus, passing_id
+from cli.main import main
 from schemas.codec import MAX_PAYLOAD_BYTES
 from schemas.errors import TransientError
 from schemas.messages import Policy, Receipt
 from schemas.topics import EVENT, POLICY, RECEIPT, STATUS
 from tests.conftest import eventually, running
+from tests.sites import Client, wait_until
 
 
 def test_bounds_are_stated(tmp_path):
-    """G3: nothing is dropped by count, every client's queue and the whole memory have a bound in bytes."""
+    """G3: bytes bound every client's queue and the whole memory, long before any count does."""
     text = configuration(1883, tmp_path)
-    assert "max_queued_messages 0\n" in text
+    assert "max_queued_messages 1000000\n" in text
     assert f"message_size_limit {MAX_PAYLOAD_BYTES}\n" in text
     assert "max_queued_bytes " in text
     assert "memory_limit " in text
@@ -31,6 +33,30 @@ def test_without_access_rules_it_listens_on_loopback_alone(tmp_path):
     text = configuration(1883, tmp_path)
     assert "allow_anonymous true" in text
     assert "listener 1883 127.0.0.1" in text
+
+
+@pytest.mark.parametrize("address", ["", "0.0.0.0", "::", "192.168.1.5", "edge-1.lan"])
+def test_g5_nobody_anonymous_is_let_in_from_elsewhere(tmp_path, address):
+    """Without access rules there is no broker that another machine can reach."""
+    with pytest.raises(ConfigError, match="loopback"):
+        configuration(1883, tmp_path, address=address)
+
+
+def test_g5_the_command_has_no_way_to_listen_elsewhere(capsys):
+    """`gleaner broker` takes no address at all."""
+    with pytest.raises(SystemExit):
+        main(["broker", "--address", "0.0.0.0"])
+    assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_a_message_that_is_too_large_costs_no_connection(broker):
+    """The broker passes over what is larger than its limit; what comes behind it arrives."""
+    with Client(broker.port, None) as sender, Client(broker.port, None) as reader:
+        reader.subscribe("#")
+        sender.publish("large", payload="x" * (MAX_PAYLOAD_BYTES + 1))
+        sender.publish("small", payload="here")
+        wait_until(lambda: reader.got("here"))
+        assert [topic for topic, _ in reader.received] == ["small"]
 
 
 def test_a_broker_that_cannot_start_says_why(tmp_path):

@@ -75,7 +75,19 @@ async def test_publishing_without_a_connection_says_so(address):
         await Bus(address, passing_id("early")).publish(EVENT, event(1), node="n", name="e")
 
 
-def test_the_pinned_libraries_have_what_manual_acknowledgement_needs():
+async def test_a_connection_ends_when_told_at_any_moment(address):
+    """Cancelled a tenth of a millisecond later each time, `run` ends: no moment loses the cancellation."""
+    for moment in range(200):
+        bus = Bus(address, f"brief-{moment}", presence=Presence("n", "e"))
+        connection = asyncio.create_task(bus.run())
+        await asyncio.wait({connection}, timeout=moment / 10_000)
+        connection.cancel()
+        ended, _ = await asyncio.wait({connection}, timeout=20)
+        assert ended, f"not after {moment / 10} ms"
+        assert connection.cancelled()
+
+
+def test_the_pinned_libraries_have_what_is_reached_into():
     """bus/mqtt.py reaches into aiomqtt's paho client: a new version without these has to be noticed."""
 
     async def client() -> aiomqtt.Client:
@@ -84,3 +96,20 @@ def test_the_pinned_libraries_have_what_manual_acknowledgement_needs():
     paho = asyncio.run(client())._client
     assert callable(paho.manual_ack_set)
     assert callable(paho.ack)
+    assert callable(paho._sock_close)
+
+
+async def test_nothing_is_stuck_behind_a_full_queue(address):
+    """What finds its queue full ends the connection, and the next one brings it again."""
+    bus, other = Bus(address, "durable", durable=True), Bus(address, passing_id("other"))
+    events = bus.subscribe(EVENT, queue=2)
+    async with running(bus, other), asyncio.timeout(30):
+        for number in range(5):
+            await other.publish(EVENT, event(number), node="n", name="e")
+        await eventually(lambda: bus.counters["bus.overflowed"] >= 1)
+        seen = set()
+        while len(seen) < 5:
+            delivery = await events.queue.get()
+            seen.add(delivery.message().at_ms)
+            delivery.ack()
+        assert bus.counters["bus.disconnected"] >= 1

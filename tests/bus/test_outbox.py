@@ -62,6 +62,22 @@ async def test_a_message_is_sent_until_it_is_answered(tmp_path):
         assert [payload for _, payload in post.sent[sent:]].count(b"one") <= 1
 
 
+async def test_a_slow_way_out_is_no_reason_to_send_twice(tmp_path):
+    """A message that still waits for its turn to leave is not queued again, however often it is due."""
+    post = Post()
+    waiting: list[bytes] = []
+
+    async def publish(_: str, payload: bytes) -> None:
+        waiting.append(payload)
+        await asyncio.Event().wait()
+
+    post.publish = publish
+    async with outbox_at(tmp_path / "o.db", post) as outbox:
+        await outbox.put("a", "t", b"one")
+        await eventually(lambda: outbox._schedule._entries["a"].attempts >= 4)
+        assert waiting == [b"one"]
+
+
 async def test_an_unanswered_message_outlives_the_process(tmp_path):
     """What a run left unanswered is sent by the next, as old messages are."""
     async with outbox_at(tmp_path / "o.db", Post()) as outbox:

@@ -48,6 +48,20 @@ def test_what_is_unanswered_is_sent_again_later_and_later():
     assert all(20 <= wait <= 40 for wait in waits[4:])
 
 
+def test_an_answer_is_awaited_from_when_the_message_left():
+    """A message that waited for its turn after `take` is not due before its answer had time to come."""
+    waiting = schedule()
+    waiting.add(entry("a"), now=0)
+    (taken,) = waiting.take(0)
+    waiting.left(taken, 4)
+    due = waiting.next_due()
+    assert due is not None
+    assert 6.5 <= due <= 9
+    waiting.remove("a")
+    waiting.left(taken, 10)
+    assert waiting.next_due() is None
+
+
 def test_live_goes_before_backlog():
     """After an outage, old messages take their share of the window and live ones the rest."""
     waiting = schedule()

@@ -99,11 +99,12 @@ def test_nothing_to_send_is_said_before_connecting(called, tmp_path, path, words
 
 
 async def test_without_a_broker_it_says_so(nowhere, folder):
-    """One sentence with the address and what to try, and the exit code that says: later."""
+    """One sentence with the address, what to try and why, and the exit code that says: later."""
     done = await gleaner("send", folder, *nowhere, "--timeout", "1")
     assert done.code == 75
-    expected = "broker 127.0.0.1:1: expected a connection within 1 s (try `gleaner doctor`), got none"
-    assert done.sentence == f"gleaner send: {expected}"
+    said = "broker 127.0.0.1:1: expected a connection within 1 s (try `gleaner doctor`), got "
+    assert done.sentence.startswith(f"gleaner send: {said}")
+    assert "Connection refused" in done.sentence
 
 
 async def test_without_an_edge_it_says_so(at, folder):

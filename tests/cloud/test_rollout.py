@@ -56,8 +56,9 @@ def test_what_is_no_bundle_is_one_sentence(tmp_path):
 async def test_a_release_waits_for_a_node_that_is_away(address, release):
     """It is retained: a node that connects later gets it."""
     sender = Bus(address, passing_id("sender"))
+    rollout = Rollout(sender, ["edge-1"])
     async with running(sender):
-        await Rollout(sender, ["edge-1"]).announce([release("edge-1")])
+        await rollout.announce([release("edge-1")])
     node = Node(address, "edge-1")
     async with running(node.bus), asyncio.timeout(15):
         delivery = await node.releases.queue.get()

@@ -88,6 +88,10 @@ class Edge:
         await eventually(lambda: bool(self.statuses) and self.statuses[-1].state == state)
         return self.statuses[-1]
 
+    def taken(self) -> list[Photo]:
+        """Return the photos as they were taken: each once, however often and in whatever order it came."""
+        return sorted({photo.photo_id: photo for photo in self.photos}.values(), key=lambda p: p.sequence)
+
     async def photo(self, number: int) -> Photo:
         """Wait for the photo of that sequence number."""
         await eventually(lambda: any(photo.sequence == number for photo in self.photos))

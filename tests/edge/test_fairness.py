@@ -5,17 +5,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 
+from msgspec import structs
+
 from bus.mqtt import Bus, passing_id
 from schemas.messages import Result
 from schemas.topics import PHOTO
 from tests.conftest import eventually, running
-from tests.nodes import NODE, Observer, counted, edge_running, enveloped, photo, photo_id
+from tests.nodes import NODE, Observer, counted, edge_process, edge_running, enveloped, photo, photo_id
 
 _FLOOD_AT_ONCE = 50
 
 
 @asynccontextmanager
-async def flood(config, device: str = "flood") -> AsyncIterator[None]:
+async def flooding(config, device: str = "flood") -> AsyncIterator[None]:
     """Publish photos as fast as the broker takes them, for the length of a block, and await no answer."""
     bus = Bus(config.broker, passing_id("flood"))
     images, numbers = [photo(number) for number in range(20)], count(1_000_000)
@@ -35,31 +37,51 @@ async def flood(config, device: str = "flood") -> AsyncIterator[None]:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def overtaken(calm: Result, flood: list[Result]) -> int:
+    """Return how many photos of the flood were classified between a calm photo's arrival and its answer."""
+    arrived_at_ms = calm.answered_at_ms - calm.edge_ms
+    return sum(arrived_at_ms <= other.answered_at_ms <= calm.answered_at_ms for other in flood)
+
+
 async def test_g3_a_flood_does_not_hold_up_a_calm_device(config):
-    """Between a calm photo's arrival at the edge and its answer, only a few of the flood are answered."""
+    """However many of the flood wait, a calm photo goes before all but a few; too many are deferred."""
     async with Observer(config.broker).watching() as seen:
         async with edge_running(config):
             await seen.status("online")
-            async with flood(config):
+            async with flooding(config):
                 await eventually(lambda: any(one.status == "deferred" for one in seen.results))
-                for number in range(30):
+                for number in range(20):
                     await seen.send(enveloped(number, photo(number), "calm"), "calm")
-                    assert (await seen.answer(photo_id(number), "calm", within_s=60)).status == "ok"
+                    assert (await seen.answer(photo_id(number), "calm")).status == "ok"
         counters = await counted(seen)
-        deferred = [one for one in seen.results if one.status == "deferred"]
-        answered = [one for one in seen.results if one.status == "ok"]
-    overtook = [
-        sum(one.device == "flood" and _overtakes(one, calm) for one in answered)
-        for calm in answered
-        if calm.device == "calm"
-    ]
-    assert sorted(overtook)[len(overtook) * 9 // 10] <= 16
-    assert counters["photo.shed"] > 100
-    assert "bus.overflowed" not in counters
+    flood = [one for one in seen.final("flood").values() if one.status == "ok"]
+    counts = sorted(overtaken(one, flood) for one in seen.final("calm").values())
+    assert counts[len(counts) * 3 // 4] <= 5, counts  # without turns it would be all that wait: 64
+    deferred = [one for one in seen.results if one.status == "deferred"]
     assert {one.device for one in deferred} == {"flood"}
     assert "flood has 64 photos in hand" in deferred[0].reason
+    assert counters["photo.shed"] >= len(deferred)
+    assert "bus.overflowed" not in counters
 
 
-def _overtakes(one: Result, calm: Result) -> bool:
-    """Tell whether the edge gave an answer while it had the calm photo in hand."""
-    return calm.answered_at_ms - calm.edge_ms <= one.answered_at_ms < calm.answered_at_ms
+async def test_g3_a_hanging_server_does_not_fill_the_memory(config, serving, tmp_path):
+    """What waits for a server that hangs is bounded in bytes; the Status says so, and then it is answered."""
+    config = structs.replace(config, predict_timeout_s=1.0, waiting_per_device=200, waiting_bytes=20_000_000)
+    large = photo(1) + bytes(500_000)  # what follows a JPEG's end is ignored
+    with edge_process(config, tmp_path) as edge:
+        async with Observer(config.broker).watching() as seen:
+            edge.start()
+            await seen.status("online", within_s=60)
+            before_mb = edge.resident_mb()
+            serving.pause()
+            for number in range(150):
+                device = f"pi-{number % 10}"
+                await seen.send(enveloped(number, large, device), device)
+            assert "DEADLINE_EXCEEDED" in (await seen.status("degraded")).reason
+            await eventually(lambda: any("has most of all" in one.reason for one in seen.results))
+            grown_mb = edge.resident_mb() - before_mb
+            assert grown_mb < 60, f"{grown_mb:.0f} MB more than the {before_mb:.0f} MB before"
+            serving.resume()
+            await seen.send(enveloped(1000, photo(1000), "calm"), "calm")
+            assert (await seen.answer(photo_id(1000), "calm")).status == "ok"
+            await seen.status("online")

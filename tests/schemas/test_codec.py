@@ -16,6 +16,7 @@ from schemas.codec import (
     mark_historical,
     to_json,
     to_msgpack,
+    to_text,
 )
 from schemas.errors import CodecError
 from schemas.messages import Command, Feedback, Message, Photo, Result
@@ -38,6 +39,19 @@ def test_every_message_survives_both_encodings(topic, write, data):
     """Whatever a message says, a reader gets it back from JSON and from msgpack alike."""
     message = data.draw(messages(topic.message))
     assert decode(topic, write(message), names_of(message, topic)) == message
+
+
+@pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.kind)
+@given(data=st.data())
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_g7_every_message_becomes_text_and_stays_the_same(topic, data):
+    """G7: in UTF-8 a message says what it said, and keeps the fields that this version does not know."""
+    message = data.draw(messages(topic.message))
+    fields = msgspec.to_builtins(message, builtin_types=(bytes,)) | {"later": b"\xff", "sooner": 1}
+    text = to_text(topic, msgpack.packb(fields))
+    assert decode(topic, text.decode().encode(), names_of(message, topic)) == message
+    assert to_text(topic, text) == text
+    assert (msgspec.json.decode(text)["later"], msgspec.json.decode(text)["sooner"]) == ("/w==", 1)
 
 
 def hostile() -> st.SearchStrategy[bytes]:
@@ -68,6 +82,7 @@ def test_no_bytes_raise_anything_but_codec_error(topic, payload):
     """Any bytes at all are a message or a CodecError with a code of the contract."""
     names = {name: NAMES[name] for name in topic.names}
     try:
+        to_text(topic, payload)
         decode(topic, payload, names)
     except CodecError as error:
         assert error.code in ("malformed-message", "unsupported-version", "too-large")  # noqa: PT017

@@ -1,0 +1,206 @@
+"""How much a flooding device holds up a calm one: `python -m bench.fairness`.
+
+Broker, model server, edge and flood run as processes of their own. A calm device sends photos at its pace, in
+turns without and with the flood, and the two are compared.
+"""
+
+import argparse
+import asyncio
+import io
+import itertools
+import json
+import random
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from bus import log
+from bus.broker import free_port, local_broker
+from bus.config import Broker
+from bus.mqtt import Bus, passing_id
+from demo.processes import Processes
+from schemas.codec import encode
+from schemas.messages import Photo, Status
+from schemas.topics import PHOTO, RESULT, STATUS
+
+NODE = "edge-1"
+_STATUS_S = 120.0
+_ANSWER_S = 60.0
+_AT_ONCE = 20
+_TOLD = ("photo.", "predict.", "result.", "bus.")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is measured: so many rounds of so many calm photos, and the rate of the flood beside them."""
+
+    rounds: int
+    photos: int
+    pause_s: float
+    flood_per_s: float
+
+
+def payloads(device: str) -> Iterator[bytes]:
+    """Yield encoded photos of 640 x 480 without end, each with an id of its own."""
+    draw = random.Random(device)  # noqa: S311  # what the pictures show is of no consequence
+    images = [_picture(draw) for _ in range(16)]
+    for image in itertools.cycle(images):
+        yield encode(PHOTO, Photo(photo_id=secrets.token_hex(16), node=NODE, device=device, image=image))
+
+
+def _picture(draw: random.Random) -> bytes:
+    grain = Image.frombytes("RGB", (80, 60), draw.randbytes(80 * 60 * 3))
+    out = io.BytesIO()
+    grain.resize((640, 480), Image.Resampling.BICUBIC).save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+async def flood(port: int, per_s: float) -> None:
+    """Publish photos at a rate, or with 0 as fast as the broker takes them, until killed."""
+    bus = Bus(Broker(port=port), passing_id("flood"))
+    photos, topic = payloads("flood"), PHOTO.name(node=NODE, device="flood")
+    began, sent = time.monotonic(), itertools.count(1)
+
+    async def publish() -> None:
+        while True:
+            number = next(sent)
+            if per_s:
+                await asyncio.sleep(began + number / per_s - time.monotonic())
+            await bus.publish_bytes(topic, next(photos))
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(bus.run())
+        await bus.connected()
+        for _ in range(_AT_ONCE):
+            tasks.create_task(publish())
+
+
+class Calm:
+    """A device that sends a photo, waits for its answer, pauses, and sends the next.
+
+    Args:
+        port: The broker's.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.bus = Bus(Broker(port=port), passing_id("calm"))
+        self._photos = payloads("calm")
+        self._results = self.bus.subscribe(RESULT, node=NODE, device="calm")
+        self._statuses = self.bus.subscribe(STATUS, node=NODE, name="edge")
+
+    async def until(self, holds: Callable[[Status], bool]) -> Status:
+        """Wait for such a Status of the edge."""
+        async with asyncio.timeout(_STATUS_S):
+            async for delivery in self._statuses:
+                delivery.ack()
+                if holds(status := delivery.message()):
+                    return status
+        raise AssertionError("a subscription has no end")
+
+    async def ask(self, photos: int, pause_s: float) -> list[float]:
+        """Return the time from each photo to its answer, in milliseconds."""
+        took_ms = []
+        for payload in itertools.islice(self._photos, photos):
+            began = time.monotonic()
+            await self.bus.publish_bytes(PHOTO.name(node=NODE, device="calm"), payload)
+            async with asyncio.timeout(_ANSWER_S):
+                await self._answered()
+            took_ms.append((time.monotonic() - began) * 1000)
+            await asyncio.sleep(pause_s)
+        return took_ms
+
+    async def _answered(self) -> None:
+        async for delivery in self._results:
+            delivery.ack()
+            if delivery.message().status != "deferred":
+                return
+
+
+async def measure(plan: Plan, folder: Path) -> dict[str, object]:
+    """Run everything and return the comparison."""
+    base, serving = folder / "models", free_port()
+    writing = [sys.executable, "-m", "bench.network", str(base / "pets/1")]
+    await asyncio.to_thread(subprocess.run, writing, check=True, capture_output=True)
+    with local_broker(folder / "broker") as broker:
+        config = folder / "edge.toml"
+        config.write_text(
+            f'node = "{NODE}"\nbroker.port = {broker.port}\nserving = "127.0.0.1:{serving}"\n'
+            f'models_dir = "{base}"\nstate_dir = "{folder / "state"}"\n',
+            encoding="utf-8",
+        )
+        server = (f"--port={serving}", "--model_name=pets", f"--model_base_path={base / 'pets'}")
+        calm = Calm(broker.port)
+        async with Processes(folder / "logs") as processes, asyncio.TaskGroup() as tasks:
+            await processes.start("modelserver", "modelserver", *server)
+            await processes.start("edge", "edge", "--config", str(config))
+            running = tasks.create_task(calm.bus.run())
+            await calm.until(lambda status: status.model is not None and status.model.state == "available")
+            took = await _in_turns(calm, broker.port, plan)
+            await processes.stop("edge")
+            counters = (await calm.until(lambda status: status.state == "offline")).counters
+            running.cancel()
+    return _report(took, counters)
+
+
+async def _in_turns(calm: Calm, port: int, plan: Plan) -> dict[str, list[float]]:
+    took: dict[str, list[float]] = {"quiet": [], "flood": []}
+    settle = plan.photos // 4  # these are not counted
+    for _ in range(plan.rounds):
+        await calm.ask(settle, plan.pause_s)
+        took["quiet"] += await calm.ask(plan.photos, plan.pause_s)
+        words = ("-m", "bench.fairness", "--flood", str(port), "--flood-per-s", str(plan.flood_per_s))
+        flooding = await asyncio.create_subprocess_exec(sys.executable, *words)
+        try:
+            await calm.ask(settle, plan.pause_s)
+            took["flood"] += await calm.ask(plan.photos, plan.pause_s)
+        finally:
+            flooding.kill()
+            await flooding.wait()
+    return took
+
+
+def _report(took: dict[str, list[float]], counters: dict[str, int]) -> dict[str, object]:
+    percentiles = {
+        name: {f"p{at}_ms": round(statistics.quantiles(times, n=100)[at - 1], 1) for at in (50, 90, 99)}
+        for name, times in took.items()
+    }
+    return {
+        "calm": percentiles,
+        "photos_each": len(took["quiet"]),
+        "ratio_p50": round(percentiles["flood"]["p50_ms"] / percentiles["quiet"]["p50_ms"], 2),
+        "ratio_p99": round(percentiles["flood"]["p99_ms"] / percentiles["quiet"]["p99_ms"], 2),
+        "counters": {name: count for name, count in counters.items() if name.startswith(_TOLD)},
+    }
+
+
+def main() -> None:
+    """Measure and print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=4, help="turns without and with the flood (4)")
+    parser.add_argument("--photos", type=int, default=100, help="calm photos in each (100)")
+    parser.add_argument("--pause-s", type=float, default=0.2, help="from an answer to the next photo (0.2)")
+    parser.add_argument(
+        "--flood-per-s", type=float, default=450.0, help="photos of the flood; 0: no limit (450)"
+    )
+    parser.add_argument("--flood", type=int, metavar="PORT", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    log.configure("error")
+    if arguments.flood:
+        asyncio.run(flood(arguments.flood, arguments.flood_per_s))
+        return
+    plan = Plan(arguments.rounds, arguments.photos, arguments.pause_s, arguments.flood_per_s)
+    with tempfile.TemporaryDirectory() as folder:
+        report = asyncio.run(measure(plan, Path(folder)))
+    sys.stdout.write(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Certificates for brokers and their clients: plain functions from keys to PEM.
+
+Keys are EC P-256, serial numbers random (RFC 5280), and a certificate is for one side alone: a broker's logs
+nobody in, and a client's is no broker.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from schemas.errors import PermanentError
+
+_CLOCK_SKEW = timedelta(days=1)  # a Pi without a clock of its own may be late
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """Who signs: a certificate and its private key, both PEM."""
+
+    certificate: bytes
+    key: bytes
+
+
+def new_key() -> bytes:
+    """Return a new private key as PEM."""
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def authority_certificate(key: bytes, name: str, *, days: int, now: datetime | None = None) -> bytes:
+    """Return the certificate with which an authority vouches for itself."""
+    builder = (
+        _builder(key, name, days, now)
+        .issuer_name(_name(name))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+    )
+    return _signed(builder, key)
+
+
+def broker_certificate(
+    authority: Authority,
+    key: bytes,
+    name: str,
+    hosts: Sequence[str],
+    *,
+    days: int,
+    now: datetime | None = None,
+) -> bytes:
+    """Return a broker's certificate.
+
+    Args:
+        authority: Who signs.
+        key: The broker's private key.
+        name: Its common name.
+        hosts: The names and addresses under which clients reach it.
+        days: How long it is valid.
+        now: From when on.
+    """
+    builder = _builder(key, name, days, now)
+    builder = builder.add_extension(
+        x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False
+    )
+    return _issued(builder, authority, ExtendedKeyUsageOID.SERVER_AUTH)
+
+
+def client_certificate(
+    authority: Authority, key: bytes, name: str, *, days: int, now: datetime | None = None
+) -> bytes:
+    """Return a client's certificate; its common name is what the broker knows the client by."""
+    return _issued(_builder(key, name, days, now), authority, ExtendedKeyUsageOID.CLIENT_AUTH)
+
+
+def expiry(certificate: bytes) -> datetime:
+    """Return when a certificate ends, in UTC.
+
+    Raises:
+        PermanentError: It is no certificate.
+    """
+    try:
+        return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
+    except ValueError as error:
+        raise PermanentError("certificate", expected="PEM", got=error) from None
+
+
+def _builder(key: bytes, name: str, days: int, now: datetime | None) -> x509.CertificateBuilder:
+    begin = now or datetime.now(UTC)
+    public = _load(key).public_key()
+    return (
+        x509.CertificateBuilder()
+        .subject_name(_name(name))
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin - _CLOCK_SKEW)
+        .not_valid_after(begin + timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+    )
+
+
+def _issued(builder: x509.CertificateBuilder, authority: Authority, purpose: x509.ObjectIdentifier) -> bytes:
+    issuer = x509.load_pem_x509_certificate(authority.certificate)
+    builder = (
+        builder.issuer_name(issuer.subject)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(_load(authority.key).public_key()),
+            critical=False,
+        )
+    )
+    return _signed(builder, authority.key)
+
+
+def _signed(builder: x509.CertificateBuilder, key: bytes) -> bytes:
+    return builder.sign(_load(key), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def _load(key: bytes) -> ec.EllipticCurvePrivateKey:
+    try:
+        private = serialization.load_pem_private_key(key, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise PermanentError("private key", expected="unencrypted PEM", got=error) from None
+    if not isinstance(private, ec.EllipticCurvePrivateKey):
+        raise PermanentError("private key", expected="an elliptic curve", got=type(private).__name__)
+    return private
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _host(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )

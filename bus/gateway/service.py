@@ -1,0 +1,34 @@
+"""The gateway as one process."""
+
+import asyncio
+
+from bus.gateway.config import GatewayConfig
+from bus.gateway.downlink import Downlink
+from bus.gateway.router import Router
+from bus.gateway.uplink import Uplink
+from bus.mqtt import Bus
+from bus.presence import Presence
+from bus.probes import Probes
+from schemas.topics import CLOUD
+
+
+async def run(config: GatewayConfig, password: str | None = None) -> None:
+    """Run the gateway until cancelled. Safe to cancel: what gets lost is sent again by its outbox.
+
+    Raises:
+        PermanentError: An address is taken, or the broker refuses a subscription.
+    """
+    bus = Bus(
+        config.broker,
+        f"gleaner-{CLOUD}-{config.name}",
+        password=password,
+        presence=Presence(CLOUD, config.name),
+    )
+    async with Router(config.router, timeout_s=config.post_timeout_s) as router, asyncio.TaskGroup() as tasks:
+        downlink = Downlink(config, bus, router)
+        uplink = Uplink(config, bus, downlink)
+        tasks.create_task(bus.run(), name="gateway.bus")
+        tasks.create_task(downlink.run(), name="gateway.downlink")
+        tasks.create_task(uplink.run(), name="gateway.uplink")
+        if config.probes is not None:
+            tasks.create_task(Probes(config.probes, bus.unready).run(), name="gateway.probes")

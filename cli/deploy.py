@@ -1,0 +1,196 @@
+"""KubeEdge's Rules for a list of nodes: write them, and see each of them work."""
+
+import asyncio
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bus import config, log
+from bus.mqtt import Bus, LinkError, passing_id
+from cli import options, service
+from schemas.errors import PermanentError
+
+if TYPE_CHECKING:
+    from bus.gateway.cluster import Cluster
+    from bus.gateway.crossings import Crossing
+    from bus.gateway.verify import Verifier
+
+_GATEWAY = "http://gateway.gleaner.svc:8480"
+_CONNECT_S = 10.0
+_INTERRUPTED = 130
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the steps and their options."""
+    steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
+    _declare_render(steps.add_parser("render", help="write RuleEndpoints and Rules as YAML"))
+    _declare_verify(steps.add_parser("verify", help="send a probe through each Rule, make broken ones anew"))
+
+
+def _declare_render(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    _add_common(parser)
+    parser.set_defaults(do=_render)
+
+
+def _declare_verify(parser: ArgumentParser) -> None:
+    parser.add_argument("--check", action="store_true", help="change nothing in the cluster")
+    parser.add_argument("--router", metavar="URL", help="cloudcore's Router (http://127.0.0.1:9443)")
+    parser.add_argument("--name", type=options.name, help="name of the gateway that reports (gateway)")
+    parser.add_argument(
+        "--timeout", metavar="S", type=options.positive(float), default=5.0, help="for each probe (5)"
+    )
+    _add_common(parser)
+    options.add_broker(parser, config_help="the gateway's configuration: its broker, Router and name")
+    parser.set_defaults(do=_verify)
+
+
+def _add_common(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--nodes",
+        type=options.names,
+        help="comma-separated edge nodes (those of the cluster with the edge label)",
+    )
+    parser.add_argument(
+        "--devices",
+        type=_devices,
+        default=[],
+        help="comma-separated NODE/DEVICE whose feedback crosses (none)",
+    )
+    parser.add_argument(
+        "--gateway", metavar="URL", default=_GATEWAY, help=f"the gateway as cloudcore reaches it ({_GATEWAY})"
+    )
+    parser.add_argument("--server", metavar="URL", help="API server (that of the cluster this runs in)")
+    parser.add_argument("--server-token", metavar="FILE", type=Path, help="bearer token for it")
+    parser.add_argument("--server-ca", metavar="PEM", type=Path, help="certificate of its authority")
+
+
+def run(arguments: Namespace) -> int:
+    """Do the step that was asked for."""
+    log.configure("error")
+    code: int = arguments.do(arguments)
+    return code
+
+
+def _render(arguments: Namespace) -> int:
+    from bus.gateway.rules import files  # noqa: PLC0415  # HTTP is loaded by this command alone
+
+    nodes = service.run(_asked(arguments))
+    if nodes is None:
+        return _INTERRUPTED
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name, text in files(nodes, arguments.gateway).items():
+        (arguments.out / name).write_text(text, encoding="utf-8")
+        print(arguments.out / name)
+    return 0
+
+
+def _verify(arguments: Namespace) -> int:
+    return 0 if service.run(_verified(arguments)) else 1
+
+
+async def _asked(arguments: Namespace) -> "dict[str, list[str]]":
+    async with AsyncExitStack() as stack:
+        cluster = None if arguments.nodes else await stack.enter_async_context(_cluster(arguments))
+        return await _nodes(arguments, cluster)
+
+
+async def _verified(arguments: Namespace) -> bool:
+    """Probe every Rule, make what is missing or broken, and tell whether all work in the end."""
+    from bus.gateway.config import GatewayConfig  # noqa: PLC0415  # as above
+    from bus.gateway.crossings import crossings  # noqa: PLC0415  # as above
+    from bus.gateway.router import Router  # noqa: PLC0415  # as above
+    from bus.gateway.verify import Verifier  # noqa: PLC0415  # as above
+
+    known = options.settings(arguments, GatewayConfig, name=arguments.name, router=arguments.router)
+    async with AsyncExitStack() as stack:
+        without_cluster = arguments.check and arguments.nodes
+        cluster = None if without_cluster else await stack.enter_async_context(_cluster(arguments))
+        nodes = await _nodes(arguments, cluster)
+        router = await stack.enter_async_context(Router(known.router, timeout_s=known.post_timeout_s))
+        bus = Bus(known.broker, passing_id("verify"), password=config.password())
+        verifier = Verifier(bus, router, gateway=known.name, timeout_s=arguments.timeout)
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        running = [tasks.create_task(bus.run()), tasks.create_task(verifier.run())]
+        await _connected(bus)
+        everything = [one for node, devices in nodes.items() for one in crossings(node, devices)]
+        works = await _work(verifier, everything, None if arguments.check else cluster, arguments.gateway)
+        for task in running:
+            task.cancel()
+        return works
+
+
+async def _work(
+    verifier: "Verifier", everything: "Sequence[Crossing]", cluster: "Cluster | None", gateway: str
+) -> bool:
+    from bus.gateway.verify import BETWEEN_S, complete, renew  # noqa: PLC0415  # as above
+
+    if cluster is not None and (made := await complete(cluster, everything, gateway)):
+        print(f"made, because missing: {', '.join(made)}", flush=True)
+        await asyncio.sleep(BETWEEN_S)
+    bad, silent = await _probe(verifier, everything)
+    if silent and cluster is not None:
+        print(f"making {len(silent)} anew", flush=True)
+        await renew(cluster, silent, gateway)
+        await asyncio.sleep(BETWEEN_S)
+        still, _ = await _probe(verifier, silent)
+        bad += still - len(silent)
+    return bad == 0
+
+
+async def _probe(verifier: "Verifier", chosen: "Sequence[Crossing]") -> "tuple[int, list[Crossing]]":
+    """Probe and print; returns how many do not work, and which of them may once they are made anew."""
+    from bus.gateway.verify import Verdict  # noqa: PLC0415  # as above
+
+    bad, silent = 0, []
+    async for finding in verifier.findings(chosen):
+        works = finding.verdict is Verdict.WORKS
+        bad += not works
+        if finding.verdict is Verdict.SILENT:
+            silent.append(finding.crossing)
+        reason = f" ({finding.reason})" if finding.reason else ""
+        print(f"{'ok  ' if works else 'FAIL'} {finding.crossing.name}: {finding.verdict}{reason}", flush=True)
+    return bad, silent
+
+
+async def _nodes(arguments: Namespace, cluster: "Cluster | None") -> dict[str, list[str]]:
+    """Return the nodes, each with its devices.
+
+    Raises:
+        PermanentError: A device of another node, or no node at all.
+    """
+    names = arguments.nodes or (await cluster.nodes() if cluster else [])
+    nodes: dict[str, list[str]] = {options.name(node): [] for node in names}
+    if not nodes:
+        raise PermanentError("nodes", expected="edge nodes in the cluster, or --nodes", got="none")
+    for node, device in arguments.devices:
+        if node not in nodes:
+            raise PermanentError(f"device {node}/{device}", expected=f"a node of {sorted(nodes)}", got=node)
+        nodes[node].append(device)
+    return nodes
+
+
+def _cluster(arguments: Namespace) -> "Cluster":
+    from bus.gateway.cluster import Cluster  # noqa: PLC0415  # as above
+
+    return Cluster(arguments.server, arguments.server_token, arguments.server_ca)
+
+
+async def _connected(bus: Bus) -> None:
+    try:
+        async with asyncio.timeout(_CONNECT_S):
+            await bus.connected()
+    except TimeoutError:
+        raise LinkError(
+            "broker", expected=f"a connection within {_CONNECT_S:g} s (try `gleaner doctor`)", got=bus.trouble
+        ) from None
+
+
+def _devices(value: str) -> list[tuple[str, str]]:
+    """Check comma-separated devices, each behind its node."""
+    pairs = [part.partition("/") for part in value.split(",")]
+    if not all(slash for _, slash, _ in pairs):
+        raise ArgumentTypeError(f"expected NODE/DEVICE, got {value!r}")
+    return [(options.name(node), options.name(device)) for node, _, device in pairs]

@@ -1,0 +1,33 @@
+"""Run the gateway between the cloud's broker and KubeEdge's Router."""
+
+from argparse import ArgumentParser, Namespace
+
+from bus import config, log
+from cli import options, service
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options; each overrides the configuration file."""
+    parser.add_argument("--name", type=options.name, help="gateway, gateway-2, … (gateway)")
+    parser.add_argument("--nodes", type=options.names, help="comma-separated edge nodes (edge-1)")
+    parser.add_argument("--listen", metavar="HOST:PORT", help="for the Router's POSTs (127.0.0.1:8480)")
+    parser.add_argument("--router", metavar="URL", help="cloudcore's Router (http://127.0.0.1:9443)")
+    options.add_service(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Run until told to stop."""
+    from bus.gateway import service as gateway_service  # noqa: PLC0415  # HTTP is loaded by this command alone
+    from bus.gateway.config import GatewayConfig  # noqa: PLC0415  # as above
+
+    loaded = options.settings(
+        arguments,
+        GatewayConfig,
+        name=arguments.name,
+        nodes=arguments.nodes,
+        listen=arguments.listen,
+        router=arguments.router,
+    )
+    log.configure(arguments.log_level, name=loaded.name)
+    service.run(gateway_service.run(loaded, config.password()))
+    return 0

@@ -1,0 +1,87 @@
+"""The way to the cloud over KubeEdge's EventBus: text alone, slowly, and nothing retained."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import structlog
+
+from bus.mqtt import Bus
+from bus.outbox import Publish
+from bus.pace import Pace
+from edge.config import EdgeConfig, EventBusLimits
+from edge.twins import Twins
+from schemas.codec import decode, to_text
+from schemas.errors import CodecError
+from schemas.messages import Message
+from schemas.topics import POLICY, RELEASE, SAMPLE, Topic
+
+log = structlog.get_logger()
+
+_RETAINED: tuple[Topic[Message], ...] = (POLICY, RELEASE)
+
+
+def most_sample_bytes(limits: EventBusLimits) -> int:
+    """Return how large a sample may be before it becomes JSON: base64 adds a third."""
+    return limits.max_bytes * 3 // 4
+
+
+def paced(publish: Publish, limits: EventBusLimits) -> Publish:
+    """Return a `publish` for samples that keeps the pace and writes JSON."""
+    pace = Pace(limits.per_s)
+
+    async def publish_text(topic: str, payload: bytes) -> None:
+        await pace.turn()
+        await publish(topic, to_text(SAMPLE, payload))
+
+    return publish_text
+
+
+class Kept:
+    """The last message of a topic on disk: what a broker's retained message is, where the bus retains none.
+
+    Args:
+        bus: Where it arrives; make this before its `run`.
+        topic: Policy or release.
+        node: This edge.
+        folder: For the file.
+    """
+
+    def __init__(self, bus: Bus, topic: Topic[Message], node: str, folder: Path) -> None:
+        self._bus = bus
+        self._topic = topic
+        self._names = {"node": node}
+        self._path = folder / f"last-{topic.kind}"
+        self._tapped = bus.tap(topic.name(node=node))
+
+    async def run(self) -> None:
+        """Deliver what an earlier run kept, then keep what arrives, until cancelled.
+
+        Safe to cancel: the file is the old one or the new one.
+        """
+        if self._path.exists():
+            self._bus.bring(self._topic.name(**self._names), self._path.read_bytes())
+        while True:
+            payload = (await self._tapped.get()).payload
+            try:
+                decode(self._topic, payload, self._names)
+                await asyncio.to_thread(_write, self._path, payload)
+            except (CodecError, OSError) as error:  # whoever uses the message says more of it
+                log.warning("edge.not_kept", topic=self._topic.kind, error=str(error))
+
+
+def companions(config: EdgeConfig, bus: Bus) -> list[Kept | Twins]:
+    """Return what an edge runs beside its handler on the EventBus; make this before the bus runs."""
+    folder = Path(config.state_dir)
+    return [*(Kept(bus, topic, config.node, folder) for topic in _RETAINED), Twins(bus, config.node)]
+
+
+def _write(path: Path, payload: bytes) -> None:
+    """Write a file, complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".tmp")
+    with partial.open("wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)

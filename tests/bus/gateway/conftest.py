@@ -1,0 +1,39 @@
+"""Two real brokers and a real gateway, with a stand-in for KubeEdge between it and the edge."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from bus.broker import BrokerProcess, free_port
+from bus.config import Broker
+from bus.mosquitto import Mosquitto
+from tests.router import NODE, StandInRouter
+
+
+@pytest.fixture
+def cloud(broker: BrokerProcess) -> BrokerProcess:
+    """The cloud's broker."""
+    return broker
+
+
+@pytest.fixture
+def edge(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[BrokerProcess]:
+    """The broker of an edge node."""
+    process = BrokerProcess(tmp_path / "edge", program=mosquitto)
+    process.start()
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def listen() -> str:
+    """Where the gateway listens."""
+    return f"127.0.0.1:{free_port()}"
+
+
+@pytest.fixture
+async def router(edge: BrokerProcess, listen: str) -> AsyncIterator[StandInRouter]:
+    """KubeEdge's stand-in, which loses nothing unless told to."""
+    async with StandInRouter({NODE: Broker(port=edge.port)}, listen, devices=["pi-1"]).running() as stand_in:
+        yield stand_in

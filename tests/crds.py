@@ -1,0 +1,81 @@
+"""KubeEdge's resources, checked as strictly as its own CustomResourceDefinitions allow.
+
+`python -m tests.crds DIR` writes the schemas anew from the folder `build/crds` of KubeEdge's source.
+"""
+
+import json
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+SCHEMAS = Path(__file__).parent / "kubeedge-1.23.1.json"
+_WANTED = ("Rule", "RuleEndpoint", "Device", "DeviceModel", "NodeGroup", "EdgeApplication")
+
+
+def check(manifest: dict[str, Any]) -> None:
+    """Raise unless a resource fits its schema, with no field that the API server would drop in silence."""
+    _validator(f"{manifest['apiVersion']}/{manifest['kind']}").validate(manifest)
+
+
+def knows(manifest: dict[str, Any]) -> bool:
+    """Tell whether there is a schema for such a resource."""
+    return f"{manifest['apiVersion']}/{manifest['kind']}" in _schemas()
+
+
+@cache
+def _validator(kind: str) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(_strict(_schemas()[kind], top=True))
+
+
+@cache
+def _schemas() -> dict[str, Any]:
+    schemas: dict[str, Any] = json.loads(SCHEMAS.read_text(encoding="utf-8"))
+    return schemas
+
+
+def _strict(schema: Any, *, top: bool = False) -> Any:
+    """Return a schema that refuses unknown fields wherever it names those that it knows."""
+    if isinstance(schema, list):
+        return [_strict(inner) for inner in schema]
+    if not isinstance(schema, dict):
+        return schema
+    tight = {key: _strict(inner) for key, inner in schema.items()}
+    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
+        if top:  # the API server adds these to each resource
+            tight["properties"] = tight["properties"] | {"apiVersion": {}, "kind": {}, "metadata": {}}
+        if not schema.get("x-kubernetes-preserve-unknown-fields"):
+            tight.setdefault("additionalProperties", False)
+    return tight
+
+
+def _bare(schema: Any) -> Any:
+    """Return a schema without its descriptions."""
+    if isinstance(schema, list):
+        return [_bare(inner) for inner in schema]
+    if isinstance(schema, dict):
+        return {
+            key: _bare(inner)
+            for key, inner in schema.items()
+            if not (key == "description" and isinstance(inner, str))
+        }
+    return schema
+
+
+def _write(folder: Path) -> None:
+    found = {}
+    for path in sorted(folder.glob("*/*.yaml")):
+        for crd in filter(None, yaml.safe_load_all(path.read_text(encoding="utf-8"))):
+            spec = crd["spec"]
+            for version in spec["versions"]:
+                if spec["names"]["kind"] in _WANTED and version["storage"]:
+                    name = f"{spec['group']}/{version['name']}/{spec['names']['kind']}"
+                    found[name] = _bare(version["schema"]["openAPIV3Schema"])
+    SCHEMAS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _write(Path(sys.argv[1]))

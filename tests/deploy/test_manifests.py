@@ -1,0 +1,258 @@
+"""The manifests: every object against a strict schema, and what it runs against the code that it runs."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from bus.broker import free_port, listens
+from bus.broker_config import Access, configuration
+from bus.config import Tls, load
+from bus.gateway.config import GatewayConfig
+from cli.main import main, parser_of
+from cloud.config import CollectorConfig
+from edge.config import EdgeConfig
+from edge.modelserver import flags
+from tests import crds
+from tests.conftest import ROOT
+from tests.sites import free_ports, provision, wait_until
+
+KUBERNETES = "1.32"
+HERE = ROOT / "deploy/kubeedge"
+OVERLAYS = ("lab", "single-node", "fleet")
+SECRETS = {"broker", "collector", "gateway", "s3"}  # made by hand from what `gleaner provision` writes
+WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "CronJob")
+Object = dict[str, Any]
+
+
+@cache
+def built(overlay: str) -> list[Object]:
+    """Return all objects of an overlay."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("building an overlay takes kubectl")
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(HERE / "overlays" / overlay)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [one for one in yaml.safe_load_all(done.stdout) if one]
+
+
+def pods(objects: list[Object]) -> Iterator[tuple[str, Object]]:
+    """Yield the name and the pod's spec of everything that runs."""
+    for one in objects:
+        if one["kind"] in WORKLOADS:
+            spec = one["spec"].get("jobTemplate", one)["spec"] if one["kind"] == "CronJob" else one["spec"]
+            yield one["metadata"]["name"], spec["template"]["spec"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_object_fits_a_strict_schema(overlay):
+    """Kubernetes and KubeEdge know every field of every object, and no two objects are the same."""
+    objects = built(overlay)
+    for one in objects:
+        if crds.knows(one):
+            crds.check(one)
+        else:
+            kubernetes_validate.validate(one, KUBERNETES, strict=True)
+    names = [(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in objects]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_g5_no_pod_may_more_than_it_needs(overlay):
+    """No root, no writable system, no capability, bounded memory, and of the node's files ours alone."""
+    for name, pod in pods(built(overlay)):
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", name
+        assert pod.get("automountServiceAccountToken") is False or pod.get("serviceAccountName"), name
+        for container in pod["containers"]:
+            context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"] is True, name
+            assert (context["allowPrivilegeEscalation"], context["capabilities"]) == (
+                False,
+                {"drop": ["ALL"]},
+            )
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+            assert "memory" in container["resources"]["limits"]
+            assert not container["image"].endswith(":latest")
+        for volume in pod.get("volumes", []):
+            path = volume.get("hostPath", {}).get("path", "/etc/gleaner")
+            assert path.startswith(("/etc/gleaner", "/var/lib/gleaner/")), name
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_edge_and_cloud_keep_to_their_own_nodes(overlay):
+    """What belongs to the edge runs on edge nodes alone, tolerating their taint; the rest never does."""
+    for name, pod in pods(built(overlay)):
+        (term,) = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+            "nodeSelectorTerms"
+        ]
+        (rule,) = term["matchExpressions"]
+        at_edge = name in ("edge", "edge-broker")
+        assert (rule["key"], rule["operator"]) == (
+            "node-role.kubernetes.io/edge",
+            "Exists" if at_edge else "DoesNotExist",
+        )
+        assert bool(pod.get("tolerations")) == at_edge
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_everything_that_is_referred_to_is_there(overlay):
+    """Config maps, volumes, accounts and mounts exist under the names by which they are used."""
+    objects = built(overlay)
+    there = {(one["kind"], one["metadata"]["name"]) for one in objects}
+    for name, pod in pods(objects):
+        volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
+        claims = [one for one in objects if one["metadata"]["name"] == name and one["kind"] == "StatefulSet"]
+        own = {
+            claim["metadata"]["name"]
+            for one in claims
+            for claim in one["spec"].get("volumeClaimTemplates", [])
+        }
+        for volume in volumes.values():
+            if "configMap" in volume:
+                assert ("ConfigMap", volume["configMap"]["name"]) in there
+            if "persistentVolumeClaim" in volume:
+                assert ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) in there
+            assert volume.get("secret", {}).get("secretName", "broker") in SECRETS
+        for container in pod["containers"]:
+            assert {mount["name"] for mount in container.get("volumeMounts", [])} <= set(volumes) | own
+            for variable in container.get("env", []):
+                reference = variable.get("valueFrom", {}).get("configMapKeyRef")
+                assert reference is None or ("ConfigMap", reference["name"]) in there
+        assert ("ServiceAccount", pod.get("serviceAccountName", "gateway")) in there
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_command_takes_its_arguments(overlay):
+    """What a container is told to run is what the command understands."""
+    seen = set()
+    for _, pod in pods(built(overlay)):
+        for container in pod["containers"]:
+            words = [re.sub(r"\$\(\w+\)", "edge-1", word) for word in container.get("args", [])]
+            words = [
+                re.sub(r"=/etc/gleaner/.*", f"={__file__}", word) for word in words
+            ]  # files have to exist
+            if container["image"].startswith("gleaner-modelserver"):
+                flags.parse(words[1:])
+            elif container["image"].startswith("gleaner-"):
+                parser, _ = parser_of(words[0])
+                parser.parse_args(words[1:])
+            else:
+                continue
+            seen.add(words[0])
+    assert seen >= {"cloud", "edge", "gateway"}
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("base/cloud/gateway.toml", GatewayConfig),
+        ("base/cloud/collector.toml", CollectorConfig),
+        ("base/edge/edge.toml", EdgeConfig),
+    ],
+)
+def test_every_configuration_is_one(path, kind):
+    """The files in the config maps are what the components read, with no unknown field."""
+    assert load(HERE / path, kind).broker.port in (8883, 8884)
+
+
+def test_the_routers_door_is_open_to_the_gateway_alone():
+    """G5: the Router has no authentication: a policy lets in the gateway, and edge nodes to other ports."""
+    (policy,) = [
+        one
+        for one in yaml.safe_load_all((HERE / "base/router.yaml").read_text())
+        if one["kind"] == "NetworkPolicy"
+    ]
+    doors = {
+        port["port"]: rule.get("from")
+        for rule in policy["spec"]["ingress"]
+        for port in rule["ports"]
+        if port.get("protocol", "TCP") == "TCP"
+    }
+    assert set(doors) == {9443, 10000}
+    (visitor,) = doors[9443]
+    assert visitor["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "gateway"}
+    assert visitor["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "gleaner"}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_rules_are_those_that_would_be_rendered_today(overlay, tmp_path):
+    """The committed Rules are what `gleaner deploy render` writes for their nodes."""
+    folder = HERE / "overlays" / overlay / "nodes"
+    rules = [one["spec"] for one in yaml.safe_load_all((folder / "rules.yaml").read_text())]
+    up = [rule for rule in rules if rule.get("source") == "eventbus"]
+    gateway = up[0]["targetResource"]["resource"].partition("/up/")[0]
+    topics = [rule["sourceResource"]["topic"] for rule in up]
+    devices = [topic.removeprefix("v1/feedback/") for topic in topics if topic.startswith("v1/feedback/")]
+    nodes = (folder / "nodes.env").read_text().strip().removeprefix("NODES=")
+    words = ["--nodes", nodes, "--gateway", gateway, "--out", str(tmp_path)]
+    words += ["--devices", ",".join(devices)] if devices else []
+    assert main(["deploy", "render", *words]) == 0
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        path.name: path.read_text() for path in tmp_path.iterdir()
+    }
+
+
+def test_the_brokers_are_configured_as_everywhere():
+    """Bounds, access and TLS of both brokers are those that `gleaner provision` writes."""
+    home = "/etc/gleaner"
+    tls = Tls(ca=f"{home}/ca.pem", certificate=f"{home}/broker.pem", key=f"{home}/broker.key")
+    access = Access(tls, f"{home}/operations.pem", f"{home}/rights")
+    wanted = configuration(8883, Path("/var/lib/mosquitto"), address="", access=access).splitlines()
+    cloud = settings("cloud")
+    assert sorted(cloud) == sorted(wanted)
+    own = {"listener 1883 127.0.0.1", f"password_file {home}/passwords"}
+    assert own <= set(settings("edge"))
+    assert set(settings("edge")) - own <= set(wanted)
+
+
+@pytest.mark.parametrize(("side", "folder"), [("cloud", "cloud"), ("edge", "edges/edge-1")])
+def test_mosquitto_takes_the_configuration_with_a_provisioned_folder(side, folder, mosquitto, tmp_path):
+    """A real mosquitto starts on each config map, with the files that `gleaner provision` makes beside it."""
+    site = tmp_path / "site"
+    provision(site, "--cloud", "127.0.0.1", "--edge", "edge-1")
+    identity, port, loopback = site / folder, free_ports(), free_port()
+    (identity / "passwords").write_text("")
+    (tmp_path / "data").mkdir()
+    text = (HERE / "base" / side / "mosquitto.conf").read_text()
+    places = {
+        "/etc/gleaner": identity,
+        "/var/lib/mosquitto": tmp_path / "data",
+        "listener 8883": f"user root\nlistener {port} 127.0.0.1",
+        "listener 8884": f"listener {port + 1} 127.0.0.1",
+        "listener 1883": f"listener {loopback}",
+    }
+    for place, own in places.items():
+        text = text.replace(place, str(own))
+    (tmp_path / "mosquitto.conf").write_text(text)
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(mosquitto.binary), "-c", str(tmp_path / "mosquitto.conf")],
+            env=mosquitto.environment(),
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        wait_until(lambda: process.poll() is not None or listens(port))
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        wait_until(lambda: listens(port + 1 if side == "cloud" else loopback))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def settings(side: str) -> list[str]:
+    """Return the lines of a broker's config map that are no comments."""
+    lines = (HERE / "base" / side / "mosquitto.conf").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]

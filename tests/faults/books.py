@@ -1,0 +1,81 @@
+"""What a run left on the disks: the databases of devices and edge, and the dataset.
+
+SQLite counts in `sqlite_sequence` how many rows an AUTOINCREMENT table ever took, in the same transactions as
+the rows: so an outbox itself says how many messages it accepted, whatever became of them.
+"""
+
+import shutil
+import sqlite3
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from cloud.store import Store
+from schemas.messages import Result
+from tests.faults import components
+from tests.faults.components import Component
+
+_SAMPLES = "origin = 'sample'"
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """A database of a device or an edge.
+
+    Args:
+        accepted: How many messages its outbox ever took.
+        waiting: How many are in it.
+        answers: The recorded results.
+    """
+
+    accepted: int = 0
+    waiting: int = 0
+    answers: tuple[Result, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the dataset."""
+
+    photo_id: str
+    edge_label: str
+    image: bytes
+
+
+def read(path: Path) -> Book:
+    """Read a database whose owner does not run."""
+    connection = sqlite3.connect(path)
+    try:
+        accepted = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+        waiting = connection.execute("SELECT count(*) FROM outbox").fetchone()
+        results = connection.execute("SELECT result FROM answer ORDER BY seq").fetchall()
+    finally:
+        connection.close()
+    answers = tuple(msgspec.json.decode(result, type=Result) for (result,) in results)
+    return Book(accepted[0] if accepted else 0, waiting[0], answers)
+
+
+def look(path: Path, owner: Component) -> Book:
+    """Read the database of a process that runs, as a power cut would leave it at this moment."""
+    with tempfile.TemporaryDirectory() as folder:
+        components.pause(owner)
+        try:
+            for part in path.parent.glob(f"{path.name}*"):
+                shutil.copy(part, folder)
+        finally:
+            components.resume(owner)
+        return read(Path(folder, path.name))
+
+
+def stored(dataset: Path) -> int:
+    """Count the samples of the dataset."""
+    return Store.open(dataset, create=False).count(_SAMPLES)
+
+
+def rows(dataset: Path) -> list[Row]:
+    """Read the samples of the dataset."""
+    columns = list(Row.__dataclass_fields__)
+    found = Store.open(dataset, create=False).scan(columns, where=_SAMPLES)
+    return [Row(**record) for record in found]  # type: ignore[arg-type]  # the columns of these types

@@ -1,0 +1,77 @@
+"""The known photos of a run, and how its components are configured."""
+
+import random
+from pathlib import Path
+
+from bus.config import Broker, OutboxLimits
+from cloud.config import CollectorConfig
+from device.config import DeviceConfig
+from edge.config import EdgeConfig
+from schemas.messages import Caps, HarvestRules
+from tests.faults.ledger import BROKEN
+from tests.nodes import NODE, photo, truncated
+from tests.proxy import Proxy
+
+_TRUTHS = {"red": "cat", "blue": "dog"}  # what the model says of a photo by its colour
+_PHOTOS = 200
+_SIZE = (180, 160)  # 2 to 3 kB
+_KEEPALIVE_S = 5
+_MANY = 1_000_000
+_RESEND = OutboxLimits(resend_first_s=2.0, resend_cap_s=10.0)
+_CAPS = Caps(
+    **dict.fromkeys(("per_minute", "per_hour", "per_day"), _MANY),
+    **dict.fromkeys(("bytes_per_minute", "bytes_per_hour", "bytes_per_day"), _MANY * 10_000),
+)
+# Every photo gets a lane and none is a duplicate, so that each one tests both guarantees.
+_RULES = HarvestRules(auto_confidence=0.5, hard_confidence=0.5, near_duplicate_s=0, caps=_CAPS)
+
+
+def take_photos(folder: Path) -> None:
+    """Draw the known photos: a folder for each label, one photo in fifty broken."""
+    draw = random.Random(7)
+    for number in range(_PHOTOS):
+        colour = draw.choice(list(_TRUTHS))
+        image, label = photo(number, colour, _SIZE), _TRUTHS[colour]
+        if number % 50 == 49:
+            image, label = truncated(image), BROKEN
+        path = folder / label / f"{number:04d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image)
+
+
+def collector(broker: Proxy, folder: Path) -> CollectorConfig:
+    """Return the configuration of the collector: small commits."""
+    dataset = str(folder / "dataset.lance")
+    return CollectorConfig(broker=_address(broker), dataset=dataset, batch=32)
+
+
+def edge(broker: Proxy, serving: Proxy, folder: Path) -> EdgeConfig:
+    """Return the configuration of the edge: it harvests everything."""
+    return EdgeConfig(
+        node=NODE,
+        broker=_address(broker),
+        serving=f"127.0.0.1:{serving.port}",
+        models_dir=str(folder / "models"),
+        state_dir=str(folder / "edge"),
+        predict_timeout_s=5.0,
+        harvest=_RULES,
+        outbox=_RESEND,
+    )
+
+
+def device(name: str, broker: Proxy, folder: Path, interval_s: float) -> DeviceConfig:
+    """Return the configuration of an agent: it replays the known photos without end, in its own order."""
+    return DeviceConfig(
+        node=NODE,
+        name=name,
+        broker=_address(broker),
+        camera=f"folder:{folder / 'photos'}?loop=1&shuffle={name[-1]}",
+        interval_s=interval_s,
+        state_dir=str(folder / name),
+        answers_kept=_MANY,
+        outbox=_RESEND,
+    )
+
+
+def _address(link: Proxy) -> Broker:
+    return Broker(port=link.port, keepalive_s=_KEEPALIVE_S)

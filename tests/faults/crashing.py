@@ -1,0 +1,148 @@
+"""Run a `gleaner` command that meets its end at a chosen step of the protocol.
+
+    python -m tests.faults.crashing --at edge.in-transaction --nth 3 edge --config edge.toml
+
+The product knows nothing of this: the named functions are wrapped before the command starts, and at the n-th
+passing the process kills itself with SIGKILL, or stops itself with SIGSTOP until the laboratory goes on.
+"""
+
+import importlib
+import inspect
+import itertools
+import os
+import signal
+import sys
+from argparse import REMAINDER, ArgumentParser
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Literal
+
+from tests.faults import variants
+
+_PUBLISH = "bus.mqtt:Bus.publish_bytes"
+_ACKNOWLEDGE = "paho.mqtt.client:Client.ack"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A step boundary: before or after a function.
+
+    Args:
+        when: On which side of the function.
+        function: `module:name` or `module:Class.name`.
+        topic: Only calls about this kind of topic count.
+    """
+
+    when: Literal["before", "after"]
+    function: str
+    topic: str = ""
+
+
+POINTS = {
+    "device.photo-taken": Point("before", "bus.outbox:Outbox.put"),
+    "device.photo-kept": Point("after", "bus.outbox:Outbox.put"),
+    "device.photo-publishing": Point("before", _PUBLISH, "photo"),
+    "device.photo-published": Point("after", _PUBLISH, "photo"),
+    "device.answer-received": Point("before", "bus.outbox:Outbox.answered"),
+    "device.answer-in-transaction": Point("after", "device.answers:record"),
+    "device.answer-recorded": Point("after", "bus.outbox:Outbox.answered"),
+    "device.answer-acknowledged": Point("after", _ACKNOWLEDGE),
+    "edge.photo-received": Point("before", "edge.classify:examine"),
+    "edge.predicting": Point("before", "edge.tfserving:Predictor.predict"),
+    "edge.predicted": Point("after", "edge.tfserving:Predictor.predict"),
+    "edge.sample-made": Point("after", "edge.sampler:Sampler.sample"),
+    "edge.in-transaction": Point("after", "edge.answers:record"),
+    "edge.result-publishing": Point("before", _PUBLISH, "result"),
+    "edge.result-published": Point("after", _PUBLISH, "result"),
+    "edge.photo-acknowledged": Point("after", _ACKNOWLEDGE),
+    "edge.sample-publishing": Point("before", _PUBLISH, "sample"),
+    "edge.sample-published": Point("after", _PUBLISH, "sample"),
+    "edge.receipt-received": Point("before", "bus.outbox:Outbox.answered"),
+    "edge.receipt-settled": Point("after", "bus.outbox:Outbox.answered"),
+    "collector.sample-received": Point("before", "cloud.store:Store.upsert"),
+    "collector.rows-written": Point("after", "cloud.commit:sync_fragments"),
+    "collector.rows-committed": Point("before", "cloud.commit:sync_version"),
+    "collector.stored": Point("after", "cloud.store:Store.upsert"),
+    "collector.receipt-publishing": Point("before", _PUBLISH, "receipt"),
+    "collector.receipt-published": Point("after", _PUBLISH, "receipt"),
+    "collector.sample-acknowledged": Point("after", _ACKNOWLEDGE),
+    "collector.compaction-written": Point("after", "cloud.table:sync_fragments"),
+    "collector.compacted": Point("after", "cloud.table:Table.compact"),
+    "model-server.predicting": Point("before", "edge.modelserver.services:PredictionService.Predict"),
+    "model-server.predicted": Point("after", "edge.modelserver.services:PredictionService.Predict"),
+}
+"""Every boundary between two steps of the protocol, by component."""
+
+
+def points_of(component: str) -> list[str]:
+    """Return the steps of a component such as `edge` or `device-1`, in the order of the protocol."""
+    kind = component.rstrip("-0123456789")
+    return [name for name in POINTS if name.startswith(f"{kind}.")]
+
+
+def find(function: str) -> tuple[Any, str, Callable[..., Any]]:
+    """Return what holds a function of the product, its name there, and the function itself.
+
+    Raises:
+        AttributeError, ModuleNotFoundError: The product has no such function any more.
+    """
+    module, path = function.split(":")
+    if module.startswith("edge.modelserver"):
+        importlib.import_module("edge.modelserver.runtime").prepare()
+    owner = importlib.import_module(module)
+    *outer, name = path.split(".")
+    for part in outer:
+        owner = getattr(owner, part)
+    return owner, name, getattr(owner, name)
+
+
+def arm(point: Point, nth: int, end: signal.Signals) -> None:
+    """Wrap a function of the product, so that its n-th passing sends the signal to this process."""
+    owner, name, original = find(point.function)
+    passings = itertools.count(1)
+
+    def pass_by(side: str, *arguments: object) -> None:
+        wanted = side == point.when and (not point.topic or f"/{point.topic}/" in str(arguments[1]))
+        if wanted and next(passings) == nth:
+            os.kill(os.getpid(), end)
+
+    @wraps(original)
+    async def awaited(*arguments: Any, **options: Any) -> Any:
+        pass_by("before", *arguments)
+        outcome = await original(*arguments, **options)
+        pass_by("after", *arguments)
+        return outcome
+
+    @wraps(original)
+    def called(*arguments: Any, **options: Any) -> Any:
+        pass_by("before", *arguments)
+        outcome = original(*arguments, **options)
+        pass_by("after", *arguments)
+        return outcome
+
+    setattr(owner, name, awaited if inspect.iscoroutinefunction(original) else called)
+
+
+def main() -> int:
+    """Arm this process, then be the command."""
+    parser = ArgumentParser(prog="python -m tests.faults.crashing")
+    parser.add_argument("--at", choices=POINTS)
+    parser.add_argument("--nth", type=int, default=1)
+    parser.add_argument("--stop", action="store_true", help="stop there instead of dying")
+    parser.add_argument("--variant", choices=variants.VARIANTS)
+    parser.add_argument("command", nargs=REMAINDER)
+    arguments = parser.parse_args()
+    if arguments.variant:
+        variants.VARIANTS[arguments.variant]()
+    if arguments.at in {"collector.compaction-written", "collector.compacted"}:
+        importlib.import_module("cloud.collect")._FRAGMENTS = 4  # else it takes 128 commits to get there
+    if arguments.at:
+        arm(POINTS[arguments.at], arguments.nth, signal.SIGSTOP if arguments.stop else signal.SIGKILL)
+    from cli.main import main as gleaner  # noqa: PLC0415  # after its parts are wrapped
+
+    return gleaner(arguments.command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

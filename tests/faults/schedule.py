@@ -1,0 +1,72 @@
+"""Which fault comes when: a seed decides, and nothing else. Plain functions without clock or I/O.
+
+The parts of a stack are hurt in parallel streams, so that outages overlap. Each stream draws its own faults.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.faults.crashing import points_of
+
+STREAMS = {
+    "devices": ("device-1", "device-2", "device-3", "link device-1", "link device-2", "link device-3"),
+    "edge": ("edge", "edge", "edge", "link edge"),
+    "serving": ("model-server", "link serving"),
+    "edge-broker": ("edge-broker",),
+    "cloud": ("cloud-broker", "link bridge", "link bridge"),
+    "collector": ("collector", "collector", "link collector"),
+}
+"""The targets of each stream; one that stands there twice is hurt twice as often."""
+
+_COMMAND_FAULTS = {"kill": 4, "crash": 4, "freeze": 3, "restart": 1}
+_BROKER_FAULTS = {"kill": 4, "freeze": 2, "restart": 1}
+_LINK_FAULTS = {"cut": 4, "halve": 4, "delay": 2, "silence": 2, "close": 2}
+_MEAN_HOLD_S = {"kill": 0.3, "freeze": 1.0, "delay": 2.0, "silence": 3.0, "close": 1.0}
+_LONGEST_HOLD_S = 15.0
+_PASSINGS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault.
+
+    Args:
+        target: A component, or `link` and the name of a link.
+        kind: `kill` (SIGKILL), `crash` (SIGKILL at a step of the protocol), `freeze` (SIGSTOP, SIGCONT) or
+            `restart` (SIGTERM); of links `cut`, `halve`, `delay`, `silence` or `close`.
+        pause_s: Before it.
+        hold_s: From the harm to the healing.
+        point: For `crash`: the step.
+        nth: For `crash`: at which passing of it.
+    """
+
+    target: str
+    kind: str
+    pause_s: float = 0.0
+    hold_s: float = 0.0
+    point: str = ""
+    nth: int = 1
+
+
+def faults(seed: int, stream: str, mean_pause_s: float = 3.0) -> Iterator[Fault]:
+    """Yield the faults of a stream without end: the same seed, the same faults."""
+    draw = random.Random(f"{seed} {stream}")
+    while True:
+        target = draw.choice(STREAMS[stream])
+        kinds = _kinds(target)
+        kind = draw.choices(list(kinds), list(kinds.values()))[0]
+        yield Fault(
+            target,
+            kind,
+            pause_s=draw.expovariate(1 / mean_pause_s),
+            hold_s=min(draw.expovariate(1) * _MEAN_HOLD_S.get(kind, 0.0), _LONGEST_HOLD_S),
+            point=draw.choice(points_of(target)) if kind == "crash" else "",
+            nth=draw.randint(1, _PASSINGS),
+        )
+
+
+def _kinds(target: str) -> dict[str, int]:
+    if target.startswith("link "):
+        return _LINK_FAULTS
+    return _BROKER_FAULTS if target.endswith("-broker") else _COMMAND_FAULTS

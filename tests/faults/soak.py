@@ -1,0 +1,152 @@
+"""The long run: `python -m tests.faults.soak --minutes 20 --seed 1`.
+
+Prints progress and a table, writes the same as JSON, and ends with 1 if anything is lost or doubled.
+"""
+
+import asyncio
+import json
+import shutil
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from statistics import median
+
+from bus import log
+from tests.faults.laboratory import Laboratory
+from tests.faults.ledger import Ledger
+from tests.faults.schedule import STREAMS, faults
+from tests.faults.stack import stack
+from tests.faults.variants import VARIANTS
+from tests.serving import saved_models
+
+_PROGRESS_S = 15.0
+
+
+async def soak(arguments: Namespace, folder: Path) -> dict[str, object]:
+    """Run the laboratory and return what it found."""
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - began:6.0f} s  {text}", flush=True)
+
+    async with (
+        stack(folder, interval_s=arguments.interval, variant=arguments.variant) as running,
+        Laboratory(running).listening() as laboratory,
+        asyncio.TaskGroup() as tasks,
+    ):
+        telling = tasks.create_task(_tell(laboratory, say))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(arguments.minutes * 60), asyncio.TaskGroup() as streams:
+                for stream in arguments.streams:
+                    drawn = faults(arguments.seed, stream, arguments.pause)
+                    streams.create_task(laboratory.inflict(drawn))
+        telling.cancel()
+        say("healing everything, waiting until all is answered and stored")
+        ledger = await laboratory.settle()
+        return facts(laboratory, ledger, seed=arguments.seed, took_s=round(time.monotonic() - began))
+
+
+async def _tell(laboratory: Laboratory, say) -> None:
+    while True:
+        counts = laboratory.report.faults, laboratory.stack.answered.count, laboratory.receipts.count
+        say("{} faults, {} answers, {} receipts".format(*counts))
+        await asyncio.sleep(_PROGRESS_S)
+
+
+def facts(laboratory: Laboratory, ledger: Ledger, *, seed: int, took_s: int) -> dict[str, object]:
+    """Return what a run found, as values for JSON."""
+    report = laboratory.report
+    kinds: Counter[str] = Counter()
+    for (_, kind), times in report.recoveries.items():
+        kinds[kind] += len(times)
+    return {
+        "seed": seed,
+        "took_s": took_s,
+        "faults": report.faults,
+        "faults by kind": dict(kinds.most_common()),
+        "photos": ledger.photos,
+        "photos lost": ledger.photos_lost,
+        "photos doubled": ledger.photos_doubled,
+        "samples": ledger.samples,
+        "samples lost": ledger.samples_lost,
+        "samples doubled": ledger.samples_doubled,
+        "rows that nobody sent": ledger.rows_nobody_sent,
+        "photos sent again": laboratory.counted("photo.resent"),
+        "samples sent again": laboratory.counted("sample.resent"),
+        "duplicates absorbed": {
+            "photos": laboratory.counted("photo.came_again", "photo.answered_before"),
+            "results": laboratory.counted("photo.answered_again"),
+            "samples": laboratory.counted("sample.duplicate"),
+            "receipts": laboratory.counted("sample.answered_again"),
+        },
+        "recovery, s": {
+            f"{target}: {kind}": {
+                "faults": len(times),
+                "median": round(median(times), 2),
+                "longest": round(max(times), 2),
+            }
+            for (target, kind), times in sorted(report.recoveries.items())
+        },
+        "overdue": [str(fault) for fault in report.overdue],
+        "verdict": ledger.verdict + laboratory.stack.deaths(),
+    }
+
+
+def table(found: dict[str, object]) -> list[str]:
+    """Return the same as lines to read."""
+    lines = []
+    for name, value in found.items():
+        if not isinstance(value, dict):
+            lines.append(f"{name:<32}{value if value or value == 0 else 'none'}")
+            continue
+        lines.append(name)
+        for key, inner in value.items():
+            text = (
+                ", ".join(f"{what} {much}" for what, much in inner.items())
+                if isinstance(inner, dict)
+                else inner
+            )
+            lines.append(f"  {key:<30}{text}")
+    return lines
+
+
+def main() -> int:
+    """Read the options and run; the folder with the logs is kept if the run failed."""
+    parser = ArgumentParser(prog="python -m tests.faults.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--variant", choices=VARIANTS, help="break a rule of the product")
+    parser.add_argument(
+        "--streams", nargs="+", choices=STREAMS, default=list(STREAMS), help="hurt these alone"
+    )
+    parser.add_argument("--pause", type=float, default=3.0, metavar="S", help="mean pause between faults (3)")
+    parser.add_argument(
+        "--interval", type=float, default=0.1, metavar="S", help="between a device's photos (0.1)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("soak-out"), metavar="DIR")
+    arguments = parser.parse_args()
+    log.configure("error")
+    folder = Path(tempfile.mkdtemp(prefix="gleaner-soak-"))
+    verdict: object = "not finished"
+    try:
+        found = asyncio.run(soak(arguments, folder / "stack"))
+        verdict = found["verdict"]
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        path = arguments.out / f"{arguments.variant or 'product'}-{arguments.seed}.json"
+        path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        print("\n".join(table(found)), path, sep="\n")
+    finally:
+        shutil.rmtree(saved_models())
+        if verdict:
+            print(f"kept: {folder}", file=sys.stderr)
+        else:
+            shutil.rmtree(folder)
+    return 1 if verdict else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

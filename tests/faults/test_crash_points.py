@@ -1,0 +1,82 @@
+"""Every step of the protocol: its component is killed there, or a broker while the component stands there."""
+
+import asyncio
+import random
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.faults.components import resume
+from tests.faults.crashing import points_of
+from tests.faults.laboratory import Laboratory
+from tests.faults.schedule import Fault
+from tests.faults.stack import stack
+
+STEP_S = 90.0
+"""So long may it take on a busy machine until a step is reached."""
+
+SEED = 1
+HELD_BY = {
+    "device.photo-published": ("edge-broker",),
+    "edge.photo-received": ("edge-broker",),
+    "edge.result-published": ("edge-broker",),
+    "edge.sample-published": ("edge-broker", "cloud-broker"),
+    "edge.receipt-received": ("edge-broker",),
+    "collector.sample-received": ("cloud-broker",),
+    "collector.receipt-published": ("edge-broker", "cloud-broker"),
+}
+"""Where a message has left its sender without an answer, and the brokers that hold it then."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def test_every_step_is_still_a_function_of_the_product():
+    """A step whose function was renamed would never be reached, and so never be tested."""
+    code = "from tests.faults.crashing import POINTS, find; [find(p.function) for p in POINTS.values()]"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-1000:]
+
+
+async def test_g1_g2_a_crash_at_any_step_loses_and_doubles_nothing(tmp_path):
+    """Whatever a component was doing when it was killed: one answer to each photo, one row of each sample."""
+    draw = random.Random(SEED)
+    async with stack(tmp_path / "stack") as running, Laboratory(running).listening() as laboratory:
+
+        async def crash_everywhere(target: str) -> None:
+            for point in points_of(target):
+                await running.command(target).stop()
+                fault = Fault(target, "crash", point=point, nth=draw.randint(1, 4))
+                assert await laboratory.crash(fault, STEP_S), f"{point} was not reached, see {running.logs}"
+            await running.command(target).start()
+
+        async with asyncio.TaskGroup() as tasks:
+            for target in ("device-1", "edge", "collector", "model-server"):
+                tasks.create_task(crash_everywhere(target))
+        await holds(laboratory)
+
+
+async def test_g1_g2_a_broker_killed_at_any_step_loses_and_doubles_nothing(tmp_path):
+    """What a broker has promised to pass on and forgets is sent again by whoever has no answer to it."""
+    async with stack(tmp_path / "stack") as running, Laboratory(running).listening() as laboratory:
+        for point, brokers in HELD_BY.items():
+            component = point.partition(".")[0]
+            command = running.command({"device": "device-1"}.get(component, component))
+            await command.stop()
+            await command.start(at=point, nth=3, stop=True)
+            async with asyncio.timeout(STEP_S):
+                await command.stopped()
+            for name in brokers:
+                await running.components[name].kill()
+                await running.components[name].start()
+            resume(command)
+        await holds(laboratory)
+
+
+async def holds(laboratory: Laboratory) -> None:
+    """Let everything settle and assert what G1 and G2 promise."""
+    ledger = await laboratory.settle()
+    assert ledger.photos > 0
+    assert ledger.samples > 0
+    assert ledger.verdict + laboratory.stack.deaths() == [], f"see {laboratory.stack.logs}"

@@ -1,0 +1,57 @@
+"""The same product with one of its rules broken: what the laboratory has to notice.
+
+Each variant is what a simpler system does: trust the broker's PUBACK, or let the library acknowledge.
+"""
+
+import contextlib
+import sqlite3
+
+import msgpack
+
+from bus import mqtt
+from bus.database import StorageError, Work
+from bus.mqtt import Bus
+from bus.outbox import Connected, Outbox, Publish
+
+
+def outbox_on_puback() -> None:
+    """Forget a message when the broker has it, without waiting for its answer."""
+    run, answered = Outbox.run, Outbox.answered
+
+    async def run_on_puback(self: Outbox, publish: Publish, connected: Connected) -> None:
+        async def publish_and_forget(topic: str, payload: bytes) -> None:
+            await publish(topic, payload)
+            await answered(self, msgpack.unpackb(payload)["photo_id"])
+
+        await run(self, publish_and_forget, connected)
+
+    async def answered_or_recorded(self: Outbox, message_id: str, record: Work[None] | None = None) -> bool:
+        """Record an answer although its message is forgotten already."""
+        if await answered(self, message_id, record):
+            return True
+        if record is None:
+            return False
+        with contextlib.suppress(StorageError, sqlite3.IntegrityError):  # recorded before
+            await self._database.run(record)
+            return True
+        return False
+
+    Outbox.run, Outbox.answered = run_on_puback, answered_or_recorded  # type: ignore[method-assign]
+
+
+def auto_ack() -> None:
+    """Acknowledge each delivery on arrival, as paho does by itself; beside an outbox emptied on PUBACK.
+
+    Alone it loses nothing: whatever the receiver forgets, the sender's outbox still has.
+    """
+    outbox_on_puback()
+    deliver = Bus._deliver
+
+    def acknowledge_and_deliver(self, subscription, names, incoming, link) -> None:
+        mqtt._acknowledge(link.client, incoming)
+        deliver(self, subscription, names, incoming, link)
+
+    Bus._deliver = acknowledge_and_deliver  # type: ignore[method-assign]
+
+
+VARIANTS = {"outbox-on-puback": outbox_on_puback, "auto-ack": auto_ack}

@@ -1,0 +1,240 @@
+"""The laboratory: etcd, API server, cloudcore, and for each edge node a mosquitto and an edgecore."""
+
+import asyncio
+import base64
+import json
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bus.broker import listens
+from bus.config import Broker
+from bus.mqtt import Bus, passing_id
+from schemas.errors import TransientError
+from tests.conftest import running
+from tests.kubeedge import objects, settings
+from tests.kubeedge.api import Api, Thing
+from tests.kubeedge.node import EdgeNode
+from tests.kubeedge.programs import Programs
+from tests.kubeedge.router import post
+from tests.kubeedge.service import Service, write_private
+from tests.kubeedge.settings import DEFAULT_LINK, HOST, Link, Ports
+
+NODES = ("edge-1", "edge-2")
+_MARK = "cloudcore.yaml"  # what a folder of the laboratory has, and no other
+_NAMESPACE = "lab"  # of the rule by which one sees that a node is connected
+_PING = f"{_NAMESPACE}/ping"
+_PING_S = 1.0
+_LOOK_S = 0.1
+_READY_S = 180.0
+_TAIL_LINES = 5
+
+
+class LabError(TransientError):
+    """A part of the laboratory does not come up."""
+
+
+class Lab:
+    """A whole KubeEdge on loopback, in a folder of its own.
+
+    Args:
+        folder: Everything is below it; what an earlier laboratory left there is removed.
+        programs: Built before.
+        nodes: The edge nodes.
+        link: Of every edge node to cloudcore, until `connect()` says otherwise.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        programs: Programs,
+        *,
+        nodes: tuple[str, ...] = NODES,
+        link: Link = DEFAULT_LINK,
+    ) -> None:
+        self.folder = folder.resolve()
+        self.ports = Ports.free()
+        self._programs = programs
+        self._link = link
+        self._token = ""
+        authority = self.folder / "apiserver/apiserver.crt"
+        self.api = Api(self.ports.apiserver, secrets.token_urlsafe(32), authority)
+        etcd = [str(programs.etcd), *settings.etcd_options(self.ports, self.folder)]
+        apiserver = [str(programs.apiserver), *settings.apiserver_options(self.ports, self.folder)]
+        cloudcore = [str(programs.cloudcore), f"--config={self.folder / _MARK}"]
+        self.etcd = Service("etcd", self.folder, etcd)
+        self.apiserver = Service("kube-apiserver", self.folder, apiserver)
+        self.cloudcore = Service("cloudcore", self.folder, cloudcore)
+        self.nodes = {name: EdgeNode(name, self.folder, programs) for name in nodes}
+
+    @property
+    def services(self) -> list[Service]:
+        """All processes in the order in which they start."""
+        edge = [service for node in self.nodes.values() for service in (node.broker, node.edgecore)]
+        return [self.etcd, self.apiserver, self.cloudcore, *edge]
+
+    def route(self, node: str, namespace: str, path: str) -> str:
+        """Return the URL of the Router that leads to a node."""
+        return f"http://{HOST}:{self.ports.router}/{node}/{namespace}{path}"
+
+    async def __aenter__(self) -> Self:
+        """Start everything; entered when every node is connected."""
+        try:
+            await self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop everything."""
+        self.stop()
+
+    async def start(self) -> None:
+        """Start everything and wait until every node is connected.
+
+        Raises:
+            LabError: Something ended or did not come up in time; the message quotes its log.
+        """
+        self._lay_out()
+        self.etcd.start()
+        await self.until(partial(_listens, self.ports.etcd), self.etcd)
+        self.apiserver.start()
+        await self.until(self._apiserver_ready, self.apiserver)
+        await self._populate()
+        self.cloudcore.start()
+        await self.until(self._joinable, self.cloudcore)
+        for node in self.nodes.values():
+            node.broker.start()
+            await self.until(partial(_listens, node.port), node.broker)
+        await asyncio.gather(*(self.connect(name, self._link) for name in self.nodes))
+
+    def stop(self) -> None:
+        """Stop everything, in the opposite order."""
+        for service in reversed(self.services):
+            service.stop()
+
+    async def connect(self, node: str, link: Link) -> None:
+        """Have a node connected in this way, which takes a restart of its edgecore if it is in another.
+
+        Raises:
+            LabError: It does not come up in time.
+        """
+        chosen = self.nodes[node]
+        if chosen.link != link:
+            chosen.edgecore.stop()
+            chosen.configure(link, self.ports, self._token)
+            chosen.edgecore.start()
+        await self.connected(node)
+
+    async def connected(self, node: str) -> None:
+        """Wait until what is posted for a node arrives at its broker.
+
+        The Router's word is not enough: it says "delivered" as long as it remembers a session, dead or not.
+
+        Raises:
+            LabError: Not in time.
+        """
+        url = self.route(node, _NAMESPACE, "/ping")
+        bus = Bus(Broker(port=self.nodes[node].port), passing_id("lab"))
+        pings = bus.tap(_PING)
+
+        async def arrives() -> bool:
+            nonce = secrets.token_hex(8).encode()
+            if await post(url, nonce) != HTTPStatus.OK:
+                return False
+            try:
+                async with asyncio.timeout(_PING_S):
+                    while (await pings.get()).payload != nonce:
+                        pass
+            except TimeoutError:
+                return False
+            return True
+
+        async with running(bus):
+            await self.until(arrives, self.nodes[node].edgecore)
+
+    async def until(self, holds: Callable[[], Awaitable[bool]], service: Service) -> None:
+        """Wait until something holds that is up to a service.
+
+        Raises:
+            LabError: The service ended, or it took too long; the message quotes its log.
+        """
+        deadline = time.monotonic() + _READY_S
+        while not await holds():
+            code = service.ended()
+            if code is not None or time.monotonic() > deadline:
+                tail = service.log.read_text(errors="replace").strip().splitlines()[-_TAIL_LINES:]
+                got = f"exit {code}" if code is not None else f"nothing in {_READY_S:.0f} s"
+                raise LabError(service.name, expected="to come up", got=" | ".join([got, *tail]))
+            await asyncio.sleep(_LOOK_S)
+
+    def _lay_out(self) -> None:
+        """Clear the folder and write what the processes read."""
+        if self.folder.exists() and any(self.folder.iterdir()) and not (self.folder / _MARK).exists():
+            raise LabError(str(self.folder), expected="nothing but a laboratory", got="other things")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        subprocess.run(  # openssl with arguments of our own
+            ["openssl", "genpkey", "-algorithm", "RSA", "-out", self.folder / "service-account.key"],
+            check=True,
+            capture_output=True,
+        )
+        write_private(self.folder / "tokens.csv", f"{self.api.token},lab,lab,system:masters\n")
+        access = settings.kubeconfig(self.ports, self.api.authority, self.api.token)
+        write_private(self.folder / "kubeconfig", json.dumps(access))
+        cloudcore = json.dumps(settings.cloudcore(self.ports, self.folder))
+        (self.folder / _MARK).write_text(cloudcore, encoding="utf-8")
+        for node in self.nodes.values():
+            node.lay_out()
+
+    async def _apiserver_ready(self) -> bool:
+        return self.api.authority.exists() and await self.api.ready()
+
+    async def _populate(self) -> None:
+        """Create what a cluster has before a node joins, and the rule by which `connected()` sees one."""
+        definitions = self._programs.resource_definitions
+        for definition in definitions:
+            await self.api.create(objects.DEFINITIONS, definition.read_bytes())
+
+        async def established() -> bool:
+            there = await self.api.read(objects.DEFINITIONS) or {"items": []}
+            return sum(map(_established, there["items"])) == len(definitions)
+
+        await self.until(established, self.apiserver)
+        for name in self.nodes:
+            await self.api.create(objects.NODES, objects.node_object(name))
+        await self.prepare(_NAMESPACE)
+        ping = objects.downlink_rule("ping", path="/ping", topic=_PING)
+        await self.api.create(objects.rules_path(_NAMESPACE), ping)
+
+    async def prepare(self, namespace: str) -> None:
+        """Create a namespace with the two rule endpoints that its rules name."""
+        await self.api.create(objects.NAMESPACES, objects.namespace_object(namespace))
+        for kind in ("rest", "eventbus"):
+            await self.api.create(objects.endpoints_path(namespace), objects.endpoint_object(kind))
+
+    async def _joinable(self) -> bool:
+        """Tell whether cloudcore lets nodes join, and keep the token that they need for it."""
+        secret = await self.api.read(objects.TOKEN)
+        if secret is not None:
+            self._token = base64.b64decode(secret["data"]["tokendata"]).decode()
+        return secret is not None and listens(self.ports.https)
+
+
+async def _listens(port: int) -> bool:
+    return listens(port)
+
+
+def _established(definition: Thing) -> bool:
+    conditions = definition.get("status", {}).get("conditions") or []
+    return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)

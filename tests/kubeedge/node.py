@@ -1,0 +1,55 @@
+"""An edge node of the laboratory: its broker and its edgecore."""
+
+import json
+from pathlib import Path
+
+from bus.broker import free_port
+from bus.broker_config import configuration
+from bus.mosquitto import find
+from tests.kubeedge import settings
+from tests.kubeedge.programs import Programs
+from tests.kubeedge.service import Service, write_private
+from tests.kubeedge.settings import Link, Ports
+
+
+class EdgeNode:
+    """An edge node: a mosquitto, and an edgecore that connects it to cloudcore.
+
+    Args:
+        name: Of the node.
+        folder: Of the laboratory.
+        programs: Built before.
+    """
+
+    def __init__(self, name: str, folder: Path, programs: Programs) -> None:
+        self.name = name
+        self.port = free_port()
+        self.link: Link | None = None
+        self._folder = folder / name
+        self._broker_config = self._folder / "mosquitto.conf"
+        self._config = self._folder / "edgecore.yaml"
+        mosquitto = find()
+        command = [str(mosquitto.binary), "-c", str(self._broker_config)]
+        self.broker = Service(f"{name}-mosquitto", folder, command, mosquitto.environment())
+        self.edgecore = Service(
+            f"{name}-edgecore", folder, [str(programs.edgecore), f"--config={self._config}"]
+        )
+
+    def lay_out(self) -> None:
+        """Make the node's folder, with its broker's configuration."""
+        self._folder.mkdir()
+        self._broker_config.write_text(configuration(self.port, self._folder), encoding="utf-8")
+
+    def configure(self, link: Link, ports: Ports, token: str) -> None:
+        """Choose how edgecore connects at its next start.
+
+        Args:
+            link: Transport and pace.
+            ports: Of the cloud side.
+            token: With which it joins the first time.
+        """
+        self.link = link
+        tree = settings.edgecore(
+            ports, self._folder, name=self.name, broker_port=self.port, link=link, token=token
+        )
+        write_private(self._config, json.dumps(tree))

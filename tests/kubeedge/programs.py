@@ -1,0 +1,129 @@
+"""Where the laboratory's programs come from: Go modules as published, and Debian's etcd."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from bus.debian import unpack
+from bus.mosquitto import default_cache
+from schemas.errors import PermanentError
+
+MODULE = Path(__file__).resolve().parents[2] / "deploy/kubeedge/lab"
+_KUBEEDGE = "github.com/kubeedge/kubeedge"
+_PACKAGES = (
+    f"{_KUBEEDGE}/cloud/cmd/cloudcore",
+    f"{_KUBEEDGE}/edge/cmd/edgecore",
+    "k8s.io/kubernetes/cmd/kube-apiserver",
+)
+_BUILD_S = 3 * 3600
+
+
+class BuildError(PermanentError):
+    """A program of the laboratory cannot be built or fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """The programs of the laboratory, all in one folder of the cache."""
+
+    folder: Path
+
+    @property
+    def cloudcore(self) -> Path:
+        """KubeEdge's cloud side."""
+        return self.folder / "cloudcore"
+
+    @property
+    def edgecore(self) -> Path:
+        """KubeEdge's edge side."""
+        return self.folder / "edgecore"
+
+    @property
+    def apiserver(self) -> Path:
+        """The Kubernetes API server."""
+        return self.folder / "kube-apiserver"
+
+    @property
+    def etcd(self) -> Path:
+        """What the API server keeps its objects in."""
+        return self.folder / "etcd/usr/bin/etcd"
+
+    @property
+    def resource_definitions(self) -> list[Path]:
+        """KubeEdge's CustomResourceDefinitions, one in each file."""
+        return sorted((self.folder / "crds").rglob("*.yaml"))
+
+    def missing(self) -> list[str]:
+        """Return the names of those that are not there."""
+        programs = (self.cloudcore, self.edgecore, self.apiserver, self.etcd)
+        return [program.name for program in programs if not program.exists()]
+
+
+def versions() -> dict[str, str]:
+    """Return the pinned release of KubeEdge and of Kubernetes, as the Go module says."""
+    text = (MODULE / "go.mod").read_text(encoding="utf-8")
+    patterns = {"kubeedge": rf"{_KUBEEDGE} (v\S+)", "kubernetes": r"k8s\.io/kubernetes => \S+ (v\S+)"}
+    return {name: found[1] for name, pattern in patterns.items() if (found := re.search(pattern, text))}
+
+
+def locate() -> Programs:
+    """Return where the programs of these versions are, built or not."""
+    content = (MODULE / "go.mod").read_bytes() + (MODULE / "go.sum").read_bytes()
+    name = "_".join([*(f"{what}-{version}" for what, version in versions().items()), _digest(content)])
+    return Programs(default_cache() / "kubeedge" / name)
+
+
+def build() -> Programs:
+    """Build and fetch what is missing: takes Go, a C compiler and, the first time, a long while.
+
+    Raises:
+        BuildError: There is no Go or no C compiler, or the build failed.
+        PackageError: Debian's archive cannot be reached.
+    """
+    programs = locate()
+    if not programs.etcd.exists():
+        unpack(("etcd-server",), programs.folder / "etcd")
+    if set(programs.missing()) - {"etcd"}:
+        for tool, package in (("go", "golang-go, 1.24 or later"), ("gcc", "gcc")):
+            if shutil.which(tool) is None:
+                raise BuildError("the laboratory", expected=f"{tool} on the PATH ({package})", got="none")
+        _compile(programs.folder)
+    return programs
+
+
+def _compile(folder: Path) -> None:
+    release = versions()
+    names = {
+        f"{_KUBEEDGE}/pkg/version.gitVersion": release["kubeedge"],
+        "k8s.io/component-base/version.gitVersion": release["kubernetes"],
+    }
+    link = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in names.items())])
+    for package in _PACKAGES:
+        # Built beside and renamed: a build that was stopped leaves no half program behind.
+        partial = folder / f"{package.rsplit('/', 1)[-1]}.{os.getpid()}"
+        _go("build", "-trimpath", "-ldflags", link, "-o", str(partial), package)
+        partial.rename(folder / package.rsplit("/", 1)[-1])
+    source = _go("list", "-m", "-f", "{{.Dir}}", _KUBEEDGE).strip()
+    shutil.copytree(Path(source) / "build/crds", folder / "crds", dirs_exist_ok=True)
+
+
+def _go(*arguments: str) -> str:
+    done = subprocess.run(  # the user's Go, with arguments of our own
+        ["go", *arguments],  # whichever the PATH has
+        cwd=MODULE,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=_BUILD_S,
+        check=False,
+    )
+    if done.returncode:
+        raise BuildError(f"go {arguments[0]} {arguments[-1]}", expected="to end well", got="the errors above")
+    return done.stdout
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=4).hexdigest()

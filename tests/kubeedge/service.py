@@ -1,0 +1,110 @@
+"""One process of the laboratory: started, stopped, killed, and found again by the pid that it wrote down."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+_STOP_S = 15.0
+_LOOK_S = 0.05
+
+
+class Service:
+    """A program that keeps running until it is stopped, also after whoever started it has ended.
+
+    Args:
+        name: Of the service; its log and pid are in files of that name.
+        folder: Of the laboratory.
+        command: The program and its arguments.
+        environment: Instead of the present one.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, command: list[str], environment: dict[str, str] | None = None
+    ) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        self._command = command
+        self._environment = environment
+        self._pid_file = folder / f"{name}.pid"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id, 0 when it does not run."""
+        return running(self._pid_file)
+
+    def start(self) -> None:
+        """Start it; whether it is ready is for the laboratory to see."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(  # a program of the laboratory
+                self._command,
+                cwd=self.log.parent,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the one who started us; they end it in order
+            )
+        self._pid_file.write_text(f"{self._process.pid} {self._command[0]}", encoding="utf-8")
+
+    def stop(self) -> None:
+        """End it in order."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would."""
+        self._end(signal.SIGKILL)
+
+    def ended(self) -> int | None:
+        """Return the exit code of a process that has ended by itself, else None."""
+        return None if self._process is None else self._process.poll()
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is not None and process.poll() is None:
+            process.send_signal(how)
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._pid_file.unlink(missing_ok=True)
+
+
+def running(pid_file: Path) -> int:
+    """Return the pid in a file if that very program still runs, else 0."""
+    try:
+        pid, program = pid_file.read_text(encoding="utf-8").split(" ", 1)
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (OSError, ValueError):
+        return 0
+    return int(pid) if command.startswith(program.encode() + b"\0") else 0
+
+
+def end(pid_file: Path) -> bool:
+    """End a process that an earlier command started, known by its pid file; tell whether it ran."""
+    if not (pid := running(pid_file)):
+        pid_file.unlink(missing_ok=True)
+        return False
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_S
+    while running(pid_file):
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(_LOOK_S)
+    pid_file.unlink(missing_ok=True)
+    return True
+
+
+def memory_bytes(pid: int) -> int:
+    """Return the resident memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that nobody else may read."""
+    path.touch(mode=0o600)
+    path.write_text(text, encoding="utf-8")

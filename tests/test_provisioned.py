@@ -1,0 +1,155 @@
+"""A site as `gleaner provision` makes it, every process real: from the camera to the dataset and back."""
+
+import asyncio
+import contextlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cloud.card import FILE_NAME
+from cloud.store import Store
+from schemas.messages import Result
+from tests.cli.conftest import gleaner
+from tests.cloud.bundles import card
+from tests.conftest import ROOT, eventually
+from tests.nodes import Command, photo
+from tests.serving import ModelServer, pack, place, saved_models
+from tests.sites import broker_of, free_ports, provision
+
+PHOTOS = 6
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Running:
+    """Two brokers with TLS and the bridge between them, an edge and a collector, and what a device took."""
+
+    site: Path
+    folder: Path
+    answers: list[Result]
+
+    @property
+    def store(self) -> Store:
+        return Store.open(self.folder / "dataset")
+
+    def config(self, path: str) -> tuple[str, str]:
+        return "--config", str(self.site / path)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory, mosquitto) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("running")
+    site, cloud, node = folder / "site", free_ports(), free_ports()
+    words = ("--edge", "edge-1", "--edge-host", f"127.0.0.1:{node}", "--devices", "pi-1,pi-2")
+    provision(site, "--cloud", f"127.0.0.1:{cloud}", *words)
+    server = ModelServer(folder / "models", "pets")
+    place("straight", server.base / "pets", 1)
+    running = Running(site, folder, [])
+    edge_words = ("--serving", server.address, "--models-dir", str(server.base), "--state-dir", str(folder))
+    edge = Command(folder, "edge", *running.config("edges/edge-1/edge.toml"), *edge_words)
+    dataset = ("--dataset", str(folder / "dataset"))
+    collector = Command(folder, "cloud", "collect", *running.config("cloud/collector.toml"), *dataset)
+    with (
+        broker_of(site / "cloud", cloud, mosquitto),
+        broker_of(site / "edges/edge-1", node, mosquitto),
+        contextlib.ExitStack() as ending,
+    ):
+        for part in (server, collector, edge):
+            ending.callback(part.kill)
+            part.start()
+        running.answers.extend(answers_to_photos(running))
+        yield running
+
+
+def answers_to_photos(running: Running) -> Iterator[Result]:
+    """Let a device take its photos, and yield what it was answered."""
+    camera = running.folder / "photos"
+    camera.mkdir()
+    for number in range(PHOTOS):
+        (camera / f"{number}.jpg").write_bytes(photo(number, "red"))
+    config = running.config("devices/edge-1.pi-1/device.toml")
+    words = ("--camera", f"folder:{camera}", "--interval", "0.05", "--state-dir", str(running.folder))
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", "device", *config, *words],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    for line in done.stdout.splitlines():
+        answer = msgspec.json.decode(line, type=Result)
+        if answer.status != "deferred":
+            yield answer
+
+
+async def test_g5_a_provisioned_site_works(running):
+    """Each component with its own files: photos are answered, and their samples reach the dataset."""
+    assert [answer.label for answer in running.answers] == ["cat"] * PHOTOS
+    await eventually(lambda: running.store.count() >= PHOTOS, within_s=60)
+    rows = running.store.find([answer.photo_id for answer in running.answers], ["node", "device"])
+    assert [(row["node"], row["device"]) for row in rows.values()] == [("edge-1", "pi-1")] * PHOTOS
+
+
+async def test_the_operators_tools_work_on_a_secured_broker(running):
+    """`gleaner doctor` and `gleaner send` find all well with the operator's certificate."""
+    config = running.config("operator/edge-1.toml")
+    async with asyncio.timeout(100):
+        while (done := await gleaner("doctor", *config, "--timeout", "20")).code:
+            assert done.out.count("FAIL") == 1  # until the edge has told what its model server serves
+            assert "FAIL model" in done.out
+    (running.folder / "cat.jpg").write_bytes(photo(100, "red"))
+    sent = await gleaner("send", running.folder / "cat.jpg", *config)
+    assert (sent.code, "cat" in sent.out) == (0, True), sent.err
+
+
+async def test_a_persons_label_crosses_to_the_cloud(running):
+    """`gleaner cloud review --label` goes through with the operator's certificate, at the cloud's broker."""
+    await eventually(lambda: running.store.count() >= PHOTOS, within_s=60)
+    photo_id = running.answers[0].photo_id
+    words = ("--dataset", running.folder / "dataset", "--label", photo_id, "dog")
+    done = await gleaner("cloud", "review", *words, *running.config("operator/cloud.toml"))
+    assert done.code == 0, done.err
+    await eventually(
+        lambda: running.store.find([photo_id], ["human_label"])[photo_id]["human_label"] == "dog", within_s=60
+    )
+
+
+async def test_g5_what_a_tool_may_not_do_is_an_error(running):
+    """A label or a release from one who has no right to it does not end as if it had been given."""
+    await eventually(lambda: running.store.count() >= PHOTOS, within_s=60)
+    photo_id = running.answers[0].photo_id
+    words = ("--dataset", running.folder / "dataset", "--label", photo_id, "dog")
+    label = gleaner("cloud", "review", *words, *running.config("cloud/rollout.toml"))
+    release = gleaner("cloud", "release", bundle(running, 3), *running.config("operator/cloud.toml"))
+    for done in await asyncio.gather(label, release):
+        assert done.code == 75
+        assert "may this client write and read it?" in done.sentence
+
+
+async def test_g6_a_release_needs_the_signing_key(running):
+    """Through both brokers: an unsigned release is refused with its reason, a signed one is served."""
+    words = (bundle(running, 2), "--wait", "60", *running.config("cloud/rollout.toml"))
+    unsigned = await gleaner("cloud", "release", *words)
+    assert unsigned.code == 1
+    assert "expected a signature, got none" in unsigned.sentence
+    signed = await gleaner(
+        "cloud", "release", *words, "--signing-key", running.site / "authority/signing.key"
+    )
+    assert (signed.code, "edge-1 serves version 2" in signed.out) == (0, True), signed.err
+
+
+def bundle(running: Running, version: int) -> Path:
+    """Pack a real model with a card."""
+    model = running.folder / f"bundle-{version}"
+    shutil.copytree(saved_models() / "swapped", model)
+    (model / "assets.extra").mkdir()
+    (model / "assets.extra" / FILE_NAME).write_bytes(msgspec.json.encode(card(version)))
+    return pack(model, running.folder / f"{version}.tar")
