@@ -103,8 +103,8 @@ class Processes:
                 raise self._failure(name, process.returncode)
 
     def said(self, name: str) -> str:
-        """Return the last line of a process's log, empty if there is none yet."""
-        return (self._tail(name) or [""])[-1]
+        """Return the last line of a process's log that is our own; TensorFlow's begin with a capital."""
+        return next((line for line in reversed(self._tail(name)) if line[:1].islower()), "")
 
     def _ended(self, name: str, process: asyncio.subprocess.Process) -> None:
         del self._running[name]

@@ -106,9 +106,9 @@ class Round:
 
     async def _release(self, version: int) -> None:
         bundle = self.services.models / f"{version}.tar"
-        await self._follow(
+        await self.processes.run(
             f"release-{version}", "cloud", "release", str(bundle), "--nodes", NODE,
-            "--broker", self.services.broker, "--wait", "60",
+            "--broker", self.services.broker, "--wait", "120",
         )  # fmt: skip
         self.screen.say(f"{NODE} serves version {version}")
 
@@ -118,8 +118,9 @@ class Round:
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(self.processes.run(name, *words, module=module))
                 while not running.done():
+                    self.processes.check()
                     await asyncio.wait([running], timeout=0.5)
-                    tell(f"{name}: {self.processes.said(name)}")
+                    tell(f"{name}: {self.processes.said(name) or 'starting'}")
         return running.result()
 
     async def _stored(self, store: Store, harvested: int) -> None:

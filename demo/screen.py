@@ -53,4 +53,4 @@ class Screen:
 
     def _line(self, text: str) -> None:
         elapsed_s = time.monotonic() - self.began
-        self.console.print(f"[dim]{elapsed_s:4.0f} s[/]  {text}")
+        self.console.print(f"[dim]{elapsed_s:4.0f} s[/]  {text}", soft_wrap=True)

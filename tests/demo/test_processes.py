@@ -1,7 +1,7 @@
 import asyncio
+import contextlib
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -39,14 +39,12 @@ async def broker(processes: Processes, folder: Path) -> None:
 )
 async def test_leaving_the_block_ends_everything(ending, leavings: Leavings, tmp_path: Path, mosquitto):
     """However a run ends, its processes and those that they started are gone afterwards."""
-    try:
+    with contextlib.suppress(PermanentError, asyncio.CancelledError):
         async with Processes(tmp_path / "logs") as processes:
             await broker(processes, tmp_path / "broker")
             assert len(leavings.processes()) == 2
             if ending is not None:
                 raise ending
-    except (PermanentError, asyncio.CancelledError) as raised:
-        assert raised is ending
     assert leavings.processes() == []
 
 
@@ -73,12 +71,13 @@ async def test_a_process_that_does_not_end_is_killed(
 async def test_a_killed_run_takes_its_processes_along(leavings: Leavings, tmp_path: Path, mosquitto):
     """After kill -9 of the run itself the kernel tells them to end, and they do so in order."""
     port = free_port()
-    run = subprocess.Popen([sys.executable, "-c", START, str(tmp_path), str(port)], cwd=ROOT)
+    words = (sys.executable, "-c", START, str(tmp_path), str(port))
+    run = await asyncio.create_subprocess_exec(*words, cwd=ROOT)
     try:
         await eventually(lambda: listens(port), within_s=60)
     finally:
         run.kill()
-        run.wait()
+        await run.wait()
     await eventually(lambda: leavings.processes() == [], within_s=30)
 
 
@@ -108,5 +107,16 @@ async def test_a_command_that_has_ended_is_no_failure(tmp_path: Path):
     """What runs to its end is not among the services that are watched, and its output is returned."""
     async with Processes(tmp_path / "logs") as processes:
         assert "gleaner COMMAND" in await processes.run("help", "--help")
-        assert [line async for line in processes.lines("again", "--help")][0].startswith(b"usage: ")
+        lines = [line async for line in processes.lines("again", "--help")]
+        assert lines[0].startswith(b"usage: ")
         processes.check()
+
+
+async def test_progress_is_the_last_line_of_ours(tmp_path: Path):
+    """What a command says of its progress is seen below the libraries' own messages."""
+    processes = Processes(tmp_path)
+    assert processes.said("train-1") == ""
+    (tmp_path / "train-1.log").write_text(
+        "embed photos: 32 of 210\nI0000 cudart_stub.cc\nCould not find cuda\n"
+    )
+    assert processes.said("train-1") == "embed photos: 32 of 210"

@@ -69,7 +69,7 @@ def test_the_page_has_all_that_the_table_has(tmp_path: Path):
 
 
 def test_names_are_shown_and_not_obeyed(tmp_path: Path):
-    """A class, that is a folder's name, with angle brackets, quotes and ampersands is text wherever it is shown."""
+    """A class is a folder's name; with angle brackets, quotes and ampersands it is text all the same."""
     name = "<script>alert('x')</script> & \"co\""
     replay = tally(*(line(n, label=name, truth="cat") for n in range(20)))
     odd = card(2, 90, [candidate("human", 30, 0.9)], human=30, chosen="human")
