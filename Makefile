@@ -7,7 +7,7 @@ RESOLVE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-has
     --upgrade --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz kubeedge-lab kubeedge-lab-stop test-kubeedge lock clean
+.PHONY: help demo test check fuzz soak kubeedge-lab kubeedge-lab-stop test-kubeedge lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -28,6 +28,10 @@ check: $(READY) ## lint, types, layers, and the published contract
 fuzz: $(READY) ## guided fuzzing of everything that reads bytes: MINUTES=10
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r constraints/fuzz.txt
 	$(BIN)/python -m tests.fuzz $(or $(MINUTES),10)
+
+soak: $(READY) ## faults of every kind on the whole system: MINUTES=20 SEED=1, VARIANT=auto-ack breaks a rule
+	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1) \
+	    $(if $(VARIANT),--variant $(VARIANT)) $(ARGS)
 
 kubeedge-lab: $(READY) ## build KubeEdge and start it on this machine, with two edge nodes; takes Go
 	$(BIN)/python -m tests.kubeedge start $(ARGS)
@@ -52,7 +56,7 @@ lock: $(READY) ## resolve everything in constraints/ anew from pyproject.toml
 	echo hatchling | $(RESOLVE) - --output-file constraints/build.txt
 
 clean: ## remove what the other commands made
-	rm -rf $(VENV) .cache demo-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .cache demo-out soak-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(READY): pyproject.toml constraints/dev.txt deploy/venv.sh
 	sh deploy/venv.sh $(PYTHON) $(VENV)

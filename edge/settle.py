@@ -83,6 +83,7 @@ class Settler:
                     outcomes.append(self._outcomes.get_nowait())
                 before = await self._make_durable(outcomes)
                 for outcome in outcomes:
+                    self._waiting.release(outcome.work)
                     result = before.get(outcome.work.key, outcome.result)
                     answering.create_task(self._answer(outcome.work, result), name="edge.answer")
 

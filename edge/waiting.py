@@ -26,12 +26,14 @@ class Work:
         ack: Lets the broker forget its newest delivery.
         arrived_at: When it came first, seconds of the monotonic clock.
         told: Whether its sender was told that the answer takes longer.
+        counts: Whether it takes up some of its device's share.
     """
 
     photo: Photo
     ack: Callable[[], None]
     arrived_at: float
     told: bool = False
+    counts: bool = False
 
     @property
     def key(self) -> Key:
@@ -133,7 +135,7 @@ class Waiting:
             reason = f"{device} has {self._counts[device]} photos in hand here, the most for one device"
             return [Shed(work, f"{reason}: send it again later")]
         self._in_hand[work.key] = work
-        self._count(work, 1)
+        self._count(work)
         shed = []
         while (excess := self._excess()) is not None:
             out = self._give_way(work, excess)
@@ -179,10 +181,21 @@ class Waiting:
                 lines.remove(work)
         return late
 
+    def release(self, work: Work) -> None:
+        """Give a photo's share back to its device, because its answer is on the way.
+
+        Its sender may have the answer, and send the next photo, before the broker confirms it to us.
+        """
+        if not work.counts:
+            return
+        work.counts = False
+        _subtract(self._counts, work.photo.device, 1)
+
     def done(self, work: Work) -> None:
         """Forget a photo: it was answered or gave way."""
         del self._in_hand[work.key]
-        self._count(work, -1)
+        self.release(work)
+        _subtract(self._bytes, work.photo.device, len(work.photo.image))
 
     def _batch(self, most: int, per_device: int) -> list[Work]:
         late_waits = any(device not in self._busy for device in self._historical.lines)
@@ -200,15 +213,20 @@ class Waiting:
         lines.remove(out)
         return out
 
-    def _count(self, work: Work, sign: int) -> None:
-        device = work.photo.device
-        self._counts[device] += sign
-        self._bytes[device] += sign * len(work.photo.image)
-        if not self._counts[device]:
-            del self._counts[device], self._bytes[device]
+    def _count(self, work: Work) -> None:
+        work.counts = True
+        self._counts[work.photo.device] += 1
+        self._bytes[work.photo.device] += len(work.photo.image)
 
     def _excess(self) -> Counter[str] | None:
         """Return each device's part of what there is too much of, None if all is within bounds."""
         if len(self._in_hand) > self._bounds.photos:
             return self._counts
         return self._bytes if self.image_bytes > self._bounds.image_bytes else None
+
+
+def _subtract(counts: Counter[str], device: str, number: int) -> None:
+    """Count down, and forget a device that has nothing left."""
+    counts[device] -= number
+    if not counts[device]:
+        del counts[device]

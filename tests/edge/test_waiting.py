@@ -87,6 +87,25 @@ def test_a_device_has_its_share_and_no_more():
     assert len(waiting) == 4
 
 
+async def test_an_answer_on_its_way_makes_room_for_its_device():
+    """A device that keeps as many unanswered as it may have in hand is never refused the next one.
+
+    It has an answer before the broker confirmed it to us; until then the photo is still known as in hand.
+    """
+    waiting = Waiting(Bounds(per_device=2, photos=3, image_bytes=1000))
+    first, second, third, fourth = (work(number) for number in range(1, 5))
+    assert lined_up(waiting, first, second) == []
+    await waiting.take(2, 1)
+    waiting.release(first)
+    assert lined_up(waiting, third) == []
+    assert waiting.came_again(work(1))
+    waiting.release(second)
+    assert [shed.work for shed in lined_up(waiting, fourth)] == [fourth], "the bound for all holds"
+    waiting.done(first)
+    assert lined_up(waiting, fourth) == []
+    assert (len(waiting), waiting.image_bytes) == (3, 30)
+
+
 def test_when_all_is_full_the_greediest_gives_way():
     """Many devices together cannot keep one out: it gets its place from the one that has most."""
     waiting = Waiting(Bounds(per_device=10, photos=10, image_bytes=10_000))
