@@ -22,6 +22,8 @@ _PACKAGES = ("gleaner", "aiomqtt", "paho-mqtt", "msgpack", "msgspec", "grpcio", 
 _SYS_VERSION = "$SYS/broker/version"
 _SYS_DROPPED = "$SYS/broker/publish/messages/dropped"
 _STALE_S = 60
+_REFUSALS = ("refused", "rejected", "shed", "dropped", "overflowed", "malformed", "misaddressed")
+"""What the counters are called that count what was not taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ async def _findings(arguments: Namespace) -> AsyncIterator[Finding]:
             for check in (patient.probe, patient.dropped, patient.edge):
                 yield await check()
             yield patient.model()
+            yield patient.refused()
             yield await patient.answer()
         connection.cancel()
 
@@ -176,6 +179,16 @@ class _Patient:
             f"{model.name} is {model.state}: {model.reason or 'no reason given'}",
             "start `gleaner modelserver`, check the edge's --serving, and `gleaner cloud release` a model",
         )
+
+    def refused(self) -> Finding:
+        """Read from the status what the edge refused or gave back: its bounds at work, no failure."""
+        counters = {} if self._status is None else self._status.counters
+        counted = [
+            f"{name} {count}"
+            for name, count in sorted(counters.items())
+            if count and any(word in name for word in _REFUSALS)
+        ]
+        return _good("refused", f"{', '.join(counted)} since the edge started" if counted else "nothing")
 
     async def answer(self) -> Finding:
         """Ask with a photo that has expired: it is rejected, neither classified nor harvested."""

@@ -12,10 +12,10 @@ from schemas.errors import PermanentError
 NODE = "edge-1"
 _BROKER_S = 240.0
 """For the broker to listen; without an installed mosquitto it is fetched first."""
-# A model of ten labels is seldom 90 % sure, and a replay is faster than any camera.
+# A model of ten labels is seldom 90 % sure (docs/experiments.md), and a replay is faster than any camera.
 _EDGE_CONFIG = """
 [harvest]
-auto_confidence = 0.8
+auto_confidence = 0.7
 [harvest.caps]
 per_minute = 5000
 bytes_per_minute = 500000000

@@ -35,6 +35,9 @@ async def reporting(address, model: ServedModel | None, trouble: str | None = No
     """Report as an edge does for the length of a block."""
     bus = Bus(address, "reporting", presence=Presence(NODE, "edge"))
     await bus.report(model=model)
+    bus.counters.add("photo.received", 9)
+    bus.counters.add("photo.shed", 2)
+    bus.counters.add("harvest.refused_cap-per-hour", 5)
     if trouble is not None:
         await bus.degraded("predict", trouble)
     task = asyncio.create_task(bus.run())
@@ -58,10 +61,11 @@ async def test_all_well_is_0(answering, address, at):
         done = await gleaner("doctor", *at)
     found = findings(done.out)
     assert (done.code, done.err) == (0, "")
-    assert list(found) == ["versions", "broker", "probe", "dropped", "edge edge-1", "model", "answer"]
+    assert list(found) == ["versions", "broker", "probe", "dropped", "edge edge-1", "model", "refused", "answer"]
     assert all(passed for passed, _ in found.values())
     assert "mosquitto version" in found["broker"][1]
     assert found["model"][1] == "pets version 3 is served"
+    assert found["refused"][1] == "harvest.refused_cap-per-hour 5, photo.shed 2 since the edge started"
     assert "→" not in done.out
 
 
