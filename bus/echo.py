@@ -4,7 +4,8 @@ import asyncio
 from typing import TypeVar
 
 from bus.delivery import Subscription
-from bus.mqtt import Bus, LinkError
+from bus.link import LinkError
+from bus.mqtt import Bus
 from schemas.codec import encode
 from schemas.messages import Message
 from schemas.topics import Topic

@@ -36,7 +36,7 @@ def configure(level: str = "info", *, json: bool | None = None, **bound: str) ->
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(**bound)
-    # paho and aiomqtt report through logging what bus.mqtt raises anyway.
+    # paho and aiomqtt report through logging what bus.link raises anyway.
     logging.getLogger("mqtt").setLevel(logging.CRITICAL)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bus import config, log
-from bus.mqtt import Bus, LinkError, passing_id
+from bus.link import LinkError
+from bus.mqtt import Bus, passing_id
 from cli import options, service
 from schemas.errors import PermanentError
 

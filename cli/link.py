@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from bus import config
-from bus.mqtt import Bus, LinkError, passing_id
+from bus.link import LinkError
+from bus.mqtt import Bus, passing_id
 from cli import options
 
 CONNECT_S = 10.0

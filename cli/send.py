@@ -13,7 +13,7 @@ import msgspec
 
 from bus import log
 from bus.delivery import Subscription
-from bus.mqtt import LinkError
+from bus.link import LinkError
 from bus.presence import now_ms
 from bus.retry import backoff
 from cli import link, options, service

@@ -17,8 +17,9 @@ from typing import TypeVar
 import structlog
 
 from bus.delivery import Subscription
+from bus.link import LinkError
 from bus.metrics import Counters
-from bus.mqtt import Bus, LinkError
+from bus.mqtt import Bus
 from bus.outlast import outlast
 from bus.presence import Presence, now_ms
 from bus.probes import Probes

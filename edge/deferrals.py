@@ -3,7 +3,8 @@
 import asyncio
 import time
 
-from bus.mqtt import Bus, LinkError
+from bus.link import LinkError
+from bus.mqtt import Bus
 from edge import results
 from edge.waiting import Work
 from schemas.messages import Result

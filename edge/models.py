@@ -14,7 +14,8 @@ import msgspec
 import structlog
 
 from bus.delivery import Subscription
-from bus.mqtt import Bus, LinkError
+from bus.link import LinkError
+from bus.mqtt import Bus
 from bus.presence import now_ms
 from bus.retry import backoff
 from edge import versions

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import structlog
 
 from bus.database import Database
-from bus.mqtt import Bus, LinkError
+from bus.link import LinkError
+from bus.mqtt import Bus
 from bus.outbox import Item, Outbox
 from bus.outlast import outlast
 from bus.retry import backoff

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from bus.mqtt import Bus, LinkError
+from bus.link import LinkError
+from bus.mqtt import Bus
 from bus.presence import now_ms
 from schemas.errors import CodecError
 from schemas.messages import Status

@@ -23,7 +23,8 @@ from bus.delivery import Tapped
 from bus.gateway import service
 from bus.gateway.config import GatewayConfig
 from bus.gateway.crossings import Crossing, crossings
-from bus.mqtt import Bus, LinkError, passing_id
+from bus.link import LinkError
+from bus.mqtt import Bus, passing_id
 from tests.conftest import eventually
 
 NODE = "edge-1"

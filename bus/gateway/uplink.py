@@ -19,7 +19,8 @@ from bus.gateway.crossings import Crossing, crossing
 from bus.gateway.downlink import Downlink
 from bus.gateway.line import Line, Passing
 from bus.gateway.probe import report
-from bus.mqtt import Bus, LinkError
+from bus.link import LinkError
+from bus.mqtt import Bus
 from bus.presence import now_ms
 from bus.retry import backoff
 from schemas.codec import decode, encode

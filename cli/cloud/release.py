@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from bus import log
-from bus.mqtt import LinkError
+from bus.link import LinkError
 from cli import link, options, service
 from schemas.messages import ModelName, Release
 

@@ -1,7 +1,8 @@
 import pytest
 
 from bus.echo import publish_seen
-from bus.mqtt import Bus, LinkError, passing_id
+from bus.link import LinkError
+from bus.mqtt import Bus, passing_id
 from schemas.messages import Policy
 from schemas.topics import POLICY
 from tests.conftest import running

@@ -3,8 +3,9 @@ import asyncio
 import aiomqtt
 import pytest
 
+from bus.link import LinkError
 from bus.metrics import Counters
-from bus.mqtt import Bus, LinkError, passing_id
+from bus.mqtt import Bus, passing_id
 from bus.presence import Presence
 from schemas.messages import Event
 from schemas.topics import EVENT, STATUS

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 from structlog.testing import capture_logs
@@ -11,8 +12,9 @@ from structlog.testing import capture_logs
 from bus.broker import BrokerProcess
 from bus.broker_config import configuration
 from bus.config import Broker
+from bus.link import LinkError
 from bus.metrics import Counters
-from bus.mqtt import Bus, LinkError, passing_id
+from bus.mqtt import Bus, passing_id
 from bus.presence import Presence
 from schemas.messages import Event
 from schemas.topics import EVENT, STATUS
@@ -87,17 +89,17 @@ async def test_a_link_gone_silent_is_noticed_and_replaced(broker):
 
 async def test_an_attempt_without_an_answer_leaves_no_socket(broker, monkeypatch):
     """A broker that accepts and stays silent is given up completely: its late answer would take over."""
-    monkeypatch.setattr("bus.mqtt._CONNECT_S", 0.1)
+    monkeypatch.setattr("bus.link._CONNECT_S", 0.1)
     async with through_proxy(broker) as (proxy, address):
         proxy.go_silent()
         bus = present(address)
-        make, made = bus._client, []
-        monkeypatch.setattr(bus, "_client", lambda take: made.append(make(take)) or made[-1])
+        make, made = bus._open, []
+        monkeypatch.setattr(bus, "_open", lambda: made.append(make()) or made[-1])
         async with asyncio.TaskGroup() as tasks:
             connection = tasks.create_task(bus.run())
             await eventually(lambda: bus.counters["bus.disconnected"] >= 2)
             assert proxy.accepted >= 2
-            assert [client._client.socket() for client in made[:2]] == [None, None]
+            assert [link._paho.socket() for link in made[:2]] == [None, None]
             connection.cancel()
 
 
@@ -144,15 +146,16 @@ async def test_each_outage_is_news(broker, address):
 
 
 @pytest.mark.parametrize("state", ["subscribing", "proving", "connected", "lost"])
-async def test_cancelled_in_any_state_it_says_offline(broker, address, state):
+async def test_cancelled_in_any_state_it_says_offline(broker, address, state, monkeypatch):
     """Whatever it is doing when it is told to end: nobody is left to believe that it is online."""
     async with through_proxy(broker) as (proxy, far):
         bus = present(far)
         connection = asyncio.create_task(bus.run())
         match state:
             case "subscribing":
-                bus._subscribe_on = hang  # type: ignore[method-assign]
-                await eventually(lambda: bus._number > 0)
+                begun = asyncio.Event()
+                monkeypatch.setattr("bus.link.Link.subscribe", partial(hang, begun))
+                await begun.wait()
             case "proving":
                 bus._is_echo = lambda *_: False  # type: ignore[method-assign]
                 await eventually_says(address, "online")
@@ -165,10 +168,29 @@ async def test_cancelled_in_any_state_it_says_offline(broker, address, state):
                 await eventually(lambda: bus.counters["bus.disconnected"] > 0)
         connection.cancel()
         await asyncio.wait([connection])
+        monkeypatch.undo()
         await eventually_says(address, "offline")
 
 
-async def hang(*_: object, **__: object) -> None:
+async def test_cancelled_while_it_connects_it_leaves_nothing_open(address, monkeypatch):
+    """Connecting has a thread, which cannot be cancelled: its socket is closed all the same."""
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    for turns in range(0, 400, 10):
+        bus = present(address)
+        make, made = bus._open, []
+        monkeypatch.setattr(bus, "_open", lambda make=make, made=made: made.append(make()) or made[-1])
+        connection = asyncio.create_task(bus.run())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        connection.cancel()
+        await asyncio.wait([connection])
+        assert [link._paho.socket() for link in made] == [None] * len(made)
+    assert errors == []
+
+
+async def hang(begun: asyncio.Event, *_: object, **__: object) -> None:
+    begun.set()
     await asyncio.Event().wait()
 
 

@@ -46,10 +46,10 @@ def auto_ack() -> None:
     outbox_on_puback()
     deliver = Bus._deliver
 
-    def acknowledge_and_deliver(self, subscription, names, incoming, link) -> None:
-        if incoming.qos:
-            link.client._client.ack(incoming.mid, incoming.qos)
-        deliver(self, subscription, names, incoming, link)
+    def acknowledge_and_deliver(self, subscription, names, incoming) -> None:
+        if incoming.ack is not None:
+            incoming.ack()
+        deliver(self, subscription, names, incoming)
 
     Bus._deliver = acknowledge_and_deliver  # type: ignore[method-assign]
 
