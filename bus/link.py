@@ -224,7 +224,7 @@ class _Inbox(asyncio.Queue[Any]):
             super().put_nowait(error)
 
 
-async def _finish(connecting: asyncio.Future[object]) -> None:
+async def _finish(connecting: asyncio.Future[aiomqtt.Client]) -> None:
     """Let an attempt end: its thread cannot be cancelled, and what it opens later would stay open."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_GIVE_UP_S):

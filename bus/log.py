@@ -33,7 +33,6 @@ def configure(level: str = "info", *, json: bool | None = None, **bound: str) ->
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(**bound)
     # paho and aiomqtt report through logging what bus.link raises anyway.

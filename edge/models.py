@@ -57,6 +57,7 @@ class Models:
         self._base = None if config.models_dir is None else Path(config.models_dir) / config.model
         self._class_names: dict[int, tuple[str, ...]] = {}
         self._served: ServedModel | None = None
+        self._taken_away: dict[int, float] = {}
 
     def class_names(self, version: int) -> tuple[str, ...] | None:
         """Return the classes of a version, from its release or its assets; None if neither is here."""
@@ -164,10 +165,12 @@ class Models:
         log.info("model.fetching", version=release.version, url=release.url)
         await asyncio.to_thread(versions.bring, release, base)
         self._class_names[release.version] = tuple(release.classes)  # needed with its first answer
+        await self._let_it_be_noticed(release.version)
         await asyncio.to_thread(versions.place, release.version, base)
         if (problem := await self._try_out(release)) is not None:
             del self._class_names[release.version]
             await asyncio.to_thread(versions.displace, release.version, base)
+            self._taken_away[release.version] = time.monotonic()
             raise BundleError(
                 f"model {release.model} version {release.version}", expected="to serve", got=problem
             )
@@ -176,6 +179,14 @@ class Models:
         log.info("model.available", version=release.version, took_s=took_s)
         await self._report(await self._predictor.served())
         await self._tell("model.available", version=release.version, took_s=took_s)
+
+    async def _let_it_be_noticed(self, version: int) -> None:
+        """Wait until the server has looked since a bundle of this number was taken away.
+
+        It knows versions by their numbers: another one in its place before that would be the old one to it.
+        """
+        if (taken_away_at := self._taken_away.pop(version, None)) is not None:
+            await asyncio.sleep(taken_away_at + _LOOK_S - time.monotonic())
 
     async def _try_out(self, release: Release) -> str | None:
         """Wait until the version serves, with a probability for each class; returns why it does not."""

@@ -58,7 +58,8 @@ def test_more_devices_are_added_beside_the_others(site):
     assert {path: after[path] for path in before} == before
     assert {"devices/edge-1.pi-3/device.key", "edges/edge-2/edge.key", "cloud/collector-3.key"} <= set(after)
     users = re.findall(r"^user (.*)$", (site / "edges/edge-1/rights").read_text(), re.MULTILINE)
-    assert users == ["edge-1.edge", "edge-1.pi-1", "edge-1.pi-2", "edge-1.pi-3", "cloud.operator"]
+    edge = ("edge", "pi-1", "pi-2", "pi-3", "eventbus")
+    assert users == [*(f"edge-1.{name}" for name in edge), "cloud.operator"]
     users = re.findall(r"^user (.*)$", (site / "cloud/rights").read_text(), re.MULTILINE)
     cloud = ("collector", "collector-2", "collector-3", "trainer", "rollout", "gateway", "operator")
     assert users == ["edge-1", "edge-2", *(f"cloud.{name}" for name in cloud)]
