@@ -138,13 +138,15 @@ async def measure(plan: Plan, folder: Path) -> dict[str, object]:
         )
         server = (f"--port={serving}", "--model_name=pets", f"--model_base_path={base / 'pets'}")
         calm = Calm(broker.port)
-        async with Processes(folder / "logs") as processes, asyncio.TaskGroup() as tasks:
-            await processes.start("modelserver", "modelserver", *server)
-            await processes.start("edge", "edge", "--config", str(config))
+        async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(calm.bus.run())
-            await calm.until(lambda status: status.model is not None and status.model.state == "available")
-            took = await _in_turns(calm, broker.port, plan)
-            await processes.stop("edge")
+            async with Processes(folder / "logs") as processes:
+                await processes.start("modelserver", "modelserver", *server)
+                await processes.start("edge", "edge", "--config", str(config))
+                await calm.until(
+                    lambda status: status.model is not None and status.model.state == "available"
+                )
+                took = await _in_turns(calm, broker.port, plan)
             counters = (await calm.until(lambda status: status.state == "offline")).counters
             running.cancel()
     return _report(took, counters)
