@@ -10,7 +10,6 @@ from edge.config import EdgeConfig
 from schemas.messages import Caps, HarvestRules
 from tests.faults.ledger import BROKEN
 from tests.nodes import NODE, photo, truncated
-from tests.proxy import Proxy
 
 _TRUTHS = {"red": "cat", "blue": "dog"}  # what the model says of a photo by its colour
 _PHOTOS = 200
@@ -23,7 +22,7 @@ _CAPS = Caps(
     **dict.fromkeys(("bytes_per_minute", "bytes_per_hour", "bytes_per_day"), _MANY * 10_000),
 )
 # Every photo gets a lane and none is a duplicate, so that each one tests both guarantees.
-_RULES = HarvestRules(auto_confidence=0.5, hard_confidence=0.5, near_duplicate_s=0, caps=_CAPS)
+RULES = HarvestRules(auto_confidence=0.5, hard_confidence=0.5, near_duplicate_s=0, caps=_CAPS)
 
 
 def take_photos(folder: Path) -> None:
@@ -39,32 +38,32 @@ def take_photos(folder: Path) -> None:
         path.write_bytes(image)
 
 
-def collector(broker: Proxy, folder: Path) -> CollectorConfig:
+def collector(broker_port: int, folder: Path) -> CollectorConfig:
     """Return the configuration of the collector: small commits."""
     dataset = str(folder / "dataset.lance")
-    return CollectorConfig(broker=_address(broker), dataset=dataset, batch=32)
+    return CollectorConfig(broker=_address(broker_port), dataset=dataset, batch=32)
 
 
-def edge(broker: Proxy, serving: Proxy, folder: Path) -> EdgeConfig:
+def edge(broker_port: int, serving_port: int, folder: Path, node: str = NODE) -> EdgeConfig:
     """Return the configuration of the edge: it harvests everything."""
     return EdgeConfig(
-        node=NODE,
-        broker=_address(broker),
-        serving=f"127.0.0.1:{serving.port}",
+        node=node,
+        broker=_address(broker_port),
+        serving=f"127.0.0.1:{serving_port}",
         models_dir=str(folder / "models"),
         state_dir=str(folder / "edge"),
         predict_timeout_s=5.0,
-        harvest=_RULES,
+        harvest=RULES,
         outbox=_RESEND,
     )
 
 
-def device(name: str, broker: Proxy, folder: Path, interval_s: float) -> DeviceConfig:
+def device(name: str, broker_port: int, folder: Path, interval_s: float, node: str = NODE) -> DeviceConfig:
     """Return the configuration of an agent: it replays the known photos without end, in its own order."""
     return DeviceConfig(
-        node=NODE,
+        node=node,
         name=name,
-        broker=_address(broker),
+        broker=_address(broker_port),
         camera=f"folder:{folder / 'photos'}?loop=1&shuffle={name[-1]}",
         interval_s=interval_s,
         state_dir=str(folder / name),
@@ -73,5 +72,5 @@ def device(name: str, broker: Proxy, folder: Path, interval_s: float) -> DeviceC
     )
 
 
-def _address(link: Proxy) -> Broker:
-    return Broker(port=link.port, keepalive_s=_KEEPALIVE_S)
+def _address(port: int) -> Broker:
+    return Broker(port=port, keepalive_s=_KEEPALIVE_S)

@@ -175,7 +175,7 @@ class Laboratory:
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S):
                 await self.stack.heal()
-                await asyncio.gather(*(_finish(device) for device in self.stack.devices))
+                await asyncio.gather(*(finish(device) for device in self.stack.devices))
                 await self._stored()
         for command in (*self.stack.devices, self.stack.command("edge")):
             await command.stop()
@@ -209,7 +209,7 @@ async def _beat(subscription: Subscription, pulse: Pulse) -> None:
         pulse.beat()
 
 
-async def _finish(device: Command) -> None:
+async def finish(device: Command) -> None:
     """Let an agent take one more photo and end when it has all its answers."""
     await device.stop()
     await device.start("--count", "1")

@@ -155,10 +155,12 @@ def _services(running: Stack, interval_s: float, variant: str | None) -> list[Co
         return Command(name, running.logs, *words, variant=variant, pulse=Pulse(running.answered))
 
     return [
-        service("collector", configs.collector(links["link collector"], folder), "cloud", "collect"),
-        service("edge", configs.edge(links["link edge"], links["link serving"], folder), "edge"),
+        service("collector", configs.collector(links["link collector"].port, folder), "cloud", "collect"),
+        service("edge", configs.edge(links["link edge"].port, links["link serving"].port, folder), "edge"),
         *(
-            service(name, configs.device(name, links[f"link {name}"], folder, interval_s), "device", "--json")
+            service(
+                name, configs.device(name, links[f"link {name}"].port, folder, interval_s), "device", "--json"
+            )
             for name in DEVICES
         ),
     ]

@@ -1,0 +1,134 @@
+"""Gleaner on a real KubeEdge: what works there, and that nothing is lost or doubled whatever fails."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from bus.gateway.rules import NAMESPACE
+from schemas.messages import Policy
+from schemas.topics import POLICY, RELEASE, SAMPLE
+from tests.conftest import eventually, running
+from tests.faults import configs
+from tests.kubeedge import objects
+from tests.kubeedge.conftest import Note
+from tests.kubeedge.fleet import Fleet, fleet
+from tests.kubeedge.lab import NODES, Lab
+from tests.kubeedge.settings import Link
+from tests.serving import pack, release_of, saved_models
+
+pytestmark = [pytest.mark.kubeedge, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+FIRST, SECOND = NODES
+AWAY_S = 60.0
+SHORT_S = 5.0
+ARRIVES_S = 180.0
+
+
+async def test_g1_g2_on_kubeedge_whatever_fails_nothing_is_lost_or_doubled(
+    lab: Lab, tmp_path: Path, note: Note
+) -> None:
+    """Two nodes, one on each transport: every photo has one answer, every sample one row, whatever fails."""
+    await asyncio.gather(lab.connect(FIRST, Link("websocket")), lab.connect(SECOND, Link("quic")))
+    async with fleet(lab, tmp_path / "fleet") as running_fleet:
+        await all_rules_work(running_fleet, note)
+        for fault in FAULTS:
+            await fault(running_fleet)
+            took_s = await running_fleet.comes_through()
+            note(f"{fault.__name__.replace('_', ' ')}: receipts at both nodes after", f"{took_s:.0f} s")
+        ledger = await running_fleet.settle()
+        note("photos, lost, doubled", f"{ledger.photos}, {ledger.photos_lost}, {ledger.photos_doubled}")
+        note("samples, lost, doubled", f"{ledger.samples}, {ledger.samples_lost}, {ledger.samples_doubled}")
+        note("samples sent, sent again", f"{_sent(running_fleet)}, {running_fleet.counted('sample.resent')}")
+        assert ledger.photos > 0
+        assert ledger.samples > 0
+        assert ledger.verdict == []
+
+
+def _sent(made: Fleet) -> int:
+    return made.counted("sample.sent")
+
+
+async def all_rules_work(made: Fleet, note: Note) -> None:
+    """Have the Rules from the cluster's own node list, see each of them work, and samples cross."""
+    count = await made.apply_rules()
+    verified = await made.deploy("verify")
+    assert verified.code == 0, verified.out + verified.err
+    note("rules rendered; probes that work", f"{count}; {verified.out.count('ok  ')}")
+    note("first receipts at both nodes after", f"{await made.comes_through():.0f} s")
+
+
+async def edgecore_killed(made: Fleet) -> None:
+    """Kill both edgecores at once, as a power cut would."""
+    for node in made.lab.nodes.values():
+        node.edgecore.kill()
+        node.edgecore.start()
+
+
+async def gateway_killed(made: Fleet) -> None:
+    """Let the Router's posts meet a closed port for a while."""
+    await made.cloud["gateway"].kill()
+    await asyncio.sleep(SHORT_S)
+    await made.cloud["gateway"].start()
+
+
+async def cloud_broker_away(made: Fleet) -> None:
+    """Let the gateway refuse with 503 when its queue is full, which the Router takes for success."""
+    await made.broker.kill()
+    await asyncio.sleep(2 * SHORT_S)
+    await made.broker.start()
+
+
+async def cloudcore_away(made: Fleet) -> None:
+    """Keep cloudcore, with the Router in it, down for a minute while photos are taken."""
+    made.lab.cloudcore.kill()
+    await asyncio.sleep(AWAY_S)
+    made.lab.cloudcore.start()
+
+
+async def released_to_a_node_that_is_away(made: Fleet) -> None:
+    """Publish policy and release while a node is offline; both arrive when it is back."""
+    bundle = await asyncio.to_thread(pack, saved_models() / "straight", made.folder / "2.tar")
+    away = made.lab.nodes[SECOND]
+    away.edgecore.stop()
+    bus = made.cloud_bus()
+    async with running(bus):
+        for node in NODES:
+            await bus.publish(POLICY, Policy(node=node, harvest=configs.RULES), node=node)
+            await bus.publish(RELEASE, release_of(bundle, 2, node=node), node=node)
+        await eventually(lambda: 2 in made.seen[FIRST].versions, within_s=ARRIVES_S)
+        assert 2 not in made.seen[SECOND].versions
+        away.edgecore.start()
+        await eventually(lambda: 2 in made.seen[SECOND].versions, within_s=ARRIVES_S)
+        for node in NODES:
+            await eventually((made.at(node) / "edge/last-policy").exists, within_s=ARRIVES_S)
+
+
+async def rule_made_while_its_node_is_away(made: Fleet) -> None:
+    """Make the Rule of a node's samples while it is offline: `deploy verify` names it and makes it anew."""
+    away, name = made.lab.nodes[FIRST], f"up.{FIRST}.sample"
+    rules = objects.rules_path(NAMESPACE)
+    rule = await made.lab.api.read(f"{rules}/{name}")
+    assert rule is not None
+    away.edgecore.stop()
+    await made.lab.api.delete(f"{rules}/{name}")
+    rule["metadata"] = {"name": name}
+    await made.lab.api.create(rules, rule)
+    away.edgecore.start()
+    await made.lab.connected(FIRST)
+    checked = await made.deploy("verify", "--check")
+    assert checked.code == 1
+    broken = [line for line in checked.out.splitlines() if line.startswith("FAIL")]
+    assert [SAMPLE.name(node=FIRST) in line for line in broken] == [True], checked.out
+    repaired = await made.deploy("verify")
+    assert repaired.code == 0, repaired.out + repaired.err
+
+
+FAULTS = (
+    edgecore_killed,
+    gateway_killed,
+    cloud_broker_away,
+    cloudcore_away,
+    released_to_a_node_that_is_away,
+    rule_made_while_its_node_is_away,
+)
