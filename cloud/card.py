@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from cloud.evaluate import Metrics
+from cloud.gate import Verdict
 
 FILE_NAME = "model.json"
 
@@ -53,6 +54,8 @@ class Card(msgspec.Struct, frozen=True):
         created_at: ISO 8601, UTC.
         training_s: seconds from examples to card.
         libraries: name to version.
+        gold_digest: names the gold set, None without gold photos.
+        verdict: of the gate, None where there was no champion or no gold photo.
     """
 
     version: int
@@ -73,6 +76,8 @@ class Card(msgspec.Struct, frozen=True):
     created_at: str
     training_s: float
     libraries: dict[str, str]
+    gold_digest: str | None = None
+    verdict: Verdict | None = None
 
 
 def write_card(card: Card, path: Path) -> None:

@@ -4,21 +4,20 @@ import hashlib
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from cloud.backbones import Backbone, pixels
-from cloud.card import FILE_NAME, Card, write_card
 from cloud.head import Head, softmax
+from cloud.saved import SIGNATURE, SavedModel
 
-SIGNATURE = "serving_default"
 CLASSES_FILE = "classes.txt"
 EXTRA = "assets.extra"
 WARMUP_FILE = "tf_serving_warmup_requests"
@@ -72,16 +71,20 @@ def signature_of(model: Model) -> dict[str, str]:
     }
 
 
-def export(model: Model, card: Card, directory: Path) -> None:
-    """Write a SavedModel with class names, warm-up records and card, after proving that it can be served.
+@contextmanager
+def exported(model: Model, directory: Path) -> Iterator[Path]:
+    """Write a SavedModel with class names and warm-up records, after proving that it can be served.
 
     It is written beside `directory` under a name that no model server takes for a version, loaded as
-    TensorFlow Serving loads it, compared with Keras on the warm-up photos, and only then renamed.
+    TensorFlow Serving loads it and compared with Keras on the warm-up photos. What else belongs to it is
+    added in the block, at whose end it is renamed.
 
     Args:
         model: what to serve.
-        card: goes to `assets.extra/model.json`.
         directory: the version directory; must not exist.
+
+    Yields:
+        The directory until it is renamed.
 
     Raises:
         ExportError: the directory exists, the loader refuses the model, or its answers differ.
@@ -96,8 +99,8 @@ def export(model: Model, card: Card, directory: Path) -> None:
         extra = partial / EXTRA
         extra.mkdir()
         _write_warmup(extra / WARMUP_FILE, photos)
-        write_card(card, extra / FILE_NAME)
         verify(partial, model, photos)
+        yield partial
         partial.rename(directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -170,7 +173,8 @@ def verify(directory: Path, model: Model, photos: Sequence[bytes]) -> None:
         ExportError: it cannot be loaded or run, or differs by more than `TOLERANCE`.
     """
     try:
-        served = _answers(directory, photos)
+        with SavedModel(directory) as saved:
+            served = saved.ask(photos)
     except (tf.errors.OpError, RuntimeError, KeyError, OSError, ValueError) as error:
         raise ExportError(
             f"{directory.name}: expected a model that the V1 loader serves, got: {error}"
@@ -185,18 +189,6 @@ def verify(directory: Path, model: Model, photos: Sequence[bytes]) -> None:
         difference = float(np.abs(served[name] - values).max()) / scale
         if not difference <= TOLERANCE:  # also refuses NaN
             raise ExportError(f"{name}: expected Keras' answers within {TOLERANCE}, got {difference:.2g} off")
-
-
-def _answers(directory: Path, photos: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:
-    v1 = tf.compat.v1
-    with tf.Graph().as_default(), v1.Session() as session:
-        meta_graph = v1.saved_model.loader.load(session, [tf.saved_model.SERVING], str(directory))
-        signature = meta_graph.signature_def[SIGNATURE]
-        outputs = {name: signature.outputs[name].name for name in ("probabilities", "embedding")}
-        answers: dict[str, NDArray[np.float32]] = session.run(
-            outputs, {signature.inputs["image"].name: list(photos)}
-        )
-        return answers
 
 
 def pack(directory: Path, bundle: Path) -> Bundle:

@@ -8,13 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from msgspec import structs
 
 from cloud.backbones import backbone_named, weights_digest
 from cloud.candidates import HeldOut, Labelled, choose, cross_validate, fit_candidates, label_numbers
-from cloud.card import Candidate, Card, code_commit, library_versions
+from cloud.card import FILE_NAME, Candidate, Card, code_commit, library_versions, write_card
+from cloud.challenge import Champion, challenge, gold_digest
 from cloud.evaluate import Metrics, measure
 from cloud.examples import Example, TrainingError, class_names
-from cloud.export import ExportError, Model, export, pack, signature_of
+from cloud.export import EXTRA, ExportError, Model, exported, pack, signature_of
 from cloud.head import softmax
 from cloud.learners import Fitted, Learner, learner_for
 from cloud.progress import Progress, Silent
@@ -49,11 +51,11 @@ def train(
     version: int,
     classes: Sequence[str] | None = None,
     seed: int = 0,
-    parent: int | None = None,
+    champion: Champion | None = None,
     dataset_version: int | None = None,
     progress: Progress | None = None,
 ) -> Trained:
-    """Train a version, measure it on the gold set and write it to disk.
+    """Train a version, measure it on the gold set, hold it against the champion and write it to disk.
 
     Two candidates are trained, one on human labels alone and one that adds the harvested photos
     whose label the first candidate confirms; held-out human labels choose between them. Gold photos
@@ -68,7 +70,8 @@ def train(
         version: number of the new model, at least 1.
         classes: in the order of the outputs; by default the labels, sorted.
         seed: of every random decision.
-        parent: version that this one is meant to replace, for the card.
+        champion: version that this one is meant to replace; without one, or without gold photos, there is
+            no verdict.
         dataset_version: where the examples come from, for the card.
         progress: told about every step of more than two seconds.
 
@@ -96,7 +99,7 @@ def train(
     model = Model(plan, winner.network, winner.head, held_out[chosen].temperature, names)
     card = Card(
         version=version,
-        parent=parent,
+        parent=None if champion is None else champion.card.version,
         dataset_version=dataset_version,
         backbone=backbone,
         weights_digest=weights_digest(model.network),
@@ -106,6 +109,7 @@ def train(
         examples=_count(examples),
         examples_used=_count([examples[position] for position in winner.positions]),
         metrics=metrics[chosen],
+        gold_digest=gold_digest(gold) if gold else None,
         chosen=chosen,
         candidates=[_describe(name, fitted[name], held_out[name], metrics[name]) for name in fitted],
         seed=seed,
@@ -114,7 +118,17 @@ def train(
         training_s=round(time.monotonic() - began, 3),
         libraries=library_versions(),
     )
-    return _write(model, card, out_dir, progress)
+    progress.start("export", 1)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    directory, bundle_path = out_dir / str(version), out_dir / f"{version}.tar"
+    with exported(model, directory) as partial:
+        if champion is not None and gold:
+            verdict = challenge(champion, partial, gold, backbone=backbone, classes=names, seed=seed)
+            card = structs.replace(card, verdict=verdict)
+        write_card(card, partial / EXTRA / FILE_NAME)
+    bundle = pack(directory, bundle_path)
+    progress.advance()
+    return Trained(card, directory, bundle_path, bundle.sha256, bundle.size_bytes)
 
 
 def _check_place(out_dir: Path, version: int) -> None:
@@ -176,13 +190,3 @@ def _describe(name: str, fitted: Fitted, held_out: HeldOut, metrics: Metrics | N
         held_out_accuracy=held_out.accuracy,
         gold_accuracy=metrics.accuracy if metrics else None,
     )
-
-
-def _write(model: Model, card: Card, out_dir: Path, progress: Progress) -> Trained:
-    progress.start("export", 1)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    directory, bundle_path = out_dir / str(card.version), out_dir / f"{card.version}.tar"
-    export(model, card, directory)
-    bundle = pack(directory, bundle_path)
-    progress.advance()
-    return Trained(card, directory, bundle_path, bundle.sha256, bundle.size_bytes)

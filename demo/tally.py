@@ -142,11 +142,16 @@ class Outcome:
             (f"version 1, {labels(self.first)} labels", on_gold(self.first)),
             ("version 2, all of it", on_gold(self.second)),
             *self._contributions(),
+            *self._verdict(),
             ("harvested", _counted(Counter(line.harvest for line in replay.harvested()))),
             ("not harvested", _counted(replay.refused())),
             ("answer at a camera's pace", f"{_latency(watch)} ({watch.per_s:.0f} photos a second)"),
             ("answer in the replay", f"{_latency(replay)} ({replay.per_s:.0f} a second, and a queue)"),
         ]
+
+    def _verdict(self) -> list[tuple[str, str]]:
+        verdict = self.second.verdict
+        return [] if verdict is None else [("the gate says", f"{verdict.decision}: {verdict.reasons[0]}")]
 
     def _contributions(self) -> list[tuple[str, str]]:
         """Say what each source of labels has added, whichever of the two was chosen."""

@@ -3,13 +3,18 @@
 import asyncio
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from bus import log
 from bus.link import LinkError
 from cli import link, options, service
+from schemas.errors import PermanentError
 from schemas.messages import ModelName, Release
+
+if TYPE_CHECKING:
+    from cloud.card import Card
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -28,6 +33,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--signing-key", metavar="PEM", type=Path, help="sign it, for nodes with a release key (unsigned)"
     )
+    parser.add_argument(
+        "--force", action="store_true", help="release it although the gate did not promote it"
+    )
     options.add_broker(parser)
 
 
@@ -38,6 +46,8 @@ def run(arguments: Namespace) -> int:
 
     log.configure("error")
     bundle = read_bundle(arguments.bundle)
+    if not arguments.force:
+        _check_verdict(bundle.card)
     releases = [release_of(bundle, node, arguments.model, arguments.url) for node in arguments.nodes]
     if arguments.signing_key is not None:
         signing_key = signing.read_signing_key(arguments.signing_key)
@@ -64,6 +74,18 @@ async def _announce(arguments: Namespace, releases: list[Release]) -> None:
         except TimeoutError:
             expected = f"every node to serve version {version} within {arguments.wait:g} s"
             raise LinkError("release", expected=expected, got="no word of some") from None
+
+
+def _check_verdict(card: "Card") -> None:
+    """Refuse what the gate did not promote.
+
+    Raises:
+        PermanentError: With the gate's reasons.
+    """
+    verdict = card.verdict
+    if verdict is not None and verdict.decision != "promote":
+        got = f"{verdict.decision}: {'; '.join(verdict.reasons)} (--force releases it all the same)"
+        raise PermanentError(f"version {card.version}", expected="the gate to promote it", got=got)
 
 
 def _model(text: str) -> str:

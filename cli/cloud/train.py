@@ -38,12 +38,13 @@ def run(arguments: Namespace) -> int:
 
     store = Store.open(arguments.dataset, create=False)
     dataset_version = arguments.dataset_version or store.version
-    version, parent = _next_version(arguments)
+    version = _next_version(arguments)
     labelled = examples(store, version=dataset_version)
     gold = examples(store, version=dataset_version, split="gold")
 
     print("loading TensorFlow …", file=sys.stderr, flush=True)
     from cloud.backbones import BackboneUnavailableError  # noqa: PLC0415  # as above
+    from cloud.challenge import find_champion  # noqa: PLC0415  # as above
     from cloud.examples import TrainingError  # noqa: PLC0415  # as above
     from cloud.export import ExportError  # noqa: PLC0415  # as above
     from cloud.train import train  # noqa: PLC0415  # as above
@@ -60,7 +61,7 @@ def run(arguments: Namespace) -> int:
                 cache_dir=arguments.cache,
                 out_dir=arguments.out,
                 version=version,
-                parent=parent,
+                champion=find_champion(arguments.out),
                 dataset_version=dataset_version,
                 progress=bars,
             )
@@ -72,6 +73,10 @@ def run(arguments: Namespace) -> int:
         chosen = "→" if candidate.name == card.chosen else " "
         measured = "" if candidate.gold_accuracy is None else f", {candidate.gold_accuracy:.1%} on gold"
         print(f"{chosen} {candidate.name}: {candidate.photos} photos{measured}")
+    if card.verdict is not None:
+        print(f"gate: {card.verdict.decision}, against version {card.verdict.champion}")
+        for reason in card.verdict.reasons:
+            print(f"      {reason}")
     print(f"version {card.version}: {trained.bundle_path} ({trained.size_bytes / 1e6:.1f} MB)")
     return 0
 
@@ -83,13 +88,12 @@ def _check_backbone(name: str) -> None:
         raise PermanentError("backbone", expected=f"one of {', '.join(BACKBONES)}", got=repr(name))
 
 
-def _next_version(arguments: Namespace) -> tuple[int, int | None]:
-    """Return the number of the new version, and that of the newest one that exists."""
+def _next_version(arguments: Namespace) -> int:
+    """Return the number of the new version."""
     out: Path = arguments.out
     there = [int(path.name) for path in out.iterdir() if path.name.isdecimal()] if out.is_dir() else []
-    parent = max(there, default=None)
     if arguments.version in there:
         raise PermanentError(
             f"version {arguments.version}", expected="a new number", got=f"one that is in {out}"
         )
-    return arguments.version or (parent or 0) + 1, parent
+    return arguments.version or max(there, default=0) + 1

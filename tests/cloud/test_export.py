@@ -14,38 +14,14 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from cloud import export as exporting
 from cloud.backbones import XCEPTION_SMALL, pixels
-from cloud.card import Card, read_card
-from cloud.export import WARMUP_BATCHES, ExportError, Model, export, pack, signature_of, verify, warmup_photos
+from cloud.export import EXTRA, WARMUP_BATCHES, ExportError, Model, exported, pack, verify, warmup_photos
 from cloud.head import Head, softmax
+from cloud.saved import SavedModel
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
 
 CLASSES = ("cat", "dog", "füchsin")
-
-
-def card_of(model: Model) -> Card:
-    """A card with the least that it can say."""
-    return Card(
-        version=3,
-        parent=2,
-        dataset_version=7,
-        backbone=model.backbone.name,
-        weights_digest="00" * 16,
-        classes=list(model.classes),
-        signature=signature_of(model),
-        temperature=model.temperature,
-        examples={"cat": {"human": 1}},
-        examples_used={"cat": {"human": 1}},
-        metrics=None,
-        chosen="human",
-        candidates=[],
-        seed=0,
-        commit=None,
-        created_at="2026-01-01T00:00:00+00:00",
-        training_s=0.0,
-        libraries={},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +38,20 @@ def model() -> Model:
 def directory(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """That model, exported as version 3."""
     directory = tmp_path_factory.mktemp("models") / "3"
-    export(model, card_of(model), directory)
+    with exported(model, directory) as partial:
+        (partial / EXTRA / "added.txt").write_text("of the block")
     return directory
 
 
 def served(directory: Path, photos: list[bytes]) -> dict[str, Any]:
     """Answers by the loader and session that TensorFlow Serving uses."""
-    return exporting._answers(directory, photos)
+    with SavedModel(directory) as saved:
+        return saved.ask(photos)
+
+
+def export(model: Model, directory: Path) -> None:
+    with exported(model, directory):
+        pass
 
 
 def test_served_answers_are_those_of_the_trained_model(
@@ -109,10 +92,10 @@ def test_a_broken_photo_is_an_invalid_argument(directory: Path, make_example: An
             served(directory, [photo, broken])
 
 
-def test_class_names_and_card_travel_with_the_model(model: Model, directory: Path) -> None:
-    """Names are an asset, one per line; the card is where TensorFlow Serving ignores it."""
+def test_class_names_and_what_is_added_travel_with_the_model(model: Model, directory: Path) -> None:
+    """Names are an asset, one per line; what else belongs to it is where TensorFlow Serving ignores it."""
     assert (directory / "assets" / "classes.txt").read_text("utf-8").splitlines() == list(CLASSES)
-    assert read_card(directory / "assets.extra" / "model.json") == card_of(model)
+    assert (directory / EXTRA / "added.txt").read_text() == "of the block"
 
 
 def test_warmup_records_can_be_served(directory: Path) -> None:
@@ -162,14 +145,14 @@ def test_a_failed_export_leaves_nothing(
     """No version directory appears, and no half of one."""
     monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
     with pytest.raises(ExportError):
-        export(model, card_of(model), tmp_path / "3")
+        export(model, tmp_path / "3")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_version_is_written_once(model: Model, directory: Path) -> None:
     """An existing version is never overwritten."""
     with pytest.raises(ExportError, match="one that exists"):
-        export(model, card_of(model), directory)
+        export(model, directory)
 
 
 def test_a_bundle_depends_on_the_files_alone(directory: Path, tmp_path: Path) -> None:

@@ -8,17 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloud import export as exporting
 from cloud import scratch
-from cloud.card import read_card
+from cloud.card import FILE_NAME, read_card
+from cloud.challenge import find_champion
 from cloud.examples import Example, TrainingError
-from cloud.export import ExportError
+from cloud.export import EXTRA, ExportError
+from cloud.saved import SavedModel
 from cloud.train import Trained, train
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
 
 LITE = "efficientnet-lite0"
+
+
+def ask(trained: Trained, photos: Sequence[bytes]) -> dict[str, np.ndarray]:
+    """Ask a model on disk."""
+    with SavedModel(trained.directory) as saved:
+        return saved.ask(photos)
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +62,16 @@ def trained(
         cache_dir=cache_dir,
         out_dir=tmp_path_factory.mktemp("models"),
         version=2,
-        parent=1,
         dataset_version=9,
         seed=5,
     )
 
 
 def test_the_card_says_what_the_model_is(trained: Trained) -> None:
-    """The card counts the examples, names its parent and dataset, and is beside the model."""
+    """The card counts the examples, names its dataset and gold set, and is beside the model."""
     card = trained.card
     assert card == read_card(trained.directory / "assets.extra" / "model.json")
-    assert (card.version, card.parent, card.dataset_version, card.seed) == (2, 1, 9, 5)
+    assert (card.version, card.parent, card.dataset_version, card.seed) == (2, None, 9, 5)
     assert card.examples == {"dawn": {"human": 4, "edge": 8}, "dusk": {"human": 4, "edge": 8}}
     assert card.classes == ["dawn", "dusk"]
     assert card.metrics is not None
@@ -92,13 +98,38 @@ def test_the_bundle_is_beside_the_model(trained: Trained) -> None:
 
 def test_the_served_model_gives_the_accuracy_of_its_card(trained: Trained, gold: list[Example]) -> None:
     """Accuracy, counted on the exported graph, is the one on the card."""
-    answers = exporting._answers(trained.directory, [photo.image for photo in gold])
+    answers = ask(trained, [photo.image for photo in gold])
     named = [trained.card.classes[index] for index in answers["probabilities"].argmax(axis=1)]
     accuracy = np.mean([name == photo.label for name, photo in zip(named, gold, strict=True)])
     assert trained.card.metrics is not None
     assert accuracy == pytest.approx(trained.card.metrics.accuracy)
     confidence = answers["probabilities"].max(axis=1).mean()
     assert confidence == pytest.approx(trained.card.metrics.mean_confidence, abs=1e-3)
+
+
+def test_a_version_meets_the_champion(
+    examples: list[Example], gold: list[Example], trained: Trained, cache_dir: Path
+) -> None:
+    """The verdict of the gate is on the card; who was taught the opposite stays out, and is no champion."""
+    champion = find_champion(trained.directory.parent)
+    assert champion is not None
+    assert champion.directory == trained.directory
+    other = {"dawn": "dusk", "dusk": "dawn"}
+    swapped = [Example(one.photo_id, one.image, other[one.label], one.source, one.weight) for one in examples]
+    worse = train(
+        swapped,
+        gold,
+        backbone=LITE,
+        cache_dir=cache_dir,
+        out_dir=trained.directory.parent,
+        version=3,
+        champion=champion,
+    )
+    verdict = read_card(worse.directory / EXTRA / FILE_NAME).verdict
+    assert verdict is not None
+    assert (verdict.decision, verdict.champion, worse.card.parent) == ("keep", 2, 2)
+    assert "worse" in verdict.reasons[0]
+    assert find_champion(trained.directory.parent) == champion
 
 
 def test_a_seed_gives_the_same_model(
@@ -109,7 +140,7 @@ def test_a_seed_gives_the_same_model(
     assert again.card.metrics == trained.card.metrics
     assert again.card.candidates == trained.card.candidates
     photos = [photo.image for photo in gold[:2]]
-    first, second = (exporting._answers(t.directory, photos)["probabilities"] for t in (trained, again))
+    first, second = (ask(t, photos)["probabilities"] for t in (trained, again))
     np.testing.assert_allclose(first, second, atol=1e-6)
 
 
@@ -194,14 +225,7 @@ def real(folder: Path, split: str) -> list[Example]:
 
 def harvested(trained: Trained, stream: Sequence[Example]) -> list[Example]:
     """What the loop makes of a stream: the 20 least certain to a person, the rest by confidence 0.8."""
-    answers = np.concatenate(
-        [
-            exporting._answers(trained.directory, [photo.image for photo in stream[start : start + 32]])[
-                "probabilities"
-            ]
-            for start in range(0, len(stream), 32)
-        ]
-    )
+    answers = ask(trained, [photo.image for photo in stream])["probabilities"]
     order = np.argsort(answers.max(axis=1))
     sure = [position for position in order[20:] if answers[position].max() >= 0.8]
     labels = [trained.card.classes[index] for index in answers.argmax(axis=1)]
