@@ -21,7 +21,7 @@ from edge.config import EdgeConfig
 from edge.deferrals import Deferrals
 from edge.sampler import OUTBOX_FULL, Sampler
 from edge.settle import Outcome, Settler
-from edge.tfserving import BadInputError, Predictor
+from edge.tfserving import BadInputError, Predictions, Predictor
 from edge.waiting import Bounds, Waiting, Work
 from schemas.errors import TransientError
 from schemas.messages import Photo, Result
@@ -181,12 +181,27 @@ class Classifier:
         """Classify a batch in one call; if the server refuses it, halve it until the bad photo is alone."""
         try:
             predictions = await self._predictor.predict([work.photo.image for work in batch])
-        except BadInputError as error:
+        except BadInputError:
             if len(batch) == 1:
-                await self._predictor.try_out()  # else the model is to blame and not the photo
-                return [(batch[0], Rejected(batch[0].photo, "corrupt-image", str(error)))]
+                return [await self._blame(batch[0])]
             middle = len(batch) // 2
             return [*await self._predict(batch[:middle]), *await self._predict(batch[middle:])]
+        return self._scored(batch, predictions)
+
+    async def _blame(self, work: Work) -> tuple[Work, Verdict]:
+        """Find out whether a refused photo is to blame, or the model: another may be served by now.
+
+        Raises:
+            TransientError: Try again later: the model is to blame, or no longer there.
+        """
+        good = await self._predictor.try_out()
+        try:
+            predictions = await self._predictor.predict([work.photo.image], good.version)
+        except BadInputError as error:
+            return work, Rejected(work.photo, "corrupt-image", str(error))
+        return self._scored([work], predictions)[0]
+
+    def _scored(self, batch: list[Work], predictions: Predictions) -> list[tuple[Work, Verdict]]:
         self._counters.add("predict.calls")
         self._counters.add("predict.photos", len(batch))
         names = self._class_names(predictions.version)
