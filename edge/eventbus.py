@@ -59,13 +59,18 @@ class Kept:
 
         Safe to cancel: the file is the old one or the new one.
         """
+        kept = b""
         if self._path.exists():
-            self._bus.bring(self._topic.name(**self._names), self._path.read_bytes())
+            kept = self._path.read_bytes()
+            self._bus.bring(self._topic.name(**self._names), kept)
         while True:
             payload = (await self._tapped.get()).payload
+            if payload == kept:
+                continue  # the gateway says it again and again
             try:
                 decode(self._topic, payload, self._names)
                 await asyncio.to_thread(_write, self._path, payload)
+                kept = payload
             except (CodecError, OSError) as error:  # whoever uses the message says more of it
                 log.warning("edge.not_kept", topic=self._topic.kind, error=str(error))
 

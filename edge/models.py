@@ -88,7 +88,11 @@ class Models:
             tasks.create_task(self._watch(), name="models.watch")
 
     async def _receive(self, newest: asyncio.Queue[Release]) -> None:
-        """Keep the newest release; one that was not started yet is overtaken."""
+        """Keep the newest release; one that was not started yet is overtaken.
+
+        The same one again is no news, whatever became of it: brokers and gateways repeat what lasts.
+        """
+        received: Release | None = None
         async for delivery in self._releases:
             delivery.ack()
             try:
@@ -96,6 +100,9 @@ class Models:
             except CodecError as error:
                 await self._tell("model.refused", reason=str(error))
                 continue
+            if release == received:
+                continue
+            received = release
             if release.model != self._config.model:
                 await self._tell(
                     "model.refused", reason=f"expected model {self._config.model}, got {release.model}"

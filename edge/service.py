@@ -112,10 +112,15 @@ async def _settle(receipt: Receipt, outbox: Outbox, counters: Counters) -> None:
 
 
 async def _follow_policies(policies: Subscription[Policy], sampler: Sampler) -> None:
+    newest: Policy | None = None
     async for delivery in policies:
         try:
-            sampler.follow(delivery.message().harvest)
-            log.info("policy.followed")
+            policy = delivery.message()
         except CodecError as error:
             log.warning("policy.malformed", error=str(error))
+        else:
+            if policy != newest:
+                newest = policy
+                sampler.follow(policy.harvest)
+                log.info("policy.followed")
         delivery.ack()

@@ -38,4 +38,7 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     silent_s: Annotated[
         float, Meta(gt=0, description="policy and release are sent again to an edge that was silent so long")
     ] = 40.0
+    repeat_s: Annotated[
+        float, Meta(gt=0, description="policy and release are sent again to every edge so often")
+    ] = 60.0
     probes: ProbesAddress | None = None

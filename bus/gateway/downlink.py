@@ -7,6 +7,7 @@ for as long as they are of use. A receipt that gets lost is asked for again by i
 """
 
 import asyncio
+import itertools
 import math
 import time
 
@@ -54,6 +55,7 @@ class Downlink:
                 tasks.create_task(self._sort(subscription), name=f"down.{subscription.topic.kind}")
             for (node, topic), desk in self._desks.items():
                 tasks.create_task(self._send(node, topic, desk), name=f"down.{topic.kind}.{node}")
+            tasks.create_task(self._repeat(), name="down.repeat")
 
     def returned(self, node: str) -> None:
         """Send policy and release again, and whatever waits at once: the node is back."""
@@ -112,6 +114,16 @@ class Downlink:
                     "down.recovered", topic=letter.topic, outage_s=round(time.monotonic() - failed_at, 1)
                 )
                 failed_at, delays = None, backoff(cap_s=self._config.retry_cap_s)
+
+    async def _repeat(self) -> None:
+        """Send policy and release again, one node after the other.
+
+        "Delivered" is no proof: for half a minute the Router says it of a session over QUIC that is dead.
+        """
+        for node in itertools.cycle(self._config.nodes):
+            await asyncio.sleep(self._config.repeat_s / len(self._config.nodes))
+            for topic in LASTING:
+                self._desks[node, topic].again()
 
     def _put(self, topic: Topic[Message], node: str, name: str, text: bytes) -> None:
         expires_at = time.monotonic() + self._expires_s.get(topic, math.inf)

@@ -176,6 +176,16 @@ async def test_g6_a_version_in_service_never_changes(config, release, bundles):
         assert len([one for one in seen.events if one.event.startswith("model.")]) == 3
 
 
+async def test_a_bad_release_that_is_said_again_fails_once(config, release, bundles):
+    """Brokers and gateways repeat what lasts: what was refused is not fetched and told anew."""
+    async with station(config) as seen:
+        for _ in range(3):
+            await release(seen, bundles["swapped"], 2, sha256="0" * 64)
+        await release(seen, bundles["swapped"], 2)
+        await told(seen, "model.available")
+        assert len([one for one in seen.events if one.event == "model.failed"]) == 1
+
+
 async def test_a_bundle_out_of_reach_is_fetched_when_it_is_back(config, release, bundles, tmp_path):
     """A source that is away is tried again, and a newer release need not wait for it."""
     late = tmp_path / "late.tar"

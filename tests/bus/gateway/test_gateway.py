@@ -266,6 +266,16 @@ async def test_an_edge_that_starts_is_told_policy_and_release_again(ends, cloud,
             assert len(told) == 2
 
 
+async def test_policy_and_release_are_said_again_and_again(ends, cloud, listen, router):
+    """The Router's "delivered" is no proof: what lasts goes down once more although nobody asks."""
+    async with ends.running(), gateway_running(config(cloud, listen, router, repeat_s=0.3)):
+        await ends.cloud.publish(POLICY, Policy(node=NODE), node=NODE)
+        await ends.cloud.publish(RELEASE, release(1), node=NODE)
+        for _ in range(3):
+            for topic in (POLICY, RELEASE):
+                await ends.seen(ends.at_edge, topic.name(node=NODE))
+
+
 async def test_a_gateway_that_starts_takes_up_what_the_broker_retained(ends, cloud, listen, router):
     """A policy published before the gateway was there reaches the edge; one that was taken back does not."""
     async with ends.running():
