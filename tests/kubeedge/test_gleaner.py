@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from bus.gateway.rules import NAMESPACE
+from bus.gateway.crossings import crossings
+from bus.gateway.rules import NAMESPACE, rule_up
 from schemas.messages import Policy
-from schemas.topics import POLICY, RELEASE, SAMPLE
+from schemas.topics import FEEDBACK, POLICY, RELEASE
 from tests.conftest import eventually, running
 from tests.faults import configs
 from tests.kubeedge import objects
 from tests.kubeedge.conftest import Note
-from tests.kubeedge.fleet import Fleet, fleet
+from tests.kubeedge.fleet import Fleet, fleet, name_of
 from tests.kubeedge.lab import NODES, Lab
 from tests.kubeedge.settings import Link
 from tests.serving import pack, release_of, saved_models
@@ -105,22 +106,20 @@ async def released_to_a_node_that_is_away(made: Fleet) -> None:
 
 
 async def rule_made_while_its_node_is_away(made: Fleet) -> None:
-    """Make the Rule of a node's samples while it is offline: `deploy verify` names it and makes it anew."""
-    away, name = made.lab.nodes[FIRST], f"up.{FIRST}.sample"
-    rules = objects.rules_path(NAMESPACE)
-    rule = await made.lab.api.read(f"{rules}/{name}")
-    assert rule is not None
+    """Make a Rule for labels of a camera while its node is offline: `deploy verify` names and repairs it."""
+    away, camera = made.lab.nodes[FIRST], name_of(FIRST)
+    topic = FEEDBACK.name(node=FIRST, device=camera)
+    labels = next(one for one in crossings(FIRST, [camera]) if one.name == topic)
     away.edgecore.stop()
-    await made.lab.api.delete(f"{rules}/{name}")
-    rule["metadata"] = {"name": name}
-    await made.lab.api.create(rules, rule)
+    rule = rule_up(labels, f"http://{made.listen}")
+    await made.lab.api.create(objects.rules_path(NAMESPACE), rule)
     away.edgecore.start()
     await made.lab.connected(FIRST)
-    checked = await made.deploy("verify", "--check")
+    checked = await made.deploy("verify", "--check", "--devices", f"{FIRST}/{camera}")
     assert checked.code == 1
     broken = [line for line in checked.out.splitlines() if line.startswith("FAIL")]
-    assert [SAMPLE.name(node=FIRST) in line for line in broken] == [True], checked.out
-    repaired = await made.deploy("verify")
+    assert [topic in line for line in broken] == [True], checked.out
+    repaired = await made.deploy("verify", "--devices", f"{FIRST}/{camera}")
     assert repaired.code == 0, repaired.out + repaired.err
 
 
