@@ -61,7 +61,16 @@ async def test_all_well_is_0(answering, address, at):
         done = await gleaner("doctor", *at)
     found = findings(done.out)
     assert (done.code, done.err) == (0, "")
-    assert list(found) == ["versions", "broker", "probe", "dropped", "edge edge-1", "model", "refused", "answer"]
+    assert list(found) == [
+        "versions",
+        "broker",
+        "probe",
+        "dropped",
+        "edge edge-1",
+        "model",
+        "refused",
+        "answer",
+    ]
     assert all(passed for passed, _ in found.values())
     assert "mosquitto version" in found["broker"][1]
     assert found["model"][1] == "pets version 3 is served"
