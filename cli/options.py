@@ -18,6 +18,8 @@ T = TypeVar("T", bound=Struct)
 
 DATASET = "dataset.lance"
 """Where the dataset is if nobody says."""
+MODELS = Path("models")
+"""Where the versions of the model are if nobody says."""
 
 _PORTS = 65535
 

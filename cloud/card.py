@@ -6,8 +6,26 @@ from pathlib import Path
 import msgspec
 
 from cloud.evaluate import Metrics
+from cloud.gate import Gate
 
 FILE_NAME = "model.json"
+_EXTRA = "assets.extra"
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """Expected calibration error without and with the temperature, in [0, 1]; None without such photos.
+
+    Attributes:
+        held_out_before: on the human labels held out by the cross-validation, temperature 1.
+        held_out_after: on the same ones, which the temperature was fitted on.
+        gold_before: on gold, which the temperature never saw.
+        gold_after: the same, calibrated.
+    """
+
+    held_out_before: float | None = None
+    held_out_after: float | None = None
+    gold_before: float | None = None
+    gold_after: float | None = None
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -53,6 +71,8 @@ class Card(msgspec.Struct, frozen=True):
         created_at: ISO 8601, UTC.
         training_s: seconds from examples to card.
         libraries: name to version.
+        calibration: what the temperature is good for.
+        gate: the verdict against the champion; None until it was judged.
     """
 
     version: int
@@ -73,6 +93,8 @@ class Card(msgspec.Struct, frozen=True):
     created_at: str
     training_s: float
     libraries: dict[str, str]
+    calibration: Calibration = Calibration()
+    gate: Gate | None = None
 
 
 def write_card(card: Card, path: Path) -> None:
@@ -83,6 +105,22 @@ def write_card(card: Card, path: Path) -> None:
 def read_card(path: Path) -> Card:
     """Read a card that `write_card` wrote."""
     return msgspec.json.decode(path.read_bytes(), type=Card)
+
+
+def card_path(directory: Path) -> Path:
+    """Where a version's directory has its card."""
+    return directory / _EXTRA / FILE_NAME
+
+
+def card_of(directory: Path) -> Card:
+    """Read the card of a version's directory."""
+    return read_card(card_path(directory))
+
+
+def cards_in(models: Path) -> list[Card]:
+    """Read the cards of all versions below a directory, oldest first; none if it does not exist."""
+    versions = [path for path in models.glob("*") if path.name.isdecimal() and card_path(path).is_file()]
+    return [card_of(path) for path in sorted(versions, key=lambda path: int(path.name))]
 
 
 def library_versions() -> dict[str, str]:

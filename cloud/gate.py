@@ -127,7 +127,7 @@ def mcnemar(gained: int, lost: int) -> float:
     """
     count = gained + lost
     tail = sum(comb(count, k) for k in range(min(gained, lost) + 1))
-    return min(1.0, 2 * tail / 2**count)
+    return min(1.0, float(2 * tail / 2**count))
 
 
 def bootstrap_interval(

@@ -2,22 +2,24 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from msgspec import structs
 
 from cloud.backbones import backbone_named, weights_digest
 from cloud.candidates import HeldOut, Labelled, choose, cross_validate, fit_candidates, label_numbers
-from cloud.card import Candidate, Card, code_commit, library_versions
-from cloud.evaluate import Metrics, measure
+from cloud.card import Calibration, Candidate, Card, card_path, code_commit, library_versions, write_card
+from cloud.evaluate import Metrics, calibration_error, measure
 from cloud.examples import Example, TrainingError, class_names
 from cloud.export import ExportError, Model, export, pack, signature_of
-from cloud.head import softmax
-from cloud.learners import Fitted, Learner, learner_for
+from cloud.head import Floats, Ints, softmax
+from cloud.learners import Fitted, learner_for
 from cloud.progress import Progress, Silent
+from cloud.trial import Lineage, hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +45,18 @@ def train(
     examples: Sequence[Example],
     gold: Sequence[Example],
     *,
+    audit: Sequence[Example] = (),
+    against: Lineage | None = None,
     backbone: str,
     cache_dir: Path,
     out_dir: Path,
     version: int,
     classes: Sequence[str] | None = None,
     seed: int = 0,
-    parent: int | None = None,
     dataset_version: int | None = None,
     progress: Progress | None = None,
 ) -> Trained:
-    """Train a version, measure it on the gold set and write it to disk.
+    """Train a version, measure it on the gold set, judge it against the champion and write it to disk.
 
     Two candidates are trained, one on human labels alone and one that adds the harvested photos
     whose label the first candidate confirms; held-out human labels choose between them. Gold photos
@@ -62,13 +65,14 @@ def train(
     Args:
         examples: what to train from; each class needs a human label.
         gold: what to measure on; may be empty. None of its photos may be among the examples.
+        audit: the fresh audit slice, for the verdict; none of its photos may be among the examples.
+        against: the versions in `out_dir` to be judged against; by default none.
         backbone: name of the backbone.
         cache_dir: keeps embeddings from training to training.
         out_dir: gets the directory `<version>` and the bundle `<version>.tar`.
         version: number of the new model, at least 1.
         classes: in the order of the outputs; by default the labels, sorted.
         seed: of every random decision.
-        parent: version that this one is meant to replace, for the card.
         dataset_version: where the examples come from, for the card.
         progress: told about every step of more than two seconds.
 
@@ -82,7 +86,9 @@ def train(
     progress = progress or Silent()
     _check_place(out_dir, version)
     names = class_names(examples, classes)
-    _check_gold(examples, gold, names)
+    _check_unseen(examples, gold, names)
+    _check_unseen(examples, audit)
+    against = against or Lineage()
     plan = backbone_named(backbone)
     learner = learner_for(
         plan, [*examples, *gold], len(names), cache_dir=cache_dir, seed=seed, progress=progress
@@ -91,12 +97,19 @@ def train(
     held_out = cross_validate(learner, labelled, seed=seed, progress=progress)
     fitted = fit_candidates(learner, labelled, np.flatnonzero(labelled.human))
     chosen = choose(fitted, held_out)
-    metrics = _measure_gold(learner, fitted, held_out, gold, names)
+    positions = np.arange(learner.photo_count - len(gold), learner.photo_count)
+    truth = label_numbers(gold, names)
+    nothing = np.zeros((0, len(names)))
+    on_gold = {name: learner.logits(fitted[name], positions) if gold else nothing for name in fitted}
+    metrics = {
+        name: measure(softmax(logits / held_out[name].temperature), truth, names) if gold else None
+        for name, logits in on_gold.items()
+    }
     winner = fitted[chosen]
     model = Model(plan, winner.network, winner.head, held_out[chosen].temperature, names)
     card = Card(
         version=version,
-        parent=parent,
+        parent=against.champion,
         dataset_version=dataset_version,
         backbone=backbone,
         weights_digest=weights_digest(model.network),
@@ -105,6 +118,7 @@ def train(
         temperature=model.temperature,
         examples=_count(examples),
         examples_used=_count([examples[position] for position in winner.positions]),
+        calibration=_calibration(held_out[chosen], on_gold[chosen], truth),
         metrics=metrics[chosen],
         chosen=chosen,
         candidates=[_describe(name, fitted[name], held_out[name], metrics[name]) for name in fitted],
@@ -114,7 +128,14 @@ def train(
         training_s=round(time.monotonic() - began, 3),
         libraries=library_versions(),
     )
-    return _write(model, card, out_dir, progress)
+    progress.start("export", 1)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    directory = out_dir / str(version)
+    export(model, card, directory)
+    progress.advance()
+    gate = hold(out_dir, version, against, gold, audit, seed=seed, progress=progress)
+    card = structs.replace(card, gate=gate, training_s=round(time.monotonic() - began, 3))
+    return _packed(card, directory)
 
 
 def _check_place(out_dir: Path, version: int) -> None:
@@ -125,38 +146,38 @@ def _check_place(out_dir: Path, version: int) -> None:
         raise ExportError(f"{out_dir / str(version)}: expected a new version, got one that exists")
 
 
-def _check_gold(examples: Sequence[Example], gold: Sequence[Example], classes: Sequence[str]) -> None:
-    """Refuse gold photos of other classes, and those that the training would have seen."""
+def _check_unseen(
+    examples: Sequence[Example], photos: Sequence[Example], classes: Sequence[str] | None = None
+) -> None:
+    """Refuse photos to measure on that the training would see, and gold photos of other classes."""
     seen = {example.image for example in examples}
-    for photo in gold:
-        if photo.label not in classes:
+    for photo in photos:
+        kind = "audit" if classes is None else "gold"
+        if classes is not None and photo.label not in classes:
             raise TrainingError(
                 f"gold photo {photo.photo_id}: expected a label of {list(classes)}, got {photo.label!r}"
             )
         if photo.image in seen:
             raise TrainingError(
-                f"gold photo {photo.photo_id}: expected one that is not trained on, got one of the examples"
+                f"{kind} photo {photo.photo_id}: expected one that is not trained on, got one of the examples"
             )
 
 
-def _measure_gold(
-    learner: Learner,
-    fitted: Mapping[str, Fitted],
-    held_out: Mapping[str, HeldOut],
-    gold: Sequence[Example],
-    classes: Sequence[str],
-) -> dict[str, Metrics | None]:
-    """Measure each candidate on the gold photos, which are the last in the learner's list."""
-    if not gold:
-        return dict.fromkeys(fitted)
-    truth = label_numbers(gold, classes)
-    positions = np.arange(learner.photo_count - len(gold), learner.photo_count)
-    return {
-        name: measure(
-            softmax(learner.logits(candidate, positions) / held_out[name].temperature), truth, classes
-        )
-        for name, candidate in fitted.items()
-    }
+def _calibration(held_out: HeldOut, gold_logits: Floats, gold_truth: Ints) -> Calibration:
+    """Measure the calibration without and with the temperature."""
+
+    def error(logits: Floats, truth: Ints, temperature: float) -> float | None:
+        if len(truth) == 0:
+            return None
+        answers = softmax(logits / temperature)
+        return calibration_error(answers.max(axis=1), answers.argmax(axis=1) == truth)
+
+    return Calibration(
+        held_out_before=error(held_out.logits, held_out.labels, 1.0),
+        held_out_after=error(held_out.logits, held_out.labels, held_out.temperature),
+        gold_before=error(gold_logits, gold_truth, 1.0),
+        gold_after=error(gold_logits, gold_truth, held_out.temperature),
+    )
 
 
 def _count(examples: Sequence[Example]) -> dict[str, dict[str, int]]:
@@ -178,11 +199,9 @@ def _describe(name: str, fitted: Fitted, held_out: HeldOut, metrics: Metrics | N
     )
 
 
-def _write(model: Model, card: Card, out_dir: Path, progress: Progress) -> Trained:
-    progress.start("export", 1)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    directory, bundle_path = out_dir / str(card.version), out_dir / f"{card.version}.tar"
-    export(model, card, directory)
+def _packed(card: Card, directory: Path) -> Trained:
+    """Write the card with its verdict, and the bundle last: a version without one was never finished."""
+    write_card(card, card_path(directory))
+    bundle_path = directory.with_name(f"{directory.name}.tar")
     bundle = pack(directory, bundle_path)
-    progress.advance()
     return Trained(card, directory, bundle_path, bundle.sha256, bundle.size_bytes)

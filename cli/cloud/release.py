@@ -9,6 +9,7 @@ import msgspec
 from bus import log
 from bus.mqtt import LinkError
 from cli import link, options, service
+from schemas.errors import PermanentError
 from schemas.messages import ModelName, Release
 
 
@@ -28,6 +29,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--signing-key", metavar="PEM", type=Path, help="sign it, for nodes with a release key (unsigned)"
     )
+    parser.add_argument(
+        "--force", action="store_true", help="even if the gate's verdict is to keep the champion"
+    )
     options.add_broker(parser)
 
 
@@ -38,6 +42,13 @@ def run(arguments: Namespace) -> int:
 
     log.configure("error")
     bundle = read_bundle(arguments.bundle)
+    gate = bundle.card.gate
+    if gate is not None and gate.verdict == "keep" and not arguments.force:
+        raise PermanentError(
+            f"version {bundle.card.version}",
+            expected="a model that may replace the champion, or --force",
+            got=f"the verdict keep: {'; '.join(gate.reasons)}",
+        )
     releases = [release_of(bundle, node, arguments.model, arguments.url) for node in arguments.nodes]
     if arguments.signing_key is not None:
         signing_key = signing.read_signing_key(arguments.signing_key)

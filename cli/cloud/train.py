@@ -5,9 +5,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from cli import options
+from cli.cloud.verdict import show_verdict
 from schemas.errors import PermanentError
 
-_MODELS = Path("models")
 _CACHE = Path(".cache/features")
 
 
@@ -21,7 +21,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="efficientnet-lite0",
         help="xception, xception-small or (default) efficientnet-lite0",
     )
-    parser.add_argument("--out", type=Path, default=_MODELS, metavar="DIR", help="where versions go (models)")
+    parser.add_argument(
+        "--out", type=Path, default=options.MODELS, metavar="DIR", help="where versions go (models)"
+    )
     parser.add_argument("--version", type=whole, help="number of the new version (the next one)")
     parser.add_argument("--classes", help="comma-separated, in the order of the outputs (all labels, sorted)")
     parser.add_argument("--seed", type=int, default=0, help="of every random decision (0)")
@@ -38,15 +40,17 @@ def run(arguments: Namespace) -> int:
 
     store = Store.open(arguments.dataset, create=False)
     dataset_version = arguments.dataset_version or store.version
-    version, parent = _next_version(arguments)
+    version = _next_version(arguments)
     labelled = examples(store, version=dataset_version)
     gold = examples(store, version=dataset_version, split="gold")
 
     print("loading TensorFlow …", file=sys.stderr, flush=True)
     from cloud.backbones import BackboneUnavailableError  # noqa: PLC0415  # as above
+    from cloud.card import cards_in  # noqa: PLC0415  # as above
     from cloud.examples import TrainingError  # noqa: PLC0415  # as above
     from cloud.export import ExportError  # noqa: PLC0415  # as above
     from cloud.train import train  # noqa: PLC0415  # as above
+    from cloud.trial import lineage  # noqa: PLC0415  # as above
 
     _check_backbone(arguments.backbone)
     try:
@@ -54,13 +58,13 @@ def run(arguments: Namespace) -> int:
             trained = train(
                 labelled,
                 gold,
+                against=lineage(cards_in(arguments.out)),
                 backbone=arguments.backbone,
                 classes=arguments.classes.split(",") if arguments.classes else None,
                 seed=arguments.seed,
                 cache_dir=arguments.cache,
                 out_dir=arguments.out,
                 version=version,
-                parent=parent,
                 dataset_version=dataset_version,
                 progress=bars,
             )
@@ -72,6 +76,8 @@ def run(arguments: Namespace) -> int:
         chosen = "→" if candidate.name == card.chosen else " "
         measured = "" if candidate.gold_accuracy is None else f", {candidate.gold_accuracy:.1%} on gold"
         print(f"{chosen} {candidate.name}: {candidate.photos} photos{measured}")
+    if card.gate is not None:
+        show_verdict(card.version, card.gate)
     print(f"version {card.version}: {trained.bundle_path} ({trained.size_bytes / 1e6:.1f} MB)")
     return 0
 
@@ -83,13 +89,12 @@ def _check_backbone(name: str) -> None:
         raise PermanentError("backbone", expected=f"one of {', '.join(BACKBONES)}", got=repr(name))
 
 
-def _next_version(arguments: Namespace) -> tuple[int, int | None]:
-    """Return the number of the new version, and that of the newest one that exists."""
+def _next_version(arguments: Namespace) -> int:
+    """Return the number of the new version."""
     out: Path = arguments.out
     there = [int(path.name) for path in out.iterdir() if path.name.isdecimal()] if out.is_dir() else []
-    parent = max(there, default=None)
     if arguments.version in there:
         raise PermanentError(
             f"version {arguments.version}", expected="a new number", got=f"one that is in {out}"
         )
-    return arguments.version or (parent or 0) + 1, parent
+    return arguments.version or max(there, default=0) + 1

@@ -10,6 +10,7 @@ from cloud import train
 from cloud.backbones import BackboneUnavailableError
 from cloud.examples import TrainingError
 from cloud.export import ExportError
+from cloud.gate import Gate
 from cloud.quarantine import Bounds, Quarantine, Refused
 from cloud.store import Row, Store
 from schemas.messages import Event, Feedback, ServedModel
@@ -209,6 +210,26 @@ def test_a_label_for_what_is_no_harvested_photo_is_one_sentence(called, dataset,
 def test_a_release_with_a_wrong_option_is_not_announced(called, tmp_path, option, value):
     """A node or a model that cannot be is a wrong call."""
     assert called("cloud", "release", bundle(tmp_path, 2), option, value).code == 2
+
+
+def test_a_version_that_the_gate_stopped_is_not_released(called, tmp_path):
+    """The verdict on the card holds, with its reasons, unless a person insists."""
+    stopped = bundle(tmp_path, 2, Gate("keep", ["accuracy on gold: worse"], champion=1, best=1))
+    done = called("cloud", "release", stopped)
+    assert done.code == 1
+    assert done.sentence == (
+        "gleaner cloud: version 2: expected a model that may replace the champion, or --force, "
+        "got the verdict keep: accuracy on gold: worse"
+    )
+    forced = called("cloud", "release", stopped, "--force", "--signing-key", tmp_path / "none.pem")
+    assert "none.pem" in forced.sentence
+
+
+def test_evaluating_a_version_that_is_not_there_is_one_sentence(called, dataset, tmp_path):
+    """The versions that there are, are named."""
+    done = called("cloud", "evaluate", "7", "--dataset", dataset, "--out", tmp_path / "models")
+    assert done.code == 1
+    assert "version 7: expected one in" in done.sentence
 
 
 def test_a_release_of_no_bundle_is_one_sentence(called, tmp_path):

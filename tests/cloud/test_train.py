@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 
 from cloud import export as exporting
 from cloud import scratch
-from cloud.card import read_card
+from cloud.card import cards_in, read_card
 from cloud.examples import Example, TrainingError
 from cloud.export import ExportError
+from cloud.rollout import read_bundle
 from cloud.train import Trained, train
+from cloud.trial import Lineage, lineage
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
@@ -55,17 +58,16 @@ def trained(
         cache_dir=cache_dir,
         out_dir=tmp_path_factory.mktemp("models"),
         version=2,
-        parent=1,
         dataset_version=9,
         seed=5,
     )
 
 
 def test_the_card_says_what_the_model_is(trained: Trained) -> None:
-    """The card counts the examples, names its parent and dataset, and is beside the model."""
+    """The card counts the examples, names its dataset, and is beside the model."""
     card = trained.card
     assert card == read_card(trained.directory / "assets.extra" / "model.json")
-    assert (card.version, card.parent, card.dataset_version, card.seed) == (2, 1, 9, 5)
+    assert (card.version, card.parent, card.dataset_version, card.seed) == (2, None, 9, 5)
     assert card.examples == {"dawn": {"human": 4, "edge": 8}, "dusk": {"human": 4, "edge": 8}}
     assert card.classes == ["dawn", "dusk"]
     assert card.metrics is not None
@@ -73,6 +75,16 @@ def test_the_card_says_what_the_model_is(trained: Trained) -> None:
     assert card.metrics.accuracy > 0.9
     assert [c.name for c in card.candidates] == ["human", "human+harvested"]
     assert card.chosen in {c.name for c in card.candidates}
+
+
+def test_the_card_has_the_calibration_before_and_after(trained: Trained) -> None:
+    """The temperature is measured on held-out labels and on gold; what is served is the calibrated one."""
+    card = trained.card
+    assert card.metrics is not None
+    assert card.calibration.gold_after == card.metrics.calibration_error
+    assert card.calibration.gold_before != card.calibration.gold_after
+    assert card.calibration.held_out_before is not None
+    assert card.calibration.held_out_after is not None
 
 
 def test_harvested_labels_that_the_human_ones_contradict_are_left_out(trained: Trained) -> None:
@@ -111,6 +123,49 @@ def test_a_seed_gives_the_same_model(
     photos = [photo.image for photo in gold[:2]]
     first, second = (exporting._answers(t.directory, photos)["probabilities"] for t in (trained, again))
     np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+def test_each_version_is_judged_against_the_champion(
+    examples: list[Example], gold: list[Example], cache_dir: Path, tmp_path: Path
+) -> None:
+    """The first is promoted; with labels swapped it is kept out, judged on gold and on the audit slice."""
+    swapped = [replace(e, label="dusk" if e.label == "dawn" else "dawn") for e in examples]
+    audit = [replace(photo, weight=50.0) for photo in gold[:6]]
+    for version, photos in ((1, examples), (2, swapped)):
+        against = lineage(cards_in(tmp_path))
+        card = train(
+            photos,
+            gold,
+            audit=audit,
+            against=against,
+            backbone=LITE,
+            cache_dir=cache_dir,
+            out_dir=tmp_path,
+            version=version,
+        ).card
+        assert card.gate is not None
+        assert card.gate.champion == card.parent == against.champion
+    assert [c.gate.verdict if c.gate else None for c in cards_in(tmp_path)] == ["promote", "keep"]
+    assert card.gate is not None
+    assert [(c.on, c.photos) for c in card.gate.comparisons] == [("gold", 20), ("audit", 6)]
+    assert card.gate.latency is not None
+    assert lineage(cards_in(tmp_path)) == Lineage(champion=1, best=1)
+    packed = read_bundle(tmp_path / "2.tar").card
+    assert packed == card
+
+
+def test_a_best_version_that_is_gone_is_a_doubt(
+    examples: list[Example], gold: list[Example], cache_dir: Path, tmp_path: Path
+) -> None:
+    """Without the best so far to compare with, a slow descent cannot be excluded."""
+    train(examples, gold, backbone=LITE, cache_dir=cache_dir, out_dir=tmp_path, version=2)
+    against = Lineage(champion=2, best=1)
+    gate = train(
+        examples, gold, against=against, backbone=LITE, cache_dir=cache_dir, out_dir=tmp_path, version=3
+    ).card.gate
+    assert gate is not None
+    assert gate.verdict == "inconclusive"
+    assert "not compared with version 1 on gold" in gate.reasons
 
 
 def test_three_classes_in_a_given_order_without_gold(
