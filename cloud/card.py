@@ -32,7 +32,8 @@ class Candidate(msgspec.Struct, frozen=True):
     """A way of training that was tried.
 
     Attributes:
-        name: "human" (human labels alone) or "human+harvested".
+        name: "human" (human labels alone), "human+teacher" (the teacher's for photos that the edge was not
+            sure of) or "human+harvested" (and those of the lane auto).
         photos: how many it was trained on.
         held_out_photos: human labels that its cross-validation answered.
         held_out_loss: mean negative log-likelihood on them, calibrated; the lower is chosen. None

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Source = Literal["human", "teacher", "edge"]
+AUTO_LANE = "auto"
+"""The lane of photos whose label the edge's model was sure of."""
 
 
 class TrainingError(ValueError):
@@ -21,6 +23,7 @@ class Example:
         label: the class name.
         source: who gave the label; photos of an imported folder count as "human".
         weight: relative to other examples of its source, above 0.
+        lane: why the edge harvested it; None for imported photos.
     """
 
     photo_id: str
@@ -28,6 +31,12 @@ class Example:
     label: str
     source: Source
     weight: float = 1.0
+    lane: str | None = None
+
+    @property
+    def auto(self) -> bool:
+        """True if it is there only because the edge's model was sure of its label."""
+        return self.source == "edge" or (self.lane == AUTO_LANE and self.source != "human")
 
     @property
     def human(self) -> bool:

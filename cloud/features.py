@@ -23,7 +23,13 @@ _TABLE = "CREATE TABLE IF NOT EXISTS embedding (photo BLOB PRIMARY KEY, vector B
 
 
 def embeddings(
-    examples: Sequence[Example], backbone: Backbone, network: keras.Model, cache_dir: Path, progress: Progress
+    examples: Sequence[Example],
+    backbone: Backbone,
+    network: keras.Model,
+    cache_dir: Path,
+    progress: Progress,
+    *,
+    mirrored: bool = False,
 ) -> NDArray[np.float32]:
     """Embed photos, reading what was embedded before from `cache_dir`.
 
@@ -38,6 +44,7 @@ def embeddings(
         network: the backbone as built, with the weights that are served.
         cache_dir: made if absent.
         progress: advances by photos that have to be computed.
+        mirrored: embed the mirror image of each photo, left and right exchanged; kept in a file of its own.
 
     Returns:
         float32 `[len(examples), D]`, in the order of the examples.
@@ -46,7 +53,8 @@ def embeddings(
         TrainingError: a photo cannot be decoded.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
-    path = cache_dir / f"{backbone.name}-{PREPROCESSING}-{weights_digest(network)}.sqlite3"
+    kind = "-mirrored" if mirrored else ""
+    path = cache_dir / f"{backbone.name}-{PREPROCESSING}-{weights_digest(network)}{kind}.sqlite3"
     keys = [_content_key(example.image) for example in examples]
     with closing(sqlite3.connect(path, timeout=30.0)) as cache:
         cache.execute(_TABLE)
@@ -54,8 +62,8 @@ def embeddings(
         missing = list({k: e for k, e in zip(keys, examples, strict=True) if k not in known}.items())
         if missing:
             photos = [example for _, example in missing]
-            progress.start("embed photos", len(photos))
-            for start, vectors in _batches(photos, backbone, network):
+            progress.start("embed mirrored photos" if mirrored else "embed photos", len(photos))
+            for start, vectors in _batches(photos, backbone, network, mirrored=mirrored):
                 batch = dict(zip([key for key, _ in missing[start:]], vectors, strict=False))
                 known.update(batch)
                 with cache:
@@ -127,12 +135,13 @@ def _read(cache: sqlite3.Connection, keys: Sequence[bytes], dim: int) -> dict[by
 
 
 def _batches(
-    examples: Sequence[Example], backbone: Backbone, network: keras.Model
+    examples: Sequence[Example], backbone: Backbone, network: keras.Model, *, mirrored: bool = False
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield the position of each batch and its embeddings."""
 
     def embed_batch(encoded: tf.Tensor) -> tf.Tensor:
-        return network(pixels(backbone, encoded), training=False)
+        images = pixels(backbone, encoded)
+        return network(tf.reverse(images, [2]) if mirrored else images, training=False)
 
     run = tf.function(embed_batch, input_signature=[tf.TensorSpec([None], tf.string)])
     for start in range(0, len(examples), BATCH_PHOTOS):

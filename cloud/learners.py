@@ -17,6 +17,8 @@ from cloud.progress import Progress
 from cloud.recipe import FOLDS
 from cloud.scratch import fit_network
 
+Vectors = NDArray[np.float32]
+
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
@@ -47,8 +49,11 @@ class Learner(Protocol):
     def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:
         """Train on the photos at `positions` with their `labels` and `weights`, all `[n]`."""
 
+    def vectors(self, fitted: Fitted, positions: Ints) -> Vectors:
+        """Embed the photos at `positions`, at least one: `[n, D]`."""
+
     def logits(self, fitted: Fitted, positions: Ints) -> Floats:
-        """Answer the photos at `positions`: `[n, K]`."""
+        """Answer the photos at `positions`, at least one: `[n, K]`."""
 
 
 def learner_for(
@@ -56,11 +61,21 @@ def learner_for(
     photos: Sequence[Example],
     classes: int,
     *,
+    trainable: int,
     cache_dir: Path,
     seed: int,
     progress: Progress,
 ) -> Learner:
     """Choose the way that a backbone is trained, and embed the photos if that is done only once.
+
+    Args:
+        backbone: what to train, or to train a head on.
+        photos: those that may be trained on first.
+        classes: K.
+        trainable: how many those are.
+        cache_dir: keeps embeddings.
+        seed: of every random decision.
+        progress: told about the steps.
 
     Raises:
         BackboneUnavailableError: the backbone's weights cannot be had.
@@ -71,16 +86,26 @@ def learner_for(
     progress.start("load the backbone", 1)
     network = backbone.build()
     progress.advance()
-    return FrozenLearner(network, embeddings(photos, backbone, network, cache_dir, progress), classes)
+    plain = embeddings(photos, backbone, network, cache_dir, progress)
+    mirrored = embeddings(photos[:trainable], backbone, network, cache_dir, progress, mirrored=True)
+    return FrozenLearner(network, plain, classes, mirrored)
 
 
 @dataclass(frozen=True, slots=True)
 class FrozenLearner:
-    """Trains a head on embeddings that are known: a second at most."""
+    """Trains a head on embeddings, within seconds; each photo is shown as it is and, if known, mirrored.
+
+    Attributes:
+        network: the backbone.
+        features: `[N, D]`.
+        classes: K.
+        mirrored: `[n, D]`, of the first n photos, which are those that may be trained on.
+    """
 
     network: keras.Model
-    features: NDArray[np.float32]
+    features: Vectors
     classes: int
+    mirrored: Vectors | None = None
     folds: int = FOLDS
 
     @property
@@ -90,8 +115,17 @@ class FrozenLearner:
 
     def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:
         """Fit a head."""
-        head = fit_head(self.features[positions], labels, weights, self.classes)
-        return Fitted(self.network, head, positions)
+        if self.mirrored is None:
+            shown = self.features[positions]
+        else:
+            shown = np.concatenate([self.features[positions], self.mirrored[positions]])
+            labels, weights = np.tile(labels, 2), np.tile(weights, 2)
+        return Fitted(self.network, fit_head(shown, labels, weights, self.classes), positions)
+
+    def vectors(self, fitted: Fitted, positions: Ints) -> Vectors:
+        """Look them up."""
+        del fitted
+        return self.features[positions]
 
     def logits(self, fitted: Fitted, positions: Ints) -> Floats:
         """Apply the head."""
@@ -122,7 +156,11 @@ class ScratchLearner:
         )
         return Fitted(network, head, positions)
 
-    def logits(self, fitted: Fitted, positions: Ints) -> Floats:
+    def vectors(self, fitted: Fitted, positions: Ints) -> Vectors:
         """Run the network."""
         chosen = [self.photos[position] for position in positions]
-        return fitted.head.logits(embed(chosen, self.backbone, fitted.network, self.progress))
+        return embed(chosen, self.backbone, fitted.network, self.progress)
+
+    def logits(self, fitted: Fitted, positions: Ints) -> Floats:
+        """Run the network and apply the head."""
+        return fitted.head.logits(self.vectors(fitted, positions))

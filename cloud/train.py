@@ -58,9 +58,9 @@ def train(
 ) -> Trained:
     """Train a version, measure it on the gold set, judge it against the champion and write it to disk.
 
-    Two candidates are trained, one on human labels alone and one that adds the harvested photos
-    whose label the first candidate confirms; held-out human labels choose between them. Gold photos
-    choose nothing, they are only measured.
+    Three candidates are trained: on human labels alone, with the teacher's labels added, and with the photos
+    of the lane auto whose label the first candidate confirms; held-out human labels choose between them. Gold
+    photos choose nothing, they are only measured.
 
     Args:
         examples: what to train from; each class needs a human label.
@@ -91,7 +91,13 @@ def train(
     against = against or Lineage()
     plan = backbone_named(backbone)
     learner = learner_for(
-        plan, [*examples, *gold], len(names), cache_dir=cache_dir, seed=seed, progress=progress
+        plan,
+        [*examples, *gold],
+        len(names),
+        trainable=len(examples),
+        cache_dir=cache_dir,
+        seed=seed,
+        progress=progress,
     )
     labelled = Labelled.of(examples, names)
     held_out = cross_validate(learner, labelled, seed=seed, progress=progress)

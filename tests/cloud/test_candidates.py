@@ -1,9 +1,21 @@
 """Human labels with and without the harvest, held out and chosen between."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from cloud.candidates import HARVESTED, HUMAN, HeldOut, Labelled, choose, cross_validate, fit_candidates
+from cloud.candidates import (
+    HARVESTED,
+    HUMAN,
+    TEACHER,
+    HeldOut,
+    Labelled,
+    auto_helps,
+    choose,
+    cross_validate,
+    fit_candidates,
+)
 from cloud.head import Floats, Ints
 from cloud.learners import Fitted, FrozenLearner
 from cloud.progress import Silent
@@ -20,7 +32,7 @@ def world(human: int, harvested: int, wrong: int = 0) -> tuple[FrozenLearner, La
     labels = truth.copy()
     labels[human : human + wrong] = 1 - labels[human : human + wrong]
     is_human = np.arange(len(truth)) < human
-    labelled = Labelled(labels, is_human, np.ones(len(truth)), 2)
+    labelled = Labelled(labels, is_human, ~is_human, np.ones(len(truth)), 2)
     return FrozenLearner(None, features.astype(np.float32), 2), labelled, np.arange(human)
 
 
@@ -38,11 +50,48 @@ def test_without_a_harvest_there_is_one_candidate() -> None:
     assert list(fit_candidates(*world(human=10, harvested=8, wrong=8))) == [HUMAN]
 
 
+def test_the_teachers_labels_come_before_the_lane_auto() -> None:
+    """The second candidate has the teacher's labels as they are, the third what is confirmed of auto too."""
+    learner, labelled, human = world(human=10, harvested=40, wrong=6)
+    taught = np.isin(np.arange(50), range(10, 14))
+    labelled = replace(labelled, auto=labelled.auto & ~taught)
+    fitted = fit_candidates(learner, labelled, human)
+    assert list(fitted) == [HUMAN, TEACHER, HARVESTED]
+    assert fitted[TEACHER].positions.tolist() == list(range(14))
+    assert fitted[HARVESTED].positions.tolist() == [*range(14), *range(16, 50)]
+
+
+def test_mirrored_copies_count_as_the_photo_that_they_show() -> None:
+    """A head of photos and copies that are the photos again is the head of twice as many photos."""
+    learner, labelled, human = world(human=10, harvested=0)
+    both = replace(learner, mirrored=learner.features)
+    weights = labelled.weigh(human)
+    seen = both.fit(human, labelled.labels[human], weights).head.kernel
+    twice = learner.fit(
+        np.tile(human, 2), np.tile(labelled.labels[human], 2), np.tile(weights, 2)
+    ).head.kernel
+    np.testing.assert_allclose(seen, twice)
+
+
+def test_the_lane_auto_is_switched_off_when_it_did_not_help_twice() -> None:
+    """Two rounds running in which it made held-out loss no less; rounds that say nothing do not count."""
+    helped = {HUMAN: 0.5, TEACHER: 0.4, HARVESTED: 0.3}
+    worse = {HUMAN: 0.5, TEACHER: 0.4, HARVESTED: 0.45}
+    silent: dict[str, float | None] = {HUMAN: 0.5}
+    untested: dict[str, float | None] = {HUMAN: None, HARVESTED: None}
+    assert auto_helps([])
+    assert auto_helps([worse])
+    assert auto_helps([worse, helped])
+    assert auto_helps([worse, helped, worse])
+    assert not auto_helps([helped, worse, silent, untested, worse])
+
+
 class Watched:
     """A learner that notes which photos a candidate answers though it was trained on them."""
 
     def __init__(self, learner: FrozenLearner) -> None:
         self._learner, self.folds, self.photo_count = learner, learner.folds, learner.photo_count
+        self.vectors = learner.vectors
         self.seen_before: set[int] = set()
         self.answered: list[int] = []
 
@@ -63,7 +112,7 @@ def test_each_human_label_is_answered_by_candidates_that_did_not_see_it() -> Non
     watched = Watched(learner)
     held_out = cross_validate(watched, labelled, seed=1, progress=Silent())
     assert not watched.seen_before
-    assert sorted(p for p in watched.answered if p < 12) == sorted([*human, *human])
+    assert sorted(p for p in watched.answered if p < 12) == sorted([*human] * 3)
     for answers in held_out.values():
         assert np.bincount(answers.labels).tolist() == [6, 6]
         assert answers.logits.shape == (12, 2)
