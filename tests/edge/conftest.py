@@ -10,7 +10,7 @@ from edge.config import EdgeConfig
 from tests.nodes import edge_config
 from tests.serving import ModelServer, place
 
-OWN_MODELS = tuple(f"own-{number}" for number in range(8))
+OWN_MODELS = tuple(f"own-{number}" for number in range(12))
 
 
 @pytest.fixture(scope="session")

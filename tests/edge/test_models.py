@@ -23,6 +23,12 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {model.name: pack(model, folder / f"{model.name}.tar") for model in saved_models().iterdir()}
 
 
+@pytest.fixture(autouse=True)
+def watchful_server(monkeypatch) -> None:
+    """The server of these tests looks every 50 ms, so an edge need not wait as long as for another."""
+    monkeypatch.setattr("edge.models._LOOK_S", 1.0)
+
+
 @pytest.fixture
 def config(config, own_models) -> EdgeConfig:
     """An edge whose model is its own, with `straight` as version 1."""

@@ -13,7 +13,7 @@ from tests.faults.test_crash_points import holds
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SEED = 1
-EACH = 5
+EACH = 3
 
 
 async def test_g1_g2_a_mix_of_faults_loses_and_doubles_nothing(tmp_path):
