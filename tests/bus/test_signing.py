@@ -34,7 +34,6 @@ OTHER = {
     "sha256": "1" * 64,
     "size_bytes": 1001,
     "classes": ["dög", "cat"],
-    "temperature": 1.5,
     "released_at_ms": 1001,
 }
 
