@@ -1,7 +1,5 @@
 import asyncio
 import contextlib
-import os
-import signal
 import sys
 from pathlib import Path
 
@@ -97,9 +95,9 @@ async def test_a_service_that_ends_is_noticed(tmp_path: Path, mosquitto):
     async with Processes(tmp_path / "logs") as processes:
         await broker(processes, tmp_path / "broker")
         processes.check()
-        os.kill(processes._services["broker"].pid, signal.SIGKILL)
+        processes._services["broker"].terminate()  # killed, it would leave its mosquitto behind
         await processes._services["broker"].wait()
-        with pytest.raises(PermanentError, match="broker: expected to run, got exit code -9"):
+        with pytest.raises(PermanentError, match="broker: expected to run, got exit code"):
             processes.check()
 
 
