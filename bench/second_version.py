@@ -83,7 +83,7 @@ def at_random(confidence: Floats, labels: Ints, generator: np.random.Generator) 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to make version 2; the defaults are the product's.
+    """One way to make version 2; the defaults are the product's, the threshold is the demo's former one.
 
     Args:
         name: In the table.
@@ -95,7 +95,7 @@ class Variant:
         soft: Whether a harvested photo is also trained on, a little, as what else it might be.
     """
 
-    name: str = "as in the product"
+    name: str = "auto from 0.8"
     select: Select = least_certain
     auto_confidence: float = 0.8
     human_share: float = recipe.HUMAN_SHARE

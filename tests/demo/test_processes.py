@@ -1,5 +1,7 @@
 import asyncio
 import contextlib
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -90,14 +92,17 @@ async def test_a_failure_quotes_the_last_word_of_the_log(tmp_path: Path):
     assert "\n" not in str(failed.value)
 
 
-async def test_a_service_that_ends_is_noticed(tmp_path: Path, mosquitto):
+async def test_a_service_that_ends_is_noticed(tmp_path: Path):
     """A service that has ended fails the next check, with its name and the end of its log."""
     async with Processes(tmp_path / "logs") as processes:
-        await broker(processes, tmp_path / "broker")
+        # Not a broker: killed, it would leave its mosquitto behind.
+        await processes.start(
+            "edge", "edge", "--broker", "127.0.0.1:1", "--state-dir", str(tmp_path / "edge")
+        )
         processes.check()
-        processes._services["broker"].terminate()  # killed, it would leave its mosquitto behind
-        await processes._services["broker"].wait()
-        with pytest.raises(PermanentError, match="broker: expected to run, got exit code"):
+        os.kill(processes._services["edge"].pid, signal.SIGKILL)
+        await processes._services["edge"].wait()
+        with pytest.raises(PermanentError, match="edge: expected to run, got exit code -9"):
             processes.check()
 
 

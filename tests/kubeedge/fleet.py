@@ -47,7 +47,6 @@ _LOOK_S = 0.5
 class Seen:
     """What crosses a node's broker."""
 
-    bus: Bus
     receipts: Pulse = field(default_factory=Pulse)
     versions: set[int] = field(default_factory=set)
     counters: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -218,7 +217,7 @@ def _lay_out(made: Fleet) -> None:
 async def _watching(made: Fleet, node: str) -> AsyncIterator[None]:
     """Follow a node's broker for the length of a block."""
     bus = Bus(Address(port=made.lab.nodes[node].port), passing_id("fleet"))
-    seen = made.seen[node] = Seen(bus)
+    seen = made.seen[node] = Seen()
     receipts = bus.subscribe(RECEIPT, queue=4096, node=node)
     results = bus.subscribe(RESULT, queue=4096, node=node)
     statuses = bus.subscribe(STATUS, queue=4096, node=node, name="edge")

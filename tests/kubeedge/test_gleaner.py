@@ -40,14 +40,11 @@ async def test_g1_g2_on_kubeedge_whatever_fails_nothing_is_lost_or_doubled(
         ledger = await running_fleet.settle()
         note("photos, lost, doubled", f"{ledger.photos}, {ledger.photos_lost}, {ledger.photos_doubled}")
         note("samples, lost, doubled", f"{ledger.samples}, {ledger.samples_lost}, {ledger.samples_doubled}")
-        note("samples sent, sent again", f"{_sent(running_fleet)}, {running_fleet.counted('sample.resent')}")
+        sent, resent = (running_fleet.counted(name) for name in ("sample.sent", "sample.resent"))
+        note("samples sent, sent again", f"{sent}, {resent}")
         assert ledger.photos > 0
         assert ledger.samples > 0
         assert ledger.verdict == []
-
-
-def _sent(made: Fleet) -> int:
-    return made.counted("sample.sent")
 
 
 async def all_rules_work(made: Fleet, note: Note) -> None:
