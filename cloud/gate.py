@@ -215,15 +215,15 @@ def _accuracy(gold: Comparison, rules: Rules) -> _Finding:
     if needed is None or gold.photos < needed:
         return "inconclusive", f"{said}: too few to tell, at least {needed or 'endlessly many'} are needed"
     if gold.low < -rules.accuracy_loss:
-        return "inconclusive", f"{said}: a loss of {_points(rules.accuracy_loss)} points is not excluded"
+        return "inconclusive", f"{said}: a loss of {100 * rules.accuracy_loss:.1f} points is not excluded"
     return "promote", f"{said}: no worse"
 
 
 def _against_best(gold: Comparison, best: float, rules: Rules) -> Iterator[_Finding]:
     """Hold against the best so far: many small losses must not add up."""
     if gold.challenger < best - rules.accuracy_loss:
-        lost = _points(best - gold.challenger)
-        yield "keep", f"gold accuracy {lost} points below {best:.1%}, the best of a champion so far"
+        lost = 100 * (best - gold.challenger)
+        yield "keep", f"gold accuracy {lost:.1f} points below {best:.1%}, the best of a champion so far"
 
 
 def _audited(audit: Comparison) -> Iterator[_Finding]:

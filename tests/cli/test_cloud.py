@@ -10,6 +10,7 @@ from cloud import train
 from cloud.backbones import BackboneUnavailableError
 from cloud.examples import TrainingError
 from cloud.export import ExportError
+from cloud.gate import Comparison, Verdict
 from cloud.quarantine import Bounds, Quarantine, Refused
 from cloud.store import Row, Store
 from schemas.messages import Event, Feedback, ServedModel
@@ -209,6 +210,18 @@ def test_a_label_for_what_is_no_harvested_photo_is_one_sentence(called, dataset,
 def test_a_release_with_a_wrong_option_is_not_announced(called, tmp_path, option, value):
     """A node or a model that cannot be is a wrong call."""
     assert called("cloud", "release", bundle(tmp_path, 2), option, value).code == 2
+
+
+@pytest.mark.parametrize("decision", ["keep", "inconclusive"])
+def test_what_the_gate_did_not_promote_is_not_released(called, tmp_path, decision):
+    """The sentence has the verdict, its reasons and the way past it; with --force the broker is asked."""
+    same = Comparison(400, 0.9, 0.9, 0, 0, 1.0, 0.0, 0.0)
+    verdict = Verdict(decision, 1, ["recall of cat -10.0 points"], same, None, None)
+    words = ("cloud", "release", bundle(tmp_path, 2, verdict), "--broker", "127.0.0.1:1")
+    done = called(*words)
+    assert done.code == 1
+    assert f"got {decision}: recall of cat -10.0 points (--force releases it all the same)" in done.sentence
+    assert "127.0.0.1:1" in called(*words, "--force").sentence
 
 
 def test_a_release_of_no_bundle_is_one_sentence(called, tmp_path):

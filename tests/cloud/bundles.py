@@ -7,11 +7,12 @@ from pathlib import Path
 import msgspec
 
 from cloud.card import FILE_NAME, Card
+from cloud.gate import Verdict
 
 CLASSES = ["cat", "dog"]
 
 
-def card(version: int) -> Card:
+def card(version: int, verdict: Verdict | None = None) -> Card:
     """Return the card of a model that was never trained."""
     return Card(
         version=version,
@@ -32,13 +33,14 @@ def card(version: int) -> Card:
         created_at="2026-01-01T00:00:00+00:00",
         training_s=0.0,
         libraries={},
+        verdict=verdict,
     )
 
 
-def bundle(folder: Path, version: int) -> Path:
+def bundle(folder: Path, version: int, verdict: Verdict | None = None) -> Path:
     """Write one and return its path."""
     path = folder / f"{version}.tar"
-    content = msgspec.json.encode(card(version))
+    content = msgspec.json.encode(card(version, verdict))
     with tarfile.open(path, "w") as archive:
         member = tarfile.TarInfo(f"assets.extra/{FILE_NAME}")
         member.size = len(content)

@@ -36,7 +36,7 @@ TRUTH = np.arange(400) % 2
 
 
 def verdict(champion: np.ndarray, challenger: np.ndarray, truth: np.ndarray = TRUTH, **options: object):
-    best = options.pop("best", float(champion.mean()))
+    best = options.pop("best_gold_accuracy", float(champion.mean()))
     evidence = Evidence(answers(champion, challenger, truth), best, CLASSES, **options)  # type: ignore[arg-type]  # a test's own words
     return judge(evidence, champion=1)
 
@@ -81,6 +81,13 @@ def test_a_loss_that_is_not_excluded_is_inconclusive():
     said = verdict(right(400, 40), right(400, 40, first=200))
     assert said.decision == "inconclusive"
     assert "is not excluded" in said.reasons[0]
+
+
+def test_small_losses_do_not_add_up():
+    """Better than the champion, but too far below the best one before it: kept out."""
+    said = verdict(right(400, 20), right(400, 16), best_gold_accuracy=0.99)
+    assert said.decision == "keep"
+    assert said.reasons == ["gold accuracy 3.0 points below 99.0%, the best of a champion so far"]
 
 
 def test_no_class_pays_for_another():
