@@ -22,11 +22,17 @@ PURPOSE = "gleaner/v1/release"
 
 SIGNED = ("node", "model", "version", "url", "sha256", "size_bytes", "classes", "released_at_ms")
 """The fields that are signed, in this order."""
+SIGNED_LATER = ("temperature", "stage", "share", "beside")
+"""Fields of later versions: signed by name where they are not at their default, so that signatures of before
+hold, and a node that does not know them refuses what it would misread."""
+_DEFAULTS = {field.name: field.default for field in structs.fields(Release)}
 
 
 def signed_bytes(release: Release) -> bytes:
     """Return what a signature covers: a JSON array of the purpose and the fields, ASCII, without spaces."""
+    later = ((name, getattr(release, name)) for name in SIGNED_LATER)
     facts = [PURPOSE, *(getattr(release, name) for name in SIGNED)]
+    facts += [[name, value] for name, value in later if value != _DEFAULTS[name]]
     return json.dumps(facts, ensure_ascii=True, separators=(",", ":")).encode("ascii")
 
 

@@ -53,6 +53,11 @@ SCHEMA = pa.schema(
         ("edge_label", pa.string()),
         ("confidence", pa.float32()),
         ("scores", pa.list_(pa.struct([("label", pa.string()), ("score", pa.float32())]))),
+        ("raw_confidence", pa.float32()),
+        ("margin", pa.float32()),
+        ("entropy", pa.float32()),
+        ("novelty", pa.float32()),
+        ("inclusion", pa.float32()),
         ("model", pa.string()),
         ("model_version", pa.int64()),
         ("embedding", pa.list_(pa.float32())),
@@ -114,6 +119,11 @@ class Row:
         edge_label: Class that the edge's model gave.
         confidence: Of that label, 0 to 1.
         scores: Probability by class, 0 to 1.
+        raw_confidence: Confidence without the temperature.
+        margin: Probability of the label, less the next one's.
+        entropy: Of the scores, normalised to 1.
+        novelty: Distance to what the model was trained on, above 1 if it is unlike it.
+        inclusion: Probability with which the photo was drawn, in lane audit.
         model: Name of the edge's model.
         model_version: Of the edge's model.
         embedding: float32, little endian; empty if there is none.
@@ -143,6 +153,11 @@ class Row:
     edge_label: messages.Label | None = None
     confidence: messages.Probability | None = None
     scores: messages.Scores = field(default_factory=dict)
+    raw_confidence: messages.Raw = None
+    margin: messages.Margin = None
+    entropy: messages.Entropy = None
+    novelty: messages.Novelty = None
+    inclusion: messages.Probability | None = None
     model: messages.ModelName | None = None
     model_version: messages.ModelVersion | None = None
     embedding: bytes = b""

@@ -39,6 +39,18 @@ ModelName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$(?!\n
 ModelVersion = Annotated[int, Meta(ge=1, le=2**53)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 DHash = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$(?!\n)", description="64-bit difference hash")]
+Stage = Literal["shadow", "canary", "all"]
+
+# How sure a model is of one photo, in the same words wherever it is said.
+Raw = Annotated[Probability | None, Meta(description="confidence in the label without the temperature")]
+Margin = Annotated[Probability | None, Meta(description="probability of the label, less the next one's")]
+Entropy = Annotated[
+    Probability | None, Meta(description="of the probabilities, as a share of the most that they could have")
+]
+Novelty = Annotated[
+    Annotated[float, Meta(ge=0, le=1e6)] | None,
+    Meta(description="how unlike all that the model was trained on; above 1 it has hardly seen the like"),
+]
 
 Rejection = Literal[
     "malformed-message",
@@ -82,6 +94,10 @@ class Result(Message, frozen=True, kw_only=True):
     label: Label | None = None
     confidence: Probability | None = None
     scores: Scores | None = None
+    raw_confidence: Raw = None
+    margin: Margin = None
+    entropy: Entropy = None
+    novelty: Novelty = None
     model: ModelName | None = None
     model_version: ModelVersion | None = None
     code: Annotated[Rejection | None, Meta(description="why it was rejected")] = None
@@ -107,6 +123,13 @@ class Sample(Message, frozen=True, kw_only=True):
     label: Label
     confidence: Probability
     scores: Scores
+    raw_confidence: Raw = None
+    margin: Margin = None
+    entropy: Entropy = None
+    novelty: Novelty = None
+    inclusion: Annotated[
+        Probability | None, Meta(description="with which a photo is drawn for the lane audit; null in others")
+    ] = None
     model: ModelName
     model_version: ModelVersion
     embedding: Annotated[bytes, Meta(max_length=65536, description="float32, little endian")] = b""
@@ -164,6 +187,22 @@ class HarvestRules(Struct, frozen=True, kw_only=True):
     hard_confidence: Annotated[
         Probability, Meta(description="below: lane hard, a person's label teaches most")
     ] = 0.75
+    auto: Annotated[bool, Meta(description="whether the lane auto is on")] = True
+    auto_by_class: Annotated[
+        dict[Label, Probability], Meta(max_length=1024, description="auto_confidence for these classes")
+    ] = {}
+    hard_margin: Annotated[Probability, Meta(description="margin below: lane hard")] = 0.2
+    hard_entropy: Annotated[Probability, Meta(description="entropy above: lane hard")] = 0.5
+    hard_novelty: Annotated[float, Meta(ge=0, le=1e6, description="novelty above: lane hard")] = 1.0
+    audit_share: Annotated[
+        Probability, Meta(description="share of all photos that goes to lane audit, whatever the model says")
+    ] = 0.02
+    quota_per_day: Annotated[
+        Count, Meta(description="samples a day of one class in the lanes auto and hard, each")
+    ] = 5_000
+    quotas: Annotated[
+        dict[Label, Count], Meta(max_length=1024, description="quota_per_day for these classes")
+    ] = {}
     near_duplicate_bits: Annotated[
         int, Meta(ge=0, le=64, description="dHash distance up to which two photos are the same view")
     ] = 6
@@ -192,6 +231,17 @@ class Release(Message, frozen=True, kw_only=True):
     size_bytes: Annotated[int, Meta(ge=1, le=2**40)]
     classes: Annotated[list[Label], Meta(min_length=2, max_length=1024)]
     metrics: Annotated[dict[str, float], Meta(max_length=64)] = {}
+    temperature: Annotated[
+        float, Meta(ge=0.01, le=100, description="divides the logits inside the model; calibrates it")
+    ] = 1.0
+    stage: Annotated[
+        Stage,
+        Meta(description="shadow: compared, not returned; canary: for some devices; all: for every one"),
+    ] = "all"
+    share: Annotated[Probability, Meta(description="for canary: of the devices, by a hash of the name")] = 1.0
+    beside: Annotated[
+        ModelVersion | None, Meta(description="for shadow and canary: the version that goes on serving")
+    ] = None
     released_at_ms: Milliseconds
     signature: (
         Annotated[str, Meta(max_length=1024, description="Ed25519 in hexadecimal, of all but the metrics")]
@@ -208,6 +258,26 @@ class ServedModel(Struct, frozen=True, kw_only=True):
     reason: Text | None = None
 
 
+class Tried(Struct, frozen=True, kw_only=True):
+    """What one of the versions of a trial did so far."""
+
+    version: ModelVersion
+    answered: Annotated[Count, Meta(description="photos that it classified")] = 0
+    failed: Annotated[Count, Meta(description="calls that it failed")] = 0
+    p95_ms: Annotated[Duration | None, Meta(description="95th percentile of its latest calls")] = None
+
+
+class Trial(Struct, frozen=True, kw_only=True):
+    """A version on trial beside the one in service, as an edge node sees it."""
+
+    stage: Stage
+    champion: Tried
+    challenger: Tried
+    compared: Annotated[Count, Meta(description="photos that both classified")] = 0
+    disagreed: Annotated[Count, Meta(description="of these, photos to which they gave different labels")] = 0
+    since_ms: Milliseconds
+
+
 class Status(Message, frozen=True, kw_only=True):
     """How a component is. Retained; `offline` is also its last will."""
 
@@ -220,6 +290,7 @@ class Status(Message, frozen=True, kw_only=True):
     run_id: Annotated[str, Meta(max_length=32, description="drawn at each start")]
     reason: Text | None = None
     model: ServedModel | None = None
+    trial: Trial | None = None
     counters: Annotated[dict[str, Count], Meta(max_length=256)] = {}
 
 
