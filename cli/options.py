@@ -19,6 +19,9 @@ T = TypeVar("T", bound=Struct)
 DATASET = "dataset.lance"
 """Where the dataset is if nobody says."""
 
+FEATURES = Path(".cache/features")
+"""Where embeddings of photos are kept if nobody says."""
+
 _PORTS = 65535
 
 
@@ -43,6 +46,13 @@ def add_service(parser: ArgumentParser) -> None:
 def add_dataset(parser: ArgumentParser) -> None:
     """Add where the dataset is."""
     parser.add_argument("--dataset", default=DATASET, help=f"folder or URL of the table ({DATASET})")
+
+
+def add_features(parser: ArgumentParser) -> None:
+    """Add where embeddings of photos are kept."""
+    parser.add_argument(
+        "--cache", type=Path, default=FEATURES, metavar="DIR", help="keeps features between trainings"
+    )
 
 
 def name(value: str) -> str:

@@ -90,6 +90,11 @@ def read_card(path: Path) -> Card:
     return msgspec.json.decode(path.read_bytes(), type=Card)
 
 
+def is_promoted(card: Card) -> bool:
+    """Tell whether a version may be served."""
+    return card.verdict is None or card.verdict.decision == "promote"
+
+
 def library_versions() -> dict[str, str]:
     """Versions of what decides a model's figures."""
     return {name: version(name) for name in ("keras", "numpy", "tensorflow")}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cloud import gate
 from cloud.candidates import label_numbers
-from cloud.card import FILE_NAME, Card, read_card
+from cloud.card import FILE_NAME, Card, is_promoted, read_card
 from cloud.examples import Example
 from cloud.export import EXTRA
 from cloud.head import Floats
@@ -61,11 +61,6 @@ def find_champion(models: Path) -> Champion | None:
         if card.metrics is not None and card.gold_digest is not None:
             best[card.gold_digest] = max(best.get(card.gold_digest, 0.0), card.metrics.accuracy)
     return Champion(*promoted[-1], best)
-
-
-def is_promoted(card: Card) -> bool:
-    """Tell whether a version may be served."""
-    return card.verdict is None or card.verdict.decision == "promote"
 
 
 def challenge(

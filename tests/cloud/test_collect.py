@@ -275,7 +275,7 @@ async def test_g3_the_quarantine_is_bounded_and_says_what_went(collecting, edge,
 
 
 async def test_a_label_can_be_typed_by_hand(collecting, edge, dataset):
-    """A line of JSON as `mosquitto_pub -m` sends it, with no more than photo and label, is a person's label."""
+    """A line of JSON as `mosquitto_pub -m` sends it, with photo and label alone, is a person's."""
     async with collecting():
         await edge.harvest(1)
         await edge.receipt(1)
