@@ -20,6 +20,7 @@ from edge.arrival import Limits, Rejected, examine, expired
 from edge.config import EdgeConfig
 from edge.deferrals import Deferrals
 from edge.sampler import OUTBOX_FULL, Sampler
+from edge.scores import Scored
 from edge.settle import Outcome, Settler
 from edge.tfserving import BadInputError, Predictions, Predictor
 from edge.waiting import Bounds, Waiting, Work
@@ -28,7 +29,8 @@ from schemas.messages import Photo, Result
 from schemas.topics import PHOTO
 
 ClassNames = Callable[[int], "tuple[str, ...] | None"]
-Verdict = results.Scored | Rejected
+Temperature = Callable[[int], float | None]
+Verdict = Scored | Rejected
 
 _LOOK_FOR_EXPIRED_S = 1.0
 
@@ -44,6 +46,7 @@ class Classifier:
         outbox: Where samples go.
         sampler: Decides which photos become samples, and makes them.
         class_names: The classes of a model version in the order of its outputs, None if unknown.
+        temperature: That divides the logits in a model version, None if unknown.
     """
 
     def __init__(
@@ -56,12 +59,14 @@ class Classifier:
         outbox: Outbox,
         sampler: Sampler,
         class_names: ClassNames,
+        temperature: Temperature,
     ) -> None:
         self._config = config
         self._predictor = predictor
         self._database = database
         self._sampler = sampler
         self._class_names = class_names
+        self._temperature = temperature
         self._limits = Limits(config.max_photo_bytes, config.max_pixels)
         self._counters: Counters = bus.counters
         self._photos: Subscription[Photo] = bus.subscribe(PHOTO, node=config.node)
@@ -205,9 +210,11 @@ class Classifier:
         self._counters.add("predict.calls")
         self._counters.add("predict.photos", len(batch))
         names = self._class_names(predictions.version)
-        return list(zip(batch, results.scored(self._predictor.model, predictions, names), strict=True))
+        temperature = self._temperature(predictions.version)
+        said = results.scored(self._predictor.model, predictions, names, temperature)
+        return list(zip(batch, said, strict=True))
 
-    async def _harvest(self, work: Work, said: results.Scored, view: int | None) -> None:
+    async def _harvest(self, work: Work, said: Scored, view: int | None) -> None:
         sample, harvest = await self._sampler.sample(work.photo, view, said)
         self._counters.add(f"harvest.{harvest}" if sample else f"harvest.refused_{harvest}")
         if harvest == OUTBOX_FULL:

@@ -10,7 +10,7 @@ import structlog
 from bus.outbox import Item, Outbox, OutboxFullError
 from bus.presence import now_ms
 from edge.harvest import Harvester, Shrunk, dhash, shrink
-from edge.results import Scored
+from edge.scores import Scored
 from schemas.codec import MAX_PAYLOAD_BYTES, encode
 from schemas.messages import HarvestRules, Photo, Sample
 from schemas.topics import SAMPLE

@@ -66,6 +66,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             outbox=outbox,
             sampler=sampler,
             class_names=models.class_names,
+            temperature=models.temperature,
         )
         receipts = bus.subscribe(RECEIPT, node=config.node)
         policies = bus.subscribe(POLICY, node=config.node)

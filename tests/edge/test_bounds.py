@@ -10,8 +10,8 @@ from bus.config import OutboxLimits
 from bus.database import Database
 from bus.metrics import Counters
 from bus.outbox import Outbox
-from edge.results import Scored
 from edge.sampler import Sampler
+from edge.scores import Scored
 from schemas.messages import Caps, HarvestRules, Photo
 from tests.conftest import eventually, fill
 from tests.nodes import NODE, QUICK, enveloped, photo, photo_id, station

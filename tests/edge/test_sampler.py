@@ -4,8 +4,8 @@ from bus.config import OutboxLimits
 from bus.database import Database
 from bus.metrics import Counters
 from bus.outbox import Outbox
-from edge.results import Scored
 from edge.sampler import Sampler
+from edge.scores import Scored
 from schemas.codec import decode
 from schemas.messages import Caps, HarvestRules, Photo
 from schemas.topics import SAMPLE
