@@ -19,6 +19,7 @@ from cloud.examples import Example, TrainingError, class_names
 from cloud.export import EXTRA, ExportError, Model, exported, pack, signature_of
 from cloud.head import softmax
 from cloud.learners import Fitted, Learner, learner_for
+from cloud.novelty import fit_novelty
 from cloud.progress import Progress, Silent
 
 
@@ -96,7 +97,8 @@ def train(
     chosen = choose(fitted, held_out)
     metrics = _measure_gold(learner, fitted, held_out, gold, names)
     winner = fitted[chosen]
-    model = Model(plan, winner.network, winner.head, held_out[chosen].temperature, names)
+    seen = fit_novelty(learner.embeddings(winner, np.unique(winner.positions)), seed)
+    model = Model(plan, winner.network, winner.head, held_out[chosen].temperature, names, seen)
     card = Card(
         version=version,
         parent=None if champion is None else champion.card.version,
