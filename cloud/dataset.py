@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from cloud.examples import Example, Source
+from cloud.examples import AUTO_LANE, Example, Source
 from cloud.pixels import check_image
 from cloud.progress import Progress, Silent
 from cloud.rows import Split
@@ -20,15 +20,20 @@ MAX_IMAGE_BYTES = 2 * 1024 * 1024
 MAX_PIXELS = 50_000_000
 # Training wants weights above zero.
 MIN_WEIGHT = 0.01
-# Only here was the edge's model sure of its label; the other lanes were harvested because it was not,
-# or at random.
-CREDIBLE_LANE = "auto"
 
 _BATCH_PHOTOS = 64
 _BATCH_BYTES = 16 * 1024 * 1024
+# Only in the lane auto was the edge's model sure of its label; the other lanes were harvested because it
+# was not, or at random. Where the teacher contradicts it there, neither is believed.
+_IN_AUTO = f"coalesce(lane, '') = '{AUTO_LANE}'"
 _HAS_LABEL = (
-    "(human_label IS NOT NULL OR teacher_label IS NOT NULL"
-    f" OR (edge_label IS NOT NULL AND lane = '{CREDIBLE_LANE}'))"
+    "(human_label IS NOT NULL"
+    f" OR (teacher_label IS NOT NULL AND NOT ({_IN_AUTO} AND teacher_label != coalesce(edge_label, '')))"
+    f" OR (edge_label IS NOT NULL AND teacher_label IS NULL AND {_IN_AUTO}))"
+)
+_FRESH_AUDIT = (
+    f"{PHOTOS} AND lane = 'audit' AND split != 'gold' AND human_label IS NOT NULL AND inclusion > 0"
+    " AND received_at_ms > {since_ms}"
 )
 _AWAITING = f"{PHOTOS} AND origin = 'sample' AND human_label IS NULL"
 
@@ -49,7 +54,7 @@ def examples(store: Store, *, version: int | str | None = None, split: Split | N
 
     Returns:
         Examples in the order of their ids, so that one version always gives the same list. The edge's
-        own label counts only for photos of the lane `auto`.
+        own label counts only for photos of the lane `auto`, and these only where no teacher contradicts it.
     """
     wanted = "split != 'gold'" if split is None else f"split = '{split}'"
     rows = store.scan(
@@ -62,13 +67,44 @@ def examples(store: Store, *, version: int | str | None = None, split: Split | N
 
 def _example(row: dict[str, object]) -> Example:
     photo = msgspec.convert(row, _Labelled)
-    edge = photo.edge_label if photo.lane == CREDIBLE_LANE else None
+    edge = photo.edge_label if photo.lane == AUTO_LANE else None
     resolved = resolve_label(photo.human_label, photo.teacher_label, edge)
     assert resolved is not None, "the scan asked for labelled photos"
     label, source = resolved
     # Among the edge's own labels the surer ones count more; a person's word is a person's word.
     weight = max(photo.confidence or 0.0, MIN_WEIGHT) if source == "edge" else 1.0
-    return Example(photo.photo_id, photo.image, label, source, weight)
+    return Example(photo.photo_id, photo.image, label, source, weight, photo.lane)
+
+
+def audit_slice(store: Store, since_ms: int, *, version: int | str | None = None) -> list[Example]:
+    """Read what a new version is judged on beside the gold set: a random sample of what the cameras see now.
+
+    Args:
+        store: The dataset.
+        since_ms: When the champion was trained, UTC: what was received later, it cannot have seen.
+        version: Number or tag; None for the newest.
+
+    Returns:
+        Photos of the lane audit that a person labelled; each weighs as many photos as it stands for, one over
+        the probability with which it was drawn. What was drawn with an unknown probability is left out.
+    """
+    rows = store.scan(
+        _Audited.__struct_fields__, where=_FRESH_AUDIT.format(since_ms=since_ms), version=version
+    )
+    drawn = [msgspec.convert(row, _Audited) for row in rows]
+    return [
+        Example(photo.photo_id, photo.image, photo.human_label, "human", 1 / photo.inclusion, "audit")
+        for photo in sorted(drawn, key=lambda photo: photo.photo_id)
+    ]
+
+
+class _Audited(msgspec.Struct, frozen=True):
+    """The columns that a photo of the audit slice is made of."""
+
+    photo_id: str
+    image: bytes
+    human_label: str
+    inclusion: float
 
 
 class _Labelled(msgspec.Struct, frozen=True):

@@ -33,7 +33,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Train, and name the dataset's version after the model's."""
     from cli.progress import Bars  # noqa: PLC0415  # each step loads what it needs, and no more
-    from cloud.dataset import examples  # noqa: PLC0415  # as above
+    from cloud.dataset import audit_slice, examples  # noqa: PLC0415  # as above
+    from cloud.examples import hold_back  # noqa: PLC0415  # as above
     from cloud.store import Store  # noqa: PLC0415  # as above
 
     store = Store.open(arguments.dataset, create=False)
@@ -50,18 +51,24 @@ def run(arguments: Namespace) -> int:
     from cloud.train import train  # noqa: PLC0415  # as above
 
     _check_backbone(arguments.backbone)
+    champion = find_champion(arguments.out)
+    drawn = (
+        [] if champion is None else audit_slice(store, champion.card.created_at_ms, version=dataset_version)
+    )
+    labelled, audit = hold_back(labelled, drawn)
     try:
         with Bars() as bars:
             trained = train(
                 labelled,
                 gold,
+                audit,
                 backbone=arguments.backbone,
                 classes=arguments.classes.split(",") if arguments.classes else None,
                 seed=arguments.seed,
                 cache_dir=arguments.cache,
                 out_dir=arguments.out,
                 version=version,
-                champion=find_champion(arguments.out),
+                champion=champion,
                 dataset_version=dataset_version,
                 progress=bars,
             )
