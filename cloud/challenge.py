@@ -9,16 +9,19 @@ from statistics import median
 from typing import NamedTuple
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from cloud import gate
 from cloud.candidates import label_numbers
-from cloud.card import Card, cards_in
+from cloud.card import Calibration, Card, cards_in
+from cloud.evaluate import Metrics, calibrated, measure
 from cloud.examples import Example, by_content
 from cloud.head import Floats
 from cloud.saved import SavedModel
 
 _ROUNDS = 15
+_LEAST = 1e-12  # probability, so that it has a logarithm
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +95,40 @@ def challenge(
         # Of the same network only the numbers differ, and a measurement would be noise.
         measurable = (*gold, *audit) if backbone != champion.card.backbone else ()
         ratio = _latency_ratio(before, after, measurable[0].image) if measurable else None
-    right = 0.0 if on_gold is None else float(on_gold.right[0].mean())
-    best = max(right, champion.best_gold_accuracy.get(gold_digest(gold), 0.0))
-    evidence = gate.Evidence(on_gold, best, classes, on_audit, ratio)
+    evidence = gate.Evidence(on_gold, best_so_far(champion, gold, on_gold), classes, on_audit, ratio)
     return gate.judge(evidence, champion.card.version, seed=seed)
+
+
+def best_so_far(champion: Champion, gold: Sequence[Example], answers: gate.Answers | None) -> float:
+    """Return the highest accuracy of any champion on a gold set: by the cards, and by the answers."""
+    right = 0.0 if answers is None else float(answers.right[0].mean())
+    return max(right, champion.best_gold_accuracy.get(gold_digest(gold), 0.0))
+
+
+def measure_again(directory: Path, card: Card, gold: Sequence[Example]) -> tuple[Metrics, Calibration]:
+    """Measure a version on disk on the gold set as it is now.
+
+    Args:
+        directory: its SavedModel.
+        card: what it is.
+        gold: at least one photo; a label that the version does not know it gets wrong.
+
+    Returns:
+        Its figures, and its calibration with the card's for held-out labels.
+    """
+    classes = _with_labels(card.classes, gold)
+    with SavedModel(directory) as saved:
+        said = saved.ask([photo.image for photo in gold])["probabilities"]
+    probabilities, truth = _by_class(said, card.classes, classes), label_numbers(gold, classes)
+    logits = np.log(probabilities.clip(_LEAST)) * card.temperature  # up to a constant per photo
+    before, after = calibrated(logits, truth, card.temperature)
+    calibration = structs.replace(card.calibration, gold_before=before, gold_after=after)
+    return measure(probabilities, truth, classes), calibration
+
+
+def _with_labels(classes: Sequence[str], photos: Sequence[Example]) -> list[str]:
+    """Return the classes and behind them what else the photos are labelled."""
+    return list(dict.fromkeys([*classes, *(photo.label for photo in photos)]))
 
 
 class _Pair(NamedTuple):
@@ -108,7 +141,7 @@ class _Pair(NamedTuple):
         """Answer with the challenger's classes first and then those that only the labels have."""
         if not photos:
             return None
-        classes = list(dict.fromkeys([*self.challenger[1], *(photo.label for photo in photos)]))
+        classes = _with_labels(self.challenger[1], photos)
         images = [photo.image for photo in photos]
         champion, challenger = (
             _by_class(model.ask(images)["probabilities"], of, classes) for model, of in self

@@ -31,10 +31,6 @@ _HAS_LABEL = (
     f" OR (teacher_label IS NOT NULL AND NOT ({_IN_AUTO} AND teacher_label != coalesce(edge_label, '')))"
     f" OR (edge_label IS NOT NULL AND teacher_label IS NULL AND {_IN_AUTO}))"
 )
-_FRESH_AUDIT = (
-    f"{PHOTOS} AND lane = 'audit' AND split != 'gold' AND human_label IS NOT NULL AND inclusion > 0"
-    " AND received_at_ms > {since_ms}"
-)
 _AWAITING = f"{PHOTOS} AND origin = 'sample' AND human_label IS NULL"
 
 
@@ -74,37 +70,6 @@ def _example(row: dict[str, object]) -> Example:
     # Among the edge's own labels the surer ones count more; a person's word is a person's word.
     weight = max(photo.confidence or 0.0, MIN_WEIGHT) if source == "edge" else 1.0
     return Example(photo.photo_id, photo.image, label, source, weight, photo.lane)
-
-
-def audit_slice(store: Store, since_ms: int, *, version: int | str | None = None) -> list[Example]:
-    """Read what a new version is judged on beside the gold set: a random sample of what the cameras see now.
-
-    Args:
-        store: The dataset.
-        since_ms: When the champion was trained, UTC: what was received later, it cannot have seen.
-        version: Number or tag; None for the newest.
-
-    Returns:
-        Photos of the lane audit that a person labelled; each weighs as many photos as it stands for, one over
-        the probability with which it was drawn. What was drawn with an unknown probability is left out.
-    """
-    rows = store.scan(
-        _Audited.__struct_fields__, where=_FRESH_AUDIT.format(since_ms=since_ms), version=version
-    )
-    drawn = [msgspec.convert(row, _Audited) for row in rows]
-    return [
-        Example(photo.photo_id, photo.image, photo.human_label, "human", 1 / photo.inclusion, "audit")
-        for photo in sorted(drawn, key=lambda photo: photo.photo_id)
-    ]
-
-
-class _Audited(msgspec.Struct, frozen=True):
-    """The columns that a photo of the audit slice is made of."""
-
-    photo_id: str
-    image: bytes
-    human_label: str
-    inclusion: float
 
 
 class _Labelled(msgspec.Struct, frozen=True):

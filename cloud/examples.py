@@ -55,26 +55,6 @@ def by_content(examples: Iterable[Example]) -> list[Example]:
     return sorted(examples, key=lambda example: (example.content, example.label, example.source))
 
 
-def hold_back(examples: Sequence[Example], audit: Sequence[Example]) -> tuple[list[Example], list[Example]]:
-    """Keep the fresh audit slice out of a training.
-
-    Photos of a class that only the slice shows are trained on all the same, and judge nothing: without them
-    no version would ever learn the class.
-
-    Args:
-        examples: what could be trained on, the slice's photos among them.
-        audit: the slice.
-
-    Returns:
-        What to train on, and what to judge on; no photo is in both.
-    """
-    fresh = {photo.image for photo in audit}
-    known = {one.label for one in examples if one.human and one.image not in fresh}
-    judges = [photo for photo in audit if photo.label in known]
-    fresh = {photo.image for photo in judges}
-    return [one for one in examples if one.image not in fresh], judges
-
-
 def class_names(examples: Sequence[Example], wanted: Sequence[str] | None = None) -> tuple[str, ...]:
     """Decide the classes of a model, in the order of its outputs.
 

@@ -252,7 +252,12 @@ def _recalls(gold: Answers, classes: Sequence[str], rules: Rules) -> Iterator[_F
 
 
 def _calibration(gold: Answers, rules: Rules, seed: int) -> Iterator[_Finding]:
-    right, confidence = gold.right, (gold.champion.max(axis=1), gold.challenger.max(axis=1))
+    # Sure and wrong in a class that it does not know, a champion that is too modest would seem calibrated.
+    known = gold.champion.max(axis=0)[gold.truth] > 0
+    right = [correct[known] for correct in gold.right]
+    confidence = gold.champion[known].max(axis=1), gold.challenger[known].max(axis=1)
+    if not known.any():
+        return
 
     def growth(chosen: Ints) -> float:
         before, after = (
@@ -261,10 +266,10 @@ def _calibration(gold: Answers, rules: Rules, seed: int) -> Iterator[_Finding]:
         )
         return float(after - before)
 
-    grown = growth(np.arange(len(gold.truth)))
+    grown = growth(np.arange(known.sum()))
     if grown <= rules.calibration_loss:
         return
-    low, _ = _interval(growth, len(gold.truth), seed)
+    low, _ = _interval(growth, int(known.sum()), seed)
     said = f"calibration error {_points(grown)} points"
     yield ("keep", f"{said}: worse") if low > 0 else ("inconclusive", f"{said}: perhaps by chance")
 

@@ -5,9 +5,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from cli import options
+from cli.cloud.verdict import show_verdict
 from schemas.errors import PermanentError
 
-_MODELS = Path("models")
 _CACHE = Path(".cache/features")
 
 
@@ -21,7 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="efficientnet-lite0",
         help="xception, xception-small or (default) efficientnet-lite0",
     )
-    parser.add_argument("--out", type=Path, default=_MODELS, metavar="DIR", help="where versions go (models)")
+    options.add_models(parser)
     parser.add_argument("--version", type=whole, help="number of the new version (the next one)")
     parser.add_argument("--classes", help="comma-separated, in the order of the outputs (all labels, sorted)")
     parser.add_argument("--seed", type=int, default=0, help="of every random decision (0)")
@@ -33,8 +33,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Train, and name the dataset's version after the model's."""
     from cli.progress import Bars  # noqa: PLC0415  # each step loads what it needs, and no more
-    from cloud.dataset import audit_slice, examples  # noqa: PLC0415  # as above
-    from cloud.examples import hold_back  # noqa: PLC0415  # as above
+    from cloud.audit import audit_slice, hold_back  # noqa: PLC0415  # as above
+    from cloud.dataset import examples  # noqa: PLC0415  # as above
     from cloud.store import Store  # noqa: PLC0415  # as above
 
     store = Store.open(arguments.dataset, create=False)
@@ -80,10 +80,7 @@ def run(arguments: Namespace) -> int:
         chosen = "→" if candidate.name == card.chosen else " "
         measured = "" if candidate.gold_accuracy is None else f", {candidate.gold_accuracy:.1%} on gold"
         print(f"{chosen} {candidate.name}: {candidate.photos} photos{measured}")
-    if card.verdict is not None:
-        print(f"gate: {card.verdict.decision}, against version {card.verdict.champion}")
-        for reason in card.verdict.reasons:
-            print(f"      {reason}")
+    show_verdict(card.verdict)
     print(f"version {card.version}: {trained.bundle_path} ({trained.size_bytes / 1e6:.1f} MB)")
     return 0
 

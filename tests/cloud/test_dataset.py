@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cloud import dataset
-from cloud.dataset import audit_slice, awaiting_review, examples, import_folder, resolve_label
+from cloud.dataset import awaiting_review, examples, import_folder, resolve_label
 from cloud.store import Label, Row, Store
 from schemas.errors import PermanentError
 
@@ -99,26 +99,6 @@ def test_a_sure_edge_and_its_teacher_have_to_agree(store: Store) -> None:
     )
     found = [(int(e.photo_id, 16), e.label, e.source, e.auto) for e in examples(store)]
     assert found == [(1, "cat", "teacher", True), (4, "cow", "human", False)]
-
-
-def test_the_audit_slice_is_what_was_drawn_and_named_since(store: Store) -> None:
-    """Of the lane audit, labelled by a person, received later; each counts for all that it stands for."""
-    human = {"human_label": "cat", "human_by": "ann", "human_at_ms": 9}
-    teacher = {"teacher_label": "cat", "teacher_by": "vit", "teacher_at_ms": 9}
-    drawn: dict[str, Any] = {"lane": "audit", "inclusion": 0.25, "received_at_ms": 101}
-    store.upsert(
-        [
-            sample(1, **drawn, **human),
-            sample(2, **drawn | {"received_at_ms": 100}, **human),
-            sample(3, **drawn | {"lane": "hard"}, **human),
-            sample(4, **drawn, **teacher),
-            sample(5, **drawn | {"inclusion": None}, **human),
-            sample(6, **drawn, **human, split="gold"),
-        ]
-    )
-    (photo,) = audit_slice(store, 100)
-    assert (int(photo.photo_id, 16), photo.image, photo.label) == (1, jpeg(1), "cat")
-    assert photo.weight == 4.0
 
 
 def test_examples_are_labelled_photos(store: Store) -> None:
