@@ -19,6 +19,9 @@ T = TypeVar("T", bound=Struct)
 DATASET = "dataset.lance"
 """Where the dataset is if nobody says."""
 
+MODELS = "models"
+"""Where the versions of the model are if nobody says."""
+
 _PORTS = 65535
 
 
@@ -43,6 +46,13 @@ def add_service(parser: ArgumentParser) -> None:
 def add_dataset(parser: ArgumentParser) -> None:
     """Add where the dataset is."""
     parser.add_argument("--dataset", default=DATASET, help=f"folder or URL of the table ({DATASET})")
+
+
+def add_models(parser: ArgumentParser) -> None:
+    """Add where the versions are."""
+    parser.add_argument(
+        "--out", type=Path, default=Path(MODELS), metavar="DIR", help=f"folder of the versions ({MODELS})"
+    )
 
 
 def name(value: str) -> str:

@@ -138,7 +138,10 @@ class Worlds:
             labelled=self._photos(labelled, 0.0),
             gate=self._photos(gate, 0.0),
             rounds=[
-                Round(self._photos([stream[position] for position in share], strength), self._photos(gold, strength))
+                Round(
+                    self._photos([stream[position] for position in share], strength),
+                    self._photos(gold, strength),
+                )
                 for share, strength in zip(shares, strengths, strict=True)
             ],
         )
