@@ -15,7 +15,8 @@ from cloud.examples import Example
 from cloud.features import embeddings
 from cloud.head import Ints
 from cloud.progress import Progress
-from edge.harvest import dhash, shrink
+from edge.harvest import shrink
+from edge.near import dhash
 
 CLASSES = ("cat", "dog")
 OTHER = -1
