@@ -2,13 +2,15 @@
 
 from argparse import ArgumentParser, Namespace
 
-from cli.cloud import bring, collect, release, review, train
+from cli.cloud import bring, collect, evaluate, release, review, teach, train
 from cli.main import Command
 
 STEPS: dict[str, tuple[Command, str]] = {
     "import": (bring, "bring labelled photos into the dataset"),
     "collect": (collect, "store samples and labels from the bus"),
+    "teach": (teach, "let a teacher label the samples that it is sure of"),
     "train": (train, "train, evaluate and pack the next version"),
+    "evaluate": (evaluate, "judge a version against the champion again"),
     "release": (release, "tell edge nodes to serve a version"),
     "review": (review, "list what waits for a person's label or could not be used, or give a label"),
 }
