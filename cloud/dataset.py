@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from cloud.examples import Example, Source
+from cloud.examples import AUTO_LANE, Example, Source
 from cloud.pixels import check_image
 from cloud.progress import Progress, Silent
 from cloud.rows import Split
@@ -19,15 +19,16 @@ MAX_IMAGE_BYTES = 2 * 1024 * 1024
 MAX_PIXELS = 50_000_000
 # Training wants weights above zero.
 MIN_WEIGHT = 0.01
-# Only here was the edge's model sure of its label; the other lanes were harvested because it was not,
-# or at random.
-CREDIBLE_LANE = "auto"
 
 _BATCH_PHOTOS = 64
 _BATCH_BYTES = 16 * 1024 * 1024
+# Only in the lane auto was the edge's model sure of its label; the other lanes were harvested because it
+# was not, or at random. Where the teacher contradicts it there, neither is believed.
+_IN_AUTO = f"coalesce(lane, '') = '{AUTO_LANE}'"
 _HAS_LABEL = (
-    "(human_label IS NOT NULL OR teacher_label IS NOT NULL"
-    f" OR (edge_label IS NOT NULL AND lane = '{CREDIBLE_LANE}'))"
+    "(human_label IS NOT NULL"
+    f" OR (teacher_label IS NOT NULL AND NOT ({_IN_AUTO} AND teacher_label != coalesce(edge_label, '')))"
+    f" OR (edge_label IS NOT NULL AND teacher_label IS NULL AND {_IN_AUTO}))"
 )
 
 
@@ -47,7 +48,7 @@ def examples(store: Store, *, version: int | str | None = None, split: Split | N
 
     Returns:
         Examples in the order of their ids, so that one version always gives the same list. The edge's
-        own label counts only for photos of the lane `auto`.
+        own label counts only for photos of the lane `auto`, and these only where no teacher contradicts it.
     """
     wanted = "split != 'gold'" if split is None else f"split = '{split}'"
     rows = store.scan(
@@ -60,13 +61,13 @@ def examples(store: Store, *, version: int | str | None = None, split: Split | N
 
 def _example(row: dict[str, object]) -> Example:
     photo = msgspec.convert(row, _Labelled)
-    edge = photo.edge_label if photo.lane == CREDIBLE_LANE else None
+    edge = photo.edge_label if photo.lane == AUTO_LANE else None
     resolved = resolve_label(photo.human_label, photo.teacher_label, edge)
     assert resolved is not None, "the scan asked for labelled photos"
     label, source = resolved
     # Among the edge's own labels the surer ones count more; a person's word is a person's word.
     weight = max(photo.confidence or 0.0, MIN_WEIGHT) if source == "edge" else 1.0
-    return Example(photo.photo_id, photo.image, label, source, weight)
+    return Example(photo.photo_id, photo.image, label, source, weight, photo.lane)
 
 
 class _Labelled(msgspec.Struct, frozen=True):

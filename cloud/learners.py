@@ -16,6 +16,7 @@ from cloud.head import Floats, Head, Ints, fit_head
 from cloud.progress import Progress
 from cloud.recipe import FOLDS
 from cloud.scratch import fit_network
+from cloud.workers import Team, alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,9 @@ class Learner(Protocol):
     def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:
         """Train on the photos at `positions` with their `labels` and `weights`, all `[n]`."""
 
+    def embeddings(self, fitted: Fitted, positions: Ints) -> NDArray[np.float32]:
+        """Embed the photos at `positions`: `[n, D]`."""
+
     def logits(self, fitted: Fitted, positions: Ints) -> Floats:
         """Answer the photos at `positions`: `[n, K]`."""
 
@@ -59,19 +63,31 @@ def learner_for(
     cache_dir: Path,
     seed: int,
     progress: Progress,
+    team: Team | None = None,
 ) -> Learner:
     """Choose the way that a backbone is trained, and embed the photos if that is done only once.
+
+    Args:
+        backbone: what to train, or to train a head on.
+        photos: all that will be trained on or answered.
+        classes: K.
+        cache_dir: keeps embeddings.
+        seed: of every random decision.
+        progress: told about the steps.
+        team: shares the work; nobody by default.
 
     Raises:
         BackboneUnavailableError: the backbone's weights cannot be had.
         TrainingError: a photo cannot be decoded.
     """
     if not backbone.pretrained:
-        return ScratchLearner(backbone, photos, classes, seed, progress)
+        return ScratchLearner(backbone, photos, classes, seed, progress, team or alone())
     progress.start("load the backbone", 1)
     network = backbone.build()
     progress.advance()
-    return FrozenLearner(network, embeddings(photos, backbone, network, cache_dir, progress), classes)
+    return FrozenLearner(
+        network, embeddings(photos, backbone, network, cache_dir, progress, team=team), classes
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +109,11 @@ class FrozenLearner:
         head = fit_head(self.features[positions], labels, weights, self.classes)
         return Fitted(self.network, head, positions)
 
+    def embeddings(self, fitted: Fitted, positions: Ints) -> NDArray[np.float32]:
+        """Look them up."""
+        del fitted
+        return self.features[positions]
+
     def logits(self, fitted: Fitted, positions: Ints) -> Floats:
         """Apply the head."""
         return fitted.head.logits(self.features[positions])
@@ -107,6 +128,7 @@ class ScratchLearner:
     classes: int
     seed: int
     progress: Progress
+    team: Team
     folds: int = 1
 
     @property
@@ -118,11 +140,22 @@ class ScratchLearner:
         """Train from random weights."""
         chosen = [self.photos[position] for position in positions]
         network, head = fit_network(
-            self.backbone, chosen, labels, weights, self.classes, seed=self.seed, progress=self.progress
+            self.backbone,
+            chosen,
+            labels,
+            weights,
+            self.classes,
+            seed=self.seed,
+            progress=self.progress,
+            team=self.team,
         )
         return Fitted(network, head, positions)
 
-    def logits(self, fitted: Fitted, positions: Ints) -> Floats:
+    def embeddings(self, fitted: Fitted, positions: Ints) -> NDArray[np.float32]:
         """Run the network."""
         chosen = [self.photos[position] for position in positions]
-        return fitted.head.logits(embed(chosen, self.backbone, fitted.network, self.progress))
+        return embed(chosen, self.backbone, fitted.network, self.progress, self.team)
+
+    def logits(self, fitted: Fitted, positions: Ints) -> Floats:
+        """Run the network and apply the head."""
+        return fitted.head.logits(self.embeddings(fitted, positions))

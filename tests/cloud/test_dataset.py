@@ -86,6 +86,21 @@ def test_a_person_before_the_teacher_before_the_edge(
     assert resolve_label(human, teacher, edge) == expected
 
 
+def test_a_sure_edge_and_its_teacher_have_to_agree(store: Store) -> None:
+    """In the lane auto a photo counts with the teacher's label if both say the same; else a person has to."""
+
+    def auto(number: int, edge: str | None, teacher: str, **fields: Any) -> Row:
+        said = {"teacher_label": teacher, "teacher_by": "vit", "teacher_at_ms": 1}
+        return sample(number, lane="auto", edge_label=edge, confidence=0.9, **said, **fields)
+
+    human = {"human_label": "cow", "human_by": "ann", "human_at_ms": 1}
+    store.upsert(
+        [auto(1, "cat", "cat"), auto(2, "cat", "dog"), auto(3, None, "dog"), auto(4, "a", "b", **human)]
+    )
+    found = [(int(e.photo_id, 16), e.label, e.source, e.auto) for e in examples(store)]
+    assert found == [(1, "cat", "teacher", True), (4, "cow", "human", False)]
+
+
 def test_examples_are_labelled_photos(store: Store) -> None:
     """Photos without a label and labels without a photo are left out; the edge counts in lane auto only."""
     teacher = {"teacher_label": "dog", "teacher_by": "vit", "teacher_at_ms": 1}
