@@ -42,11 +42,11 @@ def document(reports: Sequence[Report], pictures: str) -> str:
 
 
 def _goals(reports: Sequence[Report]) -> Iterator[str]:
-    yield "| goal | wanted | measured | met |\n|---|---|---|---|\n"
+    yield "| in | goal | wanted | measured | met |\n|---|---|---|---|---|\n"
     for made in reports:
         for judged in judge(made.figures):
             if judged.figure.goal is not None:
-                yield _goal_row(judged, judged.figure.goal)
+                yield f"| {made.title} {_goal_row(judged, judged.figure.goal)}"
 
 
 def _goal_row(judged: Judged, goal: Goal) -> str:

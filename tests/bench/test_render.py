@@ -56,7 +56,7 @@ def test_document(tmp_path: Path) -> None:
     written = render(tmp_path / "out", tmp_path / "docs/benchmarks.md")
     said = written[0].read_text(encoding="utf-8")
     assert "| p50 | ours | 14 (12 to 41) ms | limit | 1.2 (1.02 to 1.27) |" in said
-    assert "| ours: p50, more than limit | at most 3 ms | 2 (1 to 3) ms | yes |" in said
+    assert "| A title | ours: p50, more than limit | at most 3 ms | 2 (1 to 3) ms | yes |" in said
     assert "What one should know." in said
     assert "`0123456789ab`" in said
     assert "busy" not in said
