@@ -59,12 +59,13 @@ def main() -> int:
     if unknown := [name for name in names if name not in MEASUREMENTS]:
         parser.error(f"expected names of {', '.join(MEASUREMENTS)}, got {', '.join(unknown)}")
     log.configure("error")
+    arguments.out.mkdir(parents=True, exist_ok=True)
     share_s = 60 * arguments.minutes / sum(MEASUREMENTS[name].weight for name in usual)
     failed = False
     for name in names:
         with tempfile.TemporaryDirectory(prefix=f"gleaner-bench-{name}-") as folder:
             seconds = share_s * (MEASUREMENTS[name].weight or 1)
-            made = run(name, Setting(Path(folder), seconds, arguments.quick))
+            made = run(name, Setting(Path(folder), arguments.out, seconds, arguments.quick))
         path = report.write(made, arguments.out)
         print(
             f"{name}: {made.failed or 'done'} in {made.took_s:.0f} s, in {path}", file=sys.stderr, flush=True

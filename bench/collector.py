@@ -229,10 +229,14 @@ def _fill(dataset: Path, rows: int) -> None:
             "origin": ["sample"] * count,
         }
         arrays = [
-            pa.array(columns[field.name], field.type) if field.name in columns else pa.nulls(count, field.type)
+            pa.array(columns[field.name], field.type)
+            if field.name in columns
+            else pa.nulls(count, field.type)
             for field in SCHEMA
         ]
-        lance.write_dataset(pa.table(arrays, schema=SCHEMA), str(dataset), mode="append", max_rows_per_file=2048)
+        lance.write_dataset(
+            pa.table(arrays, schema=SCHEMA), str(dataset), mode="append", max_rows_per_file=2048
+        )
 
 
 def _files_per_s(folder: Path, images: list[bytes]) -> float:
@@ -250,7 +254,7 @@ def _files_per_s(folder: Path, images: list[bytes]) -> float:
 async def _read(setting: Setting) -> list[Figure]:
     count, repeats = (512, 1) if setting.quick else (8192, 3)
     folder = setting.folder / "reading"
-    folder.mkdir()  # noqa: ASYNC240  # nothing else runs now
+    folder.mkdir()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bench.reading", str(folder), str(count), str(repeats),
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}, stdout=asyncio.subprocess.PIPE,

@@ -1,7 +1,7 @@
-"""How fast photos come into a training: `python -m bench.reading FOLDER PHOTOS` prints photos a second as JSON.
+"""How fast photos come into a training: `python -m bench.reading FOLDER PHOTOS REPEATS` prints JSON.
 
-The same photos with their labels, in batches, from our table, from a folder of files and from a TFRecord; all
-from a warm cache. A process of its own, because it loads TensorFlow.
+Photos a second: the same ones with their labels, in batches, from our table, from a folder of files and from
+a TFRecord; all from a warm cache. A process of its own, because it loads TensorFlow.
 """
 
 import json

@@ -3,6 +3,7 @@
 import argparse
 import math
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -141,6 +142,9 @@ def render(source: Path, target: Path) -> list[Path]:
         for title, figures in charts(made.figures).items():
             written.append(pictures / file_name(made, title))
             plot(title, [(figure, spread(figure.values)) for figure in figures], written[-1])
+    for picture in sorted(source.glob("*.svg")):
+        written.append(pictures / picture.name)
+        shutil.copyfile(picture, written[-1])
     target.write_text(document(reports, target.stem), encoding="utf-8")
     return written
 

@@ -18,12 +18,14 @@ class Setting:
 
     Args:
         folder: Empty, for its files; removed afterwards.
+        out: Where the report goes; for pictures beside it.
         seconds: It should take no longer.
         quick: Go through everything once, as short as can be.
         notes: Sentences for the document; a measurement appends to them.
     """
 
     folder: Path
+    out: Path
     seconds: float
     quick: bool
     notes: list[str] = field(default_factory=list)

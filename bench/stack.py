@@ -55,25 +55,28 @@ async def served(folder: Path, model: str) -> AsyncIterator[Stack]:
             yield Stack(broker, f"127.0.0.1:{port}", base, processes, pids)
 
 
-async def add_handler(stack: Stack, folder: Path, name: str = "handler", **settings: object) -> None:
+async def add_handler(
+    stack: Stack, folder: Path, name: str = "handler", *, node: str = NODE, **settings: object
+) -> None:
     """Start an edge handler and wait until its model is available.
 
     Args:
         stack: Gets it.
         folder: For its state.
         name: Among the processes.
+        node: Its own; two handlers have different ones.
         settings: Fields of its configuration, beside those that the stack gives.
     """
     config = folder / f"{name}.toml"
     fixed: dict[str, object] = {
-        "node": NODE, "serving": stack.serving, "models_dir": str(stack.base.parent),
+        "node": node, "serving": stack.serving, "models_dir": str(stack.base.parent),
         "state_dir": str(folder / name), "broker.port": stack.broker.port,
     }  # fmt: skip
     lines = [f"{key} = {_toml(value)}" for key, value in (fixed | settings).items()]
     config.write_text("\n".join(lines) + "\n", encoding="utf-8")
     await stack.processes.start(name, "edge", "--config", str(config))
     stack.pids[name] = stack.processes.pid(name)
-    await _available(stack.broker.port)
+    await _available(stack.broker.port, node)
 
 
 @contextlib.asynccontextmanager
@@ -99,10 +102,10 @@ def _toml(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value).lower()
 
 
-async def _available(port: int) -> None:
+async def _available(port: int, node: str) -> None:
     """Wait for a Status of the edge that says that its model is available."""
     bus = Bus(Broker(port=port), passing_id("bench"))
-    statuses = bus.subscribe(STATUS, node=NODE, name="edge")
+    statuses = bus.subscribe(STATUS, node=node, name="edge")
     running = asyncio.create_task(bus.run(), name="bench.status")
     try:
         async with asyncio.timeout(_START_S):
