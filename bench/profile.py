@@ -26,7 +26,8 @@ async def measure(setting: Setting) -> list[Figure]:
         await stack.add_handler(running, setting.folder)
         async with pipeline(running.broker.port) as ask:
             words = (
-                str(programs / "py-spy"), "record", "--pid", str(running.pids["handler"]), "--output", str(picture),
+                str(programs / "py-spy"), "record", "--pid", str(running.pids["handler"]),
+                "--output", str(picture),
                 "--duration", str(seconds), "--rate", str(_PER_S), "--nonblocking",
             )  # fmt: skip
 
