@@ -79,7 +79,9 @@ async def count(config: EdgeConfig, photos: int, at_once: int = 1) -> Counts:
         functions[f"{package} {_name(entry.code)}"] += entry.callcount
     return Counts(
         {name: number / photos for name, number in calls.most_common()},
-        *(happened[name] / photos for name in ("commits", "tasks", "handovers")),
+        happened["commits"] / photos,
+        happened["tasks"] / photos,
+        happened["handovers"] / photos,
         [(name, number / photos) for name, number in functions.most_common(60)],
     )
 

@@ -175,8 +175,8 @@ class Classifier:
             for work, verdict in verdicts:
                 if isinstance(verdict, Rejected):
                     self._reject(work, verdict)
-                elif not await self._harvest(work, verdict, view := await views[work.key]):
-                    tasks.create_task(self._sampler.keep(work.photo, view, verdict), name="edge.keep")
+                else:
+                    await self._harvest(work, verdict, await views[work.key])
 
     def _defer(self, batch: list[Work], error: TransientError) -> None:
         for work in (*batch, *self._waiting.everyone()):
@@ -214,8 +214,7 @@ class Classifier:
         said = results.scored(self._predictor.model, predictions, names, temperature)
         return list(zip(batch, said, strict=True))
 
-    async def _harvest(self, work: Work, said: Scored, view: int | None) -> bool:
-        """Decide about a classified photo and let it be answered; tells whether it is harvested."""
+    async def _harvest(self, work: Work, said: Scored, view: int | None) -> None:
         sample, harvest = await self._sampler.sample(work.photo, view, said)
         self._counters.add(f"harvest.{harvest}" if sample else f"harvest.refused_{harvest}")
         if harvest == OUTBOX_FULL:
@@ -224,8 +223,9 @@ class Classifier:
             )
         elif sample is not None:
             await self._bus.recovered("samples")
+        if sample is None:
+            self._sampler.keep(work.photo, view, said)
         self._settler.put(Outcome(work, results.ok(work.photo, said, harvest, work.arrived_at), sample))
-        return sample is not None
 
 
 def _expired(work: Work) -> Rejected:
