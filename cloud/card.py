@@ -130,6 +130,11 @@ def cards_in(models: Path) -> list[Card]:
     return [read_card(path) for path in paths if path.is_file()]
 
 
+def is_promoted(card: Card) -> bool:
+    """Tell whether a version may be served."""
+    return card.verdict is None or card.verdict.decision == "promote"
+
+
 def library_versions() -> dict[str, str]:
     """Versions of what decides a model's figures."""
     return {name: version(name) for name in ("keras", "numpy", "tensorflow")}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cloud import gate
 from cloud.candidates import label_numbers
-from cloud.card import Calibration, Card, cards_in
+from cloud.card import Calibration, Card, cards_in, is_promoted
 from cloud.evaluate import Metrics, calibrated, measure
 from cloud.examples import Example, by_content
 from cloud.head import Floats
@@ -60,11 +60,6 @@ def find_champion(models: Path, *, without: int | None = None) -> Champion | Non
         if card.metrics is not None and card.gold_digest is not None:
             best[card.gold_digest] = max(best.get(card.gold_digest, 0.0), card.metrics.accuracy)
     return Champion(models / str(promoted[-1].version), promoted[-1], best)
-
-
-def is_promoted(card: Card) -> bool:
-    """Tell whether a version may be served."""
-    return card.verdict is None or card.verdict.decision == "promote"
 
 
 def challenge(

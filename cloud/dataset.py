@@ -1,7 +1,6 @@
-"""The dataset as people and training see it: labels resolved, photos to look at, folders brought in."""
+"""The dataset as people and training see it: labels resolved, folders brought in."""
 
 import hashlib
-import heapq
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,7 +30,6 @@ _HAS_LABEL = (
     f" OR (teacher_label IS NOT NULL AND NOT ({_IN_AUTO} AND teacher_label != coalesce(edge_label, '')))"
     f" OR (edge_label IS NOT NULL AND teacher_label IS NULL AND {_IN_AUTO}))"
 )
-_AWAITING = f"{PHOTOS} AND origin = 'sample' AND human_label IS NULL"
 
 
 def resolve_label(human: str | None, teacher: str | None, edge: str | None) -> tuple[str, Source] | None:
@@ -82,33 +80,6 @@ class _Labelled(msgspec.Struct, frozen=True):
     edge_label: str | None
     lane: str | None
     confidence: float | None
-
-
-class Review(msgspec.Struct, frozen=True, kw_only=True):
-    """A harvested photo for a person to label; node and device address the Feedback."""
-
-    photo_id: str
-    node: str | None
-    device: str | None
-    image: bytes
-    lane: str | None
-    edge_label: str | None
-    confidence: float | None
-    teacher_label: str | None
-
-
-def awaiting_review(store: Store, limit: int) -> list[Review]:
-    """Return harvested photos that no person has labelled, the least certain first.
-
-    Args:
-        store: The dataset.
-        limit: At most so many; only their images are read.
-    """
-    candidates = store.scan(["photo_id", "confidence"], where=_AWAITING)
-    # A photo without a confidence is as uncertain as can be; the id settles ties, the same way each time.
-    chosen = heapq.nsmallest(limit, ((row["confidence"] or 0.0, str(row["photo_id"])) for row in candidates))
-    found = store.find([photo_id for _, photo_id in chosen], Review.__struct_fields__)
-    return [msgspec.convert(found[photo_id], Review) for _, photo_id in chosen]
 
 
 @dataclass(frozen=True)

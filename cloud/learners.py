@@ -48,6 +48,9 @@ class Learner(Protocol):
     def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:
         """Train on the photos at `positions` with their `labels` and `weights`, all `[n]`."""
 
+    def embeddings(self, fitted: Fitted, positions: Ints) -> NDArray[np.float32]:
+        """Embed the photos at `positions`: `[n, D]`."""
+
     def logits(self, fitted: Fitted, positions: Ints) -> Floats:
         """Answer the photos at `positions`: `[n, K]`."""
 
@@ -123,6 +126,11 @@ class FrozenLearner:
         head = fit_head(np.concatenate(shown), np.tile(labels, times), np.tile(weights, times), self.classes)
         return Fitted(self.network, head, positions)
 
+    def embeddings(self, fitted: Fitted, positions: Ints) -> NDArray[np.float32]:
+        """Look them up."""
+        del fitted
+        return self.features[positions]
+
     def logits(self, fitted: Fitted, positions: Ints) -> Floats:
         """Apply the head."""
         return fitted.head.logits(self.features[positions])
@@ -160,7 +168,11 @@ class ScratchLearner:
         )
         return Fitted(network, head, positions)
 
-    def logits(self, fitted: Fitted, positions: Ints) -> Floats:
+    def embeddings(self, fitted: Fitted, positions: Ints) -> NDArray[np.float32]:
         """Run the network."""
         chosen = [self.photos[position] for position in positions]
-        return fitted.head.logits(embed(chosen, self.backbone, fitted.network, self.progress, self.team))
+        return embed(chosen, self.backbone, fitted.network, self.progress, self.team)
+
+    def logits(self, fitted: Fitted, positions: Ints) -> Floats:
+        """Run the network and apply the head."""
+        return fitted.head.logits(self.embeddings(fitted, positions))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from msgspec import structs
+from numpy.typing import NDArray
 
 from cloud.backbones import backbone_named, weights_digest
 from cloud.candidates import (
@@ -36,6 +37,7 @@ from cloud.examples import Example, TrainingError, by_content, class_names
 from cloud.export import ExportError, Model, exported, pack, signature_of
 from cloud.head import Floats, Ints, softmax
 from cloud.learners import Fitted, learner_for
+from cloud.novelty import fit_novelty
 from cloud.progress import Progress, Silent
 from cloud.workers import Team
 
@@ -119,13 +121,14 @@ def train(
         team=team,
     )
     plan, names, fitted, held_out = backbone_named(backbone), tried.classes, tried.fitted, tried.held_out
-    chosen, logits, truth = choose(fitted, held_out), tried.on_gold, label_numbers(tried.gold, tried.classes)
+    chosen, logits, truth = tried.chosen, tried.on_gold, label_numbers(tried.gold, tried.classes)
     metrics = {
         name: measure(softmax(said / held_out[name].temperature), truth, names)
         for name, said in logits.items()
     }
     winner = fitted[chosen]
-    model = Model(plan, winner.network, winner.head, held_out[chosen].temperature, names)
+    novelty = fit_novelty(tried.seen, seed)
+    model = Model(plan, winner.network, winner.head, held_out[chosen].temperature, names, novelty)
     candidates = [_describe(name, fitted[name], held_out[name], metrics.get(name)) for name in fitted]
     card = Card(
         version=version,
@@ -174,6 +177,8 @@ class Tried:
         fitted: candidates by name.
         held_out: their answers to labels that they had not seen.
         on_gold: their logits on the gold set, `[N, K]`; empty without gold photos.
+        chosen: name of the best.
+        seen: embeddings of the photos that this one was trained on, `[n, D]`.
     """
 
     classes: tuple[str, ...]
@@ -182,6 +187,8 @@ class Tried:
     fitted: dict[str, Fitted]
     held_out: dict[str, HeldOut]
     on_gold: dict[str, Floats]
+    chosen: str
+    seen: NDArray[np.float32]
 
 
 def try_candidates(
@@ -220,7 +227,9 @@ def try_candidates(
     fitted = fit_candidates(learner, labelled, np.flatnonzero(labelled.human))
     judged_on = len(examples) + np.arange(len(gold))
     on_gold = {name: learner.logits(fitted[name], judged_on) for name in fitted} if gold else {}
-    return Tried(names, examples, gold, fitted, held_out, on_gold)
+    chosen = choose(fitted, held_out)
+    seen = learner.embeddings(fitted[chosen], np.unique(fitted[chosen].positions))
+    return Tried(names, examples, gold, fitted, held_out, on_gold, chosen, seen)
 
 
 def _check_place(out_dir: Path, version: int) -> None:

@@ -20,6 +20,7 @@ from edge.arrival import Limits, Rejected, examine, expired
 from edge.config import EdgeConfig
 from edge.deferrals import Deferrals
 from edge.sampler import OUTBOX_FULL, Sampler
+from edge.scores import Scored
 from edge.settle import Outcome, Settler
 from edge.tfserving import BadInputError, Predictions, Predictor
 from edge.waiting import Bounds, Waiting, Work
@@ -28,7 +29,8 @@ from schemas.messages import Photo, Result
 from schemas.topics import PHOTO
 
 ClassNames = Callable[[int], "tuple[str, ...] | None"]
-Verdict = results.Scored | Rejected
+Temperature = Callable[[int], float | None]
+Verdict = Scored | Rejected
 
 _LOOK_FOR_EXPIRED_S = 1.0
 
@@ -40,10 +42,11 @@ class Classifier:
         config: Limits and names.
         bus: Connected by its own `run`.
         predictor: The model server.
-        database: With the tables of `edge.answers` and of the outbox.
+        database: With the tables of `edge.answers`, `edge.harvested` and the outbox.
         outbox: Where samples go.
         sampler: Decides which photos become samples, and makes them.
         class_names: The classes of a model version in the order of its outputs, None if unknown.
+        temperature: That divides the logits in a model version, None if unknown.
     """
 
     def __init__(
@@ -56,12 +59,14 @@ class Classifier:
         outbox: Outbox,
         sampler: Sampler,
         class_names: ClassNames,
+        temperature: Temperature,
     ) -> None:
         self._config = config
         self._predictor = predictor
         self._database = database
         self._sampler = sampler
         self._class_names = class_names
+        self._temperature = temperature
         self._limits = Limits(config.max_photo_bytes, config.max_pixels)
         self._counters: Counters = bus.counters
         self._photos: Subscription[Photo] = bus.subscribe(PHOTO, node=config.node)
@@ -170,8 +175,8 @@ class Classifier:
             for work, verdict in verdicts:
                 if isinstance(verdict, Rejected):
                     self._reject(work, verdict)
-                else:
-                    await self._harvest(work, verdict, await views[work.key])
+                elif not await self._harvest(work, verdict, view := await views[work.key]):
+                    tasks.create_task(self._sampler.keep(work.photo, view, verdict), name="edge.keep")
 
     def _defer(self, batch: list[Work], error: TransientError) -> None:
         for work in (*batch, *self._waiting.everyone()):
@@ -205,9 +210,12 @@ class Classifier:
         self._counters.add("predict.calls")
         self._counters.add("predict.photos", len(batch))
         names = self._class_names(predictions.version)
-        return list(zip(batch, results.scored(self._predictor.model, predictions, names), strict=True))
+        temperature = self._temperature(predictions.version)
+        said = results.scored(self._predictor.model, predictions, names, temperature)
+        return list(zip(batch, said, strict=True))
 
-    async def _harvest(self, work: Work, said: results.Scored, view: int | None) -> None:
+    async def _harvest(self, work: Work, said: Scored, view: int | None) -> bool:
+        """Decide about a classified photo and let it be answered; tells whether it is harvested."""
         sample, harvest = await self._sampler.sample(work.photo, view, said)
         self._counters.add(f"harvest.{harvest}" if sample else f"harvest.refused_{harvest}")
         if harvest == OUTBOX_FULL:
@@ -217,6 +225,7 @@ class Classifier:
         elif sample is not None:
             await self._bus.recovered("samples")
         self._settler.put(Outcome(work, results.ok(work.photo, said, harvest, work.arrived_at), sample))
+        return sample is not None
 
 
 def _expired(work: Work) -> Rejected:

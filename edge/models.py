@@ -56,6 +56,7 @@ class Models:
         self._trust = Trust(config.release_key, self._records)
         self._base = None if config.models_dir is None else Path(config.models_dir) / config.model
         self._class_names: dict[int, tuple[str, ...]] = {}
+        self._temperatures: dict[int, float] = {}
         self._served: ServedModel | None = None
         self._taken_away: dict[int, float] = {}
 
@@ -68,6 +69,14 @@ class Models:
                 return None
             self._class_names[version] = names
         return self._class_names[version]
+
+    def temperature(self, version: int) -> float | None:
+        """Return what divides the logits in a version; None while there is no release of it here."""
+        if version not in self._temperatures:
+            if (release := self._recorded(version)) is None:
+                return None
+            self._temperatures[version] = release.temperature
+        return self._temperatures[version]
 
     def _placed_names(self, version: int) -> tuple[str, ...] | None:
         return None if self._base is None else read_class_names(self._base / str(version))

@@ -12,8 +12,6 @@ from schemas.errors import PermanentError
 if TYPE_CHECKING:
     from cloud.train import Trained
 
-_CACHE = Path(".cache/features")
-
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
@@ -29,9 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--version", type=whole, help="number of the new version (the next one)")
     parser.add_argument("--classes", help="comma-separated, in the order of the outputs (all labels, sorted)")
     parser.add_argument("--seed", type=int, default=0, help="of every random decision (0)")
-    parser.add_argument(
-        "--cache", type=Path, default=_CACHE, metavar="DIR", help="keeps features between trainings"
-    )
+    options.add_features(parser)
 
 
 def run(arguments: Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Rules of cloud/dataset.py: whose label is believed, what training sees, what a person is asked."""
+"""Rules of cloud/dataset.py: whose label is believed, what training sees."""
 
 import hashlib
 import io
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cloud import dataset
-from cloud.dataset import awaiting_review, examples, import_folder, resolve_label
+from cloud.dataset import examples, import_folder, resolve_label
 from cloud.store import Label, Row, Store
 from schemas.errors import PermanentError
 
@@ -134,18 +134,6 @@ def test_examples_of_a_tagged_version_stay_the_same(store: Store) -> None:
     store.label([Label(photo_id=f"{1:032x}", label="dog", by="ann", at_ms=1)])
     assert [(e.label, e.source) for e in examples(store, version="v1")] == [("cat", "edge")]
     assert len(examples(store)) == 2
-
-
-def test_the_least_certain_are_reviewed_first(store: Store, tmp_path: Path) -> None:
-    """Harvested photos that no person has labelled, in order of confidence; imported ones never."""
-    confidences = {1: 0.9, 2: 0.5, 3: None, 4: 0.7, 5: 0.1}
-    store.upsert([sample(n, confidence=c, node="edge-1", device="pi-1") for n, c in confidences.items()])
-    store.label([Label(photo_id=f"{5:032x}", label="cat", by="ann", at_ms=1)])
-    import_folder(store, place(tmp_path / "in", {"cat/a.jpg": jpeg(9)}), "train")
-    chosen = awaiting_review(store, 3)
-    assert [int(review.photo_id, 16) for review in chosen] == [3, 2, 4]
-    assert (chosen[1].image, chosen[1].node, chosen[1].device) == (jpeg(2), "edge-1", "pi-1")
-    assert len(awaiting_review(store, 99)) == 4
 
 
 def test_a_folder_is_imported_once(store: Store, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from cloud import scratch
@@ -111,6 +112,15 @@ def test_the_served_model_gives_the_accuracy_of_its_card(trained: Trained, gold:
     assert accuracy == pytest.approx(trained.card.metrics.accuracy)
     confidence = answers["probabilities"].max(axis=1).mean()
     assert confidence == pytest.approx(trained.card.metrics.mean_confidence, abs=1e-3)
+
+
+def test_the_served_model_tells_what_it_has_never_seen(trained: Trained, examples: list[Example]) -> None:
+    """A photo of the training has no novelty; noise, which is of neither class, is above 1."""
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    photos = [examples[0].image, tf.io.encode_jpeg(noise).numpy()]
+    known, foreign = ask(trained, photos)["novelty"]
+    assert known == pytest.approx(0, abs=1e-3)
+    assert foreign > 1
 
 
 def test_a_version_meets_the_champion(
