@@ -51,7 +51,9 @@ def turned(images: tf.Tensor) -> tf.Tensor:
 CHANGES: dict[str, Change] = {
     "plain": lambda images: images,
     "mirrored": lambda images: tf.reverse(images, [2]),
-    "cropped": lambda images: augmented(images, tf.constant([0, 1]), slice(32), _BATCH_PHOTOS),
+    "cropped": lambda images: augmented(
+        images, tf.constant([0, 1]), slice(tf.shape(images)[0]), _BATCH_PHOTOS
+    ),
     "dimmed": lambda images: dimmed(images, _PLAN),
     "blurred": blurred,
     "turned": turned,
