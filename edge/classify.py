@@ -6,7 +6,10 @@ Natural batching: while the Predict calls are out, what arrives forms the next b
 """
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Iterable
+
+import structlog
 
 from bus.database import Database
 from bus.delivery import Subscription
@@ -21,13 +24,16 @@ from edge.config import EdgeConfig
 from edge.deferrals import Deferrals
 from edge.sampler import OUTBOX_FULL, Sampler
 from edge.settle import Outcome, Settler
-from edge.tfserving import BadInputError, Predictions, Predictor
+from edge.shadow import ClassNames, Shadow
+from edge.tfserving import BadInputError, ModelMissingError, Predictions, Predictor
+from edge.trial import Trial
 from edge.waiting import Bounds, Waiting, Work
 from schemas.errors import TransientError
 from schemas.messages import Photo, Result
 from schemas.topics import PHOTO
 
-ClassNames = Callable[[int], "tuple[str, ...] | None"]
+log = structlog.get_logger()
+
 Verdict = results.Scored | Rejected
 
 _LOOK_FOR_EXPIRED_S = 1.0
@@ -44,6 +50,7 @@ class Classifier:
         outbox: Where samples go.
         sampler: Decides which photos become samples, and makes them.
         class_names: The classes of a model version in the order of its outputs, None if unknown.
+        trial: Says which version answers, and counts what they do.
     """
 
     def __init__(
@@ -56,7 +63,9 @@ class Classifier:
         outbox: Outbox,
         sampler: Sampler,
         class_names: ClassNames,
+        trial: Trial,
     ) -> None:
+        self._trial = trial
         self._config = config
         self._predictor = predictor
         self._database = database
@@ -68,6 +77,9 @@ class Classifier:
         self._waiting = Waiting(Bounds(config.waiting_per_device, config.waiting, config.waiting_bytes))
         self._arrived: asyncio.Queue[Work] = asyncio.Queue(config.waiting)
         self._deferrals = Deferrals(bus)
+        self._shadow = Shadow(
+            predictor, trial, class_names, bus.counters, busy=lambda: bool(self._waiting.everyone())
+        )
         self._bus = bus
         self._settler = Settler(
             config, bus, database=database, outbox=outbox, waiting=self._waiting, defer=self._defer
@@ -83,6 +95,7 @@ class Classifier:
             tasks.create_task(self._expire(), name="edge.expire")
             tasks.create_task(self._settler.run(), name="edge.settle")
             tasks.create_task(self._deferrals.run(), name="edge.defer")
+            tasks.create_task(self._shadow.run(), name="edge.shadow")
 
     # arrive: nothing here waits, so that no photo stands in the way of another device's
 
@@ -150,8 +163,17 @@ class Classifier:
     async def _classify(self) -> None:
         while True:
             batch = await self._waiting.take(self._config.max_batch, self._config.batch_per_device)
-            await self._answer(batch)
+            async with asyncio.TaskGroup() as tasks:  # so that neither version's answers wait for the other's
+                for part in self._parts(batch):
+                    tasks.create_task(self._answer(part), name="edge.answer")
             self._waiting.free(batch)
+
+    def _parts(self, batch: list[Work]) -> Iterable[list[Work]]:
+        """Divide a batch by the version that is to answer."""
+        parts: dict[int | None, list[Work]] = {}
+        for work in batch:
+            parts.setdefault(self._trial.challenger_for(work.photo.device), []).append(work)
+        return parts.values()
 
     async def _answer(self, batch: list[Work]) -> None:
         """Classify a batch, however long the model server takes to come back, and harvest from it."""
@@ -178,15 +200,55 @@ class Classifier:
             self._deferrals.say(work, str(error))
 
     async def _predict(self, batch: list[Work]) -> list[tuple[Work, Verdict]]:
-        """Classify a batch in one call; if the server refuses it, halve it until the bad photo is alone."""
+        """Classify a part of a batch; what the challenger fails, the champion does at once."""
+        challenger = self._trial.challenger_for(batch[0].photo.device)
+        if challenger is None:
+            return await self._classified(batch)
         try:
-            predictions = await self._predictor.predict([work.photo.image for work in batch])
+            timeout_s = self._trial.patience_s(len(batch))
+            return self._scored(batch, await self._call(batch, challenger, timeout_s))
+        except ModelMissingError:
+            self._trial.missed(challenger)
+            return await self._classified(batch)
+        except (TransientError, BadInputError) as error:
+            verdicts = await self._classified(batch)
+            if not any(isinstance(verdict, Rejected) for _, verdict in verdicts):
+                log.warning("trial.failed", version=challenger, error=str(error))
+                self._trial.failed(challenger)
+            return verdicts
+
+    async def _classified(self, batch: list[Work]) -> list[tuple[Work, Verdict]]:
+        """Classify photos in one call; if the server refuses it, halve it until the bad photo is alone."""
+        try:
+            predictions = await self._in_service(batch)
         except BadInputError:
             if len(batch) == 1:
                 return [await self._blame(batch[0])]
             middle = len(batch) // 2
-            return [*await self._predict(batch[:middle]), *await self._predict(batch[middle:])]
+            return [*await self._classified(batch[:middle]), *await self._classified(batch[middle:])]
         return self._scored(batch, predictions)
+
+    async def _in_service(self, batch: list[Work]) -> Predictions:
+        """Ask the version in service, which may change while it is asked."""
+        while True:
+            version = self._trial.pinned
+            try:
+                predictions = await self._call(batch, version)
+            except ModelMissingError:
+                if version == self._trial.pinned:
+                    raise
+                continue
+            if predictions.version == version or predictions.version != self._trial.challenger:
+                return predictions
+
+    async def _call(
+        self, batch: list[Work], version: int | None, timeout_s: float | None = None
+    ) -> Predictions:
+        began = time.monotonic()
+        images = [work.photo.image for work in batch]
+        predictions = await self._predictor.predict(images, version, timeout_s=timeout_s)
+        self._trial.answered(predictions.version, len(batch), time.monotonic() - began)
+        return predictions
 
     async def _blame(self, work: Work) -> tuple[Work, Verdict]:
         """Find out whether a refused photo is to blame, or the model: another may be served by now.
@@ -194,7 +256,7 @@ class Classifier:
         Raises:
             TransientError: Try again later: the model is to blame, or no longer there.
         """
-        good = await self._predictor.try_out()
+        good = await self._predictor.try_out(self._trial.pinned)
         try:
             predictions = await self._predictor.predict([work.photo.image], good.version)
         except BadInputError as error:
@@ -217,6 +279,7 @@ class Classifier:
         elif sample is not None:
             await self._bus.recovered("samples")
         self._settler.put(Outcome(work, results.ok(work.photo, said, harvest, work.arrived_at), sample))
+        self._shadow.offer(work.photo.image, said)
 
 
 def _expired(work: Work) -> Rejected:

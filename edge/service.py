@@ -19,6 +19,7 @@ from edge.eventbus import companions, most_sample_bytes, paced
 from edge.models import Models
 from edge.sampler import Sampler
 from edge.tfserving import Predictor
+from edge.trial import Trial
 from schemas.codec import MAX_PAYLOAD_BYTES
 from schemas.errors import CodecError
 from schemas.messages import Policy, Receipt
@@ -34,6 +35,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
 
     Raises:
         StorageError: The state folder cannot be used, for example because another edge uses it.
+        ConfigError: The release key cannot be used.
         PermanentError: The broker refuses a subscription.
     """
     counters = Counters()
@@ -57,7 +59,9 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
         most_bytes = most_sample_bytes(config.eventbus) if over_eventbus else MAX_PAYLOAD_BYTES
         send = paced(bus.publish_bytes, config.eventbus) if over_eventbus else bus.publish_bytes
         sampler = Sampler(config.harvest, outbox, most_bytes=most_bytes)
-        models = Models(config, bus, predictor)
+        trial = Trial()
+        models = Models(config, bus, predictor, trial)
+        await asyncio.to_thread(models.load)
         classifier = Classifier(
             config,
             bus,
@@ -66,6 +70,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             outbox=outbox,
             sampler=sampler,
             class_names=models.class_names,
+            trial=trial,
         )
         receipts = bus.subscribe(RECEIPT, node=config.node)
         policies = bus.subscribe(POLICY, node=config.node)
