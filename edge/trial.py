@@ -95,12 +95,10 @@ class Trial:
         self.change(plan)
 
     def change(self, plan: Plan) -> None:
-        """Go on by another plan for the same versions; counts begin anew with another stage or share."""
-        before, self.plan = self.plan, plan
-        if before is not None and (before.stage, before.share) == (plan.stage, plan.share):
-            self.plan = before  # said again: the stage is as old as it was
-        else:
+        """Go on by another plan for the same versions; counts begin anew with each release."""
+        if self.plan != plan:
             self._forget()
+        self.plan = plan
 
     def end(self, answering: int | None = None) -> None:
         """End the trial; from now on this version answers, the one that did so if none is named."""

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from cli.cloud import bring, collect, release, review, train
+from cli.cloud import bring, collect, release, review, rollout, status, train
 from cli.main import Command
 
 STEPS: dict[str, tuple[Command, str]] = {
@@ -10,6 +10,8 @@ STEPS: dict[str, tuple[Command, str]] = {
     "collect": (collect, "store samples and labels from the bus"),
     "train": (train, "train, evaluate and pack the next version"),
     "release": (release, "tell edge nodes to serve a version"),
+    "rollout": (rollout, "bring a version out in stages, and back if it does badly"),
+    "status": (status, "show the fleet, its versions, the rollout and the accuracy by version"),
     "review": (review, "list what waits for a person's label or could not be used, or give a label"),
 }
 
