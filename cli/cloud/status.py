@@ -1,6 +1,7 @@
 """Show the fleet, its versions and trials, the rollout, and the accuracy of each version by audits."""
 
 import asyncio
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,10 @@ from schemas.topics import STATUS
 if TYPE_CHECKING:
     from cloud.alarms import Audit
     from cloud.rollout import Rollout
+
+
+_WIDTH = 140
+"""Columns where no terminal says how many there are."""
 
 
 class Node(Struct, frozen=True):
@@ -131,19 +136,17 @@ def _show(nodes: list[Node], rollout: "Rollout | None", accuracies: list[Accurac
     from rich.console import Console  # noqa: PLC0415  # as above
     from rich.table import Table  # noqa: PLC0415  # as above
 
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH, markup=False, highlight=False)
     fleet = Table("node", "state", "serves", "trial", "compared", "samples waiting", "report", title="Fleet")
     for node in nodes:
         state = f"{node.state}: {node.reason}" if node.reason else node.state
         model, waiting = node.model, str(node.samples_waiting)
-        serves = f"{model.name} {model.version or '-'} {model.state}" if model else "nothing"
+        serves = f"{model.name} {model.version or ''} {model.state}" if model else "nothing"
         fleet.add_row(node.node, state, serves, *_trial_said(node.trial), waiting, f"{node.age_s:.0f} s ago")
     console.print(fleet)
     if rollout is not None:
-        console.print(
-            f"Rollout of version {rollout.challenger.version} over {rollout.champion.version}: ", end=""
-        )
-        console.print(_rollout_said(rollout))
+        versions = f"version {rollout.challenger.version} in place of {rollout.champion.version}"
+        console.print(f"Rollout of {versions}: {_rollout_said(rollout)}")
     audited = Table("version", "audited photos", "right", "accuracy", "95 % interval", title="Audits")
     for one in accuracies:
         interval = f"{one.low:.1%} to {one.high:.1%}"
