@@ -48,7 +48,7 @@ class Models:
         self._predictor = predictor
         self._trial = trial
         self._releases = Releases(config, bus)
-        self._base = None if config.models_dir is None else Path(config.models_dir).resolve() / config.model
+        self._base = None if config.models_dir is None else Path(config.models_dir).absolute() / config.model
         self._beside = (
             None if self._base is None else Beside(config, self._base, self._releases, predictor, trial)
         )
@@ -200,6 +200,7 @@ class Models:
         if (problem := await try_out(self._predictor, release, self._config.load_timeout_s)) is not None:
             del self._class_names[release.version]
             await asyncio.to_thread(versions.displace, release.version, base)
+            await asyncio.to_thread(versions.end_trial, base)
             self._taken_away[release.version] = time.monotonic()
             self._trial.pinned = None
             raise BundleError(

@@ -17,6 +17,7 @@ CALLS_KEPT = 256
 """Calls of each version whose durations make the percentile."""
 
 _SHARES = 2**64
+_FAILURES_IN_A_ROW = 3
 _SHORTEST_PATIENCE_S = 2.0
 _PATIENCE = 4.0
 
@@ -87,6 +88,7 @@ class Trial:
         self._records: dict[int, _Record] = {}
         self._compared = 0
         self._disagreed = 0
+        self._failures_in_a_row = 0
 
     def begin(self, plan: Plan) -> None:
         """Let the champion alone answer until the challenger is `ready`."""
@@ -112,9 +114,15 @@ class Trial:
         return None if self.plan is None else self.plan.challenger
 
     def challenger_for(self, device: str) -> int | None:
-        """Return the version on trial if it is to answer this device's photos."""
+        """Return the version on trial if it is to answer this device's photos.
+
+        After some failures in a row it answers none, so that nobody waits for more of them, until it does
+        well again where photos are compared.
+        """
         plan = self.plan
-        return plan.challenger if plan is not None and self.ready and plan.tries(device) else None
+        if plan is None or not self.ready or self._failures_in_a_row >= _FAILURES_IN_A_ROW:
+            return None
+        return plan.challenger if plan.tries(device) else None
 
     def other(self, version: int) -> int | None:
         """Return the version to compare with the one that answered, None outside of a trial."""
@@ -133,6 +141,8 @@ class Trial:
         """
         if (record := self._record(version)) is not None:
             record.answered += photos
+            if version == self.challenger:
+                self._failures_in_a_row = 0
             if took_s is not None:  # a batch takes as much longer as it is larger
                 record.calls_ms.append(took_s * 1000 / photos)
 
@@ -140,6 +150,7 @@ class Trial:
         """Count a call that a version failed."""
         if version is not None and (record := self._record(version)) is not None:
             record.failed += 1
+            self._failures_in_a_row += version == self.challenger
 
     def missed(self, version: int) -> None:
         """Note that a version was not there: if the challenger, the champion answers all meanwhile."""

@@ -121,3 +121,19 @@ def test_the_challenger_has_a_few_times_what_the_champion_takes():
         trial.answered(1, 2, 4.0)
     assert trial.patience_s(1) == 8
     assert trial.patience_s(3) == 24
+
+
+def test_a_challenger_that_fails_again_and_again_answers_nobody_until_it_does_well():
+    """Three failures in a row, wherever they were; one answer is enough to be asked again."""
+    trial = on_trial(with_share(1.0))
+    for _ in range(2):
+        trial.failed(2)
+    trial.failed(1)
+    assert trial.challenger_for("pi-1") == 2
+    trial.failed(2)
+    assert trial.challenger_for("pi-1") is None
+    assert trial.other(1) == 2
+    trial.answered(1, 1, 0.1)
+    assert trial.challenger_for("pi-1") is None
+    trial.answered(2, 1, 0.1)
+    assert trial.challenger_for("pi-1") == 2
