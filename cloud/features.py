@@ -1,6 +1,5 @@
 """Embeddings of a frozen backbone, computed once per photo and kept on disk."""
 
-import hashlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -47,7 +46,7 @@ def embeddings(
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
     path = cache_dir / f"{backbone.name}-{PREPROCESSING}-{weights_digest(network)}.sqlite3"
-    keys = [_content_key(example.image) for example in examples]
+    keys = [example.content for example in examples]
     with closing(sqlite3.connect(path, timeout=30.0)) as cache:
         cache.execute(_TABLE)
         known = _read(cache, keys, backbone.embedding_dim)
@@ -110,10 +109,6 @@ def undecodable(error: Exception, examples: Sequence[Example], backbone: Backbon
                 f" {reason.message.splitlines()[0]}"
             )
     return TrainingError(f"{len(examples)} photos: each can be decoded, but not together: {error}")
-
-
-def _content_key(image: bytes) -> bytes:
-    return hashlib.blake2b(image, digest_size=16).digest()
 
 
 def _read(cache: sqlite3.Connection, keys: Sequence[bytes], dim: int) -> dict[bytes, NDArray[np.float32]]:

@@ -47,6 +47,9 @@ class Learner(Protocol):
     def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:
         """Train on the photos at `positions` with their `labels` and `weights`, all `[n]`."""
 
+    def embeddings(self, fitted: Fitted, positions: Ints) -> NDArray[np.float32]:
+        """Embed the photos at `positions`: `[n, D]`."""
+
     def logits(self, fitted: Fitted, positions: Ints) -> Floats:
         """Answer the photos at `positions`: `[n, K]`."""
 
@@ -93,6 +96,11 @@ class FrozenLearner:
         head = fit_head(self.features[positions], labels, weights, self.classes)
         return Fitted(self.network, head, positions)
 
+    def embeddings(self, fitted: Fitted, positions: Ints) -> NDArray[np.float32]:
+        """Look them up."""
+        del fitted
+        return self.features[positions]
+
     def logits(self, fitted: Fitted, positions: Ints) -> Floats:
         """Apply the head."""
         return fitted.head.logits(self.features[positions])
@@ -122,7 +130,11 @@ class ScratchLearner:
         )
         return Fitted(network, head, positions)
 
-    def logits(self, fitted: Fitted, positions: Ints) -> Floats:
+    def embeddings(self, fitted: Fitted, positions: Ints) -> NDArray[np.float32]:
         """Run the network."""
         chosen = [self.photos[position] for position in positions]
-        return fitted.head.logits(embed(chosen, self.backbone, fitted.network, self.progress))
+        return embed(chosen, self.backbone, fitted.network, self.progress)
+
+    def logits(self, fitted: Fitted, positions: Ints) -> Floats:
+        """Run the network and apply the head."""
+        return fitted.head.logits(self.embeddings(fitted, positions))

@@ -73,6 +73,7 @@ def release_of(bundle: Bundle, node: str, model: str, url: str | None = None) ->
         sha256=bundle.sha256,
         size_bytes=bundle.size_bytes,
         classes=bundle.card.classes,
+        temperature=bundle.card.temperature,
         metrics={"gold_accuracy": metrics.accuracy, "gold_photos": metrics.photos} if metrics else {},
         released_at_ms=now_ms(),
     )

@@ -11,6 +11,7 @@ from cloud.examples import Example
 from cloud.features import undecodable
 from cloud.head import Floats, Head, Ints
 from cloud.progress import Progress
+from cloud.recipe import Mask
 
 BATCH_PHOTOS = 32
 LEARNING_RATE = 2e-3
@@ -36,8 +37,8 @@ def fit_network(
 ) -> tuple[keras.Model, Head]:
     """Train a network and a linear head end to end.
 
-    Photos are drawn into batches with the probability of their weight, so that a batch is made up as
-    the weights say. Adam with a cosine schedule; photos are flipped, cropped and lit at random. At the
+    Photos are drawn into batches with the probability of their weight, and at least half of each batch has
+    a person's label. Adam with a cosine schedule; photos are flipped, cropped and lit at random. At the
     end the statistics of batch normalisation are taken anew on plain photos with the final weights:
     those gathered along the way lag behind, and short trainings answered at random because of it.
 
@@ -45,7 +46,7 @@ def fit_network(
         backbone: what to train.
         examples: N photos; they are decoded anew for each batch, so memory does not grow with N.
         labels: `[N]`, in [0, classes).
-        weights: `[N]`, sum to 1.
+        weights: `[N]`, those of people's labels at least half of the sum.
         classes: K.
         seed: of the first weights, the batches and the augmentation. Seeds the global generators of
             Keras, NumPy and Python too, because Keras' initialisers use them.
@@ -81,7 +82,8 @@ def fit_network(
 
     descend, settle = tf.function(descend), tf.function(settle)
     progress.start("train from scratch", steps + _SETTLING_STEPS)
-    for number, batch in enumerate(_batches(weights, steps + _SETTLING_STEPS, seed)):
+    human = np.array([example.human for example in examples])
+    for number, batch in enumerate(_batches(human, weights, steps + _SETTLING_STEPS, seed)):
         photos = [examples[position] for position in batch]
         encoded = tf.constant([photo.image for photo in photos])
         try:
@@ -121,8 +123,19 @@ def augmented(images: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
     return cropped * (1.0 + light[0]) + light[1]
 
 
-def _batches(weights: Floats, steps: int, seed: int) -> Iterator[Ints]:
-    """Draw positions with the probability of their weight."""
+def _batches(human: Mask, weights: Floats, steps: int, seed: int) -> Iterator[Ints]:
+    """Draw positions with the probability of their weight, of people's labels their share in each batch."""
     generator = np.random.default_rng(seed)
+    by_people = float(weights[human].sum() / weights.sum())
+
+    def draw(of: Mask, count: int) -> Ints:
+        if count == 0:
+            return np.zeros(0, np.int64)
+        return generator.choice(np.flatnonzero(of), count, p=weights[of] / weights[of].sum())
+
     for _ in range(steps):
-        yield generator.choice(len(weights), BATCH_PHOTOS, p=weights / weights.sum())
+        fair = int(
+            BATCH_PHOTOS * by_people + generator.random()
+        )  # up or down, so that it is right on average
+        count = max(fair, -(-BATCH_PHOTOS // 2))
+        yield np.concatenate([draw(human, count), draw(~human, BATCH_PHOTOS - count)])

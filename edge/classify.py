@@ -6,10 +6,6 @@ Natural batching: while the Predict calls are out, what arrives forms the next b
 """
 
 import asyncio
-import time
-from collections.abc import Iterable
-
-import structlog
 
 from bus.database import Database
 from bus.delivery import Subscription
@@ -20,21 +16,19 @@ from bus.outlast import outlast
 from bus.presence import now_ms
 from edge import answers, results
 from edge.arrival import Limits, Rejected, examine, expired
+from edge.ask import Ask, ClassNames, Temperature, Verdict
 from edge.config import EdgeConfig
 from edge.deferrals import Deferrals
 from edge.sampler import OUTBOX_FULL, Sampler
+from edge.scores import Scored
 from edge.settle import Outcome, Settler
-from edge.shadow import ClassNames, Shadow
-from edge.tfserving import BadInputError, ModelMissingError, Predictions, Predictor
+from edge.shadow import Shadow
+from edge.tfserving import Predictor
 from edge.trial import Trial
 from edge.waiting import Bounds, Waiting, Work
 from schemas.errors import TransientError
 from schemas.messages import Photo, Result
 from schemas.topics import PHOTO
-
-log = structlog.get_logger()
-
-Verdict = results.Scored | Rejected
 
 _LOOK_FOR_EXPIRED_S = 1.0
 
@@ -46,10 +40,11 @@ class Classifier:
         config: Limits and names.
         bus: Connected by its own `run`.
         predictor: The model server.
-        database: With the tables of `edge.answers` and of the outbox.
+        database: With the tables of `edge.answers`, `edge.harvested` and the outbox.
         outbox: Where samples go.
         sampler: Decides which photos become samples, and makes them.
         class_names: The classes of a model version in the order of its outputs, None if unknown.
+        temperature: That divides the logits in a model version, None if unknown.
         trial: Says which version answers, and counts what they do.
     """
 
@@ -63,20 +58,19 @@ class Classifier:
         outbox: Outbox,
         sampler: Sampler,
         class_names: ClassNames,
+        temperature: Temperature,
         trial: Trial,
     ) -> None:
-        self._trial = trial
         self._config = config
-        self._predictor = predictor
         self._database = database
         self._sampler = sampler
-        self._class_names = class_names
         self._limits = Limits(config.max_photo_bytes, config.max_pixels)
         self._counters: Counters = bus.counters
         self._photos: Subscription[Photo] = bus.subscribe(PHOTO, node=config.node)
         self._waiting = Waiting(Bounds(config.waiting_per_device, config.waiting, config.waiting_bytes))
         self._arrived: asyncio.Queue[Work] = asyncio.Queue(config.waiting)
         self._deferrals = Deferrals(bus)
+        self._ask = Ask(predictor, trial, class_names, temperature, bus.counters)
         self._shadow = Shadow(
             predictor, trial, class_names, bus.counters, busy=lambda: bool(self._waiting.everyone())
         )
@@ -164,16 +158,9 @@ class Classifier:
         while True:
             batch = await self._waiting.take(self._config.max_batch, self._config.batch_per_device)
             async with asyncio.TaskGroup() as tasks:  # so that neither version's answers wait for the other's
-                for part in self._parts(batch):
+                for part in self._ask.parts(batch):
                     tasks.create_task(self._answer(part), name="edge.answer")
             self._waiting.free(batch)
-
-    def _parts(self, batch: list[Work]) -> Iterable[list[Work]]:
-        """Divide a batch by the version that is to answer."""
-        parts: dict[int | None, list[Work]] = {}
-        for work in batch:
-            parts.setdefault(self._trial.challenger_for(work.photo.device), []).append(work)
-        return parts.values()
 
     async def _answer(self, batch: list[Work]) -> None:
         """Classify a batch, however long the model server takes to come back, and harvest from it."""
@@ -184,7 +171,7 @@ class Classifier:
             for work in [work for work in left if expired(work.photo, now)]:
                 left.remove(work)
                 self._reject(work, _expired(work))
-            return await self._predict(left) if left else []
+            return await self._ask.verdicts(left) if left else []
 
         async with asyncio.TaskGroup() as tasks:
             views = {work.key: tasks.create_task(self._sampler.view(work.photo.image)) for work in batch}
@@ -192,84 +179,15 @@ class Classifier:
             for work, verdict in verdicts:
                 if isinstance(verdict, Rejected):
                     self._reject(work, verdict)
-                else:
-                    await self._harvest(work, verdict, await views[work.key])
+                elif not await self._harvest(work, verdict, view := await views[work.key]):
+                    tasks.create_task(self._sampler.keep(work.photo, view, verdict), name="edge.keep")
 
     def _defer(self, batch: list[Work], error: TransientError) -> None:
         for work in (*batch, *self._waiting.everyone()):
             self._deferrals.say(work, str(error))
 
-    async def _predict(self, batch: list[Work]) -> list[tuple[Work, Verdict]]:
-        """Classify a part of a batch; what the challenger fails, the champion does at once."""
-        challenger = self._trial.challenger_for(batch[0].photo.device)
-        if challenger is None:
-            return await self._classified(batch)
-        try:
-            timeout_s = self._trial.patience_s(len(batch))
-            return self._scored(batch, await self._call(batch, challenger, timeout_s))
-        except ModelMissingError:
-            self._trial.missed(challenger)
-            return await self._classified(batch)
-        except (TransientError, BadInputError) as error:
-            verdicts = await self._classified(batch)
-            if not any(isinstance(verdict, Rejected) for _, verdict in verdicts):
-                log.warning("trial.failed", version=challenger, error=str(error))
-                self._trial.failed(challenger)
-            return verdicts
-
-    async def _classified(self, batch: list[Work]) -> list[tuple[Work, Verdict]]:
-        """Classify photos in one call; if the server refuses it, halve it until the bad photo is alone."""
-        try:
-            predictions = await self._in_service(batch)
-        except BadInputError:
-            if len(batch) == 1:
-                return [await self._blame(batch[0])]
-            middle = len(batch) // 2
-            return [*await self._classified(batch[:middle]), *await self._classified(batch[middle:])]
-        return self._scored(batch, predictions)
-
-    async def _in_service(self, batch: list[Work]) -> Predictions:
-        """Ask the version in service, which may change while it is asked."""
-        while True:
-            version = self._trial.pinned
-            try:
-                predictions = await self._call(batch, version)
-            except ModelMissingError:
-                if version == self._trial.pinned:
-                    raise
-                continue
-            if predictions.version == version or predictions.version != self._trial.challenger:
-                return predictions
-
-    async def _call(
-        self, batch: list[Work], version: int | None, timeout_s: float | None = None
-    ) -> Predictions:
-        began = time.monotonic()
-        images = [work.photo.image for work in batch]
-        predictions = await self._predictor.predict(images, version, timeout_s=timeout_s)
-        self._trial.answered(predictions.version, len(batch), time.monotonic() - began)
-        return predictions
-
-    async def _blame(self, work: Work) -> tuple[Work, Verdict]:
-        """Find out whether a refused photo is to blame, or the model: another may be served by now.
-
-        Raises:
-            TransientError: Try again later: the model is to blame, or no longer there.
-        """
-        good = await self._predictor.try_out(self._trial.pinned)
-        try:
-            predictions = await self._predictor.predict([work.photo.image], good.version)
-        except BadInputError as error:
-            return work, Rejected(work.photo, "corrupt-image", str(error))
-        return self._scored([work], predictions)[0]
-
-    def _scored(self, batch: list[Work], predictions: Predictions) -> list[tuple[Work, Verdict]]:
-        self._counters.add("predict.calls")
-        self._counters.add("predict.photos", len(batch))
-        names = self._class_names(predictions.version)
-        return list(zip(batch, results.scored(self._predictor.model, predictions, names), strict=True))
-
-    async def _harvest(self, work: Work, said: results.Scored, view: int | None) -> None:
+    async def _harvest(self, work: Work, said: Scored, view: int | None) -> bool:
+        """Decide about a classified photo and let it be answered; tells whether it is harvested."""
         sample, harvest = await self._sampler.sample(work.photo, view, said)
         self._counters.add(f"harvest.{harvest}" if sample else f"harvest.refused_{harvest}")
         if harvest == OUTBOX_FULL:
@@ -280,6 +198,7 @@ class Classifier:
             await self._bus.recovered("samples")
         self._settler.put(Outcome(work, results.ok(work.photo, said, harvest, work.arrived_at), sample))
         self._shadow.offer(work.photo.image, said)
+        return sample is not None
 
 
 def _expired(work: Work) -> Rejected:

@@ -53,6 +53,7 @@ class Models:
             None if self._base is None else Beside(config, self._base, self._releases, predictor, trial)
         )
         self._class_names: dict[int, tuple[str, ...]] = {}
+        self._temperatures: dict[int, float] = {}
         self._served: ServedModel | None = None
         self._reported: Report | None = None
         self._reported_at = 0.0
@@ -68,6 +69,14 @@ class Models:
                 return None
             self._class_names[version] = names
         return self._class_names[version]
+
+    def temperature(self, version: int) -> float | None:
+        """Return what divides the logits in a version; None while there is no release of it here."""
+        if version not in self._temperatures:
+            if (release := self._releases.recorded(version)) is None:
+                return None
+            self._temperatures[version] = release.temperature
+        return self._temperatures[version]
 
     def _placed_names(self, version: int) -> tuple[str, ...] | None:
         return None if self._base is None else read_class_names(self._base / str(version))
@@ -145,7 +154,7 @@ class Models:
             try:
                 await beside.begin(release)
             except BundleError:
-                self._class_names.pop(release.version, None)
+                self._forget(release.version)
                 self._taken_away[release.version] = time.monotonic()
                 raise
             self._class_names[release.version] = tuple(release.classes)
@@ -198,7 +207,7 @@ class Models:
         if promoted:
             await self._predictor.serve(base)
         if (problem := await try_out(self._predictor, release, self._config.load_timeout_s)) is not None:
-            del self._class_names[release.version]
+            self._forget(release.version)
             await asyncio.to_thread(versions.displace, release.version, base)
             await asyncio.to_thread(versions.end_trial, base)
             self._taken_away[release.version] = time.monotonic()
@@ -229,6 +238,10 @@ class Models:
     def _record(self, release: Release) -> None:
         self._releases.record(release)
         self._class_names[release.version] = tuple(release.classes)
+
+    def _forget(self, version: int) -> None:
+        self._class_names.pop(version, None)
+        self._temperatures.pop(version, None)
 
     async def _watch(self) -> None:
         while True:

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import structlog
 
 from bus.metrics import Counters
-from edge.results import Scored, scored
+from edge.ask import ClassNames
+from edge.results import scored
+from edge.scores import Scored
 from edge.tfserving import BadInputError, ModelMissingError, Predictor
 from edge.trial import Trial
 from schemas.errors import TransientError
 
 log = structlog.get_logger()
-
-ClassNames = Callable[[int], "tuple[str, ...] | None"]
 
 _WAITING = 16
 _PAUSE_S = 1.0

@@ -95,11 +95,13 @@ class Predictions:
         version: The model version that answered.
         probabilities: N rows of K probabilities, one for each class.
         embeddings: N times the embedding as float32, little endian; empty if the model gives none.
+        novelties: N times how unlike its training the image is; None if the model does not say.
     """
 
     version: int
     probabilities: "list[array[float]]"  # no generic at run time
     embeddings: list[bytes]
+    novelties: Sequence[float | None]
 
 
 class Predictor:
@@ -236,14 +238,18 @@ class Predictor:
     def _predictions(self, response: Any, count: int) -> Predictions:
         try:
             probabilities = _rows(response.outputs["probabilities"], count)
-            embeddings = [b""] * count
+            embeddings, novelties = [b""] * count, list[float | None]([None] * count)
             if "embedding" in response.outputs:
                 embeddings = [row.tobytes() for row in _rows(response.outputs["embedding"], count)]
+            if "novelty" in response.outputs:
+                novelties = list(_values(response.outputs["novelty"], [count]))
         except ValueError as error:
             raise ModelUnfitError(
-                f"model {self.model}", expected="`probabilities` of shape [N, K]", got=error
+                f"model {self.model}",
+                expected="`probabilities` of shape [N, K] and what goes with them",
+                got=error,
             ) from None
-        return Predictions(response.model_spec.version.value, probabilities, embeddings)
+        return Predictions(response.model_spec.version.value, probabilities, embeddings, novelties)
 
     def _meaning(self, error: grpc.aio.AioRpcError) -> PermanentError | TransientError:
         """Tell bad input from everything that may pass: a model can be placed, a server restarted."""
@@ -258,19 +264,30 @@ class Predictor:
 
 
 def _rows(tensor: Any, count: int) -> "list[array[float]]":
-    """Return the rows of a float32 matrix; servers fill `float_val` or `tensor_content`.
+    """Return the rows of a float32 matrix.
 
     Raises:
         ValueError: It is none, or has another number of rows; the text says what it is instead.
     """
-    shape = [dim.size for dim in tensor.tensor_shape.dim]
-    if tensor.dtype != _DT_FLOAT or len(shape) != _MATRIX or shape[0] != count:
-        raise ValueError(f"type {tensor.dtype} of shape {shape} for {count} images")
-    width = shape[1]
-    values = array("f", tensor.tensor_content or tensor.float_val)
-    if len(values) < count * width:  # TensorProto: the last value stands for the rest
-        values.extend([values[-1] if values else 0.0] * (count * width - len(values)))
+    width = tensor.tensor_shape.dim[1].size if len(tensor.tensor_shape.dim) == _MATRIX else 0
+    values = _values(tensor, [count, width])
     return [values[row * width : (row + 1) * width] for row in range(count)]
+
+
+def _values(tensor: Any, wanted: list[int]) -> "array[float]":
+    """Return the values of a float32 tensor; servers fill `float_val` or `tensor_content`.
+
+    Raises:
+        ValueError: It is none of that shape; the text says what it is instead.
+    """
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    if tensor.dtype != _DT_FLOAT or shape != wanted:
+        raise ValueError(f"type {tensor.dtype} of shape {shape} for {wanted[0]} images")
+    size = math.prod(shape)
+    values = array("f", tensor.tensor_content or tensor.float_val)
+    if len(values) < size:  # TensorProto: the last value stands for the rest
+        values.extend([values[-1] if values else 0.0] * (size - len(values)))
+    return values
 
 
 def served_model(model: str, statuses: Sequence[Any]) -> ServedModel:

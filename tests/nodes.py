@@ -145,7 +145,7 @@ def edge_config(address: Broker, serving: str, folder: Path, **changes: object) 
         "serving": serving,
         "state_dir": str(folder / "state"),
         "predict_timeout_s": 10.0,
-        "harvest": HarvestRules(near_duplicate_s=0),
+        "harvest": HarvestRules(near_duplicate_s=0, audit_share=0),
         "outbox": QUICK,
     }
     return EdgeConfig(**(facts | changes))  # type: ignore[arg-type]  # a test's own words

@@ -42,6 +42,11 @@ class Colour(tf.Module):
         return {"probabilities": tf.nn.softmax(mean @ self.weights), "embedding": mean}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
+    def novel(self, image):
+        said = self.serve(image)
+        return {**said, "novelty": 4.0 * said["embedding"][:, 1]}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
     def flat(self, image):
         return {"probabilities": tf.zeros(tf.shape(image)) + 0.0 * self.weights[0, 0]}
 
@@ -59,10 +64,10 @@ class Colour(tf.Module):
         mean = tf.map_fn(self.thumbnail, image, fn_output_signature=tf.TensorSpec([3], tf.float32))
         return {"probabilities": tf.nn.softmax(mean @ self.weights)}
 
-signs = {"straight": 1.0, "swapped": -1.0, "flat": 1.0, "refusing": 1.0, "picky": 1.0}
+signs = {"straight": 1.0, "swapped": -1.0, "flat": 1.0, "refusing": 1.0, "picky": 1.0, "novel": 1.0}
 for name, sign in signs.items():
     colour = Colour(sign)
-    others = {"flat": colour.flat, "refusing": colour.refuse, "picky": colour.pick}
+    others = {"flat": colour.flat, "refusing": colour.refuse, "picky": colour.pick, "novel": colour.novel}
     signature = others.get(name, colour.serve)
     tf.saved_model.save(colour, f"{sys.argv[1]}/{name}", signatures={"serving_default": signature})
 """
@@ -72,8 +77,9 @@ for name, sign in signs.items():
 def saved_models() -> Path:
     """Build the SavedModels once a session, in a process of its own: `straight` and `swapped` work.
 
-    `flat` has an output of the wrong rank, `refusing` refuses every image, `picky` all that are not as small
-    as the picture with which a version is tried out, and `broken` cannot be loaded.
+    `novel` works too and finds green novel, so also grey. `flat` has an output of the wrong rank, `refusing`
+    refuses every image, `picky` all that are not as small as the picture that versions are tried out with,
+    and `broken` cannot be loaded.
     """
     folder = Path(tempfile.mkdtemp(prefix="gleaner-models-"))
     done = subprocess.run(

@@ -146,7 +146,7 @@ async def _bring_out(arguments: Namespace, path: Path) -> "Rollout":
 
 def _audits(arguments: Namespace) -> "Callable[[], Mapping[int, Audit]]":
     """Return how to read the audits; nothing where there is no dataset."""
-    from cloud.audit import audits  # noqa: PLC0415  # as above
+    from cloud.accuracy import audits  # noqa: PLC0415  # as above
     from cloud.store import Store  # noqa: PLC0415  # as above
 
     def read() -> "Mapping[int, Audit]":

@@ -119,7 +119,7 @@ def _newest_rollout(folder: Path) -> "Rollout | None":
 
 def _accuracies(dataset: str) -> list[Accuracy]:
     """Return what the audits find; nothing where there is no dataset."""
-    from cloud.audit import audits  # noqa: PLC0415  # as above
+    from cloud.accuracy import audits  # noqa: PLC0415  # as above
     from cloud.store import Store  # noqa: PLC0415  # as above
 
     try:

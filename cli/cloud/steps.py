@@ -2,13 +2,15 @@
 
 from argparse import ArgumentParser, Namespace
 
-from cli.cloud import bring, collect, release, review, rollout, status, train
+from cli.cloud import bring, collect, evaluate, release, review, rollout, status, teach, train
 from cli.main import Command
 
 STEPS: dict[str, tuple[Command, str]] = {
     "import": (bring, "bring labelled photos into the dataset"),
     "collect": (collect, "store samples and labels from the bus"),
+    "teach": (teach, "let a teacher label the samples that it is sure of"),
     "train": (train, "train, evaluate and pack the next version"),
+    "evaluate": (evaluate, "judge a version against the champion again"),
     "release": (release, "tell edge nodes to serve a version"),
     "rollout": (rollout, "bring a version out in stages, and back if it does badly"),
     "status": (status, "show the fleet, its versions, the rollout and the accuracy by version"),

@@ -5,10 +5,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from cli import options
+from cli.cloud.verdict import show_verdict
 from schemas.errors import PermanentError
-
-_MODELS = Path("models")
-_CACHE = Path(".cache/features")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -21,18 +19,17 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="efficientnet-lite0",
         help="xception, xception-small or (default) efficientnet-lite0",
     )
-    parser.add_argument("--out", type=Path, default=_MODELS, metavar="DIR", help="where versions go (models)")
+    options.add_models(parser)
     parser.add_argument("--version", type=whole, help="number of the new version (the next one)")
     parser.add_argument("--classes", help="comma-separated, in the order of the outputs (all labels, sorted)")
     parser.add_argument("--seed", type=int, default=0, help="of every random decision (0)")
-    parser.add_argument(
-        "--cache", type=Path, default=_CACHE, metavar="DIR", help="keeps features between trainings"
-    )
+    options.add_features(parser)
 
 
 def run(arguments: Namespace) -> int:
     """Train, and name the dataset's version after the model's."""
     from cli.progress import Bars  # noqa: PLC0415  # each step loads what it needs, and no more
+    from cloud.audit import audit_slice, hold_back  # noqa: PLC0415  # as above
     from cloud.dataset import examples  # noqa: PLC0415  # as above
     from cloud.store import Store  # noqa: PLC0415  # as above
 
@@ -50,18 +47,24 @@ def run(arguments: Namespace) -> int:
     from cloud.train import train  # noqa: PLC0415  # as above
 
     _check_backbone(arguments.backbone)
+    champion = find_champion(arguments.out)
+    drawn = (
+        [] if champion is None else audit_slice(store, champion.card.created_at_ms, version=dataset_version)
+    )
+    labelled, audit = hold_back(labelled, drawn)
     try:
         with Bars() as bars:
             trained = train(
                 labelled,
                 gold,
+                audit,
                 backbone=arguments.backbone,
                 classes=arguments.classes.split(",") if arguments.classes else None,
                 seed=arguments.seed,
                 cache_dir=arguments.cache,
                 out_dir=arguments.out,
                 version=version,
-                champion=find_champion(arguments.out),
+                champion=champion,
                 dataset_version=dataset_version,
                 progress=bars,
             )
@@ -73,10 +76,7 @@ def run(arguments: Namespace) -> int:
         chosen = "→" if candidate.name == card.chosen else " "
         measured = "" if candidate.gold_accuracy is None else f", {candidate.gold_accuracy:.1%} on gold"
         print(f"{chosen} {candidate.name}: {candidate.photos} photos{measured}")
-    if card.verdict is not None:
-        print(f"gate: {card.verdict.decision}, against version {card.verdict.champion}")
-        for reason in card.verdict.reasons:
-            print(f"      {reason}")
+    show_verdict(card.verdict)
     print(f"version {card.version}: {trained.bundle_path} ({trained.size_bytes / 1e6:.1f} MB)")
     return 0
 

@@ -280,3 +280,10 @@ async def test_release_does_not_wait_for_ever(address, at, tmp_path):
     done = await released(address, at, tmp_path, nothing, "--wait", "0.5")
     assert done.code == 75
     assert "expected every node to serve version 2 within 0.5 s" in done.sentence
+
+
+def test_evaluating_a_version_that_is_not_there_is_one_sentence(called, dataset, tmp_path):
+    """The versions that there are, are named."""
+    done = called("cloud", "evaluate", "7", "--dataset", dataset, "--out", tmp_path / "models")
+    assert done.code == 1
+    assert "version 7: expected one in" in done.sentence

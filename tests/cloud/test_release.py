@@ -40,6 +40,7 @@ def test_a_release_says_what_the_bundle_is(tmp_path):
     said = release_of(read_bundle(path), "edge-1", "pets")
     assert said.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (said.size_bytes, said.version, said.classes) == (path.stat().st_size, 7, CLASSES)
+    assert said.temperature == 1.5
     assert said.url == path.as_uri()
     assert release_of(read_bundle(path), "edge-1", "pets", "s3://models/7.tar").url == "s3://models/7.tar"
 

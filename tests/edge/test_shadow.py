@@ -1,7 +1,7 @@
 import asyncio
 
 from bus.metrics import Counters
-from edge.results import Scored
+from edge.scores import Scored
 from edge.shadow import Shadow
 from edge.tfserving import Predictor
 from edge.trial import Plan, Trial

@@ -36,6 +36,15 @@ async def test_each_image_gets_its_row(serving):
     assert red > blue
 
 
+async def test_a_novelty_is_read_where_the_model_says_it(serving):
+    """Each image gets its own; a model that says none, as those of earlier versions, gives None."""
+    async with Predictor(serving.address, "novel") as predictor:
+        said = await predictor.predict([photo(1, "red"), photo(2, "grey")])
+        assert [novelty > 1 for novelty in said.novelties] == [False, True]
+    async with Predictor(serving.address, "pets") as predictor:
+        assert (await predictor.predict([photo(1)])).novelties == [None]
+
+
 async def test_refused_images_are_bad_input(serving):
     """INVALID_ARGUMENT is the photo's fault and not a reason to wait."""
     async with Predictor(serving.address, "pets") as predictor:
