@@ -1,21 +1,20 @@
 """How much the edge handler does for a photo, in counts that a busy machine does not change.
 
-The handler runs in this process under the profiler, with a real broker and a real model server; the photos come
-from a process of their own. `python -m bench.counts PORT PHOTOS AT_ONCE` is that one.
+The handler runs in this process under the profiler, with a real broker and a real model server; the photos
+come from a process of their own. `python -m bench.counts PORT PHOTOS AT_ONCE` is that one.
 """
 
 import asyncio
 import cProfile
 import itertools
-import sqlite3
 import sys
 import sysconfig
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType
 from typing import Any
 from unittest.mock import patch
 
@@ -105,7 +104,7 @@ def _watched(happened: Counter[str]) -> Iterator[None]:
     with (
         patch.object(asyncio.BaseEventLoop, "create_task", counting("tasks", create_task)),
         patch(submit, counting("handovers", ThreadPoolExecutor.submit)),
-        patch.object(Database, "_commit", counting("commits", Database._commit)),
+        patch.object(Database, "_commit", counting("commits", Database._commit)),  # noqa: SLF001  # what is counted
     ):
         yield
 
@@ -129,7 +128,9 @@ def _package(code: object) -> str:
 
 
 def _name(code: object) -> str:
-    return code if isinstance(code, str) else f"{Path(code.co_filename).name}:{code.co_firstlineno} {code.co_name}"  # type: ignore[attr-defined]  # as above
+    if isinstance(code, CodeType):
+        return f"{Path(code.co_filename).name}:{code.co_firstlineno} {code.co_name}"
+    return str(code)
 
 
 async def _send(port: int, photos: int, at_once: int) -> None:
