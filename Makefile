@@ -11,7 +11,7 @@ INSTALL = install --require-hashes -r
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz soak bench kubeedge-lab kubeedge-lab-stop test-kubeedge lock clean
+.PHONY: help demo test check fuzz soak bench bench-learning kubeedge-lab kubeedge-lab-stop test-kubeedge lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -40,6 +40,9 @@ soak: $(READY) ## faults of every kind on the whole system: MINUTES=20 SEED=1, V
 bench: $(READY) ## measure against what else one could use, docs/benchmarks.md: MINUTES=28, ARGS="--quick pipeline"
 	$(BIN)/python -m bench --minutes $(or $(MINUTES),28) $(ARGS)
 	$(BIN)/python -m bench.render
+
+bench-learning: $(READY) ## policies of learning side by side on real photos, half an hour: PHOTOS=DIR
+	$(BIN)/python -m bench.learning --photos $(or $(PHOTOS),$(GLEANER_PHOTOS),../shared/photos) $(ARGS)
 
 kubeedge-lab: $(READY) ## build KubeEdge and start it on this machine, with two edge nodes; takes Go
 	$(BIN)/python -m tests.kubeedge start $(ARGS)
