@@ -1,5 +1,6 @@
 """The versions in a folder of models, by their cards; without TensorFlow, for those who only look."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cloud.card import FILE_NAME, Card, is_promoted, read_card
@@ -15,6 +16,6 @@ def cards(models: Path) -> list[Card]:
     return [read_card(found[number]) for number in sorted(found)]
 
 
-def served(lineage: list[Card]) -> Card | None:
+def served(lineage: Sequence[Card]) -> Card | None:
     """Return the card of the version that is to be served: the newest that the gate let pass."""
     return next((card for card in reversed(lineage) if is_promoted(card)), None)

@@ -52,7 +52,7 @@ class Taught:
         by: the teacher; None if there are too few human labels for one.
         threshold: how sure it had to be, None without a teacher.
         looked_at: samples without a label of a person or of this teacher.
-        labelled: how many of them it labelled.
+        labelled: how many of them it labelled; those that an earlier teacher called the same do not count.
     """
 
     by: str | None = None
@@ -72,7 +72,7 @@ def teach(
     """Make a teacher from people's labels, and let it label what it is sure of.
 
     Photos of the gold set and of the lane `audit` are left to people. A label of an earlier teacher stays
-    until this one is sure of one.
+    until this one is sure of another: to write the same again would cost the image's bytes each time.
 
     Args:
         store: the dataset.
@@ -93,11 +93,12 @@ def teach(
         return Taught()
     looked_at = labelled = 0
     for photos in _unlabelled(store, teacher.by):
-        said = teacher.labels(photos, progress)
+        before = {photo.photo_id: photo.label for photo in photos}
+        said = teacher.labels(photos, progress).items() - before.items()
         store.label(
             [
                 Label(photo_id=photo_id, label=label, by=teacher.by, at_ms=now_ms(), judge="teacher")
-                for photo_id, label in said.items()
+                for photo_id, label in said
             ]
         )
         looked_at, labelled = looked_at + len(photos), labelled + len(said)
@@ -128,7 +129,7 @@ def make_teacher(
 
 
 def _unlabelled(store: Store, by: str) -> Iterator[list[Example]]:
-    """Yield, in batches, the samples that a teacher may label and has not."""
+    """Yield, in batches, the samples that a teacher may label and has not; with an earlier one's label."""
     where = (
         f"{PHOTOS} AND origin = 'sample' AND split != 'gold' AND human_label IS NULL"
         f" AND (lane IS NULL OR lane != 'audit')"
@@ -136,5 +137,8 @@ def _unlabelled(store: Store, by: str) -> Iterator[list[Example]]:
     )
     ids = sorted(str(row["photo_id"]) for row in store.scan(["photo_id"], where=where))
     for start in range(0, len(ids), BATCH_PHOTOS):
-        found = store.find(ids[start : start + BATCH_PHOTOS], ["image"])
-        yield [Example(key, row["image"], "", "teacher") for key, row in found.items()]  # type: ignore[arg-type]  # an image is bytes
+        found = store.find(ids[start : start + BATCH_PHOTOS], ["image", "teacher_label"])
+        yield [
+            Example(key, row["image"], str(row["teacher_label"] or ""), "teacher")  # type: ignore[arg-type]  # an image is bytes
+            for key, row in found.items()
+        ]

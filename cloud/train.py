@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from msgspec import structs
+from numpy.typing import NDArray
 
 from cloud.backbones import backbone_named, weights_digest
 from cloud.candidates import (
@@ -38,6 +39,7 @@ from cloud.head import Floats, Ints, softmax
 from cloud.learners import Fitted, learner_for
 from cloud.novelty import fit_novelty
 from cloud.progress import Progress, Silent
+from cloud.workers import Team
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ def train(
     champion: Champion | None = None,
     dataset_version: int | None = None,
     progress: Progress | None = None,
+    team: Team | None = None,
 ) -> Trained:
     """Train a version, measure it on the gold set, hold it against the champion and write it to disk.
 
@@ -94,38 +97,38 @@ def train(
         champion: version that this one is meant to replace; without one there is no verdict.
         dataset_version: where the examples come from, for the card.
         progress: told about every step of more than two seconds.
+        team: this worker and those that `try_candidates` with it; nobody by default.
 
     Raises:
         TrainingError: the examples do not allow it.
         ValueError: no backbone has that name.
         BackboneUnavailableError: its weights cannot be had.
         ExportError: the version exists already, or cannot be served as it was trained.
+        TransientError: another worker ended.
     """
     began = time.monotonic()
     progress = progress or Silent()
     _check_place(out_dir, version)
-    examples, gold = by_content(examples), by_content(gold)
-    names = class_names(examples, classes)
-    _check_gold(gold, names)
-    _check_unseen("gold", gold, examples)
     _check_unseen("audit", audit, examples)
-    plan = backbone_named(backbone)
-    learner = learner_for(
-        plan, [*examples, *gold], len(names), cache_dir=cache_dir, seed=seed, progress=progress
+    tried = try_candidates(
+        examples,
+        gold,
+        backbone=backbone,
+        cache_dir=cache_dir,
+        classes=classes,
+        seed=seed,
+        progress=progress,
+        team=team,
     )
-    labelled = Labelled.of(examples, names)
-    held_out = cross_validate(learner, labelled, seed=seed, progress=progress)
-    fitted = fit_candidates(learner, labelled, np.flatnonzero(labelled.human))
-    chosen = choose(fitted, held_out)
-    truth, judged_on = label_numbers(gold, names), len(examples) + np.arange(len(gold))
-    logits = {name: learner.logits(fitted[name], judged_on) for name in fitted} if gold else {}
+    plan, names, fitted, held_out = backbone_named(backbone), tried.classes, tried.fitted, tried.held_out
+    chosen, logits, truth = tried.chosen, tried.on_gold, label_numbers(tried.gold, tried.classes)
     metrics = {
         name: measure(softmax(said / held_out[name].temperature), truth, names)
         for name, said in logits.items()
     }
     winner = fitted[chosen]
-    seen = fit_novelty(learner.embeddings(winner, np.unique(winner.positions)), seed)
-    model = Model(plan, winner.network, winner.head, held_out[chosen].temperature, names, seen)
+    novelty = fit_novelty(tried.seen, seed)
+    model = Model(plan, winner.network, winner.head, held_out[chosen].temperature, names, novelty)
     candidates = [_describe(name, fitted[name], held_out[name], metrics.get(name)) for name in fitted]
     card = Card(
         version=version,
@@ -137,7 +140,7 @@ def train(
         signature=signature_of(model),
         temperature=model.temperature,
         examples=_count(examples),
-        examples_used=_count([examples[position] for position in winner.positions]),
+        examples_used=_count([tried.examples[position] for position in winner.positions]),
         metrics=metrics.get(chosen),
         gold_digest=gold_digest(gold) if gold else None,
         chosen=chosen,
@@ -161,6 +164,72 @@ def train(
     bundle = pack(directory, bundle_path)
     progress.advance()
     return Trained(card, directory, bundle_path, bundle.sha256, bundle.size_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What all workers know.
+
+    Attributes:
+        classes: in the order of the outputs.
+        examples: in an order of their own.
+        gold: the same.
+        fitted: candidates by name.
+        held_out: their answers to labels that they had not seen.
+        on_gold: their logits on the gold set, `[N, K]`; empty without gold photos.
+        chosen: name of the best.
+        seen: embeddings of the photos that this one was trained on, `[n, D]`.
+    """
+
+    classes: tuple[str, ...]
+    examples: list[Example]
+    gold: list[Example]
+    fitted: dict[str, Fitted]
+    held_out: dict[str, HeldOut]
+    on_gold: dict[str, Floats]
+    chosen: str
+    seen: NDArray[np.float32]
+
+
+def try_candidates(
+    examples: Sequence[Example],
+    gold: Sequence[Example],
+    *,
+    backbone: str,
+    cache_dir: Path,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    team: Team | None = None,
+) -> Tried:
+    """Train the candidates and let them answer what they have not seen.
+
+    It is all that takes a team: its first worker calls `train`, each other this, with the same examples and
+    arguments, which `train` describes.
+    """
+    progress = progress or Silent()
+    examples, gold = by_content(examples), by_content(gold)
+    names = class_names(examples, classes)
+    _check_gold(gold, names)
+    _check_unseen("gold", gold, examples)
+    learner = learner_for(
+        backbone_named(backbone),
+        [*examples, *gold],
+        len(names),
+        trainable=len(examples),
+        cache_dir=cache_dir,
+        seed=seed,
+        progress=progress,
+        team=team,
+    )
+    labelled = Labelled.of(examples, names)
+    held_out = cross_validate(learner, labelled, seed=seed, progress=progress)
+    fitted = fit_candidates(learner, labelled, np.flatnonzero(labelled.human))
+    judged_on = len(examples) + np.arange(len(gold))
+    on_gold = {name: learner.logits(fitted[name], judged_on) for name in fitted} if gold else {}
+    chosen = choose(fitted, held_out)
+    seen = learner.embeddings(fitted[chosen], np.unique(fitted[chosen].positions))
+    return Tried(names, examples, gold, fitted, held_out, on_gold, chosen, seen)
 
 
 def _check_place(out_dir: Path, version: int) -> None:

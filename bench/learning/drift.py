@@ -18,8 +18,8 @@ def aged(image: bytes, strength: float, seed: int) -> bytes:
 
     Args:
         image: Encoded photo.
-        strength: 0 leaves it byte for byte; 1 turns it by up to 90 degrees, takes 75 % of its brightness, 90 %
-            of its colour and 30 % of its red, blurs it by 3 px and adds noise of 18 grey levels.
+        strength: 0 leaves it byte for byte; 1 turns it by up to 90 degrees, takes 75 % of its brightness,
+            90 % of its colour and 30 % of its red, blurs it by 3 px and adds noise of 18 grey levels.
         seed: Of the angle and the noise.
     """
     if strength == 0:

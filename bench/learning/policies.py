@@ -1,15 +1,12 @@
-"""What is learnt from a round: policies side by side. Each starts from the same labels and lives through the same rounds."""
+"""What is learnt from a round, by policies that start from the same labels and see the same photos."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from bench.learning.world import CLASSES, OTHER, Photos, Round, World
-from cloud.candidates import HUMAN, Labelled, cross_validate, fit_candidates
-from cloud.head import Floats, Head, Ints, softmax
-from cloud.learners import FrozenLearner
-from cloud.progress import Silent
+from bench.learning.world import CLASSES, DIM, OTHER, PLAIN, Photos, Vectors, World
+from cloud.head import Floats, Head, Ints, fit_head, softmax
 
 REVIEWS = 20
 """Labels that people give in a round."""
@@ -22,9 +19,13 @@ class Model:
     head: Head
     temperature: float = 1.0
 
+    def probabilities(self, vectors: Vectors) -> Floats:
+        """Answer embeddings `[N, D]` with probabilities `[N, K]`."""
+        return softmax(self.head.logits(vectors) / self.temperature)
+
     def answers(self, photos: Photos) -> Floats:
         """Return probabilities `[N, K]`."""
-        return softmax(self.head.logits(photos.vectors) / self.temperature)
+        return self.probabilities(photos.vectors)
 
     def accuracy(self, photos: Photos) -> float:
         """Return the share of right answers."""
@@ -35,13 +36,27 @@ class Model:
 class Accepted:
     """Labels that no person gave and that were trained on."""
 
-    labels: int = 0
-    wrong: int = 0
+    said: dict[tuple[str, int], bool] = field(default_factory=dict)
 
-    def count(self, labels: Ints, truth: Ints) -> None:
-        """Count labels, and those that are not the truth."""
-        self.labels += len(labels)
-        self.wrong += int((labels != truth).sum())
+    def count(self, photo_ids: Iterable[str], labels: Ints, truth: Ints) -> None:
+        """Count each label of a photo once, however often it is trained on."""
+        right = labels == truth
+        self.said |= zip(zip(photo_ids, labels.tolist(), strict=True), right.tolist(), strict=True)
+
+    @property
+    def labels(self) -> int:
+        """How many."""
+        return len(self.said)
+
+    @property
+    def wrong(self) -> int:
+        """How many are not the truth."""
+        return sum(not right for right in self.said.values())
+
+
+def shown(sights: Vectors) -> Vectors:
+    """Return what a training is shown of photos, as they are and at dusk: `[2 * N, D]` of `[3, N, D]`."""
+    return np.concatenate([sights[PLAIN], sights[DIM]])
 
 
 class Policy:
@@ -57,63 +72,69 @@ class Policy:
         self.draw = np.random.default_rng(seed)
         self.seed = seed
         self.accepted = Accepted()
-        self.vectors = world.labelled.vectors
-        self.labels = world.labelled.truth
+        self.vectors = shown(world.labelled.sights)
+        self.labels = np.tile(world.labelled.truth, 2)
         self.model = self.fit()
 
-    def live(self, round_: Round) -> None:
-        """Learn from a round."""
+    def live(self, stream: Photos) -> None:
+        """Learn from what the cameras saw in a round."""
 
     def fit(self) -> Model:
-        """Train on people's labels alone, calibrated on held-out ones."""
-        ones = np.ones(len(self.labels))
-        known = Labelled(self.labels, ones > 0, ones, len(CLASSES))
-        learner = FrozenLearner(None, self.vectors, len(CLASSES))
-        fitted = fit_candidates(learner, known, np.arange(len(self.labels)))[HUMAN]
-        held_out = cross_validate(learner, known, seed=self.seed, progress=Silent())[HUMAN]
-        return Model(fitted.head, held_out.temperature)
+        """Train on all labels alike."""
+        return Model(fit_head(self.vectors, self.labels, np.ones(len(self.labels)), len(CLASSES)))
 
     def add(self, photos: Photos, positions: Ints, labels: Ints) -> None:
         """Learn labels of some photos; a photo of neither class teaches nothing."""
         known = labels != OTHER
-        self.vectors = np.concatenate([self.vectors, photos.vectors[positions[known]]])
-        self.labels = np.concatenate([self.labels, labels[known]])
+        self.vectors = np.concatenate([self.vectors, shown(photos.sights[:, positions[known]])])
+        self.labels = np.concatenate([self.labels, np.tile(labels[known], 2)])
         self.model = self.fit()
 
 
 class Confident(Policy):
-    """The rule that this system began with: what the model is sure of is true."""
+    """The rule that this system began with: what the model is sure of is true.
 
-    threshold = 0.8
+    Args:
+        world: As for `Policy`.
+        seed: As for `Policy`.
+        threshold: Least confidence.
+    """
 
-    def live(self, round_: Round) -> None:
-        answers = self.model.answers(round_.stream)
+    def __init__(self, world: World, seed: int, threshold: float) -> None:
+        super().__init__(world, seed)
+        self.threshold = threshold
+
+    def live(self, stream: Photos) -> None:
+        """Believe the model."""
+        answers = self.model.answers(stream)
         taken = np.flatnonzero(answers.max(axis=1) >= self.threshold)
         labels = answers[taken].argmax(axis=1)
-        self.accepted.count(labels, round_.stream.truth[taken])
-        self.add(round_.stream, taken, labels)
+        self.accepted.count([stream.ids[position] for position in taken], labels, stream.truth[taken])
+        self.add(stream, taken, labels)
 
 
 class RandomLabels(Policy):
     """People label photos drawn at random."""
 
-    def live(self, round_: Round) -> None:
-        taken = self.draw.permutation(len(round_.stream))[:REVIEWS]
-        self.add(round_.stream, taken, round_.stream.truth[taken])
+    def live(self, stream: Photos) -> None:
+        """Ask for labels."""
+        taken = self.draw.permutation(len(stream))[:REVIEWS]
+        self.add(stream, taken, stream.truth[taken])
 
 
 class HardOnly(Policy):
     """People label what the model is least sure of."""
 
-    def live(self, round_: Round) -> None:
-        answers = np.sort(self.model.answers(round_.stream), axis=1)
+    def live(self, stream: Photos) -> None:
+        """Ask for labels."""
+        answers = np.sort(self.model.answers(stream), axis=1)
         taken = np.argsort(answers[:, -1] - answers[:, -2], kind="stable")[:REVIEWS]
-        self.add(round_.stream, taken, round_.stream.truth[taken])
+        self.add(stream, taken, stream.truth[taken])
 
 
 class AllLabels(Policy):
     """People label everything: the ceiling."""
 
-    def live(self, round_: Round) -> None:
-        taken = np.arange(len(round_.stream))
-        self.add(round_.stream, taken, round_.stream.truth)
+    def live(self, stream: Photos) -> None:
+        """Ask for all labels."""
+        self.add(stream, np.arange(len(stream)), stream.truth)

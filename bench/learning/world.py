@@ -10,17 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.learning.drift import aged
-from cloud.backbones import EFFICIENTNET_LITE0
 from cloud.examples import Example
 from cloud.features import embeddings
 from cloud.head import Ints
 from cloud.progress import Progress
+from cloud.sight import Eye
 from edge.harvest import shrink
 from edge.near import dhash
 
 CLASSES = ("cat", "dog")
 OTHER = -1
 """In place of a class: a photo of neither."""
+
+PLAIN, MIRRORED, DIM = range(3)
+"""How a photo is seen."""
 
 _LABELLED = 40
 _GATE = 200
@@ -42,27 +45,23 @@ class Photos:
 
     Attributes:
         ids: `[N]`, 32 hex digits each.
-        vectors: `[N, D]`, embeddings.
+        sights: `[3, N, D]`, embeddings of the photos, of their mirror images, and of how they look at dusk.
         truth: `[N]`, position of the class, or `OTHER`.
         views: `[N]`, difference hashes.
     """
 
     ids: list[str]
-    vectors: Vectors
+    sights: Vectors
     truth: Ints
     views: list[int]
 
+    @property
+    def vectors(self) -> Vectors:
+        """Embeddings of the photos themselves, `[N, D]`."""
+        return np.asarray(self.sights[PLAIN])
+
     def __len__(self) -> int:
         return len(self.ids)
-
-    def take(self, positions: Ints) -> "Photos":
-        """Return some of them."""
-        return Photos(
-            [self.ids[position] for position in positions],
-            self.vectors[positions],
-            self.truth[positions],
-            [self.views[position] for position in positions],
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ class _File:
 @dataclass(frozen=True, slots=True)
 class _Seen:
     photo_id: str
-    vector: Vectors
+    sight: Vectors
     view: int
 
 
@@ -115,7 +114,7 @@ class Worlds:
         self._files = list(_files(photos))
         self._cache = cache
         self._progress = progress
-        self._network = EFFICIENTNET_LITE0.build()
+        self._eye = Eye.open("efficientnet-lite0", cache)
         self._seen: dict[tuple[_File, float], _Seen] = {}
 
     def make(self, scenario: str, seed: int) -> World:
@@ -156,7 +155,7 @@ class Worlds:
         seen = [self._seen[file, strength] for file in files]
         return Photos(
             ids=[one.photo_id for one in seen],
-            vectors=np.stack([one.vector for one in seen]),
+            sights=np.stack([one.sight for one in seen], axis=1),
             truth=np.array([file.truth for file in files], np.int64),
             views=[one.view for one in seen],
         )
@@ -167,10 +166,12 @@ class Worlds:
             return
         images = [aged(file.path.read_bytes(), strength, _seed(file.path)) for file in files]
         known = [Example("", shrink(image).image, "", "human") for image in images]
-        vectors = embeddings(known, EFFICIENTNET_LITE0, self._network, self._cache, self._progress)
-        for file, image, vector in zip(files, images, vectors, strict=True):
+        seen = self._eye.look(known, self._progress)
+        plan, network = self._eye.backbone, self._eye.network
+        dim = embeddings(known, plan, network, self._cache, self._progress, dim=True)
+        for file, image, sight in zip(files, images, np.stack([*seen, dim], axis=1), strict=True):
             photo_id = hashlib.blake2b(image, digest_size=16).hexdigest()
-            self._seen[file, strength] = _Seen(photo_id, vector, dhash(image))
+            self._seen[file, strength] = _Seen(photo_id, sight, dhash(image))
 
 
 def _files(photos: Path) -> Iterator[_File]:

@@ -12,10 +12,14 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|
 
 
 def test_augmented_photos_follow_the_draw() -> None:
-    """One draw always gives the same photos, another gives others, and the shape stays."""
+    """One draw always gives the same photos, also in parts; another gives others, and the shape stays."""
     photos = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
-    one, same, other = (scratch.augmented(photos, np.array([7, step])).numpy() for step in (1, 1, 2))
+    one, same, other = (
+        scratch.augmented(photos, np.array([7, step]), slice(4), 4).numpy() for step in (1, 1, 2)
+    )
     assert one.shape == photos.shape
+    half = scratch.augmented(photos[2:], np.array([7, 1]), slice(2, 4), 4).numpy()
+    np.testing.assert_array_equal(half, one[2:])
     np.testing.assert_array_equal(one, same)
     assert np.abs(one - other).mean() > 0.1
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bus.presence import now_ms
 from cloud.examples import Example
 from cloud.store import Label, Row, Store
 from cloud.teach import teach
@@ -39,7 +40,7 @@ def teachers(store: Store) -> dict[str, tuple[str, str]]:
 
 
 def test_a_teacher_labels_samples_and_no_others(make_example: Any, cache_dir: Path, tmp_path: Path) -> None:
-    """Right labels by a named teacher; none on gold, audit or what a person labelled; a newer one again."""
+    """Right labels by a named teacher; none on gold, audit or what a person labelled; once."""
     store = Store.open(tmp_path / "dataset")
     known = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(20)]
     fresh = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(100, 105)]
@@ -57,10 +58,15 @@ def test_a_teacher_labels_samples_and_no_others(make_example: Any, cache_dir: Pa
     version = store.version
     again = teach(store, LITE, cache_dir)
     assert (again.by, again.labelled, store.version) == (taught.by, 0, version)
-    people(store, known[20:30])
+    wrong = next(p for p in fresh if p.photo_id in said)
+    other = {"dawn": "dusk", "dusk": "dawn"}[wrong.label]
+    mistake = {"photo_id": wrong.photo_id, "label": other, "at_ms": now_ms()}
+    store.label([Label(**mistake, by="teacher/old", judge="teacher")])
+    people(store, known[20:22])
     newer = teach(store, LITE, cache_dir)
     assert newer.by != taught.by
-    assert newer.by in {by for _, by in teachers(store).values()}
+    assert teachers(store)[wrong.photo_id] == (wrong.label, newer.by)
+    assert {by for _, by in teachers(store).values()} <= {taught.by, newer.by}
 
 
 def test_too_few_labels_make_no_teacher(make_example: Any, cache_dir: Path, tmp_path: Path) -> None:
