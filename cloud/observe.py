@@ -7,8 +7,7 @@ from datetime import datetime
 import msgspec
 
 from bus.presence import now_ms
-from cloud.card import Card
-from cloud.lineage import served
+from cloud.card import Card, served
 from cloud.store import PHOTOS, Store
 from cloud.triggers import Facts, Scores, Triggers, windows
 from schemas.errors import PermanentError

@@ -47,10 +47,8 @@ def test_audit_comes_before_disagreement_before_doubt() -> None:
 
 def test_nothing_that_a_model_said_orders_the_lane_audit() -> None:
     """Who stops half-way through it has labelled a fair sample."""
-    photos = [
-        waiting(n, lane="audit", entropy=n / 9, confidence=n / 9, teacher_label="dog") for n in (3, 1, 2)
-    ]
-    assert order(*photos) == [1, 2, 3]
+    photos = [waiting(n, lane="audit", entropy=n / 9) for n in (3, 1, 2)]
+    assert order(*photos, waiting(4, lane="audit", teacher_label="dog")) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(

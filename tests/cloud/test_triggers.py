@@ -98,6 +98,14 @@ def test_chance_alone_is_no_drift() -> None:
     assert max(same) < RULES.stability < min(moved)
 
 
+def test_a_reference_is_not_shortened_by_an_early_round() -> None:
+    """Where the last round saw too few, the first of all are what later ones are compared with."""
+    scores = [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert [part.tolist() for part in windows(scores, 1, 2)] == [[0.1, 0.2], [0.4, 0.5]]
+    assert [part.tolist() for part in windows(scores, 3, 2)] == [[0.2, 0.3], [0.4, 0.5]]
+    assert [part.tolist() for part in windows(scores[:1], 0, 2)] == [[0.1], []]
+
+
 @given(st.lists(st.floats(0, 1), max_size=50), st.integers(0, 60), st.integers(1, 20))
 def test_the_windows_do_not_overlap(scores: list[float], before: int, most: int) -> None:
     """The reference lies before what is compared with it, and neither is longer than wanted."""
