@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 
 import msgspec
 
@@ -97,4 +96,4 @@ def _labels(store: Store, version: int | None) -> set[tuple[str, str]]:
 
 
 def _age_s(card: Card) -> float:
-    return now_ms() / 1000 - datetime.fromisoformat(card.created_at).timestamp()
+    return (now_ms() - card.created_at_ms) / 1000
