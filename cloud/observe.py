@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 
 import msgspec
 
 from bus.presence import now_ms
-from cloud.card import Card
-from cloud.lineage import served
+from cloud.card import Card, served
 from cloud.store import PHOTOS, Store
 from cloud.triggers import Facts, Scores, Triggers, windows
 from schemas.errors import PermanentError
@@ -98,4 +96,4 @@ def _labels(store: Store, version: int | None) -> set[tuple[str, str]]:
 
 
 def _age_s(card: Card) -> float:
-    return now_ms() / 1000 - datetime.fromisoformat(card.created_at).timestamp()
+    return (now_ms() - card.created_at_ms) / 1000

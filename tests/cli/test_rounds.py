@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from cli.cloud.watch import plan
+from cloud.card import cards_in
 from cloud.config import TrainerConfig
-from cloud.lineage import cards
 from cloud.rounds import one_at_a_time
 from cloud.store import Label, Row, Store
 from schemas.messages import Release
@@ -44,7 +44,7 @@ async def test_a_round_by_hand_teaches_trains_and_releases(address, at, tmp_path
         assert (release.node, release.version) == ("edge-1", 1)
     labelled = list(store.scan(["photo_id", "teacher_by"], where="teacher_label IS NOT NULL"))
     assert 0 < len(labelled) <= 8
-    (card,) = cards(tmp_path / "models")
+    (card,) = cards_in(tmp_path / "models")
     assert sum(sources.get("teacher", 0) for sources in card.examples.values()) == len(labelled)
 
 
