@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 
 import msgspec
 
 from bus.presence import now_ms
-from cloud.card import Card
-from cloud.lineage import served
+from cloud.card import Card, is_promoted
 from cloud.store import PHOTOS, Store
 from cloud.triggers import Facts, Scores, Triggers, windows
 from schemas.errors import PermanentError
@@ -29,13 +27,14 @@ def observe(store: Store, lineage: Sequence[Card], rules: Triggers) -> Facts:
     Raises:
         TransientError: The dataset cannot be read now.
     """
-    last, serving = lineage[-1] if lineage else None, served(lineage)
+    last = lineage[-1] if lineage else None
+    serving = next((card for card in reversed(lineage) if is_promoted(card)), None)
     seen = _version(store, last)
     fresh = _labels(store, None) - (set() if seen is None else _labels(store, seen))
     facts = Facts(
         labels=len(fresh),
         samples=store.count(_SAMPLES) - (0 if seen is None else store.count(_SAMPLES, seen)),
-        last_round_s=None if last is None else _age_s(last),
+        last_round_s=None if last is None else (now_ms() - last.created_at_ms) / 1000,
     )
     if serving is None:
         return facts
@@ -95,7 +94,3 @@ def _version(store: Store, card: Card | None) -> int | None:
 def _labels(store: Store, version: int | None) -> set[tuple[str, str]]:
     rows = store.scan(["photo_id", "human_label"], where=_LABELLED, version=version)
     return {(str(row["photo_id"]), str(row["human_label"])) for row in rows}
-
-
-def _age_s(card: Card) -> float:
-    return now_ms() / 1000 - datetime.fromisoformat(card.created_at).timestamp()

@@ -23,9 +23,8 @@ from bus.mqtt import Bus, passing_id
 from bus.outlast import outlast
 from bus.presence import Presence, now_ms
 from bus.probes import Probes
-from cloud.card import Card, is_promoted
+from cloud.card import Card, cards_in, is_promoted
 from cloud.config import TrainerConfig
-from cloud.lineage import cards
 from cloud.observe import observe
 from cloud.store import Store
 from cloud.triggers import Reason, decide
@@ -151,11 +150,11 @@ class Trainer:
             PermanentError: A step failed, or there is no new version.
             OSError: A step cannot be started.
         """
-        before = await asyncio.to_thread(cards, self._models)
+        before = await asyncio.to_thread(cards_in, self._models)
         (self._models / LOG).write_bytes(b"")
         for step in self._plan.steps:
             await self._run(step, lock)
-        after = await asyncio.to_thread(cards, self._models)
+        after = await asyncio.to_thread(cards_in, self._models)
         if len(after) == len(before):
             raise PermanentError("round", expected="a new version", got=f"none in {self._models}")
         return after[-1]
@@ -170,7 +169,7 @@ class Trainer:
         return await outlast(self._bus, "dataset", partial(asyncio.to_thread, self._look))
 
     def _look(self) -> Reason | None:
-        facts = observe(self._store, cards(self._models), self._config.triggers)
+        facts = observe(self._store, cards_in(self._models), self._config.triggers)
         if self._failed_at is not None:
             since_s = time.monotonic() - self._failed_at
             facts = replace(facts, last_round_s=min(since_s, facts.last_round_s or since_s))

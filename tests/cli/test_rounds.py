@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from cli.cloud.watch import plan
+from cloud.card import cards_in
 from cloud.config import TrainerConfig
-from cloud.lineage import cards
 from cloud.rounds import one_at_a_time
 from cloud.store import Label, Row, Store
 from schemas.messages import Release
@@ -44,7 +44,7 @@ async def test_a_round_by_hand_teaches_trains_and_releases(address, at, tmp_path
         assert (release.node, release.version) == ("edge-1", 1)
     labelled = list(store.scan(["photo_id", "teacher_by"], where="teacher_label IS NOT NULL"))
     assert 0 < len(labelled) <= 8
-    (card,) = cards(tmp_path / "models")
+    (card,) = cards_in(tmp_path / "models")
     assert sum(sources.get("teacher", 0) for sources in card.examples.values()) == len(labelled)
 
 
@@ -58,8 +58,8 @@ def test_a_second_round_is_told_to_try_again(called, at, tmp_path):
     assert "expected no round under way, got one" in done.sentence
 
 
-def test_the_options_of_a_round_reach_its_programs():
-    """Places, networks, and the connection, for which a release may have an identity of its own."""
+def test_the_options_of_a_round_reach_its_programs(called):
+    """Places, networks and the connection, each as its command takes it."""
     config = TrainerConfig(
         dataset="d", models="m", cache="c", backbone="xception", teachers=("a", "b"), release=("--nodes", "n")
     )
@@ -70,6 +70,8 @@ def test_the_options_of_a_round_reach_its_programs():
     assert " ".join(chosen.release(Path("m/2.tar"))[3:]) == (
         "cloud release m/2.tar --broker 127.0.0.1:1883 --nodes n"
     )
+    for step in chosen.steps:
+        assert "d: expected a dataset, got none there" in called(*step[3:]).err
     assert plan(TrainerConfig()).release is None
     assert len(plan(TrainerConfig(teachers=())).steps) == 1
     assert train == "cloud train --dataset d --cache c --out m --backbone xception"
