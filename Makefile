@@ -11,7 +11,7 @@ INSTALL = install --require-hashes -r
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz soak kubeedge-lab kubeedge-lab-stop test-kubeedge lock clean
+.PHONY: help demo test check fuzz soak bench bench-learning kubeedge-lab kubeedge-lab-stop test-kubeedge lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -37,6 +37,13 @@ soak: $(READY) ## faults of every kind on the whole system: MINUTES=20 SEED=1, V
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1) \
 	    $(if $(VARIANT),--variant $(VARIANT)) $(ARGS)
 
+bench: $(READY) ## measure against what else one could use, docs/benchmarks.md: MINUTES=28, ARGS="--quick pipeline"
+	$(BIN)/python -m bench --minutes $(or $(MINUTES),28) $(ARGS)
+	$(BIN)/python -m bench.render
+
+bench-learning: $(READY) ## policies of learning side by side on real photos, half an hour: PHOTOS=DIR
+	$(BIN)/python -m bench.learning --photos $(or $(PHOTOS),$(GLEANER_PHOTOS),../shared/photos) $(ARGS)
+
 kubeedge-lab: $(READY) ## build KubeEdge and start it on this machine, with two edge nodes; takes Go
 	$(BIN)/python -m tests.kubeedge start $(ARGS)
 
@@ -54,13 +61,15 @@ lock: $(READY) ## resolve everything in constraints/ anew from pyproject.toml
 	$(RESOLVE) pyproject.toml --extra device --extra usb --output-file constraints/device.txt
 	$(RESOLVE) pyproject.toml --extra edge --override constraints/edge.overrides --output-file constraints/edge.txt
 	$(RESOLVE) pyproject.toml --extra modelserver --output-file constraints/modelserver.txt
+	$(BIN)/uv pip compile constraints/bench.in --constraint constraints/modelserver.txt --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file constraints/bench.txt
 	$(RESOLVE) pyproject.toml --extra gateway --output-file constraints/gateway.txt
 	$(RESOLVE) pyproject.toml --extra cloud --extra s3 --output-file constraints/cloud.txt
 	echo hatchling | $(RESOLVE) - --output-file constraints/build.txt
 	echo uv | $(RESOLVE) - --output-file constraints/installer.txt
 
 clean: ## remove what the other commands made
-	rm -rf $(VENV) .cache demo-out soak-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .cache demo-out soak-out bench-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(READY): pyproject.toml constraints/dev.txt deploy/venv.sh
 	sh deploy/venv.sh $(PYTHON) $(VENV)

@@ -1,1 +1,1 @@
-"""Measurements: each module prints one JSON object, with its comparison side by side in the same run."""
+"""Measurements, each with what it is held against in the same run: `python -m bench --help`."""

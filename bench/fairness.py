@@ -6,32 +6,26 @@ turns without and with the flood, and the two are compared.
 
 import argparse
 import asyncio
-import io
 import itertools
 import json
-import random
-import secrets
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
+from bench.photos import NODE, payloads
 from bus import log
 from bus.broker import free_port, local_broker
 from bus.config import Broker
 from bus.mqtt import Bus, passing_id
 from demo.processes import Processes
-from schemas.codec import encode
-from schemas.messages import Photo, Status
+from schemas.messages import Status
 from schemas.topics import PHOTO, RESULT, STATUS
 
-NODE = "edge-1"
 _STATUS_S = 120.0
 _ANSWER_S = 60.0
 _AT_ONCE = 20
@@ -46,21 +40,6 @@ class Plan:
     photos: int
     pause_s: float
     flood_per_s: float
-
-
-def payloads(device: str) -> Iterator[bytes]:
-    """Yield encoded photos of 640 x 480 without end, each with an id of its own."""
-    draw = random.Random(device)  # noqa: S311  # what the pictures show is of no consequence
-    images = [_picture(draw) for _ in range(16)]
-    for image in itertools.cycle(images):
-        yield encode(PHOTO, Photo(photo_id=secrets.token_hex(16), node=NODE, device=device, image=image))
-
-
-def _picture(draw: random.Random) -> bytes:
-    grain = Image.frombytes("RGB", (80, 60), draw.randbytes(80 * 60 * 3))
-    out = io.BytesIO()
-    grain.resize((640, 480), Image.Resampling.BICUBIC).save(out, "JPEG", quality=85)
-    return out.getvalue()
 
 
 async def flood(port: int, per_s: float) -> None:

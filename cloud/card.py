@@ -1,5 +1,6 @@
 """The card that goes with each model: what it was made of and how good it is."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -133,6 +134,11 @@ def cards_in(models: Path) -> list[Card]:
 def is_promoted(card: Card) -> bool:
     """Tell whether a version may be served."""
     return card.verdict is None or card.verdict.decision == "promote"
+
+
+def served(cards: Sequence[Card]) -> Card | None:
+    """Return the card of the version that is to be served: the newest that the gate let pass."""
+    return next((card for card in reversed(cards) if is_promoted(card)), None)
 
 
 def library_versions() -> dict[str, str]:

@@ -29,6 +29,7 @@ def embeddings(
     cache_dir: Path,
     progress: Progress,
     *,
+    dim: bool = False,
     team: Team | None = None,
 ) -> NDArray[np.float32]:
     """Embed photos, reading what was embedded before from `cache_dir`.
@@ -44,6 +45,7 @@ def embeddings(
         network: the backbone as built, with the weights that are served.
         cache_dir: made if absent; each worker may have its own.
         progress: advances by photos that have to be computed.
+        dim: embed each photo as it would look at dusk; kept in a file of its own.
         team: shares the work; nobody by default.
 
     Returns:
@@ -53,7 +55,8 @@ def embeddings(
         TrainingError: a photo cannot be decoded.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
-    path = cache_dir / f"{backbone.name}-{PREPROCESSING}-{weights_digest(network)}.sqlite3"
+    kind = "-dim" if dim else ""
+    path = cache_dir / f"{backbone.name}-{PREPROCESSING}-{weights_digest(network)}{kind}.sqlite3"
     keys = [example.content for example in examples]
     with closing(sqlite3.connect(path, timeout=30.0)) as cache:
         cache.execute(_TABLE)
@@ -62,8 +65,8 @@ def embeddings(
         missing = list({k: e for k, e in zip(keys, examples, strict=True) if k in wanted}.items())
         if missing:
             photos = [example for _, example in missing]
-            progress.start("embed photos", len(photos))
-            for start, vectors in _batches(photos, backbone, network, team or alone()):
+            progress.start("embed dimmed photos" if dim else "embed photos", len(photos))
+            for start, vectors in _batches(photos, backbone, network, team or alone(), dim=dim):
                 batch = dict(zip([key for key, _ in missing[start:]], vectors, strict=False))
                 known.update(batch)
                 with cache:
@@ -101,6 +104,18 @@ def embed(
         parts.append(vectors)
         progress.advance(len(vectors))
     return np.concatenate(parts)
+
+
+def dimmed(images: tf.Tensor, backbone: Backbone) -> tf.Tensor:
+    """Take half of the light and most of the colour away, as dusk and an ageing camera do.
+
+    Args:
+        images: float32 `[N, H, W, 3]`, normalised for the backbone.
+        backbone: says how.
+    """
+    light = (images * backbone.scale + backbone.offset) * 0.5
+    grey = tf.reduce_mean(light, axis=-1, keepdims=True)
+    return (0.4 * light + 0.6 * grey - backbone.offset) / backbone.scale
 
 
 def undecodable(error: Exception, examples: Sequence[Example], backbone: Backbone) -> TrainingError:
@@ -143,12 +158,13 @@ def _wanted(keys: Sequence[bytes], known: Mapping[bytes, object], team: Team) ->
 
 
 def _batches(
-    examples: Sequence[Example], backbone: Backbone, network: keras.Model, team: Team
+    examples: Sequence[Example], backbone: Backbone, network: keras.Model, team: Team, *, dim: bool = False
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield the position of each batch and its embeddings."""
 
     def embed_batch(encoded: tf.Tensor) -> tf.Tensor:
-        return network(pixels(backbone, encoded), training=False)
+        images = pixels(backbone, encoded)
+        return network(dimmed(images, backbone) if dim else images, training=False)
 
     run = tf.function(embed_batch, input_signature=[tf.TensorSpec([None], tf.string)])
     size = BATCH_PHOTOS * team.count

@@ -60,6 +60,7 @@ def learner_for(
     photos: Sequence[Example],
     classes: int,
     *,
+    trainable: int,
     cache_dir: Path,
     seed: int,
     progress: Progress,
@@ -69,8 +70,9 @@ def learner_for(
 
     Args:
         backbone: what to train, or to train a head on.
-        photos: all that will be trained on or answered.
+        photos: those that may be trained on, and behind them those that are only answered.
         classes: K.
+        trainable: how many may be trained on.
         cache_dir: keeps embeddings.
         seed: of every random decision.
         progress: told about the steps.
@@ -85,18 +87,31 @@ def learner_for(
     progress.start("load the backbone", 1)
     network = backbone.build()
     progress.advance()
-    return FrozenLearner(
-        network, embeddings(photos, backbone, network, cache_dir, progress, team=team), classes
-    )
+    features = embeddings(photos, backbone, network, cache_dir, progress, team=team)
+    copies = features[:trainable].copy()
+    labelled = [at for at, photo in enumerate(photos[:trainable]) if photo.human]
+    if labelled:
+        dim = [photos[at] for at in labelled]
+        copies[labelled] = embeddings(dim, backbone, network, cache_dir, progress, dim=True, team=team)
+    return FrozenLearner(network, features, classes, copies)
 
 
 @dataclass(frozen=True, slots=True)
 class FrozenLearner:
-    """Trains a head on embeddings that are known: a second at most."""
+    """Trains a head on embeddings that are known: within seconds.
+
+    Attributes:
+        network: the backbone.
+        features: `[N, D]`.
+        classes: K.
+        copies: `[n, D]`, of the first n photos, shown beside them with the same weight: as they would look at
+            dusk where people labelled them, else as they are. None shows no copies.
+    """
 
     network: keras.Model
     features: NDArray[np.float32]
     classes: int
+    copies: NDArray[np.float32] | None = None
     folds: int = FOLDS
 
     @property
@@ -106,7 +121,9 @@ class FrozenLearner:
 
     def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:
         """Fit a head."""
-        head = fit_head(self.features[positions], labels, weights, self.classes)
+        shown = [each[positions] for each in (self.features, self.copies) if each is not None]
+        times = len(shown)
+        head = fit_head(np.concatenate(shown), np.tile(labels, times), np.tile(weights, times), self.classes)
         return Fitted(self.network, head, positions)
 
     def embeddings(self, fitted: Fitted, positions: Ints) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import msgspec
 
 from bus.presence import now_ms
-from cloud.card import Card, is_promoted
+from cloud.card import Card, served
 from cloud.store import PHOTOS, Store
 from cloud.triggers import Facts, Scores, Triggers, windows
 from schemas.errors import PermanentError
@@ -27,8 +27,7 @@ def observe(store: Store, lineage: Sequence[Card], rules: Triggers) -> Facts:
     Raises:
         TransientError: The dataset cannot be read now.
     """
-    last = lineage[-1] if lineage else None
-    serving = next((card for card in reversed(lineage) if is_promoted(card)), None)
+    last, serving = lineage[-1] if lineage else None, served(lineage)
     seen = _version(store, last)
     fresh = _labels(store, None) - (set() if seen is None else _labels(store, seen))
     facts = Facts(

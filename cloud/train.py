@@ -216,6 +216,7 @@ def try_candidates(
         backbone_named(backbone),
         [*examples, *gold],
         len(names),
+        trainable=len(examples),
         cache_dir=cache_dir,
         seed=seed,
         progress=progress,

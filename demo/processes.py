@@ -51,6 +51,10 @@ class Processes:
         """Start `gleaner WORDS` as a service, which is not expected to end before the block does."""
         self._services[name] = await self._start(name, words)
 
+    def pid(self, name: str) -> int:
+        """Return the process id of a service."""
+        return self._services[name].pid
+
     async def _start(
         self, name: str, words: Sequence[str], module: str = "cli.main"
     ) -> asyncio.subprocess.Process:

@@ -6,7 +6,7 @@ The label itself goes on to the cloud by its own topic, from here or from wherev
 import structlog
 
 from bus.database import Database
-from bus.delivery import Delivery, Subscription
+from bus.delivery import Subscription
 from bus.mqtt import Bus
 from bus.outbox import Outbox
 from bus.outlast import outlast
@@ -26,23 +26,22 @@ async def follow_labels(
     is in the cloud without its photo.
     """
     async for delivery in labels:
-        label = _read(delivery, bus)
-        found = None if label is None else await sampler.labelled(label)
-        if label is not None and found is None:
-            bus.counters.add("feedback.not_here")  # harvested before, or too long ago
-        elif found is not None:
-            taken, harvest = found
-            bus.counters.add(f"harvest.{harvest}" if taken else f"harvest.refused_{harvest}")
-            if taken is not None:
-                await outlast(bus, "disk", lambda taken=taken: database.run(taken.write))  # type: ignore[misc]
-                outbox.commit(taken.item)
+        try:
+            label = delivery.message()
+        except CodecError as error:
+            log.warning("feedback.malformed", topic=delivery.names, error=str(error))
+            bus.counters.add("feedback.malformed")
+        else:
+            await _harvest(label, bus, sampler, database, outbox)
         delivery.ack()
 
 
-def _read(delivery: Delivery[Feedback], bus: Bus) -> Feedback | None:
-    try:
-        return delivery.message()
-    except CodecError as error:
-        log.warning("feedback.malformed", topic=delivery.names, error=str(error))
-        bus.counters.add("feedback.malformed")
-        return None
+async def _harvest(label: Feedback, bus: Bus, sampler: Sampler, database: Database, outbox: Outbox) -> None:
+    if (found := await sampler.labelled(label)) is None:
+        bus.counters.add("feedback.not_here")  # harvested before, or too long ago
+        return
+    taken, harvest = found
+    bus.counters.add(f"harvest.{harvest}" if taken else f"harvest.refused_{harvest}")
+    if taken is not None:
+        await outlast(bus, "disk", lambda: database.run(taken.write))
+        outbox.commit(taken.item)

@@ -1,40 +1,51 @@
-"""The photos that were answered lately and not harvested, at training size: for a label that follows."""
+"""The photos that were answered lately and not harvested: for a label that follows."""
 
 from collections import OrderedDict
+from typing import NamedTuple
 
-from schemas.codec import decode, encode
-from schemas.messages import Sample
-from schemas.topics import SAMPLE
+from edge.scores import Scored
+from schemas.messages import Photo
+
+
+class Answered(NamedTuple):
+    """A photo, its difference hash, and what the model said of it."""
+
+    photo: Photo
+    view: int
+    said: Scored
 
 
 class Recent:
-    """Samples that were not sent, in case that somebody labels their photos.
+    """Photos as they came, in case that somebody labels them; nothing is decoded for that.
 
     Bounded in bytes: the oldest are forgotten first. A restart forgets all.
 
     Args:
-        most_bytes: Of the encoded samples together; 0 keeps none.
+        most_bytes: Of the images together; 0 keeps none.
     """
 
     def __init__(self, most_bytes: int) -> None:
-        self.most_bytes = most_bytes
-        self._payloads: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+        self._most_bytes = most_bytes
+        self._answered: OrderedDict[tuple[str, str], Answered] = OrderedDict()
         self._bytes = 0
 
-    def keep(self, sample: Sample) -> None:
-        """Keep a sample."""
-        self.forget(sample.device, sample.photo_id)
-        payload = encode(SAMPLE, sample)
-        self._payloads[sample.device, sample.photo_id] = payload
-        self._bytes += len(payload)
-        while self._bytes > self.most_bytes:
-            self._bytes -= len(self._payloads.popitem(last=False)[1])
+    def keep(self, answered: Answered) -> None:
+        """Keep a photo, if it is no larger than all together may be."""
+        photo = answered.photo
+        self.forget(photo.device, photo.photo_id)
+        if len(photo.image) > self._most_bytes:
+            return
+        self._answered[photo.device, photo.photo_id] = answered
+        self._bytes += len(photo.image)
+        while self._bytes > self._most_bytes:
+            _, oldest = self._answered.popitem(last=False)
+            self._bytes -= len(oldest.photo.image)
 
-    def find(self, node: str, device: str, photo_id: str) -> Sample | None:
-        """Return a sample that is still here."""
-        payload = self._payloads.get((device, photo_id))
-        return None if payload is None else decode(SAMPLE, payload, {"node": node})
+    def find(self, device: str, photo_id: str) -> Answered | None:
+        """Return a photo that is still here."""
+        return self._answered.get((device, photo_id))
 
     def forget(self, device: str, photo_id: str) -> None:
-        """Forget a sample, if it is here."""
-        self._bytes -= len(self._payloads.pop((device, photo_id), b""))
+        """Forget a photo, if it is here."""
+        if (found := self._answered.pop((device, photo_id), None)) is not None:
+            self._bytes -= len(found.photo.image)

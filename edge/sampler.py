@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import structlog
-from msgspec import structs
 
 from bus.database import Database
 from bus.outbox import Item, Outbox, OutboxFullError
@@ -17,7 +16,7 @@ from edge.harvest import Harvester, Shrunk, shrink
 from edge.harvested import Harvested
 from edge.lanes import AUDIT, FEEDBACK
 from edge.near import dhash
-from edge.recent import Recent
+from edge.recent import Answered, Recent
 from edge.scores import Scored
 from schemas.codec import MAX_PAYLOAD_BYTES, encode
 from schemas.messages import Feedback, HarvestRules, Photo, Sample
@@ -103,22 +102,23 @@ class Sampler:
         inclusion = share if lane == AUDIT else None
         return await self._admit(_sample(photo, shrunk, view, said, lane=lane, inclusion=inclusion))
 
-    async def keep(self, photo: Photo, view: int | None, said: Scored) -> None:
+    def keep(self, photo: Photo, view: int | None, said: Scored) -> None:
         """Keep a photo that was not harvested, for a label that follows."""
-        if view is None or not self._recent.most_bytes:
-            return
-        if (shrunk := await self._decode(shrink, photo.image)) is not None:
-            self._recent.keep(_sample(photo, shrunk, view, said, lane=FEEDBACK))
+        if view is not None:
+            self._recent.keep(Answered(photo, view, said))
 
     async def labelled(self, label: Feedback) -> tuple[Taken | None, str] | None:
         """Return the sample of a photo that was labelled, as `sample` does; None if it is not here.
 
         A person's word goes before all rules but the caps.
         """
-        kept = self._recent.find(label.node, label.device, label.photo_id)
+        kept = self._recent.find(label.device, label.photo_id)
         if kept is None:
             return None
-        taken, lane = await self._admit(structs.replace(kept, harvested_at_ms=now_ms()))
+        shrunk = await self._decode(shrink, kept.photo.image)
+        if shrunk is None:
+            return None, "undecodable"
+        taken, lane = await self._admit(_sample(kept.photo, shrunk, kept.view, kept.said, lane=FEEDBACK))
         if taken is not None:
             self._recent.forget(label.device, label.photo_id)
         return taken, lane

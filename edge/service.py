@@ -20,6 +20,7 @@ from edge.feedback import follow_labels
 from edge.models import Models
 from edge.sampler import Sampler
 from edge.tfserving import Predictor
+from edge.trial import Trial
 from schemas.codec import MAX_PAYLOAD_BYTES
 from schemas.errors import CodecError
 from schemas.messages import Policy, Receipt
@@ -35,6 +36,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
 
     Raises:
         StorageError: The state folder cannot be used, for example because another edge uses it.
+        ConfigError: The release key cannot be used.
         PermanentError: The broker refuses a subscription.
     """
     counters = Counters()
@@ -63,7 +65,9 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
         send = paced(bus.publish_bytes, config.eventbus) if over_eventbus else bus.publish_bytes
         sampler = Sampler(config.harvest, outbox, most_bytes=most_bytes, recent_bytes=config.recent_bytes)
         await sampler.load(database)
-        models = Models(config, bus, predictor)
+        trial = Trial()
+        models = Models(config, bus, predictor, trial)
+        await asyncio.to_thread(models.load)
         classifier = Classifier(
             config,
             bus,
@@ -73,6 +77,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             sampler=sampler,
             class_names=models.class_names,
             temperature=models.temperature,
+            trial=trial,
         )
         receipts = bus.subscribe(RECEIPT, node=config.node)
         policies = bus.subscribe(POLICY, node=config.node)

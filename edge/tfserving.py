@@ -10,8 +10,9 @@ import importlib.util
 import math
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
@@ -32,6 +33,7 @@ def _import_stubs() -> tuple[Any, ...]:
     try:
         from tensorflow_serving.apis import (  # noqa: PLC0415  # only while the stand-in is in place
             get_model_status_pb2,
+            model_management_pb2,
             model_service_pb2_grpc,
             predict_pb2,
             prediction_service_pb2_grpc,
@@ -39,16 +41,23 @@ def _import_stubs() -> tuple[Any, ...]:
     finally:
         if stand_in:
             del sys.modules["tensorflow"]
-    return get_model_status_pb2, model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc
+    return (
+        get_model_status_pb2,
+        model_management_pb2,
+        model_service_pb2_grpc,
+        predict_pb2,
+        prediction_service_pb2_grpc,
+    )
 
 
-_status_pb2, _model_service, _predict_pb2, _prediction_service = _import_stubs()
+_status_pb2, _management_pb2, _model_service, _predict_pb2, _prediction_service = _import_stubs()
 
 _DT_FLOAT = 1
 _DT_STRING = 7
 _MATRIX = 2
 _AVAILABLE = 30
 _END = 50
+_NOBODY_THERE = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -64,6 +73,10 @@ _GREY = bytes.fromhex(
 
 class ModelUnavailableError(TransientError):
     """The model server cannot answer now: away, overloaded, too slow, or without this model."""
+
+
+class ModelMissingError(ModelUnavailableError):
+    """The server is away, or does not serve this version now: no fault of the version."""
 
 
 class ModelUnfitError(TransientError):
@@ -109,7 +122,8 @@ class Predictor:
         """Make the channel; it connects with the first call."""
         self._channel = grpc.aio.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
         self._predict = _prediction_service.PredictionServiceStub(self._channel).Predict
-        self._status = _model_service.ModelServiceStub(self._channel).GetModelStatus
+        models = _model_service.ModelServiceStub(self._channel)
+        self._status, self._reload = models.GetModelStatus, models.HandleReloadConfigRequest
         return self
 
     async def __aexit__(
@@ -118,10 +132,18 @@ class Predictor:
         """Close the channel; calls under way are cancelled."""
         await self._channel.close()
 
-    async def predict(self, images: Sequence[bytes], version: int | None = None) -> Predictions:
+    async def predict(
+        self, images: Sequence[bytes], version: int | None = None, *, timeout_s: float | None = None
+    ) -> Predictions:
         """Classify encoded images in one call, by the newest version or by this one. Safe to cancel.
 
+        Args:
+            images: JPEG or PNG.
+            version: Which is to answer.
+            timeout_s: A deadline earlier than usual.
+
         Raises:
+            ModelMissingError: Try again later, or ask another version.
             ModelUnavailableError: Try again later.
             ModelUnfitError: The answer is no table of probabilities.
             BadInputError: At least one image is refused.
@@ -136,7 +158,7 @@ class Predictor:
         tensor.tensor_shape.dim.add().size = len(images)
         tensor.string_val.extend(images)
         try:
-            response = await self._predict(request, timeout=self._timeout_s)
+            response = await self._predict(request, timeout=min(timeout_s or math.inf, self._timeout_s))
         except grpc.aio.AioRpcError as error:
             raise self._meaning(error) from None
         return self._predictions(response, len(images))
@@ -176,6 +198,43 @@ class Predictor:
             )
         return served_model(self.model, response.model_version_status)
 
+    async def serve(
+        self, folder: Path, versions: Sequence[int] = (), labels: Mapping[str, int] | None = None
+    ) -> None:
+        """Have the server serve these versions of a folder side by side, or only the newest of it.
+
+        It loads and unloads by itself what that means. The list of its models is replaced: a model server
+        belongs to one edge node, and to this model. What it serves already stays as it is, also from
+        another folder. Safe to cancel.
+
+        Args:
+            folder: Holds a directory for each version, where the server sees it too.
+            versions: None for the newest that is there.
+            labels: Names for versions that it serves already.
+
+        Raises:
+            ModelUnavailableError: It does not do so now.
+        """
+        request = _management_pb2.ReloadConfigRequest()
+        model = request.config.model_config_list.config.add(
+            name=self.model, base_path=str(folder), model_platform="tensorflow"
+        )
+        model.model_version_policy.specific.versions.extend(versions)
+        if not versions:
+            model.model_version_policy.latest.num_versions = 1
+        model.version_labels.update(labels or {})
+        try:
+            response = await self._reload(request, timeout=self._timeout_s)
+        except grpc.aio.AioRpcError as error:
+            got = f"{error.code().name}: {error.details()}"
+        else:
+            if response.status.error_code == 0:
+                return
+            got = response.status.error_message
+        raise ModelUnavailableError(
+            f"model {self.model} at {self.address}", expected=f"to serve {versions or 'the newest'}", got=got
+        )
+
     def _predictions(self, response: Any, count: int) -> Predictions:
         try:
             probabilities = _rows(response.outputs["probabilities"], count)
@@ -198,7 +257,10 @@ class Predictor:
         got = f"{error.code().name}: {error.details()}"
         if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
             return BadInputError(subject, expected="a classifiable image", got=got)
-        return ModelUnavailableError(subject, expected="an answer", got=got)
+        missing = error.code() in _NOBODY_THERE
+        return (ModelMissingError if missing else ModelUnavailableError)(
+            subject, expected="an answer", got=got
+        )
 
 
 def _rows(tensor: Any, count: int) -> "list[array[float]]":

@@ -211,6 +211,13 @@ class Command:
             self._process.wait()
             self._process = None
 
+    def wait(self) -> int:
+        """Wait until it ends by itself and return its exit code."""
+        assert self._process is not None
+        code = self._process.wait(40)
+        self._process = None
+        return code
+
     def stop(self) -> int:
         """End it in order and return its exit code."""
         assert self._process is not None

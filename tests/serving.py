@@ -54,10 +54,21 @@ class Colour(tf.Module):
     def refuse(self, image):
         return self.serve(tf.io.decode_base64(image))
 
-for name, sign in (("straight", 1.0), ("swapped", -1.0), ("flat", 1.0), ("refusing", 1.0), ("novel", 1.0)):
+    def thumbnail(self, image):
+        shape = tf.shape(tf.io.decode_image(image, channels=3, expand_animations=False))
+        with tf.control_dependencies([tf.debugging.assert_equal(shape, [16, 16, 3])]):
+            return self.mean(image)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
+    def pick(self, image):
+        mean = tf.map_fn(self.thumbnail, image, fn_output_signature=tf.TensorSpec([3], tf.float32))
+        return {"probabilities": tf.nn.softmax(mean @ self.weights)}
+
+signs = {"straight": 1.0, "swapped": -1.0, "flat": 1.0, "refusing": 1.0, "picky": 1.0, "novel": 1.0}
+for name, sign in signs.items():
     colour = Colour(sign)
-    odd = {"flat": colour.flat, "refusing": colour.refuse, "novel": colour.novel}
-    signature = odd.get(name, colour.serve)
+    others = {"flat": colour.flat, "refusing": colour.refuse, "picky": colour.pick, "novel": colour.novel}
+    signature = others.get(name, colour.serve)
     tf.saved_model.save(colour, f"{sys.argv[1]}/{name}", signatures={"serving_default": signature})
 """
 
@@ -67,7 +78,8 @@ def saved_models() -> Path:
     """Build the SavedModels once a session, in a process of its own: `straight` and `swapped` work.
 
     `novel` works too and finds green novel, so also grey. `flat` has an output of the wrong rank, `refusing`
-    refuses every image, and `broken` cannot be loaded.
+    refuses every image, `picky` all that are not as small as the picture that versions are tried out with,
+    and `broken` cannot be loaded.
     """
     folder = Path(tempfile.mkdtemp(prefix="gleaner-models-"))
     done = subprocess.run(

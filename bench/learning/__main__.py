@@ -1,8 +1,8 @@
 """Compare policies of learning: `python -m bench.learning`.
 
-Each policy starts from 40 labelled photos and lives through five rounds, with 20 labels by people in each: plain,
-under drift, and with photos of neither class. The edge's lanes, the teacher, the review, the candidates and the
-gate are those that the product runs, on embeddings that are computed once.
+Each policy starts from 40 labelled photos and lives through five rounds, with 20 labels by people in each.
+The lanes, the teacher, the review, the candidates and the gate are those that the product runs, on embeddings
+that are computed once.
 """
 
 import argparse

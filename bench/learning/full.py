@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import structs
 
 from bench.learning.policies import REVIEWS, Model, Policy
-from bench.learning.world import CLASSES, OTHER, Photos, Vectors, World
+from bench.learning.world import CLASSES, DIM, OTHER, PLAIN, Photos, Vectors, World
 from cloud import gate
 from cloud.candidates import Labelled, auto_helps, choose, cross_validate, fit_candidates
 from cloud.examples import Example
@@ -34,7 +34,7 @@ class Kept:
 
     Attributes:
         photo_id: its id.
-        sight: `[2, D]`, embeddings of the photo and of its mirror image.
+        sight: `[3, D]`, embeddings, as in `Photos`.
         truth: what it shows.
         view: its difference hash.
         lane: that it was harvested in, None if it was labelled at first.
@@ -99,7 +99,8 @@ class Full(Policy):
         learnt = [kept for kept in self.kept if self._is_learnt(kept)]
         examples = [_example(kept) for kept in learnt]
         known = Labelled.of(examples, CLASSES)
-        learner = FrozenLearner(None, np.stack([kept.sight[0] for kept in learnt]), len(CLASSES))
+        copies = np.stack([kept.sight[DIM if known.human[at] else PLAIN] for at, kept in enumerate(learnt)])
+        learner = FrozenLearner(None, np.stack([kept.sight[PLAIN] for kept in learnt]), len(CLASSES), copies)
         fitted = fit_candidates(learner, known, np.flatnonzero(known.human))
         judged = cross_validate(learner, known, seed=self.seed, progress=Silent())
         chosen = choose(fitted, judged)
@@ -156,7 +157,7 @@ class Full(Policy):
     def _teach(self) -> None:
         people = [kept for kept in self.kept if kept.by_person and not self._is_fresh_audit(kept)]
         waiting = [kept for kept in self.kept if kept.human is None and kept.lane != AUDIT]
-        sights = [np.stack([kept.sight for kept in people], axis=1)]
+        sights = [np.stack([kept.sight[:DIM] for kept in people], axis=1)]
         labels = np.array([kept.human for kept in people], np.int64)
         judged = held_out(sights, labels, len(CLASSES), seed=self.seed)
         if judged is None or not waiting:
@@ -166,7 +167,7 @@ class Full(Policy):
         if threshold is None:
             return
         ensemble = fit_ensemble(sights, labels, len(CLASSES), seed=self.seed)
-        opinions = ensemble.opinions([np.stack([kept.sight for kept in waiting], axis=1)])
+        opinions = ensemble.opinions([np.stack([kept.sight[:DIM] for kept in waiting], axis=1)])
         for kept, label, sureness in zip(waiting, opinions.labels, opinions.sureness, strict=True):
             if sureness >= threshold:
                 kept.teacher = int(label)
@@ -194,7 +195,7 @@ def judge(
     )
     on_audit = None
     if audit:
-        vectors = np.stack([kept.sight[0] for kept in audit])
+        vectors = np.stack([kept.sight[PLAIN] for kept in audit])
         on_audit = gate.Answers(
             champion.probabilities(vectors),
             challenger.probabilities(vectors),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bench.learning.world import CLASSES, OTHER, Photos, Vectors, World
+from bench.learning.world import CLASSES, DIM, OTHER, PLAIN, Photos, Vectors, World
 from cloud.head import Floats, Head, Ints, fit_head, softmax
 
 REVIEWS = 20
@@ -54,6 +54,11 @@ class Accepted:
         return sum(not right for right in self.said.values())
 
 
+def shown(sights: Vectors) -> Vectors:
+    """Return what a training is shown of photos, as they are and at dusk: `[2 * N, D]` of `[3, N, D]`."""
+    return np.concatenate([sights[PLAIN], sights[DIM]])
+
+
 class Policy:
     """Learns nothing: the first model for ever.
 
@@ -67,8 +72,8 @@ class Policy:
         self.draw = np.random.default_rng(seed)
         self.seed = seed
         self.accepted = Accepted()
-        self.vectors = world.labelled.vectors
-        self.labels = world.labelled.truth
+        self.vectors = shown(world.labelled.sights)
+        self.labels = np.tile(world.labelled.truth, 2)
         self.model = self.fit()
 
     def live(self, stream: Photos) -> None:
@@ -81,8 +86,8 @@ class Policy:
     def add(self, photos: Photos, positions: Ints, labels: Ints) -> None:
         """Learn labels of some photos; a photo of neither class teaches nothing."""
         known = labels != OTHER
-        self.vectors = np.concatenate([self.vectors, photos.vectors[positions[known]]])
-        self.labels = np.concatenate([self.labels, labels[known]])
+        self.vectors = np.concatenate([self.vectors, shown(photos.sights[:, positions[known]])])
+        self.labels = np.concatenate([self.labels, np.tile(labels[known], 2)])
         self.model = self.fit()
 
 

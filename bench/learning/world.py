@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bench.learning.drift import aged
 from cloud.examples import Example
+from cloud.features import embeddings
 from cloud.head import Ints
 from cloud.progress import Progress
 from cloud.sight import Eye
@@ -20,6 +21,9 @@ from edge.near import dhash
 CLASSES = ("cat", "dog")
 OTHER = -1
 """In place of a class: a photo of neither."""
+
+PLAIN, MIRRORED, DIM = range(3)
+"""How a photo is seen."""
 
 _LABELLED = 40
 _GATE = 200
@@ -41,7 +45,7 @@ class Photos:
 
     Attributes:
         ids: `[N]`, 32 hex digits each.
-        sights: `[2, N, D]`, embeddings of the photos, and of their mirror images.
+        sights: `[3, N, D]`, embeddings of the photos, of their mirror images, and of how they look at dusk.
         truth: `[N]`, position of the class, or `OTHER`.
         views: `[N]`, difference hashes.
     """
@@ -54,7 +58,7 @@ class Photos:
     @property
     def vectors(self) -> Vectors:
         """Embeddings of the photos themselves, `[N, D]`."""
-        return np.asarray(self.sights[0])
+        return np.asarray(self.sights[PLAIN])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -108,6 +112,7 @@ class Worlds:
 
     def __init__(self, photos: Path, cache: Path, progress: Progress) -> None:
         self._files = list(_files(photos))
+        self._cache = cache
         self._progress = progress
         self._eye = Eye.open("efficientnet-lite0", cache)
         self._seen: dict[tuple[_File, float], _Seen] = {}
@@ -161,8 +166,10 @@ class Worlds:
             return
         images = [aged(file.path.read_bytes(), strength, _seed(file.path)) for file in files]
         known = [Example("", shrink(image).image, "", "human") for image in images]
-        sights = self._eye.look(known, self._progress).swapaxes(0, 1)
-        for file, image, sight in zip(files, images, sights, strict=True):
+        seen = self._eye.look(known, self._progress)
+        plan, network = self._eye.backbone, self._eye.network
+        dim = embeddings(known, plan, network, self._cache, self._progress, dim=True)
+        for file, image, sight in zip(files, images, np.stack([*seen, dim], axis=1), strict=True):
             photo_id = hashlib.blake2b(image, digest_size=16).hexdigest()
             self._seen[file, strength] = _Seen(photo_id, sight, dhash(image))
 

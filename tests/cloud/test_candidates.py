@@ -65,6 +65,16 @@ def test_the_teachers_labels_come_before_the_lane_auto() -> None:
     assert fitted[HARVESTED].positions.tolist() == [*range(14), *range(16, 50)]
 
 
+def test_a_copy_counts_as_the_photo_that_it_shows() -> None:
+    """A head of photos and copies that are the photos again is the head of twice as many photos."""
+    learner, labelled, human = world(human=10, harvested=0)
+    both = replace(learner, copies=learner.features)
+    labels, weights = labelled.labels[human], labelled.weigh(human)
+    seen = both.fit(human, labels, weights).head.kernel
+    twice = learner.fit(np.tile(human, 2), np.tile(labels, 2), np.tile(weights, 2)).head.kernel
+    np.testing.assert_allclose(seen, twice)
+
+
 def test_the_lane_auto_is_switched_off_when_it_did_not_help_twice() -> None:
     """Two rounds running in which it made held-out loss no less; rounds that say nothing do not count."""
     helped = {HUMAN: 0.5, TEACHER: 0.4, HARVESTED: 0.3}

@@ -114,7 +114,7 @@ async def test_a_label_harvests_a_photo_that_is_still_here(outbox):
     assert (await sampled(sampler, taken(1)))[1] == "auto"
     again = taken(2, photo(1, size=(640, 480)))
     assert (await sampled(sampler, again))[1] == "near-duplicate"
-    await sampler.keep(again, await sampler.view(again.image), SURE)
+    sampler.keep(again, await sampler.view(again.image), SURE)
     assert await sampler.labelled(label(2, "pi-2")) is None
     got, lane = await sampler.labelled(label(2))
     sample = sample_of(got)
@@ -127,7 +127,7 @@ async def test_caps_hold_for_labels_too(outbox):
     """Refused by a cap, the photo is kept, and the same label may harvest it later."""
     now = 0.0
     sampler = Sampler(HarvestRules(caps=Caps(per_minute=0)), outbox, recent_bytes=9999, clock=lambda: now)
-    await sampler.keep(taken(1), await sampler.view(taken(1).image), SURE)
+    sampler.keep(taken(1), await sampler.view(taken(1).image), SURE)
     assert await sampler.labelled(label(1)) == (None, "cap-per-minute")
     sampler.follow(HarvestRules())
     assert (await sampler.labelled(label(1)))[1] == "feedback"
@@ -136,10 +136,10 @@ async def test_caps_hold_for_labels_too(outbox):
 async def test_nothing_is_kept_unless_wanted(outbox):
     """With 0 bytes for it, and for what Pillow cannot decode, a label finds nothing."""
     sampler = Sampler(HarvestRules(), outbox)
-    await sampler.keep(taken(1), await sampler.view(taken(1).image), SURE)
+    sampler.keep(taken(1), await sampler.view(taken(1).image), SURE)
     assert await sampler.labelled(label(1)) is None
     sampler = Sampler(HarvestRules(), outbox, recent_bytes=9999)
-    await sampler.keep(taken(1, truncated(photo(1))), None, SURE)
+    sampler.keep(taken(1, truncated(photo(1))), None, SURE)
     assert await sampler.labelled(label(1)) is None
 
 

@@ -9,7 +9,14 @@ import pytest
 
 from bus.broker import free_port
 from edge import tfserving
-from edge.tfserving import BadInputError, ModelUnavailableError, ModelUnfitError, Predictor, served_model
+from edge.tfserving import (
+    BadInputError,
+    ModelMissingError,
+    ModelUnavailableError,
+    ModelUnfitError,
+    Predictor,
+    served_model,
+)
 from schemas.messages import ServedModel
 from tests.conftest import ROOT
 from tests.nodes import photo, truncated
@@ -70,7 +77,9 @@ def test_every_status_has_a_meaning(code):
     refusal = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details="why")
     meaning = Predictor("host:1", "pets")._meaning(refusal)
     blames_input = code is grpc.StatusCode.INVALID_ARGUMENT
-    assert type(meaning) is (BadInputError if blames_input else ModelUnavailableError)
+    assert isinstance(meaning, BadInputError if blames_input else ModelUnavailableError)
+    nobody_there = code.name in {"NOT_FOUND", "UNAVAILABLE", "CANCELLED"}
+    assert isinstance(meaning, ModelMissingError) == nobody_there
     assert "why" in str(meaning)
 
 

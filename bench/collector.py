@@ -1,0 +1,273 @@
+"""Samples from the bus to the disk: a second, by collectors and by the table's size, and beside a compaction.
+
+A sample counts when its receipt is back, which goes out after the commit has reached the disk. The reference
+for that is the least that would keep a photo as safely: a file of its own, synced.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import lance
+import msgspec
+import pyarrow as pa
+
+from bench import procfs, wire
+from bench.figures import Figure, percentiles
+from bench.load import Ask, Outcome, closed_loop
+from bench.photos import NODE, pictures
+from bench.setting import Setting
+from bench.table import Table
+from bus.broker import BrokerProcess, local_broker
+from bus.config import Broker
+from bus.mqtt import Bus, passing_id
+from cloud.rows import SCHEMA
+from cloud.store import Store
+from demo.processes import Processes
+from schemas.codec import encode
+from schemas.messages import Receipt, Sample
+from schemas.topics import CLOUD, RECEIPT, SAMPLE, STATUS
+
+FILES = "a synced file each"
+_READ_FILES = "folder of files"
+_AT_ONCE = 256
+_SETTLE_S = 2.0
+_START_S = 60.0
+_SMALL_PX = (16, 16)
+_SYNCED_FILES = 300
+
+
+async def measure(setting: Setting) -> list[Figure]:
+    """Measure collectors, tables, compaction and reading."""
+    table = Table()
+    repeats, seconds = (1, 2.0) if setting.quick else (3, 6.0)
+    for repeat in range(repeats):
+        folder = setting.folder / f"{repeat}"
+        per_s = await asyncio.to_thread(_files_per_s, folder / "files", pictures(16))
+        for count in (1, 2) if setting.quick else (1, 2, 4):
+            table.add(f"samples/s, {_told(count)}", FILES, per_s)
+            await _by_collectors(folder / f"collectors-{count}", count, seconds, table)
+        sizes = [1_000, 10_000] if setting.quick else [1_000, 10_000, 100_000, 1_000_000]
+        for rows in sizes:
+            if setting.left_s > _START_S:
+                await _by_rows(folder / f"rows-{rows}", rows, seconds, table)
+            else:
+                setting.note(f"There was no time for {rows} rows.")
+        await _compacting(folder / "compacting", seconds, table)
+    read = await _read(setting)
+    collected = "samples/s by collectors"
+    return [
+        *[
+            figure
+            for count in (1, 2, 4)
+            for figure in table.figures(
+                f"samples/s, {_told(count)}", "samples/s", against=FILES, chart=collected, x=count
+            )
+        ],
+        *table.figures("CPU-ms per sample", "ms"),
+        *[
+            figure
+            for rows in (1_000, 10_000, 100_000, 1_000_000)
+            for figure in table.figures(
+                f"samples/s of small images at {rows} rows", "samples/s", chart="samples/s by rows", x=rows
+            )
+        ],
+        *table.figures("samples/s beside a compaction", "samples/s", against="without"),
+        *table.figures("p99 of receipts beside a compaction", "ms", against="without"),
+        *read,
+    ]
+
+
+def _told(count: int) -> str:
+    return "1 collector" if count == 1 else f"{count} collectors"
+
+
+async def _by_collectors(folder: Path, count: int, seconds: float, table: Table) -> None:
+    async with _collecting(folder, count) as (ask, processes):
+        pids = [processes.pid(name) for name in _names(count)]
+        used: list[float] = []
+        outcome = await closed_loop(
+            ask,
+            pictures(64),
+            at_once=_AT_ONCE,
+            seconds=seconds,
+            settle_s=_SETTLE_S,
+            watch=lambda: used.append(sum(map(procfs.cpu_s, pids))),
+        )
+        table.add(f"samples/s, {_told(count)}", "Gleaner", outcome.per_s)
+        spent_ms = 1000 * (used[1] - used[0])
+        table.add("CPU-ms per sample", _told(count), spent_ms / max(1, len(outcome.latencies_s)))
+
+
+async def _by_rows(folder: Path, rows: int, seconds: float, table: Table) -> None:
+    await asyncio.to_thread(_fill, folder / "dataset.lance", rows)
+    async with _collecting(folder, 1) as (ask, _):
+        outcome = await _loaded(ask, seconds)
+        table.add(f"samples/s of small images at {rows} rows", "Gleaner", outcome.per_s)
+
+
+async def _compacting(folder: Path, seconds: float, table: Table) -> None:
+    """Load a collector without and with compactions that follow one another."""
+    async with _collecting(folder, 1) as (ask, _):
+        store = await asyncio.to_thread(Store.open, folder / "dataset.lance")
+        for name in ("without", "with"):
+            ended = asyncio.Event()
+            compactions = asyncio.create_task(_compact(store, ended)) if name == "with" else None
+            outcome = await _loaded(ask, seconds)
+            ended.set()
+            if compactions is not None:
+                await compactions
+            table.add("samples/s beside a compaction", name, outcome.per_s)
+            table.add("p99 of receipts beside a compaction", name, percentiles(outcome.latencies_s).p99)
+
+
+async def _compact(store: Store, ended: asyncio.Event) -> None:
+    while not ended.is_set():
+        await asyncio.to_thread(store.table.compact)
+
+
+async def _loaded(ask: Ask, seconds: float) -> Outcome:
+    photos = pictures(64, size_px=_SMALL_PX, grain_px=8)
+    return await closed_loop(ask, photos, at_once=_AT_ONCE, seconds=seconds, settle_s=_SETTLE_S)
+
+
+def _names(count: int) -> list[str]:
+    return ["collector", *(f"collector-{number}" for number in range(2, count + 1))]
+
+
+@contextlib.asynccontextmanager
+async def _collecting(folder: Path, count: int) -> AsyncIterator[tuple[Ask, Processes]]:
+    """Run a broker and collectors; yields how to have a sample stored."""
+    dataset = folder / "dataset.lance"
+    with local_broker(folder / "broker") as broker:
+        async with Processes(folder / "logs") as processes:
+            for name in _names(count):
+                await _start(processes, broker, name, dataset)
+            async with _asking(broker) as ask:
+                yield ask, processes
+
+
+async def _start(processes: Processes, broker: BrokerProcess, name: str, dataset: Path) -> None:
+    bus = Bus(Broker(port=broker.port), passing_id("bench"))
+    statuses = bus.subscribe(STATUS, node=CLOUD, name=name)
+    running = asyncio.create_task(bus.run(), name="bench.bus")
+    place = ("--dataset", str(dataset), "--broker", f"127.0.0.1:{broker.port}")
+    await processes.start(name, "cloud", "collect", "--name", name, *place)
+    async with asyncio.timeout(_START_S):
+        async for delivery in statuses:
+            delivery.ack()
+            if delivery.message().state == "online":
+                break
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def _asking(broker: BrokerProcess) -> AsyncIterator[Ask]:
+    waiting: dict[str, asyncio.Future[None]] = {}
+
+    def take(_topic: str, message: bytes) -> None:
+        receipt = msgspec.json.decode(message, type=Receipt)
+        if (answer := waiting.pop(receipt.photo_id, None)) is not None and not answer.done():
+            answer.set_result(None)
+
+    async def ask(image: bytes) -> None:
+        photo_id = secrets.token_hex(16)
+        waiting[photo_id] = answer = asyncio.get_running_loop().create_future()
+        connection.publish(SAMPLE.name(node=NODE), encode(SAMPLE, _sample(photo_id, image)))
+        await answer
+
+    connection = await wire.connect(broker.port, "bench-edge", take)
+    await connection.subscribe(RECEIPT.name(node=NODE))
+    try:
+        yield ask
+    finally:
+        connection.close()
+
+
+def _sample(photo_id: str, image: bytes) -> Sample:
+    return Sample(
+        photo_id=photo_id,
+        node=NODE,
+        device="camera",
+        image=image,
+        width=640,
+        height=480,
+        dhash=photo_id[:16],
+        lane="audit",
+        label="cat",
+        confidence=0.6,
+        scores={"cat": 0.6, "dog": 0.4},
+        model="pets",
+        model_version=1,
+        embedding=bytes(4 * 1280),
+        harvested_at_ms=1,
+    )
+
+
+def _fill(dataset: Path, rows: int) -> None:
+    """Make a table of so many rows with small images, in full fragments."""
+    Store.open(dataset)
+    image = pictures(1, size_px=_SMALL_PX, grain_px=8)[0]
+    step = 50_000
+    for start in range(0, rows, step):
+        count = min(step, rows - start)
+        columns: dict[str, list[object]] = {
+            "photo_id": [f"{number:032x}" for number in range(start, start + count)],
+            "revision": [1] * count,
+            "received_at_ms": [1] * count,
+            "image": [image] * count,
+            "width": [16] * count,
+            "height": [16] * count,
+            "split": ["stream"] * count,
+            "origin": ["sample"] * count,
+        }
+        arrays = [
+            pa.array(columns[field.name], field.type)
+            if field.name in columns
+            else pa.nulls(count, field.type)
+            for field in SCHEMA
+        ]
+        lance.write_dataset(
+            pa.table(arrays, schema=SCHEMA), str(dataset), mode="append", max_rows_per_file=2048
+        )
+
+
+def _files_per_s(folder: Path, images: list[bytes]) -> float:
+    """Return how many photos a second go to the disk as files of their own, one after the other."""
+    folder.mkdir(parents=True)
+    began = time.perf_counter()
+    for number in range(_SYNCED_FILES):
+        descriptor = os.open(folder / f"{number}.jpg", os.O_WRONLY | os.O_CREAT)
+        os.write(descriptor, images[number % len(images)])
+        os.fsync(descriptor)
+        os.close(descriptor)
+    return _SYNCED_FILES / (time.perf_counter() - began)
+
+
+async def _read(setting: Setting) -> list[Figure]:
+    count, repeats = (512, 1) if setting.quick else (8192, 3)
+    folder = setting.folder / "reading"
+    folder.mkdir()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench.reading", str(folder), str(count), str(repeats),
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = await process.communicate()
+    per_s: dict[str, list[float]] = json.loads(out.splitlines()[-1])
+    return [
+        Figure(
+            name="photos/s into training",
+            of=name,
+            unit="photos/s",
+            values=values,
+            against=None if name == _READ_FILES else _READ_FILES,
+        )
+        for name, values in per_s.items()
+    ]

@@ -1,0 +1,68 @@
+"""Where and of what a measurement was made."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from msgspec import Struct
+
+ROOT = Path(__file__).resolve().parent.parent
+_LIBRARIES = (
+    "aiomqtt", "grpcio", "keras", "msgpack", "msgspec", "numpy", "paho-mqtt", "pillow", "pyarrow", "pylance",
+    "tensorflow", "tensorflow-serving-api",
+)  # fmt: skip
+
+
+class Machine(Struct, frozen=True, kw_only=True):
+    """The facts that a figure depends on.
+
+    Args:
+        load: Of the last minute when the measurement began, processes that ran or wanted to.
+    """
+
+    processor: str
+    cores: int
+    memory_gb: float
+    system: str
+    python: str
+    libraries: dict[str, str]
+    load: float
+
+
+def facts() -> Machine:
+    """Return those of this machine now."""
+    return Machine(
+        processor=_named("/proc/cpuinfo", "model name") or platform.machine(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        libraries={name: found for name in _LIBRARIES if (found := _version(name))},
+        load=round(os.getloadavg()[0], 2),
+    )
+
+
+def commit() -> str:
+    """Return the commit of this checkout, with a `+` if files differ from it; `unknown` outside of git."""
+    head = _git("rev-parse", "HEAD")
+    return "unknown" if head is None else head + ("+" if _git("status", "--porcelain") else "")
+
+
+def _git(*words: str) -> str | None:
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603, S607  # our own words
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
+def _named(path: str, name: str) -> str | None:
+    """Return a value of a file of `name : value` lines."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)

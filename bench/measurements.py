@@ -1,0 +1,29 @@
+"""What can be measured, in the order of the document."""
+
+from typing import NamedTuple
+
+
+class Measurement(NamedTuple):
+    """What can be measured.
+
+    Args:
+        title: In the document.
+        module: Has `async def measure(setting)`.
+        weight: Its part of the whole time; 0 leaves it out unless it is named.
+    """
+
+    title: str
+    module: str
+    weight: float
+
+
+MEASUREMENTS = {
+    "pipeline": Measurement("The pipeline against the limit", "bench.pipeline", 11),
+    "small": Measurement("The pipeline with Xception-small", "bench.small", 2),
+    "null": Measurement("The handler's own cost", "bench.null", 3),
+    "footprint": Measurement("Footprint", "bench.footprint", 3),
+    "collector": Measurement("The collector and its table", "bench.collector", 4),
+    "fleet": Measurement("A fleet", "bench.fleet", 4),
+    "swap": Measurement("Model swaps under load", "bench.swap", 3),
+    "profile": Measurement("Where the time goes", "bench.profile", 0),
+}

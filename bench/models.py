@@ -1,0 +1,91 @@
+"""Models to measure with: `python -m bench.models NAME DIR` writes one as a SavedModel of two classes.
+
+A process of its own, because it loads TensorFlow. `null` answers without a look at the photo; a backbone has
+its own weights where it comes with some, else those it begins with, and a head drawn at random: what it
+answers is of no consequence, what it costs is the same.
+"""
+
+import asyncio
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from bench.setting import CACHE
+
+CLASSES = ("cat", "dog")
+MODEL = "pets"
+
+
+async def saved_model(name: str) -> Path:
+    """Return the folder of a model from the cache, where it is made if it is not there."""
+    directory = CACHE / "models" / name / "1"
+    if not await asyncio.to_thread(directory.exists):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bench.models", name, str(directory),
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        )  # fmt: skip
+        if await process.wait():
+            raise RuntimeError(f"model {name}: expected to be written, got exit code {process.returncode}")
+    return directory
+
+
+async def place(name: str, base: Path, version: int = 1) -> None:
+    """Put a model in place as a version, as an installer does: copied beside, then renamed."""
+    source = await saved_model(name)
+    await asyncio.to_thread(_copy, source, base / str(version))
+
+
+def _copy(source: Path, target: Path) -> None:
+    partial = target.with_name(f"tmp-{target.name}")
+    shutil.copytree(source, partial)
+    partial.rename(target)
+
+
+def _write_null(directory: Path) -> None:
+    import tensorflow as tf  # noqa: PLC0415  # not in the process that measures
+
+    module = tf.Module()
+    module.row = tf.Variable([[0.6, 0.4]])
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])  # type: ignore[untyped-decorator]  # TensorFlow ships no types
+    def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities = tf.repeat(module.row, tf.size(image), axis=0)
+        return {"probabilities": probabilities, "embedding": tf.zeros([tf.size(image), 16])}
+
+    partial = directory.with_name(f"tmp-{directory.name}")
+    tf.saved_model.save(module, str(partial), signatures={"serving_default": serve})
+    (partial / "assets").mkdir(exist_ok=True)
+    (partial / "assets/classes.txt").write_text("\n".join(CLASSES), encoding="utf-8")
+    partial.rename(directory)
+
+
+def _write_backbone(name: str, directory: Path) -> None:
+    import numpy as np  # noqa: PLC0415  # as above
+
+    from cloud.backbones import backbone_named  # noqa: PLC0415  # as above
+    from cloud.export import Model, exported  # noqa: PLC0415  # as above
+    from cloud.head import Head  # noqa: PLC0415  # as above
+    from cloud.novelty import fit_novelty  # noqa: PLC0415  # as above
+
+    plan, draw = backbone_named(name), np.random.default_rng(0)
+    head = Head(
+        kernel=draw.normal(size=(plan.embedding_dim, len(CLASSES))) * 0.1, bias=np.zeros(len(CLASSES))
+    )
+    novelty = fit_novelty(draw.normal(size=(40, plan.embedding_dim)), 0)
+    with exported(Model(plan, plan.build(), head, 1.0, CLASSES, novelty), directory):
+        pass
+
+
+def main() -> None:
+    """Write one."""
+    name, directory = sys.argv[1], Path(sys.argv[2])
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    if name == "null":
+        _write_null(directory)
+    else:
+        _write_backbone(name, directory)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What one would use instead: the same model in the process of an HTTP server."""
+
+import asyncio
+import base64
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
+from pathlib import Path
+
+import aiohttp
+from msgspec import Struct, json
+
+from bench.load import AnswerError, Ask
+from bench.machine import ROOT
+from bench.setting import CACHE
+from bench.stack import program
+from bus.broker import free_port
+
+_START_S = 120.0
+_CONSTRAINTS = ROOT / "constraints/bench.txt"
+
+
+class Rival(Struct, frozen=True):
+    """A server that one would use instead.
+
+    Args:
+        name: In the document.
+        command: Its arguments behind its environment's `bin/`; `{port}` stands for the port.
+        body: From a photo to the body of a request.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    body: Callable[[bytes], "bytes | aiohttp.FormData"]
+    content_type: str | None = None
+
+
+def _form(photo: bytes) -> aiohttp.FormData:
+    form = aiohttp.FormData()
+    form.add_field("photo", photo, filename="photo.jpg", content_type="image/jpeg")
+    return form
+
+
+def _base64(photo: bytes) -> bytes:
+    return json.encode({"photos": [base64.b64encode(photo).decode()]})
+
+
+RIVALS = (
+    Rival(
+        "FastAPI",
+        ("uvicorn", "bench.rivals.fastapi_service:app", "--port", "{port}", "--log-level", "warning"),
+        bytes,
+        "image/jpeg",
+    ),
+    Rival("LitServe", ("python", "-m", "bench.rivals.litserve_service", "{port}"), _form),
+    Rival(
+        "BentoML",
+        ("bentoml", "serve", "bench.rivals.bentoml_service:Classify", "--port", "{port}"),
+        _base64,
+        "application/json",
+    ),
+)
+
+
+async def rivals_environment() -> Path:
+    """Return the folder of the rivals' programs; the environment is made if it is not there."""
+    environment = CACHE / "rivals"
+    if not (environment / ".ready").exists():
+        python = str(environment / "bin/python")
+        pip = (python, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--require-hashes")
+        for command in (
+            ("sh", str(ROOT / "deploy/venv.sh"), "python3", str(environment)),
+            (*pip, "-r", str(_CONSTRAINTS)),
+        ):
+            process = await asyncio.create_subprocess_exec(*command)
+            if await process.wait():
+                raise RuntimeError(f"{command[0]}: expected to run, got exit code {process.returncode}")
+        (environment / ".ready").touch()
+    return environment / "bin"
+
+
+@contextlib.asynccontextmanager
+async def rival(chosen: Rival, model: Path, folder: Path) -> AsyncIterator[tuple[Ask, int]]:
+    """Run a rival and ask it by HTTP over connections that stay open; yields how, and its process id."""
+    programs, port = await rivals_environment(), free_port()
+    words = [word.format(port=port) for word in chosen.command]
+    environment = {
+        "MODEL": str(model), "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT),
+        "BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": str(folder / "bentoml"),
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+    }  # fmt: skip
+    address = f"http://127.0.0.1:{port}/predict"
+    headers = {} if chosen.content_type is None else {"Content-Type": chosen.content_type}
+    async with (
+        program((str(programs / words[0]), *words[1:]), environment, folder / f"{chosen.name}.log") as pid,
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=120)
+        ) as session,
+    ):
+
+        async def ask(photo: bytes) -> None:
+            async with session.post(address, data=chosen.body(photo), headers=headers) as response:
+                said = await response.read()
+                if response.status != HTTPStatus.OK:
+                    raise AnswerError(f"{response.status}: {said[:200]!r}")
+
+        yield ask, pid
+
+
+async def answering(ask: Ask, photo: bytes) -> None:
+    """Wait until a server that was started answers."""
+    async with asyncio.timeout(_START_S):
+        while True:
+            with contextlib.suppress(AnswerError, aiohttp.ClientError):
+                return await ask(photo)
+            await asyncio.sleep(0.2)
