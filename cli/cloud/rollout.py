@@ -43,7 +43,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="shares of the devices, one stage each (0.1,0.5)",
     )
     parser.add_argument(
-        "--canary-photos", type=number, default=200, help="photos that it answers in each of them (200)"
+        "--canary-photos", type=number, default=200, help="photos that it classifies in each of them (200)"
     )
     parser.add_argument("--stage-s", type=seconds, help="shortest time for a stage (600)")
     parser.add_argument("--patience-s", type=seconds, help="longest wait for nodes that are away (1800)")
