@@ -6,8 +6,12 @@ READY := $(VENV)/.ready
 RESOLVE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
     --upgrade --quiet
 
+INSTALL = install --require-hashes -r
+# The files of tests are shared out among as many processes as there are cores; each has its own broker and ports.
+WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadscope
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz soak bench kubeedge-lab kubeedge-lab-stop test-kubeedge lock clean
+.PHONY: help demo test check fuzz soak bench bench-learning kubeedge-lab kubeedge-lab-stop test-kubeedge lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -16,7 +20,7 @@ demo: $(READY) ## the whole loop on this machine: PHOTOS=DIR and BACKBONE=NAME a
 	$(BIN)/gleaner demo $(if $(PHOTOS),--photos $(PHOTOS)) $(if $(BACKBONE),--backbone $(BACKBONE)) $(ARGS)
 
 test: $(READY) ## the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 check: $(READY) ## lint, types, layers, and the published contract
 	$(BIN)/ruff check .
@@ -37,6 +41,9 @@ bench: $(READY) ## measure against what else one could use, docs/benchmarks.md: 
 	$(BIN)/python -m bench --minutes $(or $(MINUTES),25) $(ARGS)
 	$(BIN)/python -m bench.render
 
+bench-learning: $(READY) ## policies of learning side by side on real photos, half an hour: PHOTOS=DIR
+	$(BIN)/python -m bench.learning --photos $(or $(PHOTOS),$(GLEANER_PHOTOS),../shared/photos) $(ARGS)
+
 kubeedge-lab: $(READY) ## build KubeEdge and start it on this machine, with two edge nodes; takes Go
 	$(BIN)/python -m tests.kubeedge start $(ARGS)
 
@@ -48,7 +55,6 @@ test-kubeedge: $(READY) ## build KubeEdge and run the tests that need it; takes 
 	$(BIN)/python -m pytest -m kubeedge $(ARGS)
 
 lock: $(READY) ## resolve everything in constraints/ anew from pyproject.toml
-	$(BIN)/python -m pip install --quiet uv
 	$(RESOLVE) pyproject.toml --extra dev --output-file constraints/dev.txt
 	$(BIN)/uv pip compile constraints/fuzz.in --python-version 3.11 \
 	    --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file constraints/fuzz.txt
@@ -60,12 +66,16 @@ lock: $(READY) ## resolve everything in constraints/ anew from pyproject.toml
 	$(RESOLVE) pyproject.toml --extra gateway --output-file constraints/gateway.txt
 	$(RESOLVE) pyproject.toml --extra cloud --extra s3 --output-file constraints/cloud.txt
 	echo hatchling | $(RESOLVE) - --output-file constraints/build.txt
+	echo uv | $(RESOLVE) - --output-file constraints/installer.txt
 
 clean: ## remove what the other commands made
 	rm -rf $(VENV) .cache demo-out soak-out bench-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(READY): pyproject.toml constraints/dev.txt deploy/venv.sh
 	sh deploy/venv.sh $(PYTHON) $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r constraints/dev.txt
+	$(BIN)/python -m pip $(INSTALL) constraints/installer.txt --disable-pip-version-check --quiet
+	# uv takes a quarter of pip's time; where only pip knows the way to a package index, pip does it.
+	$(BIN)/uv pip $(INSTALL) constraints/dev.txt --python $(BIN)/python || \
+	    $(BIN)/python -m pip $(INSTALL) constraints/dev.txt --disable-pip-version-check
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(READY)

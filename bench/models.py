@@ -66,12 +66,14 @@ def _write_backbone(name: str, directory: Path) -> None:
     from cloud.backbones import backbone_named  # noqa: PLC0415  # as above
     from cloud.export import Model, exported  # noqa: PLC0415  # as above
     from cloud.head import Head  # noqa: PLC0415  # as above
+    from cloud.novelty import fit_novelty  # noqa: PLC0415  # as above
 
     plan, draw = backbone_named(name), np.random.default_rng(0)
     head = Head(
         kernel=draw.normal(size=(plan.embedding_dim, len(CLASSES))) * 0.1, bias=np.zeros(len(CLASSES))
     )
-    with exported(Model(plan, plan.build(), head, 1.0, CLASSES), directory):
+    novelty = fit_novelty(draw.normal(size=(40, plan.embedding_dim)), 0)
+    with exported(Model(plan, plan.build(), head, 1.0, CLASSES, novelty), directory):
         pass
 
 

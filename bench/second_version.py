@@ -146,7 +146,7 @@ def play(world: World, seed: int, variant: Variant) -> Played:
 def _play(world: World, seed: int, variant: Variant) -> Played:
     labels = world.labelled_truth
     ones = np.ones(len(labels))
-    known = Labelled(labels, ones > 0, ones, 2)
+    known = Labelled(labels, ones > 0, ones < 0, ones < 0, ones, 2)
     learner = FrozenLearner(None, world.labelled, 2)
     first = fit_candidates(learner, known, np.arange(len(labels)))[HUMAN].head
     temperature = cross_validate(learner, known, seed=seed, progress=Silent())[HUMAN].temperature
@@ -155,9 +155,12 @@ def _play(world: World, seed: int, variant: Variant) -> Played:
 
     asked = variant.select(confidence, said, np.random.default_rng(seed))
     auto = np.setdiff1d(np.flatnonzero(confidence >= variant.auto_confidence), asked)
+    by_person = np.arange(len(labels) + len(asked) + len(auto)) < len(labels) + len(asked)
     known = Labelled(
         labels=np.concatenate([labels, world.stream_truth[asked], said[auto]]),
-        human=np.arange(len(labels) + len(asked) + len(auto)) < len(labels) + len(asked),
+        human=by_person,
+        teacher=np.zeros(len(by_person), bool),
+        auto=~by_person,
         weights=np.concatenate([ones, np.ones(len(asked)), confidence[auto]]),
         classes=2,
     )

@@ -121,6 +121,7 @@ class Outbox:
         for message_id, topic, size_bytes, created_ms in rows:
             self._add(Entry(message_id, sys.intern(topic), size_bytes, _monotonic(created_ms)))
         if rows:
+            self._counters.add(f"{self._name}.kept", len(rows))
             log.info("outbox.loaded", outbox=self._name, messages=len(rows), bytes=self._bytes)
 
     async def put(self, message_id: str, topic: str, payload: bytes) -> bool:

@@ -104,7 +104,7 @@ RIGHTS: tuple[Right, ...] = (
     *_may("device", "read", _OWN, RESULT, COMMAND, STATUS),
     *_may("edge", "write", _NODE, RESULT, SAMPLE),
     *_may("edge", "write", _OWN, STATUS, EVENT),
-    *_may("edge", "read", _NODE, PHOTO, RECEIPT, POLICY, RELEASE, STATUS),
+    *_may("edge", "read", _NODE, PHOTO, FEEDBACK, RECEIPT, POLICY, RELEASE, STATUS),
     *_may("bridge", "write", _NODE, SAMPLE, FEEDBACK),
     *_may("bridge", "write", _NODES_EDGE, STATUS, EVENT),
     *_may("bridge", "read", _NODE, RECEIPT, POLICY, RELEASE, COMMAND),

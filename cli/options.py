@@ -19,6 +19,11 @@ T = TypeVar("T", bound=Struct)
 DATASET = "dataset.lance"
 """Where the dataset is if nobody says."""
 
+MODELS = Path("models")
+"""Where the versions of the model are if nobody says."""
+FEATURES = Path(".cache/features")
+"""Where embeddings of photos are kept if nobody says."""
+
 _PORTS = 65535
 
 
@@ -43,6 +48,20 @@ def add_service(parser: ArgumentParser) -> None:
 def add_dataset(parser: ArgumentParser) -> None:
     """Add where the dataset is."""
     parser.add_argument("--dataset", default=DATASET, help=f"folder or URL of the table ({DATASET})")
+
+
+def add_models(parser: ArgumentParser) -> None:
+    """Add where the versions are."""
+    parser.add_argument(
+        "--out", type=Path, default=MODELS, metavar="DIR", help=f"folder of the versions ({MODELS})"
+    )
+
+
+def add_features(parser: ArgumentParser) -> None:
+    """Add where embeddings of photos are kept."""
+    parser.add_argument(
+        "--cache", type=Path, default=FEATURES, metavar="DIR", help="keeps features between trainings"
+    )
 
 
 def name(value: str) -> str:

@@ -10,7 +10,7 @@ from msgspec import inspect
 
 from bus.gateway.config import GatewayConfig
 from cli.main import COMMANDS, parser_of
-from cloud.config import CollectorConfig
+from cloud.config import CollectorConfig, TrainerConfig
 from device.config import DeviceConfig
 from edge.config import EdgeConfig
 from schemas.topics import TOPICS
@@ -19,6 +19,7 @@ _SERVICES: dict[str, type[msgspec.Struct]] = {
     "gleaner device": DeviceConfig,
     "gleaner edge": EdgeConfig,
     "gleaner cloud collect": CollectorConfig,
+    "gleaner cloud watch": TrainerConfig,
     "gleaner gateway": GatewayConfig,
 }
 _HEADING = ("| field | type | default | meaning |", "|---|---|---|---|")

@@ -1,4 +1,4 @@
-"""What people labelled, with and without what was harvested: train both, hold out, choose."""
+"""What people labelled, with the teacher's labels, with the lane auto: train all three, hold out, choose."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,14 @@ from cloud.examples import Example
 from cloud.head import Floats, Ints, cross_entropy, fit_temperature, softmax
 from cloud.learners import Fitted, Learner
 from cloud.progress import Progress
-from cloud.recipe import Mask, folds, training_weights
+from cloud.recipe import SOURCE_WEIGHTS, Mask, folds, training_weights
 
 HUMAN = "human"
+TEACHER = "human+teacher"
 HARVESTED = "human+harvested"
+CANDIDATES = (HUMAN, TEACHER, HARVESTED)
+"""What a round tries: people's labels alone; with the teacher's for photos that the edge was not sure of; and
+with the lane auto as well."""
 
 
 def label_numbers(examples: Sequence[Example], classes: Sequence[str]) -> Ints:
@@ -28,12 +32,16 @@ class Labelled:
     Attributes:
         labels: `[N]`, in [0, classes).
         human: `[N]`, whether a person gave the label.
-        weights: `[N]`, the examples' own weights.
+        teacher: `[N]`, whether the teacher did.
+        auto: `[N]`, whether the photo is there only because the edge's model was sure of its label.
+        weights: `[N]`, the examples' own weights, times those of their sources.
         classes: K.
     """
 
     labels: Ints
     human: Mask
+    teacher: Mask
+    auto: Mask
     weights: Floats
     classes: int
 
@@ -43,7 +51,9 @@ class Labelled:
         return cls(
             labels=label_numbers(examples, classes),
             human=np.array([example.human for example in examples]),
-            weights=np.array([example.weight for example in examples]),
+            teacher=np.array([example.source == "teacher" for example in examples]),
+            auto=np.array([example.auto for example in examples]),
+            weights=np.array([example.weight * SOURCE_WEIGHTS[example.source] for example in examples]),
             classes=len(classes),
         )
 
@@ -88,10 +98,11 @@ class HeldOut:
 
 
 def fit_candidates(learner: Learner, labelled: Labelled, human: Ints) -> dict[str, Fitted]:
-    """Train on human labels, and again with the harvested photos that this first one confirms.
+    """Train on human labels, again with the teacher's labels, and again with the lane auto.
 
-    A harvested photo counts where two models that were trained on different labels give it the same
-    one: the edge's model that harvested it, and the one just trained on all human labels.
+    A photo of the lane auto counts only where two models that were trained on different labels give it the
+    same one: the edge's and the teacher, or where no teacher saw it the edge's and the first candidate. In
+    the other lanes the teacher's labels are believed as they are.
 
     Args:
         learner: how to train.
@@ -99,18 +110,38 @@ def fit_candidates(learner: Learner, labelled: Labelled, human: Ints) -> dict[st
         human: positions of the human labels to use.
 
     Returns:
-        Candidates by name; the second is absent if nothing is harvested or nothing confirmed.
+        Candidates by name; one is absent if it has nothing to be trained on that the one before has not.
     """
-    first = learner.fit(human, labelled.labels[human], labelled.weigh(human))
+
+    def fit(positions: Ints) -> Fitted:
+        return learner.fit(positions, labelled.labels[positions], labelled.weigh(positions))
+
+    first = fit(human)
     fitted = {HUMAN: first}
-    harvested = np.flatnonzero(~labelled.human)
-    if len(harvested):
-        answers = learner.logits(first, harvested).argmax(axis=1)
-        confirmed = harvested[answers == labelled.labels[harvested]]
-        if len(confirmed):
-            chosen = np.concatenate([human, confirmed])
-            fitted[HARVESTED] = learner.fit(chosen, labelled.labels[chosen], labelled.weigh(chosen))
+    taught = np.flatnonzero(labelled.teacher & ~labelled.auto)
+    if len(taught):
+        fitted[TEACHER] = fit(np.concatenate([human, taught]))
+    auto = np.concatenate(
+        [np.flatnonzero(labelled.teacher & labelled.auto), _confirmed(learner, labelled, first)]
+    )
+    if len(auto):
+        fitted[HARVESTED] = fit(np.concatenate([human, taught, auto]))
     return fitted
+
+
+def _confirmed(learner: Learner, labelled: Labelled, first: Fitted) -> Ints:
+    """Return the photos that have the edge's label alone and that the first candidate gives the same."""
+    alone = np.flatnonzero(labelled.auto & ~labelled.teacher)
+    if len(alone) == 0:
+        return alone
+    agreed = learner.logits(first, alone).argmax(axis=1) == labelled.labels[alone]
+    return alone[np.flatnonzero(agreed)]
+
+
+def _standing_in(fitted: Mapping[str, Fitted], name: str) -> Fitted:
+    """Return a candidate, or where it is absent the one before it."""
+    until = CANDIDATES[: CANDIDATES.index(name) + 1]
+    return next(fitted[other] for other in reversed(until) if other in fitted)
 
 
 def cross_validate(
@@ -118,7 +149,7 @@ def cross_validate(
 ) -> dict[str, HeldOut]:
     """Answer each human label by candidates that were trained without it.
 
-    Where a fold has no second candidate, the first one's answers stand in for it.
+    Where a fold has not all candidates, the answers of the one before stand in for what is absent.
 
     Args:
         learner: how to train.
@@ -133,11 +164,11 @@ def cross_validate(
     splits = list(folds(labelled.labels[human], seed))[: learner.folds]
     if splits:
         progress.start("cross-validate", len(splits))
-    parts: dict[str, list[Floats]] = {HUMAN: [], HARVESTED: []}
+    parts: dict[str, list[Floats]] = {name: [] for name in CANDIDATES}
     for kept, held_out in splits:
         fitted = fit_candidates(learner, labelled, human[kept])
         for name, logits in parts.items():
-            logits.append(learner.logits(fitted.get(name, fitted[HUMAN]), human[held_out]))
+            logits.append(learner.logits(_standing_in(fitted, name), human[held_out]))
         progress.advance()
     empty = np.zeros((0, labelled.classes))
     labels = labelled.labels[human[np.concatenate([[], *(h for _, h in splits)]).astype(np.int64)]]
@@ -145,5 +176,28 @@ def cross_validate(
 
 
 def choose(fitted: Iterable[str], held_out: Mapping[str, HeldOut]) -> str:
-    """Choose the candidate with the least held-out loss; without held-out labels, people's alone."""
-    return min(fitted, key=lambda name: (held_out[name].loss or 0.0, name != HUMAN))
+    """Choose the candidate with the least held-out loss; of equals the one with the fewest labels by models.
+
+    Without held-out labels, that is people's alone.
+    """
+    return min(fitted, key=lambda name: (held_out[name].loss or 0.0, CANDIDATES.index(name)))
+
+
+def auto_helps(rounds: Iterable[Mapping[str, float | None]], patience: int = 2) -> bool:
+    """Decide whether the lane auto stays on.
+
+    Args:
+        rounds: of each round in order, the candidates' held-out losses by name, as on the cards. A round that
+            tried no candidate with the lane auto, or held no labels out, says nothing and is passed over.
+        patience: rounds without help after which it is switched off.
+
+    Returns:
+        False if the last `patience` rounds that tell were all better, or as good, without the lane.
+    """
+    told = []
+    for losses in rounds:
+        auto = losses.get(HARVESTED)
+        without = [loss for name, loss in losses.items() if name != HARVESTED and loss is not None]
+        if auto is not None and without:
+            told.append(auto < min(without))
+    return len(told) < patience or any(told[-patience:])

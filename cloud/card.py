@@ -1,5 +1,7 @@
 """The card that goes with each model: what it was made of and how good it is."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -9,13 +11,31 @@ from cloud.evaluate import Metrics
 from cloud.gate import Verdict
 
 FILE_NAME = "model.json"
+_EXTRA = "assets.extra"
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """Expected calibration error without the temperature and with it, each in [0, 1].
+
+    Attributes:
+        held_out_before: on held-out labels, at a temperature of 1; None if there were too few.
+        held_out_after: on the same, at the temperature that was fitted to them.
+        gold_before: on the gold set, at a temperature of 1; None without gold photos.
+        gold_after: on the gold set, at the model's temperature.
+    """
+
+    held_out_before: float | None = None
+    held_out_after: float | None = None
+    gold_before: float | None = None
+    gold_after: float | None = None
 
 
 class Candidate(msgspec.Struct, frozen=True):
     """A way of training that was tried.
 
     Attributes:
-        name: "human" (human labels alone) or "human+harvested".
+        name: "human" (human labels alone), "human+teacher" (the teacher's for photos that the edge was not
+            sure of) or "human+harvested" (and those of the lane auto).
         photos: how many it was trained on.
         held_out_photos: human labels that its cross-validation answered.
         held_out_loss: mean negative log-likelihood on them, calibrated; the lower is chosen. None
@@ -55,7 +75,9 @@ class Card(msgspec.Struct, frozen=True):
         training_s: seconds from examples to card.
         libraries: name to version.
         gold_digest: names the gold set, None without gold photos.
-        verdict: of the gate, None where there was no champion or no gold photo.
+        calibration: what the temperature is good for.
+        auto: whether the lane auto stays on: false if it did not help in two rounds running.
+        verdict: of the gate, None where there was no champion.
     """
 
     version: int
@@ -77,7 +99,14 @@ class Card(msgspec.Struct, frozen=True):
     training_s: float
     libraries: dict[str, str]
     gold_digest: str | None = None
+    calibration: Calibration = Calibration()
+    auto: bool = True
     verdict: Verdict | None = None
+
+    @property
+    def created_at_ms(self) -> int:
+        """When it was made, in milliseconds, UTC."""
+        return int(datetime.fromisoformat(self.created_at).timestamp() * 1000)
 
 
 def write_card(card: Card, path: Path) -> None:
@@ -88,6 +117,28 @@ def write_card(card: Card, path: Path) -> None:
 def read_card(path: Path) -> Card:
     """Read a card that `write_card` wrote."""
     return msgspec.json.decode(path.read_bytes(), type=Card)
+
+
+def card_path(directory: Path) -> Path:
+    """Where a version's directory has its card."""
+    return directory / _EXTRA / FILE_NAME
+
+
+def cards_in(models: Path) -> list[Card]:
+    """Read the cards of all versions below a directory, oldest first; none if it does not exist."""
+    numbers = sorted(int(path.name) for path in models.glob("*") if path.name.isdecimal())
+    paths = [card_path(models / str(number)) for number in numbers]
+    return [read_card(path) for path in paths if path.is_file()]
+
+
+def is_promoted(card: Card) -> bool:
+    """Tell whether a version may be served."""
+    return card.verdict is None or card.verdict.decision == "promote"
+
+
+def served(cards: Sequence[Card]) -> Card | None:
+    """Return the card of the version that is to be served: the newest that the gate let pass."""
+    return next((card for card in reversed(cards) if is_promoted(card)), None)
 
 
 def library_versions() -> dict[str, str]:

@@ -1,10 +1,11 @@
-"""The configuration of the collector."""
+"""The configuration of collector and trainer."""
 
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from bus.config import Broker, ProbesAddress
+from cloud.triggers import Triggers
 from schemas.messages import Name
 
 
@@ -25,4 +26,37 @@ class CollectorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     quarantine_bytes: Annotated[
         int, Meta(ge=2**24, description="most bytes of them; three quarters stay when the oldest go")
     ] = 256_000_000
+    probes: ProbesAddress | None = None
+
+
+class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `gleaner cloud watch` and `gleaner cloud round` read from TOML."""
+
+    name: Annotated[Name, Meta(description="trainer, or trainer-2 and so on where there are several")] = (
+        "trainer"
+    )
+    broker: Broker = Broker()
+    dataset: Annotated[str, Meta(min_length=1, description="folder or URL of the Lance table")] = (
+        "dataset.lance"
+    )
+    models: Annotated[
+        str, Meta(min_length=1, description="folder of the versions; one round at a time works in it")
+    ] = "models"
+    cache: Annotated[str, Meta(min_length=1, description="folder of features, kept between rounds")] = (
+        ".cache/features"
+    )
+    backbone: Annotated[str, Meta(description="what is trained")] = "efficientnet-lite0"
+    teachers: Annotated[
+        tuple[str, ...],
+        Meta(description="the teacher's networks; with none, nobody teaches before a training"),
+    ] = ("efficientnet-lite0",)
+    release: Annotated[
+        tuple[str, ...] | None,
+        Meta(description="options of `gleaner cloud release` for what the gate lets pass; none is released"),
+    ] = None
+    every_s: Annotated[float, Meta(gt=0, le=86_400, description="between two looks, in seconds")] = 30.0
+    round_s: Annotated[float, Meta(gt=0, description="a step of a round that takes longer is ended")] = (
+        14_400.0
+    )
+    triggers: Triggers = Triggers()
     probes: ProbesAddress | None = None

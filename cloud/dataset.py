@@ -1,7 +1,6 @@
-"""The dataset as people and training see it: labels resolved, photos to look at, folders brought in."""
+"""The dataset as people and training see it: labels resolved, folders brought in."""
 
 import hashlib
-import heapq
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from cloud.examples import Example, Source
+from cloud.examples import AUTO_LANE, Example, Source
 from cloud.pixels import check_image
 from cloud.progress import Progress, Silent
 from cloud.rows import Split
@@ -20,17 +19,17 @@ MAX_IMAGE_BYTES = 2 * 1024 * 1024
 MAX_PIXELS = 50_000_000
 # Training wants weights above zero.
 MIN_WEIGHT = 0.01
-# Only here was the edge's model sure of its label; the other lanes were harvested because it was not,
-# or at random.
-CREDIBLE_LANE = "auto"
 
 _BATCH_PHOTOS = 64
 _BATCH_BYTES = 16 * 1024 * 1024
+# Only in the lane auto was the edge's model sure of its label; the other lanes were harvested because it
+# was not, or at random. Where the teacher contradicts it there, neither is believed.
+_IN_AUTO = f"coalesce(lane, '') = '{AUTO_LANE}'"
 _HAS_LABEL = (
-    "(human_label IS NOT NULL OR teacher_label IS NOT NULL"
-    f" OR (edge_label IS NOT NULL AND lane = '{CREDIBLE_LANE}'))"
+    "(human_label IS NOT NULL"
+    f" OR (teacher_label IS NOT NULL AND NOT ({_IN_AUTO} AND teacher_label != coalesce(edge_label, '')))"
+    f" OR (edge_label IS NOT NULL AND teacher_label IS NULL AND {_IN_AUTO}))"
 )
-_AWAITING = f"{PHOTOS} AND origin = 'sample' AND human_label IS NULL"
 
 
 def resolve_label(human: str | None, teacher: str | None, edge: str | None) -> tuple[str, Source] | None:
@@ -49,7 +48,7 @@ def examples(store: Store, *, version: int | str | None = None, split: Split | N
 
     Returns:
         Examples in the order of their ids, so that one version always gives the same list. The edge's
-        own label counts only for photos of the lane `auto`.
+        own label counts only for photos of the lane `auto`, and these only where no teacher contradicts it.
     """
     wanted = "split != 'gold'" if split is None else f"split = '{split}'"
     rows = store.scan(
@@ -62,13 +61,13 @@ def examples(store: Store, *, version: int | str | None = None, split: Split | N
 
 def _example(row: dict[str, object]) -> Example:
     photo = msgspec.convert(row, _Labelled)
-    edge = photo.edge_label if photo.lane == CREDIBLE_LANE else None
+    edge = photo.edge_label if photo.lane == AUTO_LANE else None
     resolved = resolve_label(photo.human_label, photo.teacher_label, edge)
     assert resolved is not None, "the scan asked for labelled photos"
     label, source = resolved
     # Among the edge's own labels the surer ones count more; a person's word is a person's word.
     weight = max(photo.confidence or 0.0, MIN_WEIGHT) if source == "edge" else 1.0
-    return Example(photo.photo_id, photo.image, label, source, weight)
+    return Example(photo.photo_id, photo.image, label, source, weight, photo.lane)
 
 
 class _Labelled(msgspec.Struct, frozen=True):
@@ -81,33 +80,6 @@ class _Labelled(msgspec.Struct, frozen=True):
     edge_label: str | None
     lane: str | None
     confidence: float | None
-
-
-class Review(msgspec.Struct, frozen=True, kw_only=True):
-    """A harvested photo for a person to label; node and device address the Feedback."""
-
-    photo_id: str
-    node: str | None
-    device: str | None
-    image: bytes
-    lane: str | None
-    edge_label: str | None
-    confidence: float | None
-    teacher_label: str | None
-
-
-def awaiting_review(store: Store, limit: int) -> list[Review]:
-    """Return harvested photos that no person has labelled, the least certain first.
-
-    Args:
-        store: The dataset.
-        limit: At most so many; only their images are read.
-    """
-    candidates = store.scan(["photo_id", "confidence"], where=_AWAITING)
-    # A photo without a confidence is as uncertain as can be; the id settles ties, the same way each time.
-    chosen = heapq.nsmallest(limit, ((row["confidence"] or 0.0, str(row["photo_id"])) for row in candidates))
-    found = store.find([photo_id for _, photo_id in chosen], Review.__struct_fields__)
-    return [msgspec.convert(found[photo_id], Review) for _, photo_id in chosen]
 
 
 @dataclass(frozen=True)

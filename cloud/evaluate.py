@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from cloud.head import Floats, Ints
+from cloud.head import Floats, Ints, softmax
 
 CALIBRATION_BINS = 15
 _Z = 1.959964  # the normal distribution's 97.5 % quantile
@@ -82,6 +82,23 @@ def confusion_matrix(truth: Ints, answers: Ints, classes: int) -> Ints:
     """Count answers by truth: `[truth, answer]`."""
     counts = np.bincount(truth * classes + answers, minlength=classes**2)
     return counts.reshape(classes, classes)
+
+
+def calibrated(logits: Floats, truth: Ints, temperature: float) -> tuple[float | None, float | None]:
+    """Return the calibration error without a temperature and with it; None twice without photos.
+
+    Args:
+        logits: `[N, K]`.
+        truth: `[N]`, in [0, K).
+        temperature: divides the logits.
+    """
+    if len(truth) == 0:
+        return None, None
+    right = logits.argmax(axis=1) == truth
+    before, after = (
+        calibration_error(softmax(logits / divisor).max(axis=1), right) for divisor in (1.0, temperature)
+    )
+    return before, after
 
 
 def calibration_error(confidence: Floats, right: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> float:

@@ -1,10 +1,13 @@
 """What training consumes: labelled photos, wherever they come from."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 Source = Literal["human", "teacher", "edge"]
+AUTO_LANE = "auto"
+"""The lane of photos whose label the edge's model was sure of."""
 
 
 class TrainingError(ValueError):
@@ -21,6 +24,7 @@ class Example:
         label: the class name.
         source: who gave the label; photos of an imported folder count as "human".
         weight: relative to other examples of its source, above 0.
+        lane: why the edge harvested it; None for imported photos.
     """
 
     photo_id: str
@@ -28,11 +32,27 @@ class Example:
     label: str
     source: Source
     weight: float = 1.0
+    lane: str | None = None
 
     @property
     def human(self) -> bool:
         """True if a person gave the label."""
         return self.source == "human"
+
+    @property
+    def auto(self) -> bool:
+        """True if it is there only because the edge's model was sure of its label."""
+        return self.source == "edge" or (self.lane == AUTO_LANE and not self.human)
+
+    @property
+    def content(self) -> bytes:
+        """128-bit BLAKE2b of the image, the same whatever id the photo got on its way."""
+        return hashlib.blake2b(self.image, digest_size=16).digest()
+
+
+def by_content(examples: Iterable[Example]) -> list[Example]:
+    """Order examples so that the same photos with the same labels always come in the same order."""
+    return sorted(examples, key=lambda example: (example.content, example.label, example.source))
 
 
 def class_names(examples: Sequence[Example], wanted: Sequence[str] | None = None) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from cloud.backbones import Backbone, pixels
 from cloud.head import Head, softmax
+from cloud.novelty import Novelty, novelty_of
 from cloud.saved import SIGNATURE, SavedModel
 
 CLASSES_FILE = "classes.txt"
@@ -23,7 +24,7 @@ EXTRA = "assets.extra"
 WARMUP_FILE = "tf_serving_warmup_requests"
 WARMUP_BATCHES = (1, 2, 4, 8)
 TOLERANCE = 1e-4
-"""Most that the served answers may differ from Keras' (embeddings: relative to their largest value)."""
+"""Most that served answers may differ from Keras' (embeddings, novelty: relative to their largest value)."""
 
 
 class ExportError(RuntimeError):
@@ -40,6 +41,7 @@ class Model:
         head: embedding to logits.
         temperature: divides the logits.
         classes: names in the order of the outputs.
+        novelty: tells embeddings that are unlike all it was trained on.
     """
 
     backbone: Backbone
@@ -47,6 +49,7 @@ class Model:
     head: Head
     temperature: float
     classes: tuple[str, ...]
+    novelty: Novelty
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ def signature_of(model: Model) -> dict[str, str]:
         "image": "string[None]",
         "probabilities": f"float32[None,{len(model.classes)}]",
         "embedding": f"float32[None,{model.backbone.embedding_dim}]",
+        "novelty": "float32[None]",
     }
 
 
@@ -119,12 +123,19 @@ class _Served(tf.Module):  # type: ignore[misc] # TensorFlow ships no types
         self.listed = [weight.value for weight in model.network.weights]
         self.kernel = tf.Variable(model.head.kernel / model.temperature, dtype=tf.float32, trainable=False)
         self.bias = tf.Variable(model.head.bias / model.temperature, dtype=tf.float32, trainable=False)
+        self.prototypes = tf.Variable(model.novelty.prototypes, dtype=tf.float32, trainable=False)
         self.classes = tf.saved_model.Asset(str(classes_file))
 
         def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
             embedding = model.network(pixels(model.backbone, image), training=False)
             probabilities = tf.nn.softmax(embedding @ self.kernel + self.bias)
-            return {"probabilities": probabilities, "embedding": embedding}
+            likeness = tf.linalg.l2_normalize(embedding, axis=1) @ tf.transpose(self.prototypes)
+            distance = tf.maximum(1.0 - tf.reduce_max(likeness, axis=1), 0.0)
+            return {
+                "probabilities": probabilities,
+                "embedding": embedding,
+                "novelty": distance / model.novelty.scale,
+            }
 
         self.serve = tf.function(serve, input_signature=[tf.TensorSpec([None], tf.string, name="image")])
 
@@ -183,6 +194,7 @@ def verify(directory: Path, model: Model, photos: Sequence[bytes]) -> None:
     expected = {
         "embedding": embedding,
         "probabilities": softmax(model.head.logits(embedding) / model.temperature),
+        "novelty": novelty_of(model.novelty, embedding),
     }
     for name, values in expected.items():
         scale = max(1.0, float(np.abs(values).max()))

@@ -1,8 +1,7 @@
 """Embeddings of a frozen backbone, computed once per photo and kept on disk."""
 
-import hashlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from cloud.backbones import Backbone, pixels, weights_digest
 from cloud.examples import Example, TrainingError
 from cloud.progress import Progress
+from cloud.workers import Team, alone
 
 BATCH_PHOTOS = 32
 PREPROCESSING = 1
@@ -23,7 +23,14 @@ _TABLE = "CREATE TABLE IF NOT EXISTS embedding (photo BLOB PRIMARY KEY, vector B
 
 
 def embeddings(
-    examples: Sequence[Example], backbone: Backbone, network: keras.Model, cache_dir: Path, progress: Progress
+    examples: Sequence[Example],
+    backbone: Backbone,
+    network: keras.Model,
+    cache_dir: Path,
+    progress: Progress,
+    *,
+    dim: bool = False,
+    team: Team | None = None,
 ) -> NDArray[np.float32]:
     """Embed photos, reading what was embedded before from `cache_dir`.
 
@@ -36,8 +43,10 @@ def embeddings(
         examples: whose photos.
         backbone: says how pixels are prepared.
         network: the backbone as built, with the weights that are served.
-        cache_dir: made if absent.
+        cache_dir: made if absent; each worker may have its own.
         progress: advances by photos that have to be computed.
+        dim: embed each photo as it would look at dusk; kept in a file of its own.
+        team: shares the work; nobody by default.
 
     Returns:
         float32 `[len(examples), D]`, in the order of the examples.
@@ -46,16 +55,18 @@ def embeddings(
         TrainingError: a photo cannot be decoded.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
-    path = cache_dir / f"{backbone.name}-{PREPROCESSING}-{weights_digest(network)}.sqlite3"
-    keys = [_content_key(example.image) for example in examples]
+    kind = "-dim" if dim else ""
+    path = cache_dir / f"{backbone.name}-{PREPROCESSING}-{weights_digest(network)}{kind}.sqlite3"
+    keys = [example.content for example in examples]
     with closing(sqlite3.connect(path, timeout=30.0)) as cache:
         cache.execute(_TABLE)
         known = _read(cache, keys, backbone.embedding_dim)
-        missing = list({k: e for k, e in zip(keys, examples, strict=True) if k not in known}.items())
+        wanted = _wanted(keys, known, team or alone())
+        missing = list({k: e for k, e in zip(keys, examples, strict=True) if k in wanted}.items())
         if missing:
             photos = [example for _, example in missing]
-            progress.start("embed photos", len(photos))
-            for start, vectors in _batches(photos, backbone, network):
+            progress.start("embed dimmed photos" if dim else "embed photos", len(photos))
+            for start, vectors in _batches(photos, backbone, network, team or alone(), dim=dim):
                 batch = dict(zip([key for key, _ in missing[start:]], vectors, strict=False))
                 known.update(batch)
                 with cache:
@@ -66,7 +77,11 @@ def embeddings(
 
 
 def embed(
-    examples: Sequence[Example], backbone: Backbone, network: keras.Model, progress: Progress
+    examples: Sequence[Example],
+    backbone: Backbone,
+    network: keras.Model,
+    progress: Progress,
+    team: Team | None = None,
 ) -> NDArray[np.float32]:
     """Embed photos without a cache, for a network that was just trained.
 
@@ -75,6 +90,7 @@ def embed(
         backbone: says how pixels are prepared.
         network: its trained network.
         progress: advances by photos.
+        team: shares the work; nobody by default.
 
     Returns:
         float32 `[len(examples), D]`.
@@ -84,10 +100,22 @@ def embed(
     """
     progress.start("embed photos", len(examples))
     parts = []
-    for _, vectors in _batches(examples, backbone, network):
+    for _, vectors in _batches(examples, backbone, network, team or alone()):
         parts.append(vectors)
         progress.advance(len(vectors))
     return np.concatenate(parts)
+
+
+def dimmed(images: tf.Tensor, backbone: Backbone) -> tf.Tensor:
+    """Take half of the light and most of the colour away, as dusk and an ageing camera do.
+
+    Args:
+        images: float32 `[N, H, W, 3]`, normalised for the backbone.
+        backbone: says how.
+    """
+    light = (images * backbone.scale + backbone.offset) * 0.5
+    grey = tf.reduce_mean(light, axis=-1, keepdims=True)
+    return (0.4 * light + 0.6 * grey - backbone.offset) / backbone.scale
 
 
 def undecodable(error: Exception, examples: Sequence[Example], backbone: Backbone) -> TrainingError:
@@ -112,10 +140,6 @@ def undecodable(error: Exception, examples: Sequence[Example], backbone: Backbon
     return TrainingError(f"{len(examples)} photos: each can be decoded, but not together: {error}")
 
 
-def _content_key(image: bytes) -> bytes:
-    return hashlib.blake2b(image, digest_size=16).digest()
-
-
 def _read(cache: sqlite3.Connection, keys: Sequence[bytes], dim: int) -> dict[bytes, NDArray[np.float32]]:
     """Look up embeddings; one of another length (a damaged row) counts as absent."""
     known = {}
@@ -126,19 +150,29 @@ def _read(cache: sqlite3.Connection, keys: Sequence[bytes], dim: int) -> dict[by
     return known
 
 
+def _wanted(keys: Sequence[bytes], known: Mapping[bytes, object], team: Team) -> set[bytes]:
+    """Return what is missing to any worker, so that all compute the same."""
+    missing = np.array([[key not in known for key in keys]], np.int32)
+    absent: list[int] = team.gather(missing).max(axis=0).tolist()
+    return {key for key, wanted in zip(keys, absent, strict=True) if wanted}
+
+
 def _batches(
-    examples: Sequence[Example], backbone: Backbone, network: keras.Model
+    examples: Sequence[Example], backbone: Backbone, network: keras.Model, team: Team, *, dim: bool = False
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield the position of each batch and its embeddings."""
 
     def embed_batch(encoded: tf.Tensor) -> tf.Tensor:
-        return network(pixels(backbone, encoded), training=False)
+        images = pixels(backbone, encoded)
+        return network(dimmed(images, backbone) if dim else images, training=False)
 
     run = tf.function(embed_batch, input_signature=[tf.TensorSpec([None], tf.string)])
-    for start in range(0, len(examples), BATCH_PHOTOS):
-        batch = examples[start : start + BATCH_PHOTOS]
+    size = BATCH_PHOTOS * team.count
+    for start in range(0, len(examples), size):
+        together = examples[start : start + size]
+        batch = together[team.part(len(together))]
         try:
-            vectors = run(tf.constant([example.image for example in batch])).numpy()
+            vectors = run(tf.constant([example.image for example in batch], tf.string)).numpy()
         except tf.errors.InvalidArgumentError as error:
             raise undecodable(error, batch, backbone) from error
-        yield start, vectors
+        yield start, team.gather(vectors)

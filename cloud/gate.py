@@ -97,7 +97,7 @@ class Verdict(msgspec.Struct, frozen=True):
         decision: `promote`, `keep` (the champion) or `inconclusive` (the champion stays, for want of photos).
         champion: version of the champion.
         reasons: in words; those that decide.
-        gold: comparison on the gold set.
+        gold: comparison on the gold set, None without one.
         audit: comparison on the audit slice, None without one.
         latency_ratio: challenger's to champion's, None if not measured.
     """
@@ -105,7 +105,7 @@ class Verdict(msgspec.Struct, frozen=True):
     decision: Decision
     champion: int
     reasons: list[str]
-    gold: Comparison
+    gold: Comparison | None
     audit: Comparison | None
     latency_ratio: float | None
 
@@ -115,7 +115,7 @@ class Evidence:
     """All that a verdict is made of.
 
     Attributes:
-        gold: answers to the gold set.
+        gold: answers to the gold set, None without one.
         best_gold_accuracy: the highest gold accuracy of any champion so far, on the same photos; the
             champion's own if it is the best.
         audit: answers to the fresh audit slice, None without one.
@@ -123,7 +123,7 @@ class Evidence:
         classes: K names.
     """
 
-    gold: Answers
+    gold: Answers | None
     best_gold_accuracy: float
     classes: Sequence[str]
     audit: Answers | None = None
@@ -141,22 +141,23 @@ def judge(evidence: Evidence, champion: int, rules: Rules | None = None, seed: i
     than `accuracy_loss` below that of the best before it.
 
     Args:
-        evidence: answers of both; the gold set has at least one photo.
+        evidence: answers of both, to at least one photo each where there are any.
         champion: version of the champion.
         rules: what is allowed.
         seed: of the resampling.
     """
     allowed = rules or Rules()
-    gold = compare(evidence.gold, seed)
-    audit = None if evidence.audit is None else compare(evidence.audit, seed)
-    found = [
-        _accuracy(gold, allowed),
-        *_against_best(gold, evidence.best_gold_accuracy, allowed),
-        *([] if audit is None else _audited(audit)),
-        *_recalls(evidence.gold, evidence.classes, allowed),
-        *_calibration(evidence.gold, allowed, seed),
-        *_latency(evidence.latency_ratio, allowed),
-    ]
+    gold, audit = (None if said is None else compare(said, seed) for said in (evidence.gold, evidence.audit))
+    if evidence.gold is None or gold is None:
+        found: list[_Finding] = [("inconclusive", "no gold photos to judge on")]
+    else:
+        found = [
+            _accuracy(gold, allowed),
+            *_against_best(gold, evidence.best_gold_accuracy, allowed),
+            *_recalls(evidence.gold, evidence.classes, allowed),
+            *_calibration(evidence.gold, allowed, seed),
+        ]
+    found += [*([] if audit is None else _audited(audit)), *_latency(evidence.latency_ratio, allowed)]
     order: tuple[Decision, ...] = ("keep", "inconclusive", "promote")
     decision = min((decision for decision, _ in found), key=order.index)
     reasons = [reason for said, reason in found if said == decision]
@@ -251,7 +252,12 @@ def _recalls(gold: Answers, classes: Sequence[str], rules: Rules) -> Iterator[_F
 
 
 def _calibration(gold: Answers, rules: Rules, seed: int) -> Iterator[_Finding]:
-    right, confidence = gold.right, (gold.champion.max(axis=1), gold.challenger.max(axis=1))
+    # Sure and wrong in a class that it does not know, a champion that is too modest would seem calibrated.
+    known = gold.champion.max(axis=0)[gold.truth] > 0
+    right = [correct[known] for correct in gold.right]
+    confidence = gold.champion[known].max(axis=1), gold.challenger[known].max(axis=1)
+    if not known.any():
+        return
 
     def growth(chosen: Ints) -> float:
         before, after = (
@@ -260,10 +266,10 @@ def _calibration(gold: Answers, rules: Rules, seed: int) -> Iterator[_Finding]:
         )
         return float(after - before)
 
-    grown = growth(np.arange(len(gold.truth)))
+    grown = growth(np.arange(known.sum()))
     if grown <= rules.calibration_loss:
         return
-    low, _ = _interval(growth, len(gold.truth), seed)
+    low, _ = _interval(growth, int(known.sum()), seed)
     said = f"calibration error {_points(grown)} points"
     yield ("keep", f"{said}: worse") if low > 0 else ("inconclusive", f"{said}: perhaps by chance")
 
@@ -274,7 +280,9 @@ def _latency(ratio: float | None, rules: Rules) -> Iterator[_Finding]:
 
 
 def _shown_worse(comparison: Comparison) -> bool:
-    return comparison.high < 0 or (comparison.gain < 0 and comparison.p_value < SIGNIFICANCE)
+    """Believe the interval only of enough disagreements for the test to show anything at all."""
+    enough = mcnemar(0, comparison.only_champion + comparison.only_challenger) < SIGNIFICANCE
+    return comparison.gain < 0 and (comparison.p_value < SIGNIFICANCE or (comparison.high < 0 and enough))
 
 
 def _change(comparison: Comparison) -> str:

@@ -112,7 +112,7 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
     """Find the temperature that makes held-out probabilities most likely.
 
     The targets are smoothed by the class counts, so that ten right answers out of ten do not claim
-    certainty.
+    certainty; by as much for any number of classes, so that one more makes no model more modest.
 
     Args:
         logits: `[N, K]`, of examples that the classifier was not trained on.
@@ -145,7 +145,7 @@ def cross_entropy(probabilities: Floats, targets: Floats) -> float:
 
 def _smoothed(labels: Ints, classes: int) -> Floats:
     counts = np.bincount(labels, minlength=classes)
-    rest = 1.0 / (counts[labels] + classes)
-    targets = np.repeat(rest[:, None], classes, axis=1)
-    targets[np.arange(len(labels)), labels] = (counts[labels] + 1) * rest
+    rest = 1.0 / (counts[labels] + 2)
+    targets = np.repeat(rest[:, None] / (classes - 1), classes, axis=1)
+    targets[np.arange(len(labels)), labels] = 1 - rest
     return targets

@@ -16,6 +16,7 @@ from cloud.head import Floats, Head, Ints, fit_head
 from cloud.progress import Progress
 from cloud.recipe import FOLDS
 from cloud.scratch import fit_network
+from cloud.workers import Team, alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,9 @@ class Learner(Protocol):
     def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:
         """Train on the photos at `positions` with their `labels` and `weights`, all `[n]`."""
 
+    def embeddings(self, fitted: Fitted, positions: Ints) -> NDArray[np.float32]:
+        """Embed the photos at `positions`: `[n, D]`."""
+
     def logits(self, fitted: Fitted, positions: Ints) -> Floats:
         """Answer the photos at `positions`: `[n, K]`."""
 
@@ -56,31 +60,58 @@ def learner_for(
     photos: Sequence[Example],
     classes: int,
     *,
+    trainable: int,
     cache_dir: Path,
     seed: int,
     progress: Progress,
+    team: Team | None = None,
 ) -> Learner:
     """Choose the way that a backbone is trained, and embed the photos if that is done only once.
+
+    Args:
+        backbone: what to train, or to train a head on.
+        photos: those that may be trained on, and behind them those that are only answered.
+        classes: K.
+        trainable: how many may be trained on.
+        cache_dir: keeps embeddings.
+        seed: of every random decision.
+        progress: told about the steps.
+        team: shares the work; nobody by default.
 
     Raises:
         BackboneUnavailableError: the backbone's weights cannot be had.
         TrainingError: a photo cannot be decoded.
     """
     if not backbone.pretrained:
-        return ScratchLearner(backbone, photos, classes, seed, progress)
+        return ScratchLearner(backbone, photos, classes, seed, progress, team or alone())
     progress.start("load the backbone", 1)
     network = backbone.build()
     progress.advance()
-    return FrozenLearner(network, embeddings(photos, backbone, network, cache_dir, progress), classes)
+    features = embeddings(photos, backbone, network, cache_dir, progress, team=team)
+    copies = features[:trainable].copy()
+    labelled = [at for at, photo in enumerate(photos[:trainable]) if photo.human]
+    if labelled:
+        dim = [photos[at] for at in labelled]
+        copies[labelled] = embeddings(dim, backbone, network, cache_dir, progress, dim=True, team=team)
+    return FrozenLearner(network, features, classes, copies)
 
 
 @dataclass(frozen=True, slots=True)
 class FrozenLearner:
-    """Trains a head on embeddings that are known: a second at most."""
+    """Trains a head on embeddings that are known: within seconds.
+
+    Attributes:
+        network: the backbone.
+        features: `[N, D]`.
+        classes: K.
+        copies: `[n, D]`, of the first n photos, shown beside them with the same weight: as they would look at
+            dusk where people labelled them, else as they are. None shows no copies.
+    """
 
     network: keras.Model
     features: NDArray[np.float32]
     classes: int
+    copies: NDArray[np.float32] | None = None
     folds: int = FOLDS
 
     @property
@@ -90,8 +121,15 @@ class FrozenLearner:
 
     def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:
         """Fit a head."""
-        head = fit_head(self.features[positions], labels, weights, self.classes)
+        shown = [each[positions] for each in (self.features, self.copies) if each is not None]
+        times = len(shown)
+        head = fit_head(np.concatenate(shown), np.tile(labels, times), np.tile(weights, times), self.classes)
         return Fitted(self.network, head, positions)
+
+    def embeddings(self, fitted: Fitted, positions: Ints) -> NDArray[np.float32]:
+        """Look them up."""
+        del fitted
+        return self.features[positions]
 
     def logits(self, fitted: Fitted, positions: Ints) -> Floats:
         """Apply the head."""
@@ -107,6 +145,7 @@ class ScratchLearner:
     classes: int
     seed: int
     progress: Progress
+    team: Team
     folds: int = 1
 
     @property
@@ -118,11 +157,22 @@ class ScratchLearner:
         """Train from random weights."""
         chosen = [self.photos[position] for position in positions]
         network, head = fit_network(
-            self.backbone, chosen, labels, weights, self.classes, seed=self.seed, progress=self.progress
+            self.backbone,
+            chosen,
+            labels,
+            weights,
+            self.classes,
+            seed=self.seed,
+            progress=self.progress,
+            team=self.team,
         )
         return Fitted(network, head, positions)
 
-    def logits(self, fitted: Fitted, positions: Ints) -> Floats:
+    def embeddings(self, fitted: Fitted, positions: Ints) -> NDArray[np.float32]:
         """Run the network."""
         chosen = [self.photos[position] for position in positions]
-        return fitted.head.logits(embed(chosen, self.backbone, fitted.network, self.progress))
+        return embed(chosen, self.backbone, fitted.network, self.progress, self.team)
+
+    def logits(self, fitted: Fitted, positions: Ints) -> Floats:
+        """Run the network and apply the head."""
+        return fitted.head.logits(self.embeddings(fitted, positions))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from cloud.examples import Source
 from cloud.head import Floats, Ints
 
 Mask = NDArray[np.bool_]
@@ -13,6 +14,8 @@ HUMAN_SHARE = 0.5
 """Least share of the weight that human labels have in a training."""
 CLASS_RATIO = 3.0
 """Most that one class may outweigh another."""
+SOURCE_WEIGHTS: dict[Source, float] = {"human": 1.0, "teacher": 1.0, "edge": 0.5}
+"""How much an example counts beside others that no person labelled; people have their share in any case."""
 FOLDS = 5
 
 

@@ -1,154 +1,257 @@
-"""From a bundle on disk to a model in service: announce a release and see it arrive."""
+"""How a version goes out in stages, one group of nodes after the other. Decisions without I/O.
 
-import asyncio
-import hashlib
-import tarfile
-from collections.abc import AsyncIterator, Collection, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+`cloud/controller.py` asks here again and again, and does what is decided.
+"""
 
-import msgspec
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
-from bus.delivery import Delivery, Subscription
-from bus.echo import publish_seen
-from bus.mqtt import Bus
-from bus.presence import now_ms
-from cloud.card import FILE_NAME, Card
-from schemas.errors import CodecError, PermanentError
-from schemas.messages import Event, Release, Status
-from schemas.topics import EVENT, RELEASE, STATUS
+from msgspec import Struct, structs
 
-_Source = Subscription[Status] | Subscription[Event]
+from cloud.alarms import ENOUGH, Alarm, Audit, Facts, Rules, alarms, audit_alarms, pooled
+from schemas.messages import Count, Name, Probability, Release, Stage, Status, Trial
 
-_CARD = f"assets.extra/{FILE_NAME}"
-_CHUNK_BYTES = 1 << 20
-_FAILURES = ("model.failed", "model.refused")
+
+class Step(Struct, frozen=True, forbid_unknown_fields=True):
+    """A stage of a rollout, and the photos that it takes: compared as shadow, answered as canary."""
+
+    stage: Stage
+    share: Probability = 1.0
+    photos: Count = 0
+
+    def __str__(self) -> str:
+        return f"canary for {self.share:.0%} of the devices" if self.stage == "canary" else self.stage
+
+
+class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A rollout as it stands: all that the controller has to remember.
+
+    Attributes:
+        champion: what every node goes back to; the node in it means nothing.
+        challenger: what goes out.
+        groups: of nodes, one after the other.
+        steps: of each group; the last is for all devices.
+        rules: when to go on and when to go back.
+        since_ms: when the present step began.
+        group: the present one.
+        step: the present one.
+        phase: whether it is over, and how.
+        reason: why it went back.
+        facts: the figures behind that.
+        passed_over: nodes that cannot try it; they get it last of all.
+        over: all nodes were told how it ended.
+    """
+
+    champion: Release
+    challenger: Release
+    groups: list[list[Name]]
+    steps: list[Step]
+    rules: Rules
+    since_ms: int
+    group: int = 0
+    step: int = 0
+    phase: Literal["running", "returned", "finished"] = "running"
+    reason: str | None = None
+    facts: Facts = {}
+    passed_over: list[Name] = []
+    over: bool = False
+
+    @property
+    def present(self) -> Step:
+        """The step that its present group is at."""
+        return self.steps[self.step]
+
+    @property
+    def members(self) -> list[str]:
+        """The nodes of the present group that take part."""
+        return [node for node in self.groups[self.group] if node not in self.passed_over]
+
+    @property
+    def reached(self) -> list[str]:
+        """All nodes that heard of it so far."""
+        return [node for group in self.groups[: self.group + 1] for node in group]
+
+
+class Seen(NamedTuple):
+    """What a node said.
+
+    Args:
+        status: The newest; None if it never said one.
+        failure: Why it could not serve the challenger.
+        refusal: Why it cannot try it.
+    """
+
+    status: Status | None = None
+    failure: str | None = None
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Bundle:
-    """A packed model: its card, and what a release has to say of the file."""
-
-    path: Path
-    card: Card
-    sha256: str
-    size_bytes: int
-
-
-def read_bundle(path: Path) -> Bundle:
-    """Read a bundle that `gleaner cloud train` wrote.
-
-    Raises:
-        PermanentError: No such file, or no bundle with a card.
-    """
-    try:
-        with tarfile.open(path, "r:") as archive:
-            member = archive.extractfile(_CARD)
-            card = msgspec.json.decode(member.read() if member else b"", type=Card)
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    except (OSError, KeyError, tarfile.TarError, msgspec.MsgspecError) as error:
-        raise PermanentError(f"bundle {path}", expected=f"a tar with {_CARD}", got=error) from None
-    return Bundle(path, card, digest.hexdigest(), path.stat().st_size)
-
-
-def release_of(bundle: Bundle, node: str, model: str, url: str | None = None) -> Release:
-    """Return the message that tells a node to serve a bundle.
+class Decision:
+    """What is to be done, why, and the figures behind it.
 
     Args:
-        bundle: What to serve.
-        node: Which edge node.
-        model: Name of the model on the server.
-        url: Where the node can fetch the bundle; its own file by default.
+        action: `pass-over` lets a node sit out; it is in the facts as `node`.
     """
-    metrics = bundle.card.metrics
-    return Release(
-        node=node,
-        model=model,
-        version=bundle.card.version,
-        url=url or bundle.path.resolve().as_uri(),
-        sha256=bundle.sha256,
-        size_bytes=bundle.size_bytes,
-        classes=bundle.card.classes,
-        metrics={"gold_accuracy": metrics.accuracy, "gold_photos": metrics.photos} if metrics else {},
-        released_at_ms=now_ms(),
-    )
+
+    action: Literal["wait", "advance", "skip", "pass-over", "return", "finish"]
+    reason: str
+    facts: Facts = field(default_factory=dict)
 
 
-class Rollout:
-    """Announces releases and follows them until they are served.
+class Order(NamedTuple):
+    """What a node is to be told."""
+
+    release: Release
+    stage: Stage = "all"
+    share: float = 1.0
+
+
+def orders(rollout: Rollout) -> dict[str, Order]:
+    """Return what each node has to be told as things stand; nodes that are not named are left alone."""
+    if rollout.phase == "returned":
+        return dict.fromkeys(rollout.reached, Order(rollout.champion))
+    if rollout.phase == "finished":
+        return dict.fromkeys(rollout.reached, Order(rollout.challenger))
+    before = [node for group in rollout.groups[: rollout.group] for node in group]
+    now = Order(rollout.challenger, rollout.present.stage, rollout.present.share)
+    everything = dict.fromkeys(before, Order(rollout.challenger)) | dict.fromkeys(rollout.members, now)
+    return {node: order for node, order in everything.items() if node not in rollout.passed_over}
+
+
+def decide(
+    rollout: Rollout,
+    seen: Mapping[str, Seen],
+    audits: Mapping[int, Audit],
+    now_ms: int,
+    listening_since_ms: int = 0,
+) -> Decision:
+    """Decide what is next.
 
     Args:
-        bus: Connected by its own `run`; the subscriptions are made here, before that.
-        nodes: Which edge nodes.
+        rollout: As it stands.
+        seen: By node.
+        audits: By version.
+        now_ms: The present, UTC.
+        listening_since_ms: When this controller was started: who was silent before that was not away.
     """
-
-    def __init__(self, bus: Bus, nodes: Sequence[str]) -> None:
-        self._bus = bus
-        self._nodes = tuple(dict.fromkeys(nodes))
-        self._echoes = bus.subscribe(RELEASE)
-        self._sources: tuple[_Source, ...] = (
-            bus.subscribe(STATUS, name="edge"),
-            bus.subscribe(EVENT, name="edge"),
-        )
-
-    async def announce(self, releases: Sequence[Release]) -> None:
-        """Publish each release, retained for nodes that are away.
-
-        Raises:
-            LinkError: The broker went away, or refuses it.
-        """
-        for release in releases:
-            await publish_seen(self._bus, self._echoes, RELEASE, release, node=release.node)
-
-    async def served(self, version: int) -> AsyncIterator[str]:
-        """Yield each node as it reports that it serves the version, until all do.
-
-        Raises:
-            PermanentError: A node reports that it cannot serve it.
-        """
-        missing = set(self._nodes)
-        arriving: dict[asyncio.Future[Any], _Source] = {
-            asyncio.ensure_future(source.queue.get()): source for source in self._sources
-        }
-        try:
-            while missing:
-                done, _ = await asyncio.wait(arriving, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    source = arriving.pop(task)
-                    arriving[asyncio.ensure_future(source.queue.get())] = source
-                    node = _serving(task.result(), version, missing)
-                    if node is not None:
-                        missing.remove(node)
-                        yield node
-        finally:
-            for task in arriving:
-                task.cancel()
+    if rollout.phase != "running":
+        return Decision("wait", f"it is {rollout.phase}")
+    if (alarm := next(_alarms(rollout, seen, audits), None)) is not None:
+        return Decision("return", alarm.reason, alarm.facts)
+    for node in rollout.members:
+        if (refusal := seen.get(node, Seen()).refusal) is not None:
+            return Decision("pass-over", f"{node} cannot try it: {refusal}", {"node": node})
+    patient = now_ms - max(rollout.since_ms, listening_since_ms) < rollout.rules.patience_s * 1000
+    return _progress(rollout, seen, (now_ms - rollout.since_ms) / 1000, patient=patient)
 
 
-def _serving(
-    delivery: Delivery[Status] | Delivery[Event], version: int, nodes: Collection[str]
-) -> str | None:
-    """Return which of the nodes says that it serves the version, None if this message says nothing of it.
+def apply(rollout: Rollout, decision: Decision, now_ms: int) -> Rollout:
+    """Return the rollout after a decision; a new step is younger than anything said before it."""
+    changes: dict[str, object] = {"since_ms": max(now_ms, rollout.since_ms + 1)}
+    match decision.action:
+        case "wait":
+            return rollout
+        case "pass-over":
+            changes = {"passed_over": [*rollout.passed_over, str(decision.facts["node"])]}
+        case "advance" if rollout.step + 1 < len(rollout.steps):
+            changes |= {"step": rollout.step + 1}
+        case "advance":
+            changes |= {"group": rollout.group + 1, "step": 0}
+        case "skip":
+            changes |= {"step": len(rollout.steps) - 1}
+        case "return":
+            changes |= {"phase": "returned", "reason": decision.reason, "facts": decision.facts}
+        case "finish":
+            changes |= {"phase": "finished"}
+    return structs.replace(rollout, **changes)
 
-    Raises:
-        PermanentError: It says that it cannot.
-    """
-    delivery.ack()
-    try:
-        message = delivery.message()
-    except CodecError:
-        return None
-    if message.node not in nodes:
-        return None
-    if isinstance(message, Status):
-        model = message.model
-        serves = model is not None and model.version == version and model.state == "available"
-        return message.node if serves else None
-    if message.event in _FAILURES and message.facts.get("version", version) == version:
-        expected, got = f"to serve version {version}", message.reason or "a failure"
-        raise PermanentError(f"node {message.node}", expected=expected, got=got)
+
+def trial_of(rollout: Rollout, status: Status | None) -> Trial | None:
+    """Return a node's trial if it is of this rollout's versions."""
+    trial = None if status is None else status.trial
+    wanted = (rollout.champion.version, rollout.challenger.version)
+    return trial if trial and (trial.champion.version, trial.challenger.version) == wanted else None
+
+
+def present_trials(rollout: Rollout, seen: Mapping[str, Seen]) -> dict[str, Trial]:
+    """Return the trials of the present step, by node: what was said before it began is another one's."""
+    found = {node: trial_of(rollout, seen.get(node, Seen()).status) for node in rollout.members}
+    return {
+        node: trial
+        for node, trial in found.items()
+        if trial and trial.stage == rollout.present.stage and trial.since_ms >= rollout.since_ms
+    }
+
+
+def _alarms(rollout: Rollout, seen: Mapping[str, Seen], audits: Mapping[int, Audit]) -> Iterator[Alarm]:
+    for node in rollout.reached:
+        if (failure := seen.get(node, Seen()).failure) is not None:
+            yield Alarm(f"{node} cannot serve it: {failure}", {"node": node})
+    enough = max(1, min(ENOUGH, rollout.present.photos or ENOUGH))
+    yield from alarms(present_trials(rollout, seen), rollout.rules, enough)
+    yield from audit_alarms(audits.get(rollout.champion.version), audits.get(rollout.challenger.version))
+    if not rollout.members and rollout.group == 0:
+        yield Alarm("no node of the first group can try it", {})
+
+
+def _progress(rollout: Rollout, seen: Mapping[str, Seen], spent_s: float, *, patient: bool) -> Decision:
+    there = _there(rollout, seen)
+    missing = [node for node in rollout.members if node not in there]
+    if missing and patient:
+        return Decision("wait", f"for {', '.join(missing)}")
+    if rollout.present.stage == "all":
+        return _after_all(rollout)
+    trials = present_trials(rollout, seen)
+    trial = pooled(trials[node] for node in there)
+    if trial is None and rollout.group > 0:  # the group takes it on the word of those before
+        return Decision("skip", "none of the group is there to try it")
+    lacking = f"for any of {', '.join(missing)}" if trial is None else _lacking(rollout.present, trial)
+    if lacking is None and spent_s < rollout.rules.stage_s:
+        lacking = f"until the stage has lasted {rollout.rules.stage_s:g} s"
+    if trial is None or lacking is not None:
+        return Decision("wait", lacking or "")
+    return Decision("advance", f"{rollout.present} went well", _figures(trial))
+
+
+def _there(rollout: Rollout, seen: Mapping[str, Seen]) -> list[str]:
+    """Return the members that are at the present step."""
+    online = [
+        node
+        for node in rollout.members
+        if (status := seen.get(node, Seen()).status) is not None and status.state != "offline"
+    ]
+    if rollout.present.stage != "all":
+        trials = present_trials(rollout, seen)
+        return [node for node in online if node in trials]
+    return [node for node in online if _serves(seen[node].status, rollout.challenger.version)]
+
+
+def _serves(status: Status | None, version: int) -> bool:
+    model = None if status is None or status.trial is not None else status.model
+    return model is not None and model.state == "available" and model.version == version
+
+
+def _after_all(rollout: Rollout) -> Decision:
+    if rollout.group + 1 < len(rollout.groups):
+        return Decision("advance", f"group {rollout.group + 1} serves it")
+    return Decision("finish", "every group serves it")
+
+
+def _lacking(step: Step, trial: Trial) -> str | None:
+    """Return what a step waits for."""
+    if trial.compared < min(step.photos, ENOUGH if step.stage == "canary" else step.photos):
+        return f"until more than {trial.compared} photos are compared"
+    if step.stage == "canary" and trial.challenger.answered < step.photos:
+        return f"until it has answered {step.photos} photos, {trial.challenger.answered} so far"
     return None
+
+
+def _figures(trial: Trial) -> Facts:
+    return {
+        "answered": trial.challenger.answered,
+        "failed": trial.challenger.failed,
+        "compared": trial.compared,
+        "disagreed": trial.disagreed,
+    }

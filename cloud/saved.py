@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 SIGNATURE = "serving_default"
 OUTPUTS = ("probabilities", "embedding")
+LATER_OUTPUTS = ("novelty",)
+"""Which models of earlier versions do not have."""
 _BATCH_PHOTOS = 32
 
 
@@ -41,7 +43,8 @@ class SavedModel:
             )
             signature = meta_graph.signature_def[SIGNATURE]
             self._image = signature.inputs["image"].name
-            self._outputs = {name: signature.outputs[name].name for name in OUTPUTS}
+            names = (*OUTPUTS, *(name for name in LATER_OUTPUTS if name in signature.outputs))
+            self._outputs = {name: signature.outputs[name].name for name in names}
             self._open = opening.pop_all()
         return self
 
@@ -53,10 +56,10 @@ class SavedModel:
         """Answer encoded photos.
 
         Returns:
-            `probabilities` `[N, K]` and `embedding` `[N, D]`.
+            `probabilities` `[N, K]` and `embedding` `[N, D]`; `novelty` `[N]` where the model says it.
         """
         parts = [
             self._session.run(self._outputs, {self._image: list(photos[start : start + _BATCH_PHOTOS])})
             for start in range(0, len(photos), _BATCH_PHOTOS)
         ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in OUTPUTS}
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}

@@ -11,6 +11,8 @@ from cloud.examples import Example
 from cloud.features import undecodable
 from cloud.head import Floats, Head, Ints
 from cloud.progress import Progress
+from cloud.recipe import Mask
+from cloud.workers import Team
 
 BATCH_PHOTOS = 32
 LEARNING_RATE = 2e-3
@@ -33,11 +35,12 @@ def fit_network(
     *,
     seed: int,
     progress: Progress,
+    team: Team,
 ) -> tuple[keras.Model, Head]:
     """Train a network and a linear head end to end.
 
-    Photos are drawn into batches with the probability of their weight, so that a batch is made up as
-    the weights say. Adam with a cosine schedule; photos are flipped, cropped and lit at random. At the
+    Photos are drawn into batches with the probability of their weight, and at least half of each batch has
+    a person's label. Adam with a cosine schedule; photos are flipped, cropped and lit at random. At the
     end the statistics of batch normalisation are taken anew on plain photos with the final weights:
     those gathered along the way lag behind, and short trainings answered at random because of it.
 
@@ -45,11 +48,12 @@ def fit_network(
         backbone: what to train.
         examples: N photos; they are decoded anew for each batch, so memory does not grow with N.
         labels: `[N]`, in [0, classes).
-        weights: `[N]`, sum to 1.
+        weights: `[N]`, those of people's labels at least half of the sum.
         classes: K.
         seed: of the first weights, the batches and the augmentation. Seeds the global generators of
             Keras, NumPy and Python too, because Keras' initialisers use them.
         progress: advances by steps.
+        team: each worker computes its part of each batch.
 
     Returns:
         The trained network and its head.
@@ -60,40 +64,48 @@ def fit_network(
     Source: Wu and Johnson, Rethinking "Batch" in BatchNorm (2021), for the statistics.
     """
     keras.utils.set_random_seed(seed)
-    network = backbone.build()
-    dense = keras.layers.Dense(classes)
-    trained = keras.Sequential([network, dense])
-    trained.build((None, backbone.input_size_px, backbone.input_size_px, 3))
     steps = step_count(len(examples))
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps))
-    optimizer.build(trained.trainable_variables)
+    with team.strategy.scope():
+        network = backbone.build()
+        dense = keras.layers.Dense(classes)
+        trained = keras.Sequential([network, dense])
+        trained.build((None, backbone.input_size_px, backbone.input_size_px, 3))
+        optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps))
+        optimizer.build(trained.trainable_variables)
+    part = team.part(BATCH_PHOTOS)
 
     def descend(encoded: tf.Tensor, truth: tf.Tensor, draw: tf.Tensor) -> None:
-        inputs = augmented(pixels(backbone, encoded), draw)
+        inputs = augmented(pixels(backbone, encoded), draw, part, BATCH_PHOTOS)
         with tf.GradientTape() as tape:
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits(truth, trained(inputs, training=True))
-            loss = tf.reduce_mean(loss)
+            loss = tf.reduce_sum(loss) / BATCH_PHOTOS
         gradients = tape.gradient(loss, trained.trainable_variables)
-        optimizer.apply(gradients, trained.trainable_variables)
+        optimizer.apply(gradients, trained.trainable_variables)  # which adds up those of all workers
 
     def settle(encoded: tf.Tensor) -> None:
         network(pixels(backbone, encoded), training=True)
 
-    descend, settle = tf.function(descend), tf.function(settle)
+    run_descend = tf.function(lambda *batch: team.strategy.run(descend, batch))
+    run_settle = tf.function(lambda *batch: team.strategy.run(settle, batch))
     progress.start("train from scratch", steps + _SETTLING_STEPS)
-    for number, batch in enumerate(_batches(weights, steps + _SETTLING_STEPS, seed)):
-        photos = [examples[position] for position in batch]
+    human = np.array([example.human for example in examples])
+    for number, batch in enumerate(_batches(human, weights, steps + _SETTLING_STEPS, seed)):
+        mine = batch[part]
+        photos = [examples[position] for position in mine]
         encoded = tf.constant([photo.image for photo in photos])
         try:
-            if number < steps:
-                descend(encoded, tf.constant(labels[batch]), tf.constant([seed, number]))
-            else:
-                settle(encoded)
+            with team.waiting():
+                if number < steps:
+                    run_descend(encoded, tf.constant(labels[mine]), tf.constant([seed, number]))
+                else:
+                    run_settle(encoded)
         except tf.errors.InvalidArgumentError as error:
             raise undecodable(error, photos, backbone) from error
         progress.advance()
     kernel, bias = (np.asarray(array, np.float64) for array in dense.get_weights())
-    return network, Head(kernel=kernel, bias=bias)
+    served = backbone.build()  # whose variables are no worker's
+    served.set_weights(network.get_weights())
+    return served, Head(kernel=kernel, bias=bias)
 
 
 def step_count(photos: int) -> int:
@@ -102,27 +114,39 @@ def step_count(photos: int) -> int:
     return max(fewest, min(most, photos * SHOWN // BATCH_PHOTOS))
 
 
-def augmented(images: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
+def augmented(images: tf.Tensor, draw: tf.Tensor, part: slice, whole: int) -> tf.Tensor:
     """Flip, crop and light images at random, each its own way.
 
     Args:
         images: float32 `[N, H, W, 3]`, normalised.
         draw: int64 `[2]`; the same draw gives the same images.
+        part: which N of a batch's images these are; an image changes the same whoever computes it.
+        whole: how many the batch has.
     """
-    count, size = tf.shape(images)[0], tf.shape(images)[1:3]
     seeds = tf.random.split(tf.cast(draw, tf.int32), 4)
-    extent = tf.random.stateless_uniform([count, 2], seeds[0], _LEAST_CROP, 1.0)
-    corner = tf.random.stateless_uniform([count, 2], seeds[1]) * (1.0 - extent)
+    extent = tf.random.stateless_uniform([whole, 2], seeds[0], _LEAST_CROP, 1.0)[part]
+    corner = tf.random.stateless_uniform([whole, 2], seeds[1])[part] * (1.0 - extent)
     boxes = tf.concat([corner, corner + extent], axis=1)
-    mirrored = tf.random.stateless_uniform([count, 1], seeds[2]) < 0.5  # noqa: PLR2004 - one in two
+    mirrored = tf.random.stateless_uniform([whole, 1], seeds[2])[part] < 0.5  # noqa: PLR2004 - one in two
     boxes = tf.where(mirrored, tf.gather(boxes, [0, 3, 2, 1], axis=1), boxes)
-    cropped = tf.image.crop_and_resize(images, boxes, tf.range(count), size)
-    light = tf.random.stateless_uniform([2, count, 1, 1, 1], seeds[3], -_GAIN, _GAIN)
+    cropped = tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(boxes)[0]), tf.shape(images)[1:3])
+    light = tf.random.stateless_uniform([2, whole, 1, 1, 1], seeds[3], -_GAIN, _GAIN)[:, part]
     return cropped * (1.0 + light[0]) + light[1]
 
 
-def _batches(weights: Floats, steps: int, seed: int) -> Iterator[Ints]:
-    """Draw positions with the probability of their weight."""
+def _batches(human: Mask, weights: Floats, steps: int, seed: int) -> Iterator[Ints]:
+    """Draw positions with the probability of their weight, of people's labels their share in each batch."""
     generator = np.random.default_rng(seed)
+    by_people = float(weights[human].sum() / weights.sum())
+
+    def draw(of: Mask, count: int) -> Ints:
+        if count == 0:
+            return np.zeros(0, np.int64)
+        return generator.choice(np.flatnonzero(of), count, p=weights[of] / weights[of].sum())
+
     for _ in range(steps):
-        yield generator.choice(len(weights), BATCH_PHOTOS, p=weights / weights.sum())
+        fair = int(
+            BATCH_PHOTOS * by_people + generator.random()
+        )  # up or down, so that it is right on average
+        count = max(fair, -(-BATCH_PHOTOS // 2))
+        yield np.concatenate([draw(human, count), draw(~human, BATCH_PHOTOS - count)])

@@ -2,24 +2,44 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from msgspec import structs
+from numpy.typing import NDArray
 
 from cloud.backbones import backbone_named, weights_digest
-from cloud.candidates import HeldOut, Labelled, choose, cross_validate, fit_candidates, label_numbers
-from cloud.card import FILE_NAME, Candidate, Card, code_commit, library_versions, write_card
+from cloud.candidates import (
+    HeldOut,
+    Labelled,
+    auto_helps,
+    choose,
+    cross_validate,
+    fit_candidates,
+    label_numbers,
+)
+from cloud.card import (
+    Calibration,
+    Candidate,
+    Card,
+    card_path,
+    cards_in,
+    code_commit,
+    library_versions,
+    write_card,
+)
 from cloud.challenge import Champion, challenge, gold_digest
-from cloud.evaluate import Metrics, measure
-from cloud.examples import Example, TrainingError, class_names
-from cloud.export import EXTRA, ExportError, Model, exported, pack, signature_of
-from cloud.head import softmax
-from cloud.learners import Fitted, Learner, learner_for
+from cloud.evaluate import Metrics, calibrated, measure
+from cloud.examples import Example, TrainingError, by_content, class_names
+from cloud.export import ExportError, Model, exported, pack, signature_of
+from cloud.head import Floats, Ints, softmax
+from cloud.learners import Fitted, learner_for
+from cloud.novelty import fit_novelty
 from cloud.progress import Progress, Silent
+from cloud.workers import Team
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +64,7 @@ class Trained:
 def train(
     examples: Sequence[Example],
     gold: Sequence[Example],
+    audit: Sequence[Example] = (),
     *,
     backbone: str,
     cache_dir: Path,
@@ -54,49 +75,61 @@ def train(
     champion: Champion | None = None,
     dataset_version: int | None = None,
     progress: Progress | None = None,
+    team: Team | None = None,
 ) -> Trained:
     """Train a version, measure it on the gold set, hold it against the champion and write it to disk.
 
-    Two candidates are trained, one on human labels alone and one that adds the harvested photos
-    whose label the first candidate confirms; held-out human labels choose between them. Gold photos
-    choose nothing, they are only measured.
+    Three candidates are trained: on human labels alone, with the teacher's labels added, and with the photos
+    of the lane auto too; held-out human labels choose between them. Gold photos choose nothing, they are only
+    measured. The same photos and labels, whatever their ids and order, give the same model.
 
     Args:
         examples: what to train from; each class needs a human label.
         gold: what to measure on; may be empty. None of its photos may be among the examples.
+        audit: the fresh audit slice, for the verdict; none of its photos may be among the examples.
         backbone: name of the backbone.
         cache_dir: keeps embeddings from training to training.
-        out_dir: gets the directory `<version>` and the bundle `<version>.tar`.
+        out_dir: gets the directory `<version>` and the bundle `<version>.tar`. The cards of earlier versions
+            there tell whether the lane auto helps.
         version: number of the new model, at least 1.
         classes: in the order of the outputs; by default the labels, sorted.
         seed: of every random decision.
-        champion: version that this one is meant to replace; without one, or without gold photos, there is
-            no verdict.
+        champion: version that this one is meant to replace; without one there is no verdict.
         dataset_version: where the examples come from, for the card.
         progress: told about every step of more than two seconds.
+        team: this worker and those that `try_candidates` with it; nobody by default.
 
     Raises:
         TrainingError: the examples do not allow it.
         ValueError: no backbone has that name.
         BackboneUnavailableError: its weights cannot be had.
         ExportError: the version exists already, or cannot be served as it was trained.
+        TransientError: another worker ended.
     """
     began = time.monotonic()
     progress = progress or Silent()
     _check_place(out_dir, version)
-    names = class_names(examples, classes)
-    _check_gold(examples, gold, names)
-    plan = backbone_named(backbone)
-    learner = learner_for(
-        plan, [*examples, *gold], len(names), cache_dir=cache_dir, seed=seed, progress=progress
+    _check_unseen("audit", audit, examples)
+    tried = try_candidates(
+        examples,
+        gold,
+        backbone=backbone,
+        cache_dir=cache_dir,
+        classes=classes,
+        seed=seed,
+        progress=progress,
+        team=team,
     )
-    labelled = Labelled.of(examples, names)
-    held_out = cross_validate(learner, labelled, seed=seed, progress=progress)
-    fitted = fit_candidates(learner, labelled, np.flatnonzero(labelled.human))
-    chosen = choose(fitted, held_out)
-    metrics = _measure_gold(learner, fitted, held_out, gold, names)
+    plan, names, fitted, held_out = backbone_named(backbone), tried.classes, tried.fitted, tried.held_out
+    chosen, logits, truth = tried.chosen, tried.on_gold, label_numbers(tried.gold, tried.classes)
+    metrics = {
+        name: measure(softmax(said / held_out[name].temperature), truth, names)
+        for name, said in logits.items()
+    }
     winner = fitted[chosen]
-    model = Model(plan, winner.network, winner.head, held_out[chosen].temperature, names)
+    novelty = fit_novelty(tried.seen, seed)
+    model = Model(plan, winner.network, winner.head, held_out[chosen].temperature, names, novelty)
+    candidates = [_describe(name, fitted[name], held_out[name], metrics.get(name)) for name in fitted]
     card = Card(
         version=version,
         parent=None if champion is None else champion.card.version,
@@ -107,28 +140,96 @@ def train(
         signature=signature_of(model),
         temperature=model.temperature,
         examples=_count(examples),
-        examples_used=_count([examples[position] for position in winner.positions]),
-        metrics=metrics[chosen],
+        examples_used=_count([tried.examples[position] for position in winner.positions]),
+        metrics=metrics.get(chosen),
         gold_digest=gold_digest(gold) if gold else None,
         chosen=chosen,
-        candidates=[_describe(name, fitted[name], held_out[name], metrics[name]) for name in fitted],
+        candidates=candidates,
         seed=seed,
         commit=code_commit(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         training_s=round(time.monotonic() - began, 3),
         libraries=library_versions(),
+        calibration=_calibration(held_out[chosen], logits.get(chosen), truth),
+        auto=auto_helps(map(_losses, [*(card.candidates for card in cards_in(out_dir)), candidates])),
     )
     progress.start("export", 1)
     out_dir.mkdir(parents=True, exist_ok=True)
     directory, bundle_path = out_dir / str(version), out_dir / f"{version}.tar"
     with exported(model, directory) as partial:
-        if champion is not None and gold:
-            verdict = challenge(champion, partial, gold, backbone=backbone, classes=names, seed=seed)
+        if champion is not None:
+            verdict = challenge(champion, partial, gold, audit, backbone=backbone, classes=names, seed=seed)
             card = structs.replace(card, verdict=verdict)
-        write_card(card, partial / EXTRA / FILE_NAME)
+        write_card(card, card_path(partial))
     bundle = pack(directory, bundle_path)
     progress.advance()
     return Trained(card, directory, bundle_path, bundle.sha256, bundle.size_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What all workers know.
+
+    Attributes:
+        classes: in the order of the outputs.
+        examples: in an order of their own.
+        gold: the same.
+        fitted: candidates by name.
+        held_out: their answers to labels that they had not seen.
+        on_gold: their logits on the gold set, `[N, K]`; empty without gold photos.
+        chosen: name of the best.
+        seen: embeddings of the photos that this one was trained on, `[n, D]`.
+    """
+
+    classes: tuple[str, ...]
+    examples: list[Example]
+    gold: list[Example]
+    fitted: dict[str, Fitted]
+    held_out: dict[str, HeldOut]
+    on_gold: dict[str, Floats]
+    chosen: str
+    seen: NDArray[np.float32]
+
+
+def try_candidates(
+    examples: Sequence[Example],
+    gold: Sequence[Example],
+    *,
+    backbone: str,
+    cache_dir: Path,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    team: Team | None = None,
+) -> Tried:
+    """Train the candidates and let them answer what they have not seen.
+
+    It is all that takes a team: its first worker calls `train`, each other this, with the same examples and
+    arguments, which `train` describes.
+    """
+    progress = progress or Silent()
+    examples, gold = by_content(examples), by_content(gold)
+    names = class_names(examples, classes)
+    _check_gold(gold, names)
+    _check_unseen("gold", gold, examples)
+    learner = learner_for(
+        backbone_named(backbone),
+        [*examples, *gold],
+        len(names),
+        trainable=len(examples),
+        cache_dir=cache_dir,
+        seed=seed,
+        progress=progress,
+        team=team,
+    )
+    labelled = Labelled.of(examples, names)
+    held_out = cross_validate(learner, labelled, seed=seed, progress=progress)
+    fitted = fit_candidates(learner, labelled, np.flatnonzero(labelled.human))
+    judged_on = len(examples) + np.arange(len(gold))
+    on_gold = {name: learner.logits(fitted[name], judged_on) for name in fitted} if gold else {}
+    chosen = choose(fitted, held_out)
+    seen = learner.embeddings(fitted[chosen], np.unique(fitted[chosen].positions))
+    return Tried(names, examples, gold, fitted, held_out, on_gold, chosen, seen)
 
 
 def _check_place(out_dir: Path, version: int) -> None:
@@ -139,38 +240,34 @@ def _check_place(out_dir: Path, version: int) -> None:
         raise ExportError(f"{out_dir / str(version)}: expected a new version, got one that exists")
 
 
-def _check_gold(examples: Sequence[Example], gold: Sequence[Example], classes: Sequence[str]) -> None:
-    """Refuse gold photos of other classes, and those that the training would have seen."""
-    seen = {example.image for example in examples}
+def _check_gold(gold: Sequence[Example], classes: Sequence[str]) -> None:
+    """Refuse gold photos of other classes."""
     for photo in gold:
         if photo.label not in classes:
             raise TrainingError(
                 f"gold photo {photo.photo_id}: expected a label of {list(classes)}, got {photo.label!r}"
             )
+
+
+def _check_unseen(kind: str, judges: Sequence[Example], examples: Sequence[Example]) -> None:
+    """Refuse photos to judge on that the training would see."""
+    seen = {example.image for example in examples}
+    for photo in judges:
         if photo.image in seen:
             raise TrainingError(
-                f"gold photo {photo.photo_id}: expected one that is not trained on, got one of the examples"
+                f"{kind} photo {photo.photo_id}: expected one that is not trained on, got one of the examples"
             )
 
 
-def _measure_gold(
-    learner: Learner,
-    fitted: Mapping[str, Fitted],
-    held_out: Mapping[str, HeldOut],
-    gold: Sequence[Example],
-    classes: Sequence[str],
-) -> dict[str, Metrics | None]:
-    """Measure each candidate on the gold photos, which are the last in the learner's list."""
-    if not gold:
-        return dict.fromkeys(fitted)
-    truth = label_numbers(gold, classes)
-    positions = np.arange(learner.photo_count - len(gold), learner.photo_count)
-    return {
-        name: measure(
-            softmax(learner.logits(candidate, positions) / held_out[name].temperature), truth, classes
-        )
-        for name, candidate in fitted.items()
-    }
+def _calibration(held_out: HeldOut, on_gold: Floats | None, truth: Ints) -> Calibration:
+    """Measure the calibration without and with the temperature."""
+    temperature = held_out.temperature
+    gold = (None, None) if on_gold is None else calibrated(on_gold, truth, temperature)
+    return Calibration(*calibrated(held_out.logits, held_out.labels, temperature), *gold)
+
+
+def _losses(candidates: Sequence[Candidate]) -> dict[str, float | None]:
+    return {candidate.name: candidate.held_out_loss for candidate in candidates}
 
 
 def _count(examples: Sequence[Example]) -> dict[str, dict[str, int]]:

@@ -66,7 +66,15 @@ def points(dataset: str, features: Path, backbone: str, seed: int) -> list[Point
     reviewed = {row["photo_id"] for row in store.scan(["photo_id"], where=f"human_by = '{reviewer.NAME}'")}
     known, gold = examples(store), examples(store, split="gold")
     names = class_names(known)
-    learner = learner_for(plan, [*known, *gold], len(names), cache_dir=features, seed=seed, progress=Silent())
+    learner = learner_for(
+        plan,
+        [*known, *gold],
+        len(names),
+        trainable=len(known),
+        cache_dir=features,
+        seed=seed,
+        progress=Silent(),
+    )
     labelled, truth = Labelled.of(known, names), label_numbers(gold, names)
     judged_on = np.arange(len(known), len(known) + len(gold))
     first = [at for at, example in enumerate(known) if example.human and example.photo_id not in reviewed]

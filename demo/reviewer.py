@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from bus.delivery import Subscription
 from bus.mqtt import Bus
 from bus.presence import now_ms
-from cloud.dataset import Review
+from cloud.review import Review
 from demo.screen import Screen
 from demo.services import NODE
 from schemas.errors import PermanentError

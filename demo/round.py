@@ -10,7 +10,7 @@ import msgspec
 from bus.delivery import Subscription
 from bus.mqtt import Bus
 from cloud.card import FILE_NAME, Card, read_card
-from cloud.dataset import awaiting_review
+from cloud.review import awaiting_review
 from cloud.store import Store
 from demo import report, reviewer
 from demo.cameras import AGENTS, Cameras

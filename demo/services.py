@@ -16,6 +16,8 @@ _BROKER_S = 240.0
 _EDGE_CONFIG = """
 [harvest]
 auto_confidence = 0.7
+hard_confidence = 0.7
+hard_entropy = 0.9
 [harvest.caps]
 per_minute = 5000
 bytes_per_minute = 500000000

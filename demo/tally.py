@@ -8,7 +8,7 @@ import msgspec
 
 from cloud.card import Candidate, Card
 
-LANES = ("auto", "hard")
+LANES = ("auto", "hard", "audit", "feedback")
 
 
 class Line(msgspec.Struct, frozen=True):

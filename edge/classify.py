@@ -6,7 +6,6 @@ Natural batching: while the Predict calls are out, what arrives forms the next b
 """
 
 import asyncio
-from collections.abc import Callable
 
 from bus.database import Database
 from bus.delivery import Subscription
@@ -17,18 +16,19 @@ from bus.outlast import outlast
 from bus.presence import now_ms
 from edge import answers, results
 from edge.arrival import Limits, Rejected, examine, expired
+from edge.ask import Ask, ClassNames, Temperature, Verdict
 from edge.config import EdgeConfig
 from edge.deferrals import Deferrals
 from edge.sampler import OUTBOX_FULL, Sampler
+from edge.scores import Scored
 from edge.settle import Outcome, Settler
-from edge.tfserving import BadInputError, Predictions, Predictor
+from edge.shadow import Shadow
+from edge.tfserving import Predictor
+from edge.trial import Trial
 from edge.waiting import Bounds, Waiting, Work
 from schemas.errors import TransientError
 from schemas.messages import Photo, Result
 from schemas.topics import PHOTO
-
-ClassNames = Callable[[int], "tuple[str, ...] | None"]
-Verdict = results.Scored | Rejected
 
 _LOOK_FOR_EXPIRED_S = 1.0
 
@@ -40,10 +40,12 @@ class Classifier:
         config: Limits and names.
         bus: Connected by its own `run`.
         predictor: The model server.
-        database: With the tables of `edge.answers` and of the outbox.
+        database: With the tables of `edge.answers`, `edge.harvested` and the outbox.
         outbox: Where samples go.
         sampler: Decides which photos become samples, and makes them.
         class_names: The classes of a model version in the order of its outputs, None if unknown.
+        temperature: That divides the logits in a model version, None if unknown.
+        trial: Says which version answers, and counts what they do.
     """
 
     def __init__(
@@ -56,18 +58,22 @@ class Classifier:
         outbox: Outbox,
         sampler: Sampler,
         class_names: ClassNames,
+        temperature: Temperature,
+        trial: Trial,
     ) -> None:
         self._config = config
-        self._predictor = predictor
         self._database = database
         self._sampler = sampler
-        self._class_names = class_names
         self._limits = Limits(config.max_photo_bytes, config.max_pixels)
         self._counters: Counters = bus.counters
         self._photos: Subscription[Photo] = bus.subscribe(PHOTO, node=config.node)
         self._waiting = Waiting(Bounds(config.waiting_per_device, config.waiting, config.waiting_bytes))
         self._arrived: asyncio.Queue[Work] = asyncio.Queue(config.waiting)
         self._deferrals = Deferrals(bus)
+        self._ask = Ask(predictor, trial, class_names, temperature, bus.counters)
+        self._shadow = Shadow(
+            predictor, trial, class_names, bus.counters, busy=lambda: bool(self._waiting.everyone())
+        )
         self._bus = bus
         self._settler = Settler(
             config, bus, database=database, outbox=outbox, waiting=self._waiting, defer=self._defer
@@ -83,6 +89,7 @@ class Classifier:
             tasks.create_task(self._expire(), name="edge.expire")
             tasks.create_task(self._settler.run(), name="edge.settle")
             tasks.create_task(self._deferrals.run(), name="edge.defer")
+            tasks.create_task(self._shadow.run(), name="edge.shadow")
 
     # arrive: nothing here waits, so that no photo stands in the way of another device's
 
@@ -150,7 +157,9 @@ class Classifier:
     async def _classify(self) -> None:
         while True:
             batch = await self._waiting.take(self._config.max_batch, self._config.batch_per_device)
-            await self._answer(batch)
+            async with asyncio.TaskGroup() as tasks:  # so that neither version's answers wait for the other's
+                for part in self._ask.parts(batch):
+                    tasks.create_task(self._answer(part), name="edge.answer")
             self._waiting.free(batch)
 
     async def _answer(self, batch: list[Work]) -> None:
@@ -162,7 +171,7 @@ class Classifier:
             for work in [work for work in left if expired(work.photo, now)]:
                 left.remove(work)
                 self._reject(work, _expired(work))
-            return await self._predict(left) if left else []
+            return await self._ask.verdicts(left) if left else []
 
         async with asyncio.TaskGroup() as tasks:
             views = {work.key: tasks.create_task(self._sampler.view(work.photo.image)) for work in batch}
@@ -177,37 +186,7 @@ class Classifier:
         for work in (*batch, *self._waiting.everyone()):
             self._deferrals.say(work, str(error))
 
-    async def _predict(self, batch: list[Work]) -> list[tuple[Work, Verdict]]:
-        """Classify a batch in one call; if the server refuses it, halve it until the bad photo is alone."""
-        try:
-            predictions = await self._predictor.predict([work.photo.image for work in batch])
-        except BadInputError:
-            if len(batch) == 1:
-                return [await self._blame(batch[0])]
-            middle = len(batch) // 2
-            return [*await self._predict(batch[:middle]), *await self._predict(batch[middle:])]
-        return self._scored(batch, predictions)
-
-    async def _blame(self, work: Work) -> tuple[Work, Verdict]:
-        """Find out whether a refused photo is to blame, or the model: another may be served by now.
-
-        Raises:
-            TransientError: Try again later: the model is to blame, or no longer there.
-        """
-        good = await self._predictor.try_out()
-        try:
-            predictions = await self._predictor.predict([work.photo.image], good.version)
-        except BadInputError as error:
-            return work, Rejected(work.photo, "corrupt-image", str(error))
-        return self._scored([work], predictions)[0]
-
-    def _scored(self, batch: list[Work], predictions: Predictions) -> list[tuple[Work, Verdict]]:
-        self._counters.add("predict.calls")
-        self._counters.add("predict.photos", len(batch))
-        names = self._class_names(predictions.version)
-        return list(zip(batch, results.scored(self._predictor.model, predictions, names), strict=True))
-
-    async def _harvest(self, work: Work, said: results.Scored, view: int | None) -> None:
+    async def _harvest(self, work: Work, said: Scored, view: int | None) -> None:
         sample, harvest = await self._sampler.sample(work.photo, view, said)
         self._counters.add(f"harvest.{harvest}" if sample else f"harvest.refused_{harvest}")
         if harvest == OUTBOX_FULL:
@@ -216,7 +195,10 @@ class Classifier:
             )
         elif sample is not None:
             await self._bus.recovered("samples")
+        if sample is None:
+            self._sampler.keep(work.photo, view, said)
         self._settler.put(Outcome(work, results.ok(work.photo, said, harvest, work.arrived_at), sample))
+        self._shadow.offer(work.photo.image, said)
 
 
 def _expired(work: Work) -> Rejected:

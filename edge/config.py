@@ -38,9 +38,9 @@ class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str | None,
         Meta(description="PEM file; a release that its key did not sign is refused. Absent: none is"),
     ] = None
-    state_dir: Annotated[str, Meta(min_length=1, description="folder for the outbox and the answers")] = (
-        "/var/lib/gleaner/edge"
-    )
+    state_dir: Annotated[
+        str, Meta(min_length=1, description="folder for outbox, answers and what was harvested")
+    ] = "/var/lib/gleaner/edge"
     max_photo_bytes: Annotated[int, Meta(ge=1, description="larger ones are rejected")] = 3 * 1024 * 1024
     max_pixels: Annotated[int, Meta(ge=1, description="larger ones are rejected undecoded")] = 16_000_000
     calls: Annotated[
@@ -65,5 +65,9 @@ class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     versions_kept: Annotated[int, Meta(ge=1, description="model versions kept on disk")] = 2
     load_timeout_s: Annotated[float, Meta(gt=0, description="for a new version to become available")] = 120.0
     harvest: HarvestRules = HarvestRules()
+    recent_bytes: Annotated[
+        int,
+        Meta(ge=0, description="of photos not harvested, kept for a label that follows; 0 keeps none"),
+    ] = 16_000_000
     probes: ProbesAddress | None = None
     outbox: OutboxLimits = OutboxLimits()

@@ -1,63 +1,50 @@
 """The answers that an edge gives: plain functions that build a Result."""
 
 import time
-from dataclasses import dataclass
 
 from bus.presence import now_ms
 from edge.arrival import Rejected
+from edge.scores import Scored, bounded_novelty, probability
 from edge.tfserving import ModelUnfitError, Predictions
 from schemas.messages import Photo, Result
 
 _REASON_LENGTH = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """What a model says of one photo."""
-
-    model: str
-    version: int
-    scores: dict[str, float]
-    embedding: bytes
-
-    @property
-    def label(self) -> str:
-        """The most probable class; of equals the first."""
-        return max(self.scores, key=self.scores.__getitem__)
-
-    @property
-    def confidence(self) -> float:
-        """The probability of that class."""
-        return self.scores[self.label]
-
-
-def scored(model: str, predictions: Predictions, names: tuple[str, ...] | None) -> list[Scored]:
+def scored(
+    model: str, predictions: Predictions, names: tuple[str, ...] | None, temperature: float | None = None
+) -> list[Scored]:
     """Return what the model says of each photo of a batch.
 
     Args:
         model: Its name.
         predictions: Of N photos.
         names: The classes in the order of the model's outputs, None if unknown.
+        temperature: That divided the logits in the model, None if unknown.
 
     Raises:
         ModelUnfitError: The names do not fit the model.
     """
     width = len(predictions.probabilities[0])
-    if names is None or len(names) != width:
+    if not names or len(names) != width:
         raise ModelUnfitError(
             f"model {model} version {predictions.version}",
             expected=f"{width} class names from its release or its assets",
             got=names,
         )
     return [
-        Scored(model, predictions.version, dict(zip(names, map(_probability, row), strict=True)), embedding)
-        for row, embedding in zip(predictions.probabilities, predictions.embeddings, strict=True)
+        Scored(
+            model=model,
+            version=predictions.version,
+            scores=dict(zip(names, map(probability, row), strict=True)),
+            embedding=embedding,
+            novelty=bounded_novelty(novelty),
+            temperature=temperature,
+        )
+        for row, embedding, novelty in zip(
+            predictions.probabilities, predictions.embeddings, predictions.novelties, strict=True
+        )
     ]
-
-
-def _probability(score: float) -> float:
-    """Return the score inside 0 to 1; what is no number counts as 0, so that it never looks certain."""
-    return min(max(score, 0.0), 1.0) if score == score else 0.0  # noqa: PLR0124  # NaN differs from itself
 
 
 def ok(photo: Photo, said: Scored, harvest: str, arrived_at: float) -> Result:
@@ -77,6 +64,10 @@ def ok(photo: Photo, said: Scored, harvest: str, arrived_at: float) -> Result:
         label=said.label,
         confidence=round(said.confidence, 6),
         scores={name: round(score, 6) for name, score in said.scores.items()},
+        raw_confidence=_rounded(said.raw_confidence),
+        margin=_rounded(said.margin),
+        entropy=_rounded(said.entropy),
+        novelty=_rounded(said.novelty),
         model=said.model,
         model_version=said.version,
         harvest=harvest,
@@ -117,6 +108,10 @@ def deferred(photo: Photo, reason: str, arrived_at: float) -> Result:
         edge_ms=_since_ms(arrived_at),
         historical=photo.historical,
     )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
 
 
 def _since_ms(moment: float) -> float:

@@ -1,18 +1,25 @@
 """From a classified photo to a sample on its way to the cloud: the shell around `edge/harvest.py`."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 
+from bus.database import Database
 from bus.outbox import Item, Outbox, OutboxFullError
 from bus.presence import now_ms
-from edge.harvest import Harvester, Shrunk, dhash, shrink
-from edge.results import Scored
+from edge import harvested
+from edge.harvest import Harvester, Shrunk, shrink
+from edge.harvested import Harvested
+from edge.lanes import AUDIT, FEEDBACK
+from edge.near import dhash
+from edge.recent import Answered, Recent
+from edge.scores import Scored
 from schemas.codec import MAX_PAYLOAD_BYTES, encode
-from schemas.messages import HarvestRules, Photo, Sample
+from schemas.messages import Feedback, HarvestRules, Photo, Sample
 from schemas.topics import SAMPLE
 
 log = structlog.get_logger()
@@ -24,6 +31,18 @@ OUTBOX_FULL = "outbox-full"
 _DECODERS = 2
 
 
+class Taken(NamedTuple):
+    """A sample that was admitted to the outbox and is not yet on the disk, and what to remember of it."""
+
+    item: Item
+    sample: Harvested
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Bring both to the disk, in one transaction."""
+        Outbox.write(connection, self.item)
+        harvested.write(connection, self.sample, now_ms())
+
+
 class Sampler:
     """Decides whether a photo is harvested and makes the sample.
 
@@ -31,6 +50,7 @@ class Sampler:
         rules: In force until `follow` brings others.
         outbox: Where samples go.
         most_bytes: The largest sample that the way to the cloud takes.
+        recent_bytes: Kept of photos that were not harvested, for a label that follows.
         clock: Seconds of a monotonic clock.
     """
 
@@ -40,50 +60,95 @@ class Sampler:
         outbox: Outbox,
         *,
         most_bytes: int = MAX_PAYLOAD_BYTES,
+        recent_bytes: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
         self._harvester = Harvester(rules)
         self._outbox = outbox
         self._most_bytes = most_bytes
+        self._recent = Recent(recent_bytes)
         self._decoding = asyncio.Semaphore(_DECODERS)
+        self._admitting = asyncio.Lock()
+
+    async def load(self, database: Database) -> None:
+        """Take up what earlier runs harvested. Call once, before the first photo."""
+        samples = await database.run(lambda connection: harvested.load(connection, self._clock(), now_ms()))
+        self._harvester.restore(samples)
 
     def follow(self, rules: HarvestRules) -> None:
         """Put other rules in force; what was harvested so far still counts."""
         self._harvester.rules = rules
 
+    def credit(self, photo_id: str) -> None:
+        """Give back what a sample spent of caps and quota, because the cloud had it already; once at most."""
+        self._harvester.spent.credit(photo_id)
+
     async def view(self, image: bytes) -> int | None:
         """Return the difference hash of an encoded image, None if Pillow cannot decode it."""
         return await self._decode(dhash, image)
 
-    async def sample(self, photo: Photo, view: int | None, said: Scored) -> tuple[Item | None, str]:
+    async def sample(self, photo: Photo, view: int | None, said: Scored) -> tuple[Taken | None, str]:
         """Return the sample, admitted to the outbox, and its lane; or None and why not."""
-        now = self._clock()
         if view is None:
             return None, "undecodable"
-        lane, refused = self._harvester.choose(photo.device, view, said.confidence, now)
+        share = self._harvester.rules.audit_share
+        lane, refused = self._harvester.choose(photo.photo_id, photo.device, view, said, self._clock())
         if lane is None:
             return None, refused or "unwanted"
         shrunk = await self._decode(shrink, photo.image)
         if shrunk is None:
             return None, "undecodable"
-        if (cap := self._harvester.afford(len(shrunk.image), now)) is not None:
-            return None, cap
-        item, refused = await self._admit(_sample(photo, shrunk, view, lane, said))
-        if item is None:
-            return None, refused
-        self._harvester.took(photo.device, view, len(shrunk.image), now)
-        return item, lane
+        inclusion = share if lane == AUDIT else None
+        return await self._admit(_sample(photo, shrunk, view, said, lane=lane, inclusion=inclusion))
 
-    async def _admit(self, sample: Sample) -> tuple[Item | None, str]:
+    def keep(self, photo: Photo, view: int | None, said: Scored) -> None:
+        """Keep a photo that was not harvested, for a label that follows."""
+        if view is not None:
+            self._recent.keep(Answered(photo, view, said))
+
+    async def labelled(self, label: Feedback) -> tuple[Taken | None, str] | None:
+        """Return the sample of a photo that was labelled, as `sample` does; None if it is not here.
+
+        A person's word goes before all rules but the caps.
+        """
+        kept = self._recent.find(label.device, label.photo_id)
+        if kept is None:
+            return None
+        shrunk = await self._decode(shrink, kept.photo.image)
+        if shrunk is None:
+            return None, "undecodable"
+        taken, lane = await self._admit(_sample(kept.photo, shrunk, kept.view, kept.said, lane=FEEDBACK))
+        if taken is not None:
+            self._recent.forget(label.device, label.photo_id)
+        return taken, lane
+
+    async def _admit(self, sample: Sample) -> tuple[Taken | None, str]:
+        """Admit a sample to the outbox if nothing is in its way, one after the other, so that caps hold."""
+        entry = Harvested(
+            photo_id=sample.photo_id,
+            device=sample.device,
+            view=int(sample.dhash, 16),
+            label=sample.label,
+            lane=sample.lane,
+            size_bytes=len(sample.image),
+            at=self._clock(),
+        )
         payload = encode(SAMPLE, sample)
-        if len(payload) > self._most_bytes:
-            return None, "too-large"
-        try:
-            item = await self._outbox.admit(sample.photo_id, SAMPLE.name(node=sample.node), payload)
-        except OutboxFullError:
-            return None, OUTBOX_FULL
-        return item, "already-waiting"
+        async with self._admitting:
+            refused = self._harvester.refusal(entry.lane, entry.label, entry.size_bytes, entry.at)
+            if refused is not None:
+                return None, refused
+            if len(payload) > self._most_bytes:
+                return None, "too-large"
+            try:
+                item = await self._outbox.admit(sample.photo_id, SAMPLE.name(node=sample.node), payload)
+            except OutboxFullError:
+                return None, OUTBOX_FULL
+            if item is None:
+                return None, "already-waiting"
+            self._harvester.took(entry)
+            return Taken(item, entry), entry.lane
 
     async def _decode(self, work: Callable[[bytes], T], image: bytes) -> T | None:
         """Run something that decodes an image in a thread; None if Pillow cannot decode it.
@@ -98,7 +163,9 @@ class Sampler:
                 return None
 
 
-def _sample(photo: Photo, shrunk: Shrunk, view: int, lane: str, said: Scored) -> Sample:
+def _sample(
+    photo: Photo, shrunk: Shrunk, view: int, said: Scored, *, lane: str, inclusion: float | None = None
+) -> Sample:
     return Sample(
         photo_id=photo.photo_id,
         node=photo.node,
@@ -111,6 +178,11 @@ def _sample(photo: Photo, shrunk: Shrunk, view: int, lane: str, said: Scored) ->
         label=said.label,
         confidence=said.confidence,
         scores=said.scores,
+        raw_confidence=said.raw_confidence,
+        margin=said.margin,
+        entropy=said.entropy,
+        novelty=said.novelty,
+        inclusion=inclusion,
         model=said.model,
         model_version=said.version,
         embedding=said.embedding,

@@ -12,17 +12,19 @@ from bus.mqtt import Bus
 from bus.outbox import Outbox
 from bus.presence import Presence
 from bus.probes import Probes
-from edge import answers
+from edge import answers, harvested
 from edge.classify import Classifier
 from edge.config import EdgeConfig
 from edge.eventbus import companions, most_sample_bytes, paced
+from edge.feedback import follow_labels
 from edge.models import Models
 from edge.sampler import Sampler
 from edge.tfserving import Predictor
+from edge.trial import Trial
 from schemas.codec import MAX_PAYLOAD_BYTES
 from schemas.errors import CodecError
 from schemas.messages import Policy, Receipt
-from schemas.topics import POLICY, RECEIPT
+from schemas.topics import FEEDBACK, POLICY, RECEIPT
 
 log = structlog.get_logger()
 
@@ -34,6 +36,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
 
     Raises:
         StorageError: The state folder cannot be used, for example because another edge uses it.
+        ConfigError: The release key cannot be used.
         PermanentError: The broker refuses a subscription.
     """
     counters = Counters()
@@ -46,7 +49,11 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
         durable=True,
         counters=counters,
     )
-    tables = {"outbox": Outbox.MIGRATIONS, "answers": answers.MIGRATIONS}
+    tables = {
+        "outbox": Outbox.MIGRATIONS,
+        "answers": answers.MIGRATIONS,
+        "harvested": harvested.MIGRATIONS,
+    }
     async with (
         Database(Path(config.state_dir) / "edge.db", tables) as database,
         Predictor(config.serving, config.model, timeout_s=config.predict_timeout_s) as predictor,
@@ -56,8 +63,11 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
         over_eventbus = config.uplink == "eventbus"
         most_bytes = most_sample_bytes(config.eventbus) if over_eventbus else MAX_PAYLOAD_BYTES
         send = paced(bus.publish_bytes, config.eventbus) if over_eventbus else bus.publish_bytes
-        sampler = Sampler(config.harvest, outbox, most_bytes=most_bytes)
-        models = Models(config, bus, predictor)
+        sampler = Sampler(config.harvest, outbox, most_bytes=most_bytes, recent_bytes=config.recent_bytes)
+        await sampler.load(database)
+        trial = Trial()
+        models = Models(config, bus, predictor, trial)
+        await asyncio.to_thread(models.load)
         classifier = Classifier(
             config,
             bus,
@@ -66,44 +76,60 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             outbox=outbox,
             sampler=sampler,
             class_names=models.class_names,
+            temperature=models.temperature,
+            trial=trial,
         )
         receipts = bus.subscribe(RECEIPT, node=config.node)
         policies = bus.subscribe(POLICY, node=config.node)
+        labels = bus.subscribe(FEEDBACK, node=config.node)
         beside = companions(config, bus) if over_eventbus else []
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bus.run(), name="edge.bus")
             tasks.create_task(classifier.run(), name="edge.classifier")
             tasks.create_task(models.run(), name="edge.models")
             tasks.create_task(outbox.run(send, bus.connected), name="edge.outbox")
-            tasks.create_task(_take_receipts(receipts, outbox, counters), name="edge.receipts")
+            tasks.create_task(_take_receipts(receipts, outbox, sampler, counters), name="edge.receipts")
             tasks.create_task(_follow_policies(policies, sampler), name="edge.policies")
+            tasks.create_task(
+                follow_labels(labels, bus, sampler=sampler, database=database, outbox=outbox),
+                name="edge.labels",
+            )
             for companion in beside:
                 tasks.create_task(companion.run(), name="edge.beside")
             if config.probes is not None:
                 tasks.create_task(Probes(config.probes, bus.unready).run(), name="edge.probes")
 
 
-async def _take_receipts(receipts: Subscription[Receipt], outbox: Outbox, counters: Counters) -> None:
+async def _take_receipts(
+    receipts: Subscription[Receipt], outbox: Outbox, sampler: Sampler, counters: Counters
+) -> None:
     """Forget each sample that the cloud has answered. Receipts that come together share a commit."""
     while True:
         deliveries = await receipts.gather(_RECEIPTS)
-        await asyncio.gather(*(_take_receipt(delivery, outbox, counters) for delivery in deliveries))
+        await asyncio.gather(*(_take_receipt(delivery, outbox, sampler, counters) for delivery in deliveries))
 
 
-async def _take_receipt(delivery: Delivery[Receipt], outbox: Outbox, counters: Counters) -> None:
+async def _take_receipt(
+    delivery: Delivery[Receipt], outbox: Outbox, sampler: Sampler, counters: Counters
+) -> None:
     try:
         receipt = delivery.message()
     except CodecError as error:
         log.warning("receipt.malformed", error=str(error))
         counters.add("receipt.malformed")
     else:
-        await _settle(receipt, outbox, counters)
+        await _settle(receipt, outbox, sampler, counters)
     delivery.ack()
 
 
-async def _settle(receipt: Receipt, outbox: Outbox, counters: Counters) -> None:
+async def _settle(receipt: Receipt, outbox: Outbox, sampler: Sampler, counters: Counters) -> None:
     try:
-        await outbox.answered(receipt.photo_id)
+        if receipt.status != "duplicate":
+            await outbox.answered(receipt.photo_id)
+        elif await outbox.answered(
+            receipt.photo_id, lambda connection: harvested.credit(connection, receipt.photo_id)
+        ):
+            sampler.credit(receipt.photo_id)
     except StorageError as error:  # the sample is sent again, and answered again
         log.warning("receipt.unsettled", photo_id=receipt.photo_id, error=str(error))
     counters.add(f"receipt.{receipt.status}")

@@ -14,11 +14,12 @@ import structlog
 from bus.database import Database
 from bus.link import LinkError
 from bus.mqtt import Bus
-from bus.outbox import Item, Outbox
+from bus.outbox import Outbox
 from bus.outlast import outlast
 from bus.retry import backoff
 from edge import answers
 from edge.config import EdgeConfig
+from edge.sampler import Taken
 from edge.waiting import Waiting, Work
 from schemas.errors import TransientError
 from schemas.messages import Result
@@ -36,7 +37,7 @@ class Outcome:
 
     work: Work
     result: Result
-    sample: Item | None = None
+    sample: Taken | None = None
 
 
 class Settler:
@@ -47,7 +48,7 @@ class Settler:
     Args:
         config: How many answers are kept.
         bus: Connected by its own `run`.
-        database: With the tables of `edge.answers` and of the outbox.
+        database: With the tables of `edge.answers`, `edge.harvested` and the outbox.
         outbox: Where samples go.
         waiting: The photos in hand; those answered leave it.
         defer: Tells the senders of photos that the answer takes longer, and why.
@@ -99,7 +100,7 @@ class Settler:
         for outcome in outcomes:
             if outcome.sample is not None:
                 stored = outcome.work.key not in before
-                (self._outbox.commit if stored else self._outbox.withdraw)(outcome.sample)
+                (self._outbox.commit if stored else self._outbox.withdraw)(outcome.sample.item)
         return before
 
     async def _answer(self, work: Work, result: Result) -> None:
@@ -134,5 +135,5 @@ def _record(connection: sqlite3.Connection, outcomes: list[Outcome], kept: int) 
     answers.record(connection, [outcome.result for outcome in new], kept=kept)
     for outcome in new:
         if outcome.sample is not None:
-            Outbox.write(connection, outcome.sample)
+            outcome.sample.write(connection)
     return before

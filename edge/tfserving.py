@@ -7,10 +7,12 @@ instead of 600.
 """
 
 import importlib.util
+import math
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
@@ -31,6 +33,7 @@ def _import_stubs() -> tuple[Any, ...]:
     try:
         from tensorflow_serving.apis import (  # noqa: PLC0415  # only while the stand-in is in place
             get_model_status_pb2,
+            model_management_pb2,
             model_service_pb2_grpc,
             predict_pb2,
             prediction_service_pb2_grpc,
@@ -38,16 +41,23 @@ def _import_stubs() -> tuple[Any, ...]:
     finally:
         if stand_in:
             del sys.modules["tensorflow"]
-    return get_model_status_pb2, model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc
+    return (
+        get_model_status_pb2,
+        model_management_pb2,
+        model_service_pb2_grpc,
+        predict_pb2,
+        prediction_service_pb2_grpc,
+    )
 
 
-_status_pb2, _model_service, _predict_pb2, _prediction_service = _import_stubs()
+_status_pb2, _management_pb2, _model_service, _predict_pb2, _prediction_service = _import_stubs()
 
 _DT_FLOAT = 1
 _DT_STRING = 7
 _MATRIX = 2
 _AVAILABLE = 30
 _END = 50
+_NOBODY_THERE = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -63,6 +73,10 @@ _GREY = bytes.fromhex(
 
 class ModelUnavailableError(TransientError):
     """The model server cannot answer now: away, overloaded, too slow, or without this model."""
+
+
+class ModelMissingError(ModelUnavailableError):
+    """The server is away, or does not serve this version now: no fault of the version."""
 
 
 class ModelUnfitError(TransientError):
@@ -81,11 +95,13 @@ class Predictions:
         version: The model version that answered.
         probabilities: N rows of K probabilities, one for each class.
         embeddings: N times the embedding as float32, little endian; empty if the model gives none.
+        novelties: N times how unlike its training the image is; None if the model does not say.
     """
 
     version: int
     probabilities: "list[array[float]]"  # no generic at run time
     embeddings: list[bytes]
+    novelties: Sequence[float | None]
 
 
 class Predictor:
@@ -106,7 +122,8 @@ class Predictor:
         """Make the channel; it connects with the first call."""
         self._channel = grpc.aio.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
         self._predict = _prediction_service.PredictionServiceStub(self._channel).Predict
-        self._status = _model_service.ModelServiceStub(self._channel).GetModelStatus
+        models = _model_service.ModelServiceStub(self._channel)
+        self._status, self._reload = models.GetModelStatus, models.HandleReloadConfigRequest
         return self
 
     async def __aexit__(
@@ -115,10 +132,18 @@ class Predictor:
         """Close the channel; calls under way are cancelled."""
         await self._channel.close()
 
-    async def predict(self, images: Sequence[bytes], version: int | None = None) -> Predictions:
+    async def predict(
+        self, images: Sequence[bytes], version: int | None = None, *, timeout_s: float | None = None
+    ) -> Predictions:
         """Classify encoded images in one call, by the newest version or by this one. Safe to cancel.
 
+        Args:
+            images: JPEG or PNG.
+            version: Which is to answer.
+            timeout_s: A deadline earlier than usual.
+
         Raises:
+            ModelMissingError: Try again later, or ask another version.
             ModelUnavailableError: Try again later.
             ModelUnfitError: The answer is no table of probabilities.
             BadInputError: At least one image is refused.
@@ -133,7 +158,7 @@ class Predictor:
         tensor.tensor_shape.dim.add().size = len(images)
         tensor.string_val.extend(images)
         try:
-            response = await self._predict(request, timeout=self._timeout_s)
+            response = await self._predict(request, timeout=min(timeout_s or math.inf, self._timeout_s))
         except grpc.aio.AioRpcError as error:
             raise self._meaning(error) from None
         return self._predictions(response, len(images))
@@ -173,17 +198,58 @@ class Predictor:
             )
         return served_model(self.model, response.model_version_status)
 
+    async def serve(
+        self, folder: Path, versions: Sequence[int] = (), labels: Mapping[str, int] | None = None
+    ) -> None:
+        """Have the server serve these versions of a folder side by side, or only the newest of it.
+
+        It loads and unloads by itself what that means. The list of its models is replaced: a model server
+        belongs to one edge node, and to this model. What it serves already stays as it is, also from
+        another folder. Safe to cancel.
+
+        Args:
+            folder: Holds a directory for each version, where the server sees it too.
+            versions: None for the newest that is there.
+            labels: Names for versions that it serves already.
+
+        Raises:
+            ModelUnavailableError: It does not do so now.
+        """
+        request = _management_pb2.ReloadConfigRequest()
+        model = request.config.model_config_list.config.add(
+            name=self.model, base_path=str(folder), model_platform="tensorflow"
+        )
+        model.model_version_policy.specific.versions.extend(versions)
+        if not versions:
+            model.model_version_policy.latest.num_versions = 1
+        model.version_labels.update(labels or {})
+        try:
+            response = await self._reload(request, timeout=self._timeout_s)
+        except grpc.aio.AioRpcError as error:
+            got = f"{error.code().name}: {error.details()}"
+        else:
+            if response.status.error_code == 0:
+                return
+            got = response.status.error_message
+        raise ModelUnavailableError(
+            f"model {self.model} at {self.address}", expected=f"to serve {versions or 'the newest'}", got=got
+        )
+
     def _predictions(self, response: Any, count: int) -> Predictions:
         try:
             probabilities = _rows(response.outputs["probabilities"], count)
-            embeddings = [b""] * count
+            embeddings, novelties = [b""] * count, list[float | None]([None] * count)
             if "embedding" in response.outputs:
                 embeddings = [row.tobytes() for row in _rows(response.outputs["embedding"], count)]
+            if "novelty" in response.outputs:
+                novelties = list(_values(response.outputs["novelty"], [count]))
         except ValueError as error:
             raise ModelUnfitError(
-                f"model {self.model}", expected="`probabilities` of shape [N, K]", got=error
+                f"model {self.model}",
+                expected="`probabilities` of shape [N, K] and what goes with them",
+                got=error,
             ) from None
-        return Predictions(response.model_spec.version.value, probabilities, embeddings)
+        return Predictions(response.model_spec.version.value, probabilities, embeddings, novelties)
 
     def _meaning(self, error: grpc.aio.AioRpcError) -> PermanentError | TransientError:
         """Tell bad input from everything that may pass: a model can be placed, a server restarted."""
@@ -191,23 +257,37 @@ class Predictor:
         got = f"{error.code().name}: {error.details()}"
         if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
             return BadInputError(subject, expected="a classifiable image", got=got)
-        return ModelUnavailableError(subject, expected="an answer", got=got)
+        missing = error.code() in _NOBODY_THERE
+        return (ModelMissingError if missing else ModelUnavailableError)(
+            subject, expected="an answer", got=got
+        )
 
 
 def _rows(tensor: Any, count: int) -> "list[array[float]]":
-    """Return the rows of a float32 matrix; servers fill `float_val` or `tensor_content`.
+    """Return the rows of a float32 matrix.
 
     Raises:
         ValueError: It is none, or has another number of rows; the text says what it is instead.
     """
-    shape = [dim.size for dim in tensor.tensor_shape.dim]
-    if tensor.dtype != _DT_FLOAT or len(shape) != _MATRIX or shape[0] != count:
-        raise ValueError(f"type {tensor.dtype} of shape {shape} for {count} images")
-    width = shape[1]
-    values = array("f", tensor.tensor_content or tensor.float_val)
-    if len(values) < count * width:  # TensorProto: the last value stands for the rest
-        values.extend([values[-1] if values else 0.0] * (count * width - len(values)))
+    width = tensor.tensor_shape.dim[1].size if len(tensor.tensor_shape.dim) == _MATRIX else 0
+    values = _values(tensor, [count, width])
     return [values[row * width : (row + 1) * width] for row in range(count)]
+
+
+def _values(tensor: Any, wanted: list[int]) -> "array[float]":
+    """Return the values of a float32 tensor; servers fill `float_val` or `tensor_content`.
+
+    Raises:
+        ValueError: It is none of that shape; the text says what it is instead.
+    """
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    if tensor.dtype != _DT_FLOAT or shape != wanted:
+        raise ValueError(f"type {tensor.dtype} of shape {shape} for {wanted[0]} images")
+    size = math.prod(shape)
+    values = array("f", tensor.tensor_content or tensor.float_val)
+    if len(values) < size:  # TensorProto: the last value stands for the rest
+        values.extend([values[-1] if values else 0.0] * (size - len(values)))
+    return values
 
 
 def served_model(model: str, statuses: Sequence[Any]) -> ServedModel:

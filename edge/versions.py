@@ -1,8 +1,11 @@
 """The version directories that the model server watches. Blocking functions, called in a thread.
 
-Directories named by a number are versions, and the server serves the newest; other names it ignores.
+Directories named by a number are versions, and the server serves the newest; other names it ignores. During a
+trial it serves two from the folder `trial`. A server that starts meanwhile looks for the newest beside that
+folder, and so begins with the version in service.
 """
 
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from schemas.messages import Release
 
 _INCOMING = "incoming-"
 _ASIDE = "aside-"
+_TRIAL = "trial"
 
 
 def bring(release: Release, base: Path) -> None:
@@ -60,6 +64,64 @@ def settle(version: int, base: Path, *, kept: int) -> None:
     versions = _versions(base)
     for number in sorted((other for other in versions if other <= version), reverse=True)[kept:]:
         _remove(versions[number])
+
+
+def newest(base: Path) -> int | None:
+    """Return the version that a server starts with."""
+    return max(_versions(base), default=None) if base.is_dir() else None
+
+
+def trial_folder(base: Path) -> Path:
+    """Return the folder from which the versions of a trial are served."""
+    return base / _TRIAL
+
+
+def on_trial(base: Path) -> set[int]:
+    """Return the versions of a trial, the one in service among them; none if there is no trial."""
+    folder = trial_folder(base)
+    return set(_versions(folder)) if folder.is_dir() else set()
+
+
+def lay_out(champion: int, challenger: int, base: Path) -> None:
+    """Put the version in service and one that was brought side by side into the trial's folder.
+
+    It is there complete or not at all.
+    """
+    partial = base / f"{_INCOMING}{_TRIAL}"
+    _remove(partial)
+    partial.mkdir()
+    _copy(base / str(champion), partial / str(champion))
+    _incoming(challenger, base).rename(partial / str(challenger))
+    _remove(trial_folder(base))
+    partial.rename(trial_folder(base))
+
+
+def bring_back(version: int, base: Path) -> None:
+    """Bring a version from its trial, for `place`; the trial's folder stays as it is."""
+    _restore(base)
+    _remove(_incoming(version, base))
+    _copy(trial_folder(base) / str(version), _incoming(version, base))
+
+
+def end_trial(base: Path) -> None:
+    """Take the trial's folder away; the server has to look elsewhere before that."""
+    partial = base / f"{_INCOMING}{_TRIAL}"
+    _remove(partial)
+    if trial_folder(base).is_dir():
+        trial_folder(base).rename(partial)
+    _remove(partial)
+
+
+def _copy(version: Path, target: Path) -> None:
+    shutil.copytree(version, target, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    """Link a file, which costs no room; copy it where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _restore(base: Path) -> None:

@@ -5,6 +5,8 @@ those sent late.
 """
 
 import asyncio
+import contextlib
+import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
@@ -12,6 +14,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from edge.arrival import expired
+from edge.floods import Floods
 from schemas.messages import Photo
 
 Key = tuple[str, str]
@@ -92,19 +95,24 @@ class Waiting:
     """The photos in hand, and which of them are classified next.
 
     When there is no room, a photo of the device that has most in hand gives way; nothing ever waits for room.
+    A device that floods rests between its calls while others are about.
 
     Args:
         bounds: The most that may be in hand.
+        clock: Seconds of a monotonic clock.
     """
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, clock: Callable[[], float] = time.monotonic) -> None:
         self._bounds = bounds
+        self._clock = clock
         self._in_hand: dict[Key, Work] = {}
         self._counts: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
         self._live = _Lines()
         self._historical = _Lines()
-        self._busy: set[str] = set()
+        self._busy: dict[str, float] = {}
+        self._resting: dict[str, float] = {}
+        self._floods = Floods()
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
@@ -133,13 +141,16 @@ class Waiting:
         device = work.photo.device
         if self._counts[device] >= self._bounds.per_device:
             reason = f"{device} has {self._counts[device]} photos in hand here, the most for one device"
+            self._floods.gave_way(device, self._clock())
             return [Shed(work, f"{reason}: send it again later")]
         self._in_hand[work.key] = work
         self._count(work)
+        self._floods.came(device, self._clock())
         shed = []
         while (excess := self._excess()) is not None:
             out = self._give_way(work, excess)
             self.done(out)
+            self._floods.gave_way(out.photo.device, self._clock())
             shed.append(Shed(out, f"{out.photo.device} has most of all in hand here: send it again later"))
         return shed
 
@@ -163,13 +174,19 @@ class Waiting:
         """
         while not (batch := self._batch(most, per_device)):
             self._changed.clear()
-            await self._changed.wait()
-        self._busy.update(work.photo.device for work in batch)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._rest_s()):
+                    await self._changed.wait()
+        self._busy.update((work.photo.device, self._clock()) for work in batch)
         return batch
 
     def free(self, batch: list[Work]) -> None:
-        """Let the devices of a batch have another one."""
-        self._busy.difference_update(work.photo.device for work in batch)
+        """Let the devices of a batch have another one, those that flood after a rest."""
+        now = self._clock()
+        for device in {work.photo.device for work in batch}:
+            took_s = now - self._busy.pop(device)
+            if rest_s := self._floods.rest_s(device, took_s, now):
+                self._resting[device] = now + rest_s
         self._changed.set()
 
     def remove_expired(self, now_ms: int) -> list[Work]:
@@ -198,9 +215,16 @@ class Waiting:
         _subtract(self._bytes, work.photo.device, len(work.photo.image))
 
     def _batch(self, most: int, per_device: int) -> list[Work]:
-        late_waits = any(device not in self._busy for device in self._historical.lines)
-        batch = self._live.take(most - 1 if late_waits else most, per_device, self._busy)
-        return batch + self._historical.take(1 if batch else most, per_device, self._busy)
+        now = self._clock()
+        self._resting = {device: until for device, until in self._resting.items() if until > now}
+        out = self._busy.keys() | self._resting
+        late_waits = any(device not in out for device in self._historical.lines)
+        batch = self._live.take(most - 1 if late_waits else most, per_device, out)
+        return batch + self._historical.take(1 if batch else most, per_device, out)
+
+    def _rest_s(self) -> float | None:
+        """Return how long it is until the first device had its rest, None if none rests."""
+        return min(self._resting.values()) - self._clock() if self._resting else None
 
     def _give_way(self, newcomer: Work, excess: Counter[str]) -> Work:
         """Take the newest photo of the device with most out of its line."""

@@ -145,7 +145,7 @@ def edge_config(address: Broker, serving: str, folder: Path, **changes: object) 
         "serving": serving,
         "state_dir": str(folder / "state"),
         "predict_timeout_s": 10.0,
-        "harvest": HarvestRules(near_duplicate_s=0),
+        "harvest": HarvestRules(near_duplicate_s=0, audit_share=0),
         "outbox": QUICK,
     }
     return EdgeConfig(**(facts | changes))  # type: ignore[arg-type]  # a test's own words
@@ -210,6 +210,13 @@ class Command:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def wait(self) -> int:
+        """Wait until it ends by itself and return its exit code."""
+        assert self._process is not None
+        code = self._process.wait(40)
+        self._process = None
+        return code
 
     def stop(self) -> int:
         """End it in order and return its exit code."""

@@ -42,6 +42,11 @@ class Colour(tf.Module):
         return {"probabilities": tf.nn.softmax(mean @ self.weights), "embedding": mean}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
+    def novel(self, image):
+        said = self.serve(image)
+        return {**said, "novelty": 4.0 * said["embedding"][:, 1]}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
     def flat(self, image):
         return {"probabilities": tf.zeros(tf.shape(image)) + 0.0 * self.weights[0, 0]}
 
@@ -49,9 +54,21 @@ class Colour(tf.Module):
     def refuse(self, image):
         return self.serve(tf.io.decode_base64(image))
 
-for name, sign in (("straight", 1.0), ("swapped", -1.0), ("flat", 1.0), ("refusing", 1.0)):
+    def thumbnail(self, image):
+        shape = tf.shape(tf.io.decode_image(image, channels=3, expand_animations=False))
+        with tf.control_dependencies([tf.debugging.assert_equal(shape, [16, 16, 3])]):
+            return self.mean(image)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
+    def pick(self, image):
+        mean = tf.map_fn(self.thumbnail, image, fn_output_signature=tf.TensorSpec([3], tf.float32))
+        return {"probabilities": tf.nn.softmax(mean @ self.weights)}
+
+signs = {"straight": 1.0, "swapped": -1.0, "flat": 1.0, "refusing": 1.0, "picky": 1.0, "novel": 1.0}
+for name, sign in signs.items():
     colour = Colour(sign)
-    signature = {"flat": colour.flat, "refusing": colour.refuse}.get(name, colour.serve)
+    others = {"flat": colour.flat, "refusing": colour.refuse, "picky": colour.pick, "novel": colour.novel}
+    signature = others.get(name, colour.serve)
     tf.saved_model.save(colour, f"{sys.argv[1]}/{name}", signatures={"serving_default": signature})
 """
 
@@ -60,7 +77,9 @@ for name, sign in (("straight", 1.0), ("swapped", -1.0), ("flat", 1.0), ("refusi
 def saved_models() -> Path:
     """Build the SavedModels once a session, in a process of its own: `straight` and `swapped` work.
 
-    `flat` has an output of the wrong rank, `refusing` refuses every image, and `broken` cannot be loaded.
+    `novel` works too and finds green novel, so also grey. `flat` has an output of the wrong rank, `refusing`
+    refuses every image, `picky` all that are not as small as the picture that versions are tried out with,
+    and `broken` cannot be loaded.
     """
     folder = Path(tempfile.mkdtemp(prefix="gleaner-models-"))
     done = subprocess.run(

@@ -45,7 +45,7 @@ def server(tmp_path_factory):
 @pytest.fixture
 def dataset(address, server, tmp_path):
     """Edge and collector, each a process of its own; returns the folder of their dataset."""
-    (tmp_path / "edge.toml").write_text(f"[harvest]\nnear_duplicate_s = 0\n{OUTBOX}")
+    (tmp_path / "edge.toml").write_text(f"[harvest]\nnear_duplicate_s = 0\naudit_share = 0\n{OUTBOX}")
     where = ("--broker", f"127.0.0.1:{address.port}")
     folders = ("--models-dir", str(server.base), "--state-dir", str(tmp_path / "edge"))
     config = ("--config", str(tmp_path / "edge.toml"), "--serving", server.address)

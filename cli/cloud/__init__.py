@@ -1,4 +1,4 @@
-"""The cloud side: import, collect, train, release, review."""
+"""The cloud side: import, collect, review, teach, train, release, watch."""
 
 from cli.cloud.steps import add_arguments, run
 

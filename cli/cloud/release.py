@@ -2,6 +2,8 @@
 
 import asyncio
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,60 +25,80 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--nodes", type=options.names, default="edge-1", help="comma-separated edge nodes (edge-1)"
     )
+    add_model(parser)
+    parser.add_argument(
+        "--wait", metavar="S", type=options.positive(float), help="wait until all nodes serve it"
+    )
+    add_signing(parser)
+    options.add_broker(parser)
+
+
+def add_model(parser: ArgumentParser) -> None:
+    """Declare the options that say what is released."""
     parser.add_argument("--model", type=_model, default="pets", help="name of the model there (pets)")
     parser.add_argument(
         "--url", help="where the nodes fetch it: file, http, https or s3 (the bundle's own path)"
     )
-    parser.add_argument(
-        "--wait", metavar="S", type=options.positive(float), help="wait until all nodes serve it"
-    )
+
+
+def add_signing(parser: ArgumentParser) -> None:
+    """Declare the options that make a release one that nodes believe."""
     parser.add_argument(
         "--signing-key", metavar="PEM", type=Path, help="sign it, for nodes with a release key (unsigned)"
     )
     parser.add_argument(
         "--force", action="store_true", help="release it although the gate did not promote it"
     )
-    options.add_broker(parser)
+
+
+def signer(arguments: Namespace) -> Callable[[Release], Release]:
+    """Return what signs a release, or leaves it as it is where there is no key.
+
+    Raises:
+        ConfigError: The key cannot be used.
+    """
+    from bus import signing  # noqa: PLC0415  # each step loads what it needs, and no more
+
+    if arguments.signing_key is None:
+        return lambda release: release
+    return partial(signing.sign, key=signing.read_signing_key(arguments.signing_key))
 
 
 def run(arguments: Namespace) -> int:
     """Announce the version; with --wait, fail if a node does not come to serve it."""
-    from bus import signing  # noqa: PLC0415  # each step loads what it needs, and no more
-    from cloud.rollout import read_bundle, release_of  # noqa: PLC0415  # as above
+    from cloud.release import read_bundle, release_of  # noqa: PLC0415  # each step loads what it needs, and no more
 
     log.configure("error")
     bundle = read_bundle(arguments.bundle)
     if not arguments.force:
-        _check_verdict(bundle.card)
-    releases = [release_of(bundle, node, arguments.model, arguments.url) for node in arguments.nodes]
-    if arguments.signing_key is not None:
-        signing_key = signing.read_signing_key(arguments.signing_key)
-        releases = [signing.sign(release, signing_key) for release in releases]
+        check_verdict(bundle.card)
+    sign = signer(arguments)
+    releases = [sign(release_of(bundle, node, arguments.model, arguments.url)) for node in arguments.nodes]
     service.run(_announce(arguments, releases))
     return 0
 
 
 async def _announce(arguments: Namespace, releases: list[Release]) -> None:
-    from cloud.rollout import Rollout  # noqa: PLC0415  # as above
+    from cloud.release import Announcer  # noqa: PLC0415  # as above
 
     nodes, version = arguments.nodes, releases[0].version
     bus = link.bus(arguments, "release")
-    rollout = Rollout(bus, nodes)
+    announcer = Announcer(bus, nodes)
     async with link.connected(arguments, bus):
-        await rollout.announce(releases)
+        await announcer.announce(releases)
         print(f"version {version} released to {', '.join(nodes)}", flush=True)
         if arguments.wait is None:
             return
         try:
             async with asyncio.timeout(arguments.wait):
-                async for node in rollout.served(version):
+                async for node in announcer.served(version):
                     print(f"{node} serves version {version}", flush=True)
         except TimeoutError:
             expected = f"every node to serve version {version} within {arguments.wait:g} s"
             raise LinkError("release", expected=expected, got="no word of some") from None
 
 
-def _check_verdict(card: "Card") -> None:
+def check_verdict(card: "Card") -> None:
     """Refuse what the gate did not promote.
 
     Raises:

@@ -9,9 +9,7 @@ import msgspec
 
 from bus import log
 from bus.echo import publish_seen
-from bus.presence import now_ms
 from cli import link, options, service
-from schemas.errors import PermanentError
 from schemas.image import read_header
 from schemas.messages import Feedback
 from schemas.topics import FEEDBACK
@@ -24,13 +22,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     options.add_dataset(parser)
     parser.add_argument(
-        "--limit", type=options.positive(int), default=20, help="at most so many, least certain first (20)"
+        "--limit", type=options.positive(int), default=20, help="at most so many, most informative first (20)"
     )
     parser.add_argument(
         "--quarantine", action="store_true", help="samples that could not be used instead, newest first"
     )
     parser.add_argument("--save", type=Path, metavar="DIR", help="write what is listed there to look at")
     parser.add_argument("--json", action="store_true", help="JSON lines")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="a contact sheet of it, .png or .html")
+    parser.add_argument(
+        "--interactive", action="store_true", help="show one after the other and take a key as its label"
+    )
     parser.add_argument("--label", nargs=2, metavar=("PHOTO_ID", "LABEL"), help="give a label, as Feedback")
     parser.add_argument("--by", default="reviewer", help="who says so (reviewer)")
     options.add_broker(parser)
@@ -46,20 +48,29 @@ def run(arguments: Namespace) -> int:
     store = Store.open(arguments.dataset, create=False)
     if arguments.label is not None:
         _give_label(arguments, store)
+    elif arguments.interactive:
+        _ask(arguments, store)
     else:
         _list(arguments, store)
     return 0
 
 
 def _list(arguments: Namespace, store: "Store") -> None:
-    from cloud.dataset import awaiting_review  # noqa: PLC0415  # as above
+    from cloud.review import awaiting_review  # noqa: PLC0415  # as above
+    from cloud.sheet import Frame, write_sheet  # noqa: PLC0415  # as above
 
+    frames = []
     for review in awaiting_review(store, arguments.limit):
         fields = {name: getattr(review, name) for name in review.__struct_fields__ if name != "image"}
         sure = review.confidence or 0.0
         line = f"{review.photo_id}  {sure:.2f} {review.edge_label or '?':<12} {review.lane}"
         _show(arguments, line, fields)
         _save(arguments, f"{review.photo_id}.{read_header(review.image).format}", review.image)
+        said = f"{review.edge_label or '?'} {sure:.2f}  {review.lane}"
+        teacher = "" if review.teacher_label is None else f"teacher: {review.teacher_label}"
+        frames.append(Frame(review.image, (said, teacher or review.photo_id[:16])))
+    if arguments.sheet is not None:
+        write_sheet(arguments.sheet, frames)
 
 
 def _list_quarantine(arguments: Namespace) -> None:
@@ -91,25 +102,22 @@ def _save(arguments: Namespace, name: str, content: bytes) -> None:
 
 def _give_label(arguments: Namespace, store: "Store") -> None:
     """Publish a person's label for a harvested photo, as anybody could with `mosquitto_pub`."""
-    from cloud.store import Label  # noqa: PLC0415  # as above
+    from cloud.review import feedback_for  # noqa: PLC0415  # as above
 
     photo_id, label = arguments.label
-    said = Label(photo_id=photo_id, label=label, by=arguments.by, at_ms=now_ms())
-    found = store.find([photo_id], ["node", "device"]).get(photo_id)
-    if found is None or found["node"] is None:
-        got = "none" if found is None else "one that was imported with its label"
-        raise PermanentError(f"photo {photo_id}", expected="one that was harvested", got=got)
-    feedback = Feedback(
-        photo_id=photo_id,
-        node=str(found["node"]),
-        device=str(found["device"]),
-        label=said.label,
-        by=said.by,
-        at_ms=said.at_ms,
-    )
+    feedback = feedback_for(store, photo_id, label, arguments.by)
     log.configure("error")
     service.run(_publish(arguments, feedback))
     print(f"{photo_id}: {label}")
+
+
+def _ask(arguments: Namespace, store: "Store") -> None:
+    from cli.cloud.labelling import label_photos  # noqa: PLC0415  # as above
+    from cloud.review import awaiting_review  # noqa: PLC0415  # as above
+
+    log.configure("error")
+    published = service.run(label_photos(arguments, store, awaiting_review(store, arguments.limit)))
+    print(f"{published} labels published")
 
 
 async def _publish(arguments: Namespace, feedback: Feedback) -> None:

@@ -2,15 +2,35 @@
 
 from argparse import ArgumentParser, Namespace
 
-from cli.cloud import bring, collect, release, review, train
+from cli.cloud import (
+    bring,
+    by_hand,
+    collect,
+    doubts,
+    evaluate,
+    release,
+    review,
+    rollout,
+    status,
+    teach,
+    train,
+    watch,
+)
 from cli.main import Command
 
 STEPS: dict[str, tuple[Command, str]] = {
     "import": (bring, "bring labelled photos into the dataset"),
     "collect": (collect, "store samples and labels from the bus"),
+    "teach": (teach, "let a teacher label the samples that it is sure of"),
     "train": (train, "train, evaluate and pack the next version"),
+    "evaluate": (evaluate, "judge a version against the champion again"),
+    "round": (by_hand, "teach, train and release what the gate lets pass, now"),
+    "watch": (watch, "play such a round whenever there is a reason"),
     "release": (release, "tell edge nodes to serve a version"),
+    "rollout": (rollout, "bring a version out in stages, and back if it does badly"),
+    "status": (status, "show the fleet, its versions, the rollout and the accuracy by version"),
     "review": (review, "list what waits for a person's label or could not be used, or give a label"),
+    "doubts": (doubts, "name the labels that are likely wrong"),
 }
 
 

@@ -3,12 +3,14 @@
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cli import options
+from cli.cloud.verdict import show_verdict
 from schemas.errors import PermanentError
 
-_MODELS = Path("models")
-_CACHE = Path(".cache/features")
+if TYPE_CHECKING:
+    from cloud.train import Trained
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -21,64 +23,80 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="efficientnet-lite0",
         help="xception, xception-small or (default) efficientnet-lite0",
     )
-    parser.add_argument("--out", type=Path, default=_MODELS, metavar="DIR", help="where versions go (models)")
+    options.add_models(parser)
     parser.add_argument("--version", type=whole, help="number of the new version (the next one)")
     parser.add_argument("--classes", help="comma-separated, in the order of the outputs (all labels, sorted)")
     parser.add_argument("--seed", type=int, default=0, help="of every random decision (0)")
-    parser.add_argument(
-        "--cache", type=Path, default=_CACHE, metavar="DIR", help="keeps features between trainings"
-    )
+    options.add_features(parser)
 
 
 def run(arguments: Namespace) -> int:
-    """Train, and name the dataset's version after the model's."""
+    """Train, and name the dataset's version after the model's; as one of several workers, help with it."""
     from cli.progress import Bars  # noqa: PLC0415  # each step loads what it needs, and no more
+    from cloud.audit import audit_slice, hold_back  # noqa: PLC0415  # as above
     from cloud.dataset import examples  # noqa: PLC0415  # as above
     from cloud.store import Store  # noqa: PLC0415  # as above
 
     store = Store.open(arguments.dataset, create=False)
-    dataset_version = arguments.dataset_version or store.version
     version = _next_version(arguments)
-    labelled = examples(store, version=dataset_version)
-    gold = examples(store, version=dataset_version, split="gold")
 
     print("loading TensorFlow …", file=sys.stderr, flush=True)
     from cloud.backbones import BackboneUnavailableError  # noqa: PLC0415  # as above
     from cloud.challenge import find_champion  # noqa: PLC0415  # as above
     from cloud.examples import TrainingError  # noqa: PLC0415  # as above
     from cloud.export import ExportError  # noqa: PLC0415  # as above
-    from cloud.train import train  # noqa: PLC0415  # as above
+    from cloud.train import train, try_candidates  # noqa: PLC0415  # as above
+    from cloud.workers import join  # noqa: PLC0415  # as above
 
     _check_backbone(arguments.backbone)
     try:
+        team = join()
+        # What may differ from worker to worker is the first one's: the newest version, the folder of models.
+        dataset_version = team.agree(arguments.dataset_version or store.version)
+        champion = find_champion(arguments.out)
+        since_ms = team.agree(0 if champion is None else champion.card.created_at_ms)
+        drawn = audit_slice(store, since_ms, version=dataset_version) if since_ms else []
+        labelled, audit = hold_back(examples(store, version=dataset_version), drawn)
+        gold = examples(store, version=dataset_version, split="gold")
         with Bars() as bars:
+            terms = {
+                "backbone": arguments.backbone,
+                "classes": arguments.classes.split(",") if arguments.classes else None,
+                "seed": arguments.seed,
+                "cache_dir": arguments.cache,
+                "progress": bars,
+                "team": team,
+            }
+            if not team.chief:
+                try_candidates(labelled, gold, **terms)
+                return 0
             trained = train(
                 labelled,
                 gold,
-                backbone=arguments.backbone,
-                classes=arguments.classes.split(",") if arguments.classes else None,
-                seed=arguments.seed,
-                cache_dir=arguments.cache,
+                audit,
                 out_dir=arguments.out,
                 version=version,
-                champion=find_champion(arguments.out),
+                champion=champion,
                 dataset_version=dataset_version,
-                progress=bars,
+                **terms,
             )
     except (TrainingError, ExportError, BackboneUnavailableError) as error:
         raise PermanentError("training", expected="to be possible", got=error) from None
     store.tag(f"model-{version}", dataset_version)
+    _show(trained)
+    return 0
+
+
+def _show(trained: "Trained") -> None:
     card = trained.card
     for candidate in card.candidates:
         chosen = "→" if candidate.name == card.chosen else " "
         measured = "" if candidate.gold_accuracy is None else f", {candidate.gold_accuracy:.1%} on gold"
         print(f"{chosen} {candidate.name}: {candidate.photos} photos{measured}")
-    if card.verdict is not None:
-        print(f"gate: {card.verdict.decision}, against version {card.verdict.champion}")
-        for reason in card.verdict.reasons:
-            print(f"      {reason}")
+    show_verdict(card.verdict)
+    if not card.auto:
+        print("the lane auto did not help twice: it is better switched off")
     print(f"version {card.version}: {trained.bundle_path} ({trained.size_bytes / 1e6:.1f} MB)")
-    return 0
 
 
 def _check_backbone(name: str) -> None:

@@ -78,7 +78,8 @@ def _separable(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
 
 
 def _normalised(x: keras.KerasTensor) -> keras.KerasTensor:
-    return keras.layers.BatchNormalization(momentum=_BATCH_NORM_MOMENTUM)(x)
+    # Synchronised, so that a batch has the same statistics whatever number of workers shares it.
+    return keras.layers.BatchNormalization(momentum=_BATCH_NORM_MOMENTUM, synchronized=True)(x)
 
 
 def _narrow(filters: int) -> int:

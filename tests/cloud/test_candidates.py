@@ -1,9 +1,21 @@
-"""Human labels with and without the harvest, held out and chosen between."""
+"""Human labels with and without those of models, held out and chosen between."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from cloud.candidates import HARVESTED, HUMAN, HeldOut, Labelled, choose, cross_validate, fit_candidates
+from cloud.candidates import (
+    HARVESTED,
+    HUMAN,
+    TEACHER,
+    HeldOut,
+    Labelled,
+    auto_helps,
+    choose,
+    cross_validate,
+    fit_candidates,
+)
 from cloud.head import Floats, Ints
 from cloud.learners import Fitted, FrozenLearner
 from cloud.progress import Silent
@@ -20,7 +32,7 @@ def world(human: int, harvested: int, wrong: int = 0) -> tuple[FrozenLearner, La
     labels = truth.copy()
     labels[human : human + wrong] = 1 - labels[human : human + wrong]
     is_human = np.arange(len(truth)) < human
-    labelled = Labelled(labels, is_human, np.ones(len(truth)), 2)
+    labelled = Labelled(labels, is_human, labels < 0, ~is_human, np.ones(len(truth)), 2)
     return FrozenLearner(None, features.astype(np.float32), 2), labelled, np.arange(human)
 
 
@@ -36,6 +48,44 @@ def test_without_a_harvest_there_is_one_candidate() -> None:
     """Nothing harvested, or nothing of it confirmed, leaves people's labels alone."""
     assert list(fit_candidates(*world(human=10, harvested=0))) == [HUMAN]
     assert list(fit_candidates(*world(human=10, harvested=8, wrong=8))) == [HUMAN]
+
+
+def test_the_teachers_labels_come_before_the_lane_auto() -> None:
+    """The second candidate has the teacher's labels as they are; the third has the lane auto where two agree.
+
+    Of the wrong labels (positions 10 to 15) the teacher gave four: two to photos that the edge was not sure
+    of, two where both said the same. No model confirms the other two.
+    """
+    learner, labelled, human = world(human=10, harvested=40, wrong=6)
+    at = np.arange(50)
+    labelled = replace(labelled, teacher=(at >= 10) & (at < 14), auto=at >= 12)
+    fitted = fit_candidates(learner, labelled, human)
+    assert list(fitted) == [HUMAN, TEACHER, HARVESTED]
+    assert fitted[TEACHER].positions.tolist() == list(range(12))
+    assert fitted[HARVESTED].positions.tolist() == [*range(14), *range(16, 50)]
+
+
+def test_a_copy_counts_as_the_photo_that_it_shows() -> None:
+    """A head of photos and copies that are the photos again is the head of twice as many photos."""
+    learner, labelled, human = world(human=10, harvested=0)
+    both = replace(learner, copies=learner.features)
+    labels, weights = labelled.labels[human], labelled.weigh(human)
+    seen = both.fit(human, labels, weights).head.kernel
+    twice = learner.fit(np.tile(human, 2), np.tile(labels, 2), np.tile(weights, 2)).head.kernel
+    np.testing.assert_allclose(seen, twice)
+
+
+def test_the_lane_auto_is_switched_off_when_it_did_not_help_twice() -> None:
+    """Two rounds running in which it made held-out loss no less; rounds that say nothing do not count."""
+    helped = {HUMAN: 0.5, TEACHER: 0.4, HARVESTED: 0.3}
+    worse = {HUMAN: 0.5, TEACHER: 0.4, HARVESTED: 0.45}
+    silent: dict[str, float | None] = {HUMAN: 0.5}
+    untested: dict[str, float | None] = {HUMAN: None, HARVESTED: None}
+    assert auto_helps([])
+    assert auto_helps([worse])
+    assert auto_helps([worse, helped])
+    assert auto_helps([worse, helped, worse])
+    assert not auto_helps([helped, worse, silent, untested, worse])
 
 
 class Watched:
@@ -63,7 +113,7 @@ def test_each_human_label_is_answered_by_candidates_that_did_not_see_it() -> Non
     watched = Watched(learner)
     held_out = cross_validate(watched, labelled, seed=1, progress=Silent())
     assert not watched.seen_before
-    assert sorted(p for p in watched.answered if p < 12) == sorted([*human, *human])
+    assert sorted(p for p in watched.answered if p < 12) == sorted([*human] * 3)
     for answers in held_out.values():
         assert np.bincount(answers.labels).tolist() == [6, 6]
         assert answers.logits.shape == (12, 2)

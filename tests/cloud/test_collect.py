@@ -274,6 +274,18 @@ async def test_g3_the_quarantine_is_bounded_and_says_what_went(collecting, edge,
     assert Store.open(dataset).count("true") == 1
 
 
+async def test_a_label_can_be_typed_by_hand(collecting, edge, dataset):
+    """A line of JSON as `mosquitto_pub -m` sends it, with photo and label alone, is a person's."""
+    async with collecting():
+        await edge.harvest(1)
+        await edge.receipt(1)
+        line = b'{"photo_id": "%s", "label": "dog"}' % photo_id(1).encode()
+        await edge.bus.publish_bytes("gleaner/v1/feedback/edge-1/pi-1", line)
+        assert await edge.recorded(1) == ["stored"]
+    row = Store.open(dataset).find([photo_id(1)], ["human_label", "human_by"])[photo_id(1)]
+    assert (row["human_label"], row["human_by"]) == ("dog", "unknown")
+
+
 async def test_g4_malformed_feedback_stops_nothing(collecting, edge, dataset):
     """What is no label is counted and passed over; the next label is recorded."""
     async with collecting():

@@ -1,4 +1,4 @@
-"""Rules of cloud/dataset.py: whose label is believed, what training sees, what a person is asked."""
+"""Rules of cloud/dataset.py: whose label is believed, what training sees."""
 
 import hashlib
 import io
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cloud import dataset
-from cloud.dataset import awaiting_review, examples, import_folder, resolve_label
+from cloud.dataset import examples, import_folder, resolve_label
 from cloud.store import Label, Row, Store
 from schemas.errors import PermanentError
 
@@ -86,6 +86,21 @@ def test_a_person_before_the_teacher_before_the_edge(
     assert resolve_label(human, teacher, edge) == expected
 
 
+def test_a_sure_edge_and_its_teacher_have_to_agree(store: Store) -> None:
+    """In the lane auto a photo counts with the teacher's label if both say the same; else a person has to."""
+
+    def auto(number: int, edge: str | None, teacher: str, **fields: Any) -> Row:
+        said = {"teacher_label": teacher, "teacher_by": "vit", "teacher_at_ms": 1}
+        return sample(number, lane="auto", edge_label=edge, confidence=0.9, **said, **fields)
+
+    human = {"human_label": "cow", "human_by": "ann", "human_at_ms": 1}
+    store.upsert(
+        [auto(1, "cat", "cat"), auto(2, "cat", "dog"), auto(3, None, "dog"), auto(4, "a", "b", **human)]
+    )
+    found = [(int(e.photo_id, 16), e.label, e.source, e.auto) for e in examples(store)]
+    assert found == [(1, "cat", "teacher", True), (4, "cow", "human", False)]
+
+
 def test_examples_are_labelled_photos(store: Store) -> None:
     """Photos without a label and labels without a photo are left out; the edge counts in lane auto only."""
     teacher = {"teacher_label": "dog", "teacher_by": "vit", "teacher_at_ms": 1}
@@ -119,18 +134,6 @@ def test_examples_of_a_tagged_version_stay_the_same(store: Store) -> None:
     store.label([Label(photo_id=f"{1:032x}", label="dog", by="ann", at_ms=1)])
     assert [(e.label, e.source) for e in examples(store, version="v1")] == [("cat", "edge")]
     assert len(examples(store)) == 2
-
-
-def test_the_least_certain_are_reviewed_first(store: Store, tmp_path: Path) -> None:
-    """Harvested photos that no person has labelled, in order of confidence; imported ones never."""
-    confidences = {1: 0.9, 2: 0.5, 3: None, 4: 0.7, 5: 0.1}
-    store.upsert([sample(n, confidence=c, node="edge-1", device="pi-1") for n, c in confidences.items()])
-    store.label([Label(photo_id=f"{5:032x}", label="cat", by="ann", at_ms=1)])
-    import_folder(store, place(tmp_path / "in", {"cat/a.jpg": jpeg(9)}), "train")
-    chosen = awaiting_review(store, 3)
-    assert [int(review.photo_id, 16) for review in chosen] == [3, 2, 4]
-    assert (chosen[1].image, chosen[1].node, chosen[1].device) == (jpeg(2), "edge-1", "pi-1")
-    assert len(awaiting_review(store, 99)) == 4
 
 
 def test_a_folder_is_imported_once(store: Store, tmp_path: Path) -> None:

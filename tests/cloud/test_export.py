@@ -16,7 +16,9 @@ from cloud import export as exporting
 from cloud.backbones import XCEPTION_SMALL, pixels
 from cloud.export import EXTRA, WARMUP_BATCHES, ExportError, Model, exported, pack, verify, warmup_photos
 from cloud.head import Head, softmax
+from cloud.novelty import fit_novelty, novelty_of
 from cloud.saved import SavedModel
+from tests.serving import saved_models
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
@@ -31,7 +33,8 @@ def model() -> Model:
     network = XCEPTION_SMALL.build()
     generator = np.random.default_rng(0)
     head = Head(generator.normal(size=(XCEPTION_SMALL.embedding_dim, 3)) * 5, generator.normal(size=3))
-    return Model(XCEPTION_SMALL, network, head, 1.7, CLASSES)
+    seen = fit_novelty(generator.uniform(size=(20, XCEPTION_SMALL.embedding_dim)), seed=0)
+    return Model(XCEPTION_SMALL, network, head, 1.7, CLASSES, seen)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def export(model: Model, directory: Path) -> None:
 def test_served_answers_are_those_of_the_trained_model(
     model: Model, directory: Path, make_example: Any
 ) -> None:
-    """Encoded photos in, calibrated probabilities and embeddings out, as the network and head give them."""
+    """Encoded photos in, calibrated probabilities, embeddings and novelty out, as the parts give them."""
     photos = [make_example("dawn", seed).image for seed in range(3)]
     answers = served(directory, photos)
     embedding = model.network(pixels(XCEPTION_SMALL, tf.constant(photos)), training=False).numpy()
@@ -65,6 +68,7 @@ def test_served_answers_are_those_of_the_trained_model(
     expected = softmax(model.head.logits(embedding) / 1.7)
     np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-4)
     assert answers["probabilities"].dtype == np.float32
+    np.testing.assert_allclose(answers["novelty"], novelty_of(model.novelty, embedding), atol=1e-4)
 
 
 def test_the_signature_is_the_contract(directory: Path) -> None:
@@ -81,6 +85,7 @@ def test_the_signature_is_the_contract(directory: Path) -> None:
         "image": ("string", [-1]),
         "probabilities": ("float32", [-1, 3]),
         "embedding": ("float32", [-1, XCEPTION_SMALL.embedding_dim]),
+        "novelty": ("float32", [-1]),
     }
 
 
@@ -118,11 +123,21 @@ def test_each_variable_is_written_once(model: Model, directory: Path) -> None:
     assert variables_bytes < 1.2 * weights_bytes
 
 
+def test_a_model_without_novelty_can_still_be_asked() -> None:
+    """Models of earlier versions answer what they have: as a champion, such a one meets its successor."""
+    with SavedModel(saved_models() / "straight") as saved:
+        assert set(saved.ask(warmup_photos(1))) == {"probabilities", "embedding"}
+
+
 def test_a_model_that_answers_otherwise_is_refused(model: Model, directory: Path) -> None:
     """If the served answers are not those of the trained model, the export fails."""
-    other = replace(model, temperature=1.0)
-    with pytest.raises(ExportError, match="probabilities: expected Keras' answers within"):
-        verify(directory, other, warmup_photos(2))
+    others = {
+        "probabilities": replace(model, temperature=1.0),
+        "novelty": replace(model, novelty=replace(model.novelty, scale=2 * model.novelty.scale)),
+    }
+    for name, other in others.items():
+        with pytest.raises(ExportError, match=f"{name}: expected Keras' answers within"):
+            verify(directory, other, warmup_photos(2))
 
 
 def test_what_the_v1_loader_cannot_load_is_refused(model: Model, tmp_path: Path) -> None:
@@ -131,7 +146,8 @@ def test_what_the_v1_loader_cannot_load_is_refused(model: Model, tmp_path: Path)
 
     def serve(image: Any) -> dict[str, Any]:
         embedding = network(pixels(XCEPTION_SMALL, image), training=False)
-        return {"embedding": embedding, "probabilities": tf.nn.softmax(embedding[:, :3])}
+        probabilities = tf.nn.softmax(embedding[:, :3])
+        return {"embedding": embedding, "probabilities": probabilities, "novelty": embedding[:, 0]}
 
     signature = tf.function(serve, input_signature=[tf.TensorSpec([None], tf.string, name="image")])
     tf.saved_model.save(network, str(tmp_path / "keras"), signatures={"serving_default": signature})

@@ -9,7 +9,7 @@ import pytest
 
 from cloud.backbones import EFFICIENTNET_LITE0, XCEPTION_SMALL
 from cloud.examples import Example, TrainingError
-from cloud.features import BATCH_PHOTOS, embed, embeddings
+from cloud.features import BATCH_PHOTOS, dimmed, embed, embeddings
 from cloud.progress import Silent
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
@@ -100,3 +100,21 @@ def test_embeddings_do_not_depend_on_their_batch(efficientnet: Any, photos: list
     alone = embed(photos[4:5], EFFICIENTNET_LITE0, efficientnet, Silent())
     assert together.shape == (5, EFFICIENTNET_LITE0.embedding_dim)
     np.testing.assert_allclose(together[4:5], alone, atol=1e-4)
+
+
+def test_dimmed_photos_are_kept_apart(network: Any, photos: list[Example], tmp_path: Path) -> None:
+    """The same photo at dusk has an embedding of its own, whichever was asked for first."""
+    plain, dim, again = (
+        embeddings(photos[:2], XCEPTION_SMALL, network, tmp_path, Silent(), dim=dim)
+        for dim in (False, True, False)
+    )
+    np.testing.assert_array_equal(plain, again)
+    assert np.abs(plain - dim).max() > 0.1 * np.abs(plain).max()
+
+
+def test_dusk_takes_light_and_colour() -> None:
+    """Half of the light is left, and of each channel's distance from grey two fifths of that."""
+    plan = EFFICIENTNET_LITE0
+    red = (np.array([[[[200.0, 80.0, 80.0]]]], np.float32) - plan.offset) / plan.scale
+    values = dimmed(red, plan).numpy() * plan.scale + plan.offset
+    np.testing.assert_allclose(values[0, 0, 0], [76, 52, 52], rtol=1e-4)

@@ -131,6 +131,22 @@ def test_the_audit_slice_has_a_veto():
     assert "audit accuracy 99.0% → 90.0%" in said.reasons[0]
 
 
+@given(lost=st.integers(1, 5), tied=st.integers(0, 40))
+@settings(deadline=None, max_examples=20)
+def test_a_handful_of_audit_photos_is_no_veto(lost, tied):
+    """Of up to five disagreements no test can show anything, even if all of them speak for the champion."""
+    truth = np.zeros(lost + tied, int)
+    audit = answers(right(lost + tied, 0), right(lost + tied, lost), truth)
+    assert verdict(right(400, 20), right(400, 4), audit=audit).decision == "promote"
+
+
+def test_without_gold_photos_the_champion_stays():
+    """Nothing to judge on is the least that a gold set can have; the audit slice keeps its veto."""
+    assert judge(Evidence(None, 0.0, CLASSES), champion=1).decision == "inconclusive"
+    audit = answers(right(400, 4), right(400, 40), TRUTH)
+    assert judge(Evidence(None, 0.0, CLASSES, audit), champion=1).decision == "keep"
+
+
 def test_audit_photos_count_by_what_they_stand_for():
     """A photo that was drawn with a tenth of the probability stands for ten times as many."""
     weights = np.array([1.0] * 10 + [10.0] * 10)

@@ -1,108 +1,225 @@
-import asyncio
-import hashlib
+from dataclasses import dataclass, field
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import structs
 
-from bus.mqtt import Bus, passing_id
+from bus.metrics import Counters
 from bus.presence import Presence
-from cloud.rollout import Rollout, read_bundle, release_of
-from schemas.errors import PermanentError
-from schemas.messages import Event, ServedModel
-from schemas.topics import EVENT, RELEASE, STATUS
-from tests.cloud.bundles import CLASSES, bundle
-from tests.conftest import running
+from cloud.alarms import Audit, Rules
+from cloud.rollout import Decision, Rollout, Seen, Step, apply, decide, orders
+from schemas.messages import Release, ServedModel, Status, Trial, Tried
+
+STEPS = [Step("shadow", photos=30), Step("canary", 0.1, 30), Step("canary", 0.5, 30), Step("all")]
+RULES = Rules(stage_s=60, patience_s=600)
+FOREVER_S = 10_000
 
 
-class Node:
-    """An edge node that says what it serves."""
-
-    def __init__(self, address, name: str) -> None:
-        self.name = name
-        self.bus = Bus(address, passing_id(name), presence=Presence(name, "edge"))
-        self.releases = self.bus.subscribe(RELEASE, node=name)
-
-    async def serves(self, version: int, state: str = "available") -> None:
-        await self.bus.report(model=ServedModel(name="pets", version=version, state=state))
-
-    async def says(self, event: str, reason: str, **facts: int) -> None:
-        message = Event(node=self.name, name="edge", event=event, at_ms=1, reason=reason, facts=facts)
-        await self.bus.publish(EVENT, message, node=self.name, name="edge")
+def release(version: int) -> Release:
+    return Release(
+        node="edge-1",
+        model="pets",
+        version=version,
+        url=f"file:///{version}.tar",
+        sha256="0" * 64,
+        size_bytes=1,
+        classes=["cat", "dog"],
+        released_at_ms=1,
+    )
 
 
-@pytest.fixture
-def release(tmp_path):
-    return lambda node, version=2: release_of(read_bundle(bundle(tmp_path, version)), node, "pets")
+def rollout(*groups: list[str], **changes: object) -> Rollout:
+    facts = {
+        "champion": release(1),
+        "challenger": release(2),
+        "groups": list(groups) or [["edge-1"]],
+        "steps": STEPS,
+        "rules": RULES,
+        "since_ms": 1000,
+    }
+    return Rollout(**(facts | changes))
 
 
-def test_a_release_says_what_the_bundle_is(tmp_path):
-    """Digest, size, classes and version are those of the file; its own path is the URL unless told."""
-    path = bundle(tmp_path, 7)
-    said = release_of(read_bundle(path), "edge-1", "pets")
-    assert said.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (said.size_bytes, said.version, said.classes) == (path.stat().st_size, 7, CLASSES)
-    assert said.url == path.as_uri()
-    assert release_of(read_bundle(path), "edge-1", "pets", "s3://models/7.tar").url == "s3://models/7.tar"
+def says(node: str, state: str = "online", **facts: object) -> Status:
+    status = Presence(node, "edge").status(Counters(), offline="gone" if state == "offline" else None)
+    return structs.replace(status, **facts)
 
 
-def test_what_is_no_bundle_is_one_sentence(tmp_path):
-    """A missing file, no tar, and a tar without a card are said before anything is announced."""
-    (tmp_path / "junk.tar").write_bytes(b"junk" * 1000)
-    for path in (tmp_path / "none.tar", tmp_path / "junk.tar", tmp_path):
-        with pytest.raises(PermanentError, match=r"expected a tar with assets.extra/model.json") as refusal:
-            read_bundle(path)
-        assert "\n" not in str(refusal.value)
+def trying(
+    present: Rollout, node: str = "edge-1", photos: int = 100, *, bad: bool = False, **changes: object
+) -> Status:
+    """Return what a node says that is at the present step."""
+    facts = {
+        "stage": present.present.stage,
+        "champion": Tried(version=1, answered=photos, p95_ms=10.0),
+        "challenger": Tried(version=2, answered=photos, p95_ms=10.0),
+        "compared": photos,
+        "disagreed": photos if bad else 0,
+        "since_ms": present.since_ms,
+    }
+    return says(node, trial=Trial(**(facts | changes)))
 
 
-async def test_a_release_waits_for_a_node_that_is_away(address, release):
-    """It is retained: a node that connects later gets it."""
-    sender = Bus(address, passing_id("sender"))
-    rollout = Rollout(sender, ["edge-1"])
-    async with running(sender):
-        await rollout.announce([release("edge-1")])
-    node = Node(address, "edge-1")
-    async with running(node.bus), asyncio.timeout(15):
-        delivery = await node.releases.queue.get()
-        assert (delivery.retained, delivery.message().version) == (True, 2)
+def serving(node: str, version: int = 2) -> Status:
+    return says(node, model=ServedModel(name="pets", version=version, state="available"))
 
 
-async def test_served_yields_each_node_as_it_serves(address, release):
-    """Nodes come in the order in which they report the version, loading or older ones do not count."""
-    one, two, other = (Node(address, name) for name in ("edge-1", "edge-2", "edge-3"))
-    sender = Bus(address, passing_id("sender"))
-    rollout = Rollout(sender, ["edge-1", "edge-2", "edge-1"])
-    async with running(sender, one.bus, two.bus, other.bus), asyncio.timeout(30):
-        await rollout.announce([release(name) for name in ("edge-1", "edge-2")])
-        served = rollout.served(2)
-        await other.serves(2)
-        await one.serves(1)
-        await one.serves(2, "loading")
-        await one.bus.publish_bytes(STATUS.name(node="edge-1", name="edge"), b"{}")
-        await two.serves(2)
-        assert await anext(served) == "edge-2"
-        await one.says("model.available", "as it should be", version=2)
-        await one.serves(2)
-        assert [node async for node in served] == ["edge-1"]
+def decided(present: Rollout, *statuses: Status, at_s: float = 100, **seen: Seen) -> Decision:
+    said = {status.node: Seen(status) for status in statuses} | {
+        name.replace("_", "-"): one for name, one in seen.items()
+    }
+    return decide(present, said, {}, present.since_ms + int(at_s * 1000))
 
 
-async def test_a_node_that_served_it_before_counts(address, release):
-    """A release sent again is answered by the retained status."""
-    node, sender = Node(address, "edge-1"), Bus(address, passing_id("sender"))
-    async with running(node.bus):
-        await node.serves(2)
-        rollout = Rollout(sender, ["edge-1"])
-        async with running(sender), asyncio.timeout(15):
-            await rollout.announce([release("edge-1")])
-            assert [name async for name in rollout.served(2)] == ["edge-1"]
+def test_a_rollout_goes_through_its_stages_group_by_group():
+    """Shadow, each canary and all in the first group, then the same in the next, and it is finished."""
+    present, places = rollout(["edge-1", "edge-2"], ["edge-3"]), []
+    while present.phase == "running":
+        places.append((present.group, present.step))
+        step = present.present
+        say = serving if step.stage == "all" else lambda node, present=present: trying(present, node)
+        decision = decided(present, *map(say, present.members))
+        present = apply(present, decision, present.since_ms + 100_000)
+    assert places == [(group, step) for group in (0, 1) for step in range(4)]
+    assert present.phase == "finished"
+    assert {node: order.release.version for node, order in orders(present).items()} == {
+        "edge-1": 2,
+        "edge-2": 2,
+        "edge-3": 2,
+    }
 
 
-@pytest.mark.parametrize(("event", "facts"), [("model.failed", {"version": 2}), ("model.refused", {})])
-async def test_g6_a_node_that_cannot_serve_it_ends_the_wait(address, release, event, facts):
-    """The node's own reason is the error; a failure of another version is no news of this one."""
-    node, sender = Node(address, "edge-1"), Bus(address, passing_id("sender"))
-    rollout = Rollout(sender, ["edge-1"])
-    async with running(sender, node.bus), asyncio.timeout(15):
-        await rollout.announce([release("edge-1")])
-        await node.says("model.failed", "that was last week", version=1)
-        await node.says(event, "digest differs", **facts)
-        with pytest.raises(PermanentError, match="node edge-1: expected to serve version 2, got digest diff"):
-            assert [name async for name in rollout.served(2)] == []
+WAITS = [
+    ((), 100, "for edge-1"),
+    ((says("edge-1"),), 100, "for edge-1"),
+    ((trying(rollout(), photos=29),), FOREVER_S, "until more than 29 photos"),
+    ((trying(rollout()),), 59, "until the stage has lasted 60 s"),
+    ((trying(rollout(), stage="canary"),), 100, "for edge-1"),
+    ((trying(rollout(), since_ms=999),), 100, "for edge-1"),
+    ((trying(rollout(), champion=Tried(version=7)),), 100, "for edge-1"),
+    ((structs.replace(trying(rollout()), state="offline"),), 100, "for edge-1"),
+    ((), FOREVER_S, "for any of edge-1"),
+]
+
+
+@pytest.mark.parametrize(("statuses", "at_s", "why"), WAITS)
+def test_a_stage_lasts_until_it_has_shown_enough(statuses, at_s, why):
+    """Node, photos and time; what another stage, rollout or versions said is no word of this one."""
+    decision = decided(rollout(), *statuses, at_s=at_s)
+    assert decision.action == "wait"
+    assert why in decision.reason
+
+
+def test_a_node_that_is_away_is_waited_for_and_then_not():
+    """It gets the retained release when it is back; the others go on meanwhile."""
+    present = rollout(["edge-1", "edge-2"])
+    here = trying(present, "edge-1")
+    assert decided(present, here, at_s=599).reason == "for edge-2"
+    assert decided(present, here, at_s=601).action == "advance"
+    restarted = decide(present, {"edge-1": Seen(here)}, {}, 9_000_000, listening_since_ms=8_990_000)
+    assert restarted.reason == "for edge-2"
+    last = structs.replace(present, step=3)
+    assert decided(last, serving("edge-1"), says("edge-2"), at_s=601).action == "finish"
+    assert "edge-2" in orders(last)
+
+
+def test_a_group_that_is_away_takes_it_on_the_word_of_those_before():
+    """Only the first group has to be there: nothing goes out that nobody tried."""
+    second = rollout(["edge-1"], ["edge-2"], group=1)
+    assert decided(second, at_s=601).action == "skip"
+    skipped = apply(second, decided(second, at_s=601), 1_000_000)
+    assert (skipped.group, skipped.present.stage) == (1, "all")
+    assert decided(rollout(), at_s=FOREVER_S).action == "wait"
+
+
+def test_a_node_without_the_champion_sits_out_and_gets_it_at_the_end():
+    """Until then nothing is sent to it; where all of the first group refuse, the version goes back."""
+    present = rollout(["edge-1", "edge-2"])
+    seen = {"edge_2": Seen(says("edge-2"), refusal="expected version 1 in service, got 5")}
+    decision = decided(present, trying(present), **seen)
+    assert (decision.action, decision.facts) == ("pass-over", {"node": "edge-2"})
+    passed = apply(present, decision, 5000)
+    assert decided(passed, trying(passed), **seen).action == "advance"
+    assert set(orders(passed)) == {"edge-1"}
+    assert set(orders(structs.replace(passed, phase="finished"))) == {"edge-1", "edge-2"}
+    nobody = structs.replace(present, passed_over=["edge-1", "edge-2"])
+    assert decided(nobody).action == "return"
+
+
+def test_what_goes_wrong_anywhere_sends_it_back_from_everywhere():
+    """A failure in a group that is done, a bad trial or bad audits: each node that heard of it goes back."""
+    present = rollout(["edge-1"], ["edge-2"], ["edge-3"], group=1)
+    failed = decided(present, edge_1=Seen(serving("edge-1"), failure="no memory"))
+    assert (failed.action, failed.reason) == ("return", "edge-1 cannot serve it: no memory")
+    bad = decided(present, trying(present, "edge-2", bad=True))
+    assert bad.action == "return"
+    audited = decide(present, {}, {1: Audit(100, 99), 2: Audit(100, 50)}, 2000)
+    assert audited.action == "return"
+    back = apply(present, bad, 5000)
+    assert (back.phase, back.reason) == ("returned", bad.reason)
+    told = {node: (order.release.version, order.stage) for node, order in orders(back).items()}
+    assert told == {"edge-1": (1, "all"), "edge-2": (1, "all")}
+    assert decide(back, {}, {}, 9_000_000).action == "wait"
+
+
+@dataclass
+class Fleet:
+    """Nodes that do what they are told, as far as they are there; the worst of worlds for a controller."""
+
+    present: Rollout
+    told: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    def obey(self, online: set[str], *, bad: bool) -> dict[str, Seen]:
+        """Return what the nodes say after the orders of now; who is away says nothing."""
+        seen = {}
+        for node, order in orders(self.present).items():
+            if node not in online:
+                continue
+            self.told[node] = (order.stage, order.release.version)
+            tries = order.stage != "all"
+            say = trying(self.present, node, bad=bad) if tries else serving(node, order.release.version)
+            seen[node] = Seen(say)
+        return seen
+
+
+NODES = ["edge-1", "edge-2", "edge-3", "edge-4"]
+moments = st.lists(
+    st.tuples(st.sets(st.sampled_from(NODES)), st.floats(0, 700), st.booleans(), st.booleans()),
+    min_size=1,
+    max_size=60,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(moments=moments, split=st.integers(1, 3))
+def test_whatever_happens_nobody_is_served_what_was_not_tried(moments, split):
+    """Nodes come and go, versions turn bad, controllers are killed: no stage is skipped, an end is one.
+
+    A bad version is returned at once; only groups after the first may take it untried.
+    """
+    fleet = Fleet(rollout(NODES[:split], NODES[split:]))
+    now_ms = fleet.present.since_ms
+    for online, passed_s, bad, killed in moments:
+        before = fleet.present
+        if killed:
+            fleet.present = msgspec.json.decode(msgspec.json.encode(before), type=Rollout)
+            assert fleet.present == before
+        seen = fleet.obey(online, bad=bad)
+        now_ms += int(passed_s * 1000)
+        decision = decide(before, seen, {}, now_ms)
+        after = fleet.present = apply(before, decision, now_ms)
+        on_trial = before.present.stage != "all" and set(before.members) & online
+        if before.phase != "running":
+            assert after == before
+            continue
+        assert (after.phase == "returned") == bool(bad and on_trial)
+        assert (after.group, after.step) == (before.group, before.step) or after.since_ms > before.since_ms
+        if before.group == 0 and after.phase == "running":
+            assert after.step in (before.step, before.step + 1, 0)
+            assert after.group == 0 or before.step == len(STEPS) - 1
+        if after.phase == "finished":
+            assert before.present.stage == "all"
+            assert before.group == 1
+    assert all(version == 2 or fleet.present.phase == "returned" for _, version in fleet.told.values())

@@ -1,19 +1,26 @@
 """Training from examples to a packed model."""
 
+import hashlib
+import io
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from PIL import Image
 
 from cloud import scratch
 from cloud.card import FILE_NAME, read_card
 from cloud.challenge import find_champion
+from cloud.dataset import examples as dataset_examples
 from cloud.examples import Example, TrainingError
 from cloud.export import EXTRA, ExportError
 from cloud.saved import SavedModel
+from cloud.store import Label, Row, Store
 from cloud.train import Trained, train
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
@@ -107,6 +114,15 @@ def test_the_served_model_gives_the_accuracy_of_its_card(trained: Trained, gold:
     assert confidence == pytest.approx(trained.card.metrics.mean_confidence, abs=1e-3)
 
 
+def test_the_served_model_tells_what_it_has_never_seen(trained: Trained, examples: list[Example]) -> None:
+    """A photo of the training has no novelty; noise, which is of neither class, is above 1."""
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    photos = [examples[0].image, tf.io.encode_jpeg(noise).numpy()]
+    known, foreign = ask(trained, photos)["novelty"]
+    assert known == pytest.approx(0, abs=1e-3)
+    assert foreign > 1
+
+
 def test_a_version_meets_the_champion(
     examples: list[Example], gold: list[Example], trained: Trained, cache_dir: Path
 ) -> None:
@@ -132,16 +148,96 @@ def test_a_version_meets_the_champion(
     assert find_champion(trained.directory.parent) == champion
 
 
-def test_a_seed_gives_the_same_model(
+def stored(example: Example, number: int) -> Row:
+    """An example as the dataset holds it, under an id of its own."""
+    said: dict[str, Any] = (
+        {"human_label": example.label, "human_by": "ann", "human_at_ms": 1, "origin": "import"}
+        if example.human
+        else {"edge_label": example.label, "confidence": example.weight, "lane": "auto"}
+    )
+    photo_id = hashlib.md5(b"%d" % number).hexdigest()
+    return Row(photo_id=photo_id, image=example.image, width=80, height=60, received_at_ms=1, **said)
+
+
+def test_the_card_suffices_to_repeat_the_run(
     trained: Trained, examples: list[Example], gold: list[Example], cache_dir: Path, tmp_path: Path
 ) -> None:
-    """The same examples and seed end in the same figures and the same answers."""
-    again = train(examples, gold, backbone=LITE, cache_dir=cache_dir, out_dir=tmp_path, version=2, seed=5)
-    assert again.card.metrics == trained.card.metrics
-    assert again.card.candidates == trained.card.candidates
+    """Dataset version, seed, classes and backbone give the same model, whatever ids the photos got."""
+    store = Store.open(tmp_path / "photos.lance")
+    store.upsert([stored(example, number) for number, example in enumerate(examples)])
+    then = store.version
+    store.label([Label(photo_id=hashlib.md5(b"12").hexdigest(), label="dusk", by="bob", at_ms=9)])
+    card = trained.card
+    again = train(
+        dataset_examples(store, version=then),
+        gold[::-1],
+        backbone=card.backbone,
+        classes=card.classes,
+        seed=card.seed,
+        cache_dir=cache_dir,
+        out_dir=tmp_path,
+        version=2,
+    )
+    assert again.card.temperature == card.temperature
+    assert again.card.candidates == card.candidates
+    assert again.card.metrics == card.metrics
     photos = [photo.image for photo in gold[:2]]
     first, second = (ask(t, photos)["probabilities"] for t in (trained, again))
     np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+def test_the_card_has_the_calibration_before_and_after(trained: Trained) -> None:
+    """The temperature is measured on held-out labels and on gold; what is served is the calibrated one."""
+    card = trained.card
+    assert card.metrics is not None
+    assert card.calibration.gold_after == card.metrics.calibration_error
+    assert card.calibration.gold_before != card.calibration.gold_after
+    assert card.calibration.held_out_before is not None
+    assert card.calibration.held_out_after is not None
+    assert card.auto
+
+
+def coloured(label: str, seed: int) -> Example:
+    """A noisy photo of one colour."""
+    generator = np.random.default_rng([seed, *label.encode()])
+    tint = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "grey": (90, 90, 90)}[label]
+    array = np.array(tint) + generator.normal(0, 30, (48, 64, 3))
+    buffer = io.BytesIO()
+    Image.fromarray(array.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG")
+    return Example(f"{label}{seed}".encode().hex().zfill(32), buffer.getvalue(), label, "human")
+
+
+def test_a_class_is_added_by_labels(cache_dir: Path, tmp_path: Path) -> None:
+    """Version 2 knows a fourth class from three labels; the wider list is no loss to gate or audit slice."""
+    three, four = ("red", "green", "blue"), ("red", "green", "blue", "grey")
+    known = [coloured(label, seed) for label in four for seed in range(3)]
+    gold = [coloured(label, seed) for label in four for seed in range(10, 14)]
+    audit = [replace(coloured(label, 20), weight=50.0) for label in ("red", "grey")]
+    photos = [
+        ([e for e in known if e.label in three], [e for e in gold if e.label in three], []),
+        (known, gold, audit),
+    ]
+    cards = [
+        train(
+            *version_photos,
+            backbone=LITE,
+            cache_dir=cache_dir,
+            out_dir=tmp_path,
+            version=version,
+            champion=find_champion(tmp_path),
+        ).card
+        for version, version_photos in enumerate(photos, 1)
+    ]
+    assert [card.classes for card in cards] == [sorted(three), sorted(four)]
+    assert cards[1].metrics is not None
+    assert cards[1].metrics.recall["grey"] == 1.0
+    verdict = cards[1].verdict
+    assert verdict is not None
+    assert verdict.gold is not None
+    assert (verdict.decision, verdict.gold.champion, verdict.gold.only_champion) == ("inconclusive", 0.75, 0)
+    assert [reason for reason in verdict.reasons if "too few to tell" not in reason] == []
+    assert verdict.audit is not None
+    assert (verdict.audit.photos, verdict.audit.champion, verdict.audit.challenger) == (2, 0.5, 1.0)
 
 
 def test_three_classes_in_a_given_order_without_gold(
@@ -198,10 +294,15 @@ def test_an_undecodable_photo_is_named(
 
 
 def test_gold_photos_must_not_be_trained_on(examples: list[Example], tmp_path: Path) -> None:
-    """A gold photo that is also an example, or of no known class, is refused by its id."""
-    for bad in (examples[0], Example("ab" * 16, b"x", "noon", "human")):
-        with pytest.raises(TrainingError, match=f"gold photo {bad.photo_id}"):
-            train(examples, [bad], backbone=LITE, cache_dir=tmp_path, out_dir=tmp_path, version=1)
+    """A gold or audit photo that is also an example, or of no known class, is refused by its id."""
+    noon = Example("ab" * 16, b"x", "noon", "human")
+    for kind, bad, gold, audit in (
+        ("gold", examples[0], examples[:1], []),
+        ("gold", noon, [noon], []),
+        ("audit", examples[0], [], examples[:1]),
+    ):
+        with pytest.raises(TrainingError, match=f"{kind} photo {bad.photo_id}"):
+            train(examples, gold, audit, backbone=LITE, cache_dir=tmp_path, out_dir=tmp_path, version=1)
 
 
 def test_an_existing_version_is_refused_before_the_work(trained: Trained, examples: list[Example]) -> None:

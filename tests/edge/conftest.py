@@ -15,12 +15,13 @@ OWN_MODELS = tuple(f"own-{number}" for number in range(12))
 
 @pytest.fixture(scope="session")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    """The real model server: `pets`, models of one test each, and `flat`, of the wrong shape."""
+    """The real model server: `pets`, models of one test each, `novel`, and `flat`, of the wrong shape."""
     base = tmp_path_factory.mktemp("models")
     for name in ("pets", *OWN_MODELS):
         place("straight", base / name, 1)
-    place("flat", base / "flat", 1)
-    server = ModelServer(base, "pets", "flat", *OWN_MODELS)
+    for name in ("flat", "novel"):
+        place(name, base / name, 1)
+    server = ModelServer(base, "pets", "flat", "novel", *OWN_MODELS)
     server.start()
     yield server
     server.kill()

@@ -10,8 +10,9 @@ from bus.config import OutboxLimits
 from bus.database import Database
 from bus.metrics import Counters
 from bus.outbox import Outbox
-from edge.results import Scored
+from edge import harvested
 from edge.sampler import Sampler
+from edge.scores import Scored
 from schemas.messages import Caps, HarvestRules, Photo
 from tests.conftest import eventually, fill
 from tests.nodes import NODE, QUICK, enveloped, photo, photo_id, station
@@ -25,11 +26,14 @@ async def test_g3_two_days_without_the_cloud_keep_what_the_caps_allow(tmp_path):
 
     A photo every 40 seconds by the sampler's clock; the second day no longer fits.
     """
-    rules = HarvestRules(near_duplicate_s=60, caps=Caps(per_minute=2, per_hour=50, per_day=500))
+    tables = {"outbox": Outbox.MIGRATIONS, "harvested": harvested.MIGRATIONS}
+    rules = HarvestRules(
+        audit_share=0, near_duplicate_s=60, caps=Caps(per_minute=2, per_hour=50, per_day=500)
+    )
     limits = OutboxLimits(max_messages=800, min_free_bytes=0, window=200)
     now = 0.0
     images = [photo(seed) for seed in range(40)]
-    async with Database(tmp_path / "edge.db", {"outbox": Outbox.MIGRATIONS}) as database:
+    async with Database(tmp_path / "edge.db", tables) as database:
         outbox = Outbox(database, limits, Counters(), name="sample")
         sampler = Sampler(rules, outbox, clock=lambda: now)
         views = [await sampler.view(image) for image in images]
@@ -39,11 +43,11 @@ async def test_g3_two_days_without_the_cloud_keep_what_the_caps_allow(tmp_path):
             now = number * 40.0
             which = number % len(images)
             taken = Photo(photo_id=photo_id(number), node=NODE, device="pi-1", image=images[which])
-            item, why = await sampler.sample(taken, views[which], SURE)
+            got, why = await sampler.sample(taken, views[which], SURE)
             kept[why] += 1
-            if item is not None:
-                await database.run(lambda connection, item=item: Outbox.write(connection, item))
-                outbox.commit(item)
+            if got is not None:
+                await database.run(got.write)
+                outbox.commit(got.item)
             if number in (DAY_S // 40 - 1, 2 * DAY_S // 40 - 1):
                 kept_by_day.append(kept["auto"])
         assert kept_by_day == [500, 800]

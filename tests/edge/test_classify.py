@@ -1,11 +1,15 @@
 """The handler end to end: a real broker, the real model server, photos in and answers out."""
 
+from pathlib import Path
+
 import msgspec
+import pytest
 from msgspec import structs
 
 from bus.presence import now_ms
 from schemas.codec import content_id
 from schemas.messages import HarvestRules
+from schemas.topics import RELEASE
 from tests.conftest import eventually
 from tests.nodes import (
     NODE,
@@ -19,7 +23,7 @@ from tests.nodes import (
     station,
     truncated,
 )
-from tests.serving import place
+from tests.serving import place, release_of
 
 
 async def test_a_photo_gets_one_readable_answer(config):
@@ -33,6 +37,31 @@ async def test_a_photo_gets_one_readable_answer(config):
         read = msgspec.json.decode((await seen.raw_results.get()).payload)
         assert (read["v"], read["label"], read["photo_id"]) == (1, "cat", photo_id(1))
         assert seen.raw_results.empty()
+
+
+async def test_an_answer_says_how_sure_the_model_is(config, serving):
+    """Margin, entropy, novelty, and by its release's temperature the raw confidence; novel is hard."""
+    config = structs.replace(config, model="novel")
+    async with station(config) as seen:
+        await seen.send(enveloped(1, photo(1, "red")))
+        known = await seen.answer(photo_id(1))
+        assert (known.harvest, known.raw_confidence) == ("auto", None)
+        assert known.novelty < 1
+        release = release_of(serving.base / "novel/1/saved_model.pb", 1, model="novel", temperature=2.0)
+        await seen.bus.publish(RELEASE, release, node=NODE)
+        await eventually((Path(config.state_dir) / "releases/novel-1.json").exists)
+        await seen.send(enveloped(2, photo(2, "grey")))
+        novel = await seen.answer(photo_id(2))
+        assert novel.harvest == "hard"
+        assert novel.novelty > 1
+        first, second = sorted(novel.scores.values(), reverse=True)
+        assert novel.margin == pytest.approx(first - second, abs=2e-6)
+        assert novel.raw_confidence == pytest.approx(first**2 / (first**2 + second**2), abs=2e-6)
+        assert novel.entropy > 0.9
+        await eventually(lambda: len(seen.samples) >= 2)
+        sample = next(one for one in seen.samples if one.photo_id == photo_id(2))
+        assert round(sample.raw_confidence, 6) == novel.raw_confidence
+        assert round(sample.novelty, 6) == novel.novelty
 
 
 async def test_bare_images_are_answered(config):
@@ -188,8 +217,8 @@ async def test_photos_that_waited_at_the_broker_are_answered_at_once(config):
 
 
 async def test_a_sample_is_made_of_what_is_worth_it(config):
-    """Between the thresholds nothing is harvested and the answer says so; the rest goes out as a sample."""
-    config = structs.replace(config, harvest=HarvestRules(auto_confidence=0.9, hard_confidence=0.6))
+    """What the model is sure of and what it is not goes out as a sample, each in its lane."""
+    config = structs.replace(config, harvest=HarvestRules(audit_share=0))
     async with station(config) as seen:
         for number, colour in enumerate(("red", "grey")):
             await seen.send(enveloped(number, photo(number, colour)))

@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 
+from msgspec import structs
+
 from bus.database import Database
 from bus.metrics import Counters
 from bus.outbox import Outbox
-from schemas.messages import Receipt
+from schemas.messages import Caps, HarvestRules, Receipt
 from schemas.topics import PHOTO, RECEIPT
 from tests.conftest import eventually
 from tests.nodes import NODE, QUICK, Observer, edge_process, enveloped, photo, photo_id
@@ -72,6 +74,24 @@ async def test_g1_every_photo_gets_one_recorded_answer(broker, config, tmp_path)
         edge.kill()
     recorded = table(config, "SELECT photo_id, count(*) FROM answer GROUP BY photo_id")
     assert recorded == [(photo_id(number), 1) for number in range(120)]
+
+
+async def test_near_duplicates_and_caps_outlive_the_handler(config, tmp_path):
+    """After kill -9 an edge still knows the views that it harvested, and what it has spent."""
+    rules = HarvestRules(audit_share=0, caps=Caps(per_day=2))
+    with edge_process(structs.replace(config, harvest=rules), tmp_path) as edge:
+        async with Observer(config.broker).watching() as seen:
+            edge.start()
+            await seen.status("online", within_s=30)
+            for number in range(2):
+                await seen.send(enveloped(number, photo(number)))
+                assert (await seen.answer(photo_id(number))).harvest == "auto"
+            edge.kill()
+            edge.start()
+            for number, wanted in ((0, "near-duplicate"), (1, "near-duplicate"), (2, "cap-per-day")):
+                await seen.send(enveloped(10 + number, photo(number)))
+                assert (await seen.answer(photo_id(10 + number), within_s=30)).harvest == wanted
+        edge.kill()
 
 
 async def test_g2_a_harvested_sample_outlives_the_handler(config, tmp_path):

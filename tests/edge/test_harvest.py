@@ -1,131 +1,81 @@
+"""The order of the rules: audit, near-duplicate, lane, quota, caps."""
+
 import io
-import random
 
-import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageEnhance
+from PIL import Image
 
-from edge.harvest import Harvester, Spent, Views, dhash, distance, lane, shrink
-from edge.results import scored
+from edge.harvest import Harvester, shrink
+from edge.harvested import Harvested
+from edge.lanes import drawn_for_audit
+from edge.scores import Scored
 from schemas.messages import Caps, HarvestRules
-from tests.edge.test_results import predictions
-from tests.nodes import photo
+from tests.nodes import photo, photo_id
 
-RULES = HarvestRules(auto_confidence=0.9, hard_confidence=0.75)
-REFUSALS = {"near-duplicate", "between-thresholds"}
+AUDITED = next(number for number in range(1000) if drawn_for_audit(photo_id(number), 0.02))
+OTHERS = [number for number in range(1000) if not drawn_for_audit(photo_id(number), 0.02)]
+SURE = Scored("pets", 1, {"cat": 0.99, "dog": 0.01}, b"")
+FLIPPED = Scored("pets", 1, {"cat": 0.01, "dog": 0.99}, b"")
 
 
-@pytest.mark.parametrize(
-    ("confidence", "decision"),
-    [
-        (0.0, ("hard", None)),
-        (0.7499, ("hard", None)),
-        (0.75, (None, "between-thresholds")),
-        (0.8999, (None, "between-thresholds")),
-        (0.9, ("auto", None)),
-        (1.0, ("auto", None)),
-    ],
-)
-def test_confidence_chooses_the_lane(confidence, decision):
-    """At or above the upper threshold auto, below the lower one hard, between them nothing."""
-    assert lane(confidence, RULES) == decision
+def see(harvester: Harvester, number: int, view: int = 0, said: Scored = SURE, now: float = 0.0) -> str:
+    """Decide about a photo and remember it if it is harvested; returns its lane or why not."""
+    lane, refused = harvester.choose(photo_id(number), "pi-1", view, said, now)
+    if lane is not None:
+        harvester.took(Harvested(photo_id(number), "pi-1", view, said.label, lane, 100, now))
+    return lane or refused or ""
+
+
+def test_the_audit_goes_before_near_duplicate_and_quota_but_not_before_caps():
+    """A drawn photo is harvested although its view was, and no quota counts it; a cap refuses it."""
+    one, two = OTHERS[:2]
+    harvester = Harvester(HarvestRules(quota_per_day=1, caps=Caps(per_minute=2)))
+    assert see(harvester, one) == "auto"
+    assert see(harvester, two) == "near-duplicate"
+    assert see(harvester, two, view=2**64 - 1) == "quota"
+    assert see(harvester, AUDITED) == "audit"
+    assert see(harvester, AUDITED) == "cap-per-minute"
+
+
+def test_near_duplicate_goes_before_the_lane_and_the_quota_before_the_caps():
+    """Each refusal is by the first rule that applies."""
+    one, two, three, four = OTHERS[:4]
+    harvester = Harvester(HarvestRules(auto=False, quota_per_day=1, caps=Caps(per_minute=1)))
+    doubt = Scored("pets", 1, {"cat": 0.5, "dog": 0.5}, b"")
+    assert see(harvester, one, said=doubt) == "hard"
+    assert see(harvester, two) == "near-duplicate"
+    assert see(harvester, three, view=2**64 - 1) == "auto-off"
+    assert see(harvester, four, view=2**32 - 1, said=doubt) == "quota"
+
+
+def test_a_flip_is_harvested_once_although_it_is_near():
+    """The other label of a harvested view goes to hard; after that both are near-duplicates."""
+    harvester = Harvester(HarvestRules(audit_share=0))
+    labels = (SURE, FLIPPED, SURE, FLIPPED, SURE)
+    outcomes = [see(harvester, number, said=said) for number, said in enumerate(labels)]
+    assert outcomes == ["auto", "hard", "near-duplicate", "near-duplicate", "near-duplicate"]
+
+
+def test_a_flip_shows_against_what_was_not_harvested_too():
+    """With auto off a sure label is refused; when the next frame is as sure of another, that is hard."""
+    harvester = Harvester(HarvestRules(audit_share=0, auto=False))
+    labels = (SURE, SURE, FLIPPED, SURE, FLIPPED)
+    outcomes = [see(harvester, number, said=said) for number, said in enumerate(labels)]
+    assert outcomes == ["auto-off", "auto-off", "hard", "hard", "near-duplicate"]
 
 
 @given(
-    scores=st.lists(
-        st.one_of(st.floats(width=32), st.sampled_from([0.0, 0.5, 1.0, float("nan")])),
-        min_size=2,
-        max_size=4,
-    ),
-    auto=st.floats(0, 1),
-    hard=st.floats(0, 1),
+    number=st.integers(0, 2**128 - 1),
     view=st.integers(0, 2**64 - 1),
+    confidence=st.floats(0, 1),
+    share=st.floats(0, 1),
 )
-def test_any_scores_get_a_lane_or_a_named_refusal(scores, auto, hard, view):
-    """No scores, thresholds or views raise or fall between: exactly one of lane and refusal is there."""
-    said = scored("pets", predictions(scores), tuple(f"class-{n}" for n in range(len(scores))))[0]
-    rules = HarvestRules(auto_confidence=auto, hard_confidence=hard)
-    chosen = Harvester(rules).choose("pi-1", view, said.confidence, 0.0)
-    assert (chosen.lane in ("auto", "hard")) != (chosen.refused in REFUSALS)
-
-
-caps = st.builds(
-    Caps,
-    per_minute=st.integers(0, 4),
-    per_hour=st.integers(0, 6),
-    per_day=st.integers(0, 8),
-    bytes_per_minute=st.integers(0, 400),
-    bytes_per_hour=st.integers(0, 600),
-    bytes_per_day=st.integers(0, 800),
-)
-moments = st.one_of(
-    st.floats(0, 200),
-    st.floats(allow_nan=False, allow_infinity=False),
-    st.sampled_from([59.999, 60.0, 3600.0]),
-)
-
-
-@given(limits=caps, arrivals=st.lists(st.tuples(moments, st.integers(0, 200)), max_size=40))
-@settings(deadline=None)
-def test_caps_hold_under_any_pattern_of_arrivals(limits, arrivals):
-    """No window of a minute, an hour or a day holds more than its cap, whatever comes when."""
-    spent, taken = Spent(), []
-    for now, size_bytes in sorted(arrivals):
-        if spent.exceeds(size_bytes, limits, now) is None:
-            spent.spend(size_bytes, now)
-            taken.append((now, size_bytes))
-        for length_s, count, total_bytes in (
-            (60, limits.per_minute, limits.bytes_per_minute),
-            (3600, limits.per_hour, limits.bytes_per_hour),
-            (86_400, limits.per_day, limits.bytes_per_day),
-        ):
-            window = [size for at, size in taken if 0 <= now - at < length_s]
-            assert len(window) <= count
-            assert sum(window) <= total_bytes
-
-
-def test_a_cap_is_named_and_frees_with_time():
-    """The refusal says which cap it was, and when the window has passed there is room again."""
-    spent, limits = Spent(), Caps(per_minute=2, bytes_per_hour=250)
-    spent.spend(100, 0.0)
-    assert spent.exceeds(100, limits, 1.0) is None
-    spent.spend(100, 1.0)
-    assert spent.exceeds(10, limits, 59.0) == "cap-per-minute"
-    assert spent.exceeds(10, limits, 60.0) is None
-    assert spent.exceeds(100, limits, 3599.0) == "cap-bytes-per-hour"
-    assert spent.exceeds(100, limits, 3600.0) is None
-
-
-def test_the_same_view_is_recognised_in_other_clothes():
-    """Smaller, brighter or harder compressed, a view keeps its hash; another view has another."""
-    picture = Image.open(io.BytesIO(photo(1, size=(640, 480))))
-    seen = dhash(photo(1, size=(640, 480)))
-    for changed in (picture.resize((200, 150)), ImageEnhance.Brightness(picture).enhance(0.8)):
-        out = io.BytesIO()
-        changed.save(out, "JPEG", quality=40)
-        assert distance(seen, dhash(out.getvalue())) <= RULES.near_duplicate_bits
-    assert distance(seen, dhash(photo(2))) > RULES.near_duplicate_bits
-
-
-def test_a_view_is_near_only_on_its_device_and_for_its_time():
-    """What another device saw, or what was seen too long ago, is no duplicate."""
-    views, rules = Views(), HarvestRules(near_duplicate_s=100, near_duplicate_bits=1)
-    views.remember("pi-1", 0b1111, 0.0)
-    assert views.seen("pi-1", 0b1110, rules, 100.0)
-    assert not views.seen("pi-1", 0b1100, rules, 1.0)
-    assert not views.seen("pi-2", 0b1111, rules, 1.0)
-    assert not views.seen("pi-1", 0b1111, rules, 100.1)
-
-
-def test_the_memory_of_views_is_bounded():
-    """However many devices and views come, only so many are remembered."""
-    views, draw = Views(), random.Random(1)
-    for number in range(3000):
-        views.remember(f"pi-{number}", draw.getrandbits(64), 0.0)
-        views.remember("pi-0", draw.getrandbits(64), 0.0)
-    assert len(views._devices) <= 1024
-    assert len(views._devices["pi-0"]) <= 512
+def test_the_draw_does_not_hang_on_what_the_model_says(number, view, confidence, share):
+    """Exactly the photos that the draw names are in the audit."""
+    said = Scored("pets", 1, {"cat": confidence, "dog": 1 - confidence}, b"")
+    lane, _ = Harvester(HarvestRules(audit_share=share)).choose(photo_id(number), "pi-1", view, said, 0.0)
+    assert (lane == "audit") == drawn_for_audit(photo_id(number), share)
 
 
 def test_a_photo_is_shrunk_to_training_size():

@@ -26,7 +26,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(autouse=True)
 def watchful_server(monkeypatch) -> None:
     """The server of these tests looks every 50 ms, so an edge need not wait as long as for another."""
-    monkeypatch.setattr("edge.models._LOOK_S", 1.0)
+    monkeypatch.setattr("edge.tryout.LOOK_S", 1.0)
 
 
 @pytest.fixture

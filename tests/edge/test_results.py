@@ -1,5 +1,6 @@
 import math
 from array import array
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from edge import results
 from edge.arrival import Rejected
+from edge.scores import Scored
 from edge.tfserving import ModelUnfitError, Predictions
 from schemas.codec import decode, encode
 from schemas.messages import Photo
@@ -18,13 +20,31 @@ NAMES = {"node": NODE, "device": "pi-1"}
 
 
 def predictions(*rows: list[float]) -> Predictions:
-    return Predictions(3, [array("f", row) for row in rows], [b""] * len(rows))
+    return Predictions(3, [array("f", row) for row in rows], [b""] * len(rows), [None] * len(rows))
 
 
 def test_each_photo_of_a_batch_gets_its_own_row():
     """Row n of the model's answer goes to photo n, score k to class k."""
-    said = results.scored("pets", predictions([0.75, 0.25], [0.125, 0.875]), ("cat", "dog"))
+    answer = replace(predictions([0.75, 0.25], [0.125, 0.875]), novelties=[0.5, math.nan])
+    said = results.scored("pets", answer, ("cat", "dog"), 2.0)
     assert [(one.label, one.confidence) for one in said] == [("cat", 0.75), ("dog", 0.875)]
+    assert [(one.novelty, one.temperature) for one in said] == [(0.5, 2.0), (1e6, 2.0)]
+
+
+def test_an_answer_says_how_sure_the_model_is():
+    """Raw confidence, margin, entropy and novelty are in the Result, rounded; what is unknown is absent."""
+    said = Scored("pets", 3, {"cat": 2 / 3, "dog": 1 / 3}, b"", novelty=1 / 3, temperature=2.0)
+    answer = results.ok(PHOTO, said, "auto", 0.0)
+    assert (answer.raw_confidence, answer.margin, answer.entropy) == (0.8, 0.333333, 0.918296)
+    assert answer.novelty == 0.333333
+    plain = results.ok(PHOTO, replace(said, novelty=None, temperature=None), "auto", 0.0)
+    assert (plain.raw_confidence, plain.novelty) == (None, None)
+
+
+def test_no_classes_at_all_are_the_models_fault():
+    """An answer of width 0 and a file without names agree, and still nobody can use them."""
+    with pytest.raises(ModelUnfitError):
+        results.scored("pets", predictions([]), ())
 
 
 def test_of_equals_the_first_class_is_the_label():

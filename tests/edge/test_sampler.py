@@ -1,18 +1,20 @@
+import asyncio
+
 import pytest
 
 from bus.config import OutboxLimits
 from bus.database import Database
 from bus.metrics import Counters
 from bus.outbox import Outbox
-from edge.results import Scored
-from edge.sampler import Sampler
+from edge.sampler import Sampler, Taken
+from edge.scores import Scored
 from schemas.codec import decode
-from schemas.messages import Caps, HarvestRules, Photo
+from schemas.messages import Caps, Feedback, HarvestRules, Photo, Sample
 from schemas.topics import SAMPLE
 from tests.nodes import NODE, photo, photo_id, truncated
 
-SURE = Scored("pets", 3, {"cat": 0.95, "dog": 0.05}, b"\0\0\x80?")
-BETWEEN = Scored("pets", 3, {"cat": 0.8, "dog": 0.2}, b"")
+SURE = Scored("pets", 3, {"cat": 0.95, "dog": 0.05}, b"\0\0\x80?", novelty=0.5, temperature=2.0)
+BETWEEN = Scored("pets", 3, {"cat": 0.895, "dog": 0.105}, b"")
 
 
 @pytest.fixture
@@ -31,15 +33,31 @@ async def sampled(sampler: Sampler, one: Photo, said: Scored = SURE):
     return await sampler.sample(one, await sampler.view(one.image), said)
 
 
+def sample_of(taken_: Taken) -> Sample:
+    return decode(SAMPLE, taken_.item.payload, {"node": NODE})
+
+
 async def test_a_sample_carries_what_the_cloud_needs(outbox):
     """Image at training size, lane, label, scores, model, embedding and time travel with the photo's id."""
-    item, lane = await sampled(Sampler(HarvestRules(), outbox), taken(1, photo(1, size=(800, 640))))
+    got, lane = await sampled(Sampler(HarvestRules(), outbox), taken(1, photo(1, size=(800, 640))))
     assert lane == "auto"
-    sample = decode(SAMPLE, item.payload, {"node": NODE})
+    sample = sample_of(got)
     assert (sample.photo_id, sample.device, sample.taken_at_ms) == (photo_id(1), "pi-1", 5)
     assert (sample.width, sample.height, sample.lane, sample.label) == (400, 320, "auto", "cat")
     assert (sample.scores, sample.model, sample.model_version) == (SURE.scores, "pets", 3)
     assert sample.embedding == SURE.embedding
+    assert (sample.raw_confidence, sample.margin) == (SURE.raw_confidence, SURE.margin)
+    assert (sample.entropy, sample.novelty, sample.inclusion) == (SURE.entropy, 0.5, None)
+
+
+async def test_an_audit_sample_carries_with_what_probability_it_was_drawn(outbox):
+    """So that the audit can be weighed after the share was changed by a policy."""
+    sampler = Sampler(HarvestRules(audit_share=1.0), outbox)
+    first, lane = await sampled(sampler, taken(1), BETWEEN)
+    assert (lane, sample_of(first).lane, sample_of(first).inclusion) == ("audit", "audit", 1.0)
+    sampler.follow(HarvestRules(audit_share=0.9999))
+    second, _ = await sampled(sampler, taken(2))
+    assert sample_of(second).inclusion == 0.9999
 
 
 async def test_each_refusal_says_why(outbox):
@@ -65,7 +83,7 @@ async def test_a_refused_sample_does_not_use_up_its_view(outbox):
     sampler = Sampler(HarvestRules(), outbox)
     items = [(await sampled(sampler, taken(number)))[0] for number in range(3)]
     assert (await sampled(sampler, taken(9)))[1] == "outbox-full"
-    outbox.withdraw(items[0])
+    outbox.withdraw(items[0].item)
     assert (await sampled(sampler, taken(9)))[1] == "auto"
 
 
@@ -84,3 +102,50 @@ async def test_new_rules_count_what_was_harvested_before(outbox):
     assert await sampled(sampler, taken(2, photo(1))) == (None, "near-duplicate")
     assert (await sampled(sampler, taken(3)))[1] == "hard"
     assert await sampled(sampler, taken(4)) == (None, "cap-per-hour")
+
+
+def label(number: int, device: str = "pi-1") -> Feedback:
+    return Feedback(photo_id=photo_id(number), node=NODE, device=device, label="dog")
+
+
+async def test_a_label_harvests_a_photo_that_is_still_here(outbox):
+    """In lane feedback, past near-duplicate and quota, with what the model had said; only once."""
+    sampler = Sampler(HarvestRules(quota_per_day=1), outbox, recent_bytes=100_000)
+    assert (await sampled(sampler, taken(1)))[1] == "auto"
+    again = taken(2, photo(1, size=(640, 480)))
+    assert (await sampled(sampler, again))[1] == "near-duplicate"
+    sampler.keep(again, await sampler.view(again.image), SURE)
+    assert await sampler.labelled(label(2, "pi-2")) is None
+    got, lane = await sampler.labelled(label(2))
+    sample = sample_of(got)
+    assert (lane, sample.lane, sample.label, sample.photo_id) == ("feedback", "feedback", "cat", photo_id(2))
+    assert (sample.width, sample.height, sample.inclusion) == (427, 320, None)
+    assert await sampler.labelled(label(2)) is None
+
+
+async def test_caps_hold_for_labels_too(outbox):
+    """Refused by a cap, the photo is kept, and the same label may harvest it later."""
+    now = 0.0
+    sampler = Sampler(HarvestRules(caps=Caps(per_minute=0)), outbox, recent_bytes=9999, clock=lambda: now)
+    sampler.keep(taken(1), await sampler.view(taken(1).image), SURE)
+    assert await sampler.labelled(label(1)) == (None, "cap-per-minute")
+    sampler.follow(HarvestRules())
+    assert (await sampler.labelled(label(1)))[1] == "feedback"
+
+
+async def test_nothing_is_kept_unless_wanted(outbox):
+    """With 0 bytes for it, and for what Pillow cannot decode, a label finds nothing."""
+    sampler = Sampler(HarvestRules(), outbox)
+    sampler.keep(taken(1), await sampler.view(taken(1).image), SURE)
+    assert await sampler.labelled(label(1)) is None
+    sampler = Sampler(HarvestRules(), outbox, recent_bytes=9999)
+    sampler.keep(taken(1, truncated(photo(1))), None, SURE)
+    assert await sampler.labelled(label(1)) is None
+
+
+async def test_caps_hold_while_samples_are_made_side_by_side(outbox):
+    """Photos of many devices that are shrunk at the same time do not slip past the cap together."""
+    sampler = Sampler(HarvestRules(caps=Caps(per_minute=2)), outbox)
+    devices = [taken(number, photo(number, size=(800, 640)), f"pi-{number}") for number in range(3, 9)]
+    outcomes = await asyncio.gather(*(sampled(sampler, one) for one in devices))
+    assert sorted(lane for _, lane in outcomes) == ["auto"] * 2 + ["cap-per-minute"] * 4

@@ -3,9 +3,10 @@
 import io
 import random
 
+from msgspec import structs
 from PIL import Image
 
-from schemas.messages import HarvestRules, Policy, Receipt
+from schemas.messages import Caps, HarvestRules, Policy, Receipt
 from schemas.topics import POLICY, RECEIPT
 from tests.conftest import eventually
 from tests.nodes import (
@@ -26,7 +27,14 @@ async def test_a_policy_is_followed_from_the_next_photo(config):
     async with station(config) as seen:
         await seen.send(enveloped(1, photo(1, "red")))
         assert (await seen.answer(photo_id(1))).harvest == "auto"
-        rules = HarvestRules(auto_confidence=1.0, hard_confidence=0.0, near_duplicate_s=0)
+        rules = HarvestRules(
+            auto_confidence=1.0,
+            hard_confidence=0.0,
+            hard_margin=0.0,
+            hard_entropy=1.0,
+            near_duplicate_s=0,
+            audit_share=0,
+        )
         await seen.bus.publish(POLICY, Policy(node=NODE, harvest=rules), node=NODE)
         await seen.bus.publish_bytes(POLICY.name(node=NODE), b'{"v": 1, "harvest": 7}')
         await seen.send(enveloped(2, photo(2, "grey")))
@@ -49,6 +57,22 @@ async def test_a_receipt_ends_the_sending_of_a_sample(config):
         counters = await counted(seen)
         wanted = ("receipt.stored", "receipt.duplicate", "receipt.refused", "receipt.malformed")
         assert [counters.get(name) for name in wanted] == [1, 1, 1, 1]
+
+
+async def test_a_duplicate_gives_back_what_its_sample_spent(config):
+    """One receipt `duplicate` makes room for one more sample within the caps, however often it comes."""
+    rules = HarvestRules(near_duplicate_s=0, audit_share=0, caps=Caps(per_hour=2))
+    async with station(structs.replace(config, harvest=rules)) as seen:
+        receipt = Receipt(photo_id=photo_id(0), node=NODE, status="duplicate", received_at_ms=1)
+        outcomes = []
+        for number in range(5):
+            if number == 3:
+                for _ in range(3):
+                    await seen.bus.publish(RECEIPT, receipt, node=NODE)
+                await eventually(lambda: {one.photo_id for one in seen.samples[-3:]} == {photo_id(1)})
+            await seen.send(enveloped(number, photo(number)))
+            outcomes.append((await seen.answer(photo_id(number))).harvest)
+        assert outcomes == ["auto", "auto", "cap-per-hour", "auto", "cap-per-hour"]
 
 
 def picture(number: int) -> bytes:

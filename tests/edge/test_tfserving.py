@@ -9,7 +9,14 @@ import pytest
 
 from bus.broker import free_port
 from edge import tfserving
-from edge.tfserving import BadInputError, ModelUnavailableError, ModelUnfitError, Predictor, served_model
+from edge.tfserving import (
+    BadInputError,
+    ModelMissingError,
+    ModelUnavailableError,
+    ModelUnfitError,
+    Predictor,
+    served_model,
+)
 from schemas.messages import ServedModel
 from tests.conftest import ROOT
 from tests.nodes import photo, truncated
@@ -27,6 +34,15 @@ async def test_each_image_gets_its_row(serving):
     assert [len(row) for row in said.embeddings] == [12, 12, 12]
     red, _, blue = struct.unpack("<3f", said.embeddings[0])
     assert red > blue
+
+
+async def test_a_novelty_is_read_where_the_model_says_it(serving):
+    """Each image gets its own; a model that says none, as those of earlier versions, gives None."""
+    async with Predictor(serving.address, "novel") as predictor:
+        said = await predictor.predict([photo(1, "red"), photo(2, "grey")])
+        assert [novelty > 1 for novelty in said.novelties] == [False, True]
+    async with Predictor(serving.address, "pets") as predictor:
+        assert (await predictor.predict([photo(1)])).novelties == [None]
 
 
 async def test_refused_images_are_bad_input(serving):
@@ -61,7 +77,9 @@ def test_every_status_has_a_meaning(code):
     refusal = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details="why")
     meaning = Predictor("host:1", "pets")._meaning(refusal)
     blames_input = code is grpc.StatusCode.INVALID_ARGUMENT
-    assert type(meaning) is (BadInputError if blames_input else ModelUnavailableError)
+    assert isinstance(meaning, BadInputError if blames_input else ModelUnavailableError)
+    nobody_there = code.name in {"NOT_FOUND", "UNAVAILABLE", "CANCELLED"}
+    assert isinstance(meaning, ModelMissingError) == nobody_there
     assert "why" in str(meaning)
 
 

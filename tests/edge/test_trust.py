@@ -153,6 +153,6 @@ def test_without_a_key_all_are_believed_and_the_log_says_so(tmp_path):
 async def test_a_release_key_that_cannot_be_read_stops_the_edge(tmp_path, address):
     """An edge never runs unverified because its key is missing."""
     config = edge_config(address, "127.0.0.1:1", tmp_path, release_key=str(tmp_path / "none.pem"))
-    with pytest.RaisesGroup(pytest.RaisesExc(ConfigError, match=r"none\.pem")):
+    with pytest.raises(ConfigError, match=r"none\.pem"):
         async with asyncio.timeout(20):
             await service.run(config)

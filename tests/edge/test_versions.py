@@ -78,3 +78,39 @@ def test_the_newest_older_ones_are_kept(base):
         (base / number).mkdir()
     versions.settle(4, base, kept=2)
     assert names(base) == {"0003", "4", "notes"}
+
+
+def test_a_trial_lies_beside_the_versions_and_costs_no_room(packed, base):
+    """Both versions are in a folder of their own, the champion's files shared; the newest is the champion."""
+    versions.bring(release_of(packed, 3), base)
+    versions.lay_out(2, 3, base)
+    assert names(base) == {"1", "2", "trial"}
+    assert versions.newest(base) == 2
+    assert versions.on_trial(base) == {2, 3}
+    folder = versions.trial_folder(base)
+    assert (folder / "2/saved_model.pb").samefile(base / "2/saved_model.pb")
+    assert (folder / "3/saved_model.pb").is_file()
+
+
+def test_a_version_comes_from_its_trial_into_place_without_leaving_it(packed, base):
+    """The server has it in the one folder or the other at any moment; then the trial goes."""
+    versions.bring(release_of(packed, 3), base)
+    versions.lay_out(2, 3, base)
+    versions.bring_back(3, base)
+    versions.place(3, base)
+    assert versions.newest(base) == 3
+    assert versions.on_trial(base) == {2, 3}
+    versions.end_trial(base)
+    versions.end_trial(base)
+    assert names(base) == {"1", "2", "3"}
+    assert versions.on_trial(base) == set()
+
+
+def test_what_a_killed_run_left_of_a_trial_is_no_trial(packed, base):
+    """A trial's folder is complete or not there, and leftovers go with the next release."""
+    (base / "incoming-trial/2").mkdir(parents=True)
+    assert versions.on_trial(base) == set()
+    versions.bring(release_of(packed, 3), base)
+    assert names(base) == {"1", "2", "incoming-3"}
+    versions.lay_out(2, 3, base)
+    assert names(base) == {"1", "2", "trial"}

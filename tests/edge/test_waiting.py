@@ -1,3 +1,4 @@
+import asyncio
 from collections import Counter
 
 from hypothesis import given, settings
@@ -64,6 +65,35 @@ async def test_a_device_is_in_one_batch_at_a_time():
     assert [one.photo.device for one in second] == ["calm"]
     waiting.free(first)
     assert (await waiting.take(2, 1))[0].photo.device == "flood"
+
+
+async def test_a_device_that_floods_rests_while_others_are_about():
+    """After a call of 2 s it rests for 6, in which the others have every turn; alone, it does not rest."""
+    now = 0.0
+    waiting = Waiting(Bounds(per_device=3, photos=100, image_bytes=1000), clock=lambda: now)
+    lined_up(waiting, *(work(number, "flood") for number in range(4)))
+    assert await turn(waiting) == [("flood", 0)], "nobody else is about"
+    lined_up(waiting, work(0, "calm"), work(4, "flood"), work(5, "flood"))
+    batch = await waiting.take(16, 1)
+    assert [one.photo.device for one in batch] == ["flood", "calm"]
+    now = 2.0
+    waiting.free(batch)
+    lined_up(waiting, work(1, "calm"), work(2, "calm"))
+    assert await turn(waiting) == [("calm", 1)]
+    assert (await waiting.take(16, 1))[0].photo.device == "calm"
+    now = 7.9
+    assert waiting._batch(16, 1) == []
+    now = 8.0
+    assert await turn(waiting) == [("flood", 2)]
+
+
+async def test_the_end_of_a_rest_wakes_the_next_batch():
+    """A flood that waits for its turn gets it when it has rested, although nothing else happens."""
+    waiting = Waiting(Bounds(per_device=2, photos=100, image_bytes=1000))
+    lined_up(waiting, work(0, "calm"), *(work(number, "flood") for number in range(3)))
+    await turn(waiting)
+    async with asyncio.timeout(10):
+        assert await turn(waiting) == [("flood", 1)]
 
 
 async def test_live_goes_before_what_was_sent_late():
@@ -175,7 +205,7 @@ def test_no_order_of_events_breaks_a_bound_or_loses_a_photo(steps):
             arrived.append(work(number, one, two, historical=historical, expires_at_ms=expires_at_ms))
             ends.update(shed.work.key for shed in lined_up(waiting, arrived[-1]))
         elif step == "take" and (batch := waiting._batch(one, two)):
-            waiting._busy.update(taken.photo.device for taken in batch)
+            waiting._busy.update((taken.photo.device, 0.0) for taken in batch)
             out.append(batch)
             ends.update(taken.key for taken in batch)
             assert max(Counter(taken.photo.device for taken in batch).values()) <= two + 1

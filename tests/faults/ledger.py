@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tests.faults.books import Book, Row
 from tests.faults.components import Line
 
-LANES = frozenset({"auto", "hard"})
+LANES = frozenset({"auto", "hard", "audit"})
 BROKEN = "broken"
 """The label of photos whose picture is cut off: they are answered with a rejection."""
 

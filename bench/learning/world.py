@@ -1,0 +1,185 @@
+"""The photos of a run: what is labelled at first, what the cameras see round by round, and what judges."""
+
+import csv
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.learning.drift import aged
+from cloud.examples import Example
+from cloud.features import embeddings
+from cloud.head import Ints
+from cloud.progress import Progress
+from cloud.sight import Eye
+from edge.harvest import shrink
+from edge.near import dhash
+
+CLASSES = ("cat", "dog")
+OTHER = -1
+"""In place of a class: a photo of neither."""
+
+PLAIN, MIRRORED, DIM = range(3)
+"""How a photo is seen."""
+
+_LABELLED = 40
+_GATE = 200
+_ROUNDS = 5
+_OTHER_SHARE = 0.15
+Vectors = NDArray[np.float32]
+
+STRENGTHS: dict[str, tuple[float, ...]] = {
+    "plain": (0.0,) * _ROUNDS,
+    "drift": (0.0, 0.2, 0.4, 0.6, 0.8),
+    "other": (0.0,) * _ROUNDS,
+}
+"""By scenario, how far the camera has aged in each round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Photos:
+    """Photos as the model sees them.
+
+    Attributes:
+        ids: `[N]`, 32 hex digits each.
+        sights: `[3, N, D]`, embeddings of the photos, of their mirror images, and of how they look at dusk.
+        truth: `[N]`, position of the class, or `OTHER`.
+        views: `[N]`, difference hashes.
+    """
+
+    ids: list[str]
+    sights: Vectors
+    truth: Ints
+    views: list[int]
+
+    @property
+    def vectors(self) -> Vectors:
+        """Embeddings of the photos themselves, `[N, D]`."""
+        return np.asarray(self.sights[PLAIN])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What the cameras see in a round, and the gold photos as they would see them."""
+
+    stream: Photos
+    gold: Photos
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """All that a policy lives through.
+
+    Attributes:
+        labelled: the photos that people labelled before the first version.
+        gate: the frozen gold set of the gate, which is not what the policies are judged on.
+        rounds: in their order.
+    """
+
+    labelled: Photos
+    gate: Photos
+    rounds: list[Round]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: Path
+    split: str
+    truth: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    photo_id: str
+    sight: Vectors
+    view: int
+
+
+class Worlds:
+    """Makes the world of a scenario and a seed; embeds each photo at each strength once.
+
+    Args:
+        photos: Folder with `manifest.csv`.
+        cache: Keeps the embeddings from run to run.
+        progress: Told about embedding.
+    """
+
+    def __init__(self, photos: Path, cache: Path, progress: Progress) -> None:
+        self._files = list(_files(photos))
+        self._cache = cache
+        self._progress = progress
+        self._eye = Eye.open("efficientnet-lite0", cache)
+        self._seen: dict[tuple[_File, float], _Seen] = {}
+
+    def make(self, scenario: str, seed: int) -> World:
+        """Return the world of a scenario; the seed decides what is labelled and what comes when."""
+        draw = np.random.default_rng(seed)
+        train = [self._of("train", truth, draw) for truth in range(len(CLASSES))]
+        each = _LABELLED // len(CLASSES), _GATE // len(CLASSES)
+        labelled = [file for files in train for file in files[: each[0]]]
+        gate = [file for files in train for file in files[each[0] : sum(each)]]
+        stream = [file for truth in range(len(CLASSES)) for file in self._of("stream", truth, draw)]
+        stream = [stream[position] for position in draw.permutation(len(stream))]
+        if scenario == "other":
+            others = self._of("other", OTHER, draw)
+            kept = stream[: round(len(others) / _OTHER_SHARE) - len(others)]
+            stream = [*kept, *others]
+            stream = [stream[position] for position in draw.permutation(len(stream))]
+        strengths = STRENGTHS[scenario]
+        shares = np.array_split(np.arange(len(stream)), len(strengths))
+        gold = [file for truth in range(len(CLASSES)) for file in self._of("gold", truth, draw)]
+        return World(
+            labelled=self._photos(labelled, 0.0),
+            gate=self._photos(gate, 0.0),
+            rounds=[
+                Round(
+                    self._photos([stream[position] for position in share], strength),
+                    self._photos(gold, strength),
+                )
+                for share, strength in zip(shares, strengths, strict=True)
+            ],
+        )
+
+    def _of(self, split: str, truth: int, draw: np.random.Generator) -> list[_File]:
+        files = [file for file in self._files if (file.split, file.truth) == (split, truth)]
+        return [files[position] for position in draw.permutation(len(files))]
+
+    def _photos(self, files: Sequence[_File], strength: float) -> Photos:
+        self._see([file for file in files if (file, strength) not in self._seen], strength)
+        seen = [self._seen[file, strength] for file in files]
+        return Photos(
+            ids=[one.photo_id for one in seen],
+            sights=np.stack([one.sight for one in seen], axis=1),
+            truth=np.array([file.truth for file in files], np.int64),
+            views=[one.view for one in seen],
+        )
+
+    def _see(self, files: Sequence[_File], strength: float) -> None:
+        """Embed photos as the edge shrinks them for the way to the cloud."""
+        if not files:
+            return
+        images = [aged(file.path.read_bytes(), strength, _seed(file.path)) for file in files]
+        known = [Example("", shrink(image).image, "", "human") for image in images]
+        seen = self._eye.look(known, self._progress)
+        plan, network = self._eye.backbone, self._eye.network
+        dim = embeddings(known, plan, network, self._cache, self._progress, dim=True)
+        for file, image, sight in zip(files, images, np.stack([*seen, dim], axis=1), strict=True):
+            photo_id = hashlib.blake2b(image, digest_size=16).hexdigest()
+            self._seen[file, strength] = _Seen(photo_id, sight, dhash(image))
+
+
+def _files(photos: Path) -> Iterator[_File]:
+    with (photos / "manifest.csv").open(encoding="utf-8", newline="") as manifest:
+        for row in csv.DictReader(manifest):
+            truth = CLASSES.index(row["label"]) if row["label"] in CLASSES else OTHER
+            yield _File(photos / row["path"], row["split"], truth)
+
+
+def _seed(path: Path) -> int:
+    return int.from_bytes(hashlib.blake2b(path.name.encode(), digest_size=4).digest(), "little")

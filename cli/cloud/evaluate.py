@@ -1,0 +1,77 @@
+"""Judge a version against the champion again, on the dataset's gold and audit photos as they are now.
+
+It prints what it finds and changes nothing: the card keeps the verdict that the training came to.
+"""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from cli import options
+from cli.cloud.verdict import show_verdict
+from schemas.errors import PermanentError
+
+if TYPE_CHECKING:
+    from cloud.card import Calibration
+    from cloud.evaluate import Metrics
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    whole = options.positive(int)
+    parser.add_argument("version", type=whole, nargs="?", metavar="VERSION", help="which one (the newest)")
+    options.add_dataset(parser)
+    parser.add_argument("--dataset-version", type=whole, help="whose photos to judge on (the newest)")
+    options.add_models(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of the intervals (0)")
+
+
+def run(arguments: Namespace) -> int:
+    """Print figures and verdict; 1 if the gate does not promote it."""
+    from cloud.audit import audit_slice  # noqa: PLC0415  # each step loads what it needs, and no more
+    from cloud.card import cards_in  # noqa: PLC0415  # as above
+    from cloud.dataset import examples  # noqa: PLC0415  # as above
+    from cloud.store import Store  # noqa: PLC0415  # as above
+
+    cards = {card.version: card for card in cards_in(arguments.out)}
+    version = arguments.version or max(cards, default=0)
+    if version not in cards:
+        raise PermanentError(f"version {version}", expected=f"one in {arguments.out}", got=sorted(cards))
+    card = cards[version]
+    store = Store.open(arguments.dataset, create=False)
+    at = arguments.dataset_version
+    gold = examples(store, version=at, split="gold")
+
+    print("loading TensorFlow …", file=sys.stderr, flush=True)
+    from cloud.challenge import challenge, find_champion, measure_again  # noqa: PLC0415  # as above
+
+    directory = arguments.out / str(version)
+    champion = find_champion(arguments.out, without=version)
+    print(f"version {version}: {card.backbone}, trained from dataset version {card.dataset_version}")
+    if gold:
+        _show_figures(*measure_again(directory, card, gold))
+    if champion is None:
+        print("gate: no other version that could be the champion")
+        return 0
+    neither_saw_ms = max(card.created_at_ms, champion.card.created_at_ms)
+    audit = audit_slice(store, neither_saw_ms, version=at)
+    verdict = challenge(
+        champion, directory, gold, audit, backbone=card.backbone, classes=card.classes, seed=arguments.seed
+    )
+    show_verdict(verdict)
+    return 0 if verdict.decision == "promote" else 1
+
+
+def _show_figures(metrics: "Metrics", calibration: "Calibration") -> None:
+    print(
+        f"accuracy {metrics.accuracy:.1%} ({metrics.accuracy_low:.1%} to {metrics.accuracy_high:.1%})"
+        f" on {metrics.photos} gold photos"
+    )
+    for name, recall in metrics.recall.items():
+        print(f"recall of {name}: {recall:.1%}")
+    for what, before, after in (
+        ("held-out labels", calibration.held_out_before, calibration.held_out_after),
+        ("gold", calibration.gold_before, calibration.gold_after),
+    ):
+        if before is not None and after is not None:
+            print(f"calibration error on {what}: {before:.1%}, with the temperature {after:.1%}")

@@ -1,0 +1,197 @@
+"""Bring a version out in stages: shadow, canary, all; group by group, and back by itself if it does badly."""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bus import log
+from cli import options, service
+from cli.cloud import release
+from schemas.errors import PermanentError
+
+if TYPE_CHECKING:
+    from cloud.alarms import Audit
+    from cloud.release import Bundle
+    from cloud.rollout import Decision, Rollout, Step
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    number, seconds = _at_least_0(int), _at_least_0(float)
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the .tar that train wrote")
+    parser.add_argument(
+        "--champion", type=Path, metavar="BUNDLE", help="what to go back to (its parent, beside it)"
+    )
+    parser.add_argument(
+        "--nodes",
+        type=options.names,
+        action="append",
+        metavar="NAME,NAME",
+        help="edge nodes; give it again for the group that follows (edge-1)",
+    )
+    release.add_model(parser)
+    parser.add_argument("--champion-url", help="the same for the champion")
+    parser.add_argument(
+        "--shadow-photos", type=number, default=200, help="photos to compare before any canary; 0: none (200)"
+    )
+    parser.add_argument(
+        "--canary-share",
+        type=_shares,
+        default="0.1,0.5",
+        metavar="S,S",
+        help="shares of the devices, one stage each (0.1,0.5)",
+    )
+    parser.add_argument(
+        "--canary-photos", type=number, default=200, help="photos that it answers in each of them (200)"
+    )
+    parser.add_argument("--stage-s", type=seconds, help="shortest time for a stage (600)")
+    parser.add_argument("--patience-s", type=seconds, help="longest wait for nodes that are away (1800)")
+    parser.add_argument(
+        "--disagreement", type=_share, help="share of other labels from which it goes back (0.2)"
+    )
+    parser.add_argument(
+        "--state", type=Path, metavar="FILE", help="where it remembers (rollout-VERSION.json beside BUNDLE)"
+    )
+    options.add_dataset(parser)
+    release.add_signing(parser)
+    options.add_broker(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Begin a rollout, or go on with the one that its file keeps; fail if the version goes back."""
+    from cloud import controller  # noqa: PLC0415  # each step loads what it needs, and no more
+    from cloud.release import read_bundle  # noqa: PLC0415  # as above
+
+    log.configure("warning")
+    bundle = read_bundle(arguments.bundle)
+    path = arguments.state or arguments.bundle.parent / f"rollout-{bundle.card.version}.json"
+    with controller.alone(path):
+        rollout = controller.read(path)
+        if rollout is None:
+            rollout = _new(arguments, bundle)
+            controller.write(path, rollout)
+        if not rollout.over:
+            print(f"version {rollout.challenger.version}: {_place(rollout)}; state in {path}", flush=True)
+            ended = service.run(_bring_out(arguments, path))
+            if ended is None:
+                print("interrupted: the same command goes on from here")
+                return 0
+            rollout = ended
+    return _said(rollout)
+
+
+def _said(rollout: "Rollout") -> int:
+    version = rollout.challenger.version
+    if rollout.phase == "returned":
+        raise PermanentError(
+            f"version {version}", expected="to do as well as the champion", got=rollout.reason
+        )
+    print(f"version {version} is out on {', '.join(rollout.reached)}")
+    return 0
+
+
+def _new(arguments: Namespace, bundle: "Bundle") -> "Rollout":
+    """Return the rollout that the options describe.
+
+    Raises:
+        PermanentError: The gate did not promote the version, or the champion's bundle is not there.
+    """
+    from bus.presence import now_ms  # noqa: PLC0415  # as above
+    from cloud.alarms import Rules  # noqa: PLC0415  # as above
+    from cloud.release import read_bundle, release_of  # noqa: PLC0415  # as above
+    from cloud.rollout import Rollout, Step  # noqa: PLC0415  # as above
+
+    if not arguments.force:
+        release.check_verdict(bundle.card)
+    parent = bundle.card.parent
+    if arguments.champion is None and parent is None:
+        raise PermanentError(f"version {bundle.card.version}", expected="--champion, or a parent", got="none")
+    champion = read_bundle(arguments.champion or arguments.bundle.parent / f"{parent}.tar")
+    groups = arguments.nodes or [["edge-1"]]
+    shadow = [Step(stage="shadow", photos=arguments.shadow_photos)] if arguments.shadow_photos else []
+    canaries = [
+        Step(stage="canary", share=share, photos=arguments.canary_photos) for share in arguments.canary_share
+    ]
+    rules = {name: getattr(arguments, name) for name in ("stage_s", "patience_s", "disagreement")}
+    return Rollout(
+        champion=release_of(champion, groups[0][0], arguments.model, arguments.champion_url),
+        challenger=release_of(bundle, groups[0][0], arguments.model, arguments.url),
+        groups=groups,
+        steps=[*shadow, *canaries, Step(stage="all")],
+        rules=Rules(**{name: value for name, value in rules.items() if value is not None}),
+        since_ms=now_ms(),
+    )
+
+
+async def _bring_out(arguments: Namespace, path: Path) -> "Rollout":
+    from bus import config  # noqa: PLC0415  # as above
+    from bus.mqtt import Bus  # noqa: PLC0415  # as above
+    from bus.presence import Presence  # noqa: PLC0415  # as above
+    from cli import link  # noqa: PLC0415  # as above
+    from cloud.controller import NAME, Controller  # noqa: PLC0415  # as above
+    from schemas.topics import CLOUD  # noqa: PLC0415  # as above
+
+    bus = Bus(
+        options.broker(arguments),
+        f"gleaner-{CLOUD}-{NAME}",
+        password=config.password(),
+        presence=Presence(CLOUD, NAME),
+    )
+    sign, audits = release.signer(arguments), _audits(arguments)
+    controller = Controller(bus, path, sign=sign, audits=audits, told=_tell)
+    async with link.connected(arguments, bus):
+        return await controller.run()
+
+
+def _audits(arguments: Namespace) -> "Callable[[], Mapping[int, Audit]]":
+    """Return how to read the audits; nothing where there is no dataset."""
+    from cloud.accuracy import audits  # noqa: PLC0415  # as above
+    from cloud.store import Store  # noqa: PLC0415  # as above
+
+    def read() -> "Mapping[int, Audit]":
+        try:
+            return audits(Store.open(arguments.dataset, create=False))
+        except PermanentError as error:
+            if not told:
+                told.append(error)
+                print(f"without audits: {error}", flush=True)
+            return {}
+
+    told: list[PermanentError] = []
+    return read
+
+
+def _tell(rollout: "Rollout", decision: "Decision") -> None:
+    outcome = f", now {_place(rollout)}" if rollout.phase == "running" else ""
+    print(f"{decision.action}: {decision.reason}{outcome}", flush=True)
+
+
+def _place(rollout: "Rollout") -> str:
+    step: Step = rollout.present
+    nodes = ", ".join(rollout.groups[rollout.group])
+    return f"group {rollout.group + 1} of {len(rollout.groups)} ({nodes}): {step}"
+
+
+def _at_least_0(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def check(text: str) -> float:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = -1
+        if not number >= 0:
+            raise ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
+        return number
+
+    return check
+
+
+def _share(text: str) -> float:
+    number = _at_least_0(float)(text)
+    if number > 1:
+        raise ArgumentTypeError(f"expected a share from 0 to 1, got {text!r}")
+    return number
+
+
+def _shares(text: str) -> list[float]:
+    return [_share(part) for part in text.split(",") if part]

@@ -1,0 +1,169 @@
+"""Show the fleet, its versions and trials, the rollout, and the accuracy of each version by audits."""
+
+import asyncio
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from bus import log
+from cli import link, options, service
+from schemas.errors import CodecError, PermanentError
+from schemas.messages import ServedModel, Status, Trial
+from schemas.topics import STATUS
+
+if TYPE_CHECKING:
+    from cloud.alarms import Audit
+    from cloud.rollout import Rollout
+
+
+_WIDTH = 140
+"""Columns where no terminal says how many there are."""
+
+
+class Node(Struct, frozen=True):
+    """A line of the table: an edge node."""
+
+    node: str
+    state: str
+    reason: str | None
+    model: ServedModel | None
+    trial: Trial | None
+    samples_waiting: int
+    age_s: float
+
+
+class Accuracy(Struct, frozen=True):
+    """A line of the table: a version as people's labels find it."""
+
+    version: int
+    photos: int
+    right: int
+    accuracy: float
+    low: float
+    high: float
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument(
+        "--wait", metavar="S", type=options.positive(float), default=1.0, help="for the nodes' reports (1)"
+    )
+    parser.add_argument(
+        "--models", type=Path, default=Path("models"), metavar="DIR", help="where rollouts remember (models)"
+    )
+    options.add_dataset(parser)
+    options.add_broker(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Print what is known."""
+    log.configure("error")
+    statuses = service.run(_statuses(arguments)) or []
+    nodes = [_node(status) for status in sorted(statuses, key=lambda status: status.node)]
+    rollout, accuracies = _newest_rollout(arguments.models), _accuracies(arguments.dataset)
+    if arguments.json:
+        whole = {"nodes": nodes, "rollout": rollout, "accuracy": accuracies}
+        print(msgspec.json.encode(whole).decode())
+    else:
+        _show(nodes, rollout, accuracies)
+    return 0
+
+
+async def _statuses(arguments: Namespace) -> list[Status]:
+    """Return the retained status of each edge."""
+    bus = link.bus(arguments, "status")
+    subscription = bus.subscribe(STATUS, name="edge")
+    found: dict[str, Status] = {}
+    async with link.connected(arguments, bus):
+        try:
+            async with asyncio.timeout(arguments.wait):
+                async for delivery in subscription:
+                    delivery.ack()
+                    try:
+                        found[delivery.names["node"]] = delivery.message()
+                    except CodecError:
+                        continue
+        except TimeoutError:
+            pass
+    return list(found.values())
+
+
+def _node(status: Status) -> Node:
+    from bus.presence import now_ms  # noqa: PLC0415  # each step loads what it needs, and no more
+
+    counted = status.counters
+    came, went = ("sample.kept", "sample.accepted"), ("sample.answered", "sample.dropped_oldest")
+    waiting = sum(counted.get(name, 0) for name in came) - sum(counted.get(name, 0) for name in went)
+    return Node(
+        node=status.node,
+        state=status.state,
+        reason=status.reason,
+        model=status.model,
+        trial=status.trial,
+        samples_waiting=max(waiting, 0),
+        age_s=round((now_ms() - status.at_ms) / 1000, 1),
+    )
+
+
+def _newest_rollout(folder: Path) -> "Rollout | None":
+    from cloud import controller  # noqa: PLC0415  # as above
+
+    files = sorted(folder.glob("rollout-*.json"), key=lambda path: path.stat().st_mtime)
+    return controller.read(files[-1]) if files else None
+
+
+def _accuracies(dataset: str) -> list[Accuracy]:
+    """Return what the audits find; nothing where there is no dataset."""
+    from cloud.accuracy import audits  # noqa: PLC0415  # as above
+    from cloud.store import Store  # noqa: PLC0415  # as above
+
+    try:
+        found: dict[int, Audit] = audits(Store.open(dataset, create=False))
+    except PermanentError:
+        return []
+    return [
+        Accuracy(version, audit.photos, audit.right, audit.accuracy, *audit.interval)
+        for version, audit in found.items()
+    ]
+
+
+def _show(nodes: list[Node], rollout: "Rollout | None", accuracies: list[Accuracy]) -> None:
+    from rich.console import Console  # noqa: PLC0415  # as above
+    from rich.table import Table  # noqa: PLC0415  # as above
+
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH, markup=False, highlight=False)
+    fleet = Table("node", "state", "serves", "trial", "compared", "samples waiting", "report", title="Fleet")
+    for node in nodes:
+        state = f"{node.state}: {node.reason}" if node.reason else node.state
+        model, waiting = node.model, str(node.samples_waiting)
+        serves = f"{model.name} {model.version or ''} {model.state}" if model else "nothing"
+        fleet.add_row(node.node, state, serves, *_trial_said(node.trial), waiting, f"{node.age_s:.0f} s ago")
+    console.print(fleet)
+    if rollout is not None:
+        versions = f"version {rollout.challenger.version} in place of {rollout.champion.version}"
+        console.print(f"Rollout of {versions}: {_rollout_said(rollout)}")
+    audited = Table("version", "audited photos", "right", "accuracy", "95 % interval", title="Audits")
+    for one in accuracies:
+        interval = f"{one.low:.1%} to {one.high:.1%}"
+        audited.add_row(str(one.version), str(one.photos), str(one.right), f"{one.accuracy:.1%}", interval)
+    console.print(audited)
+
+
+def _trial_said(trial: Trial | None) -> tuple[str, str]:
+    if trial is None:
+        return "", ""
+    tried = trial.challenger
+    counts = f"{tried.version} {trial.stage}, {tried.answered} answered, {tried.failed} failed"
+    return counts, f"{trial.disagreed} of {trial.compared} differ"
+
+
+def _rollout_said(rollout: "Rollout") -> str:
+    if rollout.phase != "running":
+        return rollout.phase + (f", because {rollout.reason}" if rollout.reason else "")
+    place = f"group {rollout.group + 1} of {len(rollout.groups)}, {rollout.present}"
+    return place + (f"; cannot try it: {', '.join(rollout.passed_over)}" if rollout.passed_over else "")

@@ -1,0 +1,47 @@
+"""Let a teacher label the samples that it is sure of."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+
+from cli import options
+from schemas.errors import PermanentError
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    options.add_dataset(parser)
+    parser.add_argument(
+        "--backbones",
+        default="efficientnet-lite0",
+        help="the teacher's networks, comma-separated: efficientnet-lite0, xception (efficientnet-lite0)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of every random decision (0)")
+    options.add_features(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Teach once, and say what came of it."""
+    from cli.progress import Bars  # noqa: PLC0415  # each step loads what it needs, and no more
+    from cloud.store import Store  # noqa: PLC0415  # as above
+
+    store = Store.open(arguments.dataset, create=False)
+    print("loading TensorFlow …", file=sys.stderr, flush=True)
+    from cloud.backbones import BackboneUnavailableError  # noqa: PLC0415  # as above
+    from cloud.examples import TrainingError  # noqa: PLC0415  # as above
+    from cloud.teach import teach  # noqa: PLC0415  # as above
+
+    try:
+        with Bars() as bars:
+            taught = teach(
+                store, arguments.backbones.split(","), arguments.cache, seed=arguments.seed, progress=bars
+            )
+    except (TrainingError, BackboneUnavailableError, ValueError) as error:
+        raise PermanentError("teaching", expected="to be possible", got=error) from None
+    if taught.by is None:
+        print("no teacher: too few human labels to show that one would be right")
+        return 0
+    print(
+        f"{taught.by}: {taught.labelled} of {taught.looked_at} samples labelled,"
+        f" sure from {taught.threshold:.2f} on"
+    )
+    return 0

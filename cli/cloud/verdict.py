@@ -1,0 +1,20 @@
+"""How the gate's verdict reads on a terminal."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cloud.gate import Verdict
+
+
+def show_verdict(verdict: "Verdict | None") -> None:
+    """Print the verdict and each of its reasons; nothing without one."""
+    if verdict is None:
+        return
+    print(f"gate: {verdict.decision}, against version {verdict.champion}")
+    for reason in verdict.reasons:
+        print(f"      {reason}")
+    if verdict.audit is not None:
+        audit = verdict.audit
+        print(f"      audit accuracy {audit.champion:.1%} → {audit.challenger:.1%} on {audit.photos} photos")
+    if verdict.latency_ratio is not None:
+        print(f"      time of an answer: {verdict.latency_ratio:.2f} times the champion's")

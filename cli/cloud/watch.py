@@ -1,0 +1,80 @@
+"""Start a round of training whenever there is a reason, until told to stop."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bus import config, log
+from bus.config import Broker
+from cli import options, service
+
+if TYPE_CHECKING:
+    from cloud.config import TrainerConfig
+    from cloud.rounds import Plan, Program
+
+_GLEANER = (sys.executable, "-m", "cli.main", "cloud")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options; each overrides the configuration file."""
+    parser.add_argument("--every", metavar="S", type=options.positive(float), help="between two looks (30)")
+    add_trainer(parser)
+
+
+def add_trainer(parser: ArgumentParser) -> None:
+    """Declare what concerns every round."""
+    parser.add_argument("--name", type=options.name, help="trainer, trainer-2, … (trainer)")
+    parser.add_argument("--dataset", help=f"folder or URL of the table ({options.DATASET})")
+    parser.add_argument("--models", metavar="DIR", help="where versions go (models)")
+    parser.add_argument("--cache", metavar="DIR", help=f"keeps features between rounds ({options.FEATURES})")
+    parser.add_argument("--backbone", help="what is trained (efficientnet-lite0)")
+    parser.add_argument(
+        "--release", metavar="NODES", type=options.names, help="hand what the gate lets pass to these nodes"
+    )
+    options.add_service(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Run until told to stop."""
+    from cloud import rounds  # noqa: PLC0415  # Lance is loaded by the steps that need it
+
+    loaded = trainer(arguments, every_s=arguments.every)
+    log.configure(arguments.log_level, name=loaded.name)
+    service.run(rounds.watch(loaded, plan(loaded), config.password()))
+    return 0
+
+
+def trainer(arguments: Namespace, **overrides: object) -> "TrainerConfig":
+    """Return the configuration, overridden by options that were given."""
+    from cloud.config import TrainerConfig  # noqa: PLC0415  # as above
+
+    release = arguments.release and ["--nodes", ",".join(arguments.release)]
+    names = ("name", "dataset", "models", "cache", "backbone")
+    given = {name: getattr(arguments, name) for name in names}
+    return options.settings(arguments, TrainerConfig, release=release, **given, **overrides)
+
+
+def plan(trainer: "TrainerConfig") -> "Plan":
+    """Return what a round runs: the commands that a person would type."""
+    from cloud.rounds import Plan  # noqa: PLC0415  # as above
+
+    places = ("--dataset", trainer.dataset, "--cache", trainer.cache)
+    teach = (*_GLEANER, "teach", *places, "--backbones", ",".join(trainer.teachers))
+    train = (*_GLEANER, "train", *places, "--out", trainer.models, "--backbone", trainer.backbone)
+
+    def release(bundle: Path) -> "Program":
+        return (*_GLEANER, "release", str(bundle), *_connection(trainer.broker), *(trainer.release or ()))
+
+    steps = (teach, train) if trainer.teachers else (train,)
+    return Plan(steps, None if trainer.release is None else release)
+
+
+def _connection(broker: Broker) -> list[str]:
+    words = ["--broker", f"{broker.host}:{broker.port}"]
+    if broker.username is not None:
+        words += ["--username", broker.username]
+    if (tls := broker.tls) is not None:
+        given = {"--ca": tls.ca, "--cert": tls.certificate, "--key": tls.key}
+        words += [word for pair in given.items() if pair[1] is not None for word in pair if word is not None]
+    return words

@@ -1,0 +1,296 @@
+"""The trainer: starts rounds (teach, train, release what the gate lets pass), never two, and tells of them.
+
+What a round is made of are programs, run one after the other: a training may take all the memory there is
+and die of it, while the connection to the broker lives on. Nothing is remembered but on the disk: after a
+restart the dataset and the cards say what there is to do.
+"""
+
+import asyncio
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+import structlog
+
+from bus.link import LinkError
+from bus.mqtt import Bus, passing_id
+from bus.outlast import outlast
+from bus.presence import Presence, now_ms
+from bus.probes import Probes
+from cloud.card import Card, cards_in, is_promoted
+from cloud.config import TrainerConfig
+from cloud.observe import observe
+from cloud.store import Store
+from cloud.triggers import Reason, decide
+from schemas.errors import PermanentError, TransientError
+from schemas.messages import Event
+from schemas.topics import CLOUD, EVENT
+
+log = structlog.get_logger()
+
+Program: TypeAlias = Sequence[str]
+
+LOG = ".round.log"
+"""What the programs of the last round printed, in the folder of the models."""
+_LOCK = ".round.lock"
+_TAIL_BYTES = 4096
+_REASON_LENGTH = 1024
+_FAREWELL_S = 5.0
+_CONNECT_S = 10.0
+
+
+class BusyError(TransientError):
+    """Another round is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a round runs.
+
+    Attributes:
+        steps: programs that end with a new version in the folder of the models.
+        release: from a version's bundle to the program that hands it over; None if nobody does.
+    """
+
+    steps: Sequence[Program]
+    release: Callable[[Path], Program] | None = None
+
+
+@contextmanager
+def one_at_a_time(models: Path) -> Iterator[int]:
+    """Hold the right to a round in a folder for the length of a block.
+
+    The kernel takes the lock back when the last process dies that has its descriptor: the programs of a round
+    inherit it, so that nobody starts another round beside what a killed trainer has left running.
+
+    Yields:
+        The descriptor.
+
+    Raises:
+        BusyError: Somebody else holds it.
+    """
+    models.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(models / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"models {models}", expected="no round under way", got="one") from None
+        yield descriptor
+    finally:
+        os.close(descriptor)  # unlocking would take it from a program that is still there
+
+
+class Trainer:
+    """Starts rounds and tells of them.
+
+    Args:
+        config: Names, places and rules.
+        bus: Connected by its own `run`.
+        store: The dataset.
+        plan: What a round runs.
+    """
+
+    def __init__(self, config: TrainerConfig, bus: Bus, store: Store, plan: Plan) -> None:
+        self._config = config
+        self._bus = bus
+        self._store = store
+        self._plan = plan
+        self._models = Path(config.models)
+        self._failed_at: float | None = None
+
+    async def watch(self) -> None:
+        """Start a round whenever there is a reason, until cancelled. Safe to cancel: a round starts again."""
+        while True:
+            if await self._reason() is not None:
+                try:
+                    with one_at_a_time(self._models) as lock:
+                        # Whoever held the lock until now may have seen to that reason.
+                        if (reason := await self._reason()) is not None:
+                            await self.play(reason, lock)
+                except BusyError as error:
+                    log.debug("round.elsewhere", error=str(error))
+            await asyncio.sleep(self._config.every_s)
+
+    async def play(self, reason: Reason, lock: int) -> Card | None:
+        """Play one round.
+
+        Args:
+            reason: Why.
+            lock: Descriptor of `one_at_a_time`.
+
+        Returns:
+            The card of the new version; None if the round failed, after which its event says why.
+        """
+        began = time.monotonic()
+        await self._tell("round.started", reason.words, trigger=reason.trigger, **reason.facts)
+        try:
+            card = await self._make(lock)
+        except (PermanentError, OSError) as error:
+            self._failed_at = time.monotonic()
+            await self._tell("round.failed", str(error), trigger=reason.trigger)
+            return None
+        self._failed_at = None
+        took_s = round(time.monotonic() - began, 1)
+        await self._tell("round.finished", _verdict(card), **_figures(card), took_s=took_s)
+        if self._plan.release is not None and is_promoted(card):
+            await self._release(self._plan.release(self._models / f"{card.version}.tar"), card, lock)
+        return card
+
+    async def _make(self, lock: int) -> Card:
+        """Run the steps of a round and return the card of the version that they made.
+
+        Raises:
+            PermanentError: A step failed, or there is no new version.
+            OSError: A step cannot be started.
+        """
+        before = await asyncio.to_thread(cards_in, self._models)
+        (self._models / LOG).write_bytes(b"")
+        for step in self._plan.steps:
+            await self._run(step, lock)
+        after = await asyncio.to_thread(cards_in, self._models)
+        if len(after) == len(before):
+            raise PermanentError("round", expected="a new version", got=f"none in {self._models}")
+        return after[-1]
+
+    async def _release(self, program: Program, card: Card, lock: int) -> None:
+        try:
+            await self._run(program, lock)
+        except (PermanentError, OSError) as error:
+            await self._tell("release.failed", str(error), version=card.version)
+
+    async def _reason(self) -> Reason | None:
+        return await outlast(self._bus, "dataset", partial(asyncio.to_thread, self._look))
+
+    def _look(self) -> Reason | None:
+        facts = observe(self._store, cards_in(self._models), self._config.triggers)
+        if self._failed_at is not None:
+            since_s = time.monotonic() - self._failed_at
+            facts = replace(facts, last_round_s=min(since_s, facts.last_round_s or since_s))
+        return decide(facts, self._config.triggers)
+
+    async def _run(self, program: Program, lock: int) -> None:
+        """Run a program to its end; cancelled or too slow, it is ended.
+
+        Raises:
+            PermanentError: It failed; with its last words.
+        """
+        path = self._models / LOG
+        with path.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *program, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=(lock,)
+            )
+        try:
+            async with asyncio.timeout(self._config.round_s):
+                code = await process.wait()
+        except TimeoutError:
+            expected, got = f"to end within {self._config.round_s:g} s", "more"
+            raise PermanentError(" ".join(program)[:200], expected=expected, got=got) from None
+        finally:
+            await _end(process)
+        if code != 0:
+            got = f"code {code}: {_last_words(path)}"
+            raise PermanentError(" ".join(program)[:200], expected="to succeed", got=got)
+
+    async def _tell(self, event: str, words: str, **facts: str | float | bool) -> None:
+        """Publish an event, when the broker is there."""
+        log.info(event, reason=words, **facts)
+        message = Event(
+            node=CLOUD,
+            name=self._config.name,
+            event=event,
+            at_ms=now_ms(),
+            reason=words[:_REASON_LENGTH],
+            facts=facts,
+        )
+        publish = partial(self._bus.publish, EVENT, message, node=CLOUD, name=self._config.name)
+        await outlast(self._bus, "broker", publish)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(_FAREWELL_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _last_words(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "nothing said")
+
+
+def _verdict(card: Card) -> str:
+    if card.verdict is None:
+        return f"version {card.version}: no champion to beat, or no gold photos"
+    return f"version {card.version}: {card.verdict.decision}: {'; '.join(card.verdict.reasons)}"
+
+
+def _figures(card: Card) -> dict[str, str | float]:
+    figures: dict[str, str | float] = {"version": card.version, "chosen": card.chosen}
+    if card.verdict is not None:
+        figures["decision"] = card.verdict.decision
+    if card.metrics is not None:
+        figures["gold_accuracy"] = card.metrics.accuracy
+    return figures
+
+
+async def watch(config: TrainerConfig, plan: Plan, password: str | None = None) -> None:
+    """Run a trainer until cancelled.
+
+    Raises:
+        PermanentError: There is no dataset, or the broker refuses.
+    """
+    store = await asyncio.to_thread(partial(Store.open, config.dataset, create=False))
+    bus = Bus(
+        config.broker,
+        f"gleaner-cloud-{config.name}",
+        password=password,
+        presence=Presence(CLOUD, config.name),
+    )
+    async with asyncio.TaskGroup() as tasks:
+        if config.probes is not None:
+            tasks.create_task(Probes(config.probes, bus.unready).run(), name="trainer.probes")
+        tasks.create_task(bus.run(), name="trainer.bus")
+        tasks.create_task(Trainer(config, bus, store, plan).watch(), name="trainer.watch")
+
+
+async def play_once(config: TrainerConfig, plan: Plan, password: str | None = None) -> Card:
+    """Play one round by hand; cancelled, it is ended.
+
+    Returns:
+        The card of the new version.
+
+    Raises:
+        BusyError: Another one is under way.
+        LinkError: There is no broker to tell.
+        PermanentError: There is no dataset, or the round failed.
+    """
+    store = await asyncio.to_thread(partial(Store.open, config.dataset, create=False))
+    bus = Bus(config.broker, passing_id("round"), password=password)
+    with one_at_a_time(Path(config.models)) as lock:
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(bus.run(), name="round.bus")
+            try:
+                async with asyncio.timeout(_CONNECT_S):
+                    await bus.connected()
+            except TimeoutError:
+                raise LinkError("broker", expected="a connection", got=bus.trouble) from None
+            card = await Trainer(config, bus, store, plan).play(Reason("hand", "by hand"), lock)
+            running.cancel()
+    if card is None:
+        where = f"a failure: see {Path(config.models) / LOG}"
+        raise PermanentError("round", expected="to succeed", got=where)
+    return card

@@ -1,0 +1,144 @@
+"""Run the teacher over the samples that nobody has labelled, and store what it is sure of."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from bus.presence import now_ms
+from cloud.candidates import label_numbers
+from cloud.dataset import examples
+from cloud.examples import Example, class_names
+from cloud.progress import Progress, Silent
+from cloud.sight import Eye
+from cloud.store import PHOTOS, Label, Store
+from cloud.teacher import HEADS, Ensemble, fit_ensemble, held_out, sure_from
+
+BATCH_PHOTOS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """Somebody who may label samples.
+
+    Attributes:
+        by: who it is: `teacher/` and a digest of all that it is made of.
+        classes: in the order of the probabilities.
+        eyes: its networks.
+        ensemble: its heads.
+        threshold: how sure it has to be.
+    """
+
+    by: str
+    classes: tuple[str, ...]
+    eyes: tuple[Eye, ...]
+    ensemble: Ensemble
+    threshold: float
+
+    def labels(self, photos: Sequence[Example], progress: Progress) -> dict[str, str]:
+        """Return labels by photo id, of those photos of which it is sure."""
+        opinions = self.ensemble.opinions([eye.look(photos, progress) for eye in self.eyes])
+        sure = np.flatnonzero(opinions.sureness >= self.threshold)
+        return {photos[int(place)].photo_id: self.classes[opinions.labels[place]] for place in sure}
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What came of a run.
+
+    Attributes:
+        by: the teacher; None if there are too few human labels for one.
+        threshold: how sure it had to be, None without a teacher.
+        looked_at: samples without a label of a person or of this teacher.
+        labelled: how many of them it labelled; those that an earlier teacher called the same do not count.
+    """
+
+    by: str | None = None
+    threshold: float | None = None
+    looked_at: int = 0
+    labelled: int = 0
+
+
+def teach(
+    store: Store,
+    backbones: Sequence[str],
+    cache_dir: Path,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Taught:
+    """Make a teacher from people's labels, and let it label what it is sure of.
+
+    Photos of the gold set and of the lane `audit` are left to people. A label of an earlier teacher stays
+    until this one is sure of another: to write the same again would cost the image's bytes each time.
+
+    Args:
+        store: the dataset.
+        backbones: names of its networks, at least one; each with weights of its own.
+        cache_dir: keeps embeddings from run to run.
+        seed: of every random decision.
+        progress: told about every step of more than two seconds.
+
+    Raises:
+        ValueError: no backbone has one of the names, or it has no weights before it is trained.
+        BackboneUnavailableError: its weights cannot be had here.
+        TrainingError: a photo cannot be decoded, or people know fewer than two classes.
+        TransientError: the dataset cannot be written now; what was labelled before stays.
+    """
+    progress = progress or Silent()
+    teacher = make_teacher(store, backbones, cache_dir, seed=seed, progress=progress)
+    if teacher is None:
+        return Taught()
+    looked_at = labelled = 0
+    for photos in _unlabelled(store, teacher.by):
+        before = {photo.photo_id: photo.label for photo in photos}
+        said = teacher.labels(photos, progress).items() - before.items()
+        store.label(
+            [
+                Label(photo_id=photo_id, label=label, by=teacher.by, at_ms=now_ms(), judge="teacher")
+                for photo_id, label in said
+            ]
+        )
+        looked_at, labelled = looked_at + len(photos), labelled + len(said)
+    return Taught(teacher.by, teacher.threshold, looked_at, labelled)
+
+
+def make_teacher(
+    store: Store, backbones: Sequence[str], cache_dir: Path, *, seed: int, progress: Progress
+) -> Teacher | None:
+    """Make a teacher; None if people's labels cannot show that it would be right. Raises as `teach` does."""
+    people = [example for example in examples(store) if example.human]
+    classes = class_names(people)
+    numbers = label_numbers(people, classes)
+    eyes = tuple(Eye.open(name, cache_dir) for name in backbones)
+    sights = [eye.look(people, progress) for eye in eyes]
+    judged = held_out(sights, numbers, len(classes), seed=seed)
+    if judged is None:
+        return None
+    positions, opinions = judged
+    threshold = sure_from(opinions.sureness, opinions.labels == numbers[positions])
+    if threshold is None:
+        return None
+    ensemble = fit_ensemble(sights, numbers, len(classes), seed=seed)
+    made_of = [f"{example.photo_id} {example.label}" for example in people]
+    made_of += [*(eye.digest for eye in eyes), f"{HEADS} {seed} {threshold}"]
+    digest = blake2b("\n".join(made_of).encode(), digest_size=6).hexdigest()
+    return Teacher(f"teacher/{digest}", classes, eyes, ensemble, threshold)
+
+
+def _unlabelled(store: Store, by: str) -> Iterator[list[Example]]:
+    """Yield, in batches, the samples that a teacher may label and has not; with an earlier one's label."""
+    where = (
+        f"{PHOTOS} AND origin = 'sample' AND split != 'gold' AND human_label IS NULL"
+        f" AND (lane IS NULL OR lane != 'audit')"
+        f" AND (teacher_by IS NULL OR teacher_by != '{by}')"
+    )
+    ids = sorted(str(row["photo_id"]) for row in store.scan(["photo_id"], where=where))
+    for start in range(0, len(ids), BATCH_PHOTOS):
+        found = store.find(ids[start : start + BATCH_PHOTOS], ["image", "teacher_label"])
+        yield [
+            Example(key, row["image"], str(row["teacher_label"] or ""), "teacher")  # type: ignore[arg-type]  # an image is bytes
+            for key, row in found.items()
+        ]

@@ -1,0 +1,47 @@
+"""Labels that are given at the node: a photo that was not harvested becomes a sample after all.
+
+The label itself goes on to the cloud by its own topic, from here or from wherever it was said.
+"""
+
+import structlog
+
+from bus.database import Database
+from bus.delivery import Subscription
+from bus.mqtt import Bus
+from bus.outbox import Outbox
+from bus.outlast import outlast
+from edge.sampler import Sampler
+from schemas.errors import CodecError
+from schemas.messages import Feedback
+
+log = structlog.get_logger()
+
+
+async def follow_labels(
+    labels: Subscription[Feedback], bus: Bus, *, sampler: Sampler, database: Database, outbox: Outbox
+) -> None:
+    """Harvest the photos that labels name, one after the other, until cancelled.
+
+    Safe to cancel: what has no place on the disk yet is forgotten with all photos of this run, and the label
+    is in the cloud without its photo.
+    """
+    async for delivery in labels:
+        try:
+            label = delivery.message()
+        except CodecError as error:
+            log.warning("feedback.malformed", topic=delivery.names, error=str(error))
+            bus.counters.add("feedback.malformed")
+        else:
+            await _harvest(label, bus, sampler, database, outbox)
+        delivery.ack()
+
+
+async def _harvest(label: Feedback, bus: Bus, sampler: Sampler, database: Database, outbox: Outbox) -> None:
+    if (found := await sampler.labelled(label)) is None:
+        bus.counters.add("feedback.not_here")  # harvested before, or too long ago
+        return
+    taken, harvest = found
+    bus.counters.add(f"harvest.{harvest}" if taken else f"harvest.refused_{harvest}")
+    if taken is not None:
+        await outlast(bus, "disk", lambda: database.run(taken.write))
+        outbox.commit(taken.item)

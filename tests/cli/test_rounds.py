@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pytest
+
+from cli.cloud.watch import plan
+from cloud.card import cards_in
+from cloud.config import TrainerConfig
+from cloud.rounds import one_at_a_time
+from cloud.store import Label, Row, Store
+from schemas.messages import Release
+from schemas.topics import RELEASE
+from tests.cli.conftest import start
+from tests.conftest import eventually
+from tests.nodes import Observer, photo, photo_id
+
+
+def harvest(store: Store, first: int, count: int, **fields: object) -> dict[str, str]:
+    """Store samples of two colours, and return what they show."""
+    shown = {photo_id(n): ("red", "blue")[n % 2] for n in range(first, first + count)}
+    facts = {"width": 90, "height": 80, "received_at_ms": 1, "lane": "hard"} | fields
+    store.upsert([Row(photo_id=p, image=photo(int(p, 16), shown[p]), **facts) for p in shown])
+    return shown
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_a_round_by_hand_teaches_trains_and_releases(address, at, tmp_path):
+    """The real programs: the teacher labels samples, a version is trained on them and announced."""
+    store = Store.open(tmp_path / "dataset")
+    known = harvest(store, 0, 44)
+    store.label([Label(photo_id=p, label=shown, by="ann", at_ms=1) for p, shown in known.items()])
+    harvest(store, 100, 8)
+    harvest(store, 200, 2, lane="audit")
+    places = ("--dataset", store.table.url, "--models", tmp_path / "models", "--cache", tmp_path / "cache")
+    observer = Observer(address)
+    releases = observer.bus.subscribe(RELEASE)
+    async with observer.watching():
+        process = await start("cloud", "round", *places, "--release", "edge-1", *at)
+        out, err = await process.communicate()
+        assert process.returncode == 0, err.decode() + (tmp_path / "models" / ".round.log").read_text()
+        assert out == b"version 1: no champion to beat\n"
+        await eventually(lambda: [e.event for e in observer.events] == ["round.started", "round.finished"])
+        release: Release = (await releases.queue.get()).message()
+        assert (release.node, release.version) == ("edge-1", 1)
+    labelled = list(store.scan(["photo_id", "teacher_by"], where="teacher_label IS NOT NULL"))
+    assert 0 < len(labelled) <= 8
+    (card,) = cards_in(tmp_path / "models")
+    assert sum(sources.get("teacher", 0) for sources in card.examples.values()) == len(labelled)
+
+
+def test_a_second_round_is_told_to_try_again(called, at, tmp_path):
+    """While one is under way another is refused, before anything is announced."""
+    Store.open(tmp_path / "dataset")
+    words = ("cloud", "round", "--dataset", tmp_path / "dataset", "--models", tmp_path / "models", *at)
+    with one_at_a_time(tmp_path / "models"):
+        done = called(*words)
+    assert done.code == 75
+    assert "expected no round under way, got one" in done.sentence
+
+
+def test_the_options_of_a_round_reach_its_programs():
+    """Places, networks, and the connection, for which a release may have an identity of its own."""
+    config = TrainerConfig(
+        dataset="d", models="m", cache="c", backbone="xception", teachers=("a", "b"), release=("--nodes", "n")
+    )
+    chosen = plan(config)
+    teach, train = (" ".join(step[3:]) for step in chosen.steps)
+    assert teach == "cloud teach --dataset d --cache c --backbones a,b"
+    assert chosen.release is not None
+    assert " ".join(chosen.release(Path("m/2.tar"))[3:]) == (
+        "cloud release m/2.tar --broker 127.0.0.1:1883 --nodes n"
+    )
+    assert plan(TrainerConfig()).release is None
+    assert len(plan(TrainerConfig(teachers=())).steps) == 1
+    assert train == "cloud train --dataset d --cache c --out m --backbone xception"

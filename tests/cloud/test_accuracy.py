@@ -1,0 +1,35 @@
+from cloud.accuracy import audits
+from cloud.alarms import Audit
+from cloud.store import Label, Row, Store
+from tests.conftest import jpeg
+
+
+def row(number: int, version: int, label: str, lane: str = "audit") -> Row:
+    return Row(
+        photo_id=f"{number:032x}",
+        image=jpeg(number),
+        width=160,
+        height=120,
+        received_at_ms=1,
+        node="edge-1",
+        device="pi-1",
+        lane=lane,
+        edge_label=label,
+        confidence=0.9,
+        model="pets",
+        model_version=version,
+    )
+
+
+def test_accuracy_is_of_audited_photos_that_a_person_labelled(tmp_path):
+    """By the version that answered; other lanes, and photos that no person has seen, do not count."""
+    store = Store.open(tmp_path / "dataset")
+    assert audits(store) == {}
+    said = [(1, "cat"), (1, "cat"), (1, "dog"), (2, "dog"), (2, "cat")]
+    rows = [row(number, version, label) for number, (version, label) in enumerate(said)]
+    store.upsert([*rows, row(7, 2, "dog", "auto"), row(8, 2, "dog")])
+    truth = [Label(photo_id=f"{n:032x}", label="cat", by="ann", at_ms=1) for n in (0, 1, 2, 3, 4, 7)]
+    store.label(truth)
+    assert audits(store) == {1: Audit(3, 2), 2: Audit(2, 1)}
+    low, high = Audit(3, 2).interval
+    assert low < Audit(3, 2).accuracy < high

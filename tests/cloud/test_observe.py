@@ -1,0 +1,108 @@
+"""Rules of cloud/observe.py: what is new is what the last training did not see."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from msgspec import structs
+
+from cloud.card import Card
+from cloud.evaluate import measure
+from cloud.gate import Comparison, Verdict
+from cloud.observe import observe
+from cloud.store import Label, Row, Store
+from cloud.triggers import Triggers
+from tests.cloud.bundles import card
+
+RULES = Triggers(drift_samples=50)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "dataset")
+
+
+def harvest(store: Store, *numbers: int, **fields: Any) -> None:
+    facts: dict[str, Any] = {"image": b"x", "width": 1, "height": 1, "lane": "hard", "edge_label": "cat"}
+    facts |= {"confidence": 0.9, "model_version": 1} | fields
+    store.upsert([Row(photo_id=f"{n:032x}", received_at_ms=n, **facts) for n in numbers])
+
+
+def say(store: Store, label: str, *numbers: int, at_ms: int = 1) -> None:
+    store.label([Label(photo_id=f"{n:032x}", label=label, by="ann", at_ms=at_ms) for n in numbers])
+
+
+def trained(store: Store, version: int, decision: Any = None) -> Card:
+    """Return the card of a training on what is there now."""
+    metrics = measure(np.eye(2)[[0] * 95 + [1] * 5], np.zeros(100, np.int64), ["cat", "dog"])
+    same = Comparison(9, 0.9, 0.9, 0, 0, 1.0, 0.0, 0.0)
+    verdict = decision and Verdict(decision, 1, ["because"], same, None, None)
+    return structs.replace(
+        card(version, verdict),
+        dataset_version=store.version,
+        metrics=metrics,
+        created_at=(datetime.now(UTC) - timedelta(seconds=90)).isoformat(timespec="seconds"),
+    )
+
+
+def test_before_the_first_version_all_is_new(store: Store) -> None:
+    """Labels for photos that have not come and those of the gold set do not count."""
+    harvest(store, 1, 2, 3)
+    harvest(store, 4, split="gold")
+    say(store, "cat", 1, 2, 4, 9)
+    facts = observe(store, [], RULES)
+    assert (facts.labels, facts.samples, facts.last_round_s) == (2, 4, None)
+    assert (len(facts.reference), facts.audits, facts.accuracy_low) == (0, 0, None)
+
+
+def test_what_the_last_training_saw_is_not_new(store: Store) -> None:
+    """Neither labels nor samples; a label that a person changed since is new."""
+    harvest(store, 1, 2, 3)
+    say(store, "cat", 1, 2)
+    first = trained(store, 1)
+    facts = observe(store, [first], RULES)
+    assert (facts.labels, facts.samples) == (0, 0)
+    assert 85 < (facts.last_round_s or 0) < 200
+    harvest(store, 4)
+    say(store, "dog", 2, 3, at_ms=2)
+    facts = observe(store, [first], RULES)
+    assert (facts.labels, facts.samples) == (2, 1)
+    later = observe(store, [first, trained(store, 2, "keep")], RULES)
+    assert (later.labels, later.samples) == (0, 0)
+
+
+def test_a_dataset_that_forgot_the_version_has_only_new_things(store: Store) -> None:
+    """A card without a dataset, or of one that was made anew, hides nothing."""
+    harvest(store, 1)
+    say(store, "cat", 1)
+    for version in (None, 10_000):
+        facts = observe(store, [structs.replace(card(1), dataset_version=version)], RULES)
+        assert (facts.labels, facts.samples) == (1, 1)
+
+
+def test_confidences_are_those_of_the_version_in_service(store: Store) -> None:
+    """What it said before the last round, and since; a version that was kept out does not count."""
+    harvest(store, *range(60), confidence=0.9)
+    harvest(store, *range(60, 90), confidence=0.1, model_version=2)
+    lineage = [trained(store, 1), trained(store, 2, "keep")]
+    harvest(store, *range(100, 160), confidence=0.5)
+    facts = observe(store, lineage, RULES)
+    np.testing.assert_allclose(facts.reference, [0.9] * 50, atol=1e-6)
+    np.testing.assert_allclose(facts.recent, [0.5] * 50, atol=1e-6)
+
+
+def test_audits_are_new_labels_of_what_the_version_in_service_answered(store: Store) -> None:
+    """Only the lane audit, only its answers, only labels that no round has seen."""
+    harvest(store, 1, 2, lane="audit")
+    say(store, "dog", 1)
+    first = trained(store, 1)
+    harvest(store, 3, 4, lane="audit")
+    harvest(store, 5, lane="audit", model_version=7)
+    harvest(store, 6)
+    say(store, "cat", 2, 3, 6)
+    say(store, "dog", 4, 5)
+    facts = observe(store, [first], RULES)
+    assert (facts.audits, facts.audits_right) == (3, 2)
+    assert facts.accuracy_low == first.metrics.accuracy_low  # type: ignore[union-attr]  # it was measured

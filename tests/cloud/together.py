@@ -1,0 +1,40 @@
+"""A small network trained from scratch by one or several workers: `python -m tests.cloud.together FILE`."""
+
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from cloud import scratch
+from cloud.backbones import Backbone
+from cloud.examples import Example
+from cloud.export import warmup_photos
+from cloud.progress import Silent
+from cloud.workers import Team, join
+
+
+def build() -> keras.Model:
+    """Make a network with all that the workers share: gradients, and statistics of a batch."""
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(6, 3, use_bias=False)(inputs)
+    x = keras.layers.BatchNormalization(momentum=0.9, synchronized=True)(x)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x)))
+
+
+TINY = Backbone("tiny", 16, 127.5, 127.5, 6, pretrained=False, build=build)
+
+
+def fit(team: Team) -> list[NDArray[np.float32]]:
+    """Train it, a few steps on a few photos, and return all weights."""
+    photos = [Example("", image, "", "human") for image in warmup_photos(6)]
+    network, head = scratch.fit_network(
+        TINY, photos, np.arange(6) % 2, np.ones(6) / 6, 2, seed=1, progress=Silent(), team=team
+    )
+    return [head.kernel.astype(np.float32), *network.get_weights()]
+
+
+if __name__ == "__main__":
+    scratch.STEPS = (5, 5)
+    np.savez(Path(sys.argv[1]), *fit(join()))

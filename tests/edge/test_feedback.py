@@ -1,0 +1,34 @@
+"""Labels that are given at the node, on a real broker."""
+
+from msgspec import structs
+
+from schemas.messages import Feedback, HarvestRules
+from schemas.topics import FEEDBACK
+from tests.conftest import eventually
+from tests.nodes import NODE, Observer, counted, edge_running, enveloped, photo, photo_id
+
+
+def label(number: int, device: str = "pi-1") -> Feedback:
+    return Feedback(photo_id=photo_id(number), node=NODE, device=device, label="dog", by="ann")
+
+
+async def test_a_label_harvests_the_photo_that_was_refused(config):
+    """A near-duplicate that a person names becomes a sample; what is unknown or malformed harms nothing."""
+    config = structs.replace(config, harvest=HarvestRules(audit_share=0))
+    async with Observer(config.broker).watching() as seen:
+        async with edge_running(config):
+            await seen.status("online")
+            for number in (1, 2):
+                await seen.send(enveloped(number, photo(7)))
+                harvest = (await seen.answer(photo_id(number))).harvest
+            assert harvest == "near-duplicate"
+            await seen.bus.publish_bytes(FEEDBACK.name(node=NODE, device="pi-1"), b"no label")
+            for one in (label(1), label(2, "pi-2"), label(2)):
+                await seen.bus.publish(FEEDBACK, one, node=NODE, device=one.device)
+            await eventually(lambda: any(sample.lane == "feedback" for sample in seen.samples))
+        counters = await counted(seen)
+    sample = next(sample for sample in seen.samples if sample.lane == "feedback")
+    assert (sample.photo_id, sample.label, sample.image) == (photo_id(2), "cat", photo(7))
+    assert (counters["harvest.feedback"], counters["feedback.malformed"]) == (1, 1)
+    assert counters["feedback.not_here"] == 2
+    assert counters["harvest.refused_near-duplicate"] == 1

@@ -1,0 +1,282 @@
+"""Versions on trial, end to end: a real broker, a real model server, an edge between them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from edge.config import EdgeConfig
+from edge.tfserving import Predictor
+from edge.trial import Plan
+from schemas.messages import Event, Trial
+from schemas.topics import RELEASE
+from tests.conftest import eventually
+from tests.nodes import (
+    NODE,
+    Observer,
+    edge_config,
+    edge_running,
+    enveloped,
+    photo,
+    photo_id,
+    station,
+    truncated,
+)
+from tests.serving import ModelServer, pack, place, release_of, saved_models
+
+DEVICES = tuple(f"pi-{number}" for number in range(8))
+NUMBERS = count(1)
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A bundle of each SavedModel, by name."""
+    folder = tmp_path_factory.mktemp("bundles")
+    return {model.name: pack(model, folder / f"{model.name}.tar") for model in saved_models().iterdir()}
+
+
+@pytest.fixture(scope="module")
+def trial_serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    """A model server that serves one model at a time, as a node's own does."""
+    base = tmp_path_factory.mktemp("trials")
+    place("straight", base / "pets", 1)
+    server = ModelServer(base, "pets")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(autouse=True)
+def watchful(monkeypatch) -> None:
+    """These servers look every 50 ms, and these edges more often than others."""
+    monkeypatch.setattr("edge.tryout.LOOK_S", 1.0)
+    monkeypatch.setattr("edge.models._WATCH_S", 0.1)
+    monkeypatch.setattr("edge.models._TRIAL_EVERY_S", 0.1)
+
+
+@pytest.fixture
+async def config(address, trial_serving, tmp_path) -> EdgeConfig:
+    """An edge whose model server serves a model of this test alone, `straight` as version 1."""
+    model = f"trial-{next(NUMBERS)}"
+    place("straight", trial_serving.base / model, 1)
+    async with Predictor(trial_serving.address, model) as predictor:
+        await predictor.serve(trial_serving.base / model)
+    return edge_config(
+        address, trial_serving.address, tmp_path, model=model, models_dir=str(trial_serving.base)
+    )
+
+
+@pytest.fixture
+def base(config) -> Path:
+    """Where that model's versions are."""
+    return Path(config.models_dir) / config.model
+
+
+async def release(seen: Observer, config: EdgeConfig, bundle: Path, version: int, **changes: object) -> None:
+    facts = {"model": config.model, "released_at_ms": next(NUMBERS)} | changes
+    await seen.bus.publish(RELEASE, release_of(bundle, version, **facts), node=NODE)
+
+
+async def told(seen: Observer, event: str, number: int = 0) -> Event:
+    """Wait for the n-th event of a kind."""
+
+    def found() -> list[Event]:
+        return [one for one in seen.events if one.event == event]
+
+    await eventually(lambda: len(found()) > number, within_s=40)
+    return found()[number]
+
+
+async def said(seen: Observer, device: str = "pi-99") -> tuple[str, int]:
+    """Return what a red photo of a device is called now, and by which version."""
+    number = next(NUMBERS)
+    await seen.send(enveloped(number, photo(number, "red"), device), device)
+    answer = await seen.answer(photo_id(number), device)
+    return answer.label, answer.model_version
+
+
+def trial(seen: Observer) -> Trial | None:
+    return seen.newest().trial
+
+
+@asynccontextmanager
+async def asking(seen: Observer) -> AsyncIterator[list[str]]:
+    """Send photos of several devices all the time; yields the devices in order, all answered at the end."""
+    sent: list[str] = []
+
+    async def send() -> None:
+        while not enough.is_set():
+            number, device = next(NUMBERS), DEVICES[len(sent) % len(DEVICES)]
+            sent.append(device)
+            await seen.send(enveloped(number, photo(number, "red"), device), device)
+            await eventually(lambda: len(sent) - answered() < 6)
+
+    def answered() -> int:
+        return sum(len(seen.final(device)) for device in DEVICES)
+
+    enough = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(send())
+        yield sent
+        enough.set()
+        await eventually(lambda: answered() == len(sent))
+
+
+async def test_g6_in_shadow_the_challenger_is_compared_and_never_answers(config, base, bundles):
+    """Every answer is the champion's; the Status says how often the challenger would have differed."""
+    async with station(config) as seen:
+        await release(seen, config, bundles["swapped"], 2, stage="shadow", beside=1)
+        assert (await told(seen, "model.tried")).facts["stage"] == "shadow"
+        for _ in range(5):
+            assert await said(seen) == ("cat", 1)
+        await eventually(lambda: trial(seen) is not None and trial(seen).compared >= 5)
+        found = trial(seen)
+        assert (found.stage, found.champion.version, found.challenger.version) == ("shadow", 1, 2)
+        assert found.disagreed == found.compared == found.challenger.answered
+        assert found.champion.answered >= 5
+        assert found.challenger.failed == found.champion.failed == 0
+        assert found.challenger.p95_ms > 0
+        assert seen.newest().model.version == 1
+        async with Predictor(config.serving, config.model) as predictor:
+            assert (await predictor.served(2)).state == "available"
+
+
+async def test_a_canary_answers_the_devices_of_its_share(config, bundles):
+    """Which devices is decided by a hash; photos of both kinds in one batch each get their version."""
+    async with station(config) as seen:
+        await release(seen, config, bundles["swapped"], 2, stage="canary", share=0.5, beside=1)
+        await told(seen, "model.tried")
+        plan = Plan("canary", 0.5, 1, 2, 0)
+        assert {plan.tries(device) for device in DEVICES} == {True, False}
+        answers = await asyncio.gather(*(said(seen, device) for device in DEVICES))
+        assert answers == [("dog", 2) if plan.tries(device) else ("cat", 1) for device in DEVICES]
+        await eventually(lambda: trial(seen) is not None and trial(seen).compared >= 4)
+        assert trial(seen).challenger.answered >= sum(map(plan.tries, DEVICES))
+        assert trial(seen).disagreed == trial(seen).compared
+
+
+async def test_g6_what_the_challenger_fails_the_champion_answers(config, bundles):
+    """A canary that fails its calls costs no answer, and is counted; a bad photo is not its fault."""
+    async with station(config) as seen:
+        await release(seen, config, bundles["picky"], 2, stage="canary", share=1.0, beside=1)
+        await told(seen, "model.tried")
+        for _ in range(3):
+            assert await said(seen) == ("cat", 1)
+        await eventually(lambda: trial(seen) is not None and trial(seen).challenger.failed >= 3)
+        failed = trial(seen).challenger.failed
+        assert trial(seen).challenger.answered == trial(seen).champion.failed == 0
+        await seen.send(enveloped(1, truncated(photo(1)), "pi-9"), "pi-9")
+        assert (await seen.answer(photo_id(1), "pi-9")).code == "corrupt-image"
+        assert await said(seen) == ("cat", 1)
+        await eventually(lambda: trial(seen).challenger.failed > failed)
+        assert {result.status for result in seen.results} == {"ok", "rejected"}
+
+
+# What is released, and the Event that says why there is no trial of it.
+NO_TRIAL = [
+    ("swapped", {"beside": 7}, "model.refused", "expected version 7 in service, got 1"),
+    ("swapped", {"beside": 2}, "model.refused", "expected version 2 in service"),
+    ("swapped", {}, "model.refused", "the version beside which it is tried"),
+    ("broken", {"beside": 1}, "model.failed", "to serve beside version 1"),
+    ("flat", {"beside": 1}, "model.failed", "shape"),
+    ("swapped", {"beside": 1, "sha256": "0" * 64}, "model.failed", "sha256"),
+]
+
+
+async def test_g6_what_cannot_be_tried_leaves_all_as_it_was(config, base, bundles):
+    """A node without the champion refuses, a bad bundle fails; each says so and answers as before."""
+    async with station(config) as seen, asking(seen):
+        numbers = {"model.refused": count(), "model.failed": count()}
+        for kind, changes, event, why in NO_TRIAL:
+            await release(seen, config, bundles[kind], 2, stage="canary", **changes)
+            assert why in (await told(seen, event, next(numbers[event]))).reason
+            assert [path.name for path in base.iterdir()] == ["1"], why
+    assert {(one.label, one.model_version) for one in seen.results} == {("cat", 1)}
+    assert trial(seen) is None
+
+
+async def test_without_a_models_folder_there_is_no_trial(config, bundles):
+    """Where somebody else places the models, an Event says that the edge cannot."""
+    async with station(structs.replace(config, models_dir=None)) as seen:
+        await release(seen, config, bundles["swapped"], 2, stage="shadow", beside=1)
+        assert "expected models_dir" in (await told(seen, "model.refused")).reason
+
+
+async def test_g6_no_request_fails_from_shadow_to_all_and_back(config, base, bundles):
+    """Under load: shadow, canary, a larger one, all, the next version on trial, and back from there."""
+    async with station(config) as seen, asking(seen) as sent:
+
+        async def heard(version: int, stages: int) -> None:
+            """Wait until the trial of a version is reported for the n-th time."""
+            await told(seen, "model.tried", stages)
+            await eventually(lambda: trial(seen) is not None and trial(seen).challenger.version == version)
+            await eventually(lambda: trial(seen).compared > 0)
+
+        stages = count()
+        for plan in ({"stage": "shadow"}, {"stage": "canary", "share": 0.5}, {"stage": "canary"}):
+            await release(seen, config, bundles["swapped"], 2, beside=1, **plan)
+            await heard(2, next(stages))
+        await release(seen, config, bundles["swapped"], 2)
+        assert (await told(seen, "model.available")).facts["version"] == 2
+        assert await said(seen) == ("dog", 2)
+        await eventually(lambda: trial(seen) is None)
+        await release(seen, config, bundles["straight"], 3, stage="canary", share=0.5, beside=2)
+        await heard(3, next(stages))
+        await release(seen, config, bundles["swapped"], 2)
+        await eventually(lambda: trial(seen) is None)
+        assert await said(seen) == ("dog", 2)
+        await eventually(lambda: sorted(path.name for path in base.iterdir()) == ["1", "2"])
+    assert len(sent) > 50
+    assert {result.status for result in seen.results} == {"ok"}
+    wanted = {("cat", 1), ("dog", 2), ("cat", 3)}
+    assert {(one.label, one.model_version) for one in seen.results} == wanted
+
+
+async def test_g6_a_trial_goes_on_after_a_restart_of_the_edge(config, base, bundles, tmp_path):
+    """From the retained release and what is on disk, without fetching; meanwhile the champion answers."""
+    bundle = tmp_path / "moved.tar"
+    bundle.write_bytes(bundles["swapped"].read_bytes())
+    async with Observer(config.broker).watching() as seen:
+        async with edge_running(config):
+            await seen.status("online")
+            where = {"url": bundle.as_uri()}
+            await release(seen, config, bundles["swapped"], 2, stage="shadow", beside=1, **where)
+            await told(seen, "model.tried")
+        await seen.status("offline")
+        bundle.unlink()
+        await seen.send(enveloped(1, photo(1, "red")))
+        async with edge_running(config):
+            await told(seen, "model.tried", 1)
+            assert (await seen.answer(photo_id(1))).model_version == 1
+            assert await said(seen) == ("cat", 1)
+            await eventually(lambda: trial(seen) is not None and trial(seen).compared > 0)
+            await release(seen, config, bundles["swapped"], 2, **where)
+            assert (await told(seen, "model.available")).facts["version"] == 2
+            assert await said(seen) == ("dog", 2)
+
+
+async def test_g6_a_trial_goes_on_after_a_restart_of_the_model_server(
+    address, own_serving, bundles, tmp_path
+):
+    """A server that starts anew serves the champion alone; the edge tells it of the challenger again."""
+    own_serving.start()
+    config = edge_config(address, own_serving.address, tmp_path, models_dir=str(own_serving.base))
+    async with station(config) as seen:
+        await release(seen, config, bundles["swapped"], 2, stage="canary", share=1.0, beside=1)
+        await told(seen, "model.tried")
+        assert await said(seen) == ("dog", 2)
+        own_serving.kill()
+        await asyncio.to_thread(own_serving.start)
+        assert (await said(seen))[0] in {"cat", "dog"}
+        async with Predictor(config.serving, config.model) as predictor:
+            await eventually(lambda: trial(seen) is not None)
+            assert (await predictor.served()).version == 2
+        assert await said(seen) == ("dog", 2)
+        assert trial(seen).challenger.failed == 0
+        await release(seen, config, bundles["straight"], 1)
+        await eventually(lambda: trial(seen) is None)
+        assert await said(seen) == ("cat", 1)

@@ -1,0 +1,162 @@
+"""A rollout through the whole system: real broker, real model server, edge and controller."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from bus.mqtt import Bus
+from bus.presence import Presence
+from cloud.alarms import Rules
+from cloud.controller import Controller, write
+from cloud.rollout import Rollout, Step
+from edge.config import EdgeConfig
+from edge.tfserving import Predictor
+from schemas.topics import CLOUD
+from tests.conftest import eventually, running
+from tests.nodes import NODE, Observer, edge_config, enveloped, photo, photo_id, station
+from tests.serving import ModelServer, pack, place, release_of, saved_models
+
+DEVICES = tuple(f"pi-{number}" for number in range(6))
+NUMBERS = count(1)
+CANARY = Step("canary", 0.5, 10)
+STEPS = [Step("shadow", photos=10), CANARY, Step("all")]
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    """A model server that serves one model at a time, as a node's own does."""
+    base = tmp_path_factory.mktemp("models")
+    place("straight", base / "pets", 1)
+    server = ModelServer(base, "pets")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(autouse=True)
+def watchful(monkeypatch) -> None:
+    """Edge and controller look more often than others."""
+    monkeypatch.setattr("edge.tryout.LOOK_S", 1.0)
+    monkeypatch.setattr("edge.models._WATCH_S", 0.1)
+    monkeypatch.setattr("edge.models._TRIAL_EVERY_S", 0.1)
+    monkeypatch.setattr("cloud.controller._LOOK_S", 0.1)
+
+
+@pytest.fixture
+async def config(address, serving, tmp_path) -> EdgeConfig:
+    """An edge whose model server serves a model of this test alone, `straight` as version 1."""
+    model = f"model-{next(NUMBERS)}"
+    place("straight", serving.base / model, 1)
+    async with Predictor(serving.address, model) as predictor:
+        await predictor.serve(serving.base / model)
+    return edge_config(address, serving.address, tmp_path, model=model, models_dir=str(serving.base))
+
+
+@pytest.fixture
+def begun(config, tmp_path):
+    """A function that begins a rollout of a SavedModel as version 2, forced past any gate."""
+
+    def begin(kind: str, *steps: Step) -> Path:
+        champion, challenger = (
+            release_of(
+                pack(saved_models() / name, tmp_path / f"{version}.tar"),
+                version,
+                model=config.model,
+                released_at_ms=1,
+            )
+            for version, name in ((1, "straight"), (2, kind))
+        )
+        path = tmp_path / "rollout-2.json"
+        rollout = Rollout(
+            champion=champion,
+            challenger=challenger,
+            groups=[[NODE]],
+            steps=list(steps),
+            rules=Rules(stage_s=0, p95_slack_ms=1000),
+            since_ms=1,
+        )
+        write(path, rollout)
+        return path
+
+    return begin
+
+
+@asynccontextmanager
+async def asking(seen: Observer) -> AsyncIterator[None]:
+    """Send red photos of several devices for the length of a block; all are answered at its end."""
+    enough, numbers = asyncio.Event(), count()
+
+    def answered() -> int:
+        return sum(len(seen.final(device)) for device in DEVICES)
+
+    async def send() -> None:
+        for number in numbers:
+            device = DEVICES[number % len(DEVICES)]
+            await seen.send(enveloped(number, photo(number, "red"), device), device)
+            await eventually(lambda sent=number + 1: sent - answered() < 6)
+            if enough.is_set():
+                await eventually(lambda sent=number + 1: answered() == sent)
+                return
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(send())
+        yield
+        enough.set()
+
+
+async def ended(address, path: Path) -> Rollout:
+    """Run a controller to its end."""
+    bus = Bus(address, "gleaner-cloud-rollout", presence=Presence(CLOUD, "rollout"))
+    controller = Controller(bus, path, sign=lambda release: release, audits=dict)
+    async with running(bus), asyncio.timeout(40):
+        return await controller.run()
+
+
+async def now(seen: Observer) -> tuple[str, int]:
+    await seen.send(enveloped(10**6, photo(10**6, "red"), "asker"), "asker")
+    answer = await seen.answer(photo_id(10**6), "asker")
+    return answer.label, answer.model_version
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps", "why", "labels"),
+    [
+        ("swapped", [CANARY, Step("all")], "photos otherwise than the champion", {"cat", "dog"}),
+        ("swapped", STEPS, "photos otherwise than the champion", {"cat"}),
+        ("picky", [CANARY, Step("all")], "it failed", {"cat"}),
+        ("broken", STEPS, "cannot serve it", {"cat"}),
+    ],
+)
+async def test_g6_a_bad_model_forced_past_the_gate_goes_back_by_itself(
+    config, address, begun, kind, steps, why, labels
+):
+    """Swapped labels, failing calls, no model at all: it ends with the champion, no photo unanswered."""
+    path = begun(kind, *steps)
+    async with station(config) as seen:
+        async with asking(seen):
+            rollout = await ended(address, path)
+            await eventually(lambda: seen.newest().trial is None)
+        assert rollout.phase == "returned"
+        assert why in rollout.reason
+        assert await now(seen) == ("cat", 1)
+        returned = next(event for event in seen.events if event.event == "rollout.returned")
+        assert why in returned.reason
+        assert {result.status for result in seen.results} == {"ok"}
+        assert {result.label for result in seen.results} == labels
+
+
+async def test_g6_a_good_model_goes_out_to_all(config, address, begun):
+    """Shadow, canary, all: the Status tells each, every photo is answered, and then by the new version."""
+    path = begun("straight", *STEPS)
+    async with station(config) as seen:
+        async with asking(seen):
+            assert (await ended(address, path)).phase == "finished"
+        assert await now(seen) == ("cat", 2)
+        trials = [status.trial for status in seen.statuses if status.name == "edge" and status.trial]
+        assert list(dict.fromkeys(trial.stage for trial in trials)) == ["shadow", "canary"]
+        assert max(trial.disagreed for trial in trials) == 0
+        assert {result.status for result in seen.results} == {"ok"}
