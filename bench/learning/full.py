@@ -16,10 +16,10 @@ from cloud.learners import FrozenLearner
 from cloud.novelty import fit_novelty, novelty_of
 from cloud.progress import Silent
 from cloud.review import Waiting, most_informative
-from cloud.teacher import fit_ensemble, held_out, sure_from
+from cloud.teacher import fit_ensemble, held_out, sure_by_lane
 from edge.harvest import Harvester
 from edge.harvested import Harvested
-from edge.lanes import AUDIT
+from edge.lanes import AUDIT, HARD
 from edge.scores import Scored
 from schemas.messages import HarvestRules
 
@@ -166,13 +166,12 @@ class Full(Policy):
         if judged is None or not waiting:
             return
         positions, opinions = judged
-        threshold = sure_from(opinions.sureness, opinions.labels == labels[positions])
-        if threshold is None:
-            return
+        hard = np.array([people[place].lane == HARD for place in positions])
+        thresholds = sure_by_lane(opinions.sureness, opinions.labels == labels[positions], hard)
         ensemble = fit_ensemble(sights, labels, len(CLASSES), seed=self.seed)
         opinions = ensemble.opinions([np.stack([kept.sight[:DIM] for kept in waiting], axis=1)])
         for kept, label, sureness in zip(waiting, opinions.labels, opinions.sureness, strict=True):
-            if sureness >= threshold:
+            if sureness >= thresholds[kept.lane == HARD]:
                 kept.teacher = int(label)
 
     def _ask(self) -> None:
