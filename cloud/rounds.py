@@ -23,7 +23,7 @@ from bus.mqtt import Bus, passing_id
 from bus.outlast import outlast
 from bus.presence import Presence, now_ms
 from bus.probes import Probes
-from cloud.card import Card, cards_in, is_promoted
+from cloud.card import Card, cards_in, is_promoted, served
 from cloud.config import TrainerConfig
 from cloud.observe import observe
 from cloud.store import Store
@@ -55,11 +55,12 @@ class Plan:
 
     Attributes:
         steps: programs that end with a new version in the folder of the models.
-        release: from a version's bundle to the program that hands it over; None if nobody does.
+        release: from a version to the program that hands it over; None if nobody does. For a version with a
+            parent it goes on where it was broken off, and does nothing if it had ended.
     """
 
     steps: Sequence[Program]
-    release: Callable[[Path], Program] | None = None
+    release: Callable[[Card], Program] | None = None
 
 
 @contextmanager
@@ -107,6 +108,7 @@ class Trainer:
 
     async def watch(self) -> None:
         """Start a round whenever there is a reason, until cancelled. Safe to cancel: a round starts again."""
+        await self._go_on()
         while True:
             if await self._reason() is not None:
                 try:
@@ -117,6 +119,17 @@ class Trainer:
                 except BusyError as error:
                     log.debug("round.elsewhere", error=str(error))
             await asyncio.sleep(self._config.every_s)
+
+    async def _go_on(self) -> None:
+        """Go on with the rollout that the end of the last trainer broke off."""
+        card = served(await asyncio.to_thread(cards_in, self._models))
+        if card is None or card.parent is None or self._plan.release is None:
+            return
+        try:
+            with one_at_a_time(self._models) as lock:
+                await self._release(self._plan.release(card), card, lock)
+        except BusyError as error:  # whoever it is
+            log.debug("round.elsewhere", error=str(error))
 
     async def play(self, reason: Reason, lock: int) -> Card | None:
         """Play one round.
@@ -140,7 +153,7 @@ class Trainer:
         took_s = round(time.monotonic() - began, 1)
         await self._tell("round.finished", _verdict(card), **_figures(card), took_s=took_s)
         if self._plan.release is not None and is_promoted(card):
-            await self._release(self._plan.release(self._models / f"{card.version}.tar"), card, lock)
+            await self._release(self._plan.release(card), card, lock)
         return card
 
     async def _make(self, lock: int) -> Card:

@@ -71,7 +71,8 @@ def teach(
 ) -> Taught:
     """Make a teacher from people's labels, and let it label what it is sure of.
 
-    Photos of the gold set and of the lane `audit` are left to people. A label of an earlier teacher stays
+    Photos of the gold set and of the lane `audit` are left to people, and teach nobody: they judge what is
+    trained on this teacher's labels. A label of an earlier teacher stays
     until this one is sure of another: to write the same again would cost the image's bytes each time.
 
     Args:
@@ -109,7 +110,7 @@ def make_teacher(
     store: Store, backbones: Sequence[str], cache_dir: Path, *, seed: int, progress: Progress
 ) -> Teacher | None:
     """Make a teacher; None if people's labels cannot show that it would be right. Raises as `teach` does."""
-    people = [example for example in examples(store) if example.human]
+    people = [example for example in examples(store) if example.human and example.lane != "audit"]
     classes = class_names(people)
     numbers = label_numbers(people, classes)
     eyes = tuple(Eye.open(name, cache_dir) for name in backbones)

@@ -11,7 +11,7 @@ from bench.learning.policies import REVIEWS, Model, Policy
 from bench.learning.world import CLASSES, DIM, OTHER, PLAIN, Photos, Vectors, World
 from cloud import gate
 from cloud.candidates import Labelled, auto_helps, choose, cross_validate, fit_candidates
-from cloud.examples import Example
+from cloud.examples import AUTO_LANE, Example
 from cloud.learners import FrozenLearner
 from cloud.novelty import fit_novelty, novelty_of
 from cloud.progress import Silent
@@ -116,10 +116,13 @@ class Full(Policy):
         return Model(winner.head, judged[chosen].temperature)
 
     def _is_learnt(self, kept: Kept) -> bool:
-        if self._is_fresh_audit(kept):
+        if self._is_fresh_audit(kept) or kept.human == OTHER:
             return False
-        by_edge = kept.said is not None and kept.lane == "auto" and kept.human is None
-        return kept.by_person or (kept.human is None and kept.teacher is not None) or by_edge
+        if kept.by_person or kept.said is None:
+            return True
+        taught, auto = kept.teacher is not None, kept.lane == AUTO_LANE
+        contradicted = auto and taught and kept.said.label != CLASSES[kept.teacher or 0]
+        return (taught or auto) and not contradicted
 
     def _is_fresh_audit(self, kept: Kept) -> bool:
         return kept.lane == AUDIT and kept.born >= self.champion_since

@@ -10,6 +10,7 @@ from bus.config import Broker
 from cli import options, service
 
 if TYPE_CHECKING:
+    from cloud.card import Card
     from cloud.config import TrainerConfig
     from cloud.rounds import Plan, Program
 
@@ -30,7 +31,10 @@ def add_trainer(parser: ArgumentParser) -> None:
     parser.add_argument("--cache", metavar="DIR", help=f"keeps features between rounds ({options.FEATURES})")
     parser.add_argument("--backbone", help="what is trained (efficientnet-lite0)")
     parser.add_argument(
-        "--release", metavar="NODES", type=options.names, help="hand what the gate lets pass to these nodes"
+        "--release",
+        metavar="NODES",
+        type=options.names,
+        help="bring what the gate lets pass out on these nodes",
     )
     options.add_service(parser)
 
@@ -63,8 +67,13 @@ def plan(trainer: "TrainerConfig") -> "Plan":
     teach = (*_GLEANER, "teach", *places, "--backbones", ",".join(trainer.teachers))
     train = (*_GLEANER, "train", *places, "--out", trainer.models, "--backbone", trainer.backbone)
 
-    def release(bundle: Path) -> "Program":
-        return (*_GLEANER, "release", str(bundle), *_connection(trainer.broker), *(trainer.release or ()))
+    def release(card: "Card") -> "Program":
+        bundle = str(Path(trainer.models) / f"{card.version}.tar")
+        # The first version has none to go back to, and so no rollout in stages.
+        words = (
+            ("release", bundle) if card.parent is None else ("rollout", bundle, "--dataset", trainer.dataset)
+        )
+        return (*_GLEANER, *words, *_connection(trainer.broker), *(trainer.release or ()))
 
     steps = (teach, train) if trainer.teachers else (train,)
     return Plan(steps, None if trainer.release is None else release)

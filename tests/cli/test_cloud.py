@@ -8,6 +8,7 @@ from bus.mqtt import Bus, passing_id
 from bus.presence import Presence
 from cloud import train
 from cloud.backbones import BackboneUnavailableError
+from cloud.card import card_path, write_card
 from cloud.examples import TrainingError
 from cloud.export import ExportError
 from cloud.gate import Comparison, Verdict
@@ -16,7 +17,7 @@ from cloud.store import Row, Store
 from schemas.messages import Event, Feedback, ServedModel
 from schemas.topics import EVENT, FEEDBACK, RELEASE
 from tests.cli.conftest import gleaner
-from tests.cloud.bundles import bundle
+from tests.cloud.bundles import bundle, card
 from tests.conftest import jpeg, running
 from tests.device.conftest import NODE
 
@@ -287,3 +288,30 @@ def test_evaluating_a_version_that_is_not_there_is_one_sentence(called, dataset,
     done = called("cloud", "evaluate", "7", "--dataset", dataset, "--out", tmp_path / "models")
     assert done.code == 1
     assert "version 7: expected one in" in done.sentence
+
+
+def test_the_fresh_audit_slice_judges_and_is_not_trained_on(called, dataset, monkeypatch, tmp_path):
+    """Held back is what a person labelled of the lane audit, received since the champion was trained."""
+    champion = card(1)
+    path = card_path(tmp_path / "models" / "1")
+    path.parent.mkdir(parents=True)
+    write_card(champion, path)
+    said = {"human_by": "ann", "human_at_ms": 9, "width": 160, "height": 120, "lane": "audit"}
+    received = (champion.created_at_ms, champion.created_at_ms + 1, champion.created_at_ms + 1)
+    rows = [
+        Row(
+            photo_id=str(number) * 32, image=jpeg(number), received_at_ms=received_at_ms, inclusion=0.02,
+            human_label=label, **said,
+        )
+        for number, (received_at_ms, label) in enumerate(zip(received, ("cat", "cat", "dog"), strict=True), 4)
+    ]  # fmt: skip
+    Store.open(dataset).upsert(rows)
+    given = []
+
+    def refuse(*photos: object, **_: object) -> None:
+        given.extend([example.photo_id[0] for example in some] for some in photos)
+        raise TrainingError("x")
+
+    monkeypatch.setattr(train, "train", refuse)
+    called("cloud", "train", "--dataset", dataset, "--out", tmp_path / "models")
+    assert given == [["4", "6"], [], ["5"]]  # 6 is the only photo of its class

@@ -13,6 +13,7 @@ import pytest
 
 from bus.config import Broker
 from cloud import rounds
+from cloud.card import Card
 from cloud.config import TrainerConfig
 from cloud.gate import Comparison, Verdict
 from cloud.rounds import BusyError, Plan, one_at_a_time
@@ -80,6 +81,16 @@ class Site:
         ]
         self.store.upsert(rows)
         self.store.label([Label(photo_id=row.photo_id, label="cat", by="ann", at_ms=1) for row in rows])
+
+    def release(self, card: Card) -> list[str]:
+        """Return a program that notes which version it was given."""
+        script = "import sys; print(sys.argv[1], file=open(sys.argv[2], 'a'))"
+        return [sys.executable, "-c", script, str(card.version), str(self.folder / "released")]
+
+    @property
+    def released(self) -> list[str]:
+        path = self.folder / "released"
+        return path.read_text().split() if path.exists() else []
 
     @property
     def ran(self) -> list[str]:
@@ -231,24 +242,29 @@ async def test_what_the_gate_lets_pass_is_handed_over(site, decision, handed):
     (site.folder / "go").touch()
     site.verdict(decision)
 
-    def release(bundle: Path) -> list[str]:
-        script = "import sys; open(sys.argv[2], 'w').write(sys.argv[1])"
-        return [sys.executable, "-c", script, str(bundle), str(site.folder / "released")]
-
-    made = await rounds.play_once(site.config(), site.plan(release=release))
+    made = await rounds.play_once(site.config(), site.plan(release=site.release))
     assert made.version == 1
-    released = site.folder / "released"
-    assert released.exists() == handed
-    if handed:
-        assert released.read_text() == str(site.folder / "models" / "1.tar")
+    assert site.released == (["1"] if handed else [])
     await eventually(lambda: "round.finished" in site.events)
     assert site.event("round.finished").facts.get("decision") == decision
+
+
+@pytest.mark.parametrize("parent", [None, 1])
+async def test_a_rollout_that_was_broken_off_goes_on(site, parent):
+    """A trainer that starts hands the version in service over again, if there is one to go back to."""
+    folder = site.folder / "models" / "2" / "assets.extra"
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(card(2), parent=parent)))
+    async with site.watching(plan=site.plan(release=site.release)):
+        await asyncio.to_thread(site.label, 1, 2)
+        await eventually(lambda: site.ran == ["1"])
+    assert site.released == ([] if parent is None else ["2"])
 
 
 async def test_a_release_that_fails_is_told(site):
     """The round has finished, and its version waits to be released by hand."""
     (site.folder / "go").touch()
-    plan = site.plan(release=lambda bundle: [sys.executable, "-c", "raise SystemExit('no node')"])
+    plan = site.plan(release=lambda _: [sys.executable, "-c", "raise SystemExit('no node')"])
     assert (await rounds.play_once(site.config(), plan)).version == 1
     await eventually(lambda: "release.failed" in site.events)
     assert site.event("release.failed").facts == {"version": 1}
