@@ -1,6 +1,6 @@
 """Photos that were not harvested are kept for a label that follows, within bounds."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.recent import Answered, Recent
@@ -38,6 +38,7 @@ def test_the_oldest_make_room():
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3000), st.booleans()), max_size=50))
+@settings(deadline=None)
 def test_never_more_bytes_than_allowed(script):
     """Whatever is kept, kept again and forgotten, the bytes are counted right and within bounds."""
     recent = Recent(5000)
