@@ -6,11 +6,8 @@ restart the dataset and the cards say what there is to do.
 """
 
 import asyncio
-import fcntl
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +25,8 @@ from cloud.config import TrainerConfig
 from cloud.observe import observe
 from cloud.store import Store
 from cloud.triggers import Reason, decide
-from schemas.errors import PermanentError, TransientError
+from cloud.turns import BusyError, one_at_a_time
+from schemas.errors import PermanentError
 from schemas.messages import Event
 from schemas.topics import CLOUD, EVENT
 
@@ -38,15 +36,10 @@ Program: TypeAlias = Sequence[str]
 
 LOG = ".round.log"
 """What the programs of the last round printed, in the folder of the models."""
-_LOCK = ".round.lock"
 _TAIL_BYTES = 4096
 _REASON_LENGTH = 1024
 _FAREWELL_S = 5.0
 _CONNECT_S = 10.0
-
-
-class BusyError(TransientError):
-    """Another round is under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +54,6 @@ class Plan:
 
     steps: Sequence[Program]
     release: Callable[[Card], Program] | None = None
-
-
-@contextmanager
-def one_at_a_time(models: Path) -> Iterator[int]:
-    """Hold the right to a round in a folder for the length of a block.
-
-    The kernel takes the lock back when the last process dies that has its descriptor: the programs of a round
-    inherit it, so that nobody starts another round beside what a killed trainer has left running.
-
-    Yields:
-        The descriptor.
-
-    Raises:
-        BusyError: Somebody else holds it.
-    """
-    models.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(models / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"models {models}", expected="no round under way", got="one") from None
-        yield descriptor
-    finally:
-        os.close(descriptor)  # unlocking would take it from a program that is still there
 
 
 class Trainer:

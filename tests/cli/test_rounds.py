@@ -4,8 +4,8 @@ from msgspec import structs
 from cli.cloud.watch import plan
 from cloud.card import cards_in
 from cloud.config import TrainerConfig
-from cloud.rounds import one_at_a_time
 from cloud.store import Label, Row, Store
+from cloud.turns import one_at_a_time
 from schemas.messages import Release
 from schemas.topics import RELEASE
 from tests.cli.conftest import start
