@@ -2,7 +2,7 @@
 
 What is known of aiomqtt 2.5.1 on paho 2.2.0 and respected here: paho acknowledges before the application
 sees a message unless manual acknowledgement is set before connecting; aiomqtt's `publish` does not notice a
-lost connection before its time-out and takes two tasks of its own, so that ours asks paho itself; a
+lost connection before its time-out and needs a task to be waited for, so that ours asks paho itself; a
 connection closed before its CONNACK, as TLS does on a bad certificate, is only logged and waited out, and one
 on which none came stays open; a refused SUBSCRIBE is silent; the will does not fire when an exception leaves
 `async with`; more than about 20 concurrent publishes only queue up. A Client serves one connection.
