@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, NamedTuple, Self, cast
 
 import aiomqtt
-from paho.mqtt.client import MQTT_LOG_ERR
+from paho.mqtt.client import MQTT_LOG_ERR, error_string
 
 from bus import tls
 from bus.config import Broker
@@ -175,10 +175,13 @@ class Link:
         Raises:
             LinkError: No acknowledgement came; it may have arrived all the same.
         """
-        loop = asyncio.get_running_loop()
-        sent = self._paho.publish(topic, payload, 1, retain)
-        if self._lost or sent.rc:
+        if self._lost:
             raise self._unacknowledged("a lost connection")
+        loop = asyncio.get_running_loop()
+        with self._mapped():
+            sent = self._paho.publish(topic, payload, 1, retain)
+        if sent.rc:
+            raise self._unacknowledged(error_string(sent.rc))
         self._unanswered[sent.mid] = acknowledged = loop.create_future()
         deadline = loop.call_later(_PUBLISH_S, self._fail, acknowledged, f"none within {_PUBLISH_S} s")
         try:
