@@ -2,7 +2,7 @@
 
 What is known of aiomqtt 2.5.1 on paho 2.2.0 and respected here: paho acknowledges before the application
 sees a message unless manual acknowledgement is set before connecting; aiomqtt's `publish` does not notice a
-lost connection before its time-out and takes two tasks of its own, so that ours asks paho itself; a
+lost connection before its time-out and needs a task to be waited for, so that ours asks paho itself; a
 connection closed before its CONNACK, as TLS does on a bad certificate, is only logged and waited out, and one
 on which none came stays open; a refused SUBSCRIBE is silent; the will does not fire when an exception leaves
 `async with`; more than about 20 concurrent publishes only queue up. A Client serves one connection.
@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, NamedTuple, Self, cast
 
 import aiomqtt
-from paho.mqtt.client import MQTT_LOG_ERR
+from paho.mqtt.client import MQTT_LOG_ERR, error_string
 
 from bus import tls
 from bus.config import Broker
@@ -175,10 +175,13 @@ class Link:
         Raises:
             LinkError: No acknowledgement came; it may have arrived all the same.
         """
-        loop = asyncio.get_running_loop()
-        sent = self._paho.publish(topic, payload, 1, retain)
-        if self._lost or sent.rc:
+        if self._lost:
             raise self._unacknowledged("a lost connection")
+        loop = asyncio.get_running_loop()
+        with self._mapped():
+            sent = self._paho.publish(topic, payload, 1, retain)
+        if sent.rc:
+            raise self._unacknowledged(error_string(sent.rc))
         self._unanswered[sent.mid] = acknowledged = loop.create_future()
         deadline = loop.call_later(_PUBLISH_S, self._fail, acknowledged, f"none within {_PUBLISH_S} s")
         try:

@@ -24,9 +24,9 @@ async def test_a_photo_costs_no_more_than_it_did(config: EdgeConfig) -> None:
     unharvested = structs.replace(config, harvest=HarvestRules(caps=Caps(per_minute=0)))
     counted = await count(unharvested, PHOTOS)
     assert counted.commits <= 2.2  # one to look for an earlier answer, one to record this one
-    assert counted.tasks <= 3.8  # its view, the group around it, its answer; and what gRPC makes now and then
+    assert counted.tasks <= 4.8  # its batch, its view, its answer; the call, and what gRPC makes now and then
     assert counted.handovers <= 1.2  # to decode it for its view
-    allowed = {"edge": 170, "bus": 65, "schemas": 30, "paho": 105, "aiomqtt": 17, "structlog": 27, "grpc": 40}
+    allowed = {"edge": 230, "bus": 65, "schemas": 30, "paho": 105, "aiomqtt": 17, "structlog": 27, "grpc": 40}
     over = {name: calls for name, calls in counted.calls.items() if calls > allowed.get(name, math.inf)}
     assert not over, f"calls for a photo, more than {allowed}"
-    assert sum(counted.calls.values()) <= 2300
+    assert sum(counted.calls.values()) <= 2400
