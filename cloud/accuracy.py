@@ -1,6 +1,9 @@
 """How good each version is in service: people's labels for the photos that the lane audit drew at random."""
 
+import msgspec
+
 from cloud.alarms import Audit
+from cloud.policy import Audited
 from cloud.rows import Record
 from cloud.store import PHOTOS, Store
 
@@ -19,6 +22,12 @@ def audits(store: Store) -> dict[int, Audit]:
         before = found.get(version, Audit(0, 0))
         found[version] = Audit(before.photos + 1, before.right + right)
     return dict(sorted(found.items()))
+
+
+def audited(store: Store, version: int) -> list[Audited]:
+    """Return the audited photos of one model version."""
+    rows = store.scan(Audited.__struct_fields__, where=f"{_AUDITED} AND model_version = {version}")
+    return [msgspec.convert(row, Audited) for row in rows]
 
 
 def _judged(row: Record) -> tuple[int, bool]:

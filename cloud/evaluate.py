@@ -60,12 +60,13 @@ def measure(probabilities: Floats, truth: Ints, classes: Sequence[str]) -> Metri
     )
 
 
-def wilson_interval(right: int, count: int) -> tuple[float, float]:
+def wilson_interval(right: float, count: float, z: float = _Z) -> tuple[float, float]:
     """Bound a share at 95 % confidence.
 
     Args:
         right: successes, in [0, count].
-        count: trials, at least 1.
+        count: trials, at least 1; with weights, the effective number.
+        z: quantile of the normal distribution, for another confidence.
 
     Returns:
         Lower and upper bound in [0, 1].
@@ -73,8 +74,8 @@ def wilson_interval(right: int, count: int) -> tuple[float, float]:
     Source: Wilson, Probable inference, the law of succession, and statistical inference (1927).
     """
     share = right / count
-    spread = _Z * np.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
-    centre, scale = share + _Z**2 / (2 * count), 1 + _Z**2 / count
+    spread = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    centre, scale = share + z**2 / (2 * count), 1 + z**2 / count
     return max(0.0, float((centre - spread) / scale)), min(1.0, float((centre + spread) / scale))
 
 
