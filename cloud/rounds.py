@@ -1,4 +1,4 @@
-"""The trainer: starts rounds (teach, train, release what the gate lets pass), never two, and tells of them.
+"""The trainer: starts rounds (teach, train, release what may serve, tune), never two, and tells of them.
 
 What a round is made of are programs, run one after the other: a training may take all the memory there is
 and die of it, while the connection to the broker lives on. Nothing is remembered but on the disk: after a
@@ -56,10 +56,12 @@ class Plan:
     Attributes:
         steps: programs that end with a new version in the folder of the models.
         release: from a version's bundle to the program that hands it over; None if nobody does.
+        tune: program that follows each new version, promoted or not; None if there is none.
     """
 
     steps: Sequence[Program]
     release: Callable[[Path], Program] | None = None
+    tune: Program | None = None
 
 
 @contextmanager
@@ -140,7 +142,10 @@ class Trainer:
         took_s = round(time.monotonic() - began, 1)
         await self._tell("round.finished", _verdict(card), **_figures(card), took_s=took_s)
         if self._plan.release is not None and is_promoted(card):
-            await self._release(self._plan.release(self._models / f"{card.version}.tar"), card, lock)
+            release = self._plan.release(self._models / f"{card.version}.tar")
+            await self._follow(release, card, lock, failure="release.failed")
+        if self._plan.tune is not None:
+            await self._follow(self._plan.tune, card, lock, failure="policy.failed")
         return card
 
     async def _make(self, lock: int) -> Card:
@@ -159,11 +164,12 @@ class Trainer:
             raise PermanentError("round", expected="a new version", got=f"none in {self._models}")
         return after[-1]
 
-    async def _release(self, program: Program, card: Card, lock: int) -> None:
+    async def _follow(self, program: Program, card: Card, lock: int, *, failure: str) -> None:
+        """Run what follows a round that has finished; its failure is an event, and no one else's."""
         try:
             await self._run(program, lock)
         except (PermanentError, OSError) as error:
-            await self._tell("release.failed", str(error), version=card.version)
+            await self._tell(failure, str(error), version=card.version)
 
     async def _reason(self) -> Reason | None:
         return await outlast(self._bus, "dataset", partial(asyncio.to_thread, self._look))

@@ -2,6 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from cloud.rounds import Plan, Program
 
 _GLEANER = (sys.executable, "-m", "cli.main", "cloud")
+_PLACE = ("--nodes", "--config", "--broker", "--username", "--ca", "--cert", "--key")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -30,7 +32,10 @@ def add_trainer(parser: ArgumentParser) -> None:
     parser.add_argument("--cache", metavar="DIR", help=f"keeps features between rounds ({options.FEATURES})")
     parser.add_argument("--backbone", help="what is trained (efficientnet-lite0)")
     parser.add_argument(
-        "--release", metavar="NODES", type=options.names, help="hand what the gate lets pass to these nodes"
+        "--release",
+        metavar="NODES",
+        type=options.names,
+        help="hand what the gate lets pass to these nodes, and tune their policies",
     )
     options.add_service(parser)
 
@@ -59,15 +64,30 @@ def plan(trainer: "TrainerConfig") -> "Plan":
     """Return what a round runs: the commands that a person would type."""
     from cloud.rounds import Plan  # noqa: PLC0415  # as above
 
-    places = ("--dataset", trainer.dataset, "--cache", trainer.cache)
+    dataset, out = ("--dataset", trainer.dataset), ("--out", trainer.models)
+    places = (*dataset, "--cache", trainer.cache)
     teach = (*_GLEANER, "teach", *places, "--backbones", ",".join(trainer.teachers))
-    train = (*_GLEANER, "train", *places, "--out", trainer.models, "--backbone", trainer.backbone)
+    train = (*_GLEANER, "train", *places, *out, "--backbone", trainer.backbone)
+    steps = (teach, train) if trainer.teachers else (train,)
+    if trainer.release is None:
+        return Plan(steps)
+    connection, chosen = _connection(trainer.broker), trainer.release
 
     def release(bundle: Path) -> "Program":
-        return (*_GLEANER, "release", str(bundle), *_connection(trainer.broker), *(trainer.release or ()))
+        return (*_GLEANER, "release", str(bundle), *connection, *chosen)
 
-    steps = (teach, train) if trainer.teachers else (train,)
-    return Plan(steps, None if trainer.release is None else release)
+    tune = (*_GLEANER, "policy", "--tune", *dataset, *out, *connection, *_place(chosen))
+    return Plan(steps, release, tune)
+
+
+def _place(release: Iterable[str]) -> list[str]:
+    """Return those options of a release that say which nodes, which broker, and who speaks."""
+    words, kept = iter(release), list[str]()
+    for word in words:
+        option, equals, _ = word.partition("=")
+        if option in _PLACE:
+            kept += [word] if equals else [word, next(words, "")]
+    return kept
 
 
 def _connection(broker: Broker) -> list[str]:
