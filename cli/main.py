@@ -14,7 +14,7 @@ COMMANDS = {
     "device": "run the agent of a camera device",
     "edge": "run the handler of an edge node",
     "modelserver": "run the embedded model server (flags of tensorflow_model_server)",
-    "cloud": "import, collect, review, teach, train, release, rollout, watch, status",
+    "cloud": "import, collect, review, teach, train, release, rollout, policy, watch, status",
     "gateway": "run the gateway between the cloud's broker and KubeEdge",
     "deploy": "write KubeEdge's Rules for a list of nodes, and see each of them work",
     "broker": "run a mosquitto on this machine",

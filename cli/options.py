@@ -114,6 +114,17 @@ def at_least_0(kind: Callable[[str], float]) -> Callable[[str], float]:
     return check
 
 
+def share(text: str) -> float:
+    """Check a share of a whole."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 1:
+        raise ArgumentTypeError(f"expected a share from 0 to 1, got {text!r}")
+    return number
+
+
 def port(text: str) -> int:
     """Check a TCP port."""
     if not (text.isdecimal() and 0 < int(text) <= _PORTS):

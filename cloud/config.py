@@ -52,7 +52,10 @@ class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = ("efficientnet-lite0",)
     release: Annotated[
         tuple[str, ...] | None,
-        Meta(description="options of `gleaner cloud rollout` for what the gate lets pass; none is released"),
+        Meta(
+            description="options of `gleaner cloud rollout` for what the gate lets pass; the policies of its "
+            "nodes are tuned too. Absent: neither"
+        ),
     ] = None
     every_s: Annotated[float, Meta(gt=0, le=86_400, description="between two looks, in seconds")] = 30.0
     round_s: Annotated[float, Meta(gt=0, description="a step of a round that takes longer is ended")] = (

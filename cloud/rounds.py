@@ -1,4 +1,4 @@
-"""The trainer: starts rounds (teach, train, release what the gate lets pass), never two, and tells of them.
+"""The trainer: starts rounds (teach, train, release what may serve, tune), never two, and tells of them.
 
 What a round is made of are programs, run one after the other: a training may take all the memory there is
 and die of it, while the connection to the broker lives on. Nothing is remembered but on the disk: after a
@@ -50,10 +50,12 @@ class Plan:
         steps: programs that end with a new version in the folder of the models.
         release: from a version to the program that hands it over; None if nobody does. For a version with a
             parent it goes on where it was broken off, and does nothing if it had ended.
+        tune: program that follows each new version, promoted or not; None if there is none.
     """
 
     steps: Sequence[Program]
     release: Callable[[Card], Program] | None = None
+    tune: Program | None = None
 
 
 class Trainer:
@@ -95,7 +97,7 @@ class Trainer:
             return
         try:
             with one_at_a_time(self._models) as lock:
-                await self._release(self._plan.release(card), card, lock)
+                await self._follow(self._plan.release(card), card, lock, failure="release.failed")
         except BusyError as error:  # whoever it is
             log.debug("round.elsewhere", error=str(error))
 
@@ -121,7 +123,9 @@ class Trainer:
         took_s = round(time.monotonic() - began, 1)
         await self._tell("round.finished", _verdict(card), **_figures(card), took_s=took_s)
         if self._plan.release is not None and is_promoted(card):
-            await self._release(self._plan.release(card), card, lock)
+            await self._follow(self._plan.release(card), card, lock, failure="release.failed")
+        if self._plan.tune is not None:
+            await self._follow(self._plan.tune, card, lock, failure="policy.failed")
         return card
 
     async def _make(self, lock: int) -> Card:
@@ -140,11 +144,12 @@ class Trainer:
             raise PermanentError("round", expected="a new version", got=f"none in {self._models}")
         return after[-1]
 
-    async def _release(self, program: Program, card: Card, lock: int) -> None:
+    async def _follow(self, program: Program, card: Card, lock: int, *, failure: str) -> None:
+        """Run what follows a round that has finished; its failure is an event, and no one else's."""
         try:
             await self._run(program, lock)
         except (PermanentError, OSError) as error:
-            await self._tell("release.failed", str(error), version=card.version)
+            await self._tell(failure, str(error), version=card.version)
 
     async def _reason(self) -> Reason | None:
         return await outlast(self._bus, "dataset", partial(asyncio.to_thread, self._look))

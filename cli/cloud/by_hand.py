@@ -1,4 +1,4 @@
-"""Play one round of training now: teach, train, and release what the gate lets pass."""
+"""Play one round of training now: teach, train, release what the gate lets pass, and tune the policies."""
 
 from argparse import ArgumentParser, Namespace
 

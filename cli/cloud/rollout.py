@@ -49,7 +49,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--stage-s", type=seconds, help="shortest time for a stage (600)")
     parser.add_argument("--patience-s", type=seconds, help="longest wait for nodes that are away (1800)")
     parser.add_argument(
-        "--disagreement", type=_share, help="share of other labels from which it goes back (0.2)"
+        "--disagreement", type=options.share, help="share of other labels from which it goes back (0.2)"
     )
     parser.add_argument(
         "--state", type=Path, metavar="FILE", help="where it remembers (rollout-VERSION.json beside BUNDLE)"
@@ -180,15 +180,8 @@ def _place(rollout: "Rollout") -> str:
     return f"group {rollout.group + 1} of {len(rollout.groups)} ({nodes}): {step}"
 
 
-def _share(text: str) -> float:
-    number = options.at_least_0(float)(text)
-    if number > 1:
-        raise ArgumentTypeError(f"expected a share from 0 to 1, got {text!r}")
-    return number
-
-
 def _shares(text: str) -> list[float]:
-    shares = [_share(part) for part in text.split(",") if part]
+    shares = [options.share(part) for part in text.split(",") if part]
     if 0 in shares:
         raise ArgumentTypeError(f"expected shares above 0, got {text!r}")
     return shares

@@ -2,6 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from cloud.rounds import Plan, Program
 
 _GLEANER = (sys.executable, "-m", "cli.main", "cloud")
+_PLACE = ("--nodes", "--config", "--broker", "--username", "--ca", "--cert", "--key")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -34,7 +36,7 @@ def add_trainer(parser: ArgumentParser) -> None:
         "--release",
         metavar="NODES",
         type=options.names,
-        help="bring what the gate lets pass out on these nodes",
+        help="hand what the gate lets pass to these nodes, and tune their policies",
     )
     options.add_service(parser)
 
@@ -63,20 +65,33 @@ def plan(trainer: "TrainerConfig") -> "Plan":
     """Return what a round runs: the commands that a person would type."""
     from cloud.rounds import Plan  # noqa: PLC0415  # as above
 
-    places = ("--dataset", trainer.dataset, "--cache", trainer.cache)
+    dataset, out = ("--dataset", trainer.dataset), ("--out", trainer.models)
+    places = (*dataset, "--cache", trainer.cache)
     teach = (*_GLEANER, "teach", *places, "--backbones", ",".join(trainer.teachers))
-    train = (*_GLEANER, "train", *places, "--out", trainer.models, "--backbone", trainer.backbone)
+    train = (*_GLEANER, "train", *places, *out, "--backbone", trainer.backbone)
+    steps = (teach, train) if trainer.teachers else (train,)
+    if trainer.release is None:
+        return Plan(steps)
+    connection, chosen = _connection(trainer.broker), trainer.release
 
     def release(card: "Card") -> "Program":
         bundle = str(Path(trainer.models) / f"{card.version}.tar")
         # The first version has none to go back to, and so no rollout in stages.
-        words = (
-            ("release", bundle) if card.parent is None else ("rollout", bundle, "--dataset", trainer.dataset)
-        )
-        return (*_GLEANER, *words, *_connection(trainer.broker), *(trainer.release or ()))
+        words = ("release", bundle) if card.parent is None else ("rollout", bundle, *dataset)
+        return (*_GLEANER, *words, *connection, *chosen)
 
-    steps = (teach, train) if trainer.teachers else (train,)
-    return Plan(steps, None if trainer.release is None else release)
+    tune = (*_GLEANER, "policy", "--tune", *dataset, *out, *connection, *_place(chosen))
+    return Plan(steps, release, tune)
+
+
+def _place(release: Iterable[str]) -> list[str]:
+    """Return those options of a release that say which nodes, which broker, and who speaks."""
+    words, kept = iter(release), list[str]()
+    for word in words:
+        option, equals, _ = word.partition("=")
+        if option in _PLACE:
+            kept += [word] if equals else [word, next(words, "")]
+    return kept
 
 
 def _connection(broker: Broker) -> list[str]:

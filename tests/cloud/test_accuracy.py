@@ -1,5 +1,6 @@
-from cloud.accuracy import audits
+from cloud.accuracy import audited, audits
 from cloud.alarms import Audit
+from cloud.policy import Audited
 from cloud.store import Label, Row, Store
 from tests.conftest import jpeg
 
@@ -31,5 +32,9 @@ def test_accuracy_is_of_audited_photos_that_a_person_labelled(tmp_path):
     truth = [Label(photo_id=f"{n:032x}", label="cat", by="ann", at_ms=1) for n in (0, 1, 2, 3, 4, 7)]
     store.label(truth)
     assert audits(store) == {1: Audit(3, 2), 2: Audit(2, 1)}
+    assert audited(store, 3) == []
+    two = audited(store, 2)
+    assert {(photo.edge_label, photo.human_label) for photo in two} == {("dog", "cat"), ("cat", "cat")}
+    assert two[0] == Audited(two[0].edge_label, "cat", two[0].confidence, None)
     low, high = Audit(3, 2).interval
     assert low < Audit(3, 2).accuracy < high

@@ -267,3 +267,27 @@ async def test_a_release_that_fails_is_told(site):
     assert (await rounds.play_once(site.config(), plan)).version == 1
     await eventually(lambda: "release.failed" in site.events)
     assert site.event("release.failed").facts == {"version": 1}
+
+
+@pytest.mark.parametrize("decision", ["promote", "keep"])
+async def test_a_round_ends_with_the_tuning(site, decision):
+    """After the release, and also where there is nothing to release."""
+    (site.folder / "go").touch()
+    site.verdict(decision)
+    script = "import sys; print(sys.argv[2], file=open(sys.argv[1], 'a'))"
+    program = [sys.executable, "-c", script, str(site.folder / "followed")]
+    plan = site.plan(release=lambda bundle: [*program, "released"], tune=[*program, "tuned"])
+    await rounds.play_once(site.config(), plan)
+    followed = (site.folder / "followed").read_text().split()
+    assert followed == (["released", "tuned"] if decision == "promote" else ["tuned"])
+
+
+async def test_a_tuning_that_fails_is_told(site):
+    """The round has finished all the same."""
+    (site.folder / "go").touch()
+    plan = site.plan(tune=[sys.executable, "-c", "raise SystemExit('no broker')"])
+    assert (await rounds.play_once(site.config(), plan)).version == 1
+    await eventually(lambda: "policy.failed" in site.events)
+    assert site.events == ["round.started", "round.finished", "policy.failed"]
+    assert site.event("policy.failed").reason.endswith("no broker")
+    assert site.event("policy.failed").facts == {"version": 1}

@@ -1,0 +1,176 @@
+import msgspec
+import pytest
+
+from bus.mqtt import Bus, passing_id
+from cloud.card import card_path, write_card
+from cloud.policy import ENOUGH
+from cloud.store import Label, Row, Store
+from schemas.messages import Caps, HarvestRules, Policy
+from schemas.topics import POLICY
+from tests.cli.conftest import gleaner
+from tests.cloud.bundles import card
+from tests.conftest import running
+from tests.nodes import photo_id
+
+TIMED = "2026-01-0{}T00:00:00+00:00"
+
+
+@pytest.fixture
+async def published(address):
+    """All policies that cross the bus, as they come, and a way to publish one."""
+    bus = Bus(address, passing_id("observer"))
+    policies = bus.tap(POLICY.filter)
+    async with running(bus):
+        yield bus, policies
+
+
+@pytest.fixture
+def say(published):
+    """A function that publishes the policy of a node, issued on a day of January 2026."""
+    bus, _ = published
+
+    async def publish(node: str, rules: HarvestRules, day: int = 1) -> None:
+        issued_at_ms = msgspec.structs.replace(card(1), created_at=TIMED.format(day)).created_at_ms
+        await bus.publish(POLICY, Policy(node=node, harvest=rules, issued_at_ms=issued_at_ms), node=node)
+
+    return publish
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A function that writes the card of a version, made on that day."""
+
+    def make(version: int, *, auto: bool) -> None:
+        path = card_path(tmp_path / "models" / str(version))
+        path.parent.mkdir(parents=True)
+        created_at = TIMED.format(version)
+        write_card(msgspec.structs.replace(card(version), auto=auto, created_at=created_at), path)
+
+    return make
+
+
+@pytest.fixture
+def places(tmp_path):
+    """A dataset in which people find all that version 2 called a cat at 0.8 to be one; and the models."""
+    store = Store.open(tmp_path / "dataset")
+    facts = {"image": b"x", "width": 1, "height": 1, "received_at_ms": 1, "inclusion": 0.02, "model": "pets"}
+    rows = [
+        Row(photo_id=photo_id(n), lane="audit", edge_label="cat", confidence=0.8, model_version=2, **facts)
+        for n in range(ENOUGH)
+    ]
+    store.upsert(rows)
+    store.label([Label(photo_id=row.photo_id, label="cat", by="ann", at_ms=1) for row in rows])
+    return "--dataset", tmp_path / "dataset", "--out", tmp_path / "models"
+
+
+def newest(policies) -> dict[str, HarvestRules]:
+    """Return the rules of each node that was told any since the last look."""
+    got = {}
+    while not policies.empty():
+        policy = msgspec.json.decode(policies.get_nowait().payload, type=Policy)
+        got[policy.node] = policy.harvest
+    return got
+
+
+async def test_rules_are_set_and_shown(at, tmp_path):
+    """What was set for the nodes is what is shown, as a file to set again; of other nodes the defaults."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text('audit_share = 0.1\nauto_by_class."a cat" = 0.95\n[caps]\nper_minute = 7\n')
+    done = await gleaner("cloud", "policy", "--nodes", "edge-1,edge-2", "--set", rules, *at)
+    assert (done.code, done.err) == (0, "")
+    assert done.out == f"edge-1: as {rules} says\nedge-2: as {rules} says\n"
+    wanted = HarvestRules(audit_share=0.1, auto_by_class={"a cat": 0.95}, caps=Caps(per_minute=7))
+    shown = (await gleaner("cloud", "policy", "--nodes", "edge-2", *at)).out
+    assert shown.startswith("# edge-2: issued at 2")
+    assert msgspec.toml.decode(shown, type=HarvestRules) == wanted
+    shown = (await gleaner("cloud", "policy", "--nodes", "edge-3", "--wait", "0.1", *at)).out
+    assert shown.startswith("# edge-3: no policy; the defaults\n")
+    assert msgspec.toml.decode(shown, type=HarvestRules) == HarvestRules()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("auto_confidnce = 0.9", "unknown field `auto_confidnce`"),
+        ("[caps]\nper_minut = 1", "unknown field `per_minut`"),
+        ("auto_confidence = nan", "Expected `float` >= 0.0"),
+        ("auto = 1", "Expected `bool`, got `int`"),
+        ("auto", "expected a valid"),
+        (None, "a readable file"),
+    ],
+)
+def test_rules_that_mean_nothing_are_not_published(called, nowhere, tmp_path, content, words):
+    """A misspelt or impossible rule is one sentence, before any broker is asked."""
+    rules = tmp_path / "rules.toml"
+    if content is not None:
+        rules.write_text(content)
+    done = called("cloud", "policy", "--set", rules, *nowhere)
+    assert done.code == 1
+    assert words in done.sentence
+
+
+def test_a_change_is_one_of_three(called, nowhere, tmp_path):
+    """And tuning needs a dataset, a version, and a target that is a share."""
+    words = ("cloud", "policy", *nowhere)
+    assert called(*words, "--tune", "--auto", "on").code == 2
+    assert called(*words, "--auto", "perhaps").code == 2
+    assert called(*words, "--tune", "--target", "97").code == 2
+    places = ("--dataset", tmp_path / "dataset", "--out", tmp_path / "models")
+    assert "expected a dataset, got none there" in called(*words, "--tune", *places).sentence
+    Store.open(tmp_path / "dataset")
+    assert "expected a version with its card, got none" in called(*words, "--tune", *places).sentence
+
+
+async def test_the_lane_auto_is_switched_by_hand(at, published, say):
+    """The rest of a node's rules stays as it was."""
+    await say("edge-1", HarvestRules(audit_share=0.1))
+    newest(published[1])
+    done = await gleaner("cloud", "policy", "--auto", "off", *at)
+    assert done.out == "edge-1: lane auto off\n"
+    assert newest(published[1]) == {"edge-1": HarvestRules(audit_share=0.1, auto=False)}
+
+
+async def test_tuning_changes_what_there_is_evidence_for(at, published, say, made, places):
+    """Each node's own rules are the base; each change has its reason."""
+    await say("edge-1", HarvestRules(audit_share=0.1, hard_confidence=0.78, auto_by_class={"dog": 0.99}))
+    newest(published[1])
+    made(1, auto=True)
+    made(2, auto=False)
+    done = await gleaner("cloud", "policy", "--tune", "--nodes", "edge-1,edge-2", *places, *at)
+    off = "lane auto off: it did not help the training in two rounds running"
+    assert [line.partition(" → ")[0] for line in done.out.splitlines()] == [
+        f"edge-1: {off}",
+        "edge-1: auto_confidence of cat 0.9",
+        f"edge-2: {off}",
+        "edge-2: auto_confidence of cat 0.9",
+    ]
+    tuned = {
+        "edge-1": HarvestRules(
+            audit_share=0.1, hard_confidence=0.78, auto=False, auto_by_class={"dog": 0.99, "cat": 0.78}
+        ),
+        "edge-2": HarvestRules(auto=False, auto_by_class={"cat": 0.75}),
+    }
+    assert newest(published[1]) == tuned
+
+
+async def test_tuning_obeys_a_person_who_switched_the_lane_off(at, published, say, made, places):
+    """It is switched on again where a card had it off when the rules were set, and nowhere else."""
+    made(1, auto=False)
+    made(3, auto=True)
+    await say("edge-1", HarvestRules(auto=False), day=2)
+    await say("edge-2", HarvestRules(auto=False), day=4)
+    newest(published[1])
+    done = await gleaner("cloud", "policy", "--tune", "--nodes", "edge-1,edge-2", *places, *at)
+    assert done.out == "edge-1: lane auto on: it helps the training again\nedge-2: nothing to change\n"
+    assert newest(published[1]) == {"edge-1": HarvestRules()}
+
+
+async def test_what_is_kept_and_no_policy_is_not_built_upon(at, published, tmp_path):
+    """One sentence; setting rules puts it right."""
+    bus, _ = published
+    await bus.publish_bytes(POLICY.name(node="edge-1"), b'{"harvest": 7}', retain=True)
+    done = await gleaner("cloud", "policy", "--auto", "off", *at)
+    assert done.code == 1
+    assert done.sentence.startswith("gleaner cloud: policy")
+    (tmp_path / "rules.toml").write_text("auto = false")
+    assert (await gleaner("cloud", "policy", "--set", tmp_path / "rules.toml", *at)).code == 0
