@@ -99,11 +99,12 @@ def test_training_on_one_class_is_one_sentence(called, photos, tmp_path):
     done = called(*words, "--classes", "cat")
     assert done.code == 1
     assert done.err.splitlines()[-1] == (
-        "gleaner cloud: training: expected to be possible, "
+        "gleaner cloud train: training: expected to be possible, "
         "got classes: expected at least two distinct names, got ['cat']"
     )
     assert called(*words, "--backbone", "resnet").err.splitlines()[-1] == (
-        "gleaner cloud: backbone: expected one of xception, xception-small, efficientnet-lite0, got 'resnet'"
+        "gleaner cloud train: backbone: "
+        "expected one of xception, xception-small, efficientnet-lite0, got 'resnet'"
     )
     assert "expected one that exists" in called(*words, "--dataset-version", "99").err
 
@@ -268,7 +269,7 @@ async def test_release_says_why_a_node_cannot_serve_it(address, at, tmp_path):
 
     done = await released(address, at, tmp_path, fail)
     assert done.code == 1
-    assert done.sentence == "gleaner cloud: node edge-1: expected to serve version 2, got no memory"
+    assert done.sentence == "gleaner cloud release: node edge-1: expected to serve version 2, got no memory"
 
 
 async def test_release_does_not_wait_for_ever(address, at, tmp_path):

@@ -59,7 +59,7 @@ def test_a_rollout_that_is_over_is_not_begun_again(called, models, nowhere):
     write(models / "rollout-2.json", state(models, phase="returned", over=True, reason="it failed"))
     done = called(*words)
     assert done.code == 1
-    assert done.sentence == "gleaner cloud: version 2: expected to do as well as the champion, got it failed"
+    assert done.sentence == "gleaner cloud rollout: version 2: expected to do as well as the champion, got it failed"
 
 
 async def test_a_rollout_begins_as_its_options_say(address, at, models):
