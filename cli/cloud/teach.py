@@ -15,7 +15,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="efficientnet-lite0",
         help="the teacher's networks, comma-separated: efficientnet-lite0, xception (efficientnet-lite0)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of every random decision (0)")
+    options.add_seed(parser)
     options.add_features(parser)
 
 

@@ -1,6 +1,7 @@
 import asyncio
 import json
 
+import msgspec
 import pytest
 from PIL import Image
 
@@ -16,7 +17,7 @@ from cloud.store import Row, Store
 from schemas.messages import Event, Feedback, ServedModel
 from schemas.topics import EVENT, FEEDBACK, RELEASE
 from tests.cli.conftest import gleaner
-from tests.cloud.bundles import bundle
+from tests.cloud.bundles import bundle, card
 from tests.conftest import jpeg, running
 from tests.device.conftest import NODE
 
@@ -213,6 +214,13 @@ def test_a_release_with_a_wrong_option_is_not_announced(called, tmp_path, option
     assert called("cloud", "release", bundle(tmp_path, 2), option, value).code == 2
 
 
+def test_a_release_that_no_node_could_read_is_not_announced(called, nowhere, tmp_path):
+    """It is said here what the contract allows."""
+    done = called("cloud", "release", bundle(tmp_path, 2), "--url", "x" * 3000, *nowhere)
+    assert done.code == 1
+    assert "of length <= 2048" in done.sentence
+
+
 @pytest.mark.parametrize("decision", ["keep", "inconclusive"])
 def test_what_the_gate_did_not_promote_is_not_released(called, tmp_path, decision):
     """The sentence has the verdict, its reasons and the way past it; --force goes on."""
@@ -228,6 +236,7 @@ def test_what_the_gate_did_not_promote_is_not_released(called, tmp_path, decisio
 def test_a_release_of_no_bundle_is_one_sentence(called, tmp_path):
     """The file is looked at before anything is announced."""
     done = called("cloud", "release", tmp_path / "none.tar")
+    assert done.sentence.startswith("gleaner cloud release: bundle ")
     assert done.code == 1
     assert "expected a tar with assets.extra/model.json" in done.sentence
 
@@ -285,6 +294,20 @@ async def test_release_does_not_wait_for_ever(address, at, tmp_path):
 
 def test_evaluating_a_version_that_is_not_there_is_one_sentence(called, dataset, tmp_path):
     """The versions that there are, are named."""
+    bundled = tmp_path / "models/3/assets.extra"
+    bundled.mkdir(parents=True)
+    (bundled / "model.json").write_bytes(msgspec.json.encode(card(3)))
     done = called("cloud", "evaluate", "7", "--dataset", dataset, "--out", tmp_path / "models")
     assert done.code == 1
     assert "version 7: expected one in" in done.sentence
+    assert "got [3]" in done.sentence
+    done = called("cloud", "evaluate", "--dataset", dataset, "--out", tmp_path / "nothing")
+    assert "nothing: expected a version, got none" in done.sentence
+
+
+@pytest.mark.parametrize("step", ["teach", "doubts", "train", "evaluate"])
+def test_a_seed_is_no_negative_number(called, step):
+    """It is refused before anything is loaded."""
+    done = called("cloud", step, "--seed", "-1")
+    assert done.code == 2
+    assert "argument --seed: expected a number of at least 0, got '-1'" in done.err
