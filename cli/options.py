@@ -26,6 +26,7 @@ FEATURES = Path(".cache/features")
 """Where embeddings of photos are kept if nobody says."""
 
 _PORTS = 65535
+_PERSON_LENGTH = 128
 
 
 def add_broker(parser: ArgumentParser, *, config_help: str = "file with a [broker] table") -> None:
@@ -83,6 +84,13 @@ def names(value: str) -> list[str]:
     return list(dict.fromkeys(name(part) for part in value.split(",")))
 
 
+def person(value: str) -> str:
+    """Check who gives a label."""
+    if not 0 < len(value) <= _PERSON_LENGTH:
+        raise ArgumentTypeError(f"expected 1 to {_PERSON_LENGTH} characters, got {len(value)}")
+    return value
+
+
 def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
     """Return a check for numbers greater than zero."""
 
@@ -116,11 +124,8 @@ def at_least_0(kind: Callable[[str], float]) -> Callable[[str], float]:
 
 def share(text: str) -> float:
     """Check a share of a whole."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1
-    if not 0 <= number <= 1:
+    number = at_least_0(float)(text)
+    if number > 1:
         raise ArgumentTypeError(f"expected a share from 0 to 1, got {text!r}")
     return number
 

@@ -1,7 +1,7 @@
 """How far fine-tuning lifts the ceiling under drift: `python -m bench.learning.finetune --photos DIR`.
 
-All labels of the drifted stream are known, as for the policy `all labels`. The lower blocks stay frozen and see
-each photo once; the upper ones are trained with the head, on photos and their mirror images.
+All labels of the drifted stream are known, as for the policy `all labels`. The lower blocks stay frozen; the
+upper ones are trained with the head, on photos and their mirror images.
 """
 
 import argparse
