@@ -37,8 +37,8 @@ soak: $(READY) ## faults of every kind on the whole system: MINUTES=20 SEED=1, V
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1) \
 	    $(if $(VARIANT),--variant $(VARIANT)) $(ARGS)
 
-bench: $(READY) ## measure against what else one could use, docs/benchmarks.md: MINUTES=28, ARGS="--quick pipeline"
-	$(BIN)/python -m bench --minutes $(or $(MINUTES),28) $(ARGS)
+bench: $(READY) ## measure against what else one could use, docs/benchmarks.md: MINUTES=25, ARGS="--quick pipeline"
+	$(BIN)/python -m bench --minutes $(or $(MINUTES),25) $(ARGS)
 	$(BIN)/python -m bench.render
 
 bench-learning: $(READY) ## policies of learning side by side on real photos, half an hour: PHOTOS=DIR

@@ -46,7 +46,7 @@ _SYNCED_FILES = 300
 async def measure(setting: Setting) -> list[Figure]:
     """Measure collectors, tables, compaction and reading."""
     table = Table()
-    repeats, seconds = (1, 2.0) if setting.quick else (3, 6.0)
+    repeats, seconds = (1, 2.0) if setting.quick else (2, 4.0)
     for repeat in range(repeats):
         folder = setting.folder / f"{repeat}"
         per_s = await asyncio.to_thread(_files_per_s, folder / "files", pictures(16))

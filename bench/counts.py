@@ -1,7 +1,7 @@
 """How much the edge handler does for a photo, in counts that a busy machine does not change.
 
 The handler runs in this process under the profiler, with a real broker and a real model server; the photos
-come from a process of their own. `python -m bench.counts PORT PHOTOS AT_ONCE` is that one.
+come from a process of their own: `python -m bench.counts PORT PHOTOS AT_ONCE`.
 """
 
 import asyncio
@@ -11,7 +11,8 @@ import sys
 import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
@@ -21,11 +22,13 @@ from unittest.mock import patch
 from bench.contestants import pipeline
 from bench.machine import ROOT
 from bench.photos import pictures
+from bus.database import Database
 from edge import service
 from edge.config import EdgeConfig
 
 _PACKAGES = Path(sysconfig.get_paths()["purelib"])
 _WARM_PHOTOS = 20
+_COMMITS, _TASKS, _HANDOVERS = "commits", "tasks", "handovers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +40,12 @@ class Counts:
         commits: Transactions of the database, each a sync of the disk.
         tasks: Of asyncio.
         handovers: Pieces of work given to a thread of the pool.
-        functions: The most called ones, with their calls.
     """
 
     calls: dict[str, float]
     commits: float
     tasks: float
     handovers: float
-    functions: list[tuple[str, float]]
-
-    @property
-    def all_calls(self) -> float:
-        """Calls of all packages."""
-        return sum(self.calls.values())
 
 
 async def count(config: EdgeConfig, photos: int, at_once: int = 1) -> Counts:
@@ -71,42 +67,37 @@ async def count(config: EdgeConfig, photos: int, at_once: int = 1) -> Counts:
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-    calls, functions = Counter[str](), Counter[str]()
+    calls = Counter[str]()
     for entry in profile.getstats():
-        package = _package(entry.code)
-        calls[package] += entry.callcount
-        functions[f"{package} {_name(entry.code)}"] += entry.callcount
+        calls[_package(entry.code)] += entry.callcount
     return Counts(
-        {name: number / photos for name, number in calls.most_common()},
-        happened["commits"] / photos,
-        happened["tasks"] / photos,
-        happened["handovers"] / photos,
-        [(name, number / photos) for name, number in functions.most_common(60)],
+        calls={package: number / photos for package, number in calls.most_common()},
+        commits=happened[_COMMITS] / photos,
+        tasks=happened[_TASKS] / photos,
+        handovers=happened[_HANDOVERS] / photos,
     )
 
 
 @contextmanager
 def _watched(happened: Counter[str]) -> Iterator[None]:
     """Count transactions, tasks and work for threads while the block runs."""
-    create_task, submit = asyncio.BaseEventLoop.create_task, "concurrent.futures.ThreadPoolExecutor.submit"
-
-    def counting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*words: Any, **named: Any) -> Any:
-            happened[name] += 1
-            return function(*words, **named)
-
-        return counted
-
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
-
-    from bus.database import Database  # noqa: PLC0415
-
-    with (
-        patch.object(asyncio.BaseEventLoop, "create_task", counting("tasks", create_task)),
-        patch(submit, counting("handovers", ThreadPoolExecutor.submit)),
-        patch.object(Database, "_commit", counting("commits", Database._commit)),  # noqa: SLF001  # what is counted
-    ):
+    with ExitStack() as patches:
+        for name, owner, method in (
+            (_COMMITS, Database, "_commit"),
+            (_TASKS, asyncio.BaseEventLoop, "create_task"),
+            (_HANDOVERS, ThreadPoolExecutor, "submit"),
+        ):
+            counting = _counting(happened, name, getattr(owner, method))
+            patches.enter_context(patch.object(owner, method, counting))
         yield
+
+
+def _counting(happened: Counter[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(*words: Any, **named: Any) -> Any:
+        happened[name] += 1
+        return function(*words, **named)
+
+    return counted
 
 
 async def _load(port: int, photos: int, at_once: int) -> None:
@@ -117,20 +108,14 @@ async def _load(port: int, photos: int, at_once: int) -> None:
         raise RuntimeError(f"the load: expected to end well, got exit code {process.returncode}")
 
 
-def _package(code: object) -> str:
+def _package(code: CodeType | str) -> str:
+    """Return whose a function is."""
     if isinstance(code, str):
         return "built-in"
-    path = Path(code.co_filename)  # type: ignore[attr-defined]  # a code object
-    for root in (ROOT, _PACKAGES):
-        if path.is_relative_to(root) and "site-packages" not in path.relative_to(root).parts:
-            return path.relative_to(root).parts[0]
-    return "python"
-
-
-def _name(code: object) -> str:
-    if isinstance(code, CodeType):
-        return f"{Path(code.co_filename).name}:{code.co_firstlineno} {code.co_name}"
-    return str(code)
+    path = Path(code.co_filename)
+    if path.is_relative_to(_PACKAGES):
+        return path.relative_to(_PACKAGES).parts[0]
+    return path.relative_to(ROOT).parts[0] if path.is_relative_to(ROOT) else "python"
 
 
 async def _send(port: int, photos: int, at_once: int) -> None:

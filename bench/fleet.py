@@ -37,7 +37,7 @@ OURS = "Gleaner"
 _RESEND_S = 5.0
 _PATIENCE_S = 30.0
 _SETTLE_S = 3.0
-_START_S = 20.0
+_START_S = 15.0
 _BASE = 10
 _WITHIN = 0.2
 

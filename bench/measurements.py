@@ -18,12 +18,12 @@ class Measurement(NamedTuple):
 
 
 MEASUREMENTS = {
-    "pipeline": Measurement("The pipeline against the limit", "bench.pipeline", 11),
-    "small": Measurement("The pipeline with Xception-small", "bench.small", 2),
-    "null": Measurement("The handler's own cost", "bench.null", 3),
-    "footprint": Measurement("Footprint", "bench.footprint", 3),
+    "pipeline": Measurement("The pipeline against the limit", "bench.pipeline", 13),
+    "small": Measurement("The pipeline with Xception-small", "bench.small", 1.5),
+    "null": Measurement("The handler's own cost", "bench.null", 2.5),
+    "footprint": Measurement("Footprint", "bench.footprint", 2.5),
     "collector": Measurement("The collector and its table", "bench.collector", 4),
-    "fleet": Measurement("A fleet", "bench.fleet", 4),
-    "swap": Measurement("Model swaps under load", "bench.swap", 3),
+    "fleet": Measurement("A fleet", "bench.fleet", 5),
+    "swap": Measurement("Model swaps under load", "bench.swap", 4),
     "profile": Measurement("Where the time goes", "bench.profile", 0),
 }

@@ -28,6 +28,7 @@ _PATIENCE_S = 30.0
 _SETTLE_S = 3.0
 _START_S = 12.0
 _PHOTOS = 64
+_REPEATS, _RIVAL_REPEATS = 3, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Contest:
     table: Table = field(default_factory=Table)
 
     async def run(self, rivals: tuple[Rival, ...] = ()) -> None:
-        """Measure all; our pipeline and the limit share a model server, each rival has its own."""
+        """Measure all; our pipeline and the limit share a model server, a rival has its own model."""
         for repeat in range(self.repeats):
             folder = self.setting.folder / f"{self.model}-{repeat}"
             async with self._ours(folder) as (pids, asks):
@@ -60,7 +61,7 @@ class Contest:
                 limit_per_s = self.table.values[SATURATED, LIMIT][0]
                 for name, ask in asks.items():
                     await self._load(name, ask, limit_per_s, repeat)
-            for chosen in rivals:
+            for chosen in rivals if repeat < _RIVAL_REPEATS else ():
                 async with rival(chosen, await models.saved_model(self.model), folder) as (ask, pid):
                     await answering(ask, self.photos[0])
                     await self._saturate(chosen.name, ask, {chosen.name: pid})
@@ -122,8 +123,8 @@ def figures(contest: Contest, *, goals: bool = True) -> list[Figure]:
 
 async def measure(setting: Setting) -> list[Figure]:
     """Measure the pipeline with a real model."""
-    repeats, loads = (1, (_GOAL_LOAD,)) if setting.quick else (3, _LOADS)
-    each_s = setting.seconds / repeats / (2 + len(RIVALS)) - _START_S
+    repeats, loads = (1, (_GOAL_LOAD,)) if setting.quick else (_REPEATS, _LOADS)
+    each_s = setting.seconds / (2 * _REPEATS + len(RIVALS) * _RIVAL_REPEATS) - _START_S
     seconds = 2.0 if setting.quick else max(4.0, each_s / (1 + len(loads)))
     contest = Contest(setting, "efficientnet-lite0", seconds, repeats, loads)
     await contest.run(RIVALS)

@@ -7,7 +7,6 @@ watches, so that loading it is the only work that is added.
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 from bench import models, stack
@@ -20,64 +19,61 @@ from bench.table import Table
 from edge.tfserving import Predictor
 
 SWAPPING, STEADY = "with swaps", "without"
+_MODEL = "efficientnet-lite0"
 _LOAD = 0.5
-_SWAPS = 20
 _KEPT = 2
 _PATIENCE_S = 30.0
 _SETTLE_S = 2.0
+_START_S = 30.0
+_PAUSE_S = 1.0
 
 
-async def _swap(running: stack.Stack, first: int, swaps: int, every_s: float) -> None:
-    """Put one version after the other in place, each when the one before serves and its time has come."""
-    loop = asyncio.get_running_loop()
+async def _swap(running: stack.Stack, newest: int, ended: asyncio.Event) -> int:
+    """Put one version after the other in place, each when the one before serves; returns the newest."""
     async with Predictor(running.serving, models.MODEL) as predictor:
-        for number in range(first, first + swaps):
-            next_at = loop.time() + every_s
-            await models.place(_MODEL, running.base, number)
-            while (await predictor.served(number)).state != "available":  # noqa: ASYNC110  # it has to be asked
+        while not ended.is_set():
+            newest += 1
+            await models.place(_MODEL, running.base, newest)
+            while (await predictor.served(newest)).state != "available":  # noqa: ASYNC110  # it has to be asked
                 await asyncio.sleep(0.1)
-            await asyncio.to_thread(_forget, running.base, number - _KEPT)
-            await asyncio.sleep(max(0.0, next_at - loop.time()))
+            await asyncio.to_thread(_forget, running.base, newest - _KEPT)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PAUSE_S):
+                    await ended.wait()
+    return newest
 
 
 def _forget(base: Path, version: int) -> None:
     shutil.rmtree(base / str(version), ignore_errors=True)
 
 
-@contextlib.asynccontextmanager
-async def _swapping(running: stack.Stack, first: int, swaps: int, every_s: float) -> AsyncIterator[None]:
-    """Swap during the block, and to the end of it."""
-    task = asyncio.create_task(_swap(running, first, swaps, every_s), name="bench.swap")
-    yield
-    await task
-
-
-_MODEL = "efficientnet-lite0"
-
-
 async def measure(setting: Setting) -> list[Figure]:
     """Measure the pipeline at half its load, with and without swaps."""
-    repeats, swaps = (1, 2) if setting.quick else (2, _SWAPS // 2)
-    seconds = 12.0 if setting.quick else max(20.0, (setting.seconds / repeats - 25) / 2)
-    table, photos = Table(), pictures(64)
+    repeats = 1 if setting.quick else 2
+    seconds = 12.0 if setting.quick else max(30.0, (setting.seconds - _START_S) / repeats / 2)
+    table, photos, newest = Table(), pictures(64), 1
     async with stack.served(setting.folder, _MODEL) as running:
         await stack.add_handler(running, setting.folder)
         async with pipeline(running.broker.port) as ask:
             limit = await closed_loop(ask, photos, at_once=64, seconds=4 * _SETTLE_S, settle_s=_SETTLE_S)
             for repeat in range(repeats):
                 due_s = arrivals(max(1.0, _LOAD * limit.per_s), seconds, seed=repeat)
-                steady = await open_loop(ask, photos, due_s, _PATIENCE_S)
-                _add(table, STEADY, steady)
-                async with _swapping(running, 2 + repeat * swaps, swaps, seconds / swaps):
-                    swapped = await open_loop(ask, photos, due_s, _PATIENCE_S)
-                _add(table, SWAPPING, swapped)
-    setting.note(f"{swaps * repeats} swaps in all, at {_LOAD:.0%} of what the pipeline takes.")
-    unanswered = {SWAPPING: Goal(most=0)}
+                _add(table, STEADY, await open_loop(ask, photos, due_s, _PATIENCE_S))
+                ended = asyncio.Event()
+                swapping = asyncio.create_task(_swap(running, newest, ended), name="bench.swap")
+                _add(table, SWAPPING, await open_loop(ask, photos, due_s, _PATIENCE_S))
+                ended.set()
+                before, newest = newest, await swapping
+                table.add("swaps", SWAPPING, newest - before)
+    setting.note(
+        f"At {_LOAD:.0%} of what the pipeline takes; a swap begins {_PAUSE_S:g} s after the one before."
+    )
     return [
         *table.figures("p50", "ms", against=STEADY),
         *table.figures("p99", "ms", against=STEADY, goals={SWAPPING: Goal(of="ratio", most=2.0)}),
-        *table.figures("photos without an answer", "photos", goals=unanswered),
+        *table.figures("photos without an answer", "photos", goals={SWAPPING: Goal(most=0)}),
         *table.figures("photos answered", "photos"),
+        *table.figures("swaps", ""),
     ]
 
 

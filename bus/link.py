@@ -1,11 +1,11 @@
 """One connection to a broker, from its handshake to its end. The only importer of aiomqtt.
 
 What is known of aiomqtt 2.5.1 on paho 2.2.0 and respected here: paho acknowledges before the application
-sees a message unless manual acknowledgement is set before connecting; `publish` does not notice a lost
-connection before its time-out; a connection closed before its CONNACK, as TLS does on a bad certificate,
-is only logged and waited out, and one on which none came stays open; a refused SUBSCRIBE is silent; the will
-does not fire when an exception leaves `async with`; more than about 20 concurrent publishes only queue up. A
-Client serves one connection.
+sees a message unless manual acknowledgement is set before connecting; aiomqtt's `publish` does not notice a
+lost connection before its time-out and needs a task to be waited for, so that ours asks paho itself; a
+connection closed before its CONNACK, as TLS does on a bad certificate, is only logged and waited out, and one
+on which none came stays open; a refused SUBSCRIBE is silent; the will does not fire when an exception leaves
+`async with`; more than about 20 concurrent publishes only queue up. A Client serves one connection.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, NamedTuple, Self, cast
 
 import aiomqtt
-from paho.mqtt.client import MQTT_LOG_ERR
+from paho.mqtt.client import MQTT_LOG_ERR, error_string
 
 from bus import tls
 from bus.config import Broker
@@ -82,17 +82,19 @@ class Link:
         self, broker: Broker, identity: Identity, will: Will | None, take: Callable[[Incoming], None]
     ) -> None:
         self.address = address(broker)
-        self._lost = asyncio.Event()
+        self._lost = False
+        self._unanswered: dict[int, asyncio.Future[None]] = {}
         self._take = take
         self._opened = contextlib.AsyncExitStack()
         with self._mapped():
             self._client = self._make(broker, identity, will)
         self._paho = self._client._client  # noqa: SLF001  # aiomqtt offers no way to acknowledge
         self._paho.manual_ack_set(True)  # noqa: FBT003  # as paho has it
+        self._paho.on_publish = self._acknowledge
         _fail_when_refused(self._client)
 
     def _make(self, broker: Broker, identity: Identity, will: Will | None) -> aiomqtt.Client:
-        client = aiomqtt.Client(
+        return aiomqtt.Client(
             broker.host,
             broker.port,
             username=broker.username,
@@ -106,8 +108,6 @@ class Link:
             queue_type=cast(type[asyncio.Queue[aiomqtt.Message]], partial(_Inbox, self._pass_on)),
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
-        client.pending_calls_threshold = CONCURRENT_PUBLISHES * 2
-        return client
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -125,6 +125,8 @@ class Link:
                 await _finish(connecting)
                 raise
             self._opened = opened.pop_all()
+        self._paho.on_log = None  # this and a logger would put each packet into words
+        self._paho.disable_logger()
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -144,11 +146,13 @@ class Link:
 
     def lose(self) -> None:
         """Let whoever publishes know that no acknowledgement will come."""
-        self._lost.set()
+        self._lost = True
+        for acknowledged in self._unanswered.values():
+            self._fail(acknowledged, "a lost connection")
 
     def regain(self) -> None:
         """Let one who says farewell publish once more."""
-        self._lost = asyncio.Event()
+        self._lost = False
 
     async def subscribe(self, chosen: str, *, qos: int = 1) -> None:
         """Subscribe to a filter.
@@ -171,20 +175,32 @@ class Link:
         Raises:
             LinkError: No acknowledgement came; it may have arrived all the same.
         """
+        if self._lost:
+            raise self._unacknowledged("a lost connection")
+        loop = asyncio.get_running_loop()
         with self._mapped():
-            sending = asyncio.ensure_future(
-                self._client.publish(topic, payload, qos=1, retain=retain, timeout=_PUBLISH_S)
-            )
-            losing = asyncio.ensure_future(self._lost.wait())
-            try:
-                await asyncio.wait((sending, losing), return_when=asyncio.FIRST_COMPLETED)
-                if not sending.done():
-                    raise LinkError(self.address, expected="an acknowledgement", got="a lost connection")
-                await sending
-            finally:
-                losing.cancel()
-                if not sending.done():
-                    sending.cancel()
+            sent = self._paho.publish(topic, payload, 1, retain)
+        if sent.rc:
+            raise self._unacknowledged(error_string(sent.rc))
+        self._unanswered[sent.mid] = acknowledged = loop.create_future()
+        deadline = loop.call_later(_PUBLISH_S, self._fail, acknowledged, f"none within {_PUBLISH_S} s")
+        try:
+            await acknowledged
+        finally:
+            deadline.cancel()
+            self._unanswered.pop(sent.mid, None)
+
+    def _acknowledge(self, _client: object, _userdata: object, mid: int, *_facts: object) -> None:
+        """Let go on who waits for the broker's acknowledgement; paho calls this."""
+        if (acknowledged := self._unanswered.get(mid)) is not None and not acknowledged.done():
+            acknowledged.set_result(None)
+
+    def _fail(self, acknowledged: asyncio.Future[None], got: str) -> None:
+        if not acknowledged.done():
+            acknowledged.set_exception(self._unacknowledged(got))
+
+    def _unacknowledged(self, got: str) -> LinkError:
+        return LinkError(self.address, expected="an acknowledgement", got=got)
 
     def _pass_on(self, message: aiomqtt.Message) -> None:
         def ack() -> None:

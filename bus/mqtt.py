@@ -120,9 +120,10 @@ class Bus:
 
         Working means proven: our own announcement came back from the broker.
         """
-        async with self._ready:
-            await self._ready.wait_for(lambda: self._link is not None and self._number > after)
-            return self._number
+        if self._link is None or self._number <= after:
+            async with self._ready:
+                await self._ready.wait_for(lambda: self._link is not None and self._number > after)
+        return self._number
 
     def unready(self) -> str | None:
         """Return why this component is not ready for work, or None if it is."""

@@ -3,6 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from cli import options
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
@@ -11,7 +13,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--backbone", default="efficientnet-lite0", help="or xception-small, xception")
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("demo-out"), help="for report.html")
-    parser.add_argument("--seed", type=int, default=0, help="of every random choice (0)")
+    options.add_seed(parser, "every random choice")
     parser.add_argument("--keep", action="store_true", help="keep the run's folder, with logs and dataset")
 
 

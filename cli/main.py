@@ -22,6 +22,7 @@ COMMANDS = {
     "schema": "write JSON Schema and AsyncAPI of the topics",
     "demo": "run the whole loop on this machine",
 }
+_WITH_STEPS = ("cloud", "deploy")
 _INTERRUPTED = 130
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except (GleanerError, OSError, BaseExceptionGroup) as error:
-        return _failure(name, error)
+        return _failure(" ".join(words[: 1 + (name in _WITH_STEPS)]), error)
 
 
 def _failure(name: str, error: BaseException) -> int:

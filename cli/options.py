@@ -3,6 +3,7 @@
 import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,6 +65,11 @@ def add_features(parser: ArgumentParser) -> None:
     )
 
 
+def add_seed(parser: ArgumentParser, of: str = "every random decision") -> None:
+    """Add what repeats a run."""
+    parser.add_argument("--seed", type=at_least_0(int), default=0, help=f"of {of} (0)")
+
+
 def name(value: str) -> str:
     """Check a name for a topic."""
     try:
@@ -73,8 +79,8 @@ def name(value: str) -> str:
 
 
 def names(value: str) -> list[str]:
-    """Check comma-separated names for topics."""
-    return [name(part) for part in value.split(",")]
+    """Check comma-separated names for topics; each counts once."""
+    return list(dict.fromkeys(name(part) for part in value.split(",")))
 
 
 def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
@@ -93,13 +99,25 @@ def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
     return check
 
 
+def at_least_0(kind: Callable[[str], float]) -> Callable[[str], float]:
+    """Return a check for numbers from zero on."""
+
+    def check(text: str) -> float:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = -1
+        if not 0 <= number < inf:
+            raise ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
+        return number
+
+    return check
+
+
 def share(text: str) -> float:
     """Check a share of a whole."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1
-    if not 0 <= number <= 1:
+    number = at_least_0(float)(text)
+    if number > 1:
         raise ArgumentTypeError(f"expected a share from 0 to 1, got {text!r}")
     return number
 
@@ -137,11 +155,19 @@ def settings(arguments: Namespace, kind: type[T], **overrides: object) -> T:
     """
     loaded = config.load(arguments.config, kind)
     chosen = {field: value for field, value in overrides.items() if value is not None}
-    changed = structs.replace(loaded, **chosen, broker=broker(arguments, loaded.broker))  # type: ignore[attr-defined]  # each service has one
+    return checked(structs.replace(loaded, **chosen, broker=broker(arguments, loaded.broker)))  # type: ignore[attr-defined]  # each service has one
+
+
+def checked(made: T) -> T:
+    """Return what was made from options if each of its values is in its range.
+
+    Raises:
+        ConfigError: One is not.
+    """
     try:
-        return msgspec.convert(msgspec.to_builtins(changed), kind)
+        return msgspec.convert(msgspec.to_builtins(made), type(made))
     except msgspec.ValidationError as error:
-        raise ConfigError("options", expected=f"a valid {kind.__name__}", got=error) from None
+        raise ConfigError("options", expected=f"a valid {type(made).__name__}", got=error) from None
 
 
 def default_state(service: str) -> str:

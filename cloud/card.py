@@ -9,6 +9,7 @@ import msgspec
 
 from cloud.evaluate import Metrics
 from cloud.gate import Verdict
+from schemas.errors import PermanentError
 
 FILE_NAME = "model.json"
 _EXTRA = "assets.extra"
@@ -115,8 +116,15 @@ def write_card(card: Card, path: Path) -> None:
 
 
 def read_card(path: Path) -> Card:
-    """Read a card that `write_card` wrote."""
-    return msgspec.json.decode(path.read_bytes(), type=Card)
+    """Read a card that `write_card` wrote.
+
+    Raises:
+        PermanentError: It is none.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Card)
+    except msgspec.MsgspecError as error:
+        raise PermanentError(f"card {path}", expected="one that training wrote", got=error) from None
 
 
 def card_path(directory: Path) -> Path:

@@ -53,7 +53,7 @@ class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     release: Annotated[
         tuple[str, ...] | None,
         Meta(
-            description="options of `gleaner cloud release` for what the gate lets pass; the policies of its "
+            description="options of `gleaner cloud rollout` for what the gate lets pass; the policies of its "
             "nodes are tuned too. Absent: neither"
         ),
     ] = None

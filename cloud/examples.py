@@ -8,6 +8,8 @@ from typing import Literal
 Source = Literal["human", "teacher", "edge"]
 AUTO_LANE = "auto"
 """The lane of photos whose label the edge's model was sure of."""
+HARD_LANE = "hard"
+"""The lane of photos of which it was not."""
 
 
 class TrainingError(ValueError):

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 
 import msgspec
 
@@ -34,7 +33,7 @@ def observe(store: Store, lineage: Sequence[Card], rules: Triggers) -> Facts:
     facts = Facts(
         labels=len(fresh),
         samples=store.count(_SAMPLES) - (0 if seen is None else store.count(_SAMPLES, seen)),
-        last_round_s=None if last is None else _age_s(last),
+        last_round_s=None if last is None else (now_ms() - last.created_at_ms) / 1000,
     )
     if serving is None:
         return facts
@@ -94,7 +93,3 @@ def _version(store: Store, card: Card | None) -> int | None:
 def _labels(store: Store, version: int | None) -> set[tuple[str, str]]:
     rows = store.scan(["photo_id", "human_label"], where=_LABELLED, version=version)
     return {(str(row["photo_id"]), str(row["human_label"])) for row in rows}
-
-
-def _age_s(card: Card) -> float:
-    return now_ms() / 1000 - datetime.fromisoformat(card.created_at).timestamp()

@@ -14,7 +14,7 @@ from schemas.messages import Count, Name, Probability, Release, Stage, Status, T
 
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True):
-    """A stage of a rollout, and the photos that it takes: compared as shadow, answered as canary."""
+    """A stage of a rollout, and the photos that it takes: compared as shadow, classified as canary."""
 
     stage: Stage
     share: Probability = 1.0
@@ -244,7 +244,7 @@ def _lacking(step: Step, trial: Trial) -> str | None:
     if trial.compared < min(step.photos, ENOUGH if step.stage == "canary" else step.photos):
         return f"until more than {trial.compared} photos are compared"
     if step.stage == "canary" and trial.challenger.answered < step.photos:
-        return f"until it has answered {step.photos} photos, {trial.challenger.answered} so far"
+        return f"until it has classified {step.photos} photos, {trial.challenger.answered} so far"
     return None
 
 

@@ -6,11 +6,8 @@ restart the dataset and the cards say what there is to do.
 """
 
 import asyncio
-import fcntl
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,12 +20,13 @@ from bus.mqtt import Bus, passing_id
 from bus.outlast import outlast
 from bus.presence import Presence, now_ms
 from bus.probes import Probes
-from cloud.card import Card, cards_in, is_promoted
+from cloud.card import Card, cards_in, is_promoted, served
 from cloud.config import TrainerConfig
 from cloud.observe import observe
 from cloud.store import Store
 from cloud.triggers import Reason, decide
-from schemas.errors import PermanentError, TransientError
+from cloud.turns import BusyError, one_at_a_time
+from schemas.errors import PermanentError
 from schemas.messages import Event
 from schemas.topics import CLOUD, EVENT
 
@@ -38,15 +36,10 @@ Program: TypeAlias = Sequence[str]
 
 LOG = ".round.log"
 """What the programs of the last round printed, in the folder of the models."""
-_LOCK = ".round.lock"
 _TAIL_BYTES = 4096
 _REASON_LENGTH = 1024
 _FAREWELL_S = 5.0
 _CONNECT_S = 10.0
-
-
-class BusyError(TransientError):
-    """Another round is under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,38 +48,14 @@ class Plan:
 
     Attributes:
         steps: programs that end with a new version in the folder of the models.
-        release: from a version's bundle to the program that hands it over; None if nobody does.
+        release: from a version to the program that hands it over; None if nobody does. For a version with a
+            parent it goes on where it was broken off, and does nothing if it had ended.
         tune: program that follows each new version, promoted or not; None if there is none.
     """
 
     steps: Sequence[Program]
-    release: Callable[[Path], Program] | None = None
+    release: Callable[[Card], Program] | None = None
     tune: Program | None = None
-
-
-@contextmanager
-def one_at_a_time(models: Path) -> Iterator[int]:
-    """Hold the right to a round in a folder for the length of a block.
-
-    The kernel takes the lock back when the last process dies that has its descriptor: the programs of a round
-    inherit it, so that nobody starts another round beside what a killed trainer has left running.
-
-    Yields:
-        The descriptor.
-
-    Raises:
-        BusyError: Somebody else holds it.
-    """
-    models.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(models / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"models {models}", expected="no round under way", got="one") from None
-        yield descriptor
-    finally:
-        os.close(descriptor)  # unlocking would take it from a program that is still there
 
 
 class Trainer:
@@ -109,6 +78,7 @@ class Trainer:
 
     async def watch(self) -> None:
         """Start a round whenever there is a reason, until cancelled. Safe to cancel: a round starts again."""
+        await self._go_on()
         while True:
             if await self._reason() is not None:
                 try:
@@ -119,6 +89,17 @@ class Trainer:
                 except BusyError as error:
                     log.debug("round.elsewhere", error=str(error))
             await asyncio.sleep(self._config.every_s)
+
+    async def _go_on(self) -> None:
+        """Go on with the rollout that the end of the last trainer broke off."""
+        card = served(await asyncio.to_thread(cards_in, self._models))
+        if card is None or card.parent is None or self._plan.release is None:
+            return
+        try:
+            with one_at_a_time(self._models) as lock:
+                await self._follow(self._plan.release(card), card, lock, failure="release.failed")
+        except BusyError as error:  # whoever it is
+            log.debug("round.elsewhere", error=str(error))
 
     async def play(self, reason: Reason, lock: int) -> Card | None:
         """Play one round.
@@ -142,8 +123,7 @@ class Trainer:
         took_s = round(time.monotonic() - began, 1)
         await self._tell("round.finished", _verdict(card), **_figures(card), took_s=took_s)
         if self._plan.release is not None and is_promoted(card):
-            release = self._plan.release(self._models / f"{card.version}.tar")
-            await self._follow(release, card, lock, failure="release.failed")
+            await self._follow(self._plan.release(card), card, lock, failure="release.failed")
         if self._plan.tune is not None:
             await self._follow(self._plan.tune, card, lock, failure="policy.failed")
         return card

@@ -84,11 +84,11 @@ class Table:
         table = cls(str(url if root is None else root), root)
         try:
             table._prepare(schema, create=create)
-        except OSError as error:
-            raise table.unavailable("a place to read and write", error) from None
-        except ValueError as error:  # Lance's word for a URL that it does not know
+        except (FileExistsError, NotADirectoryError, ValueError) as error:  # Lance knows no such URL
             said = table.unavailable("a folder or URL", error)
             raise PermanentError(said.subject, expected=said.expected, got=said.got) from None
+        except OSError as error:
+            raise table.unavailable("a place to read and write", error) from None
         return table
 
     def at(self, version: int | str | None = None) -> lance.LanceDataset:

@@ -10,11 +10,12 @@ import numpy as np
 from bus.presence import now_ms
 from cloud.candidates import label_numbers
 from cloud.dataset import examples
-from cloud.examples import Example, class_names
+from cloud.examples import HARD_LANE, Example, class_names
+from cloud.head import Ints
 from cloud.progress import Progress, Silent
 from cloud.sight import Eye
 from cloud.store import PHOTOS, Label, Store
-from cloud.teacher import HEADS, Ensemble, fit_ensemble, held_out, sure_from
+from cloud.teacher import HEADS, Ensemble, fit_ensemble, held_out, sure_by_lane
 
 BATCH_PHOTOS = 256
 
@@ -28,19 +29,19 @@ class Teacher:
         classes: in the order of the probabilities.
         eyes: its networks.
         ensemble: its heads.
-        threshold: how sure it has to be.
+        thresholds: how sure it has to be, as `cloud.teacher.sure_by_lane` has it.
     """
 
     by: str
     classes: tuple[str, ...]
     eyes: tuple[Eye, ...]
     ensemble: Ensemble
-    threshold: float
+    thresholds: tuple[float, float]
 
     def labels(self, photos: Sequence[Example], progress: Progress) -> dict[str, str]:
         """Return labels by photo id, of those photos of which it is sure."""
         opinions = self.ensemble.opinions([eye.look(photos, progress) for eye in self.eyes])
-        sure = np.flatnonzero(opinions.sureness >= self.threshold)
+        sure = np.flatnonzero(opinions.sureness >= np.array(self.thresholds)[_are_hard(photos)])
         return {photos[int(place)].photo_id: self.classes[opinions.labels[place]] for place in sure}
 
 
@@ -50,13 +51,13 @@ class Taught:
 
     Attributes:
         by: the teacher; None if there are too few human labels for one.
-        threshold: how sure it had to be, None without a teacher.
+        thresholds: how sure it had to be, of most photos and in lane hard; None without a teacher.
         looked_at: samples without a label of a person or of this teacher.
         labelled: how many of them it labelled; those that an earlier teacher called the same do not count.
     """
 
     by: str | None = None
-    threshold: float | None = None
+    thresholds: tuple[float, float] | None = None
     looked_at: int = 0
     labelled: int = 0
 
@@ -71,7 +72,8 @@ def teach(
 ) -> Taught:
     """Make a teacher from people's labels, and let it label what it is sure of.
 
-    Photos of the gold set and of the lane `audit` are left to people. A label of an earlier teacher stays
+    Photos of the gold set and of the lane `audit` are left to people, and teach nobody: they judge what is
+    trained on this teacher's labels. A label of an earlier teacher stays
     until this one is sure of another: to write the same again would cost the image's bytes each time.
 
     Args:
@@ -102,14 +104,14 @@ def teach(
             ]
         )
         looked_at, labelled = looked_at + len(photos), labelled + len(said)
-    return Taught(teacher.by, teacher.threshold, looked_at, labelled)
+    return Taught(teacher.by, teacher.thresholds, looked_at, labelled)
 
 
 def make_teacher(
     store: Store, backbones: Sequence[str], cache_dir: Path, *, seed: int, progress: Progress
 ) -> Teacher | None:
     """Make a teacher; None if people's labels cannot show that it would be right. Raises as `teach` does."""
-    people = [example for example in examples(store) if example.human]
+    people = [example for example in examples(store) if example.human and example.lane != "audit"]
     classes = class_names(people)
     numbers = label_numbers(people, classes)
     eyes = tuple(Eye.open(name, cache_dir) for name in backbones)
@@ -118,14 +120,20 @@ def make_teacher(
     if judged is None:
         return None
     positions, opinions = judged
-    threshold = sure_from(opinions.sureness, opinions.labels == numbers[positions])
-    if threshold is None:
+    right, hard = opinions.labels == numbers[positions], _are_hard(people)[positions]
+    thresholds = sure_by_lane(opinions.sureness, right, hard.astype(bool))
+    if not np.isfinite(thresholds).any():
         return None
     ensemble = fit_ensemble(sights, numbers, len(classes), seed=seed)
     made_of = [f"{example.photo_id} {example.label}" for example in people]
-    made_of += [*(eye.digest for eye in eyes), f"{HEADS} {seed} {threshold}"]
+    made_of += [*(eye.digest for eye in eyes), f"{HEADS} {seed} {thresholds}"]
     digest = blake2b("\n".join(made_of).encode(), digest_size=6).hexdigest()
-    return Teacher(f"teacher/{digest}", classes, eyes, ensemble, threshold)
+    return Teacher(f"teacher/{digest}", classes, eyes, ensemble, thresholds)
+
+
+def _are_hard(photos: Sequence[Example]) -> Ints:
+    """Tell of photos whether they came by the lane hard, as 0 or 1: `[N]`."""
+    return np.array([photo.lane == HARD_LANE for photo in photos], np.int64)
 
 
 def _unlabelled(store: Store, by: str) -> Iterator[list[Example]]:
@@ -137,8 +145,8 @@ def _unlabelled(store: Store, by: str) -> Iterator[list[Example]]:
     )
     ids = sorted(str(row["photo_id"]) for row in store.scan(["photo_id"], where=where))
     for start in range(0, len(ids), BATCH_PHOTOS):
-        found = store.find(ids[start : start + BATCH_PHOTOS], ["image", "teacher_label"])
+        found = store.find(ids[start : start + BATCH_PHOTOS], ["image", "lane", "teacher_label"])
         yield [
-            Example(key, row["image"], str(row["teacher_label"] or ""), "teacher")  # type: ignore[arg-type]  # an image is bytes
+            Example(key, row["image"], str(row["teacher_label"] or ""), "teacher", lane=str(row["lane"]))  # type: ignore[arg-type]  # an image is bytes
             for key, row in found.items()
         ]

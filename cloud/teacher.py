@@ -4,6 +4,7 @@ Plain functions of embeddings; `cloud/teach.py` looks at photos and writes label
 what serves, and may abstain: it gives a label only where its heads agree and were right before.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -170,3 +171,28 @@ def sure_from(sureness: Floats, right: NDArray[np.bool_], precision: float = PRE
     last_of_its_kind = np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]
     enough = np.flatnonzero(last_of_its_kind & (expected >= precision) & (ranked > 0))
     return float(ranked[enough[-1]]) if len(enough) else None
+
+
+def sure_by_lane(
+    sureness: Floats, right: NDArray[np.bool_], hard: NDArray[np.bool_], precision: float = PRECISION
+) -> tuple[float, float]:
+    """Choose how sure a teacher has to be of photos of the lane hard, and of all others.
+
+    Each is chosen by people's labels of its own kind: what is shown on photos that are easy says nothing of
+    those that the edge's model doubted, as under drift.
+
+    Args:
+        sureness: As for `sure_from`.
+        right: As for `sure_from`.
+        hard: `[M]`, whether a photo came by the lane hard.
+        precision: As for `sure_from`.
+
+    Returns:
+        The least sureness of others and of the lane hard, in this order, to be indexed by "is hard";
+        infinite where it cannot be chosen.
+    """
+    of_others, of_hard = (sure_from(sureness[kind], right[kind], precision) for kind in (~hard, hard))
+    return (
+        math.inf if of_others is None else of_others,
+        math.inf if of_hard is None else of_hard,
+    )

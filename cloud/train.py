@@ -236,6 +236,8 @@ def _check_place(out_dir: Path, version: int) -> None:
     """Refuse before the work what could not be written after it."""
     if version < 1:
         raise ExportError(f"version: expected a number of at least 1, got {version}")
+    if out_dir.exists() and not out_dir.is_dir():
+        raise ExportError(f"{out_dir}: expected a folder, got a file")
     if (out_dir / str(version)).exists():
         raise ExportError(f"{out_dir / str(version)}: expected a new version, got one that exists")
 

@@ -6,6 +6,9 @@ from typing import NamedTuple
 from edge.scores import Scored
 from schemas.messages import Photo
 
+_ENTRY_BYTES = 1000
+_SCORE_BYTES = 100
+
 
 class Answered(NamedTuple):
     """A photo, its difference hash, and what the model said of it."""
@@ -14,6 +17,12 @@ class Answered(NamedTuple):
     view: int
     said: Scored
 
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory; of small photos most is not the image."""
+        said = self.said
+        return _ENTRY_BYTES + len(self.photo.image) + len(said.embedding) + _SCORE_BYTES * len(said.scores)
+
 
 class Recent:
     """Photos as they came, in case that somebody labels them; nothing is decoded for that.
@@ -21,7 +30,7 @@ class Recent:
     Bounded in bytes: the oldest are forgotten first. A restart forgets all.
 
     Args:
-        most_bytes: Of the images together; 0 keeps none.
+        most_bytes: Of memory, for all together; 0 keeps none.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -33,13 +42,13 @@ class Recent:
         """Keep a photo, if it is no larger than all together may be."""
         photo = answered.photo
         self.forget(photo.device, photo.photo_id)
-        if len(photo.image) > self._most_bytes:
+        if answered.size_bytes > self._most_bytes:
             return
         self._answered[photo.device, photo.photo_id] = answered
-        self._bytes += len(photo.image)
+        self._bytes += answered.size_bytes
         while self._bytes > self._most_bytes:
             _, oldest = self._answered.popitem(last=False)
-            self._bytes -= len(oldest.photo.image)
+            self._bytes -= oldest.size_bytes
 
     def find(self, device: str, photo_id: str) -> Answered | None:
         """Return a photo that is still here."""
@@ -48,4 +57,4 @@ class Recent:
     def forget(self, device: str, photo_id: str) -> None:
         """Forget a photo, if it is here."""
         if (found := self._answered.pop((device, photo_id), None)) is not None:
-            self._bytes -= len(found.photo.image)
+            self._bytes -= found.size_bytes

@@ -7,6 +7,7 @@ wildcard with text ones.
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Generic, Literal, TypeVar
 
 from schemas.errors import TopicError
@@ -68,7 +69,7 @@ class Topic(Generic[M_co]):
     @property
     def names(self) -> tuple[str, ...]:
         """The names in the pattern, in order: for example `("node", "device")`."""
-        return tuple(part[1:-1] for part in self.pattern.split("/") if part.startswith("{"))
+        return _names(self.pattern)
 
     @property
     def kind(self) -> str:
@@ -115,6 +116,11 @@ class Topic(Generic[M_co]):
             elif level != part:
                 return None
         return found
+
+
+@cache
+def _names(pattern: str) -> tuple[str, ...]:
+    return tuple(part[1:-1] for part in pattern.split("/") if part.startswith("{"))
 
 
 PHOTO = Topic(f"{ROOT}/photo/{{node}}/{{device}}", Photo, "device → edge", body="msgpack", bare_image=True)

@@ -26,7 +26,13 @@ from tests.conftest import ROOT, eventually
 
 NODE = "edge-1"
 QUICK = OutboxLimits(resend_first_s=0.3, resend_cap_s=1.0)
-_SHADES = {"red": (1.0, 0.15, 0.15), "blue": (0.15, 0.15, 1.0), "grey": (0.5, 0.5, 0.5)}
+_SHADES = {
+    "red": (1.0, 0.15, 0.15),
+    "green": (0.15, 0.9, 0.15),
+    "blue": (0.15, 0.15, 1.0),
+    "grey": (0.5, 0.5, 0.5),
+    "yellow": (1.0, 0.9, 0.1),
+}
 
 
 def photo(seed: int, colour: str = "red", size: tuple[int, int] = (90, 80), kind: str = "JPEG") -> bytes:

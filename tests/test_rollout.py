@@ -112,7 +112,7 @@ async def ended(address, path: Path) -> Rollout:
     """Run a controller to its end."""
     bus = Bus(address, "gleaner-cloud-rollout", presence=Presence(CLOUD, "rollout"))
     controller = Controller(bus, path, sign=lambda release: release, audits=dict)
-    async with running(bus), asyncio.timeout(40):
+    async with running(bus), asyncio.timeout(90):
         return await controller.run()
 
 

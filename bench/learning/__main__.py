@@ -33,7 +33,7 @@ POLICIES: dict[str, Callable[[World, int], Policy]] = {
     "labels at random": RandomLabels,
     "hard only": HardOnly,
     "full": Full,
-    "full, without the gate": partial(Full, gated=False),
+    "full without the gate": partial(Full, gated=False),
     "all labels": AllLabels,
 }
 
@@ -113,8 +113,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.learning", description=__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="the collection, with manifest.csv")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"({SEEDS})")
-    parser.add_argument("--scenarios", default=",".join(STRENGTHS), help=f"({','.join(STRENGTHS)})")
-    parser.add_argument("--policies", default=",".join(POLICIES), help="comma-separated (all)")
+    parser.add_argument("--scenarios", nargs="+", choices=STRENGTHS, default=list(STRENGTHS), help="(all)")
+    parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES), help="(all)")
     parser.add_argument("--cache", type=Path, default=Path(".cache/features"), help="keeps embeddings")
     parser.add_argument("--out", type=Path, default=Path("bench-out/learning"), help="(bench-out/learning)")
     arguments = parser.parse_args()
@@ -123,13 +123,13 @@ def main() -> None:
     gate_stops = set()
     with Bars() as bars:
         worlds = Worlds(arguments.photos, arguments.cache, bars)
-        for scenario in arguments.scenarios.split(","):
+        for scenario in arguments.scenarios:
             played = results.setdefault(scenario, {})
             for seed in range(arguments.seeds):
                 world = worlds.make(scenario, seed)
                 gate_stops.add(swapped(world))
-                bars.start(f"{scenario}, seed {seed}", len(POLICIES))
-                for name in arguments.policies.split(","):
+                bars.start(f"{scenario}, seed {seed}", len(arguments.policies))
+                for name in arguments.policies:
                     played.setdefault(name, []).append(play(world, POLICIES[name](world, seed)))
                     bars.advance()
     report = {

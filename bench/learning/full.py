@@ -11,15 +11,15 @@ from bench.learning.policies import REVIEWS, Model, Policy
 from bench.learning.world import CLASSES, DIM, OTHER, PLAIN, Photos, Vectors, World
 from cloud import gate
 from cloud.candidates import Labelled, auto_helps, choose, cross_validate, fit_candidates
-from cloud.examples import Example
+from cloud.examples import AUTO_LANE, Example
 from cloud.learners import FrozenLearner
 from cloud.novelty import fit_novelty, novelty_of
 from cloud.progress import Silent
 from cloud.review import Waiting, most_informative
-from cloud.teacher import fit_ensemble, held_out, sure_from
+from cloud.teacher import fit_ensemble, held_out, sure_by_lane
 from edge.harvest import Harvester
 from edge.harvested import Harvested
-from edge.lanes import AUDIT
+from edge.lanes import AUDIT, HARD
 from edge.scores import Scored
 from schemas.messages import HarvestRules
 
@@ -116,10 +116,13 @@ class Full(Policy):
         return Model(winner.head, judged[chosen].temperature)
 
     def _is_learnt(self, kept: Kept) -> bool:
-        if self._is_fresh_audit(kept):
+        if self._is_fresh_audit(kept) or kept.human == OTHER:
             return False
-        by_edge = kept.said is not None and kept.lane == "auto" and kept.human is None
-        return kept.by_person or (kept.human is None and kept.teacher is not None) or by_edge
+        if kept.by_person or kept.said is None:
+            return True
+        taught, auto = kept.teacher is not None, kept.lane == AUTO_LANE
+        contradicted = auto and taught and kept.said.label != CLASSES[kept.teacher or 0]
+        return (taught or auto) and not contradicted
 
     def _is_fresh_audit(self, kept: Kept) -> bool:
         return kept.lane == AUDIT and kept.born >= self.champion_since
@@ -163,13 +166,12 @@ class Full(Policy):
         if judged is None or not waiting:
             return
         positions, opinions = judged
-        threshold = sure_from(opinions.sureness, opinions.labels == labels[positions])
-        if threshold is None:
-            return
+        hard = np.array([people[place].lane == HARD for place in positions])
+        thresholds = sure_by_lane(opinions.sureness, opinions.labels == labels[positions], hard)
         ensemble = fit_ensemble(sights, labels, len(CLASSES), seed=self.seed)
         opinions = ensemble.opinions([np.stack([kept.sight[:DIM] for kept in waiting], axis=1)])
         for kept, label, sureness in zip(waiting, opinions.labels, opinions.sureness, strict=True):
-            if sureness >= threshold:
+            if sureness >= thresholds[kept.lane == HARD]:
                 kept.teacher = int(label)
 
     def _ask(self) -> None:

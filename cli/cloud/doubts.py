@@ -23,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="JSON lines")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="a contact sheet of them, .png or .html")
-    parser.add_argument("--seed", type=int, default=0, help="of every random decision (0)")
+    options.add_seed(parser)
     options.add_features(parser)
 
 

@@ -23,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     options.add_dataset(parser)
     parser.add_argument("--dataset-version", type=whole, help="whose photos to judge on (the newest)")
     options.add_models(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the intervals (0)")
+    options.add_seed(parser, "the intervals")
 
 
 def run(arguments: Namespace) -> int:
@@ -34,7 +34,9 @@ def run(arguments: Namespace) -> int:
     from cloud.store import Store  # noqa: PLC0415  # as above
 
     cards = {card.version: card for card in cards_in(arguments.out)}
-    version = arguments.version or max(cards, default=0)
+    if not cards:
+        raise PermanentError(f"models {arguments.out}", expected="a version", got="none")
+    version = arguments.version or max(cards)
     if version not in cards:
         raise PermanentError(f"version {version}", expected=f"one in {arguments.out}", got=sorted(cards))
     card = cards[version]

@@ -73,7 +73,8 @@ def run(arguments: Namespace) -> int:
     if not arguments.force:
         check_verdict(bundle.card)
     sign = signer(arguments)
-    releases = [sign(release_of(bundle, node, arguments.model, arguments.url)) for node in arguments.nodes]
+    made = (release_of(bundle, node, arguments.model, arguments.url) for node in arguments.nodes)
+    releases = [sign(options.checked(release)) for release in made]
     service.run(_announce(arguments, releases))
     return 0
 

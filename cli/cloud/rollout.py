@@ -9,6 +9,7 @@ from bus import log
 from cli import options, service
 from cli.cloud import release
 from schemas.errors import PermanentError
+from schemas.messages import Release
 
 if TYPE_CHECKING:
     from cloud.alarms import Audit
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    number, seconds = _at_least_0(int), _at_least_0(float)
+    number, seconds = options.at_least_0(int), options.at_least_0(float)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the .tar that train wrote")
     parser.add_argument(
         "--champion", type=Path, metavar="BUNDLE", help="what to go back to (its parent, beside it)"
@@ -43,7 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="shares of the devices, one stage each (0.1,0.5)",
     )
     parser.add_argument(
-        "--canary-photos", type=number, default=200, help="photos that it answers in each of them (200)"
+        "--canary-photos", type=number, default=200, help="photos that it classifies in each of them (200)"
     )
     parser.add_argument("--stage-s", type=seconds, help="shortest time for a stage (600)")
     parser.add_argument("--patience-s", type=seconds, help="longest wait for nodes that are away (1800)")
@@ -63,8 +64,8 @@ def run(arguments: Namespace) -> int:
     from cloud import controller  # noqa: PLC0415  # each step loads what it needs, and no more
     from cloud.release import read_bundle  # noqa: PLC0415  # as above
 
-    log.configure("warning")
-    bundle = read_bundle(arguments.bundle)
+    log.configure("error")
+    bundle, sign = read_bundle(arguments.bundle), release.signer(arguments)
     path = arguments.state or arguments.bundle.parent / f"rollout-{bundle.card.version}.json"
     with controller.alone(path):
         rollout = controller.read(path)
@@ -73,7 +74,7 @@ def run(arguments: Namespace) -> int:
             controller.write(path, rollout)
         if not rollout.over:
             print(f"version {rollout.challenger.version}: {_place(rollout)}; state in {path}", flush=True)
-            ended = service.run(_bring_out(arguments, path))
+            ended = service.run(_bring_out(arguments, path, sign))
             if ended is None:
                 print("interrupted: the same command goes on from here")
                 return 0
@@ -95,7 +96,8 @@ def _new(arguments: Namespace, bundle: "Bundle") -> "Rollout":
     """Return the rollout that the options describe.
 
     Raises:
-        PermanentError: The gate did not promote the version, or the champion's bundle is not there.
+        PermanentError: The gate did not promote the version, the champion's bundle is not there, or an option
+            makes no sense beside another.
     """
     from bus.presence import now_ms  # noqa: PLC0415  # as above
     from cloud.alarms import Rules  # noqa: PLC0415  # as above
@@ -108,13 +110,17 @@ def _new(arguments: Namespace, bundle: "Bundle") -> "Rollout":
     if arguments.champion is None and parent is None:
         raise PermanentError(f"version {bundle.card.version}", expected="--champion, or a parent", got="none")
     champion = read_bundle(arguments.champion or arguments.bundle.parent / f"{parent}.tar")
+    if champion.card.version == bundle.card.version:
+        raise PermanentError("champion", expected="another version", got=f"{champion.card.version} too")
     groups = arguments.nodes or [["edge-1"]]
+    if len(set().union(*groups)) < sum(map(len, groups)):
+        raise PermanentError("option --nodes", expected="each node in one group", got=groups)
     shadow = [Step(stage="shadow", photos=arguments.shadow_photos)] if arguments.shadow_photos else []
     canaries = [
         Step(stage="canary", share=share, photos=arguments.canary_photos) for share in arguments.canary_share
     ]
     rules = {name: getattr(arguments, name) for name in ("stage_s", "patience_s", "disagreement")}
-    return Rollout(
+    rollout = Rollout(
         champion=release_of(champion, groups[0][0], arguments.model, arguments.champion_url),
         challenger=release_of(bundle, groups[0][0], arguments.model, arguments.url),
         groups=groups,
@@ -122,9 +128,10 @@ def _new(arguments: Namespace, bundle: "Bundle") -> "Rollout":
         rules=Rules(**{name: value for name, value in rules.items() if value is not None}),
         since_ms=now_ms(),
     )
+    return options.checked(rollout)
 
 
-async def _bring_out(arguments: Namespace, path: Path) -> "Rollout":
+async def _bring_out(arguments: Namespace, path: Path, sign: Callable[[Release], Release]) -> "Rollout":
     from bus import config  # noqa: PLC0415  # as above
     from bus.mqtt import Bus  # noqa: PLC0415  # as above
     from bus.presence import Presence  # noqa: PLC0415  # as above
@@ -138,9 +145,9 @@ async def _bring_out(arguments: Namespace, path: Path) -> "Rollout":
         password=config.password(),
         presence=Presence(CLOUD, NAME),
     )
-    sign, audits = release.signer(arguments), _audits(arguments)
-    controller = Controller(bus, path, sign=sign, audits=audits, told=_tell)
+    controller = Controller(bus, path, sign=sign, audits=_audits(arguments), told=_tell)
     async with link.connected(arguments, bus):
+        log.configure("warning")  # a broker that was never there is said once, by the error
         return await controller.run()
 
 
@@ -173,18 +180,8 @@ def _place(rollout: "Rollout") -> str:
     return f"group {rollout.group + 1} of {len(rollout.groups)} ({nodes}): {step}"
 
 
-def _at_least_0(kind: Callable[[str], float]) -> Callable[[str], float]:
-    def check(text: str) -> float:
-        try:
-            number = kind(text)
-        except ValueError:
-            number = -1
-        if not number >= 0:
-            raise ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
-        return number
-
-    return check
-
-
 def _shares(text: str) -> list[float]:
-    return [options.share(part) for part in text.split(",") if part]
+    shares = [options.share(part) for part in text.split(",") if part]
+    if 0 in shares:
+        raise ArgumentTypeError(f"expected shares above 0, got {text!r}")
+    return shares

@@ -2,6 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
+from math import isfinite
 
 from cli import options
 from schemas.errors import PermanentError
@@ -15,7 +16,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="efficientnet-lite0",
         help="the teacher's networks, comma-separated: efficientnet-lite0, xception (efficientnet-lite0)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of every random decision (0)")
+    options.add_seed(parser)
     options.add_features(parser)
 
 
@@ -37,11 +38,12 @@ def run(arguments: Namespace) -> int:
             )
     except (TrainingError, BackboneUnavailableError, ValueError) as error:
         raise PermanentError("teaching", expected="to be possible", got=error) from None
-    if taught.by is None:
+    if taught.thresholds is None:
         print("no teacher: too few human labels to show that one would be right")
         return 0
+    sure, sure_of_hard = (f"{least:.2f}" if isfinite(least) else "never" for least in taught.thresholds)
     print(
-        f"{taught.by}: {taught.labelled} of {taught.looked_at} samples labelled,"
-        f" sure from {taught.threshold:.2f} on"
+        f"{taught.by}: {taught.labelled} of {taught.looked_at} samples labelled;"
+        f" sure from {sure}, in lane hard {sure_of_hard}"
     )
     return 0

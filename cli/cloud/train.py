@@ -26,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     options.add_models(parser)
     parser.add_argument("--version", type=whole, help="number of the new version (the next one)")
     parser.add_argument("--classes", help="comma-separated, in the order of the outputs (all labels, sorted)")
-    parser.add_argument("--seed", type=int, default=0, help="of every random decision (0)")
+    options.add_seed(parser)
     options.add_features(parser)
 
 

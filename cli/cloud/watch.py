@@ -11,6 +11,7 @@ from bus.config import Broker
 from cli import options, service
 
 if TYPE_CHECKING:
+    from cloud.card import Card
     from cloud.config import TrainerConfig
     from cloud.rounds import Plan, Program
 
@@ -35,7 +36,7 @@ def add_trainer(parser: ArgumentParser) -> None:
         "--release",
         metavar="NODES",
         type=options.names,
-        help="hand what the gate lets pass to these nodes, and tune their policies",
+        help="bring what the gate lets pass out on these nodes, and tune their policies",
     )
     options.add_service(parser)
 
@@ -73,8 +74,13 @@ def plan(trainer: "TrainerConfig") -> "Plan":
         return Plan(steps)
     connection, chosen = _connection(trainer.broker), trainer.release
 
-    def release(bundle: Path) -> "Program":
-        return (*_GLEANER, "release", str(bundle), *connection, *chosen)
+    def release(card: "Card") -> "Program":
+        bundle = str(Path(trainer.models) / f"{card.version}.tar")
+        # The first version has none to go back to, and so no rollout in stages.
+        words = (
+            ("release", bundle) if card.parent is None else ("rollout", bundle, "--dataset", trainer.dataset)
+        )
+        return (*_GLEANER, *words, *connection, *chosen)
 
     tune = (*_GLEANER, "policy", "--tune", *dataset, *out, *connection, *_place(chosen))
     return Plan(steps, release, tune)

@@ -1,6 +1,7 @@
 import asyncio
 import json
 
+import msgspec
 import pytest
 from PIL import Image
 
@@ -8,6 +9,7 @@ from bus.mqtt import Bus, passing_id
 from bus.presence import Presence
 from cloud import train
 from cloud.backbones import BackboneUnavailableError
+from cloud.card import card_path, write_card
 from cloud.examples import TrainingError
 from cloud.export import ExportError
 from cloud.gate import Comparison, Verdict
@@ -16,7 +18,7 @@ from cloud.store import Row, Store
 from schemas.messages import Event, Feedback, ServedModel
 from schemas.topics import EVENT, FEEDBACK, RELEASE
 from tests.cli.conftest import gleaner
-from tests.cloud.bundles import bundle
+from tests.cloud.bundles import bundle, card
 from tests.conftest import jpeg, running
 from tests.device.conftest import NODE
 
@@ -99,11 +101,12 @@ def test_training_on_one_class_is_one_sentence(called, photos, tmp_path):
     done = called(*words, "--classes", "cat")
     assert done.code == 1
     assert done.err.splitlines()[-1] == (
-        "gleaner cloud: training: expected to be possible, "
+        "gleaner cloud train: training: expected to be possible, "
         "got classes: expected at least two distinct names, got ['cat']"
     )
     assert called(*words, "--backbone", "resnet").err.splitlines()[-1] == (
-        "gleaner cloud: backbone: expected one of xception, xception-small, efficientnet-lite0, got 'resnet'"
+        "gleaner cloud train: backbone: "
+        "expected one of xception, xception-small, efficientnet-lite0, got 'resnet'"
     )
     assert "expected one that exists" in called(*words, "--dataset-version", "99").err
 
@@ -212,6 +215,13 @@ def test_a_release_with_a_wrong_option_is_not_announced(called, tmp_path, option
     assert called("cloud", "release", bundle(tmp_path, 2), option, value).code == 2
 
 
+def test_a_release_that_no_node_could_read_is_not_announced(called, nowhere, tmp_path):
+    """It is said here what the contract allows."""
+    done = called("cloud", "release", bundle(tmp_path, 2), "--url", "x" * 3000, *nowhere)
+    assert done.code == 1
+    assert "of length <= 2048" in done.sentence
+
+
 @pytest.mark.parametrize("decision", ["keep", "inconclusive"])
 def test_what_the_gate_did_not_promote_is_not_released(called, tmp_path, decision):
     """The sentence has the verdict, its reasons and the way past it; --force goes on."""
@@ -227,6 +237,7 @@ def test_what_the_gate_did_not_promote_is_not_released(called, tmp_path, decisio
 def test_a_release_of_no_bundle_is_one_sentence(called, tmp_path):
     """The file is looked at before anything is announced."""
     done = called("cloud", "release", tmp_path / "none.tar")
+    assert done.sentence.startswith("gleaner cloud release: bundle ")
     assert done.code == 1
     assert "expected a tar with assets.extra/model.json" in done.sentence
 
@@ -268,7 +279,7 @@ async def test_release_says_why_a_node_cannot_serve_it(address, at, tmp_path):
 
     done = await released(address, at, tmp_path, fail)
     assert done.code == 1
-    assert done.sentence == "gleaner cloud: node edge-1: expected to serve version 2, got no memory"
+    assert done.sentence == "gleaner cloud release: node edge-1: expected to serve version 2, got no memory"
 
 
 async def test_release_does_not_wait_for_ever(address, at, tmp_path):
@@ -284,6 +295,47 @@ async def test_release_does_not_wait_for_ever(address, at, tmp_path):
 
 def test_evaluating_a_version_that_is_not_there_is_one_sentence(called, dataset, tmp_path):
     """The versions that there are, are named."""
+    bundled = tmp_path / "models/3/assets.extra"
+    bundled.mkdir(parents=True)
+    (bundled / "model.json").write_bytes(msgspec.json.encode(card(3)))
     done = called("cloud", "evaluate", "7", "--dataset", dataset, "--out", tmp_path / "models")
     assert done.code == 1
     assert "version 7: expected one in" in done.sentence
+    assert "got [3]" in done.sentence
+    done = called("cloud", "evaluate", "--dataset", dataset, "--out", tmp_path / "nothing")
+    assert "nothing: expected a version, got none" in done.sentence
+
+
+def test_the_fresh_audit_slice_judges_and_is_not_trained_on(called, dataset, monkeypatch, tmp_path):
+    """Held back is what a person labelled of the lane audit, received since the champion was trained."""
+    champion = card(1)
+    path = card_path(tmp_path / "models" / "1")
+    path.parent.mkdir(parents=True)
+    write_card(champion, path)
+    said = {"human_by": "ann", "human_at_ms": 9, "width": 160, "height": 120, "lane": "audit"}
+    received = (champion.created_at_ms, champion.created_at_ms + 1, champion.created_at_ms + 1)
+    rows = [
+        Row(
+            photo_id=str(number) * 32, image=jpeg(number), received_at_ms=received_at_ms, inclusion=0.02,
+            human_label=label, **said,
+        )
+        for number, (received_at_ms, label) in enumerate(zip(received, ("cat", "cat", "dog"), strict=True), 4)
+    ]  # fmt: skip
+    Store.open(dataset).upsert(rows)
+    given = []
+
+    def refuse(*photos: object, **_: object) -> None:
+        given.extend([example.photo_id[0] for example in some] for some in photos)
+        raise TrainingError("x")
+
+    monkeypatch.setattr(train, "train", refuse)
+    called("cloud", "train", "--dataset", dataset, "--out", tmp_path / "models")
+    assert given == [["4", "6"], [], ["5"]]  # 6 is the only photo of its class
+
+
+@pytest.mark.parametrize("step", ["teach", "doubts", "train", "evaluate"])
+def test_a_seed_is_no_negative_number(called, step):
+    """It is refused before anything is loaded."""
+    done = called("cloud", step, "--seed", "-1")
+    assert done.code == 2
+    assert "argument --seed: expected a number of at least 0, got '-1'" in done.err

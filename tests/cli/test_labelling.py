@@ -193,7 +193,7 @@ async def test_labelling_takes_a_terminal(at, dataset: Store):
     """Keys cannot be read from a pipe, and that is said."""
     done = await gleaner("cloud", "review", "--interactive", "--dataset", dataset.table.url, *at)
     assert done.code == 1
-    assert done.sentence == "gleaner cloud: standard input: expected a terminal, got none"
+    assert done.sentence == "gleaner cloud review: standard input: expected a terminal, got none"
 
 
 def test_a_sheet_shows_what_is_listed(called: Callable, dataset: Store, tmp_path):

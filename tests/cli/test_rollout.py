@@ -45,8 +45,19 @@ def test_what_a_rollout_needs_is_said_before_anything_is_announced(called, model
     same = Comparison(400, 0.9, 0.9, 0, 0, 1.0, 0.0, 0.0)
     kept = bundle(models, 3, Verdict("keep", 1, ["recall of cat -10.0 points"], same, None, None))
     assert "got keep: recall of cat" in called("cloud", "rollout", kept, *nowhere).sentence
-    for option, value in (("--canary-share", "0.1,7"), ("--shadow-photos", "-1"), ("--nodes", "Edge 1")):
+    for option, value in (
+        ("--canary-share", "0.1,7"),
+        ("--canary-share", "0"),
+        ("--shadow-photos", "-1"),
+        ("--stage-s", "inf"),
+        ("--nodes", "Edge 1"),
+    ):
         assert called(*words, option, value).code == 2
+    words = (*words, "--champion", models / "1.tar")
+    assert "expected another version, got 2 too" in called(*words, "--champion", models / "2.tar").sentence
+    assert "expected each node in one group" in called(*words, "--nodes", "a,b", "--nodes", "b").sentence
+    assert "of length <= 2048" in called(*words, "--url", "x" * 3000).sentence
+    assert "expected an unencrypted Ed25519" in called(*words, "--signing-key", models / "none").sentence
     assert not list(models.glob("rollout-*.json"))
 
 
@@ -59,7 +70,10 @@ def test_a_rollout_that_is_over_is_not_begun_again(called, models, nowhere):
     write(models / "rollout-2.json", state(models, phase="returned", over=True, reason="it failed"))
     done = called(*words)
     assert done.code == 1
-    assert done.sentence == "gleaner cloud: version 2: expected to do as well as the champion, got it failed"
+    assert (
+        done.sentence
+        == "gleaner cloud rollout: version 2: expected to do as well as the champion, got it failed"
+    )
 
 
 async def test_a_rollout_begins_as_its_options_say(address, at, models):

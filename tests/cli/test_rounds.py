@@ -1,15 +1,15 @@
-from pathlib import Path
-
 import pytest
+from msgspec import structs
 
 from cli.cloud.watch import plan
 from cloud.card import cards_in
 from cloud.config import TrainerConfig
-from cloud.rounds import one_at_a_time
 from cloud.store import Label, Row, Store
+from cloud.turns import one_at_a_time
 from schemas.messages import Release
 from schemas.topics import RELEASE
 from tests.cli.conftest import start
+from tests.cloud.bundles import card
 from tests.conftest import eventually
 from tests.nodes import Observer, photo, photo_id
 
@@ -44,8 +44,8 @@ async def test_a_round_by_hand_teaches_trains_and_releases(address, at, tmp_path
         assert (release.node, release.version) == ("edge-1", 1)
     labelled = list(store.scan(["photo_id", "teacher_by"], where="teacher_label IS NOT NULL"))
     assert 0 < len(labelled) <= 8
-    (card,) = cards_in(tmp_path / "models")
-    assert sum(sources.get("teacher", 0) for sources in card.examples.values()) == len(labelled)
+    (made,) = cards_in(tmp_path / "models")
+    assert sum(sources.get("teacher", 0) for sources in made.examples.values()) == len(labelled)
 
 
 def test_a_second_round_is_told_to_try_again(called, at, tmp_path):
@@ -58,9 +58,9 @@ def test_a_second_round_is_told_to_try_again(called, at, tmp_path):
     assert "expected no round under way, got one" in done.sentence
 
 
-def test_the_options_of_a_round_reach_its_programs():
-    """Places, networks, and the connection, for which a release may have an identity of its own."""
-    release = ("--nodes", "n", "--model", "pets", "--username=u", "--signing-key", "k")
+def test_the_options_of_a_round_reach_its_programs(called):
+    """Places, networks and the connection, each as its command takes it."""
+    release = ("--nodes", "n", "--model", "pets", "--username=u", "--nodes", "m", "--signing-key", "k")
     config = TrainerConfig(
         dataset="d", models="m", cache="c", backbone="xception", teachers=("a", "b"), release=release
     )
@@ -68,13 +68,18 @@ def test_the_options_of_a_round_reach_its_programs():
     teach, train = (" ".join(step[3:]) for step in chosen.steps)
     assert teach == "cloud teach --dataset d --cache c --backbones a,b"
     assert chosen.release is not None
-    assert " ".join(chosen.release(Path("m/2.tar"))[3:]) == (
-        "cloud release m/2.tar --broker 127.0.0.1:1883 --nodes n --model pets --username=u --signing-key k"
-    )
+    words = " ".join(release)
+    first, second = (chosen.release(structs.replace(card(n), parent=n - 1 or None))[3:] for n in (1, 2))
+    assert " ".join(first) == f"cloud release m/1.tar --broker 127.0.0.1:1883 {words}"
+    assert " ".join(second) == f"cloud rollout m/2.tar --dataset d --broker 127.0.0.1:1883 {words}"
     assert chosen.tune is not None
     assert " ".join(chosen.tune[3:]) == (
-        "cloud policy --tune --dataset d --out m --broker 127.0.0.1:1883 --nodes n --username=u"
+        "cloud policy --tune --dataset d --out m --broker 127.0.0.1:1883 --nodes n --username=u --nodes m"
     )
+    for program in (first, second):
+        assert "expected a tar with" in called(*program).err
+    for step in (*chosen.steps, chosen.tune):
+        assert "d: expected a dataset, got none there" in called(*step[3:]).err
     assert plan(TrainerConfig()).release is plan(TrainerConfig()).tune is None
     assert len(plan(TrainerConfig(teachers=())).steps) == 1
     assert train == "cloud train --dataset d --cache c --out m --backbone xception"

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.alarms import Audit, Rules, alarms, audit_alarms, most_gain, pooled
@@ -72,6 +72,7 @@ def test_nodes_speak_together_and_the_slow_one_for_itself():
     assert pooled([]) is None
 
 
+@settings(deadline=None)
 @given(compared=COUNTS, agreed=COUNTS)
 def test_no_disagreement_within_bounds_is_an_alarm(compared, agreed):
     """Whatever the counts, a share at or below the bound never sends a version back, all of many always."""
@@ -80,6 +81,7 @@ def test_no_disagreement_within_bounds_is_an_alarm(compared, agreed):
     assert bool(reasons(trial(compared=compared, disagreed=compared))) == (compared >= 20)
 
 
+@settings(deadline=None)
 @given(photos=st.integers(20, 500), data=st.data())
 def test_audits_send_back_what_is_surely_worse_and_nothing_else(photos, data):
     """A version that is right as often is never sent back; one that is wrong throughout always."""

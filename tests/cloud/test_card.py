@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cloud import card
+from schemas.errors import PermanentError
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -29,6 +30,16 @@ def test_an_installed_package_has_no_commit(tmp_path: Path, monkeypatch: pytest.
     """Outside of a checkout the commit is unknown, which is no error."""
     monkeypatch.setattr(card, "__file__", str(tmp_path / "cloud" / "card.py"))
     assert card.code_commit() is None
+
+
+@pytest.mark.parametrize("content", [b"nothing", b"{}", b"\xff"])
+def test_a_broken_card_is_one_sentence(content: bytes, tmp_path: Path) -> None:
+    """Its file is named to whoever reads the versions of a folder."""
+    path = card.card_path(tmp_path / "3")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    with pytest.raises(PermanentError, match="expected one that training wrote, got "):
+        card.cards_in(tmp_path)
 
 
 def test_library_versions_are_those_installed() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cloud import gate
@@ -36,17 +36,20 @@ def sure_of(answers: np.ndarray) -> np.ndarray:
     return np.eye(2)[answers] * 0.8 + 0.1
 
 
-@given(models=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 170)), min_size=1, max_size=5))
-@settings(deadline=None, max_examples=15)
+@given(models=st.lists(st.tuples(st.integers(-2, 3), st.sampled_from([0, 0, 5, 60])), max_size=8))
+@example(models=[(1, 0)] * 8)
+@settings(deadline=None, max_examples=10)
 def test_no_sequence_of_versions_slides_downwards(models: list[tuple[int, int]]) -> None:
     """Who is champion and how good the best was come from the cards; however many, it never sinks further.
 
-    Each model is wrong in so many photos from a place on; a version is written as a training writes it.
+    Each model is wrong in some photos more or less than the one before, from a place on; if each loses one,
+    the gate has to stop the fifth. A version is written as a training writes it.
     """
     answers: dict[int, np.ndarray] = {}
-    best = 0.0
+    best, wrong = 0.0, 10
     with tempfile.TemporaryDirectory() as folder:
-        for version, (wrong, first) in enumerate([(10, 0), *models], 1):
+        for version, (more, first) in enumerate([(0, 0), *models], 1):
+            wrong = max(0, wrong + more)
             at = np.arange(len(GOLD))
             answers[version] = np.where((at >= first) & (at < first + wrong), 1 - TRUTH, TRUTH)
             champion = find_champion(Path(folder))

@@ -143,6 +143,8 @@ def test_a_node_without_the_champion_sits_out_and_gets_it_at_the_end():
     passed = apply(present, decision, 5000)
     assert decided(passed, trying(passed), **seen).action == "advance"
     assert set(orders(passed)) == {"edge-1"}
+    later = structs.replace(passed, groups=[["edge-1", "edge-2"], ["edge-3"]], group=1)
+    assert set(orders(later)) == {"edge-1", "edge-3"}
     assert set(orders(structs.replace(passed, phase="finished"))) == {"edge-1", "edge-2"}
     nobody = structs.replace(present, passed_over=["edge-1", "edge-2"])
     assert decided(nobody).action == "return"

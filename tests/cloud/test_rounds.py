@@ -13,14 +13,16 @@ import pytest
 
 from bus.config import Broker
 from cloud import rounds
+from cloud.card import Card
 from cloud.config import TrainerConfig
 from cloud.gate import Comparison, Verdict
-from cloud.rounds import BusyError, Plan, one_at_a_time
+from cloud.rounds import Plan
 from cloud.store import Label, Row, Store
 from cloud.triggers import Triggers
+from cloud.turns import BusyError, one_at_a_time
 from schemas.errors import PermanentError
 from tests.cloud.bundles import card
-from tests.conftest import ROOT, eventually
+from tests.conftest import eventually
 from tests.nodes import Observer, photo_id
 
 # Writes the next version's card once the file `go` is there, and notes that it ran, alone or not.
@@ -81,6 +83,16 @@ class Site:
         self.store.upsert(rows)
         self.store.label([Label(photo_id=row.photo_id, label="cat", by="ann", at_ms=1) for row in rows])
 
+    def release(self, card: Card) -> list[str]:
+        """Return a program that notes which version it was given."""
+        script = "import sys; print(sys.argv[1], file=open(sys.argv[2], 'a'))"
+        return [sys.executable, "-c", script, str(card.version), str(self.folder / "released")]
+
+    @property
+    def released(self) -> list[str]:
+        path = self.folder / "released"
+        return path.read_text().split() if path.exists() else []
+
     @property
     def ran(self) -> list[str]:
         """For each training that began, how many were running then."""
@@ -108,6 +120,14 @@ class Site:
 
     def online(self, name: str) -> bool:
         return any(status.name == name and status.state == "online" for status in self.observer.statuses)
+
+
+def lose_as_if_killed(models: Path) -> None:
+    """Take the lock's descriptor from this process, as the kernel does when a process dies."""
+    for descriptor in Path("/proc/self/fd").iterdir():
+        if descriptor.is_symlink() and descriptor.readlink() == models / ".round.lock":
+            with Path(os.devnull).open() as nothing:
+                os.dup2(nothing.fileno(), int(descriptor.name))
 
 
 def free(models: Path) -> bool:
@@ -176,22 +196,12 @@ async def test_a_killed_round_is_started_again(site):
 async def test_nobody_trains_beside_what_a_killed_trainer_left(site):
     """The lock lives as long as the program that it was given to, not as the trainer."""
     site.label(1, 2)
-    code = (
-        "import asyncio, sys, msgspec; from cloud import rounds; from cloud.config import TrainerConfig\n"
-        "config = msgspec.json.decode(sys.argv[1], type=TrainerConfig)\n"
-        "asyncio.run(rounds.watch(config, rounds.Plan([sys.argv[2:]])))"
-    )
-    words = [msgspec.json.encode(site.config()).decode(), *site.plan().steps[0]]
-    trainer = await asyncio.create_subprocess_exec(sys.executable, "-c", code, *words, cwd=ROOT)
-    try:
-        await eventually(lambda: len(site.ran) == 1, within_s=60)
-    finally:
-        trainer.kill()
-        await trainer.wait()
-    async with site.watching("trainer-2"):
+    async with site.watching():
+        await eventually(lambda: len(site.ran) == 1)
+        lose_as_if_killed(site.folder / "models")
         assert not free(site.folder / "models")
         (site.folder / "go").touch()
-        await eventually(lambda: not list((site.folder / "running").iterdir()))
+        await eventually(lambda: "round.finished" in site.events)
         await eventually(lambda: free(site.folder / "models"))
     assert site.ran == ["1"]
 
@@ -231,24 +241,29 @@ async def test_what_the_gate_lets_pass_is_handed_over(site, decision, handed):
     (site.folder / "go").touch()
     site.verdict(decision)
 
-    def release(bundle: Path) -> list[str]:
-        script = "import sys; open(sys.argv[2], 'w').write(sys.argv[1])"
-        return [sys.executable, "-c", script, str(bundle), str(site.folder / "released")]
-
-    made = await rounds.play_once(site.config(), site.plan(release=release))
+    made = await rounds.play_once(site.config(), site.plan(release=site.release))
     assert made.version == 1
-    released = site.folder / "released"
-    assert released.exists() == handed
-    if handed:
-        assert released.read_text() == str(site.folder / "models" / "1.tar")
+    assert site.released == (["1"] if handed else [])
     await eventually(lambda: "round.finished" in site.events)
     assert site.event("round.finished").facts.get("decision") == decision
+
+
+@pytest.mark.parametrize("parent", [None, 1])
+async def test_a_rollout_that_was_broken_off_goes_on(site, parent):
+    """A trainer that starts hands the version in service over again, if there is one to go back to."""
+    folder = site.folder / "models" / "2" / "assets.extra"
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(card(2), parent=parent)))
+    async with site.watching(plan=site.plan(release=site.release)):
+        await asyncio.to_thread(site.label, 1, 2)
+        await eventually(lambda: site.ran == ["1"])
+    assert site.released == ([] if parent is None else ["2"])
 
 
 async def test_a_release_that_fails_is_told(site):
     """The round has finished, and its version waits to be released by hand."""
     (site.folder / "go").touch()
-    plan = site.plan(release=lambda bundle: [sys.executable, "-c", "raise SystemExit('no node')"])
+    plan = site.plan(release=lambda _: [sys.executable, "-c", "raise SystemExit('no node')"])
     assert (await rounds.play_once(site.config(), plan)).version == 1
     await eventually(lambda: "release.failed" in site.events)
     assert site.event("release.failed").facts == {"version": 1}

@@ -71,6 +71,8 @@ def test_a_dataset_that_must_be_there_is_not_made(tmp_path: Path) -> None:
     ("url", "kind", "words"),
     [
         ("nowhere://bucket/table", PermanentError, "expected a folder or URL, got .*scheme: 'nowhere'"),
+        (__file__, PermanentError, "expected a folder or URL, got .*File exists"),
+        (f"{__file__}/table", PermanentError, "expected a folder or URL, got .*Not a directory"),
         ("/proc/table", TransientError, "expected a place to read and write, got .*No such file"),
     ],
 )

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from bus.presence import now_ms
 from cloud.examples import Example
 from cloud.store import Label, Row, Store
 from cloud.teach import teach
@@ -39,34 +38,30 @@ def teachers(store: Store) -> dict[str, tuple[str, str]]:
     return {str(r["photo_id"]): (str(r["teacher_label"]), str(r["teacher_by"])) for r in rows}
 
 
+@pytest.mark.timeout(300)  # seconds by itself, minutes where many share the cores
 def test_a_teacher_labels_samples_and_no_others(make_example: Any, cache_dir: Path, tmp_path: Path) -> None:
-    """Right labels by a named teacher; none on gold, audit or what a person labelled; once."""
+    """Right labels by a named teacher, once; none on gold, audit or what a person labelled."""
     store = Store.open(tmp_path / "dataset")
-    known = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(20)]
-    fresh = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(100, 105)]
+    known = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(16)]
+    fresh = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(100, 106)]
     audit, gold = make_example("dawn", 200), make_example("dawn", 201)
     store.upsert([*map(row, known), *map(row, fresh), row(audit, lane="audit"), row(gold, split="gold")])
-    assert teachers(store) == {}
-    people(store, known[:20] + known[30:])
+    people(store, known)
+    for photo, label in ((fresh[0], "dusk"), (fresh[-1], "dusk")):
+        said_before = {"photo_id": photo.photo_id, "label": label, "by": "teacher/old", "at_ms": 1}
+        store.label([Label(**said_before, judge="teacher")])  # type: ignore[arg-type]  # as named
     taught = teach(store, LITE, cache_dir)
     said = teachers(store)
-    assert taught.looked_at == 10 + 10
-    assert taught.labelled == len(said) > 10
-    truth = {p.photo_id: p.label for p in [*fresh, *known[20:30]]}
+    assert taught.looked_at == len(fresh)
+    assert said[fresh[0].photo_id] == ("dawn", taught.by)
+    assert said[fresh[-1].photo_id] == ("dusk", "teacher/old")  # nothing to write
+    assert taught.labelled == len(said) - 1 > len(fresh) // 2
+    truth = {photo.photo_id: photo.label for photo in fresh}
     assert {photo_id: label for photo_id, (label, _) in said.items()}.items() <= truth.items()
-    assert {by for _, by in said.values()} == {taught.by}
+    people(store, [audit])  # who judges, teaches nobody
     version = store.version
     again = teach(store, LITE, cache_dir)
     assert (again.by, again.labelled, store.version) == (taught.by, 0, version)
-    wrong = next(p for p in fresh if p.photo_id in said)
-    other = {"dawn": "dusk", "dusk": "dawn"}[wrong.label]
-    mistake = {"photo_id": wrong.photo_id, "label": other, "at_ms": now_ms()}
-    store.label([Label(**mistake, by="teacher/old", judge="teacher")])
-    people(store, known[20:22])
-    newer = teach(store, LITE, cache_dir)
-    assert newer.by != taught.by
-    assert teachers(store)[wrong.photo_id] == (wrong.label, newer.by)
-    assert {by for _, by in teachers(store).values()} <= {taught.by, newer.by}
 
 
 def test_too_few_labels_make_no_teacher(make_example: Any, cache_dir: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from cloud.teacher import AGREEMENT, Opinions, Sight, fit_ensemble, held_out, sure_from
+from cloud.teacher import AGREEMENT, Opinions, Sight, fit_ensemble, held_out, sure_by_lane, sure_from
 
 CLASSES = 3
 _DIMENSIONS = 16
@@ -101,3 +101,13 @@ def test_what_is_labelled_was_right_often_enough(sureness: np.ndarray, precision
         assert threshold > 0
         stricter = sure_from(sureness, right, (1 + precision) / 2)
         assert stricter is None or stricter >= threshold
+
+
+def test_a_lane_is_trusted_by_its_own_labels() -> None:
+    """Easy photos that are all right buy no trust for hard ones; too few of a kind buy none at all."""
+    sureness, right = np.linspace(0.5, 1, 80), np.arange(80) % 4 > 0
+    hard = np.arange(80) % 2 == 0
+    right |= ~hard
+    of_others, of_hard = sure_by_lane(sureness, right, hard)
+    assert (of_others, of_hard) == (pytest.approx(sureness[~hard].min()), np.inf)
+    assert sure_by_lane(sureness, right, np.zeros(80, bool))[1] == np.inf

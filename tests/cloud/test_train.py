@@ -306,7 +306,7 @@ def test_gold_photos_must_not_be_trained_on(examples: list[Example], tmp_path: P
 
 
 def test_an_existing_version_is_refused_before_the_work(trained: Trained, examples: list[Example]) -> None:
-    """Versions are never overwritten."""
+    """Versions are never overwritten, and a file is no place for one."""
     with pytest.raises(ExportError, match="expected a new version"):
         train(
             examples,
@@ -315,6 +315,10 @@ def test_an_existing_version_is_refused_before_the_work(trained: Trained, exampl
             cache_dir=trained.directory,
             out_dir=trained.directory.parent,
             version=2,
+        )
+    with pytest.raises(ExportError, match="expected a folder, got a file"):
+        train(
+            examples, [], backbone=LITE, cache_dir=trained.directory, out_dir=trained.bundle_path, version=1
         )
 
 

@@ -88,7 +88,7 @@ async def test_a_failure_quotes_the_last_word_of_the_log(tmp_path: Path):
             await processes.run(
                 "import", "cloud", "import", str(tmp_path / "none"), "--dataset", str(tmp_path / "d")
             )
-    assert str(failed.value).startswith("import: expected to run, got gleaner cloud: folder ")
+    assert str(failed.value).startswith("import: expected to run, got gleaner cloud import: folder ")
     assert "\n" not in str(failed.value)
 
 

@@ -124,6 +124,7 @@ def test_a_credit_is_given_once():
 
 
 @given(arrivals=st.lists(samples | st.integers(0, 9).map(photo_id), max_size=40))
+@settings(deadline=None)
 def test_credits_never_give_more_than_was_spent(arrivals):
     """Whatever is credited when, also after a window moved past it: each window sums up what is in it."""
     spent = Spent()

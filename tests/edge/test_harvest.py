@@ -2,7 +2,7 @@
 
 import io
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -71,6 +71,7 @@ def test_a_flip_shows_against_what_was_not_harvested_too():
     confidence=st.floats(0, 1),
     share=st.floats(0, 1),
 )
+@settings(deadline=None)
 def test_the_draw_does_not_hang_on_what_the_model_says(number, view, confidence, share):
     """Exactly the photos that the draw names are in the audit."""
     said = Scored("pets", 1, {"cat": confidence, "dog": 1 - confidence}, b"")

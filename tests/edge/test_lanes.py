@@ -5,7 +5,7 @@ import random
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -94,6 +94,7 @@ shares = st.floats(0, 1)
     ),
     flipped=st.booleans(),
 )
+@settings(deadline=None)
 def test_any_scores_get_a_lane_or_a_named_refusal(scores, times, novelty, rules, flipped):
     """No scores or thresholds raise or fall between: exactly one of lane and refusal is there."""
     by_class = {f"class-{number}": probability(score) for number, score in enumerate(scores * times)}
@@ -104,6 +105,7 @@ def test_any_scores_get_a_lane_or_a_named_refusal(scores, times, novelty, rules,
 
 
 @given(scores=st.lists(numbers, min_size=5, max_size=5))
+@settings(deadline=None)
 def test_any_numbers_at_all_get_a_lane_or_a_named_refusal(scores):
     """The same where a caller has its numbers from elsewhere and checked none of them."""
     said = Said(*scores[:4])
@@ -122,6 +124,7 @@ def test_the_audit_is_a_uniform_share(share, ids):
 
 
 @given(number=st.integers(0, 2**128 - 1), one=shares, other=shares)
+@settings(deadline=None)
 def test_a_photo_is_drawn_the_same_again(number, one, other):
     """The draw hangs on the id alone; a larger share draws all of a smaller one, 0 none and 1 all."""
     low, high = sorted((one, other))

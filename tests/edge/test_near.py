@@ -3,7 +3,7 @@
 import io
 import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
@@ -56,6 +56,7 @@ def test_another_label_for_nearly_the_same_view_is_a_flip():
 
 
 @given(st.lists(st.sampled_from(["cat", "dog", "fox"]), max_size=50))
+@settings(deadline=None)
 def test_a_flickering_scene_is_harvested_once_for_each_label(labels):
     """However often the label changes, each one of a view is harvested once."""
     views, taken = Views(), []

@@ -1,6 +1,6 @@
 """Photos that were not harvested are kept for a label that follows, within bounds."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.recent import Answered, Recent
@@ -29,15 +29,16 @@ def test_what_is_kept_comes_back_as_it_was():
 
 def test_the_oldest_make_room():
     """The newest stay, and what alone is too large does not cost the others their place."""
-    recent = Recent(1500)
+    recent = Recent(3 * answered(0).size_bytes)
     for number in range(5):
         recent.keep(answered(number))
-    recent.keep(answered(9, size_bytes=1501))
+    recent.keep(answered(9, size_bytes=20_000))
     found = [number for number in range(10) if recent.find("pi-1", photo_id(number)) is not None]
     assert found == [2, 3, 4]
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3000), st.booleans()), max_size=50))
+@settings(deadline=None)
 def test_never_more_bytes_than_allowed(script):
     """Whatever is kept, kept again and forgotten, the bytes are counted right and within bounds."""
     recent = Recent(5000)
@@ -46,4 +47,10 @@ def test_never_more_bytes_than_allowed(script):
             recent.forget("pi-1", photo_id(number))
         else:
             recent.keep(answered(number, size_bytes=size_bytes))
-        assert recent._bytes == sum(len(one.photo.image) for one in recent._answered.values()) <= 5000
+        assert recent._bytes == sum(one.size_bytes for one in recent._answered.values()) <= 5000
+
+
+def test_small_photos_count_with_all_that_is_kept_of_them():
+    """Memory is bounded where images are tiny and what the model said of them is not."""
+    large = Scored("pets", 1, {f"class-{number}": 0.001 for number in range(1000)}, bytes(5120))
+    assert Answered(answered(1).photo, 0, large).size_bytes > 100_000

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.scores import Scored, bounded_novelty, probability
@@ -33,6 +33,7 @@ def test_margin_and_entropy(scores, margin, entropy):
 
 
 @given(logits=st.lists(st.floats(-8, 8), min_size=2, max_size=6), temperature=st.floats(0.5, 4))
+@settings(deadline=None)
 def test_the_raw_confidence_undoes_the_temperature(logits, temperature):
     """From calibrated scores alone comes the confidence that the same logits have without the temperature."""
 
@@ -50,6 +51,7 @@ def test_the_raw_confidence_undoes_the_temperature(logits, temperature):
     temperature=st.floats(0.01, 100),
     novelty=st.none() | st.floats(),
 )
+@settings(deadline=None)
 def test_any_scores_have_numbers_in_range(scores, temperature, novelty):
     """Whatever a model answers, each number is one that the contract allows."""
     one = said(*map(probability, scores), temperature=temperature)

@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -29,6 +29,7 @@ def with_share(share: float, **changes: object) -> Plan:
     return Plan(**(facts | changes))
 
 
+@settings(deadline=None)
 @given(device=NAMES, one=st.floats(0, 1), other=st.floats(0, 1), version=st.integers(1, 2**53))
 def test_a_larger_share_only_adds_devices(device, one, other, version):
     """A device that was a canary stays one while the share grows; share 1 is every device, share 0 none."""
@@ -46,6 +47,7 @@ def test_the_share_is_that_of_the_devices_and_others_suffer_next_time():
     assert 100 < len(one & other) < 260
 
 
+@settings(deadline=None)
 @given(durations=st.lists(st.floats(0, 1e6), max_size=50), share=st.floats(0.01, 1))
 def test_a_percentile_is_the_least_that_the_share_does_not_exceed(durations, share):
     """Of nothing there is none."""
@@ -63,6 +65,7 @@ calls = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(calls=calls, failures=st.lists(st.sampled_from([1, 2, 7]), max_size=30))
 def test_what_is_reported_is_what_happened(calls, failures):
     """Photos and failures by version; others are not counted, memory is bounded, and the report travels."""
@@ -81,6 +84,7 @@ def test_what_is_reported_is_what_happened(calls, failures):
     assert decode(STATUS, encode(STATUS, status), {"node": "edge-1", "name": "edge"}) == status
 
 
+@settings(deadline=None)
 @given(agreements=st.lists(st.booleans(), max_size=50))
 def test_each_stage_counts_anew_and_the_same_again_does_not(agreements):
     """Another release begins at nothing; the same one again changes nothing."""

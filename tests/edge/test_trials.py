@@ -87,7 +87,7 @@ async def told(seen: Observer, event: str, number: int = 0) -> Event:
     def found() -> list[Event]:
         return [one for one in seen.events if one.event == event]
 
-    await eventually(lambda: len(found()) > number, within_s=40)
+    await eventually(lambda: len(found()) > number, within_s=60)
     return found()[number]
 
 

@@ -1,0 +1,106 @@
+"""A class that is new to a running system, from its first photos to answers that name it: all parts real."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from bus.config import Broker
+from cli.main import main
+from cloud.card import card_path, read_card
+from cloud.store import PHOTOS, Store
+from schemas.messages import Feedback, HarvestRules
+from schemas.topics import FEEDBACK
+from tests.conftest import eventually
+from tests.nodes import NODE, Command, Observer, edge_config, edge_process, enveloped, photo, photo_id
+from tests.serving import ModelServer
+
+# Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*"),
+]
+
+KNOWN = ("blue", "green", "grey", "red")
+NEW = "yellow"
+EXAMPLES = 5
+GOLD = 38  # of each class: the gate wants 150 photos
+
+
+@asynccontextmanager
+async def system(address: Broker, folder: Path) -> AsyncIterator[Observer]:
+    """Run model server, edge and collector as processes. The lane auto is off: nobody labels it."""
+    server = ModelServer(folder / "serving", "pets")
+    rules = HarvestRules(auto=False, audit_share=0, near_duplicate_s=0)
+    config = edge_config(address, server.address, folder, models_dir=str(server.base), harvest=rules)
+    words = ("--dataset", str(folder / "dataset"), "--broker", f"127.0.0.1:{address.port}")
+    collector = Command(folder, "cloud", "collect", *words)
+    with contextlib.ExitStack() as ending:
+        ending.callback(server.kill)
+        ending.callback(collector.kill)
+        server.launch()  # it listens when it has a version
+        collector.start()
+        ending.enter_context(edge_process(config, folder)).start()
+        async with Observer(address).watching() as seen:
+            yield seen
+
+
+async def train(folder: Path) -> None:
+    """Train the next version, as anybody would type it."""
+    places = (f"--{name}={folder / where}" for name, where in (("dataset", "dataset"), ("out", "models")))
+    words = ["cloud", "train", *places, f"--cache={folder / 'features'}"]
+    assert await asyncio.to_thread(main, words) == 0
+
+
+async def release(folder: Path, address: Broker, version: int) -> None:
+    """Release a version and wait until the edge serves it."""
+    words = ("--wait", "120", "--broker", f"127.0.0.1:{address.port}")
+    command = Command(folder, "cloud", "release", str(folder / f"models/{version}.tar"), *words)
+    command.start()
+    assert await asyncio.to_thread(command.wait) == 0
+
+
+async def answers(seen: Observer, shown: dict[int, str]) -> dict[int, tuple[str | None, int | None]]:
+    """Publish photos by number and colour, and return label and version of each answer."""
+    for number, colour in shown.items():
+        await seen.send(enveloped(number, photo(number, colour)))
+    said = {number: await seen.answer(photo_id(number), within_s=60) for number in shown}
+    return {number: (answer.label, answer.model_version) for number, answer in said.items()}
+
+
+async def test_a_class_is_added_to_a_running_system(address: Broker, tmp_path: Path) -> None:
+    """Four classes are told apart; labels on the topic bring a fifth, and the next version names it."""
+    for split, first, count in (("train", 1000, EXAMPLES), ("gold", 2000, GOLD)):
+        for colour in KNOWN:
+            (tmp_path / split / colour).mkdir(parents=True)
+            for seed in range(first, first + count):
+                (tmp_path / split / colour / f"{seed}.jpg").write_bytes(photo(seed, colour))
+        words = ["cloud", "import", str(tmp_path / split), "--split", split]
+        assert main([*words, "--dataset", str(tmp_path / "dataset")]) == 0
+    store = Store.open(tmp_path / "dataset")
+    async with system(address, tmp_path) as seen:
+        await train(tmp_path)
+        await release(tmp_path, address, 1)
+        known = dict(enumerate(KNOWN))
+        assert await answers(seen, known) == {number: (colour, 1) for number, colour in known.items()}
+
+        new = dict.fromkeys(range(10, 10 + EXAMPLES), NEW)
+        assert {label for label, _ in (await answers(seen, new)).values()} <= {*KNOWN}
+        for number in new:
+            said = Feedback(photo_id=photo_id(number), node=NODE, device="pi-1", label=NEW, by="ann", at_ms=1)
+            await seen.bus.publish(FEEDBACK, said, node=NODE, device="pi-1")
+        labelled = f"{PHOTOS} AND human_label = '{NEW}' AND lane IN ('hard', 'feedback')"
+        await eventually(lambda: store.count(labelled) == len(new), within_s=60)
+
+        await train(tmp_path)
+        card = read_card(card_path(tmp_path / "models/2"))
+        assert card.classes == [*KNOWN, NEW]
+        assert card.verdict is not None
+        assert card.verdict.decision == "promote", card.verdict.reasons
+        await release(tmp_path, address, 2)
+        asked = dict(enumerate((*KNOWN, NEW), 20))
+        assert await answers(seen, asked) == {number: (colour, 2) for number, colour in asked.items()}
