@@ -38,7 +38,11 @@ class _Rules(HarvestRules, frozen=True, kw_only=True, forbid_unknown_fields=True
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "--nodes", type=options.names, default="edge-1", help="comma-separated edge nodes (edge-1)"
+        "--nodes",
+        type=options.names,
+        action="extend",
+        metavar="NAME,NAME",
+        help="edge nodes; may be given again (edge-1)",
     )
     change = parser.add_mutually_exclusive_group()
     change.add_argument(
@@ -115,7 +119,7 @@ def _tuning(arguments: Namespace) -> _Change:
 async def _play(arguments: Namespace, change: _Change | None) -> None:
     bus = link.bus(arguments, "policy")
     policies = bus.subscribe(POLICY)
-    nodes = tuple(dict.fromkeys(arguments.nodes))
+    nodes = tuple(dict.fromkeys(arguments.nodes or ["edge-1"]))
     async with link.connected(arguments, bus):
         known = {} if arguments.set else await _retained(policies, nodes, arguments.wait)
         for node in nodes:

@@ -36,7 +36,7 @@ def add_trainer(parser: ArgumentParser) -> None:
         "--release",
         metavar="NODES",
         type=options.names,
-        help="hand what the gate lets pass to these nodes, and tune their policies",
+        help="bring what the gate lets pass out on these nodes, and tune their policies",
     )
     options.add_service(parser)
 

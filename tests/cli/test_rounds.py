@@ -59,8 +59,8 @@ def test_a_second_round_is_told_to_try_again(called, at, tmp_path):
 
 
 def test_the_options_of_a_round_reach_its_programs(called):
-    """Places, networks, and the connection, for which a release may have an identity of its own."""
-    release = ("--nodes", "n", "--model", "pets", "--username=u", "--signing-key", "k")
+    """Places, networks and the connection, each as its command takes it."""
+    release = ("--nodes", "n", "--model", "pets", "--username=u", "--nodes", "m", "--signing-key", "k")
     config = TrainerConfig(
         dataset="d", models="m", cache="c", backbone="xception", teachers=("a", "b"), release=release
     )
@@ -68,18 +68,18 @@ def test_the_options_of_a_round_reach_its_programs(called):
     teach, train = (" ".join(step[3:]) for step in chosen.steps)
     assert teach == "cloud teach --dataset d --cache c --backbones a,b"
     assert chosen.release is not None
+    words = " ".join(release)
     first, second = (chosen.release(structs.replace(card(n), parent=n - 1 or None))[3:] for n in (1, 2))
-    connected = "--broker 127.0.0.1:1883 --nodes n --model pets --username=u --signing-key k"
-    assert " ".join(first) == f"cloud release m/1.tar {connected}"
-    assert " ".join(second) == f"cloud rollout m/2.tar --dataset d {connected}"
-    for program in (first, second):
-        assert "expected a tar with" in called(*program).err
-    for step in chosen.steps:
-        assert "d: expected a dataset, got none there" in called(*step[3:]).err
+    assert " ".join(first) == f"cloud release m/1.tar --broker 127.0.0.1:1883 {words}"
+    assert " ".join(second) == f"cloud rollout m/2.tar --dataset d --broker 127.0.0.1:1883 {words}"
     assert chosen.tune is not None
     assert " ".join(chosen.tune[3:]) == (
-        "cloud policy --tune --dataset d --out m --broker 127.0.0.1:1883 --nodes n --username=u"
+        "cloud policy --tune --dataset d --out m --broker 127.0.0.1:1883 --nodes n --username=u --nodes m"
     )
+    for program in (first, second):
+        assert "expected a tar with" in called(*program).err
+    for step in (*chosen.steps, chosen.tune):
+        assert "d: expected a dataset, got none there" in called(*step[3:]).err
     assert plan(TrainerConfig()).release is plan(TrainerConfig()).tune is None
     assert len(plan(TrainerConfig(teachers=())).steps) == 1
     assert train == "cloud train --dataset d --cache c --out m --backbone xception"
