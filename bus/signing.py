@@ -3,7 +3,7 @@
 Ed25519 signs everything in a Release that a node acts on: the model, its bytes, where they are, the node, and
 when it was released. With the node in it, what was released to one cannot be played to another; with the
 time, an old release cannot be played again (`edge/trust.py`), while going back on purpose is a new signature.
-`metrics` are for people and not signed.
+`metrics` are for people, `temperature` tells only how sure the model was without it; they are not signed.
 """
 
 import json
@@ -22,7 +22,7 @@ PURPOSE = "gleaner/v1/release"
 
 SIGNED = ("node", "model", "version", "url", "sha256", "size_bytes", "classes", "released_at_ms")
 """The fields that are signed, in this order."""
-SIGNED_LATER = ("temperature", "stage", "share", "beside")
+SIGNED_LATER = ("stage", "share", "beside")
 """Fields of later versions: signed by name where they are not at their default, so that signatures of before
 hold, and a node that does not know them refuses what it would misread."""
 _DEFAULTS = {field.name: field.default for field in structs.fields(Release)}

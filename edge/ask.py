@@ -59,8 +59,9 @@ class Ask:
         Raises:
             TransientError: Try again later.
         """
-        challenger = self._trial.challenger_for(part[0].photo.device)
-        if challenger is None:
+        # It was divided before the first attempt; the trial may have changed since.
+        challenger, *others = {self._trial.challenger_for(work.photo.device) for work in part}
+        if challenger is None or others:
             return await self._classified(part)
         try:
             timeout_s = self._trial.patience_s(len(part))

@@ -3,6 +3,8 @@
 The label itself goes on to the cloud by its own topic, from here or from wherever it was said.
 """
 
+import asyncio
+
 import structlog
 
 from bus.database import Database
@@ -16,24 +18,35 @@ from schemas.messages import Feedback
 
 log = structlog.get_logger()
 
+_WAITING = 64
+
 
 async def follow_labels(
     labels: Subscription[Feedback], bus: Bus, *, sampler: Sampler, database: Database, outbox: Outbox
 ) -> None:
     """Harvest the photos that labels name, one after the other, until cancelled.
 
-    Safe to cancel: what has no place on the disk yet is forgotten with all photos of this run, and the label
-    is in the cloud without its photo.
+    Labels are taken off the broker as they come, so that no photo waits behind them; too many at once are
+    dropped and counted. Safe to cancel: what has no place on the disk yet is forgotten with all photos of this
+    run, and the label is in the cloud without its photo.
     """
+    waiting: asyncio.Queue[Feedback] = asyncio.Queue(_WAITING)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_receive(labels, bus, waiting), name="labels.receive")
+        while True:
+            await _harvest(await waiting.get(), bus, sampler, database, outbox)
+
+
+async def _receive(labels: Subscription[Feedback], bus: Bus, waiting: asyncio.Queue[Feedback]) -> None:
     async for delivery in labels:
+        delivery.ack()
         try:
-            label = delivery.message()
+            waiting.put_nowait(delivery.message())
         except CodecError as error:
             log.warning("feedback.malformed", topic=delivery.names, error=str(error))
             bus.counters.add("feedback.malformed")
-        else:
-            await _harvest(label, bus, sampler, database, outbox)
-        delivery.ack()
+        except asyncio.QueueFull:
+            bus.counters.add("feedback.dropped")
 
 
 async def _harvest(label: Feedback, bus: Bus, sampler: Sampler, database: Database, outbox: Outbox) -> None:

@@ -15,6 +15,8 @@ ABOUT_S = 30.0
 """How long a device counts as about after a photo of it came."""
 RESTS = 3.0
 """How many times as long as its call took a flooding device rests."""
+LONGEST_REST_S = 1.0
+"""A call that waits for a model server that is away takes as long as that; nobody rests for it."""
 _DEVICES = 1024
 
 
@@ -43,7 +45,9 @@ class Floods:
         """Return how long a device has to rest after a call that took so long."""
         newest = next(reversed(self._came.values()), -math.inf)
         others_are_about = now - newest < ABOUT_S
-        return RESTS * took_s if others_are_about and self.is_flooding(device, now) else 0.0
+        if not (others_are_about and self.is_flooding(device, now)):
+            return 0.0
+        return min(RESTS * took_s, LONGEST_REST_S)
 
 
 def _note(times: OrderedDict[str, float], device: str, now: float) -> None:

@@ -192,12 +192,15 @@ class Models:
     async def _replace(self, release: Release, base: Path, beside: Beside) -> None:
         began = time.monotonic()
         log.info("model.fetching", version=release.version, url=release.url)
-        if await beside.has(release):
+        known = await beside.has(release)
+        promoted = known and beside.promotes(release)
+        if not promoted:
+            self._trial.end()  # whoever is on trial answers nobody while another is fetched
+        if known:
             await asyncio.to_thread(versions.bring_back, release.version, base)
         else:
             await asyncio.to_thread(versions.bring, release, base)
         self._class_names[release.version] = tuple(release.classes)  # needed with its first answer
-        promoted = beside.promotes(release)
         if promoted:
             self._trial.end(release.version)  # it is loaded: from now on it answers all
         else:

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 import structlog
 
-from bus.database import Database
+from bus.database import Database, StorageError
 from bus.outbox import Item, Outbox, OutboxFullError
 from bus.presence import now_ms
 from edge import harvested
@@ -115,8 +115,12 @@ class Sampler:
         kept = self._recent.find(label.device, label.photo_id)
         if kept is None:
             return None
+        refused = self._harvester.refusal(FEEDBACK, kept.said.label, 0, self._clock())
+        if refused is not None:
+            return None, refused  # before the work of shrinking it
         shrunk = await self._decode(shrink, kept.photo.image)
         if shrunk is None:
+            self._recent.forget(label.device, label.photo_id)
             return None, "undecodable"
         taken, lane = await self._admit(_sample(kept.photo, shrunk, kept.view, kept.said, lane=FEEDBACK))
         if taken is not None:
@@ -143,7 +147,7 @@ class Sampler:
                 return None, "too-large"
             try:
                 item = await self._outbox.admit(sample.photo_id, SAMPLE.name(node=sample.node), payload)
-            except OutboxFullError:
+            except (OutboxFullError, StorageError):
                 return None, OUTBOX_FULL
             if item is None:
                 return None, "already-waiting"

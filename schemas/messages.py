@@ -244,7 +244,9 @@ class Release(Message, frozen=True, kw_only=True):
     ] = None
     released_at_ms: Milliseconds
     signature: (
-        Annotated[str, Meta(max_length=1024, description="Ed25519 in hexadecimal, of all but the metrics")]
+        Annotated[
+            str, Meta(max_length=1024, description="Ed25519 in hexadecimal; what it covers: bus/signing.py")
+        ]
         | None
     ) = None
 

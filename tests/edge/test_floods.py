@@ -1,4 +1,4 @@
-from edge.floods import ABOUT_S, FLOODING_S, RESTS, Floods
+from edge.floods import ABOUT_S, FLOODING_S, LONGEST_REST_S, RESTS, Floods
 
 
 def test_a_device_floods_for_a_while_after_a_photo_gave_way():
@@ -9,7 +9,8 @@ def test_a_device_floods_for_a_while_after_a_photo_gave_way():
     assert floods.rest_s("flood", 2.0, 2.0) == 0, "nobody else is about"
     floods.came("calm", 2.0)
     floods.came("flood", 2.0)
-    assert floods.rest_s("flood", 2.0, 2.0) == RESTS * 2.0
+    assert floods.rest_s("flood", 0.02, 2.0) == RESTS * 0.02
+    assert floods.rest_s("flood", 600.0, 2.0) == LONGEST_REST_S, "the model server was away"
     assert floods.rest_s("calm", 2.0, 2.0) == 0
     assert floods.rest_s("flood", 2.0, 1.0 + FLOODING_S) == 0, "it stopped"
     floods.gave_way("flood", 100.0)
