@@ -1,6 +1,7 @@
 """What training consumes: labelled photos, wherever they come from."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +11,8 @@ AUTO_LANE = "auto"
 """The lane of photos whose label the edge's model was sure of."""
 HARD_LANE = "hard"
 """The lane of photos of which it was not."""
+FEWEST_LABELS = 3
+"""Human labels from which on a class is learned beside others that have as many."""
 
 
 class TrainingError(ValueError):
@@ -50,6 +53,22 @@ class Example:
     def content(self) -> bytes:
         """128-bit BLAKE2b of the image, the same whatever id the photo got on its way."""
         return hashlib.blake2b(self.image, digest_size=16).digest()
+
+
+def waiting_classes(examples: Sequence[Example], gold: Sequence[Example] = ()) -> dict[str, int]:
+    """Return the classes that have to wait for more labels, and how many human labels each has.
+
+    Classes weigh the same in a training, so that one slip of the pen would count as much as all photos of
+    another class. Nothing waits until two classes have enough: everybody begins with few.
+
+    Args:
+        examples: what could be trained from.
+        gold: what could be measured on; its labels teach nothing.
+    """
+    counts = Counter({photo.label: 0 for photo in (*examples, *gold)})
+    counts.update(example.label for example in examples if example.human)
+    enough = [label for label, count in counts.items() if count >= FEWEST_LABELS]
+    return {} if len(enough) < 2 else {label: counts[label] for label in counts.keys() - enough}  # noqa: PLR2004 - a choice needs two
 
 
 def by_content(examples: Iterable[Example]) -> list[Example]:

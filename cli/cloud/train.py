@@ -1,4 +1,7 @@
-"""Train, evaluate and pack the next version of the model."""
+"""Train, evaluate and pack the next version of the model.
+
+A class of fewer than 3 human labels waits, once two others have as many; --classes names it all the same.
+"""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -43,7 +46,7 @@ def run(arguments: Namespace) -> int:
     print("loading TensorFlow …", file=sys.stderr, flush=True)
     from cloud.backbones import BackboneUnavailableError  # noqa: PLC0415  # as above
     from cloud.challenge import find_champion  # noqa: PLC0415  # as above
-    from cloud.examples import TrainingError  # noqa: PLC0415  # as above
+    from cloud.examples import FEWEST_LABELS, TrainingError, waiting_classes  # noqa: PLC0415  # as above
     from cloud.export import ExportError  # noqa: PLC0415  # as above
     from cloud.train import train, try_candidates  # noqa: PLC0415  # as above
     from cloud.workers import join  # noqa: PLC0415  # as above
@@ -58,6 +61,10 @@ def run(arguments: Namespace) -> int:
         drawn = audit_slice(store, since_ms, version=dataset_version) if since_ms else []
         labelled, audit = hold_back(examples(store, version=dataset_version), drawn)
         gold = examples(store, version=dataset_version, split="gold")
+        waiting = {} if arguments.classes else waiting_classes(labelled, gold)
+        labelled, gold = (
+            [photo for photo in photos if photo.label not in waiting] for photos in (labelled, gold)
+        )
         with Bars() as bars:
             terms = {
                 "backbone": arguments.backbone,
@@ -83,6 +90,8 @@ def run(arguments: Namespace) -> int:
     except (TrainingError, ExportError, BackboneUnavailableError) as error:
         raise PermanentError("training", expected="to be possible", got=error) from None
     store.tag(f"model-{version}", dataset_version)
+    for label, count in sorted(waiting.items()):
+        print(f"class {label!r} waits for labels: {count} of {FEWEST_LABELS}")
     _show(trained)
     return 0
 

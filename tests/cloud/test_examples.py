@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from cloud.examples import Example, Source, TrainingError, class_names
+from cloud.examples import Example, Source, TrainingError, class_names, waiting_classes
 
 
 def example(label: str, source: Source = "human", weight: float = 1.0) -> Example:
@@ -18,6 +18,16 @@ def test_classes_come_from_the_labels_in_order() -> None:
     examples = [example("fox"), example("cat"), example("dog"), example("cat", "edge")]
     assert class_names(examples) == ("cat", "dog", "fox")
     assert class_names(examples, ["fox", "dog", "cat"]) == ("fox", "dog", "cat")
+
+
+def test_a_slip_of_the_pen_makes_no_class() -> None:
+    """Beside two classes of three human labels each, one of fewer waits; gold and models count for none."""
+    settled = [example(label) for label in ("cat", "dog") for _ in range(3)]
+    more = [example("cta"), example("cow"), example("cow"), example("cow", "edge"), example("fox", "teacher")]
+    gold = [example("emu") for _ in range(9)]
+    assert waiting_classes([*settled, *more], gold) == {"cta": 1, "cow": 2, "fox": 0, "emu": 0}
+    assert waiting_classes([*settled, example("cow"), *more]) == {"cta": 1, "fox": 0}
+    assert waiting_classes([example("cat"), *settled[3:], *more], gold) == {}
 
 
 @pytest.mark.parametrize(
