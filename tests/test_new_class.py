@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 KNOWN = ("blue", "green", "grey", "red")
-NEW = "yellow"
+NEW, SLIP = "yellow", "yelow"
 EXAMPLES = 5
 GOLD = 38  # of each class: the gate wants 150 photos
 
@@ -73,7 +73,7 @@ async def answers(seen: Observer, shown: dict[int, str]) -> dict[int, tuple[str 
 
 
 async def test_a_class_is_added_to_a_running_system(address: Broker, tmp_path: Path) -> None:
-    """Four classes are told apart; labels on the topic bring a fifth, and the next version names it."""
+    """Four classes are told apart; labels bring a fifth, which the next version names; one slip does not."""
     for split, first, count in (("train", 1000, EXAMPLES), ("gold", 2000, GOLD)):
         for colour in KNOWN:
             (tmp_path / split / colour).mkdir(parents=True)
@@ -88,12 +88,15 @@ async def test_a_class_is_added_to_a_running_system(address: Broker, tmp_path: P
         known = dict(enumerate(KNOWN))
         assert await answers(seen, known) == {number: (colour, 1) for number, colour in known.items()}
 
-        new = dict.fromkeys(range(10, 10 + EXAMPLES), NEW)
+        new = dict.fromkeys(range(10, 11 + EXAMPLES), NEW)
         assert {label for label, _ in (await answers(seen, new)).values()} <= {*KNOWN}
         for number in new:
-            said = Feedback(photo_id=photo_id(number), node=NODE, device="pi-1", label=NEW, by="ann", at_ms=1)
+            label = SLIP if number == max(new) else NEW
+            said = Feedback(
+                photo_id=photo_id(number), node=NODE, device="pi-1", label=label, by="ann", at_ms=1
+            )
             await seen.bus.publish(FEEDBACK, said, node=NODE, device="pi-1")
-        labelled = f"{PHOTOS} AND human_label = '{NEW}' AND lane IN ('hard', 'feedback')"
+        labelled = f"{PHOTOS} AND human_label IN ('{NEW}', '{SLIP}') AND lane IN ('hard', 'feedback')"
         await eventually(lambda: store.count(labelled) == len(new), within_s=60)
 
         await train(tmp_path)
