@@ -26,6 +26,7 @@ FEATURES = Path(".cache/features")
 """Where embeddings of photos are kept if nobody says."""
 
 _PORTS = 65535
+_PERSON_LENGTH = 128
 
 
 def add_broker(parser: ArgumentParser, *, config_help: str = "file with a [broker] table") -> None:
@@ -81,6 +82,13 @@ def name(value: str) -> str:
 def names(value: str) -> list[str]:
     """Check comma-separated names for topics; each counts once."""
     return list(dict.fromkeys(name(part) for part in value.split(",")))
+
+
+def person(value: str) -> str:
+    """Check who gives a label."""
+    if not 0 < len(value) <= _PERSON_LENGTH:
+        raise ArgumentTypeError(f"expected 1 to {_PERSON_LENGTH} characters, got {len(value)}")
+    return value
 
 
 def positive(kind: Callable[[str], float]) -> Callable[[str], float]:

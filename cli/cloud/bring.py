@@ -14,7 +14,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--split", choices=("train", "gold"), default="train", help="what they are for (train)"
     )
-    parser.add_argument("--by", default="import", help="who labelled them (import)")
+    parser.add_argument("--by", type=options.person, default="import", help="who labelled them (import)")
 
 
 def run(arguments: Namespace) -> int:

@@ -34,7 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--interactive", action="store_true", help="show one after the other and take a key as its label"
     )
     parser.add_argument("--label", nargs=2, metavar=("PHOTO_ID", "LABEL"), help="give a label, as Feedback")
-    parser.add_argument("--by", default="reviewer", help="who says so (reviewer)")
+    parser.add_argument("--by", type=options.person, default="reviewer", help="who says so (reviewer)")
     options.add_broker(parser)
 
 

@@ -38,6 +38,15 @@ def test_numbers_are_greater_than_zero(called, number):
         assert called(*words, number).code == 2
 
 
+@pytest.mark.parametrize("by", ["", "x" * 129])
+@pytest.mark.parametrize("words", [("import", "photos"), ("review", "--interactive")])
+def test_who_labels_is_checked_before_the_first_label(called, words, by):
+    """Nobody labels a photo only to hear that their name cannot be."""
+    done = called("cloud", *words, "--by", by)
+    assert done.code == 2
+    assert f"argument --by: expected 1 to 128 characters, got {len(by)}" in done.err
+
+
 def test_files_of_certificates_have_to_be_there(called, tmp_path):
     """A misspelt path is not retried as if the broker were away."""
     for option in TLS:
