@@ -94,7 +94,7 @@ def class_names(examples: Sequence[Example], wanted: Sequence[str] | None = None
     if len(set(names)) != len(names) or len(names) < 2:  # noqa: PLR2004 - a choice needs two
         raise TrainingError(f"classes: expected at least two distinct names, got {list(names)}")
     for name in names:
-        if "\n" in name or not name.strip():
+        if name.splitlines() != [name] or not name.strip():
             raise TrainingError(f"class {name!r}: expected a name on one line")
         if not any(e.human and e.label == name for e in examples):
             raise TrainingError(f"class {name!r}: expected at least one human label, got none")

@@ -10,7 +10,7 @@ import numpy as np
 from bus.presence import now_ms
 from cloud.candidates import label_numbers
 from cloud.dataset import examples
-from cloud.examples import HARD_LANE, Example, class_names
+from cloud.examples import HARD_LANE, Example, class_names, waiting_classes
 from cloud.head import Ints
 from cloud.progress import Progress, Silent
 from cloud.sight import Eye
@@ -111,7 +111,9 @@ def make_teacher(
     store: Store, backbones: Sequence[str], cache_dir: Path, *, seed: int, progress: Progress
 ) -> Teacher | None:
     """Make a teacher; None if people's labels cannot show that it would be right. Raises as `teach` does."""
-    people = [example for example in examples(store) if example.human and example.lane != "audit"]
+    said = [example for example in examples(store) if example.human and example.lane != "audit"]
+    waiting = waiting_classes(said)
+    people = [example for example in said if example.label not in waiting]
     classes = class_names(people)
     numbers = label_numbers(people, classes)
     eyes = tuple(Eye.open(name, cache_dir) for name in backbones)

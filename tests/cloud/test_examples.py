@@ -41,6 +41,7 @@ def test_a_slip_of_the_pen_makes_no_class() -> None:
         ([example("cat"), example("dog"), example("fox")], ["cat", "dog"], f"photo {'ab' * 16}: expected a"),
         ([example("cat"), example("dog", weight=0)], None, f"photo {'ab' * 16}: expected a weight above 0"),
         ([example("cat"), example("a\nb")], None, "class 'a\\nb': expected a name on one line"),
+        ([example("cat"), example("a\u2028b")], None, "class 'a\\u2028b': expected a name on one line"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_by_name(

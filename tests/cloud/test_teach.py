@@ -1,6 +1,7 @@
 """Rules of cloud/teach.py: which samples get a teacher's label, and when again."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,14 @@ def teachers(store: Store) -> dict[str, tuple[str, str]]:
 
 @pytest.mark.timeout(300)  # seconds by itself, minutes where many share the cores
 def test_a_teacher_labels_samples_and_no_others(make_example: Any, cache_dir: Path, tmp_path: Path) -> None:
-    """Right labels by a named teacher, once; none on gold, audit or what a person labelled."""
+    """Right labels by a named teacher, once, slips aside; none on gold, audit or what a person labelled."""
     store = Store.open(tmp_path / "dataset")
     known = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(16)]
     fresh = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(100, 106)]
     audit, gold = make_example("dawn", 200), make_example("dawn", 201)
-    store.upsert([*map(row, known), *map(row, fresh), row(audit, lane="audit"), row(gold, split="gold")])
-    people(store, known)
+    slip = replace(make_example("dusk", 202), label="du\nsk")
+    store.upsert([*map(row, [*known, *fresh, slip]), row(audit, lane="audit"), row(gold, split="gold")])
+    people(store, [*known, slip])
     for photo, label in ((fresh[0], "dusk"), (fresh[-1], "dusk")):
         said_before = {"photo_id": photo.photo_id, "label": label, "by": "teacher/old", "at_ms": 1}
         store.label([Label(**said_before, judge="teacher")])  # type: ignore[arg-type]  # as named
