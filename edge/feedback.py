@@ -27,8 +27,8 @@ async def follow_labels(
     """Harvest the photos that labels name, one after the other, until cancelled.
 
     Labels are taken off the broker as they come, so that no photo waits behind them; too many at once are
-    dropped and counted. Safe to cancel: what has no place on the disk yet is forgotten with the photos of this
-    run, and the label is in the cloud without its photo.
+    dropped and counted. Safe to cancel: what has no place on the disk yet is forgotten with all photos of
+    this run, and the label is in the cloud without its photo.
     """
     waiting: asyncio.Queue[Feedback] = asyncio.Queue(_WAITING)
     async with asyncio.TaskGroup() as tasks:

@@ -33,7 +33,6 @@ POLICIES: dict[str, Callable[[World, int], Policy]] = {
     "labels at random": RandomLabels,
     "hard only": HardOnly,
     "full": Full,
-    "full without the gate": partial(Full, gated=False),
     "all labels": AllLabels,
 }
 

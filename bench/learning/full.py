@@ -65,7 +65,7 @@ class Kept:
 class Full(Policy):
     """Lanes, a teacher, the most informative labels, three candidates, and the gate."""
 
-    def __init__(self, world: World, seed: int, *, gated: bool = True) -> None:
+    def __init__(self, world: World, seed: int) -> None:
         self.kept = [
             Kept(photo_id, world.labelled.sights[:, place], truth, view, human=truth)
             for place, (photo_id, truth, view) in enumerate(
@@ -74,7 +74,6 @@ class Full(Policy):
         ]
         self.rounds = 0
         self.champion_since = 0
-        self.gated = gated
         self.best = 0.0
         self.losses: list[dict[str, float | None]] = []
         self.verdicts: list[gate.Verdict] = []
@@ -185,7 +184,7 @@ class Full(Policy):
         self.verdicts.append(verdict)
         if verdict.decision == "promote":
             self.best = max(self.best, challenger.accuracy(self.world.gate))
-        return verdict.decision == "promote" or not self.gated
+        return verdict.decision == "promote"
 
 
 def judge(
