@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
 from cloud.evaluate import Metrics
 from cloud.gate import Verdict
@@ -79,6 +80,7 @@ class Card(msgspec.Struct, frozen=True):
         calibration: what the temperature is good for.
         auto: whether the lane auto stays on: false if it did not help in two rounds running.
         verdict: of the gate, None where there was no champion.
+        returned: whether its rollout went back; not in the file, `cards_in` finds it out.
     """
 
     version: int
@@ -103,6 +105,7 @@ class Card(msgspec.Struct, frozen=True):
     calibration: Calibration = Calibration()
     auto: bool = True
     verdict: Verdict | None = None
+    returned: bool = False
 
     @property
     def created_at_ms(self) -> int:
@@ -136,12 +139,27 @@ def cards_in(models: Path) -> list[Card]:
     """Read the cards of all versions below a directory, oldest first; none if it does not exist."""
     numbers = sorted(int(path.name) for path in models.glob("*") if path.name.isdecimal())
     paths = [card_path(models / str(number)) for number in numbers]
-    return [read_card(path) for path in paths if path.is_file()]
+    cards = [read_card(path) for path in paths if path.is_file()]
+    returned = {version for version in numbers if _went_back(models / f"rollout-{version}.json")}
+    return [structs.replace(card, returned=card.version in returned) for card in cards]
+
+
+class _Ended(msgspec.Struct):
+    """What `cloud/controller.py` remembers of a rollout, as far as it matters here."""
+
+    phase: str
+
+
+def _went_back(path: Path) -> bool:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Ended).phase == "returned"
+    except FileNotFoundError:
+        return False
 
 
 def is_promoted(card: Card) -> bool:
-    """Tell whether a version may be served."""
-    return card.verdict is None or card.verdict.decision == "promote"
+    """Tell whether a version may be served: the gate let it pass, and no rollout brought it back."""
+    return not card.returned and (card.verdict is None or card.verdict.decision == "promote")
 
 
 def served(cards: Sequence[Card]) -> Card | None:

@@ -184,6 +184,7 @@ class Controller:
                 released_at_ms=max(now_ms(), rollout.since_ms),
                 signature=None,
             )
+            self._seen[node] = Seen(self._seen.get(node, Seen()).status)  # what it says of this one counts
             while True:
                 try:
                     signed = self._sign(release)
@@ -194,7 +195,6 @@ class Controller:
                     await asyncio.sleep(_LOOK_S)
                     await self._bus.connected()
             self._announced[node] = order
-            self._seen[node] = Seen(self._seen.get(node, Seen()).status)
             log.info("rollout.announced", node=node, version=release.version, stage=order.stage)
 
     async def _tell(self, rollout: Rollout, reason: str, facts: Facts) -> None:

@@ -282,7 +282,8 @@ def _latency(ratio: float | None, rules: Rules) -> Iterator[_Finding]:
 def _shown_worse(comparison: Comparison) -> bool:
     """Believe the interval only of enough disagreements for the test to show anything at all."""
     enough = mcnemar(0, comparison.only_champion + comparison.only_challenger) < SIGNIFICANCE
-    return comparison.gain < 0 and (comparison.p_value < SIGNIFICANCE or (comparison.high < 0 and enough))
+    tested = comparison.p_value < SIGNIFICANCE and comparison.only_champion > comparison.only_challenger
+    return comparison.gain < 0 and (tested or (comparison.high < 0 and enough))
 
 
 def _change(comparison: Comparison) -> str:

@@ -111,7 +111,8 @@ class Order(NamedTuple):
 def orders(rollout: Rollout) -> dict[str, Order]:
     """Return what each node has to be told as things stand; nodes that are not named are left alone."""
     if rollout.phase == "returned":
-        return dict.fromkeys(rollout.reached, Order(rollout.champion))
+        tried = (node for node in rollout.reached if node not in rollout.passed_over)
+        return dict.fromkeys(tried, Order(rollout.champion))
     if rollout.phase == "finished":
         return dict.fromkeys(rollout.reached, Order(rollout.challenger))
     before = [node for group in rollout.groups[: rollout.group] for node in group]

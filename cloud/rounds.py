@@ -75,11 +75,13 @@ class Trainer:
         self._plan = plan
         self._models = Path(config.models)
         self._failed_at: float | None = None
+        self._broken_off = True  # for all that this trainer knows
 
     async def watch(self) -> None:
         """Start a round whenever there is a reason, until cancelled. Safe to cancel: a round starts again."""
-        await self._go_on()
         while True:
+            if self._broken_off:
+                await self._go_on()
             if await self._reason() is not None:
                 try:
                     with one_at_a_time(self._models) as lock:
@@ -91,13 +93,14 @@ class Trainer:
             await asyncio.sleep(self._config.every_s)
 
     async def _go_on(self) -> None:
-        """Go on with the rollout that the end of the last trainer broke off."""
+        """Go on with a rollout that was broken off: by the end of the last trainer, or by a failure."""
         card = served(await asyncio.to_thread(cards_in, self._models))
         if card is None or card.parent is None or self._plan.release is None:
+            self._broken_off = False
             return
         try:
             with one_at_a_time(self._models) as lock:
-                await self._follow(self._plan.release(card), card, lock, failure="release.failed")
+                await self._release(self._plan.release(card), card, lock)
         except BusyError as error:  # whoever it is
             log.debug("round.elsewhere", error=str(error))
 
@@ -123,7 +126,7 @@ class Trainer:
         took_s = round(time.monotonic() - began, 1)
         await self._tell("round.finished", _verdict(card), **_figures(card), took_s=took_s)
         if self._plan.release is not None and is_promoted(card):
-            await self._follow(self._plan.release(card), card, lock, failure="release.failed")
+            await self._release(self._plan.release(card), card, lock)
         if self._plan.tune is not None:
             await self._follow(self._plan.tune, card, lock, failure="policy.failed")
         return card
@@ -144,12 +147,21 @@ class Trainer:
             raise PermanentError("round", expected="a new version", got=f"none in {self._models}")
         return after[-1]
 
-    async def _follow(self, program: Program, card: Card, lock: int, *, failure: str) -> None:
-        """Run what follows a round that has finished; its failure is an event, and no one else's."""
+    async def _release(self, program: Program, card: Card, lock: int) -> None:
+        self._broken_off = not await self._follow(program, card, lock, failure="release.failed")
+
+    async def _follow(self, program: Program, card: Card, lock: int, *, failure: str) -> bool:
+        """Run what follows a round that has finished; its failure is an event, and no one else's.
+
+        Returns:
+            Whether it succeeded.
+        """
         try:
             await self._run(program, lock)
         except (PermanentError, OSError) as error:
             await self._tell(failure, str(error), version=card.version)
+            return False
+        return True
 
     async def _reason(self) -> Reason | None:
         return await outlast(self._bus, "dataset", partial(asyncio.to_thread, self._look))

@@ -1,5 +1,6 @@
 """A new version meets the champion: which one that is, by the cards, and what both answer."""
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -79,6 +80,17 @@ def test_the_champion_is_the_newest_that_was_promoted(tmp_path: Path) -> None:
     assert champion is not None
     assert before is not None
     assert (champion.card.version, champion.directory, before.card.version) == (10, tmp_path / "10", 2)
+
+
+def test_a_version_that_a_rollout_brought_back_is_no_champion(tmp_path: Path) -> None:
+    """Its nodes serve the one before, and that is what the next version has to beat."""
+    for version in (2, 3):
+        place(tmp_path, card(version, None))
+    for phase, champion in (("running", 3), ("finished", 3), ("returned", 2)):
+        (tmp_path / "rollout-3.json").write_text(json.dumps({"phase": phase, "over": True}))
+        found = find_champion(tmp_path)
+        assert found is not None
+        assert found.card.version == champion, phase
 
 
 def test_a_class_that_the_champion_does_not_know_is_no_loss_of_the_challenger() -> None:

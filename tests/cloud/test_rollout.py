@@ -146,6 +146,7 @@ def test_a_node_without_the_champion_sits_out_and_gets_it_at_the_end():
     later = structs.replace(passed, groups=[["edge-1", "edge-2"], ["edge-3"]], group=1)
     assert set(orders(later)) == {"edge-1", "edge-3"}
     assert set(orders(structs.replace(passed, phase="finished"))) == {"edge-1", "edge-2"}
+    assert set(orders(structs.replace(passed, phase="returned"))) == {"edge-1"}, "nothing was changed there"
     nobody = structs.replace(present, passed_over=["edge-1", "edge-2"])
     assert decided(nobody).action == "return"
 
