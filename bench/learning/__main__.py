@@ -83,9 +83,10 @@ def interval(values: list[float]) -> tuple[float, float]:
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
-def summary(played: list[Played]) -> dict[str, object]:
-    """Return means over seeds, with intervals."""
+def summary(played: list[Played], frozen: list[Played]) -> dict[str, object]:
+    """Return means over seeds, with intervals; the gain is over the policy `frozen` on the same seeds."""
     last, mean = [p.accuracy[-1] for p in played], [float(np.mean(p.accuracy)) for p in played]
+    gain = [one - float(np.mean(other.accuracy)) for one, other in zip(mean, frozen, strict=True)]
     accepted, wrong = sum(p.accepted for p in played), sum(p.wrong for p in played)
     return {
         "rounds": np.mean([p.accuracy for p in played], axis=0).round(4).tolist(),
@@ -93,6 +94,8 @@ def summary(played: list[Played]) -> dict[str, object]:
         "last_interval": [round(end, 4) for end in interval(last)],
         "mean": round(float(np.mean(mean)), 4),
         "mean_interval": [round(end, 4) for end in interval(mean)],
+        "gain": round(float(np.mean(gain)), 4),
+        "gain_interval": [round(end, 4) for end in interval(gain)],
         "clean": round(float(np.mean([p.clean for p in played])), 4),
         "accepted": accepted,
         "wrong_share": round(wrong / accepted, 4) if accepted else None,
@@ -111,12 +114,17 @@ def main() -> None:
     """Play, print the figures as JSON, and draw the curves."""
     parser = argparse.ArgumentParser(prog="bench.learning", description=__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="the collection, with manifest.csv")
-    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"({SEEDS})")
+    parser.add_argument(
+        "--seeds", type=int, choices=range(2, 101), metavar="N", default=SEEDS, help=f"two or more ({SEEDS})"
+    )
     parser.add_argument("--scenarios", nargs="+", choices=STRENGTHS, default=list(STRENGTHS), help="(all)")
-    parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES), help="(all)")
+    parser.add_argument(
+        "--policies", nargs="+", choices=POLICIES, default=list(POLICIES), help="beside frozen (all)"
+    )
     parser.add_argument("--cache", type=Path, default=Path(".cache/features"), help="keeps embeddings")
     parser.add_argument("--out", type=Path, default=Path("bench-out/learning"), help="(bench-out/learning)")
     arguments = parser.parse_args()
+    policies = dict.fromkeys(["frozen", *arguments.policies])
     began = time.monotonic()
     results: dict[str, dict[str, list[Played]]] = {}
     gate_stops = set()
@@ -127,8 +135,8 @@ def main() -> None:
             for seed in range(arguments.seeds):
                 world = worlds.make(scenario, seed)
                 gate_stops.add(swapped(world))
-                bars.start(f"{scenario}, seed {seed}", len(arguments.policies))
-                for name in arguments.policies:
+                bars.start(f"{scenario}, seed {seed}", len(policies))
+                for name in policies:
                     played.setdefault(name, []).append(play(world, POLICIES[name](world, seed)))
                     bars.advance()
     report = {
@@ -136,7 +144,7 @@ def main() -> None:
         "took_s": round(time.monotonic() - began),
         "labels_swapped": sorted(gate_stops),
         "summary": {
-            scenario: {name: summary(runs) for name, runs in played.items()}
+            scenario: {name: summary(runs, played["frozen"]) for name, runs in played.items()}
             for scenario, played in results.items()
         },
         "runs": {

@@ -92,9 +92,11 @@ def test_policies_are_played_on_the_same_world(world):
     assert (believing.accepted, believing.wrong >= 60) == (300, True)
     assert full.wrong < believing.wrong / 3
     assert set(full.verdicts) <= {"promote", "keep", "inconclusive"}
-    told = summary([frozen, all_labels])
+    told = summary([frozen, all_labels], [frozen, frozen])
     assert told["accepted"] == 0
     assert told["wrong_share"] is None
+    gains = np.mean(all_labels.accuracy) - np.mean(frozen.accuracy)
+    assert told["gain"] == pytest.approx(gains / 2, abs=1e-4)
     assert told["last"] == pytest.approx((frozen.accuracy[-1] + all_labels.accuracy[-1]) / 2, abs=1e-4)
 
 
