@@ -7,8 +7,8 @@ RESOLVE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-has
     --upgrade --quiet
 
 INSTALL = install --require-hashes -r
-# The files of tests are shared out among as many processes as there are cores; each has its own broker and ports.
-WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadscope
+# The files of tests are shared out among processes, each with brokers and ports of its own; one waits while others work.
+WORKERS ?= --numprocesses 3 --dist loadscope
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fuzz soak bench bench-learning kubeedge-lab kubeedge-lab-stop test-kubeedge lock clean
@@ -75,7 +75,7 @@ $(READY): pyproject.toml constraints/dev.txt deploy/venv.sh
 	sh deploy/venv.sh $(PYTHON) $(VENV)
 	$(BIN)/python -m pip $(INSTALL) constraints/installer.txt --disable-pip-version-check --quiet
 	# uv takes a quarter of pip's time; where only pip knows the way to a package index, pip does it.
-	$(BIN)/uv pip $(INSTALL) constraints/dev.txt --python $(BIN)/python || \
+	$(BIN)/uv pip $(INSTALL) constraints/dev.txt --compile-bytecode --python $(BIN)/python || \
 	    $(BIN)/python -m pip $(INSTALL) constraints/dev.txt --disable-pip-version-check
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(READY)

@@ -68,6 +68,6 @@ class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     recent_bytes: Annotated[
         int,
         Meta(ge=0, description="of photos not harvested, kept for a label that follows; 0 keeps none"),
-    ] = 16_000_000
+    ] = 4_000_000
     probes: ProbesAddress | None = None
     outbox: OutboxLimits = OutboxLimits()

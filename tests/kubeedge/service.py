@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 _STOP_S = 15.0
+_BEGIN_S = 2.0
 _LOOK_S = 0.05
 _TAIL_LINES = 5
 
@@ -82,10 +83,20 @@ def running(pid_file: Path) -> int:
     """Return the pid in a file if that very program still runs, else 0."""
     try:
         pid, program = pid_file.read_text(encoding="utf-8").split(" ", 1)
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        command = _command(pid)
     except (OSError, ValueError):
         return 0
     return int(pid) if command.startswith(program.encode() + b"\0") else 0
+
+
+def _command(pid: str) -> bytes:
+    """Return the command line of a process; it has none while it begins and after its end."""
+    process, deadline = Path("/proc", pid), time.monotonic() + _BEGIN_S
+    while not (command := (process / "cmdline").read_bytes()) and time.monotonic() < deadline:
+        if (process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z":
+            break
+        time.sleep(_LOOK_S)
+    return command
 
 
 def end(pid_file: Path) -> bool:
