@@ -187,7 +187,28 @@ class Models:
                 got=release.sha256,
             )
         await asyncio.to_thread(check, placed, release)
+        # Perhaps it was placed by a run that was killed before it had tried it out.
+        in_trial = self._trial.plan is not None or await asyncio.to_thread(versions.on_trial, base)
+        if before is None and not in_trial:
+            await self._judge(release, base)
         return True
+
+    async def _judge(self, release: Release, base: Path) -> None:
+        """Try out a version that is in place, and take it away if it does not serve.
+
+        Raises:
+            BundleError: It does not; what was served before is back.
+        """
+        if (problem := await try_out(self._predictor, release, self._config.load_timeout_s)) is None:
+            return
+        self._forget(release.version)
+        await asyncio.to_thread(versions.displace, release.version, base)
+        await asyncio.to_thread(versions.end_trial, base)
+        self._taken_away[release.version] = time.monotonic()
+        self._trial.pinned = None
+        raise BundleError(
+            f"model {release.model} version {release.version}", expected="to serve", got=problem
+        )
 
     async def _replace(self, release: Release, base: Path, beside: Beside) -> None:
         began = time.monotonic()
@@ -209,15 +230,7 @@ class Models:
         await asyncio.to_thread(versions.place, release.version, base)
         if promoted:
             await self._predictor.serve(base)
-        if (problem := await try_out(self._predictor, release, self._config.load_timeout_s)) is not None:
-            self._forget(release.version)
-            await asyncio.to_thread(versions.displace, release.version, base)
-            await asyncio.to_thread(versions.end_trial, base)
-            self._taken_away[release.version] = time.monotonic()
-            self._trial.pinned = None
-            raise BundleError(
-                f"model {release.model} version {release.version}", expected="to serve", got=problem
-            )
+        await self._judge(release, base)
         if promoted:
             await beside.end()
         await asyncio.to_thread(self._settle, release, base)

@@ -148,6 +148,17 @@ async def test_g6_a_bad_release_never_stays_in_service(config, base, release, bu
         await eventually(lambda: seen.newest().state == "online")
 
 
+async def test_g6_a_version_that_a_killed_run_had_placed_is_tried_out_first(config, base, release, bundles):
+    """It is the newest and served, but its verdict never came: the bad one goes, the one before is back."""
+    place("flat", base, 2)
+    async with station(config) as seen:
+        await eventually(lambda: seen.newest().model is not None and seen.newest().model.version == 2)
+        await release(seen, bundles["flat"], 2)
+        assert "shape" in (await told(seen, "model.failed")).reason
+        assert [path.name for path in base.iterdir()] == ["1"]
+        assert await label(seen, 1) == ("cat", 1)
+
+
 async def test_g6_going_back_to_an_older_version_that_is_bad(config, base, release, bundles):
     """A bad older version leaves the newer one in service, which had stepped aside for it."""
     place("swapped", base, 5)
