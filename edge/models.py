@@ -188,8 +188,8 @@ class Models:
             )
         await asyncio.to_thread(check, placed, release)
         # Perhaps it was placed by a run that was killed before it had tried it out.
-        in_trial = self._trial.plan is not None or await asyncio.to_thread(versions.on_trial, base)
-        if before is None and not in_trial:
+        tried = await asyncio.to_thread(versions.on_trial, base)
+        if before is None and self._trial.plan is None and not tried:
             await self._judge(release, base)
         return True
 
