@@ -53,7 +53,7 @@ class Models:
             None if self._base is None else Beside(config, self._base, self._releases, predictor, trial)
         )
         self._class_names: dict[int, tuple[str, ...]] = {}
-        self._temperatures: dict[int, float] = {}
+        self._temperatures: dict[int, float | None] = {}
         self._served: ServedModel | None = None
         self._reported: Report | None = None
         self._reported_at = 0.0
@@ -73,9 +73,8 @@ class Models:
     def temperature(self, version: int) -> float | None:
         """Return what divides the logits in a version; None while there is no release of it here."""
         if version not in self._temperatures:
-            if (release := self._releases.recorded(version)) is None:
-                return None
-            self._temperatures[version] = release.temperature
+            release = self._releases.recorded(version)
+            self._temperatures[version] = None if release is None else release.temperature
         return self._temperatures[version]
 
     def _placed_names(self, version: int) -> tuple[str, ...] | None:
@@ -157,7 +156,7 @@ class Models:
                 self._forget(release.version)
                 self._taken_away[release.version] = time.monotonic()
                 raise
-            self._class_names[release.version] = tuple(release.classes)
+            self._learn(release)
         log.info("model.tried", version=release.version, stage=release.stage, share=release.share)
         await self._releases.tell(
             "model.tried", version=release.version, stage=release.stage, share=release.share
@@ -221,7 +220,7 @@ class Models:
             await asyncio.to_thread(versions.bring_back, release.version, base)
         else:
             await asyncio.to_thread(versions.bring, release, base)
-        self._class_names[release.version] = tuple(release.classes)  # needed with its first answer
+        self._learn(release)  # needed with its first answer
         if promoted:
             self._trial.end(release.version)  # it is loaded: from now on it answers all
         else:
@@ -253,7 +252,11 @@ class Models:
 
     def _record(self, release: Release) -> None:
         self._releases.record(release)
+        self._learn(release)
+
+    def _learn(self, release: Release) -> None:
         self._class_names[release.version] = tuple(release.classes)
+        self._temperatures[release.version] = release.temperature
 
     def _forget(self, version: int) -> None:
         self._class_names.pop(version, None)
