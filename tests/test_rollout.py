@@ -14,46 +14,35 @@ from cloud.alarms import Rules
 from cloud.controller import Controller, write
 from cloud.rollout import Rollout, Step
 from edge.config import EdgeConfig
-from edge.tfserving import Predictor
 from schemas.topics import CLOUD
 from tests.conftest import eventually, running
-from tests.nodes import NODE, Observer, edge_config, enveloped, photo, photo_id, station
-from tests.serving import ModelServer, pack, place, release_of, saved_models
+from tests.nodes import NODE, Observer, enveloped, photo, photo_id, station
+from tests.serving import ModelServer, pack, release_of, saved_models
+from tests.trials import look_often, serving_one_at_a_time, with_a_model_of_its_own
 
 DEVICES = tuple(f"pi-{number}" for number in range(6))
-NUMBERS = count(1)
 CANARY = Step("canary", 0.5, 10)
 STEPS = [Step("shadow", photos=10), CANARY, Step("all")]
 
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    """A model server that serves one model at a time, as a node's own does."""
-    base = tmp_path_factory.mktemp("models")
-    place("straight", base / "pets", 1)
-    server = ModelServer(base, "pets")
-    server.start()
-    yield server
-    server.kill()
+    """A model server that serves one model at a time."""
+    with serving_one_at_a_time(tmp_path_factory.mktemp("models")) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)
 def watchful(monkeypatch) -> None:
     """Edge and controller look more often than others."""
-    monkeypatch.setattr("edge.tryout.LOOK_S", 1.0)
-    monkeypatch.setattr("edge.models._WATCH_S", 0.1)
-    monkeypatch.setattr("edge.models._TRIAL_EVERY_S", 0.1)
+    look_often(monkeypatch)
     monkeypatch.setattr("cloud.controller._LOOK_S", 0.1)
 
 
 @pytest.fixture
 async def config(address, serving, tmp_path) -> EdgeConfig:
-    """An edge whose model server serves a model of this test alone, `straight` as version 1."""
-    model = f"model-{next(NUMBERS)}"
-    place("straight", serving.base / model, 1)
-    async with Predictor(serving.address, model) as predictor:
-        await predictor.serve(serving.base / model)
-    return edge_config(address, serving.address, tmp_path, model=model, models_dir=str(serving.base))
+    """An edge with a model of this test alone."""
+    return await with_a_model_of_its_own(address, serving, tmp_path)
 
 
 @pytest.fixture

@@ -26,10 +26,10 @@ from tests.nodes import (
     station,
     truncated,
 )
-from tests.serving import ModelServer, pack, place, release_of, saved_models
+from tests.serving import ModelServer, pack, release_of, saved_models
+from tests.trials import NUMBERS, look_often, serving_one_at_a_time, with_a_model_of_its_own
 
 DEVICES = tuple(f"pi-{number}" for number in range(8))
-NUMBERS = count(1)
 
 
 @pytest.fixture(scope="module")
@@ -41,33 +41,21 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def trial_serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    """A model server that serves one model at a time, as a node's own does."""
-    base = tmp_path_factory.mktemp("trials")
-    place("straight", base / "pets", 1)
-    server = ModelServer(base, "pets")
-    server.start()
-    yield server
-    server.kill()
+    """A model server that serves one model at a time."""
+    with serving_one_at_a_time(tmp_path_factory.mktemp("trials")) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)
 def watchful(monkeypatch) -> None:
-    """These servers look every 50 ms, and these edges more often than others."""
-    monkeypatch.setattr("edge.tryout.LOOK_S", 1.0)
-    monkeypatch.setattr("edge.models._WATCH_S", 0.1)
-    monkeypatch.setattr("edge.models._TRIAL_EVERY_S", 0.1)
+    """Edges look more often than others."""
+    look_often(monkeypatch)
 
 
 @pytest.fixture
 async def config(address, trial_serving, tmp_path) -> EdgeConfig:
-    """An edge whose model server serves a model of this test alone, `straight` as version 1."""
-    model = f"trial-{next(NUMBERS)}"
-    place("straight", trial_serving.base / model, 1)
-    async with Predictor(trial_serving.address, model) as predictor:
-        await predictor.serve(trial_serving.base / model)
-    return edge_config(
-        address, trial_serving.address, tmp_path, model=model, models_dir=str(trial_serving.base)
-    )
+    """An edge with a model of this test alone."""
+    return await with_a_model_of_its_own(address, trial_serving, tmp_path)
 
 
 @pytest.fixture
