@@ -3,12 +3,13 @@
 import msgspec
 
 from cloud.alarms import Audit
+from cloud.examples import AUDIT_LANE
 from cloud.policy import Audited
 from cloud.rows import Record
 from cloud.store import PHOTOS, Store
 
 _AUDITED = (
-    f"{PHOTOS} AND origin = 'sample' AND lane = 'audit' AND human_label IS NOT NULL"
+    f"{PHOTOS} AND origin = 'sample' AND lane = '{AUDIT_LANE}' AND human_label IS NOT NULL"
     " AND edge_label IS NOT NULL AND model_version IS NOT NULL"
 )
 

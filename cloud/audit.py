@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cloud.examples import Example
+from cloud.examples import AUDIT_LANE, Example
 from cloud.store import PHOTOS, Store
 
 _FRESH = (
-    f"{PHOTOS} AND lane = 'audit' AND split != 'gold' AND human_label IS NOT NULL AND inclusion > 0"
+    f"{PHOTOS} AND lane = '{AUDIT_LANE}' AND split != 'gold' AND human_label IS NOT NULL AND inclusion > 0"
     " AND received_at_ms > {since_ms}"
 )
 
@@ -32,7 +32,7 @@ def audit_slice(store: Store, since_ms: int, *, version: int | str | None = None
     rows = store.scan(_Audited.__struct_fields__, where=_FRESH.format(since_ms=since_ms), version=version)
     drawn = [msgspec.convert(row, _Audited) for row in rows]
     return [
-        Example(photo.photo_id, photo.image, photo.human_label, "human", 1 / photo.inclusion, "audit")
+        Example(photo.photo_id, photo.image, photo.human_label, "human", 1 / photo.inclusion, AUDIT_LANE)
         for photo in sorted(drawn, key=lambda photo: photo.photo_id)
     ]
 

@@ -11,6 +11,8 @@ AUTO_LANE = "auto"
 """The lane of photos whose label the edge's model was sure of."""
 HARD_LANE = "hard"
 """The lane of photos of which it was not."""
+AUDIT_LANE = "audit"
+"""The lane of photos that were drawn at random: they judge, and teach only once they have judged."""
 FEWEST_LABELS = 3
 """Human labels from which on a class is learned beside others that have as many."""
 

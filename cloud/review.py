@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from bus.presence import now_ms
+from cloud.examples import AUDIT_LANE
 from cloud.store import PHOTOS, Label, Store
 from schemas.errors import PermanentError
 from schemas.messages import Feedback
@@ -53,7 +54,7 @@ def doubt(photo: Waiting) -> float:
 
 
 def _urgency(photo: Waiting) -> tuple[int, float, str]:
-    if photo.lane == "audit":
+    if photo.lane == AUDIT_LANE:
         # Whoever stops half-way must have labelled a fair sample: nothing that a model said orders these.
         return 0, 0.0, photo.photo_id
     disputed = photo.teacher_label is not None and photo.teacher_label != photo.edge_label
@@ -80,7 +81,7 @@ def most_informative(waiting: Iterable[Waiting], limit: int) -> list[Waiting]:
             break
         view = None if photo.dhash is None else int(photo.dhash, 16)
         seen = view is not None and any((view ^ other).bit_count() <= NEAR_BITS for other in views)
-        if seen and photo.lane != "audit":
+        if seen and photo.lane != AUDIT_LANE:
             behind.append(photo)
             continue
         chosen.append(photo)

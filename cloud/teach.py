@@ -10,7 +10,7 @@ import numpy as np
 from bus.presence import now_ms
 from cloud.candidates import label_numbers
 from cloud.dataset import examples
-from cloud.examples import HARD_LANE, Example, class_names, waiting_classes
+from cloud.examples import AUDIT_LANE, HARD_LANE, Example, class_names, waiting_classes
 from cloud.head import Ints
 from cloud.progress import Progress, Silent
 from cloud.sight import Eye
@@ -111,7 +111,7 @@ def make_teacher(
     store: Store, backbones: Sequence[str], cache_dir: Path, *, seed: int, progress: Progress
 ) -> Teacher | None:
     """Make a teacher; None if people's labels cannot show that it would be right. Raises as `teach` does."""
-    said = [example for example in examples(store) if example.human and example.lane != "audit"]
+    said = [example for example in examples(store) if example.human and example.lane != AUDIT_LANE]
     waiting = waiting_classes(said)
     people = [example for example in said if example.label not in waiting]
     classes = class_names(people)
@@ -142,7 +142,7 @@ def _unlabelled(store: Store, by: str) -> Iterator[list[Example]]:
     """Yield, in batches, the samples that a teacher may label and has not; with an earlier one's label."""
     where = (
         f"{PHOTOS} AND origin = 'sample' AND split != 'gold' AND human_label IS NULL"
-        f" AND (lane IS NULL OR lane != 'audit')"
+        f" AND (lane IS NULL OR lane != '{AUDIT_LANE}')"
         f" AND (teacher_by IS NULL OR teacher_by != '{by}')"
     )
     ids = sorted(str(row["photo_id"]) for row in store.scan(["photo_id"], where=where))
