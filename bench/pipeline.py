@@ -5,7 +5,7 @@ a part of it, so that every contestant gets the same photos at the same moments.
 """
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +41,7 @@ class Contest:
         seconds: Of each load.
         repeats: Of everything.
         loads: Per cent of the limit.
+        handler: Fields of the handler's configuration.
     """
 
     setting: Setting
@@ -50,6 +51,7 @@ class Contest:
     loads: tuple[int, ...]
     photos: list[bytes] = field(default_factory=lambda: pictures(_PHOTOS))
     table: Table = field(default_factory=Table)
+    handler: Mapping[str, object] = field(default_factory=dict)
 
     async def run(self, rivals: tuple[Rival, ...] = ()) -> None:
         """Measure all; our pipeline and the limit share a model server, a rival has its own model."""
@@ -70,7 +72,7 @@ class Contest:
     @contextlib.asynccontextmanager
     async def _ours(self, folder: Path) -> AsyncIterator[tuple[dict[str, int], dict[str, Ask]]]:
         async with stack.served(folder, self.model) as running:
-            await stack.add_handler(running, folder)
+            await stack.add_handler(running, folder, **self.handler)
             async with (
                 pipeline(running.broker.port) as ours,
                 bare_loop(running.serving, models.MODEL) as limit,

@@ -33,7 +33,15 @@ class Spent:
         quota = rules.quotas.get(label, rules.quota_per_day)
         if lane in BY_SCORE and self._by_class[lane, label] + 1 > quota:
             return "quota"
-        for name, (count, total_bytes) in _limits(rules.caps).items():
+        return self._cap(size_bytes, rules.caps)
+
+    def full(self, caps: Caps, now: float) -> str | None:
+        """Return the cap that any further sample would break, None if there is room for some."""
+        self._forget(now)
+        return self._cap(0, caps)
+
+    def _cap(self, size_bytes: int, caps: Caps) -> str | None:
+        for name, (count, total_bytes) in _limits(caps).items():
             window = self._windows[name]
             if len(window.samples) + 1 > count:
                 return f"cap-per-{name}"

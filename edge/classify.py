@@ -19,7 +19,7 @@ from edge.arrival import Limits, Rejected, examine, expired
 from edge.ask import Ask, ClassNames, Temperature, Verdict
 from edge.config import EdgeConfig
 from edge.deferrals import Deferrals
-from edge.sampler import OUTBOX_FULL, Sampler
+from edge.sampler import OUTBOX_FULL, Sampler, View
 from edge.scores import Scored
 from edge.settle import Outcome, Settler
 from edge.shadow import Shadow
@@ -186,7 +186,7 @@ class Classifier:
         for work in (*batch, *self._waiting.everyone()):
             self._deferrals.say(work, str(error))
 
-    async def _harvest(self, work: Work, said: Scored, view: int | None) -> None:
+    async def _harvest(self, work: Work, said: Scored, view: View) -> None:
         sample, harvest = await self._sampler.sample(work.photo, view, said)
         self._counters.add(f"harvest.{harvest}" if sample else f"harvest.refused_{harvest}")
         if harvest == OUTBOX_FULL:
@@ -196,7 +196,7 @@ class Classifier:
         elif sample is not None:
             await self._bus.recovered("samples")
         if sample is None:
-            self._sampler.keep(work.photo, view, said)
+            self._sampler.keep(work.photo, said)
         self._settler.put(Outcome(work, results.ok(work.photo, said, harvest, work.arrived_at), sample))
         self._shadow.offer(work.photo.image, said)
 

@@ -1,6 +1,7 @@
 """Which photos are worth learning from: plain functions and bounded memory, no I/O.
 
-In this order: audit, near-duplicate, lane, quota, caps. Each refusal has a name that becomes a counter.
+In this order: audit, near-duplicate, lane, quota, caps; where a cap leaves no room, nothing else is asked.
+Each refusal has a name that becomes a counter.
 """
 
 import io
@@ -57,6 +58,10 @@ class Harvester:
     rules: HarvestRules
     views: Views = field(default_factory=Views)
     spent: Spent = field(default_factory=Spent)
+
+    def full(self, now: float) -> str | None:
+        """Return the cap that leaves no room for any sample, so that a photo need not be looked at."""
+        return self.spent.full(self.rules.caps, now)
 
     def choose(self, photo_id: str, device: str, view: int, said: Said, now: float) -> Decision:
         """Decide whether a photo is worth harvesting; remembers no more than what the device showed last.

@@ -11,10 +11,9 @@ _SCORE_BYTES = 100
 
 
 class Answered(NamedTuple):
-    """A photo, its difference hash, and what the model said of it."""
+    """A photo, and what the model said of it."""
 
     photo: Photo
-    view: int
     said: Scored
 
     @property

@@ -27,8 +27,16 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 OUTBOX_FULL = "outbox-full"
+_UNDECODABLE = "undecodable"
 
 _DECODERS = 2
+
+
+class View(NamedTuple):
+    """A photo's difference hash, or why there is none: it cannot be harvested."""
+
+    dhash: int | None
+    refused: str = ""
 
 
 class Taken(NamedTuple):
@@ -84,28 +92,30 @@ class Sampler:
         """Give back what a sample spent of caps and quota, because the cloud had it already; once at most."""
         self._harvester.spent.credit(photo_id)
 
-    async def view(self, image: bytes) -> int | None:
-        """Return the difference hash of an encoded image, None if Pillow cannot decode it."""
-        return await self._decode(dhash, image)
+    async def view(self, image: bytes) -> View:
+        """Return the view that an encoded image shows; where a cap leaves no room, nothing is decoded."""
+        if (full := self._harvester.full(self._clock())) is not None:
+            return View(None, full)
+        found = await self._decode(dhash, image)
+        return View(found, _UNDECODABLE if found is None else "")
 
-    async def sample(self, photo: Photo, view: int | None, said: Scored) -> tuple[Taken | None, str]:
+    async def sample(self, photo: Photo, view: View, said: Scored) -> tuple[Taken | None, str]:
         """Return the sample, admitted to the outbox, and its lane; or None and why not."""
-        if view is None:
-            return None, "undecodable"
+        if view.dhash is None:
+            return None, view.refused
         share = self._harvester.rules.audit_share
-        lane, refused = self._harvester.choose(photo.photo_id, photo.device, view, said, self._clock())
+        lane, refused = self._harvester.choose(photo.photo_id, photo.device, view.dhash, said, self._clock())
         if lane is None:
             return None, refused or "unwanted"
         shrunk = await self._decode(shrink, photo.image)
         if shrunk is None:
-            return None, "undecodable"
+            return None, _UNDECODABLE
         inclusion = share if lane == AUDIT else None
-        return await self._admit(_sample(photo, shrunk, view, said, lane=lane, inclusion=inclusion))
+        return await self._admit(_sample(photo, shrunk, view.dhash, said, lane=lane, inclusion=inclusion))
 
-    def keep(self, photo: Photo, view: int | None, said: Scored) -> None:
+    def keep(self, photo: Photo, said: Scored) -> None:
         """Keep a photo that was not harvested, for a label that follows."""
-        if view is not None:
-            self._recent.keep(Answered(photo, view, said))
+        self._recent.keep(Answered(photo, said))
 
     async def labelled(self, label: Feedback) -> tuple[Taken | None, str] | None:
         """Return the sample of a photo that was labelled, as `sample` does; None if it is not here.
@@ -118,11 +128,12 @@ class Sampler:
         refused = self._harvester.refusal(FEEDBACK, kept.said.label, 0, self._clock())
         if refused is not None:
             return None, refused  # before the work of shrinking it
+        view = await self._decode(dhash, kept.photo.image)
         shrunk = await self._decode(shrink, kept.photo.image)
-        if shrunk is None:
+        if view is None or shrunk is None:
             self._recent.forget(label.device, label.photo_id)
-            return None, "undecodable"
-        taken, lane = await self._admit(_sample(kept.photo, shrunk, kept.view, kept.said, lane=FEEDBACK))
+            return None, _UNDECODABLE
+        taken, lane = await self._admit(_sample(kept.photo, shrunk, view, kept.said, lane=FEEDBACK))
         if taken is not None:
             self._recent.forget(label.device, label.photo_id)
         return taken, lane

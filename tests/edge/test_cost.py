@@ -8,7 +8,7 @@ from msgspec import structs
 from bench.counts import count
 from bus import log
 from edge.config import EdgeConfig
-from schemas.messages import Caps, HarvestRules
+from schemas.messages import HarvestRules
 
 PHOTOS = 60
 
@@ -21,8 +21,8 @@ async def test_a_photo_costs_no_more_than_it_did(config: EdgeConfig) -> None:
     says in the commit what it buys.
     """
     log.configure("info", json=True)
-    unharvested = structs.replace(config, harvest=HarvestRules(caps=Caps(per_minute=0)))
-    counted = await count(unharvested, PHOTOS)
+    unharvested = HarvestRules(auto=False, audit_share=0, hard_confidence=0, hard_margin=0, hard_entropy=1)
+    counted = await count(structs.replace(config, harvest=unharvested), PHOTOS)
     assert counted.commits <= 2.2  # one to look for an earlier answer, one to record this one
     assert counted.tasks <= 4.8  # its batch, its view, its answer; the call, and what gRPC makes now and then
     assert counted.handovers <= 1.2  # to decode it for its view

@@ -13,7 +13,7 @@ SAID = Scored("pets", 1, {"cat": 0.5, "dog": 0.5}, b"")
 
 def answered(number: int, device: str = "pi-1", size_bytes: int = 500) -> Answered:
     photo = Photo(photo_id=photo_id(number), node=NODE, device=device, image=bytes(size_bytes))
-    return Answered(photo, number, SAID)
+    return Answered(photo, SAID)
 
 
 def test_what_is_kept_comes_back_as_it_was():
@@ -53,4 +53,4 @@ def test_never_more_bytes_than_allowed(script):
 def test_small_photos_count_with_all_that_is_kept_of_them():
     """Memory is bounded where images are tiny and what the model said of them is not."""
     large = Scored("pets", 1, {f"class-{number}": 0.001 for number in range(1000)}, bytes(5120))
-    assert Answered(answered(1).photo, 0, large).size_bytes > 100_000
+    assert Answered(answered(1).photo, large).size_bytes > 100_000

@@ -62,13 +62,27 @@ async def test_an_audit_sample_carries_with_what_probability_it_was_drawn(outbox
 
 async def test_each_refusal_says_why(outbox):
     """Near-duplicate, between thresholds, undecodable, over a cap: each has its name and costs no place."""
-    sampler = Sampler(HarvestRules(caps=Caps(per_minute=1)), outbox)
+    sampler = Sampler(HarvestRules(caps=Caps(per_minute=2)), outbox)
     assert await sampled(sampler, taken(1), BETWEEN) == (None, "between-thresholds")
     assert await sampled(sampler, taken(2, truncated(photo(2)))) == (None, "undecodable")
     assert (await sampled(sampler, taken(3)))[1] == "auto"
     assert await sampled(sampler, taken(4, photo(3))) == (None, "near-duplicate")
-    assert await sampled(sampler, taken(5)) == (None, "cap-per-minute")
-    assert len(outbox) == 1
+    assert (await sampled(sampler, taken(5)))[1] == "auto"
+    assert await sampled(sampler, taken(6)) == (None, "cap-per-minute")
+    assert len(outbox) == 2
+
+
+async def test_nothing_is_decoded_where_a_cap_leaves_no_room(outbox):
+    """The cap refuses even what Pillow could not decode, whatever the model says, until there is room."""
+    now = 0.0
+    rules = HarvestRules(audit_share=1.0, caps=Caps(per_hour=1))
+    sampler = Sampler(rules, outbox, clock=lambda: now)
+    assert (await sampled(sampler, taken(1)))[1] == "audit"
+    broken = taken(2, truncated(photo(2)))
+    assert await sampled(sampler, broken) == (None, "cap-per-hour")
+    now = 3600.0
+    assert await sampled(sampler, broken) == (None, "undecodable")
+    assert (await sampled(sampler, taken(3)))[1] == "audit"
 
 
 async def test_a_full_outbox_refuses_the_sample_alone(outbox):
@@ -114,7 +128,7 @@ async def test_a_label_harvests_a_photo_that_is_still_here(outbox):
     assert (await sampled(sampler, taken(1)))[1] == "auto"
     again = taken(2, photo(1, size=(640, 480)))
     assert (await sampled(sampler, again))[1] == "near-duplicate"
-    sampler.keep(again, await sampler.view(again.image), SURE)
+    sampler.keep(again, SURE)
     assert await sampler.labelled(label(2, "pi-2")) is None
     got, lane = await sampler.labelled(label(2))
     sample = sample_of(got)
@@ -127,19 +141,20 @@ async def test_caps_hold_for_labels_too(outbox):
     """Refused by a cap, the photo is kept, and the same label may harvest it later."""
     now = 0.0
     sampler = Sampler(HarvestRules(caps=Caps(per_minute=0)), outbox, recent_bytes=9999, clock=lambda: now)
-    sampler.keep(taken(1), await sampler.view(taken(1).image), SURE)
+    sampler.keep(taken(1), SURE)
     assert await sampler.labelled(label(1)) == (None, "cap-per-minute")
     sampler.follow(HarvestRules())
     assert (await sampler.labelled(label(1)))[1] == "feedback"
 
 
 async def test_nothing_is_kept_unless_wanted(outbox):
-    """With 0 bytes for it, and for what Pillow cannot decode, a label finds nothing."""
+    """With 0 bytes for it a label finds nothing; what Pillow cannot decode it does not find twice."""
     sampler = Sampler(HarvestRules(), outbox)
-    sampler.keep(taken(1), await sampler.view(taken(1).image), SURE)
+    sampler.keep(taken(1), SURE)
     assert await sampler.labelled(label(1)) is None
     sampler = Sampler(HarvestRules(), outbox, recent_bytes=9999)
-    sampler.keep(taken(1, truncated(photo(1))), None, SURE)
+    sampler.keep(taken(1, truncated(photo(1))), SURE)
+    assert await sampler.labelled(label(1)) == (None, "undecodable")
     assert await sampler.labelled(label(1)) is None
 
 
