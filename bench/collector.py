@@ -53,13 +53,12 @@ async def measure(setting: Setting) -> list[Figure]:
         for count in (1, 2) if setting.quick else (1, 2, 4):
             table.add(f"samples/s, {_told(count)}", FILES, per_s)
             await _by_collectors(folder / f"collectors-{count}", count, seconds, table)
-        sizes = [1_000, 10_000] if setting.quick else [1_000, 10_000, 100_000, 1_000_000]
-        for rows in sizes:
-            if setting.left_s > _START_S:
-                await _by_rows(folder / f"rows-{rows}", rows, seconds, table)
-            else:
-                setting.note(f"There was no time for {rows} rows.")
         await _compacting(folder / "compacting", seconds, table)
+    for rows in [1_000, 10_000] if setting.quick else [1_000, 10_000, 100_000, 1_000_000]:
+        if setting.left_s > _START_S:
+            await _by_rows(setting.folder / f"rows-{rows}", rows, seconds, repeats, table)
+        else:
+            setting.note(f"There was no time for {rows} rows.")
     read = await _read(setting)
     collected = "samples/s by collectors"
     return [
@@ -105,11 +104,12 @@ async def _by_collectors(folder: Path, count: int, seconds: float, table: Table)
         table.add("CPU-ms per sample", _told(count), spent_ms / max(1, len(outcome.latencies_s)))
 
 
-async def _by_rows(folder: Path, rows: int, seconds: float, table: Table) -> None:
+async def _by_rows(folder: Path, rows: int, seconds: float, repeats: int, table: Table) -> None:
     await asyncio.to_thread(_fill, folder / "dataset.lance", rows)
     async with _collecting(folder, 1) as (ask, _):
-        outcome = await _loaded(ask, seconds)
-        table.add(f"samples/s of small images at {rows} rows", "Gleaner", outcome.per_s)
+        for _repeat in range(repeats):
+            outcome = await _loaded(ask, seconds)
+            table.add(f"samples/s of small images at {rows} rows", "Gleaner", outcome.per_s)
 
 
 async def _compacting(folder: Path, seconds: float, table: Table) -> None:
