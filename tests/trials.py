@@ -63,11 +63,11 @@ async def told(seen: Observer, event: str, number: int = 0) -> Event:
     return found()[number]
 
 
-async def said(seen: Observer, device: str = "pi-99") -> tuple[str, int]:
+async def said(seen: Observer, device: str = "pi-99", *, within_s: float = 15.0) -> tuple[str, int]:
     """Return what a red photo of a device is called now, and by which version."""
     number = next(NUMBERS)
     await seen.send(enveloped(number, photo(number, "red"), device), device)
-    answer = await seen.answer(photo_id(number), device)
+    answer = await seen.answer(photo_id(number), device, within_s=within_s)
     return answer.label, answer.model_version
 
 
