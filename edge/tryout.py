@@ -57,6 +57,7 @@ async def try_out_once(
         served = await predictor.served(release.version)
         if served.state != "absent":
             known = True
+        # It may go away before it has looked for the version; then only its answers about others tell.
         elif known or not (alone or (await predictor.served()).state == "available"):
             raise ModelMissingError(
                 f"model {release.model} version {release.version}",
