@@ -111,6 +111,13 @@ class Outbox:
         """How many were sent and have no answer yet."""
         return self._schedule.unanswered
 
+    def sendings(self, message_id: str) -> int:
+        """Return how often a waiting message may have left, 0 if it does not wait.
+
+        A sending that failed may have arrived all the same, and an earlier run may have sent what it left.
+        """
+        return self._schedule.sendings(message_id)
+
     async def load(self) -> None:
         """Take up what an earlier run left behind. Call once, before `run`."""
         rows = await self._database.run(
@@ -119,7 +126,8 @@ class Outbox:
             ).fetchall()
         )
         for message_id, topic, size_bytes, created_ms in rows:
-            self._add(Entry(message_id, sys.intern(topic), size_bytes, _monotonic(created_ms)))
+            created_at = _monotonic(created_ms)
+            self._add(Entry(message_id, sys.intern(topic), size_bytes, created_at, sendings=1))
         if rows:
             self._counters.add(f"{self._name}.kept", len(rows))
             log.info("outbox.loaded", outbox=self._name, messages=len(rows), bytes=self._bytes)
@@ -262,6 +270,7 @@ class Outbox:
             try:
                 if (payload := await self._payload(entry)) is None:
                     continue  # answered while it waited for its turn
+                entry.sendings += 1
                 await publish(entry.topic, payload)
             except TransientError as error:
                 log.debug(

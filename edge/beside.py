@@ -5,7 +5,10 @@ and `canary` for others who ask. One that is started anew serves the version in 
 """
 
 import asyncio
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import structlog
 
@@ -15,7 +18,7 @@ from edge.config import EdgeConfig
 from edge.releases import Releases
 from edge.tfserving import ModelUnavailableError, Predictor
 from edge.trial import Plan, Trial
-from edge.tryout import try_out
+from edge.tryout import LOADS, try_out_once
 from schemas.errors import PermanentError
 from schemas.messages import Release
 
@@ -24,6 +27,7 @@ log = structlog.get_logger()
 STABLE = "stable"
 CANARY = "canary"
 _POLL_S = 0.1
+_STEADY_S = 3600.0
 
 
 class Beside:
@@ -45,6 +49,7 @@ class Beside:
         self._releases = releases
         self._predictor = predictor
         self._trial = trial
+        self._ready_at = 0.0
 
     async def has(self, release: Release) -> bool:
         """Tell whether this bundle lies in the trial's folder."""
@@ -99,6 +104,8 @@ class Beside:
             return
         served = await self._predictor.served(plan.challenger)
         if self._trial.ready and served.state == "available":
+            if time.monotonic() - self._ready_at > _STEADY_S:  # it is not what ended the server before
+                await asyncio.to_thread(self._releases.forget_loads, release)
             return
         self._trial.ready = False
         log.info("model.restoring", version=plan.challenger, state=served.state)
@@ -146,21 +153,43 @@ class Beside:
             )
 
     async def _serve_both(self, release: Release, plan: Plan) -> None:
+        """Tell the server, unless it has lost the challenger too often: then that is what ends it.
+
+        Raises:
+            BundleError: The challenger must not be served; the trial is over.
+            TransientError: Not now.
+        """
+        lost = (await self._predictor.served(plan.challenger)).state == "absent"
+        if lost and await asyncio.to_thread(self._releases.loads, release) >= LOADS:
+            await self._give_up(release, plan, f"a model server that has lost it after {LOADS} loads")
         folder, both = versions.trial_folder(self._base), (plan.champion, plan.challenger)
         await self._predictor.serve(folder, both)
-        problem = await try_out(self._predictor, release, self._load_timeout_s, alone=False)
+        if lost:
+            await asyncio.to_thread(self._releases.count_load, release)
+        problem = await try_out_once(self._predictor, release, self._load_timeout_s, alone=False)
         if problem is not None:
-            await self._check_served(plan)
-            await self.end()
-            raise BundleError(
-                f"model {release.model} version {release.version}",
-                expected=f"to serve beside version {plan.champion}",
-                got=problem,
-            )
+            await self._give_up(release, plan, problem)
         # A label can be given only to what is served.
         labels = {STABLE: plan.champion, CANARY: plan.challenger}
         await self._predictor.serve(folder, both, labels)
         self._trial.ready = True
+        self._ready_at = time.monotonic()
+
+    async def _give_up(self, release: Release, plan: Plan, problem: str) -> NoReturn:
+        """End the trial of a version that must not be served.
+
+        Raises:
+            BundleError: Always, but for the next.
+            ModelUnavailableError: The server is away, and perhaps no fault of the version.
+        """
+        await self._check_served(plan)
+        with suppress(ModelUnavailableError):  # the champion answers all the same
+            await self.end()
+        raise BundleError(
+            f"model {release.model} version {release.version}",
+            expected=f"to serve beside version {plan.champion}",
+            got=problem,
+        )
 
 
 def _plan(release: Release) -> Plan:

@@ -157,10 +157,13 @@ class Classifier:
     async def _classify(self) -> None:
         while True:
             batch = await self._waiting.take(self._config.max_batch, self._config.batch_per_device)
-            async with asyncio.TaskGroup() as tasks:  # so that neither version's answers wait for the other's
+            async with asyncio.TaskGroup() as tasks:  # so that neither version's devices wait for the other
                 for part in self._ask.parts(batch):
-                    tasks.create_task(self._answer(part), name="edge.answer")
-            self._waiting.free(batch)
+                    tasks.create_task(self._answer_and_free(part), name="edge.answer")
+
+    async def _answer_and_free(self, part: list[Work]) -> None:
+        await self._answer(part)
+        self._waiting.free(part)
 
     async def _answer(self, batch: list[Work]) -> None:
         """Classify a batch, however long the model server takes to come back, and harvest from it."""

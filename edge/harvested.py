@@ -76,8 +76,11 @@ def write(connection: sqlite3.Connection, sample: Harvested, now_ms: int) -> Non
 
 
 def credit(connection: sqlite3.Connection, photo_id: str) -> None:
-    """Remember that what a sample had spent was given back."""
-    connection.execute("UPDATE harvested SET credited = 1 WHERE photo_id = ?", (photo_id,))
+    """Remember that what the newest sample of a photo had spent was given back."""
+    connection.execute(
+        "UPDATE harvested SET credited = 1 WHERE seq = (SELECT max(seq) FROM harvested WHERE photo_id = ?)",
+        (photo_id,),
+    )
 
 
 def load(connection: sqlite3.Connection, now: float, now_ms: int) -> list[Harvested]:

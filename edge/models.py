@@ -59,6 +59,7 @@ class Models:
         self._reported_at = 0.0
         self._taken_away: dict[int, float] = {}
         self._changing = asyncio.Lock()
+        self._following = False
 
     def class_names(self, version: int) -> tuple[str, ...] | None:
         """Return the classes of a version, from its release or its assets; None if neither is here."""
@@ -102,7 +103,9 @@ class Models:
 
     async def _follow(self) -> None:
         while True:
+            self._following = False
             release = await self._releases.next()
+            self._following = True  # until it is settled: meanwhile nobody else restores a trial
             for delay_s in backoff(cap_s=_LAST_RETRY_S):
                 try:
                     async with self._changing:
@@ -153,8 +156,7 @@ class Models:
             try:
                 await beside.begin(release)
             except BundleError:
-                self._forget(release.version)
-                self._taken_away[release.version] = time.monotonic()
+                self._take_away(release.version)
                 raise
             self._learn(release)
         log.info("model.tried", version=release.version, stage=release.stage, share=release.share)
@@ -200,10 +202,9 @@ class Models:
         """
         if (problem := await try_out(self._predictor, release, self._config.load_timeout_s)) is None:
             return
-        self._forget(release.version)
         await asyncio.to_thread(versions.displace, release.version, base)
         await asyncio.to_thread(versions.end_trial, base)
-        self._taken_away[release.version] = time.monotonic()
+        self._take_away(release.version)
         self._trial.pinned = None
         raise BundleError(
             f"model {release.model} version {release.version}", expected="to serve", got=problem
@@ -258,26 +259,28 @@ class Models:
         self._class_names[release.version] = tuple(release.classes)
         self._temperatures[release.version] = release.temperature
 
-    def _forget(self, version: int) -> None:
+    def _take_away(self, version: int) -> None:
         self._class_names.pop(version, None)
         self._temperatures.pop(version, None)
+        self._taken_away[version] = time.monotonic()
 
     async def _watch(self) -> None:
         while True:
             await self._report()
             await asyncio.sleep(_WATCH_S)
-            if self._beside is not None and self._trial.plan is not None and not self._changing.locked():
+            plan = self._trial.plan
+            if self._beside is not None and plan is not None and not self._following:
                 async with self._changing:
-                    await self._restore(self._beside)
+                    await self._restore(self._beside, plan.challenger)
 
-    async def _restore(self, beside: Beside) -> None:
+    async def _restore(self, beside: Beside, version: int) -> None:
         """Bring a trial back that the model server knows nothing of, because it was started anew."""
-        version = self._trial.challenger
         try:
             await beside.restore()
         except BundleError as error:
+            self._take_away(version)
             log.error("model.failed", version=version, reason=str(error))  # noqa: TRY400  # the sentence says it all
-            await self._releases.tell("model.failed", reason=str(error), version=version or 0)
+            await self._releases.tell("model.failed", reason=str(error), version=version)
         except (TransientError, OSError) as error:
             log.warning("model.not_yet", version=version, error=str(error))
 

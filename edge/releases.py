@@ -97,14 +97,7 @@ class Releases:
 
     def record(self, release: Release) -> None:
         """Remember a release, on disk complete or not at all: its class names outlive a restart."""
-        self._records.mkdir(parents=True, exist_ok=True)
-        path = self._record_of(release.version)
-        partial = path.with_suffix(".tmp")
-        with partial.open("wb") as file:
-            file.write(msgspec.json.encode(release))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
+        self._write(self._record_of(release.version), msgspec.json.encode(release))
 
     def recorded(self, version: int) -> Release | None:
         """Return the release with which a version was taken, None if it was not."""
@@ -117,6 +110,36 @@ class Releases:
         """Tell whether this very bundle was taken as this version before."""
         before = self.recorded(release.version)
         return before is not None and before.sha256 == release.sha256
+
+    def count_load(self, release: Release) -> None:
+        """Remember that the model server was told once more to load a version beside another."""
+        counted = release.released_at_ms, self.loads(release) + 1
+        self._write(self._loads_of(release.version), msgspec.json.encode(counted))
+
+    def loads(self, release: Release) -> int:
+        """Return how often that was for this very release; it outlives a restart, and the trial."""
+        try:
+            counted = self._loads_of(release.version).read_bytes()
+            released_at_ms, loads = msgspec.json.decode(counted, type=tuple[int, int])
+        except (OSError, msgspec.MsgspecError):
+            return 0
+        return loads if released_at_ms == release.released_at_ms else 0
+
+    def forget_loads(self, release: Release) -> None:
+        """Begin to count anew."""
+        self._loads_of(release.version).unlink(missing_ok=True)
+
+    def _write(self, path: Path, content: bytes) -> None:
+        self._records.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".tmp")
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+
+    def _loads_of(self, version: int) -> Path:
+        return self._record_of(version).with_suffix(".loads")
 
     def _record_of(self, version: int) -> Path:
         return self._records / f"{self._config.model}-{version}.json"

@@ -123,8 +123,10 @@ async def _take_receipt(
 
 
 async def _settle(receipt: Receipt, outbox: Outbox, sampler: Sampler, counters: Counters) -> None:
+    # What was sent more than once may be a duplicate of itself: of the sending whose receipt got lost.
+    was_there = receipt.status == "duplicate" and outbox.sendings(receipt.photo_id) == 1
     try:
-        if receipt.status != "duplicate":
+        if not was_there:
             await outbox.answered(receipt.photo_id)
         elif await outbox.answered(
             receipt.photo_id, lambda connection: harvested.credit(connection, receipt.photo_id)

@@ -18,6 +18,7 @@ CALLS_KEPT = 256
 
 _SHARES = 2**64
 _FAILURES_IN_A_ROW = 3
+_SUCCESSES_IN_A_ROW = 10
 _SHORTEST_PATIENCE_S = 2.0
 _PATIENCE = 4.0
 
@@ -88,7 +89,8 @@ class Trial:
         self._records: dict[int, _Record] = {}
         self._compared = 0
         self._disagreed = 0
-        self._failures_in_a_row = 0
+        self._in_a_row = 0
+        self._trusted = True
 
     def begin(self, plan: Plan) -> None:
         """Let the champion alone answer until the challenger is `ready`."""
@@ -117,10 +119,11 @@ class Trial:
         """Return the version on trial if it is to answer this device's photos.
 
         After some failures in a row it answers none, so that nobody waits for more of them, until it does
-        well again where photos are compared.
+        well many times in a row where photos are compared: these come alone, and one that does well with them
+        may fail again with whole batches.
         """
         plan = self.plan
-        if plan is None or not self.ready or self._failures_in_a_row >= _FAILURES_IN_A_ROW:
+        if plan is None or not self.ready or not self._trusted:
             return None
         return plan.challenger if plan.tries(device) else None
 
@@ -141,8 +144,7 @@ class Trial:
         """
         if (record := self._record(version)) is not None:
             record.answered += photos
-            if version == self.challenger:
-                self._failures_in_a_row = 0
+            self._judge(version, well=True)
             if took_s is not None:  # a batch takes as much longer as it is larger
                 record.calls_ms.append(took_s * 1000 / photos)
 
@@ -150,7 +152,7 @@ class Trial:
         """Count a call that a version failed."""
         if version is not None and (record := self._record(version)) is not None:
             record.failed += 1
-            self._failures_in_a_row += version == self.challenger
+            self._judge(version, well=False)
 
     def missed(self, version: int) -> None:
         """Note that a version was not there: if the challenger, the champion answers all meanwhile."""
@@ -186,6 +188,16 @@ class Trial:
             disagreed=self._disagreed,
             since_ms=plan.since_ms,
         )
+
+    def _judge(self, version: int, *, well: bool) -> None:
+        """Count the challenger's calls in a row, successes up and failures down."""
+        if version != self.challenger:
+            return
+        self._in_a_row = max(self._in_a_row, 0) + 1 if well else min(self._in_a_row, 0) - 1
+        if self._in_a_row <= -_FAILURES_IN_A_ROW:
+            self._trusted = False
+        elif self._in_a_row >= _SUCCESSES_IN_A_ROW:
+            self._trusted = True
 
     def _record(self, version: int) -> _Record | None:
         if self.plan is None or version not in (self.plan.champion, self.plan.challenger):

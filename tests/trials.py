@@ -10,8 +10,11 @@ import pytest
 from bus.config import Broker
 from edge.config import EdgeConfig
 from edge.tfserving import Predictor
-from tests.nodes import edge_config
-from tests.serving import ModelServer, place
+from schemas.messages import Event, Trial
+from schemas.topics import RELEASE
+from tests.conftest import eventually
+from tests.nodes import NODE, Observer, edge_config, enveloped, photo, photo_id
+from tests.serving import ModelServer, place, release_of
 
 NUMBERS = count(1)
 
@@ -42,3 +45,32 @@ async def with_a_model_of_its_own(address: Broker, server: ModelServer, folder: 
     async with Predictor(server.address, model) as predictor:
         await predictor.serve(server.base / model)
     return edge_config(address, server.address, folder, model=model, models_dir=str(server.base))
+
+
+async def release(seen: Observer, config: EdgeConfig, bundle: Path, version: int, **changes: object) -> None:
+    """Release a version of an edge's model, with a time of its own."""
+    facts = {"model": config.model, "released_at_ms": next(NUMBERS)} | changes
+    await seen.bus.publish(RELEASE, release_of(bundle, version, **facts), node=NODE)
+
+
+async def told(seen: Observer, event: str, number: int = 0) -> Event:
+    """Wait for the n-th event of a kind."""
+
+    def found() -> list[Event]:
+        return [one for one in seen.events if one.event == event]
+
+    await eventually(lambda: len(found()) > number, within_s=60)
+    return found()[number]
+
+
+async def said(seen: Observer, device: str = "pi-99", *, within_s: float = 15.0) -> tuple[str, int]:
+    """Return what a red photo of a device is called now, and by which version."""
+    number = next(NUMBERS)
+    await seen.send(enveloped(number, photo(number, "red"), device), device)
+    answer = await seen.answer(photo_id(number), device, within_s=within_s)
+    return answer.label, answer.model_version
+
+
+def trial(seen: Observer) -> Trial | None:
+    """Return the trial that the edge reports."""
+    return seen.newest().trial

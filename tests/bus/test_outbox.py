@@ -95,6 +95,20 @@ async def test_an_unanswered_message_outlives_the_process(tmp_path):
         assert len(outbox) == 0
 
 
+async def test_a_message_is_sent_as_often_as_it_may_have_left(tmp_path):
+    """Sendings that failed may have arrived, and those of an earlier run are not known: one is assumed."""
+    post, slow = Post(), OutboxLimits(resend_first_s=600, resend_cap_s=600)
+    async with outbox_at(tmp_path / "o.db", post, slow) as outbox:
+        await outbox.put("a", "t", b"one")
+        await eventually(lambda: post.sent != [])
+        assert [outbox.sendings(message_id) for message_id in ("a", "b")] == [1, 0]
+    post.refuses = True
+    async with outbox_at(tmp_path / "o.db", post) as outbox:
+        await eventually(lambda: outbox.sendings("a") >= 3)
+        await outbox.answered("a")
+        assert outbox.sendings("a") == 0
+
+
 async def test_an_answer_is_recorded_once(tmp_path):
     """The same answer twice is recorded once, in the transaction that takes the message out."""
     async with outbox_at(tmp_path / "o.db", Post()) as outbox:

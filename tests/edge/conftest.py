@@ -8,7 +8,7 @@ import pytest
 from bus.config import Broker
 from edge.config import EdgeConfig
 from tests.nodes import edge_config
-from tests.serving import ModelServer, place
+from tests.serving import ModelServer, pack, place, saved_models
 
 OWN_MODELS = tuple(f"own-{number}" for number in range(12))
 
@@ -25,6 +25,13 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A bundle of each SavedModel, by name."""
+    folder = tmp_path_factory.mktemp("bundles")
+    return {model.name: pack(model, folder / f"{model.name}.tar") for model in saved_models().iterdir()}
 
 
 @pytest.fixture(scope="session")

@@ -153,6 +153,16 @@ def test_a_credit_outlives_a_restart():
     assert edge.see(other, 2**32 - 1, 1.0, 1) == "quota"
 
 
+def test_a_credit_is_for_the_newest_sample_of_a_photo():
+    """What an earlier sample of the same photo spent was spent."""
+    disk = fresh()
+    for size_bytes in (1, 2):
+        harvested.write(disk, Harvested(photo_id(1), "pi-1", 0, "cat", "auto", size_bytes, 0.0), 1000)
+    harvested.write(disk, Harvested(photo_id(2), "pi-1", 0, "cat", "auto", 3, 0.0), 1000)
+    harvested.credit(disk, photo_id(1))
+    assert [one.size_bytes for one in harvested.load(disk, 0.0, 1000) if one.credited] == [2]
+
+
 def test_the_table_is_bounded():
     """The newest samples stay."""
     disk = fresh()

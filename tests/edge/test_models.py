@@ -13,14 +13,7 @@ from schemas.messages import Event
 from schemas.topics import RELEASE
 from tests.conftest import eventually
 from tests.nodes import NODE, Observer, edge_running, enveloped, photo, photo_id, station
-from tests.serving import pack, place, release_of, saved_models, tar_of
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A bundle of each SavedModel, by name."""
-    folder = tmp_path_factory.mktemp("bundles")
-    return {model.name: pack(model, folder / f"{model.name}.tar") for model in saved_models().iterdir()}
+from tests.serving import place, release_of, saved_models, tar_of
 
 
 @pytest.fixture(autouse=True)

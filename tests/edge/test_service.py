@@ -3,9 +3,11 @@
 import io
 import random
 
+import pytest
 from msgspec import structs
 from PIL import Image
 
+from bus.config import OutboxLimits
 from schemas.messages import Caps, HarvestRules, Policy, Receipt
 from schemas.topics import POLICY, RECEIPT
 from tests.conftest import eventually
@@ -59,20 +61,32 @@ async def test_a_receipt_ends_the_sending_of_a_sample(config):
         assert [counters.get(name) for name in wanted] == [1, 1, 1, 1]
 
 
-async def test_a_duplicate_gives_back_what_its_sample_spent(config):
-    """One receipt `duplicate` makes room for one more sample within the caps, however often it comes."""
+@pytest.mark.parametrize(
+    ("sendings", "resend_s", "outcomes"),
+    [
+        (1, 600.0, ["auto", "auto", "cap-per-hour", "auto", "cap-per-hour"]),
+        (2, 0.1, ["auto", "auto", "cap-per-hour", "cap-per-hour", "cap-per-hour"]),
+    ],
+)
+async def test_a_duplicate_gives_back_what_its_sample_spent(config, sendings, resend_s, outcomes):
+    """A receipt `duplicate` makes room for one more sample, however often it comes.
+
+    It makes none if the sample was sent more than once: then the cloud may mean that very sample.
+    """
     rules = HarvestRules(near_duplicate_s=0, audit_share=0, caps=Caps(per_hour=2))
-    async with station(structs.replace(config, harvest=rules)) as seen:
+    one_by_one = OutboxLimits(window=1, resend_first_s=resend_s, resend_cap_s=resend_s)
+    async with station(structs.replace(config, harvest=rules, outbox=one_by_one)) as seen:
         receipt = Receipt(photo_id=photo_id(0), node=NODE, status="duplicate", received_at_ms=1)
-        outcomes = []
+        found = []
         for number in range(5):
             if number == 3:
+                await eventually(lambda: len(seen.samples) >= sendings)
                 for _ in range(3):
                     await seen.bus.publish(RECEIPT, receipt, node=NODE)
-                await eventually(lambda: {one.photo_id for one in seen.samples[-3:]} == {photo_id(1)})
+                await eventually(lambda: seen.samples[-1].photo_id == photo_id(1))
             await seen.send(enveloped(number, photo(number)))
-            outcomes.append((await seen.answer(photo_id(number))).harvest)
-        assert outcomes == ["auto", "auto", "cap-per-hour", "auto", "cap-per-hour"]
+            found.append((await seen.answer(photo_id(number))).harvest)
+        assert found == outcomes
 
 
 def picture(number: int) -> bytes:

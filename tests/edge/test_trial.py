@@ -128,7 +128,7 @@ def test_the_challenger_has_a_few_times_what_the_champion_takes():
 
 
 def test_a_challenger_that_fails_again_and_again_answers_nobody_until_it_does_well():
-    """Three failures in a row, wherever they were; one answer is enough to be asked again."""
+    """Three failures in a row, wherever they were; ten answers in a row to be asked again."""
     trial = on_trial(with_share(1.0))
     for _ in range(2):
         trial.failed(2)
@@ -139,5 +139,14 @@ def test_a_challenger_that_fails_again_and_again_answers_nobody_until_it_does_we
     assert trial.other(1) == 2
     trial.answered(1, 1, 0.1)
     assert trial.challenger_for("pi-1") is None
-    trial.answered(2, 1, 0.1)
+    for _ in range(2):
+        for _ in range(9):
+            trial.answered(2, 16, 0.1)
+            assert trial.challenger_for("pi-1") is None
+        trial.failed(2)
+    for _ in range(10):
+        assert trial.challenger_for("pi-1") is None
+        trial.answered(2, 1, None)
+    assert trial.challenger_for("pi-1") == 2
+    trial.failed(2)
     assert trial.challenger_for("pi-1") == 2

@@ -12,11 +12,8 @@ from msgspec import structs
 from edge.config import EdgeConfig
 from edge.tfserving import Predictor
 from edge.trial import Plan
-from schemas.messages import Event, Trial
-from schemas.topics import RELEASE
 from tests.conftest import eventually
 from tests.nodes import (
-    NODE,
     Observer,
     edge_config,
     edge_running,
@@ -26,17 +23,19 @@ from tests.nodes import (
     station,
     truncated,
 )
-from tests.serving import ModelServer, pack, release_of, saved_models
-from tests.trials import NUMBERS, look_often, serving_one_at_a_time, with_a_model_of_its_own
+from tests.serving import ModelServer
+from tests.trials import (
+    NUMBERS,
+    look_often,
+    release,
+    said,
+    serving_one_at_a_time,
+    told,
+    trial,
+    with_a_model_of_its_own,
+)
 
 DEVICES = tuple(f"pi-{number}" for number in range(8))
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A bundle of each SavedModel, by name."""
-    folder = tmp_path_factory.mktemp("bundles")
-    return {model.name: pack(model, folder / f"{model.name}.tar") for model in saved_models().iterdir()}
 
 
 @pytest.fixture(scope="module")
@@ -62,33 +61,6 @@ async def config(address, trial_serving, tmp_path) -> EdgeConfig:
 def base(config) -> Path:
     """Where that model's versions are."""
     return Path(config.models_dir) / config.model
-
-
-async def release(seen: Observer, config: EdgeConfig, bundle: Path, version: int, **changes: object) -> None:
-    facts = {"model": config.model, "released_at_ms": next(NUMBERS)} | changes
-    await seen.bus.publish(RELEASE, release_of(bundle, version, **facts), node=NODE)
-
-
-async def told(seen: Observer, event: str, number: int = 0) -> Event:
-    """Wait for the n-th event of a kind."""
-
-    def found() -> list[Event]:
-        return [one for one in seen.events if one.event == event]
-
-    await eventually(lambda: len(found()) > number, within_s=60)
-    return found()[number]
-
-
-async def said(seen: Observer, device: str = "pi-99") -> tuple[str, int]:
-    """Return what a red photo of a device is called now, and by which version."""
-    number = next(NUMBERS)
-    await seen.send(enveloped(number, photo(number, "red"), device), device)
-    answer = await seen.answer(photo_id(number), device)
-    return answer.label, answer.model_version
-
-
-def trial(seen: Observer) -> Trial | None:
-    return seen.newest().trial
 
 
 @asynccontextmanager
@@ -185,6 +157,46 @@ async def test_g6_what_cannot_be_tried_leaves_all_as_it_was(config, base, bundle
             assert [path.name for path in base.iterdir()] == ["1"], why
     assert {(one.label, one.model_version) for one in seen.results} == {("cat", 1)}
     assert trial(seen) is None
+
+
+async def test_no_device_of_the_champion_waits_for_the_challenger(config, bundles, monkeypatch):
+    """Those who share a batch have their next turn when their own version has answered."""
+    gates, held = {None: asyncio.Event(), 1: asyncio.Event(), 2: asyncio.Event()}, []
+
+    class Gated(Predictor):
+        async def predict(self, images, version=None, *, timeout_s=None):
+            held.append(version)
+            await gates[version].wait()
+            return await super().predict(images, version)
+
+    monkeypatch.setattr("edge.service.Predictor", Gated)
+    plan = Plan("canary", 0.5, 1, 2, 0)
+    canary = next(device for device in DEVICES if plan.tries(device))
+    other, *more = [device for device in DEVICES if not plan.tries(device)]
+    for gate in gates.values():
+        gate.set()
+    async with station(config) as seen, asyncio.TaskGroup() as tasks:
+        await seen.send(enveloped(1, photo(1)))
+        await seen.answer(photo_id(1))
+        await release(seen, config, bundles["swapped"], 2, stage="canary", share=0.5, beside=1)
+        await told(seen, "model.tried")
+        for gate in gates.values():
+            gate.clear()
+        held.clear()
+        for calls in range(config.calls):
+            tasks.create_task(said(seen, more[calls]))
+            await eventually(lambda wanted=calls + 1: len(held) == wanted)
+        slow, quick = (tasks.create_task(said(seen, device)) for device in (canary, other))
+        await seen.send(
+            enveloped(1, photo(1))
+        )  # answered from the record, when the others wait for their turn
+        await eventually(lambda: len(seen.results) == 2)
+        gates[1].set()
+        assert await quick == ("cat", 1)
+        assert await said(seen, other) == ("cat", 1)
+        assert not slow.done()
+        gates[2].set()
+        assert await slow == ("dog", 2)
 
 
 async def test_without_a_models_folder_there_is_no_trial(config, bundles):
