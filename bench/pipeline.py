@@ -13,7 +13,7 @@ from bench import models, procfs, stack
 from bench.contestants import BATCH, bare_loop, pipeline
 from bench.figures import Figure, Goal, percentiles
 from bench.load import Ask, arrivals, closed_loop, open_loop
-from bench.photos import pictures
+from bench.photos import NODE, pictures
 from bench.rival import RIVALS, Rival, answering, rival
 from bench.setting import Setting
 from bench.table import Table
@@ -72,7 +72,7 @@ class Contest:
     @contextlib.asynccontextmanager
     async def _ours(self, folder: Path) -> AsyncIterator[tuple[dict[str, int], dict[str, Ask]]]:
         async with stack.served(folder, self.model) as running:
-            await stack.add_handler(running, folder, **self.handler)
+            await stack.add_handler(running, folder, "handler", node=NODE, **self.handler)
             async with (
                 pipeline(running.broker.port) as ours,
                 bare_loop(running.serving, models.MODEL) as limit,
