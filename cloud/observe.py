@@ -8,12 +8,12 @@ import msgspec
 from bus.presence import now_ms
 from cloud.card import Card, served
 from cloud.examples import AUDIT_LANE
-from cloud.store import PHOTOS, Store
+from cloud.store import NAMED, PHOTOS, Store
 from cloud.triggers import Facts, Scores, Triggers, windows
 from schemas.errors import PermanentError
 
 _SAMPLES = f"{PHOTOS} AND origin = 'sample'"
-_LABELLED = f"{PHOTOS} AND human_label IS NOT NULL AND split != 'gold'"
+_LABELLED = f"{PHOTOS} AND {NAMED} AND split != 'gold'"
 _AUDITS = f"{_LABELLED} AND lane = '{AUDIT_LANE}'"
 
 

@@ -8,7 +8,7 @@ from bus.presence import now_ms
 from cloud.examples import AUDIT_LANE
 from cloud.store import PHOTOS, Label, Store
 from schemas.errors import PermanentError
-from schemas.messages import Feedback
+from schemas.messages import NEITHER, Feedback
 
 NEAR_BITS = 6
 """Most bits by which the difference hashes of two photos of the same view differ, as at the edge."""
@@ -104,9 +104,9 @@ def awaiting_review(store: Store, limit: int) -> list[Review]:
 
 
 def known_classes(store: Store) -> list[str]:
-    """Return the names that people and models have given to photos so far, sorted."""
+    """Return the names of classes that people and models have given to photos so far, sorted."""
     rows = store.scan(["human_label", "edge_label"])
-    return sorted({str(name) for row in rows for name in row.values() if name is not None})
+    return sorted({str(name) for row in rows for name in row.values() if name not in (None, NEITHER)})
 
 
 def feedback_for(store: Store, photo_id: str, label: str, by: str) -> Feedback:

@@ -32,11 +32,14 @@ from cloud.rows import (
 )
 from cloud.table import BATCH_ROWS, Table
 from schemas.errors import PermanentError, TransientError
+from schemas.messages import NEITHER
 
-__all__ = ["PHOTOS", "Label", "LabelOutcome", "Outcome", "Row", "Store"]
+__all__ = ["NAMED", "PHOTOS", "Label", "LabelOutcome", "Outcome", "Row", "Store"]
 
 PHOTOS = "received_at_ms IS NOT NULL"
 """Condition that leaves out the labels that still wait for their photo."""
+NAMED = f"human_label != '{NEITHER}'"
+"""Condition that a person named one of the classes."""
 
 _T = TypeVar("_T")
 _ATTEMPTS = 20

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from schemas.messages import NEITHER
+
 SKIP, UNDO, OTHER, QUIT = "n", "u", "o", "q"
-_RESERVED = (SKIP, UNDO, OTHER, QUIT)
+_NONE = "0"
+_RESERVED = (SKIP, UNDO, OTHER, QUIT, _NONE)
 _ENTER, _ESCAPE, _ERASE = ("\r", "\n"), "\x1b", ("\x7f", "\b")
 _ENDS = (QUIT, "\x03", "\x04")  # Ctrl-C and Ctrl-D
 
@@ -21,7 +24,7 @@ class Session:
     """Where a session stands.
 
     Attributes:
-        keys: Class by key.
+        keys: Label by key.
         count: Photos to look at.
         place: Which of them is shown, from 0; `count` when none is left.
         held: The last label, which can still be taken back.
@@ -45,7 +48,7 @@ class Session:
 def keys_of(classes: Sequence[str]) -> dict[str, str]:
     """Give each class a digit, and its first letter unless another class or a command has it.
 
-    Classes beyond the ninth have a letter, or are typed in.
+    Classes beyond the ninth have a letter, or are typed in. 0 says that a photo shows none of them.
     """
     keys = {str(number): name for number, name in enumerate(classes[:9], start=1)}
     for name in classes:
@@ -53,7 +56,7 @@ def keys_of(classes: Sequence[str]) -> dict[str, str]:
         shared = sum(other[0].lower() == initial for other in classes) > 1
         if not (shared or initial in _RESERVED or initial in keys):
             keys[initial] = name
-    return keys
+    return keys | {_NONE: NEITHER}
 
 
 def press(session: Session, key: str) -> tuple[Session, Said | None]:

@@ -17,6 +17,7 @@ from cli.cloud.labelling import half_blocks
 from cloud import collect
 from cloud.config import CollectorConfig
 from cloud.store import Row, Store
+from schemas.messages import NEITHER
 from tests.cli.conftest import gleaner
 from tests.conftest import ROOT, eventually, jpeg
 from tests.nodes import photo, photo_id
@@ -34,8 +35,11 @@ def play(keys: str, count: int = 3, classes: tuple[str, ...] = ("cat", "dog")) -
 
 def test_classes_have_a_digit_and_their_first_letter():
     """A letter that two classes share, or that is a command, is nobody's."""
-    assert keys_of(["cat", "dog"]) == {"1": "cat", "2": "dog", "c": "cat", "d": "dog"}
-    assert keys_of(["Newt", "cat", "cow", "owl"]) == {"1": "Newt", "2": "cat", "3": "cow", "4": "owl"}
+    neither = {"0": NEITHER}
+    assert keys_of(["cat", "dog"]) == {"1": "cat", "2": "dog", "c": "cat", "d": "dog"} | neither
+    four = {"1": "Newt", "2": "cat", "3": "cow", "4": "owl"}
+    assert keys_of(["Newt", "cat", "cow", "owl"]) == four | neither
+    assert keys_of(["0-day", "cat"]) == {"1": "0-day", "2": "cat", "c": "cat"} | neither
     many = keys_of([f"{letter}x" for letter in "abcdefghij"])
     assert ("9" in many, many["j"]) == (True, "jx")
 
@@ -62,6 +66,11 @@ def test_skipping_labels_nothing():
     assert (session.asking, session.over, published) == (False, False, [])
     assert play("nnndcno1q")[1] == []
     assert play("nnnudq")[1] == [(2, "dog")]
+
+
+def test_one_key_says_that_it_is_none_of_the_classes():
+    """A table among cats and dogs is neither, and needs no class of its own."""
+    assert play("0cq")[1] == [(0, NEITHER), (1, "cat")]
 
 
 def test_another_class_is_typed():

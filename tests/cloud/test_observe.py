@@ -14,6 +14,7 @@ from cloud.gate import Comparison, Verdict
 from cloud.observe import observe
 from cloud.store import Label, Row, Store
 from cloud.triggers import Triggers
+from schemas.messages import NEITHER
 from tests.cloud.bundles import card
 
 RULES = Triggers(drift_samples=50)
@@ -55,6 +56,16 @@ def test_before_the_first_version_all_is_new(store: Store) -> None:
     facts = observe(store, [], RULES)
     assert (facts.labels, facts.samples, facts.last_round_s) == (2, 4, None)
     assert (len(facts.reference), facts.audits, facts.accuracy_low) == (0, 0, None)
+
+
+def test_a_photo_of_neither_starts_no_round(store: Store) -> None:
+    """Nothing is learnt from it, and no answer to it can be right."""
+    first = trained(store, 1)
+    harvest(store, 1, 2, lane="audit")
+    say(store, NEITHER, 1)
+    say(store, "cat", 2)
+    facts = observe(store, [first], RULES)
+    assert (facts.labels, facts.audits, facts.audits_right) == (1, 1, 1)
 
 
 def test_what_the_last_training_saw_is_not_new(store: Store) -> None:

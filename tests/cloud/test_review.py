@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cloud.review import Waiting, awaiting_review, doubt, known_classes, most_informative
 from cloud.store import Label, Row, Store
+from schemas.messages import NEITHER
 from tests.conftest import jpeg
 
 UNIT = st.floats(0, 1)
@@ -123,3 +124,12 @@ def test_what_waits_is_harvested_and_not_labelled_by_a_person(tmp_path: Any) -> 
     assert (chosen[0].image, chosen[0].node, chosen[0].device) == (jpeg(2), "edge-1", "pi-1")
     assert len(awaiting_review(store, 99)) == 3
     assert known_classes(store) == ["cat", "cow"]
+
+
+def test_a_photo_of_neither_waits_no_more(tmp_path: Any) -> None:
+    """It has its label, and that is no class to choose from."""
+    store = Store.open(tmp_path / "dataset")
+    store.upsert([row(1, lane="audit", edge_label="cat"), row(2, edge_label="cat")])
+    store.label([Label(photo_id=f"{1:032x}", label=NEITHER, by="ann", at_ms=1)])
+    assert [int(review.photo_id, 16) for review in awaiting_review(store, 9)] == [2]
+    assert known_classes(store) == ["cat"]
