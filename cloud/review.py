@@ -69,14 +69,18 @@ def most_informative(waiting: Iterable[Waiting], limit: int) -> list[Waiting]:
         limit: Most photos.
 
     Returns:
-        First the lane `audit`, whose labels tell how good the model is; then where teacher and edge disagree;
-        then the rest; the last two by `doubt`, then by id, so that the order is always the same. A photo of a
-        view that is in the list already stands behind all others, unless it is of the lane `audit`.
+        First the lane `audit`, whose labels tell how good the model is, for at most half of the list where
+        there are others; then where teacher and edge disagree; then the rest; the last two by `doubt`, then
+        by id, so that the order is always the same. A photo of a view that is in the list already stands
+        behind all others, unless it is of the lane `audit`.
     """
+    ranked = sorted(waiting, key=_urgency)
+    audits = sum(photo.lane == AUDIT_LANE for photo in ranked)
+    most_audits = max((limit + 1) // 2, limit - (len(ranked) - audits))
     chosen: list[Waiting] = []
     behind: list[Waiting] = []
     views: list[int] = []
-    for photo in sorted(waiting, key=_urgency):
+    for photo in ranked[: min(audits, most_audits)] + ranked[audits:]:
         if len(chosen) == limit:
             break
         view = None if photo.dhash is None else int(photo.dhash, 16)

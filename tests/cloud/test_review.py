@@ -83,6 +83,20 @@ def test_frames_of_the_lane_audit_are_all_asked() -> None:
     assert order(waiting(3, dhash="f" * 16), *photos) == [1, 2, 3]
 
 
+def test_audits_are_at_most_half_of_what_is_asked() -> None:
+    """However many wait, by their ids alone; where others are too few, audits take their place."""
+    audits = [waiting(n, lane="audit", entropy=n / 9) for n in (4, 3, 2, 1)]
+    others = [waiting(n, entropy=n / 99) for n in (11, 12, 13)]
+
+    def first(limit: int, *photos: Waiting) -> list[int]:
+        return [int(photo.photo_id, 16) for photo in most_informative(photos, limit)]
+
+    assert first(4, *audits, *others) == [1, 2, 13, 12]
+    assert first(5, *audits, *others) == [1, 2, 3, 13, 12]
+    assert first(6, *audits, *others[:1]) == [1, 2, 3, 4, 11]
+    assert first(3, *audits) == [1, 2, 3]
+
+
 @given(LISTS, st.integers(0, 15), st.randoms())
 def test_the_order_is_one_and_complete(photos: list[Waiting], limit: int, chance: Any) -> None:
     """Any photos: as many as wanted, each once, audit first, the same however they come in."""
@@ -91,6 +105,8 @@ def test_the_order_is_one_and_complete(photos: list[Waiting], limit: int, chance
     assert len({photo.photo_id for photo in chosen}) == len(chosen)
     audits = [photo.lane == "audit" for photo in chosen]
     assert audits == sorted(audits, reverse=True)
+    others = sum(photo.lane != "audit" for photo in photos)
+    assert sum(audits) <= max(limit - others, (limit + 1) // 2)
     assert all(0 <= doubt(photo) <= 1 for photo in photos)
     chance.shuffle(photos)
     assert most_informative(photos, limit) == chosen
