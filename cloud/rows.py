@@ -130,7 +130,8 @@ class Row:
         human_label: Class that a person gave, with who and when.
         human_by: Who gave it.
         human_at_ms: When, UTC.
-        teacher_label: Class that a teacher model gave, with which and when.
+        teacher_label: Class that a teacher model gave, with which and when; without a class where it took
+            back what one gave before.
         teacher_by: Which teacher.
         teacher_at_ms: When, UTC.
         split: What it is for; an import names it.
@@ -193,7 +194,7 @@ class Label:
 
     Args:
         photo_id: 32 hexadecimal digits; the sample itself may still be on its way.
-        label: Name of the class.
+        label: Name of the class, or `NEITHER`.
         by: Who or which model says so.
         at_ms: When it was said, UTC. Of two labels of the same judge the later one holds.
         judge: A person (`human`) or a model (`teacher`).
@@ -210,6 +211,31 @@ class Label:
 
     def __post_init__(self) -> None:
         _check(self, f"label for {self.photo_id!r:.40}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Withdrawal:
+    """What a teacher model says that takes a teacher's label back and gives none.
+
+    Args:
+        photo_id: 32 hexadecimal digits.
+        by: Which model says so.
+        at_ms: When it was said, UTC; a label that was given later stays.
+
+    Raises:
+        PermanentError: A field is out of its range.
+    """
+
+    photo_id: messages.PhotoId
+    by: _Who
+    at_ms: messages.Milliseconds
+
+    def __post_init__(self) -> None:
+        _check(self, f"withdrawal for {self.photo_id!r:.40}")
+
+
+Word: TypeAlias = Label | Withdrawal
+"""What a person or a teacher says of a photo."""
 
 
 def as_record(row: Row) -> Record:
@@ -242,24 +268,28 @@ def with_sample(row: Row, existing: Record | None) -> Record | None:
     return record
 
 
-def with_label(label: Label, existing: Record | None) -> Record | None:
-    """Decide what is written when a label arrives.
+def with_label(said: Word, existing: Record | None) -> Record | None:
+    """Decide what is written when a label arrives, or is taken back.
 
     Args:
-        label: What was said.
+        said: The label, or that it is withdrawn.
         existing: All columns of the stored row of that id, None if there is none.
 
     Returns:
-        The record to write, or None if something said at the same time or later is stored already.
+        The record to write, or None if something said at the same time or later is stored already, or there
+        is nothing to take back.
     """
+    judge: Judge = said.judge if isinstance(said, Label) else "teacher"
+    label = said.label if isinstance(said, Label) else None
     record: Record = existing or dict.fromkeys(SCHEMA.names)
-    if not _said_before(record, label.judge, label.at_ms):
+    nothing_changes = label is None and record[f"{judge}_label"] is None
+    if nothing_changes or not _said_before(record, judge, said.at_ms):
         return None
     return record | {
-        "photo_id": label.photo_id,
-        f"{label.judge}_label": label.label,
-        f"{label.judge}_by": label.by,
-        f"{label.judge}_at_ms": label.at_ms,
+        "photo_id": said.photo_id,
+        f"{judge}_label": label,
+        f"{judge}_by": said.by,
+        f"{judge}_at_ms": said.at_ms,
     }
 
 
@@ -279,9 +309,9 @@ def with_samples(
 
 
 def with_labels(
-    labels: Iterable[Label], existing: Mapping[str, Record]
+    labels: Iterable[Word], existing: Mapping[str, Record]
 ) -> tuple[list[Record], dict[str, LabelOutcome]]:
-    """Decide for many labels at once, whatever their order.
+    """Decide for many labels and withdrawals at once, whatever their order.
 
     Returns:
         The records to write, and by id what became of its labels: `superseded` only if all of them were.

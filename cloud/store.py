@@ -27,6 +27,8 @@ from cloud.rows import (
     Outcome,
     Record,
     Row,
+    Withdrawal,
+    Word,
     with_labels,
     with_samples,
 )
@@ -34,7 +36,7 @@ from cloud.table import BATCH_ROWS, Table
 from schemas.errors import PermanentError, TransientError
 from schemas.messages import NEITHER
 
-__all__ = ["NAMED", "PHOTOS", "Label", "LabelOutcome", "Outcome", "Row", "Store"]
+__all__ = ["NAMED", "PHOTOS", "Label", "LabelOutcome", "Outcome", "Row", "Store", "Withdrawal"]
 
 PHOTOS = "received_at_ms IS NOT NULL"
 """Condition that leaves out the labels that still wait for their photo."""
@@ -88,15 +90,15 @@ class Store:
             rows.setdefault(row.photo_id, row)
         return self._write(list(rows), STATE, lambda existing: with_samples(rows, existing))
 
-    def label(self, labels: Sequence[Label]) -> dict[str, LabelOutcome]:
-        """Store what persons and teachers say; of each judge the label with the latest time holds.
+    def label(self, labels: Sequence[Word]) -> dict[str, LabelOutcome]:
+        """Store what persons and teachers say; of each judge what was said last holds.
 
         Args:
             labels: Any number; memory is that of the images they belong to.
 
         Returns:
             By id, `stored`, `waiting` (stored; its photo has not arrived) or `superseded` (something said
-            at the same time or later is there already).
+            at the same time or later is there already, or there is nothing to take back).
 
         Raises:
             TransientError: The table cannot be written now; nothing of this call is promised.

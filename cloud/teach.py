@@ -14,7 +14,7 @@ from cloud.examples import AUDIT_LANE, HARD_LANE, Example, class_names, waiting_
 from cloud.head import Ints
 from cloud.progress import Progress, Silent
 from cloud.sight import Eye
-from cloud.store import PHOTOS, Label, Store
+from cloud.store import PHOTOS, Label, Store, Withdrawal
 from cloud.teacher import HEADS, Ensemble, fit_ensemble, held_out, sure_by_lane
 
 BATCH_PHOTOS = 256
@@ -54,12 +54,14 @@ class Taught:
         thresholds: how sure it had to be, of most photos and in lane hard; None without a teacher.
         looked_at: samples without a label of a person or of this teacher.
         labelled: how many of them it labelled; those that an earlier teacher called the same do not count.
+        withdrawn: from how many it took an earlier teacher's label, without one of its own.
     """
 
     by: str | None = None
     thresholds: tuple[float, float] | None = None
     looked_at: int = 0
     labelled: int = 0
+    withdrawn: int = 0
 
 
 def teach(
@@ -73,8 +75,9 @@ def teach(
     """Make a teacher from people's labels, and let it label what it is sure of.
 
     Photos of the gold set and of the lane `audit` are left to people, and teach nobody: they judge what is
-    trained on this teacher's labels. A label of an earlier teacher stays
-    until this one is sure of another: to write the same again would cost the image's bytes each time.
+    trained on this teacher's labels. An earlier teacher's label stays where this one is sure of the same (to
+    write it again would cost the image's bytes), is corrected where it is sure of another, and is taken back
+    where it is sure of none.
 
     Args:
         store: the dataset.
@@ -93,18 +96,20 @@ def teach(
     teacher = make_teacher(store, backbones, cache_dir, seed=seed, progress=progress)
     if teacher is None:
         return Taught()
-    looked_at = labelled = 0
+    looked_at = labelled = withdrawn = 0
     for photos in _unlabelled(store, teacher.by):
-        before = {photo.photo_id: photo.label for photo in photos}
-        said = teacher.labels(photos, progress).items() - before.items()
-        store.label(
-            [
-                Label(photo_id=photo_id, label=label, by=teacher.by, at_ms=now_ms(), judge="teacher")
-                for photo_id, label in said
-            ]
-        )
-        looked_at, labelled = looked_at + len(photos), labelled + len(said)
-    return Taught(teacher.by, teacher.thresholds, looked_at, labelled)
+        before = {photo.photo_id: photo.label for photo in photos if photo.label}
+        sure = teacher.labels(photos, progress)
+        changed, silent = sure.items() - before.items(), before.keys() - sure.keys()
+        by, at_ms = teacher.by, now_ms()
+        labels = [
+            Label(photo_id=photo_id, label=label, by=by, at_ms=at_ms, judge="teacher")
+            for photo_id, label in changed
+        ]
+        store.label([*labels, *(Withdrawal(photo_id=photo_id, by=by, at_ms=at_ms) for photo_id in silent)])
+        looked_at, labelled = looked_at + len(photos), labelled + len(changed)
+        withdrawn += len(silent)
+    return Taught(teacher.by, teacher.thresholds, looked_at, labelled, withdrawn)
 
 
 def make_teacher(

@@ -170,8 +170,7 @@ class Full(Policy):
         ensemble = fit_ensemble(sights, labels, len(CLASSES), seed=self.seed)
         opinions = ensemble.opinions([np.stack([kept.sight[:DIM] for kept in waiting], axis=1)])
         for kept, label, sureness in zip(waiting, opinions.labels, opinions.sureness, strict=True):
-            if sureness >= thresholds[kept.lane == HARD]:
-                kept.teacher = int(label)
+            kept.teacher = int(label) if sureness >= thresholds[kept.lane == HARD] else None
 
     def _ask(self) -> None:
         waiting = {kept.photo_id: kept for kept in self.kept if kept.human is None}
