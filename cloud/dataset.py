@@ -40,13 +40,16 @@ def resolve_label(human: str | None, teacher: str | None, edge: str | None) -> t
     return next(((label, source) for label, source in said if label is not None), None)
 
 
-def examples(store: Store, *, version: int | str | None = None, split: Split | None = None) -> list[Example]:
+def examples(
+    store: Store, *, version: int | str | None = None, split: Split | None = None, where: str = "true"
+) -> list[Example]:
     """Read what can be trained or judged on: photos with a label, all in memory.
 
     Args:
         store: The dataset.
         version: Number or tag; None for the newest.
         split: Only this one; None for all but `gold`, which no training may see.
+        where: Further condition in SQL; what does not meet it is not read.
 
     Returns:
         Examples in the order of their ids, so that one version always gives the same list. The edge's
@@ -56,7 +59,7 @@ def examples(store: Store, *, version: int | str | None = None, split: Split | N
     wanted = "split != 'gold'" if split is None else f"split = '{split}'"
     rows = store.scan(
         _Labelled.__struct_fields__,
-        where=f"{PHOTOS} AND {wanted} AND {_HAS_LABEL}",
+        where=f"{PHOTOS} AND {wanted} AND {_HAS_LABEL} AND ({where})",
         version=version,
     )
     return sorted(map(_example, rows), key=lambda example: example.photo_id)

@@ -14,10 +14,11 @@ from cloud.examples import AUDIT_LANE, HARD_LANE, Example, class_names, waiting_
 from cloud.head import Ints
 from cloud.progress import Progress, Silent
 from cloud.sight import Eye
-from cloud.store import PHOTOS, Label, Store, Withdrawal
+from cloud.store import NAMED, PHOTOS, Label, Store, Withdrawal
 from cloud.teacher import HEADS, Ensemble, fit_ensemble, held_out, sure_by_lane
 
 BATCH_PHOTOS = 256
+_NO_AUDIT = f"(lane IS NULL OR lane != '{AUDIT_LANE}')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def make_teacher(
     store: Store, backbones: Sequence[str], cache_dir: Path, *, seed: int, progress: Progress
 ) -> Teacher | None:
     """Make a teacher; None if people's labels cannot show that it would be right. Raises as `teach` does."""
-    said = [example for example in examples(store) if example.human and example.lane != AUDIT_LANE]
+    said = examples(store, where=f"{NAMED} AND {_NO_AUDIT}")
     waiting = waiting_classes(said)
     people = [example for example in said if example.label not in waiting]
     classes = class_names(people)
@@ -147,8 +148,7 @@ def _unlabelled(store: Store, by: str) -> Iterator[list[Example]]:
     """Yield, in batches, the samples that a teacher may label and has not; with an earlier one's label."""
     where = (
         f"{PHOTOS} AND origin = 'sample' AND split != 'gold' AND human_label IS NULL"
-        f" AND (lane IS NULL OR lane != '{AUDIT_LANE}')"
-        f" AND (teacher_by IS NULL OR teacher_by != '{by}')"
+        f" AND {_NO_AUDIT} AND (teacher_by IS NULL OR teacher_by != '{by}')"
     )
     ids = sorted(str(row["photo_id"]) for row in store.scan(["photo_id"], where=where))
     for start in range(0, len(ids), BATCH_PHOTOS):
