@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import lance
 import pyarrow as pa
+from lance.dataset import ColumnOrdering
 
 from cloud.commit import exclusive, merge, sync_tag, sync_version
 from cloud.rows import (
@@ -146,6 +147,7 @@ class Store:
         where: str = PHOTOS,
         version: int | str | None = None,
         limit: int | None = None,
+        order: Sequence[str] = (),
     ) -> Iterator[dict[str, object]]:
         """Read rows as they come; only the columns asked for are read.
 
@@ -154,6 +156,7 @@ class Store:
             where: Condition in SQL; the default leaves out labels that wait for their photo.
             version: Number or tag, None for the newest.
             limit: At most so many.
+            order: Columns to sort by, the largest first where a `-` is before the name; else any order.
 
         Yields:
             One dict per row; memory is bounded by some batches of 32 images (4096 rows without images).
@@ -162,6 +165,7 @@ class Store:
             columns=list(columns),
             filter=where,
             limit=limit,
+            order_by=[ColumnOrdering(name.lstrip("-"), ascending=name[0] != "-") for name in order] or None,
             batch_size=BATCH_ROWS if "image" in columns else 4096,
             batch_readahead=2,
             fragment_readahead=2,
