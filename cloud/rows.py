@@ -130,8 +130,7 @@ class Row:
         human_label: Class that a person gave, with who and when.
         human_by: Who gave it.
         human_at_ms: When, UTC.
-        teacher_label: Class that a teacher model gave, with which and when; without a class where it took
-            back what one gave before.
+        teacher_label: Class that a teacher model gave, with which and when.
         teacher_by: Which teacher.
         teacher_at_ms: When, UTC.
         split: What it is for; an import names it.
@@ -216,6 +215,8 @@ class Label:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Withdrawal:
     """What a teacher model says that takes a teacher's label back and gives none.
+
+    The stored row then says who and when, without a label, so that nothing older comes back.
 
     Args:
         photo_id: 32 hexadecimal digits.

@@ -165,7 +165,7 @@ class Store:
             columns=list(columns),
             filter=where,
             limit=limit,
-            order_by=[ColumnOrdering(name.lstrip("-"), ascending=name[0] != "-") for name in order] or None,
+            order_by=[_ordering(name) for name in order] or None,
             batch_size=BATCH_ROWS if "image" in columns else 4096,
             batch_readahead=2,
             fragment_readahead=2,
@@ -223,3 +223,7 @@ class Store:
             )
             found |= {record["photo_id"]: record for record in rows.to_pylist()}
         return found
+
+
+def _ordering(name: str) -> ColumnOrdering:
+    return ColumnOrdering(name.removeprefix("-"), ascending=not name.startswith("-"))

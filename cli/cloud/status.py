@@ -1,4 +1,4 @@
-"""Show the fleet, its versions and trials, the rollout, the accuracy of each version by audits, labels."""
+"""Show the fleet, its versions and trials, the rollout, audited accuracy by version, and people's labels."""
 
 import asyncio
 import sys
