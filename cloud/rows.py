@@ -10,23 +10,21 @@ does not have, and a label could be lost or applied twice between them.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 
+from cloud.labels import JUDGES, Judge, Label, Who, Word, check
 from schemas import messages
 from schemas.errors import PermanentError
 
 Split: TypeAlias = Literal["train", "gold", "stream"]
 Origin: TypeAlias = Literal["sample", "import"]
-Judge: TypeAlias = Literal["human", "teacher"]
 Outcome: TypeAlias = Literal["stored", "duplicate"]
 LabelOutcome: TypeAlias = Literal["stored", "waiting", "superseded"]
 Record: TypeAlias = dict[str, Any]
-
-JUDGES: tuple[Judge, ...] = ("human", "teacher")
 
 # `embedding` is a list and no binary, so that DuckDB, Polars and numpy read the numbers without a cast;
 # its length is free, because the next backbone may have another. `scores` is a list of structs and no map:
@@ -76,24 +74,7 @@ STATE = ["photo_id", "revision", "received_at_ms"] + [
     f"{judge}_{part}" for judge in JUDGES for part in ("label", "by", "at_ms")
 ]
 
-_Who = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 _Pixels = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
-
-
-def _check(value: object, subject: str) -> None:
-    """Hold every field of a dataclass against its annotation, which is the wire's own.
-
-    Raises:
-        PermanentError: A field has another type or is out of its range.
-    """
-    for name, hint in get_type_hints(type(value), include_extras=True).items():
-        content = getattr(value, name)
-        try:
-            msgspec.convert(content, hint)
-        except msgspec.ValidationError as error:
-            got = f"{len(content)} bytes" if isinstance(content, bytes) else repr(content)[:80]
-            expected = str(error).removeprefix("Expected ")
-            raise PermanentError(f"{name} of {subject}", expected=expected, got=got) from None
 
 
 def _require(sound: bool, subject: str, expected: str, got: object) -> None:  # noqa: FBT001 - reads as a sentence
@@ -162,17 +143,17 @@ class Row:
     model_version: messages.ModelVersion | None = None
     embedding: bytes = b""
     human_label: messages.Label | None = None
-    human_by: _Who | None = None
+    human_by: Who | None = None
     human_at_ms: messages.Milliseconds | None = None
     teacher_label: messages.Label | None = None
-    teacher_by: _Who | None = None
+    teacher_by: Who | None = None
     teacher_at_ms: messages.Milliseconds | None = None
     split: Split = "stream"
     origin: Origin = "sample"
 
     def __post_init__(self) -> None:
         subject = f"row {self.photo_id!r:.40}"
-        _check(self, subject)
+        check(self, subject)
         size_bytes = len(self.embedding)
         _require(
             size_bytes % 4 == 0, f"embedding of {subject}", "a multiple of 4 bytes", f"{size_bytes} bytes"
@@ -185,58 +166,6 @@ class Row:
                 "label, by and at_ms or none of them",
                 said,
             )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Label:
-    """What a person or a teacher model says that a photo shows.
-
-    Args:
-        photo_id: 32 hexadecimal digits; the sample itself may still be on its way.
-        label: Name of the class, or `NEITHER`.
-        by: Who or which model says so.
-        at_ms: When it was said, UTC. Of two labels of the same judge the later one holds.
-        judge: A person (`human`) or a model (`teacher`).
-
-    Raises:
-        PermanentError: A field is out of its range.
-    """
-
-    photo_id: messages.PhotoId
-    label: messages.Label
-    by: _Who
-    at_ms: messages.Milliseconds
-    judge: Judge = "human"
-
-    def __post_init__(self) -> None:
-        _check(self, f"label for {self.photo_id!r:.40}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Withdrawal:
-    """What a teacher model says that takes a teacher's label back and gives none.
-
-    The stored row then says who and when, without a label, so that nothing older comes back.
-
-    Args:
-        photo_id: 32 hexadecimal digits.
-        by: Which model says so.
-        at_ms: When it was said, UTC; a label that was given later stays.
-
-    Raises:
-        PermanentError: A field is out of its range.
-    """
-
-    photo_id: messages.PhotoId
-    by: _Who
-    at_ms: messages.Milliseconds
-
-    def __post_init__(self) -> None:
-        _check(self, f"withdrawal for {self.photo_id!r:.40}")
-
-
-Word: TypeAlias = Label | Withdrawal
-"""What a person or a teacher says of a photo."""
 
 
 def as_record(row: Row) -> Record:

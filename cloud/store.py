@@ -20,16 +20,14 @@ import pyarrow as pa
 from lance.dataset import ColumnOrdering
 
 from cloud.commit import exclusive, merge, sync_tag, sync_version
+from cloud.labels import Label, Withdrawal, Word
 from cloud.rows import (
     SCHEMA,
     STATE,
-    Label,
     LabelOutcome,
     Outcome,
     Record,
     Row,
-    Withdrawal,
-    Word,
     with_labels,
     with_samples,
 )

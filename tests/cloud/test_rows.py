@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud.rows import SCHEMA, Label, Row, Withdrawal, as_record, with_label, with_labels, with_sample
+from cloud.labels import Label, Withdrawal
+from cloud.rows import SCHEMA, Row, as_record, with_label, with_labels, with_sample
 from schemas.errors import PermanentError
 
 ID = "0123456789abcdef" * 2
