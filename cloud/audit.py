@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import msgspec
 
 from cloud.examples import AUDIT_LANE, Example
-from cloud.store import PHOTOS, Store
+from cloud.store import NAMED, PHOTOS, Store
 
 _FRESH = (
-    f"{PHOTOS} AND lane = '{AUDIT_LANE}' AND split != 'gold' AND human_label IS NOT NULL AND inclusion > 0"
+    f"{PHOTOS} AND lane = '{AUDIT_LANE}' AND split != 'gold' AND {NAMED} AND inclusion > 0"
     " AND received_at_ms > {since_ms}"
 )
 
@@ -26,8 +26,8 @@ def audit_slice(store: Store, since_ms: int, *, version: int | str | None = None
         version: Number or tag; None for the newest.
 
     Returns:
-        Photos of the lane audit that a person labelled; each weighs as many photos as it stands for, one over
-        the probability with which it was drawn. What was drawn with an unknown probability is left out.
+        Photos of the lane audit whose class a person named; each weighs as many photos as it stands for, one
+        over the probability with which it was drawn. What was drawn with an unknown probability is left out.
     """
     rows = store.scan(_Audited.__struct_fields__, where=_FRESH.format(since_ms=since_ms), version=version)
     drawn = [msgspec.convert(row, _Audited) for row in rows]

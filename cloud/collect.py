@@ -25,8 +25,9 @@ from bus.presence import Presence, now_ms
 from bus.probes import Probes
 from cloud.arrival import sort
 from cloud.config import CollectorConfig
+from cloud.labels import Label
 from cloud.quarantine import Bounds, Quarantine, Refused
-from cloud.rows import Label, Row
+from cloud.rows import Row
 from cloud.store import Store
 from schemas.errors import PermanentError, TransientError
 from schemas.messages import Event, Feedback, Receipt, Sample

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from cloud.progress import Progress, Silent
 from cloud.rows import Split
 from cloud.store import PHOTOS, Label, Row, Store
 from schemas.errors import PermanentError
+from schemas.messages import NEITHER
 
 MAX_IMAGE_BYTES = 2 * 1024 * 1024
 MAX_PIXELS = 50_000_000
@@ -26,7 +28,7 @@ _BATCH_BYTES = 16 * 1024 * 1024
 # was not, or at random. Where the teacher contradicts it there, neither is believed.
 _IN_AUTO = f"coalesce(lane, '') = '{AUTO_LANE}'"
 _HAS_LABEL = (
-    "(human_label IS NOT NULL"
+    f"coalesce(human_label, teacher_label, edge_label) != '{NEITHER}' AND (human_label IS NOT NULL"
     f" OR (teacher_label IS NOT NULL AND NOT ({_IN_AUTO} AND teacher_label != coalesce(edge_label, '')))"
     f" OR (edge_label IS NOT NULL AND teacher_label IS NULL AND {_IN_AUTO}))"
 )
@@ -38,22 +40,26 @@ def resolve_label(human: str | None, teacher: str | None, edge: str | None) -> t
     return next(((label, source) for label, source in said if label is not None), None)
 
 
-def examples(store: Store, *, version: int | str | None = None, split: Split | None = None) -> list[Example]:
+def examples(
+    store: Store, *, version: int | str | None = None, split: Split | None = None, where: str = "true"
+) -> list[Example]:
     """Read what can be trained or judged on: photos with a label, all in memory.
 
     Args:
         store: The dataset.
         version: Number or tag; None for the newest.
         split: Only this one; None for all but `gold`, which no training may see.
+        where: Further condition in SQL; what does not meet it is not read.
 
     Returns:
         Examples in the order of their ids, so that one version always gives the same list. The edge's
         own label counts only for photos of the lane `auto`, and these only where no teacher contradicts it.
+        Photos of which a person said `NEITHER` are left out.
     """
     wanted = "split != 'gold'" if split is None else f"split = '{split}'"
     rows = store.scan(
         _Labelled.__struct_fields__,
-        where=f"{PHOTOS} AND {wanted} AND {_HAS_LABEL}",
+        where=f"{PHOTOS} AND {wanted} AND {_HAS_LABEL} AND ({where})",
         version=version,
     )
     return sorted(map(_example, rows), key=lambda example: example.photo_id)
@@ -68,6 +74,12 @@ def _example(row: dict[str, object]) -> Example:
     # Among the edge's own labels the surer ones count more; a person's word is a person's word.
     weight = max(photo.confidence or 0.0, MIN_WEIGHT) if source == "edge" else 1.0
     return Example(photo.photo_id, photo.image, label, source, weight, photo.lane)
+
+
+def label_counts(store: Store) -> dict[str, int]:
+    """Count people's labels by what they say, sorted; `NEITHER` is among them."""
+    rows = store.scan(["human_label"], where=f"{PHOTOS} AND human_label IS NOT NULL")
+    return dict(sorted(Counter(str(row["human_label"]) for row in rows).items()))
 
 
 class _Labelled(msgspec.Struct, frozen=True):

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from schemas.messages import NEITHER
+
 Source = Literal["human", "teacher", "edge"]
 AUTO_LANE = "auto"
 """The lane of photos whose label the edge's model was sure of."""
@@ -96,6 +98,8 @@ def class_names(examples: Sequence[Example], wanted: Sequence[str] | None = None
     if len(set(names)) != len(names) or len(names) < 2:  # noqa: PLR2004 - a choice needs two
         raise TrainingError(f"classes: expected at least two distinct names, got {list(names)}")
     for name in names:
+        if name == NEITHER:
+            raise TrainingError(f"class {name!r}: expected a class, got the word for none of them")
         if name.splitlines() != [name] or not name.strip():
             raise TrainingError(f"class {name!r}: expected a name on one line")
         if not any(e.human and e.label == name for e in examples):

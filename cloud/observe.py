@@ -2,18 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import msgspec
+import numpy as np
 
 from bus.presence import now_ms
 from cloud.card import Card, served
 from cloud.examples import AUDIT_LANE
-from cloud.store import PHOTOS, Store
-from cloud.triggers import Facts, Scores, Triggers, windows
+from cloud.store import NAMED, PHOTOS, Store
+from cloud.triggers import Facts, Scores, Triggers
 from schemas.errors import PermanentError
 
 _SAMPLES = f"{PHOTOS} AND origin = 'sample'"
-_LABELLED = f"{PHOTOS} AND human_label IS NOT NULL AND split != 'gold'"
+_LABELLED = f"{PHOTOS} AND {NAMED} AND split != 'gold'"
 _AUDITS = f"{_LABELLED} AND lane = '{AUDIT_LANE}'"
 
 
@@ -38,26 +40,63 @@ def observe(store: Store, lineage: Sequence[Card], rules: Triggers) -> Facts:
     )
     if serving is None:
         return facts
-    reference, recent = _confidences(store, serving.version, seen, rules.drift_samples)
+    compared, reference, recent = _drift(store, serving.version, seen, rules.drift_samples)
     audits = _audits(store, serving.version, fresh)
     return replace(
         facts,
         reference=reference,
         recent=recent,
+        compared=compared,
         audits=len(audits),
         audits_right=sum(audits),
         accuracy_low=None if serving.metrics is None else serving.metrics.accuracy_low,
     )
 
 
-def _confidences(store: Store, model_version: int, seen: int | None, most: int) -> tuple[Scores, Scores]:
-    """Read how sure a version was of samples: of those to compare with, and of those to compare."""
-    where = f"{_SAMPLES} AND confidence IS NOT NULL AND model_version = {model_version}"
-    scored = sorted(
-        msgspec.convert(row, _Scored) for row in store.scan(_Scored.__struct_fields__, where=where)
+def _drift(
+    store: Store, model_version: int, seen: int | None, most: int
+) -> tuple[Literal["audits", "samples"], Scores, Scores]:
+    """Read how sure a version was: of audits, which no policy chooses, or of samples if those are few."""
+    audits = _confidences(store, f"{_SAMPLES} AND lane = '{AUDIT_LANE}'", model_version, seen, most)
+    if min(map(len, audits)) >= most:
+        return "audits", *audits
+    return "samples", *_confidences(store, _SAMPLES, model_version, seen, most)
+
+
+def _confidences(
+    store: Store, which: str, model_version: int, seen: int | None, most: int
+) -> tuple[Scores, Scores]:
+    """Read how sure a version was of the samples to compare with, and of those to compare.
+
+    The reference are the newest that the last round saw, or, if it saw too few, the first of all; then come
+    the newest behind the reference. No others are read.
+    """
+    where = f"{which} AND confidence IS NOT NULL AND model_version = {model_version}"
+    if seen is not None and store.count(where, seen) >= most:
+        reference = _scored(store, where, most, newest=True, version=seen)
+    else:
+        reference = _scored(store, where, most)
+    if not reference:
+        return _scores([]), _scores([])
+    last = max(reference)
+    behind = (
+        f"(received_at_ms > {last.received_at_ms}"
+        f" OR received_at_ms = {last.received_at_ms} AND photo_id > '{last.photo_id}')"
     )
-    before = 0 if seen is None else store.count(where, seen)
-    return windows([score.confidence for score in scored], before, most)
+    return _scores(reference), _scores(_scored(store, f"{where} AND {behind}", most, newest=True))
+
+
+def _scored(
+    store: Store, where: str, most: int, *, newest: bool = False, version: int | None = None
+) -> "list[_Scored]":
+    """Read the first, or the newest, by time of arrival."""
+    order = ("-received_at_ms", "-photo_id") if newest else ("received_at_ms", "photo_id")
+    rows = store.scan(_Scored.__struct_fields__, where=where, version=version, limit=most, order=order)
+    return [msgspec.convert(row, _Scored) for row in rows]
+
+
+def _scores(scored: "list[_Scored]") -> Scores:
+    return np.array([one.confidence for one in sorted(scored)], float)
 
 
 def _audits(store: Store, model_version: int, fresh: set[tuple[str, str]]) -> list[bool]:

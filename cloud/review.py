@@ -8,7 +8,7 @@ from bus.presence import now_ms
 from cloud.examples import AUDIT_LANE
 from cloud.store import PHOTOS, Label, Store
 from schemas.errors import PermanentError
-from schemas.messages import Feedback
+from schemas.messages import NEITHER, Feedback
 
 NEAR_BITS = 6
 """Most bits by which the difference hashes of two photos of the same view differ, as at the edge."""
@@ -69,14 +69,18 @@ def most_informative(waiting: Iterable[Waiting], limit: int) -> list[Waiting]:
         limit: Most photos.
 
     Returns:
-        First the lane `audit`, whose labels tell how good the model is; then where teacher and edge disagree;
-        then the rest; the last two by `doubt`, then by id, so that the order is always the same. A photo of a
-        view that is in the list already stands behind all others, unless it is of the lane `audit`.
+        First the lane `audit`, whose labels tell how good the model is, for at most half of the list where
+        there are others; then where teacher and edge disagree; then the rest; the last two by `doubt`, then
+        by id, so that the order is always the same. A photo of a view that is in the list already stands
+        behind all others, unless it is of the lane `audit`.
     """
+    ranked = sorted(waiting, key=_urgency)
+    audits = sum(photo.lane == AUDIT_LANE for photo in ranked)
+    most_audits = max((limit + 1) // 2, limit - (len(ranked) - audits))
     chosen: list[Waiting] = []
     behind: list[Waiting] = []
     views: list[int] = []
-    for photo in sorted(waiting, key=_urgency):
+    for photo in ranked[: min(audits, most_audits)] + ranked[audits:]:
         if len(chosen) == limit:
             break
         view = None if photo.dhash is None else int(photo.dhash, 16)
@@ -104,9 +108,9 @@ def awaiting_review(store: Store, limit: int) -> list[Review]:
 
 
 def known_classes(store: Store) -> list[str]:
-    """Return the names that people and models have given to photos so far, sorted."""
+    """Return the names of classes that people and models have given to photos so far, sorted."""
     rows = store.scan(["human_label", "edge_label"])
-    return sorted({str(name) for row in rows for name in row.values() if name is not None})
+    return sorted({str(name) for row in rows for name in row.values() if name not in (None, NEITHER)})
 
 
 def feedback_for(store: Store, photo_id: str, label: str, by: str) -> Feedback:

@@ -10,23 +10,21 @@ does not have, and a label could be lost or applied twice between them.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 
+from cloud.labels import JUDGES, Judge, Label, Who, Word, check
 from schemas import messages
 from schemas.errors import PermanentError
 
 Split: TypeAlias = Literal["train", "gold", "stream"]
 Origin: TypeAlias = Literal["sample", "import"]
-Judge: TypeAlias = Literal["human", "teacher"]
 Outcome: TypeAlias = Literal["stored", "duplicate"]
 LabelOutcome: TypeAlias = Literal["stored", "waiting", "superseded"]
 Record: TypeAlias = dict[str, Any]
-
-JUDGES: tuple[Judge, ...] = ("human", "teacher")
 
 # `embedding` is a list and no binary, so that DuckDB, Polars and numpy read the numbers without a cast;
 # its length is free, because the next backbone may have another. `scores` is a list of structs and no map:
@@ -76,24 +74,7 @@ STATE = ["photo_id", "revision", "received_at_ms"] + [
     f"{judge}_{part}" for judge in JUDGES for part in ("label", "by", "at_ms")
 ]
 
-_Who = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 _Pixels = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
-
-
-def _check(value: object, subject: str) -> None:
-    """Hold every field of a dataclass against its annotation, which is the wire's own.
-
-    Raises:
-        PermanentError: A field has another type or is out of its range.
-    """
-    for name, hint in get_type_hints(type(value), include_extras=True).items():
-        content = getattr(value, name)
-        try:
-            msgspec.convert(content, hint)
-        except msgspec.ValidationError as error:
-            got = f"{len(content)} bytes" if isinstance(content, bytes) else repr(content)[:80]
-            expected = str(error).removeprefix("Expected ")
-            raise PermanentError(f"{name} of {subject}", expected=expected, got=got) from None
 
 
 def _require(sound: bool, subject: str, expected: str, got: object) -> None:  # noqa: FBT001 - reads as a sentence
@@ -162,17 +143,17 @@ class Row:
     model_version: messages.ModelVersion | None = None
     embedding: bytes = b""
     human_label: messages.Label | None = None
-    human_by: _Who | None = None
+    human_by: Who | None = None
     human_at_ms: messages.Milliseconds | None = None
     teacher_label: messages.Label | None = None
-    teacher_by: _Who | None = None
+    teacher_by: Who | None = None
     teacher_at_ms: messages.Milliseconds | None = None
     split: Split = "stream"
     origin: Origin = "sample"
 
     def __post_init__(self) -> None:
         subject = f"row {self.photo_id!r:.40}"
-        _check(self, subject)
+        check(self, subject)
         size_bytes = len(self.embedding)
         _require(
             size_bytes % 4 == 0, f"embedding of {subject}", "a multiple of 4 bytes", f"{size_bytes} bytes"
@@ -185,31 +166,6 @@ class Row:
                 "label, by and at_ms or none of them",
                 said,
             )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Label:
-    """What a person or a teacher model says that a photo shows.
-
-    Args:
-        photo_id: 32 hexadecimal digits; the sample itself may still be on its way.
-        label: Name of the class.
-        by: Who or which model says so.
-        at_ms: When it was said, UTC. Of two labels of the same judge the later one holds.
-        judge: A person (`human`) or a model (`teacher`).
-
-    Raises:
-        PermanentError: A field is out of its range.
-    """
-
-    photo_id: messages.PhotoId
-    label: messages.Label
-    by: _Who
-    at_ms: messages.Milliseconds
-    judge: Judge = "human"
-
-    def __post_init__(self) -> None:
-        _check(self, f"label for {self.photo_id!r:.40}")
 
 
 def as_record(row: Row) -> Record:
@@ -242,24 +198,28 @@ def with_sample(row: Row, existing: Record | None) -> Record | None:
     return record
 
 
-def with_label(label: Label, existing: Record | None) -> Record | None:
-    """Decide what is written when a label arrives.
+def with_label(said: Word, existing: Record | None) -> Record | None:
+    """Decide what is written when a label arrives, or is taken back.
 
     Args:
-        label: What was said.
+        said: The label, or that it is withdrawn.
         existing: All columns of the stored row of that id, None if there is none.
 
     Returns:
-        The record to write, or None if something said at the same time or later is stored already.
+        The record to write, or None if something said at the same time or later is stored already, or there
+        is nothing to take back.
     """
+    judge: Judge = said.judge if isinstance(said, Label) else "teacher"
+    label = said.label if isinstance(said, Label) else None
     record: Record = existing or dict.fromkeys(SCHEMA.names)
-    if not _said_before(record, label.judge, label.at_ms):
+    nothing_changes = label is None and record[f"{judge}_label"] is None
+    if nothing_changes or not _said_before(record, judge, said.at_ms):
         return None
     return record | {
-        "photo_id": label.photo_id,
-        f"{label.judge}_label": label.label,
-        f"{label.judge}_by": label.by,
-        f"{label.judge}_at_ms": label.at_ms,
+        "photo_id": said.photo_id,
+        f"{judge}_label": label,
+        f"{judge}_by": said.by,
+        f"{judge}_at_ms": said.at_ms,
     }
 
 
@@ -279,9 +239,9 @@ def with_samples(
 
 
 def with_labels(
-    labels: Iterable[Label], existing: Mapping[str, Record]
+    labels: Iterable[Word], existing: Mapping[str, Record]
 ) -> tuple[list[Record], dict[str, LabelOutcome]]:
-    """Decide for many labels at once, whatever their order.
+    """Decide for many labels and withdrawals at once, whatever their order.
 
     Returns:
         The records to write, and by id what became of its labels: `superseded` only if all of them were.

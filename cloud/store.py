@@ -17,12 +17,13 @@ from typing import TypeVar
 
 import lance
 import pyarrow as pa
+from lance.dataset import ColumnOrdering
 
 from cloud.commit import exclusive, merge, sync_tag, sync_version
+from cloud.labels import Label, Withdrawal, Word
 from cloud.rows import (
     SCHEMA,
     STATE,
-    Label,
     LabelOutcome,
     Outcome,
     Record,
@@ -32,11 +33,14 @@ from cloud.rows import (
 )
 from cloud.table import BATCH_ROWS, Table
 from schemas.errors import PermanentError, TransientError
+from schemas.messages import NEITHER
 
-__all__ = ["PHOTOS", "Label", "LabelOutcome", "Outcome", "Row", "Store"]
+__all__ = ["NAMED", "PHOTOS", "Label", "LabelOutcome", "Outcome", "Row", "Store", "Withdrawal"]
 
 PHOTOS = "received_at_ms IS NOT NULL"
 """Condition that leaves out the labels that still wait for their photo."""
+NAMED = f"human_label != '{NEITHER}'"
+"""Condition that a person named one of the classes."""
 
 _T = TypeVar("_T")
 _ATTEMPTS = 20
@@ -85,15 +89,15 @@ class Store:
             rows.setdefault(row.photo_id, row)
         return self._write(list(rows), STATE, lambda existing: with_samples(rows, existing))
 
-    def label(self, labels: Sequence[Label]) -> dict[str, LabelOutcome]:
-        """Store what persons and teachers say; of each judge the label with the latest time holds.
+    def label(self, labels: Sequence[Word]) -> dict[str, LabelOutcome]:
+        """Store what persons and teachers say; of each judge what was said last holds.
 
         Args:
             labels: Any number; memory is that of the images they belong to.
 
         Returns:
             By id, `stored`, `waiting` (stored; its photo has not arrived) or `superseded` (something said
-            at the same time or later is there already).
+            at the same time or later is there already, or there is nothing to take back).
 
         Raises:
             TransientError: The table cannot be written now; nothing of this call is promised.
@@ -141,6 +145,7 @@ class Store:
         where: str = PHOTOS,
         version: int | str | None = None,
         limit: int | None = None,
+        order: Sequence[str] = (),
     ) -> Iterator[dict[str, object]]:
         """Read rows as they come; only the columns asked for are read.
 
@@ -149,6 +154,7 @@ class Store:
             where: Condition in SQL; the default leaves out labels that wait for their photo.
             version: Number or tag, None for the newest.
             limit: At most so many.
+            order: Columns to sort by, the largest first where a `-` is before the name; else any order.
 
         Yields:
             One dict per row; memory is bounded by some batches of 32 images (4096 rows without images).
@@ -157,6 +163,7 @@ class Store:
             columns=list(columns),
             filter=where,
             limit=limit,
+            order_by=[_ordering(name) for name in order] or None,
             batch_size=BATCH_ROWS if "image" in columns else 4096,
             batch_readahead=2,
             fragment_readahead=2,
@@ -214,3 +221,7 @@ class Store:
             )
             found |= {record["photo_id"]: record for record in rows.to_pylist()}
         return found
+
+
+def _ordering(name: str) -> ColumnOrdering:
+    return ColumnOrdering(name.removeprefix("-"), ascending=not name.startswith("-"))

@@ -14,10 +14,11 @@ from cloud.examples import AUDIT_LANE, HARD_LANE, Example, class_names, waiting_
 from cloud.head import Ints
 from cloud.progress import Progress, Silent
 from cloud.sight import Eye
-from cloud.store import PHOTOS, Label, Store
+from cloud.store import NAMED, PHOTOS, Label, Store, Withdrawal
 from cloud.teacher import HEADS, Ensemble, fit_ensemble, held_out, sure_by_lane
 
 BATCH_PHOTOS = 256
+_NO_AUDIT = f"(lane IS NULL OR lane != '{AUDIT_LANE}')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,14 @@ class Taught:
         thresholds: how sure it had to be, of most photos and in lane hard; None without a teacher.
         looked_at: samples without a label of a person or of this teacher.
         labelled: how many of them it labelled; those that an earlier teacher called the same do not count.
+        withdrawn: from how many it took an earlier teacher's label, without one of its own.
     """
 
     by: str | None = None
     thresholds: tuple[float, float] | None = None
     looked_at: int = 0
     labelled: int = 0
+    withdrawn: int = 0
 
 
 def teach(
@@ -73,8 +76,9 @@ def teach(
     """Make a teacher from people's labels, and let it label what it is sure of.
 
     Photos of the gold set and of the lane `audit` are left to people, and teach nobody: they judge what is
-    trained on this teacher's labels. A label of an earlier teacher stays
-    until this one is sure of another: to write the same again would cost the image's bytes each time.
+    trained on this teacher's labels. An earlier teacher's label stays where this one is sure of the same (to
+    write it again would cost the image's bytes), is corrected where it is sure of another, and is taken back
+    where it is sure of none.
 
     Args:
         store: the dataset.
@@ -93,25 +97,27 @@ def teach(
     teacher = make_teacher(store, backbones, cache_dir, seed=seed, progress=progress)
     if teacher is None:
         return Taught()
-    looked_at = labelled = 0
+    looked_at = labelled = withdrawn = 0
     for photos in _unlabelled(store, teacher.by):
-        before = {photo.photo_id: photo.label for photo in photos}
-        said = teacher.labels(photos, progress).items() - before.items()
-        store.label(
-            [
-                Label(photo_id=photo_id, label=label, by=teacher.by, at_ms=now_ms(), judge="teacher")
-                for photo_id, label in said
-            ]
-        )
-        looked_at, labelled = looked_at + len(photos), labelled + len(said)
-    return Taught(teacher.by, teacher.thresholds, looked_at, labelled)
+        before = {photo.photo_id: photo.label for photo in photos if photo.label}
+        sure = teacher.labels(photos, progress)
+        changed, silent = sure.items() - before.items(), before.keys() - sure.keys()
+        by, at_ms = teacher.by, now_ms()
+        labels = [
+            Label(photo_id=photo_id, label=label, by=by, at_ms=at_ms, judge="teacher")
+            for photo_id, label in changed
+        ]
+        store.label([*labels, *(Withdrawal(photo_id=photo_id, by=by, at_ms=at_ms) for photo_id in silent)])
+        looked_at, labelled = looked_at + len(photos), labelled + len(changed)
+        withdrawn += len(silent)
+    return Taught(teacher.by, teacher.thresholds, looked_at, labelled, withdrawn)
 
 
 def make_teacher(
     store: Store, backbones: Sequence[str], cache_dir: Path, *, seed: int, progress: Progress
 ) -> Teacher | None:
     """Make a teacher; None if people's labels cannot show that it would be right. Raises as `teach` does."""
-    said = [example for example in examples(store) if example.human and example.lane != AUDIT_LANE]
+    said = examples(store, where=f"{NAMED} AND {_NO_AUDIT}")
     waiting = waiting_classes(said)
     people = [example for example in said if example.label not in waiting]
     classes = class_names(people)
@@ -142,8 +148,7 @@ def _unlabelled(store: Store, by: str) -> Iterator[list[Example]]:
     """Yield, in batches, the samples that a teacher may label and has not; with an earlier one's label."""
     where = (
         f"{PHOTOS} AND origin = 'sample' AND split != 'gold' AND human_label IS NULL"
-        f" AND (lane IS NULL OR lane != '{AUDIT_LANE}')"
-        f" AND (teacher_by IS NULL OR teacher_by != '{by}')"
+        f" AND {_NO_AUDIT} AND (teacher_by IS NULL OR teacher_by != '{by}')"
     )
     ids = sorted(str(row["photo_id"]) for row in store.scan(["photo_id"], where=where))
     for start in range(0, len(ids), BATCH_PHOTOS):

@@ -25,6 +25,7 @@ STRANGE = 0.05
 """Share of people's own photos that are further from the nearest other one than a photo may be."""
 PRECISION = 0.98
 """Least share of the teacher's labels that are to be right, as far as people's labels can tell."""
+_BLOCK_PHOTOS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Ensemble:
         )
         probabilities = votes.mean(axis=0)
         agreement = (votes.argmax(axis=2) == probabilities.argmax(axis=1)).mean(axis=0)
-        familiar = _likeness(sights, self.memory).max(axis=1) >= self.least_likeness
+        familiar = _likeness(sights, self.memory) >= self.least_likeness
         return Opinions(probabilities, agreement, familiar)
 
 
@@ -104,9 +105,7 @@ def fit_ensemble(sights: Sequence[Sight], labels: Ints, classes: int, *, seed: i
         return fit_head(np.concatenate(sight), np.tile(labels, 2), np.tile(weights, 2), classes)
 
     memory = tuple(_directions(sight) for sight in sights)
-    likeness = _likeness(sights, memory)
-    np.fill_diagonal(likeness, -1.0)
-    least = float(np.quantile(likeness.max(axis=1), STRANGE))
+    least = float(np.quantile(_likeness(sights, memory, of_memory=True), STRANGE))
     return Ensemble(tuple(tuple(fit(sight) for _ in range(HEADS)) for sight in sights), memory, least)
 
 
@@ -115,10 +114,27 @@ def _directions(sight: Sight) -> NDArray[np.float32]:
     return np.asarray(sight[0] / np.linalg.norm(sight[0], axis=1, keepdims=True).clip(1e-12))
 
 
-def _likeness(sights: Sequence[Sight], memory: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return cosines of photos to those in memory, the mean over the networks: `[N, M]`."""
-    cosines = [_directions(sight) @ known.T for sight, known in zip(sights, memory, strict=True)]
-    return np.asarray(np.mean(cosines, axis=0))
+def _likeness(
+    sights: Sequence[Sight], memory: Sequence[NDArray[np.float32]], *, of_memory: bool = False
+) -> NDArray[np.float32]:
+    """Return how like photos are to the nearest in memory: cosines, the mean over the networks, `[N]`.
+
+    No more than a block of photos is held against the memory at once.
+
+    Args:
+        sights: Of the photos.
+        memory: What they are compared with.
+        of_memory: Whether the photos are those in memory: then none is its own nearest.
+    """
+    nearest = np.empty(sights[0].shape[1], np.float32)
+    for start in range(0, len(nearest), _BLOCK_PHOTOS):
+        block = slice(start, start + _BLOCK_PHOTOS)
+        pairs = zip(sights, memory, strict=True)
+        likeness = np.mean([_directions(sight[:, block]) @ known.T for sight, known in pairs], axis=0)
+        if of_memory:
+            np.fill_diagonal(likeness[:, block], -1.0)
+        nearest[block] = likeness.max(axis=1)
+    return nearest
 
 
 def held_out(

@@ -1,6 +1,6 @@
 """When a round of training starts: plain functions of what the dataset and the cards say, no I/O."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeAlias
 
@@ -26,7 +26,11 @@ class Triggers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 0.25
     drift_samples: Annotated[
         int,
-        Meta(ge=50, description="samples on either side for that; of 200 chance alone may look like drift"),
+        Meta(
+            ge=50,
+            description="samples on either side for that, of the lane audit where there are so many; of 200"
+            " chance alone may look like drift",
+        ),
     ] = 400
     audits: Annotated[
         int, Meta(ge=1, description="labels of the lane audit, new since the last round, to judge by them")
@@ -45,6 +49,7 @@ class Facts:
         samples: new samples.
         reference: confidences of the version in service before, `[n]`.
         recent: its confidences in what is new, `[m]`.
+        compared: what these are of: the lane audit, or all samples, whose choice follows the policy.
         audits: new labels by people in the lane `audit`, of photos that the version in service answered.
         audits_right: how many of them are its answer.
         accuracy_low: lower end of its interval on the gold set, None if it was never measured.
@@ -55,6 +60,7 @@ class Facts:
     samples: int = 0
     reference: Scores = field(default_factory=lambda: np.zeros(0))
     recent: Scores = field(default_factory=lambda: np.zeros(0))
+    compared: Literal["audits", "samples"] = "samples"
     audits: int = 0
     audits_right: int = 0
     accuracy_low: float | None = None
@@ -107,7 +113,8 @@ def _drift(facts: Facts, rules: Triggers) -> Reason | None:
     index = stability_index(facts.reference, facts.recent)
     if index <= rules.stability:
         return None
-    words = f"the confidences of the latest {len(facts.recent)} samples drifted: stability index {index:.2f}"
+    latest = f"the latest {len(facts.recent)} {facts.compared}"
+    words = f"the confidences of {latest} drifted: stability index {index:.2f}"
     return Reason("drift", words, {"stability_index": index, "samples": len(facts.recent)})
 
 
@@ -140,19 +147,3 @@ def stability_index(reference: Scores, recent: Scores) -> float:
 def _shares(scores: Scores, edges: Scores) -> Scores:
     counts = np.bincount(np.searchsorted(edges, scores, side="left"), minlength=len(edges) + 1) + 0.5
     return np.asarray(counts / counts.sum())
-
-
-def windows(scores: Sequence[float], before: int, most: int) -> tuple[Scores, Scores]:
-    """Part the confidences of one version into those to compare with and those to compare.
-
-    Args:
-        scores: By time of arrival, the oldest first.
-        before: How many of them the last round saw.
-        most: Samples on either side.
-
-    Returns:
-        The reference: the newest that the last round saw, or, if it saw too few, the first of all; and the
-        newest behind the reference.
-    """
-    end = before if before >= most else min(most, len(scores))
-    return np.array(scores[max(0, end - most) : end], float), np.array(scores[end:][-most:], float)

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 VERSION = 1
+NEITHER = "neither"
+"""Label of a photo that shows none of the classes: a person's word, and never a class itself."""
 
 Name = Annotated[
     str,
@@ -153,7 +155,9 @@ class Feedback(Message, frozen=True, kw_only=True):
     photo_id: PhotoId
     node: Name
     device: Name
-    label: Label
+    label: Annotated[
+        Label, Meta(description=f"name of a class, or `{NEITHER}` if the photo shows none of them")
+    ]
     by: Annotated[str, Meta(max_length=128, description="who says so")] = "unknown"
     at_ms: Annotated[Milliseconds | None, Meta(description="when it was said; arrival if absent")] = None
 

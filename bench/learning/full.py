@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import structs
 
 from bench.learning.policies import REVIEWS, Model, Policy
-from bench.learning.world import CLASSES, DIM, OTHER, PLAIN, Photos, Vectors, World
+from bench.learning.world import CLASSES, DIM, PLAIN, Photos, Vectors, World, called
 from cloud import gate
 from cloud.candidates import Labelled, auto_helps, choose, cross_validate, fit_candidates
 from cloud.examples import AUTO_LANE, Example
@@ -21,7 +21,7 @@ from edge.harvest import Harvester
 from edge.harvested import Harvested
 from edge.lanes import AUDIT, HARD
 from edge.scores import Scored
-from schemas.messages import HarvestRules
+from schemas.messages import NEITHER, HarvestRules
 
 _PHOTO_EVERY_S = 10.0
 _SAMPLE_BYTES = 20_000
@@ -40,7 +40,7 @@ class Kept:
         lane: that it was harvested in, None if it was labelled at first.
         said: what the edge's model said of it.
         inclusion: with which it was drawn for the audit.
-        human: what a person said, None if nobody was asked.
+        human: what a person said, a class or `NEITHER`; None if nobody was asked.
         teacher: what the teacher says, None if it does not.
         born: round in which it came.
     """
@@ -52,14 +52,14 @@ class Kept:
     lane: str | None = None
     said: Scored | None = None
     inclusion: float | None = None
-    human: int | None = None
+    human: str | None = None
     teacher: int | None = None
     born: int = -1
 
     @property
     def by_person(self) -> bool:
         """Whether a person named one of the classes."""
-        return self.human is not None and self.human != OTHER
+        return self.human is not None and self.human != NEITHER
 
 
 class Full(Policy):
@@ -67,7 +67,7 @@ class Full(Policy):
 
     def __init__(self, world: World, seed: int) -> None:
         self.kept = [
-            Kept(photo_id, world.labelled.sights[:, place], truth, view, human=truth)
+            Kept(photo_id, world.labelled.sights[:, place], truth, view, human=called(truth))
             for place, (photo_id, truth, view) in enumerate(
                 zip(world.labelled.ids, world.labelled.truth.tolist(), world.labelled.views, strict=True)
             )
@@ -115,7 +115,7 @@ class Full(Policy):
         return Model(winner.head, judged[chosen].temperature)
 
     def _is_learnt(self, kept: Kept) -> bool:
-        if self._is_fresh_audit(kept) or kept.human == OTHER:
+        if self._is_fresh_audit(kept) or kept.human == NEITHER:
             return False
         if kept.by_person or kept.said is None:
             return True
@@ -160,7 +160,7 @@ class Full(Policy):
         people = [kept for kept in self.kept if kept.by_person and not self._is_fresh_audit(kept)]
         waiting = [kept for kept in self.kept if kept.human is None and kept.lane != AUDIT]
         sights = [np.stack([kept.sight[:DIM] for kept in people], axis=1)]
-        labels = np.array([kept.human for kept in people], np.int64)
+        labels = np.array([kept.truth for kept in people], np.int64)
         judged = held_out(sights, labels, len(CLASSES), seed=self.seed)
         if judged is None or not waiting:
             return
@@ -170,13 +170,12 @@ class Full(Policy):
         ensemble = fit_ensemble(sights, labels, len(CLASSES), seed=self.seed)
         opinions = ensemble.opinions([np.stack([kept.sight[:DIM] for kept in waiting], axis=1)])
         for kept, label, sureness in zip(waiting, opinions.labels, opinions.sureness, strict=True):
-            if sureness >= thresholds[kept.lane == HARD]:
-                kept.teacher = int(label)
+            kept.teacher = int(label) if sureness >= thresholds[kept.lane == HARD] else None
 
     def _ask(self) -> None:
         waiting = {kept.photo_id: kept for kept in self.kept if kept.human is None}
         for asked in most_informative(map(_waiting, waiting.values()), REVIEWS):
-            waiting[asked.photo_id].human = waiting[asked.photo_id].truth
+            waiting[asked.photo_id].human = called(waiting[asked.photo_id].truth)
 
     def _is_promoted(self, challenger: Model) -> bool:
         fresh = [kept for kept in self.kept if self._is_fresh_audit(kept) and kept.by_person]
@@ -210,7 +209,7 @@ def judge(
 
 def _example(kept: Kept) -> Example:
     if kept.human is not None:
-        return Example(kept.photo_id, b"", CLASSES[kept.human], "human", 1.0, kept.lane)
+        return Example(kept.photo_id, b"", kept.human, "human", 1.0, kept.lane)
     if kept.teacher is not None:
         return Example(kept.photo_id, b"", CLASSES[kept.teacher], "teacher", 1.0, kept.lane)
     assert kept.said is not None

@@ -17,6 +17,7 @@ from cloud.progress import Progress
 from cloud.sight import Eye
 from edge.harvest import shrink
 from edge.near import dhash
+from schemas.messages import NEITHER
 
 CLASSES = ("cat", "dog")
 OTHER = -1
@@ -37,6 +38,11 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "other": (0.0,) * _ROUNDS,
 }
 """By scenario, how far the camera has aged in each round."""
+
+
+def called(truth: int) -> str:
+    """Return what a person calls a photo."""
+    return NEITHER if truth == OTHER else CLASSES[truth]
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ async def label_photos(arguments: Namespace, store: Store, reviews: Sequence[Rev
         LinkError: The broker went away, or refuses a label; those before it are published.
     """
     classes = await asyncio.to_thread(known_classes, store)
-    session, published = Session(keys_of(classes), len(reviews)), 0
+    session, published = Session(keys_of(classes), range(len(reviews))), 0
     bus = link.bus(arguments, "review")
     echoes = bus.subscribe(FEEDBACK)
     async with link.connected(arguments, bus):
@@ -64,15 +64,16 @@ async def label_photos(arguments: Namespace, store: Store, reviews: Sequence[Rev
 
 def screen(session: Session, reviews: Sequence[Review], size: os.terminal_size) -> str:
     """Return what the terminal shows: the photo, what models say of it, and the keys."""
-    commands = f"[{SKIP}] next  [{UNDO}] undo  [{OTHER}] other  [{QUIT}] quit"
+    commands = f"[{SKIP}] later  [{UNDO}] undo  [{OTHER}] other  [{QUIT}] quit"
+    count = len(reviews)
     if not session.asking:
-        return f"{session.count} of {session.count}: no more photos  [{UNDO}] undo  [{QUIT}] quit"
-    review = reviews[session.place]
+        return f"{count} of {count}: no more photos  [{UNDO}] undo  [{QUIT}] quit"
+    review = reviews[session.ahead[0]]
     said = [f"{review.edge_label or '?'} {review.confidence or 0.0:.2f}", review.lane or "?"]
     if review.teacher_label is not None:
         said.append(f"teacher: {review.teacher_label}")
     keys = "  ".join(f"[{key}] {name}" for key, name in session.keys.items())
-    words = [f"{session.place + 1} of {session.count}  {'  '.join(said)}", keys]
+    words = [f"{count - len(session.ahead) + 1} of {count}  {'  '.join(said)}", keys]
     words.append(commands if session.typed is None else f"class: {session.typed}_  (Enter, or Esc)")
     picture = half_blocks(review.image, min(size.columns, _WIDEST), max(2, size.lines - _WORDS_LINES))
     return "\n".join([picture, *words])

@@ -11,7 +11,7 @@ from bus import log
 from bus.echo import publish_seen
 from cli import link, options, service
 from schemas.image import read_header
-from schemas.messages import Feedback
+from schemas.messages import NEITHER, Feedback
 from schemas.topics import FEEDBACK
 
 if TYPE_CHECKING:
@@ -33,7 +33,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--interactive", action="store_true", help="show one after the other and take a key as its label"
     )
-    parser.add_argument("--label", nargs=2, metavar=("PHOTO_ID", "LABEL"), help="give a label, as Feedback")
+    parser.add_argument(
+        "--label",
+        nargs=2,
+        metavar=("PHOTO_ID", "LABEL"),
+        help=f"give a label, as Feedback: a class, or {NEITHER} for a photo of none of them",
+    )
     parser.add_argument("--by", type=options.person, default="reviewer", help="who says so (reviewer)")
     options.add_broker(parser)
 

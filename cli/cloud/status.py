@@ -1,4 +1,4 @@
-"""Show the fleet, its versions and trials, the rollout, and the accuracy of each version by audits."""
+"""Show the fleet, its versions and trials, the rollout, audited accuracy by version, and people's labels."""
 
 import asyncio
 import sys
@@ -12,7 +12,7 @@ from msgspec import Struct
 from bus import log
 from cli import link, options, service
 from schemas.errors import CodecError, PermanentError
-from schemas.messages import ServedModel, Status, Trial
+from schemas.messages import NEITHER, ServedModel, Status, Trial
 from schemas.topics import STATUS
 
 if TYPE_CHECKING:
@@ -37,10 +37,14 @@ class Node(Struct, frozen=True):
 
 
 class Accuracy(Struct, frozen=True):
-    """A line of the table: a version as people's labels find it."""
+    """A line of the table: a version as people's labels find it.
+
+    Photos that show none of the classes count in `neither` alone: no answer to them could be right.
+    """
 
     version: int
     photos: int
+    neither: int
     right: int
     accuracy: float
     low: float
@@ -65,12 +69,13 @@ def run(arguments: Namespace) -> int:
     log.configure("error")
     statuses = service.run(_statuses(arguments)) or []
     nodes = [_node(status) for status in sorted(statuses, key=lambda status: status.node)]
-    rollout, accuracies = _newest_rollout(arguments.models), _accuracies(arguments.dataset)
+    rollout, (accuracies, labels) = _newest_rollout(arguments.models), _said_by_people(arguments.dataset)
     if arguments.json:
-        whole = {"nodes": nodes, "rollout": rollout, "accuracy": accuracies}
+        whole = {"nodes": nodes, "rollout": rollout, "accuracy": accuracies, "labels": labels}
         print(msgspec.json.encode(whole).decode())
     else:
         _show(nodes, rollout, accuracies)
+        print(_labels_said(labels))
     return 0
 
 
@@ -117,19 +122,23 @@ def _newest_rollout(folder: Path) -> "Rollout | None":
     return controller.read(files[-1]) if files else None
 
 
-def _accuracies(dataset: str) -> list[Accuracy]:
-    """Return what the audits find; nothing where there is no dataset."""
-    from cloud.accuracy import audits  # noqa: PLC0415  # as above
+def _said_by_people(dataset: str) -> tuple[list[Accuracy], dict[str, int]]:
+    """Return what the audits find, and people's labels by what they say; nothing without a dataset."""
+    from cloud.accuracy import audits, of_neither  # noqa: PLC0415  # as above
+    from cloud.dataset import label_counts  # noqa: PLC0415  # as above
     from cloud.store import Store  # noqa: PLC0415  # as above
 
     try:
-        found: dict[int, Audit] = audits(Store.open(dataset, create=False))
+        store = Store.open(dataset, create=False)
     except PermanentError:
-        return []
-    return [
-        Accuracy(version, audit.photos, audit.right, audit.accuracy, *audit.interval)
+        return [], {}
+    found: dict[int, Audit] = audits(store)
+    neither = of_neither(store)
+    accuracies = [
+        Accuracy(version, audit.photos, neither.get(version, 0), audit.right, audit.accuracy, *audit.interval)
         for version, audit in found.items()
     ]
+    return accuracies, label_counts(store)
 
 
 def _show(nodes: list[Node], rollout: "Rollout | None", accuracies: list[Accuracy]) -> None:
@@ -147,11 +156,20 @@ def _show(nodes: list[Node], rollout: "Rollout | None", accuracies: list[Accurac
     if rollout is not None:
         versions = f"version {rollout.challenger.version} in place of {rollout.champion.version}"
         console.print(f"Rollout of {versions}: {_rollout_said(rollout)}")
-    audited = Table("version", "audited photos", "right", "accuracy", "95 % interval", title="Audits")
+    columns = ("version", "audited photos", "right", "accuracy", "95 % interval", NEITHER)
+    audited = Table(*columns, title="Audits")
     for one in accuracies:
         interval = f"{one.low:.1%} to {one.high:.1%}"
-        audited.add_row(str(one.version), str(one.photos), str(one.right), f"{one.accuracy:.1%}", interval)
+        share = f"{one.neither} ({one.neither / (one.photos + one.neither):.1%})"
+        audited.add_row(
+            str(one.version), str(one.photos), str(one.right), f"{one.accuracy:.1%}", interval, share
+        )
     console.print(audited)
+
+
+def _labels_said(labels: dict[str, int]) -> str:
+    classes = ", ".join(f"{count} {label}" for label, count in labels.items() if label != NEITHER)
+    return f"Labels by people: {classes or 'none'}; {labels.get(NEITHER, 0)} {NEITHER}"
 
 
 def _trial_said(trial: Trial | None) -> tuple[str, str]:

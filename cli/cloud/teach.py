@@ -46,4 +46,6 @@ def run(arguments: Namespace) -> int:
         f"{taught.by}: {taught.labelled} of {taught.looked_at} samples labelled;"
         f" sure from {sure}, in lane hard {sure_of_hard}"
     )
+    if taught.withdrawn:
+        print(f"{taught.withdrawn} labels of earlier teachers taken back: this one is sure of none there")
     return 0

@@ -10,6 +10,7 @@ from bench.learning.drift import aged
 from bench.learning.full import Full
 from bench.learning.policies import REVIEWS, Accepted, AllLabels, Confident, HardOnly, Policy, RandomLabels
 from bench.learning.world import OTHER, Photos, Round, World
+from schemas.messages import NEITHER
 from tests.conftest import jpeg
 from tests.nodes import photo_id
 
@@ -79,8 +80,9 @@ def test_the_whole_policy_keeps_its_rules(world):
         assert not {kept.photo_id for kept in fresh} & {photo for photo, _ in full.accepted.said}
     assert {kept.lane for kept in full.kept} == {None, "auto", "hard", "audit"}
     learnt = [kept for kept in full.kept if full._is_learnt(kept)]
-    assert not [kept for kept in learnt if kept.human == OTHER]
+    assert not [kept for kept in learnt if kept.human == NEITHER]
     others = [kept for kept in full.kept if kept.truth == OTHER]
+    assert {kept.human for kept in others} == {None, NEITHER}
     assert Counter(kept.lane for kept in others)["hard"] > 0.8 * len(others), "neither class is not auto"
 
 

@@ -17,6 +17,7 @@ from cli.cloud.labelling import half_blocks
 from cloud import collect
 from cloud.config import CollectorConfig
 from cloud.store import Row, Store
+from schemas.messages import NEITHER
 from tests.cli.conftest import gleaner
 from tests.conftest import ROOT, eventually, jpeg
 from tests.nodes import photo, photo_id
@@ -24,7 +25,7 @@ from tests.nodes import photo, photo_id
 
 def play(keys: str, count: int = 3, classes: tuple[str, ...] = ("cat", "dog")) -> tuple[Session, list]:
     """Press some keys; return the session after them and what was published."""
-    session, published = Session(keys_of(classes), count), []
+    session, published = Session(keys_of(classes), range(count)), []
     for key in keys:
         session, said = press(session, key)
         if said is not None:
@@ -34,8 +35,11 @@ def play(keys: str, count: int = 3, classes: tuple[str, ...] = ("cat", "dog")) -
 
 def test_classes_have_a_digit_and_their_first_letter():
     """A letter that two classes share, or that is a command, is nobody's."""
-    assert keys_of(["cat", "dog"]) == {"1": "cat", "2": "dog", "c": "cat", "d": "dog"}
-    assert keys_of(["Newt", "cat", "cow", "owl"]) == {"1": "Newt", "2": "cat", "3": "cow", "4": "owl"}
+    neither = {"0": NEITHER}
+    assert keys_of(["cat", "dog"]) == {"1": "cat", "2": "dog", "c": "cat", "d": "dog"} | neither
+    four = {"1": "Newt", "2": "cat", "3": "cow", "4": "owl"}
+    assert keys_of(["Newt", "cat", "cow", "owl"]) == four | neither
+    assert keys_of(["0-day", "cat"]) == {"1": "0-day", "2": "cat", "c": "cat"} | neither
     many = keys_of([f"{letter}x" for letter in "abcdefghij"])
     assert ("9" in many, many["j"]) == (True, "jx")
 
@@ -53,15 +57,29 @@ def test_undo_takes_the_last_label_back():
     assert play("cdud\x03")[1] == [(0, "cat"), (1, "dog")]
     assert play("cuq")[1] == []
     assert play("cnuudq")[1] == [(0, "cat"), (0, "dog")]
-    assert play("u")[0].place == 0
+    assert play("nucq")[1] == [(0, "cat")]
+    assert play("u")[0].ahead[0] == 0
 
 
-def test_skipping_labels_nothing():
-    """`n` goes on; at the end there is nothing to answer, only `u` and `q`."""
+def test_a_skipped_photo_comes_again_behind_the_others():
+    """`n` labels nothing and blocks nothing; whoever does not know the last ones quits."""
+    assert play("ncdcq")[1] == [(1, "cat"), (2, "dog"), (0, "cat")]
+    assert play("nncndcq")[1] == [(2, "cat"), (1, "dog"), (0, "cat")]
     session, published = play("nnn")
-    assert (session.asking, session.over, published) == (False, False, [])
-    assert play("nnndcno1q")[1] == []
-    assert play("nnnudq")[1] == [(2, "dog")]
+    assert (session.ahead[0], session.asking, published) == (0, True, [])
+    assert play("nq", 1)[1] == []
+
+
+def test_at_the_end_there_is_nothing_to_answer():
+    """Only `u` and `q` do something there."""
+    session, published = play("cccdno1")
+    assert (session.asking, session.over, published) == (False, False, [(0, "cat"), (1, "cat")])
+    assert play("cccudq")[1] == [(0, "cat"), (1, "cat"), (2, "dog")]
+
+
+def test_one_key_says_that_it_is_none_of_the_classes():
+    """A table among cats and dogs is neither, and needs no class of its own."""
+    assert play("0cq")[1] == [(0, NEITHER), (1, "cat")]
 
 
 def test_another_class_is_typed():
@@ -77,7 +95,8 @@ def test_another_class_is_typed():
 def test_no_keys_lead_astray(keys, count):
     """Whatever is typed: places are those of photos, and nothing is published twice but after an undo."""
     session, published = play(keys, count)
-    assert 0 <= session.place <= count
+    assert set(session.ahead) <= set(range(count))
+    assert len(set(session.ahead)) == len(session.ahead)
     assert all(0 <= place < count and label for place, label in published)
     if "u" not in keys:
         assert len({place for place, _ in published}) == len(published)
@@ -156,12 +175,12 @@ async def test_labels_are_given_with_one_key_each(address: Broker, at, dataset: 
             await terminal.shows("1 of 4")
             assert "▀" in terminal.seen
             assert "[c] cat" in terminal.seen
-            for keys, then in (("c", "2 of 4"), ("\x1b[3~u", "1 of 4"), ("d", "2 of 4"), ("n", "3 of 4")):
+            for keys, then in (("c", "2 of 4"), ("\x1b[3~u", "1 of 4"), ("d", "2 of 4"), ("n", "2 of 4")):
                 terminal.seen = ""
                 terminal.press(keys)
                 await terminal.shows(then)
             terminal.press("ocow\r")
-            await terminal.shows("4 of 4")
+            await terminal.shows("3 of 4")
             terminal.press("q")
             await terminal.shows("2 labels published")
             assert await process.wait() == 0

@@ -12,7 +12,7 @@ from cloud.gate import Comparison, Verdict
 from cloud.release import read_bundle, release_of
 from cloud.rollout import Rollout, Step
 from cloud.store import Label, Row, Store
-from schemas.messages import ServedModel, Trial, Tried
+from schemas.messages import NEITHER, ServedModel, Trial, Tried
 from schemas.topics import RELEASE
 from tests.cli.conftest import gleaner, start
 from tests.cloud.bundles import bundle
@@ -101,7 +101,7 @@ async def test_a_rollout_begins_as_its_options_say(address, at, models):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """A dataset with four audited photos of version 1, three of them right."""
+    """A dataset with five audited photos of version 1: three are right, one is of neither class."""
     store = Store.open(tmp_path / "dataset")
     rows = [
         Row(
@@ -118,10 +118,10 @@ def dataset(tmp_path):
             model="pets",
             model_version=1,
         )
-        for number in range(4)
+        for number in range(5)
     ]
     store.upsert(rows)
-    truth = ("cat", "cat", "cat", "dog")
+    truth = ("cat", "cat", "cat", "dog", NEITHER)
     for row, label in zip(rows, truth, strict=True):
         store.label([Label(photo_id=row.photo_id, label=label, by="ann", at_ms=1)])
     return tmp_path / "dataset"
@@ -158,7 +158,10 @@ async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, data
     (accuracy,) = whole["accuracy"]
     assert (accuracy["version"], accuracy["photos"], accuracy["right"]) == (1, 4, 3)
     assert accuracy["low"] < 0.75 < accuracy["high"]
-    for words in ("pets 1 available", "canary for 10%", "version 2 in place of 1", "75.0%"):
+    assert accuracy["neither"] == 1
+    assert whole["labels"] == {"cat": 3, "dog": 1, "neither": 1}
+    facts = ("pets 1 available", "canary for 10%", "version 2 in place of 1", "75.0%", "1 (20.0%)")
+    for words in (*facts, "Labels by people: 3 cat, 1 dog; 1 neither"):
         assert words in shown
 
 
@@ -166,5 +169,5 @@ async def test_status_of_nothing_is_no_error(at, tmp_path):
     """No node, no rollout, no dataset: empty tables."""
     words = ("--models", tmp_path, "--dataset", tmp_path / "none", "--wait", "0.1")
     done = await gleaner("cloud", "status", *words, "--json", *at)
-    assert json.loads(done.out) == {"nodes": [], "rollout": None, "accuracy": []}
+    assert json.loads(done.out) == {"nodes": [], "rollout": None, "accuracy": [], "labels": {}}
     assert (await gleaner("cloud", "status", *words, *at)).code == 0

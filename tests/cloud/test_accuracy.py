@@ -1,7 +1,8 @@
-from cloud.accuracy import audited, audits
+from cloud.accuracy import audited, audits, of_neither
 from cloud.alarms import Audit
 from cloud.policy import Audited
 from cloud.store import Label, Row, Store
+from schemas.messages import NEITHER
 from tests.conftest import jpeg
 
 
@@ -38,3 +39,14 @@ def test_accuracy_is_of_audited_photos_that_a_person_labelled(tmp_path):
     assert two[0] == Audited(two[0].edge_label, "cat", two[0].confidence, None)
     low, high = Audit(3, 2).interval
     assert low < Audit(3, 2).accuracy < high
+
+
+def test_a_photo_of_neither_is_no_mistake_and_is_counted_apart(tmp_path):
+    """No answer to it can be right, so it says nothing of how often answers are; their number is told."""
+    store = Store.open(tmp_path / "dataset")
+    store.upsert([row(n, 1, "cat") for n in range(3)] + [row(3, 2, "cat"), row(4, 1, "cat", "hard")])
+    for number, label in enumerate(["cat", NEITHER, NEITHER, NEITHER, NEITHER]):
+        store.label([Label(photo_id=f"{number:032x}", label=label, by="ann", at_ms=1)])
+    assert audits(store) == {1: Audit(1, 1)}
+    assert len(audited(store, 1)) == 1
+    assert of_neither(store) == {1: 2, 2: 1}

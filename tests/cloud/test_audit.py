@@ -6,6 +6,7 @@ from typing import Any
 from cloud.audit import audit_slice, hold_back
 from cloud.examples import Example
 from cloud.store import Row, Store
+from schemas.messages import NEITHER
 from tests.conftest import jpeg
 
 
@@ -19,7 +20,7 @@ def drawn(number: int, **fields: Any) -> Row:
 
 
 def test_the_audit_slice_is_what_was_drawn_and_named_since(tmp_path: Path) -> None:
-    """Of the lane audit, labelled by a person, received later; each counts for all that it stands for."""
+    """Of the lane audit, called a class by a person, received later; each counts for all it stands for."""
     store = Store.open(tmp_path / "photos.lance")
     nobody = {"human_label": None, "human_by": None, "human_at_ms": None}
     teacher = {"teacher_label": "cat", "teacher_by": "vit", "teacher_at_ms": 9}
@@ -31,6 +32,7 @@ def test_the_audit_slice_is_what_was_drawn_and_named_since(tmp_path: Path) -> No
             drawn(4, **nobody, **teacher),
             drawn(5, inclusion=None),
             drawn(6, split="gold"),
+            drawn(7, human_label=NEITHER),
         ]
     )
     (photo,) = audit_slice(store, 100)

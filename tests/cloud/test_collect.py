@@ -10,11 +10,12 @@ import pytest
 from bus.config import Broker
 from cloud import collect
 from cloud.config import CollectorConfig
+from cloud.dataset import examples
 from cloud.quarantine import Quarantine
 from cloud.store import Store
 from cloud.table import Table
 from schemas.codec import content_id, encode
-from schemas.messages import Feedback, Receipt, Sample
+from schemas.messages import NEITHER, Feedback, Receipt, Sample
 from schemas.topics import FEEDBACK, SAMPLE
 from tests.conftest import ROOT, eventually, jpeg
 from tests.nodes import NODE, Observer, photo_id, truncated
@@ -284,6 +285,18 @@ async def test_a_label_can_be_typed_by_hand(collecting, edge, dataset):
         assert await edge.recorded(1) == ["stored"]
     row = Store.open(dataset).find([photo_id(1)], ["human_label", "human_by"])[photo_id(1)]
     assert (row["human_label"], row["human_by"]) == ("dog", "unknown")
+
+
+async def test_a_photo_of_neither_is_labelled_like_any_other(collecting, edge, dataset):
+    """The word for none of the classes comes by the same topic, from any client, and is a person's label."""
+    async with collecting():
+        await edge.harvest(1)
+        await edge.receipt(1)
+        line = b'{"photo_id": "%s", "label": "neither"}' % photo_id(1).encode()
+        await edge.bus.publish_bytes("gleaner/v1/feedback/edge-1/pi-1", line)
+        assert await edge.recorded(1) == ["stored"]
+    assert Store.open(dataset).count(f"human_label = '{NEITHER}'") == 1
+    assert examples(Store.open(dataset)) == []
 
 
 async def test_g4_malformed_feedback_stops_nothing(collecting, edge, dataset):

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from PIL import Image
 
 from cloud import dataset
 from cloud.dataset import examples, import_folder, resolve_label
-from cloud.store import Label, Row, Store
+from cloud.store import NAMED, Label, Row, Store
 from schemas.errors import PermanentError
+from schemas.messages import NEITHER
 
 
 def jpeg(grey: int, size: tuple[int, int] = (32, 24)) -> bytes:
@@ -124,6 +126,34 @@ def test_examples_are_labelled_photos(store: Store) -> None:
     ]
     assert found[0].image == jpeg(1)
     assert [int(e.photo_id, 16) for e in examples(store, split="gold")] == [6]
+
+
+def test_a_photo_of_neither_is_no_example(store: Store) -> None:
+    """A person's word for none of the classes is believed before teacher and edge, and is itself no class."""
+    said = {"teacher_label": "cat", "teacher_by": "vit", "teacher_at_ms": 1, "edge_label": "cat"}
+    store.upsert([sample(n, lane="auto", confidence=0.9, **said) for n in (1, 2)])
+    store.upsert([sample(3, split="gold"), sample(4, edge_label=NEITHER, lane="auto", confidence=0.9)])
+    store.label([Label(photo_id=f"{n:032x}", label=NEITHER, by="ann", at_ms=1) for n in (1, 3)])
+    assert [int(e.photo_id, 16) for e in examples(store)] == [2]
+    assert examples(store, split="gold") == []
+    store.label([Label(photo_id=f"{1:032x}", label="dog", by="ann", at_ms=2)])
+    assert [(e.label, e.source) for e in examples(store)] == [("dog", "human"), ("cat", "teacher")]
+
+
+def test_what_is_not_asked_for_is_not_read(store: Store) -> None:
+    """A further condition holds in the scan: the images of other photos never come into memory."""
+    heavy = {"image": bytes(500_000), "lane": "auto", "edge_label": "cat", "confidence": 0.9}
+    store.upsert([sample(n, **heavy) for n in range(40)])
+    store.upsert([sample(n) for n in range(100, 103)])
+    store.label([Label(photo_id=f"{n:032x}", label="cat", by="ann", at_ms=1) for n in range(100, 103)])
+    tracemalloc.start()
+    try:
+        found = examples(store, where=NAMED)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [int(example.photo_id, 16) for example in found] == [100, 101, 102]
+    assert peak_bytes < 10 * 500_000
 
 
 def test_examples_of_a_tagged_version_stay_the_same(store: Store) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from cloud.examples import Example, Source, TrainingError, class_names, waiting_classes
+from schemas.messages import NEITHER
 
 
 def example(label: str, source: Source = "human", weight: float = 1.0) -> Example:
@@ -40,6 +41,11 @@ def test_a_slip_of_the_pen_makes_no_class() -> None:
         ([example("cat"), example("dog", "edge")], None, "class 'dog': expected at least one human"),
         ([example("cat"), example("dog"), example("fox")], ["cat", "dog"], f"photo {'ab' * 16}: expected a"),
         ([example("cat"), example("dog", weight=0)], None, f"photo {'ab' * 16}: expected a weight above 0"),
+        (
+            [example("cat"), example(NEITHER)],
+            None,
+            "class 'neither': expected a class, got the word for none",
+        ),
         ([example("cat"), example("a\nb")], None, "class 'a\\nb': expected a name on one line"),
         ([example("cat"), example("a\u2028b")], None, "class 'a\\u2028b': expected a name on one line"),
     ],

@@ -14,6 +14,7 @@ from cloud.gate import Comparison, Verdict
 from cloud.observe import observe
 from cloud.store import Label, Row, Store
 from cloud.triggers import Triggers
+from schemas.messages import NEITHER
 from tests.cloud.bundles import card
 
 RULES = Triggers(drift_samples=50)
@@ -57,6 +58,16 @@ def test_before_the_first_version_all_is_new(store: Store) -> None:
     assert (len(facts.reference), facts.audits, facts.accuracy_low) == (0, 0, None)
 
 
+def test_a_photo_of_neither_starts_no_round(store: Store) -> None:
+    """Nothing is learnt from it, and no answer to it can be right."""
+    first = trained(store, 1)
+    harvest(store, 1, 2, lane="audit")
+    say(store, NEITHER, 1)
+    say(store, "cat", 2)
+    facts = observe(store, [first], RULES)
+    assert (facts.labels, facts.audits, facts.audits_right) == (1, 1, 1)
+
+
 def test_what_the_last_training_saw_is_not_new(store: Store) -> None:
     """Neither labels nor samples; a label that a person changed since is new."""
     harvest(store, 1, 2, 3)
@@ -91,6 +102,53 @@ def test_confidences_are_those_of_the_version_in_service(store: Store) -> None:
     facts = observe(store, lineage, RULES)
     np.testing.assert_allclose(facts.reference, [0.9] * 50, atol=1e-6)
     np.testing.assert_allclose(facts.recent, [0.5] * 50, atol=1e-6)
+    assert facts.compared == "samples"
+
+
+def test_the_newest_on_either_side_are_compared(store: Store) -> None:
+    """The last that the last round saw, and the last of all, in the order of arrival; no more are read."""
+    harvest(store, *range(70), confidence=0.1)
+    harvest(store, *range(70, 120), confidence=0.2)
+    lineage = [trained(store, 1)]
+    harvest(store, *range(120, 150), confidence=0.3)
+    harvest(store, *range(150, 200), confidence=0.4)
+    read = list[int]()
+
+    class Counted(Store):
+        def scan(self, columns: Any, **words: Any) -> Any:
+            for row in super().scan(columns, **words):
+                read.append(1)
+                yield row
+
+    facts = observe(Counted(store.table), lineage, RULES)
+    np.testing.assert_allclose(facts.reference, [0.2] * 50, atol=1e-6)
+    np.testing.assert_allclose(facts.recent, [0.4] * 50, atol=1e-6)
+    assert len(read) == 2 * 50
+
+
+def test_a_round_that_saw_too_few_does_not_shorten_the_reference(store: Store) -> None:
+    """The first of all are what later ones are compared with; none is on both sides."""
+    harvest(store, *range(10), confidence=0.1)
+    lineage = [trained(store, 1)]
+    harvest(store, *range(10, 70), confidence=0.2)
+    facts = observe(store, lineage, RULES)
+    np.testing.assert_allclose(facts.reference, [0.1] * 10 + [0.2] * 40, atol=1e-6)
+    np.testing.assert_allclose(facts.recent, [0.2] * 20, atol=1e-6)
+
+
+def test_drift_is_of_audits_where_there_are_enough(store: Store) -> None:
+    """They are drawn whatever the policy; of other samples a new policy alone changes the confidences."""
+    harvest(store, *range(50), confidence=0.9, lane="audit")
+    harvest(store, *range(50, 100), confidence=0.3)
+    lineage = [trained(store, 1)]
+    harvest(store, *range(100, 149), confidence=0.8, lane="audit")
+    harvest(store, *range(150, 200), confidence=0.4)
+    assert observe(store, lineage, RULES).compared == "samples"
+    harvest(store, 149, confidence=0.8, lane="audit")
+    facts = observe(store, lineage, RULES)
+    assert facts.compared == "audits"
+    np.testing.assert_allclose(facts.reference, [0.9] * 50, atol=1e-6)
+    np.testing.assert_allclose(facts.recent, [0.8] * 50, atol=1e-6)
 
 
 def test_audits_are_new_labels_of_what_the_version_in_service_answered(store: Store) -> None:

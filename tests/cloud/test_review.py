@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cloud.review import Waiting, awaiting_review, doubt, known_classes, most_informative
 from cloud.store import Label, Row, Store
+from schemas.messages import NEITHER
 from tests.conftest import jpeg
 
 UNIT = st.floats(0, 1)
@@ -82,6 +83,20 @@ def test_frames_of_the_lane_audit_are_all_asked() -> None:
     assert order(waiting(3, dhash="f" * 16), *photos) == [1, 2, 3]
 
 
+def test_audits_are_at_most_half_of_what_is_asked() -> None:
+    """However many wait, by their ids alone; where others are too few, audits take their place."""
+    audits = [waiting(n, lane="audit", entropy=n / 9) for n in (4, 3, 2, 1)]
+    others = [waiting(n, entropy=n / 99) for n in (11, 12, 13)]
+
+    def first(limit: int, *photos: Waiting) -> list[int]:
+        return [int(photo.photo_id, 16) for photo in most_informative(photos, limit)]
+
+    assert first(4, *audits, *others) == [1, 2, 13, 12]
+    assert first(5, *audits, *others) == [1, 2, 3, 13, 12]
+    assert first(6, *audits, *others[:1]) == [1, 2, 3, 4, 11]
+    assert first(3, *audits) == [1, 2, 3]
+
+
 @given(LISTS, st.integers(0, 15), st.randoms())
 def test_the_order_is_one_and_complete(photos: list[Waiting], limit: int, chance: Any) -> None:
     """Any photos: as many as wanted, each once, audit first, the same however they come in."""
@@ -90,6 +105,8 @@ def test_the_order_is_one_and_complete(photos: list[Waiting], limit: int, chance
     assert len({photo.photo_id for photo in chosen}) == len(chosen)
     audits = [photo.lane == "audit" for photo in chosen]
     assert audits == sorted(audits, reverse=True)
+    others = sum(photo.lane != "audit" for photo in photos)
+    assert sum(audits) <= max(limit - others, (limit + 1) // 2)
     assert all(0 <= doubt(photo) <= 1 for photo in photos)
     chance.shuffle(photos)
     assert most_informative(photos, limit) == chosen
@@ -123,3 +140,12 @@ def test_what_waits_is_harvested_and_not_labelled_by_a_person(tmp_path: Any) -> 
     assert (chosen[0].image, chosen[0].node, chosen[0].device) == (jpeg(2), "edge-1", "pi-1")
     assert len(awaiting_review(store, 99)) == 3
     assert known_classes(store) == ["cat", "cow"]
+
+
+def test_a_photo_of_neither_waits_no_more(tmp_path: Any) -> None:
+    """It has its label, and that is no class to choose from."""
+    store = Store.open(tmp_path / "dataset")
+    store.upsert([row(1, lane="audit", edge_label="cat"), row(2, edge_label="cat")])
+    store.label([Label(photo_id=f"{1:032x}", label=NEITHER, by="ann", at_ms=1)])
+    assert [int(review.photo_id, 16) for review in awaiting_review(store, 9)] == [2]
+    assert known_classes(store) == ["cat"]

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud.rows import SCHEMA, Label, Row, as_record, with_label, with_labels, with_sample
+from cloud.labels import Label, Withdrawal
+from cloud.rows import SCHEMA, Row, as_record, with_label, with_labels, with_sample
 from schemas.errors import PermanentError
 
 ID = "0123456789abcdef" * 2
@@ -101,3 +102,23 @@ def test_labels_of_one_call_are_one_record() -> None:
         records, outcomes = with_labels(order, {})
         assert [(record["human_label"], record["teacher_label"]) for record in records] == [("dog", "cow")]
         assert outcomes == {ID: "waiting"}
+
+
+def test_a_teacher_takes_a_label_back() -> None:
+    """A person's stays; nothing older comes back, what is newer holds, and of nothing nothing is written."""
+
+    def taught(teacher: int) -> Label:
+        return Label(photo_id=ID, label="dog", by=f"teacher/{teacher}", at_ms=teacher, judge="teacher")
+
+    back = Withdrawal(photo_id=ID, by="teacher/2", at_ms=2)
+    person = with_label(Label(photo_id=ID, label="cat", by="ann", at_ms=1), None)
+    assert with_label(back, None) is None
+    assert with_label(back, person) is None
+    after = with_label(back, with_label(taught(1), person))
+    assert after is not None
+    assert (after["human_label"], after["teacher_label"]) == ("cat", None)
+    assert with_label(taught(1), after) is None
+    later = with_label(taught(3), after)
+    assert later is not None
+    assert later["teacher_label"] == "dog"
+    assert with_label(back, later) is None

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cloud.dataset import examples
 from cloud.examples import Example
 from cloud.store import Label, Row, Store
 from cloud.teach import teach
@@ -41,7 +42,10 @@ def teachers(store: Store) -> dict[str, tuple[str, str]]:
 
 @pytest.mark.timeout(300)  # seconds by itself, minutes where many share the cores
 def test_a_teacher_labels_samples_and_no_others(make_example: Any, cache_dir: Path, tmp_path: Path) -> None:
-    """Right labels by a named teacher, once, slips aside; none on gold, audit or what a person labelled."""
+    """Right labels by a named teacher, once, slips aside; none on gold, audit or what a person labelled.
+
+    An earlier teacher's label is corrected, or taken back where this one would say nothing.
+    """
     store = Store.open(tmp_path / "dataset")
     known = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(16)]
     fresh = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(100, 106)]
@@ -52,9 +56,16 @@ def test_a_teacher_labels_samples_and_no_others(make_example: Any, cache_dir: Pa
     for photo, label in ((fresh[0], "dusk"), (fresh[-1], "dusk")):
         said_before = {"photo_id": photo.photo_id, "label": label, "by": "teacher/old", "at_ms": 1}
         store.label([Label(**said_before, judge="teacher")])  # type: ignore[arg-type]  # as named
+    doubted = make_example("dawn", 203)  # of the lane auto, of which nobody has shown that it would be right
+    facts = {"lane": "auto", "edge_label": "dusk", "confidence": 0.9}
+    old = {"teacher_label": "dawn", "teacher_by": "teacher/old", "teacher_at_ms": 1}
+    store.upsert([row(doubted, **facts, **old)])
+    assert doubted.photo_id not in {example.photo_id for example in examples(store)}
     taught = teach(store, LITE, cache_dir)
     said = teachers(store)
-    assert taught.looked_at == len(fresh)
+    assert (taught.looked_at, taught.withdrawn) == (len(fresh) + 1, 1)
+    believed = {example.photo_id: (example.label, example.source) for example in examples(store)}
+    assert believed[doubted.photo_id] == ("dusk", "edge")
     assert said[fresh[0].photo_id] == ("dawn", taught.by)
     assert said[fresh[-1].photo_id] == ("dusk", "teacher/old")  # nothing to write
     assert taught.labelled == len(said) - 1 > len(fresh) // 2
@@ -63,7 +74,7 @@ def test_a_teacher_labels_samples_and_no_others(make_example: Any, cache_dir: Pa
     people(store, [audit])  # who judges, teaches nobody
     version = store.version
     again = teach(store, LITE, cache_dir)
-    assert (again.by, again.labelled, store.version) == (taught.by, 0, version)
+    assert (again.by, again.labelled, again.withdrawn, store.version) == (taught.by, 0, 0, version)
 
 
 def test_too_few_labels_make_no_teacher(make_example: Any, cache_dir: Path, tmp_path: Path) -> None:

@@ -1,12 +1,25 @@
 """Rules of cloud/teacher.py: a teacher labels where it agrees with itself and was right before."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from cloud.teacher import AGREEMENT, Opinions, Sight, fit_ensemble, held_out, sure_by_lane, sure_from
+from cloud import teacher
+from cloud.head import Head
+from cloud.teacher import (
+    AGREEMENT,
+    Ensemble,
+    Opinions,
+    Sight,
+    fit_ensemble,
+    held_out,
+    sure_by_lane,
+    sure_from,
+)
 
 CLASSES = 3
 _DIMENSIONS = 16
@@ -39,6 +52,32 @@ def test_what_is_like_nothing_it_was_taught_it_is_not_sure_of() -> None:
     strange = [np.roll(sight, CLASSES, axis=2) * 5 for sight in world(30, 2)[0]]
     assert (ensemble.opinions(strange).sureness == 0).all()
     assert (ensemble.opinions(world(60, 3)[0]).sureness > 0).mean() > 0.6
+
+
+def test_comparing_with_all_photos_takes_no_more_memory_than_a_block() -> None:
+    """Each photo is held against each that people labelled, and never all against all at once."""
+    sights = [np.random.default_rng(0).normal(size=(2, 4000, 8)).astype(np.float32)]
+    memory = tuple(sight[0] / np.linalg.norm(sight[0], axis=1, keepdims=True) for sight in sights)
+    ensemble = Ensemble(((Head(np.eye(8, 2), np.zeros(2)),),), memory, 0.999)
+    tracemalloc.start()
+    try:
+        opinions = ensemble.opinions(sights)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert opinions.familiar.all()
+    assert peak_bytes < 4000 * 4000 * 4 / 2
+
+
+def test_blocks_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one ends, a photo is still not its own neighbour."""
+    sights, labels = world(40, 5)
+    whole = fit_ensemble(sights, labels, CLASSES, seed=0)
+    monkeypatch.setattr(teacher, "_BLOCK_PHOTOS", 7)
+    parted = fit_ensemble(sights, labels, CLASSES, seed=0)
+    assert parted.least_likeness == pytest.approx(whole.least_likeness, abs=1e-5)
+    others = world(30, 6)[0]
+    np.testing.assert_array_equal(parted.opinions(others).familiar, whole.opinions(others).familiar)
 
 
 def test_without_agreement_there_is_no_sureness() -> None:

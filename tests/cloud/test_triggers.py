@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from cloud.triggers import Facts, Triggers, decide, stability_index, windows
+from cloud.triggers import Facts, Triggers, decide, stability_index
 
 RULES = Triggers()
 SCORES = arrays.arrays(float, st.integers(1, 300), elements=st.floats(0, 1))
@@ -55,6 +55,10 @@ def test_the_reason_is_said_with_its_figures() -> None:
     drift = decide(Facts(reference=confidences(1), recent=confidences(2, power=2.0)), RULES)
     assert drift is not None
     assert drift.facts["stability_index"] > 0.25
+    assert drift.words.startswith("the confidences of the latest 400 samples drifted: ")
+    told = decide(Facts(reference=confidences(1), recent=confidences(2, power=2.0), compared="audits"), RULES)
+    assert told is not None
+    assert told.words.startswith("the confidences of the latest 400 audits drifted: ")
 
 
 COUNT = st.integers(0, 3000)
@@ -96,25 +100,3 @@ def test_chance_alone_is_no_drift() -> None:
     same = [stability_index(confidences(n), confidences(1000 + n)) for n in range(300)]
     moved = [stability_index(confidences(n), confidences(1000 + n, power=3.0)) for n in range(300)]
     assert max(same) < RULES.stability < min(moved)
-
-
-def test_a_reference_is_not_shortened_by_an_early_round() -> None:
-    """Where the last round saw too few, the first of all are what later ones are compared with."""
-    scores = [0.1, 0.2, 0.3, 0.4, 0.5]
-    assert [part.tolist() for part in windows(scores, 1, 2)] == [[0.1, 0.2], [0.4, 0.5]]
-    assert [part.tolist() for part in windows(scores, 3, 2)] == [[0.2, 0.3], [0.4, 0.5]]
-    assert [part.tolist() for part in windows(scores[:1], 0, 2)] == [[0.1], []]
-
-
-@given(st.lists(st.floats(0, 1), max_size=50), st.integers(0, 60), st.integers(1, 20))
-def test_the_windows_do_not_overlap(scores: list[float], before: int, most: int) -> None:
-    """The reference lies before what is compared with it, and neither is longer than wanted."""
-    before = min(before, len(scores))
-    reference, recent = windows(scores, before, most)
-    assert len(reference) <= most
-    assert len(recent) <= most
-    assert len(reference) + len(recent) <= len(scores)
-    if len(recent):
-        assert recent.tolist() == scores[-len(recent) :]
-    if before >= most:
-        assert reference.tolist() == scores[before - most : before]

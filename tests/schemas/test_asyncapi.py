@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from schemas import asyncapi
 from schemas.codec import to_json
-from schemas.topics import TOPICS
+from schemas.messages import NEITHER
+from schemas.topics import FEEDBACK, TOPICS
 from tests.schemas.strategies import messages
 
 COMMITTED = Path(__file__).resolve().parents[2] / "schemas" / "v1"
@@ -40,6 +41,12 @@ def test_every_topic_is_a_channel_with_resolvable_references():
         place = document
         for step in reference.removeprefix("#/").split("/"):
             place = place[step]
+
+
+def test_the_word_for_none_of_the_classes_is_published():
+    """Whoever reads the contract alone can say that a photo shows none of the classes."""
+    feedback = asyncapi.json_schema(FEEDBACK.message)["$defs"]["Feedback"]
+    assert f"`{NEITHER}`" in feedback["properties"]["label"]["description"]
 
 
 def _references(value: object) -> "list[str]":
