@@ -36,7 +36,7 @@ class Network:
 
     Args:
         path: its file.
-        threads: how many photos at once, each with some 30 MB; 0 for as many as there are processors.
+        threads: how many photos at once, each with some 40 MB; 0 for as many as there are processors.
 
     Raises:
         ServingError: LiteRT is not there, or cannot run the file.
