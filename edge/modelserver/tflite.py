@@ -1,7 +1,7 @@
 """The network of a version in LiteRT, which answers what the decoding in the graph gives.
 
-LiteRT comes with TensorFlow and does the same float32 arithmetic in about half the processor time; decoding,
-resizing and normalising stay in the SavedModel's graph, so that training and serving cannot differ.
+LiteRT comes with TensorFlow and does the same float32 arithmetic in little more than half the processor time;
+decoding, resizing and normalising stay in the SavedModel's graph, so that training and serving cannot differ.
 """
 
 import os
