@@ -5,6 +5,7 @@ import base64
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
+from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
 
@@ -64,9 +65,11 @@ RIVALS = (
 
 
 async def rivals_environment() -> Path:
-    """Return the folder of the rivals' programs; the environment is made if it is not there."""
+    """Return the folder of the rivals' programs; it is made where it is not there, or has other pins."""
     environment = CACHE / "rivals"
-    if not (environment / ".ready").exists():
+    pins = await asyncio.to_thread(_CONSTRAINTS.read_bytes)
+    ready = environment / f".ready-{sha256(pins).hexdigest()[:12]}"
+    if not await asyncio.to_thread(ready.exists):
         python = str(environment / "bin/python")
         pip = (python, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--require-hashes")
         for command in (
@@ -76,7 +79,7 @@ async def rivals_environment() -> Path:
             process = await asyncio.create_subprocess_exec(*command)
             if await process.wait():
                 raise RuntimeError(f"{command[0]}: expected to run, got exit code {process.returncode}")
-        (environment / ".ready").touch()
+        ready.touch()
     return environment / "bin"
 
 

@@ -46,6 +46,7 @@ class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ".cache/features"
     )
     backbone: Annotated[str, Meta(description="what is trained")] = "efficientnet-lite0"
+    tflite: Annotated[bool, Meta(description="write the network of each version for LiteRT too")] = False
     teachers: Annotated[
         tuple[str, ...],
         Meta(description="the teacher's networks; with none, nobody teaches before a training"),

@@ -4,7 +4,7 @@ import hashlib
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +12,23 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from cloud.backbones import Backbone, pixels
 from cloud.head import Head, softmax
 from cloud.novelty import Novelty, novelty_of
 from cloud.saved import SIGNATURE, SavedModel
+from cloud.tflite import ask, converted
 
 CLASSES_FILE = "classes.txt"
 EXTRA = "assets.extra"
 WARMUP_FILE = "tf_serving_warmup_requests"
 WARMUP_BATCHES = (1, 2, 4, 8)
+NETWORK_FILE = "network.tflite"
+DECODE = "decode"
+"""Signature from encoded photos to what the network of `NETWORK_FILE` takes, one photo at a time."""
+_ENCODED = (tf.TensorSpec([None], tf.string, name="image"),)
 TOLERANCE = 1e-4
 """Most that served answers may differ from Keras' (embeddings, novelty: relative to their largest value)."""
 
@@ -76,7 +82,7 @@ def signature_of(model: Model) -> dict[str, str]:
 
 
 @contextmanager
-def exported(model: Model, directory: Path) -> Iterator[Path]:
+def exported(model: Model, directory: Path, *, tflite: bool = False) -> Iterator[Path]:
     """Write a SavedModel with class names and warm-up records, after proving that it can be served.
 
     It is written beside `directory` under a name that no model server takes for a version, loaded as
@@ -86,6 +92,7 @@ def exported(model: Model, directory: Path) -> Iterator[Path]:
     Args:
         model: what to serve.
         directory: the version directory; must not exist.
+        tflite: write the network for LiteRT too, which Gleaner's model server runs if told so.
 
     Yields:
         The directory until it is renamed.
@@ -98,12 +105,16 @@ def exported(model: Model, directory: Path) -> Iterator[Path]:
     partial = directory.with_name(f"tmp-{directory.name}")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _save(model, partial)
+        served = _save(model, partial, tflite=tflite)
         photos = warmup_photos(max(WARMUP_BATCHES))
         extra = partial / EXTRA
         extra.mkdir()
         _write_warmup(extra / WARMUP_FILE, photos)
         verify(partial, model, photos)
+        if tflite:
+            network = converted(served, served.answer, model.network.input_shape[1:])
+            verify_network(network, model, photos)
+            (extra / NETWORK_FILE).write_bytes(network)
         yield partial
         partial.rename(directory)
     finally:
@@ -126,8 +137,11 @@ class _Served(tf.Module):  # type: ignore[misc] # TensorFlow ships no types
         self.prototypes = tf.Variable(model.novelty.prototypes, dtype=tf.float32, trainable=False)
         self.classes = tf.saved_model.Asset(str(classes_file))
 
-        def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
-            embedding = model.network(pixels(model.backbone, image), training=False)
+        def decode(image: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"pixels": pixels(model.backbone, image)}
+
+        def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            embedding = model.network(images, training=False)
             probabilities = tf.nn.softmax(embedding @ self.kernel + self.bias)
             likeness = tf.linalg.l2_normalize(embedding, axis=1) @ tf.transpose(self.prototypes)
             distance = tf.maximum(1.0 - tf.reduce_max(likeness, axis=1), 0.0)
@@ -137,15 +151,20 @@ class _Served(tf.Module):  # type: ignore[misc] # TensorFlow ships no types
                 "novelty": distance / model.novelty.scale,
             }
 
-        self.serve = tf.function(serve, input_signature=[tf.TensorSpec([None], tf.string, name="image")])
+        self.decode, self.answer = decode, answer
+        self.serve = tf.function(lambda image: answer(decode(image)["pixels"]), input_signature=_ENCODED)
 
 
-def _save(model: Model, directory: Path) -> None:
+def _save(model: Model, directory: Path, *, tflite: bool) -> _Served:
     with tempfile.TemporaryDirectory() as scratch:
         classes_file = Path(scratch, CLASSES_FILE)
         classes_file.write_text("".join(f"{name}\n" for name in model.classes), "utf-8")
         served = _Served(model, classes_file)
-        tf.saved_model.save(served, str(directory), signatures={SIGNATURE: served.serve})
+        signatures = {SIGNATURE: served.serve}
+        if tflite:
+            signatures[DECODE] = tf.function(served.decode, input_signature=_ENCODED)
+        tf.saved_model.save(served, str(directory), signatures=signatures)
+    return served
 
 
 def warmup_photos(count: int) -> list[bytes]:
@@ -190,7 +209,29 @@ def verify(directory: Path, model: Model, photos: Sequence[bytes]) -> None:
         raise ExportError(
             f"{directory.name}: expected a model that the V1 loader serves, got: {error}"
         ) from error
-    embedding = model.network(pixels(model.backbone, tf.constant(list(photos))), training=False).numpy()
+    _compare(served, model, _pixels(model, photos))
+
+
+def verify_network(network: bytes, model: Model, photos: Sequence[bytes]) -> None:
+    """Run what was converted for LiteRT, and compare its answers.
+
+    Raises:
+        ExportError: it cannot be run, or differs by more than `TOLERANCE`.
+    """
+    images = _pixels(model, photos)
+    try:
+        said = ask(network, images.numpy())
+    except (RuntimeError, ValueError) as error:
+        raise ExportError(f"{NETWORK_FILE}: expected a network that LiteRT runs, got: {error}") from error
+    _compare(said, model, images)
+
+
+def _pixels(model: Model, photos: Sequence[bytes]) -> tf.Tensor:
+    return pixels(model.backbone, tf.constant(list(photos)))
+
+
+def _compare(said: Mapping[str, NDArray[np.float32]], model: Model, images: tf.Tensor) -> None:
+    embedding = model.network(images, training=False).numpy()
     expected = {
         "embedding": embedding,
         "probabilities": softmax(model.head.logits(embedding) / model.temperature),
@@ -198,7 +239,7 @@ def verify(directory: Path, model: Model, photos: Sequence[bytes]) -> None:
     }
     for name, values in expected.items():
         scale = max(1.0, float(np.abs(values).max()))
-        difference = float(np.abs(served[name] - values).max()) / scale
+        difference = float(np.abs(said[name] - values).max()) / scale
         if not difference <= TOLERANCE:  # also refuses NaN
             raise ExportError(f"{name}: expected Keras' answers within {TOLERANCE}, got {difference:.2g} off")
 

@@ -74,6 +74,7 @@ def train(
     seed: int = 0,
     champion: Champion | None = None,
     dataset_version: int | None = None,
+    tflite: bool = False,
     progress: Progress | None = None,
     team: Team | None = None,
 ) -> Trained:
@@ -96,6 +97,7 @@ def train(
         seed: of every random decision.
         champion: version that this one is meant to replace; without one there is no verdict.
         dataset_version: where the examples come from, for the card.
+        tflite: write the network for LiteRT too.
         progress: told about every step of more than two seconds.
         team: this worker and those that `try_candidates` with it; nobody by default.
 
@@ -156,7 +158,7 @@ def train(
     progress.start("export", 1)
     out_dir.mkdir(parents=True, exist_ok=True)
     directory, bundle_path = out_dir / str(version), out_dir / f"{version}.tar"
-    with exported(model, directory) as partial:
+    with exported(model, directory, tflite=tflite) as partial:
         if champion is not None:
             verdict = challenge(champion, partial, gold, audit, backbone=backbone, classes=names, seed=seed)
             card = structs.replace(card, verdict=verdict)

@@ -29,6 +29,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     options.add_models(parser)
     parser.add_argument("--version", type=whole, help="number of the new version (the next one)")
     parser.add_argument("--classes", help="comma-separated, in the order of the outputs (all labels, sorted)")
+    parser.add_argument(
+        "--tflite",
+        action="store_true",
+        help="write the network for LiteRT too, for `gleaner modelserver --prefer_tflite_model`",
+    )
     options.add_seed(parser)
     options.add_features(parser)
 
@@ -85,6 +90,7 @@ def run(arguments: Namespace) -> int:
                 version=version,
                 champion=champion,
                 dataset_version=dataset_version,
+                tflite=arguments.tflite,
                 **terms,
             )
     except (TrainingError, ExportError, BackboneUnavailableError) as error:

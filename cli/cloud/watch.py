@@ -68,7 +68,8 @@ def plan(trainer: "TrainerConfig") -> "Plan":
     dataset, out = ("--dataset", trainer.dataset), ("--out", trainer.models)
     places = (*dataset, "--cache", trainer.cache)
     teach = (*_GLEANER, "teach", *places, "--backbones", ",".join(trainer.teachers))
-    train = (*_GLEANER, "train", *places, *out, "--backbone", trainer.backbone)
+    tflite = ("--tflite",) if trainer.tflite else ()
+    train = (*_GLEANER, "train", *places, *out, "--backbone", trainer.backbone, *tflite)
     steps = (teach, train) if trainer.teachers else (train,)
     if trainer.release is None:
         return Plan(steps)

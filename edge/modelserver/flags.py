@@ -35,6 +35,7 @@ class Flags:
         grpc_max_threads: calls answered at the same time.
         intra_op_parallelism: threads of one operation; 0 lets TensorFlow choose.
         inter_op_parallelism: operations that run at the same time; 0 lets TensorFlow choose.
+        prefer_tflite_model: run the network of a version in LiteRT where it comes with one.
         enable_model_warmup: run a version's warm-up records before it serves.
         allow_labels_for_unavailable: let a new version label name a version that does not serve yet.
     """
@@ -49,6 +50,7 @@ class Flags:
     grpc_max_threads: int
     intra_op_parallelism: int
     inter_op_parallelism: int
+    prefer_tflite_model: bool
     enable_model_warmup: bool
     allow_labels_for_unavailable: bool
 
@@ -169,6 +171,12 @@ def _add_running(parser: _Parser) -> None:
             default=0,
             help=f"{kind}-op threads of a session; 0: TensorFlow chooses",
         )
+    _add_switch(
+        parser,
+        "--prefer_tflite_model",
+        default=False,
+        help="run a version's network in LiteRT where it was trained with `--tflite`",
+    )
 
 
 def _add_switch(parser: _Parser, name: str, *, default: bool, help: str) -> None:  # noqa: A002 - argparse's word
@@ -201,6 +209,7 @@ def parse(argv: Sequence[str] | None) -> Flags:
         grpc_max_threads=given.grpc_max_threads,
         intra_op_parallelism=given.tensorflow_intra_op_parallelism,
         inter_op_parallelism=given.tensorflow_inter_op_parallelism,
+        prefer_tflite_model=given.prefer_tflite_model,
         enable_model_warmup=given.enable_model_warmup,
         allow_labels_for_unavailable=given.allow_version_labels_for_unavailable_models,
     )

@@ -99,9 +99,10 @@ def _schedule(flags: Flags) -> Schedule:
 
 
 def _load(flags: Flags, name: str, version: int, path: Path) -> Servable:
-    servable = load(
-        name, version, path, SessionOptions(flags.intra_op_parallelism, flags.inter_op_parallelism)
+    options = SessionOptions(
+        flags.intra_op_parallelism, flags.inter_op_parallelism, flags.prefer_tflite_model
     )
+    servable = load(name, version, path, options)
     try:
         if flags.enable_model_warmup:
             started_s = time.monotonic()

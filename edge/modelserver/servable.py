@@ -1,7 +1,8 @@
-"""One loaded version of a model. The only file that touches the TensorFlow runtime."""
+"""One loaded version of a model. The only file that touches the TensorFlow runtime, but for LiteRT's."""
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from tensorflow.python.saved_model import loader_impl
 
 from edge.modelserver.status import Code, ServingError
 from edge.modelserver.tensors import Array, to_array
+from edge.modelserver.tflite import ANSWER, DECODE, PIXELS, Network, found
 
 SERVE_TAG = "serve"
 
@@ -48,10 +50,17 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """Threads of a session; 0 lets TensorFlow choose."""
+    """How versions are run.
+
+    Args:
+        intra_op_parallelism: threads of one operation; 0 lets TensorFlow choose.
+        inter_op_parallelism: operations that run at the same time; 0 lets TensorFlow choose.
+        prefer_tflite: run the network of a version in LiteRT where it comes with one.
+    """
 
     intra_op_parallelism: int = 0
     inter_op_parallelism: int = 0
+    prefer_tflite: bool = False
 
 
 class Servable:
@@ -65,16 +74,23 @@ class Servable:
         version: its number.
         meta_graph: what the loader read.
         tf_session: the session that holds the variables.
+        network: answers from what the signature `decode` gives; None: the graph does.
     """
 
     def __init__(
-        self, name: str, version: int, meta_graph: meta_graph_pb2.MetaGraphDef, tf_session: session.Session
+        self,
+        name: str,
+        version: int,
+        meta_graph: meta_graph_pb2.MetaGraphDef,
+        tf_session: session.Session,
+        network: Network | None = None,
     ) -> None:
         self.name = name
         self.version = version
         self.signature_defs = dict(meta_graph.signature_def)
         self.signatures = {key: _signature(value) for key, value in self.signature_defs.items()}
         self._session = tf_session
+        self._network = network
         self._outputs: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._requests = 0
@@ -116,11 +132,13 @@ class Servable:
 
     def close(self) -> None:
         """Free the session. Only when `idle`."""
+        if self._network is not None:
+            self._network.close()
         self._session.close()
         self._outputs.clear()
 
     def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], timeout_s: float | None) -> list[Array]:
-        """Run the graph.
+        """Run the graph, or the part of it that decodes and then the network in LiteRT.
 
         Args:
             feeds: tensor name to value.
@@ -133,6 +151,37 @@ class Servable:
         Raises:
             ServingError: with the code and message of whatever the graph failed with.
         """
+        if self._network is not None and (aliases := self._answered(feeds, fetches)):
+            return self._run_network(self._network, feeds, aliases, timeout_s)
+        return self._run_graph(feeds, fetches, timeout_s)
+
+    def _answered(self, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[str]:
+        """Name the outputs of `ANSWER` that are wanted; nothing where another way has to be gone."""
+        asked = self.signatures[ANSWER]
+        if any(not len(value) for value in feeds.values()):
+            return []
+        if feeds.keys() != {feed.tensor for feed in asked.inputs.values()}:
+            return []
+        aliases = {tensor: alias for alias, tensor in asked.outputs.items()}
+        return [aliases[name] for name in fetches] if aliases.keys() >= set(fetches) else []
+
+    def _run_network(
+        self, network: Network, feeds: Mapping[str, Array], aliases: Sequence[str], timeout_s: float | None
+    ) -> list[Array]:
+        started_s, asked, decode = (
+            time.monotonic(),
+            self.signatures[ANSWER],
+            self.signatures[DECODE],
+        )
+        encoded = {decode.inputs[alias].tensor: feeds[feed.tensor] for alias, feed in asked.inputs.items()}
+        (images,) = self._run_graph(encoded, [decode.outputs[PIXELS]], timeout_s)
+        left_s = None if timeout_s is None else timeout_s - (time.monotonic() - started_s)
+        answers = network.run(images, left_s)
+        return [answers[alias] for alias in aliases]
+
+    def _run_graph(
+        self, feeds: Mapping[str, Array], fetches: Sequence[str], timeout_s: float | None
+    ) -> list[Array]:
         inputs = {self._output(name): value for name, value in feeds.items()}
         outputs = [self._output(name) for name in fetches]
         options = _run_options(timeout_s)
@@ -205,7 +254,9 @@ def load(name: str, version: int, path: Path, options: SessionOptions) -> Servab
     try:
         with graph.as_default():
             meta_graph = loader_impl.load(tf_session, [SERVE_TAG], str(path))
-        return Servable(name, version, meta_graph, tf_session)
+        wanted = options.prefer_tflite
+        network = found(path, meta_graph.signature_def, options.intra_op_parallelism) if wanted else None
+        return Servable(name, version, meta_graph, tf_session, network)
     except BaseException as error:
         tf_session.close()
         if isinstance(error, Exception):
@@ -215,6 +266,8 @@ def load(name: str, version: int, path: Path, options: SessionOptions) -> Servab
 
 def _load_error(error: Exception, path: Path) -> ServingError:
     match error:
+        case ServingError():
+            return error
         case errors_impl.OpError():
             return _serving_error(error)
         case OSError():

@@ -333,6 +333,20 @@ def test_the_fresh_audit_slice_judges_and_is_not_trained_on(called, dataset, mon
     assert given == [["4", "6"], [], ["5"]]  # 6 is the only photo of its class
 
 
+def test_the_network_for_litert_is_written_if_asked_for(called, dataset, monkeypatch, tmp_path):
+    """`--tflite` reaches the training; without it the bundle stays as small as it is."""
+    given = []
+
+    def refuse(*_: object, tflite: bool, **__: object) -> None:
+        given.append(tflite)
+        raise TrainingError("x")
+
+    monkeypatch.setattr(train, "train", refuse)
+    for options in ((), ("--tflite",)):
+        called("cloud", "train", "--dataset", dataset, "--out", tmp_path / "models", *options)
+    assert given == [False, True]
+
+
 @pytest.mark.parametrize("step", ["teach", "doubts", "train", "evaluate"])
 def test_a_seed_is_no_negative_number(called, step):
     """It is refused before anything is loaded."""

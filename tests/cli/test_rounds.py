@@ -83,3 +83,4 @@ def test_the_options_of_a_round_reach_its_programs(called):
     assert plan(TrainerConfig()).release is plan(TrainerConfig()).tune is None
     assert len(plan(TrainerConfig(teachers=())).steps) == 1
     assert train == "cloud train --dataset d --cache c --out m --backbone xception"
+    assert plan(TrainerConfig(tflite=True)).steps[-1] == (*plan(TrainerConfig()).steps[-1], "--tflite")

@@ -14,10 +14,22 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from cloud import export as exporting
 from cloud.backbones import XCEPTION_SMALL, pixels
-from cloud.export import EXTRA, WARMUP_BATCHES, ExportError, Model, exported, pack, verify, warmup_photos
+from cloud.export import (
+    EXTRA,
+    NETWORK_FILE,
+    WARMUP_BATCHES,
+    ExportError,
+    Model,
+    exported,
+    pack,
+    verify,
+    verify_network,
+    warmup_photos,
+)
 from cloud.head import Head, softmax
 from cloud.novelty import fit_novelty, novelty_of
 from cloud.saved import SavedModel
+from cloud.tflite import ask
 from tests.serving import saved_models
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
@@ -52,9 +64,15 @@ def served(directory: Path, photos: list[bytes]) -> dict[str, Any]:
         return saved.ask(photos)
 
 
-def export(model: Model, directory: Path) -> None:
-    with exported(model, directory):
+def export(model: Model, directory: Path, **options: bool) -> None:
+    with exported(model, directory, **options):
         pass
+
+
+def signatures(directory: Path) -> set[str]:
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(directory))
+    return {name for name in meta.signature_def if not name.startswith("__")}
 
 
 def test_served_answers_are_those_of_the_trained_model(
@@ -138,6 +156,36 @@ def test_a_model_that_answers_otherwise_is_refused(model: Model, directory: Path
     for name, other in others.items():
         with pytest.raises(ExportError, match=f"{name}: expected Keras' answers within"):
             verify(directory, other, warmup_photos(2))
+
+
+def test_the_network_for_litert_comes_only_if_wanted(model: Model, directory: Path, tmp_path: Path) -> None:
+    """With the option a network of the same answers travels in the bundle; without, nothing changes."""
+    export(model, tmp_path / "3", tflite=True)
+    assert signatures(tmp_path / "3") == {"serving_default", "decode"}
+    assert signatures(directory) == {"serving_default"}
+    assert not (directory / EXTRA / NETWORK_FILE).exists()
+    photos = warmup_photos(3)
+    images = pixels(XCEPTION_SMALL, tf.constant(photos)).numpy()
+    said = ask((tmp_path / "3" / EXTRA / NETWORK_FILE).read_bytes(), images)
+    for name, values in served(directory, photos).items():
+        np.testing.assert_allclose(said[name], values, atol=1e-4)
+    pack(tmp_path / "3", tmp_path / "3.tar")
+    with tarfile.open(tmp_path / "3.tar") as archive:
+        assert f"{EXTRA}/{NETWORK_FILE}" in archive.getnames()
+
+
+def test_a_network_for_litert_that_answers_otherwise_is_refused(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If what was converted is no network, or does not answer as it was trained, the export fails."""
+    export(model, tmp_path / "1", tflite=True)
+    network = (tmp_path / "1" / EXTRA / NETWORK_FILE).read_bytes()
+    with pytest.raises(ExportError, match="probabilities: expected Keras' answers within"):
+        verify_network(network, replace(model, temperature=1.0), warmup_photos(1))
+    monkeypatch.setattr(exporting, "converted", lambda *_: b"no network")
+    with pytest.raises(ExportError, match=r"network\.tflite: expected a network that LiteRT runs"):
+        export(model, tmp_path / "2", tflite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 
 def test_what_the_v1_loader_cannot_load_is_refused(model: Model, tmp_path: Path) -> None:

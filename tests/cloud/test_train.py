@@ -18,7 +18,7 @@ from cloud.card import FILE_NAME, read_card
 from cloud.challenge import find_champion
 from cloud.dataset import examples as dataset_examples
 from cloud.examples import Example, TrainingError
-from cloud.export import EXTRA, ExportError
+from cloud.export import EXTRA, NETWORK_FILE, ExportError
 from cloud.saved import SavedModel
 from cloud.store import Label, Row, Store
 from cloud.train import Trained, train
@@ -70,6 +70,7 @@ def trained(
         out_dir=tmp_path_factory.mktemp("models"),
         version=2,
         dataset_version=9,
+        tflite=True,
         seed=5,
     )
 
@@ -98,6 +99,7 @@ def test_harvested_labels_that_the_human_ones_contradict_are_left_out(trained: T
 def test_the_bundle_is_beside_the_model(trained: Trained) -> None:
     """The directory is named by the version, and the bundle's digest and size are stated."""
     assert trained.directory.name == "2"
+    assert (trained.directory / EXTRA / NETWORK_FILE).stat().st_size  # it was asked for
     assert trained.bundle_path == trained.directory.with_name("2.tar")
     assert trained.bundle_path.stat().st_size == trained.size_bytes
     assert len(trained.sha256) == 64

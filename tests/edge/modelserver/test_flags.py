@@ -23,6 +23,7 @@ def test_the_defaults_are_those_of_tensorflow_model_server() -> None:
     assert flags.models[0].policy == Latest(1)
     assert flags.batching is None
     assert flags.enable_model_warmup
+    assert not flags.prefer_tflite_model
     assert not flags.allow_labels_for_unavailable
 
 

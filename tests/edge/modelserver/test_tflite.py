@@ -1,0 +1,137 @@
+"""A network in LiteRT: the same answers over gRPC, and what happens without one or with a bad one."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cloud.backbones import XCEPTION_SMALL
+from cloud.export import Model, exported, warmup_photos
+from cloud.head import Head
+from cloud.novelty import fit_novelty
+from cloud.saved import SavedModel
+from edge.modelserver import servable
+from edge.modelserver.status import Code, ServingError
+from edge.modelserver.tflite import NETWORK_FILE, Network
+
+# Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
+
+PREFER = "--prefer_tflite_model"
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the cloud exports: 1 and 2 with networks for LiteRT and different heads, 3 without."""
+    keras.utils.set_random_seed(0)
+    base, network = tmp_path_factory.mktemp("exported"), XCEPTION_SMALL.build()
+    draw = np.random.default_rng(0)
+    novelty = fit_novelty(draw.uniform(size=(20, XCEPTION_SMALL.embedding_dim)), seed=0)
+    for version in (1, 2, 3):
+        head = Head(draw.normal(size=(XCEPTION_SMALL.embedding_dim, 2)) * 50, draw.normal(size=2))
+        model = Model(XCEPTION_SMALL, network, head, 1.0, ("cat", "dog"), novelty)
+        with exported(model, base / str(version), tflite=version < 3):
+            pass
+    return base
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[bytes]:
+    return warmup_photos(5)
+
+
+def graph(version: Path, photos: list[bytes]) -> dict[str, Any]:
+    with SavedModel(version) as saved:
+        return saved.ask(photos)
+
+
+def answers(client: Any, photos: list[bytes], outputs: list[str] | None = None) -> dict[str, Any]:
+    request = client.request("default", {"image": tf.make_tensor_proto(photos, tf.string, [len(photos)])})
+    request.output_filter.extend(outputs or [])
+    said = client.prediction.Predict(request, timeout=60).outputs
+    return {alias: tf.make_ndarray(proto) for alias, proto in said.items()}
+
+
+@pytest.fixture
+def serve(launch: Any, connect: Any, tmp_path: Path) -> Any:
+    """Serve a copy of a version, changed or not, and give the process and a client."""
+
+    def start(source: Path, *flags: str, network: Path | None = None) -> Any:
+        base = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        shutil.copytree(source, base / "1")
+        if network is not None:
+            shutil.copy(network, base / "1" / NETWORK_FILE)
+        server = launch(f"--model_base_path={base}", *flags)
+        return server, connect(server.listening().port)
+
+    return start
+
+
+def test_the_answers_are_those_of_the_graph(versions: Path, photos: list[bytes], serve: Any) -> None:
+    """With the flag a call has the outputs of the graph, in its types and, within rounding, its numbers."""
+    _, client = serve(versions / "1", PREFER)
+    for count in (1, 5):
+        expected, got = graph(versions / "1", photos[:count]), answers(client, photos[:count])
+        assert expected.keys() == got.keys() == {"probabilities", "embedding", "novelty"}
+        for name, values in expected.items():
+            assert got[name].dtype == values.dtype
+            np.testing.assert_allclose(got[name], values, atol=1e-4)
+    assert answers(client, photos, ["novelty"]).keys() == {"novelty"}
+    assert answers(client, [])["probabilities"].shape == (0, 2)
+
+
+def test_with_the_flag_it_is_the_network_that_answers(
+    versions: Path, photos: list[bytes], serve: Any
+) -> None:
+    """A version that carries another one's network answers like that one with the flag alone."""
+    other = versions / "2" / NETWORK_FILE
+    expected = [graph(versions / n, photos)["probabilities"] for n in ("1", "2")]
+    assert np.abs(expected[0] - expected[1]).max() > 0.01
+    for flags, wanted in ((), expected[0]), ((PREFER, "--enable_batching"), expected[1]):
+        _, client = serve(versions / "1", *flags, network=other)
+        np.testing.assert_allclose(answers(client, photos)["probabilities"], wanted, atol=1e-4)
+
+
+def test_a_broken_photo_is_an_invalid_argument(
+    versions: Path, photos: list[bytes], serve: Any, failure: Any
+) -> None:
+    """What cannot be decoded is refused with the code that the handler knows; the next call is answered."""
+    _, client = serve(versions / "1", PREFER)
+    code, _ = failure(lambda: answers(client, [photos[0], b"no photo"]))
+    assert code == "INVALID_ARGUMENT"
+    assert len(answers(client, photos)["novelty"]) == len(photos)
+
+
+def test_a_version_without_a_network_is_served_by_its_graph(
+    versions: Path, photos: list[bytes], serve: Any
+) -> None:
+    """The server says what it did not find, and answers as it would without the flag."""
+    server, client = serve(versions / "3", PREFER)
+    assert any("modelserver.no_tflite" in line and "network.tflite" in line for line in server.log)
+    expected = graph(versions / "3", photos)["embedding"]
+    np.testing.assert_allclose(answers(client, photos)["embedding"], expected, atol=1e-6)
+
+
+def test_a_network_that_cannot_be_run_is_not_served(versions: Path, tmp_path: Path) -> None:
+    """The version is refused with what is wrong: nobody is served by other means than was asked for."""
+    shutil.copytree(versions / "1", tmp_path / "1")
+    (tmp_path / "1" / NETWORK_FILE).write_bytes(b"no network")
+    with pytest.raises(ServingError, match=r"network\.tflite: LiteRT cannot run it") as caught:
+        servable.load("pets", 1, tmp_path / "1", servable.SessionOptions(prefer_tflite=True))
+    assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+def test_a_call_ends_at_its_deadline(versions: Path) -> None:
+    """When the time is over the caller is told, and photos that no thread has begun are left."""
+    network = Network(versions / "1" / NETWORK_FILE, 1)
+    size = XCEPTION_SMALL.input_size_px
+    images = np.zeros((64, size, size, 3), np.float32)
+    with pytest.raises(ServingError) as caught:
+        network.run(images, 0.0)
+    assert caught.value.code is Code.DEADLINE_EXCEEDED
+    assert network.run(images[:2], None)["probabilities"].shape == (2, 2)
+    network.close()
