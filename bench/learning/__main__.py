@@ -25,7 +25,7 @@ from bench.learning.world import STRENGTHS, World, Worlds
 from cli.progress import Bars
 from cloud.head import Head
 
-SEEDS = 5
+SEEDS = 10
 POLICIES: dict[str, Callable[[World, int], Policy]] = {
     "frozen": Policy,
     "confidence >= 0.8": partial(Confident, threshold=0.8),
