@@ -7,7 +7,7 @@ holds once more: an edge to which it is no news changes nothing.
 import asyncio
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from bus.echo import publish_seen
 from bus.link import LinkError
 from bus.mqtt import Bus
 from bus.presence import now_ms
-from cloud.alarms import Audit, Facts, pooled
+from cloud.alarms import Facts, pooled
+from cloud.judged import Audits
 from cloud.rollout import (
     Decision,
     Order,
@@ -104,7 +105,7 @@ class Controller:
         path: Path,
         *,
         sign: Callable[[Release], Release],
-        audits: Callable[[], Mapping[int, Audit]],
+        audits: Callable[[Rollout], Audits],
         told: Callable[[Rollout, Decision], None] = lambda *_: None,
     ) -> None:
         self._bus = bus
@@ -116,7 +117,7 @@ class Controller:
         self._statuses = bus.subscribe(STATUS, name="edge")
         self._events = bus.subscribe(EVENT, name="edge")
         self._seen: dict[str, Seen] = {}
-        self._audited: Mapping[int, Audit] = {}
+        self._audited = Audits()
         self._announced: dict[str, Order] = {}
         self._reported: Trial | None = None
 
@@ -135,7 +136,7 @@ class Controller:
             listening = [
                 tasks.create_task(self._hear_statuses(), name="rollout.statuses"),
                 tasks.create_task(self._hear_events(rollout.challenger.version), name="rollout.events"),
-                tasks.create_task(self._read_audits(), name="rollout.audits"),
+                tasks.create_task(self._read_audits(rollout), name="rollout.audits"),
             ]
             ended = await self._advance(rollout)
             for task in listening:
@@ -244,10 +245,10 @@ class Controller:
                     before._replace(failure=reason) if failed else before._replace(refusal=reason)
                 )
 
-    async def _read_audits(self) -> None:
+    async def _read_audits(self, rollout: Rollout) -> None:
         while True:
             try:
-                self._audited = await asyncio.to_thread(self._audits)
+                self._audited = await asyncio.to_thread(self._audits, rollout)
             except TransientError as error:
                 log.warning("rollout.no_audits", error=str(error))
             await asyncio.sleep(_AUDIT_S)

@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct, structs
 
-from cloud.alarms import ENOUGH, Alarm, Audit, Facts, Rules, alarms, audit_alarms, pooled
+from cloud.alarms import ENOUGH, Alarm, Facts, Rules, alarms, audit_alarms, pooled
+from cloud.judged import Audits
 from schemas.messages import Count, Name, Probability, Release, Stage, Status, Trial
 
 
@@ -33,6 +34,7 @@ class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         groups: of nodes, one after the other.
         steps: of each group; the last is for all devices.
         rules: when to go on and when to go back.
+        began_ms: when the first step began; 0 in a file that does not say so.
         since_ms: when the present step began.
         group: the present one.
         step: the present one.
@@ -49,6 +51,7 @@ class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     steps: list[Step]
     rules: Rules
     since_ms: int
+    began_ms: int = 0
     group: int = 0
     step: int = 0
     phase: Literal["running", "returned", "finished"] = "running"
@@ -124,7 +127,7 @@ def orders(rollout: Rollout) -> dict[str, Order]:
 def decide(
     rollout: Rollout,
     seen: Mapping[str, Seen],
-    audits: Mapping[int, Audit],
+    audits: Audits,
     now_ms: int,
     listening_since_ms: int = 0,
 ) -> Decision:
@@ -133,7 +136,7 @@ def decide(
     Args:
         rollout: As it stands.
         seen: By node.
-        audits: By version.
+        audits: Of both versions.
         now_ms: The present, UTC.
         listening_since_ms: When this controller was started: who was silent before that was not away.
     """
@@ -186,13 +189,13 @@ def present_trials(rollout: Rollout, seen: Mapping[str, Seen]) -> dict[str, Tria
     }
 
 
-def _alarms(rollout: Rollout, seen: Mapping[str, Seen], audits: Mapping[int, Audit]) -> Iterator[Alarm]:
+def _alarms(rollout: Rollout, seen: Mapping[str, Seen], audits: Audits) -> Iterator[Alarm]:
     for node in rollout.reached:
         if (failure := seen.get(node, Seen()).failure) is not None:
             yield Alarm(f"{node} cannot serve it: {failure}", {"node": node})
     enough = max(1, min(ENOUGH, rollout.present.photos or ENOUGH))
-    yield from alarms(present_trials(rollout, seen), rollout.rules, enough)
-    yield from audit_alarms(audits.get(rollout.champion.version), audits.get(rollout.challenger.version))
+    yield from alarms(present_trials(rollout, seen), rollout.rules, audits, enough)
+    yield from audit_alarms(audits)
     if not rollout.members and rollout.group == 0:
         yield Alarm("no node of the first group can try it", {})
 

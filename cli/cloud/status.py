@@ -16,7 +16,7 @@ from schemas.messages import ServedModel, Status, Trial
 from schemas.topics import STATUS
 
 if TYPE_CHECKING:
-    from cloud.alarms import Audit
+    from cloud.judged import Audit
     from cloud.rollout import Rollout
 
 

@@ -8,14 +8,16 @@ from msgspec import structs
 
 from bus.mqtt import Bus, passing_id
 from bus.presence import Presence
-from cloud.alarms import Audit, Rules
+from cloud.alarms import Rules
 from cloud.controller import Controller, alone, read, write
+from cloud.judged import Audits
 from cloud.release import read_bundle, release_of
 from cloud.rollout import Rollout, Step
 from schemas.errors import PermanentError, TransientError
 from schemas.messages import Event, Release, ServedModel, Trial, Tried
 from schemas.topics import CLOUD, EVENT, RELEASE
 from tests.cloud.bundles import bundle
+from tests.cloud.judging import audit
 from tests.conftest import eventually, running
 from tests.nodes import Command, Observer
 
@@ -103,7 +105,7 @@ def begun(tmp_path):
 
 
 @asynccontextmanager
-async def controlling(address, path: Path, audits=dict) -> AsyncIterator[asyncio.Task[Rollout]]:
+async def controlling(address, path: Path, audits=lambda _: Audits()) -> AsyncIterator[asyncio.Task[Rollout]]:
     """Run a controller; the block waits for what it needs, and the controller ends with it at the latest."""
     bus = Bus(address, "gleaner-cloud-rollout", presence=Presence(CLOUD, "rollout"))
     controller = Controller(bus, path, sign=lambda release: release, audits=audits)
@@ -142,10 +144,11 @@ async def test_a_version_goes_out_group_by_group(address, begun):
     assert read(path).over
 
 
+NONE, POOR = Audits(), Audits(audit(100, 50), audit(100, 99))
 BAD = [
-    (lambda node: node.tries(disagreed=100), dict, "labels 100 of 100 photos otherwise"),
-    (lambda node: node.says("model.failed", "no memory"), dict, "edge-1 cannot serve it: no memory"),
-    (lambda node: node.tries(0), lambda: {1: Audit(100, 99), 2: Audit(100, 50)}, "audits find 50 of 100"),
+    (lambda node: node.tries(disagreed=100), NONE, "labels 100 of 100 photos otherwise"),
+    (lambda node: node.says("model.failed", "no memory"), NONE, "edge-1 cannot serve it: no memory"),
+    (lambda node: node.tries(0), POOR, "audits find 50 of 100"),
 ]
 
 
@@ -157,8 +160,8 @@ async def test_g6_a_bad_version_goes_back_from_every_node_that_heard_of_it(
     path = begun(["edge-1"], ["edge-2"], ["edge-3"], group=1)
     names = ("edge-1", "edge-2", "edge-3")
     async with Observer(address).watching() as seen, nodes(address, *names) as (one, two, three):
-        async with controlling(address, path, audits) as task, asyncio.timeout(30):
-            if audits is dict:
+        async with controlling(address, path, lambda _: audits) as task, asyncio.timeout(30):
+            if audits is NONE:
                 await two.hears(2, "shadow")
                 await misbehave(one if "edge-1" in why else two)
             ended = await task

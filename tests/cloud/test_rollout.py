@@ -8,9 +8,11 @@ from msgspec import structs
 
 from bus.metrics import Counters
 from bus.presence import Presence
-from cloud.alarms import Audit, Rules
+from cloud.alarms import Rules
+from cloud.judged import Audits
 from cloud.rollout import Decision, Rollout, Seen, Step, apply, decide, orders
 from schemas.messages import Release, ServedModel, Status, Trial, Tried
+from tests.cloud.judging import audit
 
 STEPS = [Step("shadow", photos=30), Step("canary", 0.1, 30), Step("canary", 0.5, 30), Step("all")]
 RULES = Rules(stage_s=60, patience_s=600)
@@ -70,7 +72,7 @@ def decided(present: Rollout, *statuses: Status, at_s: float = 100, **seen: Seen
     said = {status.node: Seen(status) for status in statuses} | {
         name.replace("_", "-"): one for name, one in seen.items()
     }
-    return decide(present, said, {}, present.since_ms + int(at_s * 1000))
+    return decide(present, said, Audits(), present.since_ms + int(at_s * 1000))
 
 
 def test_a_rollout_goes_through_its_stages_group_by_group():
@@ -118,7 +120,7 @@ def test_a_node_that_is_away_is_waited_for_and_then_not():
     here = trying(present, "edge-1")
     assert decided(present, here, at_s=599).reason == "for edge-2"
     assert decided(present, here, at_s=601).action == "advance"
-    restarted = decide(present, {"edge-1": Seen(here)}, {}, 9_000_000, listening_since_ms=8_990_000)
+    restarted = decide(present, {"edge-1": Seen(here)}, Audits(), 9_000_000, listening_since_ms=8_990_000)
     assert restarted.reason == "for edge-2"
     last = structs.replace(present, step=3)
     assert decided(last, serving("edge-1"), says("edge-2"), at_s=601).action == "finish"
@@ -158,13 +160,13 @@ def test_what_goes_wrong_anywhere_sends_it_back_from_everywhere():
     assert (failed.action, failed.reason) == ("return", "edge-1 cannot serve it: no memory")
     bad = decided(present, trying(present, "edge-2", bad=True))
     assert bad.action == "return"
-    audited = decide(present, {}, {1: Audit(100, 99), 2: Audit(100, 50)}, 2000)
+    audited = decide(present, {}, Audits(audit(100, 50), audit(100, 99)), 2000)
     assert audited.action == "return"
     back = apply(present, bad, 5000)
     assert (back.phase, back.reason) == ("returned", bad.reason)
     told = {node: (order.release.version, order.stage) for node, order in orders(back).items()}
     assert told == {"edge-1": (1, "all"), "edge-2": (1, "all")}
-    assert decide(back, {}, {}, 9_000_000).action == "wait"
+    assert decide(back, {}, Audits(), 9_000_000).action == "wait"
 
 
 @dataclass
@@ -211,7 +213,7 @@ def test_whatever_happens_nobody_is_served_what_was_not_tried(moments, split):
             assert fleet.present == before
         seen = fleet.obey(online, bad=bad)
         now_ms += int(passed_s * 1000)
-        decision = decide(before, seen, {}, now_ms)
+        decision = decide(before, seen, Audits(), now_ms)
         after = fleet.present = apply(before, decision, now_ms)
         on_trial = before.present.stage != "all" and set(before.members) & online
         if before.phase != "running":
