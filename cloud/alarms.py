@@ -23,6 +23,7 @@ class Rules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a stage is over, and when a version goes back."""
 
     stage_s: Annotated[Seconds, Meta(description="each stage takes so long at least")] = 600.0
+    watch_s: Annotated[Seconds, Meta(description="after the last it may still go back for so long")] = 3600.0
     patience_s: Annotated[Seconds, Meta(description="nodes that are away are waited for so long")] = 1800.0
     error_margin: Annotated[Probability, Meta(description="failed calls above the champion's share")] = 0.02
     p95_factor: Annotated[float, Meta(ge=1, description="of the champion's p95")] = 1.5

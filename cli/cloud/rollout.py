@@ -47,6 +47,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--canary-photos", type=number, default=200, help="photos that it classifies in each of them (200)"
     )
     parser.add_argument("--stage-s", type=seconds, help="shortest time for a stage (600)")
+    parser.add_argument(
+        "--watch-s", type=seconds, help="so long after the last stage it still goes back by itself (3600)"
+    )
     parser.add_argument("--patience-s", type=seconds, help="longest wait for nodes that are away (1800)")
     parser.add_argument(
         "--disagreement", type=options.share, help="share of other labels from which it goes back (0.2)"
@@ -119,7 +122,7 @@ def _new(arguments: Namespace, bundle: "Bundle") -> "Rollout":
     canaries = [
         Step(stage="canary", share=share, photos=arguments.canary_photos) for share in arguments.canary_share
     ]
-    rules = {name: getattr(arguments, name) for name in ("stage_s", "patience_s", "disagreement")}
+    rules = {name: getattr(arguments, name) for name in ("stage_s", "watch_s", "patience_s", "disagreement")}
     began_ms = now_ms()
     rollout = Rollout(
         champion=release_of(champion, groups[0][0], arguments.model, arguments.champion_url),
@@ -182,7 +185,8 @@ def _tell(rollout: "Rollout", decision: "Decision") -> None:
 def _place(rollout: "Rollout") -> str:
     step: Step = rollout.present
     nodes = ", ".join(rollout.groups[rollout.group])
-    return f"group {rollout.group + 1} of {len(rollout.groups)} ({nodes}): {step}"
+    watched = f", watched for {rollout.rules.watch_s:g} s" if rollout.is_watched else ""
+    return f"group {rollout.group + 1} of {len(rollout.groups)} ({nodes}): {step}{watched}"
 
 
 def _shares(text: str) -> list[float]:

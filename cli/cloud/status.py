@@ -166,4 +166,5 @@ def _rollout_said(rollout: "Rollout") -> str:
     if rollout.phase != "running":
         return rollout.phase + (f", because {rollout.reason}" if rollout.reason else "")
     place = f"group {rollout.group + 1} of {len(rollout.groups)}, {rollout.present}"
+    place += ", watched before it is over" if rollout.is_watched else ""
     return place + (f"; cannot try it: {', '.join(rollout.passed_over)}" if rollout.passed_over else "")

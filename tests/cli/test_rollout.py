@@ -82,7 +82,16 @@ async def test_a_rollout_begins_as_its_options_say(address, at, models):
     releases = listener.subscribe(RELEASE)
     async with running(listener), asyncio.timeout(40):
         words = ("--nodes", "edge-1,edge-2", "--nodes", "edge-3", "--shadow-photos", "5", "--stage-s", "0")
-        more = ("--canary-share", "0.2", "--champion", models / "1.tar", "--dataset", models / "none")
+        more = (
+            "--watch-s",
+            "7",
+            "--canary-share",
+            "0.2",
+            "--champion",
+            models / "1.tar",
+            "--dataset",
+            models / "none",
+        )
         process = await start("cloud", "rollout", models / "2.tar", *words, *more, *at)
         told = [(await releases.queue.get()).message() for _ in range(2)]
         process.terminate()
@@ -96,7 +105,8 @@ async def test_a_rollout_begins_as_its_options_say(address, at, models):
     kept = read(models / "rollout-2.json")
     assert kept.groups == [["edge-1", "edge-2"], ["edge-3"]]
     assert kept.steps == [Step("shadow", photos=5), Step("canary", 0.2, 200), Step("all")]
-    assert kept.rules == Rules(stage_s=0)
+    assert kept.rules == Rules(stage_s=0, watch_s=7)
+    assert kept.began_ms == kept.since_ms > 0
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from msgspec import structs
 
 from bus.mqtt import Bus, passing_id
-from bus.presence import Presence
+from bus.presence import Presence, now_ms
 from cloud.alarms import Rules
 from cloud.controller import Controller, alone, read, write
 from cloud.judged import Audits
@@ -22,7 +22,7 @@ from tests.conftest import eventually, running
 from tests.nodes import Command, Observer
 
 STEPS = [Step("shadow", photos=10), Step("canary", 0.5, 10), Step("all")]
-RULES = Rules(stage_s=0, patience_s=30)
+RULES = Rules(stage_s=0, watch_s=0, patience_s=30)
 
 
 @pytest.fixture(autouse=True)
@@ -65,9 +65,9 @@ class Node:
         )
         await self.bus.report(trial=trial)
 
-    async def serves(self, version: int) -> None:
+    async def serves(self, version: int, **did: object) -> None:
         model = ServedModel(name="pets", version=version, state="available")
-        await self.bus.report(trial=None, model=model)
+        await self.bus.report(trial=None, model=model, serving=Tried(version=version, **did))
 
     async def says(self, event: str, reason: str) -> None:
         message = Event(
@@ -202,11 +202,35 @@ async def test_an_end_that_nobody_heard_of_is_told_again(address, begun):
     assert read(path).over
 
 
+async def test_g6_what_turns_bad_after_the_last_stage_goes_back(address, begun):
+    """A controller that was killed while it watched watches on."""
+    path = begun(["edge-1"], step=2, since_ms=now_ms(), rules=structs.replace(RULES, watch_s=600))
+    async with nodes(address, "edge-1") as (node,), asyncio.timeout(30):
+        async with controlling(address, path):
+            await node.hears(2, "all")
+            await node.serves(2, answered=40)
+        assert read(path).phase == "running"
+        async with controlling(address, path) as task:
+            await node.serves(2, answered=40, failed=20)
+            assert "it failed 20 of 60 calls" in (await task).reason
+            await node.hears(1, "all")
+    assert read(path).phase == "returned"
+
+
 @pytest.mark.slow
 async def test_a_controller_that_is_killed_at_each_stage_goes_on(address, begun, tmp_path):
     """With kill -9 in shadow, canary and all: no stage is said twice to a node that is at it, or left out."""
     path = begun(["edge-1"])
-    words = ("rollout", str(tmp_path / "2.tar"), "--broker", f"127.0.0.1:{address.port}", "--stage-s", "0")
+    words = (
+        "rollout",
+        str(tmp_path / "2.tar"),
+        "--broker",
+        f"127.0.0.1:{address.port}",
+        "--stage-s",
+        "0",
+        "--watch-s",
+        "0",
+    )
     command = Command(tmp_path, "cloud", *words, "--dataset", str(tmp_path / "none"))
     async with nodes(address, "edge-1") as (node,):
         try:
