@@ -11,12 +11,11 @@ from msgspec import Struct
 
 from bus import log
 from cli import link, options, service
-from schemas.errors import CodecError, PermanentError
+from schemas.errors import CodecError, GleanerError
 from schemas.messages import ServedModel, Status, Trial
 from schemas.topics import STATUS
 
 if TYPE_CHECKING:
-    from cloud.judged import Audit
     from cloud.rollout import Rollout
 
 
@@ -65,12 +64,16 @@ def run(arguments: Namespace) -> int:
     log.configure("error")
     statuses = service.run(_statuses(arguments)) or []
     nodes = [_node(status) for status in sorted(statuses, key=lambda status: status.node)]
-    rollout, accuracies = _newest_rollout(arguments.models), _accuracies(arguments.dataset)
+    rollout = _newest_rollout(arguments.models)
+    try:
+        accuracies, away = _accuracies(arguments.dataset), None
+    except GleanerError as error:
+        accuracies, away = [], str(error)
     if arguments.json:
-        whole = {"nodes": nodes, "rollout": rollout, "accuracy": accuracies}
+        whole = {"nodes": nodes, "rollout": rollout, "accuracy": accuracies, "away": away}
         print(msgspec.json.encode(whole).decode())
     else:
-        _show(nodes, rollout, accuracies)
+        _show(nodes, rollout, accuracies, away)
     return 0
 
 
@@ -118,21 +121,22 @@ def _newest_rollout(folder: Path) -> "Rollout | None":
 
 
 def _accuracies(dataset: str) -> list[Accuracy]:
-    """Return what the audits find; nothing where there is no dataset."""
+    """Return what the audits find.
+
+    Raises:
+        PermanentError: There is no dataset.
+        TransientError: It cannot be read now.
+    """
     from cloud.accuracy import audits  # noqa: PLC0415  # as above
     from cloud.store import Store  # noqa: PLC0415  # as above
 
-    try:
-        found: dict[int, Audit] = audits(Store.open(dataset, create=False))
-    except PermanentError:
-        return []
     return [
         Accuracy(version, audit.photos, audit.right, audit.accuracy, *audit.interval)
-        for version, audit in found.items()
+        for version, audit in audits(Store.open(dataset, create=False)).items()
     ]
 
 
-def _show(nodes: list[Node], rollout: "Rollout | None", accuracies: list[Accuracy]) -> None:
+def _show(nodes: list[Node], rollout: "Rollout | None", accuracies: list[Accuracy], away: str | None) -> None:
     from rich.console import Console  # noqa: PLC0415  # as above
     from rich.table import Table  # noqa: PLC0415  # as above
 
@@ -147,6 +151,9 @@ def _show(nodes: list[Node], rollout: "Rollout | None", accuracies: list[Accurac
     if rollout is not None:
         versions = f"version {rollout.challenger.version} in place of {rollout.champion.version}"
         console.print(f"Rollout of {versions}: {_rollout_said(rollout)}")
+    if away is not None:
+        console.print(f"No audits: {away}")
+        return
     audited = Table("version", "audited photos", "right", "accuracy", "95 % interval", title="Audits")
     for one in accuracies:
         interval = f"{one.low:.1%} to {one.high:.1%}"

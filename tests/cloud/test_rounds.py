@@ -164,6 +164,19 @@ async def test_new_labels_start_exactly_one_round(site):
         await eventually(lambda: site.ran == ["1", "1"])
 
 
+async def test_a_trainer_outlasts_a_dataset_that_cannot_be_read(site):
+    """Its Status says so meanwhile; when the files are back, it goes on."""
+    site.label(1)
+    (site.folder / "go").touch()
+    data = site.folder / "dataset" / "data"
+    async with site.watching():
+        data.rename(data.with_name("away"))
+        await eventually(lambda: any("to be readable" in str(s.reason) for s in site.observer.statuses))
+        data.with_name("away").rename(data)
+        await asyncio.to_thread(site.label, 2)
+        await eventually(lambda: "round.finished" in site.events)
+
+
 async def test_two_watchers_never_train_at_once(site):
     """Whoever is first trains; the other finds nothing left to do."""
     site.label(1, 2)
