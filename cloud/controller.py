@@ -38,6 +38,7 @@ from schemas.topics import CLOUD, EVENT, RELEASE, STATUS
 log = structlog.get_logger()
 
 NAME = "rollout"
+_LOCK = ".rollout.lock"
 _LOOK_S = 1.0
 _AUDIT_S = 30.0
 _FAILURES = ("model.failed", "model.refused")
@@ -75,16 +76,26 @@ def write(path: Path, rollout: Rollout) -> None:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Let no second controller work on the same file for the length of a block.
+    """Let nobody else bring out a version for the length of a block.
+
+    There is one lock in a folder, whatever the version: two rollouts would undo each other's stages.
+
+    Args:
+        path: The file that keeps the rollout; its folder has the lock.
 
     Raises:
-        TransientError: One does already.
+        TransientError: Somebody else does; it says who.
     """
-    with path.with_suffix(".lock").open("w") as file:
+    with (path.parent / _LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise TransientError(f"rollout {path}", expected="one controller", got="another") from None
+            file.seek(0)
+            got = file.read() or "another"
+            raise TransientError(path.stem, expected="no rollout under way", got=got) from None
+        file.truncate(0)
+        file.write(f"{path.stem} (process {os.getpid()})")
+        file.flush()
         yield
 
 

@@ -1,4 +1,5 @@
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -249,12 +250,15 @@ async def test_a_controller_that_is_killed_at_each_stage_goes_on(address, begun,
         assert read(path).phase == "finished"
 
 
-def test_two_controllers_do_not_work_on_one_file(tmp_path):
-    """The second one is told so; when the first is gone, however it went, the file is free."""
-    path = tmp_path / "rollout-2.json"
-    with alone(path), pytest.raises(TransientError, match="expected one controller"), alone(path):
-        pass
-    with alone(path):
+def test_two_rollouts_are_never_under_way(tmp_path):
+    """Of one version or of two: who is second is told who is first, and when that one is gone it is free."""
+    two, three = (tmp_path / f"rollout-{version}.json" for version in (2, 3))
+    with alone(two):
+        for path in (two, three):
+            first = rf"{path.stem}: expected no rollout under way, got rollout-2 \(process {os.getpid()}\)$"
+            with pytest.raises(TransientError, match=first), alone(path):
+                pass
+    with alone(three), pytest.raises(TransientError, match="got rollout-3"), alone(two):
         pass
 
 

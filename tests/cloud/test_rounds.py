@@ -273,6 +273,19 @@ async def test_a_rollout_that_was_broken_off_goes_on(site, parent):
     assert site.released == ([] if parent is None else ["2"])
 
 
+async def test_a_rollout_may_take_longer_than_a_step_of_a_round(site):
+    """It waits for photos and nodes; the limit is that of a training."""
+    training = card(1)
+    folder = site.folder / "models" / "1" / "assets.extra"
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(training, parent=9)))
+    slow = f"import time, pathlib; time.sleep(0.5); pathlib.Path({str(site.folder / 'out')!r}).touch()"
+    plan = site.plan(release=lambda _: [sys.executable, "-c", slow])
+    async with site.watching(plan=plan, round_s=0.2):
+        await eventually((site.folder / "out").exists)
+    assert "release.failed" not in site.events
+
+
 async def test_a_release_that_fails_is_told(site):
     """The round has finished, and its version waits to be released by hand."""
     (site.folder / "go").touch()
