@@ -80,7 +80,7 @@ def answers(store: Store, condition: str = "TRUE") -> Iterator[Answer]:
     Raises:
         TransientError: The dataset cannot be read now.
     """
-    for row in store.scan(Answer.__struct_fields__, where=f"{ANSWERED} AND {condition}"):
+    for row in store.scan(Answer.__struct_fields__, where=f"{ANSWERED} AND ({condition})"):
         yield msgspec.convert(row, Answer)
 
 
