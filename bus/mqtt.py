@@ -159,6 +159,15 @@ class Bus:
             self._presence.change(**facts)
             await self._announce()
 
+    def note(self, **facts: object) -> None:
+        """Change what the next Status says, whenever that is due.
+
+        Args:
+            facts: Fields of Status, such as `serving`.
+        """
+        if self._presence is not None:
+            self._presence.change(**facts)
+
     async def degraded(self, part: str, reason: str) -> None:
         """Say on the status topic, and in the log, that a part of this component does not work.
 

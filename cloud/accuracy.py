@@ -1,46 +1,64 @@
-"""How good each version is in service: people's labels for the photos that the lane audit drew at random."""
+"""How good each version is in service, by the audited photos that it answered."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 import msgspec
 
-from cloud.alarms import Audit
-from cloud.examples import AUDIT_LANE
+from cloud.audit import ANSWERED, NEITHER_ANSWERED, answers
+from cloud.judged import RECENT_DAYS, Audit, Audits
 from cloud.policy import Audited
-from cloud.rows import Record
-from cloud.store import NAMED, PHOTOS, Store
-from schemas.messages import NEITHER
+from cloud.store import Store
 
-_ANSWERED = (
-    f"{PHOTOS} AND origin = 'sample' AND lane = '{AUDIT_LANE}'"
-    " AND edge_label IS NOT NULL AND model_version IS NOT NULL"
-)
-# No answer to a photo of neither can be right: it says nothing of how often the answers are.
-_AUDITED = f"{_ANSWERED} AND {NAMED}"
+_RECENT_MS = RECENT_DAYS * 86_400_000
 
 
-def audits(store: Store) -> dict[int, Audit]:
-    """Return the audit of each model version that has audited photos."""
-    columns = ["model_version", "edge_label", "human_label"]
-    found: dict[int, Audit] = {}
-    for row in store.scan(columns, where=_AUDITED):
-        version, right = _judged(row)
-        before = found.get(version, Audit(0, 0))
-        found[version] = Audit(before.photos + 1, before.right + right)
-    return dict(sorted(found.items()))
+def audits(store: Store, condition: str = "TRUE") -> dict[int, Audit]:
+    """Return the audit of each model version that has audited photos.
+
+    Args:
+        store: The dataset.
+        condition: Which photos count, in SQL; by default all.
+
+    Raises:
+        TransientError: The dataset cannot be read now.
+    """
+    judged: defaultdict[int, list[tuple[bool, float]]] = defaultdict(list)
+    for answer in answers(store, condition):
+        judged[answer.model_version].append(answer.judged)
+    return {version: Audit.of(judged[version]) for version in sorted(judged)}
+
+
+def trial_audits(store: Store, champion: int, challenger: int, since_ms: int) -> Audits:
+    """Return what people say of both versions of a rollout.
+
+    Args:
+        store: The dataset.
+        champion: Its version.
+        challenger: Its version.
+        since_ms: When the trial began, UTC.
+
+    Raises:
+        TransientError: The dataset cannot be read now.
+    """
+    both, nothing = f"model_version IN ({champion}, {challenger})", Audit()
+    since = audits(store, f"{both} AND received_at_ms >= {since_ms}")
+    before = audits(
+        store, f"{both} AND received_at_ms < {since_ms} AND received_at_ms >= {since_ms - _RECENT_MS}"
+    )
+    return Audits(
+        challenger=since.get(challenger, nothing),
+        champion=since.get(champion, nothing),
+        before=before.get(champion, nothing),
+    )
 
 
 def of_neither(store: Store) -> dict[int, int]:
     """Count, by model version, the audited photos that show none of the classes; they are in no audit."""
-    rows = store.scan(["model_version"], where=f"{_ANSWERED} AND human_label = '{NEITHER}'")
+    rows = store.scan(["model_version"], where=NEITHER_ANSWERED)
     return dict(sorted(Counter(int(str(row["model_version"])) for row in rows).items()))
 
 
 def audited(store: Store, version: int) -> list[Audited]:
     """Return the audited photos of one model version."""
-    rows = store.scan(Audited.__struct_fields__, where=f"{_AUDITED} AND model_version = {version}")
+    rows = store.scan(Audited.__struct_fields__, where=f"{ANSWERED} AND model_version = {version}")
     return [msgspec.convert(row, Audited) for row in rows]
-
-
-def _judged(row: Record) -> tuple[int, bool]:
-    return row["model_version"], row["edge_label"] == row["human_label"]

@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, structs
 
 from cloud.evaluate import wilson_interval
+from cloud.judged import ENOUGH_AUDITS, SURELY, Audit, Audits, chance_as_good
 from schemas.messages import Probability, Seconds, Trial, Tried
 
 Facts = dict[str, str | int | float | bool]
@@ -22,34 +23,12 @@ class Rules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a stage is over, and when a version goes back."""
 
     stage_s: Annotated[Seconds, Meta(description="each stage takes so long at least")] = 600.0
+    watch_s: Annotated[Seconds, Meta(description="after the last it may still go back for so long")] = 3600.0
     patience_s: Annotated[Seconds, Meta(description="nodes that are away are waited for so long")] = 1800.0
     error_margin: Annotated[Probability, Meta(description="failed calls above the champion's share")] = 0.02
     p95_factor: Annotated[float, Meta(ge=1, description="of the champion's p95")] = 1.5
     p95_slack_ms: Annotated[float, Meta(ge=0, description="and so much above it")] = 20.0
     disagreement: Annotated[Probability, Meta(description="share of photos with another label")] = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """What people say of a version's answers.
-
-    Args:
-        photos: Audited, at least 1.
-        right: Of these, those whose label a person confirms.
-    """
-
-    photos: int
-    right: int
-
-    @property
-    def accuracy(self) -> float:
-        """Share of right answers; unbiased, because the photos were drawn at random."""
-        return self.right / self.photos
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Its 95 % Wilson interval."""
-        return wilson_interval(self.right, self.photos)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +62,9 @@ def _pooled(tried: list[Tried]) -> Tried:
     )
 
 
-def alarms(trials: Mapping[str, Trial], rules: Rules, enough: int = ENOUGH) -> Iterator[Alarm]:
+def alarms(
+    trials: Mapping[str, Trial], rules: Rules, audits: Audits, enough: int = ENOUGH
+) -> Iterator[Alarm]:
     """Yield what is wrong with the challenger of a trial.
 
     Shares are of all nodes together, and count only where even the lower end of their 95 % interval is too
@@ -92,12 +73,13 @@ def alarms(trials: Mapping[str, Trial], rules: Rules, enough: int = ENOUGH) -> I
     Args:
         trials: By node.
         rules: The bounds.
+        audits: How many mistakes explain that versions disagree.
         enough: Photos before which nothing is said.
     """
     together = pooled(trials.values())
     if together is not None:
         yield from _failures(together, rules)
-        yield from _disagreement(together, rules, enough)
+        yield from _disagreement(together, rules, audits.reference()[0], enough)
     for node, trial in trials.items():
         yield from _latency(node, trial, rules, enough)
 
@@ -112,16 +94,36 @@ def _failures(trial: Trial, rules: Rules) -> Iterator[Alarm]:
         yield Alarm(reason, {"failed": failed, "calls": calls, "champion_share": usual})
 
 
-def _disagreement(trial: Trial, rules: Rules, enough: int) -> Iterator[Alarm]:
-    if trial.compared < enough:
+def _disagreement(trial: Trial, rules: Rules, champion: Audit, enough: int) -> Iterator[Alarm]:
+    """Find other labels than the champion's, more than the rules allow and than its mistakes explain.
+
+    Where two versions disagree at least one is wrong, so they do in at most as many photos as both get wrong
+    together (Boole's inequality). A challenger that is no worse thus disagrees in at most twice the share of
+    the champion's mistakes; so much is no reason against it.
+    """
+    if trial.compared < enough or wilson_interval(trial.disagreed, trial.compared)[0] <= rules.disagreement:
         return
-    if wilson_interval(trial.disagreed, trial.compared)[0] > rules.disagreement:
-        share = trial.disagreed / trial.compared
-        reason = (
-            f"it labels {trial.disagreed} of {trial.compared} photos otherwise than the champion "
-            f"({share:.1%}, at most {rules.disagreement:.1%} allowed)"
-        )
-        yield Alarm(reason, {"disagreed": trial.disagreed, "compared": trial.compared})
+    share, explained = trial.disagreed / trial.compared, ""
+    if champion.effective >= ENOUGH_AUDITS:
+        mistakes = 1 - champion.accuracy
+        if _least_unexplained(trial, champion) <= 0:
+            return
+        explained = f"; {mistakes:.1%} mistakes of the champion explain {min(2 * mistakes, 1):.1%}"
+    reason = (
+        f"it labels {trial.disagreed} of {trial.compared} photos otherwise than the champion "
+        f"({share:.1%}, at most {rules.disagreement:.1%} allowed{explained})"
+    )
+    yield Alarm(reason, {"disagreed": trial.disagreed, "compared": trial.compared})
+
+
+def _least_unexplained(trial: Trial, champion: Audit) -> float:
+    """Return the lower end of the 95 % interval of the disagreement less twice the champion's mistakes.
+
+    Source: Zou and Donner, Construction of confidence limits about effect measures (2008).
+    """
+    share, low = trial.disagreed / trial.compared, wilson_interval(trial.disagreed, trial.compared)[0]
+    accuracy, least = champion.accuracy, champion.interval[0]
+    return share - 2 * (1 - accuracy) - sqrt((share - low) ** 2 + 4 * (accuracy - least) ** 2)
 
 
 def _latency(node: str, trial: Trial, rules: Rules, enough: int) -> Iterator[Alarm]:
@@ -136,24 +138,14 @@ def _latency(node: str, trial: Trial, rules: Rules, enough: int) -> Iterator[Ala
         yield Alarm(reason, facts)
 
 
-def most_gain(champion: Audit, challenger: Audit) -> float:
-    """Return the upper end of the 95 % interval of how much more accurate the challenger is.
-
-    Below 0 it is significantly worse. Source: Newcombe, Interval estimation for the difference between
-    independent proportions (1998), method 10.
-    """
-    low, high = champion.interval[0], challenger.interval[1]
-    gain = challenger.accuracy - champion.accuracy
-    return gain + sqrt((high - challenger.accuracy) ** 2 + (champion.accuracy - low) ** 2)
-
-
-def audit_alarms(champion: Audit | None, challenger: Audit | None) -> Iterator[Alarm]:
-    """Yield what people's labels say against the challenger: significantly fewer right answers."""
-    if champion is None or challenger is None or challenger.photos < ENOUGH:
+def audit_alarms(audits: Audits) -> Iterator[Alarm]:
+    """Yield what people's labels say against the challenger: it is surely less accurate."""
+    (champion, when), challenger = audits.reference(), audits.challenger
+    if not champion.photos or chance_as_good(champion, challenger) >= SURELY:
         return
-    if most_gain(champion, challenger) < 0:
-        reason = (
-            f"audits find {challenger.right} of {challenger.photos} answers right "
-            f"({challenger.accuracy:.1%}), the champion's {champion.accuracy:.1%}"
-        )
-        yield Alarm(reason, {"accuracy": challenger.accuracy, "champion": champion.accuracy})
+    reason = (
+        f"audits find {challenger.right} of {challenger.photos} answers right "
+        f"({challenger.accuracy:.1%}), the champion's {champion.accuracy:.1%} "
+        f"of {champion.photos} {when}"
+    )
+    yield Alarm(reason, {"accuracy": challenger.accuracy, "champion": champion.accuracy})

@@ -1,20 +1,27 @@
-"""The fresh audit slice: a random sample of what the cameras see now, which judges and is not trained on.
+"""What an audited photo is; and the fresh audit slice, which judges and is not trained on.
 
-It is kept out of every training that it judges, and so for as long as one champion stays. Once another takes
-its place, the photos that were received before are trained on like any that a person labelled.
+The slice is a random sample of what the cameras see now. It is kept out of every training that it judges, and
+so for as long as one champion stays. Once another takes its place, the photos that were received before are
+trained on like any that a person labelled.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from cloud.examples import AUDIT_LANE, Example
+from cloud.judged import weight_of
 from cloud.store import NAMED, PHOTOS, Store
+from schemas.messages import NEITHER
 
-_FRESH = (
-    f"{PHOTOS} AND lane = '{AUDIT_LANE}' AND split != 'gold' AND {NAMED} AND inclusion > 0"
-    " AND received_at_ms > {since_ms}"
-)
+_DRAWN = f"{PHOTOS} AND lane = '{AUDIT_LANE}' AND split != 'gold'"
+_BY_A_VERSION = "edge_label IS NOT NULL AND model_version IS NOT NULL"
+AUDITED = f"{_DRAWN} AND {NAMED}"
+"""Condition of an audited photo: drawn by lot, named by a person, not gold; it weighs `weight_of` it."""
+ANSWERED = f"{AUDITED} AND {_BY_A_VERSION}"
+"""Condition of an audited photo that tells whether the version was right that answered it."""
+NEITHER_ANSWERED = f"{_DRAWN} AND {_BY_A_VERSION} AND human_label = '{NEITHER}'"
+"""Condition of a photo that was drawn, answered, and shows none of the classes: no answer can be right."""
 
 
 def audit_slice(store: Store, since_ms: int, *, version: int | str | None = None) -> list[Example]:
@@ -26,13 +33,20 @@ def audit_slice(store: Store, since_ms: int, *, version: int | str | None = None
         version: Number or tag; None for the newest.
 
     Returns:
-        Photos of the lane audit whose class a person named; each weighs as many photos as it stands for, one
-        over the probability with which it was drawn. What was drawn with an unknown probability is left out.
+        Audited photos; each weighs as many photos as it stands for.
     """
-    rows = store.scan(_Audited.__struct_fields__, where=_FRESH.format(since_ms=since_ms), version=version)
+    where = f"{AUDITED} AND received_at_ms > {since_ms}"
+    rows = store.scan(_Audited.__struct_fields__, where=where, version=version)
     drawn = [msgspec.convert(row, _Audited) for row in rows]
     return [
-        Example(photo.photo_id, photo.image, photo.human_label, "human", 1 / photo.inclusion, AUDIT_LANE)
+        Example(
+            photo.photo_id,
+            photo.image,
+            photo.human_label,
+            "human",
+            weight_of(photo.inclusion),
+            AUDIT_LANE,
+        )
         for photo in sorted(drawn, key=lambda photo: photo.photo_id)
     ]
 
@@ -43,7 +57,36 @@ class _Audited(msgspec.Struct, frozen=True):
     photo_id: str
     image: bytes
     human_label: str
-    inclusion: float
+    inclusion: float | None
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a version and a person say of an audited photo."""
+
+    photo_id: str
+    model_version: int
+    edge_label: str
+    human_label: str
+    inclusion: float | None
+
+    @property
+    def judged(self) -> tuple[bool, float]:
+        """Whether the version was right, and how many photos this one stands for."""
+        return self.edge_label == self.human_label, weight_of(self.inclusion)
+
+
+def answers(store: Store, condition: str = "TRUE") -> Iterator[Answer]:
+    """Read what versions in service answered to audited photos.
+
+    Args:
+        store: The dataset.
+        condition: Which of them, in SQL.
+
+    Raises:
+        TransientError: The dataset cannot be read now.
+    """
+    for row in store.scan(Answer.__struct_fields__, where=f"{ANSWERED} AND ({condition})"):
+        yield msgspec.convert(row, Answer)
 
 
 def hold_back(examples: Sequence[Example], audit: Sequence[Example]) -> tuple[list[Example], list[Example]]:

@@ -54,13 +54,14 @@ class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     release: Annotated[
         tuple[str, ...] | None,
         Meta(
-            description="options of `gleaner cloud rollout` for what the gate lets pass; the policies of its "
-            "nodes are tuned too. Absent: neither"
+            description="options of `gleaner cloud rollout` for what the gate lets pass; the first version, "
+            "which has no stages, gets those that `release` has too. The policies of its nodes are tuned "
+            "too. Absent: neither"
         ),
     ] = None
     every_s: Annotated[float, Meta(gt=0, le=86_400, description="between two looks, in seconds")] = 30.0
-    round_s: Annotated[float, Meta(gt=0, description="a step of a round that takes longer is ended")] = (
-        14_400.0
-    )
+    round_s: Annotated[
+        float, Meta(gt=0, description="a step of a round that takes longer is ended; a rollout has no limit")
+    ] = 14_400.0
     triggers: Triggers = Triggers()
     probes: ProbesAddress | None = None

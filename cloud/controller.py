@@ -7,7 +7,7 @@ holds once more: an edge to which it is no news changes nothing.
 import asyncio
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from bus.echo import publish_seen
 from bus.link import LinkError
 from bus.mqtt import Bus
 from bus.presence import now_ms
-from cloud.alarms import Audit, Facts, pooled
+from cloud.alarms import Facts, pooled
+from cloud.judged import Audits
 from cloud.rollout import (
     Decision,
     Order,
@@ -37,6 +38,7 @@ from schemas.topics import CLOUD, EVENT, RELEASE, STATUS
 log = structlog.get_logger()
 
 NAME = "rollout"
+_LOCK = ".rollout.lock"
 _LOOK_S = 1.0
 _AUDIT_S = 30.0
 _FAILURES = ("model.failed", "model.refused")
@@ -74,16 +76,26 @@ def write(path: Path, rollout: Rollout) -> None:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Let no second controller work on the same file for the length of a block.
+    """Let nobody else bring out a version for the length of a block.
+
+    There is one lock in a folder, whatever the version: two rollouts would undo each other's stages.
+
+    Args:
+        path: The file that keeps the rollout; its folder has the lock.
 
     Raises:
-        TransientError: One does already.
+        TransientError: Somebody else does; it says who.
     """
-    with path.with_suffix(".lock").open("w") as file:
+    with (path.parent / _LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise TransientError(f"rollout {path}", expected="one controller", got="another") from None
+            file.seek(0)
+            got = file.read() or "another"
+            raise TransientError(path.stem, expected="no rollout under way", got=got) from None
+        file.truncate(0)
+        file.write(f"{path.stem} (process {os.getpid()})")
+        file.flush()
         yield
 
 
@@ -104,7 +116,7 @@ class Controller:
         path: Path,
         *,
         sign: Callable[[Release], Release],
-        audits: Callable[[], Mapping[int, Audit]],
+        audits: Callable[[Rollout], Audits],
         told: Callable[[Rollout, Decision], None] = lambda *_: None,
     ) -> None:
         self._bus = bus
@@ -116,7 +128,7 @@ class Controller:
         self._statuses = bus.subscribe(STATUS, name="edge")
         self._events = bus.subscribe(EVENT, name="edge")
         self._seen: dict[str, Seen] = {}
-        self._audited: Mapping[int, Audit] = {}
+        self._audited = Audits()
         self._announced: dict[str, Order] = {}
         self._reported: Trial | None = None
 
@@ -135,7 +147,7 @@ class Controller:
             listening = [
                 tasks.create_task(self._hear_statuses(), name="rollout.statuses"),
                 tasks.create_task(self._hear_events(rollout.challenger.version), name="rollout.events"),
-                tasks.create_task(self._read_audits(), name="rollout.audits"),
+                tasks.create_task(self._read_audits(rollout), name="rollout.audits"),
             ]
             ended = await self._advance(rollout)
             for task in listening:
@@ -244,10 +256,10 @@ class Controller:
                     before._replace(failure=reason) if failed else before._replace(refusal=reason)
                 )
 
-    async def _read_audits(self) -> None:
+    async def _read_audits(self, rollout: Rollout) -> None:
         while True:
             try:
-                self._audited = await asyncio.to_thread(self._audits)
+                self._audited = await asyncio.to_thread(self._audits, rollout)
             except TransientError as error:
                 log.warning("rollout.no_audits", error=str(error))
             await asyncio.sleep(_AUDIT_S)

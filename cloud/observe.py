@@ -8,15 +8,16 @@ import msgspec
 import numpy as np
 
 from bus.presence import now_ms
+from cloud.audit import answers
 from cloud.card import Card, served
 from cloud.examples import AUDIT_LANE
+from cloud.judged import Audit
 from cloud.store import NAMED, PHOTOS, Store
 from cloud.triggers import Facts, Scores, Triggers
 from schemas.errors import PermanentError
 
 _SAMPLES = f"{PHOTOS} AND origin = 'sample'"
 _LABELLED = f"{PHOTOS} AND {NAMED} AND split != 'gold'"
-_AUDITS = f"{_LABELLED} AND lane = '{AUDIT_LANE}'"
 
 
 def observe(store: Store, lineage: Sequence[Card], rules: Triggers) -> Facts:
@@ -41,14 +42,12 @@ def observe(store: Store, lineage: Sequence[Card], rules: Triggers) -> Facts:
     if serving is None:
         return facts
     compared, reference, recent = _drift(store, serving.version, seen, rules.drift_samples)
-    audits = _audits(store, serving.version, fresh)
     return replace(
         facts,
         reference=reference,
         recent=recent,
         compared=compared,
-        audits=len(audits),
-        audits_right=sum(audits),
+        audit=_audit(store, serving.version, fresh),
         accuracy_low=None if serving.metrics is None else serving.metrics.accuracy_low,
     )
 
@@ -99,16 +98,13 @@ def _scores(scored: "list[_Scored]") -> Scores:
     return np.array([one.confidence for one in sorted(scored)], float)
 
 
-def _audits(store: Store, model_version: int, fresh: set[tuple[str, str]]) -> list[bool]:
-    """Tell of each fresh label of the lane `audit` whether it is the answer of a version."""
-    rows = store.scan(
-        ["photo_id", "human_label", "edge_label"], where=f"{_AUDITS} AND model_version = {model_version}"
+def _audit(store: Store, model_version: int, fresh: set[tuple[str, str]]) -> Audit:
+    """Return the audit of a version by those photos whose label is fresh."""
+    return Audit.of(
+        answer.judged
+        for answer in answers(store, f"model_version = {model_version}")
+        if (answer.photo_id, answer.human_label) in fresh
     )
-    return [
-        row["human_label"] == row["edge_label"]
-        for row in rows
-        if (row["photo_id"], row["human_label"]) in fresh
-    ]
 
 
 class _Scored(msgspec.Struct, frozen=True, order=True):

@@ -9,8 +9,9 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct, structs
 
-from cloud.alarms import ENOUGH, Alarm, Audit, Facts, Rules, alarms, audit_alarms, pooled
-from schemas.messages import Count, Name, Probability, Release, Stage, Status, Trial
+from cloud.alarms import ENOUGH, Alarm, Facts, Rules, alarms, audit_alarms, pooled
+from cloud.judged import Audits
+from schemas.messages import Count, Name, Probability, Release, Stage, Status, Trial, Tried
 
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,6 +34,7 @@ class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         groups: of nodes, one after the other.
         steps: of each group; the last is for all devices.
         rules: when to go on and when to go back.
+        began_ms: when the first step began; 0 in a file that does not say so.
         since_ms: when the present step began.
         group: the present one.
         step: the present one.
@@ -40,6 +42,7 @@ class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         reason: why it went back.
         facts: the figures behind that.
         passed_over: nodes that cannot try it; they get it last of all.
+        usual: by node, what the champion did in the latest stage that tried both there.
         over: all nodes were told how it ended.
     """
 
@@ -49,18 +52,26 @@ class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     steps: list[Step]
     rules: Rules
     since_ms: int
+    began_ms: int = 0
     group: int = 0
     step: int = 0
     phase: Literal["running", "returned", "finished"] = "running"
     reason: str | None = None
     facts: Facts = {}
     passed_over: list[Name] = []
+    usual: dict[Name, Tried] = {}
     over: bool = False
 
     @property
     def present(self) -> Step:
         """The step that its present group is at."""
         return self.steps[self.step]
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether all nodes were told to serve it, and it may still go back."""
+        last = self.group + 1 == len(self.groups) and self.present.stage == "all"
+        return last and self.phase == "running"
 
     @property
     def members(self) -> list[str]:
@@ -93,11 +104,13 @@ class Decision:
 
     Args:
         action: `pass-over` lets a node sit out; it is in the facts as `node`.
+        usual: By node, what the champion did in the stage that ends.
     """
 
     action: Literal["wait", "advance", "skip", "pass-over", "return", "finish"]
     reason: str
     facts: Facts = field(default_factory=dict)
+    usual: Mapping[str, Tried] = field(default_factory=dict)
 
 
 class Order(NamedTuple):
@@ -124,7 +137,7 @@ def orders(rollout: Rollout) -> dict[str, Order]:
 def decide(
     rollout: Rollout,
     seen: Mapping[str, Seen],
-    audits: Mapping[int, Audit],
+    audits: Audits,
     now_ms: int,
     listening_since_ms: int = 0,
 ) -> Decision:
@@ -133,7 +146,7 @@ def decide(
     Args:
         rollout: As it stands.
         seen: By node.
-        audits: By version.
+        audits: Of both versions.
         now_ms: The present, UTC.
         listening_since_ms: When this controller was started: who was silent before that was not away.
     """
@@ -150,7 +163,10 @@ def decide(
 
 def apply(rollout: Rollout, decision: Decision, now_ms: int) -> Rollout:
     """Return the rollout after a decision; a new step is younger than anything said before it."""
-    changes: dict[str, object] = {"since_ms": max(now_ms, rollout.since_ms + 1)}
+    changes: dict[str, object] = {
+        "since_ms": max(now_ms, rollout.since_ms + 1),
+        "usual": {**rollout.usual, **decision.usual},
+    }
     match decision.action:
         case "wait":
             return rollout
@@ -186,13 +202,30 @@ def present_trials(rollout: Rollout, seen: Mapping[str, Seen]) -> dict[str, Tria
     }
 
 
-def _alarms(rollout: Rollout, seen: Mapping[str, Seen], audits: Mapping[int, Audit]) -> Iterator[Alarm]:
+def trials_in_service(rollout: Rollout, seen: Mapping[str, Seen]) -> dict[str, Trial]:
+    """Return how the challenger does where it serves all devices, beside what the champion did there."""
+    found = {node: seen.get(node, Seen()).status for node in rollout.reached}
+    nothing = Tried(version=rollout.champion.version)
+    return {
+        node: Trial(
+            stage="all",
+            champion=rollout.usual.get(node, nothing),
+            challenger=status.serving,
+            since_ms=rollout.since_ms,
+        )
+        for node, status in found.items()
+        if status and status.serving and status.serving.version == rollout.challenger.version
+    }
+
+
+def _alarms(rollout: Rollout, seen: Mapping[str, Seen], audits: Audits) -> Iterator[Alarm]:
     for node in rollout.reached:
         if (failure := seen.get(node, Seen()).failure) is not None:
             yield Alarm(f"{node} cannot serve it: {failure}", {"node": node})
     enough = max(1, min(ENOUGH, rollout.present.photos or ENOUGH))
-    yield from alarms(present_trials(rollout, seen), rollout.rules, enough)
-    yield from audit_alarms(audits.get(rollout.champion.version), audits.get(rollout.challenger.version))
+    yield from alarms(present_trials(rollout, seen), rollout.rules, audits, enough)
+    yield from alarms(trials_in_service(rollout, seen), rollout.rules, audits)
+    yield from audit_alarms(audits)
     if not rollout.members and rollout.group == 0:
         yield Alarm("no node of the first group can try it", {})
 
@@ -203,7 +236,7 @@ def _progress(rollout: Rollout, seen: Mapping[str, Seen], spent_s: float, *, pat
     if missing and patient:
         return Decision("wait", f"for {', '.join(missing)}")
     if rollout.present.stage == "all":
-        return _after_all(rollout)
+        return _after_all(rollout, spent_s)
     trials = present_trials(rollout, seen)
     trial = pooled(trials[node] for node in there)
     if trial is None and rollout.group > 0:  # the group takes it on the word of those before
@@ -213,7 +246,8 @@ def _progress(rollout: Rollout, seen: Mapping[str, Seen], spent_s: float, *, pat
         lacking = f"until the stage has lasted {rollout.rules.stage_s:g} s"
     if trial is None or lacking is not None:
         return Decision("wait", lacking or "")
-    return Decision("advance", f"{rollout.present} went well", _figures(trial))
+    usual = {node: trials[node].champion for node in there}
+    return Decision("advance", f"{rollout.present} went well", _figures(trial), usual)
 
 
 def _there(rollout: Rollout, seen: Mapping[str, Seen]) -> list[str]:
@@ -234,9 +268,11 @@ def _serves(status: Status | None, version: int) -> bool:
     return model is not None and model.state == "available" and model.version == version
 
 
-def _after_all(rollout: Rollout) -> Decision:
-    if rollout.group + 1 < len(rollout.groups):
+def _after_all(rollout: Rollout, spent_s: float) -> Decision:
+    if not rollout.is_watched:
         return Decision("advance", f"group {rollout.group + 1} serves it")
+    if spent_s < rollout.rules.watch_s:
+        return Decision("wait", f"until it has been watched for {rollout.rules.watch_s:g} s")
     return Decision("finish", "every group serves it")
 
 

@@ -128,7 +128,8 @@ class Trainer:
         if self._plan.release is not None and is_promoted(card):
             await self._release(self._plan.release(card), card, lock)
         if self._plan.tune is not None:
-            await self._follow(self._plan.tune, card, lock, failure="policy.failed")
+            limit_s = self._config.round_s
+            await self._follow(self._plan.tune, card, lock, failure="policy.failed", limit_s=limit_s)
         return card
 
     async def _make(self, lock: int) -> Card:
@@ -141,23 +142,27 @@ class Trainer:
         before = await asyncio.to_thread(cards_in, self._models)
         (self._models / LOG).write_bytes(b"")
         for step in self._plan.steps:
-            await self._run(step, lock)
+            await self._run(step, lock, self._config.round_s)
         after = await asyncio.to_thread(cards_in, self._models)
         if len(after) == len(before):
             raise PermanentError("round", expected="a new version", got=f"none in {self._models}")
         return after[-1]
 
     async def _release(self, program: Program, card: Card, lock: int) -> None:
-        self._broken_off = not await self._follow(program, card, lock, failure="release.failed")
+        """Hand a version over, however long that takes: a rollout waits for photos and for nodes."""
+        ended = await self._follow(program, card, lock, failure="release.failed", limit_s=None)
+        self._broken_off = not ended
 
-    async def _follow(self, program: Program, card: Card, lock: int, *, failure: str) -> bool:
+    async def _follow(
+        self, program: Program, card: Card, lock: int, *, failure: str, limit_s: float | None
+    ) -> bool:
         """Run what follows a round that has finished; its failure is an event, and no one else's.
 
         Returns:
             Whether it succeeded.
         """
         try:
-            await self._run(program, lock)
+            await self._run(program, lock, limit_s)
         except (PermanentError, OSError) as error:
             await self._tell(failure, str(error), version=card.version)
             return False
@@ -173,8 +178,8 @@ class Trainer:
             facts = replace(facts, last_round_s=min(since_s, facts.last_round_s or since_s))
         return decide(facts, self._config.triggers)
 
-    async def _run(self, program: Program, lock: int) -> None:
-        """Run a program to its end; cancelled or too slow, it is ended.
+    async def _run(self, program: Program, lock: int, limit_s: float | None) -> None:
+        """Run a program to its end; cancelled or slower than its limit, it is ended.
 
         Raises:
             PermanentError: It failed; with its last words.
@@ -185,10 +190,10 @@ class Trainer:
                 *program, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=(lock,)
             )
         try:
-            async with asyncio.timeout(self._config.round_s):
+            async with asyncio.timeout(limit_s):
                 code = await process.wait()
         except TimeoutError:
-            expected, got = f"to end within {self._config.round_s:g} s", "more"
+            expected, got = f"to end within {limit_s:g} s", "more"
             raise PermanentError(" ".join(program)[:200], expected=expected, got=got) from None
         finally:
             await _end(process)

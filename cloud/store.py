@@ -131,12 +131,23 @@ class Store:
             return int(dataset.version)
 
     def tags(self) -> dict[str, int]:
-        """Return the named versions."""
-        return {name: int(tag["version"]) for name, tag in self.table.at().tags.list().items()}
+        """Return the named versions.
+
+        Raises:
+            TransientError: The table cannot be read now.
+        """
+        with self.table.reading():
+            return {name: int(tag["version"]) for name, tag in self.table.at().tags.list().items()}
 
     def count(self, where: str = PHOTOS, version: int | str | None = None) -> int:
-        """Count the rows that meet a condition in SQL, by default the photos."""
-        return int(self.table.at(version).count_rows(where))
+        """Count the rows that meet a condition in SQL, by default the photos.
+
+        Raises:
+            PermanentError: There is no such version.
+            TransientError: The table cannot be read now.
+        """
+        with self.table.reading():
+            return int(self.table.at(version).count_rows(where))
 
     def scan(
         self,
@@ -158,6 +169,10 @@ class Store:
 
         Yields:
             One dict per row; memory is bounded by some batches of 32 images (4096 rows without images).
+
+        Raises:
+            PermanentError: There is no such version.
+            TransientError: The table cannot be read now, or no further.
         """
         scanner = self.table.at(version).scanner(
             columns=list(columns),
@@ -169,11 +184,16 @@ class Store:
             fragment_readahead=2,
             late_materialization=["image"],
         )
-        for batch in scanner.to_batches():
-            yield from batch.to_pylist()
+        with self.table.reading():
+            for batch in scanner.to_batches():
+                yield from batch.to_pylist()
 
     def find(self, photo_ids: Sequence[str], columns: Sequence[str]) -> dict[str, dict[str, object]]:
-        """Read some columns of the rows with these ids, by id; an id without a row is left out."""
+        """Read some columns of the rows with these ids, by id; an id without a row is left out.
+
+        Raises:
+            TransientError: The table cannot be read now.
+        """
         return self._lookup(self.table.at(), photo_ids, list(columns))
 
     def _write(
@@ -214,11 +234,12 @@ class Store:
         found: dict[str, Record] = {}
         for start in range(0, len(photo_ids), _IDS_PER_LOOKUP):
             quoted = ", ".join(f"'{photo_id}'" for photo_id in photo_ids[start : start + _IDS_PER_LOOKUP])
-            rows = dataset.to_table(
-                columns=list({"photo_id": None} | dict.fromkeys(columns)),
-                filter=f"photo_id IN ({quoted})",
-                late_materialization=["image"],
-            )
+            with self.table.reading():
+                rows = dataset.to_table(
+                    columns=list({"photo_id": None} | dict.fromkeys(columns)),
+                    filter=f"photo_id IN ({quoted})",
+                    late_materialization=["image"],
+                )
             found |= {record["photo_id"]: record for record in rows.to_pylist()}
         return found
 

@@ -4,6 +4,8 @@ Tidying runs beside writers: `compact` joins small fragments, `clean_up` forgets
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +33,8 @@ BATCH_ROWS = 32
 
 # Where in Lance's own source it says so, and whatever follows on further lines.
 _RUST_SOURCE = re.compile(r"(, \S+\.rs:\d+:\d+.*|\n.*)", re.DOTALL)
+
+_BAD_QUERY = "Invalid user input"
 
 log = structlog.get_logger()
 
@@ -111,6 +115,20 @@ class Table:
     def unavailable(self, expected: str, error: Exception) -> TransientError:
         """Return the error to raise where Lance or the disk refuses."""
         return TransientError(f"table {self.url}", expected=expected, got=_said(error))
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Name what Lance raises while rows are read; a condition or a column that is none is a ValueError.
+
+        Raises:
+            TransientError: A file is away or damaged. It may come back, by itself or from a backup.
+        """
+        try:
+            yield
+        except (OSError, pa.ArrowInvalid) as error:  # the latter where the file is read behind a scanner
+            if _BAD_QUERY in str(error):
+                raise ValueError(_said(error)) from None
+            raise self.unavailable("to be readable", error) from error
 
     def fragments(self) -> int:
         """Count the fragments that are less than full: one per commit, until they are compacted."""

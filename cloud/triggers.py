@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from cloud.evaluate import wilson_interval
+from cloud.judged import Audit
 
 Trigger: TypeAlias = Literal["labels", "samples", "drift", "audit", "hand"]
 Scores: TypeAlias = NDArray[np.float64]
@@ -50,8 +50,7 @@ class Facts:
         reference: confidences of the version in service before, `[n]`.
         recent: its confidences in what is new, `[m]`.
         compared: what these are of: the lane audit, or all samples, whose choice follows the policy.
-        audits: new labels by people in the lane `audit`, of photos that the version in service answered.
-        audits_right: how many of them are its answer.
+        audit: of the version in service, by new labels.
         accuracy_low: lower end of its interval on the gold set, None if it was never measured.
         last_round_s: seconds since the last round ended, None if there was none.
     """
@@ -61,8 +60,7 @@ class Facts:
     reference: Scores = field(default_factory=lambda: np.zeros(0))
     recent: Scores = field(default_factory=lambda: np.zeros(0))
     compared: Literal["audits", "samples"] = "samples"
-    audits: int = 0
-    audits_right: int = 0
+    audit: Audit = field(default_factory=Audit)
     accuracy_low: float | None = None
     last_round_s: float | None = None
 
@@ -96,15 +94,11 @@ def decide(facts: Facts, rules: Triggers) -> Reason | None:
 
 def _audit(facts: Facts, rules: Triggers) -> Reason | None:
     """Find the version in service surely worse on new photos than its card says."""
-    if facts.accuracy_low is None or facts.audits < rules.audits:
+    audit, low = facts.audit, facts.accuracy_low
+    if low is None or audit.photos < rules.audits or audit.interval[1] >= low:
         return None
-    _, high = wilson_interval(facts.audits_right, facts.audits)
-    if high >= facts.accuracy_low:
-        return None
-    accuracy = facts.audits_right / facts.audits
-    card = f"the card says at least {facts.accuracy_low:.1%}"
-    words = f"{accuracy:.1%} right in {facts.audits} audits, where {card}"
-    return Reason("audit", words, {"audits": facts.audits, "accuracy": accuracy})
+    words = f"{audit.accuracy:.1%} right in {audit.photos} audits, where the card says at least {low:.1%}"
+    return Reason("audit", words, {"audits": audit.photos, "accuracy": audit.accuracy})
 
 
 def _drift(facts: Facts, rules: Triggers) -> Reason | None:

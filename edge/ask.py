@@ -62,7 +62,7 @@ class Ask:
         # It was divided before the first attempt; the trial may have changed since.
         challenger, *others = {self._trial.challenger_for(work.photo.device) for work in part}
         if challenger is None or others:
-            return await self._classified(part)
+            return await self._served(part)
         try:
             timeout_s = self._trial.patience_s(len(part))
             return self._scored(part, await self._call(part, challenger, timeout_s))
@@ -75,6 +75,16 @@ class Ask:
                 log.warning("trial.failed", version=challenger, error=str(error))
                 self._trial.failed(challenger)
             return verdicts
+
+    async def _served(self, part: list[Work]) -> list[tuple[Work, Verdict]]:
+        """Classify a part by the version in service, and count what it fails."""
+        try:
+            return await self._classified(part)
+        except ModelMissingError:  # it is not there: no failure of the version
+            raise
+        except TransientError:
+            self._trial.failed_in_service()
+            raise
 
     async def _classified(self, batch: list[Work]) -> list[tuple[Work, Verdict]]:
         """Classify photos in one call; if the server refuses it, halve it until the bad photo is alone."""

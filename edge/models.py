@@ -291,6 +291,9 @@ class Models:
             self._served = served
             log.info("model.served", version=served.version, state=served.state, reason=served.reason)
             await self._bus.report(model=served)
+        if served.state == "available" and served.version is not None:
+            self._trial.serves(served.version)
+        self._bus.note(serving=self._trial.serving())
         trial, before = self._trial.report(), self._reported
         turned = (trial and trial.since_ms) != (before and before.since_ms)
         if turned or (trial != before and time.monotonic() - self._reported_at > _TRIAL_EVERY_S):

@@ -138,7 +138,7 @@ class Trial:
         """Count a call that a version answered.
 
         Args:
-            version: Which; those that are not in the trial are not counted.
+            version: Which; those that are neither in the trial nor in service are not counted.
             photos: In the call.
             took_s: Seconds from call to answer; None if that would not compare with the other's calls.
         """
@@ -148,11 +148,28 @@ class Trial:
             if took_s is not None:  # a batch takes as much longer as it is larger
                 record.calls_ms.append(took_s * 1000 / photos)
 
-    def failed(self, version: int | None) -> None:
+    def failed(self, version: int) -> None:
         """Count a call that a version failed."""
-        if version is not None and (record := self._record(version)) is not None:
+        if (record := self._record(version)) is not None:
             record.failed += 1
             self._judge(version, well=False)
+
+    def serves(self, version: int) -> None:
+        """Note which version is in service: outside of a trial, what it does is counted from now on."""
+        if self.plan is None and version not in self._records:
+            self._records = {version: _Record()}
+
+    def failed_in_service(self) -> None:
+        """Count a call that the version in service failed, outside of a trial."""
+        if self.plan is None:
+            for record in self._records.values():
+                record.failed += 1
+
+    def serving(self) -> Tried | None:
+        """Return what the version in service did, for the Status; None in a trial, whose report says it."""
+        if self.plan is not None:
+            return None
+        return next((record.tried(version) for version, record in self._records.items()), None)
 
     def missed(self, version: int) -> None:
         """Note that a version was not there: if the challenger, the champion answers all meanwhile."""
@@ -200,6 +217,8 @@ class Trial:
             self._trusted = True
 
     def _record(self, version: int) -> _Record | None:
-        if self.plan is None or version not in (self.plan.champion, self.plan.challenger):
+        if self.plan is None:
+            return self._records.get(version)
+        if version not in (self.plan.champion, self.plan.challenger):
             return None
         return self._records.setdefault(version, _Record())

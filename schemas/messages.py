@@ -265,7 +265,7 @@ class ServedModel(Struct, frozen=True, kw_only=True):
 
 
 class Tried(Struct, frozen=True, kw_only=True):
-    """What one of the versions of a trial did so far."""
+    """What a version did so far: in a trial, or since it came into service."""
 
     version: ModelVersion
     answered: Annotated[Count, Meta(description="photos that it classified")] = 0
@@ -297,6 +297,9 @@ class Status(Message, frozen=True, kw_only=True):
     reason: Text | None = None
     model: ServedModel | None = None
     trial: Trial | None = None
+    serving: Annotated[
+        Tried | None, Meta(description="what the version in service did, outside of a trial")
+    ] = None
     counters: Annotated[dict[str, Count], Meta(max_length=256)] = {}
 
 

@@ -12,6 +12,7 @@ from bus.mqtt import Bus
 from bus.presence import Presence
 from cloud.alarms import Rules
 from cloud.controller import Controller, write
+from cloud.judged import Audits
 from cloud.rollout import Rollout, Step
 from edge.config import EdgeConfig
 from schemas.topics import CLOUD
@@ -65,7 +66,7 @@ def begun(config, tmp_path):
             challenger=challenger,
             groups=[[NODE]],
             steps=list(steps),
-            rules=Rules(stage_s=0, p95_slack_ms=1000),
+            rules=Rules(stage_s=0, watch_s=0, p95_slack_ms=1000),
             since_ms=1,
         )
         write(path, rollout)
@@ -100,7 +101,7 @@ async def asking(seen: Observer) -> AsyncIterator[None]:
 async def ended(address, path: Path) -> Rollout:
     """Run a controller to its end."""
     bus = Bus(address, "gleaner-cloud-rollout", presence=Presence(CLOUD, "rollout"))
-    controller = Controller(bus, path, sign=lambda release: release, audits=dict)
+    controller = Controller(bus, path, sign=lambda release: release, audits=lambda _: Audits())
     async with running(bus), asyncio.timeout(90):
         return await controller.run()
 

@@ -1,7 +1,7 @@
 """Bring a version out in stages: shadow, canary, all; group by group, and back by itself if it does badly."""
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from schemas.errors import PermanentError
 from schemas.messages import Release
 
 if TYPE_CHECKING:
-    from cloud.alarms import Audit
+    from cloud.judged import Audits
     from cloud.release import Bundle
     from cloud.rollout import Decision, Rollout, Step
 
@@ -47,6 +47,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--canary-photos", type=number, default=200, help="photos that it classifies in each of them (200)"
     )
     parser.add_argument("--stage-s", type=seconds, help="shortest time for a stage (600)")
+    parser.add_argument(
+        "--watch-s", type=seconds, help="so long after the last stage it still goes back by itself (3600)"
+    )
     parser.add_argument("--patience-s", type=seconds, help="longest wait for nodes that are away (1800)")
     parser.add_argument(
         "--disagreement", type=options.share, help="share of other labels from which it goes back (0.2)"
@@ -119,14 +122,16 @@ def _new(arguments: Namespace, bundle: "Bundle") -> "Rollout":
     canaries = [
         Step(stage="canary", share=share, photos=arguments.canary_photos) for share in arguments.canary_share
     ]
-    rules = {name: getattr(arguments, name) for name in ("stage_s", "patience_s", "disagreement")}
+    rules = {name: getattr(arguments, name) for name in ("stage_s", "watch_s", "patience_s", "disagreement")}
+    began_ms = now_ms()
     rollout = Rollout(
         champion=release_of(champion, groups[0][0], arguments.model, arguments.champion_url),
         challenger=release_of(bundle, groups[0][0], arguments.model, arguments.url),
         groups=groups,
         steps=[*shadow, *canaries, Step(stage="all")],
         rules=Rules(**{name: value for name, value in rules.items() if value is not None}),
-        since_ms=now_ms(),
+        since_ms=began_ms,
+        began_ms=began_ms,
     )
     return options.checked(rollout)
 
@@ -151,19 +156,22 @@ async def _bring_out(arguments: Namespace, path: Path, sign: Callable[[Release],
         return await controller.run()
 
 
-def _audits(arguments: Namespace) -> "Callable[[], Mapping[int, Audit]]":
+def _audits(arguments: Namespace) -> "Callable[[Rollout], Audits]":
     """Return how to read the audits; nothing where there is no dataset."""
-    from cloud.accuracy import audits  # noqa: PLC0415  # as above
+    from cloud.accuracy import trial_audits  # noqa: PLC0415  # as above
+    from cloud.judged import Audits  # noqa: PLC0415  # as above
     from cloud.store import Store  # noqa: PLC0415  # as above
 
-    def read() -> "Mapping[int, Audit]":
+    def read(rollout: "Rollout") -> "Audits":
         try:
-            return audits(Store.open(arguments.dataset, create=False))
+            store = Store.open(arguments.dataset, create=False)
         except PermanentError as error:
             if not told:
                 told.append(error)
                 print(f"without audits: {error}", flush=True)
-            return {}
+            return Audits()
+        since_ms = rollout.began_ms or rollout.since_ms
+        return trial_audits(store, rollout.champion.version, rollout.challenger.version, since_ms)
 
     told: list[PermanentError] = []
     return read
@@ -177,7 +185,8 @@ def _tell(rollout: "Rollout", decision: "Decision") -> None:
 def _place(rollout: "Rollout") -> str:
     step: Step = rollout.present
     nodes = ", ".join(rollout.groups[rollout.group])
-    return f"group {rollout.group + 1} of {len(rollout.groups)} ({nodes}): {step}"
+    watched = f", watched for {rollout.rules.watch_s:g} s" if rollout.is_watched else ""
+    return f"group {rollout.group + 1} of {len(rollout.groups)} ({nodes}): {step}{watched}"
 
 
 def _shares(text: str) -> list[float]:

@@ -11,12 +11,11 @@ from msgspec import Struct
 
 from bus import log
 from cli import link, options, service
-from schemas.errors import CodecError, PermanentError
+from schemas.errors import CodecError, GleanerError
 from schemas.messages import NEITHER, ServedModel, Status, Trial
 from schemas.topics import STATUS
 
 if TYPE_CHECKING:
-    from cloud.alarms import Audit
     from cloud.rollout import Rollout
 
 
@@ -69,13 +68,20 @@ def run(arguments: Namespace) -> int:
     log.configure("error")
     statuses = service.run(_statuses(arguments)) or []
     nodes = [_node(status) for status in sorted(statuses, key=lambda status: status.node)]
-    rollout, (accuracies, labels) = _newest_rollout(arguments.models), _said_by_people(arguments.dataset)
+    rollout = _newest_rollout(arguments.models)
+    try:
+        (accuracies, labels), away = _said_by_people(arguments.dataset), None
+    except GleanerError as error:
+        accuracies, labels, away = [], {}, str(error)
     if arguments.json:
-        whole = {"nodes": nodes, "rollout": rollout, "accuracy": accuracies, "labels": labels}
+        whole = {
+            "nodes": nodes, "rollout": rollout, "accuracy": accuracies, "labels": labels, "away": away,
+        }  # fmt: skip
         print(msgspec.json.encode(whole).decode())
     else:
-        _show(nodes, rollout, accuracies)
-        print(_labels_said(labels))
+        _show(nodes, rollout, accuracies, away)
+        if away is None:
+            print(_labels_said(labels))
     return 0
 
 
@@ -123,25 +129,26 @@ def _newest_rollout(folder: Path) -> "Rollout | None":
 
 
 def _said_by_people(dataset: str) -> tuple[list[Accuracy], dict[str, int]]:
-    """Return what the audits find, and people's labels by what they say; nothing without a dataset."""
+    """Return what the audits find, and people's labels by what they say.
+
+    Raises:
+        PermanentError: There is no dataset.
+        TransientError: It cannot be read now.
+    """
     from cloud.accuracy import audits, of_neither  # noqa: PLC0415  # as above
     from cloud.dataset import label_counts  # noqa: PLC0415  # as above
     from cloud.store import Store  # noqa: PLC0415  # as above
 
-    try:
-        store = Store.open(dataset, create=False)
-    except PermanentError:
-        return [], {}
-    found: dict[int, Audit] = audits(store)
+    store = Store.open(dataset, create=False)
     neither = of_neither(store)
     accuracies = [
         Accuracy(version, audit.photos, neither.get(version, 0), audit.right, audit.accuracy, *audit.interval)
-        for version, audit in found.items()
+        for version, audit in audits(store).items()
     ]
     return accuracies, label_counts(store)
 
 
-def _show(nodes: list[Node], rollout: "Rollout | None", accuracies: list[Accuracy]) -> None:
+def _show(nodes: list[Node], rollout: "Rollout | None", accuracies: list[Accuracy], away: str | None) -> None:
     from rich.console import Console  # noqa: PLC0415  # as above
     from rich.table import Table  # noqa: PLC0415  # as above
 
@@ -156,6 +163,9 @@ def _show(nodes: list[Node], rollout: "Rollout | None", accuracies: list[Accurac
     if rollout is not None:
         versions = f"version {rollout.challenger.version} in place of {rollout.champion.version}"
         console.print(f"Rollout of {versions}: {_rollout_said(rollout)}")
+    if away is not None:
+        console.print(f"No audits: {away}")
+        return
     columns = ("version", "audited photos", "right", "accuracy", "95 % interval", NEITHER)
     audited = Table(*columns, title="Audits")
     for one in accuracies:
@@ -184,4 +194,5 @@ def _rollout_said(rollout: "Rollout") -> str:
     if rollout.phase != "running":
         return rollout.phase + (f", because {rollout.reason}" if rollout.reason else "")
     place = f"group {rollout.group + 1} of {len(rollout.groups)}, {rollout.present}"
+    place += ", watched before it is over" if rollout.is_watched else ""
     return place + (f"; cannot try it: {', '.join(rollout.passed_over)}" if rollout.passed_over else "")

@@ -2,7 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _GLEANER = (sys.executable, "-m", "cli.main", "cloud")
 _PLACE = ("--nodes", "--config", "--broker", "--username", "--ca", "--cert", "--key")
+_AT_ONCE = (*_PLACE, "--model", "--url", "--signing-key")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -78,21 +79,29 @@ def plan(trainer: "TrainerConfig") -> "Plan":
     def release(card: "Card") -> "Program":
         bundle = str(Path(trainer.models) / f"{card.version}.tar")
         # The first version has none to go back to, and so no rollout in stages.
-        words = ("release", bundle) if card.parent is None else ("rollout", bundle, *dataset)
-        return (*_GLEANER, *words, *connection, *chosen)
+        if card.parent is None:
+            force = ["--force"] if "--force" in chosen else []
+            return (*_GLEANER, "release", bundle, *connection, *_options(chosen, _AT_ONCE), *force)
+        return (*_GLEANER, "rollout", bundle, *dataset, *connection, *chosen)
 
-    tune = (*_GLEANER, "policy", "--tune", *dataset, *out, *connection, *_place(chosen))
+    tune = (*_GLEANER, "policy", "--tune", *dataset, *out, *connection, *_options(chosen, _PLACE))
     return Plan(steps, release, tune)
 
 
-def _place(release: Iterable[str]) -> list[str]:
-    """Return those options of a release that say which nodes, which broker, and who speaks."""
-    words, kept = iter(release), list[str]()
+def _options(rollout: Iterable[str], known: Collection[str]) -> list[str]:
+    """Return those options of a rollout that another command knows too, and all its nodes as one option."""
+    words, kept, nodes = iter(rollout), list[str](), list[str]()
     for word in words:
-        option, equals, _ = word.partition("=")
-        if option in _PLACE:
-            kept += [word] if equals else [word, next(words, "")]
-    return kept
+        option, equals, value = word.partition("=")
+        if option not in known:
+            continue
+        if not equals:
+            value = next(words, "")
+        if option == "--nodes":
+            nodes.append(value)
+        else:
+            kept += [option, value]
+    return ["--nodes", ",".join(nodes), *kept] if nodes else kept
 
 
 def _connection(broker: Broker) -> list[str]:

@@ -82,7 +82,16 @@ async def test_a_rollout_begins_as_its_options_say(address, at, models):
     releases = listener.subscribe(RELEASE)
     async with running(listener), asyncio.timeout(40):
         words = ("--nodes", "edge-1,edge-2", "--nodes", "edge-3", "--shadow-photos", "5", "--stage-s", "0")
-        more = ("--canary-share", "0.2", "--champion", models / "1.tar", "--dataset", models / "none")
+        more = (
+            "--watch-s",
+            "7",
+            "--canary-share",
+            "0.2",
+            "--champion",
+            models / "1.tar",
+            "--dataset",
+            models / "none",
+        )
         process = await start("cloud", "rollout", models / "2.tar", *words, *more, *at)
         told = [(await releases.queue.get()).message() for _ in range(2)]
         process.terminate()
@@ -96,7 +105,8 @@ async def test_a_rollout_begins_as_its_options_say(address, at, models):
     kept = read(models / "rollout-2.json")
     assert kept.groups == [["edge-1", "edge-2"], ["edge-3"]]
     assert kept.steps == [Step("shadow", photos=5), Step("canary", 0.2, 200), Step("all")]
-    assert kept.rules == Rules(stage_s=0)
+    assert kept.rules == Rules(stage_s=0, watch_s=7)
+    assert kept.began_ms == kept.since_ms > 0
 
 
 @pytest.fixture
@@ -166,8 +176,25 @@ async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, data
 
 
 async def test_status_of_nothing_is_no_error(at, tmp_path):
-    """No node, no rollout, no dataset: empty tables."""
+    """No node, no rollout, no dataset: an empty table, and a line that says so."""
     words = ("--models", tmp_path, "--dataset", tmp_path / "none", "--wait", "0.1")
     done = await gleaner("cloud", "status", *words, "--json", *at)
-    assert json.loads(done.out) == {"nodes": [], "rollout": None, "accuracy": [], "labels": {}}
-    assert (await gleaner("cloud", "status", *words, *at)).code == 0
+    whole = json.loads(done.out)
+    assert whole.pop("away").endswith("expected a dataset, got none there")
+    assert whole == {"nodes": [], "rollout": None, "accuracy": [], "labels": {}}
+    done = await gleaner("cloud", "status", *words, *at)
+    assert done.code == 0
+    assert "No audits: table" in done.out
+
+
+async def test_status_shows_the_fleet_while_the_dataset_is_away(address, at, models, dataset):
+    """Nodes and rollout are there, and a line says what is not."""
+    for file in (dataset / "data").iterdir():
+        file.unlink()
+    write(models / "rollout-2.json", state(models, step=1))
+    words = ("cloud", "status", "--models", models, "--dataset", dataset, *at)
+    async with running(Bus(address, passing_id(NODE), presence=Presence(NODE, "edge"))):
+        done = await gleaner(*words)
+    assert done.code == 0
+    for said in (NODE, "version 2 in place of 1", "canary for 10%", "No audits: table", "to be readable"):
+        assert said in done.out

@@ -1,6 +1,10 @@
+import re
+from argparse import ArgumentParser
+
 import pytest
 from msgspec import structs
 
+from cli.cloud import release, rollout
 from cli.cloud.watch import plan
 from cloud.card import cards_in
 from cloud.config import TrainerConfig
@@ -60,7 +64,8 @@ def test_a_second_round_is_told_to_try_again(called, at, tmp_path):
 
 def test_the_options_of_a_round_reach_its_programs(called):
     """Places, networks and the connection, each as its command takes it."""
-    release = ("--nodes", "n", "--model", "pets", "--username=u", "--nodes", "m", "--signing-key", "k")
+    staged = ("--stage-s", "5", "--canary-share=0.5", "--watch-s", "9", "--disagreement", "0.3")
+    release = ("--nodes", "n", *staged, "--username=u", "--nodes", "m", "--force", "--signing-key", "k")
     config = TrainerConfig(
         dataset="d", models="m", cache="c", backbone="xception", teachers=("a", "b"), release=release
     )
@@ -70,11 +75,13 @@ def test_the_options_of_a_round_reach_its_programs(called):
     assert chosen.release is not None
     words = " ".join(release)
     first, second = (chosen.release(structs.replace(card(n), parent=n - 1 or None))[3:] for n in (1, 2))
-    assert " ".join(first) == f"cloud release m/1.tar --broker 127.0.0.1:1883 {words}"
+    assert " ".join(first) == (
+        "cloud release m/1.tar --broker 127.0.0.1:1883 --nodes n,m --username u --signing-key k --force"
+    ), "the first version has no stages, and goes to all at once"
     assert " ".join(second) == f"cloud rollout m/2.tar --dataset d --broker 127.0.0.1:1883 {words}"
     assert chosen.tune is not None
     assert " ".join(chosen.tune[3:]) == (
-        "cloud policy --tune --dataset d --out m --broker 127.0.0.1:1883 --nodes n --username=u --nodes m"
+        "cloud policy --tune --dataset d --out m --broker 127.0.0.1:1883 --nodes n,m --username u"
     )
     for program in (first, second):
         assert "expected a tar with" in called(*program).err
@@ -84,3 +91,17 @@ def test_the_options_of_a_round_reach_its_programs(called):
     assert len(plan(TrainerConfig(teachers=())).steps) == 1
     assert train == "cloud train --dataset d --cache c --out m --backbone xception"
     assert plan(TrainerConfig(tflite=True)).steps[-1] == (*plan(TrainerConfig()).steps[-1], "--tflite")
+
+
+def test_a_first_release_gets_each_option_that_a_rollout_has_too():
+    """Whatever else may be said of a rollout, what both know reaches both."""
+    parsers = ArgumentParser(), ArgumentParser()
+    for command, parser in zip((release, rollout), parsers, strict=True):
+        command.add_arguments(parser)
+    of_release, of_rollout = (set(re.findall(r"--[a-z-]+", parser.format_usage())) for parser in parsers)
+    options = [word for name in sorted(of_release & of_rollout - {"--force"}) for word in (name, "x")]
+    chosen = plan(TrainerConfig(release=("--shadow-photos", "7", "--force", *options))).release
+    assert chosen is not None
+    first = chosen(card(1))
+    assert set(options) | {"--force"} <= set(first)
+    assert not of_rollout - of_release & set(first)

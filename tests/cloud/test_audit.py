@@ -20,7 +20,7 @@ def drawn(number: int, **fields: Any) -> Row:
 
 
 def test_the_audit_slice_is_what_was_drawn_and_named_since(tmp_path: Path) -> None:
-    """Of the lane audit, called a class by a person, received later; each counts for all it stands for."""
+    """Drawn, called a class by a person, not gold, received later; each counts for what it is worth."""
     store = Store.open(tmp_path / "photos.lance")
     nobody = {"human_label": None, "human_by": None, "human_at_ms": None}
     teacher = {"teacher_label": "cat", "teacher_by": "vit", "teacher_at_ms": 9}
@@ -35,9 +35,10 @@ def test_the_audit_slice_is_what_was_drawn_and_named_since(tmp_path: Path) -> No
             drawn(7, human_label=NEITHER),
         ]
     )
-    (photo,) = audit_slice(store, 100)
+    photo, unknown = audit_slice(store, 100)
     assert (int(photo.photo_id, 16), photo.image, photo.label) == (1, jpeg(1), "cat")
     assert photo.weight == 4.0
+    assert (int(unknown.photo_id, 16), unknown.weight) == (5, 1.0)
 
 
 def one(image: bytes, label: str, photo_id: str = "0" * 32) -> Example:

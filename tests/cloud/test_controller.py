@@ -1,4 +1,5 @@
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -7,20 +8,22 @@ import pytest
 from msgspec import structs
 
 from bus.mqtt import Bus, passing_id
-from bus.presence import Presence
-from cloud.alarms import Audit, Rules
+from bus.presence import Presence, now_ms
+from cloud.alarms import Rules
 from cloud.controller import Controller, alone, read, write
+from cloud.judged import Audits
 from cloud.release import read_bundle, release_of
 from cloud.rollout import Rollout, Step
 from schemas.errors import PermanentError, TransientError
 from schemas.messages import Event, Release, ServedModel, Trial, Tried
 from schemas.topics import CLOUD, EVENT, RELEASE
 from tests.cloud.bundles import bundle
+from tests.cloud.judging import audit
 from tests.conftest import eventually, running
 from tests.nodes import Command, Observer
 
 STEPS = [Step("shadow", photos=10), Step("canary", 0.5, 10), Step("all")]
-RULES = Rules(stage_s=0, patience_s=30)
+RULES = Rules(stage_s=0, watch_s=0, patience_s=30)
 
 
 @pytest.fixture(autouse=True)
@@ -63,9 +66,9 @@ class Node:
         )
         await self.bus.report(trial=trial)
 
-    async def serves(self, version: int) -> None:
+    async def serves(self, version: int, **did: object) -> None:
         model = ServedModel(name="pets", version=version, state="available")
-        await self.bus.report(trial=None, model=model)
+        await self.bus.report(trial=None, model=model, serving=Tried(version=version, **did))
 
     async def says(self, event: str, reason: str) -> None:
         message = Event(
@@ -103,7 +106,7 @@ def begun(tmp_path):
 
 
 @asynccontextmanager
-async def controlling(address, path: Path, audits=dict) -> AsyncIterator[asyncio.Task[Rollout]]:
+async def controlling(address, path: Path, audits=lambda _: Audits()) -> AsyncIterator[asyncio.Task[Rollout]]:
     """Run a controller; the block waits for what it needs, and the controller ends with it at the latest."""
     bus = Bus(address, "gleaner-cloud-rollout", presence=Presence(CLOUD, "rollout"))
     controller = Controller(bus, path, sign=lambda release: release, audits=audits)
@@ -142,10 +145,11 @@ async def test_a_version_goes_out_group_by_group(address, begun):
     assert read(path).over
 
 
+NONE, POOR = Audits(), Audits(audit(100, 50), audit(100, 99))
 BAD = [
-    (lambda node: node.tries(disagreed=100), dict, "labels 100 of 100 photos otherwise"),
-    (lambda node: node.says("model.failed", "no memory"), dict, "edge-1 cannot serve it: no memory"),
-    (lambda node: node.tries(0), lambda: {1: Audit(100, 99), 2: Audit(100, 50)}, "audits find 50 of 100"),
+    (lambda node: node.tries(disagreed=100), NONE, "labels 100 of 100 photos otherwise"),
+    (lambda node: node.says("model.failed", "no memory"), NONE, "edge-1 cannot serve it: no memory"),
+    (lambda node: node.tries(0), POOR, "audits find 50 of 100"),
 ]
 
 
@@ -157,8 +161,8 @@ async def test_g6_a_bad_version_goes_back_from_every_node_that_heard_of_it(
     path = begun(["edge-1"], ["edge-2"], ["edge-3"], group=1)
     names = ("edge-1", "edge-2", "edge-3")
     async with Observer(address).watching() as seen, nodes(address, *names) as (one, two, three):
-        async with controlling(address, path, audits) as task, asyncio.timeout(30):
-            if audits is dict:
+        async with controlling(address, path, lambda _: audits) as task, asyncio.timeout(30):
+            if audits is NONE:
                 await two.hears(2, "shadow")
                 await misbehave(one if "edge-1" in why else two)
             ended = await task
@@ -199,11 +203,35 @@ async def test_an_end_that_nobody_heard_of_is_told_again(address, begun):
     assert read(path).over
 
 
+async def test_g6_what_turns_bad_after_the_last_stage_goes_back(address, begun):
+    """A controller that was killed while it watched watches on."""
+    path = begun(["edge-1"], step=2, since_ms=now_ms(), rules=structs.replace(RULES, watch_s=600))
+    async with nodes(address, "edge-1") as (node,), asyncio.timeout(30):
+        async with controlling(address, path):
+            await node.hears(2, "all")
+            await node.serves(2, answered=40)
+        assert read(path).phase == "running"
+        async with controlling(address, path) as task:
+            await node.serves(2, answered=40, failed=20)
+            assert "it failed 20 of 60 calls" in (await task).reason
+            await node.hears(1, "all")
+    assert read(path).phase == "returned"
+
+
 @pytest.mark.slow
 async def test_a_controller_that_is_killed_at_each_stage_goes_on(address, begun, tmp_path):
     """With kill -9 in shadow, canary and all: no stage is said twice to a node that is at it, or left out."""
     path = begun(["edge-1"])
-    words = ("rollout", str(tmp_path / "2.tar"), "--broker", f"127.0.0.1:{address.port}", "--stage-s", "0")
+    words = (
+        "rollout",
+        str(tmp_path / "2.tar"),
+        "--broker",
+        f"127.0.0.1:{address.port}",
+        "--stage-s",
+        "0",
+        "--watch-s",
+        "0",
+    )
     command = Command(tmp_path, "cloud", *words, "--dataset", str(tmp_path / "none"))
     async with nodes(address, "edge-1") as (node,):
         try:
@@ -222,12 +250,15 @@ async def test_a_controller_that_is_killed_at_each_stage_goes_on(address, begun,
         assert read(path).phase == "finished"
 
 
-def test_two_controllers_do_not_work_on_one_file(tmp_path):
-    """The second one is told so; when the first is gone, however it went, the file is free."""
-    path = tmp_path / "rollout-2.json"
-    with alone(path), pytest.raises(TransientError, match="expected one controller"), alone(path):
-        pass
-    with alone(path):
+def test_two_rollouts_are_never_under_way(tmp_path):
+    """Of one version or of two: who is second is told who is first, and when that one is gone it is free."""
+    two, three = (tmp_path / f"rollout-{version}.json" for version in (2, 3))
+    with alone(two):
+        for path in (two, three):
+            first = rf"{path.stem}: expected no rollout under way, got rollout-2 \(process {os.getpid()}\)$"
+            with pytest.raises(TransientError, match=first), alone(path):
+                pass
+    with alone(three), pytest.raises(TransientError, match="got rollout-3"), alone(two):
         pass
 
 

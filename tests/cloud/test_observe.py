@@ -55,7 +55,7 @@ def test_before_the_first_version_all_is_new(store: Store) -> None:
     say(store, "cat", 1, 2, 4, 9)
     facts = observe(store, [], RULES)
     assert (facts.labels, facts.samples, facts.last_round_s) == (2, 4, None)
-    assert (len(facts.reference), facts.audits, facts.accuracy_low) == (0, 0, None)
+    assert (len(facts.reference), facts.audit.photos, facts.accuracy_low) == (0, 0, None)
 
 
 def test_a_photo_of_neither_starts_no_round(store: Store) -> None:
@@ -65,7 +65,7 @@ def test_a_photo_of_neither_starts_no_round(store: Store) -> None:
     say(store, NEITHER, 1)
     say(store, "cat", 2)
     facts = observe(store, [first], RULES)
-    assert (facts.labels, facts.audits, facts.audits_right) == (1, 1, 1)
+    assert (facts.labels, facts.audit) == (1, audit(1, 1))
 
 
 def test_what_the_last_training_saw_is_not_new(store: Store) -> None:
@@ -152,15 +152,18 @@ def test_drift_is_of_audits_where_there_are_enough(store: Store) -> None:
 
 
 def test_audits_are_new_labels_of_what_the_version_in_service_answered(store: Store) -> None:
-    """Only the lane audit, only its answers, only labels that no round has seen."""
+    """Only the lane audit, only its answers, only labels that no round has seen; each by its weight."""
     harvest(store, 1, 2, lane="audit")
     say(store, "dog", 1)
     first = trained(store, 1)
-    harvest(store, 3, 4, lane="audit")
+    harvest(store, 3, lane="audit", inclusion=0.02)
+    harvest(store, 4, lane="audit", inclusion=0.01)
+    harvest(store, 7, lane="audit", split="gold")
     harvest(store, 5, lane="audit", model_version=7)
     harvest(store, 6)
-    say(store, "cat", 2, 3, 6)
+    say(store, "cat", 2, 3, 6, 7)
     say(store, "dog", 4, 5)
     facts = observe(store, [first], RULES)
-    assert (facts.audits, facts.audits_right) == (3, 2)
+    assert (facts.audit.photos, facts.audit.right) == (3, 2)
+    assert facts.audit.accuracy == pytest.approx(51 / 151), "as many as each was drawn from"
     assert facts.accuracy_low == first.metrics.accuracy_low  # type: ignore[union-attr]  # it was measured

@@ -8,12 +8,14 @@ from msgspec import structs
 
 from bus.metrics import Counters
 from bus.presence import Presence
-from cloud.alarms import Audit, Rules
+from cloud.alarms import Rules
+from cloud.judged import Audits
 from cloud.rollout import Decision, Rollout, Seen, Step, apply, decide, orders
 from schemas.messages import Release, ServedModel, Status, Trial, Tried
+from tests.cloud.judging import audit
 
 STEPS = [Step("shadow", photos=30), Step("canary", 0.1, 30), Step("canary", 0.5, 30), Step("all")]
-RULES = Rules(stage_s=60, patience_s=600)
+RULES = Rules(stage_s=60, watch_s=60, patience_s=600)
 FOREVER_S = 10_000
 
 
@@ -62,15 +64,16 @@ def trying(
     return says(node, trial=Trial(**(facts | changes)))
 
 
-def serving(node: str, version: int = 2) -> Status:
-    return says(node, model=ServedModel(name="pets", version=version, state="available"))
+def serving(node: str, version: int = 2, **did: object) -> Status:
+    model = ServedModel(name="pets", version=version, state="available")
+    return says(node, model=model, serving=Tried(version=version, **did))
 
 
 def decided(present: Rollout, *statuses: Status, at_s: float = 100, **seen: Seen) -> Decision:
     said = {status.node: Seen(status) for status in statuses} | {
         name.replace("_", "-"): one for name, one in seen.items()
     }
-    return decide(present, said, {}, present.since_ms + int(at_s * 1000))
+    return decide(present, said, Audits(), present.since_ms + int(at_s * 1000))
 
 
 def test_a_rollout_goes_through_its_stages_group_by_group():
@@ -118,7 +121,7 @@ def test_a_node_that_is_away_is_waited_for_and_then_not():
     here = trying(present, "edge-1")
     assert decided(present, here, at_s=599).reason == "for edge-2"
     assert decided(present, here, at_s=601).action == "advance"
-    restarted = decide(present, {"edge-1": Seen(here)}, {}, 9_000_000, listening_since_ms=8_990_000)
+    restarted = decide(present, {"edge-1": Seen(here)}, Audits(), 9_000_000, listening_since_ms=8_990_000)
     assert restarted.reason == "for edge-2"
     last = structs.replace(present, step=3)
     assert decided(last, serving("edge-1"), says("edge-2"), at_s=601).action == "finish"
@@ -158,13 +161,50 @@ def test_what_goes_wrong_anywhere_sends_it_back_from_everywhere():
     assert (failed.action, failed.reason) == ("return", "edge-1 cannot serve it: no memory")
     bad = decided(present, trying(present, "edge-2", bad=True))
     assert bad.action == "return"
-    audited = decide(present, {}, {1: Audit(100, 99), 2: Audit(100, 50)}, 2000)
+    audited = decide(present, {}, Audits(audit(100, 50), audit(100, 99)), 2000)
     assert audited.action == "return"
     back = apply(present, bad, 5000)
     assert (back.phase, back.reason) == ("returned", bad.reason)
     told = {node: (order.release.version, order.stage) for node, order in orders(back).items()}
     assert told == {"edge-1": (1, "all"), "edge-2": (1, "all")}
-    assert decide(back, {}, {}, 9_000_000).action == "wait"
+    assert decide(back, {}, Audits(), 9_000_000).action == "wait"
+
+
+def test_a_version_is_watched_after_the_last_step():
+    """So long as the rules say, also by a controller that was started meanwhile; then it is finished."""
+    last = rollout(["edge-1"], ["edge-2"], group=1, step=3, rules=structs.replace(RULES, watch_s=3600))
+    both = {node: Seen(serving(node, answered=500)) for node in NODES[:2]}
+    began_ms = last.since_ms
+    again = msgspec.json.decode(msgspec.json.encode(last), type=Rollout)
+    waits = decide(again, both, Audits(), began_ms + 3_599_000, listening_since_ms=began_ms + 3_000_000)
+    assert (waits.action, waits.reason) == ("wait", "until it has been watched for 3600 s")
+    assert decide(again, both, Audits(), began_ms + 3_600_000).action == "finish"
+    first = structs.replace(last, group=0)
+    assert decided(first, serving("edge-1")).action == "advance", "the next group is watched too"
+
+
+WORSE = [
+    ({"answered": 300, "failed": 30}, Audits(), "failed 30 of 330 calls (9.1%), the champion 1.0%"),
+    ({"answered": 300, "p95_ms": 90.0}, Audits(), "on edge-1 its p95 is 90 ms, the champion's 10 ms"),
+    ({"answered": 300}, Audits(audit(8, 1), audit(100, 95)), "audits find 1 of 8 answers right"),
+]
+
+
+@pytest.mark.parametrize(("did", "audits", "why"), WORSE)
+def test_what_turns_bad_when_all_have_it_goes_back(did, audits, why):
+    """Held against what the champion did there on trial, which the file keeps; on any node that serves it."""
+    canary = rollout(["edge-1"], ["edge-2"], step=2)
+    champion = Tried(version=1, answered=99, failed=1, p95_ms=10.0)
+    tried = apply(canary, decided(canary, trying(canary, champion=champion)), 200_000)
+    assert (tried.present.stage, tried.usual) == ("all", {"edge-1": champion})
+    kept = msgspec.json.decode(msgspec.json.encode(tried), type=Rollout)
+    for group, step in ((0, 3), (1, 1), (1, 3)):
+        later = structs.replace(kept, group=group, step=step)
+        seen = {"edge-1": Seen(serving("edge-1", **did)), "edge-2": Seen(serving("edge-2", 1, failed=99))}
+        decision = decide(later, seen, audits, later.since_ms + 10_000)
+        assert (decision.action, why in decision.reason) == ("return", True), decision
+        fine = {"edge-1": Seen(serving("edge-1", answered=300, failed=3, p95_ms=12.0))}
+        assert decide(later, fine, Audits(), later.since_ms + 10_000).action != "return"
 
 
 @dataclass
@@ -211,7 +251,7 @@ def test_whatever_happens_nobody_is_served_what_was_not_tried(moments, split):
             assert fleet.present == before
         seen = fleet.obey(online, bad=bad)
         now_ms += int(passed_s * 1000)
-        decision = decide(before, seen, {}, now_ms)
+        decision = decide(before, seen, Audits(), now_ms)
         after = fleet.present = apply(before, decision, now_ms)
         on_trial = before.present.stage != "all" and set(before.members) & online
         if before.phase != "running":

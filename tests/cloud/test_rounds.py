@@ -164,6 +164,19 @@ async def test_new_labels_start_exactly_one_round(site):
         await eventually(lambda: site.ran == ["1", "1"])
 
 
+async def test_a_trainer_outlasts_a_dataset_that_cannot_be_read(site):
+    """Its Status says so meanwhile; when the files are back, it goes on."""
+    site.label(1)
+    (site.folder / "go").touch()
+    data = site.folder / "dataset" / "data"
+    async with site.watching():
+        data.rename(data.with_name("away"))
+        await eventually(lambda: any("to be readable" in str(s.reason) for s in site.observer.statuses))
+        data.with_name("away").rename(data)
+        await asyncio.to_thread(site.label, 2)
+        await eventually(lambda: "round.finished" in site.events)
+
+
 async def test_two_watchers_never_train_at_once(site):
     """Whoever is first trains; the other finds nothing left to do."""
     site.label(1, 2)
@@ -258,6 +271,19 @@ async def test_a_rollout_that_was_broken_off_goes_on(site, parent):
         await asyncio.to_thread(site.label, 1, 2)
         await eventually(lambda: site.ran == ["1"])
     assert site.released == ([] if parent is None else ["2"])
+
+
+async def test_a_rollout_may_take_longer_than_a_step_of_a_round(site):
+    """It waits for photos and nodes; the limit is that of a training."""
+    training = card(1)
+    folder = site.folder / "models" / "1" / "assets.extra"
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(training, parent=9)))
+    slow = f"import time, pathlib; time.sleep(0.5); pathlib.Path({str(site.folder / 'out')!r}).touch()"
+    plan = site.plan(release=lambda _: [sys.executable, "-c", slow])
+    async with site.watching(plan=plan, round_s=0.2):
+        await eventually((site.folder / "out").exists)
+    assert "release.failed" not in site.events
 
 
 async def test_a_release_that_fails_is_told(site):

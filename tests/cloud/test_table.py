@@ -1,5 +1,6 @@
 """Rules of cloud/table.py: where a table is, what it looks like, and what is left of it in small pieces."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -116,3 +117,41 @@ def test_a_file_url_is_a_local_path(tmp_path: Path) -> None:
     store = Store.open(f"file://{tmp_path}/a%20table")
     store.upsert([photo(1)])
     assert Store.open(tmp_path / "a table").count() == 1
+
+
+READS = {
+    "scan": lambda store: list(store.scan(["photo_id", "image"])),
+    "count": lambda store: store.count("lane = 'audit'"),
+    "find": lambda store: store.find([photo_id(1)], ["image"]),
+    "upsert": lambda store: store.upsert([photo(1)]),
+}
+
+
+@pytest.mark.parametrize("attempt", READS.values(), ids=READS)
+def test_what_cannot_be_read_is_an_error_to_try_again(
+    store: Store, attempt: Callable[[Store], object]
+) -> None:
+    """A file that is away or torn is one sentence, and when it is back all is as before."""
+    store.upsert([photo(1)])
+    before = attempt(store)
+    (data,) = Path(store.table.url, "data").iterdir()
+    content = data.read_bytes()
+    data.unlink()
+    with pytest.raises(
+        TransientError, match=r"photos.lance: expected to be readable, got .*Not found: [^,]*$"
+    ):
+        attempt(Store.open(store.table.url))
+    data.write_bytes(content[:100])
+    with pytest.raises(TransientError, match="expected to be readable"):
+        attempt(Store.open(store.table.url))
+    data.write_bytes(content)
+    assert attempt(Store.open(store.table.url)) == before
+
+
+def test_a_condition_that_is_none_is_no_trouble_of_the_disk(store: Store) -> None:
+    """To try it again would help nobody."""
+    store.upsert([photo(1)])
+    with pytest.raises(ValueError, match="No field named weather"):
+        store.count("weather = 'wet'")
+    with pytest.raises(ValueError, match="No field named weather"):
+        list(store.scan(["photo_id"], where="weather = 'wet'"))

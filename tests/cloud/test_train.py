@@ -3,6 +3,8 @@
 import hashlib
 import io
 import random
+import signal
+import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -265,6 +267,22 @@ def test_one_label_per_class_is_enough_to_begin(make_example: Any, cache_dir: Pa
     assert card.temperature == 1.0
     assert card.chosen == "human"
     assert card.candidates[0].held_out_loss is None
+
+
+def test_a_version_is_there_with_its_bundle_or_not_at_all(
+    make_example: Any, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is killed while the bundle is packed leaves no version, and the next training makes it."""
+    few = [make_example(label, 0) for label in ("dawn", "dusk")]
+    terms: dict[str, Any] = {"backbone": LITE, "cache_dir": cache_dir, "out_dir": tmp_path, "version": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr("tarfile.TarFile.addfile", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            train(few, [], **terms)
+    assert not (tmp_path / "1").exists()
+    made = train(few, [], **terms)
+    with tarfile.open(made.bundle_path) as archive:
+        assert "assets.extra/model.json" in archive.getnames()
 
 
 def test_xception_small_learns_from_scratch(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from cloud.triggers import Facts, Triggers, decide, stability_index
+from tests.cloud.judging import audit
 
 RULES = Triggers()
 SCORES = arrays.arrays(float, st.integers(1, 300), elements=st.floats(0, 1))
@@ -34,10 +35,10 @@ def confidences(seed: int, count: int = 400, power: float = 8.0) -> np.ndarray:
         (Facts(reference=confidences(1), recent=confidences(2)), None),
         (Facts(reference=confidences(1), recent=confidences(2, power=3.0)), "drift"),
         (Facts(reference=confidences(1), recent=confidences(2, 399, power=3.0)), None),
-        (Facts(audits=30, audits_right=22, accuracy_low=0.95), "audit"),
-        (Facts(audits=30, audits_right=28, accuracy_low=0.95), None),
-        (Facts(audits=29, audits_right=0, accuracy_low=0.95), None),
-        (Facts(audits=30, audits_right=0), None),
+        (Facts(audit=audit(30, 22), accuracy_low=0.95), "audit"),
+        (Facts(audit=audit(30, 28), accuracy_low=0.95), None),
+        (Facts(audit=audit(29, 0), accuracy_low=0.95), None),
+        (Facts(audit=audit(30, 0)), None),
     ],
 )
 def test_each_reason_starts_a_round_at_its_bound(facts: Facts, trigger: str | None) -> None:
@@ -48,7 +49,7 @@ def test_each_reason_starts_a_round_at_its_bound(facts: Facts, trigger: str | No
 
 def test_the_reason_is_said_with_its_figures() -> None:
     """People read the words, programs the facts."""
-    reason = decide(Facts(audits=40, audits_right=30, accuracy_low=0.95), RULES)
+    reason = decide(Facts(audit=audit(40, 30), accuracy_low=0.95), RULES)
     assert reason is not None
     assert reason.words == "75.0% right in 40 audits, where the card says at least 95.0%"
     assert reason.facts == {"audits": 40, "accuracy": 0.75}
@@ -73,7 +74,7 @@ FACTS = st.builds(
 ).flatmap(
     lambda facts: st.integers(0, 200).flatmap(
         lambda audits: st.integers(0, audits).map(
-            lambda right: dataclasses.replace(facts, audits=audits, audits_right=right)
+            lambda right: dataclasses.replace(facts, audit=audit(audits, right))
         )
     )
 )

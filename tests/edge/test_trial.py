@@ -6,6 +6,7 @@ from bus.metrics import Counters
 from bus.presence import Presence
 from edge.trial import CALLS_KEPT, Plan, Trial, percentile
 from schemas.codec import decode, encode
+from schemas.messages import Tried
 from schemas.topics import STATUS
 
 DEVICES = [f"pi-{number}" for number in range(2000)]
@@ -115,6 +116,29 @@ def test_the_champion_answers_all_until_the_challenger_is_ready():
         None,
         None,
     )
+
+
+def test_what_the_version_in_service_does_is_counted_outside_of_trials():
+    """From when it is known to serve; a trial has its own report, and another version begins at nothing."""
+    trial = Trial()
+    trial.answered(1, 3, 0.1)
+    trial.failed_in_service()
+    assert trial.serving() is None, "nobody knows yet which it is"
+    trial.serves(1)
+    trial.answered(1, 4, 0.1)
+    trial.answered(7, 9, 0.1)
+    trial.serves(1)
+    trial.failed_in_service()
+    assert trial.serving() == Tried(version=1, answered=4, failed=1, p95_ms=25.0)
+    trial.begin(CANARY)
+    trial.ready = True
+    trial.failed_in_service()
+    trial.serves(2)
+    assert trial.serving() is None
+    assert trial.report().champion == Tried(version=1)
+    trial.end(2)
+    trial.serves(2)
+    assert trial.serving() == Tried(version=2)
 
 
 def test_the_challenger_has_a_few_times_what_the_champion_takes():

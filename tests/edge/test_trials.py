@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from bus.presence import Presence
 from edge.config import EdgeConfig
 from edge.tfserving import Predictor
 from edge.trial import Plan
+from schemas.messages import Tried
 from tests.conftest import eventually
 from tests.nodes import (
     Observer,
@@ -23,7 +25,7 @@ from tests.nodes import (
     station,
     truncated,
 )
-from tests.serving import ModelServer
+from tests.serving import ModelServer, place
 from tests.trials import (
     NUMBERS,
     look_often,
@@ -197,6 +199,25 @@ async def test_no_device_of_the_champion_waits_for_the_challenger(config, bundle
         assert not slow.done()
         gates[2].set()
         assert await slow == ("dog", 2)
+
+
+async def test_the_status_says_what_the_version_in_service_did(config, base, monkeypatch):
+    """Photos that it classified, and calls that it failed for which no photo is to blame."""
+    monkeypatch.setitem(Presence.__init__.__kwdefaults__, "every_s", 0.1)
+
+    def serving(seen: Observer) -> Tried:
+        return seen.newest().serving or Tried(version=0)
+
+    async with station(config) as seen:
+        await eventually(lambda: serving(seen).version == 1)
+        for _ in range(5):
+            assert await said(seen) == ("cat", 1)
+        await eventually(lambda: (serving(seen).answered, serving(seen).failed) == (5, 0))
+        place("refusing", base, 2)
+        await eventually(lambda: serving(seen).version == 2)
+        await seen.send(enveloped(10**6, photo(10**6, "red"), "pi-9"), "pi-9")
+        await eventually(lambda: serving(seen).failed >= 2)
+        assert serving(seen).answered == 0
 
 
 async def test_without_a_models_folder_there_is_no_trial(config, bundles):
