@@ -16,6 +16,7 @@ from cloud.store import Label, Row, Store
 from cloud.triggers import Triggers
 from schemas.messages import NEITHER
 from tests.cloud.bundles import card
+from tests.cloud.judging import audit
 
 RULES = Triggers(drift_samples=50)
 
