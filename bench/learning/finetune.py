@@ -23,8 +23,8 @@ from cloud.progress import Progress
 
 _BATCH = 32
 _UPPER_SIZE_PX = 7
-RATES = (1e-4, 3e-4)
-EPOCHS = 6
+RATES = (3e-4, 1e-3, 3e-3)
+EPOCHS = 10
 
 Floats32 = NDArray[np.float32]
 
