@@ -16,6 +16,7 @@ from schemas.topics import (
     COMMAND,
     EVENT,
     FEEDBACK,
+    HANDLERS,
     PHOTO,
     POLICY,
     RECEIPT,
@@ -61,18 +62,19 @@ class Identity:
 
 
 class Scope(NamedTuple):
-    """Which topics of a kind: what the names in them have to be, None for anything; the same in words."""
+    """Which topics of a kind: what the names in them may be, None for anything; the same in words."""
 
     node: str | None
-    name: str | None
+    names: tuple[str | None, ...]
     words: str
 
 
-_OWN = Scope("{node}", "{name}", "its own")
-_NODE = Scope("{node}", None, "its node's")
-_NODES_EDGE = Scope("{node}", "edge", "its edge's")
-_ANY_EDGE = Scope(None, "edge", "every edge's")
-_ANY = Scope(None, None, "all")
+_OWN = Scope("{node}", ("{name}",), "its own")
+_NODE = Scope("{node}", (None,), "its node's")
+_NODES_EDGE = Scope("{node}", HANDLERS[:1], "its edge's")
+_NODES_HANDLERS = Scope("{node}", HANDLERS, "its handlers'")
+_ANY_EDGE = Scope(None, HANDLERS[:1], "every edge's")
+_ANY = Scope(None, (None,), "all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +86,16 @@ class Right:
     topic: Topic[Message]
     scope: Scope
 
-    def filter(self, identity: Identity) -> str:
-        """Return the topics that an identity of this kind has the right to."""
-        wanted = {"node": self.scope.node, "device": self.scope.name, "name": self.scope.name}
-        names = {
-            place: value.format(node=identity.node, name=identity.name)
-            for place in self.topic.names
-            if (value := wanted[place]) is not None
-        }
-        return self.topic.select(**names)
+    def filters(self, identity: Identity) -> Iterator[str]:
+        """Yield the topics that an identity of this kind has the right to."""
+        for name in self.scope.names:
+            wanted = {"node": self.scope.node, "device": name, "name": name}
+            names = {
+                place: value.format(node=identity.node, name=identity.name)
+                for place in self.topic.names
+                if (value := wanted[place]) is not None
+            }
+            yield self.topic.select(**names)
 
 
 def _may(kind: Kind, direction: Direction, scope: Scope, *topics: Topic[Message]) -> Iterator[Right]:
@@ -106,10 +109,10 @@ RIGHTS: tuple[Right, ...] = (
     *_may("edge", "write", _OWN, STATUS, EVENT),
     *_may("edge", "read", _NODE, PHOTO, FEEDBACK, RECEIPT, POLICY, RELEASE, STATUS),
     *_may("bridge", "write", _NODE, SAMPLE, FEEDBACK),
-    *_may("bridge", "write", _NODES_EDGE, STATUS, EVENT),
+    *_may("bridge", "write", _NODES_HANDLERS, STATUS, EVENT),
     *_may("bridge", "read", _NODE, RECEIPT, POLICY, RELEASE, COMMAND),
-    # KubeEdge's EventBus carries at a node's own broker what a bridge does; a probe of its Rules goes down on
-    # topics that come up.
+    # KubeEdge's EventBus carries at a node's own broker what a bridge does, but only the first of
+    # several handlers'; a probe of its Rules goes down on topics that come up.
     *_may("eventbus", "write", _NODE, RECEIPT, POLICY, RELEASE, COMMAND, SAMPLE, FEEDBACK),
     *_may("eventbus", "write", _NODES_EDGE, STATUS, EVENT),
     *_may("eventbus", "read", _NODE, SAMPLE, FEEDBACK),
@@ -123,7 +126,7 @@ RIGHTS: tuple[Right, ...] = (
     *_may("rollout", "write", _ANY, POLICY, RELEASE),
     *_may("rollout", "write", _OWN, STATUS, EVENT),
     *_may("rollout", "read", _ANY, POLICY, RELEASE, STATUS, EVENT),
-    # The gateway speaks for the edges: what a bridge carries for one node, it carries for all.
+    # The gateway speaks for the edges: what the EventBus carries for one node, it carries for all.
     *_may("gateway", "write", _ANY, SAMPLE, FEEDBACK),
     *_may("gateway", "write", _ANY_EDGE, STATUS, EVENT),
     *_may("gateway", "write", _OWN, STATUS, EVENT),
@@ -146,9 +149,9 @@ def device(node: str, name: str) -> Identity:
     return Identity("device", _edge_node(node, name), name)
 
 
-def edge(node: str) -> Identity:
-    """Return the identity of a node's handler; TopicError as for a device."""
-    return Identity("edge", _edge_node(node), "edge")
+def edge(node: str, name: str = HANDLERS[0]) -> Identity:
+    """Return the identity of a node's handler, one of `HANDLERS`; TopicError as for a device."""
+    return Identity("edge", _edge_node(node, name), name)
 
 
 def bridge(node: str) -> Identity:
@@ -192,7 +195,7 @@ _OUTSIDE: dict[Kind, tuple[str, ...]] = {
 def filters(identity: Identity, direction: Direction) -> tuple[str, ...]:
     """Return what an identity may read or write, as MQTT filters."""
     mine = (right for right in RIGHTS if (right.kind, right.direction) == (identity.kind, direction))
-    return tuple(right.filter(identity) for right in mine)
+    return tuple(chosen for right in mine for chosen in right.filters(identity))
 
 
 def access_list(identities: Iterable[Identity]) -> str:

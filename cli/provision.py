@@ -62,6 +62,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="devices of the --edge before, comma-separated",
     )
     parser.add_argument(
+        "--handlers",
+        metavar="N",
+        type=options.positive(int),
+        action=_OfEdge,
+        help="how many handlers share the photos of the --edge before (1)",
+    )
+    parser.add_argument(
         "--remove", metavar="NODE.DEVICE", help="take a device's rights, and delete its folder"
     )
     parser.add_argument("--collectors", metavar="N", type=int, help="how many collectors (2)")
@@ -105,7 +112,9 @@ def _site(arguments: Namespace) -> "Site":
             expected = f"{there or 'none'} as before (see {SITE})"
             raise ConfigError(f"option {option}", expected=expected, got=wanted)
     for edge in arguments.edges:
-        site = sites.with_edge(site, edge["edge"], _place(edge.get("edge_host")), edge.get("devices", []))
+        site = sites.with_edge(
+            site, edge["edge"], _place(edge.get("edge_host")), edge.get("devices", []), edge.get("handlers")
+        )
     if arguments.collectors is not None:
         site = msgspec.structs.replace(site, collectors=arguments.collectors)
     if arguments.remove:

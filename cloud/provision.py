@@ -32,6 +32,9 @@ SITE = "site.json"
 _AUTHORITY_DAYS = 3650
 _ANYWHERE = ("localhost", "127.0.0.1", "::1")
 _DATA = "/var/lib/mosquitto"
+_STATE = "/var/lib/gleaner"
+
+Fields = dict[str, str | bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +157,16 @@ class _Workshop:
             _keep(directory / f"{stem}.toml", text.encode)
         return issued
 
-    def _configurations(self, seat: Seat) -> Iterator[tuple[str, Place, dict[str, str]]]:
+    def _configurations(self, seat: Seat) -> Iterator[tuple[str, Place, Fields]]:
         """Yield the TOML files of a client: name, broker, and the fields beside it."""
         who, cloud, edges = seat.identity, self.site.cloud, self.site.edges
         match who.kind:
             case "device":
                 yield seat.stem, edges[who.node].broker, {"node": who.node, "name": who.name}
             case "edge":
-                fields = {"node": who.node, "release_key": f"{self._home(seat.folder)}/release.pem"}
+                fields: Fields = {"node": who.node, "release_key": f"{self._home(seat.folder)}/release.pem"}
+                if edges[who.node].handlers > 1:
+                    fields |= {"name": who.name, "shares": True, "state_dir": f"{_STATE}/{who.name}"}
                 yield seat.stem, edges[who.node].broker, fields
             case "operator":
                 yield CLOUD, cloud, {}
@@ -193,7 +198,7 @@ def _tls(home: str, stem: str) -> Tls:
     return Tls(ca=f"{home}/ca.pem", certificate=f"{home}/{stem}.pem", key=f"{home}/{stem}.key")
 
 
-def _toml(fields: dict[str, str], place: Place, authority: str, tls: Tls) -> str:
+def _toml(fields: Fields, place: Place, authority: str, tls: Tls) -> str:
     """Return the configuration of a component."""
     port = place.port if authority == "ca" else place.port + 1
     lines = [f"{name} = {_quoted(value)}" for name, value in fields.items()]
@@ -202,8 +207,8 @@ def _toml(fields: dict[str, str], place: Place, authority: str, tls: Tls) -> str
     return "\n".join(lines).strip() + "\n"
 
 
-def _quoted(value: str) -> str:
-    return msgspec.json.encode(value).decode()  # JSON's strings are TOML's basic strings
+def _quoted(value: str | bool) -> str:  # noqa: FBT001  # a field's value
+    return msgspec.json.encode(value).decode()  # as JSON has them TOML has them
 
 
 def _user() -> str | None:

@@ -9,6 +9,7 @@ from msgspec import Meta, Struct, structs
 from bus import rights
 from schemas.errors import PermanentError
 from schemas.messages import Name
+from schemas.topics import HANDLERS
 
 Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$(?!\n)")]
 
@@ -30,6 +31,7 @@ class Edge(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     broker: Place
     devices: list[Name] = []
+    handlers: Annotated[int, Meta(ge=1, le=len(HANDLERS))] = 1
 
 
 class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,8 +67,17 @@ class Seat:
     authority: Literal["ca", "operations"]
 
 
-def with_edge(site: Site, node: str, broker: Place | None, devices: list[str]) -> Site:
+def with_edge(
+    site: Site, node: str, broker: Place | None, devices: list[str], handlers: int | None = None
+) -> Site:
     """Return the site with an edge node and devices of it; what is there stays.
+
+    Args:
+        site: As it is.
+        node: New, or there already.
+        broker: Its own, at port 8883 of the host `node` if nothing is said.
+        devices: More of them.
+        handlers: How many share its photos, as before or 1 if nothing is said.
 
     Raises:
         TopicError: A name cannot be used.
@@ -82,7 +93,8 @@ def with_edge(site: Site, node: str, broker: Place | None, devices: list[str]) -
         )
     known = there or Edge(broker=broker or Place(host=node))
     both = sorted({*known.devices, *devices})
-    return structs.replace(site, edges=site.edges | {node: structs.replace(known, devices=both)})
+    edge = structs.replace(known, devices=both, handlers=known.handlers if handlers is None else handlers)
+    return structs.replace(site, edges=site.edges | {node: edge})
 
 
 def without_device(site: Site, name: str) -> Site:
@@ -102,7 +114,8 @@ def without_device(site: Site, name: str) -> Site:
 def seats(site: Site) -> Iterator[Seat]:
     """Yield every client of a site."""
     for node, edge in site.edges.items():
-        yield Seat(rights.edge(node), f"edges/{node}", "edge", "ca")
+        for name in HANDLERS[: edge.handlers]:
+            yield Seat(rights.edge(node, name), f"edges/{node}", name, "ca")
         yield Seat(rights.bridge(node), f"edges/{node}", "bridge", "ca")
         for name in edge.devices:
             yield Seat(rights.device(node, name), f"devices/{node}.{name}", "device", "ca")

@@ -30,6 +30,7 @@ from schemas.errors import TransientError
 from schemas.messages import Photo, Result
 from schemas.topics import PHOTO
 
+_GROUP = "handlers"
 _LOOK_FOR_EXPIRED_S = 1.0
 
 
@@ -66,7 +67,9 @@ class Classifier:
         self._sampler = sampler
         self._limits = Limits(config.max_photo_bytes, config.max_pixels)
         self._counters: Counters = bus.counters
-        self._photos: Subscription[Photo] = bus.subscribe(PHOTO, node=config.node)
+        self._photos: Subscription[Photo] = bus.subscribe(
+            PHOTO, node=config.node, group=_GROUP if config.shares else None
+        )
         self._waiting = Waiting(Bounds(config.waiting_per_device, config.waiting, config.waiting_bytes))
         self._arrived: asyncio.Queue[Work] = asyncio.Queue(config.waiting)
         self._deferrals = Deferrals(bus)

@@ -21,6 +21,17 @@ class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `gleaner edge` reads from TOML."""
 
     node: Annotated[Name, Meta(description="name of this edge node")] = "edge-1"
+    name: Annotated[
+        Literal["edge", "edge-2", "edge-3", "edge-4"],
+        Meta(description="which of the node's handlers this is; all but `edge` have to share"),
+    ] = "edge"
+    shares: Annotated[
+        bool,
+        Meta(
+            description="whether the node's handlers share its photos; each has a state_dir, a models_dir "
+            "and a model server of its own"
+        ),
+    ] = False
     broker: Broker = Broker()
     uplink: Annotated[
         Literal["bridge", "eventbus"],

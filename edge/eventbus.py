@@ -14,7 +14,7 @@ from edge.twins import Twins
 from schemas.codec import decode, to_text
 from schemas.errors import CodecError
 from schemas.messages import Message
-from schemas.topics import POLICY, RELEASE, SAMPLE, Topic
+from schemas.topics import HANDLERS, POLICY, RELEASE, SAMPLE, Topic
 
 log = structlog.get_logger()
 
@@ -76,9 +76,13 @@ class Kept:
 
 
 def companions(config: EdgeConfig, bus: Bus) -> list[Kept | Twins]:
-    """Return what an edge runs beside its handler on the EventBus; make this before the bus runs."""
+    """Return what an edge runs beside its handler on the EventBus; make this before the bus runs.
+
+    Of several handlers the first alone tells of the devices.
+    """
     folder = Path(config.state_dir)
-    return [*(Kept(bus, topic, config.node, folder) for topic in _RETAINED), Twins(bus, config.node)]
+    kept = [Kept(bus, topic, config.node, folder) for topic in _RETAINED]
+    return [*kept, Twins(bus, config.node)] if config.name == HANDLERS[0] else [*kept]
 
 
 def _write(path: Path, payload: bytes) -> None:

@@ -84,7 +84,7 @@ class Releases:
         """Publish an Event about a model; what cannot be published soon is in the log and the Status too."""
         message = Event(
             node=self._config.node,
-            name="edge",
+            name=self._config.name,
             event=event,
             at_ms=now_ms(),
             reason=reason and reason[:1024],
@@ -93,7 +93,7 @@ class Releases:
         with contextlib.suppress(LinkError, TimeoutError):
             async with asyncio.timeout(_TELL_S):
                 await self._bus.connected()  # a retained release arrives before it is open for publishers
-                await self._bus.publish(EVENT, message, node=self._config.node, name="edge")
+                await self._bus.publish(EVENT, message, node=message.node, name=message.name)
 
     def record(self, release: Release) -> None:
         """Remember a release, on disk complete or not at all: its class names outlive a restart."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import structlog
 
+from bus.config import ConfigError
 from bus.database import Database, StorageError
 from bus.delivery import Delivery, Subscription
 from bus.metrics import Counters
@@ -24,7 +25,7 @@ from edge.trial import Trial
 from schemas.codec import MAX_PAYLOAD_BYTES
 from schemas.errors import CodecError
 from schemas.messages import Policy, Receipt
-from schemas.topics import FEEDBACK, POLICY, RECEIPT
+from schemas.topics import FEEDBACK, HANDLERS, POLICY, RECEIPT
 
 log = structlog.get_logger()
 
@@ -36,17 +37,18 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
 
     Raises:
         StorageError: The state folder cannot be used, for example because another edge uses it.
-        ConfigError: The release key cannot be used.
+        ConfigError: The release key cannot be used, or a further handler does not share.
         PermanentError: The broker refuses a subscription.
     """
+    if config.name != HANDLERS[0] and not config.shares:
+        raise ConfigError(f"handler {config.name}", expected="shares = true, as the others", got="false")
     counters = Counters()
-    presence = Presence(config.node, "edge")
     bus = Bus(
         config.broker,
-        f"gleaner-{config.node}-edge",
+        f"gleaner-{config.node}-{config.name}",
         password=password,
-        presence=presence,
-        durable=True,
+        presence=Presence(config.node, config.name),
+        durable=not config.shares,  # for one that is away, the broker would keep its part of what is shared
         counters=counters,
     )
     tables = {

@@ -17,7 +17,7 @@ from bus.mqtt import Bus
 from bus.presence import now_ms
 from schemas.errors import CodecError
 from schemas.messages import Status
-from schemas.topics import RESERVED_NAMES, ROOT, STATUS
+from schemas.topics import ROOT, STATUS, is_reserved
 
 NAMESPACE = ROOT.partition("/")[0]
 _AGAIN_S = 300.0
@@ -88,7 +88,7 @@ class Twins:
     async def _follow(self, status: Status) -> None:
         if status.name == "edge":
             self._model_version = status.model.version if status.model else None
-        if status.name in RESERVED_NAMES:
+        if is_reserved(status.name):
             return
         current, now = twin(status, self._model_version), time.monotonic()
         before, at = self._told.get(status.name, (None, now))

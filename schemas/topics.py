@@ -28,6 +28,8 @@ from schemas.messages import (
 ROOT = "gleaner/v1"
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 RESERVED_NAMES = ("edge", "model-server", "collector", "trainer", "rollout", "gateway")
+HANDLERS = ("edge", "edge-2", "edge-3", "edge-4")
+"""What the edge handlers of a node are called; most nodes have the first alone."""
 CLOUD = "cloud"
 
 M_co = TypeVar("M_co", bound=Message, covariant=True)
@@ -44,6 +46,11 @@ def check_name(value: str, *, what: str = "name") -> str:
             what, expected="a DNS label (1 to 63 of a-z, 0-9 and inner hyphens)", got=repr(value[:80])
         )
     return value
+
+
+def is_reserved(name: str) -> bool:
+    """Tell whether a name is a component's, also with a number behind, and so no device's."""
+    return re.sub(r"-[0-9]+$", "", name) in RESERVED_NAMES
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,17 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import count
 from pathlib import Path
 
 import msgspec
 from PIL import Image
 
 from bus.config import Broker, OutboxLimits
+from bus.database import Database
+from bus.metrics import Counters
 from bus.mqtt import Bus, passing_id
+from bus.outbox import Outbox
 from edge import service
 from edge.config import EdgeConfig
 from schemas.codec import encode
@@ -127,10 +131,10 @@ class Observer:
         await eventually(lambda: wanted in self.final(device), within_s=within_s)
         return self.final(device)[wanted]
 
-    async def status(self, state: str, *, within_s: float = 15.0) -> Status:
-        """Wait until the newest status of the edge says so."""
-        await eventually(lambda: self.newest().state == state, within_s=within_s)
-        return self.newest()
+    async def status(self, state: str, name: str = "edge", *, within_s: float = 15.0) -> Status:
+        """Wait until the newest status of a handler says so."""
+        await eventually(lambda: self.newest(name).state == state, within_s=within_s)
+        return self.newest(name)
 
     def newest(self, name: str = "edge") -> Status:
         """Return the newest status of a component; one that is offline if it said nothing yet."""
@@ -142,6 +146,30 @@ class Observer:
                 node=NODE, name=name, state="offline", at_ms=0, since_ms=0, software="none", run_id="none"
             )
         )
+
+
+@asynccontextmanager
+async def device(seen: Observer, folder: Path) -> AsyncIterator[Outbox]:
+    """Send photos as an agent does: from an outbox, again and again until the final answer comes."""
+
+    async def settle(outbox: Outbox) -> None:
+        for number in count():
+            await eventually(lambda number=number: len(seen.results) > number, within_s=100)
+            if (result := seen.results[number]).status != "deferred":
+                await outbox.answered(result.photo_id)
+
+    async with Database(folder / "device.db", {"outbox": Outbox.MIGRATIONS}) as database:
+        outbox = Outbox(database, QUICK, Counters(), name="photo")
+        tasks = [
+            asyncio.create_task(outbox.run(seen.bus.publish_bytes, seen.bus.connected)),
+            asyncio.create_task(settle(outbox)),
+        ]
+        try:
+            yield outbox
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def edge_config(address: Broker, serving: str, folder: Path, **changes: object) -> EdgeConfig:
@@ -165,9 +193,9 @@ async def station(config: EdgeConfig) -> AsyncIterator[Observer]:
         yield seen
 
 
-async def counted(seen: Observer) -> dict[str, int]:
-    """Return what an edge that ended has counted."""
-    return (await seen.status("offline")).counters
+async def counted(seen: Observer, name: str = "edge") -> dict[str, int]:
+    """Return what a handler that ended has counted."""
+    return (await seen.status("offline", name)).counters
 
 
 @asynccontextmanager

@@ -65,6 +65,23 @@ def test_more_devices_are_added_beside_the_others(site):
     assert users == ["edge-1", "edge-2", *(f"cloud.{name}" for name in cloud)]
 
 
+def test_handlers_that_share_are_identities_of_their_own(site):
+    """Each has a certificate, rights and a file of its own; the first one's file is the user's already."""
+    provision(site, "--edge", "edge-1", "--handlers", "2", "--edge", "edge-2", "--handlers", "2")
+    assert "user edge-1.edge-2\n" in (site / "edges/edge-1/rights").read_text()
+    further, first = (load(site / f"edges/edge-2/{name}.toml", EdgeConfig) for name in ("edge-2", "edge"))
+    assert [(one.node, one.name, one.shares) for one in (first, further)] == [
+        ("edge-2", "edge", True),
+        ("edge-2", "edge-2", True),
+    ]
+    assert first.state_dir != further.state_dir
+    assert further.broker.tls is not None
+    assert Path(further.broker.tls.key or "").name == "edge-2.key"
+    assert not load(site / "edges/edge-1/edge.toml", EdgeConfig).shares
+    provision(site, "--edge", "edge-1", "--devices", "pi-3")
+    assert "user edge-1.edge-2\n" in (site / "edges/edge-1/rights").read_text()
+
+
 def test_a_removed_device_has_no_rights_and_no_key(site):
     """`--remove` takes a device out of its broker's list and deletes its folder; the name may come again."""
     key = (site / "devices/edge-1.pi-2/device.key").read_bytes()
@@ -209,6 +226,7 @@ def test_a_lost_authority_is_never_replaced(site, capsys, name):
         (("--cloud", "c", "--home", "etc/gleaner"), "expected names and hosts"),
         (("--cloud", "c", "--days", "9999999"), "3650 days at most"),
         (("--cloud", "c", "--collectors", "0"), "expected names and hosts"),
+        (("--cloud", "c", "--edge", "e", "--handlers", "5"), "expected names and hosts"),
         (("--cloud", "c", "--remove", "edge-1.pi-1"), "none such"),
     ],
 )

@@ -2,44 +2,14 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from itertools import count
 from pathlib import Path
 
 from msgspec import structs
 
-from bus.database import Database
-from bus.metrics import Counters
-from bus.outbox import Outbox
 from schemas.messages import Caps, HarvestRules, Receipt
 from schemas.topics import PHOTO, RECEIPT
 from tests.conftest import eventually
-from tests.nodes import NODE, QUICK, Observer, edge_process, enveloped, photo, photo_id
-
-
-@asynccontextmanager
-async def device(seen: Observer, folder: Path) -> AsyncIterator[Outbox]:
-    """Send photos as an agent does: from an outbox, again and again until the final answer comes."""
-
-    async def settle(outbox: Outbox) -> None:
-        for number in count():
-            await eventually(lambda number=number: len(seen.results) > number, within_s=100)
-            if (result := seen.results[number]).status != "deferred":
-                await outbox.answered(result.photo_id)
-
-    async with Database(folder / "device.db", {"outbox": Outbox.MIGRATIONS}) as database:
-        outbox = Outbox(database, QUICK, Counters(), name="photo")
-        tasks = [
-            asyncio.create_task(outbox.run(seen.bus.publish_bytes, seen.bus.connected)),
-            asyncio.create_task(settle(outbox)),
-        ]
-        try:
-            yield outbox
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+from tests.nodes import NODE, Observer, device, edge_process, enveloped, photo, photo_id
 
 
 def table(config, query: str) -> list[tuple]:

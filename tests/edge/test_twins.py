@@ -84,6 +84,7 @@ async def test_changes_are_told_twice_and_nothing_else(address):
             status("edge", model=served),
             *[status()] * 4,
             status("model-server"),
+            status("edge-2"),
             status(state="offline"),
         ):
             await devices.publish(STATUS, said, node=NODE, name=said.name)
