@@ -1,6 +1,7 @@
 """Show the fleet, its versions and trials, the rollout, audited accuracy by version, and people's labels."""
 
 import asyncio
+import contextlib
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -10,10 +11,11 @@ import msgspec
 from msgspec import Struct
 
 from bus import log
+from bus.delivery import Subscription
 from cli import link, options, service
 from schemas.errors import CodecError, GleanerError
 from schemas.messages import NEITHER, ServedModel, Status, Trial
-from schemas.topics import STATUS
+from schemas.topics import HANDLERS, STATUS
 
 if TYPE_CHECKING:
     from cloud.rollout import Rollout
@@ -24,9 +26,10 @@ _WIDTH = 140
 
 
 class Node(Struct, frozen=True):
-    """A line of the table: an edge node."""
+    """A line of the table: an edge node, by one of its handlers."""
 
     node: str
+    name: str
     state: str
     reason: str | None
     model: ServedModel | None
@@ -67,7 +70,7 @@ def run(arguments: Namespace) -> int:
     """Print what is known."""
     log.configure("error")
     statuses = service.run(_statuses(arguments)) or []
-    nodes = [_node(status) for status in sorted(statuses, key=lambda status: status.node)]
+    nodes = [_node(status) for status in sorted(statuses, key=lambda status: (status.node, status.name))]
     rollout = _newest_rollout(arguments.models)
     try:
         (accuracies, labels), away = _said_by_people(arguments.dataset), None
@@ -86,21 +89,23 @@ def run(arguments: Namespace) -> int:
 
 
 async def _statuses(arguments: Namespace) -> list[Status]:
-    """Return the retained status of each edge."""
+    """Return the retained status of each edge handler."""
     bus = link.bus(arguments, "status")
-    subscription = bus.subscribe(STATUS, name="edge")
-    found: dict[str, Status] = {}
+    subscriptions = [bus.subscribe(STATUS, name=name) for name in HANDLERS]
+    found: dict[tuple[str, str], Status] = {}
+
+    async def hear(subscription: Subscription[Status]) -> None:
+        async for delivery in subscription:
+            delivery.ack()
+            with contextlib.suppress(CodecError):
+                status = delivery.message()
+                found[status.node, status.name] = status
+
     async with link.connected(arguments, bus):
-        try:
-            async with asyncio.timeout(arguments.wait):
-                async for delivery in subscription:
-                    delivery.ack()
-                    try:
-                        found[delivery.names["node"]] = delivery.message()
-                    except CodecError:
-                        continue
-        except TimeoutError:
-            pass
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(arguments.wait), asyncio.TaskGroup() as tasks:
+                for subscription in subscriptions:
+                    tasks.create_task(hear(subscription), name="status.hear")
     return list(found.values())
 
 
@@ -112,6 +117,7 @@ def _node(status: Status) -> Node:
     waiting = sum(counted.get(name, 0) for name in came) - sum(counted.get(name, 0) for name in went)
     return Node(
         node=status.node,
+        name=status.name,
         state=status.state,
         reason=status.reason,
         model=status.model,
@@ -158,7 +164,8 @@ def _show(nodes: list[Node], rollout: "Rollout | None", accuracies: list[Accurac
         state = f"{node.state}: {node.reason}" if node.reason else node.state
         model, waiting = node.model, str(node.samples_waiting)
         serves = f"{model.name} {model.version or ''} {model.state}" if model else "nothing"
-        fleet.add_row(node.node, state, serves, *_trial_said(node.trial), waiting, f"{node.age_s:.0f} s ago")
+        node_said = node.node if node.name == HANDLERS[0] else f"{node.node} {node.name}"
+        fleet.add_row(node_said, state, serves, *_trial_said(node.trial), waiting, f"{node.age_s:.0f} s ago")
     console.print(fleet)
     if rollout is not None:
         versions = f"version {rollout.challenger.version} in place of {rollout.champion.version}"

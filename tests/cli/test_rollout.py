@@ -138,7 +138,7 @@ def dataset(tmp_path):
 
 
 async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, dataset):
-    """A table for people and one object for programs: nodes, trial, rollout, audits with their interval."""
+    """A table for people and one object for programs: handlers, trials, rollout, audits and interval."""
     write(models / "rollout-2.json", state(models, step=1))
     trial = Trial(
         stage="canary",
@@ -148,19 +148,23 @@ async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, data
         disagreed=4,
         since_ms=1,
     )
-    one, two = (Bus(address, passing_id(name), presence=Presence(name, "edge")) for name in (NODE, "edge-2"))
+    one, two, further = (
+        Bus(address, passing_id(name), presence=Presence(node, name))
+        for node, name in ((NODE, "edge"), ("edge-2", "edge"), (NODE, "edge-2"))
+    )
     one.counters.add("sample.kept", 5)
     one.counters.add("sample.accepted", 3)
     one.counters.add("sample.answered", 2)
     words = ("cloud", "status", "--models", models, "--dataset", dataset, *at)
-    async with running(one):
+    async with running(one, further):
         async with running(two):
             served = ServedModel(name="pets", version=1, state="available")
             await one.report(model=served, trial=trial)
         whole = json.loads((await gleaner(*words, "--json")).out)
         shown = (await gleaner(*words)).out
-    first, second = whole["nodes"]
+    first, beside, second = whole["nodes"]
     assert (first["node"], first["state"], first["model"]["version"]) == (NODE, "online", 1)
+    assert (beside["node"], beside["name"], beside["state"]) == (NODE, "edge-2", "online")
     assert (first["trial"]["stage"], first["trial"]["compared"]) == ("canary", 10)
     assert first["samples_waiting"] == 6
     assert (second["node"], second["state"]) == ("edge-2", "offline")
@@ -171,7 +175,7 @@ async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, data
     assert accuracy["neither"] == 1
     assert whole["labels"] == {"cat": 3, "dog": 1, "neither": 1}
     facts = ("pets 1 available", "canary for 10%", "version 2 in place of 1", "75.0%", "1 (20.0%)")
-    for words in (*facts, "Labels by people: 3 cat, 1 dog; 1 neither"):
+    for words in (*facts, f"{NODE} edge-2", "Labels by people: 3 cat, 1 dog; 1 neither"):
         assert words in shown
 
 
