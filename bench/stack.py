@@ -15,7 +15,7 @@ from bus.broker import BrokerProcess, free_port, listens, local_broker
 from bus.config import Broker
 from bus.mqtt import Bus, passing_id
 from demo.processes import Processes
-from schemas.topics import STATUS
+from schemas.topics import HANDLERS, STATUS
 
 BROKER, MODEL_SERVER = "broker", "model server"
 _START_S = 120.0
@@ -55,28 +55,27 @@ async def served(folder: Path, model: str) -> AsyncIterator[Stack]:
             yield Stack(broker, f"127.0.0.1:{port}", base, processes, pids)
 
 
-async def add_handler(
-    stack: Stack, folder: Path, name: str = "handler", *, node: str = NODE, **settings: object
-) -> None:
+async def add_handler(stack: Stack, folder: Path, process: str = "handler", /, **settings: object) -> None:
     """Start an edge handler and wait until its model is available.
+
+    Several may have the same model server, because no release ever comes.
 
     Args:
         stack: Gets it.
         folder: For its state.
-        name: Among the processes.
-        node: Its own; two handlers have different ones.
+        process: Its name among the processes.
         settings: Fields of its configuration, beside those that the stack gives.
     """
-    config = folder / f"{name}.toml"
+    config = folder / f"{process}.toml"
     fixed: dict[str, object] = {
-        "node": node, "serving": stack.serving, "models_dir": str(stack.base.parent),
-        "state_dir": str(folder / name), "broker.port": stack.broker.port,
+        "node": NODE, "name": HANDLERS[0], "serving": stack.serving, "models_dir": str(stack.base.parent),
+        "state_dir": str(folder / process), "broker.port": stack.broker.port,
     }  # fmt: skip
     lines = [f"{key} = {_toml(value)}" for key, value in (fixed | settings).items()]
     config.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    await stack.processes.start(name, "edge", "--config", str(config))
-    stack.pids[name] = stack.processes.pid(name)
-    await _available(stack.broker.port, node)
+    await stack.processes.start(process, "edge", "--config", str(config))
+    stack.pids[process] = stack.processes.pid(process)
+    await _available(stack.broker.port, str(settings.get("name", HANDLERS[0])))
 
 
 @contextlib.asynccontextmanager
@@ -102,10 +101,10 @@ def _toml(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value).lower()
 
 
-async def _available(port: int, node: str) -> None:
-    """Wait for a Status of the edge that says that its model is available."""
+async def _available(port: int, name: str) -> None:
+    """Wait for a Status of a handler that says that its model is available."""
     bus = Bus(Broker(port=port), passing_id("bench"))
-    statuses = bus.subscribe(STATUS, node=node, name="edge")
+    statuses = bus.subscribe(STATUS, node=NODE, name=name)
     running = asyncio.create_task(bus.run(), name="bench.status")
     try:
         async with asyncio.timeout(_START_S):
