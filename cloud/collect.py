@@ -48,8 +48,8 @@ class Collector:
 
     Args:
         config: Names and bounds.
-        samples_bus: Its session ends with the connection, so that the broker gives unacknowledged samples to
-            another collector; the edge sends again what has no receipt.
+        samples_bus: Its session ends with the connection, so that the broker keeps no samples for it while
+            others are there; the edge sends again what has no receipt.
         labels_bus: Its session is durable, because nobody repeats a label.
         store: The dataset.
         quarantine: For what cannot be stored in it.
