@@ -41,8 +41,9 @@ bench: $(READY) ## measure against what else one could use, docs/benchmarks.md: 
 	$(BIN)/python -m bench --minutes $(or $(MINUTES),25) $(ARGS)
 	$(BIN)/python -m bench.render
 
+# Its matrices are small: threads of OpenBLAS would wait for one another.
 bench-learning: $(READY) ## policies of learning side by side on real photos, twenty minutes: PHOTOS=DIR
-	$(BIN)/python -m bench.learning --photos $(or $(PHOTOS),$(GLEANER_PHOTOS),../shared/photos) $(ARGS)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m bench.learning --photos $(or $(PHOTOS),$(GLEANER_PHOTOS),../shared/photos) $(ARGS)
 
 kubeedge-lab: $(READY) ## build KubeEdge and start it on this machine, with two edge nodes; takes Go
 	$(BIN)/python -m tests.kubeedge start $(ARGS)
