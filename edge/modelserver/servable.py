@@ -158,7 +158,7 @@ class Servable:
     def _answered(self, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[str]:
         """Name the outputs of `ANSWER` that are wanted; nothing where another way has to be gone."""
         asked = self.signatures[ANSWER]
-        if any(not len(value) for value in feeds.values()):
+        if any(not value.shape or not len(value) for value in feeds.values()):
             return []
         if feeds.keys() != {feed.tensor for feed in asked.inputs.values()}:
             return []

@@ -106,6 +106,18 @@ def test_a_broken_photo_is_an_invalid_argument(
     assert len(answers(client, photos)["novelty"]) == len(photos)
 
 
+def test_a_photo_that_is_no_list_is_an_invalid_argument(versions: Path, photos: list[bytes]) -> None:
+    """A tensor without dimensions is refused as the graph refuses it, with the flag or without."""
+    for preferred in (False, True):
+        loaded = servable.load("pets", 1, versions / "1", servable.SessionOptions(prefer_tflite=preferred))
+        asked = loaded.signatures["serving_default"]
+        feeds = {asked.inputs["image"].tensor: np.array(photos[0], object)}
+        with pytest.raises(ServingError) as caught:
+            loaded.run(feeds, [asked.outputs["novelty"]], None)
+        assert caught.value.code is Code.INVALID_ARGUMENT
+        loaded.close()
+
+
 def test_a_version_without_a_network_is_served_by_its_graph(
     versions: Path, photos: list[bytes], serve: Any
 ) -> None:
