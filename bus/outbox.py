@@ -114,7 +114,8 @@ class Outbox:
     def sendings(self, message_id: str) -> int:
         """Return how often a waiting message may have left, 0 if it does not wait.
 
-        A sending that failed may have arrived all the same, and an earlier run may have sent what it left.
+        A sending that failed may have arrived all the same. What an earlier run left counts as sent twice,
+        because it may have been.
         """
         return self._schedule.sendings(message_id)
 
@@ -127,7 +128,7 @@ class Outbox:
         )
         for message_id, topic, size_bytes, created_ms in rows:
             created_at = _monotonic(created_ms)
-            self._add(Entry(message_id, sys.intern(topic), size_bytes, created_at, sendings=1))
+            self._add(Entry(message_id, sys.intern(topic), size_bytes, created_at, sendings=2))
         if rows:
             self._counters.add(f"{self._name}.kept", len(rows))
             log.info("outbox.loaded", outbox=self._name, messages=len(rows), bytes=self._bytes)
