@@ -84,13 +84,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Provision and print what each certificate is good for."""
-    from cloud.provision import provision  # noqa: PLC0415  # this command alone loads the cryptography
+    from cloud.provision import provision, unshared  # noqa: PLC0415  # this command alone loads the cryptography
 
     soon = datetime.now(UTC) + _SOON
     site = _site(arguments)
     for issued in provision(arguments.directory, site, days=arguments.days, renew=arguments.renew):
         hint = "  (ends soon: --renew)" if issued.until < soon else ""
         print(f"{issued.done:<8} {issued.name:<24} until {issued.until:%Y-%m-%d}  {issued.path}{hint}")
+    for path in unshared(arguments.directory, site):
+        print(f"{path}: expected shares = true; without it this handler answers the others' photos too")
     if arguments.remove:
         shutil.rmtree(arguments.directory / "devices" / arguments.remove)
     return 0

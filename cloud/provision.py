@@ -12,7 +12,9 @@ written anew each time; the TOML files never, because people edit them.
 
 import os
 import pwd
+import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -84,6 +86,17 @@ def provision(directory: Path, site: Site, *, days: int, renew: bool = False) ->
     except OSError as error:
         got = f"{error.filename}: {error.strerror}"
         raise ConfigError(f"site {directory}", expected="to be readable and writable", got=got) from None
+
+
+def unshared(directory: Path, site: Site) -> Iterator[Path]:
+    """Yield the files of handlers that are to share their node's photos, and would take all of them."""
+    for seat in seats(site):
+        who = seat.identity
+        if who.kind == "edge" and site.edges[who.node].handlers > 1:
+            path = directory / seat.folder / f"{seat.stem}.toml"
+            with suppress(ValueError):  # no TOML: the handler itself says so
+                if not tomllib.loads(path.read_text("utf-8")).get("shares", False):
+                    yield path
 
 
 def _keys(directory: Path) -> tuple[dict[str, Authority], bytes]:

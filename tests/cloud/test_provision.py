@@ -82,6 +82,16 @@ def test_handlers_that_share_are_identities_of_their_own(site):
     assert "user edge-1.edge-2\n" in (site / "edges/edge-1/rights").read_text()
 
 
+def test_a_handler_that_would_not_share_is_named(site, capsys):
+    """The first handler's file is not rewritten, so each run says what to change there, until it is."""
+    provision(site, "--edge", "edge-1", "--handlers", "2", "--edge", "edge-2", "--handlers", "2")
+    file = site / "edges/edge-1/edge.toml"
+    assert re.findall(r"^(.*): expected shares = true", capsys.readouterr().out, re.MULTILINE) == [str(file)]
+    file.write_text("shares = true\n" + file.read_text())
+    provision(site)
+    assert "expected shares" not in capsys.readouterr().out
+
+
 def test_a_removed_device_has_no_rights_and_no_key(site):
     """`--remove` takes a device out of its broker's list and deletes its folder; the name may come again."""
     key = (site / "devices/edge-1.pi-2/device.key").read_bytes()
