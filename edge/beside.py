@@ -85,6 +85,7 @@ class Beside:
             await self.end()
             there = set()
         if not there:
+            await self._lost(release, plan)  # before the work of fetching it
             await asyncio.to_thread(versions.bring, release, self._base)
             await asyncio.to_thread(versions.lay_out, plan.champion, plan.challenger, self._base)
         await asyncio.to_thread(self._releases.record, release)
@@ -152,16 +153,26 @@ class Beside:
                 f"version {plan.champion}", expected="to be served", got=champion.reason or champion.state
             )
 
+    async def _lost(self, release: Release, plan: Plan) -> bool:
+        """Tell whether the server does not have the challenger.
+
+        Raises:
+            BundleError: It has lost it too often: then that is what ends it, and the trial is over.
+            ModelUnavailableError: The server is away.
+        """
+        lost = (await self._predictor.served(plan.challenger)).state == "absent"
+        if lost and await asyncio.to_thread(self._releases.loads, release) >= LOADS:
+            await self._give_up(release, plan, f"a model server that has lost it after {LOADS} loads")
+        return lost
+
     async def _serve_both(self, release: Release, plan: Plan) -> None:
-        """Tell the server, unless it has lost the challenger too often: then that is what ends it.
+        """Tell the server, unless it has lost the challenger too often.
 
         Raises:
             BundleError: The challenger must not be served; the trial is over.
             TransientError: Not now.
         """
-        lost = (await self._predictor.served(plan.challenger)).state == "absent"
-        if lost and await asyncio.to_thread(self._releases.loads, release) >= LOADS:
-            await self._give_up(release, plan, f"a model server that has lost it after {LOADS} loads")
+        lost = await self._lost(release, plan)
         folder, both = versions.trial_folder(self._base), (plan.champion, plan.challenger)
         await self._predictor.serve(folder, both)
         if lost:

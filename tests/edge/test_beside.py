@@ -1,5 +1,7 @@
 """Versions that end their model server, and model servers that end by themselves: who is to blame."""
 
+import asyncio
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +83,19 @@ async def test_g6_a_challenger_is_given_up_over_restarts_of_the_edge(config, bun
                 assert "lost it after 3 loads" in (await told(seen, "model.failed", number)).reason
                 assert await said(seen, within_s=60) == ("cat", 1)
         assert fatal.ended == 3
+
+
+async def test_g6_a_challenger_that_was_given_up_is_not_fetched_again(config, bundles, fatal, tmp_path):
+    """The retained release comes after each restart: the verdict stands without its bundle."""
+    bundle = Path(shutil.copy(bundles["swapped"], tmp_path / "2.tar"))
+    async with Observer(config.broker).watching() as seen:
+        fatal.left = 9
+        for number in range(2):
+            async with edge_running(config):
+                facts = {"released_at_ms": 7, "url": bundle.as_uri()} | CANARY
+                await release(seen, config, bundles["swapped"], 2, **facts)
+                assert "lost it after 3 loads" in (await told(seen, "model.failed", number)).reason
+            await asyncio.to_thread(bundle.unlink, missing_ok=True)
 
 
 async def test_g6_a_server_that_was_started_anew_is_told_again(config, bundles, fatal):
