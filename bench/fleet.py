@@ -198,8 +198,9 @@ async def measure(setting: Setting) -> list[Figure]:
             await Trial(setting, devices, numbers, seconds, repeat, table).run()
     setting.note(
         f"Cost is at {_PER_S:g} photos a second, however many devices send them; at saturation each device "
-        "sends a photo whenever one is answered. Fairness is Jain's index of what they got then. Hardly "
-        "anything is harvested, so that what new devices show for the first time is not counted as a cost. "
+        "sends a photo whenever one is answered. Fairness is Jain's index of what they got then. A cap "
+        "leaves no room for samples, so that what new devices show for the first time is not counted as a "
+        "cost; nor is decoding, which `null` measures. "
         "Several handlers are of one node and share its photos through a shared subscription; they have one "
         "model server, because no release comes."
     )
