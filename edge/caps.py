@@ -38,7 +38,7 @@ class Spent:
     def full(self, caps: Caps, now: float) -> str | None:
         """Return the cap that any further sample would break, None if there is room for some."""
         self._forget(now)
-        return self._cap(0, caps)
+        return self._cap(1, caps)
 
     def _cap(self, size_bytes: int, caps: Caps) -> str | None:
         for name, (count, total_bytes) in _limits(caps).items():

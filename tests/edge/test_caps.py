@@ -141,3 +141,14 @@ def test_credits_never_give_more_than_was_spent(arrivals):
     assert not any(window.samples or window.total_bytes for window in spent._windows.values())
     assert not spent._by_class
     assert not spent._by_id
+
+
+def test_a_cap_that_is_used_up_leaves_no_room():
+    """To the last sample or the last byte, and from the start where nothing is allowed."""
+    spent, two = Spent(), Caps(per_hour=2, bytes_per_day=300)
+    assert spent.full(Caps(bytes_per_minute=0), 0.0) == "cap-bytes-per-minute"
+    for number, (size_bytes, full) in enumerate([(200, None), (100, "cap-per-hour")]):
+        spent.spend(Harvested(photo_id(number), "pi-1", 0, "cat", "auto", size_bytes, 0.0))
+        assert spent.full(two, 0.0) == full
+    assert spent.full(two, 3600.0) == "cap-bytes-per-day"
+    assert spent.full(two, 86_400.0) is None
