@@ -173,6 +173,7 @@ async def test_g6_a_bad_version_goes_back_from_every_node_that_heard_of_it(
         assert why in ended.reason
         await eventually(lambda: seen.events[-1].event == "rollout.returned")
         assert why in seen.events[-1].reason
+        assert ended.facts.items() <= seen.events[-1].facts.items(), "no figure takes another's name"
 
 
 async def test_a_node_that_refuses_sits_out_until_the_end(address, begun):
