@@ -148,4 +148,4 @@ def audit_alarms(audits: Audits) -> Iterator[Alarm]:
         f"({challenger.accuracy:.1%}), the champion's {champion.accuracy:.1%} "
         f"of {champion.photos} {when}"
     )
-    yield Alarm(reason, {"accuracy": challenger.accuracy, "champion": champion.accuracy})
+    yield Alarm(reason, {"accuracy": challenger.accuracy, "champion_accuracy": champion.accuracy})

@@ -136,7 +136,11 @@ def card_path(directory: Path) -> Path:
 
 
 def cards_in(models: Path) -> list[Card]:
-    """Read the cards of all versions below a directory, oldest first; none if it does not exist."""
+    """Read the cards of all versions below a directory, oldest first; none if it does not exist.
+
+    Raises:
+        PermanentError: A card is none, or what is kept of a rollout is no rollout's state.
+    """
     numbers = sorted(int(path.name) for path in models.glob("*") if path.name.isdecimal())
     paths = [card_path(models / str(number)) for number in numbers]
     cards = [read_card(path) for path in paths if path.is_file()]
@@ -155,6 +159,8 @@ def _went_back(path: Path) -> bool:
         return msgspec.json.decode(path.read_bytes(), type=_Ended).phase == "returned"
     except FileNotFoundError:
         return False
+    except msgspec.MsgspecError as error:
+        raise PermanentError(f"rollout {path}", expected="a rollout's state", got=error) from None
 
 
 def is_promoted(card: Card) -> bool:

@@ -129,6 +129,7 @@ class Controller:
         self._events = bus.subscribe(EVENT, name="edge")
         self._seen: dict[str, Seen] = {}
         self._audited = Audits()
+        self._asked = asyncio.Event()
         self._announced: dict[str, Order] = {}
         self._reported: Trial | None = None
 
@@ -160,6 +161,7 @@ class Controller:
         await asyncio.sleep(_LOOK_S)  # for the retained statuses: who is at the present step already
         await self._announce(rollout)
         await self._tell(rollout, "", {})
+        await self._asked.wait()  # a watch that is over by now ends with the first decision
         while rollout.phase == "running":
             await self._report(rollout)
             decision = decide(rollout, self._seen, self._audited, now_ms(), began_ms)
@@ -262,4 +264,5 @@ class Controller:
                 self._audited = await asyncio.to_thread(self._audits, rollout)
             except TransientError as error:
                 log.warning("rollout.no_audits", error=str(error))
+            self._asked.set()
             await asyncio.sleep(_AUDIT_S)

@@ -13,7 +13,7 @@ ENOUGH_AUDITS = 20
 RECENT_DAYS = 14
 """How long before a trial the champion's audits still count, where there are too few since."""
 SURELY = 0.001
-"""A version goes back when it is less probable than this that it is as accurate as the champion."""
+"""A version goes back when one as accurate as the champion gets so few right less often than this."""
 
 _GRID = (np.arange(2000) + 0.5) / 2000
 
@@ -98,21 +98,27 @@ class Audits:
 
 
 def chance_as_good(champion: Audit, challenger: Audit) -> float:
-    """Return the probability that the challenger is at least as accurate, as far as audits tell.
+    """Return how probable it is that one as accurate as the champion gets no more right than the challenger.
 
-    Each accuracy has a Beta posterior over a uniform prior. So no number of photos is needed: of a version
-    that gets nearly all wrong six are enough, of one that is a little worse it takes hundreds.
+    The champion's accuracy has a Beta posterior over a uniform prior. Of the challenger nothing is supposed:
+    the tail of the binomial distribution is a Beta distribution too, of one mistake less. So no number of
+    photos is needed: of a version that gets nearly all wrong six are enough, of one that is a little worse it
+    takes hundreds; and one without a mistake, or without an audit, is never found worse.
 
     False alarms: of versions that are equally good, looked at after each of 200 audits, about 1 % are ever
-    below `SURELY`, and fewer than 2 % whatever their accuracy and the challenger's share.
+    below `SURELY`, and fewer than 2 % whatever their accuracy, the challenger's share, and how much is known
+    of the champion.
+
+    Source: Clopper and Pearson, The use of confidence or fiducial limits (1934), the one-sided limit.
     """
-    one, other = _posterior(champion), _posterior(challenger)
+    one, other = _posterior(champion), _posterior(challenger, mistakes=-1)
     return float(other @ (one.cumsum() - one / 2))
 
 
-def _posterior(audit: Audit) -> Floats:
-    """Return the probability of each accuracy on a grid."""
+def _posterior(audit: Audit, mistakes: int = 0) -> Floats:
+    """Return the probability of each accuracy on a grid, with so many mistakes more than were found."""
     right = audit.accuracy * audit.effective if audit.photos else 0.0
-    logarithm = right * np.log(_GRID) + (audit.effective - right) * np.log1p(-_GRID)
+    wrong = audit.effective - right + mistakes
+    logarithm = right * np.log(_GRID) + wrong * np.log1p(-_GRID)
     density = np.exp(logarithm - logarithm.max())
     return np.asarray(density / density.sum())

@@ -153,14 +153,19 @@ class Quarantine:
         return len(dropped)
 
     def newest(self, limit: int) -> Iterator[Refused]:
-        """Return what is kept, the newest first, at most so many; only their payloads are read."""
+        """Yield what is kept, the newest first, at most so many; only their payloads are read.
+
+        Raises:
+            TransientError: The table cannot be read now, or no further.
+        """
         dataset = self.table.at()
-        for row in sorted(self._kept(dataset), reverse=True)[:limit]:
-            (found,) = dataset.to_table(
-                columns=["photo_id", "node", "reason", "received_at_ms", "payload"],
-                filter=f"photo_id = '{row.photo_id}'",
-            ).to_pylist()
-            yield Refused(**found)
+        with self.table.reading():
+            for row in sorted(self._kept(dataset), reverse=True)[:limit]:
+                (found,) = dataset.to_table(
+                    columns=["photo_id", "node", "reason", "received_at_ms", "payload"],
+                    filter=f"photo_id = '{row.photo_id}'",
+                ).to_pylist()
+                yield Refused(**found)
 
     def _kept(self, dataset: lance.LanceDataset) -> list[Kept]:
         return [Kept(**row) for row in dataset.to_table(columns=list(Kept._fields)).to_pylist()]

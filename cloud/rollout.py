@@ -226,7 +226,7 @@ def _alarms(rollout: Rollout, seen: Mapping[str, Seen], audits: Audits) -> Itera
     yield from alarms(present_trials(rollout, seen), rollout.rules, audits, enough)
     yield from alarms(trials_in_service(rollout, seen), rollout.rules, audits)
     yield from audit_alarms(audits)
-    if not rollout.members and rollout.group == 0:
+    if rollout.group == 0 and not rollout.members and not _has_it(rollout, seen):
         yield Alarm("no node of the first group can try it", {})
 
 
@@ -239,7 +239,8 @@ def _progress(rollout: Rollout, seen: Mapping[str, Seen], spent_s: float, *, pat
         return _after_all(rollout, spent_s)
     trials = present_trials(rollout, seen)
     trial = pooled(trials[node] for node in there)
-    if trial is None and rollout.group > 0:  # the group takes it on the word of those before
+    # The group takes it on the word of those before; of the first, all have it already.
+    if trial is None and (rollout.group > 0 or not rollout.members):
         return Decision("skip", "none of the group is there to try it")
     lacking = f"for any of {', '.join(missing)}" if trial is None else _lacking(rollout.present, trial)
     if lacking is None and spent_s < rollout.rules.stage_s:
@@ -263,6 +264,12 @@ def _there(rollout: Rollout, seen: Mapping[str, Seen]) -> list[str]:
     return [node for node in online if _serves(seen[node].status, rollout.challenger.version)]
 
 
+def _has_it(rollout: Rollout, seen: Mapping[str, Seen]) -> bool:
+    """Tell whether all of the present group serve it, whoever gave it to them."""
+    statuses = (seen.get(node, Seen()).status for node in rollout.groups[rollout.group])
+    return all(_serves(status, rollout.challenger.version) for status in statuses)
+
+
 def _serves(status: Status | None, version: int) -> bool:
     model = None if status is None or status.trial is not None else status.model
     return model is not None and model.state == "available" and model.version == version
@@ -271,7 +278,8 @@ def _serves(status: Status | None, version: int) -> bool:
 def _after_all(rollout: Rollout, spent_s: float) -> Decision:
     if not rollout.is_watched:
         return Decision("advance", f"group {rollout.group + 1} serves it")
-    if spent_s < rollout.rules.watch_s:
+    anything_new = rollout.members or rollout.group > 0  # or all had it before
+    if anything_new and spent_s < rollout.rules.watch_s:
         return Decision("wait", f"until it has been watched for {rollout.rules.watch_s:g} s")
     return Decision("finish", "every group serves it")
 

@@ -76,6 +76,7 @@ class Trainer:
         self._models = Path(config.models)
         self._failed_at: float | None = None
         self._broken_off = True  # for all that this trainer knows
+        self._failure = ""
 
     async def watch(self) -> None:
         """Start a round whenever there is a reason, until cancelled. Safe to cancel: a round starts again."""
@@ -156,7 +157,7 @@ class Trainer:
     async def _follow(
         self, program: Program, card: Card, lock: int, *, failure: str, limit_s: float | None
     ) -> bool:
-        """Run what follows a round that has finished; its failure is an event, and no one else's.
+        """Run what follows a round that has finished; its failure is an event, once, and no one else's.
 
         Returns:
             Whether it succeeded.
@@ -164,8 +165,11 @@ class Trainer:
         try:
             await self._run(program, lock, limit_s)
         except (PermanentError, OSError) as error:
-            await self._tell(failure, str(error), version=card.version)
+            if self._failure != (said := f"{failure} {card.version} {error}"):
+                await self._tell(failure, str(error), version=card.version)
+            self._failure = said
             return False
+        self._failure = ""
         return True
 
     async def _reason(self) -> Reason | None:

@@ -41,16 +41,25 @@ class Node(Struct, frozen=True):
 class Accuracy(Struct, frozen=True):
     """A line of the table: a version as people's labels find it.
 
-    Photos that show none of the classes count in `neither` alone: no answer to them could be right.
+    Photos that show none of the classes count in `neither` alone: no answer to them could be right. Where
+    there are no others, there is no accuracy.
     """
 
     version: int
     photos: int
     neither: int
     right: int
-    accuracy: float
-    low: float
-    high: float
+    accuracy: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def shown(self) -> tuple[str, ...]:
+        """Return the cells of its line."""
+        known = self.accuracy is not None
+        accuracy = f"{self.accuracy:.1%}" if known else ""
+        interval = f"{self.low:.1%} to {self.high:.1%}" if known else ""
+        share = f"{self.neither} ({self.neither / (self.photos + self.neither):.1%})"
+        return str(self.version), str(self.photos), str(self.right), accuracy, interval, share
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -146,12 +155,13 @@ def _said_by_people(dataset: str) -> tuple[list[Accuracy], dict[str, int]]:
     from cloud.store import Store  # noqa: PLC0415  # as above
 
     store = Store.open(dataset, create=False)
-    neither = of_neither(store)
+    found, neither = audits(store), of_neither(store)
     accuracies = [
         Accuracy(version, audit.photos, neither.get(version, 0), audit.right, audit.accuracy, *audit.interval)
-        for version, audit in audits(store).items()
+        for version, audit in found.items()
     ]
-    return accuracies, label_counts(store)
+    unknown = [Accuracy(version, 0, neither[version], 0) for version in neither.keys() - found.keys()]
+    return sorted([*accuracies, *unknown], key=lambda one: one.version), label_counts(store)
 
 
 def _show(nodes: list[Node], rollout: "Rollout | None", accuracies: list[Accuracy], away: str | None) -> None:
@@ -176,11 +186,7 @@ def _show(nodes: list[Node], rollout: "Rollout | None", accuracies: list[Accurac
     columns = ("version", "audited photos", "right", "accuracy", "95 % interval", NEITHER)
     audited = Table(*columns, title="Audits")
     for one in accuracies:
-        interval = f"{one.low:.1%} to {one.high:.1%}"
-        share = f"{one.neither} ({one.neither / (one.photos + one.neither):.1%})"
-        audited.add_row(
-            str(one.version), str(one.photos), str(one.right), f"{one.accuracy:.1%}", interval, share
-        )
+        audited.add_row(*one.shown())
     console.print(audited)
 
 

@@ -111,7 +111,7 @@ async def test_a_rollout_begins_as_its_options_say(address, at, models):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """A dataset with five audited photos of version 1: three are right, one is of neither class."""
+    """A dataset with five audited photos of version 1, three right and one of neither, and one of 2."""
     store = Store.open(tmp_path / "dataset")
     rows = [
         Row(
@@ -126,12 +126,12 @@ def dataset(tmp_path):
             edge_label="cat",
             confidence=0.7,
             model="pets",
-            model_version=1,
+            model_version=1 + number // 5,
         )
-        for number in range(5)
+        for number in range(6)
     ]
     store.upsert(rows)
-    truth = ("cat", "cat", "cat", "dog", NEITHER)
+    truth = ("cat", "cat", "cat", "dog", NEITHER, NEITHER)
     for row, label in zip(rows, truth, strict=True):
         store.label([Label(photo_id=row.photo_id, label=label, by="ann", at_ms=1)])
     return tmp_path / "dataset"
@@ -169,13 +169,22 @@ async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, data
     assert first["samples_waiting"] == 6
     assert (second["node"], second["state"]) == ("edge-2", "offline")
     assert (whole["rollout"]["phase"], whole["rollout"]["step"]) == ("running", 1)
-    (accuracy,) = whole["accuracy"]
+    accuracy, unknown = whole["accuracy"]
     assert (accuracy["version"], accuracy["photos"], accuracy["right"]) == (1, 4, 3)
     assert accuracy["low"] < 0.75 < accuracy["high"]
     assert accuracy["neither"] == 1
-    assert whole["labels"] == {"cat": 3, "dog": 1, "neither": 1}
-    facts = ("pets 1 available", "canary for 10%", "version 2 in place of 1", "75.0%", "1 (20.0%)")
-    for words in (*facts, f"{NODE} edge-2", "Labels by people: 3 cat, 1 dog; 1 neither"):
+    assert (unknown["version"], unknown["photos"], unknown["neither"]) == (2, 0, 1)
+    assert unknown["accuracy"] is unknown["low"] is unknown["high"] is None
+    assert whole["labels"] == {"cat": 3, "dog": 1, "neither": 2}
+    facts = (
+        "pets 1 available",
+        "canary for 10%",
+        "version 2 in place of 1",
+        "75.0%",
+        "1 (20.0%)",
+        "1 (100.0%)",
+    )
+    for words in (*facts, f"{NODE} edge-2", "Labels by people: 3 cat, 1 dog; 2 neither"):
         assert words in shown
 
 

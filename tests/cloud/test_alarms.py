@@ -120,7 +120,7 @@ def test_audits_say_what_they_compare():
     """The champion's since the trial began, or those before it too; without any of it nothing is said."""
     bad = audit(8, 2)
     assert not list(audit_alarms(Audits(bad)))
-    assert not list(audit_alarms(Audits(champion=audit(500, 500))))
+    assert not list(audit_alarms(Audits(champion=audit(1500, 1500))))
     since = next(audit_alarms(Audits(bad, audit(100, 95), audit(900, 900)))).reason
     assert since.endswith("2 of 8 answers right (25.0%), the champion's 95.0% of 100 since the trial began")
     before = next(audit_alarms(Audits(bad, audit(4, 3), audit(96, 92)))).reason

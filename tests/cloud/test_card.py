@@ -42,6 +42,15 @@ def test_a_broken_card_is_one_sentence(content: bytes, tmp_path: Path) -> None:
         card.cards_in(tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"nothing", b"{}", b"\xff"])
+def test_a_rollout_that_is_none_is_one_sentence(content: bytes, tmp_path: Path) -> None:
+    """Whether a version went back cannot be told then, and is not guessed."""
+    (tmp_path / "3").mkdir()
+    (tmp_path / "rollout-3.json").write_bytes(content)
+    with pytest.raises(PermanentError, match=r"rollout-3.json: expected a rollout's state"):
+        card.cards_in(tmp_path)
+
+
 def test_library_versions_are_those_installed() -> None:
     """What decides the figures is listed with its version."""
     assert set(card.library_versions()) == {"keras", "numpy", "tensorflow"}

@@ -1,5 +1,6 @@
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -172,6 +173,7 @@ async def test_g6_a_bad_version_goes_back_from_every_node_that_heard_of_it(
         assert why in ended.reason
         await eventually(lambda: seen.events[-1].event == "rollout.returned")
         assert why in seen.events[-1].reason
+        assert ended.facts.items() <= seen.events[-1].facts.items(), "no figure takes another's name"
 
 
 async def test_a_node_that_refuses_sits_out_until_the_end(address, begun):
@@ -216,6 +218,22 @@ async def test_g6_what_turns_bad_after_the_last_stage_goes_back(address, begun):
             assert "it failed 20 of 60 calls" in (await task).reason
             await node.hears(1, "all")
     assert read(path).phase == "returned"
+
+
+async def test_g6_nothing_is_decided_before_the_audits_are_read(address, begun):
+    """A controller that is started anew when the watch is over asks people's labels first."""
+    path, told = begun(["edge-1"], step=2), threading.Event()
+
+    def audits(_: Rollout) -> Audits:
+        assert told.wait(20)
+        return POOR
+
+    async with nodes(address, "edge-1") as (node,), asyncio.timeout(30):
+        await node.serves(2, answered=40)
+        async with controlling(address, path, audits) as task:
+            await node.hears(2, "all")
+            told.set()
+            assert (await task).phase == "returned"
 
 
 @pytest.mark.slow

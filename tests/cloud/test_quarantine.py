@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cloud.commit import manifest_name
 from cloud.quarantine import Bounds, Kept, Quarantine, Refused, surplus
-from schemas.errors import PermanentError
+from schemas.errors import PermanentError, TransientError
 
 AMPLE = Bounds(1000, 100_000_000)
 
@@ -56,6 +56,16 @@ def test_what_was_put_is_read_back_newest_first(dataset):
     quarantine = Quarantine.open(dataset, create=False)
     assert list(quarantine.newest(99)) == messages[::-1]
     assert list(quarantine.newest(1)) == messages[2:]
+
+
+def test_one_that_cannot_be_read_is_said_in_a_sentence(dataset):
+    """A file that is away may come back."""
+    quarantine = Quarantine.open(dataset)
+    quarantine.put([refused(1)], AMPLE)
+    for file in (quarantine.table.root / "data").iterdir():
+        file.unlink()
+    with pytest.raises(TransientError, match="expected to be readable"):
+        list(quarantine.newest(1))
 
 
 def test_g4_a_message_without_an_id_is_kept_under_its_digest(dataset):

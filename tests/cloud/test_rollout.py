@@ -154,6 +154,20 @@ def test_a_node_without_the_champion_sits_out_and_gets_it_at_the_end():
     assert decided(nobody).action == "return"
 
 
+@pytest.mark.parametrize(("groups", "end"), [([["edge-1"], ["edge-2"]], "advance"), ([["edge-1"]], "finish")])
+def test_who_has_it_already_is_no_reason_against_it(groups, end):
+    """A first group that was given it by hand refuses to try it; the next one does, or it is over at once."""
+    present, places = rollout(*groups), []
+    seen = {"edge_1": Seen(serving("edge-1"), refusal="expected version 1 in service, got 2")}
+    for _ in range(3):
+        decision = decided(present, **seen, at_s=1)
+        places.append(decision.action)
+        present = apply(present, decision, present.since_ms + 1000)
+    assert places == ["pass-over", "skip", end]
+    if end == "advance":
+        assert (set(orders(present)), present.present.stage) == ({"edge-2"}, "shadow")
+
+
 def test_what_goes_wrong_anywhere_sends_it_back_from_everywhere():
     """A failure in a group that is done, a bad trial or bad audits: each node that heard of it goes back."""
     present = rollout(["edge-1"], ["edge-2"], ["edge-3"], group=1)

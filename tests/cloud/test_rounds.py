@@ -273,6 +273,18 @@ async def test_a_rollout_that_was_broken_off_goes_on(site, parent):
     assert site.released == ([] if parent is None else ["2"])
 
 
+async def test_a_rollout_that_cannot_go_on_is_told_once(site):
+    """It is tried again at each look, as while a person brings out another version; only news is told."""
+    folder = site.folder / "models" / "2" / "assets.extra"
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(card(2), parent=1)))
+    busy = "import sys; print(1, file=open(sys.argv[1], 'a')); raise SystemExit('busy')"
+    program = [sys.executable, "-c", busy, str(site.folder / "released")]
+    async with site.watching(plan=site.plan(release=lambda _: program)):
+        await eventually(lambda: len(site.released) > 3)
+    assert site.events == ["release.failed"]
+
+
 async def test_a_rollout_may_take_longer_than_a_step_of_a_round(site):
     """It waits for photos and nodes; the limit is that of a training."""
     training = card(1)
