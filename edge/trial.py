@@ -15,6 +15,8 @@ from schemas.messages import Trial as Report
 
 CALLS_KEPT = 256
 """Calls of each version whose durations make the percentile."""
+CALLS_NEEDED = 20
+"""Of fewer, the 95th percentile is the slowest one, which says nothing of the version."""
 
 _SHARES = 2**64
 _FAILURES_IN_A_ROW = 3
@@ -59,9 +61,8 @@ class _Record:
     calls_ms: deque[float] = field(default_factory=lambda: deque(maxlen=CALLS_KEPT))
 
     def tried(self, version: int) -> Tried:
-        return Tried(
-            version=version, answered=self.answered, failed=self.failed, p95_ms=percentile(self.calls_ms)
-        )
+        p95_ms = percentile(self.calls_ms) if len(self.calls_ms) >= CALLS_NEEDED else None
+        return Tried(version=version, answered=self.answered, failed=self.failed, p95_ms=p95_ms)
 
 
 def percentile(durations: Iterable[float], share: float = 0.95) -> float | None:

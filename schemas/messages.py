@@ -270,7 +270,9 @@ class Tried(Struct, frozen=True, kw_only=True):
     version: ModelVersion
     answered: Annotated[Count, Meta(description="photos that it classified")] = 0
     failed: Annotated[Count, Meta(description="calls that it failed")] = 0
-    p95_ms: Annotated[Duration | None, Meta(description="95th percentile of its latest calls")] = None
+    p95_ms: Annotated[
+        Duration | None, Meta(description="95th percentile of its latest calls, of 20 or more")
+    ] = None
 
 
 class Trial(Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from msgspec import structs
 from bus.presence import Presence
 from edge.config import EdgeConfig
 from edge.tfserving import Predictor
-from edge.trial import Plan
+from edge.trial import CALLS_NEEDED, Plan
 from schemas.messages import Tried
 from tests.conftest import eventually
 from tests.nodes import (
@@ -93,13 +93,13 @@ async def test_g6_in_shadow_the_challenger_is_compared_and_never_answers(config,
     async with station(config) as seen:
         await release(seen, config, bundles["swapped"], 2, stage="shadow", beside=1)
         assert (await told(seen, "model.tried")).facts["stage"] == "shadow"
-        for _ in range(5):
+        for _ in range(CALLS_NEEDED):
             assert await said(seen) == ("cat", 1)
-        await eventually(lambda: trial(seen) is not None and trial(seen).compared >= 5)
+        await eventually(lambda: trial(seen) is not None and trial(seen).compared >= CALLS_NEEDED)
         found = trial(seen)
         assert (found.stage, found.champion.version, found.challenger.version) == ("shadow", 1, 2)
         assert found.disagreed == found.compared == found.challenger.answered
-        assert found.champion.answered >= 5
+        assert found.champion.answered >= CALLS_NEEDED
         assert found.challenger.failed == found.champion.failed == 0
         assert found.challenger.p95_ms > 0
         assert seen.newest().model.version == 1
