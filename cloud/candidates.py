@@ -101,8 +101,8 @@ def fit_candidates(learner: Learner, labelled: Labelled, human: Ints) -> dict[st
     """Train on human labels, again with the teacher's labels, and again with the lane auto.
 
     A photo of the lane auto counts only where two models that were trained on different labels give it the
-    same one: the edge's and the teacher, or where no teacher saw it the edge's and the first candidate. In
-    the other lanes the teacher's labels are believed as they are.
+    same one: the edge's and the teacher, whose silence is a no; or, before there is a teacher, the edge's and
+    the first candidate. In the other lanes the teacher's labels are believed as they are.
 
     Args:
         learner: how to train.
@@ -130,8 +130,8 @@ def fit_candidates(learner: Learner, labelled: Labelled, human: Ints) -> dict[st
 
 
 def _confirmed(learner: Learner, labelled: Labelled, first: Fitted) -> Ints:
-    """Return the photos that have the edge's label alone and that the first candidate gives the same."""
-    alone = np.flatnonzero(labelled.auto & ~labelled.teacher)
+    """Return the photos that the first candidate gives the edge's label, as long as there is no teacher."""
+    alone = np.flatnonzero(labelled.auto & ~labelled.teacher.any())
     if len(alone) == 0:
         return alone
     agreed = learner.logits(first, alone).argmax(axis=1) == labelled.labels[alone]

@@ -25,7 +25,8 @@ MIN_WEIGHT = 0.01
 _BATCH_PHOTOS = 64
 _BATCH_BYTES = 16 * 1024 * 1024
 # Only in the lane auto was the edge's model sure of its label; the other lanes were harvested because it
-# was not, or at random. Where the teacher contradicts it there, neither is believed.
+# was not, or at random. Where the teacher contradicts it there, neither is believed; where it is silent, the
+# candidates decide.
 _IN_AUTO = f"coalesce(lane, '') = '{AUTO_LANE}'"
 _HAS_LABEL = (
     f"coalesce(human_label, teacher_label, edge_label) != '{NEITHER}' AND (human_label IS NOT NULL"
