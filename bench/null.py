@@ -26,6 +26,8 @@ _LOOKS_AT_ALL = {
 }  # fmt: skip
 _START_S = 25.0
 _CLIENTS_S = 60.0
+_CLIENTS_PHOTOS = 3200
+"""Fewer than fill the queue that the broker keeps for a client, however far behind that falls."""
 
 
 def _write(folder: Path, photo: bytes) -> None:
@@ -76,7 +78,7 @@ async def measure(setting: Setting) -> list[Figure]:
     seconds = 2.0 if setting.quick else max(4.0, (setting.seconds / repeats - _START_S) / 7)
     contest = Contest(setting, "null", seconds, repeats, (25, 50))
     for repeat in range(repeats):
-        count = 800 if setting.quick else 8000
+        count = 800 if setting.quick else _CLIENTS_PHOTOS
         per_s = await clients_per_s(setting.folder / f"clients-{repeat}", contest.photos[0], count)
         contest.table.add(SATURATED, CLIENTS, per_s)
     await contest.run()

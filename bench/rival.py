@@ -103,10 +103,13 @@ async def rival(chosen: Rival, model: Path, folder: Path) -> AsyncIterator[tuple
     ):
 
         async def ask(photo: bytes) -> None:
-            async with session.post(address, data=chosen.body(photo), headers=headers) as response:
-                said = await response.read()
-                if response.status != HTTPStatus.OK:
-                    raise AnswerError(f"{response.status}: {said[:200]!r}")
+            try:
+                async with session.post(address, data=chosen.body(photo), headers=headers) as response:
+                    said, status = await response.read(), response.status
+            except aiohttp.ClientError as error:  # under too much load it hangs up
+                raise AnswerError(str(error)) from None
+            if status != HTTPStatus.OK:
+                raise AnswerError(f"{status}: {said[:200]!r}")
 
         yield ask, pid
 
@@ -115,6 +118,6 @@ async def answering(ask: Ask, photo: bytes) -> None:
     """Wait until a server that was started answers."""
     async with asyncio.timeout(_START_S):
         while True:
-            with contextlib.suppress(AnswerError, aiohttp.ClientError):
+            with contextlib.suppress(AnswerError):
                 return await ask(photo)
             await asyncio.sleep(0.2)
