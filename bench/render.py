@@ -17,7 +17,9 @@ _HEAD = """# Benchmarks
 
 Made by `make bench`; do not edit. Every figure is the median of its repeats, with the least and the most of
 them in brackets. What it is held against was measured in the same run, in turns with it, and the ratio is
-that of each repeat: an absolute figure says something about one machine, a ratio about the software.
+that of each repeat: an absolute figure says something about one machine, a ratio about the software. Why a
+goal is missed, and what could be tried next, stands in
+[experiments.md](experiments.md#which-goals-of-the-benchmarks-are-missed).
 """
 _QUICK = """
 **These figures were made by a quick run, which only shows that everything works. They mean nothing.**

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cloud.examples import Example
+from cloud.examples import TEACHER_LABELS, Example
 from cloud.head import Floats, Ints, cross_entropy, fit_temperature, softmax
 from cloud.learners import Fitted, Learner
 from cloud.progress import Progress
@@ -36,6 +36,8 @@ class Labelled:
         auto: `[N]`, whether the photo is there only because the edge's model was sure of its label.
         weights: `[N]`, the examples' own weights, times those of their sources.
         classes: K.
+        edge_alone: whether the edge's label may count without a teacher's: as long as there is none, and
+            people have labelled too few samples to judge one.
     """
 
     labels: Ints
@@ -44,10 +46,13 @@ class Labelled:
     auto: Mask
     weights: Floats
     classes: int
+    edge_alone: bool = True
 
     @classmethod
     def of(cls, examples: Sequence[Example], classes: Sequence[str]) -> "Labelled":
         """Number the examples' labels by the classes."""
+        taught = any(example.source == "teacher" for example in examples)
+        judges = sum(example.human and example.sampled for example in examples)
         return cls(
             labels=label_numbers(examples, classes),
             human=np.array([example.human for example in examples]),
@@ -55,6 +60,7 @@ class Labelled:
             auto=np.array([example.auto for example in examples]),
             weights=np.array([example.weight * SOURCE_WEIGHTS[example.source] for example in examples]),
             classes=len(classes),
+            edge_alone=not taught and judges < TEACHER_LABELS,
         )
 
     def weigh(self, positions: Ints) -> Floats:
@@ -101,8 +107,8 @@ def fit_candidates(learner: Learner, labelled: Labelled, human: Ints) -> dict[st
     """Train on human labels, again with the teacher's labels, and again with the lane auto.
 
     A photo of the lane auto counts only where two models that were trained on different labels give it the
-    same one: the edge's and the teacher, whose silence is a no; or, before there is a teacher, the edge's and
-    the first candidate. In the other lanes the teacher's labels are believed as they are.
+    same one: the edge's and the teacher, whose silence is a no; or, before there can be a teacher, the edge's
+    and the first candidate. In the other lanes the teacher's labels are believed as they are.
 
     Args:
         learner: how to train.
@@ -130,8 +136,8 @@ def fit_candidates(learner: Learner, labelled: Labelled, human: Ints) -> dict[st
 
 
 def _confirmed(learner: Learner, labelled: Labelled, first: Fitted) -> Ints:
-    """Return the photos that the first candidate gives the edge's label, as long as there is no teacher."""
-    alone = np.flatnonzero(labelled.auto & ~labelled.teacher.any())
+    """Return the photos that the first candidate gives the edge's label, where that may count alone."""
+    alone = np.flatnonzero(labelled.auto & ~labelled.teacher & labelled.edge_alone)
     if len(alone) == 0:
         return alone
     agreed = learner.logits(first, alone).argmax(axis=1) == labelled.labels[alone]

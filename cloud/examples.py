@@ -17,6 +17,8 @@ AUDIT_LANE = "audit"
 """The lane of photos that were drawn at random: they judge, and teach only once they have judged."""
 FEWEST_LABELS = 3
 """Human labels from which on a class is learned beside others that have as many."""
+TEACHER_LABELS = 24
+"""Human labels of samples from which on a teacher can be judged, if all are as it says."""
 
 
 class TrainingError(ValueError):
@@ -47,6 +49,11 @@ class Example:
     def human(self) -> bool:
         """True if a person gave the label."""
         return self.source == "human"
+
+    @property
+    def sampled(self) -> bool:
+        """True if a camera of the fleet took it, and an edge harvested it."""
+        return self.lane is not None
 
     @property
     def auto(self) -> bool:

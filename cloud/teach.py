@@ -10,7 +10,14 @@ import numpy as np
 from bus.presence import now_ms
 from cloud.candidates import label_numbers
 from cloud.dataset import examples
-from cloud.examples import AUDIT_LANE, HARD_LANE, Example, class_names, waiting_classes
+from cloud.examples import (
+    AUDIT_LANE,
+    HARD_LANE,
+    TEACHER_LABELS,
+    Example,
+    class_names,
+    waiting_classes,
+)
 from cloud.head import Ints
 from cloud.progress import Progress, Silent
 from cloud.sight import Eye
@@ -41,6 +48,8 @@ class Teacher:
 
     def labels(self, photos: Sequence[Example], progress: Progress) -> dict[str, str]:
         """Return labels by photo id, of those photos of which it is sure."""
+        if not np.isfinite(self.thresholds).any():
+            return {}
         opinions = self.ensemble.opinions([eye.look(photos, progress) for eye in self.eyes])
         sure = np.flatnonzero(opinions.sureness >= np.array(self.thresholds)[_are_hard(photos)])
         return {photos[int(place)].photo_id: self.classes[opinions.labels[place]] for place in sure}
@@ -51,7 +60,7 @@ class Taught:
     """What came of a run.
 
     Attributes:
-        by: the teacher; None if there are too few human labels for one.
+        by: the teacher; None if there are too few human labels of samples for one.
         thresholds: how sure it had to be, of most photos and in lane hard; None without a teacher.
         looked_at: samples without a label of a person or of this teacher.
         labelled: how many of them it labelled; those that an earlier teacher called the same do not count.
@@ -116,7 +125,10 @@ def teach(
 def make_teacher(
     store: Store, backbones: Sequence[str], cache_dir: Path, *, seed: int, progress: Progress
 ) -> Teacher | None:
-    """Make a teacher; None if people's labels cannot show that it would be right. Raises as `teach` does."""
+    """Make a teacher, which may be sure of nothing; None if people labelled too few samples to judge one.
+
+    Raises as `teach` does.
+    """
     said = examples(store, where=f"{NAMED} AND {_NO_AUDIT}")
     waiting = waiting_classes(said)
     people = [example for example in said if example.label not in waiting]
@@ -128,10 +140,11 @@ def make_teacher(
     if judged is None:
         return None
     positions, opinions = judged
-    right, hard = opinions.labels == numbers[positions], _are_hard(people)[positions]
-    thresholds = sure_by_lane(opinions.sureness, right, hard.astype(bool))
-    if not np.isfinite(thresholds).any():
+    right, hard = opinions.labels == numbers[positions], _are_hard(people)[positions].astype(bool)
+    sampled = np.array([example.sampled for example in people])[positions]
+    if sampled.sum() < TEACHER_LABELS:
         return None
+    thresholds = sure_by_lane(opinions.sureness, right, sampled, hard)
     ensemble = fit_ensemble(sights, numbers, len(classes), seed=seed)
     made_of = [f"{example.photo_id} {example.label}" for example in people]
     made_of += [*(eye.digest for eye in eyes), f"{HEADS} {seed} {thresholds}"]

@@ -190,25 +190,28 @@ def sure_from(sureness: Floats, right: NDArray[np.bool_], precision: float = PRE
 
 
 def sure_by_lane(
-    sureness: Floats, right: NDArray[np.bool_], hard: NDArray[np.bool_], precision: float = PRECISION
+    sureness: Floats,
+    right: NDArray[np.bool_],
+    sampled: NDArray[np.bool_],
+    hard: NDArray[np.bool_],
+    precision: float = PRECISION,
 ) -> tuple[float, float]:
-    """Choose how sure a teacher has to be of photos of the lane hard, and of all others.
+    """Choose how sure a teacher has to be of photos of the lane hard, and of all other samples.
 
-    Each is chosen by people's labels of its own kind: what is shown on photos that are easy says nothing of
-    those that the edge's model doubted, as under drift.
+    It labels what cameras send, and is judged by people's labels of that: of imported photos it may be right
+    and, under drift, wrong of these. Of the lane hard it is judged by that lane, and never less strictly.
 
     Args:
         sureness: As for `sure_from`.
         right: As for `sure_from`.
-        hard: `[M]`, whether a photo came by the lane hard.
+        sampled: `[M]`, whether a camera sent the photo.
+        hard: `[M]`, whether that came by the lane hard.
         precision: As for `sure_from`.
 
     Returns:
         The least sureness of others and of the lane hard, in this order, to be indexed by "is hard";
         infinite where it cannot be chosen.
     """
-    of_others, of_hard = (sure_from(sureness[kind], right[kind], precision) for kind in (~hard, hard))
-    return (
-        math.inf if of_others is None else of_others,
-        math.inf if of_hard is None else of_hard,
-    )
+    found = (sure_from(sureness[kind], right[kind], precision) for kind in (sampled, hard))
+    of_samples, of_hard = (math.inf if least is None else least for least in found)
+    return of_samples, max(of_samples, of_hard)

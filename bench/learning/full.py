@@ -11,7 +11,7 @@ from bench.learning.policies import REVIEWS, Model, Policy
 from bench.learning.world import CLASSES, DIM, PLAIN, Photos, Vectors, World, called
 from cloud import gate
 from cloud.candidates import Labelled, auto_helps, choose, cross_validate, fit_candidates
-from cloud.examples import AUTO_LANE, Example
+from cloud.examples import AUTO_LANE, TEACHER_LABELS, Example
 from cloud.learners import FrozenLearner
 from cloud.novelty import fit_novelty, novelty_of
 from cloud.progress import Silent
@@ -165,8 +165,11 @@ class Full(Policy):
         if judged is None or not waiting:
             return
         positions, opinions = judged
+        sampled = np.array([people[place].lane is not None for place in positions])
         hard = np.array([people[place].lane == HARD for place in positions])
-        thresholds = sure_by_lane(opinions.sureness, opinions.labels == labels[positions], hard)
+        if sampled.sum() < TEACHER_LABELS:
+            return
+        thresholds = sure_by_lane(opinions.sureness, opinions.labels == labels[positions], sampled, hard)
         ensemble = fit_ensemble(sights, labels, len(CLASSES), seed=self.seed)
         opinions = ensemble.opinions([np.stack([kept.sight[:DIM] for kept in waiting], axis=1)])
         for kept, label, sureness in zip(waiting, opinions.labels, opinions.sureness, strict=True):

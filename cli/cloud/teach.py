@@ -39,7 +39,7 @@ def run(arguments: Namespace) -> int:
     except (TrainingError, BackboneUnavailableError, ValueError) as error:
         raise PermanentError("teaching", expected="to be possible", got=error) from None
     if taught.thresholds is None:
-        print("no teacher: too few human labels to show that one would be right")
+        print("no teacher: too few human labels of samples to show that one would be right")
         return 0
     sure, sure_of_hard = (f"{least:.2f}" if isfinite(least) else "never" for least in taught.thresholds)
     print(

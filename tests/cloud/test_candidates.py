@@ -16,6 +16,7 @@ from cloud.candidates import (
     cross_validate,
     fit_candidates,
 )
+from cloud.examples import Example, Source
 from cloud.head import Floats, Ints
 from cloud.learners import Fitted, FrozenLearner
 from cloud.progress import Silent
@@ -58,11 +59,26 @@ def test_the_teachers_labels_come_before_the_lane_auto() -> None:
     """
     learner, labelled, human = world(human=10, harvested=40, wrong=6)
     at = np.arange(50)
-    labelled = replace(labelled, teacher=(at >= 10) & (at < 14), auto=at >= 12)
+    taught = (at >= 10) & (at < 14)
+    labelled = replace(labelled, teacher=taught, auto=at >= 12, edge_alone=False)
     fitted = fit_candidates(learner, labelled, human)
     assert list(fitted) == [HUMAN, TEACHER, HARVESTED]
     assert fitted[TEACHER].positions.tolist() == list(range(12))
     assert fitted[HARVESTED].positions.tolist() == list(range(14))
+
+
+def test_the_edges_label_stands_alone_until_there_can_be_a_teacher() -> None:
+    """As long as no teacher said anything, and people labelled fewer samples than it takes to judge one."""
+
+    def alone(*kinds: tuple[Source, str | None, int]) -> bool:
+        photos = [
+            Example("0" * 32, b"", "cat", source, lane=lane) for source, lane, n in kinds for _ in range(n)
+        ]
+        return Labelled.of(photos, ("cat", "dog")).edge_alone
+
+    assert alone(("human", None, 99), ("human", "hard", 23), ("edge", "auto", 99))
+    assert not alone(("human", "hard", 12), ("human", "feedback", 12), ("edge", "auto", 99))
+    assert not alone(("human", None, 99), ("teacher", "auto", 1), ("edge", "auto", 99))
 
 
 def test_a_copy_counts_as_the_photo_that_it_shows() -> None:

@@ -11,6 +11,7 @@ from cloud.dataset import examples
 from cloud.examples import Example
 from cloud.store import Label, Row, Store
 from cloud.teach import teach
+from tests.conftest import jpeg
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
@@ -56,7 +57,7 @@ def test_a_teacher_labels_samples_and_no_others(make_example: Any, cache_dir: Pa
     for photo, label in ((fresh[0], "dusk"), (fresh[-1], "dusk")):
         said_before = {"photo_id": photo.photo_id, "label": label, "by": "teacher/old", "at_ms": 1}
         store.label([Label(**said_before, judge="teacher")])  # type: ignore[arg-type]  # as named
-    doubted = make_example("dawn", 203)  # of the lane auto, of which nobody has shown that it would be right
+    doubted = replace(make_example("dawn", 203), image=jpeg(5))  # unlike all that people labelled
     facts = {"lane": "auto", "edge_label": "dusk", "confidence": 0.9}
     old = {"teacher_label": "dawn", "teacher_by": "teacher/old", "teacher_at_ms": 1}
     store.upsert([row(doubted, **facts, **old)])
@@ -65,7 +66,7 @@ def test_a_teacher_labels_samples_and_no_others(make_example: Any, cache_dir: Pa
     said = teachers(store)
     assert (taught.looked_at, taught.withdrawn) == (len(fresh) + 1, 1)
     believed = {example.photo_id: (example.label, example.source) for example in examples(store)}
-    assert believed[doubted.photo_id] == ("dusk", "edge")
+    assert believed[doubted.photo_id] == ("dusk", "edge")  # which no training believes: it has a teacher
     assert said[fresh[0].photo_id] == ("dawn", taught.by)
     assert said[fresh[-1].photo_id] == ("dusk", "teacher/old")  # nothing to write
     assert taught.labelled == len(said) - 1 > len(fresh) // 2

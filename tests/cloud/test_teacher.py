@@ -143,10 +143,13 @@ def test_what_is_labelled_was_right_often_enough(sureness: np.ndarray, precision
 
 
 def test_a_lane_is_trusted_by_its_own_labels() -> None:
-    """Easy photos that are all right buy no trust for hard ones; too few of a kind buy none at all."""
-    sureness, right = np.linspace(0.5, 1, 80), np.arange(80) % 4 > 0
-    hard = np.arange(80) % 2 == 0
-    right |= ~hard
-    of_others, of_hard = sure_by_lane(sureness, right, hard)
-    assert (of_others, of_hard) == (pytest.approx(sureness[~hard].min()), np.inf)
-    assert sure_by_lane(sureness, right, np.zeros(80, bool))[1] == np.inf
+    """Imported photos buy no trust for samples, easy samples none for hard ones, too few none at all."""
+    sureness, place = np.linspace(0.5, 1, 120), np.arange(120)
+    sampled, hard = place % 3 > 0, place % 3 == 2
+    right = ~hard | (sureness > 0.7)
+    of_others, of_hard = sure_by_lane(sureness, right, sampled, hard)
+    assert (of_others, of_hard) == (pytest.approx(0.7, abs=0.02), pytest.approx(0.7, abs=0.02))
+    of_others, of_hard = sure_by_lane(sureness, right, sampled, hard & (place < 60))
+    assert (of_others, of_hard) == (pytest.approx(0.7, abs=0.02), np.inf)
+    imported = np.zeros(120, bool)
+    assert sure_by_lane(sureness, np.ones(120, bool), imported, imported) == (np.inf, np.inf)
