@@ -82,7 +82,10 @@ def _section(made: Report, pictures: str) -> Iterator[str]:
         + f"; {made.took_s:.0f} s.\n"
     )
     if facts.load > _BUSY * facts.cores:
-        yield f"\n**The machine was busy when it began: load {facts.load:g} on {facts.cores} cores.**\n"
+        yield (
+            f"\nWhen it began, the load average was {facts.load:g} on {facts.cores} cores; of measurements "
+            "in a row, the one before is in it.\n"
+        )
 
 
 def _table(figures: Sequence[Figure]) -> Iterator[str]:
