@@ -114,8 +114,8 @@ def without_device(site: Site, name: str) -> Site:
 def seats(site: Site) -> Iterator[Seat]:
     """Yield every client of a site."""
     for node, edge in site.edges.items():
-        for name in HANDLERS[: edge.handlers]:
-            yield Seat(rights.edge(node, name), f"edges/{node}", name, "ca")
+        for handler in HANDLERS[: edge.handlers]:
+            yield Seat(rights.edge(node, handler), f"edges/{node}", handler, "ca")
         yield Seat(rights.bridge(node), f"edges/{node}", "bridge", "ca")
         for name in edge.devices:
             yield Seat(rights.device(node, name), f"devices/{node}.{name}", "device", "ca")

@@ -163,9 +163,8 @@ def train(
             verdict = challenge(champion, partial, gold, audit, backbone=backbone, classes=names, seed=seed)
             card = structs.replace(card, verdict=verdict)
         write_card(card, card_path(partial))
-        bundle = pack(
-            partial, bundle_path
-        )  # before the folder has its name: no version is without its bundle
+        # Before the folder has its name: no version is without its bundle.
+        bundle = pack(partial, bundle_path)
     progress.advance()
     return Trained(card, directory, bundle_path, bundle.sha256, bundle.size_bytes)
 

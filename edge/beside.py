@@ -5,6 +5,7 @@ and `canary` for others who ask. One that is started anew serves the version in 
 """
 
 import asyncio
+import math
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -107,6 +108,7 @@ class Beside:
         if self._trial.ready and served.state == "available":
             if time.monotonic() - self._ready_at > _STEADY_S:  # it is not what ended the server before
                 await asyncio.to_thread(self._releases.forget_loads, release)
+                self._ready_at = math.inf  # once is enough
             return
         self._trial.ready = False
         log.info("model.restoring", version=plan.challenger, state=served.state)

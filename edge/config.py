@@ -6,6 +6,7 @@ from msgspec import Meta, Struct
 
 from bus.config import Broker, OutboxLimits, ProbesAddress
 from schemas.messages import HarvestRules, ModelName, Name
+from schemas.topics import Handler
 
 
 class EventBusLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,7 +23,7 @@ class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     node: Annotated[Name, Meta(description="name of this edge node")] = "edge-1"
     name: Annotated[
-        Literal["edge", "edge-2", "edge-3", "edge-4"],
+        Handler,
         Meta(description="which of the node's handlers this is; all but `edge` have to share"),
     ] = "edge"
     shares: Annotated[

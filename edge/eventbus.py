@@ -1,7 +1,6 @@
 """The way to the cloud over KubeEdge's EventBus: text alone, slowly, and nothing retained."""
 
 import asyncio
-import os
 from pathlib import Path
 
 import structlog
@@ -9,6 +8,7 @@ import structlog
 from bus.mqtt import Bus
 from bus.outbox import Publish
 from bus.pace import Pace
+from edge import files
 from edge.config import EdgeConfig, EventBusLimits
 from edge.twins import Twins
 from schemas.codec import decode, to_text
@@ -69,7 +69,7 @@ class Kept:
                 continue  # the gateway says it again and again
             try:
                 decode(self._topic, payload, self._names)
-                await asyncio.to_thread(_write, self._path, payload)
+                await asyncio.to_thread(files.write, self._path, payload)
                 kept = payload
             except (CodecError, OSError) as error:  # whoever uses the message says more of it
                 log.warning("edge.not_kept", topic=self._topic.kind, error=str(error))
@@ -83,14 +83,3 @@ def companions(config: EdgeConfig, bus: Bus) -> list[Kept | Twins]:
     folder = Path(config.state_dir)
     kept = [Kept(bus, topic, config.node, folder) for topic in _RETAINED]
     return [*kept, Twins(bus, config.node)] if config.name == HANDLERS[0] else [*kept]
-
-
-def _write(path: Path, payload: bytes) -> None:
-    """Write a file, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".tmp")
-    with partial.open("wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)

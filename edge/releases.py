@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 from pathlib import Path
 
 import msgspec
@@ -12,6 +11,7 @@ from bus.delivery import Subscription
 from bus.link import LinkError
 from bus.mqtt import Bus
 from bus.presence import now_ms
+from edge import files
 from edge.config import EdgeConfig
 from edge.trust import Trust
 from schemas.errors import CodecError
@@ -97,7 +97,7 @@ class Releases:
 
     def record(self, release: Release) -> None:
         """Remember a release, on disk complete or not at all: its class names outlive a restart."""
-        self._write(self._record_of(release.version), msgspec.json.encode(release))
+        files.write(self._record_of(release.version), msgspec.json.encode(release))
 
     def recorded(self, version: int) -> Release | None:
         """Return the release with which a version was taken, None if it was not."""
@@ -114,7 +114,7 @@ class Releases:
     def count_load(self, release: Release) -> None:
         """Remember that the model server was told once more to load a version beside another."""
         counted = release.released_at_ms, self.loads(release) + 1
-        self._write(self._loads_of(release.version), msgspec.json.encode(counted))
+        files.write(self._loads_of(release.version), msgspec.json.encode(counted))
 
     def loads(self, release: Release) -> int:
         """Return how often that was for this very release; it outlives a restart, and the trial."""
@@ -128,15 +128,6 @@ class Releases:
     def forget_loads(self, release: Release) -> None:
         """Begin to count anew."""
         self._loads_of(release.version).unlink(missing_ok=True)
-
-    def _write(self, path: Path, content: bytes) -> None:
-        self._records.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".tmp")
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
 
     def _loads_of(self, version: int) -> Path:
         return self._record_of(version).with_suffix(".loads")

@@ -8,7 +8,7 @@ wildcard with text ones.
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar, get_args
 
 from schemas.errors import TopicError
 from schemas.messages import (
@@ -28,7 +28,8 @@ from schemas.messages import (
 ROOT = "gleaner/v1"
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 RESERVED_NAMES = ("edge", "model-server", "collector", "trainer", "rollout", "gateway")
-HANDLERS = ("edge", "edge-2", "edge-3", "edge-4")
+Handler = Literal["edge", "edge-2", "edge-3", "edge-4"]
+HANDLERS: tuple[Handler, ...] = get_args(Handler)
 """What the edge handlers of a node are called; most nodes have the first alone."""
 CLOUD = "cloud"
 
