@@ -17,11 +17,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
-from cloud.backbones import EFFICIENTNET_LITE0, Backbone, pixels
-from cloud.features import dimmed
-from cloud.head import Head, fit_head
-from cloud.scratch import augmented
-from device.replay import photo_files
+from cloud.modeling.backbones import EFFICIENTNET_LITE0, Backbone, pixels
+from cloud.modeling.linear_head import Head, fit_head
+from cloud.training.embeddings import dimmed
+from cloud.training.from_scratch import augmented
+from device.cameras.replay import photo_files
 
 Vectors = NDArray[np.float32]
 Change = Callable[[tf.Tensor], tf.Tensor]

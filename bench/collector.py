@@ -24,11 +24,11 @@ from bench.load import Ask, Outcome, closed_loop
 from bench.photos import NODE, pictures
 from bench.setting import Setting
 from bench.table import Table
-from bus.broker import BrokerProcess, local_broker
+from bus.broker.process import BrokerProcess, local_broker
 from bus.config import Broker
-from bus.mqtt import Bus, passing_id
-from cloud.rows import SCHEMA
-from cloud.store import Store
+from bus.mqtt.client import Bus, transient_client_id
+from cloud.dataset.schema import SCHEMA
+from cloud.dataset.store import Store
 from demo.processes import Processes
 from schemas.codec import encode
 from schemas.messages import Receipt, Sample
@@ -154,7 +154,7 @@ async def _collecting(folder: Path, count: int) -> AsyncIterator[tuple[Ask, Proc
 
 
 async def _start(processes: Processes, broker: BrokerProcess, name: str, dataset: Path) -> None:
-    bus = Bus(Broker(port=broker.port), passing_id("bench"))
+    bus = Bus(Broker(port=broker.port), transient_client_id("bench"))
     statuses = bus.subscribe(STATUS, node=CLOUD, name=name)
     running = asyncio.create_task(bus.run(), name="bench.bus")
     place = ("--dataset", str(dataset), "--broker", f"127.0.0.1:{broker.port}")

@@ -14,8 +14,8 @@ from bench import wire
 from bench.load import AnswerError, Ask
 from bench.photos import NODE, payload
 from bench.setting import CACHE
-from bus.debian import unpack
-from edge.tfserving import BadInputError, ModelUnavailableError, Predictor
+from bus.broker.debian_package import unpack
+from edge.serving.client import BadInputError, ModelUnavailableError, Predictor
 from schemas.topics import PHOTO, RESULT
 
 CALLS = 2

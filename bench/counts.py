@@ -22,7 +22,7 @@ from unittest.mock import patch
 from bench.contestants import pipeline
 from bench.machine import ROOT
 from bench.photos import pictures
-from bus.database import Database
+from bus.outbox.sqlite import Database
 from edge import service
 from edge.config import EdgeConfig
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from bench.photos import NODE, payloads
 from bus import log
-from bus.broker import free_port, local_broker
+from bus.broker.process import free_port, local_broker
 from bus.config import Broker
-from bus.mqtt import Bus, passing_id
+from bus.mqtt.client import Bus, transient_client_id
 from demo.processes import Processes
 from schemas.messages import Status
 from schemas.topics import PHOTO, RESULT, STATUS
@@ -44,7 +44,7 @@ class Plan:
 
 async def flood(port: int, per_s: float) -> None:
     """Publish photos at a rate, or with 0 as fast as the broker takes them, until killed."""
-    bus = Bus(Broker(port=port), passing_id("flood"))
+    bus = Bus(Broker(port=port), transient_client_id("flood"))
     photos, topic = payloads("flood"), PHOTO.name(node=NODE, device="flood")
     began, sent = time.monotonic(), itertools.count(1)
 
@@ -70,7 +70,7 @@ class Calm:
     """
 
     def __init__(self, port: int) -> None:
-        self.bus = Bus(Broker(port=port), passing_id("calm"))
+        self.bus = Bus(Broker(port=port), transient_client_id("calm"))
         self._photos = payloads("calm")
         self._results = self.bus.subscribe(RESULT, node=NODE, device="calm")
         self._statuses = self.bus.subscribe(STATUS, node=NODE, name="edge")

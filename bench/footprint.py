@@ -20,9 +20,9 @@ from bench.machine import ROOT
 from bench.photos import NODE, pictures
 from bench.setting import CACHE, Setting
 from bench.table import Table
-from bus.broker import free_port, local_broker
+from bus.broker.process import free_port, local_broker
 from bus.config import Broker
-from bus.mqtt import Bus, passing_id
+from bus.mqtt.client import Bus, transient_client_id
 from schemas.codec import encode
 from schemas.messages import Status
 from schemas.topics import CLOUD, RESULT, STATUS
@@ -127,7 +127,7 @@ _SIDES = {
 @contextlib.asynccontextmanager
 async def _online(side: Side, port: int) -> AsyncIterator[asyncio.Task[None]]:
     """Watch for an online status; the task ends with it."""
-    bus = Bus(Broker(port=port), passing_id("bench"))
+    bus = Bus(Broker(port=port), transient_client_id("bench"))
     statuses = bus.subscribe(STATUS, node=side.node, name=side.name)
 
     async def watch() -> None:
@@ -172,7 +172,7 @@ async def _send(root: Path, folder: Path, seconds: float) -> float:
     """Let a device take 20 photos a second, and return its CPU-milliseconds for each."""
     async with stack.served(folder, "null") as running:
         await stack.add_handler(running, folder)
-        bus = Bus(Broker(port=running.broker.port), passing_id("bench"))
+        bus = Bus(Broker(port=running.broker.port), transient_client_id("bench"))
         results = bus.subscribe(RESULT, node=NODE)
         count = 0
 

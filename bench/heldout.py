@@ -14,9 +14,10 @@ import numpy as np
 
 from bench.learning.world import CLASSES, PLAIN, World, Worlds
 from cli.progress import Bars
-from cloud.head import Floats, Ints, cross_entropy, fit_head, fit_temperature, softmax
-from cloud.recipe import folds, training_weights
-from cloud.teacher import PRECISION, Sight, fit_ensemble, held_out, sure_from
+from cloud.labeling.ensemble import PRECISION, Sight, fit_ensemble, held_out, sure_from
+from cloud.modeling.arrays import Floats, Ints, cross_entropy, softmax
+from cloud.modeling.linear_head import fit_head, fit_temperature
+from cloud.training.sample_weights import folds, training_weights
 
 PEOPLE = 100
 WRONG = (0.0, 0.02, 0.05, 0.1)

@@ -63,10 +63,10 @@ def _write_null(directory: Path) -> None:
 def _write_backbone(name: str, directory: Path) -> None:
     import numpy as np  # noqa: PLC0415  # as above
 
-    from cloud.backbones import backbone_named  # noqa: PLC0415  # as above
-    from cloud.export import Model, exported  # noqa: PLC0415  # as above
-    from cloud.head import Head  # noqa: PLC0415  # as above
-    from cloud.novelty import fit_novelty  # noqa: PLC0415  # as above
+    from cloud.export.saved_model import Model, exported  # noqa: PLC0415  # as above
+    from cloud.modeling.backbones import backbone_named  # noqa: PLC0415  # as above
+    from cloud.modeling.linear_head import Head  # noqa: PLC0415  # as above
+    from cloud.modeling.novelty import fit_novelty  # noqa: PLC0415  # as above
 
     plan, draw = backbone_named(name), np.random.default_rng(0)
     head = Head(

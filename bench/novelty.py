@@ -12,12 +12,12 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud import novelty
-from cloud.backbones import EFFICIENTNET_LITE0
-from cloud.examples import Example
-from cloud.features import embeddings
+from cloud.dataset.example import Example
+from cloud.modeling import novelty
+from cloud.modeling.backbones import EFFICIENTNET_LITE0
 from cloud.progress import Silent
-from device.replay import photo_files
+from cloud.training.embeddings import embeddings
+from device.cameras.replay import photo_files
 
 Values = NDArray[np.float32]
 

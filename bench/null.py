@@ -11,7 +11,7 @@ from bench.load import AnswerError
 from bench.photos import NODE
 from bench.pipeline import LIMIT, OURS, PER_PHOTO, SATURATED, Contest, figures
 from bench.setting import Setting
-from bus.broker import local_broker
+from bus.broker.process import local_broker
 from schemas.topics import PHOTO
 
 CLIENTS = "mosquitto's clients"

@@ -13,8 +13,8 @@ from pathlib import Path
 import tensorflow as tf
 
 from bench.photos import pictures
-from cloud.rows import Row
-from cloud.store import Store
+from cloud.dataset.schema import Row
+from cloud.dataset.store import Store
 
 TABLE, FILES, TFRECORD = "our table", "folder of files", "TFRecord"
 _BATCH = 32

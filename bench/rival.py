@@ -16,7 +16,7 @@ from bench.load import AnswerError, Ask
 from bench.machine import ROOT
 from bench.setting import CACHE
 from bench.stack import program
-from bus.broker import free_port
+from bus.broker.process import free_port
 
 _START_S = 120.0
 _CONSTRAINTS = ROOT / "constraints/bench.txt"

@@ -29,17 +29,18 @@ from bench.novelty import auroc
 from bench.photos import pictures
 from bench.rival import rivals_environment
 from bench.stack import listening
-from bus.broker import free_port
-from cloud.backbones import Backbone, backbone_named, pixels
-from cloud.examples import Example
-from cloud.export import Model, exported
-from cloud.features import embeddings
-from cloud.head import Ints, fit_head
-from cloud.novelty import fit_novelty, novelty_of
+from bus.broker.process import free_port
+from cloud.dataset.example import Example
+from cloud.export.saved_model import Model, exported
+from cloud.modeling.arrays import Ints
+from cloud.modeling.backbones import Backbone, backbone_named, pixels
+from cloud.modeling.linear_head import fit_head
+from cloud.modeling.novelty import fit_novelty, novelty_of
 from cloud.progress import Silent
+from cloud.training.embeddings import embeddings
 from demo.processes import Processes
-from device.replay import photo_files
-from edge.tfserving import Predictor
+from device.cameras.replay import photo_files
+from edge.serving.client import Predictor
 
 Vectors = NDArray[np.float32]
 

@@ -18,17 +18,26 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud import head, recipe
-from cloud.backbones import EFFICIENTNET_LITE0
-from cloud.candidates import HARVESTED, HUMAN, HeldOut, Labelled, choose, cross_validate, fit_candidates
-from cloud.examples import Example
-from cloud.features import embeddings
-from cloud.head import Floats, Ints, softmax
-from cloud.learners import Fitted, FrozenLearner
+from cloud.dataset.example import Example
+from cloud.modeling import linear_head
+from cloud.modeling.arrays import Floats, Ints, softmax
+from cloud.modeling.backbones import EFFICIENTNET_LITE0
 from cloud.progress import Silent
+from cloud.training import sample_weights
+from cloud.training.candidates import (
+    HARVESTED,
+    HUMAN,
+    HeldOut,
+    Labelled,
+    choose,
+    cross_validate,
+    fit_candidates,
+)
+from cloud.training.embeddings import embeddings
+from cloud.training.learners import Fitted, FrozenLearner
 from demo.photos import collect, draw
-from device.replay import photo_files
-from edge.harvest import shrink
+from device.cameras.replay import photo_files
+from edge.harvest.image import shrink
 
 Vectors = NDArray[np.float32]
 
@@ -98,8 +107,8 @@ class Variant:
     name: str = "auto from 0.8"
     select: Select = least_certain
     auto_confidence: float = 0.8
-    human_share: float = recipe.HUMAN_SHARE
-    prior_variance: float = head.PRIOR_VARIANCE
+    human_share: float = sample_weights.HUMAN_SHARE
+    prior_variance: float = linear_head.PRIOR_VARIANCE
     sure: float | None = 0.0
     soft: bool = False
 
@@ -137,8 +146,8 @@ class Played:
 def play(world: World, seed: int, variant: Variant) -> Played:
     """Play a round."""
     with (
-        patch.object(recipe, "HUMAN_SHARE", variant.human_share),
-        patch.object(head, "PRIOR_VARIANCE", variant.prior_variance),
+        patch.object(sample_weights, "HUMAN_SHARE", variant.human_share),
+        patch.object(linear_head, "PRIOR_VARIANCE", variant.prior_variance),
     ):
         return _play(world, seed, variant)
 
@@ -198,7 +207,7 @@ def _otherwise(learner: FrozenLearner, known: Labelled, answers: Floats, variant
     return learner.fit(taken, labels, weights)
 
 
-def _accuracy(classifier: head.Head, world: World) -> float:
+def _accuracy(classifier: linear_head.Head, world: World) -> float:
     return float((classifier.logits(world.gold).argmax(axis=1) == world.gold_truth).mean())
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from bench import models
 from bench.photos import NODE
-from bus.broker import BrokerProcess, free_port, listens, local_broker
+from bus.broker.process import BrokerProcess, free_port, listens, local_broker
 from bus.config import Broker
-from bus.mqtt import Bus, passing_id
+from bus.mqtt.client import Bus, transient_client_id
 from demo.processes import Processes
 from schemas.topics import HANDLERS, STATUS
 
@@ -103,7 +103,7 @@ def _toml(value: object) -> str:
 
 async def _available(port: int, name: str) -> None:
     """Wait for a Status of a handler that says that its model is available."""
-    bus = Bus(Broker(port=port), passing_id("bench"))
+    bus = Bus(Broker(port=port), transient_client_id("bench"))
     statuses = bus.subscribe(STATUS, node=NODE, name=name)
     running = asyncio.create_task(bus.run(), name="bench.status")
     try:

@@ -16,7 +16,7 @@ from bench.load import Outcome, arrivals, closed_loop, open_loop
 from bench.photos import pictures
 from bench.setting import Setting
 from bench.table import Table
-from edge.tfserving import Predictor
+from edge.serving.client import Predictor
 
 SWAPPING, STEADY = "with swaps", "without"
 _MODEL = "efficientnet-lite0"

@@ -35,7 +35,7 @@ def configure(level: str = "info", *, json: bool | None = None, **bound: str) ->
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     structlog.contextvars.bind_contextvars(**bound)
-    # paho and aiomqtt report through logging what bus.link raises anyway.
+    # paho and aiomqtt report through logging what bus.mqtt.connection raises anyway.
     logging.getLogger("mqtt").setLevel(logging.CRITICAL)
 
 

@@ -8,7 +8,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from bus.broker import local_broker
+from bus.broker.process import local_broker
 from cli import options
 
 _MQTT_PORT = 1883

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bus import config, log
-from bus.link import LinkError
-from bus.mqtt import Bus, passing_id
-from cli import options, service
+from bus.mqtt.client import Bus, transient_client_id
+from bus.mqtt.connection import BrokerConnectionError
+from cli import options, run_service
 from schemas.errors import PermanentError
 
 if TYPE_CHECKING:
-    from bus.gateway.cluster import Cluster
-    from bus.gateway.crossings import Crossing
-    from bus.gateway.verify import Verifier
+    from bus.gateway.kube_api import Cluster
+    from bus.gateway.routes import Crossing
+    from bus.gateway.rule_check import Verifier
 
 _GATEWAY = "http://gateway.gleaner.svc:8480"
 _CONNECT_S = 10.0
@@ -78,7 +78,7 @@ def run(arguments: Namespace) -> int:
 def _render(arguments: Namespace) -> int:
     from bus.gateway.rules import files  # noqa: PLC0415  # HTTP is loaded by this command alone
 
-    nodes = service.run(_asked(arguments))
+    nodes = run_service.run(_asked(arguments))
     if nodes is None:
         return _INTERRUPTED
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def _render(arguments: Namespace) -> int:
 
 
 def _verify(arguments: Namespace) -> int:
-    return 0 if service.run(_verified(arguments)) else 1
+    return 0 if run_service.run(_verified(arguments)) else 1
 
 
 async def _asked(arguments: Namespace) -> "dict[str, list[str]]":
@@ -101,9 +101,9 @@ async def _asked(arguments: Namespace) -> "dict[str, list[str]]":
 async def _verified(arguments: Namespace) -> bool:
     """Probe every Rule, make what is missing or broken, and tell whether all work in the end."""
     from bus.gateway.config import GatewayConfig  # noqa: PLC0415  # as above
-    from bus.gateway.crossings import crossings  # noqa: PLC0415  # as above
-    from bus.gateway.router import Router  # noqa: PLC0415  # as above
-    from bus.gateway.verify import Verifier  # noqa: PLC0415  # as above
+    from bus.gateway.router_client import Router  # noqa: PLC0415  # as above
+    from bus.gateway.routes import crossings  # noqa: PLC0415  # as above
+    from bus.gateway.rule_check import Verifier  # noqa: PLC0415  # as above
 
     known = options.settings(arguments, GatewayConfig, name=arguments.name, router=arguments.router)
     async with AsyncExitStack() as stack:
@@ -111,7 +111,7 @@ async def _verified(arguments: Namespace) -> bool:
         cluster = None if without_cluster else await stack.enter_async_context(_cluster(arguments))
         nodes = await _nodes(arguments, cluster)
         router = await stack.enter_async_context(Router(known.router, timeout_s=known.post_timeout_s))
-        bus = Bus(known.broker, passing_id("verify"), password=config.password())
+        bus = Bus(known.broker, transient_client_id("verify"), password=config.password())
         verifier = Verifier(bus, router, gateway=known.name, timeout_s=arguments.timeout)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         running = [tasks.create_task(bus.run()), tasks.create_task(verifier.run())]
@@ -126,7 +126,7 @@ async def _verified(arguments: Namespace) -> bool:
 async def _work(
     verifier: "Verifier", everything: "Sequence[Crossing]", cluster: "Cluster | None", gateway: str
 ) -> bool:
-    from bus.gateway.verify import BETWEEN_S, complete, renew  # noqa: PLC0415  # as above
+    from bus.gateway.rule_check import BETWEEN_S, complete, renew  # noqa: PLC0415  # as above
 
     if cluster is not None and (made := await complete(cluster, everything, gateway)):
         print(f"made, because missing: {', '.join(made)}", flush=True)
@@ -143,7 +143,7 @@ async def _work(
 
 async def _probe(verifier: "Verifier", chosen: "Sequence[Crossing]") -> "tuple[int, list[Crossing]]":
     """Probe and print; returns how many do not work, and which of them may once they are made anew."""
-    from bus.gateway.verify import Verdict  # noqa: PLC0415  # as above
+    from bus.gateway.rule_check import Verdict  # noqa: PLC0415  # as above
 
     bad, silent = 0, []
     async for finding in verifier.findings(chosen):
@@ -174,7 +174,7 @@ async def _nodes(arguments: Namespace, cluster: "Cluster | None") -> dict[str, l
 
 
 def _cluster(arguments: Namespace) -> "Cluster":
-    from bus.gateway.cluster import Cluster  # noqa: PLC0415  # as above
+    from bus.gateway.kube_api import Cluster  # noqa: PLC0415  # as above
 
     return Cluster(arguments.server, arguments.server_token, arguments.server_ca)
 
@@ -184,7 +184,7 @@ async def _connected(bus: Bus) -> None:
         async with asyncio.timeout(_CONNECT_S):
             await bus.connected()
     except TimeoutError:
-        raise LinkError(
+        raise BrokerConnectionError(
             "broker", expected=f"a connection within {_CONNECT_S:g} s (try `gleaner doctor`)", got=bus.trouble
         ) from None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bus import config, log
-from cli import options, service
+from cli import options, run_service
 from schemas.messages import Result
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def run(arguments: Namespace) -> int:
     )
     log.configure(arguments.log_level, node=loaded.node, device=loaded.name)
     as_table = sys.stdout.isatty() and not arguments.json
-    counters = service.run(
+    counters = run_service.run(
         device_service.run(loaded, _table() if as_table else _json_line, config.password())
     )
     if counters is not None and as_table:

@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
 
 from bus import log
-from bus.presence import now_ms
-from cli import link, options, service
+from bus.mqtt.presence import now_ms
+from cli import connect, options, run_service
 from schemas.messages import Event, Photo, Result, Status
 from schemas.topics import CLOUD, EVENT, PHOTO, RESULT, STATUS
 
@@ -56,7 +56,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Print each finding; 0 if all is well."""
     log.configure("error")
-    passed = service.run(_examine(arguments))
+    passed = run_service.run(_examine(arguments))
     return 0 if passed else 1
 
 
@@ -94,12 +94,12 @@ class _Patient:
         self._name = f"doctor-{secrets.token_hex(4)}"
         self._broker = options.broker(arguments)
         self._status: Status | None = None
-        self.bus = link.bus(arguments, "doctor")
+        self.bus = connect.bus(arguments, "doctor")
         self._events = self.bus.subscribe(EVENT, node=CLOUD, name="operator")
         self._results = self.bus.subscribe(RESULT, node=self._node, device=self._name)
         self._statuses = self.bus.subscribe(STATUS, node=self._node, name="edge")
-        self._sys_version = self.bus.tap(_SYS_VERSION)
-        self._sys_dropped = self.bus.tap(_SYS_DROPPED)
+        self._sys_version = self.bus.subscribe_raw(_SYS_VERSION)
+        self._sys_dropped = self.bus.subscribe_raw(_SYS_DROPPED)
 
     async def broker(self) -> Finding:
         """Connect and subscribe."""

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from bus import config, log
-from cli import options, service
+from cli import options, run_service
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -31,5 +31,5 @@ def run(arguments: Namespace) -> int:
         state_dir=arguments.state_dir or (None if arguments.config else options.default_state("edge")),
     )
     log.configure(arguments.log_level, node=loaded.node)
-    service.run(edge_service.run(loaded, config.password()))
+    run_service.run(edge_service.run(loaded, config.password()))
     return 0

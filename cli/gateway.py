@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from bus import config, log
-from cli import options, service
+from cli import options, run_service
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -29,5 +29,5 @@ def run(arguments: Namespace) -> int:
         router=arguments.router,
     )
     log.configure(arguments.log_level, name=loaded.name)
-    service.run(gateway_service.run(loaded, config.password()))
+    run_service.run(gateway_service.run(loaded, config.password()))
     return 0

@@ -16,7 +16,7 @@ from bus.config import ConfigError
 from cli import options
 
 if TYPE_CHECKING:
-    from cloud.site import Place, Site
+    from bus.provisioning.site import Place, Site
 
 _DAYS = 730
 _SOON = timedelta(days=30)
@@ -84,7 +84,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Provision and print what each certificate is good for."""
-    from cloud.provision import provision, unshared  # noqa: PLC0415  # this command alone loads the cryptography
+    from bus.provisioning.provision import provision, unshared  # noqa: PLC0415  # this command alone loads the cryptography
 
     soon = datetime.now(UTC) + _SOON
     site = _site(arguments)
@@ -100,8 +100,8 @@ def run(arguments: Namespace) -> int:
 
 def _site(arguments: Namespace) -> "Site":
     """Return the site that is there, with what the options add to it."""
-    from cloud import site as sites  # noqa: PLC0415  # as above
-    from cloud.provision import SITE, read_site  # noqa: PLC0415  # as above
+    from bus.provisioning import site as sites  # noqa: PLC0415  # as above
+    from bus.provisioning.provision import SITE, read_site  # noqa: PLC0415  # as above
 
     site = read_site(arguments.directory)
     cloud = _place(arguments.cloud)
@@ -128,6 +128,6 @@ def _site(arguments: Namespace) -> "Site":
 
 
 def _place(address: tuple[str, int | None] | None) -> "Place | None":
-    from cloud.site import TLS_PORT, Place  # noqa: PLC0415  # as above
+    from bus.provisioning.site import TLS_PORT, Place  # noqa: PLC0415  # as above
 
     return None if address is None else Place(host=address[0], port=address[1] or TLS_PORT)

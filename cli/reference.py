@@ -10,7 +10,8 @@ from msgspec import inspect
 
 from bus.gateway.config import GatewayConfig
 from cli.main import COMMANDS, parser_of
-from cloud.config import CollectorConfig, TrainerConfig
+from cloud.collector.config import CollectorConfig
+from cloud.retraining.config import TrainerConfig
 from device.config import DeviceConfig
 from edge.config import EdgeConfig
 from schemas.topics import TOPICS

@@ -12,11 +12,11 @@ from pathlib import Path
 import msgspec
 
 from bus import log
-from bus.delivery import Subscription
-from bus.link import LinkError
-from bus.presence import now_ms
-from bus.retry import backoff
-from cli import link, options, service
+from bus.backoff import backoff
+from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.presence import now_ms
+from bus.mqtt.subscription import Subscription
+from cli import connect, options, run_service
 from cli.device import verdict
 from schemas.codec import MAX_PAYLOAD_BYTES, encode
 from schemas.errors import CodecError, PermanentError
@@ -43,7 +43,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Send everything and return 0 if every photo was classified."""
     log.configure("error")
-    code = service.run(_Sender(arguments).run(list(_files(arguments.paths))))
+    code = run_service.run(_Sender(arguments).run(list(_files(arguments.paths))))
     return 1 if code is None else code
 
 
@@ -91,7 +91,7 @@ class _Sender:
         self._arguments = arguments
         self._node, self._device = arguments.node, arguments.name
         self._timeout_s, self._json = arguments.timeout, arguments.json
-        self._bus = link.bus(arguments, "send")
+        self._bus = connect.bus(arguments, "send")
         self._results: Subscription[Result] = self._bus.subscribe(
             RESULT, node=self._node, device=self._device
         )
@@ -102,7 +102,10 @@ class _Sender:
 
     async def run(self, files: list[Path]) -> int:
         began = time.monotonic()
-        async with link.connected(self._arguments, self._bus, self._timeout_s), asyncio.TaskGroup() as tasks:
+        async with (
+            connect.connected(self._arguments, self._bus, self._timeout_s),
+            asyncio.TaskGroup() as tasks,
+        ):
             listening = tasks.create_task(self._listen(), name="send.listen")
             async with asyncio.TaskGroup() as sendings:
                 for file in files:
@@ -142,7 +145,7 @@ class _Sender:
                     await self._bus.connected()
                     try:
                         await self._bus.publish_bytes(topic, payload)
-                    except LinkError:
+                    except BrokerConnectionError:
                         continue
                     done, _ = await asyncio.wait((answer,), timeout=_RESEND_S + delay_s)
                     if done:

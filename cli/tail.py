@@ -6,8 +6,8 @@ from argparse import ArgumentParser, Namespace
 import msgspec
 
 from bus import log
-from bus.delivery import Tapped
-from cli import link, options, service
+from bus.mqtt.subscription import RawMessage
+from cli import connect, options, run_service
 from schemas.codec import decode, is_image
 from schemas.errors import CodecError, PermanentError
 from schemas.image import ImageError, read_header
@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Follow until told to stop."""
     log.configure("warning")
-    service.run(_follow(arguments))
+    run_service.run(_follow(arguments))
     return 0
 
 
@@ -41,8 +41,8 @@ async def _follow(arguments: Namespace) -> None:
     if not chosen.startswith((ROOT, "$", "#", "+")):
         chosen = f"{ROOT}/{chosen}"
     _check_filter(chosen)
-    bus = link.bus(arguments, "tail")
-    tapped = bus.tap(chosen)
+    bus = connect.bus(arguments, "tail")
+    tapped = bus.subscribe_raw(chosen)
     async with asyncio.TaskGroup() as tasks:
         connection = tasks.create_task(bus.run())
         seen = 0
@@ -68,18 +68,18 @@ def _check_filter(chosen: str) -> None:
             )
 
 
-def line(message: Tapped) -> str:
+def line(message: RawMessage) -> str:
     """Return a message as a line to read: topic, then the fields as JSON."""
     mark = " (retained)" if message.retained else ""
     return f"{message.topic}{mark} {_text(_fields(message))}"
 
 
-def line_json(message: Tapped) -> str:
+def line_json(message: RawMessage) -> str:
     """Return a message as one JSON object: topic, retained, message."""
     return _text({"topic": message.topic, "retained": message.retained, "message": _fields(message)})
 
 
-def _fields(message: Tapped) -> object:
+def _fields(message: RawMessage) -> object:
     if (found := find(message.topic)) is None:
         return summary(message.payload)
     kind, names = found

@@ -51,13 +51,13 @@ def choices(first: int, later: int, seed: int) -> Iterator[tuple[int, list[list[
 
 def points(dataset: str, features: Path, backbone: str, seed: int) -> list[Point]:
     """Train both candidates of each choice and judge them on gold; empty for a backbone without weights."""
-    from cloud.backbones import backbone_named  # noqa: PLC0415  # loads TensorFlow
-    from cloud.candidates import HARVESTED, HUMAN, Labelled, fit_candidates, label_numbers  # noqa: PLC0415  # as above
-    from cloud.dataset import examples  # noqa: PLC0415  # as above
-    from cloud.examples import class_names  # noqa: PLC0415  # as above
-    from cloud.learners import learner_for  # noqa: PLC0415  # as above
+    from cloud.dataset.example import class_names, label_numbers  # noqa: PLC0415  # as above
+    from cloud.dataset.store import Store  # noqa: PLC0415  # as above
+    from cloud.dataset.training_set import examples  # noqa: PLC0415  # as above
+    from cloud.modeling.backbones import backbone_named  # noqa: PLC0415  # loads TensorFlow
     from cloud.progress import Silent  # noqa: PLC0415  # as above
-    from cloud.store import Store  # noqa: PLC0415  # as above
+    from cloud.training.candidates import HARVESTED, HUMAN, Labelled, fit_candidates  # noqa: PLC0415  # as above
+    from cloud.training.learners import learner_for  # noqa: PLC0415  # as above
 
     plan = backbone_named(backbone)
     if not plan.pretrained:  # each point would take minutes

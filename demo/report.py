@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cloud.card import Card
+from cloud.registry.model_card import Card
 from demo import charts
 from demo.curve import DRAWS, Point
 from demo.tally import Line, Outcome, Tally, accuracy, labels, percentile

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from bus.delivery import Subscription
-from bus.mqtt import Bus
-from bus.presence import now_ms
-from cloud.review import Review
+from bus.mqtt.client import Bus
+from bus.mqtt.presence import now_ms
+from bus.mqtt.subscription import Subscription
+from cloud.labeling.review_queue import Review
 from demo.screen import Screen
 from demo.services import NODE
 from schemas.errors import PermanentError

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from bus.delivery import Subscription
-from bus.mqtt import Bus
-from cloud.card import FILE_NAME, Card, read_card
-from cloud.review import awaiting_review
-from cloud.store import Store
+from bus.mqtt.client import Bus
+from bus.mqtt.subscription import Subscription
+from cloud.dataset.store import Store
+from cloud.labeling.review_queue import awaiting_review
+from cloud.registry.model_card import FILE_NAME, Card, read_card
 from demo import report, reviewer
 from demo.cameras import AGENTS, Cameras
 from demo.curve import Point

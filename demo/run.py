@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bus import log
 from bus.config import Broker
-from bus.mqtt import Bus, passing_id
+from bus.mqtt.client import Bus, transient_client_id
 from demo import photos
 from demo.processes import Processes
 from demo.round import STEPS, Round
@@ -62,7 +62,7 @@ class Demo:
             self.screen.begin("starting broker, model server, edge and collector")
             await services.start_broker(processes)
             await services.start_others(processes)
-            bus = Bus(Broker(port=services.port), passing_id("demo"))
+            bus = Bus(Broker(port=services.port), transient_client_id("demo"))
             events = bus.subscribe(EVENT, queue=1024, node=CLOUD)
             async with asyncio.TaskGroup() as tasks:
                 connection = tasks.create_task(bus.run(), name="demo.bus")

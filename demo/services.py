@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bus.broker import free_port, listens
+from bus.broker.process import free_port, listens
 from demo.processes import Processes
 from schemas.errors import PermanentError
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from cloud.card import Candidate, Card
+from cloud.registry.model_card import Candidate, Card
 
 LANES = ("auto", "hard", "audit", "feedback")
 

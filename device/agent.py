@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import structlog
 
-from bus.database import Database, StorageError
-from bus.delivery import Subscription
-from bus.mqtt import Bus
-from bus.outbox import Outbox, OutboxFullError
-from bus.presence import now_ms
-from device import answers
-from device.camera import Camera, CameraError, CameraExhausted, Frame, motion
+from bus.mqtt.client import Bus
+from bus.mqtt.presence import now_ms
+from bus.mqtt.subscription import Subscription
+from bus.outbox.outbox import Outbox, OutboxFullError
+from bus.outbox.sqlite import Database, StorageError
+from device import result_log
+from device.cameras.base import Camera, CameraError, CameraExhausted, Frame, motion
 from device.config import DeviceConfig
 from schemas.codec import MAX_PAYLOAD_BYTES, encode
 from schemas.errors import CodecError, PermanentError
@@ -63,7 +63,7 @@ class Agent:
         config: Triggers and bounds.
         bus: Connected by its own `run`.
         camera: Opened.
-        database: With the tables of `device.answers` and of the outbox.
+        database: With the tables of `device.result_log` and of the outbox.
         outbox: Loaded.
         show: Called with each result, deferred ones too.
     """
@@ -215,7 +215,7 @@ class Agent:
         try:
             return await self._outbox.answered(
                 result.photo_id,
-                lambda connection: answers.record(connection, result, kept=self._config.answers_kept),
+                lambda connection: result_log.record(connection, result, kept=self._config.answers_kept),
             )
         except StorageError as error:  # the photo stays in the outbox, and its answer comes again
             log.warning("result.unsettled", photo_id=result.photo_id, error=str(error))

@@ -4,16 +4,16 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from bus.database import Database
+from bus.health import Probes
 from bus.metrics import Counters
-from bus.mqtt import Bus
-from bus.outbox import Outbox
-from bus.presence import Presence
-from bus.probes import Probes
-from device import answers
+from bus.mqtt.client import Bus
+from bus.mqtt.presence import Presence
+from bus.outbox.outbox import Outbox
+from bus.outbox.sqlite import Database
+from device import result_log
 from device.agent import Agent, Answer
+from device.cameras.factory import open_camera
 from device.config import DeviceConfig
-from device.spec import open_camera
 from schemas.codec import mark_historical
 
 
@@ -36,7 +36,7 @@ async def run(
         durable=True,
         counters=counters,
     )
-    tables = {"outbox": Outbox.MIGRATIONS, "answers": answers.MIGRATIONS}
+    tables = {"outbox": Outbox.MIGRATIONS, "answers": result_log.MIGRATIONS}
     async with (
         open_camera(config.camera) as camera,
         Database(Path(config.state_dir) / f"{config.name}.db", tables) as database,

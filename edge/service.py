@@ -6,22 +6,23 @@ from pathlib import Path
 import structlog
 
 from bus.config import ConfigError
-from bus.database import Database, StorageError
-from bus.delivery import Delivery, Subscription
+from bus.health import Probes
 from bus.metrics import Counters
-from bus.mqtt import Bus
-from bus.outbox import Outbox
-from bus.presence import Presence
-from bus.probes import Probes
-from edge import answers, harvested
-from edge.classify import Classifier
+from bus.mqtt.client import Bus
+from bus.mqtt.presence import Presence
+from bus.mqtt.subscription import Delivery, Subscription
+from bus.outbox.outbox import Outbox
+from bus.outbox.sqlite import Database, StorageError
 from edge.config import EdgeConfig
-from edge.eventbus import companions, most_sample_bytes, paced
-from edge.feedback import follow_labels
-from edge.models import Models
-from edge.sampler import Sampler
-from edge.tfserving import Predictor
-from edge.trial import Trial
+from edge.harvest import history
+from edge.harvest.feedback import follow_labels
+from edge.harvest.sampler import Sampler
+from edge.inference import result_log
+from edge.inference.pipeline import Classifier
+from edge.kubeedge.eventbus import companions, most_sample_bytes, paced
+from edge.models.deployer import Models
+from edge.serving.client import Predictor
+from edge.serving.traffic_split import Trial
 from schemas.codec import MAX_PAYLOAD_BYTES
 from schemas.errors import CodecError
 from schemas.messages import Policy, Receipt
@@ -53,8 +54,8 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
     )
     tables = {
         "outbox": Outbox.MIGRATIONS,
-        "answers": answers.MIGRATIONS,
-        "harvested": harvested.MIGRATIONS,
+        "answers": result_log.MIGRATIONS,
+        "harvested": history.MIGRATIONS,
     }
     async with (
         Database(Path(config.state_dir) / "edge.db", tables) as database,
@@ -88,7 +89,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bus.run(), name="edge.bus")
             tasks.create_task(classifier.run(), name="edge.classifier")
-            tasks.create_task(models.run(), name="edge.models")
+            tasks.create_task(models.run(), name="edge.deployer")
             tasks.create_task(outbox.run(send, bus.connected), name="edge.outbox")
             tasks.create_task(_take_receipts(receipts, outbox, sampler, counters), name="edge.receipts")
             tasks.create_task(_follow_policies(policies, sampler), name="edge.policies")
@@ -97,7 +98,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
                 name="edge.labels",
             )
             for companion in beside:
-                tasks.create_task(companion.run(), name="edge.beside")
+                tasks.create_task(companion.run(), name="edge.canary")
             if config.probes is not None:
                 tasks.create_task(Probes(config.probes, bus.unready).run(), name="edge.probes")
 
@@ -131,7 +132,7 @@ async def _settle(receipt: Receipt, outbox: Outbox, sampler: Sampler, counters: 
         if not was_there:
             await outbox.answered(receipt.photo_id)
         elif await outbox.answered(
-            receipt.photo_id, lambda connection: harvested.credit(connection, receipt.photo_id)
+            receipt.photo_id, lambda connection: history.credit(connection, receipt.photo_id)
         ):
             sampler.credit(receipt.photo_id)
     except StorageError as error:  # the sample is sent again, and answered again

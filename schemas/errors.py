@@ -1,7 +1,7 @@
-"""The three questions an error answers: try again, put aside, or stop.
+"""Errors by what the caller should do: retry, set aside, or stop.
 
-`TransientError` means that the same call may succeed later. `PermanentError` means that this one
-message or request never will, and others are not affected. Every other exception stops the component.
+`TransientError` means that the same call may succeed later. `PermanentError` means that this message or
+request never will, while others are unaffected. Any other exception stops the component.
 """
 
 from typing import Literal
@@ -10,47 +10,66 @@ Code = Literal["malformed-message", "unsupported-version", "too-large"]
 
 
 class GleanerError(Exception):
-    """An error with its facts; the sentence is built from them.
+    """An error that reads as one sentence: what happened, with the value, and what to do.
+
+    Two forms, the second only where a value has an expected form:
+
+        TrainingError("cannot train: no labelled photos", hint="import some with 'gleaner cloud import DIR'")
+        ConfigError("port", expected="a number from 1 to 65535", got=0)
 
     Args:
-        subject: What the error is about, for example `topic gleaner/v1/x`.
-        expected: What would have been right.
+        subject: The sentence; or, with `expected`, what has the wrong value.
+        expected: The expected form.
         got: What was found instead.
-    """
-
-    def __init__(self, subject: str, *, expected: str, got: object) -> None:
-        super().__init__(subject, expected, got)
-        self.subject = subject
-        self.expected = expected
-        self.got = got
-
-    def __str__(self) -> str:
-        return f"{self.subject}: expected {self.expected}, got {self.got}"
-
-
-class TransientError(GleanerError):
-    """The same call may succeed later: keep the work and try again."""
-
-
-class PermanentError(GleanerError):
-    """This work can never succeed: put it aside and go on with the next."""
-
-
-class TopicError(PermanentError):
-    """A topic or a name in it that is not of the contract."""
-
-
-class CodecError(PermanentError):
-    """Bytes that are no message of the topic they came on.
-
-    Args:
-        code: Rejection code of the contract: `malformed-message`, `unsupported-version` or `too-large`.
-        photo_id: The photo's id where it could still be read, so that its sender gets an answer.
+        hint: What to do about it, for example a command to run.
     """
 
     def __init__(
-        self, subject: str, *, expected: str, got: object, code: Code, photo_id: str | None = None
+        self, subject: str, *, expected: str | None = None, got: object = None, hint: str | None = None
     ) -> None:
-        super().__init__(subject, expected=expected, got=got)
+        super().__init__(subject, expected, got, hint)
+        self.subject = subject
+        self.expected = expected
+        self.got = got
+        self.hint = hint
+
+    def __str__(self) -> str:
+        sentence = self.subject
+        if self.expected is not None:
+            sentence = f"{sentence}: expected {self.expected}, got {self.got}"
+        return sentence if self.hint is None else f"{sentence}; {self.hint}"
+
+
+class TransientError(GleanerError):
+    """The same call may succeed later: keep the work and retry."""
+
+
+class PermanentError(GleanerError):
+    """This work can never succeed: set it aside and continue with the next."""
+
+
+class TopicError(PermanentError):
+    """A topic, or a name in one, that does not follow the contract."""
+
+
+class CodecError(PermanentError):
+    """Bytes that are not a valid message of their topic.
+
+    Args:
+        code: Rejection code of the contract: `malformed-message`, `unsupported-version` or `too-large`.
+        photo_id: The photo's id where it could still be read, so that the sender can be answered.
+    """
+
+    def __init__(
+        self,
+        subject: str,
+        *,
+        expected: str | None = None,
+        got: object = None,
+        code: Code,
+        photo_id: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(subject, expected=expected, got=got, hint=hint)
         self.code = code
         self.photo_id = photo_id

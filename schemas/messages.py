@@ -34,7 +34,9 @@ Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Duration = Annotated[float, Meta(ge=0, le=1e12, description="milliseconds")]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Label = Annotated[str, Meta(min_length=1, max_length=128, description="name of a class")]
-Text = Annotated[str, Meta(max_length=1024)]
+MAX_TEXT_CHARS = 1024
+"""Length limit of a reason and of other free text in a message."""
+Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
 Image = Annotated[bytes, Meta(min_length=1, description="encoded JPEG or PNG")]
 Scores = Annotated[dict[Label, Probability], Meta(max_length=1024, description="probability by class")]
 ModelName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$(?!\n)")]
@@ -249,7 +251,8 @@ class Release(Message, frozen=True, kw_only=True):
     released_at_ms: Milliseconds
     signature: (
         Annotated[
-            str, Meta(max_length=1024, description="Ed25519 in hexadecimal; what it covers: bus/signing.py")
+            str,
+            Meta(max_length=1024, description="Ed25519 in hexadecimal"),
         ]
         | None
     ) = None

@@ -14,10 +14,10 @@ import pytest
 import structlog
 from PIL import Image, ImageDraw
 
-from bus.broker import BrokerProcess
+from bus.broker.locate import Mosquitto, find
+from bus.broker.process import BrokerProcess
 from bus.config import Broker
-from bus.mosquitto import Mosquitto, find
-from bus.mqtt import Bus
+from bus.mqtt.client import Bus
 
 ROOT = Path(__file__).resolve().parent.parent
 

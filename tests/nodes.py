@@ -16,10 +16,10 @@ import msgspec
 from PIL import Image
 
 from bus.config import Broker, OutboxLimits
-from bus.database import Database
 from bus.metrics import Counters
-from bus.mqtt import Bus, passing_id
-from bus.outbox import Outbox
+from bus.mqtt.client import Bus, transient_client_id
+from bus.outbox.outbox import Outbox
+from bus.outbox.sqlite import Database
 from edge import service
 from edge.config import EdgeConfig
 from schemas.codec import encode
@@ -72,9 +72,9 @@ class Observer:
     """Sees what crosses the bus and publishes photos; entered when its connection works."""
 
     def __init__(self, address: Broker, *, node: str = NODE, durable: bool = False) -> None:
-        self.bus = Bus(address, passing_id("observer"), durable=durable)
+        self.bus = Bus(address, transient_client_id("observer"), durable=durable)
         self.node = node
-        self.raw_results = self.bus.tap(RESULT.filter, queue=4096)
+        self.raw_results = self.bus.subscribe_raw(RESULT.filter, queue=4096)
         self.results: list[Result] = []
         self.samples: list[Sample] = []
         self.receipts: list[Receipt] = []

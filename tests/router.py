@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 import aiohttp
 from aiohttp import web
 
-from bus.broker import listens
+from bus.broker.process import listens
 from bus.config import Broker
-from bus.delivery import Tapped
 from bus.gateway import service
 from bus.gateway.config import GatewayConfig
-from bus.gateway.crossings import Crossing, crossings
-from bus.link import LinkError
-from bus.mqtt import Bus, passing_id
+from bus.gateway.routes import Crossing, crossings
+from bus.mqtt.client import Bus, transient_client_id
+from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.subscription import RawMessage
 from tests.conftest import eventually
 
 NODE = "edge-1"
@@ -85,8 +85,8 @@ class StandInRouter:
 
     async def _serve(self, node: str, broker: Broker) -> None:
         """Take up what crosses from one edge: exact topics alone."""
-        bus = Bus(broker, passing_id("eventbus"))
-        tapped = {crossing: bus.tap(crossing.name) for crossing in crossings(node, self.devices)}
+        bus = Bus(broker, transient_client_id("eventbus"))
+        tapped = {crossing: bus.subscribe_raw(crossing.name) for crossing in crossings(node, self.devices)}
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bus.run())
             await bus.connected()
@@ -94,7 +94,7 @@ class StandInRouter:
             for crossing, queue in tapped.items():
                 tasks.create_task(self._take_up(crossing, queue))
 
-    async def _take_up(self, crossing: Crossing, queue: asyncio.Queue[Tapped]) -> None:
+    async def _take_up(self, crossing: Crossing, queue: asyncio.Queue[RawMessage]) -> None:
         while True:
             message = await queue.get()
             if message.topic in self.deaf:
@@ -123,7 +123,7 @@ class StandInRouter:
         return web.Response(text="message delivered")
 
     async def _publish(self, node: str, topic: str, payload: bytes) -> None:
-        with contextlib.suppress(LinkError):  # lost
+        with contextlib.suppress(BrokerConnectionError):  # lost
             await self._brokers[node].publish_bytes(topic, payload)
 
     def _copies(self, way: str, node: str, payload: bytes) -> int:

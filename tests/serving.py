@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from bus.broker import free_port, listens
+from bus.broker.process import free_port, listens
 from schemas.messages import Release
 from tests.conftest import ROOT
 

@@ -15,11 +15,11 @@ from typing import Self
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from bus import certificates
-from bus.broker import listens
-from bus.certificates import Authority
+from bus.broker.locate import Mosquitto
+from bus.broker.process import listens
 from bus.config import Tls
-from bus.mosquitto import Mosquitto
+from bus.security import certificates
+from bus.security.certificates import Authority
 from cli.main import main
 
 WAIT_S = 20.0

@@ -10,7 +10,7 @@ from pathlib import Path
 import paho.mqtt.client as paho
 import pytest
 
-from cloud.store import Store
+from cloud.dataset.store import Store
 from tests.conftest import eventually
 from tests.device.conftest import process, recorded
 from tests.nodes import Command, photo

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from bus.broker import BrokerProcess, free_port
+from bus.broker.process import BrokerProcess, free_port
 from bus.config import Broker, OutboxLimits
 from bus.gateway.config import GatewayConfig
-from bus.mqtt import Bus, passing_id
-from cloud import collect
-from cloud.config import CollectorConfig
-from cloud.store import Store
+from bus.mqtt.client import Bus, transient_client_id
+from cloud.collector import collector
+from cloud.collector.config import CollectorConfig
+from cloud.dataset.store import Store
 from edge.config import EdgeConfig, EventBusLimits
 from schemas.messages import Caps, HarvestRules, Policy
 from schemas.topics import POLICY, RELEASE
@@ -73,7 +73,7 @@ async def test_g2_over_an_eventbus_that_loses_a_fifth_each_way_every_sample_is_s
     at_edge = Broker(port=edge_broker.port)
     router = StandInRouter({NODE: at_edge}, listen, loss=0.2, doubling=0.1, seed=1)
     dataset = str(tmp_path / "dataset.lance")
-    collecting = asyncio.create_task(collect.run(CollectorConfig(broker=address, dataset=dataset)))
+    collecting = asyncio.create_task(collector.run(CollectorConfig(broker=address, dataset=dataset)))
     async with (
         router.running(),
         gateway_running(gateway(address, listen, router)),
@@ -105,7 +105,7 @@ async def test_what_was_released_while_the_node_was_away_is_served_when_it_is_ba
     bundle = pack(saved_models() / "swapped", tmp_path / "2.tar")
     nothing = Policy(node=NODE, harvest=HarvestRules(caps=Caps(per_minute=0)))
     async with Observer(at_edge).watching() as devices:
-        cloud = Bus(address, passing_id("cloud"))
+        cloud = Bus(address, transient_client_id("cloud"))
         async with (
             router.running(),
             gateway_running(gateway(address, listen, router)),

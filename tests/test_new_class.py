@@ -10,8 +10,9 @@ import pytest
 
 from bus.config import Broker
 from cli.main import main
-from cloud.card import card_path, read_card
-from cloud.store import PHOTOS, Store
+from cloud.dataset.store import PHOTOS, Store
+from cloud.registry.model_card import read_card
+from cloud.registry.registry import card_path
 from schemas.messages import Feedback, HarvestRules
 from schemas.topics import FEEDBACK
 from tests.conftest import eventually

@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cloud.card import FILE_NAME
-from cloud.store import Store
+from cloud.dataset.store import Store
+from cloud.registry.model_card import FILE_NAME
 from schemas.messages import Result
 from tests.cli.conftest import gleaner
 from tests.cloud.bundles import card

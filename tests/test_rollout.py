@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bus.mqtt import Bus
-from bus.presence import Presence
-from cloud.alarms import Rules
-from cloud.controller import Controller, write
-from cloud.judged import Audits
-from cloud.rollout import Rollout, Step
+from bus.mqtt.client import Bus
+from bus.mqtt.presence import Presence
+from cloud.evaluation.audit_stats import Audits
+from cloud.rollout.canary_analysis import Rules
+from cloud.rollout.controller import Controller, write
+from cloud.rollout.state_machine import Rollout, Step
 from edge.config import EdgeConfig
 from schemas.topics import CLOUD
 from tests.conftest import eventually, running
@@ -37,7 +37,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
 def watchful(monkeypatch) -> None:
     """Edge and controller look more often than others."""
     look_often(monkeypatch)
-    monkeypatch.setattr("cloud.controller._LOOK_S", 0.1)
+    monkeypatch.setattr("cloud.rollout.controller._LOOK_S", 0.1)
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 import structlog
 
 from bus import log
-from bus.broker import BrokerProcess
+from bus.broker.process import BrokerProcess
 from bus.config import PASSWORD_VARIABLE, Broker
-from bus.mqtt import Bus
-from cloud.config import CollectorConfig
+from bus.mqtt.client import Bus
+from cloud.collector.config import CollectorConfig
 from device.config import DeviceConfig
 from edge.config import EdgeConfig
 from tests.conftest import ROOT, eventually

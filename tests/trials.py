@@ -9,7 +9,7 @@ import pytest
 
 from bus.config import Broker
 from edge.config import EdgeConfig
-from edge.tfserving import Predictor
+from edge.serving.client import Predictor
 from schemas.messages import Event, Trial
 from schemas.topics import RELEASE
 from tests.conftest import eventually
@@ -33,9 +33,9 @@ def serving_one_at_a_time(base: Path) -> Iterator[ModelServer]:
 
 def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let edges look more often than others; these servers look every 50 ms."""
-    monkeypatch.setattr("edge.tryout.LOOK_S", 1.0)
-    monkeypatch.setattr("edge.models._WATCH_S", 0.1)
-    monkeypatch.setattr("edge.models._TRIAL_EVERY_S", 0.1)
+    monkeypatch.setattr("edge.models.smoke_test.LOOK_S", 1.0)
+    monkeypatch.setattr("edge.models.deployer._WATCH_S", 0.1)
+    monkeypatch.setattr("edge.models.deployer._TRIAL_EVERY_S", 0.1)
 
 
 async def with_a_model_of_its_own(address: Broker, server: ModelServer, folder: Path) -> EdgeConfig:

@@ -23,7 +23,7 @@ from bench.learning.plots import draw
 from bench.learning.policies import AllLabels, Confident, HardOnly, Model, Policy, RandomLabels
 from bench.learning.world import STRENGTHS, World, Worlds
 from cli.progress import Bars
-from cloud.head import Head
+from cloud.modeling.linear_head import Head
 
 SEEDS = 10
 POLICIES: dict[str, Callable[[World, int], Policy]] = {

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from bench.learning.world import CLASSES, STRENGTHS, Worlds
 from cli.progress import Bars
-from cloud.backbones import EFFICIENTNET_LITE0, pixels
-from cloud.head import Ints, fit_head
+from cloud.modeling.arrays import Ints
+from cloud.modeling.backbones import EFFICIENTNET_LITE0, pixels
+from cloud.modeling.linear_head import fit_head
 from cloud.progress import Progress
 
 _BATCH = 32

@@ -9,18 +9,18 @@ from msgspec import structs
 
 from bench.learning.policies import REVIEWS, Model, Policy
 from bench.learning.world import CLASSES, DIM, PLAIN, Photos, Vectors, World, called
-from cloud import gate
-from cloud.candidates import Labelled, auto_helps, choose, cross_validate, fit_candidates
-from cloud.examples import AUTO_LANE, TEACHER_LABELS, Example
-from cloud.learners import FrozenLearner
-from cloud.novelty import fit_novelty, novelty_of
+from cloud.dataset.example import AUTO_LANE, TEACHER_LABELS, Example
+from cloud.evaluation import promotion_gate
+from cloud.labeling.ensemble import fit_ensemble, held_out, sure_by_lane
+from cloud.labeling.review_queue import Waiting, most_informative
+from cloud.modeling.novelty import fit_novelty, novelty_of
 from cloud.progress import Silent
-from cloud.review import Waiting, most_informative
-from cloud.teacher import fit_ensemble, held_out, sure_by_lane
-from edge.harvest import Harvester
-from edge.harvested import Harvested
-from edge.lanes import AUDIT, HARD
-from edge.scores import Scored
+from cloud.training.candidates import Labelled, auto_helps, choose, cross_validate, fit_candidates
+from cloud.training.learners import FrozenLearner
+from edge.harvest.history import Harvested
+from edge.harvest.lanes import AUDIT, HARD
+from edge.harvest.selector import Harvester
+from edge.serving.prediction import Scored
 from schemas.messages import NEITHER, HarvestRules
 
 _PHOTO_EVERY_S = 10.0
@@ -76,7 +76,7 @@ class Full(Policy):
         self.champion_since = 0
         self.best = 0.0
         self.losses: list[dict[str, float | None]] = []
-        self.verdicts: list[gate.Verdict] = []
+        self.verdicts: list[promotion_gate.Verdict] = []
         self.harvester = Harvester(HarvestRules())
         super().__init__(world, seed)
 
@@ -191,22 +191,22 @@ class Full(Policy):
 
 def judge(
     champion: Model, challenger: Model, gold: Photos, audit: Sequence[Kept], *, best: float, seed: int
-) -> gate.Verdict:
+) -> promotion_gate.Verdict:
     """Let the gate compare two models."""
-    on_gold = gate.Answers(
+    on_gold = promotion_gate.Answers(
         champion.answers(gold), challenger.answers(gold), gold.truth, np.ones(len(gold.truth))
     )
     on_audit = None
     if audit:
         vectors = np.stack([kept.sight[PLAIN] for kept in audit])
-        on_audit = gate.Answers(
+        on_audit = promotion_gate.Answers(
             champion.probabilities(vectors),
             challenger.probabilities(vectors),
             np.array([kept.truth for kept in audit], np.int64),
             np.array([1 / (kept.inclusion or math.nan) for kept in audit]),
         )
-    return gate.judge(
-        gate.Evidence(on_gold, max(best, champion.accuracy(gold)), CLASSES, on_audit), 1, seed=seed
+    return promotion_gate.judge(
+        promotion_gate.Evidence(on_gold, max(best, champion.accuracy(gold)), CLASSES, on_audit), 1, seed=seed
     )
 
 

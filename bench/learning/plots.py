@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from cloud.head import Floats
+from cloud.modeling.arrays import Floats
 
 
 def draw(curves: Mapping[str, Floats], title: str, path: Path) -> None:

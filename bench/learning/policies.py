@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.learning.world import CLASSES, DIM, OTHER, PLAIN, Photos, Vectors, World
-from cloud.head import Floats, Head, Ints, fit_head, softmax
+from cloud.modeling.arrays import Floats, Ints, softmax
+from cloud.modeling.linear_head import Head, fit_head
 
 REVIEWS = 20
 """Labels that people give in a round."""

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.learning.drift import aged
-from cloud.examples import Example
-from cloud.features import embeddings
-from cloud.head import Ints
+from cloud.dataset.example import Example
+from cloud.labeling.embedder import Eye
+from cloud.modeling.arrays import Ints
 from cloud.progress import Progress
-from cloud.sight import Eye
-from edge.harvest import shrink
-from edge.near import dhash
+from cloud.training.embeddings import embeddings
+from edge.harvest.image import dhash, shrink
 from schemas.messages import NEITHER
 
 CLASSES = ("cat", "dog")

@@ -13,13 +13,13 @@ import time
 
 import structlog
 
-from bus.delivery import Subscription
+from bus.backoff import backoff
 from bus.gateway.config import GatewayConfig
-from bus.gateway.crossings import DOWN, LASTING
-from bus.gateway.desk import Desk, Letter
-from bus.gateway.router import Router, RouterError, RouterRefusedError
-from bus.mqtt import Bus
-from bus.retry import backoff
+from bus.gateway.mailbox import Desk, Letter
+from bus.gateway.router_client import Router, RouterError, RouterRefusedError
+from bus.gateway.routes import DOWN, LASTING
+from bus.mqtt.client import Bus
+from bus.mqtt.subscription import Subscription
 from schemas.codec import encode, to_text
 from schemas.errors import CodecError
 from schemas.messages import Message, Receipt

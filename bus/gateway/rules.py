@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from bus.gateway.crossings import Crossing, crossings
+from bus.gateway.routes import Crossing, crossings
 from schemas.topics import ROOT
 
 Manifest: TypeAlias = "dict[str, object]"

@@ -4,11 +4,11 @@ import asyncio
 
 from bus.gateway.config import GatewayConfig
 from bus.gateway.downlink import Downlink
-from bus.gateway.router import Router
+from bus.gateway.router_client import Router
 from bus.gateway.uplink import Uplink
-from bus.mqtt import Bus
-from bus.presence import Presence
-from bus.probes import Probes
+from bus.health import Probes
+from bus.mqtt.client import Bus
+from bus.mqtt.presence import Presence
 from schemas.topics import CLOUD
 
 

@@ -13,16 +13,16 @@ from typing import NamedTuple
 import structlog
 from aiohttp import web
 
-from bus.gateway.births import Births
+from bus.backoff import backoff
+from bus.gateway.byte_queue import Line, Passing
 from bus.gateway.config import GatewayConfig
-from bus.gateway.crossings import Crossing, crossing
 from bus.gateway.downlink import Downlink
-from bus.gateway.line import Line, Passing
-from bus.gateway.probe import report
-from bus.link import LinkError
-from bus.mqtt import Bus
-from bus.presence import now_ms
-from bus.retry import backoff
+from bus.gateway.restart_detector import Births
+from bus.gateway.routes import Crossing, crossing
+from bus.gateway.rule_probe import report
+from bus.mqtt.client import Bus
+from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.presence import now_ms
 from schemas.codec import decode, encode
 from schemas.errors import CodecError, PermanentError
 from schemas.messages import Receipt, Status
@@ -174,7 +174,7 @@ class Uplink:
                 await self._bus.connected()
                 try:
                     await self._bus.publish_bytes(message.topic, message.payload, retain=message.retain)
-                except LinkError as error:
+                except BrokerConnectionError as error:
                     log.debug("up.unpublished", topic=message.topic, error=str(error))
                     await asyncio.sleep(delay_s)
                 else:

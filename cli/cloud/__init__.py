@@ -1,5 +1,5 @@
 """The cloud side: import, collect, review, teach, train, release, watch."""
 
-from cli.cloud.steps import add_arguments, run
+from cli.cloud.commands import add_arguments, run
 
 __all__ = ["add_arguments", "run"]

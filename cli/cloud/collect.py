@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from bus import config, log
-from cli import options, service
+from cli import options, run_service
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -15,10 +15,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Run until told to stop."""
-    from cloud import collect  # noqa: PLC0415  # Lance is loaded by the steps that need it
-    from cloud.config import CollectorConfig  # noqa: PLC0415  # as above
+    from cloud.collector import collector  # noqa: PLC0415  # Lance is loaded by the steps that need it
+    from cloud.collector.config import CollectorConfig  # noqa: PLC0415  # as above
 
     loaded = options.settings(arguments, CollectorConfig, name=arguments.name, dataset=arguments.dataset)
     log.configure(arguments.log_level, name=loaded.name)
-    service.run(collect.run(loaded, config.password()))
+    run_service.run(collector.run(loaded, config.password()))
     return 0

@@ -30,16 +30,16 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Look at all labelled photos, gold ones too, and list the doubts."""
     from cli.progress import Bars  # noqa: PLC0415  # each step loads what it needs, and no more
-    from cloud.dataset import examples  # noqa: PLC0415  # as above
-    from cloud.sheet import Frame, write_sheet  # noqa: PLC0415  # as above
-    from cloud.store import Store  # noqa: PLC0415  # as above
+    from cloud.dataset.store import Store  # noqa: PLC0415  # as above
+    from cloud.dataset.training_set import examples  # noqa: PLC0415  # as above
+    from cloud.labeling.contact_sheet import Frame, write_sheet  # noqa: PLC0415  # as above
 
     store = Store.open(arguments.dataset, create=False)
     photos = [*examples(store), *examples(store, split="gold")]
     print("loading TensorFlow …", file=sys.stderr, flush=True)
-    from cloud.backbones import BackboneUnavailableError  # noqa: PLC0415  # as above
-    from cloud.doubts import doubts  # noqa: PLC0415  # as above
-    from cloud.examples import TrainingError  # noqa: PLC0415  # as above
+    from cloud.dataset.example import TrainingError  # noqa: PLC0415  # as above
+    from cloud.labeling.label_errors import doubts  # noqa: PLC0415  # as above
+    from cloud.modeling.backbones import BackboneUnavailableError  # noqa: PLC0415  # as above
 
     try:
         with Bars() as bars:

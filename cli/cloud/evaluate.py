@@ -12,8 +12,8 @@ from cli.cloud.verdict import show_verdict
 from schemas.errors import PermanentError
 
 if TYPE_CHECKING:
-    from cloud.card import Calibration
-    from cloud.evaluate import Metrics
+    from cloud.evaluation.metrics import Metrics
+    from cloud.registry.model_card import Calibration
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -28,10 +28,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Print figures and verdict; 1 if the gate does not promote it."""
-    from cloud.audit import audit_slice  # noqa: PLC0415  # each step loads what it needs, and no more
-    from cloud.card import cards_in  # noqa: PLC0415  # as above
-    from cloud.dataset import examples  # noqa: PLC0415  # as above
-    from cloud.store import Store  # noqa: PLC0415  # as above
+    from cloud.dataset.store import Store  # noqa: PLC0415  # as above
+    from cloud.dataset.training_set import examples  # noqa: PLC0415  # as above
+    from cloud.evaluation.audit_set import audit_slice  # noqa: PLC0415  # each step loads what it needs, and no more
+    from cloud.registry.registry import cards_in  # noqa: PLC0415  # as above
 
     cards = {card.version: card for card in cards_in(arguments.out)}
     if not cards:
@@ -45,7 +45,8 @@ def run(arguments: Namespace) -> int:
     gold = examples(store, version=at, split="gold")
 
     print("loading TensorFlow …", file=sys.stderr, flush=True)
-    from cloud.challenge import challenge, find_champion, measure_again  # noqa: PLC0415  # as above
+    from cloud.registry.champion import challenge, measure_again  # noqa: PLC0415  # as above
+    from cloud.registry.registry import find_champion  # noqa: PLC0415  # as above
 
     directory = arguments.out / str(version)
     champion = find_champion(arguments.out, without=version)

@@ -14,10 +14,10 @@ import msgspec
 from msgspec import structs
 
 from bus import config, log
-from bus.delivery import Subscription
-from bus.echo import publish_seen
-from bus.presence import now_ms
-from cli import link, options, service
+from bus.mqtt.presence import now_ms
+from bus.mqtt.publish_confirmed import publish_confirmed
+from bus.mqtt.subscription import Subscription
+from cli import connect, options, run_service
 from schemas.errors import PermanentError
 from schemas.messages import Caps, HarvestRules, Policy
 from schemas.topics import POLICY
@@ -75,7 +75,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Show the policies, or publish those that change and say why."""
     log.configure("error")
-    service.run(_play(arguments, _change(arguments)))
+    run_service.run(_play(arguments, _change(arguments)))
     return 0
 
 
@@ -96,10 +96,10 @@ def _tuning(arguments: Namespace) -> _Change:
     Raises:
         PermanentError: There is no dataset, or no version yet.
     """
-    from cloud.accuracy import audited  # noqa: PLC0415  # each step loads what it needs, and no more
-    from cloud.card import cards_in, served  # noqa: PLC0415  # as above
-    from cloud.policy import helped_at, revised  # noqa: PLC0415  # as above
-    from cloud.store import Store  # noqa: PLC0415  # as above
+    from cloud.dataset.store import Store  # noqa: PLC0415  # as above
+    from cloud.evaluation.live_accuracy import audited  # noqa: PLC0415  # each step loads what it needs, and no more
+    from cloud.registry.registry import cards_in, served  # noqa: PLC0415  # as above
+    from cloud.rollout.harvest_policy import helped_at, revised  # noqa: PLC0415  # as above
 
     store = Store.open(arguments.dataset, create=False)
     lineage = cards_in(arguments.out)
@@ -117,10 +117,10 @@ def _tuning(arguments: Namespace) -> _Change:
 
 
 async def _play(arguments: Namespace, change: _Change | None) -> None:
-    bus = link.bus(arguments, "policy")
+    bus = connect.bus(arguments, "policy")
     policies = bus.subscribe(POLICY)
     nodes = tuple(dict.fromkeys(arguments.nodes or ["edge-1"]))
-    async with link.connected(arguments, bus):
+    async with connect.connected(arguments, bus):
         known = {} if arguments.set else await _retained(policies, nodes, arguments.wait)
         for node in nodes:
             policy = known.get(node, Policy(node=node))
@@ -130,7 +130,7 @@ async def _play(arguments: Namespace, change: _Change | None) -> None:
             rules, reasons = change(policy)
             if reasons:
                 changed = Policy(node=node, harvest=rules, issued_at_ms=now_ms())
-                await publish_seen(bus, policies, POLICY, changed, node=node)
+                await publish_confirmed(bus, policies, POLICY, changed, node=node)
             for reason in reasons or ["nothing to change"]:
                 print(f"{node}: {reason}", flush=True)
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bus import log
-from bus.link import LinkError
-from cli import link, options, service
+from bus.mqtt.connection import BrokerConnectionError
+from cli import connect, options, run_service
 from schemas.errors import PermanentError
 from schemas.messages import ModelName, Release
 
 if TYPE_CHECKING:
-    from cloud.card import Card
+    from cloud.registry.model_card import Card
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -57,7 +57,7 @@ def signer(arguments: Namespace) -> Callable[[Release], Release]:
     Raises:
         ConfigError: The key cannot be used.
     """
-    from bus import signing  # noqa: PLC0415  # each step loads what it needs, and no more
+    from bus.security import signing  # noqa: PLC0415  # each step loads what it needs, and no more
 
     if arguments.signing_key is None:
         return lambda release: release
@@ -66,7 +66,7 @@ def signer(arguments: Namespace) -> Callable[[Release], Release]:
 
 def run(arguments: Namespace) -> int:
     """Announce the version; with --wait, fail if a node does not come to serve it."""
-    from cloud.release import read_bundle, release_of  # noqa: PLC0415  # each step loads what it needs, and no more
+    from cloud.rollout.releases import read_bundle, release_of  # noqa: PLC0415  # each step loads what it needs, and no more
 
     log.configure("error")
     bundle = read_bundle(arguments.bundle)
@@ -75,17 +75,17 @@ def run(arguments: Namespace) -> int:
     sign = signer(arguments)
     made = (release_of(bundle, node, arguments.model, arguments.url) for node in arguments.nodes)
     releases = [sign(options.checked(release)) for release in made]
-    service.run(_announce(arguments, releases))
+    run_service.run(_announce(arguments, releases))
     return 0
 
 
 async def _announce(arguments: Namespace, releases: list[Release]) -> None:
-    from cloud.release import Announcer  # noqa: PLC0415  # as above
+    from cloud.rollout.releases import Announcer  # noqa: PLC0415  # as above
 
     nodes, version = arguments.nodes, releases[0].version
-    bus = link.bus(arguments, "release")
+    bus = connect.bus(arguments, "release")
     announcer = Announcer(bus, nodes)
-    async with link.connected(arguments, bus):
+    async with connect.connected(arguments, bus):
         await announcer.announce(releases)
         print(f"version {version} released to {', '.join(nodes)}", flush=True)
         if arguments.wait is None:
@@ -96,7 +96,7 @@ async def _announce(arguments: Namespace, releases: list[Release]) -> None:
                     print(f"{node} serves version {version}", flush=True)
         except TimeoutError:
             expected = f"every node to serve version {version} within {arguments.wait:g} s"
-            raise LinkError("release", expected=expected, got="no word of some") from None
+            raise BrokerConnectionError("release", expected=expected, got="no word of some") from None
 
 
 def check_verdict(card: "Card") -> None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bus import log
-from bus.echo import publish_seen
-from cli import link, options, service
+from bus.mqtt.publish_confirmed import publish_confirmed
+from cli import connect, options, run_service
 from schemas.image import read_header
 from schemas.messages import NEITHER, Feedback
 from schemas.topics import FEEDBACK
 
 if TYPE_CHECKING:
-    from cloud.store import Store
+    from cloud.dataset.store import Store
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Give the label, or list what was asked for."""
-    from cloud.store import Store  # noqa: PLC0415  # each step loads what it needs, and no more
+    from cloud.dataset.store import Store  # noqa: PLC0415  # each step loads what it needs, and no more
 
     if arguments.quarantine:
         _list_quarantine(arguments)
@@ -61,8 +61,8 @@ def run(arguments: Namespace) -> int:
 
 
 def _list(arguments: Namespace, store: "Store") -> None:
-    from cloud.review import awaiting_review  # noqa: PLC0415  # as above
-    from cloud.sheet import Frame, write_sheet  # noqa: PLC0415  # as above
+    from cloud.labeling.contact_sheet import Frame, write_sheet  # noqa: PLC0415  # as above
+    from cloud.labeling.review_queue import awaiting_review  # noqa: PLC0415  # as above
 
     frames = []
     for review in awaiting_review(store, arguments.limit):
@@ -79,7 +79,7 @@ def _list(arguments: Namespace, store: "Store") -> None:
 
 
 def _list_quarantine(arguments: Namespace) -> None:
-    from cloud.quarantine import Quarantine  # noqa: PLC0415  # as above
+    from cloud.dataset.quarantine import Quarantine  # noqa: PLC0415  # as above
 
     for refused in Quarantine.open(arguments.dataset, create=False).newest(arguments.limit):
         arrived = datetime.fromtimestamp(refused.received_at_ms / 1000, UTC)
@@ -107,26 +107,26 @@ def _save(arguments: Namespace, name: str, content: bytes) -> None:
 
 def _give_label(arguments: Namespace, store: "Store") -> None:
     """Publish a person's label for a harvested photo, as anybody could with `mosquitto_pub`."""
-    from cloud.review import feedback_for  # noqa: PLC0415  # as above
+    from cloud.labeling.review_queue import feedback_for  # noqa: PLC0415  # as above
 
     photo_id, label = arguments.label
     feedback = feedback_for(store, photo_id, label, arguments.by)
     log.configure("error")
-    service.run(_publish(arguments, feedback))
+    run_service.run(_publish(arguments, feedback))
     print(f"{photo_id}: {label}")
 
 
 def _ask(arguments: Namespace, store: "Store") -> None:
-    from cli.cloud.labelling import label_photos  # noqa: PLC0415  # as above
-    from cloud.review import awaiting_review  # noqa: PLC0415  # as above
+    from cli.cloud.label_session import label_photos  # noqa: PLC0415  # as above
+    from cloud.labeling.review_queue import awaiting_review  # noqa: PLC0415  # as above
 
     log.configure("error")
-    published = service.run(label_photos(arguments, store, awaiting_review(store, arguments.limit)))
+    published = run_service.run(label_photos(arguments, store, awaiting_review(store, arguments.limit)))
     print(f"{published} labels published")
 
 
 async def _publish(arguments: Namespace, feedback: Feedback) -> None:
-    bus = link.bus(arguments, "review")
+    bus = connect.bus(arguments, "review")
     echoes = bus.subscribe(FEEDBACK, node=feedback.node, device=feedback.device)
-    async with link.connected(arguments, bus):
-        await publish_seen(bus, echoes, FEEDBACK, feedback, node=feedback.node, device=feedback.device)
+    async with connect.connected(arguments, bus):
+        await publish_confirmed(bus, echoes, FEEDBACK, feedback, node=feedback.node, device=feedback.device)

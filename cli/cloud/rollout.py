@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bus import log
-from cli import options, service
+from cli import options, run_service
 from cli.cloud import release
 from schemas.errors import PermanentError
 from schemas.messages import Release
 
 if TYPE_CHECKING:
-    from cloud.judged import Audits
-    from cloud.release import Bundle
-    from cloud.rollout import Decision, Rollout, Step
+    from cloud.evaluation.audit_stats import Audits
+    from cloud.rollout.releases import Bundle
+    from cloud.rollout.state_machine import Decision, Rollout, Step
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -64,8 +64,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Begin a rollout, or go on with the one that its file keeps; fail if the version goes back."""
-    from cloud import controller  # noqa: PLC0415  # each step loads what it needs, and no more
-    from cloud.release import read_bundle  # noqa: PLC0415  # as above
+    from cloud.rollout import controller  # noqa: PLC0415  # each step loads what it needs, and no more
+    from cloud.rollout.releases import read_bundle  # noqa: PLC0415  # as above
 
     log.configure("error")
     bundle, sign = read_bundle(arguments.bundle), release.signer(arguments)
@@ -77,7 +77,7 @@ def run(arguments: Namespace) -> int:
             controller.write(path, rollout)
         if not rollout.over:
             print(f"version {rollout.challenger.version}: {_place(rollout)}; state in {path}", flush=True)
-            ended = service.run(_bring_out(arguments, path, sign))
+            ended = run_service.run(_bring_out(arguments, path, sign))
             if ended is None:
                 print("interrupted: the same command goes on from here")
                 return 0
@@ -102,10 +102,10 @@ def _new(arguments: Namespace, bundle: "Bundle") -> "Rollout":
         PermanentError: The gate did not promote the version, the champion's bundle is not there, or an option
             makes no sense beside another.
     """
-    from bus.presence import now_ms  # noqa: PLC0415  # as above
-    from cloud.alarms import Rules  # noqa: PLC0415  # as above
-    from cloud.release import read_bundle, release_of  # noqa: PLC0415  # as above
-    from cloud.rollout import Rollout, Step  # noqa: PLC0415  # as above
+    from bus.mqtt.presence import now_ms  # noqa: PLC0415  # as above
+    from cloud.rollout.canary_analysis import Rules  # noqa: PLC0415  # as above
+    from cloud.rollout.releases import read_bundle, release_of  # noqa: PLC0415  # as above
+    from cloud.rollout.state_machine import Rollout, Step  # noqa: PLC0415  # as above
 
     if not arguments.force:
         release.check_verdict(bundle.card)
@@ -138,10 +138,10 @@ def _new(arguments: Namespace, bundle: "Bundle") -> "Rollout":
 
 async def _bring_out(arguments: Namespace, path: Path, sign: Callable[[Release], Release]) -> "Rollout":
     from bus import config  # noqa: PLC0415  # as above
-    from bus.mqtt import Bus  # noqa: PLC0415  # as above
-    from bus.presence import Presence  # noqa: PLC0415  # as above
-    from cli import link  # noqa: PLC0415  # as above
-    from cloud.controller import NAME, Controller  # noqa: PLC0415  # as above
+    from bus.mqtt.client import Bus  # noqa: PLC0415  # as above
+    from bus.mqtt.presence import Presence  # noqa: PLC0415  # as above
+    from cli import connect  # noqa: PLC0415  # as above
+    from cloud.rollout.controller import NAME, Controller  # noqa: PLC0415  # as above
     from schemas.topics import CLOUD  # noqa: PLC0415  # as above
 
     bus = Bus(
@@ -151,16 +151,16 @@ async def _bring_out(arguments: Namespace, path: Path, sign: Callable[[Release],
         presence=Presence(CLOUD, NAME),
     )
     controller = Controller(bus, path, sign=sign, audits=_audits(arguments), told=_tell)
-    async with link.connected(arguments, bus):
+    async with connect.connected(arguments, bus):
         log.configure("warning")  # a broker that was never there is said once, by the error
         return await controller.run()
 
 
 def _audits(arguments: Namespace) -> "Callable[[Rollout], Audits]":
     """Return how to read the audits; nothing where there is no dataset."""
-    from cloud.accuracy import trial_audits  # noqa: PLC0415  # as above
-    from cloud.judged import Audits  # noqa: PLC0415  # as above
-    from cloud.store import Store  # noqa: PLC0415  # as above
+    from cloud.dataset.store import Store  # noqa: PLC0415  # as above
+    from cloud.evaluation.audit_stats import Audits  # noqa: PLC0415  # as above
+    from cloud.evaluation.live_accuracy import trial_audits  # noqa: PLC0415  # as above
 
     def read(rollout: "Rollout") -> "Audits":
         try:

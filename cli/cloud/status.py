@@ -11,14 +11,14 @@ import msgspec
 from msgspec import Struct
 
 from bus import log
-from bus.delivery import Subscription
-from cli import link, options, service
+from bus.mqtt.subscription import Subscription
+from cli import connect, options, run_service
 from schemas.errors import CodecError, GleanerError
 from schemas.messages import NEITHER, ServedModel, Status, Trial
 from schemas.topics import HANDLERS, STATUS
 
 if TYPE_CHECKING:
-    from cloud.rollout import Rollout
+    from cloud.rollout.state_machine import Rollout
 
 
 _WIDTH = 140
@@ -78,7 +78,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Print what is known."""
     log.configure("error")
-    statuses = service.run(_statuses(arguments)) or []
+    statuses = run_service.run(_statuses(arguments)) or []
     nodes = [_node(status) for status in sorted(statuses, key=lambda status: (status.node, status.name))]
     rollout = _newest_rollout(arguments.models)
     try:
@@ -99,7 +99,7 @@ def run(arguments: Namespace) -> int:
 
 async def _statuses(arguments: Namespace) -> list[Status]:
     """Return the retained status of each edge handler."""
-    bus = link.bus(arguments, "status")
+    bus = connect.bus(arguments, "status")
     subscriptions = [bus.subscribe(STATUS, name=name) for name in HANDLERS]
     found: dict[tuple[str, str], Status] = {}
 
@@ -110,7 +110,7 @@ async def _statuses(arguments: Namespace) -> list[Status]:
                 status = delivery.message()
                 found[status.node, status.name] = status
 
-    async with link.connected(arguments, bus):
+    async with connect.connected(arguments, bus):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(arguments.wait), asyncio.TaskGroup() as tasks:
                 for subscription in subscriptions:
@@ -119,7 +119,7 @@ async def _statuses(arguments: Namespace) -> list[Status]:
 
 
 def _node(status: Status) -> Node:
-    from bus.presence import now_ms  # noqa: PLC0415  # each step loads what it needs, and no more
+    from bus.mqtt.presence import now_ms  # noqa: PLC0415  # each step loads what it needs, and no more
 
     counted = status.counters
     came, went = ("sample.kept", "sample.accepted"), ("sample.answered", "sample.dropped_oldest")
@@ -137,7 +137,7 @@ def _node(status: Status) -> Node:
 
 
 def _newest_rollout(folder: Path) -> "Rollout | None":
-    from cloud import controller  # noqa: PLC0415  # as above
+    from cloud.rollout import controller  # noqa: PLC0415  # as above
 
     files = sorted(folder.glob("rollout-*.json"), key=lambda path: path.stat().st_mtime)
     return controller.read(files[-1]) if files else None
@@ -150,9 +150,9 @@ def _said_by_people(dataset: str) -> tuple[list[Accuracy], dict[str, int]]:
         PermanentError: There is no dataset.
         TransientError: It cannot be read now.
     """
-    from cloud.accuracy import audits, of_neither  # noqa: PLC0415  # as above
-    from cloud.dataset import label_counts  # noqa: PLC0415  # as above
-    from cloud.store import Store  # noqa: PLC0415  # as above
+    from cloud.dataset.store import Store  # noqa: PLC0415  # as above
+    from cloud.dataset.training_set import label_counts  # noqa: PLC0415  # as above
+    from cloud.evaluation.live_accuracy import audits, of_neither  # noqa: PLC0415  # as above
 
     store = Store.open(dataset, create=False)
     found, neither = audits(store), of_neither(store)

@@ -23,13 +23,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Teach once, and say what came of it."""
     from cli.progress import Bars  # noqa: PLC0415  # each step loads what it needs, and no more
-    from cloud.store import Store  # noqa: PLC0415  # as above
+    from cloud.dataset.store import Store  # noqa: PLC0415  # as above
 
     store = Store.open(arguments.dataset, create=False)
     print("loading TensorFlow …", file=sys.stderr, flush=True)
-    from cloud.backbones import BackboneUnavailableError  # noqa: PLC0415  # as above
-    from cloud.examples import TrainingError  # noqa: PLC0415  # as above
-    from cloud.teach import teach  # noqa: PLC0415  # as above
+    from cloud.dataset.example import TrainingError  # noqa: PLC0415  # as above
+    from cloud.labeling.auto_label import teach  # noqa: PLC0415  # as above
+    from cloud.modeling.backbones import BackboneUnavailableError  # noqa: PLC0415  # as above
 
     try:
         with Bars() as bars:

@@ -5,15 +5,15 @@ A class of fewer than 3 human labels waits, once two others have as many; --clas
 
 import sys
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import options
 from cli.cloud.verdict import show_verdict
+from cloud.registry.registry import _next_version
 from schemas.errors import PermanentError
 
 if TYPE_CHECKING:
-    from cloud.train import Trained
+    from cloud.training.train import Trained
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -41,20 +41,20 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Train, and name the dataset's version after the model's; as one of several workers, help with it."""
     from cli.progress import Bars  # noqa: PLC0415  # each step loads what it needs, and no more
-    from cloud.audit import audit_slice, hold_back  # noqa: PLC0415  # as above
-    from cloud.dataset import examples  # noqa: PLC0415  # as above
-    from cloud.store import Store  # noqa: PLC0415  # as above
+    from cloud.dataset.store import Store  # noqa: PLC0415  # as above
+    from cloud.dataset.training_set import examples  # noqa: PLC0415  # as above
+    from cloud.evaluation.audit_set import audit_slice, hold_back  # noqa: PLC0415  # as above
 
     store = Store.open(arguments.dataset, create=False)
     version = _next_version(arguments)
 
     print("loading TensorFlow …", file=sys.stderr, flush=True)
-    from cloud.backbones import BackboneUnavailableError  # noqa: PLC0415  # as above
-    from cloud.challenge import find_champion  # noqa: PLC0415  # as above
-    from cloud.examples import FEWEST_LABELS, TrainingError, waiting_classes  # noqa: PLC0415  # as above
-    from cloud.export import ExportError  # noqa: PLC0415  # as above
-    from cloud.train import train, try_candidates  # noqa: PLC0415  # as above
-    from cloud.workers import join  # noqa: PLC0415  # as above
+    from cloud.dataset.example import FEWEST_LABELS, TrainingError, waiting_classes  # noqa: PLC0415  # as above
+    from cloud.export.saved_model import ExportError  # noqa: PLC0415  # as above
+    from cloud.modeling.backbones import BackboneUnavailableError  # noqa: PLC0415  # as above
+    from cloud.registry.registry import find_champion  # noqa: PLC0415  # as above
+    from cloud.training.distributed import join  # noqa: PLC0415  # as above
+    from cloud.training.train import train, try_candidates  # noqa: PLC0415  # as above
 
     _check_backbone(arguments.backbone)
     try:
@@ -115,18 +115,7 @@ def _show(trained: "Trained") -> None:
 
 
 def _check_backbone(name: str) -> None:
-    from cloud.backbones import BACKBONES  # noqa: PLC0415  # as above
+    from cloud.modeling.backbones import BACKBONES  # noqa: PLC0415  # as above
 
     if name not in BACKBONES:
         raise PermanentError("backbone", expected=f"one of {', '.join(BACKBONES)}", got=repr(name))
-
-
-def _next_version(arguments: Namespace) -> int:
-    """Return the number of the new version."""
-    out: Path = arguments.out
-    there = [int(path.name) for path in out.iterdir() if path.name.isdecimal()] if out.is_dir() else []
-    if arguments.version in there:
-        raise PermanentError(
-            f"version {arguments.version}", expected="a new number", got=f"one that is in {out}"
-        )
-    return arguments.version or max(there, default=0) + 1

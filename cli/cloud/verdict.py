@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cloud.gate import Verdict
+    from cloud.evaluation.promotion_gate import Verdict
 
 
 def show_verdict(verdict: "Verdict | None") -> None:

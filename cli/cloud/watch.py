@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from bus import config, log
 from bus.config import Broker
-from cli import options, service
+from cli import options, run_service
 
 if TYPE_CHECKING:
-    from cloud.card import Card
-    from cloud.config import TrainerConfig
-    from cloud.rounds import Plan, Program
+    from cloud.registry.model_card import Card
+    from cloud.retraining.config import TrainerConfig
+    from cloud.retraining.loop import Plan, Program
 
 _GLEANER = (sys.executable, "-m", "cli.main", "cloud")
 _PLACE = ("--nodes", "--config", "--broker", "--username", "--ca", "--cert", "--key")
@@ -44,17 +44,17 @@ def add_trainer(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Run until told to stop."""
-    from cloud import rounds  # noqa: PLC0415  # Lance is loaded by the steps that need it
+    from cloud.retraining import loop  # noqa: PLC0415  # Lance is loaded by the steps that need it
 
     loaded = trainer(arguments, every_s=arguments.every)
     log.configure(arguments.log_level, name=loaded.name)
-    service.run(rounds.watch(loaded, plan(loaded), config.password()))
+    run_service.run(loop.watch(loaded, plan(loaded), config.password()))
     return 0
 
 
 def trainer(arguments: Namespace, **overrides: object) -> "TrainerConfig":
     """Return the configuration, overridden by options that were given."""
-    from cloud.config import TrainerConfig  # noqa: PLC0415  # as above
+    from cloud.retraining.config import TrainerConfig  # noqa: PLC0415  # as above
 
     release = arguments.release and ["--nodes", ",".join(arguments.release)]
     names = ("name", "dataset", "models", "cache", "backbone")
@@ -64,7 +64,7 @@ def trainer(arguments: Namespace, **overrides: object) -> "TrainerConfig":
 
 def plan(trainer: "TrainerConfig") -> "Plan":
     """Return what a round runs: the commands that a person would type."""
-    from cloud.rounds import Plan  # noqa: PLC0415  # as above
+    from cloud.retraining.loop import Plan  # noqa: PLC0415  # as above
 
     dataset, out = ("--dataset", trainer.dataset), ("--out", trainer.models)
     places = (*dataset, "--cache", trainer.cache)

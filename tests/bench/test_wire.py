@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bench import wire
 from bench.photos import NODE, payload, pictures
 from bus.config import Broker
-from bus.mqtt import Bus
+from bus.mqtt.client import Bus
 from schemas.messages import Result
 from schemas.topics import PHOTO, RESULT
 from tests.conftest import eventually, running

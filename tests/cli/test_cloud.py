@@ -5,16 +5,17 @@ import msgspec
 import pytest
 from PIL import Image
 
-from bus.mqtt import Bus, passing_id
-from bus.presence import Presence
-from cloud import train
-from cloud.backbones import BackboneUnavailableError
-from cloud.card import card_path, write_card
-from cloud.examples import TrainingError
-from cloud.export import ExportError
-from cloud.gate import Comparison, Verdict
-from cloud.quarantine import Bounds, Quarantine, Refused
-from cloud.store import Row, Store
+from bus.mqtt.client import Bus, transient_client_id
+from bus.mqtt.presence import Presence
+from cloud.dataset.example import TrainingError
+from cloud.dataset.quarantine import Bounds, Quarantine, Refused
+from cloud.dataset.store import Row, Store
+from cloud.evaluation.promotion_gate import Comparison, Verdict
+from cloud.export.saved_model import ExportError
+from cloud.modeling.backbones import BackboneUnavailableError
+from cloud.registry.model_card import write_card
+from cloud.registry.registry import card_path
+from cloud.training import train
 from schemas.messages import Event, Feedback, ServedModel
 from schemas.topics import EVENT, FEEDBACK, RELEASE
 from tests.cli.conftest import gleaner
@@ -180,7 +181,7 @@ def test_review_lists_the_quarantine(called, dataset, tmp_path):
 
 async def test_a_label_is_published_as_feedback(address, at, dataset):
     """It goes where the photo came from, with who said it."""
-    listener = Bus(address, passing_id("listener"))
+    listener = Bus(address, transient_client_id("listener"))
     labels = listener.subscribe(FEEDBACK)
     async with running(listener), asyncio.timeout(30):
         words = ("--label", HARVESTED[0], "dog", "--by", "ann")
@@ -244,7 +245,7 @@ def test_a_release_of_no_bundle_is_one_sentence(called, tmp_path):
 
 async def released(address, at, tmp_path, answer, *words):
     """Release a bundle to a node that answers as told, and return what the command said."""
-    node = Bus(address, passing_id("node"), presence=Presence(NODE, "edge"))
+    node = Bus(address, transient_client_id("node"), presence=Presence(NODE, "edge"))
     releases = node.subscribe(RELEASE, node=NODE)
 
     async def follow() -> None:

@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bus.broker import BrokerProcess, free_port
+from bus.broker.process import BrokerProcess, free_port
 from bus.config import Broker
 from bus.gateway.config import GatewayConfig
-from bus.gateway.crossings import crossings
+from bus.gateway.routes import crossings
 from tests.apiserver import TOKEN, StandInApiServer
 from tests.conftest import ROOT
 from tests.router import StandInRouter, gateway_running

@@ -4,9 +4,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bus.delivery import Tapped
-from bus.mqtt import Bus
-from bus.presence import Presence
+from bus.mqtt.client import Bus
+from bus.mqtt.presence import Presence
+from bus.mqtt.subscription import RawMessage
 from cli.doctor import _Patient
 from schemas.codec import encode
 from schemas.messages import ServedModel, Status
@@ -154,7 +154,7 @@ async def test_messages_dropped_by_the_broker_are_a_failure(at):
         node=NODE, timeout=1.0, config=None, broker=None, username=None, ca=None, cert=None, key=None
     )
     patient = _Patient(options)
-    patient._sys_dropped.put_nowait(Tapped("$SYS/broker/publish/messages/dropped", b"3", retained=True))
+    patient._sys_dropped.put_nowait(RawMessage("$SYS/broker/publish/messages/dropped", b"3", retained=True))
     finding = await patient.dropped()
     assert (finding.passed, finding.found) == (False, "3 messages since the broker started")
     assert "max_queued_messages 1000000" in finding.advice

@@ -1,10 +1,11 @@
 import msgspec
 import pytest
 
-from bus.mqtt import Bus, passing_id
-from cloud.card import card_path, write_card
-from cloud.policy import ENOUGH
-from cloud.store import Label, Row, Store
+from bus.mqtt.client import Bus, transient_client_id
+from cloud.dataset.store import Label, Row, Store
+from cloud.registry.model_card import write_card
+from cloud.registry.registry import card_path
+from cloud.rollout.harvest_policy import ENOUGH
 from schemas.messages import Caps, HarvestRules, Policy
 from schemas.topics import POLICY
 from tests.cli.conftest import gleaner
@@ -18,8 +19,8 @@ TIMED = "2026-01-0{}T00:00:00+00:00"
 @pytest.fixture
 async def published(address):
     """All policies that cross the bus, as they come, and a way to publish one."""
-    bus = Bus(address, passing_id("observer"))
-    policies = bus.tap(POLICY.filter)
+    bus = Bus(address, transient_client_id("observer"))
+    policies = bus.subscribe_raw(POLICY.filter)
     async with running(bus):
         yield bus, policies
 

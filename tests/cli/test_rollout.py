@@ -4,14 +4,14 @@ import json
 import pytest
 from msgspec import structs
 
-from bus.mqtt import Bus, passing_id
-from bus.presence import Presence
-from cloud.alarms import Rules
-from cloud.controller import read, write
-from cloud.gate import Comparison, Verdict
-from cloud.release import read_bundle, release_of
-from cloud.rollout import Rollout, Step
-from cloud.store import Label, Row, Store
+from bus.mqtt.client import Bus, transient_client_id
+from bus.mqtt.presence import Presence
+from cloud.dataset.store import Label, Row, Store
+from cloud.evaluation.promotion_gate import Comparison, Verdict
+from cloud.rollout.canary_analysis import Rules
+from cloud.rollout.controller import read, write
+from cloud.rollout.releases import read_bundle, release_of
+from cloud.rollout.state_machine import Rollout, Step
 from schemas.messages import NEITHER, ServedModel, Trial, Tried
 from schemas.topics import RELEASE
 from tests.cli.conftest import gleaner, start
@@ -78,7 +78,7 @@ def test_a_rollout_that_is_over_is_not_begun_again(called, models, nowhere):
 
 async def test_a_rollout_begins_as_its_options_say(address, at, models):
     """Groups, stages, shares and rules are in its file, and the first group hears of the first stage."""
-    listener = Bus(address, passing_id("listener"))
+    listener = Bus(address, transient_client_id("listener"))
     releases = listener.subscribe(RELEASE)
     async with running(listener), asyncio.timeout(40):
         words = ("--nodes", "edge-1,edge-2", "--nodes", "edge-3", "--shadow-photos", "5", "--stage-s", "0")
@@ -149,7 +149,7 @@ async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, data
         since_ms=1,
     )
     one, two, further = (
-        Bus(address, passing_id(name), presence=Presence(node, name))
+        Bus(address, transient_client_id(name), presence=Presence(node, name))
         for node, name in ((NODE, "edge"), ("edge-2", "edge"), (NODE, "edge-2"))
     )
     one.counters.add("sample.kept", 5)
@@ -206,7 +206,7 @@ async def test_status_shows_the_fleet_while_the_dataset_is_away(address, at, mod
         file.unlink()
     write(models / "rollout-2.json", state(models, step=1))
     words = ("cloud", "status", "--models", models, "--dataset", dataset, *at)
-    async with running(Bus(address, passing_id(NODE), presence=Presence(NODE, "edge"))):
+    async with running(Bus(address, transient_client_id(NODE), presence=Presence(NODE, "edge"))):
         done = await gleaner(*words)
     assert done.code == 0
     for said in (NODE, "version 2 in place of 1", "canary for 10%", "No audits: table", "to be readable"):

@@ -6,10 +6,10 @@ from msgspec import structs
 
 from cli.cloud import release, rollout
 from cli.cloud.watch import plan
-from cloud.card import cards_in
-from cloud.config import TrainerConfig
-from cloud.store import Label, Row, Store
-from cloud.turns import one_at_a_time
+from cloud.dataset.store import Label, Row, Store
+from cloud.registry.registry import cards_in
+from cloud.retraining.config import TrainerConfig
+from cloud.retraining.lock import one_at_a_time
 from schemas.messages import Release
 from schemas.topics import RELEASE
 from tests.cli.conftest import start

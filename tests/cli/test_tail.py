@@ -3,13 +3,13 @@ import json
 
 import pytest
 
-from bus.delivery import Tapped
+from bus.mqtt.subscription import RawMessage
 from cli.tail import line, line_json, summary
 from schemas.codec import encode
 from schemas.messages import Photo
 from schemas.topics import EVENT, PHOTO, SAMPLE
 from tests.cli.conftest import start
-from tests.cloud.test_collect import sample
+from tests.cloud.collector.test_collector import sample
 from tests.conftest import jpeg
 from tests.device.conftest import NODE
 
@@ -38,7 +38,7 @@ def test_bytes_are_summarised(payload, words):
 def test_a_photo_is_a_line_with_its_image_in_words():
     """The envelope is readable, the picture a few words."""
     photo = Photo(photo_id=ID, node=NODE, device="pi-1", image=jpeg(1), sequence=4)
-    told = line(Tapped("gleaner/v1/photo/edge-1/pi-1", encode(PHOTO, photo), retained=False))
+    told = line(RawMessage("gleaner/v1/photo/edge-1/pi-1", encode(PHOTO, photo), retained=False))
     topic, _, fields = told.partition(" ")
     assert topic == "gleaner/v1/photo/edge-1/pi-1"
     assert json.loads(fields)["sequence"] == 4
@@ -47,15 +47,15 @@ def test_a_photo_is_a_line_with_its_image_in_words():
 
 def test_what_is_no_message_is_shown_with_the_reason():
     """Malformed payloads and topics that nobody knows are lines too."""
-    assert "malformed" not in line(Tapped("other/topic", b"hello", retained=False))
-    broken = line(Tapped("gleaner/v1/event/edge-1/edge", b"{}", retained=True))
+    assert "malformed" not in line(RawMessage("other/topic", b"hello", retained=False))
+    broken = line(RawMessage("gleaner/v1/event/edge-1/edge", b"{}", retained=True))
     assert broken.startswith("gleaner/v1/event/edge-1/edge (retained) ")
     assert "event: expected Event" in broken
 
 
 def test_json_has_topic_retained_and_message():
     """A line for pipes is one object; bytes in it are summarised as well."""
-    message = Tapped("gleaner/v1/sample/edge-1", encode(SAMPLE, sample(1)), retained=False)
+    message = RawMessage("gleaner/v1/sample/edge-1", encode(SAMPLE, sample(1)), retained=False)
     told = json.loads(line_json(message))
     assert (told["topic"], told["retained"]) == ("gleaner/v1/sample/edge-1", False)
     assert told["message"]["image"].endswith("jpeg 160x120>")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from cloud.card import FILE_NAME, Card
-from cloud.gate import Verdict
+from cloud.evaluation.promotion_gate import Verdict
+from cloud.registry.model_card import FILE_NAME, Card
 
 CLASSES = ["cat", "dog"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cloud.examples import Example, Source
+from cloud.dataset.example import Example, Source
 
 MakeExample = Callable[..., Example]
 
@@ -36,7 +36,7 @@ def make_example() -> MakeExample:
 @pytest.fixture(scope="session")
 def efficientnet() -> Any:
     """EfficientNet-Lite0 with its ImageNet weights."""
-    from cloud.backbones import EFFICIENTNET_LITE0  # noqa: PLC0415 - TensorFlow only for those who ask
+    from cloud.modeling.backbones import EFFICIENTNET_LITE0  # noqa: PLC0415 - TensorFlow only for those who ask
 
     return EFFICIENTNET_LITE0.build()
 

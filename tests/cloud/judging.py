@@ -1,6 +1,6 @@
 """What people say of versions that no test has to ask."""
 
-from cloud.judged import Audit
+from cloud.evaluation.audit_stats import Audit
 
 
 def audit(photos: int, right: int, weight: float = 1.0) -> Audit:

@@ -7,12 +7,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud import scratch
-from cloud.backbones import Backbone
-from cloud.examples import Example
-from cloud.export import warmup_photos
+from cloud.dataset.example import Example
+from cloud.export.saved_model import warmup_photos
+from cloud.modeling.backbones import Backbone
 from cloud.progress import Silent
-from cloud.workers import Team, join
+from cloud.training import from_scratch
+from cloud.training.distributed import Team, join
 
 
 def build() -> keras.Model:
@@ -29,12 +29,12 @@ TINY = Backbone("tiny", 16, 127.5, 127.5, 6, pretrained=False, build=build)
 def fit(team: Team) -> list[NDArray[np.float32]]:
     """Train it, a few steps on a few photos, and return all weights."""
     photos = [Example("", image, "", "human") for image in warmup_photos(6)]
-    network, head = scratch.fit_network(
+    network, head = from_scratch.fit_network(
         TINY, photos, np.arange(6) % 2, np.ones(6) / 6, 2, seed=1, progress=Silent(), team=team
     )
     return [head.kernel.astype(np.float32), *network.get_weights()]
 
 
 if __name__ == "__main__":
-    scratch.STEPS = (5, 5)
+    from_scratch.STEPS = (5, 5)
     np.savez(Path(sys.argv[1]), *fit(join()))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cloud.card import Candidate, Card
-from cloud.evaluate import Metrics, wilson_interval
+from cloud.evaluation.metrics import Metrics, wilson_interval
+from cloud.registry.model_card import Candidate, Card
 from demo.tally import Line, Outcome, Tally
 
 PHOTO = b"\xff\xd8 a picture"

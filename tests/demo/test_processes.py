@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.broker import free_port, listens
+from bus.broker.process import free_port, listens
 from demo.processes import Processes
 from schemas.errors import PermanentError
 from tests.conftest import ROOT, eventually

@@ -12,12 +12,12 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from bus.broker import free_port, listens
-from bus.broker_config import Access, configuration
+from bus.broker.mosquitto_conf import Access, configuration
+from bus.broker.process import free_port, listens
 from bus.config import Tls, load
 from bus.gateway.config import GatewayConfig
 from cli.main import main, parser_of
-from cloud.config import CollectorConfig
+from cloud.collector.config import CollectorConfig
 from edge.config import EdgeConfig
 from edge.modelserver import flags
 from tests import crds

@@ -13,10 +13,10 @@ import msgspec
 import pytest
 
 from bus.config import Broker
-from bus.mqtt import Bus, passing_id
+from bus.mqtt.client import Bus, transient_client_id
 from device import service
 from device.agent import Answer
-from device.camera import Frame
+from device.cameras.base import Frame
 from device.config import DeviceConfig
 from schemas.messages import Command, Photo, Result, Status
 from schemas.topics import COMMAND, PHOTO, RESULT, STATUS
@@ -42,7 +42,7 @@ class Edge:
     """Sees a device's photos and statuses, and publishes what `reply` makes of each photo."""
 
     def __init__(self, address: Broker) -> None:
-        self.bus = Bus(address, passing_id("edge"))
+        self.bus = Bus(address, transient_client_id("edge"))
         self.photos: list[Photo] = []
         self.statuses: list[Status] = []
         self.reply: Callable[[Photo], list[Result]] = lambda photo: [result(photo)]

@@ -4,9 +4,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from bus.config import OutboxLimits
-from bus.presence import now_ms
+from bus.mqtt.presence import now_ms
 from device import agent as agent_module
-from device.camera import CameraError
+from device.cameras.base import CameraError
 from schemas.codec import MAX_PAYLOAD_BYTES
 from schemas.topics import COMMAND, RESULT
 from tests.conftest import eventually, jpeg

@@ -7,12 +7,12 @@ from itertools import count
 import msgspec
 
 from bus.config import OutboxLimits
-from bus.database import Database
 from bus.metrics import Counters
-from bus.outbox import Outbox
-from edge import harvested
-from edge.sampler import Sampler
-from edge.scores import Scored
+from bus.outbox.outbox import Outbox
+from bus.outbox.sqlite import Database
+from edge.harvest import history
+from edge.harvest.sampler import Sampler
+from edge.serving.prediction import Scored
 from schemas.messages import Caps, HarvestRules, Photo
 from tests.conftest import eventually, fill
 from tests.nodes import NODE, QUICK, enveloped, photo, photo_id, station
@@ -26,7 +26,7 @@ async def test_g3_two_days_without_the_cloud_keep_what_the_caps_allow(tmp_path):
 
     A photo every 40 seconds by the sampler's clock; the second day no longer fits.
     """
-    tables = {"outbox": Outbox.MIGRATIONS, "harvested": harvested.MIGRATIONS}
+    tables = {"outbox": Outbox.MIGRATIONS, "harvested": history.MIGRATIONS}
     rules = HarvestRules(
         audit_share=0, near_duplicate_s=60, caps=Caps(per_minute=2, per_hour=50, per_day=500)
     )

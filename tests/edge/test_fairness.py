@@ -7,7 +7,7 @@ from itertools import count
 
 from msgspec import structs
 
-from bus.mqtt import Bus, passing_id
+from bus.mqtt.client import Bus, transient_client_id
 from schemas.messages import Result
 from schemas.topics import PHOTO
 from tests.conftest import eventually, running
@@ -19,7 +19,7 @@ _FLOOD_AT_ONCE = 50
 @asynccontextmanager
 async def flooding(config, device: str = "flood") -> AsyncIterator[None]:
     """Publish photos as fast as the broker takes them, for the length of a block, and await no answer."""
-    bus = Bus(config.broker, passing_id("flood"))
+    bus = Bus(config.broker, transient_client_id("flood"))
     images, numbers = [photo(number) for number in range(20)], count(1_000_000)
 
     async def publish() -> None:

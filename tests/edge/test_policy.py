@@ -1,7 +1,8 @@
 import msgspec
 
-from cloud.card import card_path, write_card
-from cloud.store import Store
+from cloud.dataset.store import Store
+from cloud.registry.model_card import write_card
+from cloud.registry.registry import card_path
 from tests.cli.conftest import gleaner
 from tests.cloud.bundles import card
 from tests.nodes import Observer, edge_process, enveloped, photo, photo_id

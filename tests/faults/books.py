@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from cloud.store import Store
+from cloud.dataset.store import Store
 from schemas.messages import Result
 from tests.faults import components
 from tests.faults.components import Component

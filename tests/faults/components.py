@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from bus.broker import BrokerProcess
+from bus.broker.process import BrokerProcess
 from tests.conftest import ROOT
 from tests.faults.pulse import Pulse
 

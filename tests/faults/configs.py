@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from bus.config import Broker, OutboxLimits
-from cloud.config import CollectorConfig
+from cloud.collector.config import CollectorConfig
 from device.config import DeviceConfig
 from edge.config import EdgeConfig
 from schemas.messages import Caps, HarvestRules

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from tests.faults import variants
 
-_PUBLISH = "bus.mqtt:Bus.publish_bytes"
+_PUBLISH = "bus.mqtt.client:Bus.publish_bytes"
 _ACKNOWLEDGE = "paho.mqtt.client:Client.ack"
 
 
@@ -40,35 +40,35 @@ class Point:
 
 
 POINTS = {
-    "device.photo-taken": Point("before", "bus.outbox:Outbox.put"),
-    "device.photo-kept": Point("after", "bus.outbox:Outbox.put"),
+    "device.photo-taken": Point("before", "bus.outbox.outbox:Outbox.put"),
+    "device.photo-kept": Point("after", "bus.outbox.outbox:Outbox.put"),
     "device.photo-publishing": Point("before", _PUBLISH, "photo"),
     "device.photo-published": Point("after", _PUBLISH, "photo"),
-    "device.answer-received": Point("before", "bus.outbox:Outbox.answered"),
-    "device.answer-in-transaction": Point("after", "device.answers:record"),
-    "device.answer-recorded": Point("after", "bus.outbox:Outbox.answered"),
+    "device.answer-received": Point("before", "bus.outbox.outbox:Outbox.answered"),
+    "device.answer-in-transaction": Point("after", "device.result_log:record"),
+    "device.answer-recorded": Point("after", "bus.outbox.outbox:Outbox.answered"),
     "device.answer-acknowledged": Point("after", _ACKNOWLEDGE),
-    "edge.photo-received": Point("before", "edge.classify:examine"),
-    "edge.predicting": Point("before", "edge.tfserving:Predictor.predict"),
-    "edge.predicted": Point("after", "edge.tfserving:Predictor.predict"),
-    "edge.sample-made": Point("after", "edge.sampler:Sampler.sample"),
-    "edge.in-transaction": Point("after", "edge.answers:record"),
+    "edge.photo-received": Point("before", "edge.inference.pipeline:examine"),
+    "edge.predicting": Point("before", "edge.serving.client:Predictor.predict"),
+    "edge.predicted": Point("after", "edge.serving.client:Predictor.predict"),
+    "edge.sample-made": Point("after", "edge.harvest.sampler:Sampler.sample"),
+    "edge.in-transaction": Point("after", "edge.inference.result_log:record"),
     "edge.result-publishing": Point("before", _PUBLISH, "result"),
     "edge.result-published": Point("after", _PUBLISH, "result"),
     "edge.photo-acknowledged": Point("after", _ACKNOWLEDGE),
     "edge.sample-publishing": Point("before", _PUBLISH, "sample"),
     "edge.sample-published": Point("after", _PUBLISH, "sample"),
-    "edge.receipt-received": Point("before", "bus.outbox:Outbox.answered"),
-    "edge.receipt-settled": Point("after", "bus.outbox:Outbox.answered"),
-    "collector.sample-received": Point("before", "cloud.store:Store.upsert"),
-    "collector.rows-written": Point("after", "cloud.commit:sync_fragments"),
-    "collector.rows-committed": Point("before", "cloud.commit:sync_version"),
-    "collector.stored": Point("after", "cloud.store:Store.upsert"),
+    "edge.receipt-received": Point("before", "bus.outbox.outbox:Outbox.answered"),
+    "edge.receipt-settled": Point("after", "bus.outbox.outbox:Outbox.answered"),
+    "collector.sample-received": Point("before", "cloud.dataset.store:Store.upsert"),
+    "collector.rows-written": Point("after", "cloud.dataset.durable_commit:sync_fragments"),
+    "collector.rows-committed": Point("before", "cloud.dataset.durable_commit:sync_version"),
+    "collector.stored": Point("after", "cloud.dataset.store:Store.upsert"),
     "collector.receipt-publishing": Point("before", _PUBLISH, "receipt"),
     "collector.receipt-published": Point("after", _PUBLISH, "receipt"),
     "collector.sample-acknowledged": Point("after", _ACKNOWLEDGE),
-    "collector.compaction-written": Point("after", "cloud.table:sync_fragments"),
-    "collector.compacted": Point("after", "cloud.table:Table.compact"),
+    "collector.compaction-written": Point("after", "cloud.dataset.lance_table:sync_fragments"),
+    "collector.compacted": Point("after", "cloud.dataset.lance_table:Table.compact"),
     "model-server.predicting": Point("before", "edge.modelserver.services:PredictionService.Predict"),
     "model-server.predicted": Point("after", "edge.modelserver.services:PredictionService.Predict"),
 }
@@ -136,7 +136,9 @@ def main() -> int:
     if arguments.variant:
         variants.VARIANTS[arguments.variant]()
     if arguments.at in {"collector.compaction-written", "collector.compacted"}:
-        importlib.import_module("cloud.collect")._FRAGMENTS = 4  # else it takes 128 commits to get there
+        importlib.import_module(
+            "cloud.collector.collector"
+        )._FRAGMENTS = 4  # else it takes 128 commits to get there
     if arguments.at:
         arm(POINTS[arguments.at], arguments.nth, signal.SIGSTOP if arguments.stop else signal.SIGKILL)
     from cli.main import main as gleaner  # noqa: PLC0415  # after its parts are wrapped

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from bus.delivery import Subscription
+from bus.mqtt.subscription import Subscription
 from schemas.errors import CodecError
 from schemas.messages import Status
 from schemas.topics import CLOUD, PHOTO, RECEIPT, STATUS

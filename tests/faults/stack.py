@@ -11,10 +11,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from bus.broker import BrokerProcess, free_port
-from bus.broker_config import Bridge
+from bus.broker.mosquitto_conf import Bridge
+from bus.broker.process import BrokerProcess, free_port
 from bus.config import Broker as Address
-from bus.mqtt import Bus, passing_id
+from bus.mqtt.client import Bus, transient_client_id
 from tests.faults import configs
 from tests.faults.components import Broker, Command, Component, resume
 from tests.faults.pulse import Pulse
@@ -72,7 +72,7 @@ class Stack:
         """Return a connection to one of the brokers, past the proxies."""
         component = self.components[broker]
         assert isinstance(component, Broker)
-        return Bus(Address(port=component.port, keepalive_s=5), passing_id("laboratory"))
+        return Bus(Address(port=component.port, keepalive_s=5), transient_client_id("laboratory"))
 
     def deaths(self) -> list[str]:
         """Return which processes ended although nobody had ordered it."""

@@ -8,9 +8,9 @@ import sqlite3
 
 import msgpack
 
-from bus.database import StorageError, Work
-from bus.mqtt import Bus
-from bus.outbox import Connected, Outbox, Publish
+from bus.mqtt.client import Bus
+from bus.outbox.outbox import Connected, Outbox, Publish
+from bus.outbox.sqlite import StorageError, Work
 
 
 def outbox_on_puback() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["schemas", "edge.arrival", "edge.harvest"]):
+with atheris.instrument_imports(include=["schemas", "edge.inference.validation", "edge.harvest.selector"]):
     from tests.fuzz.seeds import seeds
     from tests.fuzz.targets import run
 

@@ -6,9 +6,8 @@ and any error that is not the place's own comes through.
 
 from collections.abc import Callable
 
-from edge.arrival import Limits, examine
-from edge.harvest import shrink
-from edge.near import dhash
+from edge.harvest.image import dhash, shrink
+from edge.inference.validation import Limits, examine
 from schemas.codec import decode, encode
 from schemas.errors import CodecError
 from schemas.image import ImageError, read_header

@@ -11,7 +11,7 @@ from schemas.errors import GleanerError
 from tests.kubeedge.lab import NODES, Lab
 from tests.kubeedge.programs import Programs, build, locate
 from tests.kubeedge.service import end, memory_bytes, running
-from tests.kubeedge.settings import Link
+from tests.kubeedge.settings import BrokerConnection
 
 FOLDER = Path(".cache/kubeedge-lab")
 
@@ -32,7 +32,7 @@ def main() -> int:
             _stop(chosen.folder)
         if chosen.command == "start":
             nodes = tuple(chosen.nodes.split(","))
-            link = Link(transport=chosen.transport)
+            link = BrokerConnection(transport=chosen.transport)
             asyncio.run(_start(Lab(chosen.folder, programs, nodes=nodes, link=link)))
         if chosen.command in {"status", "start"}:
             _status(chosen.folder)

@@ -9,7 +9,7 @@ import pytest
 from tests.kubeedge.lab import Lab
 from tests.kubeedge.programs import locate
 from tests.kubeedge.service import memory_bytes
-from tests.kubeedge.settings import Link
+from tests.kubeedge.settings import BrokerConnection
 
 Note = Callable[[str, str], None]
 _noted: list[tuple[str, str]] = []
@@ -41,9 +41,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory, note: Note) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session", params=["websocket", "quic"])
-def link(request: pytest.FixtureRequest) -> Link:
+def link(request: pytest.FixtureRequest) -> BrokerConnection:
     """Either transport; for the session, so that all tests of one come one after the other."""
-    return Link(transport=request.param)
+    return BrokerConnection(transport=request.param)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

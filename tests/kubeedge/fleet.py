@@ -14,12 +14,12 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from bus.broker import BrokerProcess, free_port
+from bus.broker.process import BrokerProcess, free_port
 from bus.config import Broker as Address
-from bus.delivery import Subscription
 from bus.gateway.config import GatewayConfig
 from bus.gateway.rules import NAMESPACE
-from bus.mqtt import Bus, passing_id
+from bus.mqtt.client import Bus, transient_client_id
+from bus.mqtt.subscription import Subscription
 from schemas.errors import CodecError
 from schemas.messages import Receipt, Result, Status
 from schemas.topics import RECEIPT, RESULT, STATUS
@@ -89,7 +89,7 @@ class Fleet:
 
     def cloud_bus(self) -> Bus:
         """Return a connection to the cloud's broker."""
-        return Bus(Address(port=self.broker.port), passing_id("fleet"))
+        return Bus(Address(port=self.broker.port), transient_client_id("fleet"))
 
     async def deploy(self, step: str, *words: str) -> Done:
         """Run a step of `gleaner deploy` for all nodes against the laboratory's API server."""
@@ -216,7 +216,7 @@ def _lay_out(made: Fleet) -> None:
 @asynccontextmanager
 async def _watching(made: Fleet, node: str) -> AsyncIterator[None]:
     """Follow a node's broker for the length of a block."""
-    bus = Bus(Address(port=made.lab.nodes[node].port), passing_id("fleet"))
+    bus = Bus(Address(port=made.lab.nodes[node].port), transient_client_id("fleet"))
     seen = made.seen[node] = Seen()
     receipts = bus.subscribe(RECEIPT, queue=4096, node=node)
     results = bus.subscribe(RESULT, queue=4096, node=node)

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from bus.config import Broker
-from bus.delivery import Tapped
-from bus.mqtt import Bus, passing_id
+from bus.mqtt.client import Bus, transient_client_id
+from bus.mqtt.subscription import RawMessage
 from schemas.topics import RECEIPT, SAMPLE
 from tests.conftest import running
 from tests.kubeedge import objects
 from tests.kubeedge.api import Thing
 from tests.kubeedge.lab import Lab
 from tests.kubeedge.router import Target, post, target
-from tests.kubeedge.settings import Link
+from tests.kubeedge.settings import BrokerConnection
 
 NAMESPACE = "gleaner"
 _WITHIN_S = 180.0
@@ -39,7 +39,7 @@ class Hops:
     lab: Lab
     node: str
     bus: Bus
-    receipts: asyncio.Queue[Tapped]
+    receipts: asyncio.Queue[RawMessage]
     target: Target
 
     @property
@@ -91,11 +91,11 @@ class Hops:
 
 
 @asynccontextmanager
-async def hops(lab: Lab, node: str, link: Link) -> AsyncIterator[Hops]:
+async def hops(lab: Lab, node: str, link: BrokerConnection) -> AsyncIterator[Hops]:
     """Connect a node in this way, which may take a restart of its edgecore, and make its rules."""
     await lab.connect(node, link)
-    bus = Bus(Broker(port=lab.nodes[node].port), passing_id("test"))
-    receipts = bus.tap(RECEIPT.select())
+    bus = Bus(Broker(port=lab.nodes[node].port), transient_client_id("test"))
+    receipts = bus.subscribe_raw(RECEIPT.select())
     receipt = RECEIPT.name(node=node)
     down = objects.downlink_rule(f"receipt-{node}", path=f"/{_inside(receipt)}", topic=receipt)
     async with (

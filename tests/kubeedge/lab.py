@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bus.broker import listens
+from bus.broker.process import listens
 from bus.config import Broker
-from bus.mqtt import Bus, passing_id
+from bus.mqtt.client import Bus, transient_client_id
 from schemas.errors import TransientError
 from tests.conftest import running
 from tests.kubeedge import objects, settings
@@ -25,7 +25,7 @@ from tests.kubeedge.node import EdgeNode
 from tests.kubeedge.programs import Programs
 from tests.kubeedge.router import post
 from tests.kubeedge.service import Service, write_private
-from tests.kubeedge.settings import DEFAULT_LINK, HOST, Link, Ports
+from tests.kubeedge.settings import DEFAULT_LINK, HOST, BrokerConnection, Ports
 
 NODES = ("edge-1", "edge-2")
 _MARK = "cloudcore.yaml"  # what a folder of the laboratory has, and no other
@@ -56,7 +56,7 @@ class Lab:
         programs: Programs,
         *,
         nodes: tuple[str, ...] = NODES,
-        link: Link = DEFAULT_LINK,
+        link: BrokerConnection = DEFAULT_LINK,
     ) -> None:
         self.folder = folder.resolve()
         self.ports = Ports.free()
@@ -122,7 +122,7 @@ class Lab:
         for service in reversed(self.services):
             service.stop()
 
-    async def connect(self, node: str, link: Link) -> None:
+    async def connect(self, node: str, link: BrokerConnection) -> None:
         """Have a node connected in this way, which takes a restart of its edgecore if it is in another.
 
         Raises:
@@ -144,8 +144,8 @@ class Lab:
             LabError: Not in time.
         """
         url = self.route(node, _NAMESPACE, "/ping")
-        bus = Bus(Broker(port=self.nodes[node].port), passing_id("lab"))
-        pings = bus.tap(_PING)
+        bus = Bus(Broker(port=self.nodes[node].port), transient_client_id("lab"))
+        pings = bus.subscribe_raw(_PING)
 
         async def arrives() -> bool:
             nonce = secrets.token_hex(8).encode()

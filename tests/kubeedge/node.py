@@ -3,12 +3,12 @@
 import json
 from pathlib import Path
 
-from bus.broker_config import configuration
-from bus.mosquitto import find
+from bus.broker.locate import find
+from bus.broker.mosquitto_conf import configuration
 from tests.kubeedge import settings
 from tests.kubeedge.programs import Programs
 from tests.kubeedge.service import Service, write_private
-from tests.kubeedge.settings import Link, Ports
+from tests.kubeedge.settings import BrokerConnection, Ports
 
 
 class EdgeNode:
@@ -23,7 +23,7 @@ class EdgeNode:
     def __init__(self, name: str, folder: Path, programs: Programs) -> None:
         self.name = name
         self.port = settings.steady_port()
-        self.link: Link | None = None
+        self.link: BrokerConnection | None = None
         self._folder = folder / name
         self._broker_config = self._folder / "mosquitto.conf"
         self._config = self._folder / "edgecore.yaml"
@@ -39,7 +39,7 @@ class EdgeNode:
         self._folder.mkdir()
         self._broker_config.write_text(configuration(self.port, self._folder), encoding="utf-8")
 
-    def configure(self, link: Link, ports: Ports, token: str) -> None:
+    def configure(self, link: BrokerConnection, ports: Ports, token: str) -> None:
         """Choose how edgecore connects at its next start.
 
         Args:

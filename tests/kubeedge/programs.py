@@ -8,8 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from bus.debian import unpack
-from bus.mosquitto import default_cache
+from bus.broker.debian_package import unpack
+from bus.broker.locate import default_cache
 from schemas.errors import PermanentError
 
 MODULE = Path(__file__).resolve().parents[2] / "deploy/kubeedge/lab"

@@ -17,7 +17,7 @@ Tree = dict[str, Any]  # a configuration as JSON
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class BrokerConnection:
     """How an edgecore is connected to cloudcore.
 
     Args:
@@ -29,7 +29,7 @@ class Link:
     messages_per_s: int = 30
 
 
-DEFAULT_LINK = Link()
+DEFAULT_LINK = BrokerConnection()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,9 @@ def cloudcore(ports: Ports, folder: Path) -> Tree:
     }
 
 
-def edgecore(ports: Ports, folder: Path, *, name: str, broker_port: int, link: Link, token: str) -> Tree:
+def edgecore(
+    ports: Ports, folder: Path, *, name: str, broker_port: int, link: BrokerConnection, token: str
+) -> Tree:
     """Return edgecore's configuration: no containers, EventBus to the node's own mosquitto.
 
     Args:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.gateway.crossings import crossings
+from bus.gateway.routes import crossings
 from bus.gateway.rules import NAMESPACE, rule_up
 from schemas.messages import Policy
 from schemas.topics import FEEDBACK, POLICY, RELEASE
@@ -15,7 +15,7 @@ from tests.kubeedge import objects
 from tests.kubeedge.conftest import Note
 from tests.kubeedge.fleet import Fleet, fleet, name_of
 from tests.kubeedge.lab import NODES, Lab
-from tests.kubeedge.settings import Link
+from tests.kubeedge.settings import BrokerConnection
 from tests.serving import pack, release_of, saved_models
 
 pytestmark = [pytest.mark.kubeedge, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -30,7 +30,9 @@ async def test_g1_g2_on_kubeedge_whatever_fails_nothing_is_lost_or_doubled(
     lab: Lab, tmp_path: Path, note: Note
 ) -> None:
     """Two nodes, one on each transport: every photo has one answer, every sample one row, whatever fails."""
-    await asyncio.gather(lab.connect(FIRST, Link("websocket")), lab.connect(SECOND, Link("quic")))
+    await asyncio.gather(
+        lab.connect(FIRST, BrokerConnection("websocket")), lab.connect(SECOND, BrokerConnection("quic"))
+    )
     async with fleet(lab, tmp_path / "fleet") as running_fleet:
         await all_rules_work(running_fleet, note)
         for fault in FAULTS:

@@ -12,7 +12,7 @@ from tests.kubeedge import settings
 from tests.kubeedge.lab import Lab, LabError
 from tests.kubeedge.programs import locate
 from tests.kubeedge.service import Service, end, running
-from tests.kubeedge.settings import Link, Ports
+from tests.kubeedge.settings import BrokerConnection, Ports
 
 
 def test_everything_listens_on_loopback_and_leaves_the_firewall_alone(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_everything_listens_on_loopback_and_leaves_the_firewall_alone(tmp_path: 
     ports = Ports.free()
     cloudcore = settings.cloudcore(ports, tmp_path)
     edgecore = settings.edgecore(
-        ports, tmp_path, name="edge-1", broker_port=1883, link=Link("quic"), token="t"
+        ports, tmp_path, name="edge-1", broker_port=1883, link=BrokerConnection("quic"), token="t"
     )
     said = json.dumps([cloudcore, edgecore, settings.kubeconfig(ports, tmp_path / "ca", "t")])
     said += " ".join(settings.etcd_options(ports, tmp_path) + settings.apiserver_options(ports, tmp_path))

@@ -8,7 +8,7 @@ import pytest
 from tests.kubeedge.conftest import Note
 from tests.kubeedge.hops import Hops, hops
 from tests.kubeedge.lab import NODES, Lab
-from tests.kubeedge.settings import Link, Transport
+from tests.kubeedge.settings import BrokerConnection, Transport
 
 pytestmark = [pytest.mark.kubeedge, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -22,7 +22,7 @@ async def test_every_sample_arrives_once_while_the_link_holds(
     lab: Lab, transport: Transport, messages_per_s: int, count: int, note: Note
 ) -> None:
     """Samples published as fast as the broker takes them are all posted, each once, in any order."""
-    async with hops(lab, NODES[0], Link(transport, messages_per_s)) as way:
+    async with hops(lab, NODES[0], BrokerConnection(transport, messages_per_s)) as way:
         await way.go_up()
         already = len(way.target.posts)
         async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as tasks:

@@ -8,13 +8,15 @@ import pytest
 from tests.kubeedge.conftest import Note
 from tests.kubeedge.hops import hops
 from tests.kubeedge.lab import NODES, Lab
-from tests.kubeedge.settings import Link
+from tests.kubeedge.settings import BrokerConnection
 
 pytestmark = [pytest.mark.kubeedge, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("node", NODES)
-async def test_what_is_published_at_a_node_reaches_the_rules_target(lab: Lab, node: str, link: Link) -> None:
+async def test_what_is_published_at_a_node_reaches_the_rules_target(
+    lab: Lab, node: str, link: BrokerConnection
+) -> None:
     """A JSON message on `gleaner/v1/sample/{node}` is posted to the rule's URL, byte for byte."""
     async with hops(lab, node, link) as way:
         await way.go_up()
@@ -23,7 +25,9 @@ async def test_what_is_published_at_a_node_reaches_the_rules_target(lab: Lab, no
         assert await way.posted(message.encode()) == "/sample"
 
 
-async def test_what_is_posted_to_the_router_is_published_at_that_node_alone(lab: Lab, link: Link) -> None:
+async def test_what_is_posted_to_the_router_is_published_at_that_node_alone(
+    lab: Lab, link: BrokerConnection
+) -> None:
     """`POST {router}/{node}/{namespace}/{path}` ends on the rule's topic at that node's broker."""
     async with hops(lab, NODES[0], link) as first, hops(lab, NODES[1], link) as second:
         for way, other in ((first, second), (second, first)):
@@ -31,7 +35,9 @@ async def test_what_is_posted_to_the_router_is_published_at_that_node_alone(lab:
             assert other.receipts.empty()
 
 
-async def test_rules_work_again_after_edgecore_was_killed(lab: Lab, link: Link, note: Note) -> None:
+async def test_rules_work_again_after_edgecore_was_killed(
+    lab: Lab, link: BrokerConnection, note: Note
+) -> None:
     """The node remembers what it was subscribed to."""
     async with hops(lab, NODES[0], link) as way:
         await way.go_up()
@@ -45,7 +51,7 @@ async def test_rules_work_again_after_edgecore_was_killed(lab: Lab, link: Link, 
 
 async def test_rules_work_again_after_cloudcore_was_killed(lab: Lab, note: Note) -> None:
     """Two nodes, one on each transport, send and receive again without anybody's help."""
-    first, second = Link("websocket"), Link("quic")
+    first, second = BrokerConnection("websocket"), BrokerConnection("quic")
     async with hops(lab, NODES[0], first) as one, hops(lab, NODES[1], second) as other:
         await one.go_up()
         await other.go_up()

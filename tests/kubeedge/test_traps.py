@@ -12,7 +12,7 @@ from schemas.topics import EVENT
 from tests.kubeedge.hops import hops, rule, uplink
 from tests.kubeedge.lab import NODES, Lab
 from tests.kubeedge.router import target
-from tests.kubeedge.settings import Link
+from tests.kubeedge.settings import BrokerConnection
 
 pytestmark = [pytest.mark.kubeedge, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -20,7 +20,7 @@ NODE = NODES[0]
 TOPIC = EVENT.name(node=NODE, name="edge")
 
 
-async def test_only_quic_carries_bytes_that_are_no_text(lab: Lab, link: Link) -> None:
+async def test_only_quic_carries_bytes_that_are_no_text(lab: Lab, link: BrokerConnection) -> None:
     """Over WebSocket every byte that is not UTF-8 becomes U+FFFD: what crosses is JSON, always."""
     photo = b"\xff\xd8\xff\xe0 is how a JPEG begins"
     spoilt = photo.decode(errors="replace").encode()
@@ -30,7 +30,7 @@ async def test_only_quic_carries_bytes_that_are_no_text(lab: Lab, link: Link) ->
         assert await way.posted(photo if link.transport == "quic" else spoilt) == "/sample"
 
 
-async def test_a_message_that_the_target_refuses_is_gone(lab: Lab, link: Link) -> None:
+async def test_a_message_that_the_target_refuses_is_gone(lab: Lab, link: BrokerConnection) -> None:
     """The answer 500 counts as success: the message is not posted again."""
     async with (
         hops(lab, NODE, link) as way,
@@ -44,7 +44,7 @@ async def test_a_message_that_the_target_refuses_is_gone(lab: Lab, link: Link) -
 
 
 async def test_a_rule_made_while_its_node_is_away_stays_deaf_until_it_is_made_again(
-    lab: Lab, link: Link
+    lab: Lab, link: BrokerConnection
 ) -> None:
     """A node is told to subscribe when the rule is made; one that is away then never hears of it."""
     async with hops(lab, NODE, link) as way:
@@ -60,7 +60,7 @@ async def test_a_rule_made_while_its_node_is_away_stays_deaf_until_it_is_made_ag
         assert b"unheard" not in {post.body for post in way.target.posts}
 
 
-async def test_what_is_posted_for_a_node_that_is_away_is_lost(lab: Lab, link: Link) -> None:
+async def test_what_is_posted_for_a_node_that_is_away_is_lost(lab: Lab, link: BrokerConnection) -> None:
     """Refused over WebSocket; over QUIC "delivered" for half a minute, to a session that is dead."""
     async with hops(lab, NODE, link) as way:
         await way.go_down()
@@ -73,7 +73,7 @@ async def test_what_is_posted_for_a_node_that_is_away_is_lost(lab: Lab, link: Li
 
 async def test_a_retained_message_is_posted_again_whenever_edgecore_starts(lab: Lab) -> None:
     """No retained messages on topics that go up."""
-    async with hops(lab, NODE, Link("websocket")) as way:
+    async with hops(lab, NODE, BrokerConnection("websocket")) as way:
         await way.go_up()
         await way.bus.publish_bytes(way.samples, b"kept", retain=True)
         try:

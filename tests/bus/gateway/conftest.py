@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bus.broker import BrokerProcess, free_port
+from bus.broker.locate import Mosquitto
+from bus.broker.process import BrokerProcess, free_port
 from bus.config import Broker
-from bus.mosquitto import Mosquitto
 from tests.router import NODE, StandInRouter
 
 

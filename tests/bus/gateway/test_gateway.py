@@ -8,10 +8,10 @@ from bus.config import Broker
 from bus.gateway import service
 from bus.gateway.config import GatewayConfig
 from bus.gateway.downlink import Downlink
-from bus.gateway.probe import EVENT_NAME, draw
-from bus.gateway.router import Router
+from bus.gateway.router_client import Router
+from bus.gateway.rule_probe import EVENT_NAME, draw
 from bus.gateway.uplink import UplinkError
-from bus.mqtt import Bus, passing_id
+from bus.mqtt.client import Bus, transient_client_id
 from schemas.codec import to_json, to_msgpack
 from schemas.messages import Command, Feedback, Policy, Receipt, Release, Sample, Status
 from schemas.topics import COMMAND, EVENT, FEEDBACK, POLICY, RECEIPT, RELEASE, SAMPLE, STATUS
@@ -76,10 +76,10 @@ class Ends:
     """A client at the edge's broker and one at the cloud's, which see everything undecoded."""
 
     def __init__(self, edge, cloud) -> None:
-        self.edge = Bus(Broker(port=edge.port), passing_id("at-edge"))
-        self.cloud = Bus(Broker(port=cloud.port), passing_id("at-cloud"))
-        self.at_edge = self.edge.tap("gleaner/#")
-        self.at_cloud = self.cloud.tap("gleaner/#")
+        self.edge = Bus(Broker(port=edge.port), transient_client_id("at-edge"))
+        self.cloud = Bus(Broker(port=cloud.port), transient_client_id("at-cloud"))
+        self.at_edge = self.edge.subscribe_raw("gleaner/#")
+        self.at_cloud = self.cloud.subscribe_raw("gleaner/#")
 
     async def seen(self, at: asyncio.Queue, topic: str):
         """Wait for the next message on a topic; others are passed over."""
@@ -125,8 +125,8 @@ async def test_what_an_edge_says_arrives_on_the_same_topic_unchanged(ends, cloud
         for topic, payload in sent.items():
             await ends.edge.publish_bytes(topic, payload)
             assert (await ends.seen(ends.at_cloud, topic)).payload == payload
-    late = Bus(Broker(port=cloud.port), passing_id("late"))
-    statuses = late.tap(STATUS.filter)
+    late = Bus(Broker(port=cloud.port), transient_client_id("late"))
+    statuses = late.subscribe_raw(STATUS.filter)
     async with running(late):
         kept = [await statuses.get(), await statuses.get()]  # the edge's and the gateway's own
     assert STATUS.name(node=NODE, name="edge") in [message.topic for message in kept if message.retained]
@@ -293,7 +293,7 @@ async def test_g3_receipts_and_commands_for_a_node_that_is_away_expire(ends, clo
     """G3: nothing piles up for a node that is gone; what it still needs, it asks for again."""
     router.away.add(NODE)
     brief = config(cloud, listen, router, receipt_expires_s=0.2, command_expires_s=0.2)
-    bus = Bus(brief.broker, passing_id("gateway"))
+    bus = Bus(brief.broker, transient_client_id("gateway"))
     async with ends.running(), Router(router.url, timeout_s=10) as client:
         passing = asyncio.create_task((downlink := Downlink(brief, bus, client)).run())
         async with running(bus):

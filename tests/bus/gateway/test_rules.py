@@ -2,7 +2,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus.gateway.crossings import crossings
+from bus.gateway.routes import crossings
 from bus.gateway.rules import files, manifests, rule_name, to_yaml
 from schemas.topics import NAME
 from tests.crds import check

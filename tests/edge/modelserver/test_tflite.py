@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cloud.backbones import XCEPTION_SMALL
-from cloud.export import Model, exported, warmup_photos
-from cloud.head import Head
-from cloud.novelty import fit_novelty
-from cloud.saved import SavedModel
+from cloud.export.saved_model import Model, exported, warmup_photos
+from cloud.export.v1_loader import SavedModel
+from cloud.modeling.backbones import XCEPTION_SMALL
+from cloud.modeling.linear_head import Head
+from cloud.modeling.novelty import fit_novelty
 from edge.modelserver import servable
 from edge.modelserver.status import Code, ServingError
 from edge.modelserver.tflite import NETWORK_FILE, Network

@@ -1,0 +1,42 @@
+"""Whole-file atomic writes, durable across power loss."""
+
+import os
+from pathlib import Path
+
+
+def write_atomic(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Replace a file so that readers see the old or the new content, never a part.
+
+    When this returns, content and name are on the disk: the file is synced before the rename, and its folder
+    after it. Missing parent folders are created.
+
+    Args:
+        path: The file. `<name>.tmp` beside it is overwritten; concurrent writers of one path need a lock.
+        content: The whole content.
+        mode: Permission bits of the new file, before the umask.
+
+    Raises:
+        OSError: The disk refused; the previous content is intact.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.tmp")
+    partial.unlink(missing_ok=True)  # it may have been left with other permissions by a killed writer
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+    sync_folder(path.parent)  # without this a power cut can bring the old name back
+
+
+def sync_folder(folder: Path) -> None:
+    """Sync a folder, so that names created, renamed or removed in it survive a power cut.
+
+    Raises:
+        OSError: The disk refused.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Find, configure and run a mosquitto broker."""

@@ -1,0 +1,1 @@
+"""MQTT client: typed topics, manual acknowledgement, reconnection."""

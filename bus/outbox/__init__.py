@@ -1,0 +1,1 @@
+"""Durable queue in SQLite whose entries stay until the receiver answers."""

@@ -1,0 +1,1 @@
+"""Write the certificates, ACLs and configurations of a whole site."""

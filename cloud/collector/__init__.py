@@ -1,0 +1,1 @@
+"""Receive samples and labels from MQTT and store them."""

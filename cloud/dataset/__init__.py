@@ -1,0 +1,1 @@
+"""The dataset: one Lance table of samples, labels and their history."""

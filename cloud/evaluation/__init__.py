@@ -1,0 +1,1 @@
+"""Metrics, audits and the gate that decides on promotion."""

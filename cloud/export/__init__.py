@@ -1,0 +1,1 @@
+"""Write trained models as SavedModel and LiteRT bundles."""

@@ -1,0 +1,1 @@
+"""Decide labels: teacher ensemble, label errors and the review queue."""

@@ -1,0 +1,1 @@
+"""Networks: backbones, the linear head on their embeddings, and novelty."""

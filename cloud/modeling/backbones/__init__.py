@@ -1,0 +1,32 @@
+"""The networks that a model can stand on, by name."""
+
+from cloud.modeling.backbones.base import CHANNELS, Backbone, BackboneUnavailableError, pixels, weights_digest
+from cloud.modeling.backbones.efficientnet_lite import EFFICIENTNET_LITE0
+from cloud.modeling.backbones.xception import XCEPTION
+from cloud.modeling.backbones.xception_small import XCEPTION_SMALL
+
+__all__ = [
+    "BACKBONES",
+    "CHANNELS",
+    "EFFICIENTNET_LITE0",
+    "XCEPTION",
+    "XCEPTION_SMALL",
+    "Backbone",
+    "BackboneUnavailableError",
+    "backbone_named",
+    "pixels",
+    "weights_digest",
+]
+
+BACKBONES = {backbone.name: backbone for backbone in (XCEPTION, XCEPTION_SMALL, EFFICIENTNET_LITE0)}
+
+
+def backbone_named(name: str) -> Backbone:
+    """Look up a backbone.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"backbone: expected one of {', '.join(BACKBONES)}, got {name!r}")
+    return BACKBONES[name]

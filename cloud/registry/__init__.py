@@ -1,0 +1,1 @@
+"""The models folder: versions, bundles, model cards and rollout states."""

@@ -1,0 +1,149 @@
+"""The card that goes with each model: what it was made of and how good it is."""
+
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from cloud.evaluation.metrics import Metrics
+from cloud.evaluation.promotion_gate import Verdict
+from schemas.errors import PermanentError
+
+FILE_NAME = "model.json"
+_EXTRA = "assets.extra"
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """Expected calibration error without the temperature and with it, each in [0, 1].
+
+    Attributes:
+        held_out_before: on held-out labels, at a temperature of 1; None if there were too few.
+        held_out_after: on the same, at the temperature that was fitted to them.
+        gold_before: on the gold set, at a temperature of 1; None without gold photos.
+        gold_after: on the gold set, at the model's temperature.
+    """
+
+    held_out_before: float | None = None
+    held_out_after: float | None = None
+    gold_before: float | None = None
+    gold_after: float | None = None
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A way of training that was tried.
+
+    Attributes:
+        name: "human" (human labels alone), "human+teacher" (the teacher's for photos that the edge was not
+            sure of) or "human+harvested" (and those of the lane auto).
+        photos: how many it was trained on.
+        held_out_photos: human labels that its cross-validation answered.
+        held_out_loss: mean negative log-likelihood on them, calibrated; the lower is chosen. None
+            if there were too few labels to hold any out.
+        held_out_accuracy: share of them answered rightly, or None.
+        gold_accuracy: on the gold set; reported, never used to choose. None without gold photos.
+    """
+
+    name: str
+    photos: int
+    held_out_photos: int
+    held_out_loss: float | None
+    held_out_accuracy: float | None
+    gold_accuracy: float | None
+
+
+class Card(msgspec.Struct, frozen=True):
+    """What a model is.
+
+    Attributes:
+        version: the model's number.
+        parent: the version that it is meant to replace.
+        dataset_version: the dataset table's version that it was trained from.
+        backbone: name of the backbone.
+        weights_digest: 128-bit BLAKE2b of the backbone's weights.
+        classes: names in the order of the outputs.
+        signature: the serving signature, name to type and shape.
+        temperature: divisor of the logits, inside the graph.
+        examples: class to source to number of photos given to the training.
+        examples_used: the same for those that the chosen candidate was trained on.
+        metrics: on the gold set, or None without gold photos.
+        chosen: name of the chosen candidate.
+        candidates: all that were tried.
+        seed: of every random decision.
+        commit: of the code, where it runs from a git checkout.
+        created_at: ISO 8601, UTC.
+        training_s: seconds from examples to card.
+        libraries: name to version.
+        gold_digest: names the gold set, None without gold photos.
+        calibration: what the temperature is good for.
+        auto: whether the lane auto stays on: false if it did not help in two rounds running.
+        verdict: of the gate, None where there was no champion.
+        returned: whether its rollout went back; not in the file, `cards_in` finds it out.
+    """
+
+    version: int
+    parent: int | None
+    dataset_version: int | None
+    backbone: str
+    weights_digest: str
+    classes: list[str]
+    signature: dict[str, str]
+    temperature: float
+    examples: dict[str, dict[str, int]]
+    examples_used: dict[str, dict[str, int]]
+    metrics: Metrics | None
+    chosen: str
+    candidates: list[Candidate]
+    seed: int
+    commit: str | None
+    created_at: str
+    training_s: float
+    libraries: dict[str, str]
+    gold_digest: str | None = None
+    calibration: Calibration = Calibration()
+    auto: bool = True
+    verdict: Verdict | None = None
+    returned: bool = False
+
+    @property
+    def created_at_ms(self) -> int:
+        """When it was made, in milliseconds, UTC."""
+        return int(datetime.fromisoformat(self.created_at).timestamp() * 1000)
+
+
+def write_card(card: Card, path: Path) -> None:
+    """Write a card as indented JSON."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
+
+
+def read_card(path: Path) -> Card:
+    """Read a card that `write_card` wrote.
+
+    Raises:
+        PermanentError: It is none.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Card)
+    except msgspec.MsgspecError as error:
+        raise PermanentError(f"card {path}", expected="one that training wrote", got=error) from None
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what decides a model's figures."""
+    return {name: version(name) for name in ("keras", "numpy", "tensorflow")}
+
+
+def code_commit() -> str | None:
+    """The commit that a git checkout of this code stands on, or None outside of one."""
+    git = Path(__file__).resolve().parents[2] / ".git"
+    head = git / "HEAD"
+    if not head.is_file():
+        return None
+    reference = head.read_text("utf-8").strip()
+    if not reference.startswith("ref: "):
+        return reference
+    loose, packed = git / reference[5:], git / "packed-refs"
+    if loose.is_file():
+        return loose.read_text("utf-8").strip()
+    lines = packed.read_text("utf-8").splitlines() if packed.is_file() else []
+    return next((line.split()[0] for line in lines if line.endswith(f" {reference[5:]}")), None)

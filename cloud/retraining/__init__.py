@@ -1,0 +1,1 @@
+"""Retraining loop: drift signals, triggers and rounds of training."""

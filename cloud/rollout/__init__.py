@@ -1,0 +1,1 @@
+"""Staged rollout of a version to edge nodes, and the harvest policy."""

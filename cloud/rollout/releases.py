@@ -1,0 +1,155 @@
+"""From a bundle on disk to a model in service: announce a release and see it arrive."""
+
+import asyncio
+import hashlib
+import tarfile
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bus.mqtt.client import Bus
+from bus.mqtt.presence import now_ms
+from bus.mqtt.publish_confirmed import publish_confirmed
+from bus.mqtt.subscription import Delivery, Subscription
+from cloud.registry.model_card import FILE_NAME, Card
+from schemas.errors import CodecError, PermanentError
+from schemas.messages import Event, Release, Status
+from schemas.topics import EVENT, RELEASE, STATUS
+
+_Source = Subscription[Status] | Subscription[Event]
+
+_CARD = f"assets.extra/{FILE_NAME}"
+_CHUNK_BYTES = 1 << 20
+_FAILURES = ("model.failed", "model.refused")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A packed model: its card, and what a release has to say of the file."""
+
+    path: Path
+    card: Card
+    sha256: str
+    size_bytes: int
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read a bundle that `gleaner cloud train` wrote.
+
+    Raises:
+        PermanentError: No such file, or no bundle with a card.
+    """
+    try:
+        with tarfile.open(path, "r:") as archive:
+            member = archive.extractfile(_CARD)
+            card = msgspec.json.decode(member.read() if member else b"", type=Card)
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except (OSError, KeyError, tarfile.TarError, msgspec.MsgspecError) as error:
+        raise PermanentError(f"bundle {path}", expected=f"a tar with {_CARD}", got=error) from None
+    return Bundle(path, card, digest.hexdigest(), path.stat().st_size)
+
+
+def release_of(bundle: Bundle, node: str, model: str, url: str | None = None) -> Release:
+    """Return the message that tells a node to serve a bundle.
+
+    Args:
+        bundle: What to serve.
+        node: Which edge node.
+        model: Name of the model on the server.
+        url: Where the node can fetch the bundle; its own file by default.
+    """
+    metrics = bundle.card.metrics
+    return Release(
+        node=node,
+        model=model,
+        version=bundle.card.version,
+        url=url or bundle.path.resolve().as_uri(),
+        sha256=bundle.sha256,
+        size_bytes=bundle.size_bytes,
+        classes=bundle.card.classes,
+        temperature=bundle.card.temperature,
+        metrics={"gold_accuracy": metrics.accuracy, "gold_photos": metrics.photos} if metrics else {},
+        released_at_ms=now_ms(),
+    )
+
+
+class Announcer:
+    """Announces releases and follows them until they are served.
+
+    Args:
+        bus: Connected by its own `run`; the subscriptions are made here, before that.
+        nodes: Which edge nodes.
+    """
+
+    def __init__(self, bus: Bus, nodes: Sequence[str]) -> None:
+        self._bus = bus
+        self._nodes = tuple(dict.fromkeys(nodes))
+        self._echoes = bus.subscribe(RELEASE)
+        self._sources: tuple[_Source, ...] = (
+            bus.subscribe(STATUS, name="edge"),
+            bus.subscribe(EVENT, name="edge"),
+        )
+
+    async def announce(self, releases: Sequence[Release]) -> None:
+        """Publish each release, retained for nodes that are away.
+
+        Raises:
+            BrokerConnectionError: The broker went away, or refuses it.
+        """
+        for release in releases:
+            await publish_confirmed(self._bus, self._echoes, RELEASE, release, node=release.node)
+
+    async def served(self, version: int) -> AsyncIterator[str]:
+        """Yield each node as it reports that it serves the version, until all do.
+
+        Raises:
+            PermanentError: A node reports that it cannot serve it.
+        """
+        missing = set(self._nodes)
+        arriving: dict[asyncio.Future[Any], _Source] = {
+            asyncio.ensure_future(source.queue.get()): source for source in self._sources
+        }
+        try:
+            while missing:
+                done, _ = await asyncio.wait(arriving, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    source = arriving.pop(task)
+                    arriving[asyncio.ensure_future(source.queue.get())] = source
+                    node = _serving(task.result(), version, missing)
+                    if node is not None:
+                        missing.remove(node)
+                        yield node
+        finally:
+            for task in arriving:
+                task.cancel()
+
+
+def _serving(
+    delivery: Delivery[Status] | Delivery[Event], version: int, nodes: Collection[str]
+) -> str | None:
+    """Return which of the nodes says that it serves the version, None if this message says nothing of it.
+
+    Raises:
+        PermanentError: It says that it cannot.
+    """
+    delivery.ack()
+    try:
+        message = delivery.message()
+    except CodecError:
+        return None
+    if message.node not in nodes:
+        return None
+    if isinstance(message, Status):
+        model = message.model
+        serves = model is not None and model.version == version and model.state == "available"
+        return message.node if serves else None
+    if message.event in _FAILURES and message.facts.get("version", version) == version:
+        expected, got = f"to serve version {version}", message.reason or "a failure"
+        raise PermanentError(f"node {message.node}", expected=expected, got=got)
+    return None

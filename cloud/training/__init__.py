@@ -1,0 +1,1 @@
+"""Train a model version from the dataset."""

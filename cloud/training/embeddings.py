@@ -1,0 +1,178 @@
+"""Embeddings of a frozen backbone, computed once per photo and kept on disk."""
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from cloud.dataset.example import Example, TrainingError
+from cloud.modeling.backbones import Backbone, pixels, weights_digest
+from cloud.progress import Progress
+from cloud.training.distributed import Team, alone
+
+BATCH_PHOTOS = 32
+PREPROCESSING = 1
+"""Version of `cloud.modeling.backbones.pixels`, raised when its output changes; part of the cache's name."""
+
+_TABLE = "CREATE TABLE IF NOT EXISTS embedding (photo BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID"
+
+
+def embeddings(
+    examples: Sequence[Example],
+    backbone: Backbone,
+    network: keras.Model,
+    cache_dir: Path,
+    progress: Progress,
+    *,
+    dim: bool = False,
+    team: Team | None = None,
+) -> NDArray[np.float32]:
+    """Embed photos, reading what was embedded before from `cache_dir`.
+
+    The cache is one SQLite file per backbone and state of its weights, keyed by the photo's content.
+    Each batch is committed, so an interrupted run continues where it stopped. A file grows by
+    4 D + 40 bytes per distinct photo (about 5 kB with efficientnet-lite0) and is not pruned; it can be
+    deleted at any time.
+
+    Args:
+        examples: whose photos.
+        backbone: says how pixels are prepared.
+        network: the backbone as built, with the weights that are served.
+        cache_dir: made if absent; each worker may have its own.
+        progress: advances by photos that have to be computed.
+        dim: embed each photo as it would look at dusk; kept in a file of its own.
+        team: shares the work; nobody by default.
+
+    Returns:
+        float32 `[len(examples), D]`, in the order of the examples.
+
+    Raises:
+        TrainingError: a photo cannot be decoded.
+    """
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    kind = "-dim" if dim else ""
+    path = cache_dir / f"{backbone.name}-{PREPROCESSING}-{weights_digest(network)}{kind}.sqlite3"
+    keys = [example.content for example in examples]
+    with closing(sqlite3.connect(path, timeout=30.0)) as cache:
+        cache.execute(_TABLE)
+        known = _read(cache, keys, backbone.embedding_dim)
+        wanted = _wanted(keys, known, team or alone())
+        missing = list({k: e for k, e in zip(keys, examples, strict=True) if k in wanted}.items())
+        if missing:
+            photos = [example for _, example in missing]
+            progress.start("embed dimmed photos" if dim else "embed photos", len(photos))
+            for start, vectors in _batches(photos, backbone, network, team or alone(), dim=dim):
+                batch = dict(zip([key for key, _ in missing[start:]], vectors, strict=False))
+                known.update(batch)
+                with cache:
+                    rows = [(key, vector.tobytes()) for key, vector in batch.items()]
+                    cache.executemany("INSERT OR REPLACE INTO embedding VALUES (?, ?)", rows)
+                progress.advance(len(batch))
+    return np.stack([known[key] for key in keys])
+
+
+def embed(
+    examples: Sequence[Example],
+    backbone: Backbone,
+    network: keras.Model,
+    progress: Progress,
+    team: Team | None = None,
+) -> NDArray[np.float32]:
+    """Embed photos without a cache, for a network that was just trained.
+
+    Args:
+        examples: whose photos, at least one.
+        backbone: says how pixels are prepared.
+        network: its trained network.
+        progress: advances by photos.
+        team: shares the work; nobody by default.
+
+    Returns:
+        float32 `[len(examples), D]`.
+
+    Raises:
+        TrainingError: a photo cannot be decoded.
+    """
+    progress.start("embed photos", len(examples))
+    parts = []
+    for _, vectors in _batches(examples, backbone, network, team or alone()):
+        parts.append(vectors)
+        progress.advance(len(vectors))
+    return np.concatenate(parts)
+
+
+def dimmed(images: tf.Tensor, backbone: Backbone) -> tf.Tensor:
+    """Take half of the light and most of the colour away, as dusk and an ageing camera do.
+
+    Args:
+        images: float32 `[N, H, W, 3]`, normalised for the backbone.
+        backbone: says how.
+    """
+    light = (images * backbone.scale + backbone.offset) * 0.5
+    grey = tf.reduce_mean(light, axis=-1, keepdims=True)
+    return (0.4 * light + 0.6 * grey - backbone.offset) / backbone.scale
+
+
+def undecodable(error: Exception, examples: Sequence[Example], backbone: Backbone) -> TrainingError:
+    """Find out which photo of a failed batch cannot be decoded.
+
+    Args:
+        error: what the batch raised.
+        examples: the batch.
+        backbone: whose preprocessing failed.
+
+    Returns:
+        The error to raise, with the photo's id and the decoder's reason.
+    """
+    for example in examples:
+        try:
+            pixels(backbone, tf.constant([example.image]))
+        except tf.errors.InvalidArgumentError as reason:
+            return TrainingError(
+                f"photo {example.photo_id}: expected a decodable JPEG or PNG, got {len(example.image)} bytes:"
+                f" {reason.message.splitlines()[0]}"
+            )
+    return TrainingError(f"{len(examples)} photos: each can be decoded, but not together: {error}")
+
+
+def _read(cache: sqlite3.Connection, keys: Sequence[bytes], dim: int) -> dict[bytes, NDArray[np.float32]]:
+    """Look up embeddings; one of another length (a damaged row) counts as absent."""
+    known = {}
+    for key in keys:
+        row = cache.execute("SELECT vector FROM embedding WHERE photo = ?", (key,)).fetchone()
+        if row is not None and len(row[0]) == dim * np.dtype(np.float32).itemsize:
+            known[key] = np.frombuffer(row[0], np.float32)
+    return known
+
+
+def _wanted(keys: Sequence[bytes], known: Mapping[bytes, object], team: Team) -> set[bytes]:
+    """Return what is missing to any worker, so that all compute the same."""
+    missing = np.array([[key not in known for key in keys]], np.int32)
+    absent: list[int] = team.gather(missing).max(axis=0).tolist()
+    return {key for key, wanted in zip(keys, absent, strict=True) if wanted}
+
+
+def _batches(
+    examples: Sequence[Example], backbone: Backbone, network: keras.Model, team: Team, *, dim: bool = False
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield the position of each batch and its embeddings."""
+
+    def embed_batch(encoded: tf.Tensor) -> tf.Tensor:
+        images = pixels(backbone, encoded)
+        return network(dimmed(images, backbone) if dim else images, training=False)
+
+    run = tf.function(embed_batch, input_signature=[tf.TensorSpec([None], tf.string)])
+    size = BATCH_PHOTOS * team.count
+    for start in range(0, len(examples), size):
+        together = examples[start : start + size]
+        batch = together[team.part(len(together))]
+        try:
+            vectors = run(tf.constant([example.image for example in batch], tf.string)).numpy()
+        except tf.errors.InvalidArgumentError as error:
+            raise undecodable(error, batch, backbone) from error
+        yield start, team.gather(vectors)

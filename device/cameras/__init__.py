@@ -1,0 +1,1 @@
+"""Cameras: hardware, files replayed, and synthetic photos."""

@@ -1,0 +1,1 @@
+"""Select the photos worth learning from and send them as samples."""

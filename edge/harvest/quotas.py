@@ -1,0 +1,108 @@
+"""What was harvested in the last minute, hour and day, against the caps and the quotas of the rules."""
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
+
+from edge.harvest.history import Harvested
+from edge.harvest.lanes import BY_SCORE
+from schemas.messages import Caps, HarvestRules
+
+_LENGTHS_S = {"minute": 60.0, "hour": 3600.0, "day": 86_400.0}
+
+
+@dataclass(slots=True)
+class Spent:
+    """What samples have used up: sliding, on a clock that never jumps.
+
+    Bounded by the cap of a day. A restart gives it the samples that are on disk, so that it spends no more
+    than without one, unless the wall clock was set forward in between.
+    """
+
+    _windows: dict[str, "_Window"] = field(
+        default_factory=lambda: {name: _Window(length_s) for name, length_s in _LENGTHS_S.items()}
+    )
+    _by_class: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _by_id: dict[str, Harvested] = field(default_factory=dict)
+
+    def refusal(self, lane: str, label: str, size_bytes: int, rules: HarvestRules, now: float) -> str | None:
+        """Return what one more sample would break: `quota`, or a cap such as `cap-per-hour`; None if nothing.
+
+        Only the lanes that the scores choose have quotas.
+        """
+        self._forget(now)
+        quota = rules.quotas.get(label, rules.quota_per_day)
+        if lane in BY_SCORE and self._by_class[lane, label] + 1 > quota:
+            return "quota"
+        return self._cap(size_bytes, rules.caps)
+
+    def full(self, caps: Caps, now: float) -> str | None:
+        """Return the cap that any further sample would break, None if there is room for some."""
+        self._forget(now)
+        return self._cap(1, caps)
+
+    def _cap(self, size_bytes: int, caps: Caps) -> str | None:
+        for name, (count, total_bytes) in _limits(caps).items():
+            window = self._windows[name]
+            if len(window.samples) + 1 > count:
+                return f"cap-per-{name}"
+            if window.total_bytes + size_bytes > total_bytes:
+                return f"cap-bytes-per-{name}"
+        return None
+
+    def spend(self, sample: Harvested) -> None:
+        """Count a sample."""
+        for window in self._windows.values():
+            window.add(sample)
+        self._by_class[sample.lane, sample.label] += 1
+        self._by_id[sample.photo_id] = sample
+
+    def credit(self, photo_id: str) -> None:
+        """Give back what the newest sample of a photo spent; a second time there is nothing to give back."""
+        if (sample := self._by_id.get(photo_id)) is not None:
+            for window in self._windows.values():
+                window.remove(sample)
+            self._uncount(sample)
+
+    def _forget(self, now: float) -> None:
+        for name, window in self._windows.items():
+            while (sample := window.outlived(now)) is not None:
+                window.remove(sample)
+                if name == "day":
+                    self._uncount(sample)
+
+    def _uncount(self, sample: Harvested) -> None:
+        key = sample.lane, sample.label
+        self._by_class[key] -= 1
+        if not self._by_class[key]:
+            del self._by_class[key]
+        if self._by_id.get(sample.photo_id) is sample:
+            del self._by_id[sample.photo_id]
+
+
+@dataclass(slots=True)
+class _Window:
+    length_s: float
+    samples: OrderedDict[Harvested, None] = field(default_factory=OrderedDict)
+    total_bytes: int = 0
+
+    def outlived(self, now: float) -> Harvested | None:
+        """Return the oldest sample if the window has moved past it."""
+        oldest = next(iter(self.samples), None)
+        return oldest if oldest is not None and now - oldest.at >= self.length_s else None
+
+    def add(self, sample: Harvested) -> None:
+        self.samples[sample] = None
+        self.total_bytes += sample.size_bytes
+
+    def remove(self, sample: Harvested) -> None:
+        if sample in self.samples:
+            del self.samples[sample]
+            self.total_bytes -= sample.size_bytes
+
+
+def _limits(caps: Caps) -> dict[str, tuple[int, int]]:
+    return {
+        "minute": (caps.per_minute, caps.bytes_per_minute),
+        "hour": (caps.per_hour, caps.bytes_per_hour),
+        "day": (caps.per_day, caps.bytes_per_day),
+    }

@@ -1,0 +1,1 @@
+"""Validate, queue, classify and answer photos."""

@@ -1,0 +1,1 @@
+"""KubeEdge's side of an edge: EventBus messages and device twins."""

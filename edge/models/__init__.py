@@ -1,0 +1,1 @@
+"""Fetch, verify, smoke-test and serve model releases."""

@@ -1,0 +1,1 @@
+"""gRPC client of the model server, and the traffic split between two versions."""

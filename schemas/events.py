@@ -1,0 +1,49 @@
+"""Names of the events on `gleaner/v1/event/{node}/{name}`, with their meanings.
+
+A reader must accept names that it does not know: a newer writer may publish them (guarantee G7).
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class EventName(StrEnum):
+    """What happened, as `subject.participle`."""
+
+    DOCTOR_PROBED = "doctor.probed"
+    FEEDBACK_RECORDED = "feedback.recorded"
+    MODEL_AVAILABLE = "model.available"
+    MODEL_FAILED = "model.failed"
+    MODEL_REFUSED = "model.refused"
+    MODEL_TRIED = "model.tried"
+    POLICY_FAILED = "policy.failed"
+    RELEASE_FAILED = "release.failed"
+    ROLLOUT_FINISHED = "rollout.finished"
+    ROLLOUT_RETURNED = "rollout.returned"
+    ROLLOUT_STAGE = "rollout.stage"
+    ROUND_FAILED = "round.failed"
+    ROUND_FINISHED = "round.finished"
+    ROUND_STARTED = "round.started"
+    RULE_PROBED = "rule.probed"
+
+
+MEANINGS: Mapping[EventName, str] = MappingProxyType(
+    {
+        EventName.DOCTOR_PROBED: "`gleaner doctor` tests that a message crosses the broker",
+        EventName.FEEDBACK_RECORDED: "a label from a person is stored in the dataset",
+        EventName.MODEL_AVAILABLE: "an edge serves a released version to all devices",
+        EventName.MODEL_FAILED: "a released version failed to load or to pass its smoke test",
+        EventName.MODEL_REFUSED: "an edge rejected a release, for example for its signature",
+        EventName.MODEL_TRIED: "an edge serves a version as shadow or canary",
+        EventName.POLICY_FAILED: "a training round could not update the harvest policies",
+        EventName.RELEASE_FAILED: "a training round could not release its version",
+        EventName.ROLLOUT_FINISHED: "a rollout reached its last stage",
+        EventName.ROLLOUT_RETURNED: "a rollout was rolled back to the champion",
+        EventName.ROLLOUT_STAGE: "a rollout entered its next stage",
+        EventName.ROUND_FAILED: "a training round ended without a new version",
+        EventName.ROUND_FINISHED: "a training round made a new version",
+        EventName.ROUND_STARTED: "a training round started",
+        EventName.RULE_PROBED: "the gateway tests that a KubeEdge rule delivers",
+    }
+)

@@ -1,0 +1,78 @@
+import asyncio
+import sqlite3
+
+import pytest
+
+from bus.outbox.sqlite import Database, StorageError
+
+TABLES = {"things": ("CREATE TABLE thing (name TEXT UNIQUE)",)}
+
+
+def insert(name: str):
+    return lambda connection: connection.execute("INSERT INTO thing VALUES (?)", (name,)) and None
+
+
+def names(connection: sqlite3.Connection) -> list[str]:
+    return [row[0] for row in connection.execute("SELECT name FROM thing ORDER BY name")]
+
+
+async def test_what_returned_is_there_after_reopening(tmp_path):
+    """Work that `run` returned from is on the disk."""
+    async with Database(tmp_path / "a.db", TABLES) as database:
+        await asyncio.gather(*(database.run(insert(str(number))) for number in range(500)))
+    async with Database(tmp_path / "a.db", TABLES) as database:
+        assert len(await database.run(names)) == 500
+
+
+async def test_failed_work_undoes_itself_alone(tmp_path):
+    """Of pieces of work that share a commit, one that fails takes no other with it."""
+
+    def half(connection: sqlite3.Connection) -> None:
+        insert("half")(connection)
+        raise LookupError("on purpose")
+
+    async with Database(tmp_path / "a.db", TABLES) as database:
+        outcomes = await asyncio.gather(
+            database.run(insert("a")), database.run(half), database.run(insert("b")), return_exceptions=True
+        )
+        assert isinstance(outcomes[1], LookupError)
+        assert await database.run(names) == ["a", "b"]
+
+
+async def test_a_refusal_of_sqlite_is_a_storage_error(tmp_path):
+    """What SQLite refuses is a StorageError for the caller, and the next work goes on."""
+    async with Database(tmp_path / "a.db", TABLES) as database:
+        await database.run(insert("a"))
+        with pytest.raises(StorageError):
+            await database.run(insert("a"))
+        assert await database.run(names) == ["a"]
+
+
+async def test_a_file_that_is_no_database_is_a_storage_error(tmp_path):
+    """Opening rubbish says so at once."""
+    (tmp_path / "a.db").write_bytes(b"this is no database at all" * 100)
+    with pytest.raises(StorageError, match=r"a\.db"):
+        async with Database(tmp_path / "a.db", TABLES):
+            pass
+
+
+async def test_a_later_version_adds_its_scripts(tmp_path):
+    """A file of an earlier version is brought up to date without losing anything."""
+    async with Database(tmp_path / "a.db", TABLES) as database:
+        await database.run(insert("kept"))
+    later = {"things": (*TABLES["things"], "ALTER TABLE thing ADD COLUMN size INTEGER DEFAULT 7")}
+    async with Database(tmp_path / "a.db", later) as database:
+        assert await database.run(lambda c: c.execute("SELECT * FROM thing").fetchall()) == [("kept", 7)]
+
+
+async def test_a_full_disk_is_a_storage_error_and_no_half_commit(tmp_path):
+    """When the disk is full the work is refused whole, and works again when there is room."""
+    async with Database(tmp_path / "a.db", TABLES) as database:
+        await database.run(insert("before"))
+        pages = await database.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+        await database.run(lambda c: c.execute(f"PRAGMA max_page_count = {pages}") and None)
+        with pytest.raises(StorageError, match="full"):
+            await database.run(insert("x" * 100_000))
+        await database.run(lambda c: c.execute("PRAGMA max_page_count = 100000") and None)
+        await database.run(insert("after"))
+        assert await database.run(names) == ["after", "before"]

@@ -1,0 +1,101 @@
+import msgspec
+import pytest
+
+from bus.config import ConfigError
+from bus.security.certificates import new_key
+from bus.security.signing import (
+    SIGNED,
+    SIGNED_LATER,
+    fault,
+    new_signing_key,
+    read_release_key,
+    read_signing_key,
+    release_key,
+    sign,
+    signed_bytes,
+)
+from schemas.messages import Release
+
+RELEASE = Release(
+    node="edge-1",
+    model="pets",
+    version=7,
+    url="https://models.example/7.tar",
+    sha256="0" * 64,
+    size_bytes=1000,
+    classes=["cat", "dög"],
+    metrics={"gold_accuracy": 0.9},
+    released_at_ms=1000,
+)
+OTHER = {
+    "node": "edge-2",
+    "model": "pests",
+    "version": 6,
+    "url": "file:///etc/shadow",
+    "sha256": "1" * 64,
+    "size_bytes": 1001,
+    "classes": ["dög", "cat"],
+    "released_at_ms": 1001,
+    "stage": "canary",
+    "share": 0.5,
+    "beside": 6,
+}
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """A key to sign with and the one to verify with, read from files."""
+    private, public = tmp_path / "signing.key", tmp_path / "release.pem"
+    private.write_bytes(new_signing_key())
+    public.write_bytes(release_key(read_signing_key(private)))
+    return read_signing_key(private), read_release_key(public)
+
+
+def test_g6_a_signed_release_is_good_as_it_travels(keys):
+    """A signature survives the wire, and a reader that ignores it (G7)."""
+    signing, verifying = keys
+    signed = msgspec.json.decode(msgspec.json.encode(sign(RELEASE, signing)), type=Release)
+    assert fault(signed, verifying) is None
+    assert fault(RELEASE, verifying) == "expected a signature, got none"
+
+
+@pytest.mark.parametrize("field", SIGNED + SIGNED_LATER)
+def test_g6_an_altered_release_is_no_longer_signed(keys, field):
+    """Each field that a node acts on is covered by the signature."""
+    signing, verifying = keys
+    altered = msgspec.structs.replace(sign(RELEASE, signing), **{field: OTHER[field]})
+    assert "another" in (fault(altered, verifying) or "")
+
+
+def test_g6_every_field_is_signed_or_left_out_on_purpose():
+    """Whoever adds a field to Release has to decide whether it is signed."""
+    assert {*SIGNED, *SIGNED_LATER, "metrics", "temperature", "signature"} == set(Release.__struct_fields__)
+
+
+def test_g6_another_key_or_garbage_is_no_signature(keys):
+    """A signature of a stranger, of other bytes, or of no form at all is refused, and nothing raises."""
+    signing, verifying = keys
+    good = sign(RELEASE, signing).signature or ""
+    for bad in ("", "00", "no hex", good[:-2], good + "00", "ff" * 64, good[::-1], "é" * 128):
+        assert fault(msgspec.structs.replace(RELEASE, signature=bad), verifying), bad
+    stranger = msgspec.structs.replace(RELEASE, signature=signing.sign(b"gleaner").hex())
+    assert fault(stranger, verifying)
+
+
+def test_what_is_signed_can_be_written_in_any_language():
+    """The bytes are ASCII JSON without spaces, the purpose first."""
+    assert signed_bytes(RELEASE) == (
+        b'["gleaner/v1/release","edge-1","pets",7,"https://models.example/7.tar",'
+        b'"' + b"0" * 64 + b'",1000,["cat","d\\u00f6g"],1000]'
+    )
+
+
+@pytest.mark.parametrize("read", [read_signing_key, read_release_key])
+def test_an_unusable_key_is_one_sentence(tmp_path, read):
+    """A missing, broken or other key is a ConfigError that names the file."""
+    for content in (None, b"", b"rubbish", new_key()):
+        path = tmp_path / "a.key"
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"a\.key.*Ed25519"):
+            read(path)

@@ -1,0 +1,85 @@
+import asyncio
+import urllib.error
+import urllib.request
+
+import pytest
+
+from bus.broker.process import free_port
+from bus.health import Probes, ProbesError, response
+from bus.mqtt.client import Bus, transient_client_id
+from bus.mqtt.presence import Presence
+from tests.conftest import eventually
+
+
+def asked(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+async def test_ready_means_connected_and_not_degraded(broker, address):
+    """Ready is a component whose broker is there and whose Status is online; else it says why."""
+    bus = Bus(address, transient_client_id("probed"), presence=Presence("n", "e"))
+    probes = Probes(f"127.0.0.1:{(port := free_port())}", bus.unready)
+    tasks = [asyncio.create_task(bus.run()), asyncio.create_task(probes.run())]
+    try:
+        async with asyncio.timeout(30):
+            await bus.connected()
+            assert await asyncio.to_thread(asked, port, "/readyz") == (200, "ready\n")
+            await bus.degraded("predict", "no model")
+            assert await asyncio.to_thread(asked, port, "/readyz") == (503, "no model\n")
+            await bus.recovered("predict")
+            broker.kill()
+            await eventually(lambda: bus.unready() is not None)
+            status, reason = await asyncio.to_thread(asked, port, "/readyz")
+            assert (status, "no connection" in reason) == (503, True)
+            assert await asyncio.to_thread(asked, port, "/livez") == (200, "alive\n")
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_client_that_sends_nothing_holds_nobody_up():
+    """G3: connections that stay silent do not keep the probes from being answered."""
+    probes = Probes(f"127.0.0.1:{(port := free_port())}", lambda: None)
+    task = asyncio.create_task(probes.run())
+    silent = []
+    try:
+        async with asyncio.timeout(30):
+            while len(silent) < 8:
+                try:
+                    silent.append(await asyncio.open_connection("127.0.0.1", port))
+                except OSError:
+                    await asyncio.sleep(0)
+            assert await asyncio.to_thread(asked, port, "/livez") == (200, "alive\n")
+    finally:
+        for _, writer in silent:
+            writer.close()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_taken_address_is_said_in_words(broker):
+    """Probes on a port in use are an error at the start."""
+    with pytest.raises(ProbesError, match="an address to listen on"):
+        await Probes(f"127.0.0.1:{broker.port}", lambda: None).run()
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /livez HTTP/1.1\r\n\r\n", b"200"),
+        (b"GET /readyz?verbose HTTP/1.1\r\n\r\n", b"503"),
+        (b"POST /livez HTTP/1.1\r\n\r\n", b"405"),
+        (b"GET /etc/passwd HTTP/1.1\r\n\r\n", b"404"),
+        (b"\xff\xfe\r\n\r\n", b"405"),
+        (b"\r\n\r\n", b"405"),
+    ],
+)
+def test_any_request_gets_an_answer(head, status):
+    """G4: what is no probe is told so."""
+    assert response(head, "not yet").split(b" ")[1] == status

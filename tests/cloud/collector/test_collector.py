@@ -1,0 +1,347 @@
+import asyncio
+import collections
+import signal
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from bus.config import Broker
+from cloud.collector import collector
+from cloud.collector.config import CollectorConfig
+from cloud.dataset.lance_table import Table
+from cloud.dataset.quarantine import Quarantine
+from cloud.dataset.store import Store
+from cloud.dataset.training_set import examples
+from schemas.codec import content_id, encode
+from schemas.messages import NEITHER, Feedback, Receipt, Sample
+from schemas.topics import FEEDBACK, SAMPLE
+from tests.conftest import ROOT, eventually, jpeg
+from tests.nodes import NODE, Observer, photo_id, truncated
+
+
+def sample(number: int, **fields: object) -> Sample:
+    facts: dict[str, object] = {
+        "photo_id": photo_id(number),
+        "node": NODE,
+        "device": "pi-1",
+        "image": jpeg(number),
+        "width": 160,
+        "height": 120,
+        "dhash": "0123456789abcdef",
+        "lane": "auto",
+        "label": "cat",
+        "confidence": 0.9,
+        "scores": {"cat": 0.9, "dog": 0.1},
+        "model": "pets",
+        "model_version": 1,
+        "harvested_at_ms": 1,
+    }
+    return Sample(**(facts | fields))  # type: ignore[arg-type]  # a test's own words
+
+
+class Edge(Observer):
+    """Sends samples and labels, and sees the receipts."""
+
+    async def harvest(self, *numbers: int) -> None:
+        for number in numbers:
+            await self.bus.publish(SAMPLE, sample(number), node=NODE)
+
+    async def say(self, number: int, label: str, **fields: object) -> None:
+        facts = {"node": NODE, "device": "pi-1", "by": "ann"} | fields
+        feedback = Feedback(photo_id=photo_id(number), label=label, **facts)
+        await self.bus.publish(FEEDBACK, feedback, node=NODE, device="pi-1")
+
+    async def receipt(self, number: int, count: int = 1) -> Receipt:
+        """Wait for the count-th receipt of a sample."""
+
+        def found() -> list[Receipt]:
+            return [receipt for receipt in self.receipts if receipt.photo_id == photo_id(number)]
+
+        await eventually(lambda: len(found()) >= count)
+        return found()[count - 1]
+
+    async def recorded(self, count: int) -> list[str]:
+        """Wait for so many labels to be recorded and return what became of them, in order."""
+
+        def found() -> list[str]:
+            return [str(event.facts["outcome"]) for event in self.events if "recorded" in event.event]
+
+        await eventually(lambda: len(found()) >= count)
+        return found()
+
+
+@pytest.fixture
+async def edge(address):
+    async with Edge(address).watching() as edge:
+        yield edge
+
+
+@pytest.fixture
+def dataset(tmp_path) -> Path:
+    return tmp_path / "dataset"
+
+
+@pytest.fixture
+def collecting(address, dataset, edge):
+    """Run a collector for the length of a block, entered when it is online."""
+
+    @asynccontextmanager
+    async def run(name: str = "collector", **fields: int):
+        edge.statuses.clear()
+        config = CollectorConfig(name=name, broker=address, dataset=str(dataset), **fields)
+        task = asyncio.create_task(collector.run(config))
+        try:
+            await eventually(lambda: task.done() or edge.newest(name).state == "online")
+            yield
+            assert not task.done(), "the collector ended by itself"
+        finally:
+            task.cancel()
+            ended = (await asyncio.gather(task, return_exceptions=True))[0]
+            if not isinstance(ended, asyncio.CancelledError):
+                raise ended
+            await eventually(lambda: edge.newest(name).state == "offline")
+
+    return run
+
+
+async def test_a_sample_is_stored_and_answered(collecting, edge, dataset):
+    """What the edge sends is a row of the dataset, and its receipt says `stored`; again, `duplicate`."""
+    async with collecting():
+        await edge.harvest(1)
+        receipt = await edge.receipt(1)
+        assert (receipt.status, receipt.node, receipt.reason) == ("stored", NODE, None)
+        await edge.harvest(1)
+        assert (await edge.receipt(1, 2)).status == "duplicate"
+    store = Store.open(dataset)
+    row = store.find([photo_id(1)], ["image", "edge_label", "lane", "model_version"])[photo_id(1)]
+    assert (row["image"], row["edge_label"], row["lane"], row["model_version"]) == (jpeg(1), "cat", "auto", 1)
+    assert store.count("true") == 1
+
+
+# A collector that dies by kill -9 before or behind its first commit.
+DYING = """
+import asyncio, os, signal, sys
+from bus.config import Broker
+from bus.config import Broker
+from cloud import collect
+from cloud.collector.config import CollectorConfig
+from cloud.dataset.quarantine import Quarantine
+from cloud.dataset.store import Store
+commit, moment, port, dataset = sys.argv[1:]
+owner, name = {"Store.upsert": (Store, "upsert"), "Quarantine.put": (Quarantine, "put")}[commit]
+real = getattr(owner, name)
+def die(*arguments):
+    if moment == "behind":
+        real(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(owner, name, die)
+asyncio.run(collect.run(CollectorConfig(broker=Broker(port=int(port)), dataset=dataset)))
+"""
+
+
+@asynccontextmanager
+async def dying(commit: str, moment: str, address: Broker, dataset: Path, edge: Edge):
+    """Run such a collector, entered when it is online and left when it is dead."""
+    arguments = ["-c", DYING, commit, moment, str(address.port), str(dataset)]
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, cwd=ROOT)
+    await eventually(lambda: edge.newest("collector").state == "online", within_s=30)
+    yield
+    async with asyncio.timeout(30):
+        assert await process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(("moment", "rows", "status"), [("before", 0, "stored"), ("behind", 1, "duplicate")])
+async def test_g2_a_receipt_goes_out_only_after_the_commit(
+    collecting, edge, dataset, address, moment, rows, status
+):
+    """Killed before its commit or between commit and receipt: no receipt, and the sample is stored once."""
+    async with dying("Store.upsert", moment, address, dataset, edge):
+        await edge.harvest(1)
+    assert edge.receipts == []
+    assert Store.open(dataset).count() == rows
+    async with collecting():
+        await edge.harvest(1)  # as the edge does with a sample that has no receipt
+        assert (await edge.receipt(1)).status == status
+    assert Store.open(dataset).count("true") == 1
+
+
+async def test_g2_several_collectors_store_each_sample_once(collecting, edge, dataset):
+    """Three collectors share the samples; one that reaches two of them is one row, stored by one."""
+    numbers = range(40)
+    async with collecting(), collecting("collector-2"), collecting("collector-3"):
+        for _ in range(3):
+            await edge.harvest(*numbers)
+        for number in numbers:
+            await edge.receipt(number, 3)
+    stored = collections.Counter(receipt.photo_id for receipt in edge.receipts if receipt.status == "stored")
+    assert stored == {photo_id(number): 1 for number in numbers}
+    assert Store.open(dataset).count("true") == 40
+
+
+async def test_a_label_before_its_sample_waits_for_it(collecting, edge, dataset):
+    """Feedback that comes first is stored at once, and is on the photo when that comes."""
+    async with collecting():
+        await edge.say(1, "dog", at_ms=5)
+        assert await edge.recorded(1) == ["waiting"]
+        await edge.harvest(1)
+        assert (await edge.receipt(1)).status == "stored"
+        await edge.say(1, "cow", at_ms=4)
+        assert await edge.recorded(2) == ["waiting", "superseded"]
+    row = Store.open(dataset).find([photo_id(1)], ["human_label", "human_by", "edge_label"])[photo_id(1)]
+    assert (row["human_label"], row["human_by"], row["edge_label"]) == ("dog", "ann", "cat")
+
+
+async def test_a_label_said_while_no_collector_runs_is_kept(collecting, edge, dataset):
+    """Nobody repeats a label, so the broker keeps it for the collector that was there before."""
+    async with collecting():
+        await edge.harvest(1)
+        await edge.receipt(1)
+    await edge.say(1, "dog")
+    async with collecting():
+        assert await edge.recorded(1) == ["stored"]
+    assert Store.open(dataset).count("human_label = 'dog'") == 1
+
+
+async def test_g4_what_cannot_be_used_goes_to_the_quarantine(collecting, edge, dataset):
+    """Each bad sample whose id can be read gets one refusal that says so; good ones are stored.
+
+    A header that is fine is not enough: training would stop on an image whose pixels are broken.
+    """
+    bad = {
+        2: encode(SAMPLE, sample(2)).replace(b"\xa1v\x01", b"\xa1v\x09"),
+        3: encode(SAMPLE, sample(3, node="edge-2")),
+        4: encode(SAMPLE, sample(4, image=b"GIF89a")),
+        5: encode(SAMPLE, sample(5, embedding=b"123")),
+        6: encode(SAMPLE, sample(6, image=truncated(jpeg(6)))),
+    }
+    nameless = (b"", b"{", b"\x00" * 100, jpeg(1))
+    async with collecting():
+        for payload in (*nameless, *bad.values()):
+            await edge.bus.publish_bytes(SAMPLE.name(node=NODE), payload)
+        await edge.harvest(1)
+        assert (await edge.receipt(1)).status == "stored"
+        refusals = [await edge.receipt(number) for number in bad]
+    words = [
+        "expected version 1",
+        "node edge-1 as in",
+        "expected JPEG or PNG",
+        "multiple of 4",
+        "a whole jpeg",
+    ]
+    for refusal, expected in zip(refusals, words, strict=True):
+        assert (refusal.status, refusal.node) == ("refused", NODE)
+        assert (refusal.reason or "").startswith("in quarantine: ")
+        assert expected in (refusal.reason or "")
+    assert len(edge.receipts) == 6
+    assert edge.newest("collector").counters["sample.refused"] == len(bad)
+    kept = {message.key: message for message in Quarantine.open(dataset).newest(99)}
+    assert kept.keys() == {photo_id(number) for number in bad} | {content_id(payload) for payload in nameless}
+    assert {message.node for message in kept.values()} == {NODE}
+    assert kept[photo_id(6)].payload == bad[6]
+    assert "a whole jpeg" in kept[photo_id(6)].reason
+    assert Store.open(dataset).count("true") == 1
+
+
+async def test_g4_a_refusal_goes_out_only_after_the_commit(collecting, edge, dataset, address):
+    """Killed between the quarantine's commit and the receipt: sent again, it is kept once and answered."""
+    broken = encode(SAMPLE, sample(1, image=truncated(jpeg(1))))
+    async with dying("Quarantine.put", "behind", address, dataset, edge):
+        await edge.bus.publish_bytes(SAMPLE.name(node=NODE), broken)
+    assert edge.receipts == []
+    assert [message.key for message in Quarantine.open(dataset).newest(9)] == [photo_id(1)]
+    async with collecting():
+        await edge.bus.publish_bytes(SAMPLE.name(node=NODE), broken)
+        assert (await edge.receipt(1)).status == "refused"
+    assert len(list(Quarantine.open(dataset).newest(9))) == 1
+
+
+async def test_g3_the_quarantine_is_bounded_and_says_what_went(collecting, edge, dataset):
+    """A flood of what cannot be used pushes out the oldest of it, counts them, and touches no sample."""
+    async with collecting(quarantine_rows=16):
+        await edge.harvest(100)
+        for number in range(40):
+            await edge.bus.publish_bytes(
+                SAMPLE.name(node=NODE), encode(SAMPLE, sample(number, image=b"GIF89a"))
+            )
+            await edge.receipt(number)
+        await edge.receipt(100)
+    last = edge.newest("collector").counters
+    assert last["sample.quarantined"] == 40
+    kept = list(Quarantine.open(dataset).newest(99))
+    assert len(kept) == 40 - last["quarantine.dropped"] <= 16
+    assert kept[0].key == photo_id(39)
+    assert Store.open(dataset).count("true") == 1
+
+
+async def test_a_label_can_be_typed_by_hand(collecting, edge, dataset):
+    """A line of JSON as `mosquitto_pub -m` sends it, with photo and label alone, is a person's."""
+    async with collecting():
+        await edge.harvest(1)
+        await edge.receipt(1)
+        line = b'{"photo_id": "%s", "label": "dog"}' % photo_id(1).encode()
+        await edge.bus.publish_bytes("gleaner/v1/feedback/edge-1/pi-1", line)
+        assert await edge.recorded(1) == ["stored"]
+    row = Store.open(dataset).find([photo_id(1)], ["human_label", "human_by"])[photo_id(1)]
+    assert (row["human_label"], row["human_by"]) == ("dog", "unknown")
+
+
+async def test_a_photo_of_neither_is_labelled_like_any_other(collecting, edge, dataset):
+    """The word for none of the classes comes by the same topic, from any client, and is a person's label."""
+    async with collecting():
+        await edge.harvest(1)
+        await edge.receipt(1)
+        line = b'{"photo_id": "%s", "label": "neither"}' % photo_id(1).encode()
+        await edge.bus.publish_bytes("gleaner/v1/feedback/edge-1/pi-1", line)
+        assert await edge.recorded(1) == ["stored"]
+    assert Store.open(dataset).count(f"human_label = '{NEITHER}'") == 1
+    assert examples(Store.open(dataset)) == []
+
+
+async def test_g4_malformed_feedback_stops_nothing(collecting, edge, dataset):
+    """What is no label is counted and passed over; the next label is recorded."""
+    async with collecting():
+        for payload in (b"", b"{}", b'{"photo_id": "x", "label": "cat"}', jpeg(1)):
+            await edge.bus.publish_bytes(FEEDBACK.name(node=NODE, device="pi-1"), payload)
+        await edge.say(1, "dog", by="")
+        await edge.say(2, "dog")
+        assert await edge.recorded(1) == ["waiting"]
+        assert len(edge.events) == 1
+
+
+async def test_g2_a_dataset_that_is_away_loses_nothing(collecting, edge, dataset, tmp_path):
+    """While it cannot be written no receipt goes out and the collector says why; then all is stored."""
+    async with collecting():
+        dataset.rename(tmp_path / "aside")
+        await edge.harvest(1, 2)
+        await edge.say(1, "dog")
+        await eventually(lambda: edge.newest("collector").state == "degraded")
+        assert "dataset" in (edge.newest("collector").reason or "")
+        assert edge.receipts == []
+        (tmp_path / "aside").rename(dataset)
+        assert [(await edge.receipt(number)).status for number in (1, 2)] == ["stored", "stored"]
+        await edge.recorded(1)
+        await eventually(lambda: edge.newest("collector").state == "online")
+        assert edge.newest("collector").reason is None
+    store = Store.open(dataset)
+    assert (store.count("true"), store.count("human_label = 'dog'")) == (2, 1)
+
+
+async def test_g3_fragments_are_joined_and_old_versions_forgotten(collecting, edge, dataset, monkeypatch):
+    """Many small commits become few fragments and few versions; what has a tag stays as it was."""
+    store = Store.open(dataset)
+    store.tag("empty")
+    clean_up = Table.clean_up
+    monkeypatch.setattr(collector, "_FRAGMENTS", 4)
+    monkeypatch.setattr(collector, "_CLEAN_UP_S", 0.0)
+    monkeypatch.setattr(Table, "clean_up", lambda table: clean_up(table, older_than_s=0))
+    async with collecting():
+        for number in range(12):
+            await edge.harvest(number)
+            await edge.receipt(number)
+        await edge.harvest(12)  # whose commit comes after the tidying for the one before
+        await edge.receipt(12)
+    assert store.table.fragments() < 8
+    assert len(list((dataset / "_versions").glob("*.manifest"))) < 8
+    assert (store.count(), store.count(version="empty")) == (13, 0)

@@ -1,0 +1,61 @@
+"""Rules of cloud/labeling/contact_sheet.py: every photo is on the sheet, with its number and caption."""
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cloud.labeling.contact_sheet import Frame, thumbnail, write_sheet
+from schemas.errors import PermanentError
+
+
+def plain(colour: str, size: tuple[int, int] = (40, 30)) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", size, colour).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_a_picture_shows_every_photo(tmp_path: Path) -> None:
+    """Five in a row, each in its place, words below, on paper."""
+    colours = ["red", "lime", "blue", "black", "magenta", "cyan"]
+    frames = [Frame(plain(colour), ("cat 0.62", "x" * 200)) for colour in colours]
+    write_sheet(tmp_path / "a" / "sheet.png", frames)
+    with Image.open(tmp_path / "a" / "sheet.png") as sheet:
+        assert sheet.width < 1000
+        found = {pixel for _, pixel in sheet.convert("RGB").getcolors(1 << 20) or []}
+        wanted = {Image.new("RGB", (1, 1), colour).getpixel((0, 0)) for colour in colours}
+        assert wanted <= found
+        assert sheet.getpixel((88, 88)) == (255, 0, 0)
+        assert sheet.getpixel((88, sheet.height // 2 + 88)) == (0, 255, 255)
+
+
+def test_a_page_needs_nothing_else_and_runs_nothing(tmp_path: Path) -> None:
+    """Thumbnails are inside the page, and a label is text whatever it is."""
+    write_sheet(tmp_path / "sheet.html", [Frame(plain("red"), ("<script>",)), Frame(plain("blue"), ("dog",))])
+    page = (tmp_path / "sheet.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 2
+    assert "1  &lt;script&gt;" in page
+    assert "2  dog" in page
+    assert "<script>" not in page
+
+
+def test_an_empty_sheet_is_one_too(tmp_path: Path) -> None:
+    """Nothing to show is no error."""
+    for name in ("sheet.png", "sheet.html"):
+        write_sheet(tmp_path / name, [])
+        assert (tmp_path / name).stat().st_size > 0
+
+
+def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
+    """The name decides what is written."""
+    with pytest.raises(PermanentError, match=r"expected a name with .png or .html, got .gif"):
+        write_sheet(tmp_path / "sheet.gif", [])
+
+
+@pytest.mark.parametrize(
+    ("size", "fitted"), [((400, 100), (40, 10)), ((10, 20), (10, 20)), ((900, 1), (40, 1))]
+)
+def test_a_thumbnail_keeps_the_shape(size: tuple[int, int], fitted: tuple[int, int]) -> None:
+    """As large as it fits, and never without a pixel."""
+    assert thumbnail(plain("red", size), (40, 20)).size == fitted

@@ -1,0 +1,210 @@
+"""Backbones: their weights, their preprocessing and what happens without either."""
+
+import pickle
+import pickletools
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cloud.modeling.backbones import (
+    BACKBONES,
+    EFFICIENTNET_LITE0,
+    XCEPTION,
+    XCEPTION_SMALL,
+    BackboneUnavailableError,
+    backbone_named,
+    efficientnet_lite,
+    pixels,
+    weights_digest,
+)
+from cloud.modeling.backbones.torch_weights import CheckpointError, read_checkpoint
+
+# Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
+
+
+def test_the_registry_knows_each_backbone_by_its_name() -> None:
+    """A backbone is found by its name, and an unknown name is answered with the known ones."""
+    assert all(backbone_named(name).name == name for name in BACKBONES)
+    with pytest.raises(ValueError, match=r"xception, xception-small, efficientnet-lite0.*'resnet'"):
+        backbone_named("resnet")
+
+
+def test_efficientnet_has_the_stated_shape(efficientnet: Any) -> None:
+    """The network takes and gives what its backbone states and holds every weight but the classifier's."""
+    assert efficientnet.input_shape == (None, 224, 224, 3)
+    assert efficientnet.output_shape == (None, EFFICIENTNET_LITE0.embedding_dim)
+    assert not efficientnet.trainable_variables
+    assert efficientnet.count_params() == 3_350_000
+
+
+def test_folding_batch_normalisation_changes_nothing() -> None:
+    """A folded convolution gives what convolution and batch normalisation give one after the other."""
+    tensors = efficientnet_lite._read_weights()
+    kernel, bias = efficientnet_lite._fold(tensors, "_conv_stem", "_bn0")
+    image = np.random.default_rng(0).normal(size=(1, 16, 16, 3)).astype(np.float32)
+    plain = tf.nn.conv2d(image, tensors["_conv_stem.weight"].transpose(2, 3, 1, 0), 2, "SAME")
+    names = ("running_mean", "running_var", "bias", "weight")
+    mean, variance, offset, scale = (tensors[f"_bn0.{name}"] for name in names)
+    expected = tf.nn.batch_normalization(plain, mean, variance, offset, scale, 1e-3)
+    folded = tf.nn.conv2d(image, kernel, 2, "SAME") + bias
+    np.testing.assert_allclose(folded, expected, atol=1e-4)
+
+
+@pytest.mark.photos
+def test_efficientnet_recognises_imagenet_classes(efficientnet: Any, photo_collection: Path) -> None:
+    """With the checkpoint's own classifier, photos of dogs and cats get ImageNet's dog and cat classes."""
+    tensors = efficientnet_lite._read_weights()
+    for label, first, last in (("dog", 151, 269), ("cat", 281, 286)):
+        photos = sorted((photo_collection / "train" / label).glob("*.jpg"))[:32]
+        encoded = tf.constant([photo.read_bytes() for photo in photos])
+        embedding = efficientnet(pixels(EFFICIENTNET_LITE0, encoded), training=False).numpy()
+        answers = (embedding @ tensors["_fc.weight"].T + tensors["_fc.bias"]).argmax(axis=1)
+        assert np.mean((answers >= first) & (answers < last)) > 0.7
+
+
+def test_a_changed_checkpoint_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of another digest than the one that was measured are not used."""
+    monkeypatch.setattr(efficientnet_lite, "_CHECKPOINT_SHA256", "0" * 64)
+    with pytest.raises(BackboneUnavailableError, match=r"expected sha256 0000.*got 5793"):
+        efficientnet_lite._read_weights()
+
+
+def test_a_missing_weights_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its package, the backbone says what to install and what needs none."""
+    monkeypatch.setattr(efficientnet_lite, "_PACKAGE", "no_such_weights")
+    with pytest.raises(BackboneUnavailableError, match=r"no-such-weights.*xception-small"):
+        efficientnet_lite._read_weights()
+
+
+def test_xception_without_its_server_names_the_alternatives(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where Keras cannot download the weights, the error comes soon and says what works instead."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path))
+    monkeypatch.setattr(
+        "keras.src.applications.xception.WEIGHTS_PATH_NO_TOP", "http://127.0.0.1:9/weights.h5"
+    )
+    with pytest.raises(BackboneUnavailableError, match=r"efficientnet-lite0.*xception-small"):
+        XCEPTION.build()
+
+
+def test_xception_small_is_the_papers_network_made_narrow() -> None:
+    """It has the stated shape, about 0.7 million weights and can be trained."""
+    network = XCEPTION_SMALL.build()
+    assert network.output_shape == (None, XCEPTION_SMALL.embedding_dim)
+    assert 600_000 < network.count_params() < 800_000
+    assert network.trainable_variables
+
+
+def test_the_digest_follows_the_weights() -> None:
+    """Two networks have one digest exactly if all their weights are equal."""
+    network = XCEPTION_SMALL.build()
+    before = weights_digest(network)
+    assert weights_digest(network) == before
+    weights = network.get_weights()
+    weights[-1] = weights[-1] + 1e-3
+    network.set_weights(weights)
+    assert weights_digest(network) != before
+
+
+def test_pixels_are_the_resized_photo_normalised(make_example: Any) -> None:
+    """Preprocessing decodes, resizes with antialiasing and normalises, each photo by itself."""
+    photos = [make_example("dawn", 1).image, make_example("dusk", 2).image]
+    batch = pixels(EFFICIENTNET_LITE0, tf.constant(photos)).numpy()
+    assert batch.shape == (2, 224, 224, 3)
+    for photo, prepared in zip(photos, batch, strict=True):
+        decoded = tf.io.decode_jpeg(photo, channels=3)
+        expected = tf.image.resize(decoded, (224, 224), antialias=True)
+        np.testing.assert_allclose(prepared * 128 + 127, expected, atol=1e-3)
+
+
+def test_grey_and_transparent_photos_become_rgb() -> None:
+    """A grey PNG and one with an alpha channel give three channels like any other."""
+    grey = tf.io.encode_png(np.full((8, 8, 1), 100, np.uint8)).numpy()
+    transparent = tf.io.encode_png(np.full((8, 8, 4), 100, np.uint8)).numpy()
+    batch = pixels(XCEPTION_SMALL, tf.constant([grey, transparent])).numpy()
+    np.testing.assert_allclose(batch, (100 - 127.5) / 127.5, atol=1e-5)
+
+
+@pytest.mark.parametrize("broken", [b"no photo", b"", b"cut"])
+def test_a_broken_photo_is_an_invalid_argument(broken: bytes, make_example: Any) -> None:
+    """What cannot be decoded fails in the graph with INVALID_ARGUMENT, also when it is only cut short."""
+    photo = make_example("dawn", 1).image
+    encoded = tf.constant([photo[: len(photo) // 2] if broken == b"cut" else broken])
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        tf.function(lambda photos: pixels(XCEPTION_SMALL, photos))(encoded)
+
+
+def _checkpoint(path: Path, *, shape: tuple[int, ...], strides: tuple[int, ...], elements: int = 6) -> Path:
+    """Write a legacy checkpoint with one tensor `w` that views a storage of 0, 1, 2, …."""
+    state = pickletools.optimize(
+        b"\x80\x02}(X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n(("
+        b"X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x00kX\x03\x00\x00\x00cpu"
+        + _number(elements)
+        + b"NtQ"
+        + _number(0)
+        + b"("
+        + b"".join(map(_number, shape))
+        + b"t("
+        + b"".join(map(_number, strides))
+        + b"t\x89ccollections\nOrderedDict\n)RtRu."
+    )
+    head = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
+    content = b"".join(pickle.dumps(part, 2) for part in head) + state + pickle.dumps(["k"], 2)
+    path.write_bytes(content + struct.pack("<q", 6) + np.arange(6, dtype="<f4").tobytes())
+    return path
+
+
+def _number(value: int) -> bytes:
+    return b"K" + bytes([value])
+
+
+def test_a_transposed_tensor_is_read_in_its_own_order(tmp_path: Path) -> None:
+    """A tensor whose strides say column order comes out with its elements in place."""
+    read = read_checkpoint(_checkpoint(tmp_path / "w.pth", shape=(2, 3), strides=(1, 2)))
+    np.testing.assert_array_equal(read["w"], [[0, 2, 4], [1, 3, 5]])
+
+
+@pytest.mark.parametrize(("shape", "strides", "elements"), [((3, 3), (3, 1), 6), ((2, 3), (3, 1), 9)])
+def test_a_tensor_outside_its_storage_is_refused(
+    tmp_path: Path, shape: tuple[int, int], strides: tuple[int, int], elements: int
+) -> None:
+    """Neither a view nor a storage that claims more than the file holds is read."""
+    path = _checkpoint(tmp_path / "w.pth", shape=shape, strides=strides, elements=elements)
+    with pytest.raises(CheckpointError, match="expected"):
+        read_checkpoint(path)
+
+
+class _Attack:
+    """Runs a command when unpickled by a trusting reader."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path(self.command),)
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
+    """Any name beyond those of a state dict is refused before it is called."""
+    mark = tmp_path / "was-here"
+    evil = tmp_path / "evil.pth"
+    evil.write_bytes(pickle.dumps(_Attack(str(mark))))
+    with pytest.raises(CheckpointError, match="which no state dict needs"):
+        read_checkpoint(evil)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a zip", pickle.dumps(1) * 5, b"\x80\x02K\x01"])
+def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
+    """Other files end in the reader's own error."""
+    path = tmp_path / "other.pth"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"other\.pth"):
+        read_checkpoint(path)

@@ -1,0 +1,109 @@
+import asyncio
+import hashlib
+
+import pytest
+
+from bus.mqtt.client import Bus, transient_client_id
+from bus.mqtt.presence import Presence
+from cloud.rollout.releases import Announcer, read_bundle, release_of
+from schemas.errors import PermanentError
+from schemas.messages import Event, ServedModel
+from schemas.topics import EVENT, RELEASE, STATUS
+from tests.cloud.bundles import CLASSES, bundle
+from tests.conftest import running
+
+
+class Node:
+    """An edge node that says what it serves."""
+
+    def __init__(self, address, name: str) -> None:
+        self.name = name
+        self.bus = Bus(address, transient_client_id(name), presence=Presence(name, "edge"))
+        self.releases = self.bus.subscribe(RELEASE, node=name)
+
+    async def serves(self, version: int, state: str = "available") -> None:
+        await self.bus.report(model=ServedModel(name="pets", version=version, state=state))
+
+    async def says(self, event: str, reason: str, **facts: int) -> None:
+        message = Event(node=self.name, name="edge", event=event, at_ms=1, reason=reason, facts=facts)
+        await self.bus.publish(EVENT, message, node=self.name, name="edge")
+
+
+@pytest.fixture
+def release(tmp_path):
+    return lambda node, version=2: release_of(read_bundle(bundle(tmp_path, version)), node, "pets")
+
+
+def test_a_release_says_what_the_bundle_is(tmp_path):
+    """Digest, size, classes and version are those of the file; its own path is the URL unless told."""
+    path = bundle(tmp_path, 7)
+    said = release_of(read_bundle(path), "edge-1", "pets")
+    assert said.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (said.size_bytes, said.version, said.classes) == (path.stat().st_size, 7, CLASSES)
+    assert said.temperature == 1.5
+    assert said.url == path.as_uri()
+    assert release_of(read_bundle(path), "edge-1", "pets", "s3://models/7.tar").url == "s3://models/7.tar"
+
+
+def test_what_is_no_bundle_is_one_sentence(tmp_path):
+    """A missing file, no tar, and a tar without a card are said before anything is announced."""
+    (tmp_path / "junk.tar").write_bytes(b"junk" * 1000)
+    for path in (tmp_path / "none.tar", tmp_path / "junk.tar", tmp_path):
+        with pytest.raises(PermanentError, match=r"expected a tar with assets.extra/model.json") as refusal:
+            read_bundle(path)
+        assert "\n" not in str(refusal.value)
+
+
+async def test_a_release_waits_for_a_node_that_is_away(address, release):
+    """It is retained: a node that connects later gets it."""
+    sender = Bus(address, transient_client_id("sender"))
+    announcer = Announcer(sender, ["edge-1"])
+    async with running(sender):
+        await announcer.announce([release("edge-1")])
+    node = Node(address, "edge-1")
+    async with running(node.bus), asyncio.timeout(15):
+        delivery = await node.releases.queue.get()
+        assert (delivery.retained, delivery.message().version) == (True, 2)
+
+
+async def test_served_yields_each_node_as_it_serves(address, release):
+    """Nodes come in the order in which they report the version, loading or older ones do not count."""
+    one, two, other = (Node(address, name) for name in ("edge-1", "edge-2", "edge-3"))
+    sender = Bus(address, transient_client_id("sender"))
+    announcer = Announcer(sender, ["edge-1", "edge-2", "edge-1"])
+    async with running(sender, one.bus, two.bus, other.bus), asyncio.timeout(30):
+        await announcer.announce([release(name) for name in ("edge-1", "edge-2")])
+        served = announcer.served(2)
+        await other.serves(2)
+        await one.serves(1)
+        await one.serves(2, "loading")
+        await one.bus.publish_bytes(STATUS.name(node="edge-1", name="edge"), b"{}")
+        await two.serves(2)
+        assert await anext(served) == "edge-2"
+        await one.says("model.available", "as it should be", version=2)
+        await one.serves(2)
+        assert [node async for node in served] == ["edge-1"]
+
+
+async def test_a_node_that_served_it_before_counts(address, release):
+    """A release sent again is answered by the retained status."""
+    node, sender = Node(address, "edge-1"), Bus(address, transient_client_id("sender"))
+    async with running(node.bus):
+        await node.serves(2)
+        announcer = Announcer(sender, ["edge-1"])
+        async with running(sender), asyncio.timeout(15):
+            await announcer.announce([release("edge-1")])
+            assert [name async for name in announcer.served(2)] == ["edge-1"]
+
+
+@pytest.mark.parametrize(("event", "facts"), [("model.failed", {"version": 2}), ("model.refused", {})])
+async def test_g6_a_node_that_cannot_serve_it_ends_the_wait(address, release, event, facts):
+    """The node's own reason is the error; a failure of another version is no news of this one."""
+    node, sender = Node(address, "edge-1"), Bus(address, transient_client_id("sender"))
+    announcer = Announcer(sender, ["edge-1"])
+    async with running(sender, node.bus), asyncio.timeout(15):
+        await announcer.announce([release("edge-1")])
+        await node.says("model.failed", "that was last week", version=1)
+        await node.says(event, "digest differs", **facts)
+        with pytest.raises(PermanentError, match="node edge-1: expected to serve version 2, got digest diff"):
+            assert [name async for name in announcer.served(2)] == []

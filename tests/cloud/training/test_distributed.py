@@ -1,0 +1,128 @@
+"""Several workers train one model: real processes on loopback, started as Kubeflow's trainer starts them."""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cli.main import main
+from cloud.dataset.example import TrainingError
+from cloud.dataset.store import Row, Store
+from cloud.export.v1_loader import SavedModel
+from cloud.training import from_scratch
+from cloud.training.distributed import Team, alone, join, read_place
+from tests.cloud import together
+from tests.conftest import ROOT
+
+# Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
+
+
+def configs(count: int) -> list[str]:
+    """Return TF_CONFIG for each of so many workers on free ports."""
+    listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    workers = [f"127.0.0.1:{one.getsockname()[1]}" for one in listening]
+    for one in listening:
+        one.close()
+    cluster = {"worker": workers}
+    return [
+        json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in range(count)
+    ]
+
+
+async def run(config: str, words: Sequence[object]) -> tuple[int, str]:
+    """Run a Python program as a worker, and return its exit code and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *map(str, words), env={**os.environ, "TF_CONFIG": config}, cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+async def run_all(words: Sequence[Sequence[object]]) -> list[tuple[int, str]]:
+    """Run workers side by side."""
+    async with asyncio.timeout(240):
+        return await asyncio.gather(*map(run, configs(len(words)), words))
+
+
+def test_the_parts_of_all_workers_are_the_whole() -> None:
+    """Whatever the length, each thing is in one part, and in order."""
+    strategy = alone().strategy
+    for length in range(9):
+        parts = [np.arange(length)[Team(strategy, index, 4).part(length)] for index in range(4)]
+        assert np.concatenate(parts).tolist() == list(range(length))
+
+
+def test_the_place_is_read_as_tensorflow_specifies_it() -> None:
+    """A chief comes first where there is one, parameter servers do not train, and nonsense is said to be."""
+    cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"], "ps": ["d:1"]}
+
+    def place(kind: str, index: object) -> tuple[int, int]:
+        return read_place(json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}}))
+
+    assert [place("chief", 0), place("worker", "0"), place("worker", 1)] == [(0, 3), (1, 3), (2, 3)]
+    for config in ("", "[]", "{}", '{"cluster": [], "task": {}}'):
+        with pytest.raises(TrainingError, match="TF_CONFIG: expected a cluster"):
+            read_place(config)
+    assert join({}).count == 1
+    assert join(
+        {"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}'}
+    ).chief
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_two_workers_train_the_model_that_one_trains(make_example, tmp_path: Path) -> None:
+    """Both end well, the first writes the one bundle, and it answers as that of a single worker does."""
+    store = Store.open(tmp_path / "photos.lance")
+    photos = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(6)]
+    said = {"human_by": "ann", "human_at_ms": 1, "origin": "import"}
+    store.upsert(
+        [
+            Row(
+                photo_id=photo.photo_id, image=photo.image, width=80, height=60, received_at_ms=1,
+                human_label=photo.label, split="gold" if number % 6 == 5 else "train", **said,
+            )
+            for number, photo in enumerate(photos)
+        ]
+    )  # fmt: skip
+
+    def words(name: str) -> list[object]:
+        places = ("--out", tmp_path / name, "--cache", tmp_path / f"{name}-cache")
+        return ["-m", "cli.main", "cloud", "train", "--dataset", tmp_path / "photos.lance", *places]
+
+    ran = await run_all([words("first"), words("second")])
+    assert [code for code, _ in ran] == [0, 0], ran
+    assert main(list(map(str, words("single")[2:]))) == 0
+    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == ["1", "1.tar"]
+    assert not (tmp_path / "second").exists()
+    answers = []
+    for name in ("first", "single"):
+        with SavedModel(tmp_path / name / "1") as saved:
+            answers.append(saved.ask([photo.image for photo in photos])["probabilities"])
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_two_workers_train_a_network_as_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients and statistics of a batch are those of the whole batch, whoever computes its parts."""
+    names = ("first", "second")
+    ran = await run_all([["-m", "tests.cloud.together", tmp_path / f"{name}.npz"] for name in names])
+    assert [code for code, _ in ran] == [0, 0], ran
+    monkeypatch.setattr(from_scratch, "STEPS", (5, 5))
+    single = together.fit(alone())
+    first, second = (list(np.load(tmp_path / f"{name}.npz").values()) for name in names)
+    for one, other, expected in zip(first, second, single, strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, expected, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,120 @@
+"""Embeddings and their cache."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cloud.dataset.example import Example, TrainingError
+from cloud.modeling.backbones import EFFICIENTNET_LITE0, XCEPTION_SMALL
+from cloud.progress import Silent
+from cloud.training.embeddings import BATCH_PHOTOS, dimmed, embed, embeddings
+
+# Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
+
+
+class Counting:
+    """Remembers what was computed."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def start(self, step: str, total: int) -> None:
+        """Begin at nothing."""
+
+    def advance(self, count: int = 1) -> None:
+        """Count."""
+        self.done += count
+
+
+@pytest.fixture(scope="module")
+def network() -> Any:
+    """A small network with weights of its own."""
+    return XCEPTION_SMALL.build()
+
+
+@pytest.fixture
+def photos(make_example: Any) -> list[Example]:
+    """More than a batch of different photos."""
+    return [make_example("dawn", seed) for seed in range(BATCH_PHOTOS + 3)]
+
+
+def test_a_photo_is_embedded_once(network: Any, photos: list[Example], tmp_path: Path) -> None:
+    """A second call computes only what is new, in whatever order, and answers the same bits."""
+    first, second = Counting(), Counting()
+    known = embeddings(photos[:-1], XCEPTION_SMALL, network, tmp_path, first)
+    both = embeddings([*reversed(photos), photos[0]], XCEPTION_SMALL, network, tmp_path, second)
+    assert (first.done, second.done) == (len(photos) - 1, 1)
+    np.testing.assert_array_equal(both[1:-1], known[::-1])
+    np.testing.assert_array_equal(both[-1], known[0])
+
+
+def test_the_cache_holds_what_the_network_says(network: Any, photos: list[Example], tmp_path: Path) -> None:
+    """Embeddings with and without the cache are the same."""
+    cached = embeddings(photos[:4], XCEPTION_SMALL, network, tmp_path, Silent())
+    np.testing.assert_array_equal(cached, embed(photos[:4], XCEPTION_SMALL, network, Silent()))
+
+
+def test_other_weights_use_another_cache(network: Any, photos: list[Example], tmp_path: Path) -> None:
+    """Embeddings of one state of a network are never taken for those of another."""
+    embeddings(photos[:2], XCEPTION_SMALL, network, tmp_path, Silent())
+    other = Counting()
+    embeddings(photos[:2], XCEPTION_SMALL, XCEPTION_SMALL.build(), tmp_path, other)
+    assert other.done == 2
+    assert len(list(tmp_path.glob("xception-small-*.sqlite3"))) == 2
+
+
+def test_a_damaged_row_is_computed_again(network: Any, photos: list[Example], tmp_path: Path) -> None:
+    """An embedding of the wrong length counts as absent."""
+    before = embeddings(photos[:3], XCEPTION_SMALL, network, tmp_path, Silent())
+    (path,) = tmp_path.glob("*.sqlite3")
+    with sqlite3.connect(path) as cache:
+        cache.execute("UPDATE embedding SET vector = x'00' WHERE photo = (SELECT min(photo) FROM embedding)")
+    cache.close()
+    again = Counting()
+    after = embeddings(photos[:3], XCEPTION_SMALL, network, tmp_path, again)
+    assert again.done == 1
+    np.testing.assert_allclose(after, before, atol=1e-5)
+
+
+def test_what_was_embedded_before_a_failure_is_kept(
+    network: Any, photos: list[Example], tmp_path: Path
+) -> None:
+    """A run that fails in its second batch does not do the first again, and names the bad photo."""
+    bad = Example("bad0" * 8, b"no photo", "dawn", "human")
+    with pytest.raises(
+        TrainingError, match=f"photo {'bad0' * 8}: expected a decodable JPEG or PNG, got 8 bytes"
+    ):
+        embeddings([*photos, bad], XCEPTION_SMALL, network, tmp_path, Silent())
+    again = Counting()
+    embeddings(photos, XCEPTION_SMALL, network, tmp_path, again)
+    assert again.done == len(photos) - BATCH_PHOTOS
+
+
+def test_embeddings_do_not_depend_on_their_batch(efficientnet: Any, photos: list[Example]) -> None:
+    """A photo alone and among others has the same embedding."""
+    together = embed(photos[:5], EFFICIENTNET_LITE0, efficientnet, Silent())
+    alone = embed(photos[4:5], EFFICIENTNET_LITE0, efficientnet, Silent())
+    assert together.shape == (5, EFFICIENTNET_LITE0.embedding_dim)
+    np.testing.assert_allclose(together[4:5], alone, atol=1e-4)
+
+
+def test_dimmed_photos_are_kept_apart(network: Any, photos: list[Example], tmp_path: Path) -> None:
+    """The same photo at dusk has an embedding of its own, whichever was asked for first."""
+    plain, dim, again = (
+        embeddings(photos[:2], XCEPTION_SMALL, network, tmp_path, Silent(), dim=dim)
+        for dim in (False, True, False)
+    )
+    np.testing.assert_array_equal(plain, again)
+    assert np.abs(plain - dim).max() > 0.1 * np.abs(plain).max()
+
+
+def test_dusk_takes_light_and_colour() -> None:
+    """Half of the light is left, and of each channel's distance from grey two fifths of that."""
+    plan = EFFICIENTNET_LITE0
+    red = (np.array([[[[200.0, 80.0, 80.0]]]], np.float32) - plan.offset) / plan.scale
+    values = dimmed(red, plan).numpy() * plan.scale + plan.offset
+    np.testing.assert_allclose(values[0, 0, 0], [76, 52, 52], rtol=1e-4)

@@ -1,0 +1,64 @@
+"""Weights and folds."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloud.training.sample_weights import CLASS_RATIO, FOLDS, HUMAN_SHARE, folds, training_weights
+
+CLASSES = 4
+LABELS = st.lists(st.integers(0, CLASSES - 1), max_size=60)
+
+
+@given(human=LABELS, harvested=LABELS)
+def test_people_outweigh_models_and_no_class_drowns_another(human: list[int], harvested: list[int]) -> None:
+    """Human labels get half or more, classes differ by three at most, and nothing gets no weight."""
+    labels = np.array([*range(CLASSES), *human, *harvested])
+    is_human = np.arange(len(labels)) < CLASSES + len(human)
+    weights = training_weights(labels, is_human, np.ones(len(labels)), CLASSES)
+    assert weights.sum() == pytest.approx(1)
+    assert weights.min() > 0
+    assert weights[is_human].sum() >= HUMAN_SHARE - 1e-9
+    masses = np.bincount(labels, weights=weights)
+    assert masses.max() <= CLASS_RATIO * masses.min() + 1e-9
+
+
+def test_own_weights_count_within_a_source_and_class() -> None:
+    """An example of twice the weight gets twice the share of its equals."""
+    labels = np.array([0, 0, 1, 1])
+    weights = training_weights(labels, labels >= 0, np.array([2.0, 1.0, 1.0, 1.0]), 2)
+    assert weights[0] == pytest.approx(2 * weights[1])
+    assert weights[2] == pytest.approx(weights[3])
+
+
+def test_few_harvested_photos_do_not_count_more_than_human_labels() -> None:
+    """Two harvested photos beside ninety-eight labels get two hundredths, not half."""
+    labels = np.arange(100) % 2
+    weights = training_weights(labels, np.arange(100) < 98, np.ones(100), 2)
+    assert weights[98:].sum() == pytest.approx(0.02)
+
+
+@given(labels=st.lists(st.integers(0, 3), min_size=1, max_size=50), seed=st.integers(0, 9))
+def test_folds_hold_out_each_example_once(labels: list[int], seed: int) -> None:
+    """Each example of a class with two or more is held out once, and its class stays to be learnt."""
+    array = np.array(labels)
+    out = []
+    splits = list(folds(array, seed))
+    assert len(splits) <= FOLDS
+    for kept, held_out in splits:
+        assert not set(kept) & set(held_out)
+        assert set(array[held_out]) <= set(array[kept])
+        out += list(held_out)
+    assert sorted(out) == [i for i, label in enumerate(labels) if labels.count(label) > 1]
+
+
+def test_folds_follow_the_seed() -> None:
+    """One seed always gives the same folds; another gives others."""
+    labels = np.arange(40) % 2
+
+    def first(seed: int) -> list[int]:
+        return [int(position) for position in next(iter(folds(labels, seed)))[1]]
+
+    assert first(1) == first(1)
+    assert first(1) != first(2)

@@ -1,0 +1,202 @@
+import asyncio
+import contextlib
+import socket
+import tarfile
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+
+from edge.models import bundle
+from edge.models.bundle import BundleError, FetchError, check, fetch, read_class_names, unpack
+from tests.serving import CLASSES, pack, release_of, saved_models, tar_of
+
+
+@pytest.fixture
+def packed(tmp_path):
+    return pack(saved_models() / "straight", tmp_path / "bundle.tar")
+
+
+@contextlib.asynccontextmanager
+async def web_server(answer) -> AsyncIterator[str]:
+    """Run a web server whose every page is made by `answer`; yields its address."""
+    app = web.Application()
+    app.router.add_get("/{name}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+    finally:
+        await runner.cleanup()
+
+
+def test_a_good_bundle_arrives_whole(packed, tmp_path):
+    """Fetched, unpacked and checked it is the folder that was packed, class names and all."""
+    release = release_of(packed, 2)
+    fetch(release, tmp_path / "copy.tar")
+    unpack(tmp_path / "copy.tar", tmp_path / "model", most_bytes=release.size_bytes)
+    check(tmp_path / "model", release)
+    original = saved_models() / "straight"
+    for path in original.rglob("*"):
+        placed = tmp_path / "model" / path.relative_to(original)
+        assert placed.is_dir() if path.is_dir() else placed.read_bytes() == path.read_bytes()
+    assert read_class_names(tmp_path / "model") == CLASSES
+
+
+async def test_a_bundle_comes_over_http(packed, tmp_path):
+    """An http URL is fetched like a file."""
+
+    async def serve(_) -> web.FileResponse:
+        return web.FileResponse(packed)
+
+    async with web_server(serve) as address:
+        release = release_of(packed, 2, url=f"{address}/bundle.tar")
+        await asyncio.to_thread(fetch, release, tmp_path / "copy.tar")
+    assert (tmp_path / "copy.tar").read_bytes() == packed.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"sha256": "0" * 64}, "expected sha256 0000"),
+        ({"size_bytes": 1000}, "expected 1000 bytes"),
+        ({"size_bytes": 2**40}, "expected 1099511627776 bytes"),
+        ({"url": "ftp://example.org/x"}, "expected a URL of"),
+        ({"url": "/etc/passwd"}, "expected a URL of"),
+        ({"url": "http://[::1/x"}, "expected a URL of"),
+    ],
+)
+def test_other_bytes_than_the_released_are_refused_for_good(packed, tmp_path, changes, complaint):
+    """Digest, size and kind of URL are the release's own, or the bundle is never tried again."""
+    with pytest.raises(BundleError, match=complaint):
+        fetch(release_of(packed, 2, **changes), tmp_path / "copy.tar")
+
+
+def test_a_larger_file_is_not_read_to_its_end(packed, tmp_path):
+    """What is longer than released is given up soon after the released size."""
+    big = tmp_path / "big"
+    with big.open("wb") as file:
+        file.truncate(50 << 20)
+    with pytest.raises(BundleError):
+        fetch(release_of(packed, 2, url=big.as_uri(), size_bytes=10), tmp_path / "copy.tar")
+    assert (tmp_path / "copy.tar").stat().st_size <= 1 << 20
+
+
+@pytest.mark.parametrize("kind", ["missing", "refusing", "status", "breaking", "hanging"])
+async def test_a_source_out_of_reach_is_tried_again(packed, tmp_path, monkeypatch, kind):
+    """A missing file, or a server that refuses, fails, breaks off or hangs, is an error that may pass."""
+    monkeypatch.setattr(bundle, "_READ_S", 0.3)
+    gone = asyncio.Event()
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        if kind == "status":
+            return web.Response(status=503)
+        response = web.StreamResponse(headers={"Content-Length": str(packed.stat().st_size)})
+        await response.prepare(request)
+        if request.method == "GET":
+            await response.write(packed.read_bytes()[:1000])
+            if kind == "hanging":
+                await gone.wait()
+            request.transport.abort()
+        return response
+
+    async with web_server(serve) as address:
+        url = f"{address}/bundle.tar"
+        if kind == "missing":
+            url = (tmp_path / "nowhere.tar").as_uri()
+        elif kind == "refusing":
+            with socket.socket() as unused:
+                unused.bind(("127.0.0.1", 0))
+                url = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
+        with pytest.raises(FetchError, match="to be readable"):
+            await asyncio.to_thread(fetch, release_of(packed, 2, url=url), tmp_path / "copy.tar")
+        gone.set()
+
+
+def member(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+HOSTILE = {
+    "up": [("../escaped", b"x")],
+    "up inside": [("a/../../escaped", b"x")],
+    "absolute": [("/tmp/escaped", b"x")],
+    "symbolic link": [(member("link", tarfile.SYMTYPE, "/etc"), b""), ("link/escaped", b"x")],
+    "hard link": [(member("link", tarfile.LNKTYPE, "/etc/passwd"), b"")],
+    "device file": [(member("null", tarfile.CHRTYPE), b"")],
+    "fifo": [(member("pipe", tarfile.FIFOTYPE), b"")],
+    "file over folder": [("a/b", b"x"), ("a", b"x")],
+    "file as folder": [("a", b"x"), ("a/b", b"x")],
+    "no name": [(".", b"x")],
+    "long name": [("x" * 300, b"x")],
+    "null in name": [("a\0b/../c", b"x"), ("a", b"y"), ("a/b", b"z")],
+}
+
+
+@pytest.mark.parametrize("members", HOSTILE.values(), ids=HOSTILE.keys())
+def test_nothing_but_plain_files_below_the_root_is_unpacked(tmp_path, members):
+    """A member that is a link or a device, leads outside or stands in another's way makes the bundle bad."""
+    archive = tar_of(tmp_path / "hostile.tar", members)
+    with pytest.raises(BundleError):
+        unpack(archive, tmp_path / "below/model", most_bytes=1000)
+    assert not list(tmp_path.rglob("escaped"))
+    assert not (tmp_path.parent / "escaped").exists()
+
+
+def lying(size_bytes: int, name: str = "liar") -> bytes:
+    """Return the header of a file that claims a size."""
+    info = tarfile.TarInfo(name)
+    info.size = size_bytes
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lying(2**60),
+        lying(-1024),
+        lying(900) + b"x" * 300,
+        b"no tar at all" * 100,
+        b"",
+        b"".join(lying(0, f"f{number}") for number in range(10_001)) + bytes(1024),
+    ],
+    ids=["vast", "negative", "truncated", "text", "empty", "very many"],
+)
+def test_an_archive_that_lies_is_refused_in_time(tmp_path, content):
+    """A size that is not there, is negative or more than released, or too many files: refused."""
+    (tmp_path / "liar.tar").write_bytes(content)
+    with pytest.raises(BundleError):
+        unpack(tmp_path / "liar.tar", tmp_path / "model", most_bytes=1000)
+
+
+def test_a_sparse_file_cannot_blow_up(tmp_path):
+    """A few bytes that claim to be a huge file with holes are refused by what they would become."""
+    info = tarfile.TarInfo("hole")
+    info.pax_headers = {
+        "GNU.sparse.major": "0",
+        "GNU.sparse.minor": "1",
+        "GNU.sparse.map": "0,1",
+        "GNU.sparse.size": str(2**40),
+    }
+    with pytest.raises(BundleError, match="no more than the released size"):
+        unpack(tar_of(tmp_path / "sparse.tar", [(info, b"x")]), tmp_path / "model", most_bytes=10_000)
+
+
+def test_what_is_no_such_model_is_refused(packed, tmp_path):
+    """A folder without a SavedModel, or whose own class names are not the released, is not placed."""
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BundleError, match=r"saved_model\.pb"):
+        check(tmp_path / "empty", release_of(packed, 2))
+    with pytest.raises(BundleError, match="classes"):
+        check(saved_models() / "straight", release_of(packed, 2, classes=["dog", "cat"]))
+
+
+def test_a_model_without_class_names_takes_those_of_its_release(packed, tmp_path):
+    """The asset is optional."""
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    assert read_class_names(tmp_path) is None
+    check(tmp_path, release_of(packed, 2))

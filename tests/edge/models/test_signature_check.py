@@ -1,0 +1,158 @@
+"""Which releases a real edge believes; the model server is not needed to refuse one."""
+
+import asyncio
+import http.server
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+import pytest
+import structlog
+
+from bus.config import ConfigError
+from bus.security.signing import new_signing_key, read_signing_key, release_key, sign
+from edge import service
+from edge.models.signature_check import Trust
+from schemas.messages import Release
+from schemas.topics import RELEASE
+from tests.bus.security.test_signing import OTHER
+from tests.conftest import eventually
+from tests.nodes import Observer, edge_config, edge_running
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """A key to sign with, and the file that a node verifies with."""
+    private = tmp_path / "signing.key"
+    private.write_bytes(new_signing_key())
+    signing = read_signing_key(private)
+    (tmp_path / "release.pem").write_bytes(release_key(signing))
+    return signing, str(tmp_path / "release.pem")
+
+
+@contextmanager
+def bundles() -> Iterator[tuple[str, list[str]]]:
+    """Serve nothing over HTTP, and keep who asked for what."""
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET  # noqa: N815  # http.server looks for these names
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def release(url: str, **changes: object) -> Release:
+    facts: dict[str, object] = {
+        "node": "edge-1",
+        "model": "pets",
+        "version": 7,
+        "url": url,
+        "sha256": "0" * 64,
+        "size_bytes": 1000,
+        "classes": ["cat", "dog"],
+        "released_at_ms": 1000,
+    }
+    return Release(**(facts | changes))  # type: ignore[arg-type]  # a test's own words
+
+
+async def test_g6_a_release_that_is_not_signed_is_refused_unfetched(tmp_path, address, keys):
+    """Unsigned, of a stranger, garbled, altered in any field: an Event says why, and nothing is fetched."""
+    signing, key = keys
+    (tmp_path / "stranger.key").write_bytes(new_signing_key())
+    stranger = read_signing_key(tmp_path / "stranger.key")
+    with bundles() as (url, asked):
+        good = sign(release(f"{url}/good"), signing)
+        bad = [
+            release(f"{url}/unsigned"),
+            sign(release(f"{url}/stranger"), stranger),
+            release(f"{url}/garbage", signature="rubbish"),
+            # What is signed for another node and played here:
+            msgspec.structs.replace(sign(release(f"{url}/other", node="edge-2"), signing), node="edge-1"),
+            *(
+                msgspec.structs.replace(good, **{field: value})
+                for field, value in (OTHER | {"url": f"{url}/altered"}).items()
+                if field != "node"
+            ),
+        ]
+        config = edge_config(
+            address, "127.0.0.1:1", tmp_path, models_dir=str(tmp_path / "models"), release_key=key
+        )
+        async with Observer(address).watching() as seen, edge_running(config):
+            await eventually(lambda: seen.newest().state != "offline")
+            for number, refused in enumerate(bad, start=1):
+                await seen.bus.publish(RELEASE, refused, node="edge-1")
+                await eventually(lambda number=number: len(seen.events) == number)
+            await seen.bus.publish(RELEASE, good, node="edge-1")
+            await eventually(lambda: bool(asked))
+        assert {event.event for event in seen.events} == {"model.refused"}
+        assert all(event.reason for event in seen.events)
+        assert set(asked) == {"/good"}
+
+
+async def test_g6_a_refusal_is_told_also_of_what_was_there_before(tmp_path, address, keys):
+    """A retained release comes before the edge may publish: its refusal is an Event all the same."""
+    config = edge_config(address, "127.0.0.1:1", tmp_path, release_key=keys[1])
+    async with Observer(address).watching() as seen:
+        await seen.bus.publish(RELEASE, release("file:///none"), node="edge-1")
+        async with edge_running(config):
+            await eventually(lambda: [event.event for event in seen.events] == ["model.refused"])
+
+
+def test_g6_an_old_release_is_not_played_again(tmp_path, keys):
+    """After a release no older one is believed, also after a restart; going back is a new signature."""
+    signing, key = keys
+    first = sign(release("file:///1", version=1, released_at_ms=1), signing)
+    second = sign(release("file:///2", version=2, released_at_ms=2), signing)
+    back = sign(release("file:///1", version=1, released_at_ms=3), signing)
+    records = tmp_path / "releases"
+    trust = Trust(key, records)
+    trust.load()
+    assert [trust.refusal(one) for one in (first, second, second)] == [None, None, None]
+    assert "sign the old version anew" in (trust.refusal(first) or "")
+
+    records.mkdir()
+    (records / "pets-2.json").write_bytes(msgspec.json.encode(second))
+    forged = release(
+        "file:///9", version=9, released_at_ms=9
+    )  # kept by a run without a key: it does not count
+    (records / "pets-9.json").write_bytes(msgspec.json.encode(forged))
+    (records / "pets-3.json").write_bytes(b"half a rec")
+    again = Trust(key, records)
+    again.load()
+    assert "sign the old version anew" in (again.refusal(first) or "")
+    assert again.refusal(second) is None
+    assert again.refusal(back) is None
+    assert again.refusal(second) is not None
+
+
+def test_without_a_key_all_are_believed_and_the_log_says_so(tmp_path):
+    """An edge without a release key works as before, and warns once."""
+    trust = Trust(None, tmp_path)
+    with structlog.testing.capture_logs() as logs:
+        trust.load()
+        assert trust.refusal(release("file:///1")) is None
+    assert [line["event"] for line in logs] == ["releases.unverified"]
+
+
+async def test_a_release_key_that_cannot_be_read_stops_the_edge(tmp_path, address):
+    """An edge never runs unverified because its key is missing."""
+    config = edge_config(address, "127.0.0.1:1", tmp_path, release_key=str(tmp_path / "none.pem"))
+    with pytest.raises(ConfigError, match=r"none\.pem"):
+        async with asyncio.timeout(20):
+            await service.run(config)
