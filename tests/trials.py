@@ -33,9 +33,9 @@ def serving_one_at_a_time(base: Path) -> Iterator[ModelServer]:
 
 def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let edges look more often than others; these servers look every 50 ms."""
-    monkeypatch.setattr("edge.models.smoke_test.LOOK_S", 1.0)
-    monkeypatch.setattr("edge.models.deployer._WATCH_S", 0.1)
-    monkeypatch.setattr("edge.models.deployer._TRIAL_EVERY_S", 0.1)
+    monkeypatch.setattr("edge.models.smoke_test.RESCAN_S", 1.0)
+    monkeypatch.setattr("edge.models.deployer._CHECK_S", 0.1)
+    monkeypatch.setattr("edge.models.deployer._CANARY_REPORT_S", 0.1)
 
 
 async def with_a_model_of_its_own(address: Broker, server: ModelServer, folder: Path) -> EdgeConfig:
@@ -43,7 +43,7 @@ async def with_a_model_of_its_own(address: Broker, server: ModelServer, folder: 
     model = f"trial-{next(NUMBERS)}"
     place("straight", server.base / model, 1)
     async with Predictor(server.address, model) as predictor:
-        await predictor.serve(server.base / model)
+        await predictor.reload_config(server.base / model)
     return edge_config(address, server.address, folder, model=model, models_dir=str(server.base))
 
 

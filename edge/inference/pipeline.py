@@ -24,8 +24,8 @@ from edge.inference.responder import Outcome, Settler
 from edge.inference.shadow import Shadow
 from edge.inference.validation import Limits, Rejected, examine, expired
 from edge.serving.client import Predictor
-from edge.serving.prediction import Scored
-from edge.serving.traffic_split import Trial
+from edge.serving.prediction import Prediction
+from edge.serving.traffic_router import TrafficRouter
 from schemas.errors import TransientError
 from schemas.messages import Photo, Result
 from schemas.topics import PHOTO
@@ -60,7 +60,7 @@ class Classifier:
         sampler: Sampler,
         class_names: ClassNames,
         temperature: Temperature,
-        trial: Trial,
+        trial: TrafficRouter,
     ) -> None:
         self._config = config
         self._database = database
@@ -194,7 +194,7 @@ class Classifier:
         for work in (*batch, *self._waiting.everyone()):
             self._deferrals.say(work, str(error))
 
-    async def _harvest(self, work: Work, said: Scored, view: View) -> None:
+    async def _harvest(self, work: Work, said: Prediction, view: View) -> None:
         sample, harvest = await self._sampler.sample(work.photo, view, said)
         self._counters.add(f"harvest.{harvest}" if sample else f"harvest.refused_{harvest}")
         if harvest == OUTBOX_FULL:

@@ -79,7 +79,7 @@ class ModelMissingError(ModelUnavailableError):
     """The server is away, or does not serve this version now: no fault of the version."""
 
 
-class ModelUnfitError(TransientError):
+class ModelOutputError(TransientError):
     """The model answers something that nobody can use; another version of it may."""
 
 
@@ -88,7 +88,7 @@ class BadInputError(PermanentError):
 
 
 @dataclass(frozen=True, slots=True)
-class Predictions:
+class BatchOutput:
     """The answer to a batch of N images.
 
     Args:
@@ -134,7 +134,7 @@ class Predictor:
 
     async def predict(
         self, images: Sequence[bytes], version: int | None = None, *, timeout_s: float | None = None
-    ) -> Predictions:
+    ) -> BatchOutput:
         """Classify encoded images in one call, by the newest version or by this one. Safe to cancel.
 
         Args:
@@ -145,7 +145,7 @@ class Predictor:
         Raises:
             ModelMissingError: Try again later, or ask another version.
             ModelUnavailableError: Try again later.
-            ModelUnfitError: The answer is no table of probabilities.
+            ModelOutputError: The answer is no table of probabilities.
             BadInputError: At least one image is refused.
         """
         request = _predict_pb2.PredictRequest()
@@ -163,21 +163,21 @@ class Predictor:
             raise self._meaning(error) from None
         return self._predictions(response, len(images))
 
-    async def try_out(self, version: int | None = None) -> Predictions:
+    async def smoke_test(self, version: int | None = None) -> BatchOutput:
         """Classify a picture that every image model takes. Safe to cancel.
 
         Raises:
             ModelUnavailableError: Try again later.
-            ModelUnfitError: The model is to blame: it refuses the picture, or its answer is no use.
+            ModelOutputError: The model is to blame: it refuses the picture, or its answer is no use.
         """
         try:
             return await self.predict([_GREY], version)
         except BadInputError as error:
-            raise ModelUnfitError(
+            raise ModelOutputError(
                 f"model {self.model}", expected="to take a known good image", got=error.got
             ) from None
 
-    async def served(self, version: int | None = None) -> ServedModel:
+    async def model_status(self, version: int | None = None) -> ServedModel:
         """Return what the server says of a version, or of the newest one that it serves.
 
         An unreachable server is a `ServedModel` in state `absent` with the reason: a status question has an
@@ -196,9 +196,9 @@ class Predictor:
                 state="absent",
                 reason=(error.details() or error.code().name)[:1024],
             )
-        return served_model(self.model, response.model_version_status)
+        return to_served_model(self.model, response.model_version_status)
 
-    async def serve(
+    async def reload_config(
         self, folder: Path, versions: Sequence[int] = (), labels: Mapping[str, int] | None = None
     ) -> None:
         """Have the server serve these versions of a folder side by side, or only the newest of it.
@@ -235,7 +235,7 @@ class Predictor:
             f"model {self.model} at {self.address}", expected=f"to serve {versions or 'the newest'}", got=got
         )
 
-    def _predictions(self, response: Any, count: int) -> Predictions:
+    def _predictions(self, response: Any, count: int) -> BatchOutput:
         try:
             probabilities = _rows(response.outputs["probabilities"], count)
             embeddings, novelties = [b""] * count, list[float | None]([None] * count)
@@ -244,12 +244,12 @@ class Predictor:
             if "novelty" in response.outputs:
                 novelties = list(_values(response.outputs["novelty"], [count]))
         except ValueError as error:
-            raise ModelUnfitError(
+            raise ModelOutputError(
                 f"model {self.model}",
                 expected="`probabilities` of shape [N, K] and what goes with them",
                 got=error,
             ) from None
-        return Predictions(response.model_spec.version.value, probabilities, embeddings, novelties)
+        return BatchOutput(response.model_spec.version.value, probabilities, embeddings, novelties)
 
     def _meaning(self, error: grpc.aio.AioRpcError) -> PermanentError | TransientError:
         """Tell bad input from everything that may pass: a model can be placed, a server restarted."""
@@ -290,7 +290,7 @@ def _values(tensor: Any, wanted: list[int]) -> "array[float]":
     return values
 
 
-def served_model(model: str, statuses: Sequence[Any]) -> ServedModel:
+def to_served_model(model: str, statuses: Sequence[Any]) -> ServedModel:
     """Return the newest available version among the server's, else what became of the newest one."""
     newest_first = sorted(statuses, key=lambda status: status.version, reverse=True)
     for status in newest_first:

@@ -3,13 +3,13 @@
 import math
 from dataclasses import dataclass
 
-from edge.serving.client import ModelUnfitError, Predictions
+from edge.serving.client import BatchOutput, ModelOutputError
 
 _MOST_NOVELTY = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class Prediction:
     """What a model says of one photo.
 
     Args:
@@ -68,21 +68,21 @@ class Scored:
         return highest and 1.0 / sum((score / highest) ** temperature for score in self.scores.values())
 
 
-def probability(score: float) -> float:
+def clamp_probability(score: float) -> float:
     """Return a score inside 0 to 1; what is no number counts as 0, so that it never looks certain."""
     return min(max(score, 0.0), 1.0) if score == score else 0.0  # noqa: PLR0124  # NaN differs from itself
 
 
-def bounded_novelty(novelty: float | None) -> float | None:
+def clamp_novelty(novelty: float | None) -> float | None:
     """Return a novelty that every reader takes; what is no number counts as the most, which is never auto."""
     if novelty is None:
         return None
     return min(max(novelty, 0.0), _MOST_NOVELTY) if novelty == novelty else _MOST_NOVELTY  # noqa: PLR0124
 
 
-def scored(
-    model: str, predictions: Predictions, names: tuple[str, ...] | None, temperature: float | None = None
-) -> list[Scored]:
+def to_predictions(
+    model: str, predictions: BatchOutput, names: tuple[str, ...] | None, temperature: float | None = None
+) -> list[Prediction]:
     """Return what the model says of each photo of a batch.
 
     Args:
@@ -92,22 +92,22 @@ def scored(
         temperature: That divided the logits in the model, None if unknown.
 
     Raises:
-        ModelUnfitError: The names do not fit the model.
+        ModelOutputError: The names do not fit the model.
     """
     width = len(predictions.probabilities[0])
     if not names or len(names) != width:
-        raise ModelUnfitError(
+        raise ModelOutputError(
             f"model {model} version {predictions.version}",
             expected=f"{width} class names from its release or its assets",
             got=names,
         )
     return [
-        Scored(
+        Prediction(
             model=model,
             version=predictions.version,
-            scores=dict(zip(names, map(probability, row), strict=True)),
+            scores=dict(zip(names, map(clamp_probability, row), strict=True)),
             embedding=embedding,
-            novelty=bounded_novelty(novelty),
+            novelty=clamp_novelty(novelty),
             temperature=temperature,
         )
         for row, embedding, novelty in zip(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from edge.harvest.lanes import drawn_for_audit, lane_of
-from edge.serving.prediction import Scored, bounded_novelty, probability
+from edge.serving.prediction import Prediction, clamp_novelty, clamp_probability
 from schemas.messages import HarvestRules
 from tests.nodes import photo_id
 
@@ -97,8 +97,8 @@ shares = st.floats(0, 1)
 @settings(deadline=None)
 def test_any_scores_get_a_lane_or_a_named_refusal(scores, times, novelty, rules, flipped):
     """No scores or thresholds raise or fall between: exactly one of lane and refusal is there."""
-    by_class = {f"class-{number}": probability(score) for number, score in enumerate(scores * times)}
-    said = Scored("pets", 1, by_class, b"", bounded_novelty(novelty))
+    by_class = {f"class-{number}": clamp_probability(score) for number, score in enumerate(scores * times)}
+    said = Prediction("pets", 1, by_class, b"", clamp_novelty(novelty))
     chosen = lane_of(said, rules, flipped=flipped)
     assert (chosen.lane in ("auto", "hard")) != (chosen.refused in REFUSALS)
     assert (chosen.lane is None) != (chosen.refused is None)

@@ -60,14 +60,13 @@ async def test_g6_a_challenger_that_ends_the_server_again_and_again_is_given_up(
         failed = await told(seen, "model.failed")
         assert failed.facts["version"] == 2
         assert failed.reason == (
-            "model pets version 2: expected to serve beside version 1, "
-            "got a model server that has lost it after 3 loads"
+            "model pets version 2 cannot serve beside version 1: the model server lost it after 3 loads"
         )
         assert fatal.ended == 3
         assert await said(seen, within_s=60) == ("cat", 1)
         await eventually(lambda: trial(seen) is None)
         async with Predictor(config.serving, config.model) as predictor:
-            assert (await predictor.served(2)).state != "available"
+            assert (await predictor.model_status(2)).state != "available"
 
 
 async def test_g6_a_challenger_is_given_up_over_restarts_of_the_edge(config, bundles, fatal):
@@ -111,7 +110,7 @@ async def test_g6_a_server_that_was_started_anew_is_told_again(config, bundles, 
 
 async def test_g6_a_challenger_that_stays_long_is_not_blamed(config, bundles, own_serving, monkeypatch):
     """However often the model server is started anew, if the challenger stays with it for long each time."""
-    monkeypatch.setattr("edge.models.canary._STEADY_S", 0.0)
+    monkeypatch.setattr("edge.models.reconcile.STABLE_AFTER_S", 0.0)
     loads = Path(config.state_dir) / "releases/pets-2.loads"
     async with station(config) as seen:
         await release(seen, config, bundles["swapped"], 2, **CANARY)

@@ -11,8 +11,9 @@ from msgspec import structs
 
 from bus.mqtt.presence import Presence
 from edge.config import EdgeConfig
+from edge.serving.call_stats import CALLS_NEEDED
 from edge.serving.client import Predictor
-from edge.serving.traffic_split import CALLS_NEEDED, Plan
+from edge.serving.traffic_split import CanaryPlan
 from schemas.messages import Tried
 from tests.conftest import eventually
 from tests.nodes import (
@@ -104,7 +105,7 @@ async def test_g6_in_shadow_the_challenger_is_compared_and_never_answers(config,
         assert found.challenger.p95_ms > 0
         assert seen.newest().model.version == 1
         async with Predictor(config.serving, config.model) as predictor:
-            assert (await predictor.served(2)).state == "available"
+            assert (await predictor.model_status(2)).state == "available"
 
 
 async def test_a_canary_answers_the_devices_of_its_share(config, bundles):
@@ -112,12 +113,12 @@ async def test_a_canary_answers_the_devices_of_its_share(config, bundles):
     async with station(config) as seen:
         await release(seen, config, bundles["swapped"], 2, stage="canary", share=0.5, beside=1)
         await told(seen, "model.tried")
-        plan = Plan("canary", 0.5, 1, 2, 0)
-        assert {plan.tries(device) for device in DEVICES} == {True, False}
+        plan = CanaryPlan("canary", 0.5, 1, 2, 0)
+        assert {plan.includes(device) for device in DEVICES} == {True, False}
         answers = await asyncio.gather(*(said(seen, device) for device in DEVICES))
-        assert answers == [("dog", 2) if plan.tries(device) else ("cat", 1) for device in DEVICES]
+        assert answers == [("dog", 2) if plan.includes(device) else ("cat", 1) for device in DEVICES]
         await eventually(lambda: trial(seen) is not None and trial(seen).compared >= 4)
-        assert trial(seen).challenger.answered >= sum(map(plan.tries, DEVICES))
+        assert trial(seen).challenger.answered >= sum(map(plan.includes, DEVICES))
         assert trial(seen).disagreed == trial(seen).compared
 
 
@@ -140,10 +141,10 @@ async def test_g6_what_the_challenger_fails_the_champion_answers(config, bundles
 
 # What is released, and the Event that says why there is no trial of it.
 NO_TRIAL = [
-    ("swapped", {"beside": 7}, "model.refused", "expected version 7 in service, got 1"),
-    ("swapped", {"beside": 2}, "model.refused", "expected version 2 in service"),
-    ("swapped", {}, "model.refused", "the version beside which it is tried"),
-    ("broken", {"beside": 1}, "model.failed", "to serve beside version 1"),
+    ("swapped", {"beside": 7}, "model.refused", "against version 7: version 1 is in service"),
+    ("swapped", {"beside": 2}, "model.refused", "against version 2: version 1 is in service"),
+    ("swapped", {}, "model.refused", "names no baseline version"),
+    ("broken", {"beside": 1}, "model.failed", "cannot serve beside version 1"),
     ("flat", {"beside": 1}, "model.failed", "shape"),
     ("swapped", {"beside": 1, "sha256": "0" * 64}, "model.failed", "sha256"),
 ]
@@ -172,9 +173,9 @@ async def test_no_device_of_the_champion_waits_for_the_challenger(config, bundle
             return await super().predict(images, version)
 
     monkeypatch.setattr("edge.service.Predictor", Gated)
-    plan = Plan("canary", 0.5, 1, 2, 0)
-    canary = next(device for device in DEVICES if plan.tries(device))
-    other, *more = [device for device in DEVICES if not plan.tries(device)]
+    plan = CanaryPlan("canary", 0.5, 1, 2, 0)
+    canary = next(device for device in DEVICES if plan.includes(device))
+    other, *more = [device for device in DEVICES if not plan.includes(device)]
     for gate in gates.values():
         gate.set()
     async with station(config) as seen, asyncio.TaskGroup() as tasks:
@@ -224,7 +225,7 @@ async def test_without_a_models_folder_there_is_no_trial(config, bundles):
     """Where somebody else places the models, an Event says that the edge cannot."""
     async with station(structs.replace(config, models_dir=None)) as seen:
         await release(seen, config, bundles["swapped"], 2, stage="shadow", beside=1)
-        assert "expected models_dir" in (await told(seen, "model.refused")).reason
+        assert "models_dir is not configured" in (await told(seen, "model.refused")).reason
 
 
 async def test_g6_no_request_fails_from_shadow_to_all_and_back(config, base, bundles):
@@ -295,7 +296,7 @@ async def test_g6_a_trial_goes_on_after_a_restart_of_the_model_server(
         assert (await said(seen))[0] in {"cat", "dog"}
         async with Predictor(config.serving, config.model) as predictor:
             await eventually(lambda: trial(seen) is not None)
-            assert (await predictor.served()).version == 2
+            assert (await predictor.model_status()).version == 2
         assert await said(seen) == ("dog", 2)
         assert trial(seen).challenger.failed == 0
         await release(seen, config, bundles["straight"], 1)

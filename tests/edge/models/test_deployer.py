@@ -19,7 +19,7 @@ from tests.serving import place, release_of, saved_models, tar_of
 @pytest.fixture(autouse=True)
 def watchful_server(monkeypatch) -> None:
     """The server of these tests looks every 50 ms, so an edge need not wait as long as for another."""
-    monkeypatch.setattr("edge.models.smoke_test.LOOK_S", 1.0)
+    monkeypatch.setattr("edge.models.smoke_test.RESCAN_S", 1.0)
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ BAD = [
     ("nameless", {"classes": ["cat", "dog", "bird"]}, "class names"),
     ("escaping", {}, "plain files"),
     ("empty", {}, "saved_model.pb"),
-    ("broken", {}, "expected to serve"),
+    ("broken", {}, "failed its smoke test"),
     ("flat", {}, "shape"),
     ("refusing", {}, "known good image"),
 ]
@@ -174,7 +174,7 @@ async def test_g6_a_version_in_service_never_changes(config, release, bundles):
             await release(seen, good, 2)
             await told(seen, "model.available")
             await release(seen, good, 2, sha256="0" * 64)
-            assert "as the version in service" in (await told(seen, "model.failed")).reason
+            assert "release the new bundle under a new version" in (await told(seen, "model.failed")).reason
             await release(seen, good, 2, classes=["dog", "cat"])
             assert "classes" in (await told(seen, "model.failed", 1)).reason
             assert await label(seen, 1) == ("dog", 2)
@@ -213,7 +213,7 @@ async def test_a_release_for_another_model_is_refused(config, release, bundles):
     """What is for another model, or no release at all, is refused by an Event and changes nothing."""
     async with station(config) as seen:
         await release(seen, bundles["swapped"], 2, model="birds")
-        assert f"expected model {config.model}" in (await told(seen, "model.refused")).reason
+        assert f"this node serves model {config.model}" in (await told(seen, "model.refused")).reason
         await seen.bus.publish_bytes(RELEASE.name(node=NODE), b'{"v": 1}')
         assert "release" in (await told(seen, "model.refused", 1)).reason
         assert await label(seen, 1) == ("cat", 1)

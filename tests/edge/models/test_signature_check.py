@@ -13,7 +13,8 @@ import structlog
 from bus.config import ConfigError
 from bus.security.signing import new_signing_key, read_signing_key, release_key, sign
 from edge import service
-from edge.models.signature_check import Trust
+from edge.models.release_records import ReleaseRecords
+from edge.models.signature_check import SignatureVerifier
 from schemas.messages import Release
 from schemas.topics import RELEASE
 from tests.bus.security.test_signing import OTHER
@@ -121,10 +122,10 @@ def test_g6_an_old_release_is_not_played_again(tmp_path, keys):
     second = sign(release("file:///2", version=2, released_at_ms=2), signing)
     back = sign(release("file:///1", version=1, released_at_ms=3), signing)
     records = tmp_path / "releases"
-    trust = Trust(key, records)
-    trust.load()
-    assert [trust.refusal(one) for one in (first, second, second)] == [None, None, None]
-    assert "sign the old version anew" in (trust.refusal(first) or "")
+    verifier = SignatureVerifier(key)
+    verifier.load([])
+    assert [verifier.rejection(one) for one in (first, second, second)] == [None, None, None]
+    assert "to return to an old version, sign it again" in (verifier.rejection(first) or "")
 
     records.mkdir()
     (records / "pets-2.json").write_bytes(msgspec.json.encode(second))
@@ -133,21 +134,21 @@ def test_g6_an_old_release_is_not_played_again(tmp_path, keys):
     )  # kept by a run without a key: it does not count
     (records / "pets-9.json").write_bytes(msgspec.json.encode(forged))
     (records / "pets-3.json").write_bytes(b"half a rec")
-    again = Trust(key, records)
-    again.load()
-    assert "sign the old version anew" in (again.refusal(first) or "")
-    assert again.refusal(second) is None
-    assert again.refusal(back) is None
-    assert again.refusal(second) is not None
+    again = SignatureVerifier(key)
+    again.load(ReleaseRecords(records, "pets", None).all())
+    assert "to return to an old version, sign it again" in (again.rejection(first) or "")
+    assert again.rejection(second) is None
+    assert again.rejection(back) is None
+    assert again.rejection(second) is not None
 
 
 def test_without_a_key_all_are_believed_and_the_log_says_so(tmp_path):
     """An edge without a release key works as before, and warns once."""
-    trust = Trust(None, tmp_path)
+    verifier = SignatureVerifier(None)
     with structlog.testing.capture_logs() as logs:
-        trust.load()
-        assert trust.refusal(release("file:///1")) is None
-    assert [line["event"] for line in logs] == ["releases.unverified"]
+        verifier.load([])
+        assert verifier.rejection(release("file:///1")) is None
+    assert [line["event"] for line in logs] == ["release.unverified"]
 
 
 async def test_a_release_key_that_cannot_be_read_stops_the_edge(tmp_path, address):

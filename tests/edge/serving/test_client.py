@@ -12,10 +12,10 @@ from edge.serving import client
 from edge.serving.client import (
     BadInputError,
     ModelMissingError,
+    ModelOutputError,
     ModelUnavailableError,
-    ModelUnfitError,
     Predictor,
-    served_model,
+    to_served_model,
 )
 from schemas.messages import ServedModel
 from tests.conftest import ROOT
@@ -86,17 +86,17 @@ def test_every_status_has_a_meaning(code):
 async def test_an_answer_of_the_wrong_shape_is_the_models_fault(serving):
     """A model without a row of probabilities for each image is unfit, whatever the photo."""
     async with Predictor(serving.address, "flat") as predictor:
-        with pytest.raises(ModelUnfitError, match=r"shape \[1\]"):
+        with pytest.raises(ModelOutputError, match=r"shape \[1\]"):
             await predictor.predict([photo(1)])
-        with pytest.raises(ModelUnfitError):
-            await predictor.try_out()
+        with pytest.raises(ModelOutputError):
+            await predictor.smoke_test()
 
 
 async def test_a_good_model_passes_the_trial(serving):
     """The picture of the trial is one that a good model takes."""
     async with Predictor(serving.address, "pets") as predictor:
-        assert (await predictor.try_out()).version == 1
-        assert (await predictor.try_out(1)).version == 1
+        assert (await predictor.smoke_test()).version == 1
+        assert (await predictor.smoke_test(1)).version == 1
 
 
 def tensor(shape: list[int], values=(), content: bytes = b"", dtype: int = client._DT_FLOAT):
@@ -138,10 +138,10 @@ def test_no_odd_tensor_passes_for_probabilities(odd):
 async def test_a_status_question_has_an_answer_in_any_case(serving):
     """The served version, one that is not there and a server that is not there are all answers."""
     async with Predictor(serving.address, "pets") as predictor:
-        assert await predictor.served() == ServedModel(name="pets", version=1, state="available")
-        assert (await predictor.served(9)).state == "absent"
+        assert await predictor.model_status() == ServedModel(name="pets", version=1, state="available")
+        assert (await predictor.model_status(9)).state == "absent"
     async with Predictor(f"127.0.0.1:{free_port()}", "pets", timeout_s=5) as predictor:
-        away = await predictor.served()
+        away = await predictor.model_status()
     assert away.state == "absent"
     assert away.reason
 
@@ -151,15 +151,15 @@ async def test_a_version_that_does_not_load_is_failed(own_serving):
     own_serving.start()
     place("broken", own_serving.base / "pets", 2)
     async with Predictor(own_serving.address, "pets") as predictor, asyncio.timeout(20):
-        while (served := await predictor.served(2)).state != "failed":
+        while (served := await predictor.model_status(2)).state != "failed":
             assert served.state in ("absent", "loading")
         assert served.reason
-        assert await predictor.served() == ServedModel(name="pets", version=1, state="available")
+        assert await predictor.model_status() == ServedModel(name="pets", version=1, state="available")
 
 
 def test_no_version_at_all_is_absent():
     """A server that knows the model and has no version of it says so."""
-    assert served_model("pets", []).state == "absent"
+    assert to_served_model("pets", []).state == "absent"
 
 
 def test_a_fresh_interpreter_loads_no_tensorflow():

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.serving.prediction import Scored, bounded_novelty, probability
+from edge.serving.prediction import Prediction, clamp_novelty, clamp_probability
 
 
-def said(*scores: float, temperature: float | None = None) -> Scored:
+def said(*scores: float, temperature: float | None = None) -> Prediction:
     by_class = {f"class-{number}": score for number, score in enumerate(scores)}
-    return Scored("pets", 1, by_class, b"", temperature=temperature)
+    return Prediction("pets", 1, by_class, b"", temperature=temperature)
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,8 @@ def test_the_raw_confidence_undoes_the_temperature(logits, temperature):
 @settings(deadline=None)
 def test_any_scores_have_numbers_in_range(scores, temperature, novelty):
     """Whatever a model answers, each number is one that the contract allows."""
-    one = said(*map(probability, scores), temperature=temperature)
+    one = said(*map(clamp_probability, scores), temperature=temperature)
     for value in (one.confidence, one.margin, one.entropy, one.raw_confidence):
         assert 0 <= value <= 1
-    bounded = bounded_novelty(novelty)
+    bounded = clamp_novelty(novelty)
     assert bounded is None if novelty is None else 0 <= bounded <= 1e6
