@@ -32,6 +32,11 @@ class Activate:
 
 
 @dataclass(frozen=True, slots=True)
+class Revert:
+    """Undo an activation of which a killed run left no verdict."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServeNewest:
     """Have the model server watch the newest version again, while the canary folder stays."""
 
@@ -49,7 +54,7 @@ class SmokeTest:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Write the release to disk as the one installed under its version number."""
+    """Write the release to disk as the one installed under its version number; its version is proven."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +148,7 @@ Step = (
     | Restore
     | WaitForRescan
     | Activate
+    | Revert
     | ServeNewest
     | SmokeTest
     | Record

@@ -88,6 +88,7 @@ class Actuator:
             canary=version_dirs.canary_versions(base),
             fetched=version_dirs.is_fetched(release.version, base),
             set_aside=version_dirs.is_set_aside(base),
+            unproven=version_dirs.unproven(base),
             mismatch=_mismatch(base / str(release.version), release),
         )
         return folder, recorded, loads
@@ -128,15 +129,19 @@ class Actuator:
                 if promote:
                     # It is loaded from the canary folder, so it can answer everything before it is moved.
                     router.apply(TrafficSplit(pinned=version))
-                await asyncio.to_thread(version_dirs.activate, version, self._base)
+                mark = None if promote else release.sha256
+                await asyncio.to_thread(version_dirs.activate, version, self._base, unproven_sha256=mark)
                 return replace(attempt, fetched=False, activated=True, deployed=True)
+            case actions.Revert():
+                for removed in await asyncio.to_thread(version_dirs.revert, self._base):
+                    self._note_removal(removed)
             case actions.ServeNewest():
                 await self._predictor.reload_config(self._base)
                 return replace(attempt, reloaded=True)
             case actions.SmokeTest(alone):
                 return await self._smoke_test(release, attempt, alone=alone)
             case actions.Record():
-                await asyncio.to_thread(self._records.record, release)
+                await asyncio.to_thread(self._record, release)
             case actions.Prune():
                 await asyncio.to_thread(version_dirs.prune, version, self._base, kept=VERSIONS_KEPT)
                 return replace(attempt, pruned=True)
@@ -171,6 +176,12 @@ class Actuator:
             case _:
                 assert_never(action)
         return attempt
+
+    def _record(self, release: Release) -> None:
+        self._records.record(release)
+        # After the record: a version without a mark and a record would pass for one placed by others.
+        if self._folder is not None and release.stage == "all":
+            version_dirs.set_proven(release.version, self._folder)
 
     async def _fetch(self, release: Release, attempt: Attempt) -> Attempt:
         log.info("release.fetching", version=release.version, url=release.url)

@@ -8,7 +8,7 @@ anywhere continues from what it finds. `Attempt` holds only what cannot be obser
     not here       Fetch (or Restore)               Fetch → StageCanary
     here           EndCanary → Activate             ServeBoth
     loaded         SmokeTest                        SmokeTest
-    proven         EndCanary → Record → Prune       StartSplit
+    proven         Record → EndCanary → Prune       StartSplit
     unusable       Rollback                         RejectCanary
 """
 
@@ -29,6 +29,7 @@ from edge.models.actions import (
     Refuse,
     RejectCanary,
     Restore,
+    Revert,
     Rollback,
     ServeBoth,
     ServeNewest,
@@ -101,7 +102,8 @@ class Folder:
         versions: Version directories that the model server watches.
         canary: Versions in the canary folder.
         fetched: A bundle of the desired version lies unpacked beside them.
-        set_aside: A newer version stepped aside for an activation that is not completed.
+        set_aside: A newer version stepped aside for the one in place.
+        unproven: Versions that were activated and have no verdict, with the sha256 of their bundles.
         mismatch: Why the directory of the desired version is not the released model; None if it is, or if
             there is no directory.
     """
@@ -110,6 +112,7 @@ class Folder:
     canary: frozenset[int] = frozenset()
     fetched: bool = False
     set_aside: bool = False
+    unproven: frozenset[tuple[int, str]] = frozenset()
     mismatch: str | None = None
 
     @property
@@ -165,6 +168,11 @@ class Observation:
         return self.recorded is not None and self.recorded.sha256 == self.release.sha256
 
     @property
+    def bundle(self) -> tuple[int, str]:
+        """The released version and its digest."""
+        return self.release.version, self.release.sha256
+
+    @property
     def model(self) -> str:
         """The version with its model's name, for sentences."""
         return f"model {self.release.model} version {self.release.version}"
@@ -174,6 +182,10 @@ def reconcile(seen: Observation) -> Action:
     """Return the next action towards the desired release."""
     if seen.folder is None:
         return _record_only(seen)
+    in_place = seen.release.stage == "all" and seen.folder.newest == seen.release.version
+    # Else a rollback could return to a version that has no verdict and would fail.
+    if seen.folder.unproven - ({seen.bundle} if in_place else set()):
+        return Revert()
     if seen.attempt.invalid is not None:
         return Fail(seen.attempt.invalid)
     if seen.release.stage == "all":
@@ -197,7 +209,7 @@ def _record_only(seen: Observation) -> Action:
 def _serve_all(seen: Observation, folder: Folder) -> Action:
     version, serving = seen.release.version, seen.server.in_service
     in_place = folder.newest == version
-    if in_place and seen.attempt.activated:
+    if in_place and (seen.attempt.activated or seen.bundle in folder.unproven):
         return _prove(seen, folder)
     # Unknown and away is not a reason to wait: it may be an earlier, broken bundle of this number.
     if in_place and seen.known and (serving is None or serving.state == "absent"):
@@ -237,9 +249,10 @@ def _prove(seen: Observation, folder: Folder) -> Action:  # noqa: PLR0911  # an 
     attempt, recorded = seen.attempt, seen.recorded
     if attempt.activated and folder.canary and not attempt.reloaded:
         return ServeNewest()
-    # Only a release of stage all is recorded after its test, a canary's before. During a canary the version
-    # in place is the champion, which is in service.
-    unproven = (recorded is None or recorded.stage != "all") and not _has_canary(seen, folder)
+    marked = seen.bundle in folder.unproven
+    # A version placed by others has no mark. A record proves it only if its stage is all: a canary is
+    # recorded before its test. During a canary the version in place is the champion, which is in service.
+    unproven = marked or ((recorded is None or recorded.stage != "all") and not _has_canary(seen, folder))
     if not attempt.tested and (attempt.activated or unproven):
         if attempt.losses >= LOADS:
             return Rollback(
@@ -249,10 +262,10 @@ def _prove(seen: Observation, folder: Folder) -> Action:  # noqa: PLR0911  # an 
         return SmokeTest(alone=True)
     if attempt.problem is not None:
         return Rollback(f"{seen.model} failed its smoke test: {attempt.problem}")
-    if _has_canary(seen, folder):
-        return EndCanary()
-    if recorded != seen.release:
+    if recorded != seen.release or marked:
         return Record()
+    if _has_canary(seen, folder):  # after Record, else the champion would be tested as a new version
+        return EndCanary()
     older = [version for version in folder.versions if version <= seen.release.version]
     surplus = folder.set_aside or len(older) > VERSIONS_KEPT
     return Prune() if surplus and not attempt.pruned else Nothing()

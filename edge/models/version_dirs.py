@@ -1,6 +1,7 @@
 """The version directories of one model. Blocking functions, called in a thread.
 
     <base>/7             a version; the model server watches these and loads the newest
+    <base>/7/.unproven   activated, no verdict yet; holds the bundle's sha256
     <base>/incoming-8    fetched and verified, not served yet
     <base>/aside-9       stepped aside while an older version is activated; comes back if that fails
     <base>/trial/7, 8    the canary folder: champion and challenger, served from there during a canary
@@ -13,11 +14,13 @@ import os
 import shutil
 from pathlib import Path
 
+from bus.atomic_file import write_atomic
 from edge.models.bundle import check, fetch, unpack
 from schemas.messages import Release
 
 _INCOMING = "incoming-"
 _ASIDE = "aside-"
+_UNPROVEN = ".unproven"
 _CANARY = "trial"  # a name on disk: nodes that are upgraded during a canary have this folder
 
 
@@ -28,7 +31,6 @@ def download(release: Release, base: Path) -> None:
         BundleError, FetchError, OSError: See `edge.models.bundle`; the served versions are unchanged.
     """
     base.mkdir(parents=True, exist_ok=True)
-    _undo_activation(base)
     for leftover in base.glob(f"{_INCOMING}*"):  # of a killed process, or of a release that was replaced
         _remove(leftover)
     bundle, unpacked = base / f"{_INCOMING}{release.version}.tar", _incoming(release.version, base)
@@ -36,6 +38,7 @@ def download(release: Release, base: Path) -> None:
         fetch(release, bundle)
         unpack(bundle, unpacked, most_bytes=release.size_bytes)
         check(unpacked, release)
+        _remove(unpacked / _UNPROVEN)  # the mark is ours, not the bundle's
     except BaseException:
         _remove(unpacked)
         raise
@@ -45,7 +48,6 @@ def download(release: Release, base: Path) -> None:
 
 def restore(version: int, base: Path) -> None:
     """Copy a version from the canary folder, for `activate`; the canary folder is unchanged."""
-    _undo_activation(base)
     _remove(_incoming(version, base))
     _copy(canary_folder(base) / str(version), _incoming(version, base))
 
@@ -55,8 +57,22 @@ def is_fetched(version: int, base: Path) -> bool:
     return _incoming(version, base).is_dir()
 
 
-def activate(version: int, base: Path) -> None:
-    """Make a fetched version the newest; versions with a higher number step aside."""
+def activate(version: int, base: Path, *, unproven_sha256: str | None) -> None:
+    """Make a fetched version the newest; versions with a higher number step aside.
+
+    Args:
+        version: The fetched version.
+        base: The model's folder. No other version in it is unproven.
+        unproven_sha256: Digest of its bundle, None if it has passed its smoke test as a challenger.
+    """
+    for aside in base.glob(
+        f"{_ASIDE}*"
+    ):  # of an activation that was proven; a rollback must not bring it back
+        _remove(aside)
+    if (
+        unproven_sha256 is not None
+    ):  # in the directory before its rename, so that no version is in place unmarked
+        write_atomic(_incoming(version, base) / _UNPROVEN, unproven_sha256.encode())
     _remove(base / str(version))
     _incoming(version, base).rename(base / str(version))
     # Only now: before the new version is in place, the server would have none to load.
@@ -69,6 +85,25 @@ def rollback(version: int, base: Path) -> None:
     """Undo `activate`: versions that stepped aside come back, then the version is removed."""
     _undo_activation(base)
     _remove(base / str(version))
+
+
+def revert(base: Path) -> frozenset[int]:
+    """Undo an activation without a verdict; returns the versions that were removed."""
+    removed = frozenset(number for number, _ in unproven(base))
+    for number in removed:
+        rollback(number, base)
+    return removed
+
+
+def unproven(base: Path) -> frozenset[tuple[int, str]]:
+    """Return each version that was activated and has no verdict, with the sha256 of its bundle."""
+    marks = ((number, path / _UNPROVEN) for number, path in _versions(base).items()) if base.is_dir() else ()
+    return frozenset((number, mark.read_text(encoding="ascii")) for number, mark in marks if mark.is_file())
+
+
+def set_proven(version: int, base: Path) -> None:
+    """Accept an activated version."""
+    (base / str(version) / _UNPROVEN).unlink(missing_ok=True)
 
 
 def prune(version: int, base: Path, *, kept: int) -> None:
@@ -97,7 +132,7 @@ def newest(base: Path) -> int | None:
 
 
 def is_set_aside(base: Path) -> bool:
-    """Return True if a version stepped aside for an activation that was neither completed nor undone."""
+    """Return True if a version stepped aside for another and was not removed yet."""
     return any(base.glob(f"{_ASIDE}*"))
 
 
