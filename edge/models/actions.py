@@ -89,8 +89,13 @@ class FollowPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseSplit:
+    """Let the champion answer everything until the challenger is loaded again."""
+
+
+@dataclass(frozen=True, slots=True)
 class StopSplit:
-    """Let the version in service answer everything."""
+    """Let the version in service answer everything from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,30 +148,29 @@ class RejectCanary:
     reason: str
 
 
-Step = (
-    Fetch
-    | Restore
-    | WaitForRescan
-    | Activate
-    | Revert
-    | ServeNewest
-    | SmokeTest
-    | Record
-    | Prune
-    | StageCanary
+VersionStep = Fetch | Restore | WaitForRescan | Activate | Revert | ServeNewest | SmokeTest | Prune | Rollback
+"""Actions on the version directories."""
+
+CanaryStep = (
+    StageCanary
     | ServeBoth
     | StartSplit
     | FollowPlan
+    | PauseSplit
     | StopSplit
-    | EndCanary
     | ForgetLoads
+    | EndCanary
+    | RejectCanary
 )
-"""An action after which the state is observed again."""
+"""Actions on a canary."""
 
 Undo = Rollback | RejectCanary
-"""An action that restores the previous version and ends the deployment."""
+"""Actions that restore the previous version and end the deployment."""
 
 Final = Nothing | Wait | Refuse | Fail | Undo
-"""An action after which there is nothing more to do for this release, or nothing now."""
+"""Actions after which there is nothing more to do for this release, or nothing now."""
+
+Step = Record | VersionStep | CanaryStep
+"""Actions that are performed."""
 
 Action = Step | Final

@@ -24,6 +24,7 @@ from edge.models.actions import (
     FollowPlan,
     ForgetLoads,
     Nothing,
+    PauseSplit,
     Prune,
     Record,
     Refuse,
@@ -296,8 +297,9 @@ def _serve_canary(seen: Observation, folder: Folder) -> Action:
         and split.plan is not None
         and (split.plan.champion, split.plan.challenger) == (plan.champion, plan.challenger)
     )
-    if running and split.ready and _is_available(seen.server.challenger):
-        return _keep_canary(seen, plan)
+    if running and split.ready:
+        # The status must not report a canary that is not served, however long the server is away.
+        return _keep_canary(seen, plan) if _is_available(seen.server.challenger) else PauseSplit()
     if not running and (folder.newest != plan.champion or plan.challenger == folder.newest):
         return Refuse(
             f"cannot evaluate version {plan.challenger} against version {plan.champion}: "

@@ -65,15 +65,11 @@ def activate(version: int, base: Path, *, unproven_sha256: str | None) -> None:
         base: The model's folder. No other version in it is unproven.
         unproven_sha256: Digest of its bundle, None if it has passed its smoke test as a challenger.
     """
-    for aside in base.glob(
-        f"{_ASIDE}*"
-    ):  # of an activation that was proven; a rollback must not bring it back
+    for aside in base.glob(f"{_ASIDE}*"):  # of a proven activation: a rollback must not return to it
         _remove(aside)
-    if (
-        unproven_sha256 is not None
-    ):  # in the directory before its rename, so that no version is in place unmarked
+    if unproven_sha256 is not None:  # before the rename, so that it is in place with the mark or not at all
         write_atomic(_incoming(version, base) / _UNPROVEN, unproven_sha256.encode())
-    _remove(base / str(version))
+    _discard(base / str(version))
     _incoming(version, base).rename(base / str(version))
     # Only now: before the new version is in place, the server would have none to load.
     for number, path in _versions(base).items():
@@ -83,8 +79,11 @@ def activate(version: int, base: Path, *, unproven_sha256: str | None) -> None:
 
 def rollback(version: int, base: Path) -> None:
     """Undo `activate`: versions that stepped aside come back, then the version is removed."""
-    _undo_activation(base)
-    _remove(base / str(version))
+    for aside in base.glob(f"{_ASIDE}*"):
+        original = base / aside.name.removeprefix(_ASIDE)
+        _remove(original)
+        aside.rename(original)
+    _discard(base / str(version))  # last: the server has another version to load at any moment
 
 
 def revert(base: Path) -> frozenset[int]:
@@ -118,7 +117,7 @@ def prune(version: int, base: Path, *, kept: int) -> None:
         _remove(aside)
     older = {number: path for number, path in _versions(base).items() if number <= version}
     for number in sorted(older, reverse=True)[kept:]:
-        _remove(older[number])
+        _discard(older[number])
 
 
 def versions(base: Path) -> frozenset[int]:
@@ -178,19 +177,21 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _undo_activation(base: Path) -> None:
-    for aside in base.glob(f"{_ASIDE}*"):
-        original = base / aside.name.removeprefix(_ASIDE)
-        _remove(original)
-        aside.rename(original)
-
-
 def _incoming(version: int, base: Path) -> Path:
     return base / f"{_INCOMING}{version}"
 
 
 def _versions(folder: Path) -> dict[int, Path]:
     return {int(path.name): path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()}
+
+
+def _discard(version: Path) -> None:
+    """Remove a version directory; a kill in the middle leaves it whole or under a name that is no version."""
+    discarded = version.with_name(f"{_INCOMING}{version.name}-removed")
+    _remove(discarded)
+    if version.is_dir():
+        version.rename(discarded)
+    _remove(discarded)
 
 
 def _remove(path: Path) -> None:

@@ -176,23 +176,27 @@ PROMOTE = {
 }
 
 PROVE = {
-    "activated-by-a-killed-run": (
+    "killed-before-verdict": (
         {"folder": MARKED, "server": serving(AVAILABLE_1)},
         act.SmokeTest(alone=True),
     ),
-    "activated-by-a-killed-run-and-recorded": (
+    "killed-before-verdict-and-recorded": (
         {"folder": MARKED, "recorded": ALL},
         act.SmokeTest(alone=True),
     ),
-    "activated-by-a-killed-run-passed": (
+    "killed-before-all-stepped-aside": (
+        {"folder": replace(MARKED, versions=frozenset({1, 2, 5}))},
+        act.Revert(),
+    ),
+    "killed-before-verdict-passed": (
         {"folder": MARKED, "recorded": ALL, "attempt": Attempt().with_test(None)},
         act.Record(),
     ),
-    "other-bundle-activated-by-a-killed-run": (
+    "killed-before-verdict-other-bundle": (
         {"folder": replace(BOTH, unproven=frozenset({(2, "f" * 64)}))},
         act.Revert(),
     ),
-    "other-version-activated-by-a-killed-run": (
+    "killed-before-verdict-other-version": (
         {"folder": replace(BOTH, unproven=frozenset({(3, ALL.sha256)}))},
         act.Revert(),
     ),
@@ -254,7 +258,7 @@ IN_SERVICE = {
 }
 
 LOAD_CHALLENGER = {
-    "activated-by-a-killed-run": ({"folder": MARKED}, act.Revert()),
+    "killed-before-verdict": ({"folder": MARKED}, act.Revert()),
     "no-baseline": ({"release": structs.replace(CANARY, beside=None)}, act.Refuse),
     "other-champion": ({"folder": Folder(versions=frozenset({7}))}, act.Refuse),
     "no-version": ({"folder": Folder()}, act.Refuse),
@@ -348,10 +352,17 @@ KEEP_CANARY = {
     "loaded-for-long": ({"loads": 2, "ready_for_s": STABLE_AFTER_S + 1}, act.ForgetLoads()),
     "loaded-for-long-at-once": ({"ready_for_s": STABLE_AFTER_S + 1}, act.Nothing()),
     "loaded-not-long": ({"loads": 2, "ready_for_s": STABLE_AFTER_S - 1}, act.Nothing()),
-    "server-restarted": ({"server": beside(ABSENT_2), "loads": 1}, act.ServeBoth(count_load=True)),
-    "server-away": ({"server": beside(ABSENT_2, ABSENT), "loads": LOADS}, act.Wait),
-    "server-restarted-too-often": ({"server": beside(ABSENT_2), "loads": LOADS}, act.RejectCanary),
-    "found-missing": ({"split": PREPARING}, act.ServeBoth(count_load=False)),
+    "challenger-lost": ({"server": beside(ABSENT_2), "loads": LOADS}, act.PauseSplit()),
+    "server-restarted": (
+        {"server": beside(ABSENT_2), "split": PREPARING, "loads": 1},
+        act.ServeBoth(count_load=True),
+    ),
+    "server-away": ({"server": beside(ABSENT_2, ABSENT), "split": PREPARING, "loads": LOADS}, act.Wait),
+    "server-restarted-too-often": (
+        {"server": beside(ABSENT_2), "split": PREPARING, "loads": LOADS},
+        act.RejectCanary,
+    ),
+    "found-missing-and-back": ({"split": PREPARING}, act.ServeBoth(count_load=False)),
     "newer-version-by-hand": ({"folder": replace(STAGED, versions=frozenset({1, 8}))}, act.Nothing()),
 }
 

@@ -111,7 +111,7 @@ class World:
             attempt=attempt,
         )
 
-    def perform(  # noqa: C901, PLR0911, PLR0912  # one case per action
+    def perform(  # noqa: C901, PLR0911, PLR0912, PLR0915  # one case per action
         self, action: Action, release: Release, attempt: Attempt
     ) -> Attempt:
         version = release.version
@@ -140,8 +140,7 @@ class World:
                 }
                 return replace(attempt, fetched=False, activated=True, deployed=True)
             case act.Revert():
-                for number in self.unproven:
-                    self.undo_activation(number)
+                self.undo_activation(*self.unproven)
             case act.ServeNewest():
                 self.both = False
                 return replace(attempt, reloaded=True)
@@ -177,6 +176,8 @@ class World:
                 self.split = TrafficSplit.preparing(canary_plan(release)).with_challenger(ready=True)
             case act.FollowPlan():
                 self.split = self.split.follow(canary_plan(release))
+            case act.PauseSplit():
+                self.split = self.split.with_challenger(ready=False)
             case act.StopSplit():
                 self.split = self.split.without_challenger()
             case act.EndCanary() | act.RejectCanary():
@@ -203,9 +204,10 @@ class World:
         released_at_ms, loads = self.loads.get(release.version, (0, 0))
         return loads if released_at_ms == release.released_at_ms else 0
 
-    def undo_activation(self, version: int) -> None:
+    def undo_activation(self, *versions: int) -> None:
         self.versions |= self.aside
-        del self.versions[version]
+        for version in versions:
+            del self.versions[version]
         self.aside, self.unproven = {}, set()
 
 
