@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Download, verify and unpack the bundle beside the served versions."""
+    """Download, verify and unpack the bundle next to the served versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Activate:
 
 @dataclass(frozen=True, slots=True)
 class Revert:
-    """Undo an activation of which a killed run left no verdict."""
+    """Undo the activation of a killed run that left no verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class SmokeTest:
     """Wait until the version is loaded and answers one image.
 
     Args:
-        alone: True if it has to be the newest served version; False beside a champion.
+        alone: True if it has to be the newest served version; False in a canary.
     """
 
     alone: bool
@@ -80,7 +80,7 @@ class ServeBoth:
 
 @dataclass(frozen=True, slots=True)
 class StartSplit:
-    """Label both versions on the model server and let the challenger take part."""
+    """Label both versions on the model server and send the challenger its share of the photos."""
 
 
 @dataclass(frozen=True, slots=True)

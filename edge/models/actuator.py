@@ -173,7 +173,7 @@ class Actuator:
         try:
             problem = await smoke_test.smoke_test(self._predictor, release, alone=alone)
         except ModelMissingError as error:
-            if not alone:  # the server has forgotten both versions: wait, then tell it again
+            if not alone:  # the server has forgotten both versions: wait, then configure it again
                 raise
             return attempt.with_loss(str(error))
         return attempt.with_test(problem)

@@ -1,6 +1,6 @@
-"""Run a canary: serve two versions side by side from a folder of their own, with HandleReloadConfigRequest.
+"""Run a canary: serve two versions side by side from the canary folder, with HandleReloadConfigRequest.
 
-A model server that restarts forgets this and serves the champion alone, until it is told again.
+A model server that restarts forgets this and serves the champion alone, until it is configured again.
 """
 
 import asyncio

@@ -49,7 +49,7 @@ class Deployer:
         self._bus = bus
         self._predictor = predictor
         self._router = router
-        # Absolute: the model server, another process, is told this path.
+        # Absolute: the path is sent to the model server, which is another process.
         self._base = None if config.models_dir is None else Path(config.models_dir).absolute() / config.model
         self._records = ReleaseRecords(Path(config.state_dir) / "releases", config.model, self._base)
         self._releases = Releases(config, bus, self._records)

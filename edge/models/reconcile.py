@@ -61,8 +61,8 @@ class Attempt:
     Args:
         fetched: The unpacked bundle on disk is the release's, verified by this process.
         activated: The version was made the newest and is to be tested.
-        reloaded: The model server was told to serve the newest version again.
-        served_both: The model server was told to serve both versions.
+        reloaded: The model server was configured to serve the newest version again.
+        served_both: The model server was configured to serve both versions.
         tested: The smoke test ended.
         problem: Why it failed, None if it passed.
         losses: How often the model server went away during the smoke test.
@@ -83,7 +83,7 @@ class Attempt:
     deployed: bool = False
 
     def after_wait(self) -> Self:
-        """Return what still holds after a wait: the server may have been restarted, the bundle is there."""
+        """Return what still holds after a wait: the server may have been restarted, the bundle is kept."""
         return type(self)(fetched=self.fetched, deployed=self.deployed)
 
     def with_test(self, problem: str | None) -> Self:
@@ -102,11 +102,11 @@ class Folder:
     Args:
         versions: Version directories that the model server watches.
         canary: Versions in the canary folder.
-        fetched: A bundle of the desired version lies unpacked beside them.
+        fetched: A bundle of the desired version is unpacked next to them.
         set_aside: A newer version stepped aside for the one in place.
         unproven: Versions that were activated and have no verdict, with the sha256 of their bundles.
-        mismatch: Why the directory of the desired version is not the released model; None if it is, or if
-            there is no directory.
+        mismatch: Why the directory of the desired version is not the released model; None if it is, or
+            without a directory.
     """
 
     versions: frozenset[int] = frozenset()
@@ -143,7 +143,7 @@ class Observation:
 
     Args:
         release: The desired release.
-        recorded: The release recorded under the same version number, None if there is none.
+        recorded: The release recorded under the same version number, if any.
         loads: Loads of this release as a challenger, counted on disk.
         folder: None without `models_dir`: others place the models.
         server: The model server.
@@ -327,7 +327,7 @@ def _keep_canary(seen: Observation, plan: CanaryPlan) -> Action:
 def _load_challenger(  # noqa: PLR0911  # an ordered list of decisions
     seen: Observation, plan: CanaryPlan, folder: Folder, *, staged: bool
 ) -> Action:
-    """Bring the challenger up beside the champion, or reject it."""
+    """Load the challenger in addition to the champion, or reject it."""
     attempt, challenger = seen.attempt, seen.server.challenger
     untested = attempt.served_both and not attempt.tested
     lost = challenger is not None and challenger.state == "absent"

@@ -38,7 +38,7 @@ class ReleaseRecords:
         self._described[release.version] = release
 
     def recorded(self, version: int) -> Release | None:
-        """Return the release recorded for a version, None if there is none."""
+        """Return the release recorded for a version, None without one."""
         if version not in self._recorded:
             self._recorded[version] = _read(self._path(version))
         return self._recorded[version]

@@ -1,4 +1,4 @@
-"""Receive the releases of one node and keep the newest acceptable one; publish what became of them."""
+"""Receive the releases of one node, keep the newest acceptable one, and publish events about them."""
 
 import asyncio
 import contextlib

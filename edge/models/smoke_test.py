@@ -22,11 +22,11 @@ async def smoke_test(predictor: Predictor, release: Release, *, alone: bool) -> 
     Args:
         predictor: The model server.
         release: The version's release; the answers have to fit its classes.
-        alone: True if the version has to be the newest that is served; False if the server was told to serve
-            it beside another.
+        alone: True if the version has to be the newest that is served; False if the server was configured to
+            serve two versions.
 
     Raises:
-        ModelMissingError: The server went away and has lost the version, or what it was told.
+        ModelMissingError: The server went away and has lost the version, or its configuration.
     """
     started = time.monotonic()
     problem: str | None = "no status"

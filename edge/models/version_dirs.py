@@ -25,7 +25,7 @@ _CANARY = "trial"  # a name on disk: nodes that are upgraded during a canary hav
 
 
 def download(release: Release, base: Path) -> None:
-    """Fetch, verify and unpack a release beside the served versions.
+    """Fetch, verify and unpack a release next to the served versions.
 
     Raises:
         BundleError, FetchError, OSError: See `edge.models.bundle`; the served versions are unchanged.
@@ -126,7 +126,7 @@ def versions(base: Path) -> frozenset[int]:
 
 
 def newest(base: Path) -> int | None:
-    """Return the version that a model server loads when it starts, None if there is none."""
+    """Return the version that a model server loads when it starts, None without versions."""
     return max(versions(base), default=None)
 
 
@@ -136,7 +136,7 @@ def is_set_aside(base: Path) -> bool:
 
 
 def canary_folder(base: Path) -> Path:
-    """Return the folder from which both versions of a canary are served."""
+    """Return the folder with both versions of a canary."""
     return base / _CANARY
 
 
@@ -186,7 +186,7 @@ def _versions(folder: Path) -> dict[int, Path]:
 
 
 def _discard(version: Path) -> None:
-    """Remove a version directory; a kill in the middle leaves it whole or under a name that is no version."""
+    """Remove a version directory; a kill in the middle leaves it whole, or without a number as its name."""
     discarded = version.with_name(f"{_INCOMING}{version.name}-removed")
     _remove(discarded)
     if version.is_dir():

@@ -31,7 +31,7 @@ class CallStats:
     calls_ms: deque[float] = field(default_factory=lambda: deque(maxlen=CALLS_KEPT))
 
     def record_success(self, photos: int, duration_s: float | None) -> None:
-        """Count a call for so many photos; a duration of None is not part of the latency."""
+        """Count a call; a duration of None, in seconds, is not part of the latency."""
         self.answered += photos
         if duration_s is not None:
             self.calls_ms.append(duration_s * 1000 / photos)  # per photo: batches differ in size

@@ -105,7 +105,7 @@ class TrafficRouter:
         return next((stats.report(version) for version, stats in self._stats.items()), None)
 
     def canary_report(self) -> CanaryReport | None:
-        """Return the counts of both versions; None while there is no ready challenger."""
+        """Return the counts of both versions, None without a ready challenger."""
         plan = self._split.plan
         if plan is None or not self._split.ready:
             return None

@@ -53,7 +53,7 @@ class TrafficSplit:
 
     @classmethod
     def preparing(cls, plan: CanaryPlan) -> Self:
-        """Return a split in which the champion answers everything while the challenger is loaded."""
+        """Return the split while the challenger is loaded: the champion answers everything."""
         # Pinned, because the server's newest version is the challenger as soon as it is loaded.
         return cls(pinned=plan.champion, plan=plan)
 

@@ -63,9 +63,9 @@ async def test_a_bundle_comes_over_http(packed, tmp_path):
         ({"sha256": "0" * 64}, "expected sha256 0000"),
         ({"size_bytes": 1000}, "expected 1000 bytes"),
         ({"size_bytes": 2**40}, "expected 1099511627776 bytes"),
-        ({"url": "ftp://example.org/x"}, "expected a URL of"),
-        ({"url": "/etc/passwd"}, "expected a URL of"),
-        ({"url": "http://[::1/x"}, "expected a URL of"),
+        ({"url": "ftp://example.org/x"}, "expected a scheme of"),
+        ({"url": "/etc/passwd"}, "expected a scheme of"),
+        ({"url": "http://[::1/x"}, "expected a scheme of"),
     ],
 )
 def test_other_bytes_than_the_released_are_refused_for_good(packed, tmp_path, changes, complaint):
@@ -110,7 +110,7 @@ async def test_a_source_out_of_reach_is_tried_again(packed, tmp_path, monkeypatc
             with socket.socket() as unused:
                 unused.bind(("127.0.0.1", 0))
                 url = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
-        with pytest.raises(FetchError, match="to be readable"):
+        with pytest.raises(FetchError, match="cannot download"):
             await asyncio.to_thread(fetch, release_of(packed, 2, url=url), tmp_path / "copy.tar")
         gone.set()
 

@@ -114,7 +114,7 @@ BAD = [
     ("swapped", {"sha256": "0" * 64}, "sha256"),
     ("swapped", {"size_bytes": 7}, "expected 7 bytes"),
     ("swapped", {"classes": ["dog", "cat"]}, "expected classes"),
-    ("swapped", {"url": "gopher://example.org/model"}, "a URL of"),
+    ("swapped", {"url": "gopher://example.org/model"}, "a scheme of"),
     ("nameless", {"classes": ["cat", "dog", "bird"]}, "class names"),
     ("escaping", {}, "plain files"),
     ("empty", {}, "saved_model.pb"),

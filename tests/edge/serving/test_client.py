@@ -75,7 +75,7 @@ async def test_whatever_may_pass_is_unavailable(serving, own_serving):
 def test_every_status_has_a_meaning(code):
     """INVALID_ARGUMENT alone blames the input; nothing a server can say stops the edge."""
     refusal = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details="why")
-    meaning = Predictor("host:1", "pets")._meaning(refusal)
+    meaning = Predictor("host:1", "pets")._mapped(refusal)
     blames_input = code is grpc.StatusCode.INVALID_ARGUMENT
     assert isinstance(meaning, BadInputError if blames_input else ModelUnavailableError)
     nobody_there = code.name in {"NOT_FOUND", "UNAVAILABLE", "CANCELLED"}
