@@ -10,7 +10,7 @@ import pytest
 
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import Presence
-from cloud.evaluation.audit_stats import Audits
+from cloud.evaluation.audit_stats import RolloutAudits
 from cloud.rollout.canary_analysis import Rules
 from cloud.rollout.controller import Controller, write
 from cloud.rollout.state_machine import Rollout, Step
@@ -101,7 +101,7 @@ async def asking(seen: Observer) -> AsyncIterator[None]:
 async def ended(address, path: Path) -> Rollout:
     """Run a controller to its end."""
     bus = Bus(address, "gleaner-cloud-rollout", presence=Presence(CLOUD, "rollout"))
-    controller = Controller(bus, path, sign=lambda release: release, audits=lambda _: Audits())
+    controller = Controller(bus, path, sign=lambda release: release, audits=lambda _: RolloutAudits())
     async with running(bus), asyncio.timeout(90):
         return await controller.run()
 

@@ -97,21 +97,21 @@ def _tuning(arguments: Namespace) -> _Change:
         PermanentError: There is no dataset, or no version yet.
     """
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
-    from cloud.evaluation.live_accuracy import audited  # noqa: PLC0415  # each step loads what it needs, and no more
+    from cloud.evaluation.live_accuracy import audited_photos  # noqa: PLC0415  # each step loads what it needs, and no more
     from cloud.registry.registry import cards_in, served  # noqa: PLC0415  # as above
-    from cloud.rollout.harvest_policy import helped_at, revised  # noqa: PLC0415  # as above
+    from cloud.rollout.harvest_policy import auto_helped_at, tune_rules  # noqa: PLC0415  # as above
 
     store = Store.open(arguments.dataset, create=False)
     lineage = cards_in(arguments.out)
     if not lineage:
         raise PermanentError(f"folder {arguments.out}", expected="a version with its card", got="none")
     serving = served(lineage)
-    audits = audited(store, serving.version) if serving is not None else []
+    audits = audited_photos(store, serving.version) if serving is not None else []
 
     def change(policy: Policy) -> tuple[HarvestRules, list[str]]:
-        helped = helped_at(lineage, policy.issued_at_ms)
+        helped = auto_helped_at(lineage, policy.issued_at_ms)
         helps, target = lineage[-1].auto, arguments.target
-        return revised(policy.harvest, audits, helps=helps, helped=helped, target=target)
+        return tune_rules(policy.harvest, audits, helps=helps, helped=helped, target=target)
 
     return change
 

@@ -12,7 +12,7 @@ from schemas.errors import PermanentError
 from schemas.messages import Release
 
 if TYPE_CHECKING:
-    from cloud.evaluation.audit_stats import Audits
+    from cloud.evaluation.audit_stats import RolloutAudits
     from cloud.rollout.releases import Bundle
     from cloud.rollout.state_machine import Decision, Rollout, Step
 
@@ -156,22 +156,22 @@ async def _bring_out(arguments: Namespace, path: Path, sign: Callable[[Release],
         return await controller.run()
 
 
-def _audits(arguments: Namespace) -> "Callable[[Rollout], Audits]":
+def _audits(arguments: Namespace) -> "Callable[[Rollout], RolloutAudits]":
     """Return how to read the audits; nothing where there is no dataset."""
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
-    from cloud.evaluation.audit_stats import Audits  # noqa: PLC0415  # as above
-    from cloud.evaluation.live_accuracy import trial_audits  # noqa: PLC0415  # as above
+    from cloud.evaluation.audit_stats import RolloutAudits  # noqa: PLC0415  # as above
+    from cloud.evaluation.live_accuracy import rollout_audits  # noqa: PLC0415  # as above
 
-    def read(rollout: "Rollout") -> "Audits":
+    def read(rollout: "Rollout") -> "RolloutAudits":
         try:
             store = Store.open(arguments.dataset, create=False)
         except PermanentError as error:
             if not told:
                 told.append(error)
                 print(f"without audits: {error}", flush=True)
-            return Audits()
+            return RolloutAudits()
         since_ms = rollout.began_ms or rollout.since_ms
-        return trial_audits(store, rollout.champion.version, rollout.challenger.version, since_ms)
+        return rollout_audits(store, rollout.champion.version, rollout.challenger.version, since_ms)
 
     told: list[PermanentError] = []
     return read

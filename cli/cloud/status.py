@@ -152,12 +152,14 @@ def _said_by_people(dataset: str) -> tuple[list[Accuracy], dict[str, int]]:
     """
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
     from cloud.dataset.training_set import label_counts  # noqa: PLC0415  # as above
-    from cloud.evaluation.live_accuracy import audits, of_neither  # noqa: PLC0415  # as above
+    from cloud.evaluation.live_accuracy import audit_stats_by_version, count_neither  # noqa: PLC0415  # as above
 
     store = Store.open(dataset, create=False)
-    found, neither = audits(store), of_neither(store)
+    found, neither = audit_stats_by_version(store), count_neither(store)
     accuracies = [
-        Accuracy(version, audit.photos, neither.get(version, 0), audit.right, audit.accuracy, *audit.interval)
+        Accuracy(
+            version, audit.photos, neither.get(version, 0), audit.correct, audit.accuracy, *audit.interval
+        )
         for version, audit in found.items()
     ]
     unknown = [Accuracy(version, 0, neither[version], 0) for version in neither.keys() - found.keys()]

@@ -43,7 +43,7 @@ def run(arguments: Namespace) -> int:
     from cli.progress import Bars  # noqa: PLC0415  # each step loads what it needs, and no more
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
     from cloud.dataset.training_set import examples  # noqa: PLC0415  # as above
-    from cloud.evaluation.audit_set import audit_slice, hold_back  # noqa: PLC0415  # as above
+    from cloud.evaluation.audit_set import audit_slice, hold_out_audit  # noqa: PLC0415  # as above
 
     store = Store.open(arguments.dataset, create=False)
     version = _next_version(arguments)
@@ -64,7 +64,7 @@ def run(arguments: Namespace) -> int:
         champion = find_champion(arguments.out)
         since_ms = team.agree(0 if champion is None else champion.card.created_at_ms)
         drawn = audit_slice(store, since_ms, version=dataset_version) if since_ms else []
-        labelled, audit = hold_back(examples(store, version=dataset_version), drawn)
+        labelled, audit = hold_out_audit(examples(store, version=dataset_version), drawn)
         gold = examples(store, version=dataset_version, split="gold")
         waiting = {} if arguments.classes else waiting_classes(labelled, gold)
         labelled, gold = (

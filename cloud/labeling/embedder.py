@@ -10,7 +10,7 @@ import numpy as np
 
 from cloud.dataset.example import Example
 from cloud.labeling.ensemble import Sight
-from cloud.modeling.backbones import Backbone, backbone_named, weights_digest
+from cloud.modeling.backbones import Backbone, get_backbone, weights_digest
 from cloud.progress import Progress
 from cloud.training.embeddings import embeddings
 
@@ -46,7 +46,7 @@ class Eye:
             ValueError: no backbone has that name, or it has no weights before it is trained.
             BackboneUnavailableError: its weights cannot be had here.
         """
-        backbone = backbone_named(name)
+        backbone = get_backbone(name)
         if not backbone.pretrained:
             raise ValueError(f"backbone: expected one with weights of its own, got {name!r}")
         network = backbone.build()

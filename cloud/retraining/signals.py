@@ -10,8 +10,8 @@ import numpy as np
 from bus.mqtt.presence import now_ms
 from cloud.dataset.example import AUDIT_LANE
 from cloud.dataset.store import NAMED, PHOTOS, Store
-from cloud.evaluation.audit_set import answers
-from cloud.evaluation.audit_stats import Audit
+from cloud.evaluation.audit_set import audited_answers
+from cloud.evaluation.audit_stats import AuditStats
 from cloud.registry.model_card import Card
 from cloud.registry.registry import served
 from cloud.retraining.triggers import Facts, Scores, Triggers
@@ -99,11 +99,11 @@ def _scores(scored: "list[_Scored]") -> Scores:
     return np.array([one.confidence for one in sorted(scored)], float)
 
 
-def _audit(store: Store, model_version: int, fresh: set[tuple[str, str]]) -> Audit:
+def _audit(store: Store, model_version: int, fresh: set[tuple[str, str]]) -> AuditStats:
     """Return the audit of a version by those photos whose label is fresh."""
-    return Audit.of(
-        answer.judged
-        for answer in answers(store, f"model_version = {model_version}")
+    return AuditStats.from_outcomes(
+        answer.outcome
+        for answer in audited_answers(store, f"model_version = {model_version}")
         if (answer.photo_id, answer.human_label) in fresh
     )
 

@@ -7,7 +7,13 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, structs
 
-from cloud.evaluation.audit_stats import ENOUGH_AUDITS, SURELY, Audit, Audits, chance_as_good
+from cloud.evaluation.audit_stats import (
+    MIN_AUDITS,
+    ROLLBACK_P_VALUE,
+    AuditStats,
+    RolloutAudits,
+    equal_accuracy_p_value,
+)
 from cloud.evaluation.metrics import wilson_interval
 from schemas.messages import Probability, Seconds, Trial, Tried
 
@@ -39,7 +45,7 @@ class Alarm:
     facts: Facts
 
 
-def pooled(trials: Iterable[Trial]) -> Trial | None:
+def pool_trials(trials: Iterable[Trial]) -> Trial | None:
     """Add up what several nodes say; the slowest of them is the percentile."""
     found = list(trials)
     if not found:
@@ -62,8 +68,8 @@ def _pooled(tried: list[Tried]) -> Tried:
     )
 
 
-def alarms(
-    trials: Mapping[str, Trial], rules: Rules, audits: Audits, enough: int = ENOUGH
+def trial_alarms(
+    trials: Mapping[str, Trial], rules: Rules, audits: RolloutAudits, enough: int = ENOUGH
 ) -> Iterator[Alarm]:
     """Yield what is wrong with the challenger of a trial.
 
@@ -76,7 +82,7 @@ def alarms(
         audits: How many mistakes explain that versions disagree.
         enough: Photos before which nothing is said.
     """
-    together = pooled(trials.values())
+    together = pool_trials(trials.values())
     if together is not None:
         yield from _failures(together, rules)
         yield from _disagreement(together, rules, audits.reference()[0], enough)
@@ -94,7 +100,7 @@ def _failures(trial: Trial, rules: Rules) -> Iterator[Alarm]:
         yield Alarm(reason, {"failed": failed, "calls": calls, "champion_share": usual})
 
 
-def _disagreement(trial: Trial, rules: Rules, champion: Audit, enough: int) -> Iterator[Alarm]:
+def _disagreement(trial: Trial, rules: Rules, champion: AuditStats, enough: int) -> Iterator[Alarm]:
     """Find other labels than the champion's, more than the rules allow and than its mistakes explain.
 
     Where two versions disagree at least one is wrong, so they do in at most as many photos as both get wrong
@@ -104,7 +110,7 @@ def _disagreement(trial: Trial, rules: Rules, champion: Audit, enough: int) -> I
     if trial.compared < enough or wilson_interval(trial.disagreed, trial.compared)[0] <= rules.disagreement:
         return
     share, explained = trial.disagreed / trial.compared, ""
-    if champion.effective >= ENOUGH_AUDITS:
+    if champion.effective >= MIN_AUDITS:
         mistakes = 1 - champion.accuracy
         if _least_unexplained(trial, champion) <= 0:
             return
@@ -116,7 +122,7 @@ def _disagreement(trial: Trial, rules: Rules, champion: Audit, enough: int) -> I
     yield Alarm(reason, {"disagreed": trial.disagreed, "compared": trial.compared})
 
 
-def _least_unexplained(trial: Trial, champion: Audit) -> float:
+def _least_unexplained(trial: Trial, champion: AuditStats) -> float:
     """Return the lower end of the 95 % interval of the disagreement less twice the champion's mistakes.
 
     Source: Zou and Donner, Construction of confidence limits about effect measures (2008).
@@ -138,13 +144,13 @@ def _latency(node: str, trial: Trial, rules: Rules, enough: int) -> Iterator[Ala
         yield Alarm(reason, facts)
 
 
-def audit_alarms(audits: Audits) -> Iterator[Alarm]:
+def audit_alarms(audits: RolloutAudits) -> Iterator[Alarm]:
     """Yield what people's labels say against the challenger: it is surely less accurate."""
     (champion, when), challenger = audits.reference(), audits.challenger
-    if not champion.photos or chance_as_good(champion, challenger) >= SURELY:
+    if not champion.photos or equal_accuracy_p_value(champion, challenger) >= ROLLBACK_P_VALUE:
         return
     reason = (
-        f"audits find {challenger.right} of {challenger.photos} answers right "
+        f"audits find {challenger.correct} of {challenger.photos} answers right "
         f"({challenger.accuracy:.1%}), the champion's {champion.accuracy:.1%} "
         f"of {champion.photos} {when}"
     )

@@ -19,9 +19,18 @@ from bus.mqtt.client import Bus
 from bus.mqtt.connection import BrokerConnectionError
 from bus.mqtt.presence import now_ms
 from bus.mqtt.publish_confirmed import publish_confirmed
-from cloud.evaluation.audit_stats import Audits
-from cloud.rollout.canary_analysis import Facts, pooled
-from cloud.rollout.state_machine import Decision, Order, Rollout, Seen, apply, decide, orders, present_trials
+from cloud.evaluation.audit_stats import RolloutAudits
+from cloud.rollout.canary_analysis import Facts, pool_trials
+from cloud.rollout.state_machine import (
+    Assignment,
+    Decision,
+    NodeReport,
+    Rollout,
+    apply,
+    assignments,
+    current_trials,
+    decide,
+)
 from schemas.errors import CodecError, PermanentError, TransientError
 from schemas.messages import Event, Release, Trial
 from schemas.topics import CLOUD, EVENT, RELEASE, STATUS
@@ -107,7 +116,7 @@ class Controller:
         path: Path,
         *,
         sign: Callable[[Release], Release],
-        audits: Callable[[Rollout], Audits],
+        audits: Callable[[Rollout], RolloutAudits],
         told: Callable[[Rollout, Decision], None] = lambda *_: None,
     ) -> None:
         self._bus = bus
@@ -118,10 +127,10 @@ class Controller:
         self._echoes = bus.subscribe(RELEASE)
         self._statuses = bus.subscribe(STATUS, name="edge")
         self._events = bus.subscribe(EVENT, name="edge")
-        self._seen: dict[str, Seen] = {}
-        self._audited = Audits()
+        self._seen: dict[str, NodeReport] = {}
+        self._audited = RolloutAudits()
         self._asked = asyncio.Event()
-        self._announced: dict[str, Order] = {}
+        self._announced: dict[str, Assignment] = {}
         self._reported: Trial | None = None
 
     async def run(self) -> Rollout:
@@ -176,8 +185,8 @@ class Controller:
 
         To a node that is at the present step already, by an earlier run's word, it would begin anew.
         """
-        there = present_trials(rollout, self._seen)
-        for node, order in orders(rollout).items():
+        there = current_trials(rollout, self._seen)
+        for node, order in assignments(rollout).items():
             if self._announced.get(node) == order or node in there:
                 continue
             release = structs.replace(
@@ -189,7 +198,9 @@ class Controller:
                 released_at_ms=max(now_ms(), rollout.since_ms),
                 signature=None,
             )
-            self._seen[node] = Seen(self._seen.get(node, Seen()).status)  # what it says of this one counts
+            self._seen[node] = NodeReport(
+                self._seen.get(node, NodeReport()).status
+            )  # what it says of this one counts
             while True:
                 try:
                     signed = self._sign(release)
@@ -224,7 +235,7 @@ class Controller:
 
     async def _report(self, rollout: Rollout) -> None:
         """Say in the Status how the present stage goes, all its nodes together."""
-        trial = pooled(present_trials(rollout, self._seen).values())
+        trial = pool_trials(current_trials(rollout, self._seen).values())
         if trial != self._reported:
             self._reported = trial
             await self._bus.report(trial=trial)
@@ -234,7 +245,7 @@ class Controller:
             delivery.ack()
             with suppress(CodecError):
                 status = delivery.message()
-                self._seen[status.node] = self._seen.get(status.node, Seen())._replace(status=status)
+                self._seen[status.node] = self._seen.get(status.node, NodeReport())._replace(status=status)
 
     async def _hear_events(self, version: int) -> None:
         async for delivery in self._events:
@@ -243,7 +254,7 @@ class Controller:
                 event = delivery.message()
                 if event.event not in _FAILURES or event.facts.get("version", version) != version:
                     continue
-                before, reason = self._seen.get(event.node, Seen()), event.reason or "no reason"
+                before, reason = self._seen.get(event.node, NodeReport()), event.reason or "no reason"
                 failed = event.event == "model.failed"
                 self._seen[event.node] = (
                     before._replace(failure=reason) if failed else before._replace(refusal=reason)

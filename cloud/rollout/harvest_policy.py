@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import structs
 
-from cloud.evaluation.audit_set import Audited
+from cloud.evaluation.audit_set import AuditedPhoto
 from cloud.evaluation.metrics import wilson_interval
 from cloud.modeling.arrays import Floats
 from cloud.registry.model_card import Card
@@ -38,9 +38,9 @@ class _Precision(NamedTuple):
     high: float
 
 
-def revised(
+def tune_rules(
     rules: HarvestRules,
-    audited: Iterable[Audited] = (),
+    audited: Iterable[AuditedPhoto] = (),
     *,
     helps: bool = True,
     helped: bool = True,
@@ -82,7 +82,7 @@ def revised(
     return structs.replace(rules, auto=auto, auto_by_class=by_class), reasons
 
 
-def helped_at(lineage: Sequence[Card], at_ms: int | None) -> bool:
+def auto_helped_at(lineage: Sequence[Card], at_ms: int | None) -> bool:
     """Tell whether the lane auto helped, as was known at a time.
 
     Args:
@@ -92,7 +92,7 @@ def helped_at(lineage: Sequence[Card], at_ms: int | None) -> bool:
     return next((card.auto for card in reversed(lineage) if card.created_at_ms <= (at_ms or 0)), True)
 
 
-def _candidates(audited: Iterable[Audited], rules: HarvestRules) -> dict[str, list[_Judged]]:
+def _candidates(audited: Iterable[AuditedPhoto], rules: HarvestRules) -> dict[str, list[_Judged]]:
     """Return by class the photos that some threshold would let into the lane auto (`edge/harvest/lanes.py`).
 
     What was drawn with an unknown probability is left out.

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct, structs
 
-from cloud.evaluation.audit_stats import Audits
-from cloud.rollout.canary_analysis import ENOUGH, Alarm, Facts, Rules, alarms, audit_alarms, pooled
+from cloud.evaluation.audit_stats import RolloutAudits
+from cloud.rollout.canary_analysis import ENOUGH, Alarm, Facts, Rules, audit_alarms, pool_trials, trial_alarms
 from schemas.messages import Count, Name, Probability, Release, Stage, Status, Trial, Tried
 
 
@@ -84,7 +84,7 @@ class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return [node for group in self.groups[: self.group + 1] for node in group]
 
 
-class Seen(NamedTuple):
+class NodeReport(NamedTuple):
     """What a node said.
 
     Args:
@@ -113,7 +113,7 @@ class Decision:
     usual: Mapping[str, Tried] = field(default_factory=dict)
 
 
-class Order(NamedTuple):
+class Assignment(NamedTuple):
     """What a node is to be told."""
 
     release: Release
@@ -121,23 +121,23 @@ class Order(NamedTuple):
     share: float = 1.0
 
 
-def orders(rollout: Rollout) -> dict[str, Order]:
+def assignments(rollout: Rollout) -> dict[str, Assignment]:
     """Return what each node has to be told as things stand; nodes that are not named are left alone."""
     if rollout.phase == "returned":
         tried = (node for node in rollout.reached if node not in rollout.passed_over)
-        return dict.fromkeys(tried, Order(rollout.champion))
+        return dict.fromkeys(tried, Assignment(rollout.champion))
     if rollout.phase == "finished":
-        return dict.fromkeys(rollout.reached, Order(rollout.challenger))
+        return dict.fromkeys(rollout.reached, Assignment(rollout.challenger))
     before = [node for group in rollout.groups[: rollout.group] for node in group]
-    now = Order(rollout.challenger, rollout.present.stage, rollout.present.share)
-    everything = dict.fromkeys(before, Order(rollout.challenger)) | dict.fromkeys(rollout.members, now)
+    now = Assignment(rollout.challenger, rollout.present.stage, rollout.present.share)
+    everything = dict.fromkeys(before, Assignment(rollout.challenger)) | dict.fromkeys(rollout.members, now)
     return {node: order for node, order in everything.items() if node not in rollout.passed_over}
 
 
 def decide(
     rollout: Rollout,
-    seen: Mapping[str, Seen],
-    audits: Audits,
+    seen: Mapping[str, NodeReport],
+    audits: RolloutAudits,
     now_ms: int,
     listening_since_ms: int = 0,
 ) -> Decision:
@@ -155,7 +155,7 @@ def decide(
     if (alarm := next(_alarms(rollout, seen, audits), None)) is not None:
         return Decision("return", alarm.reason, alarm.facts)
     for node in rollout.members:
-        if (refusal := seen.get(node, Seen()).refusal) is not None:
+        if (refusal := seen.get(node, NodeReport()).refusal) is not None:
             return Decision("pass-over", f"{node} cannot try it: {refusal}", {"node": node})
     patient = now_ms - max(rollout.since_ms, listening_since_ms) < rollout.rules.patience_s * 1000
     return _progress(rollout, seen, (now_ms - rollout.since_ms) / 1000, patient=patient)
@@ -192,9 +192,9 @@ def trial_of(rollout: Rollout, status: Status | None) -> Trial | None:
     return trial if trial and (trial.champion.version, trial.challenger.version) == wanted else None
 
 
-def present_trials(rollout: Rollout, seen: Mapping[str, Seen]) -> dict[str, Trial]:
+def current_trials(rollout: Rollout, seen: Mapping[str, NodeReport]) -> dict[str, Trial]:
     """Return the trials of the present step, by node: what was said before it began is another one's."""
-    found = {node: trial_of(rollout, seen.get(node, Seen()).status) for node in rollout.members}
+    found = {node: trial_of(rollout, seen.get(node, NodeReport()).status) for node in rollout.members}
     return {
         node: trial
         for node, trial in found.items()
@@ -202,9 +202,9 @@ def present_trials(rollout: Rollout, seen: Mapping[str, Seen]) -> dict[str, Tria
     }
 
 
-def trials_in_service(rollout: Rollout, seen: Mapping[str, Seen]) -> dict[str, Trial]:
+def bake_trials(rollout: Rollout, seen: Mapping[str, NodeReport]) -> dict[str, Trial]:
     """Return how the challenger does where it serves all devices, beside what the champion did there."""
-    found = {node: seen.get(node, Seen()).status for node in rollout.reached}
+    found = {node: seen.get(node, NodeReport()).status for node in rollout.reached}
     nothing = Tried(version=rollout.champion.version)
     return {
         node: Trial(
@@ -218,27 +218,27 @@ def trials_in_service(rollout: Rollout, seen: Mapping[str, Seen]) -> dict[str, T
     }
 
 
-def _alarms(rollout: Rollout, seen: Mapping[str, Seen], audits: Audits) -> Iterator[Alarm]:
+def _alarms(rollout: Rollout, seen: Mapping[str, NodeReport], audits: RolloutAudits) -> Iterator[Alarm]:
     for node in rollout.reached:
-        if (failure := seen.get(node, Seen()).failure) is not None:
+        if (failure := seen.get(node, NodeReport()).failure) is not None:
             yield Alarm(f"{node} cannot serve it: {failure}", {"node": node})
     enough = max(1, min(ENOUGH, rollout.present.photos or ENOUGH))
-    yield from alarms(present_trials(rollout, seen), rollout.rules, audits, enough)
-    yield from alarms(trials_in_service(rollout, seen), rollout.rules, audits)
+    yield from trial_alarms(current_trials(rollout, seen), rollout.rules, audits, enough)
+    yield from trial_alarms(bake_trials(rollout, seen), rollout.rules, audits)
     yield from audit_alarms(audits)
     if rollout.group == 0 and not rollout.members and not _has_it(rollout, seen):
         yield Alarm("no node of the first group can try it", {})
 
 
-def _progress(rollout: Rollout, seen: Mapping[str, Seen], spent_s: float, *, patient: bool) -> Decision:
+def _progress(rollout: Rollout, seen: Mapping[str, NodeReport], spent_s: float, *, patient: bool) -> Decision:
     there = _there(rollout, seen)
     missing = [node for node in rollout.members if node not in there]
     if missing and patient:
         return Decision("wait", f"for {', '.join(missing)}")
     if rollout.present.stage == "all":
         return _after_all(rollout, spent_s)
-    trials = present_trials(rollout, seen)
-    trial = pooled(trials[node] for node in there)
+    trials = current_trials(rollout, seen)
+    trial = pool_trials(trials[node] for node in there)
     # The group takes it on the word of those before; of the first, all have it already.
     if trial is None and (rollout.group > 0 or not rollout.members):
         return Decision("skip", "none of the group is there to try it")
@@ -251,22 +251,22 @@ def _progress(rollout: Rollout, seen: Mapping[str, Seen], spent_s: float, *, pat
     return Decision("advance", f"{rollout.present} went well", _figures(trial), usual)
 
 
-def _there(rollout: Rollout, seen: Mapping[str, Seen]) -> list[str]:
+def _there(rollout: Rollout, seen: Mapping[str, NodeReport]) -> list[str]:
     """Return the members that are at the present step."""
     online = [
         node
         for node in rollout.members
-        if (status := seen.get(node, Seen()).status) is not None and status.state != "offline"
+        if (status := seen.get(node, NodeReport()).status) is not None and status.state != "offline"
     ]
     if rollout.present.stage != "all":
-        trials = present_trials(rollout, seen)
+        trials = current_trials(rollout, seen)
         return [node for node in online if node in trials]
     return [node for node in online if _serves(seen[node].status, rollout.challenger.version)]
 
 
-def _has_it(rollout: Rollout, seen: Mapping[str, Seen]) -> bool:
+def _has_it(rollout: Rollout, seen: Mapping[str, NodeReport]) -> bool:
     """Tell whether all of the present group serve it, whoever gave it to them."""
-    statuses = (seen.get(node, Seen()).status for node in rollout.groups[rollout.group])
+    statuses = (seen.get(node, NodeReport()).status for node in rollout.groups[rollout.group])
     return all(_serves(status, rollout.challenger.version) for status in statuses)
 
 

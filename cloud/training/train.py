@@ -12,10 +12,10 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from cloud.dataset.example import Example, TrainingError, by_content, class_names, label_numbers
-from cloud.evaluation.metrics import Metrics, calibrated, measure
+from cloud.evaluation.metrics import Metrics, calibration_errors, measure
 from cloud.export.saved_model import ExportError, Model, exported, pack, signature_of
 from cloud.modeling.arrays import Floats, Ints, softmax
-from cloud.modeling.backbones import backbone_named, weights_digest
+from cloud.modeling.backbones import get_backbone, weights_digest
 from cloud.modeling.novelty import fit_novelty
 from cloud.progress import Progress, Silent
 from cloud.registry.champion import challenge, gold_digest
@@ -106,7 +106,7 @@ def train(
         progress=progress,
         team=team,
     )
-    plan, names, fitted, held_out = backbone_named(backbone), tried.classes, tried.fitted, tried.held_out
+    plan, names, fitted, held_out = get_backbone(backbone), tried.classes, tried.fitted, tried.held_out
     chosen, logits, truth = tried.chosen, tried.on_gold, label_numbers(tried.gold, tried.classes)
     metrics = {
         name: measure(softmax(said / held_out[name].temperature), truth, names)
@@ -200,7 +200,7 @@ def try_candidates(
     _check_gold(gold, names)
     _check_unseen("gold", gold, examples)
     learner = learner_for(
-        backbone_named(backbone),
+        get_backbone(backbone),
         [*examples, *gold],
         len(names),
         trainable=len(examples),
@@ -251,8 +251,8 @@ def _check_unseen(kind: str, judges: Sequence[Example], examples: Sequence[Examp
 def _calibration(held_out: HeldOut, on_gold: Floats | None, truth: Ints) -> Calibration:
     """Measure the calibration without and with the temperature."""
     temperature = held_out.temperature
-    gold = (None, None) if on_gold is None else calibrated(on_gold, truth, temperature)
-    return Calibration(*calibrated(held_out.logits, held_out.labels, temperature), *gold)
+    gold = (None, None) if on_gold is None else calibration_errors(on_gold, truth, temperature)
+    return Calibration(*calibration_errors(held_out.logits, held_out.labels, temperature), *gold)
 
 
 def _losses(candidates: Sequence[Candidate]) -> dict[str, float | None]:

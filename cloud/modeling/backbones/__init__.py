@@ -1,6 +1,12 @@
 """The networks that a model can stand on, by name."""
 
-from cloud.modeling.backbones.base import CHANNELS, Backbone, BackboneUnavailableError, pixels, weights_digest
+from cloud.modeling.backbones.base import (
+    CHANNELS,
+    Backbone,
+    BackboneUnavailableError,
+    preprocess,
+    weights_digest,
+)
 from cloud.modeling.backbones.efficientnet_lite import EFFICIENTNET_LITE0
 from cloud.modeling.backbones.xception import XCEPTION
 from cloud.modeling.backbones.xception_small import XCEPTION_SMALL
@@ -13,15 +19,15 @@ __all__ = [
     "XCEPTION_SMALL",
     "Backbone",
     "BackboneUnavailableError",
-    "backbone_named",
-    "pixels",
+    "get_backbone",
+    "preprocess",
     "weights_digest",
 ]
 
 BACKBONES = {backbone.name: backbone for backbone in (XCEPTION, XCEPTION_SMALL, EFFICIENTNET_LITE0)}
 
 
-def backbone_named(name: str) -> Backbone:
+def get_backbone(name: str) -> Backbone:
     """Look up a backbone.
 
     Raises:

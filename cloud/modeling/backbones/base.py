@@ -40,7 +40,7 @@ class Backbone:
     build: Callable[[], keras.Model]
 
 
-def pixels(backbone: Backbone, encoded: tf.Tensor) -> tf.Tensor:
+def preprocess(backbone: Backbone, encoded: tf.Tensor) -> tf.Tensor:
     """Decode, resize and normalise photos inside a TensorFlow graph.
 
     Features, evaluation and serving all trace this one function, so they cannot differ. The resize

@@ -16,9 +16,9 @@ from cloud.modeling.backbones import (
     XCEPTION,
     XCEPTION_SMALL,
     BackboneUnavailableError,
-    backbone_named,
     efficientnet_lite,
-    pixels,
+    get_backbone,
+    preprocess,
     weights_digest,
 )
 from cloud.modeling.backbones.torch_weights import CheckpointError, read_checkpoint
@@ -29,9 +29,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|
 
 def test_the_registry_knows_each_backbone_by_its_name() -> None:
     """A backbone is found by its name, and an unknown name is answered with the known ones."""
-    assert all(backbone_named(name).name == name for name in BACKBONES)
+    assert all(get_backbone(name).name == name for name in BACKBONES)
     with pytest.raises(ValueError, match=r"xception, xception-small, efficientnet-lite0.*'resnet'"):
-        backbone_named("resnet")
+        get_backbone("resnet")
 
 
 def test_efficientnet_has_the_stated_shape(efficientnet: Any) -> None:
@@ -62,7 +62,7 @@ def test_efficientnet_recognises_imagenet_classes(efficientnet: Any, photo_colle
     for label, first, last in (("dog", 151, 269), ("cat", 281, 286)):
         photos = sorted((photo_collection / "train" / label).glob("*.jpg"))[:32]
         encoded = tf.constant([photo.read_bytes() for photo in photos])
-        embedding = efficientnet(pixels(EFFICIENTNET_LITE0, encoded), training=False).numpy()
+        embedding = efficientnet(preprocess(EFFICIENTNET_LITE0, encoded), training=False).numpy()
         answers = (embedding @ tensors["_fc.weight"].T + tensors["_fc.bias"]).argmax(axis=1)
         assert np.mean((answers >= first) & (answers < last)) > 0.7
 
@@ -116,7 +116,7 @@ def test_the_digest_follows_the_weights() -> None:
 def test_pixels_are_the_resized_photo_normalised(make_example: Any) -> None:
     """Preprocessing decodes, resizes with antialiasing and normalises, each photo by itself."""
     photos = [make_example("dawn", 1).image, make_example("dusk", 2).image]
-    batch = pixels(EFFICIENTNET_LITE0, tf.constant(photos)).numpy()
+    batch = preprocess(EFFICIENTNET_LITE0, tf.constant(photos)).numpy()
     assert batch.shape == (2, 224, 224, 3)
     for photo, prepared in zip(photos, batch, strict=True):
         decoded = tf.io.decode_jpeg(photo, channels=3)
@@ -128,7 +128,7 @@ def test_grey_and_transparent_photos_become_rgb() -> None:
     """A grey PNG and one with an alpha channel give three channels like any other."""
     grey = tf.io.encode_png(np.full((8, 8, 1), 100, np.uint8)).numpy()
     transparent = tf.io.encode_png(np.full((8, 8, 4), 100, np.uint8)).numpy()
-    batch = pixels(XCEPTION_SMALL, tf.constant([grey, transparent])).numpy()
+    batch = preprocess(XCEPTION_SMALL, tf.constant([grey, transparent])).numpy()
     np.testing.assert_allclose(batch, (100 - 127.5) / 127.5, atol=1e-5)
 
 
@@ -138,7 +138,7 @@ def test_a_broken_photo_is_an_invalid_argument(broken: bytes, make_example: Any)
     photo = make_example("dawn", 1).image
     encoded = tf.constant([photo[: len(photo) // 2] if broken == b"cut" else broken])
     with pytest.raises(tf.errors.InvalidArgumentError):
-        tf.function(lambda photos: pixels(XCEPTION_SMALL, photos))(encoded)
+        tf.function(lambda photos: preprocess(XCEPTION_SMALL, photos))(encoded)
 
 
 def _checkpoint(path: Path, *, shape: tuple[int, ...], strides: tuple[int, ...], elements: int = 6) -> Path:

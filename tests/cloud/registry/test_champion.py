@@ -57,9 +57,9 @@ def test_no_sequence_of_versions_slides_downwards(models: list[tuple[int, int]])
             verdict = None
             if champion is not None:
                 pair = (sure_of(answers[number]) for number in (champion.card.version, version))
-                on_gold = promotion_gate.Answers(*pair, TRUTH, np.ones(len(GOLD)))
+                on_gold = promotion_gate.PairedPredictions(*pair, TRUTH, np.ones(len(GOLD)))
                 evidence = promotion_gate.Evidence(on_gold, best_so_far(champion, GOLD, on_gold), CLASSES)
-                verdict = promotion_gate.judge(evidence, champion.card.version)
+                verdict = promotion_gate.decide_promotion(evidence, champion.card.version)
             metrics = measure(sure_of(answers[version]), TRUTH, CLASSES)
             made = card(version, verdict)
             place(Path(folder), msgspec.structs.replace(made, metrics=metrics, gold_digest=gold_digest(GOLD)))
@@ -67,7 +67,7 @@ def test_no_sequence_of_versions_slides_downwards(models: list[tuple[int, int]])
             assert serving is not None
             accuracy = float((answers[serving.card.version] == TRUTH).mean())
             best = max(best, accuracy)
-            assert accuracy >= best - promotion_gate.Rules().accuracy_loss - 1e-9
+            assert accuracy >= best - promotion_gate.GateLimits().accuracy_loss - 1e-9
 
 
 def test_the_champion_is_the_newest_that_was_promoted(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_class_that_the_champion_does_not_know_is_no_loss_of_the_challenger() 
     before = np.eye(2, dtype=np.float32)[np.where(truth < 2, truth, 0)] * 0.4 + 0.3
     champion = _by_class(before, ["cat", "dog"], names)
     challenger = np.eye(3)[truth] * 0.55 + 0.15
-    answers = promotion_gate.Answers(champion, challenger, truth, np.ones(300))
-    assert answers.right[0].tolist() == (truth < 2).tolist()
-    verdict = promotion_gate.judge(promotion_gate.Evidence(answers, 2 / 3, names), champion=1)
+    answers = promotion_gate.PairedPredictions(champion, challenger, truth, np.ones(300))
+    assert answers.correct[0].tolist() == (truth < 2).tolist()
+    verdict = promotion_gate.decide_promotion(promotion_gate.Evidence(answers, 2 / 3, names), champion=1)
     assert verdict.decision == "promote"

@@ -165,6 +165,6 @@ def test_audits_are_new_labels_of_what_the_version_in_service_answered(store: St
     say(store, "cat", 2, 3, 6, 7)
     say(store, "dog", 4, 5)
     facts = observe(store, [first], RULES)
-    assert (facts.audit.photos, facts.audit.right) == (3, 2)
+    assert (facts.audit.photos, facts.audit.correct) == (3, 2)
     assert facts.audit.accuracy == pytest.approx(51 / 151), "as many as each was drawn from"
     assert facts.accuracy_low == first.metrics.accuracy_low  # type: ignore[union-attr]  # it was measured

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud.evaluation.audit_stats import Audits
-from cloud.rollout.canary_analysis import Rules, alarms, audit_alarms, pooled
+from cloud.evaluation.audit_stats import RolloutAudits
+from cloud.rollout.canary_analysis import Rules, audit_alarms, pool_trials, trial_alarms
 from schemas.messages import Trial, Tried
 from tests.cloud.judging import audit
 
@@ -25,9 +25,9 @@ def trial(*, champion=(100, 0, 10.0), challenger=(100, 0, 10.0), compared=100, d
     )
 
 
-def reasons(*trials: Trial, audits: Audits = Audits()) -> list[str]:  # noqa: B008 - it is frozen
+def reasons(*trials: Trial, audits: RolloutAudits = RolloutAudits()) -> list[str]:  # noqa: B008 - it is frozen
     nodes = {f"edge-{number}": one for number, one in enumerate(trials, 1)}
-    return [alarm.reason for alarm in alarms(nodes, Rules(), audits)]
+    return [alarm.reason for alarm in trial_alarms(nodes, Rules(), audits)]
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_nodes_speak_together_and_the_slow_one_for_itself():
     assert reasons(trial(**fast)) == []
     assert len(reasons(trial(**fast), trial(**fast))) == 1
     assert reasons(trial(), trial(**slow)) == []
-    assert pooled([trial(), trial(**slow)]).challenger.p95_ms == 95.0
-    assert pooled([]) is None
+    assert pool_trials([trial(), trial(**slow)]).challenger.p95_ms == 95.0
+    assert pool_trials([]) is None
 
 
 @settings(deadline=None)
@@ -87,18 +87,20 @@ def test_what_cures_drift_is_not_sent_back_for_other_labels():
     """Two versions disagree at most as often as both are wrong: a third wrong explains two thirds."""
     other = trial(compared=200, disagreed=70)
     assert len(reasons(other)) == 1, "without audits the bound of the rules holds"
-    drifted = Audits(champion=audit(60, 40))
+    drifted = RolloutAudits(champion=audit(60, 40))
     assert reasons(other, audits=drifted) == []
-    swapped = reasons(trial(compared=200, disagreed=190), audits=Audits(champion=audit(200, 190)))
+    swapped = reasons(trial(compared=200, disagreed=190), audits=RolloutAudits(champion=audit(200, 190)))
     assert "at most 20.0% allowed; 5.0% mistakes of the champion explain 10.0%" in swapped[0]
-    assert len(reasons(other, audits=Audits(champion=audit(19, 12)))) == 1, "too few to explain anything"
+    assert len(reasons(other, audits=RolloutAudits(champion=audit(19, 12)))) == 1, (
+        "too few to explain anything"
+    )
 
 
 @settings(deadline=None)
 @given(photos=st.integers(20, 500), compared=st.integers(20, 2000), data=st.data())
 def test_no_audit_makes_a_rollout_stricter(photos, compared, data):
     """What the rules allow without audits they allow with them, and what is explained is no alarm."""
-    audits = Audits(champion=audit(photos, data.draw(st.integers(0, photos))))
+    audits = RolloutAudits(champion=audit(photos, data.draw(st.integers(0, photos))))
     disagreed = data.draw(st.integers(0, compared))
     one = trial(compared=compared, disagreed=disagreed)
     assert len(reasons(one, audits=audits)) <= len(reasons(one))
@@ -112,21 +114,21 @@ def test_audits_send_back_what_is_surely_worse_and_nothing_else(photos, data):
     """A version that is right as often is never sent back; one that is wrong throughout always."""
     right = data.draw(st.integers(0, photos))
     as_good = audit(photos, data.draw(st.integers(right, photos)))
-    assert not list(audit_alarms(Audits(as_good, audit(photos, right))))
-    assert list(audit_alarms(Audits(audit(photos, 0), audit(photos, photos))))
+    assert not list(audit_alarms(RolloutAudits(as_good, audit(photos, right))))
+    assert list(audit_alarms(RolloutAudits(audit(photos, 0), audit(photos, photos))))
 
 
 def test_audits_say_what_they_compare():
     """The champion's since the trial began, or those before it too; without any of it nothing is said."""
     bad = audit(8, 2)
-    assert not list(audit_alarms(Audits(bad)))
-    assert not list(audit_alarms(Audits(champion=audit(1500, 1500))))
-    since = next(audit_alarms(Audits(bad, audit(100, 95), audit(900, 900)))).reason
+    assert not list(audit_alarms(RolloutAudits(bad)))
+    assert not list(audit_alarms(RolloutAudits(champion=audit(1500, 1500))))
+    since = next(audit_alarms(RolloutAudits(bad, audit(100, 95), audit(900, 900)))).reason
     assert since.endswith("2 of 8 answers right (25.0%), the champion's 95.0% of 100 since the trial began")
-    before = next(audit_alarms(Audits(bad, audit(4, 3), audit(96, 92)))).reason
+    before = next(audit_alarms(RolloutAudits(bad, audit(4, 3), audit(96, 92)))).reason
     assert before.endswith("the champion's 95.0% of 100 since 14 days before the trial")
 
 
 def test_a_champion_is_not_held_against_a_canary_on_other_days():
     """What drift does to both is no reason against one of them."""
-    assert not list(audit_alarms(Audits(audit(40, 24), audit(60, 36), audit(900, 880))))
+    assert not list(audit_alarms(RolloutAudits(audit(40, 24), audit(60, 36), audit(900, 880))))

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence, now_ms
-from cloud.evaluation.audit_stats import Audits
+from cloud.evaluation.audit_stats import RolloutAudits
 from cloud.rollout.canary_analysis import Rules
 from cloud.rollout.controller import Controller, alone, read, write
 from cloud.rollout.releases import read_bundle, release_of
@@ -107,7 +107,9 @@ def begun(tmp_path):
 
 
 @asynccontextmanager
-async def controlling(address, path: Path, audits=lambda _: Audits()) -> AsyncIterator[asyncio.Task[Rollout]]:
+async def controlling(
+    address, path: Path, audits=lambda _: RolloutAudits()
+) -> AsyncIterator[asyncio.Task[Rollout]]:
     """Run a controller; the block waits for what it needs, and the controller ends with it at the latest."""
     bus = Bus(address, "gleaner-cloud-rollout", presence=Presence(CLOUD, "rollout"))
     controller = Controller(bus, path, sign=lambda release: release, audits=audits)
@@ -146,7 +148,7 @@ async def test_a_version_goes_out_group_by_group(address, begun):
     assert read(path).over
 
 
-NONE, POOR = Audits(), Audits(audit(100, 50), audit(100, 99))
+NONE, POOR = RolloutAudits(), RolloutAudits(audit(100, 50), audit(100, 99))
 BAD = [
     (lambda node: node.tries(disagreed=100), NONE, "labels 100 of 100 photos otherwise"),
     (lambda node: node.says("model.failed", "no memory"), NONE, "edge-1 cannot serve it: no memory"),
@@ -224,7 +226,7 @@ async def test_g6_nothing_is_decided_before_the_audits_are_read(address, begun):
     """A controller that is started anew when the watch is over asks people's labels first."""
     path, told = begun(["edge-1"], step=2), threading.Event()
 
-    def audits(_: Rollout) -> Audits:
+    def audits(_: Rollout) -> RolloutAudits:
         assert told.wait(20)
         return POOR
 

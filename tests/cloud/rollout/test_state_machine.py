@@ -8,9 +8,9 @@ from msgspec import structs
 
 from bus.metrics import Counters
 from bus.mqtt.presence import Presence
-from cloud.evaluation.audit_stats import Audits
+from cloud.evaluation.audit_stats import RolloutAudits
 from cloud.rollout.canary_analysis import Rules
-from cloud.rollout.state_machine import Decision, Rollout, Seen, Step, apply, decide, orders
+from cloud.rollout.state_machine import Decision, NodeReport, Rollout, Step, apply, assignments, decide
 from schemas.messages import Release, ServedModel, Status, Trial, Tried
 from tests.cloud.judging import audit
 
@@ -69,11 +69,11 @@ def serving(node: str, version: int = 2, **did: object) -> Status:
     return says(node, model=model, serving=Tried(version=version, **did))
 
 
-def decided(present: Rollout, *statuses: Status, at_s: float = 100, **seen: Seen) -> Decision:
-    said = {status.node: Seen(status) for status in statuses} | {
+def decided(present: Rollout, *statuses: Status, at_s: float = 100, **seen: NodeReport) -> Decision:
+    said = {status.node: NodeReport(status) for status in statuses} | {
         name.replace("_", "-"): one for name, one in seen.items()
     }
-    return decide(present, said, Audits(), present.since_ms + int(at_s * 1000))
+    return decide(present, said, RolloutAudits(), present.since_ms + int(at_s * 1000))
 
 
 def test_a_rollout_goes_through_its_stages_group_by_group():
@@ -87,7 +87,7 @@ def test_a_rollout_goes_through_its_stages_group_by_group():
         present = apply(present, decision, present.since_ms + 100_000)
     assert places == [(group, step) for group in (0, 1) for step in range(4)]
     assert present.phase == "finished"
-    assert {node: order.release.version for node, order in orders(present).items()} == {
+    assert {node: order.release.version for node, order in assignments(present).items()} == {
         "edge-1": 2,
         "edge-2": 2,
         "edge-3": 2,
@@ -121,11 +121,13 @@ def test_a_node_that_is_away_is_waited_for_and_then_not():
     here = trying(present, "edge-1")
     assert decided(present, here, at_s=599).reason == "for edge-2"
     assert decided(present, here, at_s=601).action == "advance"
-    restarted = decide(present, {"edge-1": Seen(here)}, Audits(), 9_000_000, listening_since_ms=8_990_000)
+    restarted = decide(
+        present, {"edge-1": NodeReport(here)}, RolloutAudits(), 9_000_000, listening_since_ms=8_990_000
+    )
     assert restarted.reason == "for edge-2"
     last = structs.replace(present, step=3)
     assert decided(last, serving("edge-1"), says("edge-2"), at_s=601).action == "finish"
-    assert "edge-2" in orders(last)
+    assert "edge-2" in assignments(last)
 
 
 def test_a_group_that_is_away_takes_it_on_the_word_of_those_before():
@@ -140,16 +142,18 @@ def test_a_group_that_is_away_takes_it_on_the_word_of_those_before():
 def test_a_node_without_the_champion_sits_out_and_gets_it_at_the_end():
     """Until then nothing is sent to it; where all of the first group refuse, the version goes back."""
     present = rollout(["edge-1", "edge-2"])
-    seen = {"edge_2": Seen(says("edge-2"), refusal="expected version 1 in service, got 5")}
+    seen = {"edge_2": NodeReport(says("edge-2"), refusal="expected version 1 in service, got 5")}
     decision = decided(present, trying(present), **seen)
     assert (decision.action, decision.facts) == ("pass-over", {"node": "edge-2"})
     passed = apply(present, decision, 5000)
     assert decided(passed, trying(passed), **seen).action == "advance"
-    assert set(orders(passed)) == {"edge-1"}
+    assert set(assignments(passed)) == {"edge-1"}
     later = structs.replace(passed, groups=[["edge-1", "edge-2"], ["edge-3"]], group=1)
-    assert set(orders(later)) == {"edge-1", "edge-3"}
-    assert set(orders(structs.replace(passed, phase="finished"))) == {"edge-1", "edge-2"}
-    assert set(orders(structs.replace(passed, phase="returned"))) == {"edge-1"}, "nothing was changed there"
+    assert set(assignments(later)) == {"edge-1", "edge-3"}
+    assert set(assignments(structs.replace(passed, phase="finished"))) == {"edge-1", "edge-2"}
+    assert set(assignments(structs.replace(passed, phase="returned"))) == {"edge-1"}, (
+        "nothing was changed there"
+    )
     nobody = structs.replace(present, passed_over=["edge-1", "edge-2"])
     assert decided(nobody).action == "return"
 
@@ -158,49 +162,51 @@ def test_a_node_without_the_champion_sits_out_and_gets_it_at_the_end():
 def test_who_has_it_already_is_no_reason_against_it(groups, end):
     """A first group that was given it by hand refuses to try it; the next one does, or it is over at once."""
     present, places = rollout(*groups), []
-    seen = {"edge_1": Seen(serving("edge-1"), refusal="expected version 1 in service, got 2")}
+    seen = {"edge_1": NodeReport(serving("edge-1"), refusal="expected version 1 in service, got 2")}
     for _ in range(3):
         decision = decided(present, **seen, at_s=1)
         places.append(decision.action)
         present = apply(present, decision, present.since_ms + 1000)
     assert places == ["pass-over", "skip", end]
     if end == "advance":
-        assert (set(orders(present)), present.present.stage) == ({"edge-2"}, "shadow")
+        assert (set(assignments(present)), present.present.stage) == ({"edge-2"}, "shadow")
 
 
 def test_what_goes_wrong_anywhere_sends_it_back_from_everywhere():
     """A failure in a group that is done, a bad trial or bad audits: each node that heard of it goes back."""
     present = rollout(["edge-1"], ["edge-2"], ["edge-3"], group=1)
-    failed = decided(present, edge_1=Seen(serving("edge-1"), failure="no memory"))
+    failed = decided(present, edge_1=NodeReport(serving("edge-1"), failure="no memory"))
     assert (failed.action, failed.reason) == ("return", "edge-1 cannot serve it: no memory")
     bad = decided(present, trying(present, "edge-2", bad=True))
     assert bad.action == "return"
-    audited = decide(present, {}, Audits(audit(100, 50), audit(100, 99)), 2000)
+    audited = decide(present, {}, RolloutAudits(audit(100, 50), audit(100, 99)), 2000)
     assert audited.action == "return"
     back = apply(present, bad, 5000)
     assert (back.phase, back.reason) == ("returned", bad.reason)
-    told = {node: (order.release.version, order.stage) for node, order in orders(back).items()}
+    told = {node: (order.release.version, order.stage) for node, order in assignments(back).items()}
     assert told == {"edge-1": (1, "all"), "edge-2": (1, "all")}
-    assert decide(back, {}, Audits(), 9_000_000).action == "wait"
+    assert decide(back, {}, RolloutAudits(), 9_000_000).action == "wait"
 
 
 def test_a_version_is_watched_after_the_last_step():
     """So long as the rules say, also by a controller that was started meanwhile; then it is finished."""
     last = rollout(["edge-1"], ["edge-2"], group=1, step=3, rules=structs.replace(RULES, watch_s=3600))
-    both = {node: Seen(serving(node, answered=500)) for node in NODES[:2]}
+    both = {node: NodeReport(serving(node, answered=500)) for node in NODES[:2]}
     began_ms = last.since_ms
     again = msgspec.json.decode(msgspec.json.encode(last), type=Rollout)
-    waits = decide(again, both, Audits(), began_ms + 3_599_000, listening_since_ms=began_ms + 3_000_000)
+    waits = decide(
+        again, both, RolloutAudits(), began_ms + 3_599_000, listening_since_ms=began_ms + 3_000_000
+    )
     assert (waits.action, waits.reason) == ("wait", "until it has been watched for 3600 s")
-    assert decide(again, both, Audits(), began_ms + 3_600_000).action == "finish"
+    assert decide(again, both, RolloutAudits(), began_ms + 3_600_000).action == "finish"
     first = structs.replace(last, group=0)
     assert decided(first, serving("edge-1")).action == "advance", "the next group is watched too"
 
 
 WORSE = [
-    ({"answered": 300, "failed": 30}, Audits(), "failed 30 of 330 calls (9.1%), the champion 1.0%"),
-    ({"answered": 300, "p95_ms": 90.0}, Audits(), "on edge-1 its p95 is 90 ms, the champion's 10 ms"),
-    ({"answered": 300}, Audits(audit(8, 1), audit(100, 95)), "audits find 1 of 8 answers right"),
+    ({"answered": 300, "failed": 30}, RolloutAudits(), "failed 30 of 330 calls (9.1%), the champion 1.0%"),
+    ({"answered": 300, "p95_ms": 90.0}, RolloutAudits(), "on edge-1 its p95 is 90 ms, the champion's 10 ms"),
+    ({"answered": 300}, RolloutAudits(audit(8, 1), audit(100, 95)), "audits find 1 of 8 answers right"),
 ]
 
 
@@ -214,11 +220,14 @@ def test_what_turns_bad_when_all_have_it_goes_back(did, audits, why):
     kept = msgspec.json.decode(msgspec.json.encode(tried), type=Rollout)
     for group, step in ((0, 3), (1, 1), (1, 3)):
         later = structs.replace(kept, group=group, step=step)
-        seen = {"edge-1": Seen(serving("edge-1", **did)), "edge-2": Seen(serving("edge-2", 1, failed=99))}
+        seen = {
+            "edge-1": NodeReport(serving("edge-1", **did)),
+            "edge-2": NodeReport(serving("edge-2", 1, failed=99)),
+        }
         decision = decide(later, seen, audits, later.since_ms + 10_000)
         assert (decision.action, why in decision.reason) == ("return", True), decision
-        fine = {"edge-1": Seen(serving("edge-1", answered=300, failed=3, p95_ms=12.0))}
-        assert decide(later, fine, Audits(), later.since_ms + 10_000).action != "return"
+        fine = {"edge-1": NodeReport(serving("edge-1", answered=300, failed=3, p95_ms=12.0))}
+        assert decide(later, fine, RolloutAudits(), later.since_ms + 10_000).action != "return"
 
 
 @dataclass
@@ -228,16 +237,16 @@ class Fleet:
     present: Rollout
     told: dict[str, tuple[str, int]] = field(default_factory=dict)
 
-    def obey(self, online: set[str], *, bad: bool) -> dict[str, Seen]:
+    def obey(self, online: set[str], *, bad: bool) -> dict[str, NodeReport]:
         """Return what the nodes say after the orders of now; who is away says nothing."""
         seen = {}
-        for node, order in orders(self.present).items():
+        for node, order in assignments(self.present).items():
             if node not in online:
                 continue
             self.told[node] = (order.stage, order.release.version)
             tries = order.stage != "all"
             say = trying(self.present, node, bad=bad) if tries else serving(node, order.release.version)
-            seen[node] = Seen(say)
+            seen[node] = NodeReport(say)
         return seen
 
 
@@ -265,7 +274,7 @@ def test_whatever_happens_nobody_is_served_what_was_not_tried(moments, split):
             assert fleet.present == before
         seen = fleet.obey(online, bad=bad)
         now_ms += int(passed_s * 1000)
-        decision = decide(before, seen, Audits(), now_ms)
+        decision = decide(before, seen, RolloutAudits(), now_ms)
         after = fleet.present = apply(before, decision, now_ms)
         on_trial = before.present.stage != "all" and set(before.members) & online
         if before.phase != "running":
