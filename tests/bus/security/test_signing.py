@@ -38,7 +38,7 @@ OTHER = {
     "released_at_ms": 1001,
     "stage": "canary",
     "share": 0.5,
-    "beside": 6,
+    "baseline": 6,
 }
 
 
@@ -87,6 +87,14 @@ def test_what_is_signed_can_be_written_in_any_language():
     assert signed_bytes(RELEASE) == (
         b'["gleaner/v1/release","edge-1","pets",7,"https://models.example/7.tar",'
         b'"' + b"0" * 64 + b'",1000,["cat","d\\u00f6g"],1000]'
+    )
+
+
+def test_fields_added_later_are_signed_under_their_wire_names():
+    """A stage, a share and a baseline are appended as pairs of wire name and value, defaults left out."""
+    release = msgspec.structs.replace(RELEASE, stage="canary", share=0.5, baseline=6)
+    assert signed_bytes(release) == (
+        signed_bytes(RELEASE).removesuffix(b"]") + b',["stage","canary"],["share",0.5],["beside",6]]'
     )
 
 
