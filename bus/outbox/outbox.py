@@ -334,9 +334,11 @@ class Outbox:
                 expected=f"room for {size_bytes} bytes",
                 got=f"{self._bytes} of {self._limits.max_bytes} bytes in {len(self)} messages",
             )
-        await self._database.run(
-            lambda connection: connection.execute("DELETE FROM outbox WHERE id = ?", (oldest,)) and None
-        )
+
+        def delete_oldest(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM outbox WHERE id = ?", (oldest,))
+
+        await self._database.run(delete_oldest)
         self._forget(oldest)
         self._counters.add(f"{self._name}.dropped_oldest")
         log.warning("outbox.dropped_oldest", outbox=self._name, message_id=oldest)
