@@ -43,7 +43,7 @@ def sign(release: Release, key: Ed25519PrivateKey) -> Release:
     return structs.replace(release, signature=key.sign(signed_bytes(release)).hex())
 
 
-def fault(release: Release, key: Ed25519PublicKey) -> str | None:
+def signature_error(release: Release, key: Ed25519PublicKey) -> str | None:
     """Return what is wrong with a release's signature, None if it is good."""
     if release.signature is None:
         return "expected a signature, got none"

@@ -292,7 +292,7 @@ class Models:
             await self._bus.report(model=served)
         if served.state == "available" and served.version is not None:
             self._trial.serves(served.version)
-        self._bus.note(serving=self._trial.serving())
+        self._bus.report_later(serving=self._trial.serving())
         trial, before = self._trial.report(), self._reported
         turned = (trial and trial.since_ms) != (before and before.since_ms)
         if turned or (trial != before and time.monotonic() - self._reported_at > _TRIAL_EVERY_S):
