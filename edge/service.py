@@ -6,7 +6,7 @@ from pathlib import Path
 import structlog
 
 from bus.config import ConfigError
-from bus.health import Probes
+from bus.health import HealthServer
 from bus.metrics import Counters
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import Presence
@@ -100,7 +100,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             for companion in beside:
                 tasks.create_task(companion.run(), name="edge.canary")
             if config.probes is not None:
-                tasks.create_task(Probes(config.probes, bus.unready).run(), name="edge.probes")
+                tasks.create_task(HealthServer(config.probes, bus.unready_reason).run(), name="edge.probes")
 
 
 async def _take_receipts(
@@ -108,7 +108,7 @@ async def _take_receipts(
 ) -> None:
     """Forget each sample that the cloud has answered. Receipts that come together share a commit."""
     while True:
-        deliveries = await receipts.gather(_RECEIPTS)
+        deliveries = await receipts.next_batch(_RECEIPTS)
         await asyncio.gather(*(_take_receipt(delivery, outbox, sampler, counters) for delivery in deliveries))
 
 
@@ -127,11 +127,11 @@ async def _take_receipt(
 
 async def _settle(receipt: Receipt, outbox: Outbox, sampler: Sampler, counters: Counters) -> None:
     # What was sent more than once may be a duplicate of itself: of the sending whose receipt got lost.
-    was_there = receipt.status == "duplicate" and outbox.sendings(receipt.photo_id) == 1
+    was_there = receipt.status == "duplicate" and outbox.send_count(receipt.photo_id) == 1
     try:
         if not was_there:
-            await outbox.answered(receipt.photo_id)
-        elif await outbox.answered(
+            await outbox.mark_answered(receipt.photo_id)
+        elif await outbox.mark_answered(
             receipt.photo_id, lambda connection: history.credit(connection, receipt.photo_id)
         ):
             sampler.credit(receipt.photo_id)

@@ -198,11 +198,11 @@ class Classifier:
         sample, harvest = await self._sampler.sample(work.photo, view, said)
         self._counters.add(f"harvest.{harvest}" if sample else f"harvest.refused_{harvest}")
         if harvest == OUTBOX_FULL:
-            await self._bus.degraded(
+            await self._bus.report_degraded(
                 "samples", "no room for more samples: is the cloud away, or the disk full?"
             )
         elif sample is not None:
-            await self._bus.recovered("samples")
+            await self._bus.report_recovered("samples")
         if sample is None:
             self._sampler.keep(work.photo, said)
         self._settler.put(Outcome(work, results.ok(work.photo, said, harvest, work.arrived_at), sample))

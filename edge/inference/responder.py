@@ -100,7 +100,7 @@ class Settler:
         for outcome in outcomes:
             if outcome.sample is not None:
                 stored = outcome.work.key not in before
-                (self._outbox.commit if stored else self._outbox.withdraw)(outcome.sample.item)
+                (self._outbox.commit if stored else self._outbox.abort)(outcome.sample.item)
         return before
 
     async def _answer(self, work: Work, result: Result) -> None:

@@ -62,7 +62,7 @@ class Kept:
         kept = b""
         if self._path.exists():
             kept = self._path.read_bytes()
-            self._bus.bring(self._topic.name(**self._names), kept)
+            self._bus.inject(self._topic.name(**self._names), kept)
         while True:
             payload = (await self._tapped.get()).payload
             if payload == kept:

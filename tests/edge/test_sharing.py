@@ -67,7 +67,7 @@ async def test_g1_a_killed_handler_leaves_its_photos_to_the_others(handlers, tmp
                 await eventually(lambda: len(seen.final()) > 20, within_s=60)
                 other.kill()
                 async with asyncio.timeout(60):
-                    await outbox.idle()
+                    await outbox.wait_until_empty()
             await seen.status("offline", "edge-2")
             for number in range(80, 100):  # by somebody who sends each of them once
                 await seen.send(enveloped(number, photo(number)))

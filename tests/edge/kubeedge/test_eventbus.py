@@ -89,7 +89,7 @@ async def test_the_last_policy_outlives_a_restart_without_a_retaining_broker(add
         await at_cloud.publish_bytes(topic, b'{"v":1,"node":"edge-2"}')
         await at_cloud.publish_bytes(topic, b"\xef\xbf\xbd")
         await eventually((tmp_path / "last-policy").exists)
-        await eventually(first._taps[topic].empty)
+        await eventually(first._raw_queues[topic].empty)
     keeping.cancel()
     second = Bus(address, transient_client_id("edge"))
     policies = second.subscribe(POLICY, node=NODE)
