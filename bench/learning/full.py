@@ -18,9 +18,9 @@ from cloud.progress import Silent
 from cloud.training.candidates import Labelled, auto_helps, choose, cross_validate, fit_candidates
 from cloud.training.learners import FrozenLearner
 from edge.harvest.history import Harvested
-from edge.harvest.lanes import AUDIT, HARD
 from edge.harvest.selector import Harvester
 from edge.serving.prediction import Scored
+from schemas.lanes import AUDIT, HARD
 from schemas.messages import NEITHER, HarvestRules
 
 _PHOTO_EVERY_S = 10.0

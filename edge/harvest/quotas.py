@@ -4,7 +4,7 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 from edge.harvest.history import Harvested
-from edge.harvest.lanes import BY_SCORE
+from schemas.lanes import SCORED_LANES
 from schemas.messages import Caps, HarvestRules
 
 _LENGTHS_S = {"minute": 60.0, "hour": 3600.0, "day": 86_400.0}
@@ -31,7 +31,7 @@ class Spent:
         """
         self._forget(now)
         quota = rules.quotas.get(label, rules.quota_per_day)
-        if lane in BY_SCORE and self._by_class[lane, label] + 1 > quota:
+        if lane in SCORED_LANES and self._by_class[lane, label] + 1 > quota:
             return "quota"
         return self._cap(size_bytes, rules.caps)
 

@@ -14,11 +14,11 @@ from bus.outbox.sqlite import Database, StorageError
 from edge.harvest import history
 from edge.harvest.history import Harvested
 from edge.harvest.image import Shrunk, dhash, shrink
-from edge.harvest.lanes import AUDIT, FEEDBACK
 from edge.harvest.recent_photos import Answered, Recent
 from edge.harvest.selector import Harvester
 from edge.serving.prediction import Scored
 from schemas.codec import MAX_PAYLOAD_BYTES, encode
+from schemas.lanes import AUDIT, FEEDBACK
 from schemas.messages import Feedback, HarvestRules, Photo, Sample
 from schemas.topics import SAMPLE
 

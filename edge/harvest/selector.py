@@ -11,8 +11,9 @@ from PIL import Image
 
 from edge.harvest.dedup import Views
 from edge.harvest.history import Harvested
-from edge.harvest.lanes import AUDIT, Decision, Said, drawn_for_audit, lane_of
+from edge.harvest.lanes import Decision, Said, drawn_for_audit, lane_of
 from edge.harvest.quotas import Spent
+from schemas.lanes import AUDIT
 from schemas.messages import HarvestRules
 
 # The header was checked against the edge's own limit; Pillow's would only warn.

@@ -112,7 +112,7 @@ async def test_new_rules_count_what_was_harvested_before(outbox):
     """A policy changes thresholds and caps from the next photo on, and forgets nothing."""
     sampler = Sampler(HarvestRules(), outbox)
     assert (await sampled(sampler, taken(1)))[1] == "auto"
-    sampler.follow(HarvestRules(hard_confidence=0.99, auto_confidence=1.0, caps=Caps(per_hour=2)))
+    sampler.follow(HarvestRules(uncertain_above=0.1, auto_confidence=1.0, caps=Caps(per_hour=2)))
     assert await sampled(sampler, taken(2, photo(1))) == (None, "near-duplicate")
     assert (await sampled(sampler, taken(3)))[1] == "hard"
     assert await sampled(sampler, taken(4)) == (None, "cap-per-hour")
