@@ -13,7 +13,7 @@ from schemas.uncertainty import uncertainty
 _DRAWS = 1 << 64
 
 
-class Said(Protocol):
+class ModelScores(Protocol):
     """Inputs of the lane decision (`edge.serving.prediction.Scored`). NaN counts as uncertain."""
 
     @property
@@ -53,7 +53,7 @@ def drawn_for_audit(photo_id: str, share: float) -> bool:
     return int.from_bytes(digest, "big") < share * _DRAWS
 
 
-def lane_of(said: Said, rules: HarvestRules, *, flipped: bool = False) -> Decision:
+def lane_of(said: ModelScores, rules: HarvestRules, *, flipped: bool = False) -> Decision:
     """Return the lane by what the model says.
 
     Args:
@@ -68,7 +68,7 @@ def lane_of(said: Said, rules: HarvestRules, *, flipped: bool = False) -> Decisi
     return Decision(AUTO) if rules.auto else Decision(None, "auto-off")
 
 
-def _doubtful(said: Said, rules: HarvestRules) -> bool:
+def _doubtful(said: ModelScores, rules: HarvestRules) -> bool:
     """Tell whether a person's label would teach much. Each comparison is False for what is no number."""
     certain = uncertainty(said.confidence, said.margin, said.entropy) <= rules.uncertain_above and (
         said.novelty is None or said.novelty <= rules.hard_novelty

@@ -19,7 +19,7 @@ OFF = structs.replace(RULES, auto=False)
 REFUSALS = {"between-thresholds", "auto-off"}
 
 
-class Said(NamedTuple):
+class ModelScores(NamedTuple):
     """What a model may say, freely chosen."""
 
     confidence: float = 0.95
@@ -32,19 +32,19 @@ class Said(NamedTuple):
 @pytest.mark.parametrize(
     ("said", "decision"),
     [
-        (Said(), ("auto", None)),
-        (Said(confidence=0.9), ("auto", None)),
-        (Said(confidence=0.8999, margin=0.8), (None, "between-thresholds")),
-        (Said(confidence=0.3, margin=0.3), (None, "between-thresholds")),
-        (Said(entropy=0.5, novelty=1.0), ("auto", None)),
-        (Said(margin=0.1), ("hard", None)),
-        (Said(entropy=0.5001), ("hard", None)),
-        (Said(novelty=1.0001), ("hard", None)),
-        (Said(novelty=None), ("auto", None)),
-        (Said(confidence=math.nan), ("hard", None)),
-        (Said(margin=math.nan), ("hard", None)),
-        (Said(entropy=math.nan), ("hard", None)),
-        (Said(novelty=math.nan), ("hard", None)),
+        (ModelScores(), ("auto", None)),
+        (ModelScores(confidence=0.9), ("auto", None)),
+        (ModelScores(confidence=0.8999, margin=0.8), (None, "between-thresholds")),
+        (ModelScores(confidence=0.3, margin=0.3), (None, "between-thresholds")),
+        (ModelScores(entropy=0.5, novelty=1.0), ("auto", None)),
+        (ModelScores(margin=0.1), ("hard", None)),
+        (ModelScores(entropy=0.5001), ("hard", None)),
+        (ModelScores(novelty=1.0001), ("hard", None)),
+        (ModelScores(novelty=None), ("auto", None)),
+        (ModelScores(confidence=math.nan), ("hard", None)),
+        (ModelScores(margin=math.nan), ("hard", None)),
+        (ModelScores(entropy=math.nan), ("hard", None)),
+        (ModelScores(novelty=math.nan), ("hard", None)),
     ],
 )
 def test_doubt_of_any_kind_is_hard_and_certainty_auto(said, decision):
@@ -55,22 +55,22 @@ def test_doubt_of_any_kind_is_hard_and_certainty_auto(said, decision):
 def test_a_class_may_have_a_threshold_of_its_own():
     """Where the model is known to be wrong more often, it has to be surer."""
     rules = structs.replace(RULES, auto_by_class={"dog": 0.99})
-    assert lane_of(Said(label="cat"), rules).lane == "auto"
-    assert lane_of(Said(label="dog"), rules).refused == "between-thresholds"
-    assert lane_of(Said(label="dog", confidence=0.99), rules).lane == "auto"
+    assert lane_of(ModelScores(label="cat"), rules).lane == "auto"
+    assert lane_of(ModelScores(label="dog"), rules).refused == "between-thresholds"
+    assert lane_of(ModelScores(label="dog", confidence=0.99), rules).lane == "auto"
 
 
 def test_the_switch_costs_the_lane_auto_alone():
     """Switched off, what would be auto is refused by that name; nothing else changes."""
-    assert lane_of(Said(), OFF) == (None, "auto-off")
-    assert lane_of(Said(confidence=0.8, margin=0.7), OFF) == (None, "between-thresholds")
-    assert lane_of(Said(margin=0.1), OFF) == ("hard", None)
+    assert lane_of(ModelScores(), OFF) == (None, "auto-off")
+    assert lane_of(ModelScores(confidence=0.8, margin=0.75), OFF) == (None, "between-thresholds")
+    assert lane_of(ModelScores(margin=0.1), OFF) == ("hard", None)
 
 
 def test_a_flip_is_hard_however_sure_the_model_is():
     """Nearly the same view under another name: one of the two is wrong."""
-    assert lane_of(Said(confidence=1.0, margin=1.0, entropy=0.0), RULES, flipped=True).lane == "hard"
-    assert lane_of(Said(), OFF, flipped=True).lane == "hard"
+    assert lane_of(ModelScores(confidence=1.0, margin=1.0, entropy=0.0), RULES, flipped=True).lane == "hard"
+    assert lane_of(ModelScores(), OFF, flipped=True).lane == "hard"
 
 
 def former_lane(said: Scored, rules: HarvestRules) -> str | None:
@@ -151,7 +151,7 @@ def test_any_scores_get_a_lane_or_a_named_refusal(scores, times, novelty, rules,
 @settings(deadline=None)
 def test_any_numbers_at_all_get_a_lane_or_a_named_refusal(scores):
     """The same where a caller has its numbers from elsewhere and checked none of them."""
-    said = Said(*scores[:4])
+    said = ModelScores(*scores[:4])
     chosen = lane_of(said, RULES)
     assert (chosen.lane in ("auto", "hard")) != (chosen.refused in REFUSALS)
 

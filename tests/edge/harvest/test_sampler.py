@@ -6,7 +6,7 @@ from bus.config import OutboxLimits
 from bus.metrics import Counters
 from bus.outbox.outbox import Outbox
 from bus.outbox.sqlite import Database
-from edge.harvest.sampler import Sampler, Taken
+from edge.harvest.sampler import AdmittedSample, Sampler
 from edge.serving.prediction import Scored
 from schemas.codec import decode
 from schemas.messages import Caps, Feedback, HarvestRules, Photo, Sample
@@ -33,7 +33,7 @@ async def sampled(sampler: Sampler, one: Photo, said: Scored = SURE):
     return await sampler.sample(one, await sampler.view(one.image), said)
 
 
-def sample_of(taken_: Taken) -> Sample:
+def sample_of(taken_: AdmittedSample) -> Sample:
     return decode(SAMPLE, taken_.item.payload, {"node": NODE})
 
 
