@@ -190,15 +190,21 @@ class HarvestRules(Struct, frozen=True, kw_only=True):
     auto_confidence: Annotated[
         Probability, Meta(description="at or above: lane auto, the model's own label is credible")
     ] = 0.9
-    hard_confidence: Annotated[
-        Probability, Meta(description="below: lane hard, a person's label teaches most")
-    ] = 0.75
+    hard_confidence: Annotated[Probability, Meta(description="deprecated and ignored: see hard_entropy")] = (
+        0.75
+    )
     auto: Annotated[bool, Meta(description="whether the lane auto is on")] = True
     auto_by_class: Annotated[
         dict[Label, Probability], Meta(max_length=1024, description="auto_confidence for these classes")
     ] = {}
-    hard_margin: Annotated[Probability, Meta(description="margin below: lane hard")] = 0.2
-    hard_entropy: Annotated[Probability, Meta(description="entropy above: lane hard")] = 0.5
+    hard_margin: Annotated[Probability, Meta(description="deprecated and ignored: see hard_entropy")] = 0.2
+    uncertain_above: Annotated[
+        Probability,
+        Meta(
+            description="uncertainty above: lane hard; it is the normalised entropy of the scores, or of the "
+            "two most probable classes alone where that is larger"
+        ),
+    ] = field(name="hard_entropy", default=0.5)
     hard_novelty: Annotated[float, Meta(ge=0, le=1e6, description="novelty above: lane hard")] = 1.0
     audit_share: Annotated[
         Probability, Meta(description="share of all photos that goes to lane audit, whatever the model says")
