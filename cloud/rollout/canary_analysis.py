@@ -15,7 +15,7 @@ from cloud.evaluation.audit_stats import (
     equal_accuracy_p_value,
 )
 from cloud.evaluation.metrics import wilson_interval
-from schemas.messages import Probability, Seconds, Trial, Tried
+from schemas.messages import CanaryReport, Probability, Seconds, VersionStats
 
 Facts = dict[str, str | int | float | bool]
 
@@ -45,7 +45,7 @@ class Alarm:
     facts: Facts
 
 
-def pool_trials(trials: Iterable[Trial]) -> Trial | None:
+def pool_reports(trials: Iterable[CanaryReport]) -> CanaryReport | None:
     """Add up what several nodes say; the slowest of them is the percentile."""
     found = list(trials)
     if not found:
@@ -59,8 +59,8 @@ def pool_trials(trials: Iterable[Trial]) -> Trial | None:
     )
 
 
-def _pooled(tried: list[Tried]) -> Tried:
-    return Tried(
+def _pooled(tried: list[VersionStats]) -> VersionStats:
+    return VersionStats(
         version=tried[0].version,
         answered=sum(one.answered for one in tried),
         failed=sum(one.failed for one in tried),
@@ -68,8 +68,8 @@ def _pooled(tried: list[Tried]) -> Tried:
     )
 
 
-def trial_alarms(
-    trials: Mapping[str, Trial], rules: Rules, audits: RolloutAudits, enough: int = ENOUGH
+def canary_alarms(
+    trials: Mapping[str, CanaryReport], rules: Rules, audits: RolloutAudits, enough: int = ENOUGH
 ) -> Iterator[Alarm]:
     """Yield what is wrong with the challenger of a trial.
 
@@ -82,7 +82,7 @@ def trial_alarms(
         audits: How many mistakes explain that versions disagree.
         enough: Photos before which nothing is said.
     """
-    together = pool_trials(trials.values())
+    together = pool_reports(trials.values())
     if together is not None:
         yield from _failures(together, rules)
         yield from _disagreement(together, rules, audits.reference()[0], enough)
@@ -90,7 +90,7 @@ def trial_alarms(
         yield from _latency(node, trial, rules, enough)
 
 
-def _failures(trial: Trial, rules: Rules) -> Iterator[Alarm]:
+def _failures(trial: CanaryReport, rules: Rules) -> Iterator[Alarm]:
     failed, calls = trial.challenger.failed, trial.challenger.failed + trial.challenger.answered
     if failed < _FEW_FAILURES:
         return
@@ -100,7 +100,7 @@ def _failures(trial: Trial, rules: Rules) -> Iterator[Alarm]:
         yield Alarm(reason, {"failed": failed, "calls": calls, "champion_share": usual})
 
 
-def _disagreement(trial: Trial, rules: Rules, champion: AuditStats, enough: int) -> Iterator[Alarm]:
+def _disagreement(trial: CanaryReport, rules: Rules, champion: AuditStats, enough: int) -> Iterator[Alarm]:
     """Find other labels than the champion's, more than the rules allow and than its mistakes explain.
 
     Where two versions disagree at least one is wrong, so they do in at most as many photos as both get wrong
@@ -110,7 +110,7 @@ def _disagreement(trial: Trial, rules: Rules, champion: AuditStats, enough: int)
     if trial.compared < enough or wilson_interval(trial.disagreed, trial.compared)[0] <= rules.disagreement:
         return
     share, explained = trial.disagreed / trial.compared, ""
-    if champion.effective >= MIN_AUDITS:
+    if champion.effective_size >= MIN_AUDITS:
         mistakes = 1 - champion.accuracy
         if _least_unexplained(trial, champion) <= 0:
             return
@@ -122,7 +122,7 @@ def _disagreement(trial: Trial, rules: Rules, champion: AuditStats, enough: int)
     yield Alarm(reason, {"disagreed": trial.disagreed, "compared": trial.compared})
 
 
-def _least_unexplained(trial: Trial, champion: AuditStats) -> float:
+def _least_unexplained(trial: CanaryReport, champion: AuditStats) -> float:
     """Return the lower end of the 95 % interval of the disagreement less twice the champion's mistakes.
 
     Source: Zou and Donner, Construction of confidence limits about effect measures (2008).
@@ -132,7 +132,7 @@ def _least_unexplained(trial: Trial, champion: AuditStats) -> float:
     return share - 2 * (1 - accuracy) - sqrt((share - low) ** 2 + 4 * (accuracy - least) ** 2)
 
 
-def _latency(node: str, trial: Trial, rules: Rules, enough: int) -> Iterator[Alarm]:
+def _latency(node: str, trial: CanaryReport, rules: Rules, enough: int) -> Iterator[Alarm]:
     champion, challenger = trial.champion, trial.challenger
     if champion.p95_ms is None or challenger.p95_ms is None:
         return

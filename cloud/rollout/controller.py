@@ -20,19 +20,19 @@ from bus.mqtt.connection import BrokerConnectionError
 from bus.mqtt.presence import now_ms
 from bus.mqtt.publish_confirmed import publish_confirmed
 from cloud.evaluation.audit_stats import RolloutAudits
-from cloud.rollout.canary_analysis import Facts, pool_trials
+from cloud.rollout.canary_analysis import Facts, pool_reports
 from cloud.rollout.state_machine import (
     Assignment,
     Decision,
-    NodeReport,
+    NodeState,
     Rollout,
     apply,
     assignments,
-    current_trials,
+    current_reports,
     decide,
 )
 from schemas.errors import CodecError, PermanentError, TransientError
-from schemas.messages import Event, Release, Trial
+from schemas.messages import CanaryReport, Event, Release
 from schemas.topics import CLOUD, EVENT, RELEASE, STATUS
 
 log = structlog.get_logger()
@@ -127,11 +127,11 @@ class Controller:
         self._echoes = bus.subscribe(RELEASE)
         self._statuses = bus.subscribe(STATUS, name="edge")
         self._events = bus.subscribe(EVENT, name="edge")
-        self._seen: dict[str, NodeReport] = {}
+        self._seen: dict[str, NodeState] = {}
         self._audited = RolloutAudits()
         self._asked = asyncio.Event()
         self._announced: dict[str, Assignment] = {}
-        self._reported: Trial | None = None
+        self._reported: CanaryReport | None = None
 
     async def run(self) -> Rollout:
         """Go on until the version is everywhere or has gone back; returns how it ended.
@@ -185,7 +185,7 @@ class Controller:
 
         To a node that is at the present step already, by an earlier run's word, it would begin anew.
         """
-        there = current_trials(rollout, self._seen)
+        there = current_reports(rollout, self._seen)
         for node, order in assignments(rollout).items():
             if self._announced.get(node) == order or node in there:
                 continue
@@ -194,12 +194,12 @@ class Controller:
                 node=node,
                 stage=order.stage,
                 share=order.share,
-                beside=None if order.stage == "all" else rollout.champion.version,
+                baseline=None if order.stage == "all" else rollout.champion.version,
                 released_at_ms=max(now_ms(), rollout.since_ms),
                 signature=None,
             )
-            self._seen[node] = NodeReport(
-                self._seen.get(node, NodeReport()).status
+            self._seen[node] = NodeState(
+                self._seen.get(node, NodeState()).status
             )  # what it says of this one counts
             while True:
                 try:
@@ -235,17 +235,17 @@ class Controller:
 
     async def _report(self, rollout: Rollout) -> None:
         """Say in the Status how the present stage goes, all its nodes together."""
-        trial = pool_trials(current_trials(rollout, self._seen).values())
+        trial = pool_reports(current_reports(rollout, self._seen).values())
         if trial != self._reported:
             self._reported = trial
-            await self._bus.report(trial=trial)
+            await self._bus.report(canary=trial)
 
     async def _hear_statuses(self) -> None:
         async for delivery in self._statuses:
             delivery.ack()
             with suppress(CodecError):
                 status = delivery.message()
-                self._seen[status.node] = self._seen.get(status.node, NodeReport())._replace(status=status)
+                self._seen[status.node] = self._seen.get(status.node, NodeState())._replace(status=status)
 
     async def _hear_events(self, version: int) -> None:
         async for delivery in self._events:
@@ -254,7 +254,7 @@ class Controller:
                 event = delivery.message()
                 if event.event not in _FAILURES or event.facts.get("version", version) != version:
                     continue
-                before, reason = self._seen.get(event.node, NodeReport()), event.reason or "no reason"
+                before, reason = self._seen.get(event.node, NodeState()), event.reason or "no reason"
                 failed = event.event == "model.failed"
                 self._seen[event.node] = (
                     before._replace(failure=reason) if failed else before._replace(refusal=reason)

@@ -10,8 +10,16 @@ from typing import Literal, NamedTuple
 from msgspec import Struct, structs
 
 from cloud.evaluation.audit_stats import RolloutAudits
-from cloud.rollout.canary_analysis import ENOUGH, Alarm, Facts, Rules, audit_alarms, pool_trials, trial_alarms
-from schemas.messages import Count, Name, Probability, Release, Stage, Status, Trial, Tried
+from cloud.rollout.canary_analysis import (
+    ENOUGH,
+    Alarm,
+    Facts,
+    Rules,
+    audit_alarms,
+    canary_alarms,
+    pool_reports,
+)
+from schemas.messages import CanaryReport, Count, Name, Probability, Release, Stage, Status, VersionStats
 
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,7 +67,7 @@ class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: str | None = None
     facts: Facts = {}
     passed_over: list[Name] = []
-    usual: dict[Name, Tried] = {}
+    usual: dict[Name, VersionStats] = {}
     over: bool = False
 
     @property
@@ -84,7 +92,7 @@ class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return [node for group in self.groups[: self.group + 1] for node in group]
 
 
-class NodeReport(NamedTuple):
+class NodeState(NamedTuple):
     """What a node said.
 
     Args:
@@ -110,7 +118,7 @@ class Decision:
     action: Literal["wait", "advance", "skip", "pass-over", "return", "finish"]
     reason: str
     facts: Facts = field(default_factory=dict)
-    usual: Mapping[str, Tried] = field(default_factory=dict)
+    usual: Mapping[str, VersionStats] = field(default_factory=dict)
 
 
 class Assignment(NamedTuple):
@@ -136,7 +144,7 @@ def assignments(rollout: Rollout) -> dict[str, Assignment]:
 
 def decide(
     rollout: Rollout,
-    seen: Mapping[str, NodeReport],
+    seen: Mapping[str, NodeState],
     audits: RolloutAudits,
     now_ms: int,
     listening_since_ms: int = 0,
@@ -155,7 +163,7 @@ def decide(
     if (alarm := next(_alarms(rollout, seen, audits), None)) is not None:
         return Decision("return", alarm.reason, alarm.facts)
     for node in rollout.members:
-        if (refusal := seen.get(node, NodeReport()).refusal) is not None:
+        if (refusal := seen.get(node, NodeState()).refusal) is not None:
             return Decision("pass-over", f"{node} cannot try it: {refusal}", {"node": node})
     patient = now_ms - max(rollout.since_ms, listening_since_ms) < rollout.rules.patience_s * 1000
     return _progress(rollout, seen, (now_ms - rollout.since_ms) / 1000, patient=patient)
@@ -185,16 +193,16 @@ def apply(rollout: Rollout, decision: Decision, now_ms: int) -> Rollout:
     return structs.replace(rollout, **changes)
 
 
-def trial_of(rollout: Rollout, status: Status | None) -> Trial | None:
+def trial_of(rollout: Rollout, status: Status | None) -> CanaryReport | None:
     """Return a node's trial if it is of this rollout's versions."""
-    trial = None if status is None else status.trial
+    trial = None if status is None else status.canary
     wanted = (rollout.champion.version, rollout.challenger.version)
     return trial if trial and (trial.champion.version, trial.challenger.version) == wanted else None
 
 
-def current_trials(rollout: Rollout, seen: Mapping[str, NodeReport]) -> dict[str, Trial]:
+def current_reports(rollout: Rollout, seen: Mapping[str, NodeState]) -> dict[str, CanaryReport]:
     """Return the trials of the present step, by node: what was said before it began is another one's."""
-    found = {node: trial_of(rollout, seen.get(node, NodeReport()).status) for node in rollout.members}
+    found = {node: trial_of(rollout, seen.get(node, NodeState()).status) for node in rollout.members}
     return {
         node: trial
         for node, trial in found.items()
@@ -202,12 +210,12 @@ def current_trials(rollout: Rollout, seen: Mapping[str, NodeReport]) -> dict[str
     }
 
 
-def bake_trials(rollout: Rollout, seen: Mapping[str, NodeReport]) -> dict[str, Trial]:
+def bake_reports(rollout: Rollout, seen: Mapping[str, NodeState]) -> dict[str, CanaryReport]:
     """Return how the challenger does where it serves all devices, beside what the champion did there."""
-    found = {node: seen.get(node, NodeReport()).status for node in rollout.reached}
-    nothing = Tried(version=rollout.champion.version)
+    found = {node: seen.get(node, NodeState()).status for node in rollout.reached}
+    nothing = VersionStats(version=rollout.champion.version)
     return {
-        node: Trial(
+        node: CanaryReport(
             stage="all",
             champion=rollout.usual.get(node, nothing),
             challenger=status.serving,
@@ -218,27 +226,27 @@ def bake_trials(rollout: Rollout, seen: Mapping[str, NodeReport]) -> dict[str, T
     }
 
 
-def _alarms(rollout: Rollout, seen: Mapping[str, NodeReport], audits: RolloutAudits) -> Iterator[Alarm]:
+def _alarms(rollout: Rollout, seen: Mapping[str, NodeState], audits: RolloutAudits) -> Iterator[Alarm]:
     for node in rollout.reached:
-        if (failure := seen.get(node, NodeReport()).failure) is not None:
+        if (failure := seen.get(node, NodeState()).failure) is not None:
             yield Alarm(f"{node} cannot serve it: {failure}", {"node": node})
     enough = max(1, min(ENOUGH, rollout.present.photos or ENOUGH))
-    yield from trial_alarms(current_trials(rollout, seen), rollout.rules, audits, enough)
-    yield from trial_alarms(bake_trials(rollout, seen), rollout.rules, audits)
+    yield from canary_alarms(current_reports(rollout, seen), rollout.rules, audits, enough)
+    yield from canary_alarms(bake_reports(rollout, seen), rollout.rules, audits)
     yield from audit_alarms(audits)
     if rollout.group == 0 and not rollout.members and not _has_it(rollout, seen):
         yield Alarm("no node of the first group can try it", {})
 
 
-def _progress(rollout: Rollout, seen: Mapping[str, NodeReport], spent_s: float, *, patient: bool) -> Decision:
+def _progress(rollout: Rollout, seen: Mapping[str, NodeState], spent_s: float, *, patient: bool) -> Decision:
     there = _there(rollout, seen)
     missing = [node for node in rollout.members if node not in there]
     if missing and patient:
         return Decision("wait", f"for {', '.join(missing)}")
     if rollout.present.stage == "all":
         return _after_all(rollout, spent_s)
-    trials = current_trials(rollout, seen)
-    trial = pool_trials(trials[node] for node in there)
+    trials = current_reports(rollout, seen)
+    trial = pool_reports(trials[node] for node in there)
     # The group takes it on the word of those before; of the first, all have it already.
     if trial is None and (rollout.group > 0 or not rollout.members):
         return Decision("skip", "none of the group is there to try it")
@@ -251,27 +259,27 @@ def _progress(rollout: Rollout, seen: Mapping[str, NodeReport], spent_s: float, 
     return Decision("advance", f"{rollout.present} went well", _figures(trial), usual)
 
 
-def _there(rollout: Rollout, seen: Mapping[str, NodeReport]) -> list[str]:
+def _there(rollout: Rollout, seen: Mapping[str, NodeState]) -> list[str]:
     """Return the members that are at the present step."""
     online = [
         node
         for node in rollout.members
-        if (status := seen.get(node, NodeReport()).status) is not None and status.state != "offline"
+        if (status := seen.get(node, NodeState()).status) is not None and status.state != "offline"
     ]
     if rollout.present.stage != "all":
-        trials = current_trials(rollout, seen)
+        trials = current_reports(rollout, seen)
         return [node for node in online if node in trials]
     return [node for node in online if _serves(seen[node].status, rollout.challenger.version)]
 
 
-def _has_it(rollout: Rollout, seen: Mapping[str, NodeReport]) -> bool:
+def _has_it(rollout: Rollout, seen: Mapping[str, NodeState]) -> bool:
     """Tell whether all of the present group serve it, whoever gave it to them."""
-    statuses = (seen.get(node, NodeReport()).status for node in rollout.groups[rollout.group])
+    statuses = (seen.get(node, NodeState()).status for node in rollout.groups[rollout.group])
     return all(_serves(status, rollout.challenger.version) for status in statuses)
 
 
 def _serves(status: Status | None, version: int) -> bool:
-    model = None if status is None or status.trial is not None else status.model
+    model = None if status is None or status.canary is not None else status.model
     return model is not None and model.state == "available" and model.version == version
 
 
@@ -284,7 +292,7 @@ def _after_all(rollout: Rollout, spent_s: float) -> Decision:
     return Decision("finish", "every group serves it")
 
 
-def _lacking(step: Step, trial: Trial) -> str | None:
+def _lacking(step: Step, trial: CanaryReport) -> str | None:
     """Return what a step waits for."""
     if trial.compared < min(step.photos, ENOUGH if step.stage == "canary" else step.photos):
         return f"until more than {trial.compared} photos are compared"
@@ -293,7 +301,7 @@ def _lacking(step: Step, trial: Trial) -> str | None:
     return None
 
 
-def _figures(trial: Trial) -> Facts:
+def _figures(trial: CanaryReport) -> Facts:
     return {
         "answered": trial.challenger.answered,
         "failed": trial.challenger.failed,

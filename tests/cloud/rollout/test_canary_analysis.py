@@ -3,19 +3,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.evaluation.audit_stats import RolloutAudits
-from cloud.rollout.canary_analysis import Rules, audit_alarms, pool_trials, trial_alarms
-from schemas.messages import Trial, Tried
+from cloud.rollout.canary_analysis import Rules, audit_alarms, canary_alarms, pool_reports
+from schemas.messages import CanaryReport, VersionStats
 from tests.cloud.judging import audit
 
 COUNTS = st.integers(0, 5000)
 
 
-def trial(*, champion=(100, 0, 10.0), challenger=(100, 0, 10.0), compared=100, disagreed=0) -> Trial:
+def trial(*, champion=(100, 0, 10.0), challenger=(100, 0, 10.0), compared=100, disagreed=0) -> CanaryReport:
     tried = [
-        Tried(version=version, answered=answered, failed=failed, p95_ms=p95_ms)
+        VersionStats(version=version, answered=answered, failed=failed, p95_ms=p95_ms)
         for version, (answered, failed, p95_ms) in ((1, champion), (2, challenger))
     ]
-    return Trial(
+    return CanaryReport(
         stage="canary",
         champion=tried[0],
         challenger=tried[1],
@@ -25,9 +25,9 @@ def trial(*, champion=(100, 0, 10.0), challenger=(100, 0, 10.0), compared=100, d
     )
 
 
-def reasons(*trials: Trial, audits: RolloutAudits = RolloutAudits()) -> list[str]:  # noqa: B008 - it is frozen
+def reasons(*trials: CanaryReport, audits: RolloutAudits = RolloutAudits()) -> list[str]:  # noqa: B008 - it is frozen
     nodes = {f"edge-{number}": one for number, one in enumerate(trials, 1)}
-    return [alarm.reason for alarm in trial_alarms(nodes, Rules(), audits)]
+    return [alarm.reason for alarm in canary_alarms(nodes, Rules(), audits)]
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_nodes_speak_together_and_the_slow_one_for_itself():
     assert reasons(trial(**fast)) == []
     assert len(reasons(trial(**fast), trial(**fast))) == 1
     assert reasons(trial(), trial(**slow)) == []
-    assert pool_trials([trial(), trial(**slow)]).challenger.p95_ms == 95.0
-    assert pool_trials([]) is None
+    assert pool_reports([trial(), trial(**slow)]).challenger.p95_ms == 95.0
+    assert pool_reports([]) is None
 
 
 @settings(deadline=None)

@@ -10,8 +10,8 @@ from bus.metrics import Counters
 from bus.mqtt.presence import Presence
 from cloud.evaluation.audit_stats import RolloutAudits
 from cloud.rollout.canary_analysis import Rules
-from cloud.rollout.state_machine import Decision, NodeReport, Rollout, Step, apply, assignments, decide
-from schemas.messages import Release, ServedModel, Status, Trial, Tried
+from cloud.rollout.state_machine import Decision, NodeState, Rollout, Step, apply, assignments, decide
+from schemas.messages import CanaryReport, Release, ServedModel, Status, VersionStats
 from tests.cloud.judging import audit
 
 STEPS = [Step("shadow", photos=30), Step("canary", 0.1, 30), Step("canary", 0.5, 30), Step("all")]
@@ -55,22 +55,22 @@ def trying(
     """Return what a node says that is at the present step."""
     facts = {
         "stage": present.present.stage,
-        "champion": Tried(version=1, answered=photos, p95_ms=10.0),
-        "challenger": Tried(version=2, answered=photos, p95_ms=10.0),
+        "champion": VersionStats(version=1, answered=photos, p95_ms=10.0),
+        "challenger": VersionStats(version=2, answered=photos, p95_ms=10.0),
         "compared": photos,
         "disagreed": photos if bad else 0,
         "since_ms": present.since_ms,
     }
-    return says(node, trial=Trial(**(facts | changes)))
+    return says(node, canary=CanaryReport(**(facts | changes)))
 
 
 def serving(node: str, version: int = 2, **did: object) -> Status:
     model = ServedModel(name="pets", version=version, state="available")
-    return says(node, model=model, serving=Tried(version=version, **did))
+    return says(node, model=model, serving=VersionStats(version=version, **did))
 
 
-def decided(present: Rollout, *statuses: Status, at_s: float = 100, **seen: NodeReport) -> Decision:
-    said = {status.node: NodeReport(status) for status in statuses} | {
+def decided(present: Rollout, *statuses: Status, at_s: float = 100, **seen: NodeState) -> Decision:
+    said = {status.node: NodeState(status) for status in statuses} | {
         name.replace("_", "-"): one for name, one in seen.items()
     }
     return decide(present, said, RolloutAudits(), present.since_ms + int(at_s * 1000))
@@ -101,7 +101,7 @@ WAITS = [
     ((trying(rollout()),), 59, "until the stage has lasted 60 s"),
     ((trying(rollout(), stage="canary"),), 100, "for edge-1"),
     ((trying(rollout(), since_ms=999),), 100, "for edge-1"),
-    ((trying(rollout(), champion=Tried(version=7)),), 100, "for edge-1"),
+    ((trying(rollout(), champion=VersionStats(version=7)),), 100, "for edge-1"),
     ((structs.replace(trying(rollout()), state="offline"),), 100, "for edge-1"),
     ((), FOREVER_S, "for any of edge-1"),
 ]
@@ -122,7 +122,7 @@ def test_a_node_that_is_away_is_waited_for_and_then_not():
     assert decided(present, here, at_s=599).reason == "for edge-2"
     assert decided(present, here, at_s=601).action == "advance"
     restarted = decide(
-        present, {"edge-1": NodeReport(here)}, RolloutAudits(), 9_000_000, listening_since_ms=8_990_000
+        present, {"edge-1": NodeState(here)}, RolloutAudits(), 9_000_000, listening_since_ms=8_990_000
     )
     assert restarted.reason == "for edge-2"
     last = structs.replace(present, step=3)
@@ -142,7 +142,7 @@ def test_a_group_that_is_away_takes_it_on_the_word_of_those_before():
 def test_a_node_without_the_champion_sits_out_and_gets_it_at_the_end():
     """Until then nothing is sent to it; where all of the first group refuse, the version goes back."""
     present = rollout(["edge-1", "edge-2"])
-    seen = {"edge_2": NodeReport(says("edge-2"), refusal="expected version 1 in service, got 5")}
+    seen = {"edge_2": NodeState(says("edge-2"), refusal="expected version 1 in service, got 5")}
     decision = decided(present, trying(present), **seen)
     assert (decision.action, decision.facts) == ("pass-over", {"node": "edge-2"})
     passed = apply(present, decision, 5000)
@@ -162,7 +162,7 @@ def test_a_node_without_the_champion_sits_out_and_gets_it_at_the_end():
 def test_who_has_it_already_is_no_reason_against_it(groups, end):
     """A first group that was given it by hand refuses to try it; the next one does, or it is over at once."""
     present, places = rollout(*groups), []
-    seen = {"edge_1": NodeReport(serving("edge-1"), refusal="expected version 1 in service, got 2")}
+    seen = {"edge_1": NodeState(serving("edge-1"), refusal="expected version 1 in service, got 2")}
     for _ in range(3):
         decision = decided(present, **seen, at_s=1)
         places.append(decision.action)
@@ -175,7 +175,7 @@ def test_who_has_it_already_is_no_reason_against_it(groups, end):
 def test_what_goes_wrong_anywhere_sends_it_back_from_everywhere():
     """A failure in a group that is done, a bad trial or bad audits: each node that heard of it goes back."""
     present = rollout(["edge-1"], ["edge-2"], ["edge-3"], group=1)
-    failed = decided(present, edge_1=NodeReport(serving("edge-1"), failure="no memory"))
+    failed = decided(present, edge_1=NodeState(serving("edge-1"), failure="no memory"))
     assert (failed.action, failed.reason) == ("return", "edge-1 cannot serve it: no memory")
     bad = decided(present, trying(present, "edge-2", bad=True))
     assert bad.action == "return"
@@ -191,7 +191,7 @@ def test_what_goes_wrong_anywhere_sends_it_back_from_everywhere():
 def test_a_version_is_watched_after_the_last_step():
     """So long as the rules say, also by a controller that was started meanwhile; then it is finished."""
     last = rollout(["edge-1"], ["edge-2"], group=1, step=3, rules=structs.replace(RULES, watch_s=3600))
-    both = {node: NodeReport(serving(node, answered=500)) for node in NODES[:2]}
+    both = {node: NodeState(serving(node, answered=500)) for node in NODES[:2]}
     began_ms = last.since_ms
     again = msgspec.json.decode(msgspec.json.encode(last), type=Rollout)
     waits = decide(
@@ -214,19 +214,19 @@ WORSE = [
 def test_what_turns_bad_when_all_have_it_goes_back(did, audits, why):
     """Held against what the champion did there on trial, which the file keeps; on any node that serves it."""
     canary = rollout(["edge-1"], ["edge-2"], step=2)
-    champion = Tried(version=1, answered=99, failed=1, p95_ms=10.0)
+    champion = VersionStats(version=1, answered=99, failed=1, p95_ms=10.0)
     tried = apply(canary, decided(canary, trying(canary, champion=champion)), 200_000)
     assert (tried.present.stage, tried.usual) == ("all", {"edge-1": champion})
     kept = msgspec.json.decode(msgspec.json.encode(tried), type=Rollout)
     for group, step in ((0, 3), (1, 1), (1, 3)):
         later = structs.replace(kept, group=group, step=step)
         seen = {
-            "edge-1": NodeReport(serving("edge-1", **did)),
-            "edge-2": NodeReport(serving("edge-2", 1, failed=99)),
+            "edge-1": NodeState(serving("edge-1", **did)),
+            "edge-2": NodeState(serving("edge-2", 1, failed=99)),
         }
         decision = decide(later, seen, audits, later.since_ms + 10_000)
         assert (decision.action, why in decision.reason) == ("return", True), decision
-        fine = {"edge-1": NodeReport(serving("edge-1", answered=300, failed=3, p95_ms=12.0))}
+        fine = {"edge-1": NodeState(serving("edge-1", answered=300, failed=3, p95_ms=12.0))}
         assert decide(later, fine, RolloutAudits(), later.since_ms + 10_000).action != "return"
 
 
@@ -237,7 +237,7 @@ class Fleet:
     present: Rollout
     told: dict[str, tuple[str, int]] = field(default_factory=dict)
 
-    def obey(self, online: set[str], *, bad: bool) -> dict[str, NodeReport]:
+    def obey(self, online: set[str], *, bad: bool) -> dict[str, NodeState]:
         """Return what the nodes say after the orders of now; who is away says nothing."""
         seen = {}
         for node, order in assignments(self.present).items():
@@ -246,7 +246,7 @@ class Fleet:
             self.told[node] = (order.stage, order.release.version)
             tries = order.stage != "all"
             say = trying(self.present, node, bad=bad) if tries else serving(node, order.release.version)
-            seen[node] = NodeReport(say)
+            seen[node] = NodeState(say)
         return seen
 
 
