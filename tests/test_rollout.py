@@ -66,7 +66,7 @@ def begun(config, tmp_path):
             challenger=challenger,
             groups=[[NODE]],
             steps=list(steps),
-            rules=Rules(stage_s=0, watch_s=0, p95_slack_ms=1000),
+            rules=Rules(stage_s=0, bake_time_s=0, p95_slack_ms=1000),
             since_ms=1,
         )
         write(path, rollout)

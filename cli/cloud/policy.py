@@ -109,9 +109,11 @@ def _tuning(arguments: Namespace) -> _Change:
     audits = audited_photos(store, serving.version) if serving is not None else []
 
     def change(policy: Policy) -> tuple[HarvestRules, list[str]]:
-        helped = auto_helped_at(lineage, policy.issued_at_ms)
+        helped_before = auto_helped_at(lineage, policy.issued_at_ms)
         helps, target = lineage[-1].auto, arguments.target
-        return tune_rules(policy.harvest, audits, helps=helps, helped=helped, target=target)
+        return tune_rules(
+            policy.harvest, audits, auto_helps=helps, auto_helped_before=helped_before, target=target
+        )
 
     return change
 

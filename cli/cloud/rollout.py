@@ -46,11 +46,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--canary-photos", type=number, default=200, help="photos that it classifies in each of them (200)"
     )
-    parser.add_argument("--stage-s", type=seconds, help="shortest time for a stage (600)")
+    parser.add_argument("--stage-s", type=seconds, help="shortest duration of a stage, in seconds (600)")
     parser.add_argument(
-        "--watch-s", type=seconds, help="so long after the last stage it still goes back by itself (3600)"
+        "--bake-time-s", type=seconds, help="how long it is watched after the last stage, in seconds (3600)"
     )
-    parser.add_argument("--patience-s", type=seconds, help="longest wait for nodes that are away (1800)")
+    parser.add_argument(
+        "--node-timeout-s", type=seconds, help="longest wait for nodes that are offline, in seconds (1800)"
+    )
     parser.add_argument(
         "--disagreement", type=options.share, help="share of other labels from which it goes back (0.2)"
     )
@@ -75,7 +77,7 @@ def run(arguments: Namespace) -> int:
         if rollout is None:
             rollout = _new(arguments, bundle)
             controller.write(path, rollout)
-        if not rollout.over:
+        if not rollout.announced:
             print(f"version {rollout.challenger.version}: {_place(rollout)}; state in {path}", flush=True)
             ended = run_service.run(_bring_out(arguments, path, sign))
             if ended is None:
@@ -91,7 +93,7 @@ def _said(rollout: "Rollout") -> int:
         raise PermanentError(
             f"version {version}", expected="to do as well as the champion", got=rollout.reason
         )
-    print(f"version {version} is out on {', '.join(rollout.reached)}")
+    print(f"version {version} is out on {', '.join(rollout.reached_nodes)}")
     return 0
 
 
@@ -122,7 +124,10 @@ def _new(arguments: Namespace, bundle: "Bundle") -> "Rollout":
     canaries = [
         Step(stage="canary", share=share, photos=arguments.canary_photos) for share in arguments.canary_share
     ]
-    rules = {name: getattr(arguments, name) for name in ("stage_s", "watch_s", "patience_s", "disagreement")}
+    rules = {
+        name: getattr(arguments, name)
+        for name in ("stage_s", "bake_time_s", "node_timeout_s", "disagreement")
+    }
     began_ms = now_ms()
     rollout = Rollout(
         champion=release_of(champion, groups[0][0], arguments.model, arguments.champion_url),
@@ -150,7 +155,7 @@ async def _bring_out(arguments: Namespace, path: Path, sign: Callable[[Release],
         password=config.password(),
         presence=Presence(CLOUD, NAME),
     )
-    controller = Controller(bus, path, sign=sign, audits=_audits(arguments), told=_tell)
+    controller = Controller(bus, path, sign=sign, audits=_audits(arguments), on_decision=_tell)
     async with connect.connected(arguments, bus):
         log.configure("warning")  # a broker that was never there is said once, by the error
         return await controller.run()
@@ -183,9 +188,9 @@ def _tell(rollout: "Rollout", decision: "Decision") -> None:
 
 
 def _place(rollout: "Rollout") -> str:
-    step: Step = rollout.present
+    step: Step = rollout.current_step
     nodes = ", ".join(rollout.groups[rollout.group])
-    watched = f", watched for {rollout.rules.watch_s:g} s" if rollout.is_watched else ""
+    watched = f", watched for {rollout.rules.bake_time_s:g} s" if rollout.is_baking else ""
     return f"group {rollout.group + 1} of {len(rollout.groups)} ({nodes}): {step}{watched}"
 
 

@@ -208,6 +208,6 @@ def _trial_said(trial: CanaryReport | None) -> tuple[str, str]:
 def _rollout_said(rollout: "Rollout") -> str:
     if rollout.phase != "running":
         return rollout.phase + (f", because {rollout.reason}" if rollout.reason else "")
-    place = f"group {rollout.group + 1} of {len(rollout.groups)}, {rollout.present}"
-    place += ", watched before it is over" if rollout.is_watched else ""
-    return place + (f"; cannot try it: {', '.join(rollout.passed_over)}" if rollout.passed_over else "")
+    place = f"group {rollout.group + 1} of {len(rollout.groups)}, {rollout.current_step}"
+    place += ", watched before it is over" if rollout.is_baking else ""
+    return place + (f"; cannot try it: {', '.join(rollout.skipped)}" if rollout.skipped else "")

@@ -5,7 +5,7 @@ from bus.mqtt.client import Bus, transient_client_id
 from cloud.dataset.store import Label, Row, Store
 from cloud.registry.model_card import write_card
 from cloud.registry.registry import card_path
-from cloud.rollout.harvest_policy import ENOUGH
+from cloud.rollout.harvest_policy import MIN_AUDITED
 from schemas.messages import Caps, HarvestRules, Policy
 from schemas.topics import POLICY
 from tests.cli.conftest import gleaner
@@ -57,7 +57,7 @@ def places(tmp_path):
     facts = {"image": b"x", "width": 1, "height": 1, "received_at_ms": 1, "inclusion": 0.02, "model": "pets"}
     rows = [
         Row(photo_id=photo_id(n), lane="audit", edge_label="cat", confidence=0.8, model_version=2, **facts)
-        for n in range(ENOUGH)
+        for n in range(MIN_AUDITED)
     ]
     store.upsert(rows)
     store.label([Label(photo_id=row.photo_id, label="cat", by="ann", at_ms=1) for row in rows])

@@ -64,10 +64,10 @@ def test_what_a_rollout_needs_is_said_before_anything_is_announced(called, model
 def test_a_rollout_that_is_over_is_not_begun_again(called, models, nowhere):
     """The command says how it ended, each time with the same exit code, and asks no broker."""
     words = ("cloud", "rollout", models / "2.tar", *nowhere)
-    write(models / "rollout-2.json", state(models, phase="finished", over=True, group=1))
+    write(models / "rollout-2.json", state(models, phase="finished", announced=True, group=1))
     done = called(*words)
     assert (done.code, done.out) == (0, "version 2 is out on edge-1, edge-2\n")
-    write(models / "rollout-2.json", state(models, phase="returned", over=True, reason="it failed"))
+    write(models / "rollout-2.json", state(models, phase="returned", announced=True, reason="it failed"))
     done = called(*words)
     assert done.code == 1
     assert (
@@ -83,7 +83,7 @@ async def test_a_rollout_begins_as_its_options_say(address, at, models):
     async with running(listener), asyncio.timeout(40):
         words = ("--nodes", "edge-1,edge-2", "--nodes", "edge-3", "--shadow-photos", "5", "--stage-s", "0")
         more = (
-            "--watch-s",
+            "--bake-time-s",
             "7",
             "--canary-share",
             "0.2",
@@ -105,7 +105,7 @@ async def test_a_rollout_begins_as_its_options_say(address, at, models):
     kept = read(models / "rollout-2.json")
     assert kept.groups == [["edge-1", "edge-2"], ["edge-3"]]
     assert kept.steps == [Step("shadow", photos=5), Step("canary", 0.2, 200), Step("all")]
-    assert kept.rules == Rules(stage_s=0, watch_s=7)
+    assert kept.rules == Rules(stage_s=0, bake_time_s=7)
     assert kept.began_ms == kept.since_ms > 0
 
 

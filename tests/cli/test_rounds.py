@@ -64,7 +64,7 @@ def test_a_second_round_is_told_to_try_again(called, at, tmp_path):
 
 def test_the_options_of_a_round_reach_its_programs(called):
     """Places, networks and the connection, each as its command takes it."""
-    staged = ("--stage-s", "5", "--canary-share=0.5", "--watch-s", "9", "--disagreement", "0.3")
+    staged = ("--stage-s", "5", "--canary-share=0.5", "--bake-time-s", "9", "--disagreement", "0.3")
     release = ("--nodes", "n", *staged, "--username=u", "--nodes", "m", "--force", "--signing-key", "k")
     config = TrainerConfig(
         dataset="d", models="m", cache="c", backbone="xception", teachers=("a", "b"), release=release

@@ -24,13 +24,13 @@ from tests.conftest import eventually, running
 from tests.nodes import Command, Observer
 
 STEPS = [Step("shadow", photos=10), Step("canary", 0.5, 10), Step("all")]
-RULES = Rules(stage_s=0, watch_s=0, patience_s=30)
+RULES = Rules(stage_s=0, bake_time_s=0, node_timeout_s=30)
 
 
 @pytest.fixture(autouse=True)
 def watchful(monkeypatch) -> None:
     """These controllers look more often than others."""
-    monkeypatch.setattr("cloud.rollout.controller._LOOK_S", 0.1)
+    monkeypatch.setattr("cloud.rollout.controller._POLL_S", 0.1)
 
 
 class Node:
@@ -147,7 +147,7 @@ async def test_a_version_goes_out_group_by_group(address, begun):
         assert any(
             status.canary and status.canary.compared for status in seen.statuses if status.node == CLOUD
         )
-    assert read(path).over
+    assert read(path).announced
 
 
 NONE, POOR = RolloutAudits(), RolloutAudits(audit(100, 50), audit(100, 99))
@@ -196,7 +196,7 @@ async def test_a_node_that_refuses_sits_out_until_the_end(address, begun):
         await one.hears(2, "all")
         assert two.told == [(2, "shadow")]
         await one.serves(2)
-        assert (await task).passed_over == ["edge-2"]
+        assert (await task).skipped == ["edge-2"]
         await two.hears(2, "all")
 
 
@@ -206,12 +206,12 @@ async def test_an_end_that_nobody_heard_of_is_told_again(address, begun):
     async with nodes(address, "edge-1") as (node,), controlling(address, path) as task:
         assert (await task).phase == "returned"
         await node.hears(1, "all")
-    assert read(path).over
+    assert read(path).announced
 
 
 async def test_g6_what_turns_bad_after_the_last_stage_goes_back(address, begun):
     """A controller that was killed while it watched watches on."""
-    path = begun(["edge-1"], step=2, since_ms=now_ms(), rules=structs.replace(RULES, watch_s=600))
+    path = begun(["edge-1"], step=2, since_ms=now_ms(), rules=structs.replace(RULES, bake_time_s=600))
     async with nodes(address, "edge-1") as (node,), asyncio.timeout(30):
         async with controlling(address, path):
             await node.hears(2, "all")
@@ -251,7 +251,7 @@ async def test_a_controller_that_is_killed_at_each_stage_goes_on(address, begun,
         f"127.0.0.1:{address.port}",
         "--stage-s",
         "0",
-        "--watch-s",
+        "--bake-time-s",
         "0",
     )
     command = Command(tmp_path, "cloud", *words, "--dataset", str(tmp_path / "none"))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from cloud.evaluation.audit_set import AuditedPhoto
-from cloud.rollout.harvest_policy import ENOUGH, TARGET, auto_helped_at, tune_rules
+from cloud.rollout.harvest_policy import MIN_AUDITED, TARGET_PRECISION, auto_helped_at, tune_rules
 from schemas.messages import Caps, HarvestRules
 from tests.cloud.bundles import card
 
@@ -69,7 +69,7 @@ def test_a_higher_target_never_lowers_a_threshold(rules, audited, one, other):
 
 
 @settings(deadline=None)
-@given(HARVEST, AUDITS.map(lambda photos: photos[: ENOUGH - 1]), SHARES)
+@given(HARVEST, AUDITS.map(lambda photos: photos[: MIN_AUDITED - 1]), SHARES)
 def test_without_evidence_nothing_changes(rules, audited, target):
     """Fewer photos than it takes, of whatever kind, leave the rules as they are."""
     assert tune_rules(rules, audited, target=target) == (rules, [])
@@ -77,7 +77,7 @@ def test_without_evidence_nothing_changes(rules, audited, target):
 
 def test_the_least_threshold_that_is_shown_is_taken():
     """Mistakes at 0.85 and below, none above it: from the next step on the labels are credible."""
-    audited = [*audits(20, 0.85, right=False), *audits(30, 0.85), *audits(ENOUGH, 0.93)]
+    audited = [*audits(20, 0.85, right=False), *audits(30, 0.85), *audits(MIN_AUDITED, 0.93)]
     after, reasons = tune_rules(RULES, audited)
     assert after == structs.replace(RULES, auto_by_class={"cat": 0.855})
     (reason,) = reasons
@@ -105,7 +105,7 @@ def test_what_audits_cannot_tell_stays():
 )
 def test_what_the_lane_would_never_take_does_not_count(fields):
     """Photos that are hard for another reason, or stand for nobody knows how many."""
-    audited = [*audits(ENOUGH, 0.8), *audits(ENOUGH, 0.8, right=False, **fields)]
+    audited = [*audits(MIN_AUDITED, 0.8), *audits(MIN_AUDITED, 0.8, right=False, **fields)]
     assert tune_rules(RULES, audited)[0].auto_by_class == {"cat": 0.8}
 
 
@@ -117,7 +117,7 @@ def test_a_photo_counts_for_as_many_as_it_stands_for():
 
 
 @pytest.mark.parametrize(
-    ("auto", "helps", "helped", "after"),
+    ("auto", "helps", "helped_before", "after"),
     [
         (True, True, True, True),
         (True, True, False, True),
@@ -128,10 +128,12 @@ def test_a_photo_counts_for_as_many_as_it_stands_for():
         (False, True, True, False),
     ],
 )
-def test_the_lane_auto_follows_the_cards(auto, helps, helped, after):
+def test_the_lane_auto_follows_the_cards(auto, helps, helped_before, after):
     """Off while it does not help, on again when it does; a person who switched it off is obeyed."""
     rules = structs.replace(RULES, auto=auto)
-    got, reasons = tune_rules(rules, helps=helps, helped=helped, target=TARGET)
+    got, reasons = tune_rules(
+        rules, auto_helps=helps, auto_helped_before=helped_before, target=TARGET_PRECISION
+    )
     assert got == structs.replace(RULES, auto=after)
     assert len(reasons) == (auto != after)
 

@@ -15,7 +15,7 @@ from schemas.messages import CanaryReport, Release, ServedModel, Status, Version
 from tests.cloud.judging import audit
 
 STEPS = [Step("shadow", photos=30), Step("canary", 0.1, 30), Step("canary", 0.5, 30), Step("all")]
-RULES = Rules(stage_s=60, watch_s=60, patience_s=600)
+RULES = Rules(stage_s=60, bake_time_s=60, node_timeout_s=600)
 FOREVER_S = 10_000
 
 
@@ -54,7 +54,7 @@ def trying(
 ) -> Status:
     """Return what a node says that is at the present step."""
     facts = {
-        "stage": present.present.stage,
+        "stage": present.current_step.stage,
         "champion": VersionStats(version=1, answered=photos, p95_ms=10.0),
         "challenger": VersionStats(version=2, answered=photos, p95_ms=10.0),
         "compared": photos,
@@ -81,9 +81,9 @@ def test_a_rollout_goes_through_its_stages_group_by_group():
     present, places = rollout(["edge-1", "edge-2"], ["edge-3"]), []
     while present.phase == "running":
         places.append((present.group, present.step))
-        step = present.present
+        step = present.current_step
         say = serving if step.stage == "all" else lambda node, present=present: trying(present, node)
-        decision = decided(present, *map(say, present.members))
+        decision = decided(present, *map(say, present.active_nodes))
         present = apply(present, decision, present.since_ms + 100_000)
     assert places == [(group, step) for group in (0, 1) for step in range(4)]
     assert present.phase == "finished"
@@ -133,9 +133,9 @@ def test_a_node_that_is_away_is_waited_for_and_then_not():
 def test_a_group_that_is_away_takes_it_on_the_word_of_those_before():
     """Only the first group has to be there: nothing goes out that nobody tried."""
     second = rollout(["edge-1"], ["edge-2"], group=1)
-    assert decided(second, at_s=601).action == "skip"
+    assert decided(second, at_s=601).action == "skip-stages"
     skipped = apply(second, decided(second, at_s=601), 1_000_000)
-    assert (skipped.group, skipped.present.stage) == (1, "all")
+    assert (skipped.group, skipped.current_step.stage) == (1, "all")
     assert decided(rollout(), at_s=FOREVER_S).action == "wait"
 
 
@@ -144,7 +144,7 @@ def test_a_node_without_the_champion_sits_out_and_gets_it_at_the_end():
     present = rollout(["edge-1", "edge-2"])
     seen = {"edge_2": NodeState(says("edge-2"), refusal="expected version 1 in service, got 5")}
     decision = decided(present, trying(present), **seen)
-    assert (decision.action, decision.facts) == ("pass-over", {"node": "edge-2"})
+    assert (decision.action, decision.facts) == ("skip-node", {"node": "edge-2"})
     passed = apply(present, decision, 5000)
     assert decided(passed, trying(passed), **seen).action == "advance"
     assert set(assignments(passed)) == {"edge-1"}
@@ -154,8 +154,8 @@ def test_a_node_without_the_champion_sits_out_and_gets_it_at_the_end():
     assert set(assignments(structs.replace(passed, phase="returned"))) == {"edge-1"}, (
         "nothing was changed there"
     )
-    nobody = structs.replace(present, passed_over=["edge-1", "edge-2"])
-    assert decided(nobody).action == "return"
+    nobody = structs.replace(present, skipped=["edge-1", "edge-2"])
+    assert decided(nobody).action == "roll-back"
 
 
 @pytest.mark.parametrize(("groups", "end"), [([["edge-1"], ["edge-2"]], "advance"), ([["edge-1"]], "finish")])
@@ -167,20 +167,20 @@ def test_who_has_it_already_is_no_reason_against_it(groups, end):
         decision = decided(present, **seen, at_s=1)
         places.append(decision.action)
         present = apply(present, decision, present.since_ms + 1000)
-    assert places == ["pass-over", "skip", end]
+    assert places == ["skip-node", "skip-stages", end]
     if end == "advance":
-        assert (set(assignments(present)), present.present.stage) == ({"edge-2"}, "shadow")
+        assert (set(assignments(present)), present.current_step.stage) == ({"edge-2"}, "shadow")
 
 
 def test_what_goes_wrong_anywhere_sends_it_back_from_everywhere():
     """A failure in a group that is done, a bad trial or bad audits: each node that heard of it goes back."""
     present = rollout(["edge-1"], ["edge-2"], ["edge-3"], group=1)
     failed = decided(present, edge_1=NodeState(serving("edge-1"), failure="no memory"))
-    assert (failed.action, failed.reason) == ("return", "edge-1 cannot serve it: no memory")
+    assert (failed.action, failed.reason) == ("roll-back", "edge-1 cannot serve it: no memory")
     bad = decided(present, trying(present, "edge-2", bad=True))
-    assert bad.action == "return"
+    assert bad.action == "roll-back"
     audited = decide(present, {}, RolloutAudits(audit(100, 50), audit(100, 99)), 2000)
-    assert audited.action == "return"
+    assert audited.action == "roll-back"
     back = apply(present, bad, 5000)
     assert (back.phase, back.reason) == ("returned", bad.reason)
     told = {node: (order.release.version, order.stage) for node, order in assignments(back).items()}
@@ -190,7 +190,7 @@ def test_what_goes_wrong_anywhere_sends_it_back_from_everywhere():
 
 def test_a_version_is_watched_after_the_last_step():
     """So long as the rules say, also by a controller that was started meanwhile; then it is finished."""
-    last = rollout(["edge-1"], ["edge-2"], group=1, step=3, rules=structs.replace(RULES, watch_s=3600))
+    last = rollout(["edge-1"], ["edge-2"], group=1, step=3, rules=structs.replace(RULES, bake_time_s=3600))
     both = {node: NodeState(serving(node, answered=500)) for node in NODES[:2]}
     began_ms = last.since_ms
     again = msgspec.json.decode(msgspec.json.encode(last), type=Rollout)
@@ -216,7 +216,7 @@ def test_what_turns_bad_when_all_have_it_goes_back(did, audits, why):
     canary = rollout(["edge-1"], ["edge-2"], step=2)
     champion = VersionStats(version=1, answered=99, failed=1, p95_ms=10.0)
     tried = apply(canary, decided(canary, trying(canary, champion=champion)), 200_000)
-    assert (tried.present.stage, tried.usual) == ("all", {"edge-1": champion})
+    assert (tried.current_step.stage, tried.baseline) == ("all", {"edge-1": champion})
     kept = msgspec.json.decode(msgspec.json.encode(tried), type=Rollout)
     for group, step in ((0, 3), (1, 1), (1, 3)):
         later = structs.replace(kept, group=group, step=step)
@@ -225,9 +225,9 @@ def test_what_turns_bad_when_all_have_it_goes_back(did, audits, why):
             "edge-2": NodeState(serving("edge-2", 1, failed=99)),
         }
         decision = decide(later, seen, audits, later.since_ms + 10_000)
-        assert (decision.action, why in decision.reason) == ("return", True), decision
+        assert (decision.action, why in decision.reason) == ("roll-back", True), decision
         fine = {"edge-1": NodeState(serving("edge-1", answered=300, failed=3, p95_ms=12.0))}
-        assert decide(later, fine, RolloutAudits(), later.since_ms + 10_000).action != "return"
+        assert decide(later, fine, RolloutAudits(), later.since_ms + 10_000).action != "roll-back"
 
 
 @dataclass
@@ -240,12 +240,12 @@ class Fleet:
     def obey(self, online: set[str], *, bad: bool) -> dict[str, NodeState]:
         """Return what the nodes say after the orders of now; who is away says nothing."""
         seen = {}
-        for node, order in assignments(self.present).items():
+        for node, order in assignments(self.current_step).items():
             if node not in online:
                 continue
             self.told[node] = (order.stage, order.release.version)
             tries = order.stage != "all"
-            say = trying(self.present, node, bad=bad) if tries else serving(node, order.release.version)
+            say = trying(self.current_step, node, bad=bad) if tries else serving(node, order.release.version)
             seen[node] = NodeState(say)
         return seen
 
@@ -266,17 +266,17 @@ def test_whatever_happens_nobody_is_served_what_was_not_tried(moments, split):
     A bad version is returned at once; only groups after the first may take it untried.
     """
     fleet = Fleet(rollout(NODES[:split], NODES[split:]))
-    now_ms = fleet.present.since_ms
+    now_ms = fleet.current_step.since_ms
     for online, passed_s, bad, killed in moments:
-        before = fleet.present
+        before = fleet.current_step
         if killed:
-            fleet.present = msgspec.json.decode(msgspec.json.encode(before), type=Rollout)
-            assert fleet.present == before
+            fleet.current_step = msgspec.json.decode(msgspec.json.encode(before), type=Rollout)
+            assert fleet.current_step == before
         seen = fleet.obey(online, bad=bad)
         now_ms += int(passed_s * 1000)
         decision = decide(before, seen, RolloutAudits(), now_ms)
-        after = fleet.present = apply(before, decision, now_ms)
-        on_trial = before.present.stage != "all" and set(before.members) & online
+        after = fleet.current_step = apply(before, decision, now_ms)
+        on_trial = before.current_step.stage != "all" and set(before.active_nodes) & online
         if before.phase != "running":
             assert after == before
             continue
@@ -286,6 +286,6 @@ def test_whatever_happens_nobody_is_served_what_was_not_tried(moments, split):
             assert after.step in (before.step, before.step + 1, 0)
             assert after.group == 0 or before.step == len(STEPS) - 1
         if after.phase == "finished":
-            assert before.present.stage == "all"
+            assert before.current_step.stage == "all"
             assert before.group == 1
-    assert all(version == 2 or fleet.present.phase == "returned" for _, version in fleet.told.values())
+    assert all(version == 2 or fleet.current_step.phase == "returned" for _, version in fleet.told.values())
