@@ -162,9 +162,8 @@ class Controller:
     async def _advance(self, rollout: Rollout) -> Rollout:
         await self._bus.connected()
         listening_since_ms = now_ms()
-        await asyncio.sleep(
-            _POLL_S
-        )  # retained statuses arrive: they show which nodes are at the current step
+        # Retained statuses arrive meanwhile: they show which nodes are at the current step.
+        await asyncio.sleep(_POLL_S)
         await self._send_assignments(rollout)
         await self._publish_event(rollout, "", {})
         # After a restart the bake time may be over: without the audits the first decision would end it.

@@ -124,8 +124,8 @@ def _uncertainty(photo: AuditedPhoto, confidence: float) -> float:
 def _threshold(photos: Sequence[_Scored], before: float, target: float) -> tuple[float, _Precision]:
     """Return the lowest threshold that is shown to reach the target precision, and its precision.
 
-    If none is, the result is the threshold with the highest lower bound, if that is above the current one; or 1
-    if even that one is shown to miss the target.
+    If none is, the result is the threshold with the highest lower bound, if that is above the current one; or
+    1 if even that one is shown to miss the target.
 
     Args:
         photos: At least one.

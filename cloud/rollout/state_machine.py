@@ -311,7 +311,7 @@ def _after_all(rollout: Rollout, spent_s: float) -> Decision:
 
 def _lacking(step: Step, report: CanaryReport) -> str | None:
     """Return what a step waits for, None if it has seen enough photos."""
-    # A canary compares only the photos of its devices, so it asks for as many as an alarm needs.
+    # Edges drop comparisons under load: for a canary, as many as an alarm needs are enough.
     if report.compared < min(step.photos, MIN_PHOTOS if step.stage == "canary" else step.photos):
         return f"until more than {report.compared} photos are compared"
     if step.stage == "canary" and report.challenger.answered < step.photos:
