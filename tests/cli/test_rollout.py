@@ -1,3 +1,5 @@
+"""Rules of `gleaner cloud rollout` and `gleaner cloud status`."""
+
 import asyncio
 import json
 
@@ -22,7 +24,7 @@ from tests.device.conftest import NODE
 
 @pytest.fixture
 def models(tmp_path):
-    """A folder of two bundles."""
+    """Make a folder of two bundles."""
     for version in (1, 2):
         bundle(tmp_path, version)
     return tmp_path
@@ -37,8 +39,8 @@ def state(models, **changes: object) -> Rollout:
     return structs.replace(whole, **changes)
 
 
-def test_what_a_rollout_needs_is_said_before_anything_is_announced(called, models, nowhere):
-    """A champion to go back to, a promoted version, and options that make sense."""
+def test_a_rollout_checks_its_options_before_anything_is_published(called, models, nowhere):
+    """It needs a champion to roll back to, a promoted version and valid options."""
     words = ("cloud", "rollout", models / "2.tar", *nowhere)
     assert "expected --champion, or a parent, got none" in called(*words).sentence
     assert "expected a tar" in called(*words, "--champion", models / "7.tar").sentence
@@ -61,8 +63,8 @@ def test_what_a_rollout_needs_is_said_before_anything_is_announced(called, model
     assert not list(models.glob("rollout-*.json"))
 
 
-def test_a_rollout_that_is_over_is_not_begun_again(called, models, nowhere):
-    """The command says how it ended, each time with the same exit code, and asks no broker."""
+def test_an_ended_rollout_is_not_started_again(called, models, nowhere):
+    """The command prints the outcome, each time with the same exit code, without a broker."""
     words = ("cloud", "rollout", models / "2.tar", *nowhere)
     write(models / "rollout-2.json", state(models, phase="finished", announced=True, group=1))
     done = called(*words)
@@ -76,8 +78,8 @@ def test_a_rollout_that_is_over_is_not_begun_again(called, models, nowhere):
     )
 
 
-async def test_a_rollout_begins_as_its_options_say(address, at, models):
-    """Groups, stages, shares and rules are in its file, and the first group hears of the first stage."""
+async def test_options_define_the_rollout(address, at, models):
+    """Groups, stages, shares and rules are in its file, and the first group gets the first stage."""
     listener = Bus(address, transient_client_id("listener"))
     releases = listener.subscribe(RELEASE)
     async with running(listener), asyncio.timeout(40):
@@ -93,10 +95,10 @@ async def test_a_rollout_begins_as_its_options_say(address, at, models):
             models / "none",
         )
         process = await start("cloud", "rollout", models / "2.tar", *words, *more, *at)
-        told = [(await releases.queue.get()).message() for _ in range(2)]
+        received = [(await releases.queue.get()).message() for _ in range(2)]
         process.terminate()
         out, _ = await process.communicate()
-    assert {(release.node, release.stage, release.baseline) for release in told} == {
+    assert {(release.node, release.stage, release.baseline) for release in received} == {
         ("edge-1", "shadow", 1),
         ("edge-2", "shadow", 1),
     }
@@ -111,7 +113,7 @@ async def test_a_rollout_begins_as_its_options_say(address, at, models):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """A dataset with five audited photos of version 1, three right and one of neither, and one of 2."""
+    """Make a dataset: five audited photos of version 1, three correct and one of neither, and one of 2."""
     store = Store.open(tmp_path / "dataset")
     rows = [
         Row(
@@ -138,7 +140,7 @@ def dataset(tmp_path):
 
 
 async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, dataset):
-    """A table for people and one object for programs: handlers, trials, rollout, audits and interval."""
+    """A table, or one JSON object: handlers, canary reports, rollout, audits and their interval."""
     write(models / "rollout-2.json", state(models, step=1))
     trial = CanaryReport(
         stage="canary",
@@ -162,9 +164,13 @@ async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, data
             await one.report(model=served, canary=trial)
         whole = json.loads((await gleaner(*words, "--json")).out)
         shown = (await gleaner(*words)).out
-    first, beside, second = whole["nodes"]
+    first, same_node, second = whole["nodes"]
     assert (first["node"], first["state"], first["model"]["version"]) == (NODE, "online", 1)
-    assert (beside["node"], beside["name"], beside["state"]) == (NODE, "edge-2", "online")
+    assert (same_node["node"], same_node["name"], same_node["state"]) == (
+        NODE,
+        "edge-2",
+        "online",
+    )
     assert (first["trial"]["stage"], first["trial"]["compared"]) == ("canary", 10)
     assert first["samples_waiting"] == 6
     assert (second["node"], second["state"]) == ("edge-2", "offline")
@@ -188,8 +194,8 @@ async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, data
         assert words in shown
 
 
-async def test_status_of_nothing_is_no_error(at, tmp_path):
-    """No node, no rollout, no dataset: an empty table, and a line that says so."""
+async def test_status_without_nodes_and_dataset_is_no_error(at, tmp_path):
+    """It prints an empty table, and a line that there is no dataset."""
     words = ("--models", tmp_path, "--dataset", tmp_path / "none", "--wait", "0.1")
     done = await gleaner("cloud", "status", *words, "--json", *at)
     whole = json.loads(done.out)
@@ -200,8 +206,8 @@ async def test_status_of_nothing_is_no_error(at, tmp_path):
     assert "No audits: table" in done.out
 
 
-async def test_status_shows_the_fleet_while_the_dataset_is_away(address, at, models, dataset):
-    """Nodes and rollout are there, and a line says what is not."""
+async def test_status_shows_the_fleet_if_the_dataset_cannot_be_read(address, at, models, dataset):
+    """Nodes and rollout are shown, and a line with the reason instead of the audits."""
     for file in (dataset / "data").iterdir():
         file.unlink()
     write(models / "rollout-2.json", state(models, step=1))
@@ -209,5 +215,5 @@ async def test_status_shows_the_fleet_while_the_dataset_is_away(address, at, mod
     async with running(Bus(address, transient_client_id(NODE), presence=Presence(NODE, "edge"))):
         done = await gleaner(*words)
     assert done.code == 0
-    for said in (NODE, "version 2 in place of 1", "canary for 10%", "No audits: table", "to be readable"):
-        assert said in done.out
+    for text in (NODE, "version 2 in place of 1", "canary for 10%", "No audits: table", "to be readable"):
+        assert text in done.out

@@ -1,4 +1,4 @@
-"""The networks that a model can stand on, by name."""
+"""Backbone networks by name."""
 
 from cloud.modeling.backbones.base import (
     CHANNELS,
@@ -28,10 +28,10 @@ BACKBONES = {backbone.name: backbone for backbone in (XCEPTION, XCEPTION_SMALL, 
 
 
 def get_backbone(name: str) -> Backbone:
-    """Look up a backbone.
+    """Return the backbone of that name.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: No backbone has that name.
     """
     if name not in BACKBONES:
         raise ValueError(f"backbone: expected one of {', '.join(BACKBONES)}, got {name!r}")

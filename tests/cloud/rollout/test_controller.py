@@ -59,7 +59,7 @@ class Node:
     async def report_canary(self, photos: int = 100, *, disagreed: int = 0) -> None:
         """Publish a canary report for the newest release."""
         release = self.releases[-1]
-        trial = CanaryReport(
+        report = CanaryReport(
             stage=release.stage,
             champion=VersionStats(version=release.baseline, answered=photos, p95_ms=5.0),
             challenger=VersionStats(version=release.version, answered=photos, p95_ms=5.0),
@@ -67,7 +67,7 @@ class Node:
             disagreed=disagreed,
             since_ms=release.released_at_ms,
         )
-        await self.bus.report(canary=trial)
+        await self.bus.report(canary=report)
 
     async def report_serving(self, version: int, **did: object) -> None:
         model = ServedModel(name="pets", version=version, state="available")
@@ -82,11 +82,11 @@ class Node:
 
 @asynccontextmanager
 async def nodes(address, *names: str) -> AsyncIterator[list[Node]]:
-    there = [Node(address, name) for name in names]
-    async with running(*(node.bus for node in there)):
-        listening = [asyncio.create_task(node.run()) for node in there]
-        yield there
-        for task in listening:
+    fleet = [Node(address, name) for name in names]
+    async with running(*(node.bus for node in fleet)):
+        tasks = [asyncio.create_task(node.run()) for node in fleet]
+        yield fleet
+        for task in tasks:
             task.cancel()
 
 

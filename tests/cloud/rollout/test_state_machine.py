@@ -73,10 +73,10 @@ def serving(node: str, version: int = 2, **did: object) -> Status:
 
 
 def decided(state: Rollout, *statuses: Status, at_s: float = 100, **seen: NodeState) -> Decision:
-    said = {status.node: NodeState(status) for status in statuses} | {
+    nodes = {status.node: NodeState(status) for status in statuses} | {
         name.replace("_", "-"): one for name, one in seen.items()
     }
-    return decide(state, said, RolloutAudits(), state.since_ms + int(at_s * 1000))
+    return decide(state, nodes, RolloutAudits(), state.since_ms + int(at_s * 1000))
 
 
 def test_a_rollout_goes_through_its_stages_group_by_group():
