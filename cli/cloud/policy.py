@@ -1,6 +1,6 @@
-"""Show the harvest rules of edge nodes, set them, or tune them to what training and audits say.
+"""Show the harvest rules of edge nodes, set them, or tune them by training results and audits.
 
-What is shown is a file for --set. A node without a policy follows its own configuration until it has one.
+The output is a TOML file for --set. A node without a policy uses its own configuration.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ _Change = Callable[[Policy], tuple[HarvestRules, list[str]]]
 
 
 class _Caps(Caps, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Caps as a person writes them: a misspelt one is an error."""
+    """Caps in a file: a misspelt name is an error."""
 
 
 class _Rules(HarvestRules, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The same of the rules."""
+    """Rules in a file: a misspelt name is an error."""
 
     caps: _Caps = _Caps()
 
@@ -42,45 +42,49 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=options.names,
         action="extend",
         metavar="NAME,NAME",
-        help="edge nodes; may be given again (edge-1)",
+        help="edge nodes; can be repeated (edge-1)",
     )
     change = parser.add_mutually_exclusive_group()
     change.add_argument(
         "--set",
         metavar="TOML",
         type=Path,
-        help="publish these rules; what the file leaves out has its default",
+        help="publish these rules; missing ones have their defaults",
     )
     change.add_argument("--auto", choices=("on", "off"), help="switch the lane auto")
     change.add_argument(
         "--tune",
         action="store_true",
-        help="switch the lane auto as the newest card says, move the thresholds of classes by audits of the"
-        " version in service, and keep the rest",
+        help="switch the lane auto by the newest model card, move the thresholds of classes by the audits of"
+        " the version in service, and keep the other rules",
     )
     parser.add_argument(
         "--target",
         type=options.share,
         default=0.97,
-        help="for --tune: share of labels in the lane auto that are to be right (0.97)",
+        help="for --tune: wanted share of correct labels in the lane auto (0.97)",
     )
     options.add_dataset(parser)
     options.add_models(parser)
     parser.add_argument(
-        "--wait", metavar="S", type=options.positive(float), default=2.0, help="for the nodes' policies (2)"
+        "--wait",
+        metavar="S",
+        type=options.positive(float),
+        default=2.0,
+        help="seconds to wait for the nodes' policies (2)",
     )
     options.add_broker(parser)
 
 
 def run(arguments: Namespace) -> int:
-    """Show the policies, or publish those that change and say why."""
+    """Show the policies, or publish those that change with the reasons."""
     log.configure("error")
     run_service.run(_play(arguments, _change(arguments)))
     return 0
 
 
 def _change(arguments: Namespace) -> _Change | None:
-    """Return what makes new rules, with a reason for each change, of a policy; None if it is to be shown."""
+    """Return the function from a policy to its new rules with reasons; None to show the policies."""
     if arguments.set is not None:
         rules = msgspec.convert(config.load(arguments.set, _Rules), HarvestRules, from_attributes=True)
         return lambda _: (rules, [f"as {arguments.set} says"])
@@ -165,7 +169,7 @@ def _shown(policy: Policy, *, known: bool) -> Iterator[str]:
         issued = datetime.fromtimestamp(policy.issued_at_ms / 1000, UTC).isoformat(timespec="seconds")
         yield f"# {policy.node}: issued at {issued}"
     else:
-        yield f"# {policy.node}: " + ("issued nobody knows when" if known else "no policy; the defaults")
+        yield f"# {policy.node}: " + ("time of issue unknown" if known else "no policy; the defaults")
     yield from _dotted(msgspec.to_builtins(policy.harvest))
 
 

@@ -1,4 +1,4 @@
-"""Tell edge nodes to serve a version, and see it arrive."""
+"""Release a version to edge nodes, and wait until they serve it."""
 
 import asyncio
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -21,34 +21,37 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the .tar that train wrote")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the .tar of the version")
     parser.add_argument(
         "--nodes", type=options.names, default="edge-1", help="comma-separated edge nodes (edge-1)"
     )
     add_model(parser)
     parser.add_argument(
-        "--wait", metavar="S", type=options.positive(float), help="wait until all nodes serve it"
+        "--wait",
+        metavar="S",
+        type=options.positive(float),
+        help="wait up to S seconds until all nodes serve it",
     )
     add_signing(parser)
     options.add_broker(parser)
 
 
 def add_model(parser: ArgumentParser) -> None:
-    """Declare the options that say what is released."""
-    parser.add_argument("--model", type=_model, default="pets", help="name of the model there (pets)")
+    """Declare the options of the released model."""
     parser.add_argument(
-        "--url", help="where the nodes fetch it: file, http, https or s3 (the bundle's own path)"
+        "--model", type=_model, default="pets", help="name of the model on the model server (pets)"
+    )
+    parser.add_argument(
+        "--url", help="URL where the nodes fetch it: file, http, https or s3 (the bundle's path)"
     )
 
 
 def add_signing(parser: ArgumentParser) -> None:
-    """Declare the options that make a release one that nodes believe."""
+    """Declare the options for signing, and for releasing without a promotion."""
     parser.add_argument(
-        "--signing-key", metavar="PEM", type=Path, help="sign it, for nodes with a release key (unsigned)"
+        "--signing-key", metavar="PEM", type=Path, help="key to sign the release with (unsigned)"
     )
-    parser.add_argument(
-        "--force", action="store_true", help="release it although the gate did not promote it"
-    )
+    parser.add_argument("--force", action="store_true", help="release it even if the gate did not promote it")
 
 
 def signer(arguments: Namespace) -> Callable[[Release], Release]:
@@ -65,7 +68,7 @@ def signer(arguments: Namespace) -> Callable[[Release], Release]:
 
 
 def run(arguments: Namespace) -> int:
-    """Announce the version; with --wait, fail if a node does not come to serve it."""
+    """Publish the releases; with --wait, fail if a node does not serve the version in time."""
     from cloud.rollout.releases import read_bundle, release_of  # noqa: PLC0415  # each step loads what it needs, and no more
 
     log.configure("error")
@@ -115,5 +118,5 @@ def _model(text: str) -> str:
     try:
         return msgspec.convert(text, ModelName)
     except msgspec.ValidationError:
-        expected = "a model's name of letters, digits and inner . _ -"
+        expected = "a model name of letters, digits and inner . _ -"
         raise ArgumentTypeError(f"expected {expected}, got {text!r}") from None
