@@ -25,8 +25,8 @@ def backbone_named(name: str) -> Backbone:
     """Look up a backbone.
 
     Raises:
-        ValueError: there is none of that name.
+        BackboneUnavailableError: there is none of that name.
     """
     if name not in BACKBONES:
-        raise ValueError(f"backbone: expected one of {', '.join(BACKBONES)}, got {name!r}")
+        raise BackboneUnavailableError("backbone", expected=f"one of {', '.join(BACKBONES)}", got=repr(name))
     return BACKBONES[name]

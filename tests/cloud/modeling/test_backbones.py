@@ -30,7 +30,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|
 def test_the_registry_knows_each_backbone_by_its_name() -> None:
     """A backbone is found by its name, and an unknown name is answered with the known ones."""
     assert all(backbone_named(name).name == name for name in BACKBONES)
-    with pytest.raises(ValueError, match=r"xception, xception-small, efficientnet-lite0.*'resnet'"):
+    with pytest.raises(
+        BackboneUnavailableError, match=r"xception, xception-small, efficientnet-lite0.*'resnet'"
+    ):
         backbone_named("resnet")
 
 
