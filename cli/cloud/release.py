@@ -2,21 +2,14 @@
 
 import asyncio
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from bus import log
 from bus.mqtt.connection import BrokerConnectionError
 from cli import connect, options, run_service
-from schemas.errors import PermanentError
 from schemas.messages import ModelName, Release
-
-if TYPE_CHECKING:
-    from cloud.registry.model_card import Card
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -51,28 +44,17 @@ def add_signing(parser: ArgumentParser) -> None:
     )
 
 
-def signer(arguments: Namespace) -> Callable[[Release], Release]:
-    """Return what signs a release, or leaves it as it is where there is no key.
-
-    Raises:
-        ConfigError: The key cannot be used.
-    """
-    from bus.security import signing  # noqa: PLC0415  # each step loads what it needs, and no more
-
-    if arguments.signing_key is None:
-        return lambda release: release
-    return partial(signing.sign, key=signing.read_signing_key(arguments.signing_key))
-
-
 def run(arguments: Namespace) -> int:
     """Announce the version; with --wait, fail if a node does not come to serve it."""
-    from cloud.rollout.releases import read_bundle, release_of  # noqa: PLC0415  # each step loads what it needs, and no more
+    from cloud.registry.registry import read_bundle  # noqa: PLC0415  # each step loads what it needs, and no more
+    from cloud.rollout.releases import release_of  # noqa: PLC0415  # as above
+    from cloud.rollout.runner import check_promoted, signer  # noqa: PLC0415  # as above
 
     log.configure("error")
     bundle = read_bundle(arguments.bundle)
     if not arguments.force:
-        check_verdict(bundle.card)
-    sign = signer(arguments)
+        check_promoted(bundle.card)
+    sign = signer(arguments.signing_key)
     made = (release_of(bundle, node, arguments.model, arguments.url) for node in arguments.nodes)
     releases = [sign(options.checked(release)) for release in made]
     run_service.run(_announce(arguments, releases))
@@ -97,18 +79,6 @@ async def _announce(arguments: Namespace, releases: list[Release]) -> None:
         except TimeoutError:
             expected = f"every node to serve version {version} within {arguments.wait:g} s"
             raise BrokerConnectionError("release", expected=expected, got="no word of some") from None
-
-
-def check_verdict(card: "Card") -> None:
-    """Refuse what the gate did not promote.
-
-    Raises:
-        PermanentError: With the gate's reasons.
-    """
-    verdict = card.verdict
-    if verdict is not None and verdict.decision != "promote":
-        got = f"{verdict.decision}: {'; '.join(verdict.reasons)} (--force releases it all the same)"
-        raise PermanentError(f"version {card.version}", expected="the gate to promote it", got=got)
 
 
 def _model(text: str) -> str:

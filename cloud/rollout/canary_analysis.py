@@ -3,32 +3,18 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import sqrt
-from typing import Annotated
 
-from msgspec import Meta, Struct, structs
+from msgspec import structs
 
 from cloud.evaluation.audit_stats import ENOUGH_AUDITS, SURELY, Audit, Audits, chance_as_good
 from cloud.evaluation.metrics import wilson_interval
-from schemas.messages import Probability, Seconds, Trial, Tried
-
-Facts = dict[str, str | int | float | bool]
+from cloud.registry.rollout_state import Facts, Rules
+from schemas.messages import Trial, Tried
 
 ENOUGH = 20
 """Photos from which a share or a percentile says something; fewer if a stage asks for fewer."""
 
 _FEW_FAILURES = 5
-
-
-class Rules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a stage is over, and when a version goes back."""
-
-    stage_s: Annotated[Seconds, Meta(description="each stage takes so long at least")] = 600.0
-    watch_s: Annotated[Seconds, Meta(description="after the last it may still go back for so long")] = 3600.0
-    patience_s: Annotated[Seconds, Meta(description="nodes that are away are waited for so long")] = 1800.0
-    error_margin: Annotated[Probability, Meta(description="failed calls above the champion's share")] = 0.02
-    p95_factor: Annotated[float, Meta(ge=1, description="of the champion's p95")] = 1.5
-    p95_slack_ms: Annotated[float, Meta(ge=0, description="and so much above it")] = 20.0
-    disagreement: Annotated[Probability, Meta(description="share of photos with another label")] = 0.2
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,9 @@ holds once more: an edge to which it is no news changes nothing.
 """
 
 import asyncio
-import fcntl
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import suppress
 
-import msgspec
 import structlog
 from msgspec import structs
 
@@ -20,8 +16,9 @@ from bus.mqtt.connection import BrokerConnectionError
 from bus.mqtt.presence import now_ms
 from bus.mqtt.publish_confirmed import publish_confirmed
 from cloud.evaluation.audit_stats import Audits
-from cloud.rollout.canary_analysis import Facts, pooled
-from cloud.rollout.state_machine import Decision, Order, Rollout, Seen, apply, decide, orders, present_trials
+from cloud.registry.rollout_state import Facts, Rollout, RolloutFile
+from cloud.rollout.canary_analysis import pooled
+from cloud.rollout.state_machine import Decision, Order, Seen, apply, decide, orders, present_trials
 from schemas.errors import CodecError, PermanentError, TransientError
 from schemas.messages import Event, Release, Trial
 from schemas.topics import CLOUD, EVENT, RELEASE, STATUS
@@ -29,65 +26,10 @@ from schemas.topics import CLOUD, EVENT, RELEASE, STATUS
 log = structlog.get_logger()
 
 NAME = "rollout"
-_LOCK = ".rollout.lock"
 _LOOK_S = 1.0
 _AUDIT_S = 30.0
 _FAILURES = ("model.failed", "model.refused")
 _EVENTS = {"running": "rollout.stage", "returned": "rollout.returned", "finished": "rollout.finished"}
-
-
-def read(path: Path) -> Rollout | None:
-    """Return the rollout that a file keeps, None if there is no such file.
-
-    Raises:
-        PermanentError: It holds something else.
-    """
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Rollout)
-    except FileNotFoundError:
-        return None
-    except msgspec.MsgspecError as error:
-        raise PermanentError(f"rollout {path}", expected="a rollout's state", got=error) from None
-
-
-def write(path: Path, rollout: Rollout) -> None:
-    """Keep a rollout in a file: the old state or the new one, also when the power fails."""
-    partial = path.with_suffix(".tmp")
-    with partial.open("wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(rollout), indent=2))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Let nobody else bring out a version for the length of a block.
-
-    There is one lock in a folder, whatever the version: two rollouts would undo each other's stages.
-
-    Args:
-        path: The file that keeps the rollout; its folder has the lock.
-
-    Raises:
-        TransientError: Somebody else does; it says who.
-    """
-    with (path.parent / _LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            got = file.read() or "another"
-            raise TransientError(path.stem, expected="no rollout under way", got=got) from None
-        file.truncate(0)
-        file.write(f"{path.stem} (process {os.getpid()})")
-        file.flush()
-        yield
 
 
 class Controller:
@@ -95,7 +37,7 @@ class Controller:
 
     Args:
         bus: Connected by its own `run`; the subscriptions are made here, before that.
-        path: The file that keeps the rollout; it exists.
+        file: The file that keeps the rollout; it exists.
         sign: Makes a release one that the nodes believe.
         audits: Reads the audits; blocking, called in a thread.
         told: Called with each decision that is more than to wait, after it is on the disk.
@@ -104,14 +46,14 @@ class Controller:
     def __init__(
         self,
         bus: Bus,
-        path: Path,
+        file: RolloutFile,
         *,
         sign: Callable[[Release], Release],
         audits: Callable[[Rollout], Audits],
         told: Callable[[Rollout, Decision], None] = lambda *_: None,
     ) -> None:
         self._bus = bus
-        self._path = path
+        self._file = file
         self._sign = sign
         self._audits = audits
         self._told = told
@@ -132,9 +74,9 @@ class Controller:
         Raises:
             PermanentError: The file holds no rollout.
         """
-        rollout = await asyncio.to_thread(read, self._path)
+        rollout = await asyncio.to_thread(self._file.read)
         if rollout is None:
-            raise PermanentError(f"rollout {self._path}", expected="a file", got="none")
+            raise PermanentError(f"no rollout state at {self._file.path}")
         async with asyncio.TaskGroup() as tasks:
             listening = [
                 tasks.create_task(self._hear_statuses(), name="rollout.statuses"),
@@ -169,7 +111,7 @@ class Controller:
         return rollout
 
     async def _keep(self, rollout: Rollout) -> None:
-        await asyncio.to_thread(write, self._path, rollout)
+        await asyncio.to_thread(self._file.write, rollout)
 
     async def _announce(self, rollout: Rollout) -> None:
         """Publish each order that this run has not published yet, retained for nodes that are away.

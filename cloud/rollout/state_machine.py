@@ -7,81 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from cloud.evaluation.audit_stats import Audits
-from cloud.rollout.canary_analysis import ENOUGH, Alarm, Facts, Rules, alarms, audit_alarms, pooled
-from schemas.messages import Count, Name, Probability, Release, Stage, Status, Trial, Tried
-
-
-class Step(Struct, frozen=True, forbid_unknown_fields=True):
-    """A stage of a rollout, and the photos that it takes: compared as shadow, classified as canary."""
-
-    stage: Stage
-    share: Probability = 1.0
-    photos: Count = 0
-
-    def __str__(self) -> str:
-        return f"canary for {self.share:.0%} of the devices" if self.stage == "canary" else self.stage
-
-
-class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A rollout as it stands: all that the controller has to remember.
-
-    Attributes:
-        champion: what every node goes back to; the node in it means nothing.
-        challenger: what goes out.
-        groups: of nodes, one after the other.
-        steps: of each group; the last is for all devices.
-        rules: when to go on and when to go back.
-        began_ms: when the first step began; 0 in a file that does not say so.
-        since_ms: when the present step began.
-        group: the present one.
-        step: the present one.
-        phase: whether it is over, and how.
-        reason: why it went back.
-        facts: the figures behind that.
-        passed_over: nodes that cannot try it; they get it last of all.
-        usual: by node, what the champion did in the latest stage that tried both there.
-        over: all nodes were told how it ended.
-    """
-
-    champion: Release
-    challenger: Release
-    groups: list[list[Name]]
-    steps: list[Step]
-    rules: Rules
-    since_ms: int
-    began_ms: int = 0
-    group: int = 0
-    step: int = 0
-    phase: Literal["running", "returned", "finished"] = "running"
-    reason: str | None = None
-    facts: Facts = {}
-    passed_over: list[Name] = []
-    usual: dict[Name, Tried] = {}
-    over: bool = False
-
-    @property
-    def present(self) -> Step:
-        """The step that its present group is at."""
-        return self.steps[self.step]
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether all nodes were told to serve it, and it may still go back."""
-        last = self.group + 1 == len(self.groups) and self.present.stage == "all"
-        return last and self.phase == "running"
-
-    @property
-    def members(self) -> list[str]:
-        """The nodes of the present group that take part."""
-        return [node for node in self.groups[self.group] if node not in self.passed_over]
-
-    @property
-    def reached(self) -> list[str]:
-        """All nodes that heard of it so far."""
-        return [node for group in self.groups[: self.group + 1] for node in group]
+from cloud.registry.rollout_state import Facts, Rollout, Step
+from cloud.rollout.canary_analysis import ENOUGH, Alarm, alarms, audit_alarms, pooled
+from schemas.messages import Release, Stage, Status, Trial, Tried
 
 
 class Seen(NamedTuple):

@@ -3,8 +3,7 @@ import pytest
 
 from bus.mqtt.client import Bus, transient_client_id
 from cloud.dataset.store import Label, Row, Store
-from cloud.registry.model_card import write_card
-from cloud.registry.registry import card_path
+from cloud.registry.registry import Registry
 from cloud.rollout.harvest_policy import ENOUGH
 from schemas.messages import Caps, HarvestRules, Policy
 from schemas.topics import POLICY
@@ -42,10 +41,9 @@ def made(tmp_path):
     """A function that writes the card of a version, made on that day."""
 
     def make(version: int, *, auto: bool) -> None:
-        path = card_path(tmp_path / "models" / str(version))
-        path.parent.mkdir(parents=True)
         created_at = TIMED.format(version)
-        write_card(msgspec.structs.replace(card(version), auto=auto, created_at=created_at), path)
+        made = msgspec.structs.replace(card(version), auto=auto, created_at=created_at)
+        Registry(tmp_path / "models").write_card(made)
 
     return make
 
@@ -119,7 +117,7 @@ def test_a_change_is_one_of_three(called, nowhere, tmp_path):
     places = ("--dataset", tmp_path / "dataset", "--out", tmp_path / "models")
     assert "expected a dataset, got none there" in called(*words, "--tune", *places).sentence
     Store.open(tmp_path / "dataset")
-    assert "expected a version with its card, got none" in called(*words, "--tune", *places).sentence
+    assert "train one with 'gleaner cloud train'" in called(*words, "--tune", *places).sentence
 
 
 async def test_the_lane_auto_is_switched_by_hand(at, published, say):

@@ -8,10 +8,9 @@ from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence
 from cloud.dataset.store import Label, Row, Store
 from cloud.evaluation.promotion_gate import Comparison, Verdict
-from cloud.rollout.canary_analysis import Rules
-from cloud.rollout.controller import read, write
-from cloud.rollout.releases import read_bundle, release_of
-from cloud.rollout.state_machine import Rollout, Step
+from cloud.registry.registry import Registry
+from cloud.registry.rollout_state import Rollout, Rules, Step
+from cloud.rollout.releases import release_of
 from schemas.messages import NEITHER, ServedModel, Trial, Tried
 from schemas.topics import RELEASE
 from tests.cli.conftest import gleaner, start
@@ -29,7 +28,7 @@ def models(tmp_path):
 
 
 def state(models, **changes: object) -> Rollout:
-    one, two = (release_of(read_bundle(models / f"{version}.tar"), NODE, "pets") for version in (1, 2))
+    one, two = (release_of(Registry(models).bundle(version), NODE, "pets") for version in (1, 2))
     steps = [Step("shadow", photos=10), Step("canary", 0.1, 10), Step("all")]
     whole = Rollout(
         champion=one, challenger=two, groups=[[NODE], ["edge-2"]], steps=steps, rules=Rules(), since_ms=1
@@ -40,11 +39,11 @@ def state(models, **changes: object) -> Rollout:
 def test_what_a_rollout_needs_is_said_before_anything_is_announced(called, models, nowhere):
     """A champion to go back to, a promoted version, and options that make sense."""
     words = ("cloud", "rollout", models / "2.tar", *nowhere)
-    assert "expected --champion, or a parent, got none" in called(*words).sentence
-    assert "expected a tar" in called(*words, "--champion", models / "7.tar").sentence
+    assert "version 2 has no parent to roll back to" in called(*words).sentence
+    assert "cannot read bundle" in called(*words, "--champion", models / "7.tar").sentence
     same = Comparison(400, 0.9, 0.9, 0, 0, 1.0, 0.0, 0.0)
     kept = bundle(models, 3, Verdict("keep", 1, ["recall of cat -10.0 points"], same, None, None))
-    assert "got keep: recall of cat" in called("cloud", "rollout", kept, *nowhere).sentence
+    assert "keep: recall of cat" in called("cloud", "rollout", kept, *nowhere).sentence
     for option, value in (
         ("--canary-share", "0.1,7"),
         ("--canary-share", "0"),
@@ -54,7 +53,7 @@ def test_what_a_rollout_needs_is_said_before_anything_is_announced(called, model
     ):
         assert called(*words, option, value).code == 2
     words = (*words, "--champion", models / "1.tar")
-    assert "expected another version, got 2 too" in called(*words, "--champion", models / "2.tar").sentence
+    assert "version 2 is challenger and champion" in called(*words, "--champion", models / "2.tar").sentence
     assert "expected each node in one group" in called(*words, "--nodes", "a,b", "--nodes", "b").sentence
     assert "of length <= 2048" in called(*words, "--url", "x" * 3000).sentence
     assert "expected an unencrypted Ed25519" in called(*words, "--signing-key", models / "none").sentence
@@ -64,16 +63,13 @@ def test_what_a_rollout_needs_is_said_before_anything_is_announced(called, model
 def test_a_rollout_that_is_over_is_not_begun_again(called, models, nowhere):
     """The command says how it ended, each time with the same exit code, and asks no broker."""
     words = ("cloud", "rollout", models / "2.tar", *nowhere)
-    write(models / "rollout-2.json", state(models, phase="finished", over=True, group=1))
+    Registry(models).rollout_file(2).write(state(models, phase="finished", over=True, group=1))
     done = called(*words)
     assert (done.code, done.out) == (0, "version 2 is out on edge-1, edge-2\n")
-    write(models / "rollout-2.json", state(models, phase="returned", over=True, reason="it failed"))
+    Registry(models).rollout_file(2).write(state(models, phase="returned", over=True, reason="it failed"))
     done = called(*words)
     assert done.code == 1
-    assert (
-        done.sentence
-        == "gleaner cloud rollout: version 2: expected to do as well as the champion, got it failed"
-    )
+    assert done.sentence == "gleaner cloud rollout: version 2 was rolled back: it failed"
 
 
 async def test_a_rollout_begins_as_its_options_say(address, at, models):
@@ -83,7 +79,7 @@ async def test_a_rollout_begins_as_its_options_say(address, at, models):
     async with running(listener), asyncio.timeout(40):
         words = ("--nodes", "edge-1,edge-2", "--nodes", "edge-3", "--shadow-photos", "5", "--stage-s", "0")
         more = (
-            "--watch-s",
+            "--bake-time-s",
             "7",
             "--canary-share",
             "0.2",
@@ -102,7 +98,7 @@ async def test_a_rollout_begins_as_its_options_say(address, at, models):
     }
     assert b"the same command goes on from here" in out
     assert b"without audits: " in out
-    kept = read(models / "rollout-2.json")
+    kept = Registry(models).rollout_file(2).read()
     assert kept.groups == [["edge-1", "edge-2"], ["edge-3"]]
     assert kept.steps == [Step("shadow", photos=5), Step("canary", 0.2, 200), Step("all")]
     assert kept.rules == Rules(stage_s=0, watch_s=7)
@@ -139,7 +135,7 @@ def dataset(tmp_path):
 
 async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, dataset):
     """A table for people and one object for programs: handlers, trials, rollout, audits and interval."""
-    write(models / "rollout-2.json", state(models, step=1))
+    Registry(models).rollout_file(2).write(state(models, step=1))
     trial = Trial(
         stage="canary",
         champion=Tried(version=1, answered=90),
@@ -204,7 +200,7 @@ async def test_status_shows_the_fleet_while_the_dataset_is_away(address, at, mod
     """Nodes and rollout are there, and a line says what is not."""
     for file in (dataset / "data").iterdir():
         file.unlink()
-    write(models / "rollout-2.json", state(models, step=1))
+    Registry(models).rollout_file(2).write(state(models, step=1))
     words = ("cloud", "status", "--models", models, "--dataset", dataset, *at)
     async with running(Bus(address, transient_client_id(NODE), presence=Presence(NODE, "edge"))):
         done = await gleaner(*words)

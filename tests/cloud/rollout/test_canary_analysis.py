@@ -3,7 +3,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.evaluation.audit_stats import Audits
-from cloud.rollout.canary_analysis import Rules, alarms, audit_alarms, pooled
+from cloud.registry.rollout_state import Rules
+from cloud.rollout.canary_analysis import alarms, audit_alarms, pooled
 from schemas.messages import Trial, Tried
 from tests.cloud.judging import audit
 

@@ -11,10 +11,10 @@ from msgspec import structs
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence, now_ms
 from cloud.evaluation.audit_stats import Audits
-from cloud.rollout.canary_analysis import Rules
-from cloud.rollout.controller import Controller, alone, read, write
-from cloud.rollout.releases import read_bundle, release_of
-from cloud.rollout.state_machine import Rollout, Step
+from cloud.registry.registry import Registry, read_bundle
+from cloud.registry.rollout_state import Rollout, RolloutFile, Rules, Step
+from cloud.rollout.controller import Controller
+from cloud.rollout.releases import release_of
 from schemas.errors import PermanentError, TransientError
 from schemas.messages import Event, Release, ServedModel, Trial, Tried
 from schemas.topics import CLOUD, EVENT, RELEASE
@@ -100,7 +100,7 @@ def begun(tmp_path):
             champion=one, challenger=two, groups=list(groups), steps=STEPS, rules=RULES, since_ms=1000
         )
         path = tmp_path / "rollout-2.json"
-        write(path, structs.replace(state, **changes))
+        RolloutFile(path).write(structs.replace(state, **changes))
         return path
 
     return begin
@@ -110,7 +110,7 @@ def begun(tmp_path):
 async def controlling(address, path: Path, audits=lambda _: Audits()) -> AsyncIterator[asyncio.Task[Rollout]]:
     """Run a controller; the block waits for what it needs, and the controller ends with it at the latest."""
     bus = Bus(address, "gleaner-cloud-rollout", presence=Presence(CLOUD, "rollout"))
-    controller = Controller(bus, path, sign=lambda release: release, audits=audits)
+    controller = Controller(bus, RolloutFile(path), sign=lambda release: release, audits=audits)
     async with running(bus):
         task = asyncio.create_task(controller.run())
         try:
@@ -143,7 +143,7 @@ async def test_a_version_goes_out_group_by_group(address, begun):
         assert seen.events[1].facts["compared"] == 100
         assert {event.name for event in seen.events} == {"rollout"}
         assert any(status.trial and status.trial.compared for status in seen.statuses if status.node == CLOUD)
-    assert read(path).over
+    assert RolloutFile(path).read().over
 
 
 NONE, POOR = Audits(), Audits(audit(100, 50), audit(100, 99))
@@ -202,7 +202,7 @@ async def test_an_end_that_nobody_heard_of_is_told_again(address, begun):
     async with nodes(address, "edge-1") as (node,), controlling(address, path) as task:
         assert (await task).phase == "returned"
         await node.hears(1, "all")
-    assert read(path).over
+    assert RolloutFile(path).read().over
 
 
 async def test_g6_what_turns_bad_after_the_last_stage_goes_back(address, begun):
@@ -212,12 +212,12 @@ async def test_g6_what_turns_bad_after_the_last_stage_goes_back(address, begun):
         async with controlling(address, path):
             await node.hears(2, "all")
             await node.serves(2, answered=40)
-        assert read(path).phase == "running"
+        assert RolloutFile(path).read().phase == "running"
         async with controlling(address, path) as task:
             await node.serves(2, answered=40, failed=20)
             assert "it failed 20 of 60 calls" in (await task).reason
             await node.hears(1, "all")
-    assert read(path).phase == "returned"
+    assert RolloutFile(path).read().phase == "returned"
 
 
 async def test_g6_nothing_is_decided_before_the_audits_are_read(address, begun):
@@ -247,7 +247,7 @@ async def test_a_controller_that_is_killed_at_each_stage_goes_on(address, begun,
         f"127.0.0.1:{address.port}",
         "--stage-s",
         "0",
-        "--watch-s",
+        "--bake-time-s",
         "0",
     )
     command = Command(tmp_path, "cloud", *words, "--dataset", str(tmp_path / "none"))
@@ -265,25 +265,25 @@ async def test_a_controller_that_is_killed_at_each_stage_goes_on(address, begun,
         finally:
             command.kill()
         assert [stage for _, stage in node.told][:3] == ["shadow", "canary", "all"]
-        assert read(path).phase == "finished"
+        assert RolloutFile(path).read().phase == "finished"
 
 
 def test_two_rollouts_are_never_under_way(tmp_path):
     """Of one version or of two: who is second is told who is first, and when that one is gone it is free."""
-    two, three = (tmp_path / f"rollout-{version}.json" for version in (2, 3))
-    with alone(two):
-        for path in (two, three):
-            first = rf"{path.stem}: expected no rollout under way, got rollout-2 \(process {os.getpid()}\)$"
-            with pytest.raises(TransientError, match=first), alone(path):
+    two, three = (Registry(tmp_path).rollout_file(version) for version in (2, 3))
+    with two.lock():
+        for state in (two, three):
+            sentence = rf"cannot start {state.path.stem}: rollout-2 \(process {os.getpid()}\) is running"
+            with pytest.raises(TransientError, match=sentence), state.lock():
                 pass
-    with alone(three), pytest.raises(TransientError, match="got rollout-3"), alone(two):
+    with three.lock(), pytest.raises(TransientError, match=r": rollout-3 .* is running"), two.lock():
         pass
 
 
 def test_a_file_that_is_no_rollout_is_one_sentence(tmp_path):
     """It is neither overwritten nor taken for a new rollout."""
     path = tmp_path / "rollout-2.json"
-    assert read(path) is None
+    assert RolloutFile(path).read() is None
     path.write_text("{}")
-    with pytest.raises(PermanentError, match="expected a rollout's state"):
-        read(path)
+    with pytest.raises(PermanentError, match="cannot read rollout state"):
+        RolloutFile(path).read()

@@ -9,8 +9,8 @@ from msgspec import structs
 from bus.metrics import Counters
 from bus.mqtt.presence import Presence
 from cloud.evaluation.audit_stats import Audits
-from cloud.rollout.canary_analysis import Rules
-from cloud.rollout.state_machine import Decision, Rollout, Seen, Step, apply, decide, orders
+from cloud.registry.rollout_state import Rollout, Rules, Step
+from cloud.rollout.state_machine import Decision, Seen, apply, decide, orders
 from schemas.messages import Release, ServedModel, Status, Trial, Tried
 from tests.cloud.judging import audit
 
