@@ -13,7 +13,7 @@ def reason_against(name: str) -> str:
 
     try:
         get_backbone(name).build()
-    except (ValueError, BackboneUnavailableError) as error:
+    except BackboneUnavailableError as error:
         return str(error)
     return ""
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from cli import options
 from cli.cloud.verdict import show_verdict
-from schemas.errors import PermanentError
 
 if TYPE_CHECKING:
     from cloud.evaluation.metrics import Metrics
@@ -33,25 +32,20 @@ def run(arguments: Namespace) -> int:
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
     from cloud.dataset.training_set import examples  # noqa: PLC0415  # as above
     from cloud.evaluation.audit_set import audit_slice  # noqa: PLC0415  # each step loads what it needs, and no more
-    from cloud.registry.registry import cards_in  # noqa: PLC0415  # as above
+    from cloud.registry.registry import Registry  # noqa: PLC0415  # as above
 
-    cards = {card.version: card for card in cards_in(arguments.out)}
-    if not cards:
-        raise PermanentError(f"models {arguments.out}", expected="a version", got="none")
-    version = arguments.version or max(cards)
-    if version not in cards:
-        raise PermanentError(f"version {version}", expected=f"one in {arguments.out}", got=sorted(cards))
-    card = cards[version]
+    registry = Registry(arguments.out)
+    card = registry.card(arguments.version)
+    version = card.version
     store = Store.open(arguments.dataset, create=False)
     at = arguments.dataset_version
     gold = examples(store, version=at, split="gold")
 
     print("loading TensorFlow …", file=sys.stderr, flush=True)
-    from cloud.registry.champion import challenge, measure_again  # noqa: PLC0415  # as above
-    from cloud.registry.registry import find_champion  # noqa: PLC0415  # as above
+    from cloud.registry.champion import evaluate_challenger, measure_again  # noqa: PLC0415  # as above
 
-    directory = arguments.out / str(version)
-    champion = find_champion(arguments.out, without=version)
+    directory = registry.version_dir(version)
+    champion = registry.champion(without=version)
     print(f"version {version}: {card.backbone}, trained from dataset version {card.dataset_version}")
     if gold:
         _show_metrics(*measure_again(directory, card, gold))
@@ -61,7 +55,7 @@ def run(arguments: Namespace) -> int:
     # Photos received later than both trainings: neither version can have been trained on them.
     neither_saw_ms = max(card.created_at_ms, champion.card.created_at_ms)
     audit = audit_slice(store, neither_saw_ms, version=at)
-    verdict = challenge(
+    verdict = evaluate_challenger(
         champion, directory, gold, audit, backbone=card.backbone, classes=card.classes, seed=arguments.seed
     )
     show_verdict(verdict)

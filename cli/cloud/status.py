@@ -18,7 +18,7 @@ from schemas.messages import NEITHER, CanaryReport, ServedModel, Status
 from schemas.topics import HANDLERS, STATUS
 
 if TYPE_CHECKING:
-    from cloud.rollout.state_machine import Rollout
+    from cloud.registry.rollout_state import Rollout
 
 
 _WIDTH = 140
@@ -146,10 +146,9 @@ def _node(status: Status) -> Node:
 
 
 def _newest_rollout(folder: Path) -> "Rollout | None":
-    from cloud.rollout import controller  # noqa: PLC0415  # as above
+    from cloud.registry.registry import Registry  # noqa: PLC0415  # as above
 
-    files = sorted(folder.glob("rollout-*.json"), key=lambda path: path.stat().st_mtime)
-    return controller.read(files[-1]) if files else None
+    return Registry(folder).newest_rollout()
 
 
 def _human_labels(dataset: str) -> tuple[list[Accuracy], dict[str, int]]:

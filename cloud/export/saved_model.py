@@ -21,6 +21,7 @@ from cloud.modeling.arrays import softmax
 from cloud.modeling.backbones import Backbone, preprocess
 from cloud.modeling.linear_head import Head
 from cloud.modeling.novelty import NoveltyModel, novelty_scores
+from schemas.errors import PermanentError
 
 CLASSES_FILE = "classes.txt"
 EXTRA = "assets.extra"
@@ -34,7 +35,7 @@ TOLERANCE = 1e-4
 """Most that served answers may differ from Keras' (embeddings, novelty: relative to their largest value)."""
 
 
-class ExportError(RuntimeError):
+class ExportError(PermanentError):
     """A model cannot be served as it was trained, or its place is taken."""
 
 

@@ -29,7 +29,7 @@ def gold_digest(gold: Sequence[Example]) -> str:
     return blake2b("".join(lines).encode(), digest_size=16).hexdigest()
 
 
-def challenge(
+def evaluate_challenger(
     champion: Champion,
     challenger: Path,
     gold: Sequence[Example],

@@ -13,7 +13,7 @@ from cloud.dataset.store import NAMED, PHOTOS, Store
 from cloud.evaluation.audit_set import audited_answers
 from cloud.evaluation.audit_stats import AuditStats
 from cloud.registry.model_card import Card
-from cloud.registry.registry import served
+from cloud.registry.registry import newest_promoted
 from cloud.retraining.triggers import Facts, Scores, Triggers
 from schemas.errors import PermanentError
 
@@ -21,7 +21,7 @@ _SAMPLES = f"{PHOTOS} AND origin = 'sample'"
 _LABELLED = f"{PHOTOS} AND {NAMED} AND split != 'gold'"
 
 
-def observe(store: Store, lineage: Sequence[Card], rules: Triggers) -> Facts:
+def drift_signals(store: Store, lineage: Sequence[Card], rules: Triggers) -> Facts:
     """Compare the dataset with what the last training saw of it.
 
     Args:
@@ -32,7 +32,7 @@ def observe(store: Store, lineage: Sequence[Card], rules: Triggers) -> Facts:
     Raises:
         TransientError: The dataset cannot be read now.
     """
-    last, serving = lineage[-1] if lineage else None, served(lineage)
+    last, serving = lineage[-1] if lineage else None, newest_promoted(lineage)
     seen = _version(store, last)
     fresh = _labels(store, None) - (set() if seen is None else _labels(store, seen))
     facts = Facts(

@@ -6,9 +6,8 @@ They compare failed calls, latency, labels and audited accuracy with the champio
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import sqrt
-from typing import Annotated
 
-from msgspec import Meta, Struct, field, structs
+from msgspec import structs
 
 from cloud.evaluation.audit_stats import (
     MIN_AUDITS,
@@ -18,9 +17,8 @@ from cloud.evaluation.audit_stats import (
     equal_accuracy_p_value,
 )
 from cloud.evaluation.metrics import wilson_interval
-from schemas.messages import CanaryReport, Probability, Seconds, VersionStats
-
-Facts = dict[str, str | int | float | bool]
+from cloud.registry.rollout_state import Facts, Rules
+from schemas.messages import CanaryReport, VersionStats
 
 MIN_PHOTOS = 20
 """Photos from which a share or a percentile is used; fewer if a stage has fewer."""
@@ -28,25 +26,6 @@ MIN_PHOTOS = 20
 _MIN_FAILURES = 5
 _ERROR_MARGIN = 0.02  # allowed excess of the share of failed calls over the champion's
 _P95_FACTOR = 1.5  # allowed 95th percentile, as a factor of the champion's; `p95_slack_ms` is added
-
-
-# Unknown fields are ignored: rollouts begun by earlier versions also kept `error_margin` and `p95_factor`.
-class Rules(Struct, frozen=True, kw_only=True):
-    """When a stage ends, and which figures roll a version back.
-
-    Attributes:
-        stage_s: Shortest duration of a stage.
-        bake_time_s: How long a version is watched, and can be rolled back, after its last stage.
-        node_timeout_s: How long a stage waits for nodes that are offline.
-        p95_slack_ms: Allowed excess of the 95th percentile, besides the factor.
-        disagreement: Allowed share of photos with another label than the champion's.
-    """
-
-    stage_s: Seconds = 600.0
-    bake_time_s: Seconds = field(name="watch_s", default=3600.0)
-    node_timeout_s: Seconds = field(name="patience_s", default=1800.0)
-    p95_slack_ms: Annotated[float, Meta(ge=0)] = 20.0
-    disagreement: Probability = 0.2
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,9 @@ assignments again; re-sending is idempotent at the edge.
 """
 
 import asyncio
-import fcntl
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import suppress
 
-import msgspec
 import structlog
 from msgspec import structs
 
@@ -20,12 +16,12 @@ from bus.mqtt.connection import BrokerConnectionError
 from bus.mqtt.presence import now_ms
 from bus.mqtt.publish_confirmed import publish_confirmed
 from cloud.evaluation.audit_stats import RolloutAudits
-from cloud.rollout.canary_analysis import Facts, pool_reports
+from cloud.registry.rollout_state import Facts, Rollout, RolloutFile
+from cloud.rollout.canary_analysis import pool_reports
 from cloud.rollout.state_machine import (
     Assignment,
     Decision,
     NodeState,
-    Rollout,
     apply,
     assignments,
     current_reports,
@@ -39,7 +35,6 @@ from schemas.topics import CLOUD, EVENT, RELEASE, STATUS
 log = structlog.get_logger()
 
 NAME = "rollout"
-_LOCK = ".rollout.lock"
 _POLL_S = 1.0
 _AUDIT_POLL_S = 30.0
 _EVENTS = {
@@ -49,66 +44,12 @@ _EVENTS = {
 }
 
 
-def read(path: Path) -> Rollout | None:
-    """Return the rollout that a file keeps, None if there is no such file.
-
-    Raises:
-        PermanentError: It holds something else.
-    """
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Rollout)
-    except FileNotFoundError:
-        return None
-    except msgspec.MsgspecError as error:
-        raise PermanentError(f"rollout {path}", expected="a rollout's state", got=error) from None
-
-
-def write(path: Path, rollout: Rollout) -> None:
-    """Keep a rollout in a file: the old state or the new one, also when the power fails."""
-    partial = path.with_suffix(".tmp")
-    with partial.open("wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(rollout), indent=2))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Let nobody else bring out a version for the length of a block.
-
-    There is one lock in a folder, whatever the version: two rollouts would undo each other's stages.
-
-    Args:
-        path: The file that keeps the rollout; its folder has the lock.
-
-    Raises:
-        TransientError: Somebody else does; it says who.
-    """
-    with (path.parent / _LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            got = file.read() or "another"
-            raise TransientError(path.stem, expected="no rollout under way", got=got) from None
-        file.truncate(0)
-        file.write(f"{path.stem} (process {os.getpid()})")
-        file.flush()
-        yield
-
-
 class Controller:
     """Runs one rollout to its end.
 
     Args:
         bus: Connected by its own `run`; the subscriptions are made here, before that.
-        path: The rollout's state file; it exists.
+        file: The rollout's state file; it exists.
         sign: Signs a release, or returns it unsigned.
         audits: Reads the audits; blocking, so it is called in a thread.
         on_decision: Called with the new state and each decision except `wait`, once it is on the disk.
@@ -117,14 +58,14 @@ class Controller:
     def __init__(
         self,
         bus: Bus,
-        path: Path,
+        file: RolloutFile,
         *,
         sign: Callable[[Release], Release],
         audits: Callable[[Rollout], RolloutAudits],
         on_decision: Callable[[Rollout, Decision], None] = lambda *_: None,
     ) -> None:
         self._bus = bus
-        self._path = path
+        self._file = file
         self._sign = sign
         self._read_audits = audits
         self._on_decision = on_decision
@@ -145,9 +86,9 @@ class Controller:
         Raises:
             PermanentError: There is no rollout in the file.
         """
-        rollout = await asyncio.to_thread(read, self._path)
+        rollout = await asyncio.to_thread(self._file.read)
         if rollout is None:
-            raise PermanentError(f"no rollout state at {self._path}")
+            raise PermanentError(f"no rollout state at {self._file.path}")
         async with asyncio.TaskGroup() as tasks:
             listeners = [
                 tasks.create_task(self._collect_statuses(), name="rollout.statuses"),
@@ -185,7 +126,7 @@ class Controller:
         return rollout
 
     async def _save(self, rollout: Rollout) -> None:
-        await asyncio.to_thread(write, self._path, rollout)
+        await asyncio.to_thread(self._file.write, rollout)
 
     async def _send_assignments(self, rollout: Rollout) -> None:
         """Publish each assignment that this run has not sent, retained for nodes that are offline."""

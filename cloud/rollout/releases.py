@@ -1,20 +1,14 @@
 """Publish releases, and follow them until the edge nodes serve them."""
 
 import asyncio
-import hashlib
-import tarfile
 from collections.abc import AsyncIterator, Collection, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import now_ms
 from bus.mqtt.publish_confirmed import publish_confirmed
 from bus.mqtt.subscription import Delivery, Subscription
-from cloud.registry.model_card import FILE_NAME, Card
+from cloud.registry.registry import Bundle
 from schemas.errors import CodecError, PermanentError
 from schemas.events import EventName
 from schemas.messages import Event, Release, Status
@@ -22,38 +16,7 @@ from schemas.topics import EVENT, RELEASE, STATUS
 
 _Source = Subscription[Status] | Subscription[Event]
 
-_CARD = f"assets.extra/{FILE_NAME}"
-_CHUNK_BYTES = 1 << 20
 _FAILURES = (EventName.MODEL_FAILED, EventName.MODEL_REFUSED)
-
-
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """A packed model: its card, and what a release has to say of the file."""
-
-    path: Path
-    card: Card
-    sha256: str
-    size_bytes: int
-
-
-def read_bundle(path: Path) -> Bundle:
-    """Read a bundle that `gleaner cloud train` wrote.
-
-    Raises:
-        PermanentError: No such file, or no bundle with a card.
-    """
-    try:
-        with tarfile.open(path, "r:") as archive:
-            member = archive.extractfile(_CARD)
-            card = msgspec.json.decode(member.read() if member else b"", type=Card)
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    except (OSError, KeyError, tarfile.TarError, msgspec.MsgspecError) as error:
-        raise PermanentError(f"bundle {path}", expected=f"a tar with {_CARD}", got=error) from None
-    return Bundle(path, card, digest.hexdigest(), path.stat().st_size)
 
 
 def release_of(bundle: Bundle, node: str, model: str, url: str | None = None) -> Release:

@@ -7,97 +7,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-import msgspec
-from msgspec import Struct, structs
+from msgspec import structs
 
 from cloud.evaluation.audit_stats import RolloutAudits
+from cloud.registry.rollout_state import Facts, Rollout, Step
 from cloud.rollout.canary_analysis import (
     MIN_PHOTOS,
     Alarm,
-    Facts,
-    Rules,
     audit_alarms,
     canary_alarms,
     pool_reports,
 )
-from schemas.messages import CanaryReport, Count, Name, Probability, Release, Stage, Status, VersionStats
-
-
-class Step(Struct, frozen=True, forbid_unknown_fields=True):
-    """A stage of a rollout.
-
-    Attributes:
-        stage: Shadow, canary or all.
-        share: Share of the devices that a canary answers.
-        photos: How many photos a shadow has to compare, or a canary to classify.
-    """
-
-    stage: Stage
-    share: Probability = 1.0
-    photos: Count = 0
-
-    def __str__(self) -> str:
-        return f"canary for {self.share:.0%} of the devices" if self.stage == "canary" else self.stage
-
-
-class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """State of a rollout: everything that a restarted controller needs.
-
-    Attributes:
-        champion: release to roll back to; its node is not used.
-        challenger: release that is rolled out.
-        groups: of nodes, one after the other.
-        steps: of each group; the last one has the stage `all`.
-        rules: when a stage ends, and when the version is rolled back.
-        began_ms: when the first step began; 0 in files of earlier versions.
-        since_ms: when the current step began.
-        group: index of the current group.
-        step: index of the current step.
-        phase: `returned` after a rollback, `finished` after the last step.
-        reason: of the rollback.
-        facts: figures of the rollback.
-        skipped: nodes that cannot try the challenger; they get it when the rollout is finished.
-        baseline: by node, the champion's figures in the newest stage that ran both versions there.
-        announced: whether all nodes have been sent the outcome.
-    """
-
-    champion: Release
-    challenger: Release
-    groups: list[list[Name]]
-    steps: list[Step]
-    rules: Rules
-    since_ms: int
-    began_ms: int = 0
-    group: int = 0
-    step: int = 0
-    phase: Literal["running", "returned", "finished"] = "running"
-    reason: str | None = None
-    facts: Facts = {}
-    # The file keeps its field names: a rollout may outlive an update of the controller.
-    skipped: list[Name] = msgspec.field(name="passed_over", default_factory=list)
-    baseline: dict[Name, VersionStats] = msgspec.field(name="usual", default_factory=dict)
-    announced: bool = msgspec.field(name="over", default=False)
-
-    @property
-    def current_step(self) -> Step:
-        """The step of the current group."""
-        return self.steps[self.step]
-
-    @property
-    def is_baking(self) -> bool:
-        """Whether all nodes were sent the version and it can still be rolled back."""
-        last = self.group + 1 == len(self.groups) and self.current_step.stage == "all"
-        return last and self.phase == "running"
-
-    @property
-    def active_nodes(self) -> list[str]:
-        """Nodes of the current group, without the skipped ones."""
-        return [node for node in self.groups[self.group] if node not in self.skipped]
-
-    @property
-    def reached_nodes(self) -> list[str]:
-        """Nodes of the current group and of those before it."""
-        return [node for group in self.groups[: self.group + 1] for node in group]
+from schemas.messages import CanaryReport, Release, Stage, Status, VersionStats
 
 
 class NodeState(NamedTuple):

@@ -5,8 +5,7 @@ import pytest
 
 from bus.mqtt.client import Bus, transient_client_id
 from cloud.dataset.store import Label, Row, Store
-from cloud.registry.model_card import write_card
-from cloud.registry.registry import card_path
+from cloud.registry.registry import Registry
 from cloud.rollout.harvest_policy import MIN_AUDITED
 from schemas.messages import Caps, HarvestRules, Policy
 from schemas.topics import POLICY
@@ -44,10 +43,9 @@ def made(tmp_path):
     """Return a function that writes the card of a version, created on that day of January 2026."""
 
     def make(version: int, *, auto: bool) -> None:
-        path = card_path(tmp_path / "models" / str(version))
-        path.parent.mkdir(parents=True)
         created_at = TIMED.format(version)
-        write_card(msgspec.structs.replace(card(version), auto=auto, created_at=created_at), path)
+        made = msgspec.structs.replace(card(version), auto=auto, created_at=created_at)
+        Registry(tmp_path / "models").write_card(made)
 
     return make
 
@@ -81,7 +79,7 @@ async def test_rules_are_set_and_shown(at, tmp_path):
     rules.write_text('audit_share = 0.1\nauto_by_class."a cat" = 0.95\n[caps]\nper_minute = 7\n')
     done = await gleaner("cloud", "policy", "--nodes", "edge-1,edge-2", "--set", rules, *at)
     assert (done.code, done.err) == (0, "")
-    assert done.out == f"edge-1: as {rules} says\nedge-2: as {rules} says\n"
+    assert done.out == f"edge-1: set from {rules}\nedge-2: set from {rules}\n"
     wanted = HarvestRules(audit_share=0.1, auto_by_class={"a cat": 0.95}, caps=Caps(per_minute=7))
     shown = (await gleaner("cloud", "policy", "--nodes", "edge-2", *at)).out
     assert shown.startswith("# edge-2: issued at 2")
@@ -121,7 +119,7 @@ def test_only_one_kind_of_change_at_a_time(called, nowhere, tmp_path):
     places = ("--dataset", tmp_path / "dataset", "--out", tmp_path / "models")
     assert "expected a dataset, got none there" in called(*words, "--tune", *places).sentence
     Store.open(tmp_path / "dataset")
-    assert "expected a version with its card, got none" in called(*words, "--tune", *places).sentence
+    assert "train one with 'gleaner cloud train'" in called(*words, "--tune", *places).sentence
 
 
 async def test_auto_switches_the_lane_auto_only(at, published, say):

@@ -10,10 +10,9 @@ from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence
 from cloud.dataset.store import Label, Row, Store
 from cloud.evaluation.promotion_gate import Comparison, Verdict
-from cloud.rollout.canary_analysis import Rules
-from cloud.rollout.controller import read, write
-from cloud.rollout.releases import read_bundle, release_of
-from cloud.rollout.state_machine import Rollout, Step
+from cloud.registry.registry import Registry
+from cloud.registry.rollout_state import Rollout, Rules, Step
+from cloud.rollout.releases import release_of
 from schemas.messages import NEITHER, CanaryReport, ServedModel, VersionStats
 from schemas.topics import RELEASE
 from tests.cli.conftest import gleaner, start
@@ -31,7 +30,7 @@ def models(tmp_path):
 
 
 def state(models, **changes: object) -> Rollout:
-    one, two = (release_of(read_bundle(models / f"{version}.tar"), NODE, "pets") for version in (1, 2))
+    one, two = (release_of(Registry(models).bundle(version), NODE, "pets") for version in (1, 2))
     steps = [Step("shadow", photos=10), Step("canary", 0.1, 10), Step("all")]
     whole = Rollout(
         champion=one, challenger=two, groups=[[NODE], ["edge-2"]], steps=steps, rules=Rules(), since_ms=1
@@ -42,11 +41,11 @@ def state(models, **changes: object) -> Rollout:
 def test_a_rollout_checks_its_options_before_anything_is_published(called, models, nowhere):
     """It needs a champion to roll back to, a promoted version and valid options."""
     words = ("cloud", "rollout", models / "2.tar", *nowhere)
-    assert "expected --champion, or a parent, got none" in called(*words).sentence
-    assert "expected a tar" in called(*words, "--champion", models / "7.tar").sentence
+    assert "version 2 has no parent to roll back to" in called(*words).sentence
+    assert "cannot read bundle" in called(*words, "--champion", models / "7.tar").sentence
     same = Comparison(400, 0.9, 0.9, 0, 0, 1.0, 0.0, 0.0)
     kept = bundle(models, 3, Verdict("keep", 1, ["recall of cat -10.0 points"], same, None, None))
-    assert "got keep: recall of cat" in called("cloud", "rollout", kept, *nowhere).sentence
+    assert "keep: recall of cat" in called("cloud", "rollout", kept, *nowhere).sentence
     for option, value in (
         ("--canary-share", "0.1,7"),
         ("--canary-share", "0"),
@@ -56,7 +55,7 @@ def test_a_rollout_checks_its_options_before_anything_is_published(called, model
     ):
         assert called(*words, option, value).code == 2
     words = (*words, "--champion", models / "1.tar")
-    assert "expected another version, got 2 too" in called(*words, "--champion", models / "2.tar").sentence
+    assert "version 2 is challenger and champion" in called(*words, "--champion", models / "2.tar").sentence
     assert "expected each node in one group" in called(*words, "--nodes", "a,b", "--nodes", "b").sentence
     assert "of length <= 2048" in called(*words, "--url", "x" * 3000).sentence
     assert "expected an unencrypted Ed25519" in called(*words, "--signing-key", models / "none").sentence
@@ -66,16 +65,15 @@ def test_a_rollout_checks_its_options_before_anything_is_published(called, model
 def test_an_ended_rollout_is_not_started_again(called, models, nowhere):
     """The command prints the outcome, each time with the same exit code, without a broker."""
     words = ("cloud", "rollout", models / "2.tar", *nowhere)
-    write(models / "rollout-2.json", state(models, phase="finished", announced=True, group=1))
+    Registry(models).rollout_file(2).write(state(models, phase="finished", announced=True, group=1))
     done = called(*words)
-    assert (done.code, done.out) == (0, "version 2 is out on edge-1, edge-2\n")
-    write(models / "rollout-2.json", state(models, phase="returned", announced=True, reason="it failed"))
+    assert (done.code, done.out) == (0, "version 2 is released to edge-1, edge-2\n")
+    Registry(models).rollout_file(2).write(
+        state(models, phase="returned", announced=True, reason="it failed")
+    )
     done = called(*words)
     assert done.code == 1
-    assert (
-        done.sentence
-        == "gleaner cloud rollout: version 2: expected to do as well as the champion, got it failed"
-    )
+    assert done.sentence == "gleaner cloud rollout: version 2 was rolled back: it failed"
 
 
 async def test_options_define_the_rollout(address, at, models):
@@ -102,9 +100,9 @@ async def test_options_define_the_rollout(address, at, models):
         ("edge-1", "shadow", 1),
         ("edge-2", "shadow", 1),
     }
-    assert b"the same command goes on from here" in out
+    assert b"the same command continues" in out
     assert b"without audits: " in out
-    kept = read(models / "rollout-2.json")
+    kept = Registry(models).rollout_file(2).read()
     assert kept.groups == [["edge-1", "edge-2"], ["edge-3"]]
     assert kept.steps == [Step("shadow", photos=5), Step("canary", 0.2, 200), Step("all")]
     assert kept.rules == Rules(stage_s=0, bake_time_s=7)
@@ -140,8 +138,8 @@ def dataset(tmp_path):
 
 
 async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, dataset):
-    """A table, or one JSON object: handlers, canary reports, rollout, audits and their interval."""
-    write(models / "rollout-2.json", state(models, step=1))
+    """A table for people and one object for programs: handlers, trials, rollout, audits and interval."""
+    Registry(models).rollout_file(2).write(state(models, step=1))
     trial = CanaryReport(
         stage="canary",
         champion=VersionStats(version=1, answered=90),
@@ -210,7 +208,7 @@ async def test_status_shows_the_fleet_if_the_dataset_cannot_be_read(address, at,
     """Nodes and rollout are shown, and a line with the reason instead of the audits."""
     for file in (dataset / "data").iterdir():
         file.unlink()
-    write(models / "rollout-2.json", state(models, step=1))
+    Registry(models).rollout_file(2).write(state(models, step=1))
     words = ("cloud", "status", "--models", models, "--dataset", dataset, *at)
     async with running(Bus(address, transient_client_id(NODE), presence=Presence(NODE, "edge"))):
         done = await gleaner(*words)

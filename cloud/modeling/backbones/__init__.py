@@ -31,8 +31,8 @@ def get_backbone(name: str) -> Backbone:
     """Return the backbone of that name.
 
     Raises:
-        ValueError: No backbone has that name.
+        BackboneUnavailableError: there is none of that name.
     """
     if name not in BACKBONES:
-        raise ValueError(f"backbone: expected one of {', '.join(BACKBONES)}, got {name!r}")
+        raise BackboneUnavailableError("backbone", expected=f"one of {', '.join(BACKBONES)}", got=repr(name))
     return BACKBONES[name]

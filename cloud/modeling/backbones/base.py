@@ -8,11 +8,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from schemas.errors import PermanentError
+
 CHANNELS = 3  # RGB, whatever the file holds
 
 
-class BackboneUnavailableError(RuntimeError):
-    """A backbone's weights are not available; the message names alternatives."""
+class BackboneUnavailableError(PermanentError):
+    """There is no such backbone, or its weights are not available; the message names what to use instead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,15 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.errors import PermanentError
+
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _COUNT_BYTES = 8  # each storage is preceded by its number of elements, a little-endian int64
 
 
-class CheckpointError(ValueError):
-    """A file is not a legacy PyTorch checkpoint, or has something other than tensors."""
+class CheckpointError(PermanentError):
+    """A file is no checkpoint of the legacy PyTorch format, or asks for more than tensors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ def read_checkpoint(path: Path) -> dict[str, NDArray[np.generic]]:
     try:
         magic, protocol, _platform, views, keys = (_TensorUnpickler(stream).load() for _ in range(5))
     except (
+        CheckpointError,
         pickle.UnpicklingError,
         EOFError,
         ValueError,

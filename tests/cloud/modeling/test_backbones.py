@@ -27,10 +27,12 @@ from cloud.modeling.backbones.torch_weights import CheckpointError, read_checkpo
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
 
 
-def test_backbones_are_found_by_name() -> None:
-    """An unknown name is an error that lists the known ones."""
+def test_the_registry_knows_each_backbone_by_its_name() -> None:
+    """A backbone is found by its name, and an unknown name is answered with the known ones."""
     assert all(get_backbone(name).name == name for name in BACKBONES)
-    with pytest.raises(ValueError, match=r"xception, xception-small, efficientnet-lite0.*'resnet'"):
+    with pytest.raises(
+        BackboneUnavailableError, match=r"xception, xception-small, efficientnet-lite0.*'resnet'"
+    ):
         get_backbone("resnet")
 
 

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.evaluation.audit_stats import RolloutAudits
-from cloud.rollout.canary_analysis import Rules, audit_alarms, canary_alarms, pool_reports
+from cloud.registry.rollout_state import Rules
+from cloud.rollout.canary_analysis import audit_alarms, canary_alarms, pool_reports
 from schemas.messages import CanaryReport, VersionStats
 from tests.cloud.judging import audit
 

@@ -13,10 +13,10 @@ from msgspec import structs
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence, now_ms
 from cloud.evaluation.audit_stats import RolloutAudits
-from cloud.rollout.canary_analysis import Rules
-from cloud.rollout.controller import Controller, alone, read, write
-from cloud.rollout.releases import read_bundle, release_of
-from cloud.rollout.state_machine import Rollout, Step
+from cloud.registry.registry import Registry, read_bundle
+from cloud.registry.rollout_state import Rollout, RolloutFile, Rules, Step
+from cloud.rollout.controller import Controller
+from cloud.rollout.releases import release_of
 from schemas.errors import PermanentError, TransientError
 from schemas.messages import CanaryReport, Event, Release, ServedModel, VersionStats
 from schemas.topics import CLOUD, EVENT, RELEASE
@@ -102,7 +102,7 @@ def begun(tmp_path):
             champion=one, challenger=two, groups=list(groups), steps=STEPS, rules=RULES, since_ms=1000
         )
         path = tmp_path / "rollout-2.json"
-        write(path, structs.replace(state, **changes))
+        RolloutFile(path).write(structs.replace(state, **changes))
         return path
 
     return begin
@@ -114,7 +114,7 @@ async def controlling(
 ) -> AsyncIterator[asyncio.Task[Rollout]]:
     """Run a controller until it ends, at the latest until the end of the block."""
     bus = Bus(address, "gleaner-cloud-rollout", presence=Presence(CLOUD, "rollout"))
-    controller = Controller(bus, path, sign=lambda release: release, audits=audits)
+    controller = Controller(bus, RolloutFile(path), sign=lambda release: release, audits=audits)
     async with running(bus):
         task = asyncio.create_task(controller.run())
         try:
@@ -149,7 +149,7 @@ async def test_a_version_is_rolled_out_group_by_group(address, begun):
         assert any(
             status.canary and status.canary.compared for status in seen.statuses if status.node == CLOUD
         )
-    assert read(path).announced
+    assert RolloutFile(path).read().announced
 
 
 NONE, POOR = RolloutAudits(), RolloutAudits(audit(100, 50), audit(100, 99))
@@ -206,7 +206,7 @@ async def test_an_outcome_that_was_not_announced_is_announced_after_a_restart(ad
     async with nodes(address, "edge-1") as (node,), controlling(address, path) as task:
         assert (await task).phase == "returned"
         await node.expect_release(1, "all")
-    assert read(path).announced
+    assert RolloutFile(path).read().announced
 
 
 async def test_g6_a_version_that_turns_bad_during_the_bake_time_is_rolled_back(address, begun):
@@ -216,12 +216,12 @@ async def test_g6_a_version_that_turns_bad_during_the_bake_time_is_rolled_back(a
         async with controlling(address, path):
             await node.expect_release(2, "all")
             await node.report_serving(2, answered=40)
-        assert read(path).phase == "running"
+        assert RolloutFile(path).read().phase == "running"
         async with controlling(address, path) as task:
             await node.report_serving(2, answered=40, failed=20)
             assert "it failed 20 of 60 calls" in (await task).reason
             await node.expect_release(1, "all")
-    assert read(path).phase == "returned"
+    assert RolloutFile(path).read().phase == "returned"
 
 
 async def test_g6_nothing_is_decided_before_the_audits_are_read(address, begun):
@@ -269,25 +269,25 @@ async def test_a_controller_killed_at_each_stage_continues(address, begun, tmp_p
         finally:
             command.kill()
         assert [stage for _, stage in node.received][:3] == ["shadow", "canary", "all"]
-        assert read(path).phase == "finished"
+        assert RolloutFile(path).read().phase == "finished"
 
 
 def test_two_rollouts_never_run_at_once(tmp_path):
     """Of one version or of two: the error names the running one, and its end frees the lock."""
-    two, three = (tmp_path / f"rollout-{version}.json" for version in (2, 3))
-    with alone(two):
-        for path in (two, three):
-            first = rf"{path.stem}: expected no rollout under way, got rollout-2 \(process {os.getpid()}\)$"
-            with pytest.raises(TransientError, match=first), alone(path):
+    two, three = (Registry(tmp_path).rollout_file(version) for version in (2, 3))
+    with two.lock():
+        for state in (two, three):
+            sentence = rf"cannot start {state.path.stem}: rollout-2 \(process {os.getpid()}\) is running"
+            with pytest.raises(TransientError, match=sentence), state.lock():
                 pass
-    with alone(three), pytest.raises(TransientError, match="got rollout-3"), alone(two):
+    with three.lock(), pytest.raises(TransientError, match=r": rollout-3 .* is running"), two.lock():
         pass
 
 
 def test_a_file_without_a_rollout_is_an_error(tmp_path):
     """It is neither overwritten nor taken for a new rollout; the error is one sentence."""
     path = tmp_path / "rollout-2.json"
-    assert read(path) is None
+    assert RolloutFile(path).read() is None
     path.write_text("{}")
-    with pytest.raises(PermanentError, match="expected a rollout's state"):
-        read(path)
+    with pytest.raises(PermanentError, match="cannot read rollout state"):
+        RolloutFile(path).read()

@@ -7,7 +7,8 @@ import pytest
 
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence
-from cloud.rollout.releases import Announcer, read_bundle, release_of
+from cloud.registry.registry import read_bundle
+from cloud.rollout.releases import Announcer, release_of
 from schemas.errors import PermanentError
 from schemas.messages import Event, ServedModel
 from schemas.topics import EVENT, RELEASE, STATUS

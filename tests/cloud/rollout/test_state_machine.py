@@ -12,8 +12,8 @@ from msgspec import structs
 from bus.metrics import Counters
 from bus.mqtt.presence import Presence
 from cloud.evaluation.audit_stats import RolloutAudits
-from cloud.rollout.canary_analysis import Rules
-from cloud.rollout.state_machine import Decision, NodeState, Rollout, Step, apply, assignments, decide
+from cloud.registry.rollout_state import Rollout, Rules, Step
+from cloud.rollout.state_machine import Decision, NodeState, apply, assignments, decide
 from schemas.messages import CanaryReport, Release, ServedModel, Status, VersionStats
 from tests.cloud.judging import audit
 
