@@ -118,7 +118,7 @@ def _parse(topic: Topic[M], payload: bytes) -> dict[str, object]:
     try:
         fields = _parse_json(topic, payload) if payload[:1] == b"{" else _parse_msgpack(topic, payload)
     except (ValueError, RecursionError) as error:  # the errors of both libraries are ValueErrors
-        got = f"{_describe(payload)}: {error or type(error).__name__}"
+        got = f"{_describe(payload)}: {str(error) or type(error).__name__}"
         raise CodecError(topic.kind, expected="JSON or msgpack", got=got, code="malformed-message") from None
     if not isinstance(fields, dict):
         raise CodecError(

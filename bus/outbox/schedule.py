@@ -39,7 +39,7 @@ class Schedule:
     """
 
     limits: OutboxLimits
-    draw: random.Random = field(default_factory=random.Random)
+    rng: random.Random = field(default_factory=random.Random)
     _entries: dict[str, Entry] = field(default_factory=dict)
     _live: deque[str] = field(default_factory=deque)
     _backlog: deque[str] = field(default_factory=deque)
@@ -111,7 +111,7 @@ class Schedule:
         """Send everything unanswered again soon, because the connection is new."""
         for message_id in self._sent:
             self._entries[message_id].attempts = 0
-            self._wait(self._entries[message_id], now + self.draw.uniform(0, spread_s))
+            self._wait(self._entries[message_id], now + self.rng.uniform(0, spread_s))
 
     def defer(self, message_id: str, now: float) -> None:
         """Wait as long as the limits allow before sending this one again."""
@@ -141,7 +141,7 @@ class Schedule:
             entry.attempts,
             first_s=self.limits.resend_first_s,
             cap_s=self.limits.resend_cap_s,
-            draw=self.draw,
+            rng=self.rng,
         )
         self._wait(entry, now + delay_s)
 
