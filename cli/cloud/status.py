@@ -122,7 +122,7 @@ def _node(status: Status) -> Node:
     from bus.mqtt.presence import now_ms  # noqa: PLC0415  # each step loads what it needs, and no more
 
     counted = status.counters
-    came, went = ("sample.kept", "sample.accepted"), ("sample.answered", "sample.dropped_oldest")
+    came, went = ("sample.restored", "sample.accepted"), ("sample.answered", "sample.dropped_oldest")
     waiting = sum(counted.get(name, 0) for name in came) - sum(counted.get(name, 0) for name in went)
     return Node(
         node=status.node,
