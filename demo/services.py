@@ -17,8 +17,7 @@ _BROKER_S = 240.0
 _EDGE_CONFIG = """
 [harvest]
 auto_confidence = 0.6
-hard_confidence = 0.6
-hard_entropy = 0.98
+hard_entropy = 0.97
 hard_novelty = 1000.0
 audit_share = 0.005
 [harvest.caps]

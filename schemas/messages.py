@@ -262,15 +262,21 @@ class HarvestRules(Struct, frozen=True, kw_only=True):
         Meta(description="a confidence of at least this goes to lane auto, with the model's label"),
     ] = 0.9
     hard_confidence: Annotated[
-        Probability, Meta(description="a smaller confidence goes to lane hard, for a human label")
+        Probability, Meta(description="deprecated and ignored: see `hard_entropy`")
     ] = 0.75
     auto: Annotated[bool, Meta(description="whether the lane auto is used")] = True
     auto_by_class: Annotated[
         dict[Label, Probability],
         Meta(max_length=1024, description="overrides of `auto_confidence` by class"),
     ] = {}
-    hard_margin: Annotated[Probability, Meta(description="a smaller margin goes to lane hard")] = 0.2
-    hard_entropy: Annotated[Probability, Meta(description="a greater entropy goes to lane hard")] = 0.5
+    hard_margin: Annotated[Probability, Meta(description="deprecated and ignored: see `hard_entropy`")] = 0.2
+    uncertain_above: Annotated[
+        Probability,
+        Meta(
+            description="a greater uncertainty goes to lane hard: the normalised entropy of scores, or of "
+            "the two most probable classes alone if that is larger"
+        ),
+    ] = field(name="hard_entropy", default=0.5)
     hard_novelty: Annotated[float, Meta(ge=0, le=1e6, description="a greater novelty goes to lane hard")] = (
         1.0
     )

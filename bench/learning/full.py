@@ -13,14 +13,14 @@ from cloud.dataset.example import AUTO_LANE, TEACHER_LABELS, Example
 from cloud.evaluation import promotion_gate
 from cloud.labeling.ensemble import fit_ensemble, held_out, sure_by_lane
 from cloud.labeling.review_queue import Waiting, most_informative
-from cloud.modeling.novelty import fit_novelty, novelty_of
+from cloud.modeling.novelty import fit_novelty, novelty_scores
 from cloud.progress import Silent
 from cloud.training.candidates import Labelled, auto_helps, choose, cross_validate, fit_candidates
 from cloud.training.learners import FrozenLearner
-from edge.harvest.history import Harvested
-from edge.harvest.lanes import AUDIT, HARD
-from edge.harvest.selector import Harvester
+from edge.harvest.history import HarvestedSample
+from edge.harvest.selector import Selector
 from edge.serving.prediction import Scored
+from schemas.lanes import AUDIT, HARD
 from schemas.messages import NEITHER, HarvestRules
 
 _PHOTO_EVERY_S = 10.0
@@ -77,7 +77,7 @@ class Full(Policy):
         self.best = 0.0
         self.losses: list[dict[str, float | None]] = []
         self.verdicts: list[promotion_gate.Verdict] = []
-        self.harvester = Harvester(HarvestRules())
+        self.harvester = Selector(HarvestRules())
         super().__init__(world, seed)
 
     def live(self, stream: Photos) -> None:
@@ -127,7 +127,7 @@ class Full(Policy):
         return kept.lane == AUDIT and kept.born >= self.champion_since
 
     def _harvest(self, stream: Photos) -> None:
-        answers, novelties = self.model.answers(stream), novelty_of(self.novelty, stream.vectors)
+        answers, novelties = self.model.answers(stream), novelty_scores(self.novelty, stream.vectors)
         for place, photo_id in enumerate(stream.ids):
             said = Scored(
                 model="pets",
@@ -142,7 +142,9 @@ class Full(Policy):
             lane, _ = self.harvester.choose(photo_id, device, view, said, now)
             if lane is None:
                 continue
-            self.harvester.took(Harvested(photo_id, device, view, said.label, lane, _SAMPLE_BYTES, now))
+            self.harvester.record(
+                HarvestedSample(photo_id, device, view, said.label, lane, _SAMPLE_BYTES, now)
+            )
             self.kept.append(
                 Kept(
                     photo_id,
@@ -182,30 +184,32 @@ class Full(Policy):
 
     def _is_promoted(self, challenger: Model) -> bool:
         fresh = [kept for kept in self.kept if self._is_fresh_audit(kept) and kept.by_person]
-        verdict = judge(self.model, challenger, self.world.gate, fresh, best=self.best, seed=self.seed)
+        verdict = decide_promotion(
+            self.model, challenger, self.world.gate, fresh, best=self.best, seed=self.seed
+        )
         self.verdicts.append(verdict)
         if verdict.decision == "promote":
             self.best = max(self.best, challenger.accuracy(self.world.gate))
         return verdict.decision == "promote"
 
 
-def judge(
+def decide_promotion(
     champion: Model, challenger: Model, gold: Photos, audit: Sequence[Kept], *, best: float, seed: int
 ) -> promotion_gate.Verdict:
     """Let the gate compare two models."""
-    on_gold = promotion_gate.Answers(
+    on_gold = promotion_gate.PairedPredictions(
         champion.answers(gold), challenger.answers(gold), gold.truth, np.ones(len(gold.truth))
     )
     on_audit = None
     if audit:
         vectors = np.stack([kept.sight[PLAIN] for kept in audit])
-        on_audit = promotion_gate.Answers(
+        on_audit = promotion_gate.PairedPredictions(
             champion.probabilities(vectors),
             challenger.probabilities(vectors),
             np.array([kept.truth for kept in audit], np.int64),
             np.array([1 / (kept.inclusion or math.nan) for kept in audit]),
         )
-    return promotion_gate.judge(
+    return promotion_gate.decide_promotion(
         promotion_gate.Evidence(on_gold, max(best, champion.accuracy(gold)), CLASSES, on_audit), 1, seed=seed
     )
 

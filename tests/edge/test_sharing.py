@@ -102,7 +102,7 @@ async def test_what_is_said_of_anothers_sample_changes_nothing(handlers):
             assert (await seen.answer(photo_id(2))).harvest == "cap-per-hour"
         counters = await counted(seen)
     assert (counters["sample.answered"], counters["sample.answered_again"]) == (1, 3)
-    assert counters["feedback.not_here"] == 1
+    assert counters["feedback.unmatched"] == 1
 
 
 async def test_each_handler_follows_the_release_and_speaks_for_itself(handlers, tmp_path):
