@@ -96,8 +96,8 @@ async def test_rules_are_set_and_shown(at, tmp_path):
         ("[caps]\nper_minut = 1", "unknown field `per_minut`"),
         ("auto_confidence = nan", "Expected `float` >= 0.0"),
         ("auto = 1", "Expected `bool`, got `int`"),
-        ("auto", "expected a valid"),
-        (None, "a readable file"),
+        ("auto", "is invalid"),
+        (None, "cannot read configuration"),
     ],
 )
 def test_invalid_rules_are_not_published(called, nowhere, tmp_path, content, words):

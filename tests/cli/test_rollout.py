@@ -152,7 +152,7 @@ async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, data
         Bus(address, transient_client_id(name), presence=Presence(node, name))
         for node, name in ((NODE, "edge"), ("edge-2", "edge"), (NODE, "edge-2"))
     )
-    one.counters.add("sample.kept", 5)
+    one.counters.add("sample.restored", 5)
     one.counters.add("sample.accepted", 3)
     one.counters.add("sample.answered", 2)
     words = ("cloud", "status", "--models", models, "--dataset", dataset, *at)
