@@ -38,12 +38,12 @@ def run(arguments: Namespace) -> int:
     photos = [*examples(store), *examples(store, split="gold")]
     print("loading TensorFlow …", file=sys.stderr, flush=True)
     from cloud.dataset.example import TrainingError  # noqa: PLC0415  # as above
-    from cloud.labeling.label_errors import doubts  # noqa: PLC0415  # as above
+    from cloud.labeling.label_errors import find_label_errors  # noqa: PLC0415  # as above
     from cloud.modeling.backbones import BackboneUnavailableError  # noqa: PLC0415  # as above
 
     try:
         with Bars() as bars:
-            found = doubts(photos, arguments.backbone, arguments.cache, seed=arguments.seed, progress=bars)
+            found = find_label_errors(photos, arguments.backbone, arguments.cache, seed=arguments.seed, progress=bars)
     except (TrainingError, BackboneUnavailableError, ValueError) as error:
         raise PermanentError("doubts", expected="to be possible", got=error) from None
     images, frames = {photo.photo_id: photo.image for photo in photos}, []

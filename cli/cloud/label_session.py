@@ -17,7 +17,7 @@ from cli import connect
 from cli.cloud.label_keys import OTHER, QUIT, SKIP, UNDO, Session, keys_of, press
 from cloud.dataset.store import Store
 from cloud.labeling.contact_sheet import thumbnail
-from cloud.labeling.review_queue import Review, feedback_for, known_classes
+from cloud.labeling.review_queue import ReviewItem, feedback_for, known_classes
 from schemas.errors import PermanentError
 from schemas.topics import FEEDBACK
 
@@ -29,7 +29,7 @@ _WORDLESS = re.compile("\x1b[\\[O][0-9;]*[A-Za-z~]")
 """What arrows and other keys without a letter send."""
 
 
-async def label_photos(arguments: Namespace, store: Store, reviews: Sequence[Review]) -> int:
+async def label_photos(arguments: Namespace, store: Store, reviews: Sequence[ReviewItem]) -> int:
     """Ask a person about each photo until all are labelled or they quit.
 
     Each label is published with the next key. Cancelling loses the last one, if that key did not come.
@@ -62,7 +62,7 @@ async def label_photos(arguments: Namespace, store: Store, reviews: Sequence[Rev
     return published
 
 
-def screen(session: Session, reviews: Sequence[Review], size: os.terminal_size) -> str:
+def screen(session: Session, reviews: Sequence[ReviewItem], size: os.terminal_size) -> str:
     """Return what the terminal shows: the photo, what models say of it, and the keys."""
     commands = f"[{SKIP}] later  [{UNDO}] undo  [{OTHER}] other  [{QUIT}] quit"
     count = len(reviews)

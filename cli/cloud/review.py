@@ -47,7 +47,7 @@ def run(arguments: Namespace) -> int:
     """Give the label, or list what was asked for."""
     from cloud.dataset.store import Store  # noqa: PLC0415  # each step loads what it needs, and no more
 
-    if arguments.quarantine:
+    if arguments.dead_letters:
         _list_quarantine(arguments)
         return 0
     store = Store.open(arguments.dataset, create=False)
@@ -79,9 +79,9 @@ def _list(arguments: Namespace, store: "Store") -> None:
 
 
 def _list_quarantine(arguments: Namespace) -> None:
-    from cloud.dataset.quarantine import Quarantine  # noqa: PLC0415  # as above
+    from cloud.dataset.dead_letters import DeadLetterTable  # noqa: PLC0415  # as above
 
-    for refused in Quarantine.open(arguments.dataset, create=False).newest(arguments.limit):
+    for refused in DeadLetterTable.open(arguments.dataset, create=False).newest(arguments.limit):
         arrived = datetime.fromtimestamp(refused.received_at_ms / 1000, UTC)
         fields = {
             "photo_id": refused.key,

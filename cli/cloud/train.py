@@ -49,7 +49,7 @@ def run(arguments: Namespace) -> int:
     version = _next_version(arguments)
 
     print("loading TensorFlow …", file=sys.stderr, flush=True)
-    from cloud.dataset.example import FEWEST_LABELS, TrainingError, waiting_classes  # noqa: PLC0415  # as above
+    from cloud.dataset.example import MIN_CLASS_LABELS, TrainingError, classes_below_minimum  # noqa: PLC0415  # as above
     from cloud.export.saved_model import ExportError  # noqa: PLC0415  # as above
     from cloud.modeling.backbones import BackboneUnavailableError  # noqa: PLC0415  # as above
     from cloud.registry.registry import find_champion  # noqa: PLC0415  # as above
@@ -66,7 +66,7 @@ def run(arguments: Namespace) -> int:
         drawn = audit_slice(store, since_ms, version=dataset_version) if since_ms else []
         labelled, audit = hold_back(examples(store, version=dataset_version), drawn)
         gold = examples(store, version=dataset_version, split="gold")
-        waiting = {} if arguments.classes else waiting_classes(labelled, gold)
+        waiting = {} if arguments.classes else classes_below_minimum(labelled, gold)
         labelled, gold = (
             [photo for photo in photos if photo.label not in waiting] for photos in (labelled, gold)
         )
@@ -97,7 +97,7 @@ def run(arguments: Namespace) -> int:
         raise PermanentError("training", expected="to be possible", got=error) from None
     store.tag(f"model-{version}", dataset_version)
     for label, count in sorted(waiting.items()):
-        print(f"class {label!r} waits for labels: {count} of {FEWEST_LABELS}")
+        print(f"class {label!r} waits for labels: {count} of {MIN_CLASS_LABELS}")
     _show(trained)
     return 0
 

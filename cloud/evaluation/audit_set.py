@@ -10,14 +10,15 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from msgspec import Struct
 
-from cloud.dataset.example import AUDIT_LANE, Example
-from cloud.dataset.store import NAMED, PHOTOS, Store
+from cloud.dataset.example import Example
+from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
 from cloud.evaluation.audit_stats import weight_of
+from schemas import lanes
 from schemas.messages import NEITHER
 
-_DRAWN = f"{PHOTOS} AND lane = '{AUDIT_LANE}' AND split != 'gold'"
+_DRAWN = f"{HAS_IMAGE} AND lane = '{lanes.AUDIT}' AND split != 'gold'"
 _BY_A_VERSION = "edge_label IS NOT NULL AND model_version IS NOT NULL"
-AUDITED = f"{_DRAWN} AND {NAMED}"
+AUDITED = f"{_DRAWN} AND {HAS_HUMAN_CLASS}"
 """Condition of an audited photo: drawn by lot, named by a person, not gold; it weighs `weight_of` it."""
 ANSWERED = f"{AUDITED} AND {_BY_A_VERSION}"
 """Condition of an audited photo that tells whether the version was right that answered it."""
@@ -46,7 +47,7 @@ def audit_slice(store: Store, since_ms: int, *, version: int | str | None = None
             photo.human_label,
             "human",
             weight_of(photo.inclusion),
-            AUDIT_LANE,
+            lanes.AUDIT,
         )
         for photo in sorted(drawn, key=lambda photo: photo.photo_id)
     ]

@@ -11,18 +11,18 @@ from bus.mqtt.presence import now_ms
 from cloud.dataset.example import (
     AUDIT_LANE,
     HARD_LANE,
-    TEACHER_LABELS,
+    MIN_TEACHER_LABELS,
     Example,
     class_names,
-    label_numbers,
-    waiting_classes,
+    label_indices,
+    classes_below_minimum,
 )
-from cloud.dataset.store import NAMED, PHOTOS, Label, Store, Withdrawal
+from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Label, Store, Withdrawal
 from cloud.dataset.training_set import examples
-from cloud.labeling.embedder import Eye
-from cloud.labeling.ensemble import HEADS, Ensemble, fit_ensemble, held_out, sure_by_lane
+from cloud.labeling.embedder import Embedder
+from cloud.labeling.ensemble import HEADS, Ensemble, fit_ensemble, out_of_fold_votes, lane_thresholds
 from cloud.modeling.arrays import Ints
-from cloud.progress import Progress, Silent
+from cloud.progress import Progress, NoProgress
 
 BATCH_PHOTOS = 256
 _NO_AUDIT = f"(lane IS NULL OR lane != '{AUDIT_LANE}')"
@@ -42,7 +42,7 @@ class Teacher:
 
     by: str
     classes: tuple[str, ...]
-    eyes: tuple[Eye, ...]
+    eyes: tuple[Embedder, ...]
     ensemble: Ensemble
     thresholds: tuple[float, float]
 
@@ -50,13 +50,13 @@ class Teacher:
         """Return labels by photo id, of those photos of which it is sure."""
         if not np.isfinite(self.thresholds).any():
             return {}
-        opinions = self.ensemble.opinions([eye.look(photos, progress) for eye in self.eyes])
-        sure = np.flatnonzero(opinions.sureness >= np.array(self.thresholds)[_are_hard(photos)])
-        return {photos[int(place)].photo_id: self.classes[opinions.labels[place]] for place in sure}
+        votes = self.ensemble.votes([eye.look(photos, progress) for eye in self.eyes])
+        sure = np.flatnonzero(votes.confidence >= np.array(self.thresholds)[_are_hard(photos)])
+        return {photos[int(place)].photo_id: self.classes[votes.labels[place]] for place in sure}
 
 
 @dataclass(frozen=True, slots=True)
-class Taught:
+class TeachingResult:
     """What came of a run.
 
     Attributes:
@@ -81,7 +81,7 @@ def teach(
     *,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Taught:
+) -> TeachingResult:
     """Make a teacher from people's labels, and let it label what it is sure of.
 
     Photos of the gold set and of the lane `audit` are left to people, and teach nobody: they judge what is
@@ -102,10 +102,10 @@ def teach(
         TrainingError: a photo cannot be decoded, or people know fewer than two classes.
         TransientError: the dataset cannot be written now; what was labelled before stays.
     """
-    progress = progress or Silent()
+    progress = progress or NoProgress()
     teacher = make_teacher(store, backbones, cache_dir, seed=seed, progress=progress)
     if teacher is None:
-        return Taught()
+        return TeachingResult()
     looked_at = labelled = withdrawn = 0
     for photos in _unlabelled(store, teacher.by):
         before = {photo.photo_id: photo.label for photo in photos if photo.label}
@@ -113,13 +113,13 @@ def teach(
         changed, silent = sure.items() - before.items(), before.keys() - sure.keys()
         by, at_ms = teacher.by, now_ms()
         labels = [
-            Label(photo_id=photo_id, label=label, by=by, at_ms=at_ms, judge="teacher")
+            Label(photo_id=photo_id, label=label, by=by, at_ms=at_ms, annotator="teacher")
             for photo_id, label in changed
         ]
         store.label([*labels, *(Withdrawal(photo_id=photo_id, by=by, at_ms=at_ms) for photo_id in silent)])
         looked_at, labelled = looked_at + len(photos), labelled + len(changed)
         withdrawn += len(silent)
-    return Taught(teacher.by, teacher.thresholds, looked_at, labelled, withdrawn)
+    return TeachingResult(teacher.by, teacher.thresholds, looked_at, labelled, withdrawn)
 
 
 def make_teacher(
@@ -129,22 +129,22 @@ def make_teacher(
 
     Raises as `teach` does.
     """
-    said = examples(store, where=f"{NAMED} AND {_NO_AUDIT}")
-    waiting = waiting_classes(said)
+    said = examples(store, where=f"{HAS_HUMAN_CLASS} AND {_NO_AUDIT}")
+    waiting = classes_below_minimum(said)
     people = [example for example in said if example.label not in waiting]
     classes = class_names(people)
-    numbers = label_numbers(people, classes)
-    eyes = tuple(Eye.open(name, cache_dir) for name in backbones)
+    numbers = label_indices(people, classes)
+    eyes = tuple(Embedder.open(name, cache_dir) for name in backbones)
     sights = [eye.look(people, progress) for eye in eyes]
-    judged = held_out(sights, numbers, len(classes), seed=seed)
+    judged = out_of_fold_votes(sights, numbers, len(classes), seed=seed)
     if judged is None:
         return None
-    positions, opinions = judged
-    right, hard = opinions.labels == numbers[positions], _are_hard(people)[positions].astype(bool)
+    positions, votes = judged
+    right, hard = votes.labels == numbers[positions], _are_hard(people)[positions].astype(bool)
     sampled = np.array([example.sampled for example in people])[positions]
-    if sampled.sum() < TEACHER_LABELS:
+    if sampled.sum() < MIN_TEACHER_LABELS:
         return None
-    thresholds = sure_by_lane(opinions.sureness, right, sampled, hard)
+    thresholds = lane_thresholds(votes.confidence, right, sampled, hard)
     ensemble = fit_ensemble(sights, numbers, len(classes), seed=seed)
     made_of = [f"{example.photo_id} {example.label}" for example in people]
     made_of += [*(eye.digest for eye in eyes), f"{HEADS} {seed} {thresholds}"]
@@ -160,7 +160,7 @@ def _are_hard(photos: Sequence[Example]) -> Ints:
 def _unlabelled(store: Store, by: str) -> Iterator[list[Example]]:
     """Yield, in batches, the samples that a teacher may label and has not; with an earlier one's label."""
     where = (
-        f"{PHOTOS} AND origin = 'sample' AND split != 'gold' AND human_label IS NULL"
+        f"{HAS_IMAGE} AND origin = 'sample' AND split != 'gold' AND human_label IS NULL"
         f" AND {_NO_AUDIT} AND (teacher_by IS NULL OR teacher_by != '{by}')"
     )
     ids = sorted(str(row["photo_id"]) for row in store.scan(["photo_id"], where=where))

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from cloud.dataset.example import Example
-from cloud.labeling.ensemble import Sight
+from cloud.labeling.ensemble import Embeddings
 from cloud.modeling.backbones import Backbone, backbone_named, weights_digest
 from cloud.progress import Progress
 from cloud.training.embeddings import embeddings
@@ -19,7 +19,7 @@ _WIDTH_AXIS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Eye:
+class Embedder:
     """A frozen network, as it is and behind a mirror.
 
     Attributes:
@@ -59,7 +59,7 @@ class Eye:
         """Names the state of the network."""
         return weights_digest(self.network)
 
-    def look(self, photos: Sequence[Example], progress: Progress) -> Sight:
+    def look(self, photos: Sequence[Example], progress: Progress) -> Embeddings:
         """Embed photos, at least one, and their mirror images.
 
         Raises:

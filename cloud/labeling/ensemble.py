@@ -15,14 +15,14 @@ from cloud.modeling.arrays import Floats, Ints, softmax
 from cloud.modeling.linear_head import Head, fit_head
 from cloud.training.sample_weights import folds, training_weights
 
-Sight = NDArray[np.float32]
+Embeddings = NDArray[np.float32]
 """Embeddings of one network, `[2, N, D]`: of the photos, and of their mirror images."""
 
 HEADS = 8
 """For each network."""
 AGREEMENT = 0.9
 """Least share of the votes that have to be for a label."""
-STRANGE = 0.05
+OOD_QUANTILE = 0.05
 """Share of people's own photos that are further from the nearest other one than a photo may be."""
 PRECISION = 0.98
 """Least share of the teacher's labels that are to be right, as far as people's labels can tell."""
@@ -30,7 +30,7 @@ _BLOCK_PHOTOS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Opinions:
+class Votes:
     """What the teacher thinks of some photos.
 
     Attributes:
@@ -49,7 +49,7 @@ class Opinions:
         return np.asarray(self.probabilities.argmax(axis=1))
 
     @property
-    def sureness(self) -> Floats:
+    def confidence(self) -> Floats:
         """Probability of the labels, 0 where the votes do not agree or the photo is a strange one: `[N]`."""
         credible = self.familiar & (self.agreement >= AGREEMENT)
         return np.where(credible, self.probabilities.max(axis=1), 0.0)
@@ -69,7 +69,7 @@ class Ensemble:
     memory: tuple[NDArray[np.float32], ...]
     least_likeness: float
 
-    def opinions(self, sights: Sequence[Sight]) -> Opinions:
+    def votes(self, sights: Sequence[Embeddings]) -> Votes:
         """Let each head vote on each photo and on its mirror image."""
         votes = np.concatenate(
             [
@@ -82,10 +82,10 @@ class Ensemble:
         probabilities = votes.mean(axis=0)
         agreement = (votes.argmax(axis=2) == probabilities.argmax(axis=1)).mean(axis=0)
         familiar = _likeness(sights, self.memory) >= self.least_likeness
-        return Opinions(probabilities, agreement, familiar)
+        return Votes(probabilities, agreement, familiar)
 
 
-def fit_ensemble(sights: Sequence[Sight], labels: Ints, classes: int, *, seed: int) -> Ensemble:
+def fit_ensemble(sights: Sequence[Embeddings], labels: Ints, classes: int, *, seed: int) -> Ensemble:
     """Fit heads that differ in how much each photo counts.
 
     Args:
@@ -100,23 +100,23 @@ def fit_ensemble(sights: Sequence[Sight], labels: Ints, classes: int, *, seed: i
     generator = np.random.default_rng(seed)
     people = np.ones(len(labels), bool)
 
-    def fit(sight: Sight) -> Head:
+    def fit(sight: Embeddings) -> Head:
         drawn = generator.exponential(size=len(labels))
         weights = training_weights(labels, people, drawn, classes)
         return fit_head(np.concatenate(sight), np.tile(labels, 2), np.tile(weights, 2), classes)
 
     memory = tuple(_directions(sight) for sight in sights)
-    least = float(np.quantile(_likeness(sights, memory, of_memory=True), STRANGE))
+    least = float(np.quantile(_likeness(sights, memory, of_memory=True), OOD_QUANTILE))
     return Ensemble(tuple(tuple(fit(sight) for _ in range(HEADS)) for sight in sights), memory, least)
 
 
-def _directions(sight: Sight) -> NDArray[np.float32]:
+def _directions(sight: Embeddings) -> NDArray[np.float32]:
     """Return the embeddings of the photos themselves at unit length: `[N, D]`."""
     return np.asarray(sight[0] / np.linalg.norm(sight[0], axis=1, keepdims=True).clip(1e-12))
 
 
 def _likeness(
-    sights: Sequence[Sight], memory: Sequence[NDArray[np.float32]], *, of_memory: bool = False
+    sights: Sequence[Embeddings], memory: Sequence[NDArray[np.float32]], *, of_memory: bool = False
 ) -> NDArray[np.float32]:
     """Return how like photos are to the nearest in memory: cosines, the mean over the networks, `[N]`.
 
@@ -138,9 +138,9 @@ def _likeness(
     return nearest
 
 
-def held_out(
-    sights: Sequence[Sight], labels: Ints, classes: int, *, seed: int
-) -> tuple[Ints, Opinions] | None:
+def out_of_fold_votes(
+    sights: Sequence[Embeddings], labels: Ints, classes: int, *, seed: int
+) -> tuple[Ints, Votes] | None:
     """Let ensembles judge photos that they were not fitted to.
 
     Args:
@@ -159,16 +159,16 @@ def held_out(
     parts = []
     for kept, apart in splits:
         ensemble = fit_ensemble([sight[:, kept] for sight in sights], labels[kept], classes, seed=seed)
-        parts.append(ensemble.opinions([sight[:, apart] for sight in sights]))
+        parts.append(ensemble.votes([sight[:, apart] for sight in sights]))
     positions = np.concatenate([apart for _, apart in splits])
-    return positions, Opinions(
+    return positions, Votes(
         np.concatenate([part.probabilities for part in parts]),
         np.concatenate([part.agreement for part in parts]),
         np.concatenate([part.familiar for part in parts]),
     )
 
 
-def sure_from(sureness: Floats, right: NDArray[np.bool_], precision: float = PRECISION) -> float | None:
+def confidence_threshold(confidence: Floats, right: NDArray[np.bool_], precision: float = PRECISION) -> float | None:
     """Choose how sure a teacher has to be.
 
     Args:
@@ -182,16 +182,16 @@ def sure_from(sureness: Floats, right: NDArray[np.bool_], precision: float = PRE
 
     Source: the expectation is the mean of Jeffreys' posterior, (right + 1/2) / (count + 1).
     """
-    order = np.argsort(-sureness, kind="stable")
-    ranked = sureness[order]
+    order = np.argsort(-confidence, kind="stable")
+    ranked = confidence[order]
     expected = (np.cumsum(right[order]) + 0.5) / (np.arange(len(ranked)) + 2)
     last_of_its_kind = np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]
     enough = np.flatnonzero(last_of_its_kind & (expected >= precision) & (ranked > 0))
     return float(ranked[enough[-1]]) if len(enough) else None
 
 
-def sure_by_lane(
-    sureness: Floats,
+def lane_thresholds(
+    confidence: Floats,
     right: NDArray[np.bool_],
     sampled: NDArray[np.bool_],
     hard: NDArray[np.bool_],
@@ -203,16 +203,16 @@ def sure_by_lane(
     and, under drift, wrong of these. Of the lane hard it is judged by that lane, and never less strictly.
 
     Args:
-        sureness: As for `sure_from`.
-        right: As for `sure_from`.
+        sureness: As for `confidence_threshold`.
+        right: As for `confidence_threshold`.
         sampled: `[M]`, whether a camera sent the photo.
         hard: `[M]`, whether that came by the lane hard.
-        precision: As for `sure_from`.
+        precision: As for `confidence_threshold`.
 
     Returns:
         The least sureness of others and of the lane hard, in this order, to be indexed by "is hard";
         infinite where it cannot be chosen.
     """
-    found = (sure_from(sureness[kind], right[kind], precision) for kind in (sampled, hard))
+    found = (confidence_threshold(confidence[kind], right[kind], precision) for kind in (sampled, hard))
     of_samples, of_hard = (math.inf if least is None else least for least in found)
     return of_samples, max(of_samples, of_hard)

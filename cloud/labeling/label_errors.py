@@ -6,14 +6,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from cloud.dataset.example import Example, Source, label_numbers
-from cloud.labeling.embedder import Eye
-from cloud.labeling.ensemble import held_out
+from cloud.dataset.example import Example, Source, label_indices
+from cloud.labeling.embedder import Embedder
+from cloud.labeling.ensemble import out_of_fold_votes
 from cloud.modeling.arrays import Floats, Ints
 from cloud.progress import Progress
 
 
-class Doubt(msgspec.Struct, frozen=True):
+class LabelError(msgspec.Struct, frozen=True):
     """A label that is likely wrong.
 
     Attributes:
@@ -31,9 +31,9 @@ class Doubt(msgspec.Struct, frozen=True):
     credibility: float
 
 
-def doubts(
+def find_label_errors(
     examples: Sequence[Example], backbone: str, cache_dir: Path, *, seed: int, progress: Progress
-) -> list[Doubt]:
+) -> list[LabelError]:
     """Name the labels that are likely wrong, the least credible first.
 
     Each photo is judged by an ensemble that was trained without it; a class's only photo cannot be.
@@ -53,27 +53,27 @@ def doubts(
     classes = sorted({example.label for example in examples})
     if len(classes) < 2:  # noqa: PLR2004 - with one name for all, none can be another
         return []
-    numbers = label_numbers(examples, classes)
-    judged = held_out(
-        [Eye.open(backbone, cache_dir).look(examples, progress)], numbers, len(classes), seed=seed
+    numbers = label_indices(examples, classes)
+    judged = out_of_fold_votes(
+        [Embedder.open(backbone, cache_dir).look(examples, progress)], numbers, len(classes), seed=seed
     )
     if judged is None:
         return []
-    positions, opinions = judged
-    probabilities, said = opinions.probabilities, numbers[positions]
+    positions, votes = judged
+    probabilities, said = votes.probabilities, numbers[positions]
     return [
-        Doubt(
+        LabelError(
             examples[positions[row]].photo_id,
             classes[said[row]],
             examples[positions[row]].source,
-            classes[opinions.labels[row]],
+            classes[votes.labels[row]],
             float(probabilities[row, said[row]]),
         )
-        for row in issues(said, probabilities)
+        for row in rank_label_issues(said, probabilities)
     ]
 
 
-def issues(labels: Ints, probabilities: Floats) -> list[int]:
+def rank_label_issues(labels: Ints, probabilities: Floats) -> list[int]:
     """Find the rows whose label is likely wrong, the least credible first.
 
     Args:

@@ -6,17 +6,17 @@ import msgspec
 
 from bus.mqtt.presence import now_ms
 from cloud.dataset.example import AUDIT_LANE
-from cloud.dataset.store import PHOTOS, Label, Store
+from cloud.dataset.store import HAS_IMAGE, Label, Store
 from schemas.errors import PermanentError
 from schemas.messages import NEITHER, Feedback
 
 NEAR_BITS = 6
 """Most bits by which the difference hashes of two photos of the same view differ, as at the edge."""
 
-_AWAITING = f"{PHOTOS} AND origin = 'sample' AND human_label IS NULL"
+_AWAITING = f"{HAS_IMAGE} AND origin = 'sample' AND human_label IS NULL"
 
 
-class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+class UnlabelledPhoto(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a photo that nobody has labelled, without its image."""
 
     photo_id: str
@@ -30,7 +30,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     novelty: float | None = None
 
 
-class Review(Waiting, frozen=True, kw_only=True):
+class ReviewItem(UnlabelledPhoto, frozen=True, kw_only=True):
     """A harvested photo for a person to label; node and device address the Feedback."""
 
     image: bytes
@@ -38,7 +38,7 @@ class Review(Waiting, frozen=True, kw_only=True):
     device: str | None
 
 
-def doubt(photo: Waiting) -> float:
+def uncertainty(photo: UnlabelledPhoto) -> float:
     """Return how little its model knew what the photo shows, 0 to 1: by what speaks most for that.
 
     These are the normalised entropy, the margin, the novelty (0.5 where the model begins to be out of its
@@ -53,15 +53,15 @@ def doubt(photo: Waiting) -> float:
     return max((sign for sign in signs if sign is not None), default=1.0)
 
 
-def _urgency(photo: Waiting) -> tuple[int, float, str]:
+def _urgency(photo: UnlabelledPhoto) -> tuple[int, float, str]:
     if photo.lane == AUDIT_LANE:
         # Whoever stops half-way must have labelled a fair sample: nothing that a model said orders these.
         return 0, 0.0, photo.photo_id
     disputed = photo.teacher_label is not None and photo.teacher_label != photo.edge_label
-    return 1 if disputed else 2, -doubt(photo), photo.photo_id
+    return 1 if disputed else 2, -uncertainty(photo), photo.photo_id
 
 
-def most_informative(waiting: Iterable[Waiting], limit: int) -> list[Waiting]:
+def most_informative(waiting: Iterable[UnlabelledPhoto], limit: int) -> list[UnlabelledPhoto]:
     """Choose what to ask a person.
 
     Args:
@@ -70,15 +70,15 @@ def most_informative(waiting: Iterable[Waiting], limit: int) -> list[Waiting]:
 
     Returns:
         First the lane `audit`, whose labels tell how good the model is, for at most half of the list where
-        there are others; then where teacher and edge disagree; then the rest; the last two by `doubt`, then
+        there are others; then where teacher and edge disagree; then the rest; the last two by `uncertainty`, then
         by id, so that the order is always the same. A photo of a view that is in the list already stands
         behind all others, unless it is of the lane `audit`.
     """
     ranked = sorted(waiting, key=_urgency)
     audits = sum(photo.lane == AUDIT_LANE for photo in ranked)
     most_audits = max((limit + 1) // 2, limit - (len(ranked) - audits))
-    chosen: list[Waiting] = []
-    behind: list[Waiting] = []
+    chosen: list[UnlabelledPhoto] = []
+    behind: list[UnlabelledPhoto] = []
     views: list[int] = []
     for photo in ranked[: min(audits, most_audits)] + ranked[audits:]:
         if len(chosen) == limit:
@@ -94,17 +94,17 @@ def most_informative(waiting: Iterable[Waiting], limit: int) -> list[Waiting]:
     return (chosen + behind)[:limit]
 
 
-def awaiting_review(store: Store, limit: int) -> list[Review]:
+def awaiting_review(store: Store, limit: int) -> list[ReviewItem]:
     """Return harvested photos that no person has labelled, the most informative first.
 
     Args:
         store: The dataset.
         limit: At most so many; only their images are read.
     """
-    rows = store.scan(Waiting.__struct_fields__, where=_AWAITING)
-    chosen = most_informative((msgspec.convert(row, Waiting) for row in rows), limit)
-    found = store.find([photo.photo_id for photo in chosen], Review.__struct_fields__)
-    return [msgspec.convert(found[photo.photo_id], Review) for photo in chosen]
+    rows = store.scan(UnlabelledPhoto.__struct_fields__, where=_AWAITING)
+    chosen = most_informative((msgspec.convert(row, UnlabelledPhoto) for row in rows), limit)
+    found = store.find([photo.photo_id for photo in chosen], ReviewItem.__struct_fields__)
+    return [msgspec.convert(found[photo.photo_id], ReviewItem) for photo in chosen]
 
 
 def known_classes(store: Store) -> list[str]:

@@ -11,13 +11,13 @@ import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
-from cloud.dataset.example import Example, TrainingError, by_content, class_names, label_numbers
+from cloud.dataset.example import Example, TrainingError, sorted_by_content, class_names, label_indices
 from cloud.evaluation.metrics import Metrics, calibrated, measure
-from cloud.export.saved_model import ExportError, Model, exported, pack, signature_of
+from cloud.export.saved_model import ExportError, Model, export_saved_model, pack, signature_of
 from cloud.modeling.arrays import Floats, Ints, softmax
 from cloud.modeling.backbones import backbone_named, weights_digest
 from cloud.modeling.novelty import fit_novelty
-from cloud.progress import Progress, Silent
+from cloud.progress import Progress, NoProgress
 from cloud.registry.champion import challenge, gold_digest
 from cloud.registry.model_card import Calibration, Candidate, Card, code_commit, library_versions, write_card
 from cloud.registry.registry import Champion, card_path, cards_in
@@ -93,7 +93,7 @@ def train(
         TransientError: another worker ended.
     """
     began = time.monotonic()
-    progress = progress or Silent()
+    progress = progress or NoProgress()
     _check_place(out_dir, version)
     _check_unseen("audit", audit, examples)
     tried = try_candidates(
@@ -107,7 +107,7 @@ def train(
         team=team,
     )
     plan, names, fitted, held_out = backbone_named(backbone), tried.classes, tried.fitted, tried.held_out
-    chosen, logits, truth = tried.chosen, tried.on_gold, label_numbers(tried.gold, tried.classes)
+    chosen, logits, truth = tried.chosen, tried.on_gold, label_indices(tried.gold, tried.classes)
     metrics = {
         name: measure(softmax(said / held_out[name].temperature), truth, names)
         for name, said in logits.items()
@@ -142,7 +142,7 @@ def train(
     progress.start("export", 1)
     out_dir.mkdir(parents=True, exist_ok=True)
     directory, bundle_path = out_dir / str(version), out_dir / f"{version}.tar"
-    with exported(model, directory, tflite=tflite) as partial:
+    with export_saved_model(model, directory, tflite=tflite) as partial:
         if champion is not None:
             verdict = challenge(champion, partial, gold, audit, backbone=backbone, classes=names, seed=seed)
             card = structs.replace(card, verdict=verdict)
@@ -194,8 +194,8 @@ def try_candidates(
     It is all that takes a team: its first worker calls `train`, each other this, with the same examples and
     arguments, which `train` describes.
     """
-    progress = progress or Silent()
-    examples, gold = by_content(examples), by_content(gold)
+    progress = progress or NoProgress()
+    examples, gold = sorted_by_content(examples), sorted_by_content(gold)
     names = class_names(examples, classes)
     _check_gold(gold, names)
     _check_unseen("gold", gold, examples)

@@ -8,7 +8,7 @@ from PIL import Image
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence
 from cloud.dataset.example import TrainingError
-from cloud.dataset.quarantine import Bounds, Quarantine, Refused
+from cloud.dataset.dead_letters import Bounds, DeadLetterTable, DeadLetter
 from cloud.dataset.store import Row, Store
 from cloud.evaluation.promotion_gate import Comparison, Verdict
 from cloud.export.saved_model import ExportError
@@ -159,10 +159,10 @@ def test_review_lists_the_quarantine(called, dataset, tmp_path):
     words = ("cloud", "review", "--dataset", dataset, "--quarantine")
     assert "expected a dataset, got none there" in called(*words).sentence
     messages = [
-        Refused(photo_id=str(n) * 32, node=NODE, reason=f"reason {n}", received_at_ms=n, payload=b"%d" % n)
+        DeadLetter(photo_id=str(n) * 32, node=NODE, reason=f"reason {n}", received_at_ms=n, payload=b"%d" % n)
         for n in range(3)
     ]
-    Quarantine.open(dataset).put(messages, Bounds(100, 1000))
+    DeadLetterTable.open(dataset).put(messages, Bounds(100, 1000))
     done = called(*words, "--limit", "2", "--save", tmp_path / "look")
     assert done.out.splitlines() == [
         f"{'2' * 32}  1970-01-01 00:00:00Z  edge-1  reason 2",

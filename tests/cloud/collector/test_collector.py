@@ -11,7 +11,7 @@ from bus.config import Broker
 from cloud.collector import collector
 from cloud.collector.config import CollectorConfig
 from cloud.dataset.lance_table import Table
-from cloud.dataset.quarantine import Quarantine
+from cloud.dataset.dead_letters import DeadLetterTable
 from cloud.dataset.store import Store
 from cloud.dataset.training_set import examples
 from schemas.codec import content_id, encode
@@ -125,9 +125,9 @@ DYING = """
 import asyncio, os, signal, sys
 from bus.config import Broker
 from bus.config import Broker
-from cloud import collect
+from cloud.collector import collector
 from cloud.collector.config import CollectorConfig
-from cloud.dataset.quarantine import Quarantine
+from cloud.dataset.dead_letters import Quarantine
 from cloud.dataset.store import Store
 commit, moment, port, dataset = sys.argv[1:]
 owner, name = {"Store.upsert": (Store, "upsert"), "Quarantine.put": (Quarantine, "put")}[commit]
@@ -137,7 +137,7 @@ def die(*arguments):
         real(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
 setattr(owner, name, die)
-asyncio.run(collect.run(CollectorConfig(broker=Broker(port=int(port)), dataset=dataset)))
+asyncio.run(collector.run(CollectorConfig(broker=Broker(port=int(port)), dataset=dataset)))
 """
 
 
@@ -236,7 +236,7 @@ async def test_g4_what_cannot_be_used_goes_to_the_quarantine(collecting, edge, d
         assert expected in (refusal.reason or "")
     assert len(edge.receipts) == 6
     assert edge.newest("collector").counters["sample.refused"] == len(bad)
-    kept = {message.key: message for message in Quarantine.open(dataset).newest(99)}
+    kept = {message.key: message for message in DeadLetterTable.open(dataset).newest(99)}
     assert kept.keys() == {photo_id(number) for number in bad} | {content_id(payload) for payload in nameless}
     assert {message.node for message in kept.values()} == {NODE}
     assert kept[photo_id(6)].payload == bad[6]
@@ -250,11 +250,11 @@ async def test_g4_a_refusal_goes_out_only_after_the_commit(collecting, edge, dat
     async with dying("Quarantine.put", "behind", address, dataset, edge):
         await edge.bus.publish_bytes(SAMPLE.name(node=NODE), broken)
     assert edge.receipts == []
-    assert [message.key for message in Quarantine.open(dataset).newest(9)] == [photo_id(1)]
+    assert [message.key for message in DeadLetterTable.open(dataset).newest(9)] == [photo_id(1)]
     async with collecting():
         await edge.bus.publish_bytes(SAMPLE.name(node=NODE), broken)
         assert (await edge.receipt(1)).status == "refused"
-    assert len(list(Quarantine.open(dataset).newest(9))) == 1
+    assert len(list(DeadLetterTable.open(dataset).newest(9))) == 1
 
 
 async def test_g3_the_quarantine_is_bounded_and_says_what_went(collecting, edge, dataset):
@@ -269,7 +269,7 @@ async def test_g3_the_quarantine_is_bounded_and_says_what_went(collecting, edge,
         await edge.receipt(100)
     last = edge.newest("collector").counters
     assert last["sample.quarantined"] == 40
-    kept = list(Quarantine.open(dataset).newest(99))
+    kept = list(DeadLetterTable.open(dataset).newest(99))
     assert len(kept) == 40 - last["quarantine.dropped"] <= 16
     assert kept[0].key == photo_id(39)
     assert Store.open(dataset).count("true") == 1
@@ -342,6 +342,6 @@ async def test_g3_fragments_are_joined_and_old_versions_forgotten(collecting, ed
             await edge.receipt(number)
         await edge.harvest(12)  # whose commit comes after the tidying for the one before
         await edge.receipt(12)
-    assert store.table.fragments() < 8
+    assert store.table.small_fragments() < 8
     assert len(list((dataset / "_versions").glob("*.manifest"))) < 8
     assert (store.count(), store.count(version="empty")) == (13, 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import lance
 import pytest
 
-from cloud.dataset.durable_commit import drop_torn_manifests, exclusive, local_root, manifest_name
+from cloud.dataset.durable_commit import drop_torn_manifests, writer_lock, local_root, manifest_name
 from cloud.dataset.store import Label, Row, Store
 from schemas.errors import TransientError
 
@@ -135,12 +135,12 @@ def test_lost_transactions_and_a_wrong_hint_do_no_harm(store: Store) -> None:
 def test_the_lock_is_for_one_writer_and_has_a_deadline(tmp_path: Path) -> None:
     """A second writer waits, then gives up with an error that says try again; it is free afterwards."""
     with (
-        exclusive(tmp_path),
+        writer_lock(tmp_path),
         pytest.raises(TransientError, match="writer lock"),
-        exclusive(tmp_path, timeout_s=0.05),
+        writer_lock(tmp_path, timeout_s=0.05),
     ):
         pass
-    with exclusive(tmp_path, timeout_s=0):
+    with writer_lock(tmp_path, timeout_s=0):
         pass
 
 

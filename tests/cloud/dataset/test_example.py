@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from cloud.dataset.example import Example, Source, TrainingError, class_names, waiting_classes
+from cloud.dataset.example import Example, Source, TrainingError, class_names, classes_below_minimum
 from schemas.messages import NEITHER
 
 
@@ -26,9 +26,9 @@ def test_a_slip_of_the_pen_makes_no_class() -> None:
     settled = [example(label) for label in ("cat", "dog") for _ in range(3)]
     more = [example("cta"), example("cow"), example("cow"), example("cow", "edge"), example("fox", "teacher")]
     gold = [example("emu") for _ in range(9)]
-    assert waiting_classes([*settled, *more], gold) == {"cta": 1, "cow": 2, "fox": 0, "emu": 0}
-    assert waiting_classes([*settled, example("cow"), *more]) == {"cta": 1, "fox": 0}
-    assert waiting_classes([example("cat"), *settled[3:], *more], gold) == {}
+    assert classes_below_minimum([*settled, *more], gold) == {"cta": 1, "cow": 2, "fox": 0, "emu": 0}
+    assert classes_below_minimum([*settled, example("cow"), *more]) == {"cta": 1, "fox": 0}
+    assert classes_below_minimum([example("cat"), *settled[3:], *more], gold) == {}
 
 
 @pytest.mark.parametrize(

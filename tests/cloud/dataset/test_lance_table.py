@@ -95,7 +95,7 @@ def test_a_dataset_that_is_gone_is_waited_for(store: Store, tmp_path: Path) -> N
         with pytest.raises(TransientError):
             store.upsert([photo(2)])
         with pytest.raises(TransientError):
-            store.table.fragments()
+            store.table.small_fragments()
     (table / "_writer.lock").unlink()
     table.rmdir()
     aside.rename(table)
@@ -107,9 +107,9 @@ def test_full_fragments_are_not_counted(store: Store, monkeypatch: pytest.Monkey
     monkeypatch.setattr("cloud.dataset.lance_table._ROWS_PER_FRAGMENT", 4)
     for start in range(0, 10, 2):
         store.upsert([photo(start), photo(start + 1)])
-    assert store.table.fragments() == 5
+    assert store.table.small_fragments() == 5
     store.table.compact()
-    assert store.table.fragments() == 0 < len(store.table.at().get_fragments())
+    assert store.table.small_fragments() == 0 < len(store.table.open_version().get_fragments())
 
 
 def test_a_file_url_is_a_local_path(tmp_path: Path) -> None:

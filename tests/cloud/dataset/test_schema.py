@@ -45,7 +45,7 @@ def test_a_row_out_of_range_is_refused(field: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("photo_id", "x"), ("label", ""), ("at_ms", -1), ("judge", "I")]
+    ("field", "value"), [("photo_id", "x"), ("label", ""), ("at_ms", -1), ("annotator", "I")]
 )
 def test_a_label_out_of_range_is_refused(field: str, value: object) -> None:
     """A label is held against the same rules."""
@@ -96,7 +96,7 @@ def test_labels_of_one_call_are_one_record() -> None:
     said = [
         Label(photo_id=ID, label="dog", by="ann", at_ms=2),
         Label(photo_id=ID, label="cat", by="ann", at_ms=1),
-        Label(photo_id=ID, label="cow", by="vit", at_ms=1, judge="teacher"),
+        Label(photo_id=ID, label="cow", by="vit", at_ms=1, annotator="teacher"),
     ]
     for order in itertools.permutations(said):
         records, outcomes = with_labels(order, {})
@@ -108,7 +108,7 @@ def test_a_teacher_takes_a_label_back() -> None:
     """A person's stays; nothing older comes back, what is newer holds, and of nothing nothing is written."""
 
     def taught(teacher: int) -> Label:
-        return Label(photo_id=ID, label="dog", by=f"teacher/{teacher}", at_ms=teacher, judge="teacher")
+        return Label(photo_id=ID, label="dog", by=f"teacher/{teacher}", at_ms=teacher, annotator="teacher")
 
     back = Withdrawal(photo_id=ID, by="teacher/2", at_ms=2)
     person = with_label(Label(photo_id=ID, label="cat", by="ann", at_ms=1), None)

@@ -14,7 +14,7 @@ import lance
 import pytest
 
 from cloud.dataset.lance_table import Table
-from cloud.dataset.schema import SCHEMA, STATE, LabelOutcome, Outcome, Record, with_labels, with_samples
+from cloud.dataset.schema import SCHEMA, STATE_COLUMNS, LabelOutcome, Outcome, Record, with_labels, with_samples
 from cloud.dataset.store import Label, Row, Store
 from schemas.errors import PermanentError
 
@@ -107,7 +107,7 @@ def test_the_later_label_holds_whatever_the_order(store: Store) -> None:
     assert store.label([said(1, "dog", 5)]) == {photo_id(1): "superseded"}
     assert store.label([said(1, "cat", 4)]) == {photo_id(1): "superseded"}
     assert store.label([said(1, "cow", 9), said(1, "hen", 8)]) == {photo_id(1): "stored"}
-    assert store.label([said(1, "cat", 1, judge="teacher")]) == {photo_id(1): "stored"}
+    assert store.label([said(1, "cat", 1, annotator="teacher")]) == {photo_id(1): "stored"}
     columns = ("human_label", "human_at_ms", "teacher_label", "image")
     assert read(store, 1, *columns) == ["cow", 9, "cat", b"\1" * 100]
 
@@ -115,7 +115,7 @@ def test_the_later_label_holds_whatever_the_order(store: Store) -> None:
 def test_two_judges_of_one_photo_in_one_call(store: Store) -> None:
     """A person's and a teacher's label for one id are both stored, before the photo and after."""
     for at_ms in (1, 2):
-        store.label([said(1, f"h{at_ms}", at_ms), said(1, f"t{at_ms}", at_ms, judge="teacher")])
+        store.label([said(1, f"h{at_ms}", at_ms), said(1, f"t{at_ms}", at_ms, annotator="teacher")])
         assert read(store, 1, "human_label", "teacher_label") == [f"h{at_ms}", f"t{at_ms}"]
         store.upsert([photo(1)])
 
@@ -129,7 +129,7 @@ def test_old_versions_and_tags_stay_readable(store: Store) -> None:
     store.label([said(1, "dog", 5)])
     untagged = store.version
     assert store.table.compact().fragments_added == 1
-    assert store.table.fragments() == 1
+    assert store.table.small_fragments() == 1
     assert store.table.clean_up(older_than_s=0) > 5
     assert store.count(version="v1") == 1
     assert store.count() == 7
@@ -156,7 +156,7 @@ def test_looking_up_ids_reads_no_images(store: Store) -> None:
     # Noise, so that no encoding makes it smaller.
     store.upsert([photo(number, image=random.Random(number).randbytes(50_000)) for number in range(64)])
     ids = [photo_id(number) for number in range(64)]
-    dataset = store.table.at()
+    dataset = store.table.open_version()
     dataset.io_stats_incremental()
     assert len(store._lookup(dataset, ids, ["photo_id", "received_at_ms"])) == 64
     assert dataset.io_stats_incremental().read_bytes < 50_000
@@ -179,7 +179,7 @@ def test_a_rewrite_gives_way_to_a_writer(store: Store, monkeypatch: pytest.Monke
     assert store.table.compact().conflicts == 1
     monkeypatch.undo()
     assert store.table.compact().conflicts == 0
-    assert (read(store, 1, "human_label"), store.count(), store.table.fragments()) == (["dog"], 3, 1)
+    assert (read(store, 1, "human_label"), store.count(), store.table.small_fragments()) == (["dog"], 3, 1)
 
 
 @pytest.mark.parametrize("indexed", [False, True])
@@ -191,7 +191,7 @@ def test_a_writer_that_was_second_decides_again(store: Store, first: str, indexe
     """
     store.upsert([photo(77)])
     if indexed:
-        store.table.at().create_scalar_index("photo_id", "BTREE")
+        store.table.open_version().create_scalar_index("photo_id", "BTREE")
     unlocked, decisions = Store(Table(store.table.url, None)), list[int]()
 
     def decide(existing: dict[str, Record]) -> tuple[list[Record], dict[str, Outcome]]:
@@ -200,7 +200,7 @@ def test_a_writer_that_was_second_decides_again(store: Store, first: str, indexe
         decisions.append(len(existing))
         return with_samples({photo_id(1): photo(1, size_bytes=9)}, existing)
 
-    outcome = unlocked._write([photo_id(1)], STATE, decide)
+    outcome = unlocked._write([photo_id(1)], STATE_COLUMNS, decide)
     assert outcome == {photo_id(1): "duplicate" if first == "photo" else "stored"}
     assert decisions == [0, 1]
     assert store.count("true") == 2
@@ -215,7 +215,7 @@ def test_a_stored_row_is_not_overwritten_by_a_stale_one(store: Store) -> None:
 
     def decide(existing: dict[str, Record]) -> tuple[list[Record], dict[str, LabelOutcome]]:
         if not decisions:
-            store.label([said(1, "late", 9), said(1, "cow", 9, judge="teacher")])
+            store.label([said(1, "late", 9), said(1, "cow", 9, annotator="teacher")])
         decisions.append(existing[photo_id(1)]["revision"])
         return with_labels([said(1, "early", 5)], existing)
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cloud.dataset import folder_import
 from cloud.dataset.folder_import import MAX_IMAGE_BYTES, import_folder
-from cloud.dataset.store import NAMED, Label, Row, Store
+from cloud.dataset.store import HAS_HUMAN_CLASS, Label, Row, Store
 from cloud.dataset.training_set import examples, resolve_label
 from schemas.errors import PermanentError
 from schemas.messages import NEITHER
@@ -149,7 +149,7 @@ def test_what_is_not_asked_for_is_not_read(store: Store) -> None:
     store.label([Label(photo_id=f"{n:032x}", label="cat", by="ann", at_ms=1) for n in range(100, 103)])
     tracemalloc.start()
     try:
-        found = examples(store, where=NAMED)
+        found = examples(store, where=HAS_HUMAN_CLASS)
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

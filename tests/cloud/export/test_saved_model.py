@@ -15,12 +15,12 @@ from tensorflow_serving.apis import prediction_log_pb2
 from cloud.export import saved_model as exporting
 from cloud.export.litert import ask
 from cloud.export.saved_model import (
-    EXTRA,
+    EXTRA_ASSETS,
     NETWORK_FILE,
     WARMUP_BATCHES,
     ExportError,
     Model,
-    exported,
+    export_saved_model,
     pack,
     verify,
     verify_network,
@@ -54,19 +54,19 @@ def model() -> Model:
 def directory(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """That model, exported as version 3."""
     directory = tmp_path_factory.mktemp("models") / "3"
-    with exported(model, directory) as partial:
-        (partial / EXTRA / "added.txt").write_text("of the block")
+    with export_saved_model(model, directory) as partial:
+        (partial / EXTRA_ASSETS / "added.txt").write_text("of the block")
     return directory
 
 
 def served(directory: Path, photos: list[bytes]) -> dict[str, Any]:
     """Answers by the loader and session that TensorFlow Serving uses."""
     with SavedModel(directory) as saved:
-        return saved.ask(photos)
+        return saved.predict(photos)
 
 
 def export(model: Model, directory: Path, **options: bool) -> None:
-    with exported(model, directory, **options):
+    with export_saved_model(model, directory, **options):
         pass
 
 
@@ -119,7 +119,7 @@ def test_a_broken_photo_is_an_invalid_argument(directory: Path, make_example: An
 def test_class_names_and_what_is_added_travel_with_the_model(model: Model, directory: Path) -> None:
     """Names are an asset, one per line; what else belongs to it is where TensorFlow Serving ignores it."""
     assert (directory / "assets" / "classes.txt").read_text("utf-8").splitlines() == list(CLASSES)
-    assert (directory / EXTRA / "added.txt").read_text() == "of the block"
+    assert (directory / EXTRA_ASSETS / "added.txt").read_text() == "of the block"
 
 
 def test_warmup_records_can_be_served(directory: Path) -> None:
@@ -145,7 +145,7 @@ def test_each_variable_is_written_once(model: Model, directory: Path) -> None:
 def test_a_model_without_novelty_can_still_be_asked() -> None:
     """Models of earlier versions answer what they have: as a champion, such a one meets its successor."""
     with SavedModel(saved_models() / "straight") as saved:
-        assert set(saved.ask(warmup_photos(1))) == {"probabilities", "embedding"}
+        assert set(saved.predict(warmup_photos(1))) == {"probabilities", "embedding"}
 
 
 def test_a_model_that_answers_otherwise_is_refused(model: Model, directory: Path) -> None:
@@ -164,15 +164,15 @@ def test_the_network_for_litert_comes_only_if_wanted(model: Model, directory: Pa
     export(model, tmp_path / "3", tflite=True)
     assert signatures(tmp_path / "3") == {"serving_default", "decode"}
     assert signatures(directory) == {"serving_default"}
-    assert not (directory / EXTRA / NETWORK_FILE).exists()
+    assert not (directory / EXTRA_ASSETS / NETWORK_FILE).exists()
     photos = warmup_photos(3)
     images = pixels(XCEPTION_SMALL, tf.constant(photos)).numpy()
-    said = ask((tmp_path / "3" / EXTRA / NETWORK_FILE).read_bytes(), images)
+    said = ask((tmp_path / "3" / EXTRA_ASSETS / NETWORK_FILE).read_bytes(), images)
     for name, values in served(directory, photos).items():
         np.testing.assert_allclose(said[name], values, atol=1e-4)
     pack(tmp_path / "3", tmp_path / "3.tar")
     with tarfile.open(tmp_path / "3.tar") as archive:
-        assert f"{EXTRA}/{NETWORK_FILE}" in archive.getnames()
+        assert f"{EXTRA_ASSETS}/{NETWORK_FILE}" in archive.getnames()
 
 
 def test_a_network_for_litert_that_answers_otherwise_is_refused(
@@ -180,7 +180,7 @@ def test_a_network_for_litert_that_answers_otherwise_is_refused(
 ) -> None:
     """If what was converted is no network, or does not answer as it was trained, the export fails."""
     export(model, tmp_path / "1", tflite=True)
-    network = (tmp_path / "1" / EXTRA / NETWORK_FILE).read_bytes()
+    network = (tmp_path / "1" / EXTRA_ASSETS / NETWORK_FILE).read_bytes()
     with pytest.raises(ExportError, match="probabilities: expected Keras' answers within"):
         verify_network(network, replace(model, temperature=1.0), warmup_photos(1))
     monkeypatch.setattr(exporting, "converted", lambda *_: b"no network")

@@ -56,7 +56,7 @@ def test_a_teacher_labels_samples_and_no_others(make_example: Any, cache_dir: Pa
     people(store, [*known, slip])
     for photo, label in ((fresh[0], "dusk"), (fresh[-1], "dusk")):
         said_before = {"photo_id": photo.photo_id, "label": label, "by": "teacher/old", "at_ms": 1}
-        store.label([Label(**said_before, judge="teacher")])  # type: ignore[arg-type]  # as named
+        store.label([Label(**said_before, annotator="teacher")])  # type: ignore[arg-type]  # as named
     doubted = replace(make_example("dawn", 203), image=jpeg(5))  # unlike all that people labelled
     facts = {"lane": "auto", "edge_label": "dusk", "confidence": 0.9}
     old = {"teacher_label": "dawn", "teacher_by": "teacher/old", "teacher_at_ms": 1}

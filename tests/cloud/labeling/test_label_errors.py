@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cloud.dataset.example import Example
-from cloud.labeling.label_errors import doubts, issues
-from cloud.progress import Silent
+from cloud.labeling.label_errors import find_label_errors, rank_label_issues
+from cloud.progress import NoProgress
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
@@ -25,7 +25,7 @@ def test_swapped_labels_are_named_and_few_others(make_example: Any, tmp_path: Pa
         Example(one.photo_id, one.image, other[one.label], "teacher") if place in chosen else one
         for place, one in enumerate(right)
     ]
-    found = doubts(photos, LITE, tmp_path, seed=0, progress=Silent())
+    found = find_label_errors(photos, LITE, tmp_path, seed=0, progress=NoProgress())
     swapped = {right[place].photo_id: right[place].label for place in chosen}
     named = {doubt.photo_id: doubt.likely for doubt in found if doubt.photo_id in swapped}
     assert len(named) >= 4
@@ -38,8 +38,8 @@ def test_swapped_labels_are_named_and_few_others(make_example: Any, tmp_path: Pa
 def test_one_class_or_one_photo_of_each_leaves_nothing_to_doubt(make_example: Any, tmp_path: Path) -> None:
     """Without another name, or another photo to learn it from, no label can be held against anything."""
     one = make_example("dawn", 1)
-    assert doubts([one], LITE, tmp_path, seed=0, progress=Silent()) == []
-    assert doubts([one, make_example("dusk", 1)], LITE, tmp_path, seed=0, progress=Silent()) == []
+    assert find_label_errors([one], LITE, tmp_path, seed=0, progress=NoProgress()) == []
+    assert find_label_errors([one, make_example("dusk", 1)], LITE, tmp_path, seed=0, progress=NoProgress()) == []
 
 
 def test_rows_that_contradict_are_issues() -> None:
@@ -47,8 +47,8 @@ def test_rows_that_contradict_are_issues() -> None:
     labels = np.array([0] * 20 + [2] * 20)
     probabilities = np.full((40, 3), 0.05)
     probabilities[np.arange(40), labels] = 0.9
-    assert issues(labels, probabilities) == []
+    assert rank_label_issues(labels, probabilities) == []
     probabilities[3] = [0.06, 0.03, 0.91]
     probabilities[25] = [0.92, 0.03, 0.05]
-    assert issues(labels, probabilities) == [25, 3]
-    assert issues(np.zeros(4, np.int64), np.ones((4, 1))) == []
+    assert rank_label_issues(labels, probabilities) == [25, 3]
+    assert rank_label_issues(np.zeros(4, np.int64), np.ones((4, 1))) == []

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud.dataset.store import Label, Row, Store
-from cloud.labeling.review_queue import Waiting, awaiting_review, doubt, known_classes, most_informative
+from cloud.labeling.review_queue import UnlabelledPhoto, awaiting_review, uncertainty, known_classes, most_informative
 from schemas.messages import NEITHER
 from tests.conftest import jpeg
 
 UNIT = st.floats(0, 1)
 PHOTOS = st.builds(
-    Waiting,
+    UnlabelledPhoto,
     photo_id=st.integers(0, 2**128 - 1).map("{:032x}".format),
     dhash=st.none() | st.sampled_from([0, 7, 2**64 - 1, 2**40 - 1]).map("{:016x}".format),
     lane=st.sampled_from(["auto", "hard", "audit", None]),
@@ -27,12 +27,12 @@ PHOTOS = st.builds(
 LISTS = st.lists(PHOTOS, max_size=12, unique_by=lambda photo: photo.photo_id)
 
 
-def waiting(number: int, **fields: Any) -> Waiting:
+def waiting(number: int, **fields: Any) -> UnlabelledPhoto:
     facts: dict[str, Any] = {"lane": "hard", "edge_label": "cat", "dhash": None}
-    return Waiting(photo_id=f"{number:032x}", **(facts | fields))
+    return UnlabelledPhoto(photo_id=f"{number:032x}", **(facts | fields))
 
 
-def order(*photos: Waiting) -> list[int]:
+def order(*photos: UnlabelledPhoto) -> list[int]:
     return [int(photo.photo_id, 16) for photo in most_informative(photos, 99)]
 
 
@@ -65,7 +65,7 @@ def test_nothing_that_a_model_said_orders_the_lane_audit() -> None:
 )
 def test_the_more_doubtful_comes_first(more: dict[str, float], less: dict[str, float]) -> None:
     """High entropy, small margin, high novelty or low confidence: each alone is a reason to ask."""
-    assert doubt(waiting(2, **more)) > doubt(waiting(1, **less))
+    assert uncertainty(waiting(2, **more)) > uncertainty(waiting(1, **less))
     assert order(waiting(1, **less), waiting(2, **more)) == [2, 1]
 
 
@@ -88,7 +88,7 @@ def test_audits_are_at_most_half_of_what_is_asked() -> None:
     audits = [waiting(n, lane="audit", entropy=n / 9) for n in (4, 3, 2, 1)]
     others = [waiting(n, entropy=n / 99) for n in (11, 12, 13)]
 
-    def first(limit: int, *photos: Waiting) -> list[int]:
+    def first(limit: int, *photos: UnlabelledPhoto) -> list[int]:
         return [int(photo.photo_id, 16) for photo in most_informative(photos, limit)]
 
     assert first(4, *audits, *others) == [1, 2, 13, 12]
@@ -98,7 +98,7 @@ def test_audits_are_at_most_half_of_what_is_asked() -> None:
 
 
 @given(LISTS, st.integers(0, 15), st.randoms())
-def test_the_order_is_one_and_complete(photos: list[Waiting], limit: int, chance: Any) -> None:
+def test_the_order_is_one_and_complete(photos: list[UnlabelledPhoto], limit: int, chance: Any) -> None:
     """Any photos: as many as wanted, each once, audit first, the same however they come in."""
     chosen = most_informative(photos, limit)
     assert len(chosen) == min(limit, len(photos))
@@ -107,7 +107,7 @@ def test_the_order_is_one_and_complete(photos: list[Waiting], limit: int, chance
     assert audits == sorted(audits, reverse=True)
     others = sum(photo.lane != "audit" for photo in photos)
     assert sum(audits) <= max(limit - others, (limit + 1) // 2)
-    assert all(0 <= doubt(photo) <= 1 for photo in photos)
+    assert all(0 <= uncertainty(photo) <= 1 for photo in photos)
     chance.shuffle(photos)
     assert most_informative(photos, limit) == chosen
 
@@ -131,7 +131,7 @@ def test_what_waits_is_harvested_and_not_labelled_by_a_person(tmp_path: Any) -> 
     store.label(
         [
             Label(photo_id=f"{5:032x}", label="cow", by="ann", at_ms=1),
-            Label(photo_id=f"{4:032x}", label="cat", by="teacher/1", at_ms=1, judge="teacher"),
+            Label(photo_id=f"{4:032x}", label="cat", by="teacher/1", at_ms=1, annotator="teacher"),
             Label(photo_id=f"{7:032x}", label="cat", by="ann", at_ms=1),
         ]
     )

@@ -18,7 +18,7 @@ from PIL import Image
 from cloud.dataset.example import Example, TrainingError
 from cloud.dataset.store import Label, Row, Store
 from cloud.dataset.training_set import examples as dataset_examples
-from cloud.export.saved_model import EXTRA, NETWORK_FILE, ExportError
+from cloud.export.saved_model import EXTRA_ASSETS, NETWORK_FILE, ExportError
 from cloud.export.v1_loader import SavedModel
 from cloud.registry.model_card import FILE_NAME, read_card
 from cloud.registry.registry import find_champion
@@ -34,7 +34,7 @@ LITE = "efficientnet-lite0"
 def ask(trained: Trained, photos: Sequence[bytes]) -> dict[str, np.ndarray]:
     """Ask a model on disk."""
     with SavedModel(trained.directory) as saved:
-        return saved.ask(photos)
+        return saved.predict(photos)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_harvested_labels_that_the_human_ones_contradict_are_left_out(trained: T
 def test_the_bundle_is_beside_the_model(trained: Trained) -> None:
     """The directory is named by the version, and the bundle's digest and size are stated."""
     assert trained.directory.name == "2"
-    assert (trained.directory / EXTRA / NETWORK_FILE).stat().st_size  # it was asked for
+    assert (trained.directory / EXTRA_ASSETS / NETWORK_FILE).stat().st_size  # it was asked for
     assert trained.bundle_path == trained.directory.with_name("2.tar")
     assert trained.bundle_path.stat().st_size == trained.size_bytes
     assert len(trained.sha256) == 64
@@ -145,7 +145,7 @@ def test_a_version_meets_the_champion(
         version=3,
         champion=champion,
     )
-    verdict = read_card(worse.directory / EXTRA / FILE_NAME).verdict
+    verdict = read_card(worse.directory / EXTRA_ASSETS / FILE_NAME).verdict
     assert verdict is not None
     assert (verdict.decision, verdict.champion, worse.card.parent) == ("keep", 2, 2)
     assert "worse" in verdict.reasons[0]
