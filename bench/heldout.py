@@ -14,7 +14,13 @@ import numpy as np
 
 from bench.learning.world import CLASSES, PLAIN, World, Worlds
 from cli.progress import Bars
-from cloud.labeling.ensemble import PRECISION, Embeddings, fit_ensemble, out_of_fold_votes, confidence_threshold
+from cloud.labeling.ensemble import (
+    PRECISION,
+    Embeddings,
+    confidence_threshold,
+    fit_ensemble,
+    out_of_fold_votes,
+)
 from cloud.modeling.arrays import Floats, Ints, cross_entropy, softmax
 from cloud.modeling.linear_head import fit_head, fit_temperature
 from cloud.training.sample_weights import folds, training_weights
@@ -25,7 +31,9 @@ WAYS = ("knew", "did not", "none")
 """What the candidate's teacher knew of the held-out labels; and people's labels alone."""
 
 
-def taught(known: Embeddings, labels: Ints, others: Embeddings, least: float, seed: int) -> tuple[Embeddings, Ints]:
+def taught(
+    known: Embeddings, labels: Ints, others: Embeddings, least: float, seed: int
+) -> tuple[Embeddings, Ints]:
     """Return the other photos of which a teacher is sure, and what it calls them."""
     votes = fit_ensemble([known], labels, len(CLASSES), seed=seed).votes([others])
     sure = np.flatnonzero(votes.confidence >= least)

@@ -11,7 +11,7 @@ from bench.learning.policies import REVIEWS, Model, Policy
 from bench.learning.world import CLASSES, DIM, PLAIN, Photos, Vectors, World, called
 from cloud.dataset.example import MIN_TEACHER_LABELS, Example
 from cloud.evaluation import promotion_gate
-from cloud.labeling.ensemble import fit_ensemble, out_of_fold_votes, lane_thresholds
+from cloud.labeling.ensemble import fit_ensemble, lane_thresholds, out_of_fold_votes
 from cloud.labeling.review_queue import UnlabelledPhoto, most_informative
 from cloud.modeling.novelty import fit_novelty, novelty_of
 from cloud.progress import NoProgress

@@ -161,7 +161,7 @@ class Collector:
             await self._bus.publish(EVENT, event, node=CLOUD, name=self._config.name)
 
     async def _write(self, component: str, work: Callable[[], T]) -> T:
-        """Run blocking work in a thread until the disk or object store accepts it; report failures as degraded."""
+        """Run blocking work in a thread until the disk or object store accepts it; degraded meanwhile."""
         return await retry_until_ok(
             self._bus,
             component,

@@ -135,9 +135,7 @@ def _store_batch(store: Store, rows: dict[str, Row], split: Split) -> ImportResu
         for key, row in known.items()
         if row["split"] != split and "gold" in {row["split"], split}
     }
-    labels = store.label(
-        [_label(row) for row in rows.values() if row.photo_id in known.keys() - conflicting]
-    )
+    labels = store.label([_label(row) for row in rows.values() if row.photo_id in known.keys() - conflicting])
     skipped = {
         name: f"file {name}: already stored under split {conflicting[row.photo_id]}, not {split}"
         for name, row in rows.items()

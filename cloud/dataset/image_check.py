@@ -34,7 +34,9 @@ def check_image(image: bytes, max_pixels: int, subject: str = "image") -> ImageH
             picture.verify()  # the checksums of a PNG; load() does not read past the last pixel
         # verify() leaves the file unusable, so it is opened again.
         with Image.open(io.BytesIO(image), formats=("JPEG", "PNG")) as picture:
-            picture.draft(None, (1, 1))  # reads a JPEG to its end, but reconstructs only an eighth of its size
+            picture.draft(
+                None, (1, 1)
+            )  # reads a JPEG to its end, but reconstructs only an eighth of its size
             picture.load()
     except MemoryError:
         raise

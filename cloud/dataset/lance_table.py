@@ -89,7 +89,9 @@ class Table:
             table._prepare(schema, create=create)
         except (FileExistsError, NotADirectoryError, ValueError) as error:
             # A file is in the way, or Lance does not support the URL's scheme.
-            raise PermanentError(f"table {table.url}: not a folder or URL for a table: {_message(error)}") from None
+            raise PermanentError(
+                f"table {table.url}: not a folder or URL for a table: {_message(error)}"
+            ) from None
         except OSError as error:
             raise table.transient_error("cannot be opened", error) from None
         return table

@@ -139,9 +139,7 @@ class Store:
             TransientError: The table cannot be read now.
         """
         with self.table.map_read_errors():
-            return {
-                name: int(tag["version"]) for name, tag in self.table.open_version().tags.list().items()
-            }
+            return {name: int(tag["version"]) for name, tag in self.table.open_version().tags.list().items()}
 
     def count(self, where: str = HAS_IMAGE, version: int | str | None = None) -> int:
         """Count the rows that meet a condition in SQL, by default the photos.
@@ -240,7 +238,7 @@ class Store:
     def _lookup(
         self, dataset: lance.LanceDataset, photo_ids: Sequence[str], columns: list[str]
     ) -> dict[str, Record]:
-        """Read columns of the rows with these ids, by id; images only if asked for, and only of these rows."""
+        """Read columns of the rows with these ids, by id; images only if asked for and only of these rows."""
         found: dict[str, Record] = {}
         for start in range(0, len(photo_ids), _IDS_PER_LOOKUP):
             # No index on photo_id: with one, Lance no longer detects two inserts of one key. The scan of the

@@ -14,12 +14,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from scipy.special import softmax
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from bus.atomic_file import sync_folder
 from cloud.export.litert import convert_network, run_network
 from cloud.export.v1_loader import SERVING_SIGNATURE, SavedModel
-from cloud.modeling.arrays import softmax
 from cloud.modeling.backbones import Backbone, pixels
 from cloud.modeling.linear_head import Head
 from cloud.modeling.novelty import Novelty, novelty_of
@@ -33,7 +33,7 @@ DECODE_SIGNATURE = "decode"
 """Signature from encoded photos to pixels, the input of the network in `NETWORK_FILE`."""
 _ENCODED = (tf.TensorSpec([None], tf.string, name="image"),)
 TOLERANCE = 1e-4
-"""Largest difference of the served outputs from Keras' (embedding, novelty: relative to the largest value)."""
+"""Largest difference of served outputs from Keras' (embedding, novelty: relative to the largest value)."""
 
 
 class ExportError(RuntimeError):
@@ -180,7 +180,7 @@ def _save(model: Model, directory: Path, *, tflite: bool) -> _ServingModule:
 
 
 def warmup_photos(count: int) -> list[bytes]:
-    """Draw small JPEGs, the same in every call: coloured gradients with noise, in the common aspect ratios."""
+    """Draw small JPEGs, the same in every call: coloured gradients with noise, in common aspect ratios."""
     generator = np.random.default_rng(0)
     photos = []
     for position in range(count):
@@ -204,7 +204,7 @@ def _write_warmup(path: Path, photos: Sequence[bytes]) -> None:
 
 
 def verify(directory: Path, model: Model, photos: Sequence[bytes]) -> None:
-    """Load a SavedModel through the V1 loader, as TensorFlow Serving does, and compare its outputs with Keras.
+    """Load a SavedModel as TensorFlow Serving does, by the V1 loader, and compare its outputs with Keras.
 
     Args:
         directory: the SavedModel.
@@ -218,7 +218,9 @@ def verify(directory: Path, model: Model, photos: Sequence[bytes]) -> None:
         with SavedModel(directory) as saved:
             outputs, empty = saved.predict(photos), saved.predict([])
     except (tf.errors.OpError, RuntimeError, KeyError, OSError, ValueError) as error:
-        raise ExportError(f"{directory.name}: the V1 loader cannot serve the exported model: {error}") from error
+        raise ExportError(
+            f"{directory.name}: the V1 loader cannot serve the exported model: {error}"
+        ) from error
     # A call without photos takes another path through TensorFlow's kernels: see _ServingModule.
     for name, values in empty.items():
         expected = (0, *outputs[name].shape[1:])
@@ -249,7 +251,7 @@ def _compare(outputs: Mapping[str, NDArray[np.float32]], model: Model, images: t
     embedding = model.network(images, training=False).numpy()
     expected = {
         "embedding": embedding,
-        "probabilities": softmax(model.head.logits(embedding) / model.temperature),
+        "probabilities": softmax(model.head.logits(embedding) / model.temperature, axis=1),
         "novelty": novelty_of(model.novelty, embedding),
     }
     for name, values in expected.items():

@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
-from cloud.dataset.example import Example, sorted_by_content, label_indices
+from cloud.dataset.example import Example, label_indices, sorted_by_content
 from cloud.evaluation import promotion_gate
 from cloud.evaluation.metrics import Metrics, calibrated, measure
 from cloud.export.v1_loader import SavedModel

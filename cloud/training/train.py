@@ -11,13 +11,13 @@ import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
-from cloud.dataset.example import Example, TrainingError, sorted_by_content, class_names, label_indices
+from cloud.dataset.example import Example, TrainingError, class_names, label_indices, sorted_by_content
 from cloud.evaluation.metrics import Metrics, calibrated, measure
 from cloud.export.saved_model import ExportError, Model, export_saved_model, pack, signature_of
 from cloud.modeling.arrays import Floats, Ints, softmax
 from cloud.modeling.backbones import backbone_named, weights_digest
 from cloud.modeling.novelty import fit_novelty
-from cloud.progress import Progress, NoProgress
+from cloud.progress import NoProgress, Progress
 from cloud.registry.champion import challenge, gold_digest
 from cloud.registry.model_card import Calibration, Candidate, Card, code_commit, library_versions, write_card
 from cloud.registry.registry import Champion, card_path, cards_in

@@ -7,8 +7,8 @@ from PIL import Image
 
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence
+from cloud.dataset.dead_letters import Bounds, DeadLetter, DeadLetterTable
 from cloud.dataset.example import TrainingError
-from cloud.dataset.dead_letters import Bounds, DeadLetterTable, DeadLetter
 from cloud.dataset.store import Row, Store
 from cloud.evaluation.promotion_gate import Comparison, Verdict
 from cloud.export.saved_model import ExportError

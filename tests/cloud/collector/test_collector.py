@@ -10,8 +10,8 @@ import pytest
 from bus.config import Broker
 from cloud.collector import collector
 from cloud.collector.config import CollectorConfig
-from cloud.dataset.lance_table import Table
 from cloud.dataset.dead_letters import DeadLetterTable
+from cloud.dataset.lance_table import Table
 from cloud.dataset.store import Store
 from cloud.dataset.training_set import examples
 from schemas.codec import content_id, encode

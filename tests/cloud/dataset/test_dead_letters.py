@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloud.dataset.dead_letters import Bounds, DeadLetter, DeadLetterTable, StoredRow, rows_to_drop
 from cloud.dataset.durable_commit import manifest_name
-from cloud.dataset.dead_letters import Bounds, StoredRow, DeadLetterTable, DeadLetter, rows_to_drop
 from schemas.errors import PermanentError, TransientError
 
 AMPLE = Bounds(1000, 100_000_000)

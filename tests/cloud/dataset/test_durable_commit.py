@@ -7,7 +7,7 @@ from pathlib import Path
 import lance
 import pytest
 
-from cloud.dataset.durable_commit import drop_torn_manifests, writer_lock, local_root, manifest_name
+from cloud.dataset.durable_commit import drop_torn_manifests, local_root, manifest_name, writer_lock
 from cloud.dataset.store import Label, Row, Store
 from schemas.errors import TransientError
 

@@ -14,7 +14,15 @@ import lance
 import pytest
 
 from cloud.dataset.lance_table import Table
-from cloud.dataset.schema import SCHEMA, STATE_COLUMNS, LabelOutcome, Outcome, Record, with_labels, with_samples
+from cloud.dataset.schema import (
+    SCHEMA,
+    STATE_COLUMNS,
+    LabelOutcome,
+    Outcome,
+    Record,
+    with_labels,
+    with_samples,
+)
 from cloud.dataset.store import Label, Row, Store
 from schemas.errors import PermanentError
 

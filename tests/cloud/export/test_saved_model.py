@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.special import softmax
 from tensorflow_serving.apis import prediction_log_pb2
 
 from cloud.export import saved_model as exporting
@@ -27,7 +28,6 @@ from cloud.export.saved_model import (
     warmup_photos,
 )
 from cloud.export.v1_loader import SavedModel
-from cloud.modeling.arrays import softmax
 from cloud.modeling.backbones import XCEPTION_SMALL, pixels
 from cloud.modeling.linear_head import Head
 from cloud.modeling.novelty import fit_novelty, novelty_of
@@ -84,7 +84,7 @@ def test_served_answers_are_those_of_the_trained_model(
     answers = served(directory, photos)
     embedding = model.network(pixels(XCEPTION_SMALL, tf.constant(photos)), training=False).numpy()
     np.testing.assert_allclose(answers["embedding"], embedding, atol=1e-4)
-    expected = softmax(model.head.logits(embedding) / 1.7)
+    expected = softmax(model.head.logits(embedding) / 1.7, axis=1)
     np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-4)
     assert answers["probabilities"].dtype == np.float32
     np.testing.assert_allclose(answers["novelty"], novelty_of(model.novelty, embedding), atol=1e-4)

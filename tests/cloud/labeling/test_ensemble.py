@@ -11,13 +11,13 @@ from hypothesis.extra import numpy as arrays
 from cloud.labeling import ensemble
 from cloud.labeling.ensemble import (
     AGREEMENT,
+    Embeddings,
     Ensemble,
     Votes,
-    Embeddings,
-    fit_ensemble,
-    out_of_fold_votes,
-    lane_thresholds,
     confidence_threshold,
+    fit_ensemble,
+    lane_thresholds,
+    out_of_fold_votes,
 )
 from cloud.modeling.linear_head import Head
 

@@ -39,7 +39,9 @@ def test_one_class_or_one_photo_of_each_leaves_nothing_to_doubt(make_example: An
     """Without another name, or another photo to learn it from, no label can be held against anything."""
     one = make_example("dawn", 1)
     assert find_label_errors([one], LITE, tmp_path, seed=0, progress=NoProgress()) == []
-    assert find_label_errors([one, make_example("dusk", 1)], LITE, tmp_path, seed=0, progress=NoProgress()) == []
+    assert (
+        find_label_errors([one, make_example("dusk", 1)], LITE, tmp_path, seed=0, progress=NoProgress()) == []
+    )
 
 
 def test_rows_that_contradict_are_issues() -> None:

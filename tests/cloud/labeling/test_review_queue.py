@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud.dataset.store import Label, Row, Store
-from cloud.labeling.review_queue import UnlabelledPhoto, awaiting_review, uncertainty, known_classes, most_informative
+from cloud.labeling.review_queue import (
+    UnlabelledPhoto,
+    awaiting_review,
+    known_classes,
+    most_informative,
+    uncertainty,
+)
 from schemas.messages import NEITHER
 from tests.conftest import jpeg
 
