@@ -117,7 +117,7 @@ def test_a_change_is_one_of_three(called, nowhere, tmp_path):
     assert called(*words, "--auto", "perhaps").code == 2
     assert called(*words, "--tune", "--target", "97").code == 2
     places = ("--dataset", tmp_path / "dataset", "--out", tmp_path / "models")
-    assert "expected a dataset, got none there" in called(*words, "--tune", *places).sentence
+    assert "no dataset at" in called(*words, "--tune", *places).sentence
     Store.open(tmp_path / "dataset")
     assert "expected a version with its card, got none" in called(*words, "--tune", *places).sentence
 

@@ -86,7 +86,7 @@ def test_the_options_of_a_round_reach_its_programs(called):
     for program in (first, second):
         assert "expected a tar with" in called(*program).err
     for step in (*chosen.steps, chosen.tune):
-        assert "d: expected a dataset, got none there" in called(*step[3:]).err
+        assert "no dataset at d" in called(*step[3:]).err
     assert plan(TrainerConfig()).release is plan(TrainerConfig()).tune is None
     assert len(plan(TrainerConfig(teachers=())).steps) == 1
     assert train == "cloud train --dataset d --cache c --out m --backbone xception"

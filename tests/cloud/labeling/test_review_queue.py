@@ -1,4 +1,4 @@
-"""Rules of cloud/labeling/review_queue.py: what a person is asked, and in which order."""
+"""Rules of cloud/labeling/review_queue.py: which photos a person should label, and in which order."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ PHOTOS = st.builds(
 LISTS = st.lists(PHOTOS, max_size=12, unique_by=lambda photo: photo.photo_id)
 
 
-def waiting(number: int, **fields: Any) -> UnlabelledPhoto:
+def unlabelled(number: int, **fields: Any) -> UnlabelledPhoto:
     facts: dict[str, Any] = {"lane": "hard", "edge_label": "cat", "dhash": None}
     return UnlabelledPhoto(photo_id=f"{number:032x}", **(facts | fields))
 
@@ -42,20 +42,20 @@ def order(*photos: UnlabelledPhoto) -> list[int]:
     return [int(photo.photo_id, 16) for photo in most_informative(photos, 99)]
 
 
-def test_audit_comes_before_disagreement_before_doubt() -> None:
-    """Labels of the lane audit decide the gate; where teacher and edge disagree, one of them is wrong."""
+def test_audit_precedes_disagreement_precedes_uncertainty() -> None:
+    """Lane audit comes first, then photos on which teacher and edge disagree, then the others."""
     assert order(
-        waiting(1, entropy=0.9),
-        waiting(2, teacher_label="dog", entropy=0.1),
-        waiting(3, lane="audit", entropy=0.0),
-        waiting(4, teacher_label="cat", entropy=1.0),
+        unlabelled(1, entropy=0.9),
+        unlabelled(2, teacher_label="dog", entropy=0.1),
+        unlabelled(3, lane="audit", entropy=0.0),
+        unlabelled(4, teacher_label="cat", entropy=1.0),
     ) == [3, 2, 4, 1]
 
 
-def test_nothing_that_a_model_said_orders_the_lane_audit() -> None:
-    """Who stops half-way through it has labelled a fair sample."""
-    photos = [waiting(n, lane="audit", entropy=n / 9) for n in (3, 1, 2)]
-    assert order(*photos, waiting(4, lane="audit", teacher_label="dog")) == [1, 2, 3, 4]
+def test_audit_photos_are_ordered_by_id_alone() -> None:
+    """No model output orders lane audit, so that its first photos are an unbiased sample too."""
+    photos = [unlabelled(n, lane="audit", entropy=n / 9) for n in (3, 1, 2)]
+    assert order(*photos, unlabelled(4, lane="audit", teacher_label="dog")) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -69,30 +69,30 @@ def test_nothing_that_a_model_said_orders_the_lane_audit() -> None:
         ({}, {"confidence": 0.1}),
     ],
 )
-def test_the_more_doubtful_comes_first(more: dict[str, float], less: dict[str, float]) -> None:
-    """High entropy, small margin, high novelty or low confidence: each alone is a reason to ask."""
-    assert uncertainty(waiting(2, **more)) > uncertainty(waiting(1, **less))
-    assert order(waiting(1, **less), waiting(2, **more)) == [2, 1]
+def test_more_uncertain_photo_comes_first(more: dict[str, float], less: dict[str, float]) -> None:
+    """High entropy, small margin, high novelty or low confidence each raises the rank."""
+    assert uncertainty(unlabelled(2, **more)) > uncertainty(unlabelled(1, **less))
+    assert order(unlabelled(1, **less), unlabelled(2, **more)) == [2, 1]
 
 
-def test_twenty_frames_of_a_view_do_not_fill_the_list() -> None:
-    """Of near-identical frames the most doubtful is asked, the others stand behind all other views."""
-    frames = [waiting(n, entropy=0.9 + n / 1000, dhash=f"{1 << n % 6:016x}") for n in range(20)]
-    others = [waiting(100 + n, entropy=0.1, dhash=f"{0xFFFF << 16 * n:016x}") for n in range(3)]
+def test_near_duplicates_come_last() -> None:
+    """Of near-identical frames the most uncertain is listed, the others come after all other photos."""
+    frames = [unlabelled(n, entropy=0.9 + n / 1000, dhash=f"{1 << n % 6:016x}") for n in range(20)]
+    others = [unlabelled(100 + n, entropy=0.1, dhash=f"{0xFFFF << 16 * n:016x}") for n in range(3)]
     chosen = [int(photo.photo_id, 16) for photo in most_informative([*frames, *others], 5)]
     assert chosen == [19, 100, 101, 102, 18]
 
 
-def test_frames_of_the_lane_audit_are_all_asked() -> None:
-    """Leaving some out would make the audited accuracy a biased one."""
-    photos = [waiting(n, lane="audit", dhash="0" * 16) for n in (1, 2)]
-    assert order(waiting(3, dhash="f" * 16), *photos) == [1, 2, 3]
+def test_audit_near_duplicates_are_all_listed() -> None:
+    """Near-duplicates in lane audit keep their place: leaving them out would bias the audited accuracy."""
+    photos = [unlabelled(n, lane="audit", dhash="0" * 16) for n in (1, 2)]
+    assert order(unlabelled(3, dhash="f" * 16), *photos) == [1, 2, 3]
 
 
-def test_audits_are_at_most_half_of_what_is_asked() -> None:
-    """However many wait, by their ids alone; where others are too few, audits take their place."""
-    audits = [waiting(n, lane="audit", entropy=n / 9) for n in (4, 3, 2, 1)]
-    others = [waiting(n, entropy=n / 99) for n in (11, 12, 13)]
+def test_audit_is_at_most_half_of_the_list() -> None:
+    """Lane audit fills at most half of the list, and more only if there are too few others."""
+    audits = [unlabelled(n, lane="audit", entropy=n / 9) for n in (4, 3, 2, 1)]
+    others = [unlabelled(n, entropy=n / 99) for n in (11, 12, 13)]
 
     def first(limit: int, *photos: UnlabelledPhoto) -> list[int]:
         return [int(photo.photo_id, 16) for photo in most_informative(photos, limit)]
@@ -104,8 +104,8 @@ def test_audits_are_at_most_half_of_what_is_asked() -> None:
 
 
 @given(LISTS, st.integers(0, 15), st.randoms())
-def test_the_order_is_one_and_complete(photos: list[UnlabelledPhoto], limit: int, chance: Any) -> None:
-    """Any photos: as many as wanted, each once, audit first, the same however they come in."""
+def test_order_is_deterministic_and_complete(photos: list[UnlabelledPhoto], limit: int, chance: Any) -> None:
+    """The list has as many photos as asked for, each once, audit first, whatever the input order."""
     chosen = most_informative(photos, limit)
     assert len(chosen) == min(limit, len(photos))
     assert len({photo.photo_id for photo in chosen}) == len(chosen)
@@ -125,8 +125,8 @@ def row(number: int, **fields: Any) -> Row:
     )
 
 
-def test_what_waits_is_harvested_and_not_labelled_by_a_person(tmp_path: Any) -> None:
-    """A teacher's label does not end the waiting; imported photos never wait."""
+def test_only_samples_without_a_human_label_await_review(tmp_path: Any) -> None:
+    """A photo with a teacher label awaits review; an imported or human-labelled one does not."""
     store = Store.open(tmp_path / "dataset")
     store.upsert(
         [
@@ -148,8 +148,8 @@ def test_what_waits_is_harvested_and_not_labelled_by_a_person(tmp_path: Any) -> 
     assert known_classes(store) == ["cat", "cow"]
 
 
-def test_a_photo_of_neither_waits_no_more(tmp_path: Any) -> None:
-    """It has its label, and that is no class to choose from."""
+def test_photo_labelled_neither_does_not_await_review(tmp_path: Any) -> None:
+    """NEITHER is a human label, but not a known class."""
     store = Store.open(tmp_path / "dataset")
     store.upsert([row(1, lane="audit", edge_label="cat"), row(2, edge_label="cat")])
     store.label([Label(photo_id=f"{1:032x}", label=NEITHER, by="ann", at_ms=1)])
