@@ -1,4 +1,4 @@
-"""List the labels that are probably wrong, human ones included, for a person to check."""
+"""List the labels that are probably wrong, human ones included, for a reviewer to check."""
 
 import sys
 from argparse import ArgumentParser, Namespace

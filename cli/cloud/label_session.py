@@ -30,7 +30,7 @@ _ESCAPE_SEQUENCE = re.compile("\x1b[\\[O][0-9;]*[A-Za-z~]")
 
 
 async def label_photos(arguments: Namespace, store: Store, items: Sequence[ReviewItem]) -> int:
-    """Show each photo and publish its label, until all are labelled or the person quits.
+    """Show each photo and publish its label, until all are labelled or the reviewer quits.
 
     Each label is published with the next key. Cancelling loses a label whose next key was not pressed.
 

@@ -47,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help=f"publish a label as Feedback: a class, or {NEITHER} for a photo of none of them",
     )
     parser.add_argument(
-        "--by", type=options.person, default="reviewer", help="name of the person who labels (reviewer)"
+        "--by", type=options.person, default="reviewer", help="name of the reviewer (reviewer)"
     )
     options.add_broker(parser)
 
@@ -115,7 +115,7 @@ def _save(arguments: Namespace, name: str, content: bytes) -> None:
 
 
 def _publish_label(arguments: Namespace, store: "Store") -> None:
-    """Publish a person's label for a sample, as `mosquitto_pub` could."""
+    """Publish a human label for a sample, as `mosquitto_pub` could."""
     from cloud.labeling.review_queue import feedback_for  # noqa: PLC0415  # as above
 
     photo_id, label = arguments.label

@@ -47,7 +47,7 @@ class Collector:
         config: Names and limits.
         samples_bus: Its session ends with the connection: the edge resends samples without a receipt, and
             the broker must not queue samples for an absent collector while others are connected.
-        labels_bus: Its session is durable, because nobody resends a label.
+        labels_bus: Its session is durable, because clients do not resend labels.
         store: The dataset.
         dead_letters: For samples that cannot be stored in the dataset.
     """
@@ -110,7 +110,7 @@ class Collector:
         dropped = await self._write("dead-letter table", put)
         self._counters.add("sample.dead_lettered", len(dead_letters))
         self._counters.add("dead_letter.dropped", dropped)
-        # Without an id there is no outbox entry to answer.
+        # Without an id the edge cannot match a receipt to its outbox.
         return [
             _receipt(message.photo_id, message.node, "refused", f"in the dead-letter table: {message.reason}")
             for message in dead_letters
@@ -161,7 +161,7 @@ class Collector:
             await self._bus.publish(EVENT, event, node=CLOUD, name=self._config.name)
 
     async def _write(self, component: str, work: Callable[[], T]) -> T:
-        """Run blocking work in a thread until the disk or object store accepts it; degraded meanwhile."""
+        """Run blocking work in a thread until it succeeds; report the collector as degraded until then."""
         return await retry_until_ok(
             self._bus,
             component,

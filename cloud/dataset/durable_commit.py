@@ -64,7 +64,7 @@ def writer_lock(root: Path | None, timeout_s: float = 60.0) -> Iterator[None]:
             raise TransientError(
                 f"table {root}: another writer held the writer lock for {timeout_s:g} s"
             ) from None
-        # A child that was forked meanwhile has the descriptor too: closing ours would not release the lock.
+        # A child forked during the block has the descriptor too: closing ours would not release the lock.
         stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
         yield
 
@@ -159,8 +159,8 @@ def make_folders(root: Path) -> None:
 def drop_torn_manifests(root: Path) -> list[str]:
     """Remove manifests without the trailer that Lance writes last, and return their names.
 
-    A power cut during a commit leaves them. No caller was told that such a commit succeeded, because its
-    manifest was not synced. The caller holds the lock.
+    A power cut during a commit leaves them. Its caller got no result, because the manifest was not
+    synced. The caller holds the lock.
     """
     torn = [path for path in (root / "_versions").glob("*.manifest") if _is_torn(path)]
     for path in torn:

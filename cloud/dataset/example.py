@@ -45,7 +45,7 @@ class Example:
 
     @property
     def human(self) -> bool:
-        """True if a person gave the label."""
+        """True for a human label."""
         return self.source == "human"
 
     @property
@@ -74,7 +74,7 @@ def classes_below_minimum(examples: Sequence[Example], gold: Sequence[Example] =
         gold: examples of the gold set; their labels are not trained on and do not count.
     """
     counts = Counter({photo.label: 0 for photo in (*examples, *gold)})
-    # Classes are balanced in training, so a single mislabelled photo would weigh as much as a whole class.
+    # Classes are balanced in training, so a single mislabelled photo could define a class.
     counts.update(example.label for example in examples if example.human)
     enough = [label for label, count in counts.items() if count >= MIN_CLASS_LABELS]
     return {} if len(enough) < 2 else {label: counts[label] for label in counts.keys() - enough}  # noqa: PLR2004 - a classifier needs two
@@ -90,7 +90,7 @@ def class_names(examples: Sequence[Example], wanted: Sequence[str] | None = None
     """Choose and check the classes of a model, in the order of its outputs.
 
     Args:
-        examples: what it is trained on.
+        examples: the training set.
         wanted: the classes in a given order; by default the labels, sorted.
 
     Returns:
@@ -106,7 +106,7 @@ def class_names(examples: Sequence[Example], wanted: Sequence[str] | None = None
     for name in names:
         if name == NEITHER:
             raise TrainingError(f"class {name!r}: reserved for photos of no class")
-        # classes.txt in the bundle has one name per line; splitlines() also splits at U+2028 and the like.
+        # classes.txt in the bundle has one name per line; splitlines() also splits at separators like U+2028.
         if name.splitlines() != [name] or not name.strip():
             raise TrainingError(f"class {name!r}: expected a name on one line")
         # A class that only models have named has never been confirmed by anybody.

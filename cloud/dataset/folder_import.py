@@ -26,7 +26,7 @@ class ImportResult:
     Args:
         stored: New photos.
         duplicate: Photos with the same content as one in the dataset.
-        labelled: Duplicates that got a new label: harvested before, and now labelled by a person.
+        labelled: Duplicates with a new human label: harvested earlier, labelled by this import.
         skipped: Reason by name of each file that was left out.
     """
 
@@ -60,7 +60,7 @@ def import_folder(
         where one of the two is the gold set (a photo must not be both trained and measured on).
 
     Raises:
-        PermanentError: There is no class folder with files.
+        PermanentError: No class folder has files.
         TransientError: The dataset cannot be written now; the batches before are stored.
     """
     files = _class_files(directory)

@@ -31,14 +31,14 @@ def validate(value: object, subject: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Label:
-    """A class that a person or a teacher model gives a photo.
+    """A photo's class according to a human or a teacher model.
 
     Args:
         photo_id: 32 hex digits; the sample itself may arrive later.
         label: Name of the class, or `NEITHER`.
-        by: Name of the person or the model.
+        by: Name of the human or the model.
         at_ms: When it was given, UTC. Of two labels by the same kind of annotator the later one counts.
-        annotator: A person (`human`) or a model (`teacher`).
+        annotator: Kind of the annotator, `human` or `teacher`.
 
     Raises:
         PermanentError: A field is out of range.
@@ -56,7 +56,7 @@ class Label:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Withdrawal:
-    """A teacher model removes an earlier teacher's label and gives none of its own.
+    """Removal of an earlier teacher's label by a teacher model that abstains.
 
     The stored row keeps `by` and `at_ms` without a label, so that an older label cannot be stored again.
 

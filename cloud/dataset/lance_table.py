@@ -100,7 +100,7 @@ class Table:
         """Open a version by number or tag, None for the newest.
 
         Raises:
-            PermanentError: There is no such version.
+            PermanentError: The version does not exist.
             TransientError: The table is missing now; it is not created again, because a mount may come back.
         """
         # Lance handles are bound to a version and not safe to share: every use opens its own.

@@ -92,12 +92,12 @@ class Row:
         margin: Probability of the best class minus that of the second.
         entropy: Of the scores, normalised to 1.
         novelty: Scaled distance to the nearest training embedding; above 1 is out of distribution.
-        inclusion: Probability with which the photo was sampled, in lane audit.
+        inclusion: Inclusion probability of the photo in lane audit.
         model: Name of the edge's model.
         model_version: Of the edge's model.
-        embedding: float32, little endian; empty if there is none.
-        human_label: Class given by a person.
-        human_by: Name of that person.
+        embedding: float32, little endian; empty if unknown.
+        human_label: Class given by a human.
+        human_by: Name of the human.
         human_at_ms: When it was given, UTC.
         teacher_label: Class given by a teacher model.
         teacher_by: Name of that model.
@@ -165,7 +165,7 @@ def apply_sample(row: Row, existing: Record | None) -> Record | None:
 
     Args:
         row: The photo.
-        existing: STATE_COLUMNS of the stored row with that id, None if there is none.
+        existing: STATE_COLUMNS of the stored row with that id, if any.
 
     Returns:
         The photo's record. Of the labels in `row` and in `existing`, the later one of each annotator kind.
@@ -191,7 +191,7 @@ def apply_label(change: LabelChange, existing: Record | None) -> Record | None:
 
     Args:
         change: The label or the withdrawal.
-        existing: All columns of the stored row with that id, None if there is none.
+        existing: All columns of the stored row with that id, if any.
 
     Returns:
         None if a label with the same or a later time is stored, or there is nothing to withdraw.

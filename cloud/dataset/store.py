@@ -38,7 +38,7 @@ __all__ = ["HAS_HUMAN_CLASS", "HAS_IMAGE", "Label", "LabelOutcome", "Outcome", "
 HAS_IMAGE = "received_at_ms IS NOT NULL"
 """SQL condition: the photo has arrived, not only a label for it."""
 HAS_HUMAN_CLASS = f"human_label != '{NEITHER}'"
-"""SQL condition: a person labelled the photo with a class."""
+"""SQL condition: the photo has a human label other than `NEITHER`."""
 
 _T = TypeVar("_T")
 _ATTEMPTS = 20
@@ -116,7 +116,7 @@ class Store:
             The version's number.
 
         Raises:
-            PermanentError: The tag is taken by another version, or there is no such version.
+            PermanentError: The tag is taken by another version, or the version does not exist.
         """
         with writer_lock(self.table.root):
             dataset = self.table.open_version(version)
@@ -145,7 +145,7 @@ class Store:
         """Count the rows that meet a condition in SQL, by default the photos.
 
         Raises:
-            PermanentError: There is no such version.
+            PermanentError: The version does not exist.
             TransientError: The table cannot be read now.
             ValueError: The condition is invalid.
         """
@@ -174,7 +174,7 @@ class Store:
             One dict per row; memory is bounded by some batches of 32 images (4096 rows without images).
 
         Raises:
-            PermanentError: There is no such version.
+            PermanentError: The version does not exist.
             TransientError: The table cannot be read, or not to its end.
             ValueError: The condition or a column is invalid.
         """

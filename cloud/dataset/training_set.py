@@ -43,7 +43,7 @@ def examples(
 
     Returns:
         Examples sorted by photo id, so that one version always gives the same list. The edge's label counts
-        only in lane `auto` and only if no teacher contradicts it. Photos that a person labelled `NEITHER`
+        only in lane `auto` and only if no teacher contradicts it. Photos with the human label `NEITHER`
         are left out.
     """
     in_split = "split != 'gold'" if split is None else f"split = '{split}'"
@@ -61,7 +61,7 @@ def _example(row: dict[str, object]) -> Example:
     resolved = resolve_label(photo.human_label, photo.teacher_label, edge)
     assert resolved is not None, "the scan returns labelled photos only"
     label, source = resolved
-    # Edge labels are weighted by the model's confidence; labels by people and teachers count in full.
+    # Edge labels are weighted by the model's confidence; human and teacher labels count in full.
     weight = max(photo.confidence or 0.0, MIN_WEIGHT) if source == "edge" else 1.0
     return Example(photo.photo_id, photo.image, label, source, weight, photo.lane)
 

@@ -23,7 +23,7 @@ def convert_network(
     Returns:
         The content of a `.tflite` file.
     """
-    # A batch of one: LiteRT is no faster on several photos, and the model server gives each to a thread.
+    # A batch of one: larger ones are not faster in LiteRT, and the model server gives each photo to a thread.
     one = tf.TensorSpec([1, *shape], tf.float32, name=PIXELS)
     traced = tf.function(answer, input_signature=[one]).get_concrete_function()
     return bytes(tf.lite.TFLiteConverter.from_concrete_functions([traced], module).convert())

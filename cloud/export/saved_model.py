@@ -88,8 +88,8 @@ def signature_of(model: Model) -> dict[str, str]:
 def export_saved_model(model: Model, directory: Path, *, tflite: bool = False) -> Iterator[Path]:
     """Write a SavedModel with class names and warm-up records, and prove that it can be served.
 
-    It is written beside `directory`, loaded as TensorFlow Serving loads it and compared with Keras on the
-    warm-up photos. Further files can be added in the block, at whose end the directory is renamed.
+    It is written to a temporary directory, loaded as TensorFlow Serving loads it, and compared with Keras on
+    the warm-up photos. Further files can be added in the block, at whose end the directory is renamed.
 
     Args:
         model: what to export.
@@ -132,7 +132,7 @@ class _ServingModule(tf.Module):  # type: ignore[misc] # TensorFlow ships no typ
         # The network itself is not an attribute: the loader of TensorFlow Serving does not find variables
         # that are reachable only through a Keras model, and those reachable both ways are written twice.
         self.network_variables = [weight.value for weight in model.network.weights]
-        # The temperature is folded into the head, so that the graph has no division of its own.
+        # The temperature is folded into the head, which saves a division per call.
         self.kernel = tf.Variable(model.head.kernel / model.temperature, dtype=tf.float32, trainable=False)
         self.bias = tf.Variable(model.head.bias / model.temperature, dtype=tf.float32, trainable=False)
         self.prototypes = tf.Variable(model.novelty.prototypes, dtype=tf.float32, trainable=False)

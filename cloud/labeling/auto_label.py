@@ -46,7 +46,7 @@ class Teacher:
     thresholds: tuple[float, float]
 
     def labels(self, photos: Sequence[Example], progress: Progress) -> dict[str, str]:
-        """Return labels by photo id; photos on which the teacher abstains are left out."""
+        """Return labels by photo id; photos without a confident label are left out."""
         if not np.isfinite(self.thresholds).any():
             return {}
         votes = self.ensemble.votes([embedder.embed(photos, progress) for embedder in self.embedders])
@@ -61,7 +61,7 @@ class TeachingResult:
     Attributes:
         by: the teacher's name; None if there are too few human labels of samples for a teacher.
         thresholds: minimum confidence, of other samples and of lane hard; None without a teacher.
-        examined: samples without a label by a person or by this teacher.
+        examined: samples without a human label and without one by this teacher.
         labelled: samples that it labelled; those with the same label by an earlier teacher do not count.
         withdrawn: samples whose label by an earlier teacher was withdrawn, because this one abstains.
     """
@@ -81,7 +81,7 @@ def teach(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> TeachingResult:
-    """Fit a teacher to human labels, and store its labels of the samples that nobody has labelled.
+    """Fit a teacher to human labels, and store its labels of the samples without a human label.
 
     A label by an earlier teacher is kept where this one agrees, replaced where it is confident of another
     class, and withdrawn where it abstains.
@@ -94,7 +94,7 @@ def teach(
         progress: shows the embedding of photos.
 
     Raises:
-        ValueError: there is no backbone of one of the names, or it has no pretrained weights.
+        ValueError: one of the names is not a backbone, or it has no pretrained weights.
         BackboneUnavailableError: its weights are not available here.
         TrainingError: a photo cannot be decoded, or fewer than two classes have human labels.
         TransientError: the dataset cannot be written now; the batches before are stored.
@@ -163,7 +163,7 @@ def _is_hard(photos: Sequence[Example]) -> Ints:
 
 
 def _unlabelled(store: Store, by: str) -> Iterator[list[Example]]:
-    """Yield, in batches, the samples without a label by a person or by this teacher.
+    """Yield, in batches, the samples without a human label and without one by this teacher.
 
     The label of an example is that of an earlier teacher, or empty.
     """

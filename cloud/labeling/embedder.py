@@ -44,7 +44,7 @@ class Embedder:
             cache_dir: as for `cloud.training.embeddings.embeddings`.
 
         Raises:
-            ValueError: there is no backbone of that name, or it has no pretrained weights.
+            ValueError: the name is not a backbone, or it has no pretrained weights.
             BackboneUnavailableError: its weights are not available here.
         """
         backbone = backbone_named(name)
@@ -69,7 +69,7 @@ class Embedder:
         Raises:
             TrainingError: a photo cannot be decoded.
         """
-        # Both networks have the same weights and so the same cache file name: one needs a folder of its own.
+        # Both networks have the same weights and so the same cache file name: one uses a sub-folder.
         views = (
             embeddings(photos, self.backbone, network, folder, progress)
             for network, folder in (

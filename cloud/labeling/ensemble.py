@@ -2,7 +2,7 @@
 
 Plain functions of embeddings; `cloud/labeling/auto_label.py` reads photos and writes labels. The teacher is
 slower than a served model and may abstain: it labels a photo only if its heads agree, the photo resembles
-those that people labelled, and its confidence was precise enough on held-out photos.
+photos with human labels, and its confidence was precise enough on held-out photos.
 """
 
 import math
@@ -39,7 +39,7 @@ class Votes:
     Attributes:
         probabilities: `[N, K]`, mean of all votes.
         agreement: `[N]`, share of the votes for the most probable class.
-        in_distribution: `[N]`, whether a photo that people labelled is similar enough.
+        in_distribution: `[N]`, whether a photo with a human label is similar enough.
     """
 
     probabilities: Floats
@@ -65,7 +65,7 @@ class Ensemble:
     Attributes:
         heads: by network.
         references: unit vectors `[M, D]` of the photos it was fitted to, all networks side by side.
-        min_similarity: cosine to the nearest reference from which on a photo is in distribution.
+        min_similarity: minimum cosine of an in-distribution photo to its nearest reference.
     """
 
     heads: tuple[tuple[Head, ...], ...]
@@ -176,11 +176,11 @@ def out_of_fold_votes(
 def confidence_threshold(
     confidence: Floats, correct: NDArray[np.bool_], precision: float = PRECISION
 ) -> float | None:
-    """Choose the lowest confidence from which on the labels have a given precision.
+    """Choose the lowest confidence threshold that has a given precision.
 
     Args:
-        confidence: `[M]`, in [0, 1], of votes on photos that a person labelled and the ensemble did not see.
-        correct: `[M]`, whether the vote equals the person's label.
+        confidence: `[M]`, in [0, 1], of out-of-fold votes on photos with a human label.
+        correct: `[M]`, whether the vote equals the human label.
         precision: Expected share of correct labels, in (0, 1).
 
     Returns:

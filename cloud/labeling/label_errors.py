@@ -46,7 +46,7 @@ def find_label_errors(
         progress: shows the embedding of photos.
 
     Raises:
-        ValueError: there is no backbone of that name, or it has no pretrained weights.
+        ValueError: the name is not a backbone, or it has no pretrained weights.
         BackboneUnavailableError: its weights are not available here.
         TrainingError: a photo cannot be decoded.
     """

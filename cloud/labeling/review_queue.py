@@ -1,4 +1,4 @@
-"""Choose the samples that a person should label next, by audit, disagreement and uncertainty."""
+"""Rank the unlabelled samples for review (active learning): audit, disagreement, then uncertainty."""
 
 from collections.abc import Iterable
 
@@ -31,7 +31,7 @@ class UnlabelledPhoto(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReviewItem(UnlabelledPhoto, frozen=True, kw_only=True):
-    """A photo for a person to label; node and device address the Feedback."""
+    """A photo for a reviewer to label; node and device address the Feedback."""
 
     image: bytes
     node: str | None
@@ -55,7 +55,7 @@ def uncertainty(photo: UnlabelledPhoto) -> float:
 
 def _sort_key(photo: UnlabelledPhoto) -> tuple[int, float, str]:
     if photo.lane == lanes.AUDIT:
-        # By id, which is random: a person who stops half-way has then labelled an unbiased sample.
+        # By id, which is random: after any number of labels they are an unbiased sample.
         return 0, 0.0, photo.photo_id
     disputed = photo.teacher_label is not None and photo.teacher_label != photo.edge_label
     return 1 if disputed else 2, -uncertainty(photo), photo.photo_id
@@ -69,9 +69,9 @@ def most_informative(photos: Iterable[UnlabelledPhoto], limit: int) -> list[Unla
         limit: Maximum number of photos.
 
     Returns:
-        First lane `audit`, which fills at most half of the list while there are others; then photos on which
-        teacher and edge disagree; then the rest. The last two are sorted by `uncertainty`, then by id. A
-        near-duplicate of a photo in the list comes after all others, unless it is of lane `audit`.
+        First lane `audit`, which fills at most half of the list while there are others; then photos with
+        different labels by teacher and edge; then the rest. The last two are sorted by `uncertainty`, then by
+        id. A near-duplicate of a photo in the list comes after all others, unless it is of lane `audit`.
     """
     ranked = sorted(photos, key=_sort_key)
     audits = sum(photo.lane == lanes.AUDIT for photo in ranked)
@@ -95,7 +95,7 @@ def most_informative(photos: Iterable[UnlabelledPhoto], limit: int) -> list[Unla
 
 
 def awaiting_review(store: Store, limit: int) -> list[ReviewItem]:
-    """Return samples that no person has labelled, most informative first.
+    """Return samples without a human label, most informative first.
 
     Args:
         store: The dataset.
@@ -117,7 +117,7 @@ def feedback_for(store: Store, photo_id: str, label: str, by: str) -> Feedback:
     """Return the message that gives a sample a label now.
 
     Raises:
-        PermanentError: There is no such sample, or a field is out of range.
+        PermanentError: The sample does not exist, or a field is out of range.
     """
     checked = Label(photo_id=photo_id, label=label, by=by, at_ms=now_ms())
     found = store.find([photo_id], ["node", "device"]).get(photo_id)

@@ -44,8 +44,8 @@ def efficientnet() -> Any:
 @pytest.fixture(scope="session")
 def photo_collection() -> Path:
     """Folder of real photos with train/, stream/ and gold/, each with a folder per class; else skip."""
-    beside = Path(__file__).resolve().parents[3] / "shared" / "photos"
-    folder = Path(os.environ.get("GLEANER_PHOTOS", beside))
+    default = Path(__file__).resolve().parents[3] / "shared" / "photos"
+    folder = Path(os.environ.get("GLEANER_PHOTOS", default))
     if not (folder / "gold").is_dir():
         pytest.skip(f"no photo collection in {folder}; set GLEANER_PHOTOS to one")
     return folder

@@ -144,7 +144,7 @@ asyncio.run(collector.run(CollectorConfig(broker=Broker(port=int(port)), dataset
 
 @asynccontextmanager
 async def dying(commit: str, moment: str, address: Broker, dataset: Path, edge: Edge):
-    """Run such a collector; the block is entered when it is online and left when it is dead."""
+    """Run the collector above; the block is entered when it is online and left when it is dead."""
     arguments = ["-c", DYING, commit, moment, str(address.port), str(dataset)]
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, cwd=ROOT)
     await eventually(lambda: edge.newest("collector").state == "online", within_s=30)

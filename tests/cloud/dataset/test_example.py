@@ -68,7 +68,7 @@ def test_unusable_classes_and_examples_are_refused(
 
 
 def test_content_id_is_the_photo_id_of_an_imported_photo() -> None:
-    """Equal images have equal content ids, whatever their photo ids are."""
+    """Equal images have equal content ids, also with different photo ids."""
     photo = Example(photo_id="ab" * 16, image=b"image", label="cat", source="human")
     assert photo.content_id == content_id(b"image") == replace(photo, photo_id="cd" * 16).content_id
     assert sorted_by_content([photo, replace(photo, label="ant")])[0].label == "ant"

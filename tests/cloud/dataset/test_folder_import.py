@@ -101,7 +101,7 @@ def test_unusable_files_are_skipped_with_a_reason(
 
 
 def test_import_labels_harvested_photos(store: Store, tmp_path: Path) -> None:
-    """A photo that is stored already gets the folder's label, unless a person labelled it later."""
+    """A photo that is stored already gets the folder's label, unless it has a later human label."""
     small = {"image": b"small", "width": 1, "height": 1, "received_at_ms": 1}
     store.upsert([Row(photo_id=content_id(jpeg(number)), **small) for number in (1, 2)])  # type: ignore[arg-type]
     store.label([Label(photo_id=content_id(jpeg(2)), label="hen", by="ann", at_ms=2_000_000)])

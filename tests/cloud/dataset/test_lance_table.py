@@ -86,7 +86,7 @@ def test_impossible_location_is_one_sentence(url: str, kind: type[Exception], wo
 
 
 def test_vanished_dataset_is_a_transient_error(store: Store, tmp_path: Path) -> None:
-    """A table that vanished is not created anew: writes raise TransientError until it is back."""
+    """A table that vanished is not created again: writes raise TransientError until it is back."""
     store.upsert([photo(1)])
     table, aside = Path(store.table.url), tmp_path / "aside"
     table.rename(aside)

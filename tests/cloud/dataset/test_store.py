@@ -173,7 +173,7 @@ def test_lookup_reads_images_only_where_needed(store: Store) -> None:
 
 
 def test_compaction_yields_to_a_writer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rewrite whose rows were labelled meanwhile is dropped and counted as a conflict; the label stays."""
+    """A rewrite whose rows were labelled since is dropped and counted as a conflict; the label stays."""
     for number in range(3):
         store.upsert([photo(number)])
     real = lance.optimize.Compaction.commit
@@ -193,7 +193,7 @@ def test_compaction_yields_to_a_writer(store: Store, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("indexed", [False, True])
 @pytest.mark.parametrize("first", ["photo", "label"])
 def test_writer_that_lost_a_race_decides_again(store: Store, first: str, indexed: bool) -> None:  # noqa: FBT001 - a parameter of the rule
-    """Without the lock, a writer whose rows were written meanwhile reads and decides again.
+    """Without the lock, a writer whose rows were changed since it read them decides again.
 
     This holds even if the table has an index on the ids, which disables Lance's own check.
     """

@@ -52,7 +52,7 @@ def test_human_label_precedes_teacher_precedes_edge(
 
 
 def test_auto_lane_needs_edge_and_teacher_to_agree(store: Store) -> None:
-    """In lane auto a photo on which edge and teacher disagree is an example only if a person labels it."""
+    """In lane auto, if edge and teacher disagree, a photo is an example only with a human label."""
 
     def auto(number: int, edge: str | None, teacher: str, **fields: Any) -> Row:
         taught = {"teacher_label": teacher, "teacher_by": "vit", "teacher_at_ms": 1}

@@ -200,7 +200,7 @@ def test_model_with_other_outputs_is_refused(model: Model, directory: Path) -> N
 
 
 def test_litert_network_is_optional(model: Model, directory: Path, tmp_path: Path) -> None:
-    """With the option the bundle has a network with the same outputs; without it there is none."""
+    """With the option the bundle has a network with the same outputs; without it the bundle is unchanged."""
     export(model, tmp_path / "3", tflite=True)
     assert signatures(tmp_path / "3") == {"serving_default", "decode"}
     assert signatures(directory) == {"serving_default"}
@@ -259,7 +259,7 @@ def test_existing_version_is_not_overwritten(model: Model, directory: Path) -> N
 
 
 def test_bundle_is_deterministic(directory: Path, tmp_path: Path) -> None:
-    """Packing twice gives the same bytes, whatever the file times; digest and size are the bundle's."""
+    """Packing twice gives the same bytes, for any file times; digest and size are the bundle's."""
     first = pack(directory, tmp_path / "a.tar")
     (directory / "saved_model.pb").touch()
     assert pack(directory, tmp_path / "b.tar") == first

@@ -149,7 +149,7 @@ def test_threshold_has_the_wanted_precision(confidence: np.ndarray, precision: f
 
 
 def test_lanes_have_thresholds_of_their_own() -> None:
-    """Imported photos do not count, lane hard needs labels of its own, and too few labels give infinity."""
+    """Imported photos do not count, lane hard needs labels in lane hard, and too few labels give infinity."""
     confidence, place = np.linspace(0.5, 1, 120), np.arange(120)
     sampled, hard = place % 3 > 0, place % 3 == 2
     correct = ~hard | (confidence > 0.7)

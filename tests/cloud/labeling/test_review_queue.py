@@ -1,4 +1,4 @@
-"""Rules of cloud/labeling/review_queue.py: which photos a person should label, and in which order."""
+"""Rules of cloud/labeling/review_queue.py: rank of the photos to label."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def order(*photos: UnlabelledPhoto) -> list[int]:
 
 
 def test_audit_precedes_disagreement_precedes_uncertainty() -> None:
-    """Lane audit comes first, then photos on which teacher and edge disagree, then the others."""
+    """Lane audit comes first, then disagreement of teacher and edge, then the others."""
     assert order(
         unlabelled(1, entropy=0.9),
         unlabelled(2, teacher_label="dog", entropy=0.1),
@@ -105,7 +105,7 @@ def test_audit_is_at_most_half_of_the_list() -> None:
 
 @given(LISTS, st.integers(0, 15), st.randoms())
 def test_order_is_deterministic_and_complete(photos: list[UnlabelledPhoto], limit: int, chance: Any) -> None:
-    """The list has as many photos as asked for, each once, audit first, whatever the input order."""
+    """The list has as many photos as asked for, each once, audit first, for any input order."""
     chosen = most_informative(photos, limit)
     assert len(chosen) == min(limit, len(photos))
     assert len({photo.photo_id for photo in chosen}) == len(chosen)
