@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import structlog
 
-from bus.health import Probes
+from bus.health import HealthServer
 from bus.metrics import Counters
 from bus.mqtt.client import Bus
 from bus.mqtt.connection import BrokerConnectionError
@@ -81,7 +81,7 @@ class Collector:
     async def _collect_samples(self) -> None:
         while True:
             # What arrives during a commit forms the next batch.
-            deliveries = await self._samples.gather(self._config.batch)
+            deliveries = await self._samples.next_batch(self._config.batch)
             self._counters.add("sample.received", len(deliveries))
             rows, dead_letters = await asyncio.to_thread(validate_samples, deliveries)
             # A receipt is sent only after the commit is on the disk: the edge then deletes the sample.
@@ -129,7 +129,7 @@ class Collector:
 
     async def _collect_labels(self) -> None:
         while True:
-            deliveries = await self._labels.gather(self._config.batch)
+            deliveries = await self._labels.next_batch(self._config.batch)
             labels: list[Label] = []
             for delivery in deliveries:
                 try:
@@ -234,7 +234,9 @@ async def run(config: CollectorConfig, password: str | None = None) -> None:
     collector = Collector(config, samples_bus, labels_bus, store, dead_letters)
     async with asyncio.TaskGroup() as tasks:
         if config.probes is not None:
-            tasks.create_task(Probes(config.probes, samples_bus.unready).run(), name="collect.probes")
+            tasks.create_task(
+                HealthServer(config.probes, samples_bus.unready_reason).run(), name="collect.probes"
+            )
         tasks.create_task(labels_bus.run(), name="collect.labels_bus")
         # samples_bus publishes `online`, which promises that the broker queues labels for this collector.
         await labels_bus.connected()

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from bus.config import Broker, ProbesAddress
+from bus.config import Broker, HealthAddress
 from schemas.messages import Name
 
 
@@ -27,4 +27,4 @@ class CollectorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             " when it is reached, the oldest quarter is deleted",
         ),
     ] = 10_000
-    probes: ProbesAddress | None = None
+    probes: HealthAddress | None = None

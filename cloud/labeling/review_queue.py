@@ -1,4 +1,4 @@
-"""Rank the unlabelled samples for review (active learning): audit, disagreement, then uncertainty."""
+"""Rank the unlabelled samples for review (active learning): audit, disagreement, then informativeness."""
 
 from collections.abc import Iterable
 
@@ -38,8 +38,8 @@ class ReviewItem(UnlabelledPhoto, frozen=True, kw_only=True):
     device: str | None
 
 
-def uncertainty(photo: UnlabelledPhoto) -> float:
-    """Return how uncertain the edge's model was, in [0, 1]: the largest of four signals.
+def informativeness(photo: UnlabelledPhoto) -> float:
+    """Return how informative a human label would be, in [0, 1]: the largest of four signals.
 
     They are the normalised entropy, 1 - margin, 1 - confidence, and the novelty scaled so that 1, where the
     photo is out of distribution, becomes 0.5. Without any of them the result is 1.
@@ -58,7 +58,7 @@ def _sort_key(photo: UnlabelledPhoto) -> tuple[int, float, str]:
         # By id, which is random: after any number of labels they are an unbiased sample.
         return 0, 0.0, photo.photo_id
     disputed = photo.teacher_label is not None and photo.teacher_label != photo.edge_label
-    return 1 if disputed else 2, -uncertainty(photo), photo.photo_id
+    return 1 if disputed else 2, -informativeness(photo), photo.photo_id
 
 
 def most_informative(photos: Iterable[UnlabelledPhoto], limit: int) -> list[UnlabelledPhoto]:
@@ -70,7 +70,7 @@ def most_informative(photos: Iterable[UnlabelledPhoto], limit: int) -> list[Unla
 
     Returns:
         First lane `audit`, which fills at most half of the list while there are others; then photos with
-        different labels by teacher and edge; then the rest. The last two are sorted by `uncertainty`, then by
+        different labels by teacher and edge; then the rest. The last two are sorted by `informativeness`, then by
         id. A near-duplicate of a photo in the list comes after all others, unless it is of lane `audit`.
     """
     ranked = sorted(photos, key=_sort_key)

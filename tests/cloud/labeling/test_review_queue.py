@@ -10,9 +10,9 @@ from cloud.dataset.store import Label, Row, Store
 from cloud.labeling.review_queue import (
     UnlabelledPhoto,
     awaiting_review,
+    informativeness,
     known_classes,
     most_informative,
-    uncertainty,
 )
 from schemas.messages import NEITHER
 from tests.conftest import jpeg
@@ -42,7 +42,7 @@ def order(*photos: UnlabelledPhoto) -> list[int]:
     return [int(photo.photo_id, 16) for photo in most_informative(photos, 99)]
 
 
-def test_audit_precedes_disagreement_precedes_uncertainty() -> None:
+def test_audit_precedes_disagreement_precedes_the_rest() -> None:
     """Lane audit comes first, then disagreement of teacher and edge, then the others."""
     assert order(
         unlabelled(1, entropy=0.9),
@@ -71,12 +71,12 @@ def test_audit_photos_are_ordered_by_id_alone() -> None:
 )
 def test_more_uncertain_photo_comes_first(more: dict[str, float], less: dict[str, float]) -> None:
     """High entropy, small margin, high novelty or low confidence each raises the rank."""
-    assert uncertainty(unlabelled(2, **more)) > uncertainty(unlabelled(1, **less))
+    assert informativeness(unlabelled(2, **more)) > informativeness(unlabelled(1, **less))
     assert order(unlabelled(1, **less), unlabelled(2, **more)) == [2, 1]
 
 
 def test_near_duplicates_come_last() -> None:
-    """Of near-identical frames the most uncertain is listed, the others come after all other photos."""
+    """Of near-identical frames the most informative is listed, the others come after all other photos."""
     frames = [unlabelled(n, entropy=0.9 + n / 1000, dhash=f"{1 << n % 6:016x}") for n in range(20)]
     others = [unlabelled(100 + n, entropy=0.1, dhash=f"{0xFFFF << 16 * n:016x}") for n in range(3)]
     chosen = [int(photo.photo_id, 16) for photo in most_informative([*frames, *others], 5)]
@@ -113,7 +113,7 @@ def test_order_is_deterministic_and_complete(photos: list[UnlabelledPhoto], limi
     assert audits == sorted(audits, reverse=True)
     others = sum(photo.lane != "audit" for photo in photos)
     assert sum(audits) <= max(limit - others, (limit + 1) // 2)
-    assert all(0 <= uncertainty(photo) <= 1 for photo in photos)
+    assert all(0 <= informativeness(photo) <= 1 for photo in photos)
     chance.shuffle(photos)
     assert most_informative(photos, limit) == chosen
 
