@@ -70,8 +70,8 @@ def most_informative(photos: Iterable[UnlabelledPhoto], limit: int) -> list[Unla
 
     Returns:
         First lane `audit`, which fills at most half of the list while there are others; then photos with
-        different labels by teacher and edge; then the rest. The last two are sorted by `informativeness`, then
-        by id. A near-duplicate of a photo in the list comes after all others, unless it is of lane `audit`.
+        different labels by teacher and edge; then the rest. The last two are sorted by `informativeness`,
+        then by id. A near-duplicate of a listed photo comes after all others, unless it is of lane `audit`.
     """
     ranked = sorted(photos, key=_sort_key)
     audits = sum(photo.lane == lanes.AUDIT for photo in ranked)

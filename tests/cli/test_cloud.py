@@ -76,7 +76,7 @@ def test_import_of_no_classes_is_one_sentence(called, tmp_path):
     (tmp_path / "empty").mkdir()
     done = called("cloud", "import", tmp_path / "empty", "--dataset", tmp_path / "dataset")
     assert done.code == 1
-    assert "expected one folder per class" in done.err
+    assert "no class folder with photos" in done.err
 
 
 @pytest.mark.parametrize("step", ["train", "review"])
@@ -92,7 +92,7 @@ def test_a_dataset_at_an_impossible_place_is_one_sentence(called, photos):
     """A URL of a kind that nobody knows."""
     done = called("cloud", "import", photos, "--dataset", "nowhere://x/y")
     assert done.code == 1
-    assert "expected a folder or URL" in done.sentence
+    assert "not a folder or URL for a table" in done.sentence
 
 
 def test_training_on_one_class_is_one_sentence(called, photos, tmp_path):

@@ -197,7 +197,7 @@ async def test_status_of_nothing_is_no_error(at, tmp_path):
     assert whole == {"nodes": [], "rollout": None, "accuracy": [], "labels": {}}
     done = await gleaner("cloud", "status", *words, *at)
     assert done.code == 0
-    assert "No audits: table" in done.out
+    assert "No audits: no dataset at" in done.out
 
 
 async def test_status_shows_the_fleet_while_the_dataset_is_away(address, at, models, dataset):
@@ -209,5 +209,5 @@ async def test_status_shows_the_fleet_while_the_dataset_is_away(address, at, mod
     async with running(Bus(address, transient_client_id(NODE), presence=Presence(NODE, "edge"))):
         done = await gleaner(*words)
     assert done.code == 0
-    for said in (NODE, "version 2 in place of 1", "canary for 10%", "No audits: table", "to be readable"):
+    for said in (NODE, "version 2 in place of 1", "canary for 10%", "No audits: table", "cannot be read"):
         assert said in done.out

@@ -171,7 +171,7 @@ async def test_a_trainer_outlasts_a_dataset_that_cannot_be_read(site):
     data = site.folder / "dataset" / "data"
     async with site.watching():
         data.rename(data.with_name("away"))
-        await eventually(lambda: any("to be readable" in str(s.reason) for s in site.observer.statuses))
+        await eventually(lambda: any("cannot be read" in str(s.reason) for s in site.observer.statuses))
         data.with_name("away").rename(data)
         await asyncio.to_thread(site.label, 2)
         await eventually(lambda: "round.finished" in site.events)
