@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 
 from cli import options
-from schemas.errors import PermanentError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -40,17 +39,12 @@ def run(arguments: Namespace) -> int:
     store = Store.open(arguments.dataset, create=False)
     photos = [*examples(store), *examples(store, split="gold")]
     print("loading TensorFlow …", file=sys.stderr, flush=True)
-    from cloud.dataset.example import TrainingError  # noqa: PLC0415  # as above
     from cloud.labeling.label_errors import find_label_errors  # noqa: PLC0415  # as above
-    from cloud.modeling.backbones import BackboneUnavailableError  # noqa: PLC0415  # as above
 
-    try:
-        with Bars() as bars:
-            found = find_label_errors(
-                photos, arguments.backbone, arguments.cache, seed=arguments.seed, progress=bars
-            )
-    except (TrainingError, BackboneUnavailableError, ValueError) as error:
-        raise PermanentError(f"cannot look for label errors: {error}") from None
+    with Bars() as bars:
+        found = find_label_errors(
+            photos, arguments.backbone, arguments.cache, seed=arguments.seed, progress=bars
+        )
     images, frames = {photo.photo_id: photo.image for photo in photos}, []
     for wrong in found[: arguments.limit]:
         given = f"{wrong.label} by {wrong.source}"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from schemas import lanes
 from schemas.codec import content_id
+from schemas.errors import PermanentError
 from schemas.messages import NEITHER
 
 Source = Literal["human", "teacher", "edge"]
@@ -19,7 +20,7 @@ MIN_TEACHER_LABELS = 24
 """Human labels of samples that are needed to measure a teacher's precision, if it gets all of them right."""
 
 
-class TrainingError(ValueError):
+class TrainingError(PermanentError):
     """The examples do not allow a training; the message names the class or the photo_id."""
 
 

@@ -20,9 +20,10 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from bus.atomic_file import sync_folder
 from cloud.export.litert import convert_network, run_network
 from cloud.export.v1_loader import SERVING_SIGNATURE, SavedModel
-from cloud.modeling.backbones import Backbone, pixels
+from cloud.modeling.backbones import Backbone, preprocess
 from cloud.modeling.linear_head import Head
-from cloud.modeling.novelty import Novelty, novelty_of
+from cloud.modeling.novelty import NoveltyModel, novelty_scores
+from schemas.errors import PermanentError
 
 CLASSES_FILE = "classes.txt"
 EXTRA_ASSETS = "assets.extra"
@@ -36,7 +37,7 @@ TOLERANCE = 1e-4
 """Largest difference of served outputs from Keras' (embedding, novelty: relative to the largest value)."""
 
 
-class ExportError(RuntimeError):
+class ExportError(PermanentError):
     """The exported model does not load, answers unlike the trained one, or its directory exists."""
 
 
@@ -58,7 +59,7 @@ class Model:
     head: Head
     temperature: float
     classes: tuple[str, ...]
-    novelty: Novelty
+    novelty: NoveltyModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,7 @@ class _ServingModule(tf.Module):  # type: ignore[misc] # TensorFlow ships no typ
         filler = tf.io.encode_png(tf.zeros([1, 1, 3], tf.uint8)).numpy()
 
         def decode(image: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"pixels": pixels(model.backbone, image)}
+            return {"pixels": preprocess(model.backbone, image)}
 
         def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
             embedding = model.network(images, training=False)
@@ -244,7 +245,7 @@ def verify_network(network: bytes, model: Model, photos: Sequence[bytes]) -> Non
 
 
 def _pixels(model: Model, photos: Sequence[bytes]) -> tf.Tensor:
-    return pixels(model.backbone, tf.constant(list(photos)))
+    return preprocess(model.backbone, tf.constant(list(photos)))
 
 
 def _compare(outputs: Mapping[str, NDArray[np.float32]], model: Model, images: tf.Tensor) -> None:
@@ -252,7 +253,7 @@ def _compare(outputs: Mapping[str, NDArray[np.float32]], model: Model, images: t
     expected = {
         "embedding": embedding,
         "probabilities": softmax(model.head.logits(embedding) / model.temperature, axis=1),
-        "novelty": novelty_of(model.novelty, embedding),
+        "novelty": novelty_scores(model.novelty, embedding),
     }
     for name, values in expected.items():
         scale = max(1.0, float(np.abs(values).max()))

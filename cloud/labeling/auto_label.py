@@ -94,8 +94,7 @@ def teach(
         progress: shows the embedding of photos.
 
     Raises:
-        ValueError: one of the names is not a backbone, or it has no pretrained weights.
-        BackboneUnavailableError: its weights are not available here.
+        BackboneUnavailableError: a name is not a backbone, or its pretrained weights are not available.
         TrainingError: a photo cannot be decoded, or fewer than two classes have human labels.
         TransientError: the dataset cannot be written now; the batches before are stored.
     """
@@ -129,7 +128,7 @@ def fit_teacher(
     Its thresholds can be infinite: then it abstains on every photo.
 
     Raises:
-        ValueError, BackboneUnavailableError, TrainingError: As `teach`.
+        BackboneUnavailableError, TrainingError: As `teach`.
     """
     # Audit photos measure models that are trained on this teacher's labels, so it must not learn from them.
     # The gold set is left out by `examples` for the same reason.

@@ -10,7 +10,7 @@ import numpy as np
 
 from cloud.dataset.example import Example
 from cloud.labeling.ensemble import Embeddings
-from cloud.modeling.backbones import Backbone, backbone_named, weights_digest
+from cloud.modeling.backbones import Backbone, BackboneUnavailableError, get_backbone, weights_digest
 from cloud.progress import Progress
 from cloud.training.embeddings import embeddings
 
@@ -44,13 +44,12 @@ class Embedder:
             cache_dir: as for `cloud.training.embeddings.embeddings`.
 
         Raises:
-            ValueError: the name is not a backbone, or it has no pretrained weights.
-            BackboneUnavailableError: its weights are not available here.
+            BackboneUnavailableError: the name is not a backbone, or its pretrained weights are not available.
         """
-        backbone = backbone_named(name)
+        backbone = get_backbone(name)
         if not backbone.pretrained:
-            raise ValueError(
-                f"backbone {name!r} has no pretrained weights; use efficientnet-lite0 or xception"
+            raise BackboneUnavailableError(
+                f"backbone {name!r} has no pretrained weights", hint="use efficientnet-lite0 or xception"
             )
         network = backbone.build()
         # The flip is a layer before the same network, so that decoding and weights are shared.

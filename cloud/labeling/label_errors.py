@@ -46,8 +46,7 @@ def find_label_errors(
         progress: shows the embedding of photos.
 
     Raises:
-        ValueError: the name is not a backbone, or it has no pretrained weights.
-        BackboneUnavailableError: its weights are not available here.
+        BackboneUnavailableError: the name is not a backbone, or its pretrained weights are not available.
         TrainingError: a photo cannot be decoded.
     """
     classes = sorted({example.label for example in examples})

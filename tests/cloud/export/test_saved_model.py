@@ -28,9 +28,9 @@ from cloud.export.saved_model import (
     warmup_photos,
 )
 from cloud.export.v1_loader import SavedModel
-from cloud.modeling.backbones import EFFICIENTNET_LITE0, XCEPTION, XCEPTION_SMALL, Backbone, pixels
+from cloud.modeling.backbones import EFFICIENTNET_LITE0, XCEPTION, XCEPTION_SMALL, Backbone, preprocess
 from cloud.modeling.linear_head import Head
-from cloud.modeling.novelty import fit_novelty, novelty_of
+from cloud.modeling.novelty import fit_novelty, novelty_scores
 from tests.serving import saved_models
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
@@ -80,12 +80,12 @@ def test_served_outputs_equal_the_trained_model(model: Model, directory: Path, m
     """Probabilities, embeddings and novelty of encoded photos equal those of the model's parts."""
     photos = [make_example("dawn", seed).image for seed in range(3)]
     outputs = served(directory, photos)
-    embedding = model.network(pixels(XCEPTION_SMALL, tf.constant(photos)), training=False).numpy()
+    embedding = model.network(preprocess(XCEPTION_SMALL, tf.constant(photos)), training=False).numpy()
     np.testing.assert_allclose(outputs["embedding"], embedding, atol=1e-4)
     expected = softmax(model.head.logits(embedding) / 1.7, axis=1)
     np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-4)
     assert outputs["probabilities"].dtype == np.float32
-    np.testing.assert_allclose(outputs["novelty"], novelty_of(model.novelty, embedding), atol=1e-4)
+    np.testing.assert_allclose(outputs["novelty"], novelty_scores(model.novelty, embedding), atol=1e-4)
 
 
 def test_signature_is_the_contract(directory: Path) -> None:
@@ -206,7 +206,7 @@ def test_litert_network_is_optional(model: Model, directory: Path, tmp_path: Pat
     assert signatures(directory) == {"serving_default"}
     assert not (directory / EXTRA_ASSETS / NETWORK_FILE).exists()
     photos = warmup_photos(3)
-    images = pixels(XCEPTION_SMALL, tf.constant(photos)).numpy()
+    images = preprocess(XCEPTION_SMALL, tf.constant(photos)).numpy()
     outputs = run_network((tmp_path / "3" / EXTRA_ASSETS / NETWORK_FILE).read_bytes(), images)
     for name, values in served(directory, photos).items():
         np.testing.assert_allclose(outputs[name], values, atol=1e-4)
@@ -234,7 +234,7 @@ def test_model_that_the_v1_loader_cannot_load_is_refused(model: Model, tmp_path:
     network = model.network
 
     def serve(image: Any) -> dict[str, Any]:
-        embedding = network(pixels(XCEPTION_SMALL, image), training=False)
+        embedding = network(preprocess(XCEPTION_SMALL, image), training=False)
         probabilities = tf.nn.softmax(embedding[:, :3])
         return {"embedding": embedding, "probabilities": probabilities, "novelty": embedding[:, 0]}
 
