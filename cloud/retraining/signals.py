@@ -8,17 +8,17 @@ import msgspec
 import numpy as np
 
 from bus.mqtt.presence import now_ms
-from cloud.dataset.example import AUDIT_LANE
-from cloud.dataset.store import NAMED, PHOTOS, Store
+from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
 from cloud.evaluation.audit_set import audited_answers
 from cloud.evaluation.audit_stats import AuditStats
 from cloud.registry.model_card import Card
 from cloud.registry.registry import newest_promoted
 from cloud.retraining.triggers import Facts, Scores, Triggers
+from schemas import lanes
 from schemas.errors import PermanentError
 
-_SAMPLES = f"{PHOTOS} AND origin = 'sample'"
-_LABELLED = f"{PHOTOS} AND {NAMED} AND split != 'gold'"
+_SAMPLES = f"{HAS_IMAGE} AND origin = 'sample'"
+_LABELLED = f"{HAS_IMAGE} AND {HAS_HUMAN_CLASS} AND split != 'gold'"
 
 
 def drift_signals(store: Store, lineage: Sequence[Card], rules: Triggers) -> Facts:
@@ -57,7 +57,7 @@ def _drift(
     store: Store, model_version: int, seen: int | None, most: int
 ) -> tuple[Literal["audits", "samples"], Scores, Scores]:
     """Read how sure a version was: of audits, which no policy chooses, or of samples if those are few."""
-    audits = _confidences(store, f"{_SAMPLES} AND lane = '{AUDIT_LANE}'", model_version, seen, most)
+    audits = _confidences(store, f"{_SAMPLES} AND lane = '{lanes.AUDIT}'", model_version, seen, most)
     if min(map(len, audits)) >= most:
         return "audits", *audits
     return "samples", *_confidences(store, _SAMPLES, model_version, seen, most)
