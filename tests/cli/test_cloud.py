@@ -228,7 +228,7 @@ def test_what_the_gate_did_not_promote_is_not_released(called, tmp_path, decisio
     words = ("cloud", "release", bundle(tmp_path, 2, verdict), "--signing-key", tmp_path / "none.key")
     done = called(*words)
     assert done.code == 1
-    assert f"{decision}: recall of cat -10.0 points; --force releases it all the same" in done.sentence
+    assert f"{decision}: recall of cat -10.0 points; use --force to release it anyway" in done.sentence
     assert "none.key" in called(*words, "--force").sentence
 
 
@@ -277,7 +277,7 @@ async def test_release_says_why_a_node_cannot_serve_it(address, at, tmp_path):
 
     done = await released(address, at, tmp_path, fail)
     assert done.code == 1
-    assert done.sentence == "gleaner cloud release: node edge-1: expected to serve version 2, got no memory"
+    assert done.sentence == "gleaner cloud release: node edge-1 cannot serve version 2: no memory"
 
 
 async def test_release_does_not_wait_for_ever(address, at, tmp_path):
@@ -288,7 +288,7 @@ async def test_release_does_not_wait_for_ever(address, at, tmp_path):
 
     done = await released(address, at, tmp_path, nothing, "--wait", "0.5")
     assert done.code == 75
-    assert "expected every node to serve version 2 within 0.5 s" in done.sentence
+    assert "edge-1 did not report version 2 within 0.5 s" in done.sentence
 
 
 def test_evaluating_a_version_that_is_not_there_is_one_sentence(called, dataset, tmp_path):
