@@ -1,4 +1,4 @@
-"""The commands of `gleaner cloud`. Each module imports what it needs when it runs, so that help stays fast."""
+"""The commands of `gleaner cloud`. Each module imports what it needs when it runs, to keep help fast."""
 
 from argparse import ArgumentParser, Namespace
 

@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
-from cloud.dataset.example import Example, by_content, label_numbers
+from cloud.dataset.example import Example, label_indices, sorted_by_content
 from cloud.evaluation import promotion_gate
 from cloud.evaluation.metrics import Metrics, calibration_errors, measure
 from cloud.export.v1_loader import SavedModel
@@ -50,7 +50,7 @@ def evaluate_challenger(
         classes: of the challenger, in the order of its outputs.
         seed: of the bootstrap.
     """
-    gold, audit = by_content(gold), by_content(audit)
+    gold, audit = sorted_by_content(gold), sorted_by_content(audit)
     with SavedModel(champion.directory) as before, SavedModel(challenger) as after:
         pair = _Pair((before, champion.card.classes), (after, classes))
         on_gold, on_audit = pair.answer(gold), pair.answer(audit)
@@ -87,8 +87,8 @@ def measure_again(directory: Path, card: Card, gold: Sequence[Example]) -> tuple
     """
     classes = _with_labels(card.classes, gold)
     with SavedModel(directory) as saved:
-        answers = saved.ask([photo.image for photo in gold])["probabilities"]
-    probabilities, truth = _by_class(answers, card.classes, classes), label_numbers(gold, classes)
+        answers = saved.predict([photo.image for photo in gold])["probabilities"]
+    probabilities, truth = _by_class(answers, card.classes, classes), label_indices(gold, classes)
     # Logits before the temperature, up to a constant per photo, which the softmax ignores.
     logits = np.log(probabilities.clip(_MIN_PROBABILITY)) * card.temperature
     before, after = calibration_errors(logits, truth, card.temperature)
@@ -114,10 +114,10 @@ class _Pair(NamedTuple):
         classes = _with_labels(self.challenger[1], photos)
         images = [photo.image for photo in photos]
         champion, challenger = (
-            _by_class(model.ask(images)["probabilities"], of, classes) for model, of in self
+            _by_class(model.predict(images)["probabilities"], of, classes) for model, of in self
         )
         weights = np.array([photo.weight for photo in photos])
-        return promotion_gate.PairedPredictions(champion, challenger, label_numbers(photos, classes), weights)
+        return promotion_gate.PairedPredictions(champion, challenger, label_indices(photos, classes), weights)
 
 
 def _by_class(probabilities: NDArray[np.float32], of: Sequence[str], classes: Sequence[str]) -> Floats:
@@ -134,7 +134,7 @@ def _latency_ratio(before: SavedModel, after: SavedModel, photo: bytes) -> float
     for _ in range(1 + _TIMED_CALLS):
         for model, times in zip((before, after), took, strict=True):
             began = time.perf_counter()
-            model.ask([photo])
+            model.predict([photo])
             times.append(time.perf_counter() - began)
     first, second = (median(times[1:]) for times in took)
     return second / first

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from bus.mqtt.presence import now_ms
-from cloud.dataset.store import NAMED, PHOTOS, Store
+from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
 from cloud.evaluation.audit_set import audited_answers
 from cloud.evaluation.audit_stats import AuditStats
 from cloud.registry.model_card import Card
@@ -20,8 +20,8 @@ from cloud.retraining.triggers import Scores, Signals, Triggers
 from schemas.errors import PermanentError
 from schemas.lanes import AUDIT
 
-_SAMPLES = f"{PHOTOS} AND origin = 'sample'"
-_LABELLED = f"{PHOTOS} AND {NAMED} AND split != 'gold'"
+_SAMPLES = f"{HAS_IMAGE} AND origin = 'sample'"
+_LABELLED = f"{HAS_IMAGE} AND {HAS_HUMAN_CLASS} AND split != 'gold'"
 
 
 def drift_signals(store: Store, cards: Sequence[Card], triggers: Triggers) -> Signals:

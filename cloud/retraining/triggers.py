@@ -19,9 +19,7 @@ BINS = 10
 class Triggers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What starts a round."""
 
-    labels: Annotated[int, Meta(ge=1, description="labels by people that are new since the last round")] = (
-        20
-    )
+    labels: Annotated[int, Meta(ge=1, description="labels by people that are new since the last round")] = 20
     samples: Annotated[int, Meta(ge=1, description="samples that are new since the last round")] = 1_000
     stability: Annotated[
         float,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cloud.dataset.example import TEACHER_LABELS, Example, label_numbers
+from cloud.dataset.example import MIN_TEACHER_LABELS, Example, label_indices
 from cloud.modeling.arrays import Floats, Ints, cross_entropy, softmax
 from cloud.modeling.linear_head import fit_temperature
 from cloud.progress import Progress
@@ -48,13 +48,13 @@ class Labelled:
         has_teacher = any(example.source == "teacher" for example in examples)
         labelled_samples = sum(example.human and example.sampled for example in examples)
         return cls(
-            labels=label_numbers(examples, classes),
+            labels=label_indices(examples, classes),
             human=np.array([example.human for example in examples]),
             teacher=np.array([example.source == "teacher" for example in examples]),
             auto=np.array([example.auto for example in examples]),
             weights=np.array([example.weight * SOURCE_WEIGHTS[example.source] for example in examples]),
             classes=len(classes),
-            edge_alone=not has_teacher and labelled_samples < TEACHER_LABELS,
+            edge_alone=not has_teacher and labelled_samples < MIN_TEACHER_LABELS,
         )
 
     def weigh(self, positions: Ints) -> Floats:

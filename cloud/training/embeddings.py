@@ -57,7 +57,7 @@ def embeddings(
     kind = "-dim" if dim else ""
     path = cache_dir / f"{backbone.name}-{PREPROCESSING}-{weights_digest(network)}{kind}.sqlite3"
     # By content, not by photo id: a photo that is imported again gets another id.
-    keys = [example.content for example in examples]
+    keys = [bytes.fromhex(example.content_id) for example in examples]
     with closing(sqlite3.connect(path, timeout=30.0)) as cache:
         cache.execute(_TABLE)
         known = _read(cache, keys, backbone.embedding_dim)
