@@ -31,12 +31,12 @@ from bench.rival import rivals_environment
 from bench.stack import listening
 from bus.broker.process import free_port
 from cloud.dataset.example import Example
-from cloud.export.saved_model import Model, exported
+from cloud.export.saved_model import Model, export_saved_model
 from cloud.modeling.arrays import Ints
-from cloud.modeling.backbones import Backbone, backbone_named, pixels
+from cloud.modeling.backbones import Backbone, get_backbone, preprocess
 from cloud.modeling.linear_head import fit_head
-from cloud.modeling.novelty import fit_novelty, novelty_of
-from cloud.progress import Silent
+from cloud.modeling.novelty import fit_novelty, novelty_scores
+from cloud.progress import NoProgress
 from cloud.training.embeddings import embeddings
 from demo.processes import Processes
 from device.cameras.replay import photo_files
@@ -76,12 +76,12 @@ def prepare(photos: Path, plan: Backbone, folder: Path) -> Judges:
         [f for name in CLASSES for f in photo_files(photos / split / name)] for split in ("train", "gold")
     )
     known = [Example("", file.read_bytes(), file.parent.name, "human") for file in train]
-    seen = embeddings(known, plan, network, _CACHE, Silent())
+    seen = embeddings(known, plan, network, _CACHE, NoProgress())
     labels, truth = (np.array([CLASSES.index(f.parent.name) for f in files]) for files in (train, gold))
     head = fit_head(seen, labels, np.ones(len(labels)), len(CLASSES))
     model = Model(plan, network, head, 1.0, CLASSES, fit_novelty(seen, 0))
     (folder / "served").mkdir()
-    with exported(model, folder / "served/1", tflite=True):
+    with export_saved_model(model, folder / "served/1", tflite=True):
         pass
     calibrating = [train[at] for at in np.random.default_rng(0).permutation(len(train))[:_CALIBRATING]]
     write_networks(network, plan, [file.read_bytes() for file in calibrating], folder)
@@ -113,7 +113,7 @@ def write_networks(network: keras.Model, plan: Backbone, calibrating: list[bytes
     )
     tf.saved_model.save(module, str(folder / "network"))
     one = tf.function(module.embed, input_signature=[tf.TensorSpec([1, *shape], tf.float32)])
-    images = pixels(plan, tf.constant(calibrating)).numpy()
+    images = preprocess(plan, tf.constant(calibrating)).numpy()
     for name in ("float32", "dynamic", "int8"):
         converter = tf.lite.TFLiteConverter.from_concrete_functions([one.get_concrete_function()], module)
         if name != "float32":
@@ -194,7 +194,7 @@ def judge(judges: Judges, answers: dict[str, Vectors]) -> list[str]:
     rows = ["| way | gold | other answers | of these right | least cosine | AUROC |", "|---" * 6 + "|"]
     for name, vectors in answers.items():
         right, changed = said[name] == judges.truth, said[name] != said[_TENSORFLOW]
-        novelty, cosine = novelty_of(model.novelty, vectors), _cosine(vectors, answers[_TENSORFLOW]).min()
+        novelty, cosine = novelty_scores(model.novelty, vectors), _cosine(vectors, answers[_TENSORFLOW]).min()
         area = auroc(novelty[:count], novelty[count:])
         rows.append(
             f"| {name} | {100 * right.mean():.2f} % | {changed.sum()} of {count} | {(changed & right).sum()} "
@@ -210,7 +210,7 @@ def _cosine(first: Vectors, second: Vectors) -> Vectors:
 
 async def measure(photos: Path, backbone: str, rounds: int, folder: Path) -> list[str]:
     """Measure everything, and return the document's tables."""
-    judges = prepare(photos, backbone_named(backbone), folder)
+    judges = prepare(photos, get_backbone(backbone), folder)
     lines = await served(folder, rounds, timed(folder))
     await rivals(folder, "--rounds", str(rounds))
     for name in ("float32.tflite", "float32.onnx"):

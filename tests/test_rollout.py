@@ -10,16 +10,15 @@ import pytest
 
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import Presence
-from cloud.evaluation.audit_stats import Audits
-from cloud.rollout.canary_analysis import Rules
-from cloud.rollout.controller import Controller, write
-from cloud.rollout.state_machine import Rollout, Step
+from cloud.evaluation.audit_stats import RolloutAudits
+from cloud.registry.rollout_state import Rollout, RolloutFile, Rules, Step
+from cloud.rollout.controller import Controller
 from edge.config import EdgeConfig
 from schemas.topics import CLOUD
+from tests.canaries import shorten_intervals, single_model_server, unique_model_config
 from tests.conftest import eventually, running
 from tests.nodes import NODE, Observer, enveloped, photo, photo_id, station
 from tests.serving import ModelServer, pack, release_of, saved_models
-from tests.trials import look_often, serving_one_at_a_time, with_a_model_of_its_own
 
 DEVICES = tuple(f"pi-{number}" for number in range(6))
 CANARY = Step("canary", 0.5, 10)
@@ -28,22 +27,22 @@ STEPS = [Step("shadow", photos=10), CANARY, Step("all")]
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    """A model server that serves one model at a time."""
-    with serving_one_at_a_time(tmp_path_factory.mktemp("models")) as server:
+    """A model server with one model at a time."""
+    with single_model_server(tmp_path_factory.mktemp("models")) as server:
         yield server
 
 
 @pytest.fixture(autouse=True)
-def watchful(monkeypatch) -> None:
-    """Edge and controller look more often than others."""
-    look_often(monkeypatch)
+def short_intervals(monkeypatch) -> None:
+    """Edge and controller check often."""
+    shorten_intervals(monkeypatch)
     monkeypatch.setattr("cloud.rollout.controller._LOOK_S", 0.1)
 
 
 @pytest.fixture
 async def config(address, serving, tmp_path) -> EdgeConfig:
-    """An edge with a model of this test alone."""
-    return await with_a_model_of_its_own(address, serving, tmp_path)
+    """An edge with a model that no other test uses."""
+    return await unique_model_config(address, serving, tmp_path)
 
 
 @pytest.fixture
@@ -66,10 +65,10 @@ def begun(config, tmp_path):
             challenger=challenger,
             groups=[[NODE]],
             steps=list(steps),
-            rules=Rules(stage_s=0, watch_s=0, p95_slack_ms=1000),
+            rules=Rules(stage_s=0, bake_time_s=0, p95_slack_ms=1000),
             since_ms=1,
         )
-        write(path, rollout)
+        RolloutFile(path).write(rollout)
         return path
 
     return begin
@@ -101,7 +100,9 @@ async def asking(seen: Observer) -> AsyncIterator[None]:
 async def ended(address, path: Path) -> Rollout:
     """Run a controller to its end."""
     bus = Bus(address, "gleaner-cloud-rollout", presence=Presence(CLOUD, "rollout"))
-    controller = Controller(bus, path, sign=lambda release: release, audits=lambda _: Audits())
+    controller = Controller(
+        bus, RolloutFile(path), sign=lambda release: release, audits=lambda _: RolloutAudits()
+    )
     async with running(bus), asyncio.timeout(90):
         return await controller.run()
 
@@ -129,7 +130,7 @@ async def test_g6_a_bad_model_forced_past_the_gate_goes_back_by_itself(
     async with station(config) as seen:
         async with asking(seen):
             rollout = await ended(address, path)
-            await eventually(lambda: seen.newest().trial is None)
+            await eventually(lambda: seen.newest().canary is None)
         assert rollout.phase == "returned"
         assert why in rollout.reason
         assert await now(seen) == ("cat", 1)
@@ -146,7 +147,7 @@ async def test_g6_a_good_model_goes_out_to_all(config, address, begun):
         async with asking(seen):
             assert (await ended(address, path)).phase == "finished"
         assert await now(seen) == ("cat", 2)
-        trials = [status.trial for status in seen.statuses if status.name == "edge" and status.trial]
+        trials = [status.canary for status in seen.statuses if status.name == "edge" and status.canary]
         assert list(dict.fromkeys(trial.stage for trial in trials)) == ["shadow", "canary"]
         assert max(trial.disagreed for trial in trials) == 0
         assert {result.status for result in seen.results} == {"ok"}

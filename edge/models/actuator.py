@@ -83,10 +83,10 @@ class Actuator:
     async def _ask_server(self, release: Release) -> Server:
         if release.stage == "all":
             return Server(in_service=await self._predictor.model_status(self._router.split.pinned))
-        if release.beside is None:
+        if release.baseline is None:
             return Server()
         return Server(
-            champion=await self._predictor.model_status(release.beside),
+            champion=await self._predictor.model_status(release.baseline),
             challenger=await self._predictor.model_status(release.version),
         )
 

@@ -23,8 +23,7 @@ from edge.serving.traffic_router import TrafficRouter
 from edge.serving.traffic_split import TrafficSplit
 from schemas.errors import TransientError
 from schemas.events import EventName
-from schemas.messages import Release, ServedModel
-from schemas.messages import Trial as CanaryReport
+from schemas.messages import CanaryReport, Release, ServedModel
 
 log = structlog.get_logger()
 
@@ -178,10 +177,10 @@ class Deployer:
             await self._bus.report(model=served)
         if served.state == "available" and served.version is not None:
             self._router.set_serving(served.version)
-        self._bus.note(serving=self._router.serving_report())
+        self._bus.report_later(serving=self._router.serving_report())
         report, before = self._router.canary_report(), self._reported
         # A canary that starts, ends or changes its stage is published at once.
         other_stage = (report and report.since_ms) != (before and before.since_ms)
         if other_stage or (report != before and time.monotonic() - self._reported_at > _CANARY_REPORT_S):
             self._reported, self._reported_at = report, time.monotonic()
-            await self._bus.report(trial=report)
+            await self._bus.report(canary=report)

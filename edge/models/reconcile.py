@@ -282,14 +282,14 @@ def _has_canary(seen: Observation, folder: Folder) -> bool:
 
 def canary_plan(release: Release) -> CanaryPlan:
     """Return what a release of stage shadow or canary asks for. It has a baseline."""
-    assert release.beside is not None
-    return CanaryPlan(release.stage, release.share, release.beside, release.version, release.released_at_ms)
+    assert release.baseline is not None
+    return CanaryPlan(release.stage, release.share, release.baseline, release.version, release.released_at_ms)
 
 
 def _serve_canary(seen: Observation, folder: Folder) -> Action:
     release, split = seen.release, seen.split
-    if release.beside is None:
-        return Refuse(f"release of {seen.model} as {release.stage} names no baseline version (`beside`)")
+    if release.baseline is None:
+        return Refuse(f"release of {seen.model} as {release.stage} names no baseline version")
     plan = canary_plan(release)
     staged = seen.known and folder.canary == {plan.champion, plan.challenger}
     running = (
@@ -331,10 +331,10 @@ def _load_challenger(  # noqa: PLR0911  # an ordered list of decisions
     attempt, challenger = seen.attempt, seen.server.challenger
     untested = attempt.served_both and not attempt.tested
     lost = challenger is not None and challenger.state == "absent"
-    beside = f"cannot serve beside version {plan.champion}"
+    verdict = f"failed as the challenger of version {plan.champion}"
     # Checked before the download, too. Right after ServeBoth the server may not have started to load yet.
     if lost and not untested and seen.loads >= LOADS:
-        return RejectCanary(f"{seen.model} {beside}: the model server lost it after {LOADS} loads")
+        return RejectCanary(f"{seen.model} {verdict}: the model server lost it after {LOADS} loads")
     if not staged:
         if not (attempt.fetched and folder.fetched):
             return Fetch()
@@ -344,7 +344,7 @@ def _load_challenger(  # noqa: PLR0911  # an ordered list of decisions
     if untested:
         return SmokeTest(alone=False)
     if attempt.problem is not None:
-        return RejectCanary(f"{seen.model} {beside}: {attempt.problem}")
+        return RejectCanary(f"{seen.model} {verdict}: {attempt.problem}")
     if attempt.tested and _is_available(challenger):
         return StartSplit()
     return ServeBoth(count_load=lost)

@@ -38,14 +38,14 @@ class SignatureVerifier:
             return
         key = self._key = signing.read_release_key(Path(self._path))
         # A run without a key may have recorded unsigned releases; their times prove nothing.
-        signed = (release for release in installed if signing.fault(release, key) is None)
+        signed = (release for release in installed if signing.signature_error(release, key) is None)
         self._newest_ms = max((release.released_at_ms for release in signed), default=0)
 
     def rejection(self, release: Release) -> str | None:
         """Return why a release is rejected; None accepts it, and older ones are rejected from then on."""
         if self._key is None:
             return None
-        if (fault := signing.fault(release, self._key)) is not None:
+        if (fault := signing.signature_error(release, self._key)) is not None:
             return fault
         if release.released_at_ms < self._newest_ms:
             return (

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import ceil
 
-from schemas.messages import Tried
+from schemas.messages import VersionStats
 
 CALLS_KEPT = 256
 """Latest calls of a version whose durations are kept."""
@@ -45,9 +45,9 @@ class CallStats:
         """95th percentile of the time per photo, None for fewer than `CALLS_NEEDED` calls."""
         return percentile(self.calls_ms) if len(self.calls_ms) >= CALLS_NEEDED else None
 
-    def report(self, version: int) -> Tried:
+    def report(self, version: int) -> VersionStats:
         """Return the counts as the Status carries them."""
-        return Tried(version=version, answered=self.answered, failed=self.failed, p95_ms=self.p95_ms)
+        return VersionStats(version=version, answered=self.answered, failed=self.failed, p95_ms=self.p95_ms)
 
 
 class CircuitBreaker:

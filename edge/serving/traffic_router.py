@@ -6,8 +6,7 @@ and records the outcome. Used from the event loop alone.
 
 from edge.serving.call_stats import CallStats, CircuitBreaker, percentile
 from edge.serving.traffic_split import TrafficSplit
-from schemas.messages import Trial as CanaryReport
-from schemas.messages import Tried
+from schemas.messages import CanaryReport, VersionStats
 
 _SHORTEST_TIMEOUT_S = 2.0
 _TIMEOUT_FACTOR = 4.0
@@ -98,7 +97,7 @@ class TrafficRouter:
         if self._split.plan is None and version not in self._stats:
             self._stats = {version: CallStats()}
 
-    def serving_report(self) -> Tried | None:
+    def serving_report(self) -> VersionStats | None:
         """Return the counts of the version in service; None during a stage, whose report has them."""
         if self._split.plan is not None:
             return None

@@ -29,7 +29,7 @@ ALL = Release(
     classes=["cat", "dog"],
     released_at_ms=20,
 )
-SHADOW = structs.replace(ALL, stage="shadow", beside=1, released_at_ms=10)
+SHADOW = structs.replace(ALL, stage="shadow", baseline=1, released_at_ms=10)
 CANARY = structs.replace(SHADOW, stage="canary", share=0.5, released_at_ms=11)
 OTHER_BUNDLE = structs.replace(ALL, sha256="f" * 64)
 
@@ -58,7 +58,7 @@ ACTIVATED = Attempt(activated=True, deployed=True)
 
 
 def with_bundle(folder: Folder) -> Folder:
-    """Return a folder in which the desired version lies fetched."""
+    """Return a folder with the fetched bundle of the desired version."""
     return replace(folder, fetched=True)
 
 
@@ -66,7 +66,7 @@ def serving(model: ServedModel) -> Server:
     return Server(in_service=model)
 
 
-def beside(challenger: ServedModel, champion: ServedModel = AVAILABLE_1) -> Server:
+def with_canary(challenger: ServedModel, champion: ServedModel = AVAILABLE_1) -> Server:
     return Server(champion=champion, challenger=challenger)
 
 
@@ -259,13 +259,13 @@ IN_SERVICE = {
 
 LOAD_CHALLENGER = {
     "killed-before-verdict": ({"folder": MARKED}, act.Revert()),
-    "no-baseline": ({"release": structs.replace(CANARY, beside=None)}, act.Refuse),
+    "no-baseline": ({"release": structs.replace(CANARY, baseline=None)}, act.Refuse),
     "other-champion": ({"folder": Folder(versions=frozenset({7}))}, act.Refuse),
     "no-version": ({"folder": Folder()}, act.Refuse),
-    "against-itself": ({"folder": BOTH, "release": structs.replace(CANARY, beside=2)}, act.Refuse),
-    "champion-away": ({"server": beside(ABSENT_2, ABSENT)}, act.Wait),
+    "against-itself": ({"folder": BOTH, "release": structs.replace(CANARY, baseline=2)}, act.Refuse),
+    "champion-away": ({"server": with_canary(ABSENT_2, ABSENT)}, act.Wait),
     "champion-loading": (
-        {"server": beside(ABSENT_2, ServedModel(name="pets", version=1, state="loading"))},
+        {"server": with_canary(ABSENT_2, ServedModel(name="pets", version=1, state="loading"))},
         act.Wait,
     ),
     "not-here": ({}, act.Fetch()),
@@ -285,7 +285,7 @@ LOAD_CHALLENGER = {
     "recorded-at-another-stage": ({"folder": STAGED, "recorded": SHADOW}, act.Record()),
     "staged": ({"folder": STAGED, "recorded": CANARY}, act.ServeBoth(count_load=True)),
     "staged-and-still-loaded": (
-        {"folder": STAGED, "recorded": CANARY, "server": beside(AVAILABLE_2), "split": PINNED_1},
+        {"folder": STAGED, "recorded": CANARY, "server": with_canary(AVAILABLE_2), "split": PINNED_1},
         act.ServeBoth(count_load=False),
     ),
     "told": (
@@ -303,7 +303,7 @@ LOAD_CHALLENGER = {
             "folder": STAGED,
             "recorded": CANARY,
             "split": PREPARING,
-            "server": beside(AVAILABLE_2),
+            "server": with_canary(AVAILABLE_2),
             "attempt": Attempt(served_both=True).with_test(None),
         },
         act.StartSplit(),
@@ -323,7 +323,7 @@ LOAD_CHALLENGER = {
             "folder": STAGED,
             "recorded": CANARY,
             "split": PREPARING,
-            "server": beside(LOADING_2),
+            "server": with_canary(LOADING_2),
             "attempt": Attempt(served_both=True).with_test("wrong shape"),
         },
         act.RejectCanary,
@@ -333,7 +333,7 @@ LOAD_CHALLENGER = {
             "folder": STAGED,
             "recorded": CANARY,
             "split": PREPARING,
-            "server": beside(ABSENT_2, ABSENT),
+            "server": with_canary(ABSENT_2, ABSENT),
             "attempt": Attempt(served_both=True).with_test("no answer"),
         },
         act.Wait,
@@ -352,14 +352,14 @@ KEEP_CANARY = {
     "loaded-for-long": ({"loads": 2, "ready_for_s": STABLE_AFTER_S + 1}, act.ForgetLoads()),
     "loaded-for-long-at-once": ({"ready_for_s": STABLE_AFTER_S + 1}, act.Nothing()),
     "loaded-not-long": ({"loads": 2, "ready_for_s": STABLE_AFTER_S - 1}, act.Nothing()),
-    "challenger-lost": ({"server": beside(ABSENT_2), "loads": LOADS}, act.PauseSplit()),
+    "challenger-lost": ({"server": with_canary(ABSENT_2), "loads": LOADS}, act.PauseSplit()),
     "server-restarted": (
-        {"server": beside(ABSENT_2), "split": PREPARING, "loads": 1},
+        {"server": with_canary(ABSENT_2), "split": PREPARING, "loads": 1},
         act.ServeBoth(count_load=True),
     ),
-    "server-away": ({"server": beside(ABSENT_2, ABSENT), "split": PREPARING, "loads": LOADS}, act.Wait),
+    "server-away": ({"server": with_canary(ABSENT_2, ABSENT), "split": PREPARING, "loads": LOADS}, act.Wait),
     "server-restarted-too-often": (
-        {"server": beside(ABSENT_2), "split": PREPARING, "loads": LOADS},
+        {"server": with_canary(ABSENT_2), "split": PREPARING, "loads": LOADS},
         act.RejectCanary,
     ),
     "found-missing-and-back": ({"split": PREPARING}, act.ServeBoth(count_load=False)),
@@ -378,7 +378,7 @@ TABLE = [
         ("promote", {"server": serving(AVAILABLE_1)}, PROMOTE),
         ("prove", {"server": serving(AVAILABLE_2)}, PROVE),
         ("in-service", {"folder": BOTH, "server": serving(AVAILABLE_2)}, IN_SERVICE),
-        ("load-challenger", {"release": CANARY, "server": beside(ABSENT_2)}, LOAD_CHALLENGER),
+        ("load-challenger", {"release": CANARY, "server": with_canary(ABSENT_2)}, LOAD_CHALLENGER),
         (
             "keep-canary",
             {
@@ -386,7 +386,7 @@ TABLE = [
                 "recorded": CANARY,
                 "folder": STAGED,
                 "split": RUNNING,
-                "server": beside(AVAILABLE_2),
+                "server": with_canary(AVAILABLE_2),
             },
             KEEP_CANARY,
         ),
@@ -413,15 +413,15 @@ def test_next_action(given, wanted):
             ),
         ),
         (
-            {"release": structs.replace(CANARY, beside=None)},
-            "release of model pets version 2 as canary names no baseline version (`beside`)",
+            {"release": structs.replace(CANARY, baseline=None)},
+            "release of model pets version 2 as canary names no baseline version",
         ),
         (
-            {"release": structs.replace(CANARY, beside=7), "folder": ONE},
+            {"release": structs.replace(CANARY, baseline=7), "folder": ONE},
             "cannot evaluate version 2 against version 7: version 1 is in service",
         ),
         (
-            {"release": CANARY, "folder": ONE, "server": beside(ABSENT_2, ABSENT)},
+            {"release": CANARY, "folder": ONE, "server": with_canary(ABSENT_2, ABSENT)},
             "version 1 is not served: no route",
         ),
         (
@@ -444,8 +444,11 @@ def test_next_action(given, wanted):
             "model pets version 2 failed its smoke test: the model server went away 3 times: gone",
         ),
         (
-            {"release": CANARY, "folder": ONE, "server": beside(ABSENT_2), "loads": LOADS},
-            "model pets version 2 cannot serve beside version 1: the model server lost it after 3 loads",
+            {"release": CANARY, "folder": ONE, "server": with_canary(ABSENT_2), "loads": LOADS},
+            (
+                "model pets version 2 failed as the challenger of version 1: the model server lost it "
+                "after 3 loads"
+            ),
         ),
     ],
 )

@@ -104,7 +104,7 @@ class World:
             ),
             server=Server(
                 in_service=self.status(self.split.pinned),
-                champion=self.status(release.beside),
+                champion=self.status(release.baseline),
                 challenger=self.status(version),
             ),
             split=self.split,
@@ -161,9 +161,9 @@ class World:
                 self.undo_activation(version)
                 self.canary, self.both, self.split = {}, False, TrafficSplit()
             case act.StageCanary():
-                assert release.beside is not None
+                assert release.baseline is not None
                 self.canary = {
-                    release.beside: self.versions[release.beside],
+                    release.baseline: self.versions[release.baseline],
                     version: self.incoming.pop(version),
                 }
                 self.records[version] = release
@@ -275,7 +275,7 @@ def release_of(version: int, bundle: str, stage: str, beside: int | None, releas
         size_bytes=1,
         classes=["cat", "dog"],
         stage=stage,  # type: ignore[arg-type]  # one of three words
-        beside=None if stage == "all" else beside,
+        baseline=None if stage == "all" else beside,
         released_at_ms=released_at_ms,
     )
 

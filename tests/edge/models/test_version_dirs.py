@@ -56,7 +56,7 @@ def test_download_removes_the_leftovers_of_killed_runs(packed, base):
 
 
 def test_rollback_undoes_activate(packed, base):
-    """An activated version stands beside the old ones; rolled back, it is gone and they are untouched."""
+    """An activated version is added to the old ones; a rollback removes it and leaves them untouched."""
     activate(packed, base, 3)
     assert names(base) == {"1", "2", "3"}
     version_dirs.rollback(3, base)
@@ -106,7 +106,7 @@ def test_a_bundle_cannot_bring_the_mark(tmp_path, base):
 
 
 def test_prune_keeps_the_newest_versions(base):
-    """So many in all, up to the one in service; names that are no number are not versions."""
+    """It counts from the one in service downwards; names that are not numbers are not versions."""
     for number in ("0003", "4", "notes"):
         (base / number).mkdir()
     version_dirs.prune(4, base, kept=2)
@@ -140,7 +140,7 @@ def test_a_challenger_is_promoted_without_leaving_the_canary_folder(packed, base
 
 
 def test_a_canary_folder_is_complete_or_absent(packed, base):
-    """What a killed run left of one is no canary, and goes with the next download."""
+    """A killed run leaves no canary, only a folder that the next download removes."""
     (base / "incoming-trial/2").mkdir(parents=True)
     assert version_dirs.canary_versions(base) == set()
     version_dirs.download(release_of(packed, 3), base)

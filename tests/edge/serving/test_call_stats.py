@@ -7,7 +7,7 @@ from edge.serving.call_stats import CircuitBreaker, percentile
 @settings(deadline=None)
 @given(durations=st.lists(st.floats(0, 1e6), max_size=50), share=st.floats(0.01, 1))
 def test_percentile_is_the_smallest_duration_that_covers_the_share(durations, share):
-    """It is None for no durations."""
+    """Without durations it is None."""
     found = percentile(durations, share)
     if not durations:
         assert found is None

@@ -10,7 +10,7 @@ from edge.serving.call_stats import CALLS_KEPT, CALLS_NEEDED, percentile
 from edge.serving.traffic_router import TrafficRouter
 from edge.serving.traffic_split import CanaryPlan, TrafficSplit
 from schemas.codec import decode, encode
-from schemas.messages import Tried
+from schemas.messages import VersionStats
 from schemas.topics import STATUS
 
 CANARY = CanaryPlan("canary", 0.3, 1, 2, 10)
@@ -45,7 +45,7 @@ def test_report_counts_calls_per_version(calls, failures):
         assert stats.failed == failures.count(stats.version)
         times = [1000 * s / photos for v, photos, s in calls if v == stats.version and s is not None]
         assert stats.p95_ms == (percentile(times[-CALLS_KEPT:]) if len(times) >= CALLS_NEEDED else None)
-    status = structs.replace(Presence("edge-1", "edge").status(Counters()), trial=report)
+    status = structs.replace(Presence("edge-1", "edge").status(Counters()), canary=report)
     assert decode(STATUS, encode(STATUS, status), {"node": "edge-1", "name": "edge"}) == status
 
 
@@ -105,15 +105,15 @@ def test_the_version_in_service_is_counted_outside_of_a_stage():
     router.record_success(7, 9, 0.1)
     router.set_serving(1)
     router.record_serving_failure()
-    assert router.serving_report() == Tried(version=1, answered=4, failed=1)
+    assert router.serving_report() == VersionStats(version=1, answered=4, failed=1)
     router.apply(TrafficSplit.preparing(CANARY).with_challenger(ready=True))
     router.record_serving_failure()
     router.set_serving(2)
     assert router.serving_report() is None
-    assert router.canary_report().champion == Tried(version=1)
+    assert router.canary_report().champion == VersionStats(version=1)
     router.apply(TrafficSplit(pinned=2))
     router.set_serving(2)
-    assert router.serving_report() == Tried(version=2)
+    assert router.serving_report() == VersionStats(version=2)
 
 
 def test_the_challenger_may_take_a_few_times_as_long_as_the_champion():

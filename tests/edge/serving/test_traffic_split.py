@@ -18,7 +18,7 @@ def canaries(share: float, challenger: int = 2) -> set[str]:
 @settings(deadline=None)
 @given(device=NAMES, one=st.floats(0, 1), other=st.floats(0, 1), version=st.integers(1, 2**53))
 def test_a_larger_share_only_adds_devices(device, one, other, version):
-    """A canary device stays one while the share grows; 1 is every device, 0 is none; shadow has none."""
+    """A canary device stays one while the share grows; 1 is every device; 0 and shadow have no device."""
     small, large = (plan(share, challenger=version) for share in sorted((one, other)))
     assert small.includes(device) <= large.includes(device)
     assert plan(1.0, challenger=version).includes(device)
