@@ -13,21 +13,52 @@ from bus.broker.locate import BrokerError, Mosquitto, find_mosquitto
 from bus.broker.mosquitto_conf import Access, Bridge, configuration
 from schemas.errors import TransientError
 
-_START_S = 10.0
-_STOP_S = 5.0
+# Only for busy machines: a mosquitto that cannot start ends by itself, and one that is killed saves nothing.
+_START_S = 60.0
+_STOP_S = 30.0
 _POLL_S = 0.02
 _CONNECT_S = 1.0
 _QUOTED_LOG_LINES = 3
-_PORTS = range(20_000, 32_768)  # below Linux's ephemeral ports, which outgoing connections take
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
-def free_port(address: str = "127.0.0.1") -> int:
-    """Return a TCP port that is free now, and that no outgoing connection takes while its server restarts."""
+def free_port(address: str = "127.0.0.1", *, count: int = 1) -> int:
+    """Return a free TCP port, reserved for this process until it ends.
+
+    No other process gets the port from this function, not even while its server restarts or has yet to start.
+
+    Args:
+        address: The address that the server will bind.
+        count: How many consecutive ports to reserve; the first one is returned.
+    """
     while True:
-        port = random.choice(_PORTS)  # noqa: S311  # a port is no secret
-        with socket.socket() as listener, contextlib.suppress(OSError):
-            listener.bind((address, port))
-            return port
+        first = random.choice(_ports())  # noqa: S311  # a port is no secret
+        with contextlib.suppress(OSError), contextlib.ExitStack() as bound:
+            for port in range(first, first + count):
+                bound.enter_context(socket.socket()).bind((address, port))
+                _reserve(port)
+            return first
+
+
+def _ports() -> range:
+    """Return the unprivileged ports that the kernel does not give to outgoing connections."""
+    with contextlib.suppress(OSError):
+        first, last = map(int, _EPHEMERAL.read_text(encoding="ascii").split())
+        if ports := max(range(10_000, first), range(last + 1, 65_000), key=len):
+            return ports
+    return range(20_000, 32_000)
+
+
+def _reserve(port: int) -> None:
+    """Reserve a port among all processes that use `free_port`; raises OSError if it is reserved."""
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        # An abstract name exists once per machine, needs no file, and is freed with the process.
+        name.bind(f"\0gleaner-port-{port}")
+    except OSError:
+        name.close()
+        raise
+    name.detach()  # the descriptor stays open: garbage collection must not end the reservation
 
 
 class BrokerProcess:
@@ -66,8 +97,10 @@ class BrokerProcess:
         """Start mosquitto and wait until it listens. Blocks the calling thread.
 
         Raises:
-            BrokerError: It ended, or did not listen within 10 s; the message quotes its log.
+            BrokerError: It ended, or did not listen within 60 s; the message quotes its log.
         """
+        if is_listening(self.port):  # otherwise the other program would pass for this broker until it ends
+            raise BrokerError(f"cannot start mosquitto: port {self.port} is in use by another program")
         self._folder.mkdir(parents=True, exist_ok=True)
         config = self._folder / "mosquitto.conf"
         # Started by root, mosquitto would switch to a user that may not read this folder.

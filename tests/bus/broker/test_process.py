@@ -2,12 +2,13 @@
 
 import asyncio
 import subprocess
+import sys
 
 import pytest
 
 from bus.broker.locate import BrokerError, Mosquitto, find_mosquitto
 from bus.broker.mosquitto_conf import Bridge, configuration, downlink_filters, uplink_filters
-from bus.broker.process import BrokerProcess, local_broker
+from bus.broker.process import BrokerProcess, free_port, local_broker
 from bus.config import Broker, ConfigError
 from bus.mqtt.client import Bus, transient_client_id
 from cli.main import main
@@ -15,7 +16,7 @@ from schemas.codec import MAX_PAYLOAD_BYTES
 from schemas.errors import TransientError
 from schemas.messages import Event, Policy, Receipt
 from schemas.topics import EVENT, POLICY, RECEIPT, STATUS
-from tests.conftest import DEADLINE_S, eventually, running
+from tests.conftest import DEADLINE_S, ROOT, eventually, running
 from tests.sites import Client, wait_until
 
 
@@ -72,6 +73,27 @@ def test_a_port_in_use_is_an_error(broker, tmp_path):
     """Starting a second broker on a port raises an error that says it is in use."""
     with pytest.raises(TransientError, match="in use"), local_broker(tmp_path / "second", port=broker.port):
         pass
+
+
+def test_a_broker_is_not_mistaken_for_another_program_on_its_port(broker, tmp_path):
+    """Starting on a port in use fails, although something accepts connections there."""
+    with pytest.raises(BrokerError, match=f"port {broker.port} is in use"):
+        BrokerProcess(tmp_path / "second", port=broker.port).start()
+
+
+def test_a_port_is_reserved_until_its_process_ends():
+    """Another process cannot reserve the same port, even though nothing listens on it."""
+    port = free_port(count=2)
+    script = (
+        "import bus.broker.process as process\n"
+        f"ports = iter([{port}, {port + 1}, {port + 2}])\n"
+        "process.random.choice = lambda _: next(ports)\n"
+        "print(process.free_port())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == port + 2
 
 
 def test_debians_package_runs_without_being_installed(tmp_path, monkeypatch, mosquitto):
