@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from bench import procfs
 from bench.machine import ROOT
-from bench.novelty import auroc
 from bench.photos import pictures
 from bench.rival import rivals_environment
 from bench.stack import listening
@@ -201,6 +200,12 @@ def judge(judges: Judges, answers: dict[str, Vectors]) -> list[str]:
             f"| {cosine:.4f} | {area:.4f} |"
         )
     return rows
+
+
+def auroc(known: Vectors, foreign: Vectors) -> float:
+    """Return the probability that a photo of neither class has a higher novelty than one of a known class."""
+    ranks = np.concatenate([known, foreign]).argsort().argsort()[len(known) :]
+    return float((ranks.sum() - len(foreign) * (len(foreign) - 1) / 2) / (len(known) * len(foreign)))
 
 
 def _cosine(first: Vectors, second: Vectors) -> Vectors:

@@ -50,14 +50,12 @@ class Photos:
 
     Attributes:
         ids: `[N]`, 32 hex digits each.
-        images: `[N]`, encoded.
         sights: `[3, N, D]`, embeddings of the photos, of their mirror images, and of how they look at dusk.
         truth: `[N]`, position of the class, or `OTHER`.
         views: `[N]`, difference hashes.
     """
 
     ids: list[str]
-    images: list[bytes]
     sights: Vectors
     truth: Ints
     views: list[int]
@@ -104,7 +102,6 @@ class _File:
 @dataclass(frozen=True, slots=True)
 class _Seen:
     photo_id: str
-    image: bytes
     sight: Vectors
     view: int
 
@@ -163,7 +160,6 @@ class Worlds:
         seen = [self._seen[file, strength] for file in files]
         return Photos(
             ids=[one.photo_id for one in seen],
-            images=[one.image for one in seen],
             sights=np.stack([one.sight for one in seen], axis=1),
             truth=np.array([file.truth for file in files], np.int64),
             views=[one.view for one in seen],
@@ -180,7 +176,7 @@ class Worlds:
         dim = embeddings(known, plan, network, self._cache, self._progress, dim=True)
         for file, image, sight in zip(files, images, np.stack([*seen, dim], axis=1), strict=True):
             photo_id = hashlib.blake2b(image, digest_size=16).hexdigest()
-            self._seen[file, strength] = _Seen(photo_id, image, sight, dhash(image))
+            self._seen[file, strength] = _Seen(photo_id, sight, dhash(image))
 
 
 def _files(photos: Path) -> Iterator[_File]:

@@ -25,7 +25,6 @@ def photos(truth: list[int], first: int, shift: float = 0.0, seed: int = 0) -> P
     vectors[:, 3] += shift
     return Photos(
         ids=[photo_id(first + number) for number in range(len(truth))],
-        images=[b""] * len(truth),
         sights=np.stack([vectors] * 3).astype(np.float32),
         truth=np.array(truth),
         views=draw.integers(0, 2**63, len(truth)).tolist(),
