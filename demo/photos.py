@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from demo.synthetic import LOOKS, draw_collection
 from device.cameras.replay import photo_files
-from device.cameras.synthetic import LOOKS, draw_collection
 from schemas.errors import PermanentError
 
 SPLITS = ("train", "gold", "stream")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from device.cameras.synthetic import LOOKS, draw_collection
+from demo.synthetic import LOOKS, draw_collection
 from tests.conftest import ROOT
 from tests.demo.conftest import Leavings
 

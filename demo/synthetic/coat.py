@@ -2,8 +2,8 @@
 
 from random import Random
 
-from device.cameras.synthetic.pen import Pen, oval, path, shade
-from device.cameras.synthetic.traits import Coat
+from demo.synthetic.pen import Pen, oval, path, shade
+from demo.synthetic.traits import Coat
 
 _Box = tuple[float, float, float, float]
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
-from device.cameras.synthetic.coat import fur
-from device.cameras.synthetic.head import front, side
-from device.cameras.synthetic.pen import Pen, Point, both_sides, limb, oval, ring, shade
-from device.cameras.synthetic.traits import Traits
+from demo.synthetic.coat import fur
+from demo.synthetic.head import front, side
+from demo.synthetic.pen import Pen, Point, both_sides, limb, oval, ring, shade
+from demo.synthetic.traits import Traits
 
 _LINE = 0.05
 

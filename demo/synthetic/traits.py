@@ -3,7 +3,7 @@
 from random import Random
 from typing import NamedTuple
 
-from device.cameras.synthetic.pen import Colour, mix, shade
+from demo.synthetic.pen import Colour, mix, shade
 
 CLASSES = ("cat", "dog")
 

@@ -11,10 +11,10 @@ from types import MappingProxyType
 from PIL import Image, ImageChops, ImageFilter
 from PIL.Image import Resampling
 
-from device.cameras.synthetic import scene
-from device.cameras.synthetic.body import POSES
-from device.cameras.synthetic.pen import Pen, Place, oval
-from device.cameras.synthetic.traits import traits
+from demo.synthetic import scene
+from demo.synthetic.body import POSES
+from demo.synthetic.pen import Pen, Place, oval
+from demo.synthetic.traits import traits
 
 _Range = tuple[float, float]
 

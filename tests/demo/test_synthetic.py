@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from device.cameras.synthetic import CLASSES, LOOKS, SPLITS, draw, draw_collection, seed_of
+from demo.synthetic import CLASSES, LOOKS, SPLITS, draw, draw_collection, seed_of
 
 
 def pixels(image: bytes) -> np.ndarray:

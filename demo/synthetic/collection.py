@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from device.cameras.synthetic.photo import LOOKS, Look, draw
-from device.cameras.synthetic.traits import CLASSES
+from demo.synthetic.photo import LOOKS, Look, draw
+from demo.synthetic.traits import CLASSES
 
 SPLITS = ("train", "stream", "gold", "camera")
 """What drawings are for; "camera" is what a drawn camera sees."""

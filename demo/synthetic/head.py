@@ -1,8 +1,8 @@
 """Heads of drawn animals, from the front and from the side. The unit is the head's radius."""
 
-from device.cameras.synthetic.coat import fur
-from device.cameras.synthetic.pen import Colour, Pen, Point, both_sides, limb, mix, oval, path, ring, shade
-from device.cameras.synthetic.traits import Traits
+from demo.synthetic.coat import fur
+from demo.synthetic.pen import Colour, Pen, Point, both_sides, limb, mix, oval, path, ring, shade
+from demo.synthetic.traits import Traits
 
 _DARK = (28, 24, 26)
 _TONGUE = (226, 106, 118)

@@ -2,9 +2,9 @@
 
 from random import Random
 
-from device.cameras.synthetic.palette import CARDS, CLOTHS, FLOORS, LAWNS, LEAVES, SKIES, WALLS, WOODS
-from device.cameras.synthetic.pen import Colour, Pen, Point, box, limb, mix, oval, path, shade
-from device.cameras.synthetic.things import INDOORS, ON_THE_FLOOR, OUTDOORS
+from demo.synthetic.palette import CARDS, CLOTHS, FLOORS, LAWNS, LEAVES, SKIES, WALLS, WOODS
+from demo.synthetic.pen import Colour, Pen, Point, box, limb, mix, oval, path, shade
+from demo.synthetic.things import INDOORS, ON_THE_FLOOR, OUTDOORS
 
 _HAZE = (250, 246, 236)
 
