@@ -1,4 +1,4 @@
-"""A passing connection to the broker, for commands that a person types."""
+"""A short connection to the broker, for interactive commands."""
 
 import asyncio
 from argparse import Namespace
@@ -11,11 +11,11 @@ from bus.mqtt.connection import BrokerConnectionError
 from cli import options
 
 CONNECT_S = 10.0
-"""A person who waits longer than that for a connection has a broker that is not there."""
+"""Timeout of the first connection, in seconds; a service would retry without end."""
 
 
 def bus(arguments: Namespace, purpose: str) -> Bus:
-    """Return a connection to the broker that the options name; subscribe on it, then use `connected`."""
+    """Return an unconnected client for the broker of the options; subscribe on it, then use `connected`."""
     return Bus(options.broker(arguments), transient_client_id(purpose), password=config.password())
 
 
@@ -23,10 +23,10 @@ def bus(arguments: Namespace, purpose: str) -> Bus:
 async def connected(
     arguments: Namespace, connection: Bus, timeout_s: float = CONNECT_S
 ) -> AsyncIterator[None]:
-    """Run a connection for the length of a block, entered when it works.
+    """Run the connection for the length of a block, which is entered once it is connected.
 
     Raises:
-        BrokerConnectionError: It did not come about in time, and why.
+        BrokerConnectionError: There was no connection in time; has the last reason.
     """
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(connection.run(), name="cli.bus")
@@ -35,9 +35,10 @@ async def connected(
                 await connection.connected()
         except TimeoutError:
             broker = options.broker(arguments)
-            expected = f"a connection within {timeout_s:g} s (try `gleaner doctor`)"
             raise BrokerConnectionError(
-                f"broker {broker.host}:{broker.port}", expected=expected, got=connection.trouble
+                f"no connection to {broker.host}:{broker.port} in {timeout_s:g} s: {connection.trouble}",
+                hint="try 'gleaner doctor'",
             ) from None
         yield
+        # Not in a `finally`: if the block raises, the TaskGroup cancels the task itself.
         running.cancel()
