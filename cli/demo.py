@@ -43,7 +43,7 @@ def run(arguments: Namespace) -> int:
         raise PermanentError(
             "the demonstration is not installed: only a checkout has it", hint="run 'make demo' in one"
         ) from None
-    code: int = demo.play(
+    code: int = demo.run_demo(
         backbone=arguments.backbone,
         out=arguments.out,
         source=arguments.photos,

@@ -144,6 +144,6 @@ def _steps(parser: ArgumentParser) -> Iterator[tuple[str, ArgumentParser]]:
 
 def _help(parser: ArgumentParser) -> str:
     """Return the help of a command, 100 columns wide."""
-    # A fixed width: otherwise the reference would depend on the terminal on which it was generated.
+    # A fixed width: otherwise the reference would depend on the terminal that generates it.
     parser.formatter_class = partial(HelpFormatter, width=100)
     return re.sub(r" +\n", "\n", parser.format_help())

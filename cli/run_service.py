@@ -45,7 +45,7 @@ async def _until_signalled(service: Coroutine[Any, Any, T]) -> T | None:
     except asyncio.CancelledError:
         if signalled:
             return None
-        raise  # cancelled by somebody else, not by a signal
+        raise  # cancelled, but not by a signal
 
 
 def _give_up() -> None:

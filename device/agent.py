@@ -1,6 +1,6 @@
 """The device agent: camera → photo → outbox → broker, and the results back.
 
-A photo accepted into the outbox ends in exactly one recorded result, whatever fails (guarantee G1).
+A photo accepted into the outbox ends in exactly one recorded result, also after crashes (guarantee G1).
 """
 
 import asyncio
@@ -136,7 +136,7 @@ class Agent:
             await self._outbox.roomy()
         while not self._capture_requested:
             self._wake.clear()
-            # Read anew each time: the command that woke this loop may have changed the interval.
+            # Read in each round: the command that woke this loop may have changed the interval.
             pause_s = self._config.motion_every_s if self._config.motion else self._interval_s
             try:
                 async with asyncio.timeout_at(last + pause_s if pause_s else None):

@@ -1,4 +1,4 @@
-"""Procedural cats and dogs, for demonstrations and tests that need photos without a camera."""
+"""Synthetic photos of cats and dogs, for demonstrations and tests without a camera."""
 
 from demo.synthetic.collection import SPLITS, draw_collection, seed_of
 from demo.synthetic.photo import LOOKS, Look, draw

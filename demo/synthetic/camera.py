@@ -20,7 +20,7 @@ def synthetic_camera(*, seed: int = 0, look: str = "daylight", count: int | None
         count: How many photos to draw; without end if None.
 
     Raises:
-        CameraError: There is no such look.
+        CameraError: The look is unknown.
     """
     if look not in LOOKS:
         raise CameraError(f"camera 'drawn' has no look {look!r}", hint=f"use one of {', '.join(LOOKS)}")

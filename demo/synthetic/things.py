@@ -1,6 +1,6 @@
-"""Things that stand around in rooms and gardens.
+"""Objects in rooms and gardens.
 
-The pen's (0, 0) is where the thing's middle meets the far end of the floor; 1 is the picture's height.
+(0, 0) is the far end of the floor, at the middle of the object; the unit is the height of the picture.
 """
 
 from random import Random

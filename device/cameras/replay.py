@@ -87,7 +87,7 @@ def photo_files(directory: Path) -> list[Path]:
     """Return the JPEG and PNG files below a folder, sorted; links to folders are not followed.
 
     Raises:
-        CameraError: There is no such folder.
+        CameraError: The folder does not exist.
     """
     if not directory.is_dir():
         raise CameraError(f"there is no folder {directory}")

@@ -79,7 +79,7 @@ async def test_all_checks_pass(answering, address, at):
 
 
 async def test_the_photo_of_the_doctor_has_expired(answering, address, at):
-    """It is sent under a device name of its own, and can be neither classified nor harvested."""
+    """It is sent under a separate device name, and can be neither classified nor harvested."""
     async with reporting(address, SERVED):
         await gleaner("doctor", *at)
     photo = answering.photos[0]

@@ -54,7 +54,7 @@ def test_an_invalid_message_is_printed_with_the_reason():
 
 
 def test_json_has_topic_retained_and_message():
-    """A JSON line is one object, in which bytes are summarised."""
+    """A JSON line is one object, and its bytes are summarised."""
     message = RawMessage("gleaner/v1/sample/edge-1", encode(SAMPLE, sample(1)), retained=False)
     decoded = json.loads(line_json(message))
     assert (decoded["topic"], decoded["retained"]) == ("gleaner/v1/sample/edge-1", False)

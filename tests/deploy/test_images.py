@@ -81,7 +81,7 @@ def test_the_edge_image_is_small_and_has_no_tensorflow(edge_tree):
 
 
 def test_the_wheel_has_no_demonstration(tmp_path):
-    """What a device, an edge or a cloud installs contains neither the demonstration nor its synthetic photos."""
+    """The installed files of each side are without the demonstration and its synthetic photos."""
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         cwd=ROOT,

@@ -122,7 +122,7 @@ async def test_g1_a_photo_without_a_result_is_sent_again(edge, agent):
 
 
 async def test_g3_a_full_outbox_degrades_the_device(edge, agent):
-    """Refused photos are counted, the status is degraded meanwhile, and with room it is online again."""
+    """Refused photos are counted, and the status is degraded until the outbox has room."""
     edge.reply = lambda photo: []
     camera = Scripted(jpeg(0))
     with capture_logs() as logs:

@@ -22,7 +22,7 @@ async def test_g1_a_killed_agent_loses_no_result(edge, address, tmp_path):
     """After repeated kill -9 each published photo has exactly one recorded result.
 
     The edge drops about half of the photos and answers some twice, so that each kill finds photos in all
-    states. The last run takes no photos of its own.
+    states. The last run takes no photos.
     """
     camera = f"folder:{photos(tmp_path / 'photos', 20)}?loop=1"
     chance = random.Random(1)
