@@ -56,7 +56,8 @@ test-kubeedge: $(READY) ## build KubeEdge and run the tests that need it; takes 
 	$(BIN)/python -m pytest -m kubeedge $(ARGS)
 
 lock: $(READY) ## resolve everything in constraints/ anew from pyproject.toml
-	$(RESOLVE) pyproject.toml --extra dev --output-file constraints/dev.txt
+	$(RESOLVE) pyproject.toml --extra demo --extra gateway --extra provision --extra usb --group dev \
+	    --output-file constraints/dev.txt
 	$(BIN)/uv pip compile constraints/fuzz.in --python-version 3.11 \
 	    --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file constraints/fuzz.txt
 	$(RESOLVE) pyproject.toml --extra device --extra usb --output-file constraints/device.txt

@@ -21,8 +21,7 @@ _GOAL_PER_S = 800.0
 _LOOKING = "every photo decoded"
 _LOOKING_REPEATS = 2
 _LOOKS_AT_ALL = {
-    "harvest.auto": False, "harvest.audit_share": 0.0,
-    "harvest.hard_confidence": 0.0, "harvest.hard_margin": 0.0, "harvest.hard_entropy": 1.0,
+    "harvest.auto": False, "harvest.audit_share": 0.0, "harvest.hard_entropy": 1.0,
 }  # fmt: skip
 _START_S = 25.0
 _CLIENTS_S = 60.0

@@ -36,7 +36,7 @@ async def connected(
         except TimeoutError:
             broker = options.broker(arguments)
             raise BrokerConnectionError(
-                f"no connection to {broker.host}:{broker.port} in {timeout_s:g} s: {connection.trouble}",
+                f"no connection to {broker.host}:{broker.port} in {timeout_s:g} s: {connection.last_error}",
                 hint="try 'gleaner doctor'",
             ) from None
         yield

@@ -123,7 +123,7 @@ class _Checks:
         if await self._within(self.bus.connected()) is None:
             return _failed(
                 "broker",
-                f"no connection to {address} in {self._timeout_s:g} s: {self.bus.trouble}",
+                f"no connection to {address} in {self._timeout_s:g} s: {self.bus.last_error}",
                 "start one with 'gleaner broker', or set --config or --broker, --username and --ca",
             )
         reported = await self._within(self._sys_version.get())

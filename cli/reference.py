@@ -74,11 +74,11 @@ def _fields(kind: type[msgspec.Struct], prefix: str) -> Iterator[str]:
     for field in info.fields:
         inner = _struct_in(field.type)
         if inner is not None:
-            yield f"| `[{prefix}{field.name}]` | table |  | {_first_line(inner)} |"
-            yield from _fields(inner, f"{prefix}{field.name}.")
+            yield f"| `[{prefix}{field.encode_name}]` | table |  | {_first_line(inner)} |"
+            yield from _fields(inner, f"{prefix}{field.encode_name}.")
             continue
         default = "" if field.required else f"`{_default(field)}`"
-        yield f"| `{prefix}{field.name}` | {_type(field.type)} | {default} | {_meaning(field.type)} |"
+        yield f"| `{prefix}{field.encode_name}` | {_type(field.type)} | {default} | {_meaning(field.type)} |"
 
 
 def _default(field: inspect.Field) -> object:

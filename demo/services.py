@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bus.broker.process import free_port, listens
+from bus.broker.process import free_port, is_listening
 from demo.processes import Processes
 from schemas.errors import PermanentError
 
@@ -17,8 +17,7 @@ _BROKER_S = 240.0
 _EDGE_CONFIG = """
 [harvest]
 auto_confidence = 0.6
-hard_confidence = 0.6
-hard_entropy = 0.98
+hard_entropy = 0.97
 hard_novelty = 1000.0
 audit_share = 0.005
 [harvest.caps]
@@ -72,7 +71,7 @@ class Services:
             "broker", "broker", "--port", str(self.port), "--dir", str(self.work / "broker")
         )
         deadline = time.monotonic() + _BROKER_S
-        while not listens(self.port):
+        while not is_listening(self.port):
             processes.check()
             if time.monotonic() > deadline:
                 raise PermanentError(f"the broker did not listen on port {self.port} in {_BROKER_S:g} s")

@@ -108,7 +108,7 @@ class Agent:
                 tasks.create_task(self._outbox.run(self._bus.publish_bytes, self._bus.connected)),
             ]
             await self._take_photos()
-            await self._outbox.idle()
+            await self._outbox.wait_until_empty()
             for task in background:
                 task.cancel()
 
@@ -133,7 +133,7 @@ class Agent:
         """Wait until the next frame is due, or a command asks for one."""
         if not self._camera.live:
             # A replay is never too late, so it waits for the outbox instead of filling it.
-            await self._outbox.roomy()
+            await self._outbox.wait_for_room()
         while not self._capture_requested:
             self._wake.clear()
             # Read in each round: the command that woke this loop may have changed the interval.
@@ -155,10 +155,10 @@ class Agent:
                 if first:  # a wrong setting rather than a fault: no retry would mend it
                     raise
                 self._bus.counters.add("camera.failed")
-                await self._bus.degraded("camera", str(error))
+                await self._bus.report_degraded("camera", str(error))
                 await asyncio.sleep(_CAMERA_RETRY_S)
             else:
-                await self._bus.recovered("camera")
+                await self._bus.report_recovered("camera")
                 return frame
 
     async def _has_moved(self, previous: Frame, frame: Frame) -> bool:
@@ -188,9 +188,9 @@ class Agent:
             self._origins.pop(photo.photo_id, None)
             self._bus.counters.add("photo.refused")
             log.error("photo.refused", photo_id=photo.photo_id, source=frame.source, error=str(error))  # noqa: TRY400  # the sentence is enough
-            await self._bus.degraded("outbox", str(error))
+            await self._bus.report_degraded("outbox", str(error))
         else:
-            await self._bus.recovered("outbox")
+            await self._bus.report_recovered("outbox")
 
     def _remember(self, photo_id: str, frame: Frame) -> None:
         self._origins[photo_id] = _Origin(frame.source, frame.label, time.monotonic())
@@ -207,7 +207,7 @@ class Agent:
                 delivery.ack()  # or the broker would deliver it again on every connection
                 continue
             if result.status == "deferred":
-                self._outbox.deferred(result.photo_id)
+                self._outbox.defer(result.photo_id)
                 self._on_result(self._with_origin(result))
             elif await self._record(result):
                 self._on_result(self._with_origin(result))
@@ -218,7 +218,7 @@ class Agent:
     async def _record(self, result: Result) -> bool:
         """Record a final result; return False if it is a duplicate or cannot be written."""
         try:
-            return await self._outbox.answered(
+            return await self._outbox.mark_answered(
                 result.photo_id,
                 lambda connection: result_log.record(connection, result, keep=self._config.answers_kept),
             )

@@ -6,7 +6,7 @@ from pathlib import Path
 import structlog
 
 from bus.config import ConfigError
-from bus.health import Probes
+from bus.health import HealthServer
 from bus.metrics import Counters
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import Presence
@@ -18,8 +18,8 @@ from edge.harvest import history
 from edge.harvest.feedback import follow_labels
 from edge.harvest.sampler import Sampler
 from edge.inference import result_log
-from edge.inference.pipeline import Classifier
-from edge.kubeedge.eventbus import companions, most_sample_bytes, paced
+from edge.inference.pipeline import Pipeline
+from edge.kubeedge.eventbus import eventbus_tasks, max_sample_bytes, rate_limited
 from edge.models.deployer import Models
 from edge.serving.client import Predictor
 from edge.serving.traffic_split import Trial
@@ -64,14 +64,14 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
         outbox = Outbox(database, config.outbox, counters, name="sample")
         await outbox.load()
         over_eventbus = config.uplink == "eventbus"
-        most_bytes = most_sample_bytes(config.eventbus) if over_eventbus else MAX_PAYLOAD_BYTES
-        send = paced(bus.publish_bytes, config.eventbus) if over_eventbus else bus.publish_bytes
+        most_bytes = max_sample_bytes(config.eventbus) if over_eventbus else MAX_PAYLOAD_BYTES
+        send = rate_limited(bus.publish_bytes, config.eventbus) if over_eventbus else bus.publish_bytes
         sampler = Sampler(config.harvest, outbox, most_bytes=most_bytes, recent_bytes=config.recent_bytes)
         await sampler.load(database)
         trial = Trial()
         models = Models(config, bus, predictor, trial)
         await asyncio.to_thread(models.load)
-        classifier = Classifier(
+        classifier = Pipeline(
             config,
             bus,
             predictor=predictor,
@@ -85,7 +85,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
         receipts = bus.subscribe(RECEIPT, node=config.node)
         policies = bus.subscribe(POLICY, node=config.node)
         labels = bus.subscribe(FEEDBACK, node=config.node)
-        beside = companions(config, bus) if over_eventbus else []
+        beside = eventbus_tasks(config, bus) if over_eventbus else []
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bus.run(), name="edge.bus")
             tasks.create_task(classifier.run(), name="edge.classifier")
@@ -100,7 +100,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             for companion in beside:
                 tasks.create_task(companion.run(), name="edge.canary")
             if config.probes is not None:
-                tasks.create_task(Probes(config.probes, bus.unready).run(), name="edge.probes")
+                tasks.create_task(HealthServer(config.probes, bus.unready_reason).run(), name="edge.probes")
 
 
 async def _take_receipts(
@@ -108,7 +108,7 @@ async def _take_receipts(
 ) -> None:
     """Forget each sample that the cloud has answered. Receipts that come together share a commit."""
     while True:
-        deliveries = await receipts.gather(_RECEIPTS)
+        deliveries = await receipts.next_batch(_RECEIPTS)
         await asyncio.gather(*(_take_receipt(delivery, outbox, sampler, counters) for delivery in deliveries))
 
 
@@ -127,14 +127,14 @@ async def _take_receipt(
 
 async def _settle(receipt: Receipt, outbox: Outbox, sampler: Sampler, counters: Counters) -> None:
     # What was sent more than once may be a duplicate of itself: of the sending whose receipt got lost.
-    was_there = receipt.status == "duplicate" and outbox.sendings(receipt.photo_id) == 1
+    was_there = receipt.status == "duplicate" and outbox.send_count(receipt.photo_id) == 1
     try:
         if not was_there:
-            await outbox.answered(receipt.photo_id)
-        elif await outbox.answered(
-            receipt.photo_id, lambda connection: history.credit(connection, receipt.photo_id)
+            await outbox.mark_answered(receipt.photo_id)
+        elif await outbox.mark_answered(
+            receipt.photo_id, lambda connection: history.refund(connection, receipt.photo_id)
         ):
-            sampler.credit(receipt.photo_id)
+            sampler.refund(receipt.photo_id)
     except StorageError as error:  # the sample is sent again, and answered again
         log.warning("receipt.unsettled", photo_id=receipt.photo_id, error=str(error))
     counters.add(f"receipt.{receipt.status}")

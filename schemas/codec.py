@@ -109,7 +109,7 @@ def _fields(topic: Topic[M], payload: bytes) -> dict[str, object]:
     try:
         fields = _from_json(topic, payload) if payload[:1] == b"{" else _from_msgpack(topic, payload)
     except (ValueError, RecursionError) as error:  # the errors of both libraries are ValueErrors
-        got = f"{_describe(payload)}: {error or type(error).__name__}"
+        got = f"{_describe(payload)}: {str(error) or type(error).__name__}"
         raise CodecError(topic.kind, expected="JSON or msgpack", got=got, code="malformed-message") from None
     if not isinstance(fields, dict):
         raise CodecError(topic.kind, expected="a map", got=type(fields).__name__, code="malformed-message")
@@ -128,7 +128,7 @@ def _from_json(topic: Topic[M], payload: bytes) -> object:
 @cache
 def _undecoded(message: type[Message]) -> type[msgspec.Struct]:
     """Return the message's shape with each field still encoded; unknown fields are passed over."""
-    names = ("v", *message.__struct_fields__)
+    names = ("v", *message.__struct_encode_fields__)
     return msgspec.defstruct(f"Undecoded{message.__name__}", [(n, msgspec.Raw, msgspec.Raw()) for n in names])
 
 

@@ -7,7 +7,7 @@ Times are UTC in milliseconds since 1970.
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 VERSION = 1
 NEITHER = "neither"
@@ -190,15 +190,21 @@ class HarvestRules(Struct, frozen=True, kw_only=True):
     auto_confidence: Annotated[
         Probability, Meta(description="at or above: lane auto, the model's own label is credible")
     ] = 0.9
-    hard_confidence: Annotated[
-        Probability, Meta(description="below: lane hard, a person's label teaches most")
-    ] = 0.75
+    hard_confidence: Annotated[Probability, Meta(description="deprecated and ignored: see hard_entropy")] = (
+        0.75
+    )
     auto: Annotated[bool, Meta(description="whether the lane auto is on")] = True
     auto_by_class: Annotated[
         dict[Label, Probability], Meta(max_length=1024, description="auto_confidence for these classes")
     ] = {}
-    hard_margin: Annotated[Probability, Meta(description="margin below: lane hard")] = 0.2
-    hard_entropy: Annotated[Probability, Meta(description="entropy above: lane hard")] = 0.5
+    hard_margin: Annotated[Probability, Meta(description="deprecated and ignored: see hard_entropy")] = 0.2
+    uncertain_above: Annotated[
+        Probability,
+        Meta(
+            description="uncertainty above: lane hard; it is the normalised entropy of the scores, or of the "
+            "two most probable classes alone where that is larger"
+        ),
+    ] = field(name="hard_entropy", default=0.5)
     hard_novelty: Annotated[float, Meta(ge=0, le=1e6, description="novelty above: lane hard")] = 1.0
     audit_share: Annotated[
         Probability, Meta(description="share of all photos that goes to lane audit, whatever the model says")
@@ -245,9 +251,10 @@ class Release(Message, frozen=True, kw_only=True):
         Meta(description="shadow: compared, not returned; canary: for some devices; all: for every one"),
     ] = "all"
     share: Annotated[Probability, Meta(description="for canary: of the devices, by a hash of the name")] = 1.0
-    beside: Annotated[
-        ModelVersion | None, Meta(description="for shadow and canary: the version that goes on serving")
-    ] = None
+    baseline: Annotated[
+        ModelVersion | None,
+        Meta(description="for shadow and canary: the version that serves the other devices; else null"),
+    ] = field(default=None, name="beside")
     released_at_ms: Milliseconds
     signature: (
         Annotated[
@@ -267,7 +274,7 @@ class ServedModel(Struct, frozen=True, kw_only=True):
     reason: Text | None = None
 
 
-class Tried(Struct, frozen=True, kw_only=True):
+class VersionStats(Struct, frozen=True, kw_only=True):
     """What a version did so far: in a trial, or since it came into service."""
 
     version: ModelVersion
@@ -278,12 +285,12 @@ class Tried(Struct, frozen=True, kw_only=True):
     ] = None
 
 
-class Trial(Struct, frozen=True, kw_only=True):
+class CanaryReport(Struct, frozen=True, kw_only=True):
     """A version on trial beside the one in service, as an edge node sees it."""
 
     stage: Stage
-    champion: Tried
-    challenger: Tried
+    champion: VersionStats
+    challenger: VersionStats
     compared: Annotated[Count, Meta(description="photos that both classified")] = 0
     disagreed: Annotated[Count, Meta(description="of these, photos to which they gave different labels")] = 0
     since_ms: Milliseconds
@@ -301,9 +308,9 @@ class Status(Message, frozen=True, kw_only=True):
     run_id: Annotated[str, Meta(max_length=32, description="drawn at each start")]
     reason: Text | None = None
     model: ServedModel | None = None
-    trial: Trial | None = None
+    canary: CanaryReport | None = field(default=None, name="trial")
     serving: Annotated[
-        Tried | None, Meta(description="what the version in service did, outside of a trial")
+        VersionStats | None, Meta(description="what the version in service did, outside of a trial")
     ] = None
     counters: Annotated[dict[str, Count], Meta(max_length=256)] = {}
 

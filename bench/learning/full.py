@@ -17,10 +17,10 @@ from cloud.modeling.novelty import fit_novelty, novelty_of
 from cloud.progress import Silent
 from cloud.training.candidates import Labelled, auto_helps, choose, cross_validate, fit_candidates
 from cloud.training.learners import FrozenLearner
-from edge.harvest.history import Harvested
-from edge.harvest.lanes import AUDIT, HARD
-from edge.harvest.selector import Harvester
+from edge.harvest.history import HarvestedSample
+from edge.harvest.selector import Selector
 from edge.serving.prediction import Scored
+from schemas.lanes import AUDIT, HARD
 from schemas.messages import NEITHER, HarvestRules
 
 _PHOTO_EVERY_S = 10.0
@@ -77,7 +77,7 @@ class Full(Policy):
         self.best = 0.0
         self.losses: list[dict[str, float | None]] = []
         self.verdicts: list[promotion_gate.Verdict] = []
-        self.harvester = Harvester(HarvestRules())
+        self.harvester = Selector(HarvestRules())
         super().__init__(world, seed)
 
     def live(self, stream: Photos) -> None:
@@ -142,7 +142,9 @@ class Full(Policy):
             lane, _ = self.harvester.choose(photo_id, device, view, said, now)
             if lane is None:
                 continue
-            self.harvester.took(Harvested(photo_id, device, view, said.label, lane, _SAMPLE_BYTES, now))
+            self.harvester.record(
+                HarvestedSample(photo_id, device, view, said.label, lane, _SAMPLE_BYTES, now)
+            )
             self.kept.append(
                 Kept(
                     photo_id,

@@ -12,6 +12,7 @@ from cloud.evaluation.metrics import wilson_interval
 from cloud.modeling.arrays import Floats
 from cloud.registry.model_card import Card
 from schemas.messages import HarvestRules
+from schemas.uncertainty import uncertainty
 
 TARGET = 0.97
 """Share of the labels in the lane auto that are to be right."""
@@ -71,7 +72,7 @@ def revised(
         if len(photos) < ENOUGH:
             continue
         before = by_class.get(label, rules.auto_confidence)
-        after, found = _threshold(photos, before, rules.hard_confidence, target)
+        after, found = _threshold(photos, before, target)
         if after != before:
             by_class[label] = after
             reasons.append(
@@ -101,11 +102,9 @@ def _candidates(audited: Iterable[Audited], rules: HarvestRules) -> dict[str, li
     for photo in audited:
         if (
             photo.confidence is not None
-            and photo.confidence >= rules.hard_confidence
             and photo.inclusion is not None
             and photo.inclusion > 0
-            and (photo.margin is None or photo.margin >= rules.hard_margin)
-            and (photo.entropy is None or photo.entropy <= rules.hard_entropy)
+            and _uncertainty(photo, photo.confidence) <= rules.uncertain_above
             and (photo.novelty is None or photo.novelty <= rules.hard_novelty)
         ):
             right = photo.edge_label == photo.human_label
@@ -113,9 +112,13 @@ def _candidates(audited: Iterable[Audited], rules: HarvestRules) -> dict[str, li
     return found
 
 
-def _threshold(
-    photos: Sequence[_Judged], before: float, floor: float, target: float
-) -> tuple[float, _Precision]:
+def _uncertainty(photo: Audited, confidence: float) -> float:
+    """Return the uncertainty as far as it is known: rows written by older edges lack margin and entropy."""
+    margin = confidence if photo.margin is None else photo.margin
+    return uncertainty(confidence, margin, 0.0 if photo.entropy is None else photo.entropy)
+
+
+def _threshold(photos: Sequence[_Judged], before: float, target: float) -> tuple[float, _Precision]:
     """Return the least threshold at or above which the target is shown, and what shows it.
 
     Where none does, the threshold with the highest lower bound, if that is above the one before; and 1 where
@@ -123,12 +126,12 @@ def _threshold(
     that of one threshold, not of all that were looked at.
 
     Args:
-        photos: At least one, none below the floor.
+        photos: At least one.
         before: The threshold so far.
-        floor: The least that is tried.
         target: Share that is to be right.
     """
     confidence, inclusion, right = np.array(photos, float).T
+    floor = min(before, int(confidence.min() * _STEPS) / _STEPS)  # no photo is evidence for less
     steps = [floor, *(step / _STEPS for step in range(_STEPS) if step / _STEPS > floor)]
     found = [
         _precision(step, inclusion[above], right[above])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
 
-from edge.harvest.history import KEPT, Harvested
+from edge.harvest.history import KEPT, HarvestedSample
 from edge.harvest.image import distance
 from schemas.messages import HarvestRules
 
@@ -17,15 +17,15 @@ Nearness = Literal["new", "near", "flipped"]
 
 
 @dataclass(slots=True)
-class Views:
+class SeenHashes:
     """What each device was harvested for lately, and what it showed last.
 
     Bounded: the newest `KEPT` samples of all devices are remembered, and of a device the newest 512 are
     compared; what was shown last, of the 1024 devices that showed something last.
     """
 
-    _newest: deque[Harvested] = field(default_factory=deque)
-    _by_device: dict[str, deque[Harvested]] = field(default_factory=dict)
+    _newest: deque[HarvestedSample] = field(default_factory=deque)
+    _by_device: dict[str, deque[HarvestedSample]] = field(default_factory=dict)
     _shown: OrderedDict[str, tuple[float, int, str]] = field(default_factory=OrderedDict)
 
     def compare(self, device: str, view: int, label: str, rules: HarvestRules, now: float) -> Nearness:
@@ -58,7 +58,7 @@ class Views:
         if len(self._shown) > _DEVICES:
             self._shown.popitem(last=False)
 
-    def remember(self, sample: Harvested) -> None:
+    def remember(self, sample: HarvestedSample) -> None:
         """Keep a view that is harvested."""
         self._newest.append(sample)
         self._by_device.setdefault(sample.device, deque()).append(sample)

@@ -51,7 +51,7 @@ async def _receive(labels: Subscription[Feedback], bus: Bus, waiting: asyncio.Qu
 
 async def _harvest(label: Feedback, bus: Bus, sampler: Sampler, database: Database, outbox: Outbox) -> None:
     if (found := await sampler.labelled(label)) is None:
-        bus.counters.add("feedback.not_here")  # harvested before, or too long ago
+        bus.counters.add("feedback.unmatched")  # harvested before, or too long ago
         return
     taken, harvest = found
     bus.counters.add(f"harvest.{harvest}" if taken else f"harvest.refused_{harvest}")

@@ -27,7 +27,7 @@ MIGRATIONS = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Harvested:
+class HarvestedSample:
     """A sample as the harvest remembers it.
 
     Args:
@@ -48,10 +48,10 @@ class Harvested:
     lane: str
     size_bytes: int
     at: float
-    credited: bool = False
+    refunded: bool = False
 
 
-def write(connection: sqlite3.Connection, sample: Harvested, now_ms: int) -> None:
+def write(connection: sqlite3.Connection, sample: HarvestedSample, now_ms: int) -> None:
     """Keep a sample, and forget those beyond the newest `KEPT`.
 
     Args:
@@ -75,7 +75,7 @@ def write(connection: sqlite3.Connection, sample: Harvested, now_ms: int) -> Non
     connection.execute("DELETE FROM harvested WHERE seq <= (SELECT max(seq) FROM harvested) - ?", (KEPT,))
 
 
-def credit(connection: sqlite3.Connection, photo_id: str) -> None:
+def refund(connection: sqlite3.Connection, photo_id: str) -> None:
     """Remember that what the newest sample of a photo had spent was given back."""
     connection.execute(
         "UPDATE harvested SET credited = 1 WHERE seq = (SELECT max(seq) FROM harvested WHERE photo_id = ?)",
@@ -83,7 +83,7 @@ def credit(connection: sqlite3.Connection, photo_id: str) -> None:
     )
 
 
-def load(connection: sqlite3.Connection, now: float, now_ms: int) -> list[Harvested]:
+def load(connection: sqlite3.Connection, now: float, now_ms: int) -> list[HarvestedSample]:
     """Return what earlier runs harvested, the oldest first.
 
     The times of different runs have only the wall clock in common. What it dates later than now, because it
@@ -100,7 +100,7 @@ def load(connection: sqlite3.Connection, now: float, now_ms: int) -> list[Harves
         "SELECT photo_id, device, view, label, lane, size_bytes, at_ms, credited FROM harvested ORDER BY seq"
     )
     return [
-        Harvested(
+        HarvestedSample(
             photo_id,
             device,
             int(view, 16),

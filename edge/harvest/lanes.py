@@ -6,19 +6,14 @@ The scores choose a lane, not a yes or no: a rule that keeps what the model is s
 import hashlib
 from typing import NamedTuple, Protocol
 
+from schemas.lanes import AUTO, HARD, Lane
 from schemas.messages import HarvestRules
-
-AUDIT = "audit"
-AUTO = "auto"
-FEEDBACK = "feedback"
-HARD = "hard"
-BY_SCORE = (AUTO, HARD)
-"""The lanes that have quotas."""
+from schemas.uncertainty import uncertainty
 
 _DRAWS = 1 << 64
 
 
-class Said(Protocol):
+class ModelScores(Protocol):
     """Inputs of the lane decision (`edge.serving.prediction.Scored`). NaN counts as uncertain."""
 
     @property
@@ -45,7 +40,7 @@ class Said(Protocol):
 class Decision(NamedTuple):
     """Either the lane to harvest the photo in, or the reason why not."""
 
-    lane: str | None
+    lane: Lane | None
     refused: str | None = None
 
 
@@ -58,7 +53,7 @@ def drawn_for_audit(photo_id: str, share: float) -> bool:
     return int.from_bytes(digest, "big") < share * _DRAWS
 
 
-def lane_of(said: Said, rules: HarvestRules, *, flipped: bool = False) -> Decision:
+def lane_of(said: ModelScores, rules: HarvestRules, *, flipped: bool = False) -> Decision:
     """Return the lane by what the model says.
 
     Args:
@@ -73,12 +68,9 @@ def lane_of(said: Said, rules: HarvestRules, *, flipped: bool = False) -> Decisi
     return Decision(AUTO) if rules.auto else Decision(None, "auto-off")
 
 
-def _doubtful(said: Said, rules: HarvestRules) -> bool:
+def _doubtful(said: ModelScores, rules: HarvestRules) -> bool:
     """Tell whether a person's label would teach much. Each comparison is False for what is no number."""
-    certain = (
-        said.confidence >= rules.hard_confidence
-        and said.margin >= rules.hard_margin
-        and said.entropy <= rules.hard_entropy
-        and (said.novelty is None or said.novelty <= rules.hard_novelty)
+    certain = uncertainty(said.confidence, said.margin, said.entropy) <= rules.uncertain_above and (
+        said.novelty is None or said.novelty <= rules.hard_novelty
     )
     return not certain

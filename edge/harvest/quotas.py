@@ -3,15 +3,15 @@
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
-from edge.harvest.history import Harvested
-from edge.harvest.lanes import BY_SCORE
+from edge.harvest.history import HarvestedSample
+from schemas.lanes import SCORED_LANES
 from schemas.messages import Caps, HarvestRules
 
 _LENGTHS_S = {"minute": 60.0, "hour": 3600.0, "day": 86_400.0}
 
 
 @dataclass(slots=True)
-class Spent:
+class Budget:
     """What samples have used up: sliding, on a clock that never jumps.
 
     Bounded by the cap of a day. A restart gives it the samples that are on disk, so that it spends no more
@@ -22,7 +22,7 @@ class Spent:
         default_factory=lambda: {name: _Window(length_s) for name, length_s in _LENGTHS_S.items()}
     )
     _by_class: Counter[tuple[str, str]] = field(default_factory=Counter)
-    _by_id: dict[str, Harvested] = field(default_factory=dict)
+    _by_id: dict[str, HarvestedSample] = field(default_factory=dict)
 
     def refusal(self, lane: str, label: str, size_bytes: int, rules: HarvestRules, now: float) -> str | None:
         """Return what one more sample would break: `quota`, or a cap such as `cap-per-hour`; None if nothing.
@@ -31,7 +31,7 @@ class Spent:
         """
         self._forget(now)
         quota = rules.quotas.get(label, rules.quota_per_day)
-        if lane in BY_SCORE and self._by_class[lane, label] + 1 > quota:
+        if lane in SCORED_LANES and self._by_class[lane, label] + 1 > quota:
             return "quota"
         return self._cap(size_bytes, rules.caps)
 
@@ -49,14 +49,14 @@ class Spent:
                 return f"cap-bytes-per-{name}"
         return None
 
-    def spend(self, sample: Harvested) -> None:
+    def spend(self, sample: HarvestedSample) -> None:
         """Count a sample."""
         for window in self._windows.values():
             window.add(sample)
         self._by_class[sample.lane, sample.label] += 1
         self._by_id[sample.photo_id] = sample
 
-    def credit(self, photo_id: str) -> None:
+    def refund(self, photo_id: str) -> None:
         """Give back what the newest sample of a photo spent; a second time there is nothing to give back."""
         if (sample := self._by_id.get(photo_id)) is not None:
             for window in self._windows.values():
@@ -70,7 +70,7 @@ class Spent:
                 if name == "day":
                     self._uncount(sample)
 
-    def _uncount(self, sample: Harvested) -> None:
+    def _uncount(self, sample: HarvestedSample) -> None:
         key = sample.lane, sample.label
         self._by_class[key] -= 1
         if not self._by_class[key]:
@@ -82,19 +82,19 @@ class Spent:
 @dataclass(slots=True)
 class _Window:
     length_s: float
-    samples: OrderedDict[Harvested, None] = field(default_factory=OrderedDict)
+    samples: OrderedDict[HarvestedSample, None] = field(default_factory=OrderedDict)
     total_bytes: int = 0
 
-    def outlived(self, now: float) -> Harvested | None:
+    def outlived(self, now: float) -> HarvestedSample | None:
         """Return the oldest sample if the window has moved past it."""
         oldest = next(iter(self.samples), None)
         return oldest if oldest is not None and now - oldest.at >= self.length_s else None
 
-    def add(self, sample: Harvested) -> None:
+    def add(self, sample: HarvestedSample) -> None:
         self.samples[sample] = None
         self.total_bytes += sample.size_bytes
 
-    def remove(self, sample: Harvested) -> None:
+    def remove(self, sample: HarvestedSample) -> None:
         if sample in self.samples:
             del self.samples[sample]
             self.total_bytes -= sample.size_bytes

@@ -10,7 +10,7 @@ _ENTRY_BYTES = 1000
 _SCORE_BYTES = 100
 
 
-class Answered(NamedTuple):
+class AnsweredPhoto(NamedTuple):
     """A photo, and what the model said of it."""
 
     photo: Photo
@@ -23,7 +23,7 @@ class Answered(NamedTuple):
         return _ENTRY_BYTES + len(self.photo.image) + len(said.embedding) + _SCORE_BYTES * len(said.scores)
 
 
-class Recent:
+class RecentPhotos:
     """Photos as they came, in case that somebody labels them; nothing is decoded for that.
 
     Bounded in bytes: the oldest are forgotten first. A restart forgets all.
@@ -34,10 +34,10 @@ class Recent:
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
-        self._answered: OrderedDict[tuple[str, str], Answered] = OrderedDict()
+        self._answered: OrderedDict[tuple[str, str], AnsweredPhoto] = OrderedDict()
         self._bytes = 0
 
-    def keep(self, answered: Answered) -> None:
+    def keep(self, answered: AnsweredPhoto) -> None:
         """Keep a photo, if it is no larger than all together may be."""
         photo = answered.photo
         self.forget(photo.device, photo.photo_id)
@@ -49,7 +49,7 @@ class Recent:
             _, oldest = self._answered.popitem(last=False)
             self._bytes -= oldest.size_bytes
 
-    def find(self, device: str, photo_id: str) -> Answered | None:
+    def find(self, device: str, photo_id: str) -> AnsweredPhoto | None:
         """Return a photo that is still here."""
         return self._answered.get((device, photo_id))
 

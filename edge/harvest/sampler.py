@@ -12,13 +12,13 @@ from bus.mqtt.presence import now_ms
 from bus.outbox.outbox import Item, Outbox, OutboxFullError
 from bus.outbox.sqlite import Database, StorageError
 from edge.harvest import history
-from edge.harvest.history import Harvested
+from edge.harvest.history import HarvestedSample
 from edge.harvest.image import Shrunk, dhash, shrink
-from edge.harvest.lanes import AUDIT, FEEDBACK
-from edge.harvest.recent_photos import Answered, Recent
-from edge.harvest.selector import Harvester
+from edge.harvest.recent_photos import AnsweredPhoto, RecentPhotos
+from edge.harvest.selector import Selector
 from edge.serving.prediction import Scored
 from schemas.codec import MAX_PAYLOAD_BYTES, encode
+from schemas.lanes import AUDIT, FEEDBACK
 from schemas.messages import Feedback, HarvestRules, Photo, Sample
 from schemas.topics import SAMPLE
 
@@ -39,11 +39,11 @@ class View(NamedTuple):
     refused: str = ""
 
 
-class Taken(NamedTuple):
+class AdmittedSample(NamedTuple):
     """A sample that was admitted to the outbox and is not yet on the disk, and what to remember of it."""
 
     item: Item
-    sample: Harvested
+    sample: HarvestedSample
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Bring both to the disk, in one transaction."""
@@ -72,10 +72,10 @@ class Sampler:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self._harvester = Harvester(rules)
+        self._harvester = Selector(rules)
         self._outbox = outbox
         self._most_bytes = most_bytes
-        self._recent = Recent(recent_bytes)
+        self._recent = RecentPhotos(recent_bytes)
         self._decoding = asyncio.Semaphore(_DECODERS)
         self._admitting = asyncio.Lock()
 
@@ -88,9 +88,9 @@ class Sampler:
         """Put other rules in force; what was harvested so far still counts."""
         self._harvester.rules = rules
 
-    def credit(self, photo_id: str) -> None:
+    def refund(self, photo_id: str) -> None:
         """Give back what a sample spent of caps and quota, because the cloud had it already; once at most."""
-        self._harvester.spent.credit(photo_id)
+        self._harvester.spent.refund(photo_id)
 
     async def view(self, image: bytes) -> View:
         """Return the view that an encoded image shows; where a cap leaves no room, nothing is decoded."""
@@ -99,7 +99,7 @@ class Sampler:
         found = await self._decode(dhash, image)
         return View(found, _UNDECODABLE if found is None else "")
 
-    async def sample(self, photo: Photo, view: View, said: Scored) -> tuple[Taken | None, str]:
+    async def sample(self, photo: Photo, view: View, said: Scored) -> tuple[AdmittedSample | None, str]:
         """Return the sample, admitted to the outbox, and its lane; or None and why not."""
         if view.dhash is None:
             return None, view.refused
@@ -115,9 +115,9 @@ class Sampler:
 
     def keep(self, photo: Photo, said: Scored) -> None:
         """Keep a photo that was not harvested, for a label that follows."""
-        self._recent.keep(Answered(photo, said))
+        self._recent.keep(AnsweredPhoto(photo, said))
 
-    async def labelled(self, label: Feedback) -> tuple[Taken | None, str] | None:
+    async def labelled(self, label: Feedback) -> tuple[AdmittedSample | None, str] | None:
         """Return the sample of a photo that was labelled, as `sample` does; None if it is not here.
 
         A person's word goes before all rules but the caps.
@@ -138,9 +138,9 @@ class Sampler:
             self._recent.forget(label.device, label.photo_id)
         return taken, lane
 
-    async def _admit(self, sample: Sample) -> tuple[Taken | None, str]:
+    async def _admit(self, sample: Sample) -> tuple[AdmittedSample | None, str]:
         """Admit a sample to the outbox if nothing is in its way, one after the other, so that caps hold."""
-        entry = Harvested(
+        entry = HarvestedSample(
             photo_id=sample.photo_id,
             device=sample.device,
             view=int(sample.dhash, 16),
@@ -162,8 +162,8 @@ class Sampler:
                 return None, OUTBOX_FULL
             if item is None:
                 return None, "already-waiting"
-            self._harvester.took(entry)
-            return Taken(item, entry), entry.lane
+            self._harvester.record(entry)
+            return AdmittedSample(item, entry), entry.lane
 
     async def _decode(self, work: Callable[[bytes], T], image: bytes) -> T | None:
         """Run something that decodes an image in a thread; None if Pillow cannot decode it.

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from edge.harvest.dedup import Views
-from edge.harvest.history import Harvested
-from edge.harvest.lanes import AUDIT, Decision, Said, drawn_for_audit, lane_of
-from edge.harvest.quotas import Spent
+from edge.harvest.dedup import SeenHashes
+from edge.harvest.history import HarvestedSample
+from edge.harvest.lanes import Decision, ModelScores, drawn_for_audit, lane_of
+from edge.harvest.quotas import Budget
+from schemas.lanes import AUDIT
 from schemas.messages import HarvestRules
 
 # The header was checked against the edge's own limit; Pillow's would only warn.
@@ -20,18 +21,18 @@ Image.MAX_IMAGE_PIXELS = None
 
 
 @dataclass(slots=True)
-class Harvester:
+class Selector:
     """The rules in force and what they have to remember."""
 
     rules: HarvestRules
-    views: Views = field(default_factory=Views)
-    spent: Spent = field(default_factory=Spent)
+    views: SeenHashes = field(default_factory=SeenHashes)
+    spent: Budget = field(default_factory=Budget)
 
     def full(self, now: float) -> str | None:
         """Return the cap that leaves no room for any sample, so that a photo need not be looked at."""
         return self.spent.full(self.rules.caps, now)
 
-    def choose(self, photo_id: str, device: str, view: int, said: Said, now: float) -> Decision:
+    def choose(self, photo_id: str, device: str, view: int, said: ModelScores, now: float) -> Decision:
         """Decide whether a photo is worth harvesting; remembers no more than what the device showed last.
 
         Args:
@@ -48,7 +49,7 @@ class Harvester:
         refused = self.refusal(chosen.lane, said.label, 0, now)  # before the work of shrinking it
         return Decision(None, refused) if refused else chosen
 
-    def _choose(self, photo_id: str, device: str, view: int, said: Said, now: float) -> Decision:
+    def _choose(self, photo_id: str, device: str, view: int, said: ModelScores, now: float) -> Decision:
         if drawn_for_audit(photo_id, self.rules.audit_share):
             return Decision(AUDIT)
         nearness = self.views.compare(device, view, said.label, self.rules, now)
@@ -60,14 +61,14 @@ class Harvester:
         """Return the quota or cap that a sample of this size would break, or None if it may go."""
         return self.spent.refusal(lane, label, size_bytes, self.rules, now)
 
-    def took(self, sample: Harvested) -> None:
+    def record(self, sample: HarvestedSample) -> None:
         """Remember a sample that is on its way."""
         self.views.remember(sample)
         self.spent.spend(sample)
 
-    def restore(self, samples: Iterable[Harvested]) -> None:
+    def restore(self, samples: Iterable[HarvestedSample]) -> None:
         """Remember what earlier runs harvested, the oldest first."""
         for sample in samples:
             self.views.remember(sample)
-            if not sample.credited:
+            if not sample.refunded:
                 self.spent.spend(sample)

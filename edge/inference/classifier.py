@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from bus.metrics import Counters
-from edge.inference.fair_queue import Work
+from edge.inference.fair_queue import InFlightPhoto
 from edge.inference.validation import Rejected
 from edge.serving.client import BadInputError, ModelMissingError, Predictions, Predictor
 from edge.serving.prediction import Scored, scored
@@ -20,7 +20,7 @@ Temperature = Callable[[int], float | None]
 Verdict = Scored | Rejected
 
 
-class Ask:
+class Classifier:
     """Classifies photos by the version in service or, for some devices, by the one on trial.
 
     Args:
@@ -45,14 +45,14 @@ class Ask:
         self._temperature = temperature
         self._counters = counters
 
-    def parts(self, batch: list[Work]) -> Iterable[list[Work]]:
+    def parts(self, batch: list[InFlightPhoto]) -> Iterable[list[InFlightPhoto]]:
         """Divide a batch by the version that is to answer."""
-        parts: dict[int | None, list[Work]] = {}
+        parts: dict[int | None, list[InFlightPhoto]] = {}
         for work in batch:
             parts.setdefault(self._trial.challenger_for(work.photo.device), []).append(work)
         return parts.values()
 
-    async def verdicts(self, part: list[Work]) -> list[tuple[Work, Verdict]]:
+    async def verdicts(self, part: list[InFlightPhoto]) -> list[tuple[InFlightPhoto, Verdict]]:
         """Classify a part of a batch; what the challenger fails, the champion does at once. Safe to cancel.
 
         Raises:
@@ -75,7 +75,7 @@ class Ask:
                 self._trial.failed(challenger)
             return verdicts
 
-    async def _served(self, part: list[Work]) -> list[tuple[Work, Verdict]]:
+    async def _served(self, part: list[InFlightPhoto]) -> list[tuple[InFlightPhoto, Verdict]]:
         """Classify a part by the version in service, and count what it fails."""
         try:
             return await self._classified(part)
@@ -85,7 +85,7 @@ class Ask:
             self._trial.failed_in_service()
             raise
 
-    async def _classified(self, batch: list[Work]) -> list[tuple[Work, Verdict]]:
+    async def _classified(self, batch: list[InFlightPhoto]) -> list[tuple[InFlightPhoto, Verdict]]:
         """Classify photos in one call; if the server refuses it, halve it until the bad photo is alone."""
         try:
             predictions = await self._in_service(batch)
@@ -96,7 +96,7 @@ class Ask:
             return [*await self._classified(batch[:middle]), *await self._classified(batch[middle:])]
         return self._scored(batch, predictions)
 
-    async def _in_service(self, batch: list[Work]) -> Predictions:
+    async def _in_service(self, batch: list[InFlightPhoto]) -> Predictions:
         """Ask the version in service, which may change while it is asked."""
         while True:
             version = self._trial.pinned
@@ -111,7 +111,7 @@ class Ask:
                 return predictions
 
     async def _call(
-        self, batch: list[Work], version: int | None, timeout_s: float | None = None
+        self, batch: list[InFlightPhoto], version: int | None, timeout_s: float | None = None
     ) -> Predictions:
         began = time.monotonic()
         images = [work.photo.image for work in batch]
@@ -119,7 +119,7 @@ class Ask:
         self._trial.answered(predictions.version, len(batch), time.monotonic() - began)
         return predictions
 
-    async def _blame(self, work: Work) -> tuple[Work, Verdict]:
+    async def _blame(self, work: InFlightPhoto) -> tuple[InFlightPhoto, Verdict]:
         """Find out whether a refused photo is to blame, or the model: another may be served by now.
 
         Raises:
@@ -132,7 +132,9 @@ class Ask:
             return work, Rejected(work.photo, "corrupt-image", str(error))
         return self._scored([work], predictions)[0]
 
-    def _scored(self, batch: list[Work], predictions: Predictions) -> list[tuple[Work, Verdict]]:
+    def _scored(
+        self, batch: list[InFlightPhoto], predictions: Predictions
+    ) -> list[tuple[InFlightPhoto, Verdict]]:
         self._counters.add("predict.calls")
         self._counters.add("predict.photos", len(batch))
         names = self._class_names(predictions.version)

@@ -6,7 +6,7 @@ import time
 from bus.mqtt.client import Bus
 from bus.mqtt.connection import BrokerConnectionError
 from edge.inference import results
-from edge.inference.fair_queue import Work
+from edge.inference.fair_queue import InFlightPhoto
 from schemas.messages import Result
 from schemas.topics import RESULT
 
@@ -28,14 +28,14 @@ class Deferrals:
         self._bus = bus
         self._unsaid: asyncio.Queue[Result] = asyncio.Queue(_UNSAID)
 
-    def say(self, work: Work, reason: str) -> None:
+    def say(self, work: InFlightPhoto, reason: str) -> None:
         """Tell the sender of a photo, once."""
         if work.told:
             return
         try:
             self._unsaid.put_nowait(results.deferred(work.photo, reason, work.arrived_at))
         except asyncio.QueueFull:
-            self._bus.counters.add("result.unsaid")
+            self._bus.counters.add("result.deferral_dropped")
         else:
             work.told = True
 
@@ -47,7 +47,7 @@ class Deferrals:
             try:
                 await self._bus.publish(RESULT, result, node=result.node, device=result.device)
             except BrokerConnectionError:
-                self._bus.counters.add("result.unsaid")
+                self._bus.counters.add("result.deferral_dropped")
             else:
                 self._bus.counters.add("result.deferred")
             await asyncio.sleep(_REST * (time.monotonic() - began))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
 
-from edge.inference.flood_control import Floods
+from edge.inference.flood_control import Throttle
 from edge.inference.validation import expired
 from schemas.messages import Photo
 
@@ -21,7 +21,7 @@ Key = tuple[str, str]
 
 
 @dataclass(slots=True, eq=False)
-class Work:
+class InFlightPhoto:
     """A photo being answered.
 
     Args:
@@ -56,7 +56,7 @@ class Bounds:
 class Shed(NamedTuple):
     """A photo for which there is no room, and why."""
 
-    work: Work
+    work: InFlightPhoto
     reason: str
 
 
@@ -64,17 +64,17 @@ class Shed(NamedTuple):
 class _Lines:
     """A line of photos for each device; the devices take turns."""
 
-    lines: OrderedDict[str, deque[Work]] = field(default_factory=OrderedDict)
+    lines: OrderedDict[str, deque[InFlightPhoto]] = field(default_factory=OrderedDict)
 
-    def __iter__(self) -> Iterator[Work]:
+    def __iter__(self) -> Iterator[InFlightPhoto]:
         return chain.from_iterable(self.lines.values())
 
-    def append(self, work: Work) -> None:
+    def append(self, work: InFlightPhoto) -> None:
         self.lines.setdefault(work.photo.device, deque()).append(work)
 
-    def take(self, most: int, per_device: int, busy: Container[str]) -> list[Work]:
+    def take(self, most: int, per_device: int, busy: Container[str]) -> list[InFlightPhoto]:
         """Let each device that is not busy have a turn, and again until it had `per_device`."""
-        taken: list[Work] = []
+        taken: list[InFlightPhoto] = []
         for device in [device for device in self.lines if device not in busy] * per_device:
             if len(taken) < most and device in self.lines:
                 taken.append(self.lines[device].popleft())
@@ -82,7 +82,7 @@ class _Lines:
                 self._drop_if_empty(device)
         return taken
 
-    def remove(self, work: Work) -> None:
+    def remove(self, work: InFlightPhoto) -> None:
         self.lines[work.photo.device].remove(work)
         self._drop_if_empty(work.photo.device)
 
@@ -91,7 +91,7 @@ class _Lines:
             del self.lines[device]
 
 
-class Waiting:
+class FairQueue:
     """The photos in hand, and which of them are classified next.
 
     When there is no room, a photo of the device that has most in hand gives way; nothing ever waits for room.
@@ -105,21 +105,21 @@ class Waiting:
     def __init__(self, bounds: Bounds, clock: Callable[[], float] = time.monotonic) -> None:
         self._bounds = bounds
         self._clock = clock
-        self._in_hand: dict[Key, Work] = {}
+        self._in_hand: dict[Key, InFlightPhoto] = {}
         self._counts: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
         self._live = _Lines()
         self._historical = _Lines()
         self._busy: dict[str, float] = {}
         self._resting: dict[str, float] = {}
-        self._floods = Floods()
+        self._floods = Throttle()
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
         """Return how many photos are in hand."""
         return len(self._in_hand)
 
-    def __contains__(self, work: Work) -> bool:
+    def __contains__(self, work: InFlightPhoto) -> bool:
         return self._in_hand.get(work.key) is work
 
     @property
@@ -127,7 +127,7 @@ class Waiting:
         """Bytes of the images in hand."""
         return self._bytes.total()
 
-    def came_again(self, work: Work) -> bool:
+    def is_redelivery(self, work: InFlightPhoto) -> bool:
         """Tell whether this photo is in hand already; then its newest delivery stands for all."""
         first = self._in_hand.get(work.key)
         if first is None:
@@ -136,7 +136,7 @@ class Waiting:
         first.ack = work.ack
         return True
 
-    def admit(self, work: Work) -> list[Shed]:
+    def admit(self, work: InFlightPhoto) -> list[Shed]:
         """Take a photo in hand; returns those that give way, it may be among them."""
         device = work.photo.device
         if self._counts[device] >= self._bounds.per_device:
@@ -154,16 +154,16 @@ class Waiting:
             shed.append(Shed(out, f"{out.photo.device} has most of all in hand here: send it again later"))
         return shed
 
-    def line_up(self, work: Work) -> None:
+    def line_up(self, work: InFlightPhoto) -> None:
         """Let an admitted photo wait for its batch."""
         (self._historical if work.photo.historical else self._live).append(work)
         self._changed.set()
 
-    def everyone(self) -> list[Work]:
+    def everyone(self) -> list[InFlightPhoto]:
         """Return all that wait for their batch."""
         return [*self._live, *self._historical]
 
-    async def take(self, most: int, per_device: int) -> list[Work]:
+    async def take(self, most: int, per_device: int) -> list[InFlightPhoto]:
         """Wait for at least one photo, then return a batch; its devices are busy until `free`.
 
         While live photos wait, one that was sent late rides along in each batch. Safe to cancel.
@@ -180,7 +180,7 @@ class Waiting:
         self._busy.update((work.photo.device, self._clock()) for work in batch)
         return batch
 
-    def free(self, batch: list[Work]) -> None:
+    def free(self, batch: list[InFlightPhoto]) -> None:
         """Let the devices of a batch have another one, those that flood after a rest."""
         now = self._clock()
         for device in {work.photo.device for work in batch}:
@@ -189,7 +189,7 @@ class Waiting:
                 self._resting[device] = now + rest_s
         self._changed.set()
 
-    def remove_expired(self, now_ms: int) -> list[Work]:
+    def remove_expired(self, now_ms: int) -> list[InFlightPhoto]:
         """Take those out of their lines that are not worth an answer any more; they are still in hand."""
         late = []
         for lines in (self._live, self._historical):
@@ -198,7 +198,7 @@ class Waiting:
                 lines.remove(work)
         return late
 
-    def release(self, work: Work) -> None:
+    def release(self, work: InFlightPhoto) -> None:
         """Give a photo's share back to its device, because its answer is on the way.
 
         Its sender may have the answer, and send the next photo, before the broker confirms it to us.
@@ -208,13 +208,13 @@ class Waiting:
         work.counts = False
         _subtract(self._counts, work.photo.device, 1)
 
-    def done(self, work: Work) -> None:
+    def done(self, work: InFlightPhoto) -> None:
         """Forget a photo: it was answered or gave way."""
         del self._in_hand[work.key]
         self.release(work)
         _subtract(self._bytes, work.photo.device, len(work.photo.image))
 
-    def _batch(self, most: int, per_device: int) -> list[Work]:
+    def _batch(self, most: int, per_device: int) -> list[InFlightPhoto]:
         now = self._clock()
         self._resting = {device: until for device, until in self._resting.items() if until > now}
         out = self._busy.keys() | self._resting
@@ -226,7 +226,7 @@ class Waiting:
         """Return how long it is until the first device had its rest, None if none rests."""
         return min(self._resting.values()) - self._clock() if self._resting else None
 
-    def _give_way(self, newcomer: Work, excess: Counter[str]) -> Work:
+    def _give_way(self, newcomer: InFlightPhoto, excess: Counter[str]) -> InFlightPhoto:
         """Take the newest photo of the device with most out of its line."""
         devices = {newcomer.photo.device, *self._live.lines, *self._historical.lines}
         greediest = max(devices, key=lambda device: (excess[device], device == newcomer.photo.device))
@@ -237,7 +237,7 @@ class Waiting:
         lines.remove(out)
         return out
 
-    def _count(self, work: Work) -> None:
+    def _count(self, work: InFlightPhoto) -> None:
         work.counts = True
         self._counts[work.photo.device] += 1
         self._bytes[work.photo.device] += len(work.photo.image)

@@ -21,7 +21,7 @@ _DEVICES = 1024
 
 
 @dataclass(slots=True)
-class Floods:
+class Throttle:
     """When photos of each device last gave way, or else last came; times in seconds of a monotonic clock."""
 
     _gave_way: OrderedDict[str, float] = field(default_factory=OrderedDict)

@@ -17,12 +17,12 @@ from bus.outbox.sqlite import Database
 from edge.config import EdgeConfig
 from edge.harvest.sampler import OUTBOX_FULL, Sampler, View
 from edge.inference import result_log, results
-from edge.inference.classifier import Ask, ClassNames, Temperature, Verdict
+from edge.inference.classifier import Classifier, ClassNames, Temperature, Verdict
 from edge.inference.deferrals import Deferrals
-from edge.inference.fair_queue import Bounds, Waiting, Work
-from edge.inference.responder import Outcome, Settler
+from edge.inference.fair_queue import Bounds, FairQueue, InFlightPhoto
+from edge.inference.responder import Outcome, Responder
 from edge.inference.shadow import Shadow
-from edge.inference.validation import Limits, Rejected, examine, expired
+from edge.inference.validation import PhotoLimits, Rejected, expired, validate
 from edge.serving.client import Predictor
 from edge.serving.prediction import Scored
 from edge.serving.traffic_split import Trial
@@ -34,7 +34,7 @@ _GROUP = "handlers"
 _LOOK_FOR_EXPIRED_S = 1.0
 
 
-class Classifier:
+class Pipeline:
     """Answers the photos of one edge node.
 
     Args:
@@ -65,20 +65,20 @@ class Classifier:
         self._config = config
         self._database = database
         self._sampler = sampler
-        self._limits = Limits(config.max_photo_bytes, config.max_pixels)
+        self._limits = PhotoLimits(config.max_photo_bytes, config.max_pixels)
         self._counters: Counters = bus.counters
         self._photos: Subscription[Photo] = bus.subscribe(
             PHOTO, node=config.node, group=_GROUP if config.shares else None
         )
-        self._waiting = Waiting(Bounds(config.waiting_per_device, config.waiting, config.waiting_bytes))
-        self._arrived: asyncio.Queue[Work] = asyncio.Queue(config.waiting)
+        self._waiting = FairQueue(Bounds(config.waiting_per_device, config.waiting, config.waiting_bytes))
+        self._arrived: asyncio.Queue[InFlightPhoto] = asyncio.Queue(config.waiting)
         self._deferrals = Deferrals(bus)
-        self._ask = Ask(predictor, trial, class_names, temperature, bus.counters)
+        self._ask = Classifier(predictor, trial, class_names, temperature, bus.counters)
         self._shadow = Shadow(
             predictor, trial, class_names, bus.counters, busy=lambda: bool(self._waiting.everyone())
         )
         self._bus = bus
-        self._settler = Settler(
+        self._settler = Responder(
             config, bus, database=database, outbox=outbox, waiting=self._waiting, defer=self._defer
         )
 
@@ -99,11 +99,11 @@ class Classifier:
     async def _arrive(self) -> None:
         async for delivery in self._photos:
             self._counters.add("photo.received")
-            said = examine(delivery.payload, delivery.names, self._limits, now_ms())
+            said = validate(delivery.payload, delivery.names, self._limits, now_ms())
             photo = said.photo if isinstance(said, Rejected) else said
-            work = Work(photo, delivery.ack, delivery.arrived_at)
-            if self._waiting.came_again(work):
-                self._counters.add("photo.came_again")
+            work = InFlightPhoto(photo, delivery.ack, delivery.arrived_at)
+            if self._waiting.is_redelivery(work):
+                self._counters.add("photo.redelivered")
                 continue
             self._make_room(work)
             if work not in self._waiting:
@@ -113,7 +113,7 @@ class Classifier:
             else:
                 self._arrived.put_nowait(work)
 
-    def _make_room(self, work: Work) -> None:
+    def _make_room(self, work: InFlightPhoto) -> None:
         """Take a photo in hand. What has to give way is the sender's again, whose outbox still keeps it."""
         for shed, reason in self._waiting.admit(work):
             self._counters.add("photo.shed")
@@ -127,7 +127,7 @@ class Classifier:
             for work in self._waiting.remove_expired(now_ms()):
                 self._reject(work, _expired(work))
 
-    def _reject(self, work: Work, rejected: Rejected) -> None:
+    def _reject(self, work: InFlightPhoto, rejected: Rejected) -> None:
         self._counters.add(f"photo.rejected_{rejected.code}")
         self._settler.put(Outcome(work, results.rejected(rejected, work.arrived_at)))
 
@@ -146,7 +146,7 @@ class Classifier:
                 else:
                     self._waiting.line_up(work)
 
-    async def _recorded(self, works: list[Work]) -> dict[result_log.Key, Result]:
+    async def _recorded(self, works: list[InFlightPhoto]) -> dict[result_log.Key, Result]:
         keys = [work.key for work in works]
         return await retry_until_ok(
             self._bus,
@@ -164,15 +164,15 @@ class Classifier:
                 for part in self._ask.parts(batch):
                     tasks.create_task(self._answer_and_free(part), name="edge.answer")
 
-    async def _answer_and_free(self, part: list[Work]) -> None:
+    async def _answer_and_free(self, part: list[InFlightPhoto]) -> None:
         await self._answer(part)
         self._waiting.free(part)
 
-    async def _answer(self, batch: list[Work]) -> None:
+    async def _answer(self, batch: list[InFlightPhoto]) -> None:
         """Classify a batch, however long the model server takes to come back, and harvest from it."""
         left = list(batch)
 
-        async def attempt() -> list[tuple[Work, Verdict]]:
+        async def attempt() -> list[tuple[InFlightPhoto, Verdict]]:
             now = now_ms()
             for work in [work for work in left if expired(work.photo, now)]:
                 left.remove(work)
@@ -190,24 +190,24 @@ class Classifier:
                 else:
                     await self._harvest(work, verdict, await views[work.key])
 
-    def _defer(self, batch: list[Work], error: TransientError) -> None:
+    def _defer(self, batch: list[InFlightPhoto], error: TransientError) -> None:
         for work in (*batch, *self._waiting.everyone()):
             self._deferrals.say(work, str(error))
 
-    async def _harvest(self, work: Work, said: Scored, view: View) -> None:
+    async def _harvest(self, work: InFlightPhoto, said: Scored, view: View) -> None:
         sample, harvest = await self._sampler.sample(work.photo, view, said)
         self._counters.add(f"harvest.{harvest}" if sample else f"harvest.refused_{harvest}")
         if harvest == OUTBOX_FULL:
-            await self._bus.degraded(
+            await self._bus.report_degraded(
                 "samples", "no room for more samples: is the cloud away, or the disk full?"
             )
         elif sample is not None:
-            await self._bus.recovered("samples")
+            await self._bus.report_recovered("samples")
         if sample is None:
             self._sampler.keep(work.photo, said)
         self._settler.put(Outcome(work, results.ok(work.photo, said, harvest, work.arrived_at), sample))
         self._shadow.offer(work.photo.image, said)
 
 
-def _expired(work: Work) -> Rejected:
+def _expired(work: InFlightPhoto) -> Rejected:
     return Rejected(work.photo, "expired", f"not worth an answer after {work.photo.expires_at_ms}")

@@ -18,9 +18,9 @@ from bus.mqtt.retry import retry_until_ok
 from bus.outbox.outbox import Outbox
 from bus.outbox.sqlite import Database
 from edge.config import EdgeConfig
-from edge.harvest.sampler import Taken
+from edge.harvest.sampler import AdmittedSample
 from edge.inference import result_log
-from edge.inference.fair_queue import Waiting, Work
+from edge.inference.fair_queue import FairQueue, InFlightPhoto
 from schemas.errors import TransientError
 from schemas.messages import Result
 from schemas.topics import RESULT
@@ -35,12 +35,12 @@ _LAST_RETRY_S = 5.0
 class Outcome:
     """A photo's final answer on its way out, with the sample if it is harvested."""
 
-    work: Work
+    work: InFlightPhoto
     result: Result
-    sample: Taken | None = None
+    sample: AdmittedSample | None = None
 
 
-class Settler:
+class Responder:
     """Records answers and sends them.
 
     Bounded by the photos in hand, because each has one outcome at most.
@@ -61,8 +61,8 @@ class Settler:
         *,
         database: Database,
         outbox: Outbox,
-        waiting: Waiting,
-        defer: Callable[[list[Work], TransientError], None],
+        waiting: FairQueue,
+        defer: Callable[[list[InFlightPhoto], TransientError], None],
     ) -> None:
         self._kept = config.answers_kept
         self._bus = bus
@@ -100,10 +100,10 @@ class Settler:
         for outcome in outcomes:
             if outcome.sample is not None:
                 stored = outcome.work.key not in before
-                (self._outbox.commit if stored else self._outbox.withdraw)(outcome.sample.item)
+                (self._outbox.commit if stored else self._outbox.abort)(outcome.sample.item)
         return before
 
-    async def _answer(self, work: Work, result: Result) -> None:
+    async def _answer(self, work: InFlightPhoto, result: Result) -> None:
         """Publish an answer, over as many connections as it takes, then let the broker forget the photo."""
         for delay_s in backoff(_FIRST_RETRY_S, _LAST_RETRY_S):
             await self._bus.connected()

@@ -10,7 +10,7 @@ from schemas.topics import PHOTO
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class PhotoLimits:
     """What a photo may measure at most: encoded bytes, and pixels as its header says."""
 
     max_photo_bytes: int
@@ -32,7 +32,7 @@ class Rejected:
     reason: str
 
 
-def examine(payload: bytes, names: dict[str, str], limits: Limits, now_ms: int) -> Photo | Rejected:
+def validate(payload: bytes, names: dict[str, str], limits: PhotoLimits, now_ms: int) -> Photo | Rejected:
     """Return the photo in a payload, or why it is rejected. Decodes no pixel.
 
     Args:

@@ -60,7 +60,7 @@ def messages(node: str, device: str, told: Twin) -> dict[str, bytes]:
     }
 
 
-class Twins:
+class TwinPublisher:
     """Tells KubeEdge of the devices of one node: each change twice, and now and then what has not changed.
 
     Twice, because KubeEdge 1.23 makes a property of the first value that it hears, and leaves it empty.

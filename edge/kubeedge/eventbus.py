@@ -9,7 +9,7 @@ from bus.mqtt.client import Bus
 from bus.outbox.outbox import Publish
 from edge import atomic_file
 from edge.config import EdgeConfig, EventBusLimits
-from edge.kubeedge.device_twins import Twins
+from edge.kubeedge.device_twins import TwinPublisher
 from edge.kubeedge.rate_limit import RateLimiter
 from schemas.codec import decode, to_text
 from schemas.errors import CodecError
@@ -21,12 +21,12 @@ log = structlog.get_logger()
 _RETAINED: tuple[Topic[Message], ...] = (POLICY, RELEASE)
 
 
-def most_sample_bytes(limits: EventBusLimits) -> int:
+def max_sample_bytes(limits: EventBusLimits) -> int:
     """Return how large a sample may be before it becomes JSON: base64 adds a third."""
     return limits.max_bytes * 3 // 4
 
 
-def paced(publish: Publish, limits: EventBusLimits) -> Publish:
+def rate_limited(publish: Publish, limits: EventBusLimits) -> Publish:
     """Return a `publish` for samples that keeps the pace and writes JSON."""
     pace = RateLimiter(limits.per_s)
 
@@ -37,7 +37,7 @@ def paced(publish: Publish, limits: EventBusLimits) -> Publish:
     return publish_text
 
 
-class Kept:
+class RetainedMessage:
     """The last message of a topic on disk: what a broker's retained message is, where the bus retains none.
 
     Args:
@@ -62,7 +62,7 @@ class Kept:
         kept = b""
         if self._path.exists():
             kept = self._path.read_bytes()
-            self._bus.bring(self._topic.name(**self._names), kept)
+            self._bus.inject(self._topic.name(**self._names), kept)
         while True:
             payload = (await self._tapped.get()).payload
             if payload == kept:
@@ -75,11 +75,11 @@ class Kept:
                 log.warning("edge.not_kept", topic=self._topic.kind, error=str(error))
 
 
-def companions(config: EdgeConfig, bus: Bus) -> list[Kept | Twins]:
+def eventbus_tasks(config: EdgeConfig, bus: Bus) -> list[RetainedMessage | TwinPublisher]:
     """Return what an edge runs beside its handler on the EventBus; make this before the bus runs.
 
     Of several handlers the first alone tells of the devices.
     """
     folder = Path(config.state_dir)
-    kept = [Kept(bus, topic, config.node, folder) for topic in _RETAINED]
-    return [*kept, Twins(bus, config.node)] if config.name == HANDLERS[0] else [*kept]
+    kept = [RetainedMessage(bus, topic, config.node, folder) for topic in _RETAINED]
+    return [*kept, TwinPublisher(bus, config.node)] if config.name == HANDLERS[0] else [*kept]

@@ -133,7 +133,7 @@ async def test_the_lane_auto_is_switched_by_hand(at, published, say):
 
 async def test_tuning_changes_what_there_is_evidence_for(at, published, say, made, places):
     """Each node's own rules are the base; each change has its reason."""
-    await say("edge-1", HarvestRules(audit_share=0.1, hard_confidence=0.78, auto_by_class={"dog": 0.99}))
+    await say("edge-1", HarvestRules(audit_share=0.1, auto_by_class={"dog": 0.99}))
     newest(published[1])
     made(1, auto=True)
     made(2, auto=False)
@@ -146,10 +146,8 @@ async def test_tuning_changes_what_there_is_evidence_for(at, published, say, mad
         "edge-2: auto_confidence of cat 0.9",
     ]
     tuned = {
-        "edge-1": HarvestRules(
-            audit_share=0.1, hard_confidence=0.78, auto=False, auto_by_class={"dog": 0.99, "cat": 0.78}
-        ),
-        "edge-2": HarvestRules(auto=False, auto_by_class={"cat": 0.75}),
+        "edge-1": HarvestRules(audit_share=0.1, auto=False, auto_by_class={"dog": 0.99, "cat": 0.8}),
+        "edge-2": HarvestRules(auto=False, auto_by_class={"cat": 0.8}),
     }
     assert newest(published[1]) == tuned
 

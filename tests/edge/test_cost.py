@@ -21,7 +21,7 @@ async def test_a_photo_costs_no_more_than_it_did(config: EdgeConfig) -> None:
     says in the commit what it buys.
     """
     log.configure("info", json=True)
-    unharvested = HarvestRules(auto=False, audit_share=0, hard_confidence=0, hard_margin=0, hard_entropy=1)
+    unharvested = HarvestRules(auto=False, audit_share=0, uncertain_above=1)
     counted = await count(structs.replace(config, harvest=unharvested), PHOTOS)
     assert counted.commits <= 2.2  # one to look for an earlier answer, one to record this one
     assert counted.tasks <= 4.8  # its batch, its view, its answer; the call, and what gRPC makes now and then

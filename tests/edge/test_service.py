@@ -31,9 +31,7 @@ async def test_a_policy_is_followed_from_the_next_photo(config):
         assert (await seen.answer(photo_id(1))).harvest == "auto"
         rules = HarvestRules(
             auto_confidence=1.0,
-            hard_confidence=0.0,
-            hard_margin=0.0,
-            hard_entropy=1.0,
+            uncertain_above=1.0,
             near_duplicate_s=0,
             audit_share=0,
         )

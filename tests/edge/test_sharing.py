@@ -67,7 +67,7 @@ async def test_g1_a_killed_handler_leaves_its_photos_to_the_others(handlers, tmp
                 await eventually(lambda: len(seen.final()) > 20, within_s=60)
                 other.kill()
                 async with asyncio.timeout(60):
-                    await outbox.idle()
+                    await outbox.wait_until_empty()
             await seen.status("offline", "edge-2")
             for number in range(80, 100):  # by somebody who sends each of them once
                 await seen.send(enveloped(number, photo(number)))
@@ -102,7 +102,7 @@ async def test_what_is_said_of_anothers_sample_changes_nothing(handlers):
             assert (await seen.answer(photo_id(2))).harvest == "cap-per-hour"
         counters = await counted(seen)
     assert (counters["sample.answered"], counters["sample.answered_again"]) == (1, 3)
-    assert counters["feedback.not_here"] == 1
+    assert counters["feedback.unmatched"] == 1
 
 
 async def test_each_handler_follows_the_release_and_speaks_for_itself(handlers, tmp_path):

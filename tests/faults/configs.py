@@ -22,9 +22,7 @@ _CAPS = Caps(
     **dict.fromkeys(("bytes_per_minute", "bytes_per_hour", "bytes_per_day"), _MANY * 10_000),
 )
 # Every photo gets a lane and none is a duplicate, so that each one tests both guarantees.
-RULES = HarvestRules(
-    auto_confidence=0.5, hard_confidence=0.5, near_duplicate_s=0, quota_per_day=_MANY, caps=_CAPS
-)
+RULES = HarvestRules(auto_confidence=0.5, near_duplicate_s=0, quota_per_day=_MANY, caps=_CAPS)
 
 
 def take_photos(folder: Path) -> None:

@@ -48,7 +48,7 @@ POINTS = {
     "device.answer-in-transaction": Point("after", "device.result_log:record"),
     "device.answer-recorded": Point("after", "bus.outbox.outbox:Outbox.answered"),
     "device.answer-acknowledged": Point("after", _ACKNOWLEDGE),
-    "edge.photo-received": Point("before", "edge.inference.pipeline:examine"),
+    "edge.photo-received": Point("before", "edge.inference.pipeline:validate"),
     "edge.predicting": Point("before", "edge.serving.client:Predictor.predict"),
     "edge.predicted": Point("after", "edge.serving.client:Predictor.predict"),
     "edge.sample-made": Point("after", "edge.harvest.sampler:Sampler.sample"),

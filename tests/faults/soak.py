@@ -78,7 +78,7 @@ def facts(laboratory: Laboratory, ledger: Ledger, *, seed: int, took_s: int) -> 
         "photos sent again": laboratory.counted("photo.resent"),
         "samples sent again": laboratory.counted("sample.resent"),
         "duplicates absorbed": {
-            "photos": laboratory.counted("photo.came_again", "photo.answered_before"),
+            "photos": laboratory.counted("photo.redelivered", "photo.answered_before"),
             "results": laboratory.counted("photo.answered_again"),
             "samples": laboratory.counted("sample.duplicate"),
             "receipts": laboratory.counted("sample.answered_again"),

@@ -7,7 +7,7 @@ and any error that is not the place's own comes through.
 from collections.abc import Callable
 
 from edge.harvest.image import dhash, shrink
-from edge.inference.validation import Limits, examine
+from edge.inference.validation import PhotoLimits, validate
 from schemas.codec import decode, encode
 from schemas.errors import CodecError
 from schemas.image import ImageError, read_header
@@ -15,7 +15,7 @@ from schemas.messages import Message, Photo
 from schemas.topics import TOPICS, Topic, find
 
 NAMES = {"node": "edge-1", "device": "pi-1", "name": "pi-1"}
-LIMITS = Limits(max_photo_bytes=3 * 1024 * 1024, max_pixels=16_000_000)
+LIMITS = PhotoLimits(max_photo_bytes=3 * 1024 * 1024, max_pixels=16_000_000)
 UNDECODABLE = (OSError, ValueError, SyntaxError)
 
 
@@ -32,7 +32,7 @@ def read_message(topic: Topic[Message], payload: bytes) -> None:
 def take_photo(payload: bytes) -> None:
     """A payload on the photo topic is a photo within the limits, or a rejection with a reason."""
     place = {"node": "edge-1", "device": "pi-1"}
-    said = examine(payload, place, LIMITS, now_ms=1)
+    said = validate(payload, place, LIMITS, now_ms=1)
     photo = said if isinstance(said, Photo) else said.photo
     assert photo.photo_id
     if isinstance(said, Photo):

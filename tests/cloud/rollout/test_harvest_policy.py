@@ -32,11 +32,9 @@ AUDITS = st.lists(st.tuples(PHOTOS, st.integers(1, 150)), max_size=8).map(
 )
 HARVEST = st.builds(
     HarvestRules,
-    hard_confidence=SHARES,
     auto_confidence=SHARES,
     auto_by_class=st.dictionaries(LABELS, SHARES),
-    hard_margin=st.just(0.0) | SHARES,
-    hard_entropy=st.just(1.0) | SHARES,
+    uncertain_above=st.just(1.0) | SHARES,
 )
 
 
@@ -53,11 +51,11 @@ def thresholds(rules: HarvestRules) -> dict[str, float]:
 @settings(deadline=None)
 @given(HARVEST, AUDITS, SHARES)
 def test_thresholds_stay_where_they_mean_something(rules, audited, target):
-    """Whatever is audited, also what is no number: a threshold that moves ends in [hard_confidence, 1]."""
+    """Whatever is audited, also what is no number: a threshold that moves ends in [0, 1]."""
     after, reasons = revised(rules, audited, target=target)
     moved = {label for label, value in thresholds(after).items() if value != thresholds(rules)[label]}
     assert len(reasons) == len(moved)
-    assert all(rules.hard_confidence <= after.auto_by_class[label] <= 1 for label in moved)
+    assert all(0 <= after.auto_by_class[label] <= 1 for label in moved)
     assert structs.replace(after, auto_by_class=rules.auto_by_class) == rules
     assert revised(after, audited, target=target) == (after, [])
 
@@ -97,9 +95,9 @@ def test_what_audits_find_wrong_is_not_taken_any_more():
 
 def test_what_audits_cannot_tell_stays():
     """One mistake in 100 is neither shown to be few nor to be many."""
-    audited = [*audits(99, 0.95), *audits(1, 0.999, right=False)]
+    audited = [*audits(99, 0.85), *audits(1, 0.999, right=False)]
     assert revised(RULES, audited) == (RULES, [])
-    assert revised(RULES, audited * 2)[0].auto_by_class == {"cat": RULES.hard_confidence}
+    assert revised(RULES, audited * 2)[0].auto_by_class == {"cat": 0.85}
 
 
 @pytest.mark.parametrize(
@@ -108,13 +106,13 @@ def test_what_audits_cannot_tell_stays():
 def test_what_the_lane_would_never_take_does_not_count(fields):
     """Photos that are hard for another reason, or stand for nobody knows how many."""
     audited = [*audits(ENOUGH, 0.8), *audits(ENOUGH, 0.8, right=False, **fields)]
-    assert revised(RULES, audited)[0].auto_by_class == {"cat": 0.75}
+    assert revised(RULES, audited)[0].auto_by_class == {"cat": 0.8}
 
 
 def test_a_photo_counts_for_as_many_as_it_stands_for():
     """One drawn with a tenth of the share stands for ten; unequal weights are less evidence."""
     right = audits(300, 0.8)
-    assert revised(RULES, [*right, *audits(1, 0.8, right=False)])[0].auto_by_class == {"cat": 0.75}
+    assert revised(RULES, [*right, *audits(1, 0.8, right=False)])[0].auto_by_class == {"cat": 0.8}
     assert revised(RULES, [*right, *audits(1, 0.8, right=False, inclusion=0.002)]) == (RULES, [])
 
 

@@ -30,5 +30,5 @@ async def test_a_label_harvests_the_photo_that_was_refused(config):
     sample = next(sample for sample in seen.samples if sample.lane == "feedback")
     assert (sample.photo_id, sample.label, sample.image) == (photo_id(2), "cat", photo(7))
     assert (counters["harvest.feedback"], counters["feedback.malformed"]) == (1, 1)
-    assert counters["feedback.not_here"] == 2
+    assert counters["feedback.unmatched"] == 2
     assert counters["harvest.refused_near-duplicate"] == 1

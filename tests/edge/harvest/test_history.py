@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from bus.outbox.sqlite import migrate
 from edge.harvest import history
-from edge.harvest.history import KEPT, Harvested
+from edge.harvest.history import KEPT, HarvestedSample
 from edge.harvest.lanes import drawn_for_audit
-from edge.harvest.selector import Harvester
+from edge.harvest.selector import Selector
 from edge.serving.prediction import Scored
 from schemas.messages import Caps, HarvestRules
 from tests.edge.harvest.test_quotas import hold
@@ -37,11 +37,11 @@ class Edge:
     """A harvester with its disk and its clocks, of which the wall clock may jump."""
 
     disk: sqlite3.Connection = field(default_factory=fresh)
-    harvester: Harvester = field(default_factory=lambda: Harvester(RULES))
+    harvester: Selector = field(default_factory=lambda: Selector(RULES))
     true_s: float = 1e6
     started_s: float = 0.0
     wrong_s: float = 0.0
-    taken: list[Harvested] = field(default_factory=list)
+    taken: list[HarvestedSample] = field(default_factory=list)
 
     @property
     def now(self) -> float:
@@ -50,7 +50,7 @@ class Edge:
 
     def restart(self) -> None:
         self.started_s = self.true_s
-        self.harvester = Harvester(RULES)
+        self.harvester = Selector(RULES)
         now_ms = round((self.true_s + self.wrong_s) * 1000)
         self.harvester.restore(history.load(self.disk, self.now, now_ms))
 
@@ -62,10 +62,12 @@ class Edge:
             return refused
         if (refused := self.harvester.refusal(lane, said.label, size_bytes, self.now)) is not None:
             return refused
-        one = Harvested(photo_id(number), "pi-1", view, said.label, lane, size_bytes, self.now)
-        self.harvester.took(one)
+        one = HarvestedSample(photo_id(number), "pi-1", view, said.label, lane, size_bytes, self.now)
+        self.harvester.record(one)
         history.write(self.disk, one, round((self.true_s + self.wrong_s) * 1000))
-        self.taken.append(Harvested(one.photo_id, one.device, view, one.label, lane, size_bytes, self.true_s))
+        self.taken.append(
+            HarvestedSample(one.photo_id, one.device, view, one.label, lane, size_bytes, self.true_s)
+        )
         return None
 
 
@@ -117,7 +119,7 @@ def test_caps_and_quotas_hold_whatever_the_wall_clock_does(script):
         hold(RULES, edge.taken[since or 0 :] if since is not None else run_of(edge), edge.true_s)
 
 
-def run_of(edge: Edge) -> list[Harvested]:
+def run_of(edge: Edge) -> list[HarvestedSample]:
     """Return what was taken since the newest start."""
     return [sample for sample in edge.taken if sample.at >= edge.started_s]
 
@@ -139,12 +141,12 @@ def test_a_credit_outlives_a_restart():
     """What was given back is not spent again, and the view is still known."""
     edge = Edge()
     edge.taken = [
-        Harvested(photo_id(number), "pi-1", 0xFF << 8 * number, "cat", "auto", 1, edge.now)
+        HarvestedSample(photo_id(number), "pi-1", 0xFF << 8 * number, "cat", "auto", 1, edge.now)
         for number in range(3)
     ]
     for one in edge.taken:
         history.write(edge.disk, one, round(edge.true_s * 1000))
-    history.credit(edge.disk, photo_id(1))
+    history.refund(edge.disk, photo_id(1))
     edge.true_s += 60
     edge.restart()
     again, other = [number for number in range(100) if not drawn_for_audit(photo_id(number), 0.2)][:2]
@@ -157,17 +159,17 @@ def test_a_credit_is_for_the_newest_sample_of_a_photo():
     """What an earlier sample of the same photo spent was spent."""
     disk = fresh()
     for size_bytes in (1, 2):
-        history.write(disk, Harvested(photo_id(1), "pi-1", 0, "cat", "auto", size_bytes, 0.0), 1000)
-    history.write(disk, Harvested(photo_id(2), "pi-1", 0, "cat", "auto", 3, 0.0), 1000)
-    history.credit(disk, photo_id(1))
-    assert [one.size_bytes for one in history.load(disk, 0.0, 1000) if one.credited] == [2]
+        history.write(disk, HarvestedSample(photo_id(1), "pi-1", 0, "cat", "auto", size_bytes, 0.0), 1000)
+    history.write(disk, HarvestedSample(photo_id(2), "pi-1", 0, "cat", "auto", 3, 0.0), 1000)
+    history.refund(disk, photo_id(1))
+    assert [one.size_bytes for one in history.load(disk, 0.0, 1000) if one.refunded] == [2]
 
 
 def test_the_table_is_bounded():
     """The newest samples stay."""
     disk = fresh()
     for number in range(KEPT + 100):
-        history.write(disk, Harvested(photo_id(number), "pi-1", number, "cat", "auto", 1, 0.0), 1000)
+        history.write(disk, HarvestedSample(photo_id(number), "pi-1", number, "cat", "auto", 1, 0.0), 1000)
     samples = history.load(disk, 9.0, 3000)
     assert len(samples) == KEPT
     newest = samples[-1]

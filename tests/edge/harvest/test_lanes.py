@@ -5,7 +5,7 @@ import random
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -14,12 +14,12 @@ from edge.serving.prediction import Scored, bounded_novelty, probability
 from schemas.messages import HarvestRules
 from tests.nodes import photo_id
 
-RULES = HarvestRules(auto_confidence=0.9, hard_confidence=0.75, hard_margin=0.2, hard_entropy=0.5)
+RULES = HarvestRules(auto_confidence=0.9, uncertain_above=0.5)
 OFF = structs.replace(RULES, auto=False)
 REFUSALS = {"between-thresholds", "auto-off"}
 
 
-class Said(NamedTuple):
+class ModelScores(NamedTuple):
     """What a model may say, freely chosen."""
 
     confidence: float = 0.95
@@ -32,20 +32,19 @@ class Said(NamedTuple):
 @pytest.mark.parametrize(
     ("said", "decision"),
     [
-        (Said(), ("auto", None)),
-        (Said(confidence=0.9), ("auto", None)),
-        (Said(confidence=0.8999), (None, "between-thresholds")),
-        (Said(confidence=0.75), (None, "between-thresholds")),
-        (Said(confidence=0.7499), ("hard", None)),
-        (Said(margin=0.2, entropy=0.5, novelty=1.0), ("auto", None)),
-        (Said(margin=0.1999), ("hard", None)),
-        (Said(entropy=0.5001), ("hard", None)),
-        (Said(novelty=1.0001), ("hard", None)),
-        (Said(novelty=None), ("auto", None)),
-        (Said(confidence=math.nan), ("hard", None)),
-        (Said(margin=math.nan), ("hard", None)),
-        (Said(entropy=math.nan), ("hard", None)),
-        (Said(novelty=math.nan), ("hard", None)),
+        (ModelScores(), ("auto", None)),
+        (ModelScores(confidence=0.9), ("auto", None)),
+        (ModelScores(confidence=0.8999, margin=0.8), (None, "between-thresholds")),
+        (ModelScores(confidence=0.3, margin=0.3), (None, "between-thresholds")),
+        (ModelScores(entropy=0.5, novelty=1.0), ("auto", None)),
+        (ModelScores(margin=0.1), ("hard", None)),
+        (ModelScores(entropy=0.5001), ("hard", None)),
+        (ModelScores(novelty=1.0001), ("hard", None)),
+        (ModelScores(novelty=None), ("auto", None)),
+        (ModelScores(confidence=math.nan), ("hard", None)),
+        (ModelScores(margin=math.nan), ("hard", None)),
+        (ModelScores(entropy=math.nan), ("hard", None)),
+        (ModelScores(novelty=math.nan), ("hard", None)),
     ],
 )
 def test_doubt_of_any_kind_is_hard_and_certainty_auto(said, decision):
@@ -56,22 +55,66 @@ def test_doubt_of_any_kind_is_hard_and_certainty_auto(said, decision):
 def test_a_class_may_have_a_threshold_of_its_own():
     """Where the model is known to be wrong more often, it has to be surer."""
     rules = structs.replace(RULES, auto_by_class={"dog": 0.99})
-    assert lane_of(Said(label="cat"), rules).lane == "auto"
-    assert lane_of(Said(label="dog"), rules).refused == "between-thresholds"
-    assert lane_of(Said(label="dog", confidence=0.99), rules).lane == "auto"
+    assert lane_of(ModelScores(label="cat"), rules).lane == "auto"
+    assert lane_of(ModelScores(label="dog"), rules).refused == "between-thresholds"
+    assert lane_of(ModelScores(label="dog", confidence=0.99), rules).lane == "auto"
 
 
 def test_the_switch_costs_the_lane_auto_alone():
     """Switched off, what would be auto is refused by that name; nothing else changes."""
-    assert lane_of(Said(), OFF) == (None, "auto-off")
-    assert lane_of(Said(confidence=0.8), OFF) == (None, "between-thresholds")
-    assert lane_of(Said(margin=0.1), OFF) == ("hard", None)
+    assert lane_of(ModelScores(), OFF) == (None, "auto-off")
+    assert lane_of(ModelScores(confidence=0.8, margin=0.75), OFF) == (None, "between-thresholds")
+    assert lane_of(ModelScores(margin=0.1), OFF) == ("hard", None)
 
 
 def test_a_flip_is_hard_however_sure_the_model_is():
     """Nearly the same view under another name: one of the two is wrong."""
-    assert lane_of(Said(confidence=1.0, margin=1.0, entropy=0.0), RULES, flipped=True).lane == "hard"
-    assert lane_of(Said(), OFF, flipped=True).lane == "hard"
+    assert lane_of(ModelScores(confidence=1.0, margin=1.0, entropy=0.0), RULES, flipped=True).lane == "hard"
+    assert lane_of(ModelScores(), OFF, flipped=True).lane == "hard"
+
+
+def former_lane(said: Scored, rules: HarvestRules) -> str | None:
+    """Return the lane by the three former rules: confidence, margin and entropy."""
+    certain = (
+        said.confidence >= rules.hard_confidence
+        and said.margin >= rules.hard_margin
+        and said.entropy <= rules.uncertain_above
+    )
+    if not certain:
+        return "hard"
+    return "auto" if said.confidence >= rules.auto_confidence else None
+
+
+@given(
+    cat=st.floats(0, 1) | st.floats(0.88, 0.9),
+    auto_confidence=st.floats(0, 1),
+    uncertain_above=st.just(0.5) | st.floats(0, 0.811),
+)
+@settings(deadline=None)
+def test_with_two_classes_the_lane_is_that_of_the_three_former_rules(cat, auto_confidence, uncertain_above):
+    """With two classes the former defaults of confidence and margin never decided; the entropy did."""
+    said = Scored("pets", 1, {"cat": cat, "dog": 1 - cat}, b"")
+    assume(abs(said.entropy - uncertain_above) > 1e-9)  # rounding differs
+    rules = HarvestRules(auto_confidence=auto_confidence, uncertain_above=uncertain_above)
+    assert lane_of(said, rules).lane == former_lane(said, rules)
+
+
+@given(st.floats(0.5, 1))
+def test_the_deprecated_rules_decide_nothing(confidence):
+    """`hard_confidence` and `hard_margin` are read from an older policy and ignored."""
+    said = Scored("pets", 1, {"cat": confidence, "dog": 1 - confidence}, b"")
+    strict = structs.replace(RULES, hard_confidence=1.0, hard_margin=1.0)
+    assert lane_of(said, strict) == lane_of(said, RULES)
+
+
+def test_a_tie_between_two_of_many_classes_is_hard():
+    """The entropy of a thousand classes is low if two share the probability; that of the two is not."""
+    rest = {f"class-{number}": 0.0 for number in range(998)}
+    tie = Scored("pets", 1, {"cat": 0.5, "dog": 0.5} | rest, b"")
+    assert tie.entropy < 0.2
+    assert lane_of(tie, RULES).lane == "hard"
+    sure = Scored("pets", 1, {"cat": 0.99, "dog": 0.01} | rest, b"")
+    assert lane_of(sure, RULES).lane == "auto"
 
 
 numbers = st.one_of(st.floats(), st.sampled_from([0.0, 0.5, 1.0, math.nan, math.inf, -math.inf]))
@@ -87,7 +130,7 @@ shares = st.floats(0, 1)
         auto_confidence=shares,
         hard_confidence=shares,
         hard_margin=shares,
-        hard_entropy=shares,
+        uncertain_above=shares,
         hard_novelty=st.floats(0, 1e6),
         auto=st.booleans(),
         auto_by_class=st.dictionaries(st.sampled_from(["class-0", "class-1"]), shares),
@@ -108,7 +151,7 @@ def test_any_scores_get_a_lane_or_a_named_refusal(scores, times, novelty, rules,
 @settings(deadline=None)
 def test_any_numbers_at_all_get_a_lane_or_a_named_refusal(scores):
     """The same where a caller has its numbers from elsewhere and checked none of them."""
-    said = Said(*scores[:4])
+    said = ModelScores(*scores[:4])
     chosen = lane_of(said, RULES)
     assert (chosen.lane in ("auto", "hard")) != (chosen.refused in REFUSALS)
 

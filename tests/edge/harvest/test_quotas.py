@@ -5,8 +5,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.harvest.history import Harvested
-from edge.harvest.quotas import Spent
+from edge.harvest.history import HarvestedSample
+from edge.harvest.quotas import Budget
 from schemas.messages import Caps, HarvestRules
 from tests.nodes import photo_id
 
@@ -31,7 +31,7 @@ moments = st.one_of(
     st.sampled_from([59.999, 60.0, 3600.0]),
 )
 samples = st.builds(
-    Harvested,
+    HarvestedSample,
     photo_id=st.integers(0, 9).map(photo_id),
     device=st.just("pi-1"),
     view=st.just(0),
@@ -46,7 +46,7 @@ samples = st.builds(
 @settings(deadline=None)
 def test_caps_and_quotas_hold_under_any_pattern_of_arrivals(rules, arrivals):
     """No window of a minute, an hour or a day holds more than its cap, no class of a lane its quota."""
-    spent, taken = Spent(), list[Harvested]()
+    spent, taken = Budget(), list[HarvestedSample]()
     for one in sorted(arrivals, key=lambda sample: sample.at):
         refused = spent.refusal(one.lane, one.label, one.size_bytes, rules, one.at)
         if refused is None:
@@ -61,7 +61,7 @@ def test_caps_and_quotas_hold_under_any_pattern_of_arrivals(rules, arrivals):
             assert one.lane in ("auto", "hard")
 
 
-def hold(rules: HarvestRules, taken: list[Harvested], now: float) -> None:
+def hold(rules: HarvestRules, taken: list[HarvestedSample], now: float) -> None:
     """Assert that what was taken is within caps and quotas."""
     limits = rules.caps
     for length_s, count, total_bytes in (
@@ -79,13 +79,13 @@ def hold(rules: HarvestRules, taken: list[Harvested], now: float) -> None:
 
 def sample(
     number: int, at: float, size_bytes: int = 100, label: str = "cat", lane: str = "auto"
-) -> Harvested:
-    return Harvested(photo_id(number), "pi-1", 0, label, lane, size_bytes, at)
+) -> HarvestedSample:
+    return HarvestedSample(photo_id(number), "pi-1", 0, label, lane, size_bytes, at)
 
 
 def test_a_cap_is_named_and_frees_with_time():
     """The refusal says which cap it was, and when the window has passed there is room again."""
-    spent, rules = Spent(), HarvestRules(caps=Caps(per_minute=2, bytes_per_hour=250))
+    spent, rules = Budget(), HarvestRules(caps=Caps(per_minute=2, bytes_per_hour=250))
     spent.spend(sample(1, 0.0))
     assert spent.refusal("auto", "cat", 100, rules, 1.0) is None
     spent.spend(sample(2, 1.0))
@@ -97,7 +97,7 @@ def test_a_cap_is_named_and_frees_with_time():
 
 def test_a_quota_is_of_one_class_in_one_lane():
     """It leaves other classes and lanes alone, a class may have its own, and a day later it is free."""
-    spent, rules = Spent(), HarvestRules(quota_per_day=1, quotas={"dog": 2})
+    spent, rules = Budget(), HarvestRules(quota_per_day=1, quotas={"dog": 2})
     spent.spend(sample(1, 0.0))
     spent.spend(sample(2, 0.0, label="dog"))
     assert spent.refusal("auto", "cat", 1, rules, 1.0) == "quota"
@@ -111,12 +111,12 @@ def test_a_quota_is_of_one_class_in_one_lane():
 
 def test_a_credit_is_given_once():
     """What the cloud had already is given back to all windows and its quota; asked again, nothing is."""
-    spent, rules = Spent(), HarvestRules(quota_per_day=2, caps=Caps(bytes_per_day=250))
+    spent, rules = Budget(), HarvestRules(quota_per_day=2, caps=Caps(bytes_per_day=250))
     for number in (1, 2):
         spent.spend(sample(number, 0.0))
     for _ in range(3):
-        spent.credit(photo_id(1))
-        spent.credit(photo_id(9))
+        spent.refund(photo_id(1))
+        spent.refund(photo_id(9))
     assert spent.refusal("auto", "cat", 150, rules, 1.0) is None
     assert spent.refusal("auto", "cat", 151, rules, 1.0) == "cap-bytes-per-day"
     spent.spend(sample(3, 1.0))
@@ -127,10 +127,10 @@ def test_a_credit_is_given_once():
 @settings(deadline=None)
 def test_credits_never_give_more_than_was_spent(arrivals):
     """Whatever is credited when, also after a window moved past it: each window sums up what is in it."""
-    spent = Spent()
+    spent = Budget()
     for number, one in enumerate(arrivals):
         if isinstance(one, str):
-            spent.credit(one)
+            spent.refund(one)
         else:
             spent.spend(sample(int(one.photo_id, 16), number * 20.0, one.size_bytes, one.label, one.lane))
         spent.refusal("auto", "cat", 0, HarvestRules(), number * 20.0)
@@ -145,10 +145,10 @@ def test_credits_never_give_more_than_was_spent(arrivals):
 
 def test_a_cap_that_is_used_up_leaves_no_room():
     """To the last sample or the last byte, and from the start where nothing is allowed."""
-    spent, two = Spent(), Caps(per_hour=2, bytes_per_day=300)
+    spent, two = Budget(), Caps(per_hour=2, bytes_per_day=300)
     assert spent.full(Caps(bytes_per_minute=0), 0.0) == "cap-bytes-per-minute"
     for number, (size_bytes, full) in enumerate([(200, None), (100, "cap-per-hour")]):
-        spent.spend(Harvested(photo_id(number), "pi-1", 0, "cat", "auto", size_bytes, 0.0))
+        spent.spend(HarvestedSample(photo_id(number), "pi-1", 0, "cat", "auto", size_bytes, 0.0))
         assert spent.full(two, 0.0) == full
     assert spent.full(two, 3600.0) == "cap-bytes-per-day"
     assert spent.full(two, 86_400.0) is None

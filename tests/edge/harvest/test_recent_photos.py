@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.harvest.recent_photos import Answered, Recent
+from edge.harvest.recent_photos import AnsweredPhoto, RecentPhotos
 from edge.serving.prediction import Scored
 from schemas.messages import Photo
 from tests.nodes import NODE, photo_id
@@ -11,14 +11,14 @@ from tests.nodes import NODE, photo_id
 SAID = Scored("pets", 1, {"cat": 0.5, "dog": 0.5}, b"")
 
 
-def answered(number: int, device: str = "pi-1", size_bytes: int = 500) -> Answered:
+def answered(number: int, device: str = "pi-1", size_bytes: int = 500) -> AnsweredPhoto:
     photo = Photo(photo_id=photo_id(number), node=NODE, device=device, image=bytes(size_bytes))
-    return Answered(photo, SAID)
+    return AnsweredPhoto(photo, SAID)
 
 
 def test_what_is_kept_comes_back_as_it_was():
     """A device's own photo is found until it is forgotten; another's of the same id is another."""
-    recent = Recent(10_000)
+    recent = RecentPhotos(10_000)
     recent.keep(answered(1))
     recent.keep(answered(1, "pi-2", 7))
     assert recent.find("pi-1", photo_id(1)) == answered(1)
@@ -29,7 +29,7 @@ def test_what_is_kept_comes_back_as_it_was():
 
 def test_the_oldest_make_room():
     """The newest stay, and what alone is too large does not cost the others their place."""
-    recent = Recent(3 * answered(0).size_bytes)
+    recent = RecentPhotos(3 * answered(0).size_bytes)
     for number in range(5):
         recent.keep(answered(number))
     recent.keep(answered(9, size_bytes=20_000))
@@ -41,7 +41,7 @@ def test_the_oldest_make_room():
 @settings(deadline=None)
 def test_never_more_bytes_than_allowed(script):
     """Whatever is kept, kept again and forgotten, the bytes are counted right and within bounds."""
-    recent = Recent(5000)
+    recent = RecentPhotos(5000)
     for number, size_bytes, forgets in script:
         if forgets:
             recent.forget("pi-1", photo_id(number))
@@ -53,4 +53,4 @@ def test_never_more_bytes_than_allowed(script):
 def test_small_photos_count_with_all_that_is_kept_of_them():
     """Memory is bounded where images are tiny and what the model said of them is not."""
     large = Scored("pets", 1, {f"class-{number}": 0.001 for number in range(1000)}, bytes(5120))
-    assert Answered(answered(1).photo, large).size_bytes > 100_000
+    assert AnsweredPhoto(answered(1).photo, large).size_bytes > 100_000

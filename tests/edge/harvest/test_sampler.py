@@ -6,7 +6,7 @@ from bus.config import OutboxLimits
 from bus.metrics import Counters
 from bus.outbox.outbox import Outbox
 from bus.outbox.sqlite import Database
-from edge.harvest.sampler import Sampler, Taken
+from edge.harvest.sampler import AdmittedSample, Sampler
 from edge.serving.prediction import Scored
 from schemas.codec import decode
 from schemas.messages import Caps, Feedback, HarvestRules, Photo, Sample
@@ -33,7 +33,7 @@ async def sampled(sampler: Sampler, one: Photo, said: Scored = SURE):
     return await sampler.sample(one, await sampler.view(one.image), said)
 
 
-def sample_of(taken_: Taken) -> Sample:
+def sample_of(taken_: AdmittedSample) -> Sample:
     return decode(SAMPLE, taken_.item.payload, {"node": NODE})
 
 
@@ -97,7 +97,7 @@ async def test_a_refused_sample_does_not_use_up_its_view(outbox):
     sampler = Sampler(HarvestRules(), outbox)
     items = [(await sampled(sampler, taken(number)))[0] for number in range(3)]
     assert (await sampled(sampler, taken(9)))[1] == "outbox-full"
-    outbox.withdraw(items[0].item)
+    outbox.abort(items[0].item)
     assert (await sampled(sampler, taken(9)))[1] == "auto"
 
 
@@ -112,7 +112,7 @@ async def test_new_rules_count_what_was_harvested_before(outbox):
     """A policy changes thresholds and caps from the next photo on, and forgets nothing."""
     sampler = Sampler(HarvestRules(), outbox)
     assert (await sampled(sampler, taken(1)))[1] == "auto"
-    sampler.follow(HarvestRules(hard_confidence=0.99, auto_confidence=1.0, caps=Caps(per_hour=2)))
+    sampler.follow(HarvestRules(uncertain_above=0.1, auto_confidence=1.0, caps=Caps(per_hour=2)))
     assert await sampled(sampler, taken(2, photo(1))) == (None, "near-duplicate")
     assert (await sampled(sampler, taken(3)))[1] == "hard"
     assert await sampled(sampler, taken(4)) == (None, "cap-per-hour")

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edge.harvest.history import Harvested
+from edge.harvest.history import HarvestedSample
 from edge.harvest.image import shrink
 from edge.harvest.lanes import drawn_for_audit
-from edge.harvest.selector import Harvester
+from edge.harvest.selector import Selector
 from edge.serving.prediction import Scored
 from schemas.messages import Caps, HarvestRules
 from tests.nodes import photo, photo_id
@@ -20,18 +20,18 @@ SURE = Scored("pets", 1, {"cat": 0.99, "dog": 0.01}, b"")
 FLIPPED = Scored("pets", 1, {"cat": 0.01, "dog": 0.99}, b"")
 
 
-def see(harvester: Harvester, number: int, view: int = 0, said: Scored = SURE, now: float = 0.0) -> str:
+def see(harvester: Selector, number: int, view: int = 0, said: Scored = SURE, now: float = 0.0) -> str:
     """Decide about a photo and remember it if it is harvested; returns its lane or why not."""
     lane, refused = harvester.choose(photo_id(number), "pi-1", view, said, now)
     if lane is not None:
-        harvester.took(Harvested(photo_id(number), "pi-1", view, said.label, lane, 100, now))
+        harvester.record(HarvestedSample(photo_id(number), "pi-1", view, said.label, lane, 100, now))
     return lane or refused or ""
 
 
 def test_the_audit_goes_before_near_duplicate_and_quota_but_not_before_caps():
     """A drawn photo is harvested although its view was, and no quota counts it; a cap refuses it."""
     one, two = OTHERS[:2]
-    harvester = Harvester(HarvestRules(quota_per_day=1, caps=Caps(per_minute=2)))
+    harvester = Selector(HarvestRules(quota_per_day=1, caps=Caps(per_minute=2)))
     assert see(harvester, one) == "auto"
     assert see(harvester, two) == "near-duplicate"
     assert see(harvester, two, view=2**64 - 1) == "quota"
@@ -42,7 +42,7 @@ def test_the_audit_goes_before_near_duplicate_and_quota_but_not_before_caps():
 def test_near_duplicate_goes_before_the_lane_and_the_quota_before_the_caps():
     """Each refusal is by the first rule that applies."""
     one, two, three, four = OTHERS[:4]
-    harvester = Harvester(HarvestRules(auto=False, quota_per_day=1, caps=Caps(per_minute=1)))
+    harvester = Selector(HarvestRules(auto=False, quota_per_day=1, caps=Caps(per_minute=1)))
     doubt = Scored("pets", 1, {"cat": 0.5, "dog": 0.5}, b"")
     assert see(harvester, one, said=doubt) == "hard"
     assert see(harvester, two) == "near-duplicate"
@@ -52,7 +52,7 @@ def test_near_duplicate_goes_before_the_lane_and_the_quota_before_the_caps():
 
 def test_a_flip_is_harvested_once_although_it_is_near():
     """The other label of a harvested view goes to hard; after that both are near-duplicates."""
-    harvester = Harvester(HarvestRules(audit_share=0))
+    harvester = Selector(HarvestRules(audit_share=0))
     labels = (SURE, FLIPPED, SURE, FLIPPED, SURE)
     outcomes = [see(harvester, number, said=said) for number, said in enumerate(labels)]
     assert outcomes == ["auto", "hard", "near-duplicate", "near-duplicate", "near-duplicate"]
@@ -60,7 +60,7 @@ def test_a_flip_is_harvested_once_although_it_is_near():
 
 def test_a_flip_shows_against_what_was_not_harvested_too():
     """With auto off a sure label is refused; when the next frame is as sure of another, that is hard."""
-    harvester = Harvester(HarvestRules(audit_share=0, auto=False))
+    harvester = Selector(HarvestRules(audit_share=0, auto=False))
     labels = (SURE, SURE, FLIPPED, SURE, FLIPPED)
     outcomes = [see(harvester, number, said=said) for number, said in enumerate(labels)]
     assert outcomes == ["auto-off", "auto-off", "hard", "hard", "near-duplicate"]
@@ -76,7 +76,7 @@ def test_a_flip_shows_against_what_was_not_harvested_too():
 def test_the_draw_does_not_hang_on_what_the_model_says(number, view, confidence, share):
     """Exactly the photos that the draw names are in the audit."""
     said = Scored("pets", 1, {"cat": confidence, "dog": 1 - confidence}, b"")
-    lane, _ = Harvester(HarvestRules(audit_share=share)).choose(photo_id(number), "pi-1", view, said, 0.0)
+    lane, _ = Selector(HarvestRules(audit_share=share)).choose(photo_id(number), "pi-1", view, said, 0.0)
     assert (lane == "audit") == drawn_for_audit(photo_id(number), share)
 
 

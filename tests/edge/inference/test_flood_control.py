@@ -1,9 +1,9 @@
-from edge.inference.flood_control import ABOUT_S, FLOODING_S, LONGEST_REST_S, RESTS, Floods
+from edge.inference.flood_control import ABOUT_S, FLOODING_S, LONGEST_REST_S, RESTS, Throttle
 
 
 def test_a_device_floods_for_a_while_after_a_photo_gave_way():
     """It rests in proportion to its call, as long as another is about and it goes on; others never rest."""
-    floods = Floods()
+    floods = Throttle()
     floods.came("flood", 0.0)
     floods.gave_way("flood", 1.0)
     assert floods.rest_s("flood", 2.0, 2.0) == 0, "nobody else is about"
@@ -19,7 +19,7 @@ def test_a_device_floods_for_a_while_after_a_photo_gave_way():
 
 def test_two_that_flood_do_not_wait_for_each_other():
     """The time that resting leaves is for those who keep to their share; without any it would be wasted."""
-    floods = Floods()
+    floods = Throttle()
     for device in ("a", "b"):
         floods.came(device, 0.0)
         floods.gave_way(device, 1.0)
@@ -28,7 +28,7 @@ def test_two_that_flood_do_not_wait_for_each_other():
 
 def test_what_it_remembers_is_bounded():
     """Ten thousand names leave no more than the latest thousand behind."""
-    floods = Floods()
+    floods = Throttle()
     for number in range(10_000):
         floods.came(f"calm-{number}", number)
         floods.gave_way(f"flood-{number}", number)

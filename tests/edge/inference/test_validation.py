@@ -4,20 +4,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from edge.inference.validation import Limits, Rejected, examine
+from edge.inference.validation import PhotoLimits, Rejected, validate
 from schemas.codec import content_id, to_json
 from schemas.messages import Photo
 from tests.conftest import jpeg
 from tests.nodes import NODE, enveloped, photo_id
 
-LIMITS = Limits(max_photo_bytes=100_000, max_pixels=1_000_000)
+LIMITS = PhotoLimits(max_photo_bytes=100_000, max_pixels=1_000_000)
 NAMES = {"node": NODE, "device": "pi-1"}
 NOW = 1_000_000
 
 
 def said(payload: bytes) -> tuple[str, str]:
     """Return the verdict and the photo id."""
-    found = examine(payload, NAMES, LIMITS, NOW)
+    found = validate(payload, NAMES, LIMITS, NOW)
     return (found.code, found.photo.photo_id) if isinstance(found, Rejected) else ("ok", found.photo_id)
 
 
@@ -30,9 +30,9 @@ def png(width: int, height: int) -> bytes:
 def test_a_photo_passes_as_it_is():
     """A good photo comes through unchanged: msgpack, JSON, and bare bytes, whose id is their hash."""
     photo = Photo(photo_id=photo_id(1), node=NODE, device="pi-1", image=jpeg(1), sequence=7)
-    assert examine(enveloped(1, jpeg(1), sequence=7), NAMES, LIMITS, NOW) == photo
-    assert examine(to_json(photo), NAMES, LIMITS, NOW) == photo
-    bare = examine(jpeg(1), NAMES, LIMITS, NOW)
+    assert validate(enveloped(1, jpeg(1), sequence=7), NAMES, LIMITS, NOW) == photo
+    assert validate(to_json(photo), NAMES, LIMITS, NOW) == photo
+    bare = validate(jpeg(1), NAMES, LIMITS, NOW)
     assert isinstance(bare, Photo)
     assert (bare.photo_id, bare.image) == (content_id(jpeg(1)), jpeg(1))
 
@@ -50,10 +50,10 @@ def test_each_limit_has_its_code_and_the_last_that_passes_passes():
 
 def test_a_rejection_keeps_what_could_be_read():
     """Who sent it, its id and its time go back with a rejection as far as they are known."""
-    rejected = examine(enveloped(1, b"text", taken_at_ms=5), NAMES, LIMITS, NOW)
+    rejected = validate(enveloped(1, b"text", taken_at_ms=5), NAMES, LIMITS, NOW)
     assert isinstance(rejected, Rejected)
     assert (rejected.code, rejected.photo.taken_at_ms) == ("unsupported-image", 5)
-    unread = examine(b"hello", NAMES, LIMITS, NOW)
+    unread = validate(b"hello", NAMES, LIMITS, NOW)
     assert isinstance(unread, Rejected)
     assert unread.photo == Photo(photo_id=content_id(b"hello"), image=b"", **NAMES)
 
@@ -61,4 +61,4 @@ def test_a_rejection_keeps_what_could_be_read():
 @given(st.one_of(st.binary(max_size=300), st.binary(max_size=100).map(lambda tail: jpeg(1)[:60] + tail)))
 def test_any_bytes_at_all_are_a_photo_or_rejected(payload):
     """Nothing that can be published raises."""
-    assert isinstance(examine(payload, NAMES, LIMITS, NOW), Photo | Rejected)
+    assert isinstance(validate(payload, NAMES, LIMITS, NOW), Photo | Rejected)

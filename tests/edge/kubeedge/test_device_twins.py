@@ -7,7 +7,7 @@ from hypothesis import given
 
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence
-from edge.kubeedge.device_twins import Twins, messages, twin
+from edge.kubeedge.device_twins import TwinPublisher, messages, twin
 from schemas.messages import ServedModel, Status
 from schemas.topics import STATUS
 from tests.conftest import running
@@ -66,7 +66,7 @@ async def test_a_device_that_was_there_before_its_edge_is_told_of(address):
     async with running(devices):
         await devices.publish(STATUS, status(), node=NODE, name="pi-1")
         bus = Bus(address, transient_client_id("edge"), presence=Presence(NODE, "edge"))
-        following = asyncio.create_task(Twins(bus, NODE).run())
+        following = asyncio.create_task(TwinPublisher(bus, NODE).run())
         async with running(bus), asyncio.timeout(20):
             assert (await seen.get()).topic.endswith("edge-1.pi-1/state/update")
         following.cancel()
@@ -76,7 +76,7 @@ async def test_changes_are_told_twice_and_nothing_else(address):
     """Over a real broker: a device's start, its new model and its end, and not each of its reports."""
     bus, devices = Bus(address, transient_client_id("edge")), Bus(address, transient_client_id("devices"))
     seen = devices.subscribe_raw("$hw/#")
-    following = asyncio.create_task(Twins(bus, NODE).run())
+    following = asyncio.create_task(TwinPublisher(bus, NODE).run())
     served = ServedModel(name="pets", version=2, state="available")
     async with running(bus, devices):
         for said in (

@@ -6,7 +6,7 @@ import msgspec
 from bus.mqtt.client import Bus, transient_client_id
 from edge.config import EventBusLimits
 from edge.harvest.image import SHORT_SIDE_PX
-from edge.kubeedge.eventbus import Kept, most_sample_bytes, paced
+from edge.kubeedge.eventbus import RetainedMessage, max_sample_bytes, rate_limited
 from edge.kubeedge.rate_limit import RateLimiter
 from schemas.codec import MAX_PAYLOAD_BYTES, decode, encode, to_json
 from schemas.messages import HarvestRules, Policy, Sample
@@ -44,7 +44,7 @@ async def test_a_sample_crosses_as_text_and_is_the_same_sample():
     async def publish(_: str, payload: bytes) -> None:
         sent.append(payload)
 
-    send = paced(publish, EventBusLimits(per_s=1000))
+    send = rate_limited(publish, EventBusLimits(per_s=1000))
     await send(SAMPLE.name(node=NODE), encode(SAMPLE, sample()))
     await send(SAMPLE.name(node=NODE), to_json(sample()))
     assert [payload.isascii() for payload in sent] == [True, True]
@@ -54,7 +54,7 @@ async def test_a_sample_crosses_as_text_and_is_the_same_sample():
 async def test_the_largest_sample_stays_below_the_largest_message():
     """What is admitted as msgpack is no larger than allowed once it is JSON."""
     limits = EventBusLimits(max_bytes=1_000_000)
-    most = most_sample_bytes(limits)
+    most = max_sample_bytes(limits)
     around_bytes = len(encode(SAMPLE, sample(b"x" * 100_000))) - 100_000
     largest = sample(b"x" * (most - around_bytes))
     assert len(encode(SAMPLE, largest)) == most
@@ -82,18 +82,18 @@ async def test_the_last_policy_outlives_a_restart_without_a_retaining_broker(add
     policy = Policy(node=NODE, harvest=HarvestRules(auto_confidence=0.5))
     at_cloud = Bus(address, transient_client_id("cloud"))
     first = Bus(address, transient_client_id("edge"))
-    keeping = asyncio.create_task(Kept(first, POLICY, NODE, tmp_path).run())
+    keeping = asyncio.create_task(RetainedMessage(first, POLICY, NODE, tmp_path).run())
     async with running(first, at_cloud):
         topic = POLICY.name(node=NODE)
         await at_cloud.publish_bytes(topic, to_json(policy))
         await at_cloud.publish_bytes(topic, b'{"v":1,"node":"edge-2"}')
         await at_cloud.publish_bytes(topic, b"\xef\xbf\xbd")
         await eventually((tmp_path / "last-policy").exists)
-        await eventually(first._taps[topic].empty)
+        await eventually(first._raw_queues[topic].empty)
     keeping.cancel()
     second = Bus(address, transient_client_id("edge"))
     policies = second.subscribe(POLICY, node=NODE)
-    keeping = asyncio.create_task(Kept(second, POLICY, NODE, tmp_path).run())
+    keeping = asyncio.create_task(RetainedMessage(second, POLICY, NODE, tmp_path).run())
     async with asyncio.timeout(10):
         delivery = await anext(policies)
     keeping.cancel()
