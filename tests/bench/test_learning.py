@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from bench.learning.__main__ import interval, play, summary, swapped
-from bench.learning.drift import aged
+from bench.learning.__main__ import gate_on_swapped_labels, interval, play, summary
+from bench.learning.drift import degraded_photo
 from bench.learning.full import Full
 from bench.learning.policies import REVIEWS, Accepted, AllLabels, Confident, HardOnly, Policy, RandomLabels
 from bench.learning.world import OTHER, Photos, Round, World
@@ -47,9 +47,9 @@ def world() -> World:
 
 def test_a_young_camera_changes_nothing_and_an_old_one_always_the_same():
     """Strength 0 leaves a photo byte for byte; more changes it, and the seed decides how."""
-    assert aged(jpeg(1), 0.0, 7) == jpeg(1)
-    assert aged(jpeg(1), 0.5, 7) == aged(jpeg(1), 0.5, 7)
-    assert len({aged(jpeg(1), strength, seed) for strength in (0.3, 0.6) for seed in (1, 2)}) == 4
+    assert degraded_photo(jpeg(1), 0.0, 7) == jpeg(1)
+    assert degraded_photo(jpeg(1), 0.5, 7) == degraded_photo(jpeg(1), 0.5, 7)
+    assert len({degraded_photo(jpeg(1), strength, seed) for strength in (0.3, 0.6) for seed in (1, 2)}) == 4
 
 
 def test_a_label_is_counted_once_however_often_it_is_learnt():
@@ -71,18 +71,24 @@ def test_the_whole_policy_keeps_its_rules(world):
     """At most the budget is asked for, neither class is learnt from, and a fresh audit photo judges only."""
     full = Full(world, 0)
     for number, round_ in enumerate(world.rounds):
-        asked = Counter(kept.human is not None for kept in full.kept)[True]
-        full.live(round_.stream)
-        assert Counter(kept.human is not None for kept in full.kept)[True] - asked <= REVIEWS
-        fresh = [kept for kept in full.kept if kept.lane == "audit" and kept.born == number]
+        asked = Counter(samples.human is not None for samples in full.samples)[True]
+        full.run_round(round_.stream)
+        assert Counter(samples.human is not None for samples in full.samples)[True] - asked <= REVIEWS
+        fresh = [
+            samples
+            for samples in full.samples
+            if samples.lane == "audit" and samples.harvested_round == number
+        ]
         assert fresh
-        assert not {kept.photo_id for kept in fresh} & {photo for photo, _ in full.accepted.said}
-    assert {kept.lane for kept in full.kept} == {None, "auto", "hard", "audit"}
-    learnt = [kept for kept in full.kept if full._is_learnt(kept)]
-    assert not [kept for kept in learnt if kept.human == NEITHER]
-    others = [kept for kept in full.kept if kept.truth == OTHER]
-    assert {kept.human for kept in others} == {None, NEITHER}
-    assert Counter(kept.lane for kept in others)["hard"] > 0.8 * len(others), "neither class is not auto"
+        assert not {samples.photo_id for samples in fresh} & {photo for photo, _ in full.accepted.said}
+    assert {samples.lane for samples in full.samples} == {None, "auto", "hard", "audit"}
+    learnt = [samples for samples in full.samples if full._is_learnt(samples)]
+    assert not [samples for samples in learnt if samples.human == NEITHER]
+    others = [samples for samples in full.samples if samples.truth == OTHER]
+    assert {samples.human for samples in others} == {None, NEITHER}
+    assert Counter(samples.lane for samples in others)["hard"] > 0.8 * len(others), (
+        "neither class is not auto"
+    )
 
 
 def test_policies_are_played_on_the_same_world(world):
@@ -105,11 +111,11 @@ def test_policies_are_played_on_the_same_world(world):
 def test_a_budget_is_a_budget(world, kind):
     """People label as many photos a round as there are reviews; neither class teaches nothing."""
     policy = kind(world, 0)
-    policy.live(world.rounds[0].stream)
+    policy.run_round(world.rounds[0].stream)
     learnt = len(policy.labels) // 2 - len(world.labelled)
     assert 0 < learnt <= REVIEWS
 
 
 def test_the_gate_stops_a_model_with_swapped_labels(world):
     """It calls every cat a dog, and is kept out."""
-    assert swapped(world) == "keep"
+    assert gate_on_swapped_labels(world) == "keep"
