@@ -198,7 +198,7 @@ async def measure(setting: Setting) -> list[Figure]:
             await FleetRun(setting, devices, numbers, seconds, repeat, table).run()
     setting.note(
         f"Cost is measured at {_PER_S:g} photos per second for every fleet; at saturation each device "
-        "sends its next photo after each result. Fairness is Jain's index of the results per device at saturation. A "
+        "sends its next photo after each result. Fairness is Jain's index of the results per device. A "
         "cap of one sample per minute excludes harvesting and decoding from the cost; `null` measures "
         "decoding. Several handlers belong to one node and share its photos through a shared subscription; "
         "they use one model server, because no release is made."

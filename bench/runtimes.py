@@ -1,8 +1,8 @@
 """Compare inference runtimes by photos per CPU second: `python -m bench.runtimes --photos DIR`.
 
-DIR has `train/`, `gold/` and `other/` (photos of neither class). The model is trained on `train/` and served as
-in production; its converted network also runs in LiteRT and ONNX Runtime in the environment of the rivals. They
-alternate, and processor time is measured. `other/` is for the novelty score.
+DIR has `train/`, `gold/` and `other/` (photos of neither class). The model is trained on `train/` and served
+as in production; its converted network also runs in LiteRT and ONNX Runtime in the environment of the rivals.
+They alternate, and processor time is measured. `other/` is for the novelty score.
 """
 
 import argparse

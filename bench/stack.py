@@ -83,7 +83,8 @@ async def program(words: Sequence[str], environment: Mapping[str, str], log: Pat
     """Run a program until the end of the block, and kill it with its children; yield its process id."""
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            *words, env=os.environ | environment, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
+            *words, env=os.environ | environment, stdin=asyncio.subprocess.DEVNULL,
+            stdout=output, stderr=output,
             start_new_session=True,
         )  # fmt: skip
     try:

@@ -1,8 +1,8 @@
 """Measure other runtimes alternately: `python -m bench.rivals.runtimes FOLDER`, for `bench.runtimes`.
 
 FOLDER has the files of `bench.runtimes`; answers and processor times are written there. With `--footprint
-FILE` it does what a server without TensorFlow would do: it loads one network, classifies 16 photos and prints time
-and memory.
+FILE` it does what a server without TensorFlow would do: it loads one network, classifies 16 photos and prints
+time and memory.
 """
 
 import argparse
