@@ -38,6 +38,7 @@ async def pipeline(port: int, devices: int = DEVICES) -> AsyncIterator[Request]:
 
     def on_message(_topic: str, message: bytes) -> None:
         result = json.decode(message, type=_Status)
+        # A deferred result is followed by the final one, so the request stays open.
         if result.status != "deferred" and (answer := waiting.pop(result.photo_id, None)) is not None:
             if answer.done():
                 return

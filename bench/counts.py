@@ -58,6 +58,7 @@ async def count(config: EdgeConfig, photos: int, at_once: int = 1) -> Counts:
     """
     running = asyncio.create_task(service.run(config), name="bench.handler")
     try:
+        # Connections, caches and lazy imports are not part of the cost of a photo.
         await _load(config.broker.port, _WARM_PHOTOS, at_once)
         profile, counts = cProfile.Profile(), Counter[str]()
         with _patched_counters(counts):

@@ -51,6 +51,7 @@ async def flood(port: int, per_s: float) -> None:
     async def publish() -> None:
         while True:
             number = next(sent)
+            # By the schedule, so that a slow publish is caught up and the rate holds on average.
             if per_s:
                 await asyncio.sleep(started_at + number / per_s - time.monotonic())
             await bus.publish_bytes(topic, next(photos))
@@ -106,6 +107,7 @@ class Calm:
 async def measure(plan: Plan, folder: Path) -> dict[str, object]:
     """Run everything and return the comparison."""
     base, serving = folder / "models", free_port()
+    # In a subprocess: TensorFlow in this process would compete with the handler for the cores.
     writing = [sys.executable, "-m", "bench.network", str(base / "pets/1")]
     await asyncio.to_thread(subprocess.run, writing, check=True, capture_output=True)
     with local_broker(folder / "broker") as broker:

@@ -77,6 +77,7 @@ class Device:
         self._waiting[photo_id] = answer = asyncio.get_running_loop().create_future()
         encoded = payload(self.name, image, photo_id)
         while not answer.done():
+            # The same id again: the handler answers a duplicate from its records.
             self._wire.publish(topic, encoded)
             await asyncio.wait({answer}, timeout=_RESEND_S)
         self.answered += 1
@@ -145,7 +146,7 @@ class FleetRun:
         async def request(image: bytes) -> None:
             await draw.choice(devices).request(image)
 
-        await open_loop(request, photos, arrivals(_PER_S, _WARMUP_S), _TIMEOUT_S)
+        await open_loop(request, photos, arrivals(_PER_S, _WARMUP_S), _TIMEOUT_S)  # warm-up, not counted
         before_s = [procfs.cpu_s(pid) for pid in (broker, *handlers)]
         outcome = await open_loop(request, photos, arrivals(_PER_S, self.seconds, self.repeat), _TIMEOUT_S)
         spent_s = [

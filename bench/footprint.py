@@ -164,6 +164,7 @@ async def _start(name: str, side: Side, root: Path, folder: Path, table: Table) 
 
 def _running(words: tuple[str, ...], root: Path, folder: Path) -> contextlib.AbstractAsyncContextManager[int]:
     """Run Python with this checkout and a tree only."""
+    # With -S below, no site-packages are added: a missing package of the tree shows as an error.
     environment = {"PYTHONPATH": f"{ROOT}{os.pathsep}{root}"}
     return stack.program((sys.executable, "-S", *words), environment, folder / "log")
 

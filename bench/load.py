@@ -69,6 +69,7 @@ async def open_loop(
 
     sent = []
     for photo, due in zip(itertools.cycle(photos), due_s, strict=False):
+        # Never waits for an answer: the schedule does not depend on the server.
         await asyncio.sleep(max(0.0, started_at + due - loop.time()))
         sent.append(asyncio.create_task(send(photo, started_at + due)))
     if sent:
@@ -116,7 +117,7 @@ async def closed_loop(
             except RequestFailedError:
                 failed += 1
                 continue
-            if begin <= loop.time() < end:
+            if begin <= loop.time() < end:  # by the end of the request: rate is answers per time
                 latencies_s.append(loop.time() - sent)
 
     loop.call_at(begin, watch)

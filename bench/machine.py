@@ -35,7 +35,7 @@ def facts() -> Machine:
     """Return the facts of this machine."""
     return Machine(
         processor=_figure_name("/proc/cpuinfo", "model name") or platform.machine(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=len(os.sched_getaffinity(0)),  # only those that this process may run on
         memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),

@@ -60,6 +60,7 @@ class Contest:
             async with self._ours(folder) as (pids, asks):
                 for name, request in asks.items():
                     await self._saturate(name, request, pids)
+                # Of the first repeat: loads of all repeats are then the same and can be compared.
                 limit_per_s = self.table.values[SATURATED, LIMIT][0]
                 for name, request in asks.items():
                     await self._load(name, request, limit_per_s, repeat)

@@ -68,6 +68,7 @@ async def rivals_environment() -> Path:
     """Return `bin/` of the rivals' environment; create it if it is missing or has other pins."""
     environment = CACHE / "rivals"
     pins = await asyncio.to_thread(_CONSTRAINTS.read_bytes)
+    # The name has the hash of the pins, so that new pins create a new environment.
     ready = environment / f".ready-{sha256(pins).hexdigest()[:12]}"
     if not await asyncio.to_thread(ready.exists):
         python = str(environment / "bin/python")

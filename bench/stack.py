@@ -90,6 +90,7 @@ async def program(words: Sequence[str], environment: Mapping[str, str], log: Pat
     try:
         yield process.pid
     finally:
+        # The whole session: servers such as uvicorn start worker processes.
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)

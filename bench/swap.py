@@ -36,6 +36,7 @@ async def _swap(running: stack.Stack, newest: int, stop: asyncio.Event) -> int:
             await models.place(_MODEL, running.base, newest)
             while (await predictor.served(newest)).state != "available":  # noqa: ASYNC110  # the server has no notification
                 await asyncio.sleep(0.1)
+            # Old versions are removed, as the edge does; otherwise the disk would fill.
             await asyncio.to_thread(_remove_version, running.base, newest - _VERSIONS_KEPT)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PAUSE_S):

@@ -67,7 +67,7 @@ class Wire(asyncio.Protocol):
             WireError: The broker refuses.
         """
         granted = await self._review(b"\x82", self._next_id() + text(chosen) + b"\x01")
-        if granted[-1] > 1:
+        if granted[-1] > 1:  # 0x80 is a refusal
             raise WireError(f"subscription to {chosen} refused")
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class Wire(asyncio.Protocol):
         kind = head >> 4
         if kind == _PUBLISH:
             end = 2 + int.from_bytes(body[:2])
-            at = end + 2 if head & 6 else end
+            at = end + 2 if head & 6 else end  # a packet id only with QoS 1 or 2
             self._on_message(body[2:end].decode(), body[at:])
             if at > end:
                 self._transport.write(b"\x40\x02" + body[end:at])

@@ -107,10 +107,12 @@ class _Checks:
 
     def __init__(self, arguments: Namespace) -> None:
         self._node, self._timeout_s = arguments.node, arguments.timeout
+        # A name of its own: a result that another doctor has asked for must not count here.
         self._name = f"doctor-{secrets.token_hex(4)}"
         self._broker = options.broker(arguments)
         self._status: Status | None = None
         self.bus = connect.bus(arguments, "doctor")
+        # Subscribed before the connection exists, so that no retained status and no answer is missed.
         self._events = self.bus.subscribe(EVENT, node=CLOUD, name="operator")
         self._results = self.bus.subscribe(RESULT, node=self._node, device=self._name)
         self._statuses = self.bus.subscribe(STATUS, node=self._node, name="edge")
@@ -219,7 +221,7 @@ class _Checks:
             photo_id=secrets.token_hex(16),
             node=self._node,
             device=self._name,
-            image=b"\xff\xd8",
+            image=b"\xff\xd8",  # the expiry is checked first, so it need not be a whole JPEG
             expires_at_ms=1,
         )
         await self.bus.publish(PHOTO, photo, node=self._node, device=self._name)

@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(name, words[1:])
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return _INTERRUPTED  # as shells report it: 128 + SIGINT
     except (GleanerError, OSError, BaseExceptionGroup) as error:
         return _failure(" ".join(words[: 1 + (name in _WITH_SUBCOMMANDS)]), error)
 
@@ -74,6 +74,7 @@ def first_cause(error: BaseException) -> BaseException:
 
 def parser_of(name: str) -> tuple[ArgumentParser, Command]:
     """Import a subcommand; return its parser and its module."""
+    # Only this command: importing all would load TensorFlow and Lance for each of them.
     command: Command = importlib.import_module(f"cli.{name}")
     parser = ArgumentParser(prog=f"gleaner {name}", description=command.__doc__, allow_abbrev=False)
     command.add_arguments(parser)

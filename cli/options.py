@@ -19,6 +19,7 @@ T = TypeVar("T", bound=Struct)
 
 DATASET = "dataset.lance"
 """Default dataset path."""
+
 MODELS = Path("models")
 """Default folder of model versions."""
 
@@ -87,6 +88,7 @@ def name(value: str) -> str:
 
 def names(value: str) -> list[str]:
     """Check comma-separated names that are part of topics, and drop duplicates."""
+    # A dict keeps the given order; a set would not.
     return list(dict.fromkeys(name(part) for part in value.split(",")))
 
 
@@ -172,6 +174,7 @@ def settings(arguments: Namespace, kind: type[T], **overrides: object) -> T:
         ConfigError: A value is out of its range.
     """
     loaded = config.load(arguments.config, kind)
+    # None means that the option was not given; a given 0 must override the file.
     chosen = {field: value for field, value in overrides.items() if value is not None}
     return checked(structs.replace(loaded, **chosen, broker=broker(arguments, loaded.broker)))  # type: ignore[attr-defined]  # every service configuration has it
 
@@ -197,6 +200,7 @@ def default_state(service: str) -> str:
 
 def address(value: str) -> tuple[str, int | None]:
     """Parse HOST or HOST:PORT."""
+    # The port is after the last colon: a bracketed IPv6 address has colons too.
     host, colon, number = value.rpartition(":") if ":" in value else (value, "", "")
     if not host:
         raise ArgumentTypeError(f"expected HOST or HOST:PORT, got {value!r}")

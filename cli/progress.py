@@ -39,7 +39,7 @@ class Bars:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             console=Console(stderr=True),
-            disable=not self._terminal,
+            disable=not self._terminal,  # in a log, control sequences would be noise
         )
         self._step: _Step | None = None
         self._task = self._bars.add_task("", total=None, visible=False)
@@ -77,6 +77,7 @@ class Bars:
         took_s = time.monotonic() - step.started_at
         if took_s > _SLOW_S:
             self._print(f"{step.name}: {step.total} in {took_s:.1f} s")
+        # A step may end early, for example from the cache: its bar is shown as complete.
         self._bars.update(self._task, completed=step.total)
         self._step = None
 

@@ -155,6 +155,7 @@ class _Sender:
         self._pending[photo_id] = received
         topic = PHOTO.name(node=self._node, device=self._device)
         try:
+            # Resent as a device does it: a PUBACK only means that the broker has the photo.
             async with asyncio.timeout(self._timeout_s):
                 for delay_s in backoff(_RESEND_S, _RESEND_S):
                     await self._bus.connected()
@@ -176,7 +177,7 @@ class _Sender:
                 result = delivery.message()
             except CodecError:
                 continue
-            # No result for a photo of an earlier run, and a deferred one is followed by the final one.
+            # Another sender may use the same device name, and a deferred result is not the final one.
             pending = self._pending.get(result.photo_id)
             if pending is not None and not pending.done() and result.status != "deferred":
                 pending.set_result(result)

@@ -50,7 +50,7 @@ async def _follow(arguments: Namespace) -> None:
             message = await messages.get()
             printed += 1
             print(line_json(message) if arguments.json else line(message), flush=True)
-        connection.cancel()
+        connection.cancel()  # or the TaskGroup would wait for the connection for ever
 
 
 def _check_filter(topic_filter: str) -> None:
@@ -86,6 +86,7 @@ def _fields(message: RawMessage) -> object:
         return summary(message.payload)
     kind, names = found
     try:
+        # builtin_types keeps bytes as bytes; msgspec would turn an image into base64 text.
         fields = msgspec.to_builtins(decode(kind, message.payload, names), builtin_types=(bytes,))
     except CodecError as error:
         return f"{summary(message.payload)} {error}"

@@ -41,8 +41,9 @@ def subsets(first: int, later: int, seed: int) -> Iterator[tuple[int, list[list[
         seed: Seed of the subsets.
     """
     generator = np.random.default_rng(seed)
+    # A set: with few labels several parts round to the same number.
     for number in sorted({later * part // _POINTS for part in range(_POINTS + 1)}):
-        draws = 1 if number in {0, later} else DRAWS
+        draws = 1 if number in {0, later} else DRAWS  # none or all: there is only one such subset
         yield (
             first + number,
             [[*range(first), *(first + generator.permutation(later)[:number])] for _ in range(draws)],

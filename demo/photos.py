@@ -83,7 +83,7 @@ def collect(source: Path, target: Path, seed: int) -> Collection:
             counts[split] += 1
             link = target / split / name / f"{number:05d}{file.suffix}"
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(file.resolve())
+            link.symlink_to(file.resolve())  # absolute: a relative link would break below `target`
     return Collection(target, counts, duplicates)
 
 
@@ -110,6 +110,7 @@ def _by_class(directory: Path, seed: int) -> Classes:
         )
     classes = {folder.name: photo_files(folder) for folder in folders}
     for name, files in classes.items():
+        # Seeded per class, so that another class does not change the choice of this one.
         random.Random(f"{seed} {name}").shuffle(files)  # noqa: S311  # a choice of photos is no secret
     return classes
 

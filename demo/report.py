@@ -153,6 +153,7 @@ def _latency_text(title: str, tally: Tally) -> str:
 
 
 def _group(sheet: PhotoGroup, images: Mapping[str, bytes]) -> str:
+    # Inline images: the report stays one file that can be sent or moved.
     figures = "".join(_figure(line, images.get(line.photo_id, b"")) for line in sheet.lines)
     return f"<h3>{sheet.title}</h3><p>{sheet.text}</p><div class='sheet'>{figures}</div>"
 

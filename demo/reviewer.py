@@ -47,6 +47,7 @@ async def review(
                     await _publish_label(review, truths[review.photo_id], bus)
                 while pending:
                     event = (await events.queue.get()).message()
+                    # Labels are stored in any order; wait for those of this review only.
                     if event.event == EventName.FEEDBACK_RECORDED:
                         pending.discard(str(event.facts.get("photo_id")))
                         update(f"{len(reviews) - len(pending)} of {len(reviews)} labels are stored")
@@ -57,7 +58,7 @@ async def review(
 
 
 async def _publish_label(review: Review, label: str, bus: Bus) -> None:
-    device = review.device or "pi-1"
+    device = review.device or "pi-1"  # an imported photo has none; any valid topic will do
     feedback = Feedback(
         photo_id=review.photo_id, node=NODE, device=device, label=label, by=NAME, at_ms=now_ms()
     )

@@ -99,7 +99,7 @@ class Round:
             "--out", str(self.services.models), "--backbone", self.backbone, "--seed", str(self.seed),
             "--version", str(version), "--cache", str(self.services.features),
         )  # fmt: skip
-        for line in out.strip().splitlines()[:-1]:
+        for line in out.strip().splitlines()[:-1]:  # the last one has only the version and its bundle
             self.screen.print(line)
         card = self.services.models / str(version) / "assets.extra" / FILE_NAME
         return await asyncio.to_thread(read_card, card)

@@ -52,5 +52,6 @@ class Screen:
         yield update
 
     def _line(self, text: str) -> None:
+        # soft_wrap: rich would otherwise break long lines at 80 columns in a log.
         elapsed_s = time.monotonic() - self.started_at
         self.console.print(f"[dim]{elapsed_s:4.0f} s[/]  {text}", soft_wrap=True)

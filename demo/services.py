@@ -85,6 +85,7 @@ class Services:
         config.write_text(_EDGE_CONFIG, encoding="utf-8")
         await processes.start(
             "modelserver", "modelserver", "--model_name=pets", f"--model_base_path={serving}/pets",
+            # Polls often, so that a released version is loaded without a noticeable wait.
             f"--port={self.serving_port}", "--file_system_poll_wait_seconds=0.5",
         )  # fmt: skip
         await processes.start(

@@ -43,6 +43,7 @@ class Tally:
     @property
     def answered(self) -> int:
         """Number of photos with a final result."""
+        # Distinct ids: a photo that was resent may have two results.
         return len({line.photo_id for line in self.lines})
 
     @property

@@ -28,6 +28,7 @@ def seed_of(split: str, seed: int, number: int) -> int:
             f"drawing: expected one of {', '.join(SPLITS)}, a seed from 0 and a number below 2**32,"
             f" got {split!r}, {seed} and {number}"
         )
+    # Disjoint ranges per seed and split, so that no photo of gold can appear in another split.
     return (seed * len(SPLITS) + SPLITS.index(split)) * _SEEDS_PER_SPLIT + number
 
 

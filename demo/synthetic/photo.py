@@ -109,6 +109,7 @@ def draw(label: str, seed: int, look: Look = LOOKS["daylight"]) -> bytes:
     """
     chance = Random(f"scene {label} {seed}")
     image = _scene(label, chance, look)
+    # A second generator, so that a look changes the picture and not the scene.
     chance = Random(f"lens {label} {seed}")
     encoded = io.BytesIO()
     _lens(image, chance, look).save(encoded, "JPEG", quality=chance.randint(*look.quality))
