@@ -9,11 +9,11 @@ import sys
 
 def unavailable_reason(name: str) -> str:
     """Build a backbone, and download its weights if needed; return why that failed, or an empty string."""
-    from cloud.modeling.backbones import BackboneUnavailableError, backbone_named  # noqa: PLC0415  # loads TensorFlow
+    from cloud.modeling.backbones import BackboneUnavailableError, get_backbone  # noqa: PLC0415  # loads TensorFlow
 
     try:
-        backbone_named(name).build()
-    except (ValueError, BackboneUnavailableError) as error:
+        get_backbone(name).build()
+    except BackboneUnavailableError as error:
         return str(error)
     return ""
 
