@@ -34,7 +34,7 @@ async def _swap(running: stack.Stack, newest: int, stop: asyncio.Event) -> int:
         while not stop.is_set():
             newest += 1
             await models.place(_MODEL, running.base, newest)
-            while (await predictor.served(newest)).state != "available":  # noqa: ASYNC110  # the server has no notification
+            while (await predictor.model_status(newest)).state != "available":  # noqa: ASYNC110  # the server has no notification
                 await asyncio.sleep(0.1)
             # Old versions are removed, as the edge does; otherwise the disk would fill.
             await asyncio.to_thread(_remove_version, running.base, newest - _VERSIONS_KEPT)

@@ -25,7 +25,7 @@ _SYS_DROPPED = "$SYS/broker/publish/messages/dropped"
 _STALE_S = 60
 """Age in seconds from which a status is stale; a running component publishes one every 15 s."""
 
-_REJECTION_WORDS = ("refused", "rejected", "shed", "dropped", "overflowed", "malformed", "misaddressed")
+_REJECTION_WORDS = ("refused", "rejected", "shed", "dropped", "overflowed", "malformed", "unmatched")
 """Parts of the names of counters that count messages which were not accepted."""
 
 

@@ -14,7 +14,7 @@ COMMANDS = {
     "device": "run the agent of a camera device",
     "edge": "run the handler of an edge node",
     "modelserver": "run the embedded model server (flags of tensorflow_model_server)",
-    "cloud": "dataset, labels, training, releases and rollouts: see its steps",
+    "cloud": "dataset, labels, training, releases and rollouts",
     "gateway": "run the gateway between the cloud's broker and KubeEdge",
     "deploy": "write KubeEdge Rules for a list of nodes, and verify that each delivers",
     "broker": "run a mosquitto broker on this machine",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import now_ms
 from bus.mqtt.subscription import Subscription
-from cloud.labeling.review_queue import Review
+from cloud.labeling.review_queue import ReviewItem
 from demo.screen import Screen
 from demo.services import NODE
 from schemas.errors import PermanentError
@@ -19,7 +19,7 @@ _STORED_S = 60.0
 
 
 async def review(
-    reviews: Sequence[Review],
+    reviews: Sequence[ReviewItem],
     truths: Mapping[str, str],
     *,
     bus: Bus,
@@ -57,7 +57,7 @@ async def review(
             ) from None
 
 
-async def _publish_label(review: Review, label: str, bus: Bus) -> None:
+async def _publish_label(review: ReviewItem, label: str, bus: Bus) -> None:
     device = review.device or "pi-1"  # an imported photo has none; any valid topic will do
     feedback = Feedback(
         photo_id=review.photo_id, node=NODE, device=device, label=label, by=NAME, at_ms=now_ms()

@@ -9,18 +9,18 @@ from msgspec import structs
 
 from bench.learning.policies import REVIEWS, Model, Policy
 from bench.learning.world import CLASSES, DIM, PLAIN, Photos, Vectors, World, human_label
-from cloud.dataset.example import AUTO_LANE, TEACHER_LABELS, Example
+from cloud.dataset.example import MIN_TEACHER_LABELS, Example
 from cloud.evaluation import promotion_gate
-from cloud.labeling.ensemble import fit_ensemble, held_out, sure_by_lane
-from cloud.labeling.review_queue import Waiting, most_informative
+from cloud.labeling.ensemble import fit_ensemble, lane_thresholds, out_of_fold_votes
+from cloud.labeling.review_queue import UnlabelledPhoto, most_informative
 from cloud.modeling.novelty import fit_novelty, novelty_scores
-from cloud.progress import Silent
+from cloud.progress import NoProgress
 from cloud.training.candidates import Labelled, auto_helps, choose, cross_validate, fit_candidates
 from cloud.training.learners import FrozenLearner
 from edge.harvest.history import HarvestedSample
 from edge.harvest.selector import Selector
-from edge.serving.prediction import Scored
-from schemas.lanes import AUDIT, HARD
+from edge.serving.prediction import Prediction
+from schemas.lanes import AUDIT, AUTO, HARD
 from schemas.messages import NEITHER, HarvestRules
 
 _PHOTO_EVERY_S = 10.0
@@ -50,7 +50,7 @@ class Sample:
     truth: int
     view: int
     lane: str | None = None
-    prediction: Scored | None = None
+    prediction: Prediction | None = None
     inclusion: float | None = None
     human: str | None = None
     teacher: int | None = None
@@ -105,7 +105,7 @@ class Full(Policy):
             None, np.stack([sample.sight[PLAIN] for sample in trained_on]), len(CLASSES), copies
         )
         fitted = fit_candidates(learner, known, np.flatnonzero(known.human))
-        judged = cross_validate(learner, known, seed=self.seed, progress=Silent())
+        judged = cross_validate(learner, known, seed=self.seed, progress=NoProgress())
         chosen = choose(fitted, judged)
         self.losses.append({name: judged[name].loss for name in fitted})
         winner = fitted[chosen]
@@ -125,7 +125,7 @@ class Full(Policy):
         if sample.has_human_class or sample.prediction is None:
             return True
         # A teacher that contradicts a confident prediction makes its label too doubtful to use.
-        taught, auto = sample.teacher is not None, sample.lane == AUTO_LANE
+        taught, auto = sample.teacher is not None, sample.lane == AUTO
         contradicted = auto and taught and sample.prediction.label != CLASSES[sample.teacher or 0]
         return (taught or auto) and not contradicted
 
@@ -135,7 +135,7 @@ class Full(Policy):
     def _harvest(self, stream: Photos) -> None:
         answers, novelties = self.model.answers(stream), novelty_scores(self.novelty, stream.vectors)
         for place, photo_id in enumerate(stream.ids):
-            prediction = Scored(
+            prediction = Prediction(
                 model="pets",
                 version=self.rounds + 1,
                 scores=dict(zip(CLASSES, answers[place].tolist(), strict=True)),
@@ -171,19 +171,19 @@ class Full(Policy):
         waiting = [sample for sample in self.samples if sample.human is None and sample.lane != AUDIT]
         sights = [np.stack([sample.sight[:DIM] for sample in people], axis=1)]
         labels = np.array([sample.truth for sample in people], np.int64)
-        judged = held_out(sights, labels, len(CLASSES), seed=self.seed)
+        judged = out_of_fold_votes(sights, labels, len(CLASSES), seed=self.seed)
         if judged is None or not waiting:
             return
-        positions, opinions = judged
+        positions, votes = judged
         sampled = np.array([people[place].lane is not None for place in positions])
         hard = np.array([people[place].lane == HARD for place in positions])
-        if sampled.sum() < TEACHER_LABELS:
+        if sampled.sum() < MIN_TEACHER_LABELS:
             return
-        thresholds = sure_by_lane(opinions.sureness, opinions.labels == labels[positions], sampled, hard)
+        thresholds = lane_thresholds(votes.confidence, votes.labels == labels[positions], sampled, hard)
         ensemble = fit_ensemble(sights, labels, len(CLASSES), seed=self.seed)
-        opinions = ensemble.opinions([np.stack([sample.sight[:DIM] for sample in waiting], axis=1)])
-        for sample, label, sureness in zip(waiting, opinions.labels, opinions.sureness, strict=True):
-            sample.teacher = int(label) if sureness >= thresholds[sample.lane == HARD] else None
+        votes = ensemble.votes([np.stack([sample.sight[:DIM] for sample in waiting], axis=1)])
+        for sample, label, confidence in zip(waiting, votes.labels, votes.confidence, strict=True):
+            sample.teacher = int(label) if confidence >= thresholds[sample.lane == HARD] else None
 
     def _review(self) -> None:
         waiting = {sample.photo_id: sample for sample in self.samples if sample.human is None}
@@ -233,9 +233,9 @@ def _example(sample: Sample) -> Example:
     )
 
 
-def _waiting(sample: Sample) -> Waiting:
+def _waiting(sample: Sample) -> UnlabelledPhoto:
     assert sample.prediction is not None
-    return Waiting(
+    return UnlabelledPhoto(
         photo_id=sample.photo_id,
         dhash=f"{sample.view:016x}",
         lane=sample.lane,
