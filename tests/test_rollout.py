@@ -36,7 +36,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
 def watchful(monkeypatch) -> None:
     """Edge and controller look more often than others."""
     look_often(monkeypatch)
-    monkeypatch.setattr("cloud.rollout.controller._LOOK_S", 0.1)
+    monkeypatch.setattr("cloud.rollout.controller._POLL_S", 0.1)
 
 
 @pytest.fixture
