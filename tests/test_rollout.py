@@ -36,7 +36,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
 def short_intervals(monkeypatch) -> None:
     """Edge and controller check often."""
     shorten_intervals(monkeypatch)
-    monkeypatch.setattr("cloud.rollout.controller._LOOK_S", 0.1)
+    monkeypatch.setattr("cloud.rollout.controller._POLL_S", 0.1)
 
 
 @pytest.fixture
