@@ -154,21 +154,17 @@ class Registry:
         """
         write_atomic((directory or self.version_dir(card.version)) / CARD_PATH, encode_card(card))
 
-    def sync_files(self, version: int, directory: Path) -> None:
-        """Sync a new version's bundle and files to disk, before its directory gets its final name.
+    def sync_files(self, directory: Path) -> None:
+        """Sync the files of a new version to disk, before its directory gets its final name.
 
         Args:
-            version: The version.
-            directory: Its directory under the temporary name.
+            directory: The version's directory under its temporary name. Its bundle is synced by `pack`.
         """
-        with self.bundle_path(version).open("rb") as bundle:
-            os.fsync(bundle.fileno())
         for folder, _, names in os.walk(directory):
             for name in names:
                 with Path(folder, name).open("rb") as file:
                     os.fsync(file.fileno())
             sync_folder(Path(folder))
-        self.sync_names()
 
     def sync_names(self) -> None:
         """Sync the names in the models folder, so that a version that was just added survives a power cut."""

@@ -130,14 +130,20 @@ def undecodable(error: Exception, examples: Sequence[Example], backbone: Backbon
         try:
             preprocess(backbone, tf.constant([example.image]))
         except tf.errors.InvalidArgumentError as reason:
+            size_bytes = len(example.image)
             return TrainingError(
-                f"cannot decode photo {example.photo_id} ({len(example.image)} bytes):"
-                f" {reason.message.splitlines()[0]}",
+                f"cannot decode photo {example.photo_id} ({size_bytes} bytes): {_decoder_reason(reason)}",
                 hint="remove it from the dataset, or store it again as JPEG or PNG",
             )
     return TrainingError(
         f"preprocessing failed for {len(examples)} photos, each of which can be decoded: {error}"
     )
+
+
+def _decoder_reason(error: tf.errors.InvalidArgumentError) -> str:
+    """Return the decoder's sentence, without TensorFlow's traceback before and the operation after it."""
+    last_line = str(error.message).strip().splitlines()[-1]
+    return last_line.rpartition("}} ")[2].partition(" [Op:")[0]
 
 
 def _read(cache: sqlite3.Connection, keys: Sequence[bytes], dim: int) -> dict[bytes, NDArray[np.float32]]:

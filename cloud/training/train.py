@@ -142,7 +142,7 @@ def train(
         registry.write_card(card, partial)
         # The bundle comes before the directory has its final name: no version exists without its bundle.
         bundle = pack(partial, bundle_path)
-        registry.sync_files(version, partial)
+        registry.sync_files(partial)
     registry.sync_names()
     progress.advance()
     return Trained(card, directory, bundle_path, bundle.sha256, bundle.size_bytes)
