@@ -36,7 +36,7 @@ def test_an_installed_package_has_no_commit(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("content", [b"nothing", b"{}", b"\xff"])
 def test_an_invalid_card_is_an_error_that_names_its_file(content: bytes) -> None:
-    """Content that is no model card is a PermanentError."""
+    """Invalid content is a PermanentError."""
     with pytest.raises(PermanentError, match=r"^no valid model card in 3/model.json: "):
         model_card.decode_card(content, Path("3/model.json"))
 

@@ -61,7 +61,7 @@ def test_the_configuration_reaches_the_steps():
 
 
 def test_without_teachers_and_release_there_is_only_the_training():
-    """Nobody teaches, and versions are released and policies tuned by hand."""
+    """No teacher labels samples, and versions are released with the command."""
     config = structs.replace(CONFIG, teachers=(), release=None)
     assert [type(step) for step in training_steps(config)] == [TrainingOptions]
     assert release_step(config, card(2)) is tuning_step(config) is None

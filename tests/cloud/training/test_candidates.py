@@ -55,7 +55,7 @@ def test_candidates_add_the_teachers_labels_before_the_lane_auto() -> None:
     """The second candidate adds the teacher's labels; the third the lane auto where edge and teacher agree.
 
     The teacher labelled four photos: two of other lanes, and two of the lane auto with the edge's label.
-    Where it abstains, the edge's label is not used, whatever the first candidate predicts.
+    Where it abstains, the edge's label is not used, even if the first candidate predicts the same.
     """
     learner, labelled, human = world(human=10, harvested=40, wrong=6)
     at = np.arange(50)
@@ -68,7 +68,7 @@ def test_candidates_add_the_teachers_labels_before_the_lane_auto() -> None:
 
 
 def test_the_edges_label_is_used_alone_until_there_can_be_a_teacher() -> None:
-    """While there is no label by a teacher and too few labelled samples to validate one."""
+    """Without labels by a teacher, and with too few labelled samples to validate one."""
 
     def alone(*kinds: tuple[Source, str | None, int]) -> bool:
         photos = [

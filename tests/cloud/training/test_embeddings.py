@@ -61,7 +61,7 @@ def test_cached_embeddings_are_those_of_the_network(
 
 
 def test_other_weights_use_another_cache(network: Any, photos: list[Example], tmp_path: Path) -> None:
-    """Other weights of the same backbone have a cache file of their own."""
+    """Other weights of the same backbone use another cache file."""
     embeddings(photos[:2], XCEPTION_SMALL, network, tmp_path, NoProgress())
     other = Counting()
     embeddings(photos[:2], XCEPTION_SMALL, XCEPTION_SMALL.build(), tmp_path, other)

@@ -38,7 +38,7 @@ def ask(trained: Trained, photos: Sequence[bytes]) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def examples(make_example: Any) -> list[Example]:
-    """Four human labels per class, and harvested photos of which one in eight has the wrong label."""
+    """Four human labels per class, and harvested photos; one in eight of these has the wrong label."""
     human = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(4)]
     right = [make_example(x, seed, "edge", 0.5) for x in ("dawn", "dusk") for seed in range(100, 107)]
     wrong = [make_example(x, 200, "edge", 0.5) for x in ("dawn", "dusk")]
@@ -165,7 +165,7 @@ def stored(example: Example, number: int) -> Row:
 def test_the_card_suffices_to_repeat_the_run(
     trained: Trained, examples: list[Example], gold: list[Example], cache_dir: Path, tmp_path: Path
 ) -> None:
-    """Dataset version, seed, classes and backbone of the card give the same model, whatever the photo ids."""
+    """Dataset version, seed, classes and backbone of the card give the same model, with other photo ids."""
     store = Store.open(tmp_path / "photos.lance")
     store.upsert([stored(example, number) for number, example in enumerate(examples)])
     then = store.version
