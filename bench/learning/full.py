@@ -19,7 +19,7 @@ from cloud.training.candidates import Labelled, auto_helps, choose, cross_valida
 from cloud.training.learners import FrozenLearner
 from edge.harvest.history import HarvestedSample
 from edge.harvest.selector import Selector
-from edge.serving.prediction import Scored
+from edge.serving.prediction import Prediction
 from schemas.lanes import AUDIT, HARD
 from schemas.messages import NEITHER, HarvestRules
 
@@ -50,7 +50,7 @@ class Kept:
     truth: int
     view: int
     lane: str | None = None
-    said: Scored | None = None
+    said: Prediction | None = None
     inclusion: float | None = None
     human: str | None = None
     teacher: int | None = None
@@ -129,7 +129,7 @@ class Full(Policy):
     def _harvest(self, stream: Photos) -> None:
         answers, novelties = self.model.answers(stream), novelty_of(self.novelty, stream.vectors)
         for place, photo_id in enumerate(stream.ids):
-            said = Scored(
+            said = Prediction(
                 model="pets",
                 version=self.rounds + 1,
                 scores=dict(zip(CLASSES, answers[place].tolist(), strict=True)),

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from edge.serving.client import ModelMissingError, ModelUnavailableError, ModelUnfitError, Predictor
-from edge.serving.prediction import scored
+from edge.serving.prediction import to_predictions
 from schemas.messages import Release
 
 LOOK_S = 3.0
@@ -84,7 +84,7 @@ async def _missing(predictor: Predictor, release: Release, *, alone: bool) -> st
         ModelUnfitError: It answers, but not for the classes of the release.
     """
     try:
-        scored(release.model, await predictor.try_out(release.version), tuple(release.classes))
+        to_predictions(release.model, await predictor.smoke_test(release.version), tuple(release.classes))
     except ModelUnavailableError as error:
         return str(error)
     newest = (await predictor.served()).version if alone else release.version

@@ -88,7 +88,7 @@ class BadInputError(PermanentError):
 
 
 @dataclass(frozen=True, slots=True)
-class Predictions:
+class BatchOutput:
     """The answer to a batch of N images.
 
     Args:
@@ -134,7 +134,7 @@ class Predictor:
 
     async def predict(
         self, images: Sequence[bytes], version: int | None = None, *, timeout_s: float | None = None
-    ) -> Predictions:
+    ) -> BatchOutput:
         """Classify encoded images in one call, by the newest version or by this one. Safe to cancel.
 
         Args:
@@ -163,7 +163,7 @@ class Predictor:
             raise self._meaning(error) from None
         return self._predictions(response, len(images))
 
-    async def try_out(self, version: int | None = None) -> Predictions:
+    async def smoke_test(self, version: int | None = None) -> BatchOutput:
         """Classify a picture that every image model takes. Safe to cancel.
 
         Raises:
@@ -235,7 +235,7 @@ class Predictor:
             f"model {self.model} at {self.address}", expected=f"to serve {versions or 'the newest'}", got=got
         )
 
-    def _predictions(self, response: Any, count: int) -> Predictions:
+    def _predictions(self, response: Any, count: int) -> BatchOutput:
         try:
             probabilities = _rows(response.outputs["probabilities"], count)
             embeddings, novelties = [b""] * count, list[float | None]([None] * count)
@@ -249,7 +249,7 @@ class Predictor:
                 expected="`probabilities` of shape [N, K] and what goes with them",
                 got=error,
             ) from None
-        return Predictions(response.model_spec.version.value, probabilities, embeddings, novelties)
+        return BatchOutput(response.model_spec.version.value, probabilities, embeddings, novelties)
 
     def _meaning(self, error: grpc.aio.AioRpcError) -> PermanentError | TransientError:
         """Tell bad input from everything that may pass: a model can be placed, a server restarted."""

@@ -3,13 +3,13 @@
 import math
 from dataclasses import dataclass
 
-from edge.serving.client import ModelUnfitError, Predictions
+from edge.serving.client import BatchOutput, ModelUnfitError
 
 _MOST_NOVELTY = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class Prediction:
     """What a model says of one photo.
 
     Args:
@@ -80,9 +80,9 @@ def bounded_novelty(novelty: float | None) -> float | None:
     return min(max(novelty, 0.0), _MOST_NOVELTY) if novelty == novelty else _MOST_NOVELTY  # noqa: PLR0124
 
 
-def scored(
-    model: str, predictions: Predictions, names: tuple[str, ...] | None, temperature: float | None = None
-) -> list[Scored]:
+def to_predictions(
+    model: str, predictions: BatchOutput, names: tuple[str, ...] | None, temperature: float | None = None
+) -> list[Prediction]:
     """Return what the model says of each photo of a batch.
 
     Args:
@@ -102,7 +102,7 @@ def scored(
             got=names,
         )
     return [
-        Scored(
+        Prediction(
             model=model,
             version=predictions.version,
             scores=dict(zip(names, map(probability, row), strict=True)),

@@ -12,13 +12,13 @@ from bus.outbox.outbox import Outbox
 from bus.outbox.sqlite import Database
 from edge.harvest import history
 from edge.harvest.sampler import Sampler
-from edge.serving.prediction import Scored
+from edge.serving.prediction import Prediction
 from schemas.messages import Caps, HarvestRules, Photo
 from tests.conftest import eventually, fill
 from tests.nodes import NODE, QUICK, enveloped, photo, photo_id, station
 
 DAY_S = 86_400
-SURE = Scored("pets", 1, {"cat": 0.95, "dog": 0.05}, b"")
+SURE = Prediction("pets", 1, {"cat": 0.95, "dog": 0.05}, b"")
 
 
 async def test_g3_two_days_without_the_cloud_keep_what_the_caps_allow(tmp_path):
@@ -36,14 +36,14 @@ async def test_g3_two_days_without_the_cloud_keep_what_the_caps_allow(tmp_path):
     async with Database(tmp_path / "edge.db", tables) as database:
         outbox = Outbox(database, limits, Counters(), name="sample")
         sampler = Sampler(rules, outbox, clock=lambda: now)
-        views = [await sampler.view(image) for image in images]
+        hashed = [await sampler.hash_photo(image) for image in images]
         kept: Counter[str] = Counter()
         kept_by_day = []
         for number in range(2 * DAY_S // 40):
             now = number * 40.0
             which = number % len(images)
             taken = Photo(photo_id=photo_id(number), node=NODE, device="pi-1", image=images[which])
-            got, why = await sampler.sample(taken, views[which], SURE)
+            got, why = await sampler.sample(taken, hashed[which], SURE)
             kept[why] += 1
             if got is not None:
                 await database.run(got.write)

@@ -59,7 +59,7 @@ async def test_g3_a_flood_does_not_hold_up_a_calm_device(config):
     assert counts[len(counts) * 3 // 4] <= 5, counts  # without turns it would be all that wait: 64
     deferred = [one for one in seen.results if one.status == "deferred"]
     assert {one.device for one in deferred} == {"flood"}
-    assert "flood has 64 photos in hand" in deferred[0].reason
+    assert "flood has 64 photos in flight" in deferred[0].reason
     assert counters["photo.shed"] >= len(deferred)
     assert "bus.overflowed" not in counters
 
@@ -78,7 +78,7 @@ async def test_g3_a_hanging_server_does_not_fill_the_memory(config, serving, tmp
                 device = f"pi-{number % 10}"
                 await seen.send(enveloped(number, large, device), device)
             assert "DEADLINE_EXCEEDED" in (await seen.status("degraded")).reason
-            await eventually(lambda: any("has most of all" in one.reason for one in seen.results))
+            await eventually(lambda: any("has the most photos in flight" in (one.reason or "") for one in seen.results))
             grown_mb = edge.resident_mb() - before_mb
             assert grown_mb < 60, f"{grown_mb:.0f} MB more than the {before_mb:.0f} MB before"
             serving.resume()

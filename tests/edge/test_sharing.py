@@ -123,5 +123,5 @@ async def test_each_handler_follows_the_release_and_speaks_for_itself(handlers, 
 
 async def test_a_further_handler_has_to_share(config):
     """Beside another it would answer each photo a second time."""
-    with pytest.raises(ConfigError, match="handler edge-2: expected shares = true"):
+    with pytest.raises(ConfigError, match="handler edge-2 .* set shares = true"):
         await service.run(structs.replace(config, name="edge-2"))

@@ -89,14 +89,14 @@ async def test_an_answer_of_the_wrong_shape_is_the_models_fault(serving):
         with pytest.raises(ModelUnfitError, match=r"shape \[1\]"):
             await predictor.predict([photo(1)])
         with pytest.raises(ModelUnfitError):
-            await predictor.try_out()
+            await predictor.smoke_test()
 
 
 async def test_a_good_model_passes_the_trial(serving):
     """The picture of the trial is one that a good model takes."""
     async with Predictor(serving.address, "pets") as predictor:
-        assert (await predictor.try_out()).version == 1
-        assert (await predictor.try_out(1)).version == 1
+        assert (await predictor.smoke_test()).version == 1
+        assert (await predictor.smoke_test(1)).version == 1
 
 
 def tensor(shape: list[int], values=(), content: bytes = b"", dtype: int = client._DT_FLOAT):

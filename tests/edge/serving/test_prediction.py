@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.serving.prediction import Scored, bounded_novelty, probability
+from edge.serving.prediction import Prediction, bounded_novelty, probability
 
 
-def said(*scores: float, temperature: float | None = None) -> Scored:
+def said(*scores: float, temperature: float | None = None) -> Prediction:
     by_class = {f"class-{number}": score for number, score in enumerate(scores)}
-    return Scored("pets", 1, by_class, b"", temperature=temperature)
+    return Prediction("pets", 1, by_class, b"", temperature=temperature)
 
 
 @pytest.mark.parametrize(
