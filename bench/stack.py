@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench import models
 from bench.photos import NODE
-from bus.broker.process import BrokerProcess, free_port, listens, local_broker
+from bus.broker.process import BrokerProcess, free_port, is_listening, local_broker
 from bus.config import Broker
 from bus.mqtt.client import Bus, transient_client_id
 from demo.processes import Processes
@@ -126,7 +126,7 @@ async def listening(port: int, processes: Processes) -> None:
         TimeoutError: It took too long.
     """
     began = time.monotonic()
-    while not await asyncio.to_thread(listens, port):
+    while not await asyncio.to_thread(is_listening, port):
         processes.check()
         if time.monotonic() - began > _START_S:
             raise TimeoutError(f"port {port}: expected a server within {_START_S} s, got none")

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 
-STEADY_S = 5.0
+RESET_AFTER_S = 5.0
 """A connection that worked for longer is one that had recovered, in seconds."""
 
 
@@ -26,7 +26,7 @@ def backoff(
         ceiling_s = min(ceiling_s * 2, cap_s)
 
 
-class Reconnects:
+class ReconnectBackoff:
     """When to connect again, decided by how long the connections before have worked.
 
     A short life is no recovery: after it the delays go on growing. Else two clients of one id would throw
@@ -40,7 +40,7 @@ class Reconnects:
     def __init__(self, cap_s: float, *, draw: random.Random | None = None) -> None:
         self.failures = 0
         """How often it failed since it was steady: the first one is news."""
-        self.short_lives = 0
+        self.short_connections = 0
         """How many connections since then began to work, and not for long."""
         self._cap_s = cap_s
         self._draw = draw
@@ -52,11 +52,11 @@ class Reconnects:
         Args:
             worked_s: How long the connection worked; None if it never did.
         """
-        if worked_s is not None and worked_s > STEADY_S:
-            self.failures = self.short_lives = 0
+        if worked_s is not None and worked_s > RESET_AFTER_S:
+            self.failures = self.short_connections = 0
             self._delays = backoff(cap_s=self._cap_s, draw=self._draw)
         elif worked_s is not None:
-            self.short_lives += 1
+            self.short_connections += 1
         self.failures += 1
         return next(self._delays)
 

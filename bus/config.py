@@ -16,7 +16,7 @@ from schemas.errors import PermanentError
 T = TypeVar("T", bound=Struct)
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
-ProbesAddress = Annotated[
+HealthAddress = Annotated[
     str,
     Meta(
         pattern=r"^[^ ]+:[0-9]{1,5}$", description="HOST:PORT for GET /livez and /readyz; no probes if absent"
@@ -51,7 +51,7 @@ class Broker(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tls: Annotated[Tls | None, Meta(description="unencrypted if absent")] = None
 
 
-class Connection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ClientConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a tool reads from TOML."""
 
     broker: Broker = Broker()

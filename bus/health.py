@@ -1,7 +1,7 @@
-"""Probes over HTTP for an orchestrator: `GET /livez` and `GET /readyz`.
+"""HTTP health endpoints for an orchestrator: `GET /livez` and `GET /readyz`.
 
-Alive means that the event loop still turns: without it there is no answer. Ready means a working connection
-to the broker and nothing degraded; otherwise the answer is 503 with the reason.
+Alive: the event loop runs, so the request is answered. Ready: the broker connection works and no component is
+degraded; otherwise 503 with the reason.
 """
 
 import asyncio
@@ -19,45 +19,49 @@ _HEAD_BYTES = 8192
 _CONNECTIONS = 16
 
 
-class ProbesError(PermanentError):
-    """The probes cannot be offered at this address."""
+class HealthServerError(PermanentError):
+    """The health endpoints cannot be served at this address."""
 
 
-class Probes:
-    """Answers the probes of one process.
+class HealthServer:
+    """HTTP server for the health endpoints of one process.
 
     Args:
         address: `HOST:PORT` to listen on.
-        unready: Returns why the component is not ready, or None if it is.
+        unready_reason: Returns why the process is not ready, or None if it is.
     """
 
-    def __init__(self, address: str, unready: Callable[[], str | None]) -> None:
+    def __init__(self, address: str, unready_reason: Callable[[], str | None]) -> None:
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
-        self._unready = unready
-        self._places = asyncio.Semaphore(_CONNECTIONS)
+        self._unready_reason = unready_reason
+        self._slots = asyncio.Semaphore(_CONNECTIONS)
 
     async def run(self) -> None:
-        """Answer until cancelled.
+        """Serve until cancelled.
 
         Raises:
-            ProbesError: The address is taken, or not this machine's.
+            HealthServerError: The address is in use, or is not an address of this machine.
         """
         try:
-            server = await asyncio.start_server(self._converse, self._host, self._port, limit=_HEAD_BYTES)
+            server = await asyncio.start_server(self._serve, self._host, self._port, limit=_HEAD_BYTES)
         except OSError as error:
             address = f"{self._host}:{self._port}"
-            raise ProbesError(f"probes {address}", expected="an address to listen on", got=error) from None
+            raise HealthServerError(
+                f"cannot serve health probes on {address}: {error.strerror or error}",
+                hint="choose another address with `probes`",
+            ) from None
         async with server:
-            log.info("probes.listening", port=server.sockets[0].getsockname()[1])
+            log.info("health.listening", port=server.sockets[0].getsockname()[1])
             await server.serve_forever()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request; who sends none, or too much, is hung up on."""
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request; close the connection if it is late or too large."""
         try:
-            async with self._places, asyncio.timeout(_REQUEST_S):
+            # The slot comes first: a connection that waits for one keeps its full time afterwards.
+            async with self._slots, asyncio.timeout(_REQUEST_S):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(response(head, self._unready()))
+                writer.write(response(head, self._unready_reason()))
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
@@ -65,22 +69,24 @@ class Probes:
             writer.close()
 
 
-def response(head: bytes, unready: str | None) -> bytes:
-    """Return the answer to a request.
+def response(head: bytes, unready_reason: str | None) -> bytes:
+    """Return the HTTP response to a request.
 
     Args:
-        head: Request line and headers.
-        unready: Why the component is not ready, or None.
+        head: Request line and headers, any bytes.
+        unready_reason: Why the process is not ready, or None if it is.
     """
     method, _, rest = head.partition(b" ")
     path = rest.split(b" ")[0].partition(b"?")[0]
     if method not in (b"GET", b"HEAD"):
-        return _text(HTTPStatus.METHOD_NOT_ALLOWED, "GET alone")
+        return _text(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is allowed")
     if path == b"/livez":
         return _text(HTTPStatus.OK, "alive")
     if path == b"/readyz":
-        return _text(HTTPStatus.OK if unready is None else HTTPStatus.SERVICE_UNAVAILABLE, unready or "ready")
-    return _text(HTTPStatus.NOT_FOUND, "/livez or /readyz")
+        if unready_reason is None:
+            return _text(HTTPStatus.OK, "ready")
+        return _text(HTTPStatus.SERVICE_UNAVAILABLE, unready_reason)
+    return _text(HTTPStatus.NOT_FOUND, "only /livez and /readyz exist")
 
 
 def _text(status: HTTPStatus, body: str) -> bytes:

@@ -37,7 +37,7 @@ async def connected(
             broker = options.broker(arguments)
             expected = f"a connection within {timeout_s:g} s (try `gleaner doctor`)"
             raise BrokerConnectionError(
-                f"broker {broker.host}:{broker.port}", expected=expected, got=connection.trouble
+                f"broker {broker.host}:{broker.port}", expected=expected, got=connection.last_error
             ) from None
         yield
         running.cancel()

@@ -15,7 +15,7 @@ from schemas.errors import PermanentError
 
 if TYPE_CHECKING:
     from bus.gateway.kube_api import Cluster
-    from bus.gateway.routes import Crossing
+    from bus.gateway.routes import Route
     from bus.gateway.rule_check import Verifier
 
 _GATEWAY = "http://gateway.gleaner.svc:8480"
@@ -102,7 +102,7 @@ async def _verified(arguments: Namespace) -> bool:
     """Probe every Rule, make what is missing or broken, and tell whether all work in the end."""
     from bus.gateway.config import GatewayConfig  # noqa: PLC0415  # as above
     from bus.gateway.router_client import Router  # noqa: PLC0415  # as above
-    from bus.gateway.routes import crossings  # noqa: PLC0415  # as above
+    from bus.gateway.routes import node_routes  # noqa: PLC0415  # as above
     from bus.gateway.rule_check import Verifier  # noqa: PLC0415  # as above
 
     known = options.settings(arguments, GatewayConfig, name=arguments.name, router=arguments.router)
@@ -116,7 +116,7 @@ async def _verified(arguments: Namespace) -> bool:
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         running = [tasks.create_task(bus.run()), tasks.create_task(verifier.run())]
         await _connected(bus)
-        everything = [one for node, devices in nodes.items() for one in crossings(node, devices)]
+        everything = [one for node, devices in nodes.items() for one in node_routes(node, devices)]
         works = await _work(verifier, everything, None if arguments.check else cluster, arguments.gateway)
         for task in running:
             task.cancel()
@@ -124,7 +124,7 @@ async def _verified(arguments: Namespace) -> bool:
 
 
 async def _work(
-    verifier: "Verifier", everything: "Sequence[Crossing]", cluster: "Cluster | None", gateway: str
+    verifier: "Verifier", everything: "Sequence[Route]", cluster: "Cluster | None", gateway: str
 ) -> bool:
     from bus.gateway.rule_check import BETWEEN_S, complete, renew  # noqa: PLC0415  # as above
 
@@ -141,7 +141,7 @@ async def _work(
     return bad == 0
 
 
-async def _probe(verifier: "Verifier", chosen: "Sequence[Crossing]") -> "tuple[int, list[Crossing]]":
+async def _probe(verifier: "Verifier", chosen: "Sequence[Route]") -> "tuple[int, list[Route]]":
     """Probe and print; returns how many do not work, and which of them may once they are made anew."""
     from bus.gateway.rule_check import Verdict  # noqa: PLC0415  # as above
 
@@ -185,7 +185,9 @@ async def _connected(bus: Bus) -> None:
             await bus.connected()
     except TimeoutError:
         raise BrokerConnectionError(
-            "broker", expected=f"a connection within {_CONNECT_S:g} s (try `gleaner doctor`)", got=bus.trouble
+            "broker",
+            expected=f"a connection within {_CONNECT_S:g} s (try `gleaner doctor`)",
+            got=bus.last_error,
         ) from None
 
 

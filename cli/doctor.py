@@ -107,7 +107,7 @@ class _Patient:
         if await self._within(self.bus.connected()) is None:
             return _bad(
                 "broker",
-                f"no connection to {address} within {self._timeout_s:g} s: {self.bus.trouble}",
+                f"no connection to {address} within {self._timeout_s:g} s: {self.bus.last_error}",
                 "start one with `gleaner broker`, or name yours with --config or --broker, --username, --ca",
             )
         told = await self._within(self._sys_version.get())

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from bus import config, log
-from bus.config import Broker, ConfigError, Connection
+from bus.config import Broker, ClientConfig, ConfigError
 from schemas.errors import TopicError
 from schemas.topics import check_name
 
@@ -139,7 +139,7 @@ def port(text: str) -> int:
 
 def broker(arguments: Namespace, base: Broker | None = None) -> Broker:
     """Return the broker that the options describe, over that of a configuration file."""
-    chosen = base or config.load(arguments.config, Connection).broker
+    chosen = base or config.load(arguments.config, ClientConfig).broker
     if arguments.broker is not None:
         host, port = arguments.broker
         chosen = structs.replace(chosen, host=host, port=port or chosen.port)

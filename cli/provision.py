@@ -16,7 +16,7 @@ from bus.config import ConfigError
 from cli import options
 
 if TYPE_CHECKING:
-    from bus.provisioning.site import Place, Site
+    from bus.provisioning.site import Address, Site
 
 _DAYS = 730
 _SOON = timedelta(days=30)
@@ -84,14 +84,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Provision and print what each certificate is good for."""
-    from bus.provisioning.provision import provision, unshared  # noqa: PLC0415  # this command alone loads the cryptography
+    from bus.provisioning.provision import handlers_without_shares, provision  # noqa: PLC0415  # this command alone loads the cryptography
 
     soon = datetime.now(UTC) + _SOON
     site = _site(arguments)
     for issued in provision(arguments.directory, site, days=arguments.days, renew=arguments.renew):
         hint = "  (ends soon: --renew)" if issued.until < soon else ""
         print(f"{issued.done:<8} {issued.name:<24} until {issued.until:%Y-%m-%d}  {issued.path}{hint}")
-    for path in unshared(arguments.directory, site):
+    for path in handlers_without_shares(arguments.directory, site):
         print(f"{path}: expected shares = true; without it this handler answers the others' photos too")
     if arguments.remove:
         shutil.rmtree(arguments.directory / "devices" / arguments.remove)
@@ -127,7 +127,7 @@ def _site(arguments: Namespace) -> "Site":
         raise ConfigError("options", expected="names and hosts that can be used", got=error) from None
 
 
-def _place(address: tuple[str, int | None] | None) -> "Place | None":
-    from bus.provisioning.site import TLS_PORT, Place  # noqa: PLC0415  # as above
+def _place(address: tuple[str, int | None] | None) -> "Address | None":
+    from bus.provisioning.site import TLS_PORT, Address  # noqa: PLC0415  # as above
 
-    return None if address is None else Place(host=address[0], port=address[1] or TLS_PORT)
+    return None if address is None else Address(host=address[0], port=address[1] or TLS_PORT)

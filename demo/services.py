@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bus.broker.process import free_port, listens
+from bus.broker.process import free_port, is_listening
 from demo.processes import Processes
 from schemas.errors import PermanentError
 
@@ -69,7 +69,7 @@ class Services:
             "broker", "broker", "--port", str(self.port), "--dir", str(self.work / "broker")
         )
         deadline = time.monotonic() + _BROKER_S
-        while not listens(self.port):
+        while not is_listening(self.port):
             processes.check()
             if time.monotonic() > deadline:
                 raise PermanentError("broker", expected=f"to listen within {_BROKER_S:g} s", got="nothing")

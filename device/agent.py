@@ -109,7 +109,7 @@ class Agent:
                 tasks.create_task(self._outbox.run(self._bus.publish_bytes, self._bus.connected)),
             ]
             await self._take_photos()
-            await self._outbox.idle()
+            await self._outbox.wait_until_empty()
             for task in background:
                 task.cancel()
 
@@ -131,7 +131,7 @@ class Agent:
     async def _trigger(self, last: float) -> None:
         """Wait until it is time to look again; a camera that replays also waits for room in the window."""
         if not self._camera.live:
-            await self._outbox.roomy()
+            await self._outbox.wait_for_room()
         while not self._wanted:
             self._woken.clear()
             pause_s = self._config.motion_every_s if self._config.motion else self._interval_s
@@ -152,10 +152,10 @@ class Agent:
                 if first:
                     raise
                 self._bus.counters.add("camera.failed")
-                await self._bus.degraded("camera", str(error))
+                await self._bus.report_degraded("camera", str(error))
                 await asyncio.sleep(_CAMERA_RETRY_S)
             else:
-                await self._bus.recovered("camera")
+                await self._bus.report_recovered("camera")
                 return frame
 
     async def _has_moved(self, previous: Frame, frame: Frame) -> bool:
@@ -184,9 +184,9 @@ class Agent:
             self._taken.pop(photo.photo_id, None)
             self._bus.counters.add("photo.refused")
             log.error("photo.refused", photo_id=photo.photo_id, source=frame.source, error=str(error))  # noqa: TRY400  # the sentence says it all
-            await self._bus.degraded("outbox", str(error))
+            await self._bus.report_degraded("outbox", str(error))
         else:
-            await self._bus.recovered("outbox")
+            await self._bus.report_recovered("outbox")
 
     def _remember(self, photo_id: str, frame: Frame) -> None:
         self._taken[photo_id] = _Taken(frame.source, frame.label, time.monotonic())
@@ -203,7 +203,7 @@ class Agent:
                 delivery.ack()
                 continue
             if result.status == "deferred":
-                self._outbox.deferred(result.photo_id)
+                self._outbox.defer(result.photo_id)
                 self._show(self._answer(result))
             elif await self._settle(result):
                 self._show(self._answer(result))
@@ -213,7 +213,7 @@ class Agent:
     async def _settle(self, result: Result) -> bool:
         """Record a final result; False if it was recorded before or the disk refuses."""
         try:
-            return await self._outbox.answered(
+            return await self._outbox.mark_answered(
                 result.photo_id,
                 lambda connection: result_log.record(connection, result, kept=self._config.answers_kept),
             )

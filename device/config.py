@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from bus.config import Broker, OutboxLimits, ProbesAddress
+from bus.config import Broker, HealthAddress, OutboxLimits
 from schemas.messages import Name, Seconds
 
 
@@ -30,5 +30,5 @@ class DeviceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         "/var/lib/gleaner/device"
     )
     answers_kept: Annotated[int, Meta(ge=1, description="answers kept on disk")] = 10_000
-    probes: ProbesAddress | None = None
+    probes: HealthAddress | None = None
     outbox: OutboxLimits = OutboxLimits(max_bytes=500_000_000, max_messages=20_000)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from bus.health import Probes
+from bus.health import HealthServer
 from bus.metrics import Counters
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import Presence
@@ -41,13 +41,13 @@ async def run(
         open_camera(config.camera) as camera,
         Database(Path(config.state_dir) / f"{config.name}.db", tables) as database,
     ):
-        outbox = Outbox(database, config.outbox, counters, name="photo", when_old=mark_historical)
+        outbox = Outbox(database, config.outbox, counters, name="photo", transform_late=mark_historical)
         await outbox.load()
         agent = Agent(config, bus, camera, database=database, outbox=outbox, show=show)
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(bus.run(), name="device.bus")]
             if config.probes is not None:
-                probes = Probes(config.probes, bus.unready)
+                probes = HealthServer(config.probes, bus.unready_reason)
                 background.append(tasks.create_task(probes.run(), name="device.probes"))
             await agent.run()
             for task in background:

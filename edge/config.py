@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from bus.config import Broker, OutboxLimits, ProbesAddress
+from bus.config import Broker, HealthAddress, OutboxLimits
 from schemas.messages import HarvestRules, ModelName, Name
 from schemas.topics import Handler
 
@@ -83,5 +83,5 @@ class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int,
         Meta(ge=0, description="memory for photos that were not harvested, in case of a label; 0 keeps none"),
     ] = 4_000_000
-    probes: ProbesAddress | None = None
+    probes: HealthAddress | None = None
     outbox: OutboxLimits = OutboxLimits()

@@ -6,7 +6,7 @@ from pathlib import Path
 import structlog
 
 from bus.config import ConfigError
-from bus.health import Probes
+from bus.health import HealthServer
 from bus.metrics import Counters
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import Presence
@@ -105,7 +105,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             for companion in companions:
                 tasks.create_task(companion.run(), name="edge.eventbus")
             if config.probes is not None:
-                tasks.create_task(Probes(config.probes, bus.unready).run(), name="edge.probes")
+                tasks.create_task(HealthServer(config.probes, bus.unready_reason).run(), name="edge.probes")
 
 
 async def _take_receipts(
@@ -113,7 +113,7 @@ async def _take_receipts(
 ) -> None:
     """Remove each sample from the outbox that has a receipt."""
     while True:
-        deliveries = await receipts.gather(_RECEIPTS_PER_COMMIT)
+        deliveries = await receipts.next_batch(_RECEIPTS_PER_COMMIT)
         # Concurrently: the database puts transactions that wait together into one commit.
         await asyncio.gather(*(_take_receipt(delivery, outbox, sampler, counters) for delivery in deliveries))
 
@@ -133,11 +133,11 @@ async def _take_receipt(
 
 async def _settle(receipt: Receipt, outbox: Outbox, sampler: Sampler, counters: Counters) -> None:
     # After a second sending, `duplicate` may mean the first one, whose receipt was lost: no refund then.
-    refund = receipt.status == "duplicate" and outbox.sendings(receipt.photo_id) == 1
+    refund = receipt.status == "duplicate" and outbox.send_count(receipt.photo_id) == 1
     try:
         if not refund:
-            await outbox.answered(receipt.photo_id)
-        elif await outbox.answered(
+            await outbox.mark_answered(receipt.photo_id)
+        elif await outbox.mark_answered(
             receipt.photo_id, lambda connection: history.refund(connection, receipt.photo_id)
         ):
             sampler.refund(receipt.photo_id)

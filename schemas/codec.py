@@ -128,7 +128,7 @@ def _from_json(topic: Topic[M], payload: bytes) -> object:
 @cache
 def _undecoded(message: type[Message]) -> type[msgspec.Struct]:
     """Return the message's shape with each field still encoded; unknown fields are passed over."""
-    names = ("v", *message.__struct_fields__)
+    names = ("v", *message.__struct_encode_fields__)
     return msgspec.defstruct(f"Undecoded{message.__name__}", [(n, msgspec.Raw, msgspec.Raw()) for n in names])
 
 

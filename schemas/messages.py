@@ -251,9 +251,10 @@ class Release(Message, frozen=True, kw_only=True):
         Meta(description="shadow: compared, not returned; canary: for some devices; all: for every one"),
     ] = "all"
     share: Annotated[Probability, Meta(description="for canary: of the devices, by a hash of the name")] = 1.0
-    beside: Annotated[
-        ModelVersion | None, Meta(description="for shadow and canary: the version that goes on serving")
-    ] = None
+    baseline: Annotated[
+        ModelVersion | None,
+        Meta(description="for shadow and canary: the version that serves the other devices; else null"),
+    ] = field(default=None, name="beside")
     released_at_ms: Milliseconds
     signature: (
         Annotated[
@@ -273,7 +274,7 @@ class ServedModel(Struct, frozen=True, kw_only=True):
     reason: Text | None = None
 
 
-class Tried(Struct, frozen=True, kw_only=True):
+class VersionStats(Struct, frozen=True, kw_only=True):
     """What a version did so far: in a trial, or since it came into service."""
 
     version: ModelVersion
@@ -284,12 +285,12 @@ class Tried(Struct, frozen=True, kw_only=True):
     ] = None
 
 
-class Trial(Struct, frozen=True, kw_only=True):
+class CanaryReport(Struct, frozen=True, kw_only=True):
     """A version on trial beside the one in service, as an edge node sees it."""
 
     stage: Stage
-    champion: Tried
-    challenger: Tried
+    champion: VersionStats
+    challenger: VersionStats
     compared: Annotated[Count, Meta(description="photos that both classified")] = 0
     disagreed: Annotated[Count, Meta(description="of these, photos to which they gave different labels")] = 0
     since_ms: Milliseconds
@@ -307,9 +308,9 @@ class Status(Message, frozen=True, kw_only=True):
     run_id: Annotated[str, Meta(max_length=32, description="drawn at each start")]
     reason: Text | None = None
     model: ServedModel | None = None
-    trial: Trial | None = None
+    canary: CanaryReport | None = field(default=None, name="trial")
     serving: Annotated[
-        Tried | None, Meta(description="what the version in service did, outside of a trial")
+        VersionStats | None, Meta(description="what the version in service did, outside of a trial")
     ] = None
     counters: Annotated[dict[str, Count], Meta(max_length=256)] = {}
 

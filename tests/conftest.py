@@ -14,7 +14,7 @@ import pytest
 import structlog
 from PIL import Image, ImageDraw
 
-from bus.broker.locate import Mosquitto, find
+from bus.broker.locate import Mosquitto, find_mosquitto
 from bus.broker.process import BrokerProcess
 from bus.config import Broker
 from bus.mqtt.client import Bus
@@ -33,7 +33,7 @@ def logging_as_before() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def mosquitto() -> Mosquitto:
     """The mosquitto program: installed, or fetched once."""
-    return find()
+    return find_mosquitto()
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ async def device(seen: Observer, folder: Path) -> AsyncIterator[Outbox]:
         for number in count():
             await eventually(lambda number=number: len(seen.results) > number, within_s=100)
             if (result := seen.results[number]).status != "deferred":
-                await outbox.answered(result.photo_id)
+                await outbox.mark_answered(result.photo_id)
 
     async with Database(folder / "device.db", {"outbox": Outbox.MIGRATIONS}) as database:
         outbox = Outbox(database, QUICK, Counters(), name="photo")

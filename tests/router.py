@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 import aiohttp
 from aiohttp import web
 
-from bus.broker.process import listens
+from bus.broker.process import is_listening
 from bus.config import Broker
 from bus.gateway import service
 from bus.gateway.config import GatewayConfig
-from bus.gateway.routes import Crossing, crossings
+from bus.gateway.routes import Route, node_routes
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.connection import BrokerConnectionError
 from bus.mqtt.subscription import RawMessage
@@ -86,7 +86,7 @@ class StandInRouter:
     async def _serve(self, node: str, broker: Broker) -> None:
         """Take up what crosses from one edge: exact topics alone."""
         bus = Bus(broker, transient_client_id("eventbus"))
-        tapped = {crossing: bus.subscribe_raw(crossing.name) for crossing in crossings(node, self.devices)}
+        tapped = {crossing: bus.subscribe_raw(crossing.name) for crossing in node_routes(node, self.devices)}
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bus.run())
             await bus.connected()
@@ -94,7 +94,7 @@ class StandInRouter:
             for crossing, queue in tapped.items():
                 tasks.create_task(self._take_up(crossing, queue))
 
-    async def _take_up(self, crossing: Crossing, queue: asyncio.Queue[RawMessage]) -> None:
+    async def _take_up(self, crossing: Route, queue: asyncio.Queue[RawMessage]) -> None:
         while True:
             message = await queue.get()
             if message.topic in self.deaf:
@@ -149,7 +149,7 @@ async def gateway_running(config: GatewayConfig) -> AsyncIterator[None]:
     task = asyncio.create_task(service.run(config))
     port = int(config.listen.rpartition(":")[2])
     try:
-        await eventually(lambda: task.done() or listens(port))
+        await eventually(lambda: task.done() or is_listening(port))
         yield
         assert not task.done(), task
     finally:

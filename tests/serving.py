@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from bus.broker.process import free_port, listens
+from bus.broker.process import free_port, is_listening
 from schemas.messages import Release
 from tests.conftest import ROOT
 
@@ -193,7 +193,7 @@ class ModelServer:
         """Start it and wait until it answers."""
         self.launch()
         deadline = time.monotonic() + START_S
-        while not listens(self.port):
+        while not is_listening(self.port):
             assert self._process is not None
             assert self._process.poll() is None, (self.base / "server.log").read_text()[-2000:]
             assert time.monotonic() < deadline, "the model server did not start"

@@ -16,7 +16,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from bus.broker.locate import Mosquitto
-from bus.broker.process import listens
+from bus.broker.process import is_listening
 from bus.config import Tls
 from bus.security import certificates
 from bus.security.certificates import Authority
@@ -83,7 +83,7 @@ def broker_of(folder: Path, port: int, program: Mosquitto) -> Iterator[subproces
             stderr=log,
         )
     try:
-        wait_until(lambda: listens(port) or process.poll() is not None)
+        wait_until(lambda: is_listening(port) or process.poll() is not None)
         assert process.poll() is None, (folder / "log").read_text()[-2000:]
         yield process
     finally:

@@ -129,7 +129,7 @@ async def test_g6_a_bad_model_forced_past_the_gate_goes_back_by_itself(
     async with station(config) as seen:
         async with asking(seen):
             rollout = await ended(address, path)
-            await eventually(lambda: seen.newest().trial is None)
+            await eventually(lambda: seen.newest().canary is None)
         assert rollout.phase == "returned"
         assert why in rollout.reason
         assert await now(seen) == ("cat", 1)
@@ -146,7 +146,7 @@ async def test_g6_a_good_model_goes_out_to_all(config, address, begun):
         async with asking(seen):
             assert (await ended(address, path)).phase == "finished"
         assert await now(seen) == ("cat", 2)
-        trials = [status.trial for status in seen.statuses if status.name == "edge" and status.trial]
+        trials = [status.canary for status in seen.statuses if status.name == "edge" and status.canary]
         assert list(dict.fromkeys(trial.stage for trial in trials)) == ["shadow", "canary"]
         assert max(trial.disagreed for trial in trials) == 0
         assert {result.status for result in seen.results} == {"ok"}

@@ -111,10 +111,10 @@ async def test_no_part_of_a_connection_prints_its_password(demanding):
     """The objects that hold the password do not show it, whoever prints them."""
     bus = Bus(Broker(port=demanding, username="somebody"), "printed", password=SECRET)
     connection = asyncio.create_task(bus.run())
-    await eventually(lambda: "Not authorized" in bus.trouble)
+    await eventually(lambda: "Not authorized" in bus.last_error)
     shown = [
         repr(value)
-        for value in (bus, bus._broker, bus._link, connection, *vars(bus).values())
+        for value in (bus, bus._broker, bus._connection, connection, *vars(bus).values())
         if value != SECRET
     ]
     connection.cancel()

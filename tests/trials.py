@@ -10,7 +10,7 @@ import pytest
 from bus.config import Broker
 from edge.config import EdgeConfig
 from edge.serving.client import Predictor
-from schemas.messages import Event, Trial
+from schemas.messages import CanaryReport, Event
 from schemas.topics import RELEASE
 from tests.conftest import eventually
 from tests.nodes import NODE, Observer, edge_config, enveloped, photo, photo_id
@@ -71,6 +71,6 @@ async def said(seen: Observer, device: str = "pi-99", *, within_s: float = 15.0)
     return answer.label, answer.model_version
 
 
-def trial(seen: Observer) -> Trial | None:
+def trial(seen: Observer) -> CanaryReport | None:
     """Return the trial that the edge reports."""
-    return seen.newest().trial
+    return seen.newest().canary

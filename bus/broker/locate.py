@@ -38,7 +38,7 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gleaner"
 
 
-def find(cache: Path | None = None) -> Mosquitto:
+def find_mosquitto(cache: Path | None = None) -> Mosquitto:
     """Return an installed mosquitto, else one unpacked from Debian's package.
 
     Raises:

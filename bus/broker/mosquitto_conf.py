@@ -55,12 +55,12 @@ class Bridge:
     tls: Tls | None = None
 
 
-def uplink(node: str) -> tuple[str, ...]:
+def uplink_filters(node: str) -> tuple[str, ...]:
     """Return the topics that cross from an edge node to the cloud."""
     return acl.filters(acl.bridge(node), "write")
 
 
-def downlink(node: str) -> tuple[str, ...]:
+def downlink_filters(node: str) -> tuple[str, ...]:
     """Return the topics that cross from the cloud to an edge node."""
     return acl.filters(acl.bridge(node), "read")
 
@@ -168,7 +168,7 @@ def _bridged(bridge: Bridge) -> Iterator[str]:
         yield f"bridge_certfile {bridge.tls.certificate}"
         yield f"bridge_keyfile {bridge.tls.key}"
         yield "bridge_tls_version tlsv1.2"
-    for topic in uplink(bridge.node):
+    for topic in uplink_filters(bridge.node):
         yield f"topic {topic} out 1"
-    for topic in downlink(bridge.node):
+    for topic in downlink_filters(bridge.node):
         yield f"topic {topic} in 1"

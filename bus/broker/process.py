@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bus.broker.locate import BrokerError, Mosquitto, find
+from bus.broker.locate import BrokerError, Mosquitto, find_mosquitto
 from bus.broker.mosquitto_conf import Access, Bridge, configuration
 from schemas.errors import TransientError
 
@@ -33,7 +33,7 @@ class BrokerProcess:
     Args:
         folder: For its configuration, log and persistence.
         port: TCP port on loopback; a free one if left out.
-        program: The mosquitto to run; `find()` if left out.
+        program: The mosquitto to run; `find_mosquitto()` if left out.
         access: Certificates and rights; without, anybody on this machine.
         bridge: To the cloud's broker, for an edge node's.
     """
@@ -51,7 +51,7 @@ class BrokerProcess:
         self._folder = folder
         self._access = access
         self._bridge = bridge
-        self._program = program or find()
+        self._program = program or find_mosquitto()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -108,7 +108,7 @@ class BrokerProcess:
 
     def _await_listening(self, log_path: Path) -> None:
         deadline = time.monotonic() + _START_S
-        while not listens(self.port):
+        while not is_listening(self.port):
             if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
                 self._end(kill=True)
                 tail = log_path.read_text(errors="replace").strip().splitlines()[-3:]
@@ -116,7 +116,7 @@ class BrokerProcess:
             time.sleep(0.02)
 
 
-def listens(port: int, address: str = "127.0.0.1") -> bool:
+def is_listening(port: int, address: str = "127.0.0.1") -> bool:
     """Tell whether something accepts connections there."""
     try:
         with socket.create_connection((address, port), timeout=1.0):
@@ -133,7 +133,7 @@ def local_broker(folder: Path, *, port: int | None = None) -> Iterator[BrokerPro
         BrokerError: No mosquitto, or it does not start.
         TransientError: The wanted port is taken.
     """
-    if port is not None and listens(port):
+    if port is not None and is_listening(port):
         raise TransientError(f"port {port}", expected="to be free for the broker", got="one that is in use")
     broker = BrokerProcess(folder, port=port)
     try:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 _EACH_BYTES = 1024
 
 
-class Passing(NamedTuple):
+class QueuedMessage(NamedTuple):
     """A message to be published as it is."""
 
     topic: str
@@ -16,7 +16,7 @@ class Passing(NamedTuple):
 
 
 @dataclass(slots=True)
-class Line:
+class BoundedQueue:
     """Messages in order of arrival. Bounded in bytes, a little for each message itself; full means refused.
 
     Args:
@@ -25,13 +25,13 @@ class Line:
 
     most_bytes: int
     size_bytes: int = 0
-    _waiting: asyncio.Queue[Passing] = field(default_factory=asyncio.Queue)
+    _waiting: asyncio.Queue[QueuedMessage] = field(default_factory=asyncio.Queue)
 
     def has_room(self, payload_bytes: int) -> bool:
         """Tell whether one more of this size may wait."""
         return self.size_bytes + payload_bytes + _EACH_BYTES <= self.most_bytes
 
-    def put(self, message: Passing) -> bool:
+    def put(self, message: QueuedMessage) -> bool:
         """Add a message; False if there is no room."""
         if not self.has_room(len(message.payload)):
             return False
@@ -39,7 +39,7 @@ class Line:
         self._waiting.put_nowait(message)
         return True
 
-    async def get(self) -> Passing:
+    async def get(self) -> QueuedMessage:
         """Wait for the oldest message and take it off."""
         message = await self._waiting.get()
         self.size_bytes -= len(message.payload) + _EACH_BYTES

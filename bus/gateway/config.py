@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from bus.config import Broker, ProbesAddress
+from bus.config import Broker, HealthAddress
 from schemas.messages import Name
 
 
@@ -41,4 +41,4 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     repeat_s: Annotated[
         float, Meta(gt=0, description="policy and release are sent again to every edge so often")
     ] = 60.0
-    probes: ProbesAddress | None = None
+    probes: HealthAddress | None = None

@@ -15,7 +15,7 @@ import structlog
 
 from bus.backoff import backoff
 from bus.gateway.config import GatewayConfig
-from bus.gateway.mailbox import Desk, Letter
+from bus.gateway.mailbox import Mailbox, PendingMessage
 from bus.gateway.router_client import Router, RouterError, RouterRefusedError
 from bus.gateway.routes import DOWN, LASTING
 from bus.mqtt.client import Bus
@@ -88,7 +88,7 @@ class Downlink:
             else:
                 self._put(topic, node, topic.name(**delivery.names), text)
 
-    async def _send(self, node: str, topic: Topic[Message], desk: Desk) -> None:
+    async def _send(self, node: str, topic: Topic[Message], desk: Mailbox) -> None:
         """Send the letters of a desk one after the other, each until the Router takes it."""
         failed_at: float | None = None
         delays = backoff(cap_s=self._config.retry_cap_s)
@@ -127,7 +127,7 @@ class Downlink:
 
     def _put(self, topic: Topic[Message], node: str, name: str, text: bytes) -> None:
         expires_at = time.monotonic() + self._expires_s.get(topic, math.inf)
-        self._desks[node, topic].put(Letter(name, text, expires_at))
+        self._desks[node, topic].put(PendingMessage(name, text, expires_at))
 
-    def _desk(self, topic: Topic[Message]) -> Desk:
-        return Desk(self._kept.get(topic, 1), lambda what: self._counters.add(f"down.{topic.kind}.{what}"))
+    def _desk(self, topic: Topic[Message]) -> Mailbox:
+        return Mailbox(self._kept.get(topic, 1), lambda what: self._counters.add(f"down.{topic.kind}.{what}"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Letter:
+class PendingMessage:
     """A message on its way down.
 
     Args:
@@ -25,7 +25,7 @@ class Letter:
 
 
 @dataclass(slots=True)
-class Desk:
+class Mailbox:
     """Letters in order of arrival.
 
     Bounded: the oldest makes room for a new one, and is counted, as are those that expire.
@@ -37,15 +37,15 @@ class Desk:
 
     most: int
     count: Callable[[str], None]
-    _waiting: deque[Letter] = field(default_factory=deque)
-    _last: Letter | None = None
+    _waiting: deque[PendingMessage] = field(default_factory=deque)
+    _last: PendingMessage | None = None
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
     _hurried: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, letter: Letter) -> None:
+    def put(self, letter: PendingMessage) -> None:
         """Add a letter."""
         if len(self._waiting) >= self.most:
             self._waiting.popleft()
@@ -69,7 +69,7 @@ class Desk:
         self._waiting.clear()
         self._last = None
 
-    async def head(self) -> Letter:
+    async def head(self) -> PendingMessage:
         """Wait for a letter that has not expired, and return the oldest; it stays until `done`."""
         while True:
             while self._waiting:
@@ -81,7 +81,7 @@ class Desk:
             self._arrived.clear()
             await self._arrived.wait()
 
-    def done(self, letter: Letter) -> None:
+    def done(self, letter: PendingMessage) -> None:
         """Take a letter off, unless others took its place meanwhile."""
         if self._waiting and self._waiting[0] is letter:
             self._waiting.popleft()

@@ -12,7 +12,7 @@ class _Seen(NamedTuple):
 
 
 @dataclass(slots=True)
-class Births:
+class RestartDetector:
     """What the edges last said of themselves.
 
     Args:

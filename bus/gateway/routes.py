@@ -23,7 +23,7 @@ _ONE_PER_NODE = (SAMPLE, STATUS, EVENT)
 
 
 @dataclass(frozen=True, slots=True)
-class Crossing:
+class Route:
     """One exact topic that crosses from an edge node to the cloud: the EventBus passes on no wildcards.
 
     Args:
@@ -53,20 +53,20 @@ class Crossing:
         return f"/up/{self.node}/{self.topic.kind}" + (f"/{self.device}" if self.device else "")
 
 
-def crossings(node: str, devices: Sequence[str] = ()) -> tuple[Crossing, ...]:
+def node_routes(node: str, devices: Sequence[str] = ()) -> tuple[Route, ...]:
     """Return what crosses from a node, with the feedback of these devices."""
-    own = (Crossing(topic, node) for topic in _ONE_PER_NODE)
-    return (*own, *(Crossing(FEEDBACK, node, device) for device in devices))
+    own = (Route(topic, node) for topic in _ONE_PER_NODE)
+    return (*own, *(Route(FEEDBACK, node, device) for device in devices))
 
 
-def crossing(node: str, kind: str, device: str | None = None) -> Crossing | None:
+def find_route(node: str, kind: str, device: str | None = None) -> Route | None:
     """Return what a path of the gateway stands for, None if it is none."""
     topic = _UP.get(kind)
     if topic is None or (topic is FEEDBACK) != (device is not None):
         return None
     if not all(NAME.fullmatch(name) for name in (node, device) if name is not None):
         return None
-    return Crossing(topic, node, device)
+    return Route(topic, node, device)
 
 
 def down_url(router: str, node: str, topic: str) -> str:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from bus.gateway import rule_probe
 from bus.gateway.kube_api import Cluster
 from bus.gateway.router_client import Router, RouterError
-from bus.gateway.routes import Crossing
+from bus.gateway.routes import Route
 from bus.gateway.rules import DOWN_NAME, ENDPOINTS, endpoint, rule_down, rule_name, rule_up
 from bus.mqtt.client import Bus
 from bus.mqtt.subscription import Subscription
@@ -38,7 +38,7 @@ class Verdict(StrEnum):
 class Finding:
     """One Rule, and what became of its probe; `reason` is the Router's own where it said one."""
 
-    crossing: Crossing
+    crossing: Route
     verdict: Verdict
     reason: str = ""
 
@@ -71,13 +71,13 @@ class Verifier:
             if isinstance(number, str) and number in self._awaited:
                 self._awaited[number].set()
 
-    async def findings(self, crossings: Iterable[Crossing]) -> AsyncIterator[Finding]:
+    async def findings(self, routes: Iterable[Route]) -> AsyncIterator[Finding]:
         """Probe each Rule, several at once, and yield what is found in the order given."""
         async with asyncio.TaskGroup() as tasks:
-            for probing in [tasks.create_task(self._find(one)) for one in crossings]:
+            for probing in [tasks.create_task(self._find(one)) for one in routes]:
                 yield await probing
 
-    async def _find(self, one: Crossing) -> Finding:
+    async def _find(self, one: Route) -> Finding:
         """Probe a Rule, more than once, because the bus loses messages also when all is well."""
         async with self._places:
             for _ in range(_ATTEMPTS):
@@ -88,7 +88,7 @@ class Verifier:
                     return Finding(one, Verdict.UNDELIVERED, str(error.got))
         return Finding(one, Verdict.SILENT)
 
-    async def _arrives(self, one: Crossing) -> bool:
+    async def _arrives(self, one: Route) -> bool:
         drawn = rule_probe.draw()
         seen = self._awaited[drawn.number] = asyncio.Event()
         try:
@@ -103,22 +103,22 @@ class Verifier:
             del self._awaited[drawn.number]
 
 
-async def complete(cluster: Cluster, crossings: Iterable[Crossing], gateway: str) -> list[str]:
+async def complete(cluster: Cluster, routes: Iterable[Route], gateway: str) -> list[str]:
     """Make the endpoints and Rules that are missing; returns the names of the Rules made."""
     for kind in ENDPOINTS:
         await cluster.create(endpoint(kind))
     there = await cluster.names("Rule")
-    wanted = {DOWN_NAME: rule_down()} | {rule_name(one): rule_up(one, gateway) for one in crossings}
+    wanted = {DOWN_NAME: rule_down()} | {rule_name(one): rule_up(one, gateway) for one in routes}
     made = [name for name in wanted if name not in there]
     for name in made:
         await cluster.create(wanted[name])
     return made
 
 
-async def renew(cluster: Cluster, crossings: Sequence[Crossing], gateway: str) -> None:
+async def renew(cluster: Cluster, routes: Sequence[Route], gateway: str) -> None:
     """Make Rules anew; cloudcore works on deletions and creations in no order, so they need some distance."""
-    for one in crossings:
+    for one in routes:
         await cluster.delete("Rule", rule_name(one))
     await asyncio.sleep(BETWEEN_S)
-    for one in crossings:
+    for one in routes:
         await cluster.create(rule_up(one, gateway))

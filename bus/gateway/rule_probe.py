@@ -7,7 +7,7 @@ import re
 import secrets
 from typing import NamedTuple
 
-from bus.gateway.routes import Crossing
+from bus.gateway.routes import Route
 from bus.mqtt.presence import now_ms
 from schemas.messages import Event
 from schemas.topics import CLOUD
@@ -29,7 +29,7 @@ def draw() -> Probe:
     return Probe(number, b'{"probe":"%s"}' % number.encode())
 
 
-def report(body: bytes, found: Crossing, gateway: str) -> Event | None:
+def report(body: bytes, found: Route, gateway: str) -> Event | None:
     """Return what the gateway has to say of a body; None if it is no probe."""
     match = _FORM.fullmatch(body)
     if match is None:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from bus.gateway.routes import Crossing, crossings
+from bus.gateway.routes import Route, node_routes
 from schemas.topics import ROOT
 
 Manifest: TypeAlias = "dict[str, object]"
@@ -54,7 +54,7 @@ def manifests(nodes: Mapping[str, Sequence[str]], gateway: str) -> list[Manifest
         nodes: The devices of each node whose feedback crosses.
         gateway: URL of the gateway as cloudcore reaches it.
     """
-    up = (rule_up(one, gateway) for node, devices in nodes.items() for one in crossings(node, devices))
+    up = (rule_up(one, gateway) for node, devices in nodes.items() for one in node_routes(node, devices))
     return [*map(endpoint, ENDPOINTS), rule_down(), *up]
 
 
@@ -63,7 +63,7 @@ def endpoint(kind: str) -> Manifest:
     return _manifest("RuleEndpoint", kind, {"ruleEndpointType": kind, "properties": {}})
 
 
-def rule_up(one: Crossing, gateway: str) -> Manifest:
+def rule_up(one: Route, gateway: str) -> Manifest:
     """Return the Rule that brings one topic of one node to its URL at the gateway."""
     source = {"topic": one.name.removeprefix(f"{NAMESPACE}/"), "node_name": one.node}
     return _rule(rule_name(one), _EVENTBUS, source, _REST, {"resource": f"{gateway}{one.path}"})
@@ -74,7 +74,7 @@ def rule_down() -> Manifest:
     return _rule(DOWN_NAME, _REST, {"path": f"/{_DOWN_PATH}"}, _EVENTBUS, {"topic": ROOT})
 
 
-def rule_name(one: Crossing) -> str:
+def rule_name(one: Route) -> str:
     """Return the name of a Rule; a dot is in no name of a topic, so no two share one."""
     return ".".join(("up", one.node, one.topic.kind, *([one.device] if one.device else [])))
 

@@ -6,7 +6,7 @@ from bus.gateway.config import GatewayConfig
 from bus.gateway.downlink import Downlink
 from bus.gateway.router_client import Router
 from bus.gateway.uplink import Uplink
-from bus.health import Probes
+from bus.health import HealthServer
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import Presence
 from schemas.topics import CLOUD
@@ -31,4 +31,4 @@ async def run(config: GatewayConfig, password: str | None = None) -> None:
         tasks.create_task(downlink.run(), name="gateway.downlink")
         tasks.create_task(uplink.run(), name="gateway.uplink")
         if config.probes is not None:
-            tasks.create_task(Probes(config.probes, bus.unready).run(), name="gateway.probes")
+            tasks.create_task(HealthServer(config.probes, bus.unready_reason).run(), name="gateway.probes")

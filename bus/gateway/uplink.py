@@ -14,11 +14,11 @@ import structlog
 from aiohttp import web
 
 from bus.backoff import backoff
-from bus.gateway.byte_queue import Line, Passing
+from bus.gateway.byte_queue import BoundedQueue, QueuedMessage
 from bus.gateway.config import GatewayConfig
 from bus.gateway.downlink import Downlink
-from bus.gateway.restart_detector import Births
-from bus.gateway.routes import Crossing, crossing
+from bus.gateway.restart_detector import RestartDetector
+from bus.gateway.routes import Route, find_route
 from bus.gateway.rule_probe import report
 from bus.mqtt.client import Bus
 from bus.mqtt.connection import BrokerConnectionError
@@ -62,8 +62,8 @@ class Uplink:
         self._bus = bus
         self._downlink = downlink
         self._counters = bus.counters
-        self._births = Births(config.silent_s)
-        self._lines = {node: Line(config.queue_bytes) for node in config.nodes}
+        self._births = RestartDetector(config.silent_s)
+        self._lines = {node: BoundedQueue(config.queue_bytes) for node in config.nodes}
         self._receiving = 0
 
     async def run(self) -> None:
@@ -98,7 +98,7 @@ class Uplink:
         log.info("up.listening", port=runner.addresses[0][1])
 
     async def _take(self, request: web.Request) -> web.Response:
-        found = crossing(**request.match_info)
+        found = find_route(**request.match_info)
         answer = Answer(HTTPStatus.NOT_FOUND, "no topic that crosses", "unknown")
         if found is not None and found.node in self._lines:
             answer = await self._receive(found, request)
@@ -110,7 +110,7 @@ class Uplink:
         response.force_close()  # the Router opens a new connection for each message
         return response
 
-    async def _receive(self, found: Crossing, request: web.Request) -> Answer:
+    async def _receive(self, found: Route, request: web.Request) -> Answer:
         """Read a body, unless too much is being read or waits already."""
         line = self._lines[found.node]
         if self._receiving >= _AT_ONCE or not line.has_room(request.content_length or 0):
@@ -128,7 +128,7 @@ class Uplink:
             self._receiving -= 1
         return self._accept(found, body, line)
 
-    def _accept(self, found: Crossing, body: bytes, line: Line) -> Answer:
+    def _accept(self, found: Route, body: bytes, line: BoundedQueue) -> Answer:
         """Check a message and queue it."""
         try:
             passing = self._examine(found, body)
@@ -139,21 +139,23 @@ class Uplink:
             return Answer(HTTPStatus.SERVICE_UNAVAILABLE, "too much waits", "full")
         return Answer(HTTPStatus.OK, "queued", "taken")
 
-    def _examine(self, found: Crossing, body: bytes) -> Passing:
+    def _examine(self, found: Route, body: bytes) -> QueuedMessage:
         """Return what is to be published for a body; an edge that is back is told what lasts.
 
         Raises:
             CodecError: It is no message of its topic.
         """
         if (event := report(body, found, self._config.name)) is not None:
-            return Passing(EVENT.name(node=CLOUD, name=self._config.name), encode(EVENT, event), retain=False)
+            return QueuedMessage(
+                EVENT.name(node=CLOUD, name=self._config.name), encode(EVENT, event), retain=False
+            )
         message = decode(found.topic, body, found.names)
         if isinstance(message, Status) and self._births.returned(message, time.monotonic()):
             log.info("up.returned", node=found.node, run_id=message.run_id)
             self._downlink.returned(found.node)
-        return Passing(found.name, body, retain=found.topic.retain)
+        return QueuedMessage(found.name, body, retain=found.topic.retain)
 
-    def _refuse(self, found: Crossing, error: CodecError) -> None:
+    def _refuse(self, found: Route, error: CodecError) -> None:
         """Answer a sample that can never be stored, as the collector would, or it would come for ever."""
         if found.topic is SAMPLE and error.photo_id is not None:
             self._downlink.answer(
@@ -166,7 +168,7 @@ class Uplink:
                 )
             )
 
-    async def _pass_on(self, line: Line) -> None:
+    async def _pass_on(self, line: BoundedQueue) -> None:
         """Publish what waits, one after the other, each until the broker has it."""
         while True:
             message = await line.get()

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import structlog
 
-from bus.backoff import Reconnects
+from bus.backoff import ReconnectBackoff
 from bus.config import Broker
 from bus.metrics import Counters
 from bus.mqtt.connection import (
@@ -19,8 +19,8 @@ from bus.mqtt.connection import (
     Incoming,
     Will,
     address,
-    heed_cancellation,
     matches,
+    raise_if_cancelled,
 )
 from bus.mqtt.presence import Presence
 from bus.mqtt.subscription import Delivery, RawMessage, Subscription
@@ -64,16 +64,16 @@ class Bus:
         counters: Counters | None = None,
     ) -> None:
         self.counters = counters if counters is not None else Counters()
-        self.trouble = "no answer"
+        self.last_error = "no answer"
         """Why there is no connection, while there is none."""
         self._broker = broker
         self._address = address(broker)
         self._identity = Identity(client_id, password, durable)
         self._presence = presence
         self._subscriptions: list[Subscription[Message]] = []
-        self._taps: dict[str, asyncio.Queue[RawMessage]] = {}
+        self._raw_queues: dict[str, asyncio.Queue[RawMessage]] = {}
         self._publishes = asyncio.Semaphore(CONCURRENT_PUBLISHES)
-        self._link: BrokerConnection | None = None
+        self._connection: BrokerConnection | None = None
         """The connection while it works."""
         self._number = 0
         self._echoed = asyncio.Event()
@@ -106,9 +106,9 @@ class Bus:
 
         When its queue is full, messages are dropped and counted as `bus.overflowed`.
         """
-        return self._taps.setdefault(chosen, asyncio.Queue(queue))
+        return self._raw_queues.setdefault(chosen, asyncio.Queue(queue))
 
-    def bring(self, topic: str, payload: bytes) -> None:
+    def inject(self, topic: str, payload: bytes) -> None:
         """Deliver a message from elsewhere first of all, as a retained one; call before `run`."""
         for subscription in self._subscriptions:
             if (names := subscription.topic.match(topic)) is not None:
@@ -120,14 +120,14 @@ class Bus:
 
         Working means proven: our own announcement came back from the broker.
         """
-        if self._link is None or self._number <= after:
+        if self._connection is None or self._number <= after:
             async with self._ready:
-                await self._ready.wait_for(lambda: self._link is not None and self._number > after)
+                await self._ready.wait_for(lambda: self._connection is not None and self._number > after)
         return self._number
 
-    def unready(self) -> str | None:
+    def unready_reason(self) -> str | None:
         """Return why this component is not ready for work, or None if it is."""
-        if self._link is None:
+        if self._connection is None:
             return f"no connection to {self._address}"
         return None if self._presence is None else self._presence.trouble()
 
@@ -145,7 +145,7 @@ class Bus:
     async def publish_bytes(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish encoded bytes, otherwise like `publish`."""
         async with self._publishes:
-            if (link := self._link) is None:
+            if (link := self._connection) is None:
                 raise BrokerConnectionError(self._address, expected="a connection", got="none")
             await link.publish(topic, payload, retain=retain)
 
@@ -159,7 +159,7 @@ class Bus:
             self._presence.change(**facts)
             await self._announce()
 
-    def note(self, **facts: object) -> None:
+    def report_later(self, **facts: object) -> None:
         """Change what the next Status says, whenever that is due.
 
         Args:
@@ -168,7 +168,7 @@ class Bus:
         if self._presence is not None:
             self._presence.change(**facts)
 
-    async def degraded(self, part: str, reason: str) -> None:
+    async def report_degraded(self, part: str, reason: str) -> None:
         """Say on the status topic, and in the log, that a part of this component does not work.
 
         Args:
@@ -183,7 +183,7 @@ class Bus:
         if self._presence.trouble() != before:
             await self._announce()
 
-    async def recovered(self, part: str) -> None:
+    async def report_recovered(self, part: str) -> None:
         """Say that this part works again; nothing if it did all the time."""
         if self._presence is None or (outage_s := self._presence.recover(part)) is None:
             return
@@ -196,7 +196,7 @@ class Bus:
         Raises:
             PermanentError: The broker refuses a subscription.
         """
-        reconnects = Reconnects(_LONGEST_PAUSE_S)
+        reconnects = ReconnectBackoff(_LONGEST_PAUSE_S)
         failed_at: float | None = None
         while True:
             self._works_since = None
@@ -206,12 +206,12 @@ class Bus:
                 now = time.monotonic()
                 delay_s = reconnects.lost(None if self._works_since is None else now - self._works_since)
                 self.counters.add("bus.disconnected")
-                self.trouble = str(error.got)
+                self.last_error = str(error.got)
                 first = reconnects.failures == 1
                 failed_at = now if first else failed_at
                 level = log.warning if first else log.debug
                 level("bus.disconnected", broker=self._address, error=str(error))
-                if reconnects.short_lives == _SHORT_LIVES:
+                if reconnects.short_connections == _SHORT_LIVES:
                     self.counters.add("bus.unsteady")
                     hint = "does another client use the same id?"
                     log.warning(
@@ -237,12 +237,12 @@ class Bus:
         try:
             async with self._open() as link:
                 try:
-                    heed_cancellation()
+                    raise_if_cancelled()
                     async with asyncio.TaskGroup() as tasks:
                         tasks.create_task(link.ended(), name="bus.receive")
                         tasks.create_task(self._serve(link, failed_at), name="bus.serve")
                 finally:
-                    self._link = None
+                    self._connection = None
                     link.lose()
                     await self._say_farewell(link)
         except BaseExceptionGroup as group:
@@ -257,7 +257,7 @@ class Bus:
 
     async def _serve(self, link: BrokerConnection, failed_at: float | None) -> None:
         """Subscribe, prove that messages come through, open for publishers, then report now and then."""
-        for chosen in (*(subscription.filter for subscription in self._subscriptions), *self._taps):
+        for chosen in (*(subscription.filter for subscription in self._subscriptions), *self._raw_queues):
             await link.subscribe(chosen)
         if self._presence is not None:
             own = self._presence.topic
@@ -265,7 +265,7 @@ class Bus:
             await link.subscribe(own, qos=0)
             await self._probe(link, own)
         async with self._ready:
-            self._link = link
+            self._connection = link
             self._works_since = time.monotonic()
             self._ready.notify_all()
         if self._presence is not None and self._presence.unsaid:  # since the probe
@@ -331,7 +331,7 @@ class Bus:
     def _pass_to_taps(self, incoming: Incoming) -> bool:
         """Hand a message to those who look on; tells whether there was one."""
         tapped = False
-        for chosen, queue in self._taps.items():
+        for chosen, queue in self._raw_queues.items():
             if not matches(chosen, incoming.topic):
                 continue
             tapped = True
@@ -355,7 +355,7 @@ class Bus:
         return incoming.topic == self._presence.topic and self._presence.is_own(incoming.payload)
 
     async def _announce(self) -> None:
-        if (link := self._link) is not None:
+        if (link := self._connection) is not None:
             with contextlib.suppress(BrokerConnectionError):  # the next announcement says it
                 await self._publish_status(link)
 
@@ -369,7 +369,7 @@ class Bus:
         """Say `offline` while leaving a connection that still works; the will does so for one that broke."""
         with contextlib.suppress(BrokerConnectionError, TimeoutError):
             async with asyncio.timeout(_FAREWELL_S):
-                link.regain()
+                link.allow_last_publish()
                 await self._publish_status(link, offline="it was stopped")
 
 

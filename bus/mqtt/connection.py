@@ -150,7 +150,7 @@ class BrokerConnection:
         for acknowledged in self._unanswered.values():
             self._fail(acknowledged, "a lost connection")
 
-    def regain(self) -> None:
+    def allow_last_publish(self) -> None:
         """Let one who says farewell publish once more."""
         self._lost = False
 
@@ -163,7 +163,7 @@ class BrokerConnection:
         """
         with self._mapped():
             granted = await self._client.subscribe(chosen, qos=qos)
-        heed_cancellation()
+        raise_if_cancelled()
         for code in granted:
             value = code if isinstance(code, int) else code.value
             if value >= _REFUSED:
@@ -257,7 +257,7 @@ def matches(chosen: str, topic: str) -> bool:
     return aiomqtt.Topic(topic).matches(chosen)
 
 
-def heed_cancellation() -> None:
+def raise_if_cancelled() -> None:
     """Raise a cancellation that came together with a result: `asyncio.wait_for` inside aiomqtt loses it.
 
     Source: CPython issue 86296; fixed in Python 3.12.

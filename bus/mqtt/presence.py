@@ -21,7 +21,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Trouble(NamedTuple):
+class Problem(NamedTuple):
     """Why a part does not do its work, and since when, in seconds of the monotonic clock."""
 
     since: float
@@ -45,7 +45,7 @@ class Presence:
         self.node = node
         self.name = name
         self.every_s = every_s
-        self._troubles: dict[str, Trouble] = {}
+        self._problems: dict[str, Problem] = {}
         self.unsaid = False
         """Whether something changed since the last Status."""
         self._status = Status(
@@ -66,21 +66,21 @@ class Presence:
     def degrade(self, part: str, reason: str) -> bool:
         """Note that a part of the component does not do its work, and why; tells whether it did until now."""
         self.unsaid = True
-        fresh = part not in self._troubles
-        since = time.monotonic() if fresh else self._troubles[part].since
-        self._troubles[part] = Trouble(since, reason)
+        fresh = part not in self._problems
+        since = time.monotonic() if fresh else self._problems[part].since
+        self._problems[part] = Problem(since, reason)
         return fresh
 
     def recover(self, part: str) -> float | None:
         """Note that a part works again; returns how long it did not, in seconds, None if it did all along."""
-        if (trouble := self._troubles.pop(part, None)) is None:
+        if (trouble := self._problems.pop(part, None)) is None:
             return None
         self.unsaid = True
         return time.monotonic() - trouble.since
 
     def trouble(self) -> str | None:
         """Return everything that keeps the component from its work, or None: then it is `online`."""
-        return "; ".join(trouble.reason for trouble in self._troubles.values()) or None
+        return "; ".join(trouble.reason for trouble in self._problems.values()) or None
 
     def status(self, counters: Counters, *, offline: str | None = None) -> Status:
         """Return the Status as of now.

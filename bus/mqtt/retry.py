@@ -34,8 +34,8 @@ async def retry_until_ok(
             outcome = await attempt()
         except TransientError as error:
             meanwhile(error)
-            await bus.degraded(part, str(error))
+            await bus.report_degraded(part, str(error))
             await asyncio.sleep(next(delays))
         else:
-            await bus.recovered(part)
+            await bus.report_recovered(part)
             return outcome

@@ -60,7 +60,7 @@ class Subscription(Generic[M]):
     async def __anext__(self) -> Delivery[M]:
         return await self.queue.get()
 
-    async def gather(self, most: int) -> list[Delivery[M]]:
+    async def next_batch(self, most: int) -> list[Delivery[M]]:
         """Wait for one delivery, then return it with what has arrived behind it, at most so many."""
         deliveries = [await self.queue.get()]
         while len(deliveries) < most and not self.queue.empty():

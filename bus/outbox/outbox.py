@@ -81,13 +81,13 @@ class Outbox:
         counters: Counters,
         *,
         name: str,
-        when_old: Callable[[bytes], bytes] = unchanged,
+        transform_late: Callable[[bytes], bytes] = unchanged,
     ) -> None:
         self._database = database
         self._limits = limits
         self._counters = counters
         self._name = name
-        self._when_old = when_old
+        self._when_old = transform_late
         self._schedule = Schedule(limits)
         self._bytes = 0
         self._cached_bytes = 0
@@ -111,13 +111,13 @@ class Outbox:
         """How many were sent and have no answer yet."""
         return self._schedule.unanswered
 
-    def sendings(self, message_id: str) -> int:
+    def send_count(self, message_id: str) -> int:
         """Return how often a waiting message may have left, 0 if it does not wait.
 
         A sending that failed may have arrived all the same. What an earlier run left counts as sent twice,
         because it may have been.
         """
-        return self._schedule.sendings(message_id)
+        return self._schedule.send_count(message_id)
 
     async def load(self) -> None:
         """Take up what an earlier run left behind. Call once, before `run`."""
@@ -128,7 +128,7 @@ class Outbox:
         )
         for message_id, topic, size_bytes, created_ms in rows:
             created_at = _monotonic(created_ms)
-            self._add(Entry(message_id, sys.intern(topic), size_bytes, created_at, sendings=2))
+            self._add(Entry(message_id, sys.intern(topic), size_bytes, created_at, send_count=2))
         if rows:
             self._counters.add(f"{self._name}.kept", len(rows))
             log.info("outbox.loaded", outbox=self._name, messages=len(rows), bytes=self._bytes)
@@ -149,7 +149,7 @@ class Outbox:
         try:
             await self._database.run(lambda connection: self.write(connection, item))
         except BaseException:
-            self.withdraw(item)
+            self.abort(item)
             raise
         self.commit(item)
         return True
@@ -157,7 +157,7 @@ class Outbox:
     async def admit(self, message_id: str, topic: str, payload: bytes) -> Item | None:
         """First of the three steps of `put`, for a caller with a transaction of its own: take room.
 
-        `write` and then `commit` or `withdraw` must follow.
+        `write` and then `commit` or `abort` must follow.
         """
         if message_id in self._schedule or message_id in self._admitted:
             return None
@@ -179,7 +179,7 @@ class Outbox:
 
     def commit(self, item: Item) -> None:
         """Third step after success: the message is on the disk, send it."""
-        self.withdraw(item)
+        self.abort(item)
         entry = Entry(item.message_id, sys.intern(item.topic), len(item.payload), time.monotonic())
         if self._cached_bytes + entry.size_bytes <= _CACHE_BYTES:
             entry.payload = item.payload
@@ -187,12 +187,12 @@ class Outbox:
         self._add(entry)
         self._counters.add(f"{self._name}.accepted")
 
-    def withdraw(self, item: Item) -> None:
+    def abort(self, item: Item) -> None:
         """Third step after failure: give the room back."""
         self._bytes -= self._admitted.pop(item.message_id)
         self._rest()
 
-    async def answered(self, message_id: str, record: Work[None] | None = None) -> bool:
+    async def mark_answered(self, message_id: str, record: Work[None] | None = None) -> bool:
         """Forget a message, because its final answer is here.
 
         Args:
@@ -221,15 +221,15 @@ class Outbox:
         self._counters.add(f"{self._name}.{'answered' if settled else 'answered_again'}")
         return settled
 
-    def deferred(self, message_id: str) -> None:
+    def defer(self, message_id: str) -> None:
         """Wait longer for the final answer, because the receiver has the message and says so."""
         self._schedule.defer(message_id, time.monotonic())
 
-    async def idle(self) -> None:
+    async def wait_until_empty(self) -> None:
         """Wait until every message is answered."""
         await self._idle.wait()
 
-    async def roomy(self) -> None:
+    async def wait_for_room(self) -> None:
         """Wait until fewer messages are kept than the window takes, for a sender that can wait."""
         while len(self) >= self._limits.window:
             self._answered.clear()
@@ -271,7 +271,7 @@ class Outbox:
             try:
                 if (payload := await self._payload(entry)) is None:
                     continue  # answered while it waited for its turn
-                entry.sendings += 1
+                entry.send_count += 1
                 await publish(entry.topic, payload)
             except TransientError as error:
                 log.debug(

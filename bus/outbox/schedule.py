@@ -22,7 +22,7 @@ class Entry:
     size_bytes: int
     created_at: float
     attempts: int = 0
-    sendings: int = 0
+    send_count: int = 0
     due_at: float = 0.0
     backlog: bool = False
     queued: bool = False
@@ -53,10 +53,10 @@ class Schedule:
     def __contains__(self, message_id: str) -> bool:
         return message_id in self._entries
 
-    def sendings(self, message_id: str) -> int:
+    def send_count(self, message_id: str) -> int:
         """Return how often a message may have left, 0 if it does not wait."""
         entry = self._entries.get(message_id)
-        return 0 if entry is None else entry.sendings
+        return 0 if entry is None else entry.send_count
 
     @property
     def unanswered(self) -> int:

@@ -25,7 +25,7 @@ import msgspec
 
 from bus.broker.mosquitto_conf import Access, Bridge, configuration, is_loopback
 from bus.config import ConfigError, Tls
-from bus.provisioning.site import Place, Seat, Site, admitted, seats
+from bus.provisioning.site import Address, ClientFiles, Site, allowed_identities, client_files
 from bus.security import acl, certificates, signing
 from bus.security.certificates import Authority
 from schemas.topics import CLOUD
@@ -82,15 +82,15 @@ def provision(directory: Path, site: Site, *, days: int, renew: bool = False) ->
     try:
         keys = _keys(directory)
         _write(directory / SITE, msgspec.json.format(msgspec.json.encode(site), indent=2) + b"\n")
-        return list(_Workshop(directory, site, *keys, days, renew).issue())
+        return list(_Issuer(directory, site, *keys, days, renew).issue())
     except OSError as error:
         got = f"{error.filename}: {error.strerror}"
         raise ConfigError(f"site {directory}", expected="to be readable and writable", got=got) from None
 
 
-def unshared(directory: Path, site: Site) -> Iterator[Path]:
+def handlers_without_shares(directory: Path, site: Site) -> Iterator[Path]:
     """Yield the files of handlers that are to share their node's photos, and would take all of them."""
-    for seat in seats(site):
+    for seat in client_files(site):
         who = seat.identity
         if who.kind == "edge" and site.edges[who.node].handlers > 1:
             path = directory / seat.folder / f"{seat.stem}.toml"
@@ -119,7 +119,7 @@ def _authority(directory: Path, name: str) -> Authority:
 
 
 @dataclass(frozen=True, slots=True)
-class _Workshop:
+class _Issuer:
     """Where the folders are made."""
 
     directory: Path
@@ -134,10 +134,10 @@ class _Workshop:
         for node, edge in self.site.edges.items():
             yield self._broker(f"edges/{node}", node, edge.broker)
             _write(self.directory / f"edges/{node}/release.pem", self.release_key)
-        for seat in seats(self.site):
+        for seat in client_files(self.site):
             yield self._client(seat)
 
-    def _broker(self, folder: str, node: str | None, place: Place) -> Issued:
+    def _broker(self, folder: str, node: str | None, place: Address) -> Issued:
         """Write what one mosquitto needs."""
         directory, home = self.directory / folder, self._home(folder)
         hosts = tuple(dict.fromkeys((place.host, *_ANYWHERE)))
@@ -145,7 +145,7 @@ class _Workshop:
         issued = self._certificate(directory / "broker", f"{node or CLOUD}.broker", "ca", make)
         _write(directory / "ca.pem", self.authorities["ca"].certificate)
         _write(directory / "operations.pem", self.authorities["operations"].certificate)
-        _write(directory / "rights", acl.access_list(admitted(self.site, node)).encode())
+        _write(directory / "rights", acl.access_list(allowed_identities(self.site, node)).encode())
         cloud = self.site.cloud
         text = configuration(
             place.port,
@@ -158,7 +158,7 @@ class _Workshop:
         _write(directory / "mosquitto.conf", f"# Written anew by each gleaner provision.\n{text}".encode())
         return issued
 
-    def _client(self, seat: Seat) -> Issued:
+    def _client(self, seat: ClientFiles) -> Issued:
         """Write what one client needs, and where it connects to."""
         directory, home = self.directory / seat.folder, self._home(seat.folder)
         issued = self._certificate(
@@ -170,7 +170,7 @@ class _Workshop:
             _keep(directory / f"{stem}.toml", text.encode)
         return issued
 
-    def _configurations(self, seat: Seat) -> Iterator[tuple[str, Place, Fields]]:
+    def _configurations(self, seat: ClientFiles) -> Iterator[tuple[str, Address, Fields]]:
         """Yield the TOML files of a client: name, broker, and the fields beside it."""
         who, cloud, edges = seat.identity, self.site.cloud, self.site.edges
         match who.kind:
@@ -211,7 +211,7 @@ def _tls(home: str, stem: str) -> Tls:
     return Tls(ca=f"{home}/ca.pem", certificate=f"{home}/{stem}.pem", key=f"{home}/{stem}.key")
 
 
-def _toml(fields: Fields, place: Place, authority: str, tls: Tls) -> str:
+def _toml(fields: Fields, place: Address, authority: str, tls: Tls) -> str:
     """Return the configuration of a component."""
     port = place.port if authority == "ca" else place.port + 1
     lines = [f"{name} = {_quoted(value)}" for name, value in fields.items()]

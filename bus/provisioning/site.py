@@ -16,7 +16,7 @@ Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9
 TLS_PORT = 8883
 
 
-class Place(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Address(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where clients reach a broker; the next port is for the cloud's components and the operator."""
 
     host: Host
@@ -29,7 +29,7 @@ class Place(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Edge(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An edge node."""
 
-    broker: Place
+    broker: Address
     devices: list[Name] = []
     handlers: Annotated[int, Meta(ge=1, le=len(HANDLERS))] = 1
 
@@ -44,14 +44,14 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         home: Where each folder will be on its machine; None: they stay where they are made.
     """
 
-    cloud: Place
+    cloud: Address
     edges: dict[Name, Edge] = {}
     collectors: Annotated[int, Meta(ge=1, le=99)] = 2
     home: Annotated[str, Meta(pattern=r"^/[^\n]*[^/\n]$")] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class ClientFiles:
     """A client and where its files are: `folder/stem.key`, `.pem` and, with `toml`, `.toml`.
 
     Args:
@@ -68,7 +68,7 @@ class Seat:
 
 
 def with_edge(
-    site: Site, node: str, broker: Place | None, devices: list[str], handlers: int | None = None
+    site: Site, node: str, broker: Address | None, devices: list[str], handlers: int | None = None
 ) -> Site:
     """Return the site with an edge node and devices of it; what is there stays.
 
@@ -91,7 +91,7 @@ def with_edge(
         raise PermanentError(
             f"edge {node}", expected=f"its broker {there.broker} as before (see site.json)", got=broker
         )
-    known = there or Edge(broker=broker or Place(host=node))
+    known = there or Edge(broker=broker or Address(host=node))
     both = sorted({*known.devices, *devices})
     edge = structs.replace(known, devices=both, handlers=known.handlers if handlers is None else handlers)
     return structs.replace(site, edges=site.edges | {node: edge})
@@ -111,23 +111,23 @@ def without_device(site: Site, name: str) -> Site:
     return structs.replace(site, edges=site.edges | {node: structs.replace(edge, devices=left)})
 
 
-def seats(site: Site) -> Iterator[Seat]:
+def client_files(site: Site) -> Iterator[ClientFiles]:
     """Yield every client of a site."""
     for node, edge in site.edges.items():
         for handler in HANDLERS[: edge.handlers]:
-            yield Seat(acl.edge(node, handler), f"edges/{node}", handler, "ca")
-        yield Seat(acl.bridge(node), f"edges/{node}", "bridge", "ca")
+            yield ClientFiles(acl.edge(node, handler), f"edges/{node}", handler, "ca")
+        yield ClientFiles(acl.bridge(node), f"edges/{node}", "bridge", "ca")
         for name in edge.devices:
-            yield Seat(acl.device(node, name), f"devices/{node}.{name}", "device", "ca")
+            yield ClientFiles(acl.device(node, name), f"devices/{node}.{name}", "device", "ca")
     more = (f"collector-{number}" for number in range(2, site.collectors + 1))
     for name in ("collector", *more, "trainer", "rollout", "gateway"):
-        yield Seat(acl.component(name), "cloud", name, "operations")
-    yield Seat(acl.component("operator"), "operator", "operator", "operations")
+        yield ClientFiles(acl.component(name), "cloud", name, "operations")
+    yield ClientFiles(acl.component("operator"), "operator", "operator", "operations")
 
 
-def admitted(site: Site, node: str | None) -> list[acl.Identity]:
+def allowed_identities(site: Site, node: str | None) -> list[acl.Identity]:
     """Return who may do something at a node's broker, or at the cloud's if None."""
-    everybody = [seat.identity for seat in seats(site)]
+    everybody = [seat.identity for seat in client_files(site)]
     if node is not None:
         local = [who for who in everybody if who.node == node and who.kind != "bridge"]
         return [*local, acl.eventbus(node), acl.component("operator")]

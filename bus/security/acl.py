@@ -78,7 +78,7 @@ _ANY = Scope(None, (None,), "all")
 
 
 @dataclass(frozen=True, slots=True)
-class Right:
+class AclEntry:
     """One row of the table: this kind may read or write these of the topics."""
 
     kind: Kind
@@ -98,11 +98,11 @@ class Right:
             yield self.topic.select(**names)
 
 
-def _may(kind: Kind, direction: Direction, scope: Scope, *topics: Topic[Message]) -> Iterator[Right]:
-    return (Right(kind, direction, topic, scope) for topic in topics)
+def _may(kind: Kind, direction: Direction, scope: Scope, *topics: Topic[Message]) -> Iterator[AclEntry]:
+    return (AclEntry(kind, direction, topic, scope) for topic in topics)
 
 
-RIGHTS: tuple[Right, ...] = (
+ACL: tuple[AclEntry, ...] = (
     *_may("device", "write", _OWN, PHOTO, FEEDBACK, STATUS, EVENT),
     *_may("device", "read", _OWN, RESULT, COMMAND, STATUS),
     *_may("edge", "write", _NODE, RESULT, SAMPLE),
@@ -194,7 +194,7 @@ _OUTSIDE: dict[Kind, tuple[str, ...]] = {
 
 def filters(identity: Identity, direction: Direction) -> tuple[str, ...]:
     """Return what an identity may read or write, as MQTT filters."""
-    mine = (right for right in RIGHTS if (right.kind, right.direction) == (identity.kind, direction))
+    mine = (right for right in ACL if (right.kind, right.direction) == (identity.kind, direction))
     return tuple(chosen for right in mine for chosen in right.filters(identity))
 
 
@@ -217,7 +217,7 @@ def table() -> str:
 
 def _told(kind: Kind, direction: Direction) -> str:
     by_scope: dict[str, list[str]] = {}
-    for right in RIGHTS:
+    for right in ACL:
         if (right.kind, right.direction) == (kind, direction):
             by_scope.setdefault(right.scope.words, []).append(right.topic.kind)
     return "; ".join(f"{words} {', '.join(kinds)}" for words, kinds in by_scope.items())

@@ -22,18 +22,20 @@ PURPOSE = "gleaner/v1/release"
 
 SIGNED = ("node", "model", "version", "url", "sha256", "size_bytes", "classes", "released_at_ms")
 """The fields that are signed, in this order."""
-SIGNED_LATER = ("stage", "share", "beside")
-"""Fields of later versions: signed by name where they are not at their default, so that signatures of before
-hold, and a node that does not know them refuses what it would misread."""
-_DEFAULTS = {field.name: field.default for field in structs.fields(Release)}
+SIGNED_LATER = ("stage", "share", "baseline")
+"""Fields added later: signed together with their wire name, and only where they differ from their default. So
+earlier signatures stay valid, and a node that does not know the field rejects a release that uses it."""
+_FIELDS = {field.name: field for field in structs.fields(Release)}
 
 
 def signed_bytes(release: Release) -> bytes:
     """Return what a signature covers: a JSON array of the purpose and the fields, ASCII, without spaces."""
-    later = ((name, getattr(release, name)) for name in SIGNED_LATER)
-    facts = [PURPOSE, *(getattr(release, name) for name in SIGNED)]
-    facts += [[name, value] for name, value in later if value != _DEFAULTS[name]]
-    return json.dumps(facts, ensure_ascii=True, separators=(",", ":")).encode("ascii")
+    signed = [PURPOSE, *(getattr(release, name) for name in SIGNED)]
+    for name in SIGNED_LATER:
+        field, value = _FIELDS[name], getattr(release, name)
+        if value != field.default:
+            signed.append([field.encode_name, value])  # the wire name: a Python name may change
+    return json.dumps(signed, ensure_ascii=True, separators=(",", ":")).encode("ascii")
 
 
 def sign(release: Release, key: Ed25519PrivateKey) -> Release:
@@ -41,7 +43,7 @@ def sign(release: Release, key: Ed25519PrivateKey) -> Release:
     return structs.replace(release, signature=key.sign(signed_bytes(release)).hex())
 
 
-def fault(release: Release, key: Ed25519PublicKey) -> str | None:
+def signature_error(release: Release, key: Ed25519PublicKey) -> str | None:
     """Return what is wrong with a release's signature, None if it is good."""
     if release.signature is None:
         return "expected a signature, got none"

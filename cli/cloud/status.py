@@ -14,7 +14,7 @@ from bus import log
 from bus.mqtt.subscription import Subscription
 from cli import connect, options, run_service
 from schemas.errors import CodecError, GleanerError
-from schemas.messages import NEITHER, ServedModel, Status, Trial
+from schemas.messages import NEITHER, CanaryReport, ServedModel, Status
 from schemas.topics import HANDLERS, STATUS
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Node(Struct, frozen=True):
     state: str
     reason: str | None
     model: ServedModel | None
-    trial: Trial | None
+    trial: CanaryReport | None
     samples_waiting: int
     age_s: float
 
@@ -130,7 +130,7 @@ def _node(status: Status) -> Node:
         state=status.state,
         reason=status.reason,
         model=status.model,
-        trial=status.trial,
+        trial=status.canary,
         samples_waiting=max(waiting, 0),
         age_s=round((now_ms() - status.at_ms) / 1000, 1),
     )
@@ -195,7 +195,7 @@ def _labels_said(labels: dict[str, int]) -> str:
     return f"Labels by people: {classes or 'none'}; {labels.get(NEITHER, 0)} {NEITHER}"
 
 
-def _trial_said(trial: Trial | None) -> tuple[str, str]:
+def _trial_said(trial: CanaryReport | None) -> tuple[str, str]:
     if trial is None:
         return "", ""
     tried = trial.challenger

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import structlog
 
-from bus.health import Probes
+from bus.health import HealthServer
 from bus.metrics import Counters
 from bus.mqtt.client import Bus
 from bus.mqtt.connection import BrokerConnectionError
@@ -83,7 +83,7 @@ class Collector:
 
     async def _collect_samples(self) -> None:
         while True:
-            deliveries = await self._samples.gather(self._config.batch)
+            deliveries = await self._samples.next_batch(self._config.batch)
             self._counters.add("sample.received", len(deliveries))
             rows, refused = await asyncio.to_thread(sort, deliveries)
             receipts = await self._store_rows(rows) + await self._set_aside(refused)
@@ -125,7 +125,7 @@ class Collector:
 
     async def _collect_labels(self) -> None:
         while True:
-            deliveries = await self._labels.gather(self._config.batch)
+            deliveries = await self._labels.next_batch(self._config.batch)
             labels: list[Label] = []
             for delivery in deliveries:
                 try:
@@ -220,7 +220,9 @@ async def run(config: CollectorConfig, password: str | None = None) -> None:
     collector = Collector(config, samples_bus, labels_bus, store, quarantine)
     async with asyncio.TaskGroup() as tasks:
         if config.probes is not None:
-            tasks.create_task(Probes(config.probes, samples_bus.unready).run(), name="collect.probes")
+            tasks.create_task(
+                HealthServer(config.probes, samples_bus.unready_reason).run(), name="collect.probes"
+            )
         tasks.create_task(labels_bus.run(), name="collect.labels_bus")
         await labels_bus.connected()  # online means that the broker keeps labels for it, too
         tasks.create_task(samples_bus.run(), name="collect.bus")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from bus.config import Broker, ProbesAddress
+from bus.config import Broker, HealthAddress
 from schemas.messages import Name
 
 
@@ -25,4 +25,4 @@ class CollectorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     quarantine_bytes: Annotated[
         int, Meta(ge=2**24, description="most bytes of them; three quarters stay when the oldest go")
     ] = 256_000_000
-    probes: ProbesAddress | None = None
+    probes: HealthAddress | None = None

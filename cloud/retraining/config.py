@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from bus.config import Broker, ProbesAddress
+from bus.config import Broker, HealthAddress
 from cloud.retraining.triggers import Triggers
 from schemas.messages import Name
 
@@ -44,4 +44,4 @@ class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         float, Meta(gt=0, description="a step of a round that takes longer is ended; a rollout has no limit")
     ] = 14_400.0
     triggers: Triggers = Triggers()
-    probes: ProbesAddress | None = None
+    probes: HealthAddress | None = None

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import structlog
 
-from bus.health import Probes
+from bus.health import HealthServer
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.connection import BrokerConnectionError
 from bus.mqtt.presence import Presence, now_ms
@@ -270,7 +270,7 @@ async def watch(config: TrainerConfig, plan: Plan, password: str | None = None) 
     )
     async with asyncio.TaskGroup() as tasks:
         if config.probes is not None:
-            tasks.create_task(Probes(config.probes, bus.unready).run(), name="trainer.probes")
+            tasks.create_task(HealthServer(config.probes, bus.unready_reason).run(), name="trainer.probes")
         tasks.create_task(bus.run(), name="trainer.bus")
         tasks.create_task(Trainer(config, bus, store, plan).watch(), name="trainer.watch")
 
@@ -295,7 +295,7 @@ async def play_once(config: TrainerConfig, plan: Plan, password: str | None = No
                 async with asyncio.timeout(_CONNECT_S):
                     await bus.connected()
             except TimeoutError:
-                raise BrokerConnectionError("broker", expected="a connection", got=bus.trouble) from None
+                raise BrokerConnectionError("broker", expected="a connection", got=bus.last_error) from None
             card = await Trainer(config, bus, store, plan).play(Reason("hand", "by hand"), lock)
             running.cancel()
     if card is None:

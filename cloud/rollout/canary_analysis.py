@@ -9,7 +9,7 @@ from msgspec import Meta, Struct, structs
 
 from cloud.evaluation.audit_stats import ENOUGH_AUDITS, SURELY, Audit, Audits, chance_as_good
 from cloud.evaluation.metrics import wilson_interval
-from schemas.messages import Probability, Seconds, Trial, Tried
+from schemas.messages import CanaryReport, Probability, Seconds, VersionStats
 
 Facts = dict[str, str | int | float | bool]
 
@@ -39,7 +39,7 @@ class Alarm:
     facts: Facts
 
 
-def pooled(trials: Iterable[Trial]) -> Trial | None:
+def pooled(trials: Iterable[CanaryReport]) -> CanaryReport | None:
     """Add up what several nodes say; the slowest of them is the percentile."""
     found = list(trials)
     if not found:
@@ -53,8 +53,8 @@ def pooled(trials: Iterable[Trial]) -> Trial | None:
     )
 
 
-def _pooled(tried: list[Tried]) -> Tried:
-    return Tried(
+def _pooled(tried: list[VersionStats]) -> VersionStats:
+    return VersionStats(
         version=tried[0].version,
         answered=sum(one.answered for one in tried),
         failed=sum(one.failed for one in tried),
@@ -63,7 +63,7 @@ def _pooled(tried: list[Tried]) -> Tried:
 
 
 def alarms(
-    trials: Mapping[str, Trial], rules: Rules, audits: Audits, enough: int = ENOUGH
+    trials: Mapping[str, CanaryReport], rules: Rules, audits: Audits, enough: int = ENOUGH
 ) -> Iterator[Alarm]:
     """Yield what is wrong with the challenger of a trial.
 
@@ -84,7 +84,7 @@ def alarms(
         yield from _latency(node, trial, rules, enough)
 
 
-def _failures(trial: Trial, rules: Rules) -> Iterator[Alarm]:
+def _failures(trial: CanaryReport, rules: Rules) -> Iterator[Alarm]:
     failed, calls = trial.challenger.failed, trial.challenger.failed + trial.challenger.answered
     if failed < _FEW_FAILURES:
         return
@@ -94,7 +94,7 @@ def _failures(trial: Trial, rules: Rules) -> Iterator[Alarm]:
         yield Alarm(reason, {"failed": failed, "calls": calls, "champion_share": usual})
 
 
-def _disagreement(trial: Trial, rules: Rules, champion: Audit, enough: int) -> Iterator[Alarm]:
+def _disagreement(trial: CanaryReport, rules: Rules, champion: Audit, enough: int) -> Iterator[Alarm]:
     """Find other labels than the champion's, more than the rules allow and than its mistakes explain.
 
     Where two versions disagree at least one is wrong, so they do in at most as many photos as both get wrong
@@ -116,7 +116,7 @@ def _disagreement(trial: Trial, rules: Rules, champion: Audit, enough: int) -> I
     yield Alarm(reason, {"disagreed": trial.disagreed, "compared": trial.compared})
 
 
-def _least_unexplained(trial: Trial, champion: Audit) -> float:
+def _least_unexplained(trial: CanaryReport, champion: Audit) -> float:
     """Return the lower end of the 95 % interval of the disagreement less twice the champion's mistakes.
 
     Source: Zou and Donner, Construction of confidence limits about effect measures (2008).
@@ -126,7 +126,7 @@ def _least_unexplained(trial: Trial, champion: Audit) -> float:
     return share - 2 * (1 - accuracy) - sqrt((share - low) ** 2 + 4 * (accuracy - least) ** 2)
 
 
-def _latency(node: str, trial: Trial, rules: Rules, enough: int) -> Iterator[Alarm]:
+def _latency(node: str, trial: CanaryReport, rules: Rules, enough: int) -> Iterator[Alarm]:
     champion, challenger = trial.champion, trial.challenger
     if champion.p95_ms is None or challenger.p95_ms is None:
         return

@@ -23,7 +23,7 @@ from cloud.evaluation.audit_stats import Audits
 from cloud.rollout.canary_analysis import Facts, pooled
 from cloud.rollout.state_machine import Decision, Order, Rollout, Seen, apply, decide, orders, present_trials
 from schemas.errors import CodecError, PermanentError, TransientError
-from schemas.messages import Event, Release, Trial
+from schemas.messages import CanaryReport, Event, Release
 from schemas.topics import CLOUD, EVENT, RELEASE, STATUS
 
 log = structlog.get_logger()
@@ -122,7 +122,7 @@ class Controller:
         self._audited = Audits()
         self._asked = asyncio.Event()
         self._announced: dict[str, Order] = {}
-        self._reported: Trial | None = None
+        self._reported: CanaryReport | None = None
 
     async def run(self) -> Rollout:
         """Go on until the version is everywhere or has gone back; returns how it ended.
@@ -185,7 +185,7 @@ class Controller:
                 node=node,
                 stage=order.stage,
                 share=order.share,
-                beside=None if order.stage == "all" else rollout.champion.version,
+                baseline=None if order.stage == "all" else rollout.champion.version,
                 released_at_ms=max(now_ms(), rollout.since_ms),
                 signature=None,
             )
@@ -227,7 +227,7 @@ class Controller:
         trial = pooled(present_trials(rollout, self._seen).values())
         if trial != self._reported:
             self._reported = trial
-            await self._bus.report(trial=trial)
+            await self._bus.report(canary=trial)
 
     async def _hear_statuses(self) -> None:
         async for delivery in self._statuses:

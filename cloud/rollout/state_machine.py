@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 
 from cloud.evaluation.audit_stats import Audits
 from cloud.rollout.canary_analysis import ENOUGH, Alarm, Facts, Rules, alarms, audit_alarms, pooled
-from schemas.messages import Count, Name, Probability, Release, Stage, Status, Trial, Tried
+from schemas.messages import CanaryReport, Count, Name, Probability, Release, Stage, Status, VersionStats
 
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,7 +59,7 @@ class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: str | None = None
     facts: Facts = {}
     passed_over: list[Name] = []
-    usual: dict[Name, Tried] = {}
+    usual: dict[Name, VersionStats] = {}
     over: bool = False
 
     @property
@@ -110,7 +110,7 @@ class Decision:
     action: Literal["wait", "advance", "skip", "pass-over", "return", "finish"]
     reason: str
     facts: Facts = field(default_factory=dict)
-    usual: Mapping[str, Tried] = field(default_factory=dict)
+    usual: Mapping[str, VersionStats] = field(default_factory=dict)
 
 
 class Order(NamedTuple):
@@ -185,14 +185,14 @@ def apply(rollout: Rollout, decision: Decision, now_ms: int) -> Rollout:
     return structs.replace(rollout, **changes)
 
 
-def trial_of(rollout: Rollout, status: Status | None) -> Trial | None:
+def trial_of(rollout: Rollout, status: Status | None) -> CanaryReport | None:
     """Return a node's trial if it is of this rollout's versions."""
-    trial = None if status is None else status.trial
+    trial = None if status is None else status.canary
     wanted = (rollout.champion.version, rollout.challenger.version)
     return trial if trial and (trial.champion.version, trial.challenger.version) == wanted else None
 
 
-def present_trials(rollout: Rollout, seen: Mapping[str, Seen]) -> dict[str, Trial]:
+def present_trials(rollout: Rollout, seen: Mapping[str, Seen]) -> dict[str, CanaryReport]:
     """Return the trials of the present step, by node: what was said before it began is another one's."""
     found = {node: trial_of(rollout, seen.get(node, Seen()).status) for node in rollout.members}
     return {
@@ -202,12 +202,12 @@ def present_trials(rollout: Rollout, seen: Mapping[str, Seen]) -> dict[str, Tria
     }
 
 
-def trials_in_service(rollout: Rollout, seen: Mapping[str, Seen]) -> dict[str, Trial]:
+def trials_in_service(rollout: Rollout, seen: Mapping[str, Seen]) -> dict[str, CanaryReport]:
     """Return how the challenger does where it serves all devices, beside what the champion did there."""
     found = {node: seen.get(node, Seen()).status for node in rollout.reached}
-    nothing = Tried(version=rollout.champion.version)
+    nothing = VersionStats(version=rollout.champion.version)
     return {
-        node: Trial(
+        node: CanaryReport(
             stage="all",
             champion=rollout.usual.get(node, nothing),
             challenger=status.serving,
@@ -271,7 +271,7 @@ def _has_it(rollout: Rollout, seen: Mapping[str, Seen]) -> bool:
 
 
 def _serves(status: Status | None, version: int) -> bool:
-    model = None if status is None or status.trial is not None else status.model
+    model = None if status is None or status.canary is not None else status.model
     return model is not None and model.state == "available" and model.version == version
 
 
@@ -284,7 +284,7 @@ def _after_all(rollout: Rollout, spent_s: float) -> Decision:
     return Decision("finish", "every group serves it")
 
 
-def _lacking(step: Step, trial: Trial) -> str | None:
+def _lacking(step: Step, trial: CanaryReport) -> str | None:
     """Return what a step waits for."""
     if trial.compared < min(step.photos, ENOUGH if step.stage == "canary" else step.photos):
         return f"until more than {trial.compared} photos are compared"
@@ -293,7 +293,7 @@ def _lacking(step: Step, trial: Trial) -> str | None:
     return None
 
 
-def _figures(trial: Trial) -> Facts:
+def _figures(trial: CanaryReport) -> Facts:
     return {
         "answered": trial.challenger.answered,
         "failed": trial.challenger.failed,

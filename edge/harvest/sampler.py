@@ -112,7 +112,7 @@ class Sampler:
 
         Returns:
             The sample and its lane; or None and the reason of the refusal. A sample holds room in the outbox
-            until `Outbox.commit` or `Outbox.withdraw`.
+            until `Outbox.commit` or `Outbox.abort`.
         """
         if hashed.dhash is None:
             return None, hashed.refused

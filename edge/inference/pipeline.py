@@ -200,11 +200,11 @@ class Pipeline:
         sample, harvest = await self._sampler.sample(entry.photo, hashed, prediction)
         self._counters.add(f"harvest.{harvest}" if sample else f"harvest.refused_{harvest}")
         if harvest == OUTBOX_FULL:
-            await self._bus.degraded(
+            await self._bus.report_degraded(
                 "samples", "no room for samples: is the cloud unreachable, or the disk full?"
             )
         elif sample is not None:
-            await self._bus.recovered("samples")
+            await self._bus.report_recovered("samples")
         if sample is None:
             self._sampler.keep_for_labels(entry.photo, prediction)
         result = results.ok(entry.photo, prediction, harvest, entry.arrived_at)

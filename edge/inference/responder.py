@@ -101,7 +101,7 @@ class Responder:
         for outcome in outcomes:
             if outcome.sample is not None:
                 is_new = outcome.entry.key not in recorded
-                (self._outbox.commit if is_new else self._outbox.withdraw)(outcome.sample.item)
+                (self._outbox.commit if is_new else self._outbox.abort)(outcome.sample.item)
         return recorded
 
     async def _publish(self, entry: InFlightPhoto, result: Result) -> None:

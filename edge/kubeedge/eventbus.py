@@ -62,7 +62,7 @@ class RetainedMessage:
         stored = b""
         if self._path.exists():
             stored = self._path.read_bytes()
-            self._bus.bring(self._topic.name(**self._names), stored)
+            self._bus.inject(self._topic.name(**self._names), stored)
         while True:
             payload = (await self._received.get()).payload
             if payload == stored:

@@ -211,8 +211,8 @@ def _plan(release: Release) -> Plan:
     Raises:
         PermanentError: It does not say which version goes on serving.
     """
-    if release.beside is None:
+    if release.baseline is None:
         raise PermanentError(
             f"release {release.version}", expected="the version beside which it is tried", got="none"
         )
-    return Plan(release.stage, release.share, release.beside, release.version, release.released_at_ms)
+    return Plan(release.stage, release.share, release.baseline, release.version, release.released_at_ms)

@@ -21,8 +21,7 @@ from edge.models.smoke_test import try_out
 from edge.serving.client import ModelUnavailableError, Predictor
 from edge.serving.traffic_split import Trial
 from schemas.errors import PermanentError, TransientError
-from schemas.messages import Release, ServedModel
-from schemas.messages import Trial as Report
+from schemas.messages import CanaryReport, Release, ServedModel
 
 log = structlog.get_logger()
 
@@ -55,7 +54,7 @@ class Models:
         self._class_names: dict[int, tuple[str, ...]] = {}
         self._temperatures: dict[int, float | None] = {}
         self._served: ServedModel | None = None
-        self._reported: Report | None = None
+        self._reported: CanaryReport | None = None
         self._reported_at = 0.0
         self._taken_away: dict[int, float] = {}
         self._changing = asyncio.Lock()
@@ -293,9 +292,9 @@ class Models:
             await self._bus.report(model=served)
         if served.state == "available" and served.version is not None:
             self._trial.serves(served.version)
-        self._bus.note(serving=self._trial.serving())
+        self._bus.report_later(serving=self._trial.serving())
         trial, before = self._trial.report(), self._reported
         turned = (trial and trial.since_ms) != (before and before.since_ms)
         if turned or (trial != before and time.monotonic() - self._reported_at > _TRIAL_EVERY_S):
             self._reported, self._reported_at = trial, time.monotonic()
-            await self._bus.report(trial=trial)
+            await self._bus.report(canary=trial)

@@ -37,14 +37,14 @@ class Trust:
             log.warning("releases.unverified", reason="no release_key: whoever can publish can release")
             return
         key = self._key = signing.read_release_key(Path(self._path))
-        signed = (release for release in self._taken() if signing.fault(release, key) is None)
+        signed = (release for release in self._taken() if signing.signature_error(release, key) is None)
         self._newest_ms = max((release.released_at_ms for release in signed), default=0)
 
     def refusal(self, release: Release) -> str | None:
         """Return why a release is not believed; None if it is, and then no older one is from now on."""
         if self._key is None:
             return None
-        if (fault := signing.fault(release, self._key)) is not None:
+        if (fault := signing.signature_error(release, self._key)) is not None:
             return fault
         if release.released_at_ms < self._newest_ms:
             return (

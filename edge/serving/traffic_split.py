@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from math import ceil
 
-from schemas.messages import Stage, Tried
-from schemas.messages import Trial as Report
+from schemas.messages import CanaryReport, Stage, VersionStats
 
 CALLS_KEPT = 256
 """Calls of each version whose durations make the percentile."""
@@ -60,9 +59,9 @@ class _Record:
     failed: int = 0
     calls_ms: deque[float] = field(default_factory=lambda: deque(maxlen=CALLS_KEPT))
 
-    def tried(self, version: int) -> Tried:
+    def tried(self, version: int) -> VersionStats:
         p95_ms = percentile(self.calls_ms) if len(self.calls_ms) >= CALLS_NEEDED else None
-        return Tried(version=version, answered=self.answered, failed=self.failed, p95_ms=p95_ms)
+        return VersionStats(version=version, answered=self.answered, failed=self.failed, p95_ms=p95_ms)
 
 
 def percentile(durations: Iterable[float], share: float = 0.95) -> float | None:
@@ -166,7 +165,7 @@ class Trial:
             for record in self._records.values():
                 record.failed += 1
 
-    def serving(self) -> Tried | None:
+    def serving(self) -> VersionStats | None:
         """Return what the version in service did, for the Status; None in a trial, whose report says it."""
         if self.plan is not None:
             return None
@@ -189,7 +188,7 @@ class Trial:
         usual_ms = None if champion is None else percentile(champion.calls_ms)
         return max(_SHORTEST_PATIENCE_S, _PATIENCE * (usual_ms or 0.0) * photos / 1000)
 
-    def report(self) -> Report | None:
+    def report(self) -> CanaryReport | None:
         """Return the trial for the Status; None while the challenger is not served."""
         plan = self.plan
         if plan is None or not self.ready:
@@ -198,7 +197,7 @@ class Trial:
             self._records.get(version, _Record()).tried(version)
             for version in (plan.champion, plan.challenger)
         )
-        return Report(
+        return CanaryReport(
             stage=plan.stage,
             champion=champion,
             challenger=challenger,

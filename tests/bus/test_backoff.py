@@ -4,7 +4,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.backoff import STEADY_S, Reconnects, backoff, resend_delay
+from bus.backoff import RESET_AFTER_S, ReconnectBackoff, backoff, resend_delay
 
 seconds = st.floats(0.001, 1e4)
 
@@ -31,12 +31,12 @@ def test_a_resend_gives_the_answer_its_time(attempt, first_s, cap_s):
     assert ceiling_s / 2 <= delay_s <= ceiling_s
 
 
-@given(lives=st.lists(st.one_of(st.none(), st.floats(0, 3 * STEADY_S)), max_size=40), seed=st.integers())
+@given(lives=st.lists(st.one_of(st.none(), st.floats(0, 3 * RESET_AFTER_S)), max_size=40), seed=st.integers())
 def test_only_a_steady_connection_begins_the_pauses_anew(lives, seed):
     """Pauses double after failures and short lives alike, up to the cap, until a connection was steady."""
-    reconnects, ceiling_s = Reconnects(10.0, draw=random.Random(seed)), 0.5
+    reconnects, ceiling_s = ReconnectBackoff(10.0, draw=random.Random(seed)), 0.5
     for number, worked_s in enumerate(lives):
-        steady = worked_s is not None and worked_s > STEADY_S
+        steady = worked_s is not None and worked_s > RESET_AFTER_S
         ceiling_s = 0.5 if steady or number == 0 else min(ceiling_s * 2, 10.0)
         assert 0 <= reconnects.lost(worked_s) <= ceiling_s
         assert (reconnects.failures == 1) == (steady or number == 0)
@@ -44,9 +44,9 @@ def test_only_a_steady_connection_begins_the_pauses_anew(lives, seed):
 
 def test_lives_that_are_short_are_counted():
     """Connections that work and end at once are told apart from a broker that cannot be reached."""
-    reconnects = Reconnects(10.0)
+    reconnects = ReconnectBackoff(10.0)
     counted = []
-    for worked_s in (None, 0.1, 0.2, None, STEADY_S + 1, 0.1):
+    for worked_s in (None, 0.1, 0.2, None, RESET_AFTER_S + 1, 0.1):
         reconnects.lost(worked_s)
-        counted.append(reconnects.short_lives)
+        counted.append(reconnects.short_connections)
     assert counted == [0, 1, 2, 2, 0, 1]

@@ -5,7 +5,7 @@ import urllib.request
 import pytest
 
 from bus.broker.process import free_port
-from bus.health import Probes, ProbesError, response
+from bus.health import HealthServer, HealthServerError, response
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence
 from tests.conftest import eventually
@@ -23,17 +23,17 @@ def asked(port: int, path: str) -> tuple[int, str]:
 async def test_ready_means_connected_and_not_degraded(broker, address):
     """Ready is a component whose broker is there and whose Status is online; else it says why."""
     bus = Bus(address, transient_client_id("probed"), presence=Presence("n", "e"))
-    probes = Probes(f"127.0.0.1:{(port := free_port())}", bus.unready)
+    probes = HealthServer(f"127.0.0.1:{(port := free_port())}", bus.unready_reason)
     tasks = [asyncio.create_task(bus.run()), asyncio.create_task(probes.run())]
     try:
         async with asyncio.timeout(30):
             await bus.connected()
             assert await asyncio.to_thread(asked, port, "/readyz") == (200, "ready\n")
-            await bus.degraded("predict", "no model")
+            await bus.report_degraded("predict", "no model")
             assert await asyncio.to_thread(asked, port, "/readyz") == (503, "no model\n")
-            await bus.recovered("predict")
+            await bus.report_recovered("predict")
             broker.kill()
-            await eventually(lambda: bus.unready() is not None)
+            await eventually(lambda: bus.unready_reason() is not None)
             status, reason = await asyncio.to_thread(asked, port, "/readyz")
             assert (status, "no connection" in reason) == (503, True)
             assert await asyncio.to_thread(asked, port, "/livez") == (200, "alive\n")
@@ -45,7 +45,7 @@ async def test_ready_means_connected_and_not_degraded(broker, address):
 
 async def test_a_client_that_sends_nothing_holds_nobody_up():
     """G3: connections that stay silent do not keep the probes from being answered."""
-    probes = Probes(f"127.0.0.1:{(port := free_port())}", lambda: None)
+    probes = HealthServer(f"127.0.0.1:{(port := free_port())}", lambda: None)
     task = asyncio.create_task(probes.run())
     silent = []
     try:
@@ -65,8 +65,8 @@ async def test_a_client_that_sends_nothing_holds_nobody_up():
 
 async def test_a_taken_address_is_said_in_words(broker):
     """Probes on a port in use are an error at the start."""
-    with pytest.raises(ProbesError, match="an address to listen on"):
-        await Probes(f"127.0.0.1:{broker.port}", lambda: None).run()
+    with pytest.raises(HealthServerError, match="cannot serve health probes"):
+        await HealthServer(f"127.0.0.1:{broker.port}", lambda: None).run()
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import pytest
 from bus.broker.process import BrokerProcess, free_port
 from bus.config import Broker
 from bus.gateway.config import GatewayConfig
-from bus.gateway.routes import crossings
+from bus.gateway.routes import node_routes
 from tests.apiserver import TOKEN, StandInApiServer
 from tests.conftest import ROOT
 from tests.router import StandInRouter, gateway_running
 
 NODES = ("edge-1", "edge-2")
-TOPICS = [one.name for node in NODES for one in crossings(node)]
+TOPICS = [one.name for node in NODES for one in node_routes(node)]
 
 
 @pytest.fixture

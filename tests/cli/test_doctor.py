@@ -39,7 +39,7 @@ async def reporting(address, model: ServedModel | None, trouble: str | None = No
     bus.counters.add("photo.shed", 2)
     bus.counters.add("harvest.refused_cap-per-hour", 5)
     if trouble is not None:
-        await bus.degraded("predict", trouble)
+        await bus.report_degraded("predict", trouble)
     task = asyncio.create_task(bus.run())
     async with asyncio.timeout(15):
         await bus.connected()

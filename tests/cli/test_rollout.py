@@ -12,7 +12,7 @@ from cloud.rollout.canary_analysis import Rules
 from cloud.rollout.controller import read, write
 from cloud.rollout.releases import read_bundle, release_of
 from cloud.rollout.state_machine import Rollout, Step
-from schemas.messages import NEITHER, ServedModel, Trial, Tried
+from schemas.messages import NEITHER, CanaryReport, ServedModel, VersionStats
 from schemas.topics import RELEASE
 from tests.cli.conftest import gleaner, start
 from tests.cloud.bundles import bundle
@@ -96,7 +96,7 @@ async def test_a_rollout_begins_as_its_options_say(address, at, models):
         told = [(await releases.queue.get()).message() for _ in range(2)]
         process.terminate()
         out, _ = await process.communicate()
-    assert {(release.node, release.stage, release.beside) for release in told} == {
+    assert {(release.node, release.stage, release.baseline) for release in told} == {
         ("edge-1", "shadow", 1),
         ("edge-2", "shadow", 1),
     }
@@ -140,10 +140,10 @@ def dataset(tmp_path):
 async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, dataset):
     """A table for people and one object for programs: handlers, trials, rollout, audits and interval."""
     write(models / "rollout-2.json", state(models, step=1))
-    trial = Trial(
+    trial = CanaryReport(
         stage="canary",
-        champion=Tried(version=1, answered=90),
-        challenger=Tried(version=2, answered=12, failed=3),
+        champion=VersionStats(version=1, answered=90),
+        challenger=VersionStats(version=2, answered=12, failed=3),
         compared=10,
         disagreed=4,
         since_ms=1,
@@ -159,7 +159,7 @@ async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, data
     async with running(one, further):
         async with running(two):
             served = ServedModel(name="pets", version=1, state="available")
-            await one.report(model=served, trial=trial)
+            await one.report(model=served, canary=trial)
         whole = json.loads((await gleaner(*words, "--json")).out)
         shown = (await gleaner(*words)).out
     first, beside, second = whole["nodes"]

@@ -120,7 +120,7 @@ FULL: tuple[m.Message, ...] = (
         temperature=1.5,
         stage="canary",
         share=0.25,
-        beside=1,
+        baseline=1,
         released_at_ms=1,
     ),
     m.Status(
@@ -133,10 +133,10 @@ FULL: tuple[m.Message, ...] = (
         run_id="00ff00ff00ff00ff",
         reason="model server away",
         model=m.ServedModel(name="pets", version=2, state="available", reason="none"),
-        trial=m.Trial(
+        canary=m.CanaryReport(
             stage="shadow",
-            champion=m.Tried(version=1, answered=9, failed=1, p95_ms=12.5),
-            challenger=m.Tried(version=2, answered=8, failed=2, p95_ms=25.0),
+            champion=m.VersionStats(version=1, answered=9, failed=1, p95_ms=12.5),
+            challenger=m.VersionStats(version=2, answered=8, failed=2, p95_ms=25.0),
             compared=7,
             disagreed=3,
             since_ms=1,

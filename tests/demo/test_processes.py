@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.broker.process import free_port, listens
+from bus.broker.process import free_port, is_listening
 from demo.processes import Processes
 from schemas.errors import PermanentError
 from tests.conftest import ROOT, eventually
@@ -31,7 +31,7 @@ async def broker(processes: Processes, folder: Path) -> None:
     """Start a broker, which has a process of its own below it, and wait until it listens."""
     port = free_port()
     await processes.start("broker", "broker", "--port", str(port), "--dir", str(folder))
-    await eventually(lambda: listens(port), within_s=60)
+    await eventually(lambda: is_listening(port), within_s=60)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ async def test_a_killed_run_takes_its_processes_along(leavings: Leavings, tmp_pa
     words = (sys.executable, "-c", START, str(tmp_path), str(port))
     run = await asyncio.create_subprocess_exec(*words, cwd=ROOT)
     try:
-        await eventually(lambda: listens(port), within_s=60)
+        await eventually(lambda: is_listening(port), within_s=60)
     finally:
         run.kill()
         await run.wait()

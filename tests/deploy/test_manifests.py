@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from bus.broker.mosquitto_conf import Access, configuration
-from bus.broker.process import free_port, listens
+from bus.broker.process import free_port, is_listening
 from bus.config import Tls, load
 from bus.gateway.config import GatewayConfig
 from cli.main import main, parser_of
@@ -244,9 +244,9 @@ def test_mosquitto_takes_the_configuration_with_a_provisioned_folder(side, folde
             stderr=log,
         )
     try:
-        wait_until(lambda: process.poll() is not None or listens(port))
+        wait_until(lambda: process.poll() is not None or is_listening(port))
         assert process.poll() is None, (tmp_path / "log").read_text()
-        wait_until(lambda: listens(port + 1 if side == "cloud" else loopback))
+        wait_until(lambda: is_listening(port + 1 if side == "cloud" else loopback))
     finally:
         process.terminate()
         process.wait()

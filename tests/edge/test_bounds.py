@@ -74,7 +74,7 @@ async def _drain(outbox: Outbox) -> None:
     sending = asyncio.create_task(outbox.run(publish, connected))
     async with asyncio.timeout(60):
         while len(outbox):
-            await outbox.answered(await sent.get())
+            await outbox.mark_answered(await sent.get())
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
 

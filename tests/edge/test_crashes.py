@@ -37,7 +37,7 @@ async def test_g1_every_photo_gets_one_recorded_answer(broker, config, tmp_path)
                     broker.kill()
                     broker.start()
             async with asyncio.timeout(60):
-                await outbox.idle()
+                await outbox.wait_until_empty()
             answers = seen.final()
             assert set(answers) == {photo_id(number) for number in range(120)}
             assert all(result == answers[result.photo_id] for result in seen.results if result.label)

@@ -78,7 +78,9 @@ async def test_g3_a_hanging_server_does_not_fill_the_memory(config, serving, tmp
                 device = f"pi-{number % 10}"
                 await seen.send(enveloped(number, large, device), device)
             assert "DEADLINE_EXCEEDED" in (await seen.status("degraded")).reason
-            await eventually(lambda: any("has the most photos in flight" in (one.reason or "") for one in seen.results))
+            await eventually(
+                lambda: any("has the most photos in flight" in (one.reason or "") for one in seen.results)
+            )
             grown_mb = edge.resident_mb() - before_mb
             assert grown_mb < 60, f"{grown_mb:.0f} MB more than the {before_mb:.0f} MB before"
             serving.resume()

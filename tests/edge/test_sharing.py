@@ -67,7 +67,7 @@ async def test_g1_a_killed_handler_leaves_its_photos_to_the_others(handlers, tmp
                 await eventually(lambda: len(seen.final()) > 20, within_s=60)
                 other.kill()
                 async with asyncio.timeout(60):
-                    await outbox.idle()
+                    await outbox.wait_until_empty()
             await seen.status("offline", "edge-2")
             for number in range(80, 100):  # by somebody who sends each of them once
                 await seen.send(enveloped(number, photo(number)))
@@ -123,5 +123,5 @@ async def test_each_handler_follows_the_release_and_speaks_for_itself(handlers, 
 
 async def test_a_further_handler_has_to_share(config):
     """Beside another it would answer each photo a second time."""
-    with pytest.raises(ConfigError, match="handler edge-2 .* set shares = true"):
+    with pytest.raises(ConfigError, match="set shares = true"):
         await service.run(structs.replace(config, name="edge-2"))

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bus.broker.process import listens
+from bus.broker.process import is_listening
 from bus.config import Broker
 from bus.mqtt.client import Bus, transient_client_id
 from schemas.errors import TransientError
@@ -227,11 +227,11 @@ class Lab:
         secret = await self.api.read(objects.TOKEN)
         if secret is not None:
             self._token = base64.b64decode(secret["data"]["tokendata"]).decode()
-        return secret is not None and listens(self.ports.https)
+        return secret is not None and is_listening(self.ports.https)
 
 
 async def _listens(port: int) -> bool:
-    return listens(port)
+    return is_listening(port)
 
 
 def _established(definition: Thing) -> bool:

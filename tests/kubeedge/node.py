@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from bus.broker.locate import find
+from bus.broker.locate import find_mosquitto
 from bus.broker.mosquitto_conf import configuration
 from tests.kubeedge import settings
 from tests.kubeedge.programs import Programs
@@ -27,7 +27,7 @@ class EdgeNode:
         self._folder = folder / name
         self._broker_config = self._folder / "mosquitto.conf"
         self._config = self._folder / "edgecore.yaml"
-        mosquitto = find()
+        mosquitto = find_mosquitto()
         command = [str(mosquitto.binary), "-c", str(self._broker_config)]
         self.broker = Service(f"{name}-mosquitto", folder, command, mosquitto.environment())
         self.edgecore = Service(

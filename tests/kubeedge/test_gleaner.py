@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.gateway.routes import crossings
+from bus.gateway.routes import node_routes
 from bus.gateway.rules import NAMESPACE, rule_up
 from schemas.messages import Policy
 from schemas.topics import FEEDBACK, POLICY, RELEASE
@@ -108,7 +108,7 @@ async def rule_made_while_its_node_is_away(made: Fleet) -> None:
     """Make a Rule for labels of a camera while its node is offline: `deploy verify` names and repairs it."""
     away, camera = made.lab.nodes[FIRST], name_of(FIRST)
     topic = FEEDBACK.name(node=FIRST, device=camera)
-    labels = next(one for one in crossings(FIRST, [camera]) if one.name == topic)
+    labels = next(one for one in node_routes(FIRST, [camera]) if one.name == topic)
     away.edgecore.stop()
     rule = rule_up(labels, f"http://{made.listen}")
     await made.lab.api.create(objects.rules_path(NAMESPACE), rule)

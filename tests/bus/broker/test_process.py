@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from bus.broker.locate import BrokerError, Mosquitto, find
-from bus.broker.mosquitto_conf import Bridge, configuration, downlink, uplink
+from bus.broker.locate import BrokerError, Mosquitto, find_mosquitto
+from bus.broker.mosquitto_conf import Bridge, configuration, downlink_filters, uplink_filters
 from bus.broker.process import BrokerProcess, local_broker
 from bus.config import Broker, ConfigError
 from bus.mqtt.client import Bus, transient_client_id
@@ -77,7 +77,7 @@ def test_a_taken_port_is_said_in_words(broker, tmp_path):
 def test_debians_package_runs_without_being_installed(tmp_path, monkeypatch, mosquitto):
     """Without mosquitto on the PATH, the package is unpacked below the cache, complete or not at all."""
     monkeypatch.setattr("shutil.which", _only("apt-get", "dpkg-deb"))
-    fetched = find(tmp_path)
+    fetched = find_mosquitto(tmp_path)
     assert fetched.binary.is_relative_to(tmp_path)
     told = subprocess.run([fetched.binary, "-h"], env=fetched.environment(), capture_output=True, check=False)
     assert b"mosquitto version 2." in told.stdout
@@ -88,7 +88,7 @@ def test_without_apt_it_says_what_to_install(tmp_path, monkeypatch):
     """Where nothing can be fetched, one line names the package."""
     monkeypatch.setattr("shutil.which", _only())
     with pytest.raises(BrokerError, match="sudo apt install mosquitto"):
-        find(tmp_path)
+        find_mosquitto(tmp_path)
 
 
 def _only(*there: str):
@@ -108,10 +108,10 @@ async def test_the_bridge_carries_what_the_contract_says(tmp_path, mosquitto, br
         )
         up, down = cloud.subscribe_raw("gleaner/#"), edge.subscribe_raw("gleaner/#")
         async with running(cloud, edge):
-            for topic in (concrete(chosen) for chosen in uplink(node)):
+            for topic in (concrete(chosen) for chosen in uplink_filters(node)):
                 await edge.publish_bytes(topic, b"{}")
                 await arrives(up, topic, edge, b"{}")
-            for topic in (concrete(chosen) for chosen in downlink(node)):
+            for topic in (concrete(chosen) for chosen in downlink_filters(node)):
                 await cloud.publish_bytes(topic, b"{}")
                 await arrives(down, topic, cloud, b"{}")
             await edge.publish_bytes(STATUS.name(node=node, name="pi-1"), b"{}")

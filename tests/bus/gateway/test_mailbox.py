@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from bus.gateway.mailbox import Desk, Letter
+from bus.gateway.mailbox import Mailbox, PendingMessage
 
 
 @pytest.fixture
@@ -12,14 +12,14 @@ def counts() -> Counter[str]:
     return Counter()
 
 
-def desk(most: int, counts: Counter[str]) -> Desk:
-    return Desk(most, lambda what: counts.update([what]))
+def desk(most: int, counts: Counter[str]) -> Mailbox:
+    return Mailbox(most, lambda what: counts.update([what]))
 
 
 async def test_letters_leave_in_order_of_arrival_and_stay_until_done(counts):
     """A letter whose sending failed is the next one again."""
     two = desk(8, counts)
-    first, second = Letter("t", b"1"), Letter("t", b"2")
+    first, second = PendingMessage("t", b"1"), PendingMessage("t", b"2")
     two.put(first)
     two.put(second)
     assert await two.head() is first
@@ -31,7 +31,7 @@ async def test_letters_leave_in_order_of_arrival_and_stay_until_done(counts):
 async def test_where_one_counts_the_newest_takes_the_place_of_the_one_under_way(counts):
     """A policy that was overtaken while it was sent does not take the newer one with it."""
     policy = desk(1, counts)
-    old, new = Letter("t", b"old"), Letter("t", b"new")
+    old, new = PendingMessage("t", b"old"), PendingMessage("t", b"new")
     policy.put(old)
     under_way = await policy.head()
     policy.put(new)
@@ -44,7 +44,7 @@ async def test_g3_a_full_desk_drops_the_oldest_and_counts_it(counts):
     """G3: what waits for a node that is away is bounded."""
     full = desk(3, counts)
     for number in range(10):
-        full.put(Letter("t", b"%d" % number))
+        full.put(PendingMessage("t", b"%d" % number))
     assert (len(full), counts["dropped"]) == (3, 7)
     assert (await full.head()).payload == b"7"
 
@@ -52,8 +52,8 @@ async def test_g3_a_full_desk_drops_the_oldest_and_counts_it(counts):
 async def test_what_expired_is_dropped_and_counted(counts):
     """A command that nobody wants any more is not sent."""
     commands = desk(8, counts)
-    commands.put(Letter("t", b"late", expires_at=time.monotonic() - 1))
-    commands.put(Letter("t", b"in time", expires_at=time.monotonic() + 60))
+    commands.put(PendingMessage("t", b"late", expires_at=time.monotonic() - 1))
+    commands.put(PendingMessage("t", b"in time", expires_at=time.monotonic() + 60))
     assert (await commands.head()).payload == b"in time"
     assert counts["expired"] == 1
 
@@ -63,7 +63,7 @@ async def test_the_last_letter_can_be_sent_again_unless_it_was_taken_back(counts
     policy = desk(1, counts)
     policy.again()
     assert len(policy) == 0
-    policy.put(letter := Letter("t", b"1"))
+    policy.put(letter := PendingMessage("t", b"1"))
     policy.done(letter)
     policy.again()
     policy.again()

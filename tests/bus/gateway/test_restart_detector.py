@@ -1,6 +1,6 @@
 import pytest
 
-from bus.gateway.restart_detector import Births
+from bus.gateway.restart_detector import RestartDetector
 from schemas.messages import Status
 
 
@@ -30,5 +30,5 @@ def said(state: str = "online", run_id: str = "a", node: str = "edge-1") -> Stat
 )
 def test_an_edge_returns_when_it_starts_and_when_it_was_silent(reports, expected):
     """An edge is told what lasts when it may not know it, and not with each of its reports."""
-    births = Births(silent_s=40)
+    births = RestartDetector(silent_s=40)
     assert [births.returned(status, now) for status, now in reports] == expected

@@ -2,7 +2,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus.gateway.routes import crossings
+from bus.gateway.routes import node_routes
 from bus.gateway.rules import files, manifests, rule_name, to_yaml
 from schemas.topics import NAME
 from tests.crds import check
@@ -35,7 +35,7 @@ def test_a_rule_up_joins_one_exact_topic_with_its_own_url():
     """The Router puts the namespace in front of the topic, and tells the target nothing but the URL."""
     made = manifests({"edge-1": ["pi-1"]}, GATEWAY)
     by_name = {manifest["metadata"]["name"]: manifest for manifest in made}
-    for one in crossings("edge-1", ["pi-1"]):
+    for one in node_routes("edge-1", ["pi-1"]):
         rule = by_name[rule_name(one)]
         source = rule["spec"]["sourceResource"]
         assert f"{rule['metadata']['namespace']}/{source['topic']}" == one.name

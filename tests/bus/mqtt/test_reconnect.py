@@ -113,7 +113,7 @@ async def test_a_refusal_is_said_and_outlived(broker, address, monkeypatch):
         async with asyncio.TaskGroup() as tasks:
             connection = tasks.create_task(bus.run())
             await eventually(lambda: bus.counters["bus.disconnected"] >= 2)
-            assert bus.unready() is not None
+            assert bus.unready_reason() is not None
             monkeypatch.undo()
             broker.stop()
             broker.start()
@@ -154,7 +154,7 @@ async def test_cancelled_in_any_state_it_says_offline(broker, address, state, mo
         match state:
             case "subscribing":
                 begun = asyncio.Event()
-                monkeypatch.setattr("bus.mqtt.connection.Link.subscribe", partial(hang, begun))
+                monkeypatch.setattr("bus.mqtt.connection.BrokerConnection.subscribe", partial(hang, begun))
                 await begun.wait()
             case "proving":
                 bus._is_echo = lambda *_: False  # type: ignore[method-assign]

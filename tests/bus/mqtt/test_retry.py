@@ -45,9 +45,9 @@ async def test_the_status_is_online_when_the_last_trouble_is_over(address):
     async with running(bus), asyncio.TaskGroup() as tasks:
         for part in sorted(broken):
             tasks.create_task(retry_until_ok(bus, part, lambda part=part: attempt(part)))
-        await eventually(lambda: set(bus._presence._troubles) == {"disk", "model"})
+        await eventually(lambda: set(bus._presence._problems) == {"disk", "model"})
         broken.remove("disk")
-        await eventually(lambda: set(bus._presence._troubles) == {"model"})
-        assert bus.unready() == "model: expected to work, got a failure"
+        await eventually(lambda: set(bus._presence._problems) == {"model"})
+        assert bus.unready_reason() == "model: expected to work, got a failure"
         broken.remove("model")
     assert bus._presence.trouble() is None

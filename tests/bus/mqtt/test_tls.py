@@ -210,7 +210,7 @@ async def trouble(bus: Bus, attempts: int = 1) -> str:
     await eventually(lambda: bus.counters["bus.disconnected"] >= attempts)
     connection.cancel()
     await asyncio.wait({connection})
-    return bus.trouble
+    return bus.last_error
 
 
 @pytest.mark.parametrize("name", list(REFUSALS))

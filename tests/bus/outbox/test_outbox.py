@@ -54,8 +54,8 @@ async def test_a_message_is_sent_until_it_is_answered(tmp_path):
     async with outbox_at(tmp_path / "o.db", post) as outbox:
         await outbox.put("a", "t/a", b"one")
         await eventually(lambda: len(post.sent) >= 3)
-        assert await outbox.answered("a")
-        await outbox.idle()
+        assert await outbox.mark_answered("a")
+        await outbox.wait_until_empty()
         sent = len(post.sent)
         await outbox.put("b", "t/b", b"two")
         await eventually(lambda: ("t/b", b"two") in post.sent)
@@ -83,14 +83,14 @@ async def test_an_unanswered_message_outlives_the_process(tmp_path):
     async with outbox_at(tmp_path / "o.db", Post()) as outbox:
         for number in range(10):
             await outbox.put(str(number), "t", b"%d" % number)
-        await outbox.answered("3")
+        await outbox.mark_answered("3")
     post = Post()
     async with outbox_at(tmp_path / "o.db", post) as outbox:
         assert len(outbox) == 9
         while len(outbox):
             await eventually(lambda: post.sent != [])
             _, payload = post.sent.pop()
-            await outbox.answered(payload.decode())
+            await outbox.mark_answered(payload.decode())
     async with outbox_at(tmp_path / "o.db", Post()) as outbox:
         assert len(outbox) == 0
 
@@ -101,13 +101,13 @@ async def test_a_message_is_sent_as_often_as_it_may_have_left(tmp_path):
     async with outbox_at(tmp_path / "o.db", post, slow) as outbox:
         await outbox.put("a", "t", b"one")
         await eventually(lambda: post.sent != [])
-        assert [outbox.sendings(message_id) for message_id in ("a", "b")] == [1, 0]
+        assert [outbox.send_count(message_id) for message_id in ("a", "b")] == [1, 0]
     post.refuses = True
     async with outbox_at(tmp_path / "o.db", post) as outbox:
-        assert outbox.sendings("a") == 2
-        await eventually(lambda: outbox.sendings("a") >= 4)
-        await outbox.answered("a")
-        assert outbox.sendings("a") == 0
+        assert outbox.send_count("a") == 2
+        await eventually(lambda: outbox.send_count("a") >= 4)
+        await outbox.mark_answered("a")
+        assert outbox.send_count("a") == 0
 
 
 async def test_an_answer_is_recorded_once(tmp_path):
@@ -116,7 +116,7 @@ async def test_an_answer_is_recorded_once(tmp_path):
         await outbox.put("a", "t", b"one")
         recorded = []
         outcomes = await asyncio.gather(
-            *(outbox.answered("a", lambda _: recorded.append("a")) for _ in range(5))
+            *(outbox.mark_answered("a", lambda _: recorded.append("a")) for _ in range(5))
         )
         assert sorted(outcomes) == [False, False, False, False, True]
         assert recorded == ["a"]
@@ -137,7 +137,7 @@ async def test_a_full_outbox_refuses_loudly(tmp_path):
         await outbox.put("a", "t", b"12345678")
         with pytest.raises(OutboxFullError, match="10 bytes"):
             await outbox.put("b", "t", b"123")
-        await outbox.answered("a")
+        await outbox.mark_answered("a")
         assert await outbox.put("b", "t", b"123")
 
 
@@ -153,9 +153,9 @@ async def test_a_full_outbox_drops_the_oldest_if_told_so(tmp_path):
             await outbox.put(name, "t", name.encode())
         assert len(outbox) == 3
         post.refuses = False
-        await outbox.answered("sent")
+        await outbox.mark_answered("sent")
         await eventually(lambda: b"b" in post.payloads())
-        await outbox.answered("b")
+        await outbox.mark_answered("b")
         await eventually(lambda: b"c" in post.payloads())
         assert b"a" not in post.payloads()
 
@@ -167,7 +167,7 @@ async def test_old_messages_are_marked(tmp_path):
     post = Post()
     async with Database(tmp_path / "o.db", {"outbox": Outbox.MIGRATIONS}) as database:
         await database.run(lambda c: c.execute("UPDATE outbox SET created_ms = created_ms - 100000") and None)
-    async with outbox_at(tmp_path / "o.db", post, when_old=lambda payload: payload + b" late"):
+    async with outbox_at(tmp_path / "o.db", post, transform_late=lambda payload: payload + b" late"):
         await eventually(lambda: b"one late" in post.payloads())
 
 
@@ -199,7 +199,7 @@ async def test_g3_a_nearly_full_disk_refuses_new_work_and_still_settles_the_old(
         with pytest.raises(OutboxFullError, match="bytes free on its disk"):
             await outbox.put("b", "t", b"two")
         assert outbox._counters["photo.refused_disk_full"] == 1
-        assert await outbox.answered("a")
+        assert await outbox.mark_answered("a")
         filler.unlink()
         assert await outbox.put("b", "t", b"two")
 

@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from bus.config import Connection, load
+from bus.config import ClientConfig, load
 from bus.mqtt.tls import context
 from cli.main import main
 from cloud.collector.config import CollectorConfig
@@ -179,7 +179,7 @@ def test_each_component_can_load_its_file(site):
         8884,
     )
     for path in ("cloud/rollout", "cloud/trainer", "cloud/gateway", "operator/cloud", "operator/edge-1"):
-        broker = load(site / f"{path}.toml", Connection).broker
+        broker = load(site / f"{path}.toml", ClientConfig).broker
         assert broker.tls is not None
         assert all(
             Path(file or "").is_file() for file in (broker.tls.ca, broker.tls.certificate, broker.tls.key)

@@ -6,12 +6,12 @@ from bus.security.certificates import new_key
 from bus.security.signing import (
     SIGNED,
     SIGNED_LATER,
-    fault,
     new_signing_key,
     read_release_key,
     read_signing_key,
     release_key,
     sign,
+    signature_error,
     signed_bytes,
 )
 from schemas.messages import Release
@@ -38,7 +38,7 @@ OTHER = {
     "released_at_ms": 1001,
     "stage": "canary",
     "share": 0.5,
-    "beside": 6,
+    "baseline": 6,
 }
 
 
@@ -55,8 +55,8 @@ def test_g6_a_signed_release_is_good_as_it_travels(keys):
     """A signature survives the wire, and a reader that ignores it (G7)."""
     signing, verifying = keys
     signed = msgspec.json.decode(msgspec.json.encode(sign(RELEASE, signing)), type=Release)
-    assert fault(signed, verifying) is None
-    assert fault(RELEASE, verifying) == "expected a signature, got none"
+    assert signature_error(signed, verifying) is None
+    assert signature_error(RELEASE, verifying) == "expected a signature, got none"
 
 
 @pytest.mark.parametrize("field", SIGNED + SIGNED_LATER)
@@ -64,7 +64,7 @@ def test_g6_an_altered_release_is_no_longer_signed(keys, field):
     """Each field that a node acts on is covered by the signature."""
     signing, verifying = keys
     altered = msgspec.structs.replace(sign(RELEASE, signing), **{field: OTHER[field]})
-    assert "another" in (fault(altered, verifying) or "")
+    assert "another" in (signature_error(altered, verifying) or "")
 
 
 def test_g6_every_field_is_signed_or_left_out_on_purpose():
@@ -77,9 +77,9 @@ def test_g6_another_key_or_garbage_is_no_signature(keys):
     signing, verifying = keys
     good = sign(RELEASE, signing).signature or ""
     for bad in ("", "00", "no hex", good[:-2], good + "00", "ff" * 64, good[::-1], "é" * 128):
-        assert fault(msgspec.structs.replace(RELEASE, signature=bad), verifying), bad
+        assert signature_error(msgspec.structs.replace(RELEASE, signature=bad), verifying), bad
     stranger = msgspec.structs.replace(RELEASE, signature=signing.sign(b"gleaner").hex())
-    assert fault(stranger, verifying)
+    assert signature_error(stranger, verifying)
 
 
 def test_what_is_signed_can_be_written_in_any_language():
@@ -87,6 +87,14 @@ def test_what_is_signed_can_be_written_in_any_language():
     assert signed_bytes(RELEASE) == (
         b'["gleaner/v1/release","edge-1","pets",7,"https://models.example/7.tar",'
         b'"' + b"0" * 64 + b'",1000,["cat","d\\u00f6g"],1000]'
+    )
+
+
+def test_fields_added_later_are_signed_under_their_wire_names():
+    """A stage, a share and a baseline are appended as pairs of wire name and value, defaults left out."""
+    release = msgspec.structs.replace(RELEASE, stage="canary", share=0.5, baseline=6)
+    assert signed_bytes(release) == (
+        signed_bytes(RELEASE).removesuffix(b"]") + b',["stage","canary"],["share",0.5],["beside",6]]'
     )
 
 

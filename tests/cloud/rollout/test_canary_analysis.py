@@ -4,18 +4,18 @@ from hypothesis import strategies as st
 
 from cloud.evaluation.audit_stats import Audits
 from cloud.rollout.canary_analysis import Rules, alarms, audit_alarms, pooled
-from schemas.messages import Trial, Tried
+from schemas.messages import CanaryReport, VersionStats
 from tests.cloud.judging import audit
 
 COUNTS = st.integers(0, 5000)
 
 
-def trial(*, champion=(100, 0, 10.0), challenger=(100, 0, 10.0), compared=100, disagreed=0) -> Trial:
+def trial(*, champion=(100, 0, 10.0), challenger=(100, 0, 10.0), compared=100, disagreed=0) -> CanaryReport:
     tried = [
-        Tried(version=version, answered=answered, failed=failed, p95_ms=p95_ms)
+        VersionStats(version=version, answered=answered, failed=failed, p95_ms=p95_ms)
         for version, (answered, failed, p95_ms) in ((1, champion), (2, challenger))
     ]
-    return Trial(
+    return CanaryReport(
         stage="canary",
         champion=tried[0],
         challenger=tried[1],
@@ -25,7 +25,7 @@ def trial(*, champion=(100, 0, 10.0), challenger=(100, 0, 10.0), compared=100, d
     )
 
 
-def reasons(*trials: Trial, audits: Audits = Audits()) -> list[str]:  # noqa: B008 - it is frozen
+def reasons(*trials: CanaryReport, audits: Audits = Audits()) -> list[str]:  # noqa: B008 - it is frozen
     nodes = {f"edge-{number}": one for number, one in enumerate(trials, 1)}
     return [alarm.reason for alarm in alarms(nodes, Rules(), audits)]
 

@@ -16,7 +16,7 @@ from cloud.rollout.controller import Controller, alone, read, write
 from cloud.rollout.releases import read_bundle, release_of
 from cloud.rollout.state_machine import Rollout, Step
 from schemas.errors import PermanentError, TransientError
-from schemas.messages import Event, Release, ServedModel, Trial, Tried
+from schemas.messages import CanaryReport, Event, Release, ServedModel, VersionStats
 from schemas.topics import CLOUD, EVENT, RELEASE
 from tests.cloud.bundles import bundle
 from tests.cloud.judging import audit
@@ -57,19 +57,19 @@ class Node:
     async def tries(self, photos: int = 100, *, disagreed: int = 0) -> None:
         """Say how the trial goes that it heard of last."""
         release = self.releases[-1]
-        trial = Trial(
+        trial = CanaryReport(
             stage=release.stage,
-            champion=Tried(version=release.beside, answered=photos, p95_ms=5.0),
-            challenger=Tried(version=release.version, answered=photos, p95_ms=5.0),
+            champion=VersionStats(version=release.baseline, answered=photos, p95_ms=5.0),
+            challenger=VersionStats(version=release.version, answered=photos, p95_ms=5.0),
             compared=photos,
             disagreed=disagreed,
             since_ms=release.released_at_ms,
         )
-        await self.bus.report(trial=trial)
+        await self.bus.report(canary=trial)
 
     async def serves(self, version: int, **did: object) -> None:
         model = ServedModel(name="pets", version=version, state="available")
-        await self.bus.report(trial=None, model=model, serving=Tried(version=version, **did))
+        await self.bus.report(canary=None, model=model, serving=VersionStats(version=version, **did))
 
     async def says(self, event: str, reason: str) -> None:
         message = Event(
@@ -128,11 +128,11 @@ async def test_a_version_goes_out_group_by_group(address, begun):
             for node in (one, two):
                 for stage in ("shadow", "canary"):
                     await node.hears(2, stage)
-                    assert node.releases[-1].beside == 1
+                    assert node.releases[-1].baseline == 1
                     await node.tries()
                 assert node.releases[-1].share == 0.5
                 await node.hears(2, "all")
-                assert node.releases[-1].beside is None
+                assert node.releases[-1].baseline is None
                 if node is one:
                     assert two.releases == []
                 await node.serves(2)
@@ -142,7 +142,9 @@ async def test_a_version_goes_out_group_by_group(address, begun):
         assert seen.events[1].facts["stage"] == "canary"
         assert seen.events[1].facts["compared"] == 100
         assert {event.name for event in seen.events} == {"rollout"}
-        assert any(status.trial and status.trial.compared for status in seen.statuses if status.node == CLOUD)
+        assert any(
+            status.canary and status.canary.compared for status in seen.statuses if status.node == CLOUD
+        )
     assert read(path).over
 
 

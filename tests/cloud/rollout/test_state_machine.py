@@ -11,7 +11,7 @@ from bus.mqtt.presence import Presence
 from cloud.evaluation.audit_stats import Audits
 from cloud.rollout.canary_analysis import Rules
 from cloud.rollout.state_machine import Decision, Rollout, Seen, Step, apply, decide, orders
-from schemas.messages import Release, ServedModel, Status, Trial, Tried
+from schemas.messages import CanaryReport, Release, ServedModel, Status, VersionStats
 from tests.cloud.judging import audit
 
 STEPS = [Step("shadow", photos=30), Step("canary", 0.1, 30), Step("canary", 0.5, 30), Step("all")]
@@ -55,18 +55,18 @@ def trying(
     """Return what a node says that is at the present step."""
     facts = {
         "stage": present.present.stage,
-        "champion": Tried(version=1, answered=photos, p95_ms=10.0),
-        "challenger": Tried(version=2, answered=photos, p95_ms=10.0),
+        "champion": VersionStats(version=1, answered=photos, p95_ms=10.0),
+        "challenger": VersionStats(version=2, answered=photos, p95_ms=10.0),
         "compared": photos,
         "disagreed": photos if bad else 0,
         "since_ms": present.since_ms,
     }
-    return says(node, trial=Trial(**(facts | changes)))
+    return says(node, canary=CanaryReport(**(facts | changes)))
 
 
 def serving(node: str, version: int = 2, **did: object) -> Status:
     model = ServedModel(name="pets", version=version, state="available")
-    return says(node, model=model, serving=Tried(version=version, **did))
+    return says(node, model=model, serving=VersionStats(version=version, **did))
 
 
 def decided(present: Rollout, *statuses: Status, at_s: float = 100, **seen: Seen) -> Decision:
@@ -101,7 +101,7 @@ WAITS = [
     ((trying(rollout()),), 59, "until the stage has lasted 60 s"),
     ((trying(rollout(), stage="canary"),), 100, "for edge-1"),
     ((trying(rollout(), since_ms=999),), 100, "for edge-1"),
-    ((trying(rollout(), champion=Tried(version=7)),), 100, "for edge-1"),
+    ((trying(rollout(), champion=VersionStats(version=7)),), 100, "for edge-1"),
     ((structs.replace(trying(rollout()), state="offline"),), 100, "for edge-1"),
     ((), FOREVER_S, "for any of edge-1"),
 ]
@@ -208,7 +208,7 @@ WORSE = [
 def test_what_turns_bad_when_all_have_it_goes_back(did, audits, why):
     """Held against what the champion did there on trial, which the file keeps; on any node that serves it."""
     canary = rollout(["edge-1"], ["edge-2"], step=2)
-    champion = Tried(version=1, answered=99, failed=1, p95_ms=10.0)
+    champion = VersionStats(version=1, answered=99, failed=1, p95_ms=10.0)
     tried = apply(canary, decided(canary, trying(canary, champion=champion)), 200_000)
     assert (tried.present.stage, tried.usual) == ("all", {"edge-1": champion})
     kept = msgspec.json.decode(msgspec.json.encode(tried), type=Rollout)

@@ -99,7 +99,7 @@ async def test_a_refused_sample_makes_no_near_duplicate(outbox):
     sampler = Sampler(HarvestRules(), outbox)
     items = [(await sampled(sampler, taken(number)))[0] for number in range(3)]
     assert (await sampled(sampler, taken(9)))[1] == "outbox-full"
-    outbox.withdraw(items[0].item)
+    outbox.abort(items[0].item)
     assert (await sampled(sampler, taken(9)))[1] == "auto"
 
 

@@ -91,7 +91,7 @@ async def test_the_last_policy_survives_a_restart_without_retained_messages(addr
         await at_cloud.publish_bytes(topic, b'{"v":1,"node":"edge-2"}')
         await at_cloud.publish_bytes(topic, b"\xef\xbf\xbd")
         await eventually((tmp_path / "last-policy").exists)
-        await eventually(first._taps[topic].empty)
+        await eventually(first._raw_queues[topic].empty)
     storing.cancel()
     second = Bus(address, transient_client_id("edge"))
     policies = second.subscribe(POLICY, node=NODE)

@@ -13,7 +13,7 @@ from tests.conftest import eventually
 from tests.nodes import Observer, edge_config, edge_running, station
 from tests.trials import look_often, release, said, told, trial
 
-CANARY = {"stage": "canary", "share": 1.0, "beside": 1}
+CANARY = {"stage": "canary", "share": 1.0, "baseline": 1}
 
 
 @dataclass

@@ -13,7 +13,7 @@ from bus.mqtt.presence import Presence
 from edge.config import EdgeConfig
 from edge.serving.client import Predictor
 from edge.serving.traffic_split import CALLS_NEEDED, Plan
-from schemas.messages import Tried
+from schemas.messages import VersionStats
 from tests.conftest import eventually
 from tests.nodes import (
     Observer,
@@ -91,7 +91,7 @@ async def asking(seen: Observer) -> AsyncIterator[list[str]]:
 async def test_g6_in_shadow_the_challenger_is_compared_and_never_answers(config, base, bundles):
     """Every answer is the champion's; the Status says how often the challenger would have differed."""
     async with station(config) as seen:
-        await release(seen, config, bundles["swapped"], 2, stage="shadow", beside=1)
+        await release(seen, config, bundles["swapped"], 2, stage="shadow", baseline=1)
         assert (await told(seen, "model.tried")).facts["stage"] == "shadow"
         for _ in range(CALLS_NEEDED):
             assert await said(seen) == ("cat", 1)
@@ -110,7 +110,7 @@ async def test_g6_in_shadow_the_challenger_is_compared_and_never_answers(config,
 async def test_a_canary_answers_the_devices_of_its_share(config, bundles):
     """Which devices is decided by a hash; photos of both kinds in one batch each get their version."""
     async with station(config) as seen:
-        await release(seen, config, bundles["swapped"], 2, stage="canary", share=0.5, beside=1)
+        await release(seen, config, bundles["swapped"], 2, stage="canary", share=0.5, baseline=1)
         await told(seen, "model.tried")
         plan = Plan("canary", 0.5, 1, 2, 0)
         assert {plan.tries(device) for device in DEVICES} == {True, False}
@@ -124,7 +124,7 @@ async def test_a_canary_answers_the_devices_of_its_share(config, bundles):
 async def test_g6_what_the_challenger_fails_the_champion_answers(config, bundles):
     """A canary that fails its calls costs no answer, and is counted; a bad photo is not its fault."""
     async with station(config) as seen:
-        await release(seen, config, bundles["picky"], 2, stage="canary", share=1.0, beside=1)
+        await release(seen, config, bundles["picky"], 2, stage="canary", share=1.0, baseline=1)
         await told(seen, "model.tried")
         for _ in range(3):
             assert await said(seen) == ("cat", 1)
@@ -140,12 +140,12 @@ async def test_g6_what_the_challenger_fails_the_champion_answers(config, bundles
 
 # What is released, and the Event that says why there is no trial of it.
 NO_TRIAL = [
-    ("swapped", {"beside": 7}, "model.refused", "expected version 7 in service, got 1"),
-    ("swapped", {"beside": 2}, "model.refused", "expected version 2 in service"),
+    ("swapped", {"baseline": 7}, "model.refused", "expected version 7 in service, got 1"),
+    ("swapped", {"baseline": 2}, "model.refused", "expected version 2 in service"),
     ("swapped", {}, "model.refused", "the version beside which it is tried"),
-    ("broken", {"beside": 1}, "model.failed", "to serve beside version 1"),
-    ("flat", {"beside": 1}, "model.failed", "shape"),
-    ("swapped", {"beside": 1, "sha256": "0" * 64}, "model.failed", "sha256"),
+    ("broken", {"baseline": 1}, "model.failed", "to serve beside version 1"),
+    ("flat", {"baseline": 1}, "model.failed", "shape"),
+    ("swapped", {"baseline": 1, "sha256": "0" * 64}, "model.failed", "sha256"),
 ]
 
 
@@ -180,7 +180,7 @@ async def test_no_device_of_the_champion_waits_for_the_challenger(config, bundle
     async with station(config) as seen, asyncio.TaskGroup() as tasks:
         await seen.send(enveloped(1, photo(1)))
         await seen.answer(photo_id(1))
-        await release(seen, config, bundles["swapped"], 2, stage="canary", share=0.5, beside=1)
+        await release(seen, config, bundles["swapped"], 2, stage="canary", share=0.5, baseline=1)
         await told(seen, "model.tried")
         for gate in gates.values():
             gate.clear()
@@ -205,8 +205,8 @@ async def test_the_status_says_what_the_version_in_service_did(config, base, mon
     """Photos that it classified, and calls that it failed for which no photo is to blame."""
     monkeypatch.setitem(Presence.__init__.__kwdefaults__, "every_s", 0.1)
 
-    def serving(seen: Observer) -> Tried:
-        return seen.newest().serving or Tried(version=0)
+    def serving(seen: Observer) -> VersionStats:
+        return seen.newest().serving or VersionStats(version=0)
 
     async with station(config) as seen:
         await eventually(lambda: serving(seen).version == 1)
@@ -223,7 +223,7 @@ async def test_the_status_says_what_the_version_in_service_did(config, base, mon
 async def test_without_a_models_folder_there_is_no_trial(config, bundles):
     """Where somebody else places the models, an Event says that the edge cannot."""
     async with station(structs.replace(config, models_dir=None)) as seen:
-        await release(seen, config, bundles["swapped"], 2, stage="shadow", beside=1)
+        await release(seen, config, bundles["swapped"], 2, stage="shadow", baseline=1)
         assert "expected models_dir" in (await told(seen, "model.refused")).reason
 
 
@@ -239,13 +239,13 @@ async def test_g6_no_request_fails_from_shadow_to_all_and_back(config, base, bun
 
         stages = count()
         for plan in ({"stage": "shadow"}, {"stage": "canary", "share": 0.5}, {"stage": "canary"}):
-            await release(seen, config, bundles["swapped"], 2, beside=1, **plan)
+            await release(seen, config, bundles["swapped"], 2, baseline=1, **plan)
             await heard(2, next(stages))
         await release(seen, config, bundles["swapped"], 2)
         assert (await told(seen, "model.available")).facts["version"] == 2
         assert await said(seen) == ("dog", 2)
         await eventually(lambda: trial(seen) is None)
-        await release(seen, config, bundles["straight"], 3, stage="canary", share=0.5, beside=2)
+        await release(seen, config, bundles["straight"], 3, stage="canary", share=0.5, baseline=2)
         await heard(3, next(stages))
         await release(seen, config, bundles["swapped"], 2)
         await eventually(lambda: trial(seen) is None)
@@ -265,7 +265,7 @@ async def test_g6_a_trial_goes_on_after_a_restart_of_the_edge(config, base, bund
         async with edge_running(config):
             await seen.status("online")
             where = {"url": bundle.as_uri()}
-            await release(seen, config, bundles["swapped"], 2, stage="shadow", beside=1, **where)
+            await release(seen, config, bundles["swapped"], 2, stage="shadow", baseline=1, **where)
             await told(seen, "model.tried")
         await seen.status("offline")
         bundle.unlink()
@@ -287,7 +287,7 @@ async def test_g6_a_trial_goes_on_after_a_restart_of_the_model_server(
     own_serving.start()
     config = edge_config(address, own_serving.address, tmp_path, models_dir=str(own_serving.base))
     async with station(config) as seen:
-        await release(seen, config, bundles["swapped"], 2, stage="canary", share=1.0, beside=1)
+        await release(seen, config, bundles["swapped"], 2, stage="canary", share=1.0, baseline=1)
         await told(seen, "model.tried")
         assert await said(seen) == ("dog", 2)
         own_serving.kill()

@@ -6,7 +6,7 @@ from bus.metrics import Counters
 from bus.mqtt.presence import Presence
 from edge.serving.traffic_split import CALLS_KEPT, CALLS_NEEDED, Plan, Trial, percentile
 from schemas.codec import decode, encode
-from schemas.messages import Tried
+from schemas.messages import VersionStats
 from schemas.topics import STATUS
 
 DEVICES = [f"pi-{number}" for number in range(2000)]
@@ -81,7 +81,7 @@ def test_what_is_reported_is_what_happened(calls, failures):
         assert tried.failed == failures.count(tried.version)
         times = [1000 * s / photos for v, photos, s in calls if v == tried.version and s is not None]
         assert tried.p95_ms == (percentile(times[-CALLS_KEPT:]) if len(times) >= CALLS_NEEDED else None)
-    status = structs.replace(Presence("edge-1", "edge").status(Counters()), trial=report)
+    status = structs.replace(Presence("edge-1", "edge").status(Counters()), canary=report)
     assert decode(STATUS, encode(STATUS, status), {"node": "edge-1", "name": "edge"}) == status
 
 
@@ -140,16 +140,16 @@ def test_what_the_version_in_service_does_is_counted_outside_of_trials():
     trial.answered(7, 9, 0.1)
     trial.serves(1)
     trial.failed_in_service()
-    assert trial.serving() == Tried(version=1, answered=4, failed=1)
+    assert trial.serving() == VersionStats(version=1, answered=4, failed=1)
     trial.begin(CANARY)
     trial.ready = True
     trial.failed_in_service()
     trial.serves(2)
     assert trial.serving() is None
-    assert trial.report().champion == Tried(version=1)
+    assert trial.report().champion == VersionStats(version=1)
     trial.end(2)
     trial.serves(2)
-    assert trial.serving() == Tried(version=2)
+    assert trial.serving() == VersionStats(version=2)
 
 
 def test_the_challenger_has_a_few_times_what_the_champion_takes():
