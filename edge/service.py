@@ -91,6 +91,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
         policies = bus.subscribe(POLICY, node=config.node)
         labels = bus.subscribe(FEEDBACK, node=config.node)
         companions = eventbus_tasks(config, bus) if over_eventbus else []
+        # A task that fails ends the process: an edge without one of its tasks would still report `online`.
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bus.run(), name="edge.bus")
             tasks.create_task(pipeline.run(), name="edge.pipeline")
@@ -128,7 +129,7 @@ async def _take_receipt(
         counters.add("receipt.malformed")
     else:
         await _settle(receipt, outbox, sampler, counters)
-    delivery.ack()
+    delivery.ack()  # after the commit: a receipt lost in a crash would cost another sending
 
 
 async def _settle(receipt: Receipt, outbox: Outbox, sampler: Sampler, counters: Counters) -> None:

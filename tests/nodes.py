@@ -139,7 +139,7 @@ class Observer:
         return self.newest(name)
 
     def newest(self, name: str = "edge") -> Status:
-        """Return the newest status of a component; an offline one if there is none yet."""
+        """Return the newest status of a component; before the first, an offline one."""
         statuses = [status for status in self.statuses if status.name == name]
         return (
             statuses[-1]

@@ -52,6 +52,7 @@ class SeenHashes:
         return "flip" if harvested or flipped else "new"
 
     def _labels_near(self, device: str, dhash: int, rules: HarvestRules, now: float) -> Iterator[str]:
+        # Limited, because every photo is compared: 512 distances take far less time than decoding it.
         samples = reversed(self._by_device.get(device, ()))
         for sample in islice(samples, _COMPARED_PER_DEVICE):
             if _is_near(sample.dhash, dhash, sample.at, rules, now):

@@ -1,4 +1,4 @@
-"""Harvest photos that receive a label from a person, if the edge still has them.
+"""Harvest photos that get a label at the node, if the edge still has them.
 
 The label itself reaches the cloud by its own topic, with or without the photo.
 """
@@ -56,5 +56,6 @@ async def _harvest(label: Feedback, bus: Bus, sampler: Sampler, database: Databa
     sample, harvest = found
     bus.counters.add(f"harvest.{harvest}" if sample else f"harvest.refused_{harvest}")
     if sample is not None:
+        # The sample holds room in the outbox until it is committed, so wait for the disk, never give up.
         await retry_until_ok(bus, "disk", lambda: database.run(sample.write))
         outbox.commit(sample.item)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 MAX_SAMPLES = 20_000
 
-# Names in a migration never change: databases of earlier versions have them.
+# Names in a migration never change: databases of earlier versions have them. AUTOINCREMENT never reuses a
+# number, which the deletion of the oldest rows relies on.
 MIGRATIONS = (
     """
     CREATE TABLE harvested (
@@ -73,6 +74,7 @@ def write(connection: sqlite3.Connection, sample: HarvestedSample, now_ms: int) 
             now_ms,
         ),
     )
+    # By number and not by time, because the wall clock may jump.
     connection.execute(
         "DELETE FROM harvested WHERE seq <= (SELECT max(seq) FROM harvested) - ?", (MAX_SAMPLES,)
     )

@@ -46,7 +46,7 @@ class Decision(NamedTuple):
 
 
 def drawn_for_audit(photo_id: str, share: float) -> bool:
-    """Return True for a uniform random share of all photos, whatever the model predicts.
+    """Return True for a uniform random share of all photos, independent of the model.
 
     Args:
         photo_id: Its hash decides, so a photo that is sent again gets the same answer, on every node.

@@ -40,7 +40,7 @@ class Budget:
     def exhausted_cap(self, caps: Caps, now: float) -> str | None:
         """Return a cap that any further sample would exceed, or None."""
         self._expire(now)
-        return self._exceeded_cap(1, caps)
+        return self._exceeded_cap(1, caps)  # the smallest image: none is empty
 
     def _exceeded_cap(self, size_bytes: int, caps: Caps) -> str | None:
         for name, (count, total_bytes) in _limits(caps).items():

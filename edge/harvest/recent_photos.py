@@ -41,7 +41,7 @@ class RecentPhotos:
     def add(self, answered: AnsweredPhoto) -> None:
         """Add a photo and drop the oldest beyond the limit; one larger than the limit is not added."""
         photo = answered.photo
-        self.remove(photo.device, photo.photo_id)
+        self.remove(photo.device, photo.photo_id)  # a repeated photo becomes the newest
         if answered.size_bytes > self._max_bytes:
             return
         self._answered[photo.device, photo.photo_id] = answered

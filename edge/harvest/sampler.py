@@ -34,7 +34,7 @@ _DECODERS = 2
 
 
 class HashedPhoto(NamedTuple):
-    """The difference hash of a photo, or the reason why there is none and it is not harvested."""
+    """The difference hash of a photo, or the reason not to harvest it without one."""
 
     dhash: int | None
     refused: str = ""
@@ -135,7 +135,7 @@ class Sampler:
         self._recent.add(AnsweredPhoto(photo, prediction))
 
     async def sample_labelled(self, label: Feedback) -> tuple[AdmittedSample | None, str] | None:
-        """Make the sample of a photo that a person labelled; only caps can refuse it.
+        """Make the sample of a labelled photo; only caps can refuse it.
 
         Returns:
             As `sample`; None if the photo is not kept here.
@@ -149,11 +149,11 @@ class Sampler:
             return None, refused  # before the cost of decoding
         dhash = await self._decode(dhash_of, photo.image)
         shrunk = await self._decode(shrink, photo.image)
-        if dhash is None or shrunk is None:
+        if dhash is None or shrunk is None:  # it never will be: free the memory
             self._recent.remove(label.device, label.photo_id)
             return None, _UNDECODABLE
         sample, harvest = await self._admit(_sample(photo, shrunk, dhash, prediction, lane=FEEDBACK))
-        if sample is not None:
+        if sample is not None:  # after a refusal the photo stays, for a label when there is room
             self._recent.remove(label.device, label.photo_id)
         return sample, harvest
 
@@ -178,7 +178,7 @@ class Sampler:
                 return None, "too-large"
             try:
                 item = await self._outbox.admit(sample.photo_id, SAMPLE.name(node=sample.node), payload)
-            except (OutboxFullError, StorageError):
+            except (OutboxFullError, StorageError):  # costs the sample, never the result of the photo
                 return None, OUTBOX_FULL
             if item is None:
                 return None, "already-waiting"

@@ -37,6 +37,7 @@ class Selector:
             now: Seconds of a monotonic clock.
         """
         chosen = self._choose(photo_id, device, dhash, scores, now)
+        # After the comparison, which needs the photo before this one.
         self.seen.set_last_photo(device, dhash, scores.label, now)
         if chosen.lane is None:
             return chosen

@@ -60,7 +60,7 @@ class Classifier:
         """
         # The batch was split before the first attempt, and the routing may have changed since then.
         challenger, *others = {self._trial.challenger_for(entry.photo.device) for entry in part}
-        if challenger is None or others:
+        if challenger is None or others:  # the devices no longer agree: the stable version may answer all
             return await self._classify_stable(part)
         try:
             timeout_s = self._trial.patience_s(len(part))

@@ -73,6 +73,7 @@ class _DeviceQueues:
     def take(self, limit: int, per_device: int, excluded: Container[str]) -> list[InFlightPhoto]:
         """Take photos in rounds of one per device, up to `per_device` rounds."""
         taken: list[InFlightPhoto] = []
+        # A copy of the keys: the loop reorders and removes devices.
         for device in [device for device in self.queues if device not in excluded] * per_device:
             if len(taken) < limit and device in self.queues:
                 taken.append(self.queues[device].popleft())
@@ -90,7 +91,7 @@ class _DeviceQueues:
 
 
 class FairQueue:
-    """In-flight photos, and the order in which they are classified.
+    """In-flight photos and the order of their classification.
 
     Bounded: a photo beyond the share of its device is shed; if all devices together exceed a bound, the
     newest photo of the device with most in flight is. Nothing waits for room. A device that floods pauses
@@ -173,6 +174,7 @@ class FairQueue:
             per_device: Photos of one device among them.
         """
         while not (batch := self._take_batch(limit, per_device)):
+            # No await since the check, so nothing can have been enqueued in between.
             self._changed.clear()
             with contextlib.suppress(TimeoutError):  # a pause is over
                 async with asyncio.timeout(self._next_pause_end_s()):
@@ -217,6 +219,7 @@ class FairQueue:
         now = self._clock()
         self._paused_until = {device: until for device, until in self._paused_until.items() if until > now}
         excluded = self._busy_since.keys() | self._paused_until
+        # One place stays free for a historical photo, or a busy edge would never get through its backlog.
         historical = any(device not in excluded for device in self._historical.queues)
         batch = self._live.take(limit - 1 if historical else limit, per_device, excluded)
         return batch + self._historical.take(1 if batch else limit, per_device, excluded)
@@ -228,6 +231,7 @@ class FairQueue:
         """Return the newest queued photo of the device with most in flight, removed from its queue."""
         # Only queued photos and the newcomer: those in a batch are being classified already.
         devices = {newcomer.photo.device, *self._live.queues, *self._historical.queues}
+        # At a tie the newcomer is shed: a photo that waits already should not be sent again.
         largest = max(devices, key=lambda device: (excess[device], device == newcomer.photo.device))
         if largest == newcomer.photo.device:
             return newcomer

@@ -1,7 +1,8 @@
 """Detect devices that exceed their share and throttle their calls to the model server.
 
-Round-robin alone is not enough: a call slows down the one beside it. A device whose photos are shed gets a
-quarter of the time for its calls while other devices are active. Decisions without I/O; bounded memory.
+Round-robin alone is not enough, because concurrent calls slow each other down. A device whose photos are
+shed gets a quarter of the time for its calls while other devices are active. Decisions without I/O; bounded
+memory.
 """
 
 import math

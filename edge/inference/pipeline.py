@@ -106,19 +106,19 @@ class Pipeline:
                 self._counters.add("photo.redelivered")
                 continue
             self._admit(entry)
-            if entry not in self._queue:
+            if entry not in self._queue:  # it was shed itself
                 continue
             if isinstance(validated, Rejected):
                 self._reject(entry, validated)
             else:
-                self._admitted.put_nowait(entry)
+                self._admitted.put_nowait(entry)  # as large as the bound of photos in flight: never full
 
     def _admit(self, entry: InFlightPhoto) -> None:
         """Admit a photo. Shed photos are deferred; the sender's outbox sends them again."""
         for shed, reason in self._queue.admit(entry):
             self._counters.add("photo.shed")
             self._deferrals.defer(shed, reason)
-            shed.ack()  # otherwise it would stay in the broker's window, which is what there is no room for
+            shed.ack()  # unacknowledged, it would use up the broker's window for this edge
 
     async def _expire(self) -> None:
         """Reject photos that expire while they are queued."""
@@ -137,7 +137,7 @@ class Pipeline:
             entries = [await self._admitted.get()]
             while not self._admitted.empty():
                 entries.append(self._admitted.get_nowait())
-            recorded = await self._recorded(entries)
+            recorded = await self._recorded(entries)  # one job of the database thread for all
             for entry in entries:
                 if entry.key in recorded:
                     self._counters.add("photo.answered_before")

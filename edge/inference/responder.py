@@ -100,6 +100,7 @@ class Responder:
         )
         for outcome in outcomes:
             if outcome.sample is not None:
+                # Two deliveries of a photo may both be classified before the first result is recorded.
                 is_new = outcome.entry.key not in recorded
                 (self._outbox.commit if is_new else self._outbox.abort)(outcome.sample.item)
         return recorded
@@ -131,6 +132,7 @@ class Responder:
 
 
 def _record(connection: sqlite3.Connection, outcomes: list[Outcome], kept: int) -> dict[PhotoKey, Result]:
+    # In the same transaction as the insert, so that no second result can slip in.
     recorded = result_log.find(connection, [outcome.entry.key for outcome in outcomes])
     new = [outcome for outcome in outcomes if outcome.entry.key not in recorded]
     result_log.record(connection, [outcome.result for outcome in new], kept=kept)

@@ -57,7 +57,7 @@ def rejected(rejection: Rejected, arrived_at: float) -> Result:
 
 
 def deferred(photo: Photo, reason: str, arrived_at: float) -> Result:
-    """Return a result that says why there is no final one yet; the sender keeps the photo until then."""
+    """Return a result with the reason for the delay; the sender keeps the photo until the final one."""
     return Result(
         photo_id=photo.photo_id,
         node=photo.node,
@@ -72,6 +72,7 @@ def deferred(photo: Photo, reason: str, arrived_at: float) -> Result:
 
 
 def _rounded(value: float | None) -> float | None:
+    # People read results with mosquitto_sub, and the digits of a float32 beyond the sixth are noise.
     return None if value is None else round(value, 6)
 
 

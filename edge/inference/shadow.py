@@ -52,7 +52,7 @@ class Shadow:
         """Queue an answered photo for comparison, if there is another version and room."""
         if self._trial.other(prediction.version) is None:
             return
-        if self._queue.full():
+        if self._queue.full():  # never wait here: the caller is answering a batch
             self._counters.add("shadow.dropped")
         else:
             self._queue.put_nowait((image, prediction))

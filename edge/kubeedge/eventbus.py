@@ -78,7 +78,7 @@ class RetainedMessage:
 
 
 def eventbus_tasks(config: EdgeConfig, bus: Bus) -> list[RetainedMessage | TwinPublisher]:
-    """Return what an edge on EventBus has to run beside its handler; call before the bus runs."""
+    """Return what an edge on EventBus runs in addition to its handler; call before the bus runs."""
     folder = Path(config.state_dir)
     retained = [RetainedMessage(bus, topic, config.node, folder) for topic in _RETAINED]
     if config.name != HANDLERS[0]:  # the twins are the node's, not the handler's

@@ -1,4 +1,4 @@
-"""G3: memory and disk of the edge stay within bounds, whatever is unreachable for however long."""
+"""G3: memory and disk of the edge stay within bounds during outages of any length."""
 
 import asyncio
 from collections import Counter

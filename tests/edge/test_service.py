@@ -69,7 +69,7 @@ async def test_a_receipt_ends_the_resending_of_a_sample(config):
 async def test_a_duplicate_refunds_its_sample(config, sendings, resend_s, outcomes):
     """A receipt `duplicate` makes room for one more sample, however often it arrives.
 
-    Not if the sample was sent more than once: then it may be a duplicate of its own first sending.
+    Not if the sample was sent more than once: then the first sending may have been stored.
     """
     rules = HarvestRules(near_duplicate_s=0, audit_share=0, caps=Caps(per_hour=2))
     one_by_one = OutboxLimits(window=1, resend_first_s=resend_s, resend_cap_s=resend_s)

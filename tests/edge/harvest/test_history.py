@@ -1,4 +1,4 @@
-"""The history of harvested samples survives restarts, whatever the wall clock does."""
+"""The history of harvested samples survives restarts and jumps of the wall clock."""
 
 import sqlite3
 from dataclasses import dataclass, field

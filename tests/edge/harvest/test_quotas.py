@@ -126,7 +126,7 @@ def test_a_refund_counts_once():
 @given(arrivals=st.lists(samples | st.integers(0, 9).map(photo_id), max_size=40))
 @settings(deadline=None)
 def test_refunds_never_exceed_what_was_spent(arrivals):
-    """Whatever is refunded when, also after it expired, each window counts exactly the samples in it."""
+    """After any refunds, also of expired samples, each window counts exactly the samples in it."""
     budget = Budget()
     for number, one in enumerate(arrivals):
         if isinstance(one, str):

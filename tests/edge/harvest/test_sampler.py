@@ -53,7 +53,7 @@ async def test_a_sample_carries_what_the_cloud_needs(outbox):
 
 
 async def test_an_audit_sample_carries_its_inclusion_probability(outbox):
-    """It is the audit share at the time of the draw, whatever later policies say."""
+    """It is the audit share at the time of the draw, not that of a later policy."""
     sampler = Sampler(HarvestRules(audit_share=1.0), outbox)
     first, lane = await sampled(sampler, taken(1), BETWEEN)
     assert (lane, sample_of(first).lane, sample_of(first).inclusion) == ("audit", "audit", 1.0)
