@@ -17,7 +17,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
-from cloud.modeling.backbones import EFFICIENTNET_LITE0, Backbone, pixels
+from cloud.modeling.backbones import EFFICIENTNET_LITE0, Backbone, preprocess
 from cloud.modeling.linear_head import Head, fit_head
 from cloud.training.embeddings import dimmed
 from cloud.training.from_scratch import augmented
@@ -100,7 +100,7 @@ def measure(photos: Path) -> dict[str, dict[tuple[int, float, float], float]]:
     network = _PLAN.build()
 
     def embed(files: list[Path], strength: float, change: Change) -> Vectors:
-        run = tf.function(lambda batch: network(change(pixels(_PLAN, batch)), training=False))
+        run = tf.function(lambda batch: network(change(preprocess(_PLAN, batch)), training=False))
         images = [drifted(file.read_bytes(), strength, at) for at, file in enumerate(files)]
         starts = range(0, len(images), _BATCH_PHOTOS)
         return np.concatenate([run(tf.constant(images[at : at + _BATCH_PHOTOS])).numpy() for at in starts])

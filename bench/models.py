@@ -64,11 +64,11 @@ def _write_backbone(name: str, directory: Path) -> None:
     import numpy as np  # noqa: PLC0415  # as above
 
     from cloud.export.saved_model import Model, exported  # noqa: PLC0415  # as above
-    from cloud.modeling.backbones import backbone_named  # noqa: PLC0415  # as above
+    from cloud.modeling.backbones import get_backbone  # noqa: PLC0415  # as above
     from cloud.modeling.linear_head import Head  # noqa: PLC0415  # as above
     from cloud.modeling.novelty import fit_novelty  # noqa: PLC0415  # as above
 
-    plan, draw = backbone_named(name), np.random.default_rng(0)
+    plan, draw = get_backbone(name), np.random.default_rng(0)
     head = Head(
         kernel=draw.normal(size=(plan.embedding_dim, len(CLASSES))) * 0.1, bias=np.zeros(len(CLASSES))
     )

@@ -49,7 +49,7 @@ def measure(vectors: dict[str, Values], truth: NDArray[np.str_], count: int, see
         for percentile, shares in above.items():
             with patch.object(novelty, "THRESHOLD_PERCENTILE", percentile):
                 model = novelty.fit_novelty(seen, seed)
-            said = {name: novelty.novelty_of(model, vectors[name]) for name in JUDGED}
+            said = {name: novelty.novelty_scores(model, vectors[name]) for name in JUDGED}
             shares.append([float((said[name] > 1).mean()) for name in JUDGED])
         areas.append(auroc(said["stream"], said["other"]))
     return {

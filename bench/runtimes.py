@@ -33,9 +33,9 @@ from bus.broker.process import free_port
 from cloud.dataset.example import Example
 from cloud.export.saved_model import Model, exported
 from cloud.modeling.arrays import Ints
-from cloud.modeling.backbones import Backbone, backbone_named, pixels
+from cloud.modeling.backbones import Backbone, get_backbone, preprocess
 from cloud.modeling.linear_head import fit_head
-from cloud.modeling.novelty import fit_novelty, novelty_of
+from cloud.modeling.novelty import fit_novelty, novelty_scores
 from cloud.progress import Silent
 from cloud.training.embeddings import embeddings
 from demo.processes import Processes
@@ -113,7 +113,7 @@ def write_networks(network: keras.Model, plan: Backbone, calibrating: list[bytes
     )
     tf.saved_model.save(module, str(folder / "network"))
     one = tf.function(module.embed, input_signature=[tf.TensorSpec([1, *shape], tf.float32)])
-    images = pixels(plan, tf.constant(calibrating)).numpy()
+    images = preprocess(plan, tf.constant(calibrating)).numpy()
     for name in ("float32", "dynamic", "int8"):
         converter = tf.lite.TFLiteConverter.from_concrete_functions([one.get_concrete_function()], module)
         if name != "float32":
@@ -194,7 +194,7 @@ def judge(judges: Judges, answers: dict[str, Vectors]) -> list[str]:
     rows = ["| way | gold | other answers | of these right | least cosine | AUROC |", "|---" * 6 + "|"]
     for name, vectors in answers.items():
         right, changed = said[name] == judges.truth, said[name] != said[_TENSORFLOW]
-        novelty, cosine = novelty_of(model.novelty, vectors), _cosine(vectors, answers[_TENSORFLOW]).min()
+        novelty, cosine = novelty_scores(model.novelty, vectors), _cosine(vectors, answers[_TENSORFLOW]).min()
         area = auroc(novelty[:count], novelty[count:])
         rows.append(
             f"| {name} | {100 * right.mean():.2f} % | {changed.sum()} of {count} | {(changed & right).sum()} "
@@ -210,7 +210,7 @@ def _cosine(first: Vectors, second: Vectors) -> Vectors:
 
 async def measure(photos: Path, backbone: str, rounds: int, folder: Path) -> list[str]:
     """Measure everything, and return the document's tables."""
-    judges = prepare(photos, backbone_named(backbone), folder)
+    judges = prepare(photos, get_backbone(backbone), folder)
     lines = await served(folder, rounds, timed(folder))
     await rivals(folder, "--rounds", str(rounds))
     for name in ("float32.tflite", "float32.onnx"):

@@ -2,6 +2,10 @@
 
 from typing import Protocol
 
+import structlog
+
+log = structlog.get_logger()
+
 
 class Progress(Protocol):
     """Shows one step at a time; a terminal puts a bar behind it."""
@@ -18,6 +22,17 @@ class Silent:
 
     def start(self, step: str, total: int) -> None:
         """Ignore the step."""
+
+    def advance(self, count: int = 1) -> None:
+        """Ignore the count."""
+
+
+class LoggedProgress:
+    """Writes each step to the log as it starts, for processes without a terminal."""
+
+    def start(self, step: str, total: int) -> None:
+        """Log the step."""
+        log.info("step.started", step=step, total=total)
 
     def advance(self, count: int = 1) -> None:
         """Ignore the count."""

@@ -9,11 +9,11 @@ import sys
 
 def reason_against(name: str) -> str:
     """Return why a backbone cannot be had, empty if it can; weights that it lacks are downloaded now."""
-    from cloud.modeling.backbones import BackboneUnavailableError, backbone_named  # noqa: PLC0415  # loads TensorFlow
+    from cloud.modeling.backbones import BackboneUnavailableError, get_backbone  # noqa: PLC0415  # loads TensorFlow
 
     try:
-        backbone_named(name).build()
-    except (ValueError, BackboneUnavailableError) as error:
+        get_backbone(name).build()
+    except BackboneUnavailableError as error:
         return str(error)
     return ""
 

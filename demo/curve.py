@@ -54,12 +54,12 @@ def points(dataset: str, features: Path, backbone: str, seed: int) -> list[Point
     from cloud.dataset.example import class_names, label_numbers  # noqa: PLC0415  # as above
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
     from cloud.dataset.training_set import examples  # noqa: PLC0415  # as above
-    from cloud.modeling.backbones import backbone_named  # noqa: PLC0415  # loads TensorFlow
+    from cloud.modeling.backbones import get_backbone  # noqa: PLC0415  # loads TensorFlow
     from cloud.progress import Silent  # noqa: PLC0415  # as above
     from cloud.training.candidates import HARVESTED, HUMAN, Labelled, fit_candidates  # noqa: PLC0415  # as above
     from cloud.training.learners import learner_for  # noqa: PLC0415  # as above
 
-    plan = backbone_named(backbone)
+    plan = get_backbone(backbone)
     if not plan.pretrained:  # each point would take minutes
         return []
     store = Store.open(dataset)

@@ -11,7 +11,8 @@ from bus.mqtt.client import Bus
 from bus.mqtt.subscription import Subscription
 from cloud.dataset.store import Store
 from cloud.labeling.review_queue import awaiting_review
-from cloud.registry.model_card import FILE_NAME, Card, read_card
+from cloud.registry.model_card import Card
+from cloud.registry.registry import Registry
 from demo import report, reviewer
 from demo.cameras import AGENTS, Cameras
 from demo.curve import Point
@@ -101,11 +102,10 @@ class Round:
         )  # fmt: skip
         for line in out.strip().splitlines()[:-1]:
             self.screen.say(line)
-        card = self.services.models / str(version) / "assets.extra" / FILE_NAME
-        return await asyncio.to_thread(read_card, card)
+        return await asyncio.to_thread(Registry(self.services.models).card, version)
 
     async def _release(self, version: int) -> None:
-        bundle = self.services.models / f"{version}.tar"
+        bundle = Registry(self.services.models).bundle_path(version)
         await self.processes.run(
             f"release-{version}", "cloud", "release", str(bundle), "--nodes", NODE,
             "--broker", self.services.broker, "--wait", "120",

@@ -11,8 +11,7 @@ import pytest
 from bus.config import Broker
 from cli.main import main
 from cloud.dataset.store import PHOTOS, Store
-from cloud.registry.model_card import read_card
-from cloud.registry.registry import card_path
+from cloud.registry.registry import Registry
 from schemas.messages import Feedback, HarvestRules
 from schemas.topics import FEEDBACK
 from tests.conftest import eventually
@@ -60,7 +59,9 @@ async def train(folder: Path) -> None:
 async def release(folder: Path, address: Broker, version: int) -> None:
     """Release a version and wait until the edge serves it."""
     words = ("--wait", "120", "--broker", f"127.0.0.1:{address.port}")
-    command = Command(folder, "cloud", "release", str(folder / f"models/{version}.tar"), *words)
+    command = Command(
+        folder, "cloud", "release", str(Registry(folder / "models").bundle_path(version)), *words
+    )
     command.start()
     assert await asyncio.to_thread(command.wait) == 0
 
@@ -101,7 +102,7 @@ async def test_a_class_is_added_to_a_running_system(address: Broker, tmp_path: P
         await eventually(lambda: store.count(labelled) == len(new), within_s=60)
 
         await train(tmp_path)
-        card = read_card(card_path(tmp_path / "models/2"))
+        card = Registry(tmp_path / "models").card(2)
         assert card.classes == [*KNOWN, NEW]
         assert card.verdict is not None
         assert card.verdict.decision == "promote", card.verdict.reasons

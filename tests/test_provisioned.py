@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from cloud.dataset.store import Store
-from cloud.registry.model_card import FILE_NAME
+from cloud.registry.registry import Registry
 from schemas.messages import Result
 from tests.cli.conftest import gleaner
 from tests.cloud.bundles import card
@@ -150,6 +150,5 @@ def bundle(running: Running, version: int) -> Path:
     """Pack a real model with a card."""
     model = running.folder / f"bundle-{version}"
     shutil.copytree(saved_models() / "swapped", model)
-    (model / "assets.extra").mkdir()
-    (model / "assets.extra" / FILE_NAME).write_bytes(msgspec.json.encode(card(version)))
+    Registry(running.folder).write_card(card(version), model)
     return pack(model, running.folder / f"{version}.tar")

@@ -10,10 +10,9 @@ import pytest
 
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import Presence
-from cloud.evaluation.audit_stats import Audits
-from cloud.rollout.canary_analysis import Rules
-from cloud.rollout.controller import Controller, write
-from cloud.rollout.state_machine import Rollout, Step
+from cloud.evaluation.audit_stats import RolloutAudits
+from cloud.registry.rollout_state import Rollout, RolloutFile, Rules, Step
+from cloud.rollout.controller import Controller
 from edge.config import EdgeConfig
 from schemas.topics import CLOUD
 from tests.conftest import eventually, running
@@ -66,10 +65,10 @@ def begun(config, tmp_path):
             challenger=challenger,
             groups=[[NODE]],
             steps=list(steps),
-            rules=Rules(stage_s=0, watch_s=0, p95_slack_ms=1000),
+            rules=Rules(stage_s=0, bake_time_s=0, p95_slack_ms=1000),
             since_ms=1,
         )
-        write(path, rollout)
+        RolloutFile(path).write(rollout)
         return path
 
     return begin
@@ -101,7 +100,9 @@ async def asking(seen: Observer) -> AsyncIterator[None]:
 async def ended(address, path: Path) -> Rollout:
     """Run a controller to its end."""
     bus = Bus(address, "gleaner-cloud-rollout", presence=Presence(CLOUD, "rollout"))
-    controller = Controller(bus, path, sign=lambda release: release, audits=lambda _: Audits())
+    controller = Controller(
+        bus, RolloutFile(path), sign=lambda release: release, audits=lambda _: RolloutAudits()
+    )
     async with running(bus), asyncio.timeout(90):
         return await controller.run()
 

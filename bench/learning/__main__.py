@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t
 
-from bench.learning.full import Full, judge
+from bench.learning.full import Full, decide_promotion
 from bench.learning.plots import draw
 from bench.learning.policies import AllLabels, Confident, HardOnly, Model, Policy, RandomLabels
 from bench.learning.world import STRENGTHS, World, Worlds
@@ -107,7 +107,7 @@ def swapped(world: World) -> str:
     """Return the gate's decision on a model that calls every cat a dog."""
     champion = Policy(world, 0).model
     bad = Model(Head(-champion.head.kernel, -champion.head.bias))
-    return judge(champion, bad, world.gate, [], best=0.0, seed=0).decision
+    return decide_promotion(champion, bad, world.gate, [], best=0.0, seed=0).decision
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bench.learning.world import CLASSES, STRENGTHS, Worlds
 from cli.progress import Bars
 from cloud.modeling.arrays import Ints
-from cloud.modeling.backbones import EFFICIENTNET_LITE0, pixels
+from cloud.modeling.backbones import EFFICIENTNET_LITE0, preprocess
 from cloud.modeling.linear_head import fit_head
 from cloud.progress import Progress
 
@@ -50,7 +50,7 @@ def features(lower: keras.Model, images: Sequence[bytes], *, mirrored: bool, pro
     progress.start("run the lower blocks", len(images))
     parts = []
     for start in range(0, len(images), _BATCH):
-        batch = pixels(EFFICIENTNET_LITE0, tf.constant(images[start : start + _BATCH]))
+        batch = preprocess(EFFICIENTNET_LITE0, tf.constant(images[start : start + _BATCH]))
         parts.append(lower(tf.reverse(batch, [2]) if mirrored else batch, training=False).numpy())
         progress.advance(len(parts[-1]))
     return np.concatenate(parts)

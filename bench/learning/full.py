@@ -13,7 +13,7 @@ from cloud.dataset.example import AUTO_LANE, TEACHER_LABELS, Example
 from cloud.evaluation import promotion_gate
 from cloud.labeling.ensemble import fit_ensemble, held_out, sure_by_lane
 from cloud.labeling.review_queue import Waiting, most_informative
-from cloud.modeling.novelty import fit_novelty, novelty_of
+from cloud.modeling.novelty import fit_novelty, novelty_scores
 from cloud.progress import Silent
 from cloud.training.candidates import Labelled, auto_helps, choose, cross_validate, fit_candidates
 from cloud.training.learners import FrozenLearner
@@ -127,7 +127,7 @@ class Full(Policy):
         return kept.lane == AUDIT and kept.born >= self.champion_since
 
     def _harvest(self, stream: Photos) -> None:
-        answers, novelties = self.model.answers(stream), novelty_of(self.novelty, stream.vectors)
+        answers, novelties = self.model.answers(stream), novelty_scores(self.novelty, stream.vectors)
         for place, photo_id in enumerate(stream.ids):
             said = Prediction(
                 model="pets",
@@ -184,30 +184,32 @@ class Full(Policy):
 
     def _is_promoted(self, challenger: Model) -> bool:
         fresh = [kept for kept in self.kept if self._is_fresh_audit(kept) and kept.by_person]
-        verdict = judge(self.model, challenger, self.world.gate, fresh, best=self.best, seed=self.seed)
+        verdict = decide_promotion(
+            self.model, challenger, self.world.gate, fresh, best=self.best, seed=self.seed
+        )
         self.verdicts.append(verdict)
         if verdict.decision == "promote":
             self.best = max(self.best, challenger.accuracy(self.world.gate))
         return verdict.decision == "promote"
 
 
-def judge(
+def decide_promotion(
     champion: Model, challenger: Model, gold: Photos, audit: Sequence[Kept], *, best: float, seed: int
 ) -> promotion_gate.Verdict:
     """Let the gate compare two models."""
-    on_gold = promotion_gate.Answers(
+    on_gold = promotion_gate.PairedPredictions(
         champion.answers(gold), challenger.answers(gold), gold.truth, np.ones(len(gold.truth))
     )
     on_audit = None
     if audit:
         vectors = np.stack([kept.sight[PLAIN] for kept in audit])
-        on_audit = promotion_gate.Answers(
+        on_audit = promotion_gate.PairedPredictions(
             champion.probabilities(vectors),
             challenger.probabilities(vectors),
             np.array([kept.truth for kept in audit], np.int64),
             np.array([1 / (kept.inclusion or math.nan) for kept in audit]),
         )
-    return promotion_gate.judge(
+    return promotion_gate.decide_promotion(
         promotion_gate.Evidence(on_gold, max(best, champion.accuracy(gold)), CLASSES, on_audit), 1, seed=seed
     )
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 
 from cli import options
-from schemas.errors import PermanentError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -37,15 +36,10 @@ def run(arguments: Namespace) -> int:
     store = Store.open(arguments.dataset, create=False)
     photos = [*examples(store), *examples(store, split="gold")]
     print("loading TensorFlow …", file=sys.stderr, flush=True)
-    from cloud.dataset.example import TrainingError  # noqa: PLC0415  # as above
     from cloud.labeling.label_errors import doubts  # noqa: PLC0415  # as above
-    from cloud.modeling.backbones import BackboneUnavailableError  # noqa: PLC0415  # as above
 
-    try:
-        with Bars() as bars:
-            found = doubts(photos, arguments.backbone, arguments.cache, seed=arguments.seed, progress=bars)
-    except (TrainingError, BackboneUnavailableError, ValueError) as error:
-        raise PermanentError("doubts", expected="to be possible", got=error) from None
+    with Bars() as bars:
+        found = doubts(photos, arguments.backbone, arguments.cache, seed=arguments.seed, progress=bars)
     images, frames = {photo.photo_id: photo.image for photo in photos}, []
     for doubt in found[: arguments.limit]:
         claim = f"{doubt.label} by {doubt.source}"

@@ -1,6 +1,6 @@
-"""Judge a version against the champion again, on the dataset's gold and audit photos as they are now.
+"""Evaluate a version against the champion again, on the dataset's current gold and audit photos.
 
-It prints what it finds and changes nothing: the card keeps the verdict that the training came to.
+The result is printed only: the model card keeps the verdict of the training.
 """
 
 import sys
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from cli import options
 from cli.cloud.verdict import show_verdict
-from schemas.errors import PermanentError
 
 if TYPE_CHECKING:
     from cloud.evaluation.metrics import Metrics
@@ -19,62 +18,60 @@ if TYPE_CHECKING:
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     whole = options.positive(int)
-    parser.add_argument("version", type=whole, nargs="?", metavar="VERSION", help="which one (the newest)")
+    parser.add_argument(
+        "version", type=whole, nargs="?", metavar="VERSION", help="version to evaluate (the newest)"
+    )
     options.add_dataset(parser)
-    parser.add_argument("--dataset-version", type=whole, help="whose photos to judge on (the newest)")
+    parser.add_argument("--dataset-version", type=whole, help="of the dataset to evaluate on (the newest)")
     options.add_models(parser)
     options.add_seed(parser, "the intervals")
 
 
 def run(arguments: Namespace) -> int:
-    """Print figures and verdict; 1 if the gate does not promote it."""
+    """Print metrics and verdict; return 1 if the gate does not promote the version."""
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
     from cloud.dataset.training_set import examples  # noqa: PLC0415  # as above
     from cloud.evaluation.audit_set import audit_slice  # noqa: PLC0415  # each step loads what it needs, and no more
-    from cloud.registry.registry import cards_in  # noqa: PLC0415  # as above
+    from cloud.registry.registry import Registry  # noqa: PLC0415  # as above
 
-    cards = {card.version: card for card in cards_in(arguments.out)}
-    if not cards:
-        raise PermanentError(f"models {arguments.out}", expected="a version", got="none")
-    version = arguments.version or max(cards)
-    if version not in cards:
-        raise PermanentError(f"version {version}", expected=f"one in {arguments.out}", got=sorted(cards))
-    card = cards[version]
+    registry = Registry(arguments.out)
+    card = registry.card(arguments.version)
+    version = card.version
     store = Store.open(arguments.dataset, create=False)
     at = arguments.dataset_version
     gold = examples(store, version=at, split="gold")
 
     print("loading TensorFlow …", file=sys.stderr, flush=True)
-    from cloud.registry.champion import challenge, measure_again  # noqa: PLC0415  # as above
-    from cloud.registry.registry import find_champion  # noqa: PLC0415  # as above
+    from cloud.registry.champion import evaluate_challenger, measure_again  # noqa: PLC0415  # as above
 
-    directory = arguments.out / str(version)
-    champion = find_champion(arguments.out, without=version)
+    directory = registry.version_dir(version)
+    champion = registry.champion(without=version)
     print(f"version {version}: {card.backbone}, trained from dataset version {card.dataset_version}")
     if gold:
-        _show_figures(*measure_again(directory, card, gold))
+        _show_metrics(*measure_again(directory, card, gold))
     if champion is None:
-        print("gate: no other version that could be the champion")
+        print("gate: there is no champion to compare with")
         return 0
+    # Photos received later than both trainings: neither version can have been trained on them.
     neither_saw_ms = max(card.created_at_ms, champion.card.created_at_ms)
     audit = audit_slice(store, neither_saw_ms, version=at)
-    verdict = challenge(
+    verdict = evaluate_challenger(
         champion, directory, gold, audit, backbone=card.backbone, classes=card.classes, seed=arguments.seed
     )
     show_verdict(verdict)
     return 0 if verdict.decision == "promote" else 1
 
 
-def _show_figures(metrics: "Metrics", calibration: "Calibration") -> None:
+def _show_metrics(metrics: "Metrics", calibration: "Calibration") -> None:
     print(
         f"accuracy {metrics.accuracy:.1%} ({metrics.accuracy_low:.1%} to {metrics.accuracy_high:.1%})"
         f" on {metrics.photos} gold photos"
     )
     for name, recall in metrics.recall.items():
         print(f"recall of {name}: {recall:.1%}")
-    for what, before, after in (
+    for labels, before, after in (
         ("held-out labels", calibration.held_out_before, calibration.held_out_after),
         ("gold", calibration.gold_before, calibration.gold_after),
     ):
         if before is not None and after is not None:
-            print(f"calibration error on {what}: {before:.1%}, with the temperature {after:.1%}")
+            print(f"calibration error on {labels}: {before:.1%}, with the temperature {after:.1%}")

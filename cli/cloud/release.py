@@ -1,78 +1,63 @@
-"""Tell edge nodes to serve a version, and see it arrive."""
+"""Release a version to edge nodes, and wait until they serve it."""
 
 import asyncio
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from bus import log
 from bus.mqtt.connection import BrokerConnectionError
 from cli import connect, options, run_service
-from schemas.errors import PermanentError
 from schemas.messages import ModelName, Release
-
-if TYPE_CHECKING:
-    from cloud.registry.model_card import Card
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the .tar that train wrote")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the .tar of the version")
     parser.add_argument(
         "--nodes", type=options.names, default="edge-1", help="comma-separated edge nodes (edge-1)"
     )
     add_model(parser)
     parser.add_argument(
-        "--wait", metavar="S", type=options.positive(float), help="wait until all nodes serve it"
+        "--wait",
+        metavar="S",
+        type=options.positive(float),
+        help="wait up to S seconds until all nodes serve it",
     )
     add_signing(parser)
     options.add_broker(parser)
 
 
 def add_model(parser: ArgumentParser) -> None:
-    """Declare the options that say what is released."""
-    parser.add_argument("--model", type=_model, default="pets", help="name of the model there (pets)")
+    """Declare the options of the released model."""
     parser.add_argument(
-        "--url", help="where the nodes fetch it: file, http, https or s3 (the bundle's own path)"
+        "--model", type=_model, default="pets", help="name of the model on the model server (pets)"
+    )
+    parser.add_argument(
+        "--url", help="URL where the nodes fetch it: file, http, https or s3 (the bundle's path)"
     )
 
 
 def add_signing(parser: ArgumentParser) -> None:
-    """Declare the options that make a release one that nodes believe."""
+    """Declare the options for signing, and for releasing without a promotion."""
     parser.add_argument(
-        "--signing-key", metavar="PEM", type=Path, help="sign it, for nodes with a release key (unsigned)"
+        "--signing-key", metavar="PEM", type=Path, help="key to sign the release with (unsigned)"
     )
-    parser.add_argument(
-        "--force", action="store_true", help="release it although the gate did not promote it"
-    )
-
-
-def signer(arguments: Namespace) -> Callable[[Release], Release]:
-    """Return what signs a release, or leaves it as it is where there is no key.
-
-    Raises:
-        ConfigError: The key cannot be used.
-    """
-    from bus.security import signing  # noqa: PLC0415  # each step loads what it needs, and no more
-
-    if arguments.signing_key is None:
-        return lambda release: release
-    return partial(signing.sign, key=signing.read_signing_key(arguments.signing_key))
+    parser.add_argument("--force", action="store_true", help="release it even if the gate did not promote it")
 
 
 def run(arguments: Namespace) -> int:
-    """Announce the version; with --wait, fail if a node does not come to serve it."""
-    from cloud.rollout.releases import read_bundle, release_of  # noqa: PLC0415  # each step loads what it needs, and no more
+    """Publish the releases; with --wait, fail if a node does not serve the version in time."""
+    from cloud.registry.registry import read_bundle  # noqa: PLC0415  # each step loads what it needs, and no more
+    from cloud.rollout.releases import release_of  # noqa: PLC0415  # as above
+    from cloud.rollout.runner import check_promoted, signer  # noqa: PLC0415  # as above
 
     log.configure("error")
     bundle = read_bundle(arguments.bundle)
     if not arguments.force:
-        check_verdict(bundle.card)
-    sign = signer(arguments)
+        check_promoted(bundle.card)
+    sign = signer(arguments.signing_key)
     made = (release_of(bundle, node, arguments.model, arguments.url) for node in arguments.nodes)
     releases = [sign(options.checked(release)) for release in made]
     run_service.run(_announce(arguments, releases))
@@ -90,30 +75,22 @@ async def _announce(arguments: Namespace, releases: list[Release]) -> None:
         print(f"version {version} released to {', '.join(nodes)}", flush=True)
         if arguments.wait is None:
             return
+        missing = set(nodes)
         try:
             async with asyncio.timeout(arguments.wait):
                 async for node in announcer.served(version):
+                    missing.discard(node)
                     print(f"{node} serves version {version}", flush=True)
         except TimeoutError:
-            expected = f"every node to serve version {version} within {arguments.wait:g} s"
-            raise BrokerConnectionError("release", expected=expected, got="no word of some") from None
-
-
-def check_verdict(card: "Card") -> None:
-    """Refuse what the gate did not promote.
-
-    Raises:
-        PermanentError: With the gate's reasons.
-    """
-    verdict = card.verdict
-    if verdict is not None and verdict.decision != "promote":
-        got = f"{verdict.decision}: {'; '.join(verdict.reasons)} (--force releases it all the same)"
-        raise PermanentError(f"version {card.version}", expected="the gate to promote it", got=got)
+            raise BrokerConnectionError(
+                f"{', '.join(sorted(missing))} did not report version {version} within {arguments.wait:g} s",
+                hint="look at 'gleaner cloud status'",
+            ) from None
 
 
 def _model(text: str) -> str:
     try:
         return msgspec.convert(text, ModelName)
     except msgspec.ValidationError:
-        expected = "a model's name of letters, digits and inner . _ -"
+        expected = "a model name of letters, digits and inner . _ -"
         raise ArgumentTypeError(f"expected {expected}, got {text!r}") from None

@@ -1,10 +1,10 @@
-"""Play one round of training now: teach, train, release what the gate lets pass, and tune the policies."""
+"""Run one round now: teach, train, release what the gate promotes, and tune the harvest policies."""
 
 from argparse import ArgumentParser, Namespace
 
 from bus import config, log
 from cli import run_service
-from cli.cloud.watch import add_trainer, plan, trainer
+from cli.cloud.watch import add_trainer, trainer_config
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -13,12 +13,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Play it, and fail if it fails, or if another one is under way."""
-    from cloud.retraining import loop  # noqa: PLC0415  # Lance is loaded by the steps that need it
+    """Run it; fails if the round fails or another one is running."""
+    from cloud.retraining import loop  # noqa: PLC0415  # loads Lance, which other commands have no use for
 
-    loaded = trainer(arguments)
+    loaded = trainer_config(arguments)
     log.configure(arguments.log_level, name=loaded.name)
-    card = run_service.run(loop.play_once(loaded, plan(loaded), config.password()))
+    card = run_service.run(loop.run_one_round(loaded, config.password()))
     if card is not None:
         verdict = card.verdict
         print(f"version {card.version}: {verdict.decision if verdict else 'no champion to beat'}")

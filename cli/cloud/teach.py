@@ -5,7 +5,6 @@ from argparse import ArgumentParser, Namespace
 from math import isfinite
 
 from cli import options
-from schemas.errors import PermanentError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -27,17 +26,12 @@ def run(arguments: Namespace) -> int:
 
     store = Store.open(arguments.dataset, create=False)
     print("loading TensorFlow …", file=sys.stderr, flush=True)
-    from cloud.dataset.example import TrainingError  # noqa: PLC0415  # as above
     from cloud.labeling.auto_label import teach  # noqa: PLC0415  # as above
-    from cloud.modeling.backbones import BackboneUnavailableError  # noqa: PLC0415  # as above
 
-    try:
-        with Bars() as bars:
-            taught = teach(
-                store, arguments.backbones.split(","), arguments.cache, seed=arguments.seed, progress=bars
-            )
-    except (TrainingError, BackboneUnavailableError, ValueError) as error:
-        raise PermanentError("teaching", expected="to be possible", got=error) from None
+    with Bars() as bars:
+        taught = teach(
+            store, arguments.backbones.split(","), arguments.cache, seed=arguments.seed, progress=bars
+        )
     if taught.thresholds is None:
         print("no teacher: too few human labels of samples to show that one would be right")
         return 0

@@ -1,16 +1,13 @@
 """Train, evaluate and pack the next version of the model.
 
-A class of fewer than 3 human labels waits, once two others have as many; --classes names it all the same.
+A class with fewer than 3 human labels is left out once two other classes have 3; --classes includes it.
 """
 
-import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from cli import options
 from cli.cloud.verdict import show_verdict
-from cloud.registry.registry import _next_version
-from schemas.errors import PermanentError
 
 if TYPE_CHECKING:
     from cloud.training.train import Trained
@@ -39,66 +36,29 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Train, and name the dataset's version after the model's; as one of several workers, help with it."""
-    from cli.progress import Bars  # noqa: PLC0415  # each step loads what it needs, and no more
-    from cloud.dataset.store import Store  # noqa: PLC0415  # as above
-    from cloud.dataset.training_set import examples  # noqa: PLC0415  # as above
-    from cloud.evaluation.audit_set import audit_slice, hold_back  # noqa: PLC0415  # as above
+    """Train a version and print how the candidates and the gate judged it."""
+    from cli.progress import Bars  # noqa: PLC0415  # each command loads what it needs, and no more
+    from cloud.dataset.example import FEWEST_LABELS  # noqa: PLC0415  # as above
+    from cloud.training.pipeline import TrainingOptions, run_training  # noqa: PLC0415  # as above
 
-    store = Store.open(arguments.dataset, create=False)
-    version = _next_version(arguments)
-
-    print("loading TensorFlow …", file=sys.stderr, flush=True)
-    from cloud.dataset.example import FEWEST_LABELS, TrainingError, waiting_classes  # noqa: PLC0415  # as above
-    from cloud.export.saved_model import ExportError  # noqa: PLC0415  # as above
-    from cloud.modeling.backbones import BackboneUnavailableError  # noqa: PLC0415  # as above
-    from cloud.registry.registry import find_champion  # noqa: PLC0415  # as above
-    from cloud.training.distributed import join  # noqa: PLC0415  # as above
-    from cloud.training.train import train, try_candidates  # noqa: PLC0415  # as above
-
-    _check_backbone(arguments.backbone)
-    try:
-        team = join()
-        # What may differ from worker to worker is the first one's: the newest version, the folder of models.
-        dataset_version = team.agree(arguments.dataset_version or store.version)
-        champion = find_champion(arguments.out)
-        since_ms = team.agree(0 if champion is None else champion.card.created_at_ms)
-        drawn = audit_slice(store, since_ms, version=dataset_version) if since_ms else []
-        labelled, audit = hold_back(examples(store, version=dataset_version), drawn)
-        gold = examples(store, version=dataset_version, split="gold")
-        waiting = {} if arguments.classes else waiting_classes(labelled, gold)
-        labelled, gold = (
-            [photo for photo in photos if photo.label not in waiting] for photos in (labelled, gold)
-        )
-        with Bars() as bars:
-            terms = {
-                "backbone": arguments.backbone,
-                "classes": arguments.classes.split(",") if arguments.classes else None,
-                "seed": arguments.seed,
-                "cache_dir": arguments.cache,
-                "progress": bars,
-                "team": team,
-            }
-            if not team.chief:
-                try_candidates(labelled, gold, **terms)
-                return 0
-            trained = train(
-                labelled,
-                gold,
-                audit,
-                out_dir=arguments.out,
-                version=version,
-                champion=champion,
-                dataset_version=dataset_version,
-                tflite=arguments.tflite,
-                **terms,
-            )
-    except (TrainingError, ExportError, BackboneUnavailableError) as error:
-        raise PermanentError("training", expected="to be possible", got=error) from None
-    store.tag(f"model-{version}", dataset_version)
-    for label, count in sorted(waiting.items()):
+    chosen = TrainingOptions(
+        dataset=arguments.dataset,
+        models=str(arguments.out),
+        cache=str(arguments.cache),
+        backbone=arguments.backbone,
+        version=arguments.version,
+        dataset_version=arguments.dataset_version,
+        classes=tuple(arguments.classes.split(",")) if arguments.classes else None,
+        tflite=arguments.tflite,
+        seed=arguments.seed,
+    )
+    with Bars() as bars:
+        outcome = run_training(chosen, bars)
+    if outcome.trained is None:  # the first worker of the team prints
+        return 0
+    for label, count in sorted(outcome.waiting.items()):
         print(f"class {label!r} waits for labels: {count} of {FEWEST_LABELS}")
-    _show(trained)
+    _show(outcome.trained)
     return 0
 
 
@@ -110,12 +70,5 @@ def _show(trained: "Trained") -> None:
         print(f"{chosen} {candidate.name}: {candidate.photos} photos{measured}")
     show_verdict(card.verdict)
     if not card.auto:
-        print("the lane auto did not help twice: it is better switched off")
+        print("the lane auto did not help twice running: 'gleaner cloud policy --auto off' switches it off")
     print(f"version {card.version}: {trained.bundle_path} ({trained.size_bytes / 1e6:.1f} MB)")
-
-
-def _check_backbone(name: str) -> None:
-    from cloud.modeling.backbones import BACKBONES  # noqa: PLC0415  # as above
-
-    if name not in BACKBONES:
-        raise PermanentError("backbone", expected=f"one of {', '.join(BACKBONES)}", got=repr(name))

@@ -1,4 +1,4 @@
-"""How the gate's verdict reads on a terminal."""
+"""Print the promotion gate's verdict."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def show_verdict(verdict: "Verdict | None") -> None:
-    """Print the verdict and each of its reasons; nothing without one."""
+    """Print a verdict with its reasons; nothing for None."""
     if verdict is None:
         return
     print(f"gate: {verdict.decision}, against version {verdict.champion}")
@@ -17,4 +17,4 @@ def show_verdict(verdict: "Verdict | None") -> None:
         audit = verdict.audit
         print(f"      audit accuracy {audit.champion:.1%} → {audit.challenger:.1%} on {audit.photos} photos")
     if verdict.latency_ratio is not None:
-        print(f"      time of an answer: {verdict.latency_ratio:.2f} times the champion's")
+        print(f"      latency: {verdict.latency_ratio:.2f} times the champion's")

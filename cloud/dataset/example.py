@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from cloud.modeling.arrays import Ints
+from schemas.errors import PermanentError
 from schemas.messages import NEITHER
 
 Source = Literal["human", "teacher", "edge"]
@@ -24,7 +25,7 @@ TEACHER_LABELS = 24
 """Human labels of samples from which on a teacher can be judged, if all are as it says."""
 
 
-class TrainingError(ValueError):
+class TrainingError(PermanentError):
     """The examples do not allow a training; the message names the class or the photo_id."""
 
 

@@ -1,1 +1,1 @@
-"""Metrics, audits and the gate that decides on promotion."""
+"""Metrics, audit statistics and the promotion gate."""

@@ -1,8 +1,8 @@
-"""What an audited photo is; and the fresh audit slice, which judges and is not trained on.
+"""Audited photos: SQL filters, the audit slice that evaluates new versions, and versions' answers to them.
 
-The slice is a random sample of what the cameras see now. It is kept out of every training that it judges, and
-so for as long as one champion stays. Once another takes its place, the photos that were received before are
-trained on like any that a person labelled.
+The audit slice is a random sample of recent camera photos with people's labels. It is kept out of trainings
+while it evaluates challengers of one champion. Photos received before the next promotion are then trained on
+like any other labelled photo.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,50 +10,52 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from msgspec import Struct
 
-from cloud.dataset.example import AUDIT_LANE, Example
+from cloud.dataset.example import Example
 from cloud.dataset.store import NAMED, PHOTOS, Store
-from cloud.evaluation.audit_stats import weight_of
+from cloud.evaluation.audit_stats import sampling_weight
+from schemas import lanes
 from schemas.messages import NEITHER
 
-_DRAWN = f"{PHOTOS} AND lane = '{AUDIT_LANE}' AND split != 'gold'"
-_BY_A_VERSION = "edge_label IS NOT NULL AND model_version IS NOT NULL"
+_DRAWN = f"{PHOTOS} AND lane = '{lanes.AUDIT}' AND split != 'gold'"
+_ANSWERED = "edge_label IS NOT NULL AND model_version IS NOT NULL"
 AUDITED = f"{_DRAWN} AND {NAMED}"
-"""Condition of an audited photo: drawn by lot, named by a person, not gold; it weighs `weight_of` it."""
-ANSWERED = f"{AUDITED} AND {_BY_A_VERSION}"
-"""Condition of an audited photo that tells whether the version was right that answered it."""
-NEITHER_ANSWERED = f"{_DRAWN} AND {_BY_A_VERSION} AND human_label = '{NEITHER}'"
-"""Condition of a photo that was drawn, answered, and shows none of the classes: no answer can be right."""
+"""SQL filter: randomly sampled, human-labelled, not in gold; its weight is `sampling_weight(inclusion)`."""
+AUDITED_WITH_ANSWER = f"{AUDITED} AND {_ANSWERED}"
+"""SQL filter: audited, and answered by a known model version."""
+NEITHER_WITH_ANSWER = f"{_DRAWN} AND {_ANSWERED} AND human_label = '{NEITHER}'"
+"""SQL filter: randomly sampled, answered, and labelled as none of the classes: no answer is correct."""
 
 
 def audit_slice(store: Store, since_ms: int, *, version: int | str | None = None) -> list[Example]:
-    """Read what a new version is judged on beside the gold set: a random sample of what the cameras see now.
+    """Read the audited photos that a new version is evaluated on besides the gold set.
 
     Args:
         store: The dataset.
-        since_ms: When the champion was trained, UTC: what was received later, it cannot have seen.
-        version: Number or tag; None for the newest.
+        since_ms: When the champion was trained, UTC; it cannot have seen photos received later.
+        version: Number or tag of the dataset's version; None for the newest.
 
     Returns:
-        Audited photos; each weighs as many photos as it stands for.
+        Examples in the order of their ids, weighted by `sampling_weight`.
     """
     where = f"{AUDITED} AND received_at_ms > {since_ms}"
-    rows = store.scan(_Audited.__struct_fields__, where=where, version=version)
-    drawn = [msgspec.convert(row, _Audited) for row in rows]
+    rows = store.scan(_AuditRow.__struct_fields__, where=where, version=version)
+    drawn = [msgspec.convert(row, _AuditRow) for row in rows]
     return [
         Example(
             photo.photo_id,
             photo.image,
             photo.human_label,
             "human",
-            weight_of(photo.inclusion),
-            AUDIT_LANE,
+            sampling_weight(photo.inclusion),
+            lanes.AUDIT,
         )
+        # A scan has no defined order, and the bootstrap of the gate depends on it.
         for photo in sorted(drawn, key=lambda photo: photo.photo_id)
     ]
 
 
-class _Audited(msgspec.Struct, frozen=True):
-    """The columns that a photo of the audit slice is made of."""
+class _AuditRow(Struct, frozen=True):
+    """Columns of a photo in the audit slice."""
 
     photo_id: str
     image: bytes
@@ -61,8 +63,8 @@ class _Audited(msgspec.Struct, frozen=True):
     inclusion: float | None
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """What a version and a person say of an audited photo."""
+class AuditedAnswer(Struct, frozen=True):
+    """A version's label and a person's label of one audited photo."""
 
     photo_id: str
     model_version: int
@@ -71,47 +73,49 @@ class Answer(msgspec.Struct, frozen=True):
     inclusion: float | None
 
     @property
-    def judged(self) -> tuple[bool, float]:
-        """Whether the version was right, and how many photos this one stands for."""
-        return self.edge_label == self.human_label, weight_of(self.inclusion)
+    def outcome(self) -> tuple[bool, float]:
+        """Whether the version was correct, and the photo's sampling weight."""
+        return self.edge_label == self.human_label, sampling_weight(self.inclusion)
 
 
-def answers(store: Store, condition: str = "TRUE") -> Iterator[Answer]:
-    """Read what versions in service answered to audited photos.
+def audited_answers(store: Store, condition: str = "TRUE") -> Iterator[AuditedAnswer]:
+    """Read the answers of versions in service to audited photos.
 
     Args:
         store: The dataset.
-        condition: Which of them, in SQL.
+        condition: SQL filter on the photos; all by default.
 
     Raises:
         TransientError: The dataset cannot be read now.
     """
-    for row in store.scan(Answer.__struct_fields__, where=f"{ANSWERED} AND ({condition})"):
-        yield msgspec.convert(row, Answer)
+    for row in store.scan(AuditedAnswer.__struct_fields__, where=f"{AUDITED_WITH_ANSWER} AND ({condition})"):
+        yield msgspec.convert(row, AuditedAnswer)
 
 
-def hold_back(examples: Sequence[Example], audit: Sequence[Example]) -> tuple[list[Example], list[Example]]:
-    """Keep the fresh audit slice out of a training.
-
-    Photos of a class that only the slice shows are trained on all the same, and judge nothing: without them
-    no version would ever learn the class.
+def hold_out_audit(
+    examples: Sequence[Example], audit: Sequence[Example]
+) -> tuple[list[Example], list[Example]]:
+    """Split the audit slice off from what a training may use.
 
     Args:
-        examples: what could be trained on, the slice's photos among them.
-        audit: the slice.
+        examples: Everything that could be trained on, the slice's photos among them.
+        audit: The slice.
 
     Returns:
-        What to train on, and what to judge on; no photo is in both.
+        Training examples and evaluation examples, without a photo in common. Photos of a class that only the
+        slice shows are training examples.
     """
+    # Compared by content: one image may be stored under several ids.
     fresh = {photo.image for photo in audit}
     known = {one.label for one in examples if one.human and one.image not in fresh}
-    judges = [photo for photo in audit if photo.label in known]
-    fresh = {photo.image for photo in judges}
-    return [one for one in examples if one.image not in fresh], judges
+    # Without this exception no version could ever learn a class that first appears in the audit lane.
+    evaluation = [photo for photo in audit if photo.label in known]
+    fresh = {photo.image for photo in evaluation}
+    return [one for one in examples if one.image not in fresh], evaluation
 
 
-class Audited(Struct, frozen=True):
-    """A photo that the lane audit drew, with what the model and a person say; None is unknown."""
+class AuditedPhoto(Struct, frozen=True):
+    """A photo of the audit lane with the model's label and scores and a person's label; None is unknown."""
 
     edge_label: str
     human_label: str

@@ -1,124 +1,140 @@
-"""What people say of versions: weighted shares of right answers, and who is surely worse. No I/O."""
+"""Weighted accuracy of model versions from audited photos, and the rollback test. No I/O."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 from cloud.evaluation.metrics import wilson_interval
-from cloud.modeling.arrays import Floats
+from cloud.modeling.arrays import Floats, effective_sample_size
 
-ENOUGH_AUDITS = 20
-"""Audited photos from which a champion's accuracy says something; a challenger needs no fixed number."""
+MIN_AUDITS = 20
+"""Effective sample size from which a champion's accuracy is used; a challenger needs no minimum."""
 RECENT_DAYS = 14
-"""How long before a trial the champion's audits still count, where there are too few since."""
-SURELY = 0.001
-"""A version goes back when one as accurate as the champion gets so few right less often than this."""
+"""Days before a rollout whose audits of the champion are added if there are too few since it began."""
+ROLLBACK_P_VALUE = 0.001
+"""One-sided p-value below which the challenger is rolled back."""
 
-_GRID = (np.arange(2000) + 0.5) / 2000
+_ACCURACY_GRID = (np.arange(2000) + 0.5) / 2000  # midpoints: both logarithms below are finite
 
 
-def weight_of(inclusion: float | None) -> float:
-    """Return how many photos one stands for that was drawn: one over the probability of that.
+def sampling_weight(inclusion: float | None) -> float:
+    """Return the weight of an audited photo: one over the probability with which it was drawn.
 
-    Where it is unknown, a photo stands for itself: the least that is certain, and little beside others.
+    Args:
+        inclusion: That probability; None or 0 if unknown, then the weight is 1, the least possible.
     """
     return 1 / inclusion if inclusion else 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
-    """What people say of a version's answers to photos that were drawn at random.
+class AuditStats:
+    """A version's answers to randomly drawn photos, compared with people's labels.
 
     Attributes:
-        photos: Audited.
-        right: Of these, those whose label a person confirms.
-        weight: How many photos they stand for.
-        weight_right: How many photos the right ones stand for.
-        weight_squares: Sum of the squares of the weights.
+        correct_weights: Sampling weights of the photos that it answered correctly.
+        wrong_weights: Sampling weights of the others.
     """
 
-    photos: int = 0
-    right: int = 0
-    weight: float = 0.0
-    weight_right: float = 0.0
-    weight_squares: float = 0.0
+    correct_weights: tuple[float, ...] = ()
+    wrong_weights: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, judged: Iterable[tuple[bool, float]]) -> "Audit":
-        """Add up answers: whether each is right, and how many photos it stands for."""
-        return sum((cls(1, right, weight, right * weight, weight**2) for right, weight in judged), cls())
+    def from_outcomes(cls, outcomes: Iterable[tuple[bool, float]]) -> "AuditStats":
+        """Collect pairs of whether an answer is correct and the photo's sampling weight."""
+        weights: tuple[list[float], list[float]] = ([], [])
+        for correct, weight in outcomes:
+            weights[correct].append(weight)
+        wrong, right = weights
+        return cls(tuple(right), tuple(wrong))
 
-    def __add__(self, other: "Audit") -> "Audit":
-        """Take two audits of one version together."""
-        return Audit(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
+    def __add__(self, other: "AuditStats") -> "AuditStats":
+        """Combine two sets of audits of one version."""
+        return AuditStats(
+            self.correct_weights + other.correct_weights, self.wrong_weights + other.wrong_weights
+        )
+
+    @property
+    def photos(self) -> int:
+        """Number of audited photos."""
+        return len(self.correct_weights) + len(self.wrong_weights)
+
+    @property
+    def correct(self) -> int:
+        """Number of audited photos that were answered correctly."""
+        return len(self.correct_weights)
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers among all photos that it could have been asked; needs a photo."""
-        return self.weight_right / self.weight
+        """Weighted share of correct answers: an estimate for all photos, not only the audited ones.
+
+        Raises:
+            ZeroDivisionError: There are no audited photos.
+        """
+        correct = sum(self.correct_weights)
+        return correct / (correct + sum(self.wrong_weights))
 
     @property
-    def effective(self) -> float:
-        """Photos of equal weight that would say as much.
-
-        Source: Kish, Survey Sampling (1965), effective sample size.
-        """
-        return round(self.weight**2 / self.weight_squares, 6) if self.photos else 0.0
+    def effective_size(self) -> float:
+        """Effective sample size, 0 without photos."""
+        if not self.photos:
+            return 0.0
+        # Rounded: 20 photos of weight 1 / 0.3 are to count as 20, not as 19.999999999999996.
+        return round(effective_sample_size(np.array(self.correct_weights + self.wrong_weights)), 6)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Its 95 % Wilson interval; needs a photo."""
-        return wilson_interval(self.accuracy * self.effective, self.effective)
+        """95 % Wilson interval of the accuracy; needs a photo, as `accuracy` does."""
+        return wilson_interval(self.accuracy * self.effective_size, self.effective_size)
 
 
 @dataclass(frozen=True, slots=True)
-class Audits:
-    """What people say of both versions of a rollout.
+class RolloutAudits:
+    """Audits of both versions of a rollout.
 
     Attributes:
-        challenger: Since the trial began.
-        champion: Since the trial began.
-        before: The champion, in the days before that.
+        challenger: Since the rollout began.
+        champion: Since the rollout began.
+        champion_before: The champion, in the `RECENT_DAYS` before that.
     """
 
-    challenger: Audit = Audit()
-    champion: Audit = Audit()
-    before: Audit = Audit()
+    challenger: AuditStats = AuditStats()
+    champion: AuditStats = AuditStats()
+    champion_before: AuditStats = AuditStats()
 
-    def reference(self) -> tuple[Audit, str]:
-        """Return what the challenger is held against, and of when that is.
-
-        The champion's answers of the same days, so that both saw the same; only where there are too few,
-        those of the days before too.
-        """
-        if self.champion.effective >= ENOUGH_AUDITS:
+    def reference(self) -> tuple[AuditStats, str]:
+        """Return the champion's audits to compare the challenger with, and their period in words."""
+        # Audits of the same days are preferred: drift then affects both versions alike.
+        if self.champion.effective_size >= MIN_AUDITS:
             return self.champion, "since the trial began"
-        return self.champion + self.before, f"since {RECENT_DAYS} days before the trial"
+        return self.champion + self.champion_before, f"since {RECENT_DAYS} days before the trial"
 
 
-def chance_as_good(champion: Audit, challenger: Audit) -> float:
-    """Return how probable it is that one as accurate as the champion gets no more right than the challenger.
+def equal_accuracy_p_value(champion: AuditStats, challenger: AuditStats) -> float:
+    """Return the one-sided p-value of "the challenger is as accurate as the champion".
 
-    The champion's accuracy has a Beta posterior over a uniform prior. Of the challenger nothing is supposed:
-    the tail of the binomial distribution is a Beta distribution too, of one mistake less. So no number of
-    photos is needed: of a version that gets nearly all wrong six are enough, of one that is a little worse it
-    takes hundreds; and one without a mistake, or without an audit, is never found worse.
+    It is the probability that a version with the champion's accuracy gets no more photos right than the
+    challenger did. There is no minimum number of photos: six audits reject a version that gets nearly all
+    wrong, a slightly worse one takes hundreds. A version without a mistake, or without an audit, is never
+    rejected.
 
-    False alarms: of versions that are equally good, looked at after each of 200 audits, about 1 % are ever
-    below `SURELY`, and fewer than 2 % whatever their accuracy, the challenger's share, and how much is known
-    of the champion.
+    False alarms: of equally accurate versions, tested after each of 200 audits, about 1 % ever fall below
+    `ROLLBACK_P_VALUE`, and fewer than 2 % whatever their accuracy, the challenger's share of photos, and the
+    number of the champion's audits.
 
     Source: Clopper and Pearson, The use of confidence or fiducial limits (1934), the one-sided limit.
     """
-    one, other = _posterior(champion), _posterior(challenger, mistakes=-1)
+    # The champion's accuracy has a Beta posterior over a uniform prior. The challenger's one-sided
+    # Clopper-Pearson limit needs no prior: the binomial tail is a Beta distribution with one mistake fewer.
+    one, other = _accuracy_density(champion), _accuracy_density(challenger, extra_mistakes=-1)
+    # A cell that both share counts half, else equal versions would not have a p-value of about one half.
     return float(other @ (one.cumsum() - one / 2))
 
 
-def _posterior(audit: Audit, mistakes: int = 0) -> Floats:
-    """Return the probability of each accuracy on a grid, with so many mistakes more than were found."""
-    right = audit.accuracy * audit.effective if audit.photos else 0.0
-    wrong = audit.effective - right + mistakes
-    logarithm = right * np.log(_GRID) + wrong * np.log1p(-_GRID)
-    density = np.exp(logarithm - logarithm.max())
+def _accuracy_density(audits: AuditStats, extra_mistakes: int = 0) -> Floats:
+    """Return the probability of each accuracy on `_ACCURACY_GRID`, after that many more mistakes."""
+    right = audits.accuracy * audits.effective_size if audits.photos else 0.0
+    wrong = audits.effective_size - right + extra_mistakes
+    logarithm = right * np.log(_ACCURACY_GRID) + wrong * np.log1p(-_ACCURACY_GRID)
+    density = np.exp(logarithm - logarithm.max())  # thousands of audits would underflow without the shift
     return np.asarray(density / density.sum())

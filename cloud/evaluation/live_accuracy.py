@@ -1,63 +1,73 @@
-"""How good each version is in service, by the audited photos that it answered."""
+"""Accuracy of each version in service, read from the audited photos that it answered."""
 
 from collections import Counter, defaultdict
 
 import msgspec
 
 from cloud.dataset.store import Store
-from cloud.evaluation.audit_set import ANSWERED, NEITHER_ANSWERED, Audited, answers
-from cloud.evaluation.audit_stats import RECENT_DAYS, Audit, Audits
+from cloud.evaluation.audit_set import (
+    AUDITED_WITH_ANSWER,
+    NEITHER_WITH_ANSWER,
+    AuditedPhoto,
+    audited_answers,
+)
+from cloud.evaluation.audit_stats import RECENT_DAYS, AuditStats, RolloutAudits
 
 _RECENT_MS = RECENT_DAYS * 86_400_000
 
 
-def audits(store: Store, condition: str = "TRUE") -> dict[int, Audit]:
-    """Return the audit of each model version that has audited photos.
+def audit_stats_by_version(store: Store, condition: str = "TRUE") -> dict[int, AuditStats]:
+    """Return the audit statistics of each model version that has audited photos.
 
     Args:
         store: The dataset.
-        condition: Which photos count, in SQL; by default all.
+        condition: SQL filter on the photos; all by default.
 
     Raises:
         TransientError: The dataset cannot be read now.
     """
-    judged: defaultdict[int, list[tuple[bool, float]]] = defaultdict(list)
-    for answer in answers(store, condition):
-        judged[answer.model_version].append(answer.judged)
-    return {version: Audit.of(judged[version]) for version in sorted(judged)}
+    outcomes: defaultdict[int, list[tuple[bool, float]]] = defaultdict(list)
+    for answer in audited_answers(store, condition):
+        outcomes[answer.model_version].append(answer.outcome)
+    return {version: AuditStats.from_outcomes(outcomes[version]) for version in sorted(outcomes)}
 
 
-def trial_audits(store: Store, champion: int, challenger: int, since_ms: int) -> Audits:
-    """Return what people say of both versions of a rollout.
+def rollout_audits(store: Store, champion: int, challenger: int, since_ms: int) -> RolloutAudits:
+    """Return the audits of both versions of a rollout.
 
     Args:
         store: The dataset.
         champion: Its version.
         challenger: Its version.
-        since_ms: When the trial began, UTC.
+        since_ms: When the rollout began, UTC.
 
     Raises:
         TransientError: The dataset cannot be read now.
     """
-    both, nothing = f"model_version IN ({champion}, {challenger})", Audit()
-    since = audits(store, f"{both} AND received_at_ms >= {since_ms}")
-    before = audits(
+    both, nothing = f"model_version IN ({champion}, {challenger})", AuditStats()
+    since = audit_stats_by_version(store, f"{both} AND received_at_ms >= {since_ms}")
+    before = audit_stats_by_version(
         store, f"{both} AND received_at_ms < {since_ms} AND received_at_ms >= {since_ms - _RECENT_MS}"
     )
-    return Audits(
+    return RolloutAudits(
         challenger=since.get(challenger, nothing),
         champion=since.get(champion, nothing),
-        before=before.get(champion, nothing),
+        champion_before=before.get(champion, nothing),
     )
 
 
-def of_neither(store: Store) -> dict[int, int]:
-    """Count, by model version, the audited photos that show none of the classes; they are in no audit."""
-    rows = store.scan(["model_version"], where=NEITHER_ANSWERED)
+def count_neither(store: Store) -> dict[int, int]:
+    """Count, by model version, the audited photos that show none of the classes.
+
+    They are in no audit statistics: no answer to them could be correct.
+    """
+    rows = store.scan(["model_version"], where=NEITHER_WITH_ANSWER)
     return dict(sorted(Counter(int(str(row["model_version"])) for row in rows).items()))
 
 
-def audited(store: Store, version: int) -> list[Audited]:
-    """Return the audited photos of one model version."""
-    rows = store.scan(Audited.__struct_fields__, where=f"{ANSWERED} AND model_version = {version}")
-    return [msgspec.convert(row, Audited) for row in rows]
+def audited_photos(store: Store, version: int) -> list[AuditedPhoto]:
+    """Return the audited photos that one model version answered."""
+    rows = store.scan(
+        AuditedPhoto.__struct_fields__, where=f"{AUDITED_WITH_ANSWER} AND model_version = {version}"
+    )
+    return [msgspec.convert(row, AuditedPhoto) for row in rows]

@@ -1,25 +1,25 @@
-"""How good a model is: plain functions from predictions and truth to figures."""
+"""Metrics of a model from its predictions and the true labels; plain functions."""
 
 from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 
-from cloud.modeling.arrays import Floats, Ints, softmax
+from cloud.modeling.arrays import Bools, Floats, Ints, softmax
 
 CALIBRATION_BINS = 15
 _Z = 1.959964  # the normal distribution's 97.5 % quantile
 
 
 class Metrics(msgspec.Struct, frozen=True):
-    """Figures of a model on photos that it was not trained on.
+    """Metrics of a model on photos that it was not trained on.
 
     Attributes:
-        photos: how many there were.
-        accuracy: share of right answers.
+        photos: number of photos.
+        accuracy: share of correct answers.
         accuracy_low: lower end of its 95 % Wilson interval.
         accuracy_high: upper end.
-        recall: per class that has photos, the share of its photos that were found.
+        recall: by class, for classes that have photos.
         confusion: `[truth][answer]` counts, in the order of the classes.
         calibration_error: expected calibration error over 15 bins, in [0, 1].
         mean_confidence: mean probability of the answers.
@@ -36,7 +36,7 @@ class Metrics(msgspec.Struct, frozen=True):
 
 
 def measure(probabilities: Floats, truth: Ints, classes: Sequence[str]) -> Metrics:
-    """Compare answers with the truth.
+    """Compute the metrics of answers.
 
     Args:
         probabilities: `[N, K]`, N at least 1.
@@ -45,12 +45,12 @@ def measure(probabilities: Floats, truth: Ints, classes: Sequence[str]) -> Metri
     """
     answers = probabilities.argmax(axis=1)
     confusion = confusion_matrix(truth, answers, len(classes))
-    right = int(np.trace(confusion))
-    low, high = wilson_interval(right, len(truth))
+    correct = int(np.trace(confusion))
+    low, high = wilson_interval(correct, len(truth))
     totals = confusion.sum(axis=1)
     return Metrics(
         photos=len(truth),
-        accuracy=right / len(truth),
+        accuracy=correct / len(truth),
         accuracy_low=low,
         accuracy_high=high,
         recall={n: float(confusion[i, i] / totals[i]) for i, n in enumerate(classes) if totals[i]},
@@ -60,33 +60,34 @@ def measure(probabilities: Floats, truth: Ints, classes: Sequence[str]) -> Metri
     )
 
 
-def wilson_interval(right: float, count: float, z: float = _Z) -> tuple[float, float]:
-    """Bound a share at 95 % confidence.
+def wilson_interval(successes: float, trials: float, z: float = _Z) -> tuple[float, float]:
+    """Return the Wilson interval of a share, at 95 % confidence by default.
 
     Args:
-        right: successes, in [0, count].
-        count: trials, at least 1; with weights, the effective number.
+        successes: in [0, trials].
+        trials: at least 1; the effective sample size if the trials have weights.
         z: quantile of the normal distribution, for another confidence.
 
     Returns:
-        Lower and upper bound in [0, 1].
+        Lower and upper bound, in [0, 1].
 
     Source: Wilson, Probable inference, the law of succession, and statistical inference (1927).
     """
-    share = right / count
-    spread = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    centre, scale = share + z**2 / (2 * count), 1 + z**2 / count
+    # The formula and not scipy.stats.binomtest: effective sample sizes are no integers.
+    share = successes / trials
+    spread = z * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    centre, scale = share + z**2 / (2 * trials), 1 + z**2 / trials
     return max(0.0, float((centre - spread) / scale)), min(1.0, float((centre + spread) / scale))
 
 
 def confusion_matrix(truth: Ints, answers: Ints, classes: int) -> Ints:
-    """Count answers by truth: `[truth, answer]`."""
+    """Count answers: `[truth, answer]`, in the order of the classes."""
     counts = np.bincount(truth * classes + answers, minlength=classes**2)
     return counts.reshape(classes, classes)
 
 
-def calibrated(logits: Floats, truth: Ints, temperature: float) -> tuple[float | None, float | None]:
-    """Return the calibration error without a temperature and with it; None twice without photos.
+def calibration_errors(logits: Floats, truth: Ints, temperature: float) -> tuple[float | None, float | None]:
+    """Return the calibration error without the temperature and with it; None, None without photos.
 
     Args:
         logits: `[N, K]`.
@@ -95,22 +96,23 @@ def calibrated(logits: Floats, truth: Ints, temperature: float) -> tuple[float |
     """
     if len(truth) == 0:
         return None, None
-    right = logits.argmax(axis=1) == truth
+    correct = logits.argmax(axis=1) == truth  # a temperature changes no ranking
     before, after = (
-        calibration_error(softmax(logits / divisor).max(axis=1), right) for divisor in (1.0, temperature)
+        calibration_error(softmax(logits / divisor).max(axis=1), correct) for divisor in (1.0, temperature)
     )
     return before, after
 
 
-def calibration_error(confidence: Floats, right: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> float:
-    """Mean distance between confidence and accuracy over equally wide bins, weighted by their photos.
+def calibration_error(confidence: Floats, correct: Bools) -> float:
+    """Return the expected calibration error: mean distance of confidence and accuracy over equally wide bins.
 
     Args:
         confidence: `[N]`, in [0, 1].
-        right: `[N]`, whether the answer was right.
+        correct: `[N]`.
 
     Source: Guo et al., On Calibration of Modern Neural Networks (2017).
     """
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
-    surplus = np.bincount(bins, weights=confidence - right, minlength=CALIBRATION_BINS)
+    # Within a bin the surplus may cancel, between bins it may not: hence the absolute value after the sums.
+    surplus = np.bincount(bins, weights=confidence - correct, minlength=CALIBRATION_BINS)
     return float(np.abs(surplus).sum() / len(confidence))

@@ -1,36 +1,35 @@
-"""The gate: whether a new model, the challenger, takes the champion's place. Plain functions, no I/O.
+"""Promotion gate: decide whether a new version (the challenger) replaces the champion. No I/O.
 
-Both answer the same photos, so they are compared photo by photo: what both get right or both get wrong says
-nothing of their difference. What is not shown to be no worse is not promoted.
+Both versions answer the same photos, and the tests are paired: only photos on which exactly one of them is
+correct tell them apart. A challenger is promoted only if it is shown to be no worse.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import comb
 from typing import Literal, TypeAlias
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from cloud.evaluation.metrics import calibration_error
-from cloud.modeling.arrays import Floats, Ints
+from cloud.modeling.arrays import Bools, Floats, Ints
 
-Decision: TypeAlias = Literal["promote", "keep", "inconclusive"]
-Mask: TypeAlias = NDArray[np.bool_]
+GateDecision: TypeAlias = Literal["promote", "keep", "inconclusive"]
 
 RESAMPLES = 2000
 SIGNIFICANCE = 0.05
 
+_BATCH_RESAMPLES = 200  # bounds the bootstrap's memory: scipy gathers a whole batch of resamples at once
 
-class Rules(msgspec.Struct, frozen=True):
-    """What the gate allows.
+
+class GateLimits(msgspec.Struct, frozen=True):
+    """Limits of the gate.
 
     Attributes:
-        accuracy_loss: most that the gold accuracy may fall below the best champion's so far, in [0, 1].
-        recall_loss: most that a class may lose of its recall.
-        calibration_loss: most that the expected calibration error may grow.
-        slowdown: most that the latency may grow, as a factor.
+        accuracy_loss: largest drop of the gold accuracy below that of the best champion so far, in [0, 1].
+        recall_loss: largest drop of a class's recall.
+        calibration_loss: largest growth of the expected calibration error.
+        slowdown: largest growth of the latency, as a factor.
     """
 
     accuracy_loss: float = 0.02
@@ -40,14 +39,14 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """What champion and challenger say of the same photos.
+class PairedPredictions:
+    """Predictions of champion and challenger for the same photos.
 
     Attributes:
         champion: probabilities `[N, K]`.
         challenger: probabilities `[N, K]`.
         truth: `[N]`, in [0, K).
-        weights: `[N]`, how many photos each stands for: 1, or 1 / inclusion probability.
+        weights: `[N]`, sampling weights: 1, or 1 / inclusion probability.
     """
 
     champion: Floats
@@ -56,18 +55,18 @@ class Answers:
     weights: Floats
 
     @property
-    def right(self) -> tuple[Mask, Mask]:
-        """Which photos the champion and the challenger get right, each `[N]`."""
+    def correct(self) -> tuple[Bools, Bools]:
+        """Masks `[N]` of the photos that the champion and the challenger get right."""
         return self.champion.argmax(axis=1) == self.truth, self.challenger.argmax(axis=1) == self.truth
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """Champion and challenger on the same photos.
+    """Paired comparison of champion and challenger on the same photos.
 
     Attributes:
-        photos: how many.
-        champion: the champion's accuracy, weighted.
-        challenger: the challenger's.
+        photos: number of photos.
+        champion: the champion's weighted accuracy.
+        challenger: the challenger's weighted accuracy.
         only_champion: photos that the champion alone gets right.
         only_challenger: photos that the challenger alone gets right.
         p_value: of McNemar's exact test, two-sided.
@@ -86,23 +85,23 @@ class Comparison(msgspec.Struct, frozen=True):
 
     @property
     def gain(self) -> float:
-        """By how much the challenger's accuracy is higher."""
+        """The challenger's accuracy minus the champion's."""
         return self.challenger - self.champion
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What the gate decides, and why.
+    """Decision of the gate with its reasons.
 
     Attributes:
-        decision: `promote`, `keep` (the champion) or `inconclusive` (the champion stays, for want of photos).
+        decision: `promote`, `keep` (the champion) or `inconclusive` (too few photos; the champion stays).
         champion: version of the champion.
-        reasons: in words; those that decide.
+        reasons: sentences, only those that led to the decision.
         gold: comparison on the gold set, None without one.
         audit: comparison on the audit slice, None without one.
         latency_ratio: challenger's to champion's, None if not measured.
     """
 
-    decision: Decision
+    decision: GateDecision
     champion: int
     reasons: list[str]
     gold: Comparison | None
@@ -112,72 +111,79 @@ class Verdict(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that a verdict is made of.
+    """Input of the gate.
 
     Attributes:
-        gold: answers to the gold set, None without one.
-        best_gold_accuracy: the highest gold accuracy of any champion so far, on the same photos; the
-            champion's own if it is the best.
-        audit: answers to the fresh audit slice, None without one.
-        latency_ratio: challenger's to champion's, None if not measured.
+        gold: predictions for the gold set, None without one.
+        best_gold_accuracy: the highest accuracy of any champion so far on these gold photos; this champion's
+            accuracy if that is the highest.
         classes: K names.
+        audit: predictions for the audit slice, None without one.
+        latency_ratio: challenger's to champion's, None if not measured.
     """
 
-    gold: Answers | None
+    gold: PairedPredictions | None
     best_gold_accuracy: float
     classes: Sequence[str]
-    audit: Answers | None = None
+    audit: PairedPredictions | None = None
     latency_ratio: float | None = None
 
 
-_Finding: TypeAlias = tuple[Decision, str]
+_Finding: TypeAlias = tuple[GateDecision, str]
 
 
-def judge(evidence: Evidence, champion: int, rules: Rules | None = None, seed: int = 0) -> Verdict:
+def decide_promotion(
+    evidence: Evidence, champion: int, limits: GateLimits | None = None, seed: int = 0
+) -> Verdict:
     """Decide whether the challenger is promoted.
 
-    `keep` if it is shown to be worse in anything, else `inconclusive` if it is not shown to be no worse,
-    else `promote`. However many challengers come, the gold accuracy of the one in service is never more
-    than `accuracy_loss` below that of the best before it.
+    The decision is `keep` if anything is shown to be worse, else `inconclusive` if it is not shown to be no
+    worse, else `promote`. Over any number of promotions, the gold accuracy of the version in service is never
+    more than `accuracy_loss` below that of the best champion before it.
 
     Args:
-        evidence: answers of both, to at least one photo each where there are any.
+        evidence: predictions of both versions; each set that is not None has at least one photo.
         champion: version of the champion.
-        rules: what is allowed.
-        seed: of the resampling.
+        limits: the gate's limits, the defaults if None.
+        seed: of the bootstrap.
     """
-    allowed = rules or Rules()
-    gold, audit = (None if said is None else compare(said, seed) for said in (evidence.gold, evidence.audit))
+    allowed = limits or GateLimits()
+    gold, audit = (None if pair is None else compare(pair, seed) for pair in (evidence.gold, evidence.audit))
     if evidence.gold is None or gold is None:
-        found: list[_Finding] = [("inconclusive", "no gold photos to judge on")]
+        findings: list[_Finding] = [("inconclusive", "no gold photos to judge on")]
     else:
-        found = [
+        findings = [
             _accuracy(gold, allowed),
             *_against_best(gold, evidence.best_gold_accuracy, allowed),
             *_recalls(evidence.gold, evidence.classes, allowed),
             *_calibration(evidence.gold, allowed, seed),
         ]
-    found += [*([] if audit is None else _audited(audit)), *_latency(evidence.latency_ratio, allowed)]
-    order: tuple[Decision, ...] = ("keep", "inconclusive", "promote")
-    decision = min((decision for decision, _ in found), key=order.index)
-    reasons = [reason for said, reason in found if said == decision]
+    # The audit slice is small and only has a veto: it never makes a version be promoted.
+    findings += [*([] if audit is None else _audited(audit)), *_latency(evidence.latency_ratio, allowed)]
+    order: tuple[GateDecision, ...] = ("keep", "inconclusive", "promote")
+    decision = min((found for found, _ in findings), key=order.index)
+    reasons = [reason for found, reason in findings if found == decision]
     return Verdict(decision, champion, reasons, gold, audit, evidence.latency_ratio)
 
 
-def compare(answers: Answers, seed: int = 0) -> Comparison:
-    """Compare two models on the same photos.
+def compare(pair: PairedPredictions, seed: int = 0) -> Comparison:
+    """Compare two versions on the same photos.
+
+    Args:
+        pair: predictions for at least one photo.
+        seed: of the bootstrap.
 
     Sources: McNemar, Note on the sampling error of the difference between correlated proportions (1947), in
     its exact form; Efron, Bootstrap methods (1979), percentile interval over resampled photos.
     """
-    champion, challenger = answers.right
-    weights = answers.weights / answers.weights.sum()
+    champion, challenger = pair.correct
+    weights = pair.weights / pair.weights.sum()
+
+    def mean_gain(gains: Floats, weights: Floats, axis: int = -1) -> Floats:
+        return np.asarray((gains * weights).sum(axis) / weights.sum(axis))
+
     gains = challenger.astype(np.float64) - champion
-
-    def gain(chosen: Ints) -> float:
-        return float(gains[chosen] @ answers.weights[chosen] / answers.weights[chosen].sum())
-
-    low, high = _interval(gain, len(gains), seed)
+    low, high = _bootstrap_interval(mean_gain, gains, weights, seed=seed, vectorized=True)
     only_champion, only_challenger = int((champion & ~challenger).sum()), int((challenger & ~champion).sum())
     return Comparison(
         photos=len(gains),
@@ -192,97 +198,127 @@ def compare(answers: Answers, seed: int = 0) -> Comparison:
 
 
 def mcnemar(only_one: int, only_other: int) -> float:
-    """Return the two-sided p-value of McNemar's exact test for two counts of disagreement."""
-    count, fewer = only_one + only_other, min(only_one, only_other)
-    tail = sum(comb(count, number) for number in range(fewer + 1))
-    return min(1.0, 2 * tail / (1 << count))
+    """Return the two-sided p-value of McNemar's exact test.
+
+    Args:
+        only_one: photos that only one of two versions gets right.
+        only_other: photos that only the other one gets right.
+    """
+    if only_one == only_other == 0:
+        return 1.0  # a binomial test needs at least one trial
+    from scipy.stats import binomtest  # noqa: PLC0415 - a second to load, and cards import this module
+
+    return float(binomtest(only_one, only_one + only_other).pvalue)
 
 
-def _interval(statistic: Callable[[Ints], float], count: int, seed: int) -> tuple[float, float]:
-    """Return the 95 % percentile interval of a statistic of resampled positions."""
-    generator = np.random.default_rng(seed)
-    drawn = [statistic(generator.integers(count, size=count)) for _ in range(RESAMPLES)]
-    low, high = np.quantile(drawn, [SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2])
-    return float(low), float(high)
+def _bootstrap_interval(
+    statistic: Callable[..., Floats | float], *samples: Floats | Bools, seed: int, vectorized: bool
+) -> tuple[float, float]:
+    """Return the 95 % percentile interval of a statistic when photos are resampled.
+
+    Args:
+        statistic: of the samples; if vectorized, along their last axis.
+        samples: each `[N]`, all of the same photos, N at least 1.
+        seed: of the resampling.
+        vectorized: whether the statistic takes `axis`.
+    """
+    if len(samples[0]) == 1:  # scipy refuses a single observation; every resample is that photo
+        only = float(statistic(*samples))
+        return only, only
+    from scipy.stats import bootstrap  # noqa: PLC0415 - as above
+
+    interval = bootstrap(
+        samples,
+        statistic,
+        n_resamples=RESAMPLES,
+        batch=_BATCH_RESAMPLES,
+        vectorized=vectorized,
+        paired=True,
+        confidence_level=1 - SIGNIFICANCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
 
 
-def _accuracy(gold: Comparison, rules: Rules) -> _Finding:
-    said = f"gold accuracy {_change(gold)} on {gold.photos} photos"
+def _accuracy(gold: Comparison, limits: GateLimits) -> _Finding:
+    change = f"gold accuracy {_change(gold)} on {gold.photos} photos"
     if _shown_worse(gold):
-        return "keep", f"{said}: worse (p = {gold.p_value:.3f})"
-    # Without a single loss seen in N photos the true one may still be 3 / N: Hanley and Lippman-Hand,
-    # If nothing goes wrong, is everything all right? (1983).
-    needed = int(np.ceil(3 / rules.accuracy_loss)) if rules.accuracy_loss else None
-    if needed is None or gold.photos < needed:
-        return "inconclusive", f"{said}: too few to tell, at least {needed or 'endlessly many'} are needed"
-    if gold.low < -rules.accuracy_loss:
-        return "inconclusive", f"{said}: a loss of {100 * rules.accuracy_loss:.1f} points is not excluded"
-    return "promote", f"{said}: no worse"
+        return "keep", f"{change}: worse (p = {gold.p_value:.3f})"
+    # If N photos show no loss, the true loss may still be up to 3 / N at 95 % confidence: Hanley and
+    # Lippman-Hand, If nothing goes wrong, is everything all right? (1983).
+    needed = int(np.ceil(3 / limits.accuracy_loss)) if limits.accuracy_loss else None
+    if needed is None:
+        return "inconclusive", f"{change}: no number of photos can exclude every loss"
+    if gold.photos < needed:
+        return "inconclusive", f"{change}: too few to tell, at least {needed} are needed"
+    if gold.low < -limits.accuracy_loss:
+        return "inconclusive", f"{change}: a loss of {100 * limits.accuracy_loss:.1f} points is not excluded"
+    return "promote", f"{change}: no worse"
 
 
-def _against_best(gold: Comparison, best: float, rules: Rules) -> Iterator[_Finding]:
-    """Hold against the best so far: many small losses must not add up."""
-    if gold.challenger < best - rules.accuracy_loss:
+def _against_best(gold: Comparison, best: float, limits: GateLimits) -> Iterator[_Finding]:
+    # Compared with the best champion so far and not only with this one: many small losses must not add up.
+    if gold.challenger < best - limits.accuracy_loss:
         lost = 100 * (best - gold.challenger)
         yield "keep", f"gold accuracy {lost:.1f} points below {best:.1%}, the best of a champion so far"
 
 
 def _audited(audit: Comparison) -> Iterator[_Finding]:
     if _shown_worse(audit):
-        yield (
-            "keep",
-            f"audit accuracy {_change(audit)} on {audit.photos} photos: worse (p = {audit.p_value:.3f})",
-        )
+        change = f"audit accuracy {_change(audit)} on {audit.photos} photos"
+        yield "keep", f"{change}: worse (p = {audit.p_value:.3f})"
 
 
-def _recalls(gold: Answers, classes: Sequence[str], rules: Rules) -> Iterator[_Finding]:
-    champion, challenger = gold.right
+def _recalls(gold: PairedPredictions, classes: Sequence[str], limits: GateLimits) -> Iterator[_Finding]:
+    champion, challenger = gold.correct
     for number, name in enumerate(classes):
         of_class = gold.truth == number
         if not of_class.any():
             continue
         lost = float(champion[of_class].mean() - challenger[of_class].mean())
-        if lost <= rules.recall_loss + 1e-9:
+        if lost <= limits.recall_loss + 1e-9:  # one photo of fifty is 0.02 plus a rounding error
             continue
         only_champion = int((champion & ~challenger & of_class).sum())
         only_challenger = int((challenger & ~champion & of_class).sum())
-        said = f"recall of {name} {_points(-lost)} points on {int(of_class.sum())} photos"
-        shown = mcnemar(only_champion, only_challenger) < SIGNIFICANCE
-        yield ("keep", f"{said}: worse") if shown else ("inconclusive", f"{said}: perhaps by chance")
+        change = f"recall of {name} {_points(-lost)} points on {int(of_class.sum())} photos"
+        significant = mcnemar(only_champion, only_challenger) < SIGNIFICANCE
+        yield ("keep", f"{change}: worse") if significant else ("inconclusive", f"{change}: not significant")
 
 
-def _calibration(gold: Answers, rules: Rules, seed: int) -> Iterator[_Finding]:
-    # Sure and wrong in a class that it does not know, a champion that is too modest would seem calibrated.
+def _calibration(gold: PairedPredictions, limits: GateLimits, seed: int) -> Iterator[_Finding]:
+    # Only classes that the champion knows: on others it is confident and wrong, and an underconfident
+    # champion would seem calibrated by that.
     known = gold.champion.max(axis=0)[gold.truth] > 0
-    right = [correct[known] for correct in gold.right]
-    confidence = gold.champion[known].max(axis=1), gold.challenger[known].max(axis=1)
     if not known.any():
         return
+    correct = [mask[known] for mask in gold.correct]
+    confidence = [scores[known].max(axis=1) for scores in (gold.champion, gold.challenger)]
+    samples = confidence[0], correct[0], confidence[1], correct[1]
 
-    def growth(chosen: Ints) -> float:
-        before, after = (
-            calibration_error(sure[chosen], correct[chosen])
-            for sure, correct in zip(confidence, right, strict=True)
-        )
-        return float(after - before)
+    def growth(before: Floats, correct_before: Bools, after: Floats, correct_after: Bools) -> float:
+        return calibration_error(after, correct_after) - calibration_error(before, correct_before)
 
-    grown = growth(np.arange(known.sum()))
-    if grown <= rules.calibration_loss:
+    grown = growth(*samples)
+    if grown <= limits.calibration_loss:
         return
-    low, _ = _interval(growth, int(known.sum()), seed)
-    said = f"calibration error {_points(grown)} points"
-    yield ("keep", f"{said}: worse") if low > 0 else ("inconclusive", f"{said}: perhaps by chance")
+    low, _ = _bootstrap_interval(growth, *samples, seed=seed, vectorized=False)
+    change = f"calibration error {_points(grown)} points"
+    yield ("keep", f"{change}: worse") if low > 0 else ("inconclusive", f"{change}: not significant")
 
 
-def _latency(ratio: float | None, rules: Rules) -> Iterator[_Finding]:
-    if ratio is not None and ratio > rules.slowdown:
-        yield "keep", f"latency {ratio:.2f} times the champion's, at most {rules.slowdown:g} is allowed"
+def _latency(ratio: float | None, limits: GateLimits) -> Iterator[_Finding]:
+    if ratio is not None and ratio > limits.slowdown:
+        yield "keep", f"latency {ratio:.2f} times the champion's, at most {limits.slowdown:g} is allowed"
 
 
 def _shown_worse(comparison: Comparison) -> bool:
-    """Believe the interval only of enough disagreements for the test to show anything at all."""
+    """Return True if the challenger is significantly worse, by McNemar's test or by the bootstrap."""
+    # The bootstrap interval of a handful of photos is too narrow. It counts only if that many disagreements,
+    # all in one direction, would be significant in McNemar's test.
     enough = mcnemar(0, comparison.only_champion + comparison.only_challenger) < SIGNIFICANCE
     tested = comparison.p_value < SIGNIFICANCE and comparison.only_champion > comparison.only_challenger
+    # The weighted gain decides the direction: on the audit slice, counts of photos alone may contradict it.
     return comparison.gain < 0 and (tested or (comparison.high < 0 and enough))
 
 

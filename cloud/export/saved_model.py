@@ -18,9 +18,10 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from cloud.export.litert import ask, converted
 from cloud.export.v1_loader import SIGNATURE, SavedModel
 from cloud.modeling.arrays import softmax
-from cloud.modeling.backbones import Backbone, pixels
+from cloud.modeling.backbones import Backbone, preprocess
 from cloud.modeling.linear_head import Head
-from cloud.modeling.novelty import Novelty, novelty_of
+from cloud.modeling.novelty import NoveltyModel, novelty_scores
+from schemas.errors import PermanentError
 
 CLASSES_FILE = "classes.txt"
 EXTRA = "assets.extra"
@@ -34,7 +35,7 @@ TOLERANCE = 1e-4
 """Most that served answers may differ from Keras' (embeddings, novelty: relative to their largest value)."""
 
 
-class ExportError(RuntimeError):
+class ExportError(PermanentError):
     """A model cannot be served as it was trained, or its place is taken."""
 
 
@@ -56,7 +57,7 @@ class Model:
     head: Head
     temperature: float
     classes: tuple[str, ...]
-    novelty: Novelty
+    novelty: NoveltyModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ class _Served(tf.Module):  # type: ignore[misc] # TensorFlow ships no types
         self.classes = tf.saved_model.Asset(str(classes_file))
 
         def decode(image: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"pixels": pixels(model.backbone, image)}
+            return {"pixels": preprocess(model.backbone, image)}
 
         def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
             embedding = model.network(images, training=False)
@@ -228,7 +229,7 @@ def verify_network(network: bytes, model: Model, photos: Sequence[bytes]) -> Non
 
 
 def _pixels(model: Model, photos: Sequence[bytes]) -> tf.Tensor:
-    return pixels(model.backbone, tf.constant(list(photos)))
+    return preprocess(model.backbone, tf.constant(list(photos)))
 
 
 def _compare(said: Mapping[str, NDArray[np.float32]], model: Model, images: tf.Tensor) -> None:
@@ -236,7 +237,7 @@ def _compare(said: Mapping[str, NDArray[np.float32]], model: Model, images: tf.T
     expected = {
         "embedding": embedding,
         "probabilities": softmax(model.head.logits(embedding) / model.temperature),
-        "novelty": novelty_of(model.novelty, embedding),
+        "novelty": novelty_scores(model.novelty, embedding),
     }
     for name, values in expected.items():
         scale = max(1.0, float(np.abs(values).max()))

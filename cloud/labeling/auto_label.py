@@ -97,8 +97,7 @@ def teach(
         progress: told about every step of more than two seconds.
 
     Raises:
-        ValueError: no backbone has one of the names, or it has no weights before it is trained.
-        BackboneUnavailableError: its weights cannot be had here.
+        BackboneUnavailableError: no backbone has one of the names, or it has no pretrained weights here.
         TrainingError: a photo cannot be decoded, or people know fewer than two classes.
         TransientError: the dataset cannot be written now; what was labelled before stays.
     """

@@ -10,7 +10,7 @@ import numpy as np
 
 from cloud.dataset.example import Example
 from cloud.labeling.ensemble import Sight
-from cloud.modeling.backbones import Backbone, backbone_named, weights_digest
+from cloud.modeling.backbones import Backbone, BackboneUnavailableError, get_backbone, weights_digest
 from cloud.progress import Progress
 from cloud.training.embeddings import embeddings
 
@@ -43,12 +43,11 @@ class Eye:
             cache_dir: as for `cloud.training.embeddings.embeddings`.
 
         Raises:
-            ValueError: no backbone has that name, or it has no weights before it is trained.
-            BackboneUnavailableError: its weights cannot be had here.
+            BackboneUnavailableError: no backbone has that name, or it has no pretrained weights here.
         """
-        backbone = backbone_named(name)
+        backbone = get_backbone(name)
         if not backbone.pretrained:
-            raise ValueError(f"backbone: expected one with weights of its own, got {name!r}")
+            raise BackboneUnavailableError(f"backbone {name!r} has no pretrained weights", hint="use another")
         network = backbone.build()
         image = keras.Input(network.input_shape[1:])
         mirrored = keras.Model(image, network(keras.ops.flip(image, axis=_WIDTH_AXIS)))

@@ -46,8 +46,7 @@ def doubts(
         progress: told about every step of more than two seconds.
 
     Raises:
-        ValueError: no backbone has that name, or it has no weights before it is trained.
-        BackboneUnavailableError: its weights cannot be had here.
+        BackboneUnavailableError: no backbone has that name, or it has no pretrained weights here.
         TrainingError: a photo cannot be decoded.
     """
     classes = sorted({example.label for example in examples})

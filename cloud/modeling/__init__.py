@@ -1,1 +1,1 @@
-"""Networks: backbones, the linear head on their embeddings, and novelty."""
+"""Backbones, the linear head on their embeddings, and the novelty score."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cloud.dataset.example import Example, by_content, label_numbers
 from cloud.evaluation import promotion_gate
-from cloud.evaluation.metrics import Metrics, calibrated, measure
+from cloud.evaluation.metrics import Metrics, calibration_errors, measure
 from cloud.export.v1_loader import SavedModel
 from cloud.modeling.arrays import Floats
 from cloud.registry.model_card import Calibration, Card
@@ -29,7 +29,7 @@ def gold_digest(gold: Sequence[Example]) -> str:
     return blake2b("".join(lines).encode(), digest_size=16).hexdigest()
 
 
-def challenge(
+def evaluate_challenger(
     champion: Champion,
     challenger: Path,
     gold: Sequence[Example],
@@ -60,12 +60,14 @@ def challenge(
     evidence = promotion_gate.Evidence(
         on_gold, best_so_far(champion, gold, on_gold), classes, on_audit, ratio
     )
-    return promotion_gate.judge(evidence, champion.card.version, seed=seed)
+    return promotion_gate.decide_promotion(evidence, champion.card.version, seed=seed)
 
 
-def best_so_far(champion: Champion, gold: Sequence[Example], answers: promotion_gate.Answers | None) -> float:
+def best_so_far(
+    champion: Champion, gold: Sequence[Example], answers: promotion_gate.PairedPredictions | None
+) -> float:
     """Return the highest accuracy of any champion on a gold set: by the cards, and by the answers."""
-    right = 0.0 if answers is None else float(answers.right[0].mean())
+    right = 0.0 if answers is None else float(answers.correct[0].mean())
     return max(right, champion.best_gold_accuracy.get(gold_digest(gold), 0.0))
 
 
@@ -85,7 +87,7 @@ def measure_again(directory: Path, card: Card, gold: Sequence[Example]) -> tuple
         said = saved.ask([photo.image for photo in gold])["probabilities"]
     probabilities, truth = _by_class(said, card.classes, classes), label_numbers(gold, classes)
     logits = np.log(probabilities.clip(_LEAST)) * card.temperature  # up to a constant per photo
-    before, after = calibrated(logits, truth, card.temperature)
+    before, after = calibration_errors(logits, truth, card.temperature)
     calibration = structs.replace(card.calibration, gold_before=before, gold_after=after)
     return measure(probabilities, truth, classes), calibration
 
@@ -101,7 +103,7 @@ class _Pair(NamedTuple):
     champion: tuple[SavedModel, Sequence[str]]
     challenger: tuple[SavedModel, Sequence[str]]
 
-    def answer(self, photos: Sequence[Example]) -> promotion_gate.Answers | None:
+    def answer(self, photos: Sequence[Example]) -> promotion_gate.PairedPredictions | None:
         """Answer with the challenger's classes first and then those that only the labels have."""
         if not photos:
             return None
@@ -111,7 +113,7 @@ class _Pair(NamedTuple):
             _by_class(model.ask(images)["probabilities"], of, classes) for model, of in self
         )
         weights = np.array([photo.weight for photo in photos])
-        return promotion_gate.Answers(champion, challenger, label_numbers(photos, classes), weights)
+        return promotion_gate.PairedPredictions(champion, challenger, label_numbers(photos, classes), weights)
 
 
 def _by_class(probabilities: NDArray[np.float32], of: Sequence[str], classes: Sequence[str]) -> Floats:

@@ -10,9 +10,6 @@ from cloud.evaluation.metrics import Metrics
 from cloud.evaluation.promotion_gate import Verdict
 from schemas.errors import PermanentError
 
-FILE_NAME = "model.json"
-_EXTRA = "assets.extra"
-
 
 class Calibration(msgspec.Struct, frozen=True):
     """Expected calibration error without the temperature and with it, each in [0, 1].
@@ -78,7 +75,8 @@ class Card(msgspec.Struct, frozen=True):
         calibration: what the temperature is good for.
         auto: whether the lane auto stays on: false if it did not help in two rounds running.
         verdict: of the gate, None where there was no champion.
-        returned: whether its rollout went back; not in the file, `cards_in` finds it out.
+        rolled_back: whether its rollout was rolled back. Not stored in the card: the registry reads it from
+            the state of the rollout.
     """
 
     version: int
@@ -103,7 +101,7 @@ class Card(msgspec.Struct, frozen=True):
     calibration: Calibration = Calibration()
     auto: bool = True
     verdict: Verdict | None = None
-    returned: bool = False
+    rolled_back: bool = False
 
     @property
     def created_at_ms(self) -> int:
@@ -111,21 +109,27 @@ class Card(msgspec.Struct, frozen=True):
         return int(datetime.fromisoformat(self.created_at).timestamp() * 1000)
 
 
-def write_card(card: Card, path: Path) -> None:
-    """Write a card as indented JSON."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
+def encode_card(card: Card) -> bytes:
+    """Encode a card as indented JSON, without `rolled_back`."""
+    fields = msgspec.to_builtins(card)
+    del fields["rolled_back"]  # it belongs to the rollout, which comes after the card is written
+    return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"
 
 
-def read_card(path: Path) -> Card:
-    """Read a card that `write_card` wrote.
+def decode_card(content: bytes, path: Path) -> Card:
+    """Decode a card that `encode_card` encoded.
+
+    Args:
+        content: The JSON.
+        path: Its file, for the error.
 
     Raises:
-        PermanentError: It is none.
+        PermanentError: The content is no model card.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Card)
+        return msgspec.json.decode(content, type=Card)
     except msgspec.MsgspecError as error:
-        raise PermanentError(f"card {path}", expected="one that training wrote", got=error) from None
+        raise PermanentError(f"no valid model card in {path}: {error}") from None
 
 
 def library_versions() -> dict[str, str]:

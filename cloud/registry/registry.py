@@ -1,58 +1,28 @@
-"""TODO."""
+"""The models folder. No other file knows where versions, bundles, cards, rollout states and locks are."""
 
-from argparse import Namespace
-from collections.abc import Sequence
+import hashlib
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 from msgspec import structs
 
-from cloud.registry.model_card import _EXTRA, FILE_NAME, Card, read_card
-from schemas.errors import PermanentError
+from bus.atomic_file import sync_folder, write_atomic
+from bus.file_lock import LockHeldError, exclusive_lock
+from cloud.registry.model_card import Card, decode_card, encode_card
+from cloud.registry.rollout_state import Rollout, RolloutFile
+from schemas.errors import PermanentError, TransientError
+
+CARD_PATH = "assets.extra/model.json"
+"""Path of the card below a version's directory, and its name inside a bundle."""
+_CHUNK_BYTES = 1 << 20
 
 
-def card_path(directory: Path) -> Path:
-    """Where a version's directory has its card."""
-    return directory / _EXTRA / FILE_NAME
-
-
-def cards_in(models: Path) -> list[Card]:
-    """Read the cards of all versions below a directory, oldest first; none if it does not exist.
-
-    Raises:
-        PermanentError: A card is none, or what is kept of a rollout is no rollout's state.
-    """
-    numbers = sorted(int(path.name) for path in models.glob("*") if path.name.isdecimal())
-    paths = [card_path(models / str(number)) for number in numbers]
-    cards = [read_card(path) for path in paths if path.is_file()]
-    returned = {version for version in numbers if _went_back(models / f"rollout-{version}.json")}
-    return [structs.replace(card, returned=card.version in returned) for card in cards]
-
-
-class _Ended(msgspec.Struct):
-    """What `cloud/rollout/controller.py` remembers of a rollout, as far as it matters here."""
-
-    phase: str
-
-
-def _went_back(path: Path) -> bool:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=_Ended).phase == "returned"
-    except FileNotFoundError:
-        return False
-    except msgspec.MsgspecError as error:
-        raise PermanentError(f"rollout {path}", expected="a rollout's state", got=error) from None
-
-
-def is_promoted(card: Card) -> bool:
-    """Tell whether a version may be served: the gate let it pass, and no rollout brought it back."""
-    return not card.returned and (card.verdict is None or card.verdict.decision == "promote")
-
-
-def served(cards: Sequence[Card]) -> Card | None:
-    """Return the card of the version that is to be served: the newest that the gate let pass."""
-    return next((card for card in reversed(cards) if is_promoted(card)), None)
+class RoundRunningError(TransientError):
+    """Another training round holds the lock of the models folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +31,8 @@ class Champion:
 
     Attributes:
         directory: its SavedModel.
-        card: what it is.
-        best_gold_accuracy: by gold set, the highest accuracy of any champion so far.
+        card: its card.
+        best_gold_accuracy: highest accuracy of any promoted version, by digest of the gold set.
     """
 
     directory: Path
@@ -70,29 +40,249 @@ class Champion:
     best_gold_accuracy: dict[str, float]
 
 
-def find_champion(models: Path, *, without: int | None = None) -> Champion | None:
-    """Return the newest version that the gate promoted, or that met no champion; None if there is none.
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A packed version, as a release describes it.
+
+    Attributes:
+        path: the tar file.
+        card: the card inside it.
+        sha256: of the file, 64 hex digits.
+        size_bytes: of the file.
+    """
+
+    path: Path
+    card: Card
+    sha256: str
+    size_bytes: int
+
+
+class Registry:
+    """The versions in one models folder.
+
+    Files:
+        N/: SavedModel of version N, with its card in `assets.extra/model.json`.
+        N.tar: bundle of version N, which edges fetch. It is complete before `N/` exists.
+        rollout-N.json: state of the rollout of version N.
+        .round.lock, .rollout.lock: locked while a training round or a rollout is running.
+        .round.log: output of the steps of the latest round.
 
     Args:
-        models: folder of the version directories.
-        without: leave out this version, as if it had never been.
+        folder: The models folder; it may not exist yet.
     """
-    promoted = [card for card in cards_in(models) if is_promoted(card) and card.version != without]
-    if not promoted:
-        return None
-    best: dict[str, float] = {}
-    for card in promoted:
-        if card.metrics is not None and card.gold_digest is not None:
-            best[card.gold_digest] = max(best.get(card.gold_digest, 0.0), card.metrics.accuracy)
-    return Champion(models / str(promoted[-1].version), promoted[-1], best)
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+
+    @classmethod
+    def of_bundle(cls, bundle: Path) -> "Registry":
+        """Return the registry that a bundle lies in."""
+        return cls(bundle.parent)
+
+    @property
+    def round_log(self) -> Path:
+        """Where the steps of the latest training round print."""
+        return self.folder / ".round.log"
+
+    def version_dir(self, version: int) -> Path:
+        """Return where a version's SavedModel is, or will be."""
+        return self.folder / str(version)
+
+    def bundle_path(self, version: int) -> Path:
+        """Return where a version's bundle is, or will be."""
+        return self.folder / f"{version}.tar"
+
+    def rollout_file(self, version: int) -> RolloutFile:
+        """Return the file that keeps the rollout of a version."""
+        return RolloutFile(self.folder / f"rollout-{version}.json")
+
+    def versions(self) -> list[int]:
+        """Return the numbers of all version directories, ascending."""
+        return sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdecimal())
+
+    def next_version(self) -> int:
+        """Return the number of the next version, 1 in an empty folder."""
+        return max(self.versions(), default=0) + 1
+
+    def check_new(self, version: int) -> None:
+        """Refuse a version that could not be added.
+
+        Raises:
+            PermanentError: The number is below 1 or in use, or the folder is a file.
+        """
+        if version < 1:
+            raise PermanentError("version", expected="a number of at least 1", got=version)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise PermanentError(f"models folder {self.folder} is a file", hint="choose another folder")
+        if self.version_dir(version).exists():
+            raise PermanentError(
+                f"version {version} already exists in {self.folder}",
+                hint="choose another number, or none to take the next one",
+            )
+
+    def card(self, version: int | None = None) -> Card:
+        """Read the card of a version.
+
+        Args:
+            version: Its number; None for the newest.
+
+        Raises:
+            PermanentError: There is no such version, or its card or rollout state cannot be read.
+        """
+        numbers = [number for number in self.versions() if self._card_path(number).is_file()]
+        if not numbers:
+            raise PermanentError(f"no version in {self.folder}", hint="train one with 'gleaner cloud train'")
+        if version is not None and version not in numbers:
+            found = ", ".join(map(str, numbers))
+            raise PermanentError(f"no version {version} in {self.folder}", hint=f"choose one of {found}")
+        return self._read_card(version or numbers[-1])
+
+    def cards(self) -> list[Card]:
+        """Read the cards of all versions, oldest first; none if the folder does not exist.
+
+        Raises:
+            PermanentError: A card or a rollout state cannot be read.
+        """
+        return [self._read_card(number) for number in self.versions() if self._card_path(number).is_file()]
+
+    def write_card(self, card: Card, directory: Path | None = None) -> None:
+        """Write the card of a version.
+
+        Args:
+            card: The card.
+            directory: The version's directory while it is being written, under its temporary name.
+        """
+        write_atomic((directory or self.version_dir(card.version)) / CARD_PATH, encode_card(card))
+
+    def sync_files(self, version: int, directory: Path) -> None:
+        """Sync a new version's bundle and files to disk, before its directory gets its final name.
+
+        Args:
+            version: The version.
+            directory: Its directory under the temporary name.
+        """
+        with self.bundle_path(version).open("rb") as bundle:
+            os.fsync(bundle.fileno())
+        for folder, _, names in os.walk(directory):
+            for name in names:
+                with Path(folder, name).open("rb") as file:
+                    os.fsync(file.fileno())
+            sync_folder(Path(folder))
+        self.sync_names()
+
+    def sync_names(self) -> None:
+        """Sync the names in the models folder, so that a version that was just added survives a power cut."""
+        sync_folder(self.folder)
+
+    def bundle(self, version: int) -> Bundle:
+        """Read the bundle of a version.
+
+        Raises:
+            PermanentError: It does not exist or cannot be read.
+        """
+        return read_bundle(self.bundle_path(version))
+
+    def parent_bundle(self, challenger: Bundle) -> Bundle:
+        """Read the bundle of the version that a challenger was trained to replace.
+
+        Raises:
+            PermanentError: It has no parent, or the parent's bundle cannot be read.
+        """
+        parent = challenger.card.parent
+        if parent is None:
+            raise PermanentError(
+                f"version {challenger.card.version} has no parent to roll back to",
+                hint="name a champion, or release it with 'gleaner cloud release'",
+            )
+        return self.bundle(parent)
+
+    def champion(self, *, without: int | None = None) -> Champion | None:
+        """Return the newest promoted version, None if there is none.
+
+        Args:
+            without: Ignore this version.
+
+        Raises:
+            PermanentError: A card or a rollout state cannot be read.
+        """
+        promoted = [card for card in self.cards() if is_promoted(card) and card.version != without]
+        if not promoted:
+            return None
+        best: dict[str, float] = {}
+        for card in promoted:
+            if card.metrics is not None and card.gold_digest is not None:
+                best[card.gold_digest] = max(best.get(card.gold_digest, 0.0), card.metrics.accuracy)
+        return Champion(self.version_dir(promoted[-1].version), promoted[-1], best)
+
+    def newest_rollout(self) -> Rollout | None:
+        """Return the rollout whose state changed last, None if there was none.
+
+        Raises:
+            PermanentError: Its state cannot be read.
+        """
+        files = sorted(self.folder.glob("rollout-*.json"), key=lambda path: path.stat().st_mtime)
+        return RolloutFile(files[-1]).read() if files else None
+
+    @contextmanager
+    def round_lock(self) -> Iterator[int]:
+        """Hold the lock that a training round needs, for the length of a block.
+
+        Yields:
+            The locked descriptor. Child processes that inherit it keep the lock until they end, so that no
+            round starts beside a training that a killed trainer left running.
+
+        Raises:
+            RoundRunningError: Another round is running.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            try:
+                descriptor = stack.enter_context(exclusive_lock(self.folder / ".round.lock"))
+            except LockHeldError:
+                raise RoundRunningError(
+                    f"another training round is running in {self.folder}", hint="try again when it has ended"
+                ) from None
+            yield descriptor
+
+    def _card_path(self, version: int) -> Path:
+        return self.version_dir(version) / CARD_PATH
+
+    def _read_card(self, version: int) -> Card:
+        path = self._card_path(version)
+        card = decode_card(path.read_bytes(), path)
+        # The phase is only in the rollout's file: bundles are immutable, and each contains its card.
+        rollout = self.rollout_file(version).read()
+        return structs.replace(card, rolled_back=rollout is not None and rollout.phase == "returned")
 
 
-def _next_version(arguments: Namespace) -> int:
-    """Return the number of the new version."""
-    out: Path = arguments.out
-    there = [int(path.name) for path in out.iterdir() if path.name.isdecimal()] if out.is_dir() else []
-    if arguments.version in there:
+def is_promoted(card: Card) -> bool:
+    """Return True if a version may be served: the gate promoted it, or it had no champion to beat."""
+    return not card.rolled_back and (card.verdict is None or card.verdict.decision == "promote")
+
+
+def newest_promoted(cards: Sequence[Card]) -> Card | None:
+    """Return the card of the version that should be in service, None if none was promoted."""
+    return next((card for card in reversed(cards) if is_promoted(card)), None)
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read card, digest and size of a bundle that training wrote.
+
+    Raises:
+        PermanentError: There is no such file, or it is no bundle with a card.
+    """
+    try:
+        with tarfile.open(path, "r:") as archive:
+            member = archive.extractfile(CARD_PATH)
+            card = decode_card(member.read() if member else b"", path)
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+        size_bytes = path.stat().st_size
+    except (OSError, KeyError, tarfile.TarError) as error:
         raise PermanentError(
-            f"version {arguments.version}", expected="a new number", got=f"one that is in {out}"
-        )
-    return arguments.version or max(there, default=0) + 1
+            f"cannot read bundle {path}: {error}",
+            hint=f"expected a tar with {CARD_PATH}",
+        ) from None
+    return Bundle(path, card, digest.hexdigest(), size_bytes)

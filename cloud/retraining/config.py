@@ -1,4 +1,4 @@
-"""TODO."""
+"""Configuration of the retraining loop."""
 
 from typing import Annotated
 
@@ -6,6 +6,7 @@ from msgspec import Meta, Struct
 
 from bus.config import Broker, HealthAddress
 from cloud.retraining.triggers import Triggers
+from cloud.rollout.options import RolloutOptions
 from schemas.messages import Name
 
 
@@ -22,26 +23,25 @@ class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     models: Annotated[
         str, Meta(min_length=1, description="folder of the versions; one round at a time works in it")
     ] = "models"
-    cache: Annotated[str, Meta(min_length=1, description="folder of features, kept between rounds")] = (
+    cache: Annotated[str, Meta(min_length=1, description="folder of embeddings, kept between rounds")] = (
         ".cache/features"
     )
-    backbone: Annotated[str, Meta(description="what is trained")] = "efficientnet-lite0"
+    backbone: Annotated[str, Meta(description="backbone of the versions")] = "efficientnet-lite0"
     tflite: Annotated[bool, Meta(description="write the network of each version for LiteRT too")] = False
     teachers: Annotated[
-        tuple[str, ...],
-        Meta(description="the teacher's networks; with none, nobody teaches before a training"),
+        tuple[str, ...], Meta(description="backbones of the teacher; empty: no teacher labels samples")
     ] = ("efficientnet-lite0",)
     release: Annotated[
-        tuple[str, ...] | None,
+        RolloutOptions | None,
         Meta(
-            description="options of `gleaner cloud rollout` for what the gate lets pass; the first version, "
-            "which has no stages, gets those that `release` has too. The policies of its nodes are tuned "
-            "too. Absent: neither"
+            description="how promoted versions go out; the harvest policies of the same nodes are tuned."
+            " Absent: neither"
         ),
     ] = None
-    every_s: Annotated[float, Meta(gt=0, le=86_400, description="between two looks, in seconds")] = 30.0
-    round_s: Annotated[
-        float, Meta(gt=0, description="a step of a round that takes longer is ended; a rollout has no limit")
+    every_s: Annotated[float, Meta(gt=0, le=86_400, description="pause between two looks, in seconds")] = 30.0
+    step_timeout_s: Annotated[
+        float,
+        Meta(gt=0, description="limit for teaching, for training and for tuning; a rollout has no limit"),
     ] = 14_400.0
     triggers: Triggers = Triggers()
     probes: HealthAddress | None = None

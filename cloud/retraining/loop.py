@@ -1,243 +1,193 @@
-"""The trainer: starts rounds (teach, train, release what may serve, tune), never two, and tells of them.
+"""The retraining loop: runs rounds (teach, train, release, tune), one at a time, and publishes events.
 
-What a round is made of are programs, run one after the other: a training may take all the memory there is
-and die of it, while the connection to the broker lives on. Nothing is remembered but on the disk: after a
-restart the dataset and the cards say what there is to do.
+A step runs in a process of its own (`cloud/retraining/worker.py`). All state is on disk: after a restart the
+dataset and the registry tell what is left to do.
 """
 
 import asyncio
+import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TypeAlias
 
 import structlog
 
 from bus.health import HealthServer
 from bus.mqtt.client import Bus, transient_client_id
-from bus.mqtt.connection import BrokerConnectionError
 from bus.mqtt.presence import Presence, now_ms
 from bus.mqtt.retry import retry_until_ok
+from bus.mqtt.session import connected
 from cloud.dataset.store import Store
 from cloud.registry.model_card import Card
-from cloud.registry.registry import cards_in, is_promoted, served
+from cloud.registry.registry import Registry, RoundRunningError, is_promoted, newest_promoted
 from cloud.retraining.config import TrainerConfig
-from cloud.retraining.lock import BusyError, one_at_a_time
-from cloud.retraining.signals import observe
+from cloud.retraining.signals import drift_signals
+from cloud.retraining.step_process import run_in_process
+from cloud.retraining.steps import Step, release_step, training_steps, tuning_step
 from cloud.retraining.triggers import Reason, decide
 from schemas.errors import PermanentError
-from schemas.messages import Event
+from schemas.events import EventName
+from schemas.messages import MAX_TEXT_CHARS, Event
 from schemas.topics import CLOUD, EVENT
 
 log = structlog.get_logger()
 
-Program: TypeAlias = Sequence[str]
-
-LOG = ".round.log"
-"""What the programs of the last round printed, in the folder of the models."""
-_TAIL_BYTES = 4096
-_REASON_LENGTH = 1024
-_FAREWELL_S = 5.0
-_CONNECT_S = 10.0
+WORKER = (sys.executable, "-m", "cloud.retraining.worker")
+"""Command that runs one step."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a round runs.
-
-    Attributes:
-        steps: programs that end with a new version in the folder of the models.
-        release: from a version to the program that hands it over; None if nobody does. For a version with a
-            parent it goes on where it was broken off, and does nothing if it had ended.
-        tune: program that follows each new version, promoted or not; None if there is none.
-    """
-
-    steps: Sequence[Program]
-    release: Callable[[Card], Program] | None = None
-    tune: Program | None = None
-
-
-class Trainer:
-    """Starts rounds and tells of them.
+class RetrainingLoop:
+    """Runs rounds and publishes their events.
 
     Args:
         config: Names, places and rules.
         bus: Connected by its own `run`.
         store: The dataset.
-        plan: What a round runs.
+        worker: Command that runs the step on its standard input.
     """
 
-    def __init__(self, config: TrainerConfig, bus: Bus, store: Store, plan: Plan) -> None:
+    def __init__(self, config: TrainerConfig, bus: Bus, store: Store, worker: Sequence[str] = WORKER) -> None:
         self._config = config
         self._bus = bus
         self._store = store
-        self._plan = plan
-        self._models = Path(config.models)
+        self._worker = worker
+        self._registry = Registry(config.models)
         self._failed_at: float | None = None
-        self._broken_off = True  # for all that this trainer knows
-        self._failure = ""
+        self._rollout_interrupted = True  # unknown at start-up: look for an interrupted rollout
+        self._last_failure = ""
 
-    async def watch(self) -> None:
-        """Start a round whenever there is a reason, until cancelled. Safe to cancel: a round starts again."""
+    async def run(self) -> None:
+        """Run a round whenever there is a reason, until cancelled.
+
+        Safe to cancel: the running step is ended, and the next loop finds the same reason again.
+        """
         while True:
-            if self._broken_off:
-                await self._go_on()
+            if self._rollout_interrupted:
+                await self._continue_rollout()
             if await self._reason() is not None:
                 try:
-                    with one_at_a_time(self._models) as lock:
-                        # Whoever held the lock until now may have seen to that reason.
+                    with self._registry.round_lock() as lock:
+                        # Another trainer may have held the lock until now and have dealt with that reason.
                         if (reason := await self._reason()) is not None:
-                            await self.play(reason, lock)
-                except BusyError as error:
-                    log.debug("round.elsewhere", error=str(error))
+                            await self.run_round(reason, lock)
+                except RoundRunningError as error:
+                    log.debug("round.deferred", error=str(error))
             await asyncio.sleep(self._config.every_s)
 
-    async def _go_on(self) -> None:
-        """Go on with a rollout that was broken off: by the end of the last trainer, or by a failure."""
-        card = served(await asyncio.to_thread(cards_in, self._models))
-        if card is None or card.parent is None or self._plan.release is None:
-            self._broken_off = False
-            return
-        try:
-            with one_at_a_time(self._models) as lock:
-                await self._release(self._plan.release(card), card, lock)
-        except BusyError as error:  # whoever it is
-            log.debug("round.elsewhere", error=str(error))
-
-    async def play(self, reason: Reason, lock: int) -> Card | None:
-        """Play one round.
+    async def run_round(self, reason: Reason, lock: int) -> Card | None:
+        """Run one round.
 
         Args:
-            reason: Why.
-            lock: Descriptor of `one_at_a_time`.
+            reason: Why it runs.
+            lock: Descriptor of `Registry.round_lock`, which the steps inherit.
 
         Returns:
-            The card of the new version; None if the round failed, after which its event says why.
+            The card of the new version; None if there is none, in which case an event says why.
         """
         began = time.monotonic()
-        await self._tell("round.started", reason.words, trigger=reason.trigger, **reason.facts)
+        await self._publish(EventName.ROUND_STARTED, reason.words, trigger=reason.trigger, **reason.facts)
         try:
-            card = await self._make(lock)
+            card = await self._train(lock)
         except (PermanentError, OSError) as error:
             self._failed_at = time.monotonic()
-            await self._tell("round.failed", str(error), trigger=reason.trigger)
+            await self._publish(EventName.ROUND_FAILED, str(error), trigger=reason.trigger)
             return None
         self._failed_at = None
         took_s = round(time.monotonic() - began, 1)
-        await self._tell("round.finished", _verdict(card), **_figures(card), took_s=took_s)
-        if self._plan.release is not None and is_promoted(card):
-            await self._release(self._plan.release(card), card, lock)
-        if self._plan.tune is not None:
-            limit_s = self._config.round_s
-            await self._follow(self._plan.tune, card, lock, failure="policy.failed", limit_s=limit_s)
+        await self._publish(EventName.ROUND_FINISHED, _verdict(card), **_figures(card), took_s=took_s)
+        if is_promoted(card):
+            await self._release(card, lock)
+        if (step := tuning_step(self._config)) is not None:
+            timeout_s = self._config.step_timeout_s
+            await self._follow_up(step, card, lock, failed=EventName.POLICY_FAILED, timeout_s=timeout_s)
         return card
 
-    async def _make(self, lock: int) -> Card:
-        """Run the steps of a round and return the card of the version that they made.
+    async def _train(self, lock: int) -> Card:
+        """Run the steps up to the new version and return its card.
 
         Raises:
-            PermanentError: A step failed, or there is no new version.
+            PermanentError: A step failed, or made no version.
             OSError: A step cannot be started.
         """
-        before = await asyncio.to_thread(cards_in, self._models)
-        (self._models / LOG).write_bytes(b"")
-        for step in self._plan.steps:
-            await self._run(step, lock, self._config.round_s)
-        after = await asyncio.to_thread(cards_in, self._models)
+        before = await asyncio.to_thread(self._registry.cards)
+        self._registry.round_log.write_bytes(b"")
+        for step in training_steps(self._config):
+            await self._run_step(step, lock, self._config.step_timeout_s)
+        after = await asyncio.to_thread(self._registry.cards)
         if len(after) == len(before):
-            raise PermanentError("round", expected="a new version", got=f"none in {self._models}")
+            raise PermanentError(f"the training made no version in {self._registry.folder}")
         return after[-1]
 
-    async def _release(self, program: Program, card: Card, lock: int) -> None:
-        """Hand a version over, however long that takes: a rollout waits for photos and for nodes."""
-        ended = await self._follow(program, card, lock, failure="release.failed", limit_s=None)
-        self._broken_off = not ended
+    async def _continue_rollout(self) -> None:
+        """Continue a rollout that was interrupted by a restart or by a failure, unless a round is running."""
+        card = newest_promoted(await asyncio.to_thread(self._registry.cards))
+        if card is None or card.parent is None:  # a version without a parent goes out at once, without stages
+            self._rollout_interrupted = False
+            return
+        try:
+            with self._registry.round_lock() as lock:
+                await self._release(card, lock)
+        except RoundRunningError as error:
+            log.debug("round.deferred", error=str(error))
 
-    async def _follow(
-        self, program: Program, card: Card, lock: int, *, failure: str, limit_s: float | None
+    async def _release(self, card: Card, lock: int) -> None:
+        """Bring a version out, without a time limit: a rollout waits for photos and for nodes."""
+        step = release_step(self._config, card)
+        succeeded = step is None or await self._follow_up(
+            step, card, lock, failed=EventName.RELEASE_FAILED, timeout_s=None
+        )
+        self._rollout_interrupted = not succeeded
+
+    async def _follow_up(
+        self, step: Step, card: Card, lock: int, *, failed: EventName, timeout_s: float | None
     ) -> bool:
-        """Run what follows a round that has finished; its failure is an event, once, and no one else's.
+        """Run a step after the training; its failure does not fail the round.
 
         Returns:
             Whether it succeeded.
         """
         try:
-            await self._run(program, lock, limit_s)
+            await self._run_step(step, lock, timeout_s)
         except (PermanentError, OSError) as error:
-            if self._failure != (said := f"{failure} {card.version} {error}"):
-                await self._tell(failure, str(error), version=card.version)
-            self._failure = said
+            failure = f"{failed} {card.version} {error}"
+            # An interrupted rollout is retried at each look: only a new reason is an event.
+            if failure != self._last_failure:
+                await self._publish(failed, str(error), version=card.version)
+            self._last_failure = failure
             return False
-        self._failure = ""
+        self._last_failure = ""
         return True
+
+    async def _run_step(self, step: Step, lock: int, timeout_s: float | None) -> None:
+        await run_in_process(
+            self._worker, step, inherit=lock, output=self._registry.round_log, timeout_s=timeout_s
+        )
 
     async def _reason(self) -> Reason | None:
         return await retry_until_ok(self._bus, "dataset", partial(asyncio.to_thread, self._look))
 
     def _look(self) -> Reason | None:
-        facts = observe(self._store, cards_in(self._models), self._config.triggers)
+        facts = drift_signals(self._store, self._registry.cards(), self._config.triggers)
         if self._failed_at is not None:
+            # A failed round leaves no card that would start the pause.
             since_s = time.monotonic() - self._failed_at
             facts = replace(facts, last_round_s=min(since_s, facts.last_round_s or since_s))
         return decide(facts, self._config.triggers)
 
-    async def _run(self, program: Program, lock: int, limit_s: float | None) -> None:
-        """Run a program to its end; cancelled or slower than its limit, it is ended.
-
-        Raises:
-            PermanentError: It failed; with its last words.
-        """
-        path = self._models / LOG
-        with path.open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                *program, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=(lock,)
-            )
-        try:
-            async with asyncio.timeout(limit_s):
-                code = await process.wait()
-        except TimeoutError:
-            expected, got = f"to end within {limit_s:g} s", "more"
-            raise PermanentError(" ".join(program)[:200], expected=expected, got=got) from None
-        finally:
-            await _end(process)
-        if code != 0:
-            got = f"code {code}: {_last_words(path)}"
-            raise PermanentError(" ".join(program)[:200], expected="to succeed", got=got)
-
-    async def _tell(self, event: str, words: str, **facts: str | float | bool) -> None:
-        """Publish an event, when the broker is there."""
-        log.info(event, reason=words, **facts)
+    async def _publish(self, event: EventName, reason: str, **facts: str | float | bool) -> None:
+        """Publish an event; waits for the broker."""
+        log.info(event, reason=reason, **facts)
         message = Event(
             node=CLOUD,
             name=self._config.name,
             event=event,
             at_ms=now_ms(),
-            reason=words[:_REASON_LENGTH],
+            reason=reason[:MAX_TEXT_CHARS],
             facts=facts,
         )
         publish = partial(self._bus.publish, EVENT, message, node=CLOUD, name=self._config.name)
         await retry_until_ok(self._bus, "broker", publish)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        async with asyncio.timeout(_FAREWELL_S):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-
-
-def _last_words(path: Path) -> str:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-        lines = file.read().decode("utf-8", "replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "nothing said")
 
 
 def _verdict(card: Card) -> str:
@@ -255,11 +205,18 @@ def _figures(card: Card) -> dict[str, str | float]:
     return figures
 
 
-async def watch(config: TrainerConfig, plan: Plan, password: str | None = None) -> None:
+async def run_loop(
+    config: TrainerConfig, password: str | None = None, worker: Sequence[str] = WORKER
+) -> None:
     """Run a trainer until cancelled.
 
+    Args:
+        config: Names, places and rules.
+        password: For the broker's user name.
+        worker: Command that runs the step on its standard input.
+
     Raises:
-        PermanentError: There is no dataset, or the broker refuses.
+        PermanentError: There is no dataset, or the broker refuses the connection.
     """
     store = await asyncio.to_thread(partial(Store.open, config.dataset, create=False))
     bus = Bus(
@@ -272,33 +229,34 @@ async def watch(config: TrainerConfig, plan: Plan, password: str | None = None) 
         if config.probes is not None:
             tasks.create_task(HealthServer(config.probes, bus.unready_reason).run(), name="trainer.probes")
         tasks.create_task(bus.run(), name="trainer.bus")
-        tasks.create_task(Trainer(config, bus, store, plan).watch(), name="trainer.watch")
+        tasks.create_task(RetrainingLoop(config, bus, store, worker).run(), name="trainer.loop")
 
 
-async def play_once(config: TrainerConfig, plan: Plan, password: str | None = None) -> Card:
-    """Play one round by hand; cancelled, it is ended.
+async def run_one_round(
+    config: TrainerConfig, password: str | None = None, worker: Sequence[str] = WORKER
+) -> Card:
+    """Run one round now. Cancelling ends the running step.
+
+    Args:
+        config: Names, places and rules.
+        password: For the broker's user name.
+        worker: Command that runs the step on its standard input.
 
     Returns:
         The card of the new version.
 
     Raises:
-        BusyError: Another one is under way.
-        BrokerConnectionError: There is no broker to tell.
+        RoundRunningError: Another round is running.
+        BrokerConnectionError: There is no broker for the events.
         PermanentError: There is no dataset, or the round failed.
     """
     store = await asyncio.to_thread(partial(Store.open, config.dataset, create=False))
     bus = Bus(config.broker, transient_client_id("round"), password=password)
-    with one_at_a_time(Path(config.models)) as lock:
-        async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(bus.run(), name="round.bus")
-            try:
-                async with asyncio.timeout(_CONNECT_S):
-                    await bus.connected()
-            except TimeoutError:
-                raise BrokerConnectionError("broker", expected="a connection", got=bus.last_error) from None
-            card = await Trainer(config, bus, store, plan).play(Reason("hand", "by hand"), lock)
-            running.cancel()
+    registry = Registry(config.models)
+    with registry.round_lock() as lock:
+        async with connected(bus, config.broker):
+            reason = Reason("hand", "by hand")
+            card = await RetrainingLoop(config, bus, store, worker).run_round(reason, lock)
     if card is None:
-        where = f"a failure: see {Path(config.models) / LOG}"
-        raise PermanentError("round", expected="to succeed", got=where)
+        raise PermanentError("the round failed", hint=f"see {registry.round_log}")
     return card

@@ -10,10 +10,10 @@ import numpy as np
 from bus.mqtt.presence import now_ms
 from cloud.dataset.example import AUDIT_LANE
 from cloud.dataset.store import NAMED, PHOTOS, Store
-from cloud.evaluation.audit_set import answers
-from cloud.evaluation.audit_stats import Audit
+from cloud.evaluation.audit_set import audited_answers
+from cloud.evaluation.audit_stats import AuditStats
 from cloud.registry.model_card import Card
-from cloud.registry.registry import served
+from cloud.registry.registry import newest_promoted
 from cloud.retraining.triggers import Facts, Scores, Triggers
 from schemas.errors import PermanentError
 
@@ -21,7 +21,7 @@ _SAMPLES = f"{PHOTOS} AND origin = 'sample'"
 _LABELLED = f"{PHOTOS} AND {NAMED} AND split != 'gold'"
 
 
-def observe(store: Store, lineage: Sequence[Card], rules: Triggers) -> Facts:
+def drift_signals(store: Store, lineage: Sequence[Card], rules: Triggers) -> Facts:
     """Compare the dataset with what the last training saw of it.
 
     Args:
@@ -32,7 +32,7 @@ def observe(store: Store, lineage: Sequence[Card], rules: Triggers) -> Facts:
     Raises:
         TransientError: The dataset cannot be read now.
     """
-    last, serving = lineage[-1] if lineage else None, served(lineage)
+    last, serving = lineage[-1] if lineage else None, newest_promoted(lineage)
     seen = _version(store, last)
     fresh = _labels(store, None) - (set() if seen is None else _labels(store, seen))
     facts = Facts(
@@ -99,11 +99,11 @@ def _scores(scored: "list[_Scored]") -> Scores:
     return np.array([one.confidence for one in sorted(scored)], float)
 
 
-def _audit(store: Store, model_version: int, fresh: set[tuple[str, str]]) -> Audit:
+def _audit(store: Store, model_version: int, fresh: set[tuple[str, str]]) -> AuditStats:
     """Return the audit of a version by those photos whose label is fresh."""
-    return Audit.of(
-        answer.judged
-        for answer in answers(store, f"model_version = {model_version}")
+    return AuditStats.from_outcomes(
+        answer.outcome
+        for answer in audited_answers(store, f"model_version = {model_version}")
         if (answer.photo_id, answer.human_label) in fresh
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from cloud.evaluation.audit_stats import Audit
+from cloud.evaluation.audit_stats import AuditStats
 
 Trigger: TypeAlias = Literal["labels", "samples", "drift", "audit", "hand"]
 Scores: TypeAlias = NDArray[np.float64]
@@ -60,7 +60,7 @@ class Facts:
     reference: Scores = field(default_factory=lambda: np.zeros(0))
     recent: Scores = field(default_factory=lambda: np.zeros(0))
     compared: Literal["audits", "samples"] = "samples"
-    audit: Audit = field(default_factory=Audit)
+    audit: AuditStats = field(default_factory=AuditStats)
     accuracy_low: float | None = None
     last_round_s: float | None = None
 

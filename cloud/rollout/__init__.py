@@ -1,1 +1,1 @@
-"""Staged rollout of a version to edge nodes, and the harvest policy."""
+"""Staged rollout of a version to edge nodes, releases, and the tuning of harvest policies."""

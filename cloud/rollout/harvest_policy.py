@@ -1,4 +1,4 @@
-"""Which rules the harvest is to follow next, by what training and audits say: plain functions, no I/O."""
+"""Tune a node's harvest rules from training results and audits. Plain functions, no I/O."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -7,30 +7,30 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import structs
 
-from cloud.evaluation.audit_set import Audited
+from cloud.evaluation.audit_set import AuditedPhoto
 from cloud.evaluation.metrics import wilson_interval
-from cloud.modeling.arrays import Floats
+from cloud.modeling.arrays import Floats, effective_sample_size
 from cloud.registry.model_card import Card
 from schemas.messages import HarvestRules
 from schemas.uncertainty import uncertainty
 
-TARGET = 0.97
-"""Share of the labels in the lane auto that are to be right."""
-ENOUGH = 88
-"""Audited photos of a class from which its threshold moves: so many without a mistake show `TARGET`."""
+TARGET_PRECISION = 0.97
+"""Wanted share of correct labels in the lane auto."""
+MIN_AUDITED = 88
+"""Audited photos of a class that its threshold needs: so many without a mistake show the target precision."""
 
 _STEPS = 200
-_Z = 1.644854  # the normal distribution's 95 % quantile: each bound by itself holds at 95 % confidence
+_Z = 1.644854  # 95 % quantile of the normal distribution: each bound by itself holds at 95 % confidence
 
 
-class _Judged(NamedTuple):
+class _Scored(NamedTuple):
     confidence: float
     inclusion: float
-    right: bool
+    correct: bool
 
 
 class _Precision(NamedTuple):
-    """Of the photos at or above a threshold, the share whose label is right, with its bounds."""
+    """Precision of the photos at or above a threshold, with its bounds."""
 
     threshold: float
     photos: int
@@ -39,37 +39,37 @@ class _Precision(NamedTuple):
     high: float
 
 
-def revised(
+def tune_rules(
     rules: HarvestRules,
-    audited: Iterable[Audited] = (),
+    audited: Iterable[AuditedPhoto] = (),
     *,
-    helps: bool = True,
-    helped: bool = True,
-    target: float = TARGET,
+    auto_helps: bool = True,
+    auto_helped_before: bool = True,
+    target: float = TARGET_PRECISION,
 ) -> tuple[HarvestRules, list[str]]:
-    """Return the rules to follow from now on; without evidence they stay as they are.
+    """Return the harvest rules to use from now on; without evidence they stay unchanged.
 
     Args:
-        rules: In force.
-        audited: Photos that the model in service answered.
-        helps: Whether the lane auto helps the training, as the newest card says.
-        helped: The same as the card said that was the newest when the rules were set. The lane is switched on
-            only where this was False: otherwise a person switched it off.
-        target: Share of the labels in the lane auto that are to be right, for each class.
+        rules: The current rules.
+        audited: Audited photos that the model in service answered.
+        auto_helps: Whether the lane auto improves the training, by the newest model card.
+        auto_helped_before: The same by the card that was the newest when the rules were set.
+        target: Wanted precision of the lane auto, for each class.
 
     Returns:
-        The rules, and for each change a reason in words.
+        The rules, and a reason for each change.
     """
     auto, reasons = rules.auto, []
-    if auto and not helps:
+    if auto and not auto_helps:
         auto = False
         reasons.append("lane auto off: it did not help the training in two rounds running")
-    elif not auto and helps and not helped:
+    elif not auto and auto_helps and not auto_helped_before:
+        # If the lane helped when it was switched off, a person did that, for a reason unknown here.
         auto = True
         reasons.append("lane auto on: it helps the training again")
     by_class = dict(rules.auto_by_class)
     for label, photos in sorted(_candidates(audited, rules).items()):
-        if len(photos) < ENOUGH:
+        if len(photos) < MIN_AUDITED:
             continue
         before = by_class.get(label, rules.auto_confidence)
         after, found = _threshold(photos, before, target)
@@ -83,22 +83,25 @@ def revised(
     return structs.replace(rules, auto=auto, auto_by_class=by_class), reasons
 
 
-def helped_at(lineage: Sequence[Card], at_ms: int | None) -> bool:
-    """Tell whether the lane auto helped, as was known at a time.
+def auto_helped_at(lineage: Sequence[Card], at_ms: int | None) -> bool:
+    """Return whether the lane auto improved the training, by the card that was the newest at a time.
 
     Args:
         lineage: Cards of all versions, the oldest first.
-        at_ms: UTC; None if unknown, when nothing was.
+        at_ms: UTC; None if unknown.
+
+    Returns:
+        True too if there was no card at that time, or the time is unknown.
     """
     return next((card.auto for card in reversed(lineage) if card.created_at_ms <= (at_ms or 0)), True)
 
 
-def _candidates(audited: Iterable[Audited], rules: HarvestRules) -> dict[str, list[_Judged]]:
-    """Return by class the photos that some threshold would let into the lane auto (`edge/harvest/lanes.py`).
+def _candidates(audited: Iterable[AuditedPhoto], rules: HarvestRules) -> dict[str, list[_Scored]]:
+    """Return by class the photos that some threshold would admit to the lane auto (`edge/harvest/lanes.py`).
 
-    What was drawn with an unknown probability is left out.
+    Photos of unknown inclusion probability are left out: they have no weight.
     """
-    found: dict[str, list[_Judged]] = defaultdict(list)
+    found: dict[str, list[_Scored]] = defaultdict(list)
     for photo in audited:
         if (
             photo.confidence is not None
@@ -107,56 +110,55 @@ def _candidates(audited: Iterable[Audited], rules: HarvestRules) -> dict[str, li
             and _uncertainty(photo, photo.confidence) <= rules.uncertain_above
             and (photo.novelty is None or photo.novelty <= rules.hard_novelty)
         ):
-            right = photo.edge_label == photo.human_label
-            found[photo.edge_label].append(_Judged(photo.confidence, photo.inclusion, right))
+            correct = photo.edge_label == photo.human_label
+            found[photo.edge_label].append(_Scored(photo.confidence, photo.inclusion, correct))
     return found
 
 
-def _uncertainty(photo: Audited, confidence: float) -> float:
+def _uncertainty(photo: AuditedPhoto, confidence: float) -> float:
     """Return the uncertainty as far as it is known: rows written by older edges lack margin and entropy."""
     margin = confidence if photo.margin is None else photo.margin
     return uncertainty(confidence, margin, 0.0 if photo.entropy is None else photo.entropy)
 
 
-def _threshold(photos: Sequence[_Judged], before: float, target: float) -> tuple[float, _Precision]:
-    """Return the least threshold at or above which the target is shown, and what shows it.
+def _threshold(photos: Sequence[_Scored], before: float, target: float) -> tuple[float, _Precision]:
+    """Return the lowest threshold that is shown to reach the target precision, and its precision.
 
-    Where none does, the threshold with the highest lower bound, if that is above the one before; and 1 where
-    even there the target is shown to be missed. So a higher target never lowers a threshold. The bound is
-    that of one threshold, not of all that were looked at.
+    If none is, the result is the threshold with the highest lower bound, if that is above the current one; or
+    1 if even that one is shown to miss the target.
 
     Args:
         photos: At least one.
-        before: The threshold so far.
-        target: Share that is to be right.
+        before: The current threshold.
+        target: Wanted precision.
     """
-    confidence, inclusion, right = np.array(photos, float).T
+    confidence, inclusion, correct = np.array(photos, float).T
     floor = min(before, int(confidence.min() * _STEPS) / _STEPS)  # no photo is evidence for less
     steps = [floor, *(step / _STEPS for step in range(_STEPS) if step / _STEPS > floor)]
     found = [
-        _precision(step, inclusion[above], right[above])
+        _precision(step, inclusion[above], correct[above])
         for step in steps
         if (above := confidence >= step).any()
     ]
+    # The bound is that of one threshold; it is not corrected for the number of thresholds tried.
     shown = next((precision for precision in found if precision.low >= target), None)
     if shown is not None:
         return shown.threshold, shown
     best = max(found, key=lambda precision: precision.low)
+    # Never below the current one: a higher target must not lower a threshold.
     return (1.0 if best.high < target else max(before, best.threshold)), best
 
 
-def _precision(threshold: float, inclusion: Floats, right: Floats) -> _Precision:
-    """Estimate the precision at or above a threshold; each photo stands for as many as it was drawn from.
-
-    Unequal weights count as fewer photos. Source: Kish, Survey Sampling (1965), effective sample size.
+def _precision(threshold: float, inclusion: Floats, correct: Floats) -> _Precision:
+    """Estimate the precision at or above a threshold.
 
     Args:
-        threshold: For the record.
-        inclusion: `[n]`, with which each of the photos there was drawn.
-        right: `[n]`, 1 where its label is right, else 0.
+        threshold: The threshold, for the result.
+        inclusion: `[n]`, inclusion probabilities of the photos there.
+        correct: `[n]`, 1 if the label is correct, else 0.
     """
-    weights = inclusion.min() / inclusion
-    share = float(weights @ right / weights.sum())
-    effective = float(weights.sum() ** 2 / (weights @ weights))
+    weights = inclusion.min() / inclusion  # at most 1: the inverse of a tiny probability would overflow
+    share = float(weights @ correct / weights.sum())
+    effective = effective_sample_size(weights)
     low, high = wilson_interval(share * effective, effective, _Z)
     return _Precision(threshold, len(weights), share, low, high)

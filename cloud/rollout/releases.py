@@ -1,68 +1,32 @@
-"""From a bundle on disk to a model in service: announce a release and see it arrive."""
+"""Publish releases, and follow them until the edge nodes serve them."""
 
 import asyncio
-import hashlib
-import tarfile
 from collections.abc import AsyncIterator, Collection, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import now_ms
 from bus.mqtt.publish_confirmed import publish_confirmed
 from bus.mqtt.subscription import Delivery, Subscription
-from cloud.registry.model_card import FILE_NAME, Card
+from cloud.registry.registry import Bundle
 from schemas.errors import CodecError, PermanentError
+from schemas.events import EventName
 from schemas.messages import Event, Release, Status
 from schemas.topics import EVENT, RELEASE, STATUS
 
 _Source = Subscription[Status] | Subscription[Event]
 
-_CARD = f"assets.extra/{FILE_NAME}"
-_CHUNK_BYTES = 1 << 20
-_FAILURES = ("model.failed", "model.refused")
-
-
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """A packed model: its card, and what a release has to say of the file."""
-
-    path: Path
-    card: Card
-    sha256: str
-    size_bytes: int
-
-
-def read_bundle(path: Path) -> Bundle:
-    """Read a bundle that `gleaner cloud train` wrote.
-
-    Raises:
-        PermanentError: No such file, or no bundle with a card.
-    """
-    try:
-        with tarfile.open(path, "r:") as archive:
-            member = archive.extractfile(_CARD)
-            card = msgspec.json.decode(member.read() if member else b"", type=Card)
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    except (OSError, KeyError, tarfile.TarError, msgspec.MsgspecError) as error:
-        raise PermanentError(f"bundle {path}", expected=f"a tar with {_CARD}", got=error) from None
-    return Bundle(path, card, digest.hexdigest(), path.stat().st_size)
+_FAILURES = (EventName.MODEL_FAILED, EventName.MODEL_REFUSED)
 
 
 def release_of(bundle: Bundle, node: str, model: str, url: str | None = None) -> Release:
-    """Return the message that tells a node to serve a bundle.
+    """Return the unsigned release of a bundle to a node.
 
     Args:
-        bundle: What to serve.
-        node: Which edge node.
-        model: Name of the model on the server.
-        url: Where the node can fetch the bundle; its own file by default.
+        bundle: The bundle.
+        node: The edge node.
+        model: Name of the model on the model server.
+        url: Where the node can fetch the bundle; the local file by default.
     """
     metrics = bundle.card.metrics
     return Release(
@@ -80,11 +44,11 @@ def release_of(bundle: Bundle, node: str, model: str, url: str | None = None) ->
 
 
 class Announcer:
-    """Announces releases and follows them until they are served.
+    """Publishes releases and reports when nodes serve them.
 
     Args:
         bus: Connected by its own `run`; the subscriptions are made here, before that.
-        nodes: Which edge nodes.
+        nodes: The edge nodes.
     """
 
     def __init__(self, bus: Bus, nodes: Sequence[str]) -> None:
@@ -97,21 +61,23 @@ class Announcer:
         )
 
     async def announce(self, releases: Sequence[Release]) -> None:
-        """Publish each release, retained for nodes that are away.
+        """Publish each release, retained for nodes that are offline.
 
         Raises:
-            BrokerConnectionError: The broker went away, or refuses it.
+            BrokerConnectionError: The connection was lost, or the broker rejects the release.
         """
         for release in releases:
             await publish_confirmed(self._bus, self._echoes, RELEASE, release, node=release.node)
 
     async def served(self, version: int) -> AsyncIterator[str]:
-        """Yield each node as it reports that it serves the version, until all do.
+        """Yield each node when it reports that it serves the version, until all do. Safe to cancel.
 
         Raises:
-            PermanentError: A node reports that it cannot serve it.
+            PermanentError: A node reports that it cannot serve the version.
         """
         missing = set(self._nodes)
+        # One pending `get` per queue, renewed when it is done: cancelling a `get` on each round could lose a
+        # message that it has just taken.
         arriving: dict[asyncio.Future[Any], _Source] = {
             asyncio.ensure_future(source.queue.get()): source for source in self._sources
         }
@@ -133,10 +99,10 @@ class Announcer:
 def _serving(
     delivery: Delivery[Status] | Delivery[Event], version: int, nodes: Collection[str]
 ) -> str | None:
-    """Return which of the nodes says that it serves the version, None if this message says nothing of it.
+    """Return the node of `nodes` that reports in this message that it serves the version, else None.
 
     Raises:
-        PermanentError: It says that it cannot.
+        PermanentError: One of the nodes reports that it cannot.
     """
     delivery.ack()
     try:
@@ -149,7 +115,9 @@ def _serving(
         model = message.model
         serves = model is not None and model.version == version and model.state == "available"
         return message.node if serves else None
+    # A refusal that names no version (an invalid signature, for example) may be of this release.
     if message.event in _FAILURES and message.facts.get("version", version) == version:
-        expected, got = f"to serve version {version}", message.reason or "a failure"
-        raise PermanentError(f"node {message.node}", expected=expected, got=got)
+        raise PermanentError(
+            f"node {message.node} cannot serve version {version}: {message.reason or 'no reason given'}"
+        )
     return None

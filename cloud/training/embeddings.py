@@ -11,13 +11,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from cloud.dataset.example import Example, TrainingError
-from cloud.modeling.backbones import Backbone, pixels, weights_digest
+from cloud.modeling.backbones import Backbone, preprocess, weights_digest
 from cloud.progress import Progress
 from cloud.training.distributed import Team, alone
 
 BATCH_PHOTOS = 32
 PREPROCESSING = 1
-"""Version of `cloud.modeling.backbones.pixels`, raised when its output changes; part of the cache's name."""
+"""Version of `backbones.preprocess`, raised when its output changes; part of the cache's name."""
 
 _TABLE = "CREATE TABLE IF NOT EXISTS embedding (photo BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID"
 
@@ -131,7 +131,7 @@ def undecodable(error: Exception, examples: Sequence[Example], backbone: Backbon
     """
     for example in examples:
         try:
-            pixels(backbone, tf.constant([example.image]))
+            preprocess(backbone, tf.constant([example.image]))
         except tf.errors.InvalidArgumentError as reason:
             return TrainingError(
                 f"photo {example.photo_id}: expected a decodable JPEG or PNG, got {len(example.image)} bytes:"
@@ -163,7 +163,7 @@ def _batches(
     """Yield the position of each batch and its embeddings."""
 
     def embed_batch(encoded: tf.Tensor) -> tf.Tensor:
-        images = pixels(backbone, encoded)
+        images = preprocess(backbone, encoded)
         return network(dimmed(images, backbone) if dim else images, training=False)
 
     run = tf.function(embed_batch, input_signature=[tf.TensorSpec([None], tf.string)])

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from cloud.dataset.example import Example
 from cloud.modeling.arrays import Floats, Ints
-from cloud.modeling.backbones import Backbone, pixels
+from cloud.modeling.backbones import Backbone, preprocess
 from cloud.modeling.linear_head import Head
 from cloud.progress import Progress
 from cloud.training.distributed import Team
@@ -76,7 +76,7 @@ def fit_network(
     part = team.part(BATCH_PHOTOS)
 
     def descend(encoded: tf.Tensor, truth: tf.Tensor, draw: tf.Tensor) -> None:
-        inputs = augmented(pixels(backbone, encoded), draw, part, BATCH_PHOTOS)
+        inputs = augmented(preprocess(backbone, encoded), draw, part, BATCH_PHOTOS)
         with tf.GradientTape() as tape:
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits(truth, trained(inputs, training=True))
             loss = tf.reduce_sum(loss) / BATCH_PHOTOS
@@ -84,7 +84,7 @@ def fit_network(
         optimizer.apply(gradients, trained.trainable_variables)  # which adds up those of all workers
 
     def settle(encoded: tf.Tensor) -> None:
-        network(pixels(backbone, encoded), training=True)
+        network(preprocess(backbone, encoded), training=True)
 
     run_descend = tf.function(lambda *batch: team.strategy.run(descend, batch))
     run_settle = tf.function(lambda *batch: team.strategy.run(settle, batch))

@@ -1,9 +1,11 @@
 """Which examples count how much: the decisions of a training, as plain functions."""
 
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedKFold
 
 from cloud.dataset.example import Source
 from cloud.modeling.arrays import Floats, Ints
@@ -60,23 +62,26 @@ def _balanced(labels: Ints, base: Floats, ratio: float) -> Floats:
 
 
 def folds(labels: Ints, seed: int, count: int = FOLDS) -> Iterator[tuple[Ints, Ints]]:
-    """Split examples for cross-validation, each class spread evenly over the folds.
-
-    A class's only example is never held out, since nothing would be left to learn it from.
+    """Split examples for stratified cross-validation.
 
     Args:
-        labels: `[N]`.
-        seed: decides who goes where.
-        count: folds at most; fewer if no class has that many examples.
+        labels: `[N]`, at least 0.
+        seed: of the shuffling.
+        count: number of folds; fewer if no class has that many examples.
 
     Yields:
-        Positions to train on and positions held out. Nothing at all if no class has two examples.
+        Positions to train on and positions held out. A class's only example is never held out, since nothing
+        would be left to learn it from; nothing is yielded if no class has two examples.
     """
-    generator = np.random.default_rng(seed)
-    fold_of = np.full(len(labels), -1)
-    for name in np.unique(labels):
-        members = generator.permutation(np.flatnonzero(labels == name))
-        if len(members) > 1:
-            fold_of[members] = np.arange(len(members)) % min(count, len(members))
-    for fold in range(fold_of.max(initial=-1) + 1):
-        yield np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+    sizes = np.bincount(labels)
+    repeated = np.flatnonzero(sizes[labels] > 1)
+    if len(repeated) == 0:
+        return
+    splitter = StratifiedKFold(min(count, int(sizes.max())), shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # A class with fewer examples than folds is in some folds only, which is all that the warning says.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        splits = list(splitter.split(repeated, labels[repeated]))
+    for _, chosen in splits:
+        held_out = repeated[chosen]
+        yield np.setdiff1d(np.arange(len(labels)), held_out), held_out

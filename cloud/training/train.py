@@ -1,4 +1,4 @@
-"""Train a model from labelled photos: examples to embeddings to head to a SavedModel with its card."""
+"""Train one version from examples: candidates, calibration, metrics, gate, export, card and bundle."""
 
 import time
 from collections import Counter, defaultdict
@@ -6,21 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
 from cloud.dataset.example import Example, TrainingError, by_content, class_names, label_numbers
-from cloud.evaluation.metrics import Metrics, calibrated, measure
-from cloud.export.saved_model import ExportError, Model, exported, pack, signature_of
+from cloud.evaluation.metrics import Metrics, calibration_errors, measure
+from cloud.export.saved_model import Model, exported, pack, signature_of
 from cloud.modeling.arrays import Floats, Ints, softmax
-from cloud.modeling.backbones import backbone_named, weights_digest
+from cloud.modeling.backbones import Backbone, get_backbone, weights_digest
 from cloud.modeling.novelty import fit_novelty
 from cloud.progress import Progress, Silent
-from cloud.registry.champion import challenge, gold_digest
-from cloud.registry.model_card import Calibration, Candidate, Card, code_commit, library_versions, write_card
-from cloud.registry.registry import Champion, card_path, cards_in
+from cloud.registry.champion import evaluate_challenger, gold_digest
+from cloud.registry.model_card import Calibration, Candidate, Card, code_commit, library_versions
+from cloud.registry.registry import Champion, Registry
 from cloud.training.candidates import HeldOut, Labelled, auto_helps, choose, cross_validate, fit_candidates
 from cloud.training.distributed import Team
 from cloud.training.learners import Fitted, learner_for
@@ -28,11 +29,11 @@ from cloud.training.learners import Fitted, learner_for
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A model on disk.
+    """A version on disk.
 
     Attributes:
-        card: what it is.
-        directory: the SavedModel, named by the version's number.
+        card: its card.
+        directory: its SavedModel.
         bundle_path: the same, packed.
         sha256: of the bundle.
         size_bytes: of the bundle.
@@ -52,7 +53,7 @@ def train(
     *,
     backbone: str,
     cache_dir: Path,
-    out_dir: Path,
+    registry: Registry,
     version: int,
     classes: Sequence[str] | None = None,
     seed: int = 0,
@@ -62,39 +63,38 @@ def train(
     progress: Progress | None = None,
     team: Team | None = None,
 ) -> Trained:
-    """Train a version, measure it on the gold set, hold it against the champion and write it to disk.
+    """Train a version, measure it on the gold set, compare it with the champion and write it to disk.
 
-    Three candidates are trained: on human labels alone, with the teacher's labels added, and with the photos
-    of the lane auto too; held-out human labels choose between them. Gold photos choose nothing, they are only
-    measured. The same photos and labels, whatever their ids and order, give the same model.
+    Up to three candidates are trained (`CANDIDATES`); the one with the lowest loss on held-out human labels
+    is exported. Gold photos choose nothing, they only measure. The same photos, labels and seed give the
+    same model, whatever the photo ids and the order.
 
     Args:
-        examples: what to train from; each class needs a human label.
-        gold: what to measure on; may be empty. None of its photos may be among the examples.
-        audit: the fresh audit slice, for the verdict; none of its photos may be among the examples.
+        examples: photos to train on; each class needs a human label.
+        gold: photos to measure on; may be empty. None of them may be among the examples.
+        audit: the fresh audit slice, for the promotion gate; none of them may be among the examples.
         backbone: name of the backbone.
-        cache_dir: keeps embeddings from training to training.
-        out_dir: gets the directory `<version>` and the bundle `<version>.tar`. The cards of earlier versions
-            there tell whether the lane auto helps.
-        version: number of the new model, at least 1.
+        cache_dir: where embeddings are cached between trainings.
+        registry: where the version is written; the cards there tell whether the lane auto helps.
+        version: number of the new version, at least 1.
         classes: in the order of the outputs; by default the labels, sorted.
         seed: of every random decision.
-        champion: version that this one is meant to replace; without one there is no verdict.
-        dataset_version: where the examples come from, for the card.
+        champion: version that this one should replace; without one there is no verdict.
+        dataset_version: version of the dataset table that the examples come from, for the card.
         tflite: write the network for LiteRT too.
-        progress: told about every step of more than two seconds.
-        team: this worker and those that `try_candidates` with it; nobody by default.
+        progress: receives every step of more than two seconds.
+        team: the workers of a distributed training, of which this one writes; by default this one alone.
 
     Raises:
-        TrainingError: the examples do not allow it.
-        ValueError: no backbone has that name.
-        BackboneUnavailableError: its weights cannot be had.
-        ExportError: the version exists already, or cannot be served as it was trained.
-        TransientError: another worker ended.
+        TrainingError: the examples do not allow a training.
+        BackboneUnavailableError: the backbone's weights are not available.
+        ExportError: the exported model does not answer as the trained one does.
+        PermanentError: the version exists already, or no backbone has that name.
+        TransientError: another worker of the team ended.
     """
     began = time.monotonic()
     progress = progress or Silent()
-    _check_place(out_dir, version)
+    registry.check_new(version)  # before the work: minutes of training would be lost
     _check_unseen("audit", audit, examples)
     tried = try_candidates(
         examples,
@@ -106,66 +106,61 @@ def train(
         progress=progress,
         team=team,
     )
-    plan, names, fitted, held_out = backbone_named(backbone), tried.classes, tried.fitted, tried.held_out
-    chosen, logits, truth = tried.chosen, tried.on_gold, label_numbers(tried.gold, tried.classes)
-    metrics = {
-        name: measure(softmax(said / held_out[name].temperature), truth, names)
-        for name, said in logits.items()
-    }
-    winner = fitted[chosen]
-    novelty = fit_novelty(tried.seen, seed)
-    model = Model(plan, winner.network, winner.head, held_out[chosen].temperature, names, novelty)
-    candidates = [_describe(name, fitted[name], held_out[name], metrics.get(name)) for name in fitted]
+    model, results = _chosen_model(tried, get_backbone(backbone), seed), _results(tried)
     card = Card(
         version=version,
         parent=None if champion is None else champion.card.version,
         dataset_version=dataset_version,
         backbone=backbone,
         weights_digest=weights_digest(model.network),
-        classes=list(names),
+        classes=list(tried.classes),
         signature=signature_of(model),
         temperature=model.temperature,
         examples=_count(examples),
-        examples_used=_count([tried.examples[position] for position in winner.positions]),
-        metrics=metrics.get(chosen),
+        examples_used=_count([tried.examples[position] for position in tried.winner.positions]),
+        metrics=results.metrics,
         gold_digest=gold_digest(gold) if gold else None,
-        chosen=chosen,
-        candidates=candidates,
+        chosen=tried.chosen,
+        candidates=results.candidates,
         seed=seed,
         commit=code_commit(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         training_s=round(time.monotonic() - began, 3),
         libraries=library_versions(),
-        calibration=_calibration(held_out[chosen], logits.get(chosen), truth),
-        auto=auto_helps(map(_losses, [*(card.candidates for card in cards_in(out_dir)), candidates])),
+        calibration=results.calibration,
+        auto=auto_helps(map(_losses, [*(card.candidates for card in registry.cards()), results.candidates])),
     )
     progress.start("export", 1)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    directory, bundle_path = out_dir / str(version), out_dir / f"{version}.tar"
+    directory, bundle_path = registry.version_dir(version), registry.bundle_path(version)
+    registry.folder.mkdir(parents=True, exist_ok=True)
     with exported(model, directory, tflite=tflite) as partial:
         if champion is not None:
-            verdict = challenge(champion, partial, gold, audit, backbone=backbone, classes=names, seed=seed)
+            verdict = evaluate_challenger(
+                champion, partial, gold, audit, backbone=backbone, classes=tried.classes, seed=seed
+            )
             card = structs.replace(card, verdict=verdict)
-        write_card(card, card_path(partial))
-        # Before the folder has its name: no version is without its bundle.
+        registry.write_card(card, partial)
+        # The bundle comes before the directory has its final name: no version exists without its bundle.
         bundle = pack(partial, bundle_path)
+        registry.sync_files(version, partial)
+    registry.sync_names()
     progress.advance()
     return Trained(card, directory, bundle_path, bundle.sha256, bundle.size_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What all workers know.
+    """Outcome of the candidates, the same in all workers of a team.
 
     Attributes:
         classes: in the order of the outputs.
-        examples: in an order of their own.
+        examples: in an order that depends only on their content.
         gold: the same.
         fitted: candidates by name.
-        held_out: their answers to labels that they had not seen.
-        on_gold: their logits on the gold set, `[N, K]`; empty without gold photos.
-        chosen: name of the best.
-        seen: embeddings of the photos that this one was trained on, `[n, D]`.
+        held_out: by candidate, answers to human labels that it was not trained on.
+        on_gold: by candidate, logits on the gold set, `[N, K]`; empty without gold photos.
+        chosen: name of the best candidate.
+        seen: embeddings of the photos that the best candidate was trained on, `[n, D]`.
     """
 
     classes: tuple[str, ...]
@@ -176,6 +171,11 @@ class Tried:
     on_gold: dict[str, Floats]
     chosen: str
     seen: NDArray[np.float32]
+
+    @property
+    def winner(self) -> Fitted:
+        """The best candidate."""
+        return self.fitted[self.chosen]
 
 
 def try_candidates(
@@ -189,10 +189,10 @@ def try_candidates(
     progress: Progress | None = None,
     team: Team | None = None,
 ) -> Tried:
-    """Train the candidates and let them answer what they have not seen.
+    """Train the candidates and evaluate them on held-out labels and on the gold set.
 
-    It is all that takes a team: its first worker calls `train`, each other this, with the same examples and
-    arguments, which `train` describes.
+    This is the only part that needs the whole team: the first worker calls `train`, each other one this
+    function, with the same examples and arguments. `train` describes the arguments.
     """
     progress = progress or Silent()
     examples, gold = by_content(examples), by_content(gold)
@@ -200,7 +200,7 @@ def try_candidates(
     _check_gold(gold, names)
     _check_unseen("gold", gold, examples)
     learner = learner_for(
-        backbone_named(backbone),
+        get_backbone(backbone),
         [*examples, *gold],
         len(names),
         trainable=len(examples),
@@ -212,21 +212,11 @@ def try_candidates(
     labelled = Labelled.of(examples, names)
     held_out = cross_validate(learner, labelled, seed=seed, progress=progress)
     fitted = fit_candidates(learner, labelled, np.flatnonzero(labelled.human))
-    judged_on = len(examples) + np.arange(len(gold))
-    on_gold = {name: learner.logits(fitted[name], judged_on) for name in fitted} if gold else {}
+    gold_positions = len(examples) + np.arange(len(gold))
+    on_gold = {name: learner.logits(fitted[name], gold_positions) for name in fitted} if gold else {}
     chosen = choose(fitted, held_out)
     seen = learner.embeddings(fitted[chosen], np.unique(fitted[chosen].positions))
     return Tried(names, examples, gold, fitted, held_out, on_gold, chosen, seen)
-
-
-def _check_place(out_dir: Path, version: int) -> None:
-    """Refuse before the work what could not be written after it."""
-    if version < 1:
-        raise ExportError(f"version: expected a number of at least 1, got {version}")
-    if out_dir.exists() and not out_dir.is_dir():
-        raise ExportError(f"{out_dir}: expected a folder, got a file")
-    if (out_dir / str(version)).exists():
-        raise ExportError(f"{out_dir / str(version)}: expected a new version, got one that exists")
 
 
 def _check_gold(gold: Sequence[Example], classes: Sequence[str]) -> None:
@@ -234,25 +224,56 @@ def _check_gold(gold: Sequence[Example], classes: Sequence[str]) -> None:
     for photo in gold:
         if photo.label not in classes:
             raise TrainingError(
-                f"gold photo {photo.photo_id}: expected a label of {list(classes)}, got {photo.label!r}"
+                f"gold photo {photo.photo_id} has label {photo.label!r}, which is none of {list(classes)}",
+                hint="label photos of that class for training too, or name the classes with --classes",
             )
 
 
-def _check_unseen(kind: str, judges: Sequence[Example], examples: Sequence[Example]) -> None:
-    """Refuse photos to judge on that the training would see."""
+def _check_unseen(kind: str, photos: Sequence[Example], examples: Sequence[Example]) -> None:
+    """Refuse photos for evaluation that the training would see."""
     seen = {example.image for example in examples}
-    for photo in judges:
+    for photo in photos:
         if photo.image in seen:
             raise TrainingError(
-                f"{kind} photo {photo.photo_id}: expected one that is not trained on, got one of the examples"
+                f"{kind} photo {photo.photo_id} is also a training example",
+                hint="a photo is either trained on or evaluated on",
             )
+
+
+def _chosen_model(tried: Tried, backbone: Backbone, seed: int) -> Model:
+    """Return the best candidate as it is exported."""
+    temperature = tried.held_out[tried.chosen].temperature
+    novelty = fit_novelty(tried.seen, seed)
+    return Model(backbone, tried.winner.network, tried.winner.head, temperature, tried.classes, novelty)
+
+
+class _Results(NamedTuple):
+    """What the card says about the candidates."""
+
+    candidates: list[Candidate]
+    metrics: Metrics | None
+    calibration: Calibration
+
+
+def _results(tried: Tried) -> _Results:
+    """Measure all candidates on the gold set, and the calibration of the best."""
+    held_out, truth = tried.held_out, label_numbers(tried.gold, tried.classes)
+    metrics = {
+        name: measure(softmax(logits / held_out[name].temperature), truth, tried.classes)
+        for name, logits in tried.on_gold.items()
+    }
+    candidates = [
+        _describe(name, fitted, held_out[name], metrics.get(name)) for name, fitted in tried.fitted.items()
+    ]
+    calibration = _calibration(held_out[tried.chosen], tried.on_gold.get(tried.chosen), truth)
+    return _Results(candidates, metrics.get(tried.chosen), calibration)
 
 
 def _calibration(held_out: HeldOut, on_gold: Floats | None, truth: Ints) -> Calibration:
-    """Measure the calibration without and with the temperature."""
+    """Measure the calibration error without and with the temperature."""
     temperature = held_out.temperature
-    gold = (None, None) if on_gold is None else calibrated(on_gold, truth, temperature)
-    return Calibration(*calibrated(held_out.logits, held_out.labels, temperature), *gold)
+    gold = (None, None) if on_gold is None else calibration_errors(on_gold, truth, temperature)
+    return Calibration(*calibration_errors(held_out.logits, held_out.labels, temperature), *gold)
 
 
 def _losses(candidates: Sequence[Candidate]) -> dict[str, float | None]:

@@ -1,11 +1,12 @@
+"""Rules of `gleaner cloud policy`."""
+
 import msgspec
 import pytest
 
 from bus.mqtt.client import Bus, transient_client_id
 from cloud.dataset.store import Label, Row, Store
-from cloud.registry.model_card import write_card
-from cloud.registry.registry import card_path
-from cloud.rollout.harvest_policy import ENOUGH
+from cloud.registry.registry import Registry
+from cloud.rollout.harvest_policy import MIN_AUDITED
 from schemas.messages import Caps, HarvestRules, Policy
 from schemas.topics import POLICY
 from tests.cli.conftest import gleaner
@@ -18,7 +19,7 @@ TIMED = "2026-01-0{}T00:00:00+00:00"
 
 @pytest.fixture
 async def published(address):
-    """All policies that cross the bus, as they come, and a way to publish one."""
+    """Return a bus to publish with, and the queue of all policies on the broker."""
     bus = Bus(address, transient_client_id("observer"))
     policies = bus.subscribe_raw(POLICY.filter)
     async with running(bus):
@@ -27,7 +28,7 @@ async def published(address):
 
 @pytest.fixture
 def say(published):
-    """A function that publishes the policy of a node, issued on a day of January 2026."""
+    """Return a function that publishes the policy of a node, issued on a day of January 2026."""
     bus, _ = published
 
     async def publish(node: str, rules: HarvestRules, day: int = 1) -> None:
@@ -39,25 +40,24 @@ def say(published):
 
 @pytest.fixture
 def made(tmp_path):
-    """A function that writes the card of a version, made on that day."""
+    """Return a function that writes the card of a version, created on that day of January 2026."""
 
     def make(version: int, *, auto: bool) -> None:
-        path = card_path(tmp_path / "models" / str(version))
-        path.parent.mkdir(parents=True)
         created_at = TIMED.format(version)
-        write_card(msgspec.structs.replace(card(version), auto=auto, created_at=created_at), path)
+        made = msgspec.structs.replace(card(version), auto=auto, created_at=created_at)
+        Registry(tmp_path / "models").write_card(made)
 
     return make
 
 
 @pytest.fixture
 def places(tmp_path):
-    """A dataset in which people find all that version 2 called a cat at 0.8 to be one; and the models."""
+    """Return options for a dataset in which version 2 is always right about cats, and for the models."""
     store = Store.open(tmp_path / "dataset")
     facts = {"image": b"x", "width": 1, "height": 1, "received_at_ms": 1, "inclusion": 0.02, "model": "pets"}
     rows = [
         Row(photo_id=photo_id(n), lane="audit", edge_label="cat", confidence=0.8, model_version=2, **facts)
-        for n in range(ENOUGH)
+        for n in range(MIN_AUDITED)
     ]
     store.upsert(rows)
     store.label([Label(photo_id=row.photo_id, label="cat", by="ann", at_ms=1) for row in rows])
@@ -65,7 +65,7 @@ def places(tmp_path):
 
 
 def newest(policies) -> dict[str, HarvestRules]:
-    """Return the rules of each node that was told any since the last look."""
+    """Return by node the newest rules published since the last call."""
     got = {}
     while not policies.empty():
         policy = msgspec.json.decode(policies.get_nowait().payload, type=Policy)
@@ -74,12 +74,12 @@ def newest(policies) -> dict[str, HarvestRules]:
 
 
 async def test_rules_are_set_and_shown(at, tmp_path):
-    """What was set for the nodes is what is shown, as a file to set again; of other nodes the defaults."""
+    """Rules that were set are shown as a TOML file that can be set again; other nodes have the defaults."""
     rules = tmp_path / "rules.toml"
     rules.write_text('audit_share = 0.1\nauto_by_class."a cat" = 0.95\n[caps]\nper_minute = 7\n')
     done = await gleaner("cloud", "policy", "--nodes", "edge-1,edge-2", "--set", rules, *at)
     assert (done.code, done.err) == (0, "")
-    assert done.out == f"edge-1: as {rules} says\nedge-2: as {rules} says\n"
+    assert done.out == f"edge-1: set from {rules}\nedge-2: set from {rules}\n"
     wanted = HarvestRules(audit_share=0.1, auto_by_class={"a cat": 0.95}, caps=Caps(per_minute=7))
     shown = (await gleaner("cloud", "policy", "--nodes", "edge-2", *at)).out
     assert shown.startswith("# edge-2: issued at 2")
@@ -100,8 +100,8 @@ async def test_rules_are_set_and_shown(at, tmp_path):
         (None, "a readable file"),
     ],
 )
-def test_rules_that_mean_nothing_are_not_published(called, nowhere, tmp_path, content, words):
-    """A misspelt or impossible rule is one sentence, before any broker is asked."""
+def test_invalid_rules_are_not_published(called, nowhere, tmp_path, content, words):
+    """A misspelt or impossible rule is an error of one sentence, without a broker."""
     rules = tmp_path / "rules.toml"
     if content is not None:
         rules.write_text(content)
@@ -110,8 +110,8 @@ def test_rules_that_mean_nothing_are_not_published(called, nowhere, tmp_path, co
     assert words in done.sentence
 
 
-def test_a_change_is_one_of_three(called, nowhere, tmp_path):
-    """And tuning needs a dataset, a version, and a target that is a share."""
+def test_only_one_kind_of_change_at_a_time(called, nowhere, tmp_path):
+    """Tuning also needs a dataset, a version, and a target that is a share."""
     words = ("cloud", "policy", *nowhere)
     assert called(*words, "--tune", "--auto", "on").code == 2
     assert called(*words, "--auto", "perhaps").code == 2
@@ -119,11 +119,11 @@ def test_a_change_is_one_of_three(called, nowhere, tmp_path):
     places = ("--dataset", tmp_path / "dataset", "--out", tmp_path / "models")
     assert "expected a dataset, got none there" in called(*words, "--tune", *places).sentence
     Store.open(tmp_path / "dataset")
-    assert "expected a version with its card, got none" in called(*words, "--tune", *places).sentence
+    assert "train one with 'gleaner cloud train'" in called(*words, "--tune", *places).sentence
 
 
-async def test_the_lane_auto_is_switched_by_hand(at, published, say):
-    """The rest of a node's rules stays as it was."""
+async def test_auto_switches_the_lane_auto_only(at, published, say):
+    """The other rules of the node stay unchanged."""
     await say("edge-1", HarvestRules(audit_share=0.1))
     newest(published[1])
     done = await gleaner("cloud", "policy", "--auto", "off", *at)
@@ -131,8 +131,8 @@ async def test_the_lane_auto_is_switched_by_hand(at, published, say):
     assert newest(published[1]) == {"edge-1": HarvestRules(audit_share=0.1, auto=False)}
 
 
-async def test_tuning_changes_what_there_is_evidence_for(at, published, say, made, places):
-    """Each node's own rules are the base; each change has its reason."""
+async def test_tuning_changes_rules_with_evidence(at, published, say, made, places):
+    """It starts from the rules of each node, and each change has its reason."""
     await say("edge-1", HarvestRules(audit_share=0.1, auto_by_class={"dog": 0.99}))
     newest(published[1])
     made(1, auto=True)
@@ -152,8 +152,8 @@ async def test_tuning_changes_what_there_is_evidence_for(at, published, say, mad
     assert newest(published[1]) == tuned
 
 
-async def test_tuning_obeys_a_person_who_switched_the_lane_off(at, published, say, made, places):
-    """It is switched on again where a card had it off when the rules were set, and nowhere else."""
+async def test_tuning_leaves_the_lane_off_if_a_person_switched_it_off(at, published, say, made, places):
+    """It is switched on again only if a card had it off when the rules were set."""
     made(1, auto=False)
     made(3, auto=True)
     await say("edge-1", HarvestRules(auto=False), day=2)
@@ -164,8 +164,8 @@ async def test_tuning_obeys_a_person_who_switched_the_lane_off(at, published, sa
     assert newest(published[1]) == {"edge-1": HarvestRules()}
 
 
-async def test_what_is_kept_and_no_policy_is_not_built_upon(at, published, tmp_path):
-    """One sentence; setting rules puts it right."""
+async def test_an_invalid_retained_policy_is_not_changed(at, published, tmp_path):
+    """The error is one sentence; setting all rules replaces the policy."""
     bus, _ = published
     await bus.publish_bytes(POLICY.name(node="edge-1"), b'{"harvest": 7}', retain=True)
     done = await gleaner("cloud", "policy", "--auto", "off", *at)

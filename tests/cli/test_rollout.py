@@ -1,3 +1,5 @@
+"""Rules of `gleaner cloud rollout` and `gleaner cloud status`."""
+
 import asyncio
 import json
 
@@ -8,10 +10,9 @@ from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence
 from cloud.dataset.store import Label, Row, Store
 from cloud.evaluation.promotion_gate import Comparison, Verdict
-from cloud.rollout.canary_analysis import Rules
-from cloud.rollout.controller import read, write
-from cloud.rollout.releases import read_bundle, release_of
-from cloud.rollout.state_machine import Rollout, Step
+from cloud.registry.registry import Registry
+from cloud.registry.rollout_state import Rollout, Rules, Step
+from cloud.rollout.releases import release_of
 from schemas.messages import NEITHER, CanaryReport, ServedModel, VersionStats
 from schemas.topics import RELEASE
 from tests.cli.conftest import gleaner, start
@@ -22,14 +23,14 @@ from tests.device.conftest import NODE
 
 @pytest.fixture
 def models(tmp_path):
-    """A folder of two bundles."""
+    """Make a folder of two bundles."""
     for version in (1, 2):
         bundle(tmp_path, version)
     return tmp_path
 
 
 def state(models, **changes: object) -> Rollout:
-    one, two = (release_of(read_bundle(models / f"{version}.tar"), NODE, "pets") for version in (1, 2))
+    one, two = (release_of(Registry(models).bundle(version), NODE, "pets") for version in (1, 2))
     steps = [Step("shadow", photos=10), Step("canary", 0.1, 10), Step("all")]
     whole = Rollout(
         champion=one, challenger=two, groups=[[NODE], ["edge-2"]], steps=steps, rules=Rules(), since_ms=1
@@ -37,14 +38,14 @@ def state(models, **changes: object) -> Rollout:
     return structs.replace(whole, **changes)
 
 
-def test_what_a_rollout_needs_is_said_before_anything_is_announced(called, models, nowhere):
-    """A champion to go back to, a promoted version, and options that make sense."""
+def test_a_rollout_checks_its_options_before_anything_is_published(called, models, nowhere):
+    """It needs a champion to roll back to, a promoted version and valid options."""
     words = ("cloud", "rollout", models / "2.tar", *nowhere)
-    assert "expected --champion, or a parent, got none" in called(*words).sentence
-    assert "expected a tar" in called(*words, "--champion", models / "7.tar").sentence
+    assert "version 2 has no parent to roll back to" in called(*words).sentence
+    assert "cannot read bundle" in called(*words, "--champion", models / "7.tar").sentence
     same = Comparison(400, 0.9, 0.9, 0, 0, 1.0, 0.0, 0.0)
     kept = bundle(models, 3, Verdict("keep", 1, ["recall of cat -10.0 points"], same, None, None))
-    assert "got keep: recall of cat" in called("cloud", "rollout", kept, *nowhere).sentence
+    assert "keep: recall of cat" in called("cloud", "rollout", kept, *nowhere).sentence
     for option, value in (
         ("--canary-share", "0.1,7"),
         ("--canary-share", "0"),
@@ -54,36 +55,35 @@ def test_what_a_rollout_needs_is_said_before_anything_is_announced(called, model
     ):
         assert called(*words, option, value).code == 2
     words = (*words, "--champion", models / "1.tar")
-    assert "expected another version, got 2 too" in called(*words, "--champion", models / "2.tar").sentence
+    assert "version 2 is challenger and champion" in called(*words, "--champion", models / "2.tar").sentence
     assert "expected each node in one group" in called(*words, "--nodes", "a,b", "--nodes", "b").sentence
     assert "of length <= 2048" in called(*words, "--url", "x" * 3000).sentence
     assert "expected an unencrypted Ed25519" in called(*words, "--signing-key", models / "none").sentence
     assert not list(models.glob("rollout-*.json"))
 
 
-def test_a_rollout_that_is_over_is_not_begun_again(called, models, nowhere):
-    """The command says how it ended, each time with the same exit code, and asks no broker."""
+def test_an_ended_rollout_is_not_started_again(called, models, nowhere):
+    """The command prints the outcome, each time with the same exit code, without a broker."""
     words = ("cloud", "rollout", models / "2.tar", *nowhere)
-    write(models / "rollout-2.json", state(models, phase="finished", over=True, group=1))
+    Registry(models).rollout_file(2).write(state(models, phase="finished", announced=True, group=1))
     done = called(*words)
-    assert (done.code, done.out) == (0, "version 2 is out on edge-1, edge-2\n")
-    write(models / "rollout-2.json", state(models, phase="returned", over=True, reason="it failed"))
+    assert (done.code, done.out) == (0, "version 2 is released to edge-1, edge-2\n")
+    Registry(models).rollout_file(2).write(
+        state(models, phase="returned", announced=True, reason="it failed")
+    )
     done = called(*words)
     assert done.code == 1
-    assert (
-        done.sentence
-        == "gleaner cloud rollout: version 2: expected to do as well as the champion, got it failed"
-    )
+    assert done.sentence == "gleaner cloud rollout: version 2 was rolled back: it failed"
 
 
-async def test_a_rollout_begins_as_its_options_say(address, at, models):
-    """Groups, stages, shares and rules are in its file, and the first group hears of the first stage."""
+async def test_options_define_the_rollout(address, at, models):
+    """Groups, stages, shares and rules are in its file, and the first group gets the first stage."""
     listener = Bus(address, transient_client_id("listener"))
     releases = listener.subscribe(RELEASE)
     async with running(listener), asyncio.timeout(40):
         words = ("--nodes", "edge-1,edge-2", "--nodes", "edge-3", "--shadow-photos", "5", "--stage-s", "0")
         more = (
-            "--watch-s",
+            "--bake-time-s",
             "7",
             "--canary-share",
             "0.2",
@@ -93,25 +93,25 @@ async def test_a_rollout_begins_as_its_options_say(address, at, models):
             models / "none",
         )
         process = await start("cloud", "rollout", models / "2.tar", *words, *more, *at)
-        told = [(await releases.queue.get()).message() for _ in range(2)]
+        received = [(await releases.queue.get()).message() for _ in range(2)]
         process.terminate()
         out, _ = await process.communicate()
-    assert {(release.node, release.stage, release.baseline) for release in told} == {
+    assert {(release.node, release.stage, release.baseline) for release in received} == {
         ("edge-1", "shadow", 1),
         ("edge-2", "shadow", 1),
     }
-    assert b"the same command goes on from here" in out
+    assert b"the same command continues" in out
     assert b"without audits: " in out
-    kept = read(models / "rollout-2.json")
+    kept = Registry(models).rollout_file(2).read()
     assert kept.groups == [["edge-1", "edge-2"], ["edge-3"]]
     assert kept.steps == [Step("shadow", photos=5), Step("canary", 0.2, 200), Step("all")]
-    assert kept.rules == Rules(stage_s=0, watch_s=7)
+    assert kept.rules == Rules(stage_s=0, bake_time_s=7)
     assert kept.began_ms == kept.since_ms > 0
 
 
 @pytest.fixture
 def dataset(tmp_path):
-    """A dataset with five audited photos of version 1, three right and one of neither, and one of 2."""
+    """Make a dataset: five audited photos of version 1, three correct and one of neither, and one of 2."""
     store = Store.open(tmp_path / "dataset")
     rows = [
         Row(
@@ -139,7 +139,7 @@ def dataset(tmp_path):
 
 async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, dataset):
     """A table for people and one object for programs: handlers, trials, rollout, audits and interval."""
-    write(models / "rollout-2.json", state(models, step=1))
+    Registry(models).rollout_file(2).write(state(models, step=1))
     trial = CanaryReport(
         stage="canary",
         champion=VersionStats(version=1, answered=90),
@@ -162,9 +162,13 @@ async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, data
             await one.report(model=served, canary=trial)
         whole = json.loads((await gleaner(*words, "--json")).out)
         shown = (await gleaner(*words)).out
-    first, beside, second = whole["nodes"]
+    first, same_node, second = whole["nodes"]
     assert (first["node"], first["state"], first["model"]["version"]) == (NODE, "online", 1)
-    assert (beside["node"], beside["name"], beside["state"]) == (NODE, "edge-2", "online")
+    assert (same_node["node"], same_node["name"], same_node["state"]) == (
+        NODE,
+        "edge-2",
+        "online",
+    )
     assert (first["trial"]["stage"], first["trial"]["compared"]) == ("canary", 10)
     assert first["samples_waiting"] == 6
     assert (second["node"], second["state"]) == ("edge-2", "offline")
@@ -188,8 +192,8 @@ async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, data
         assert words in shown
 
 
-async def test_status_of_nothing_is_no_error(at, tmp_path):
-    """No node, no rollout, no dataset: an empty table, and a line that says so."""
+async def test_status_without_nodes_and_dataset_is_no_error(at, tmp_path):
+    """It prints an empty table, and a line that there is no dataset."""
     words = ("--models", tmp_path, "--dataset", tmp_path / "none", "--wait", "0.1")
     done = await gleaner("cloud", "status", *words, "--json", *at)
     whole = json.loads(done.out)
@@ -200,14 +204,14 @@ async def test_status_of_nothing_is_no_error(at, tmp_path):
     assert "No audits: table" in done.out
 
 
-async def test_status_shows_the_fleet_while_the_dataset_is_away(address, at, models, dataset):
-    """Nodes and rollout are there, and a line says what is not."""
+async def test_status_shows_the_fleet_if_the_dataset_cannot_be_read(address, at, models, dataset):
+    """Nodes and rollout are shown, and a line with the reason instead of the audits."""
     for file in (dataset / "data").iterdir():
         file.unlink()
-    write(models / "rollout-2.json", state(models, step=1))
+    Registry(models).rollout_file(2).write(state(models, step=1))
     words = ("cloud", "status", "--models", models, "--dataset", dataset, *at)
     async with running(Bus(address, transient_client_id(NODE), presence=Presence(NODE, "edge"))):
         done = await gleaner(*words)
     assert done.code == 0
-    for said in (NODE, "version 2 in place of 1", "canary for 10%", "No audits: table", "to be readable"):
-        assert said in done.out
+    for text in (NODE, "version 2 in place of 1", "canary for 10%", "No audits: table", "to be readable"):
+        assert text in done.out

@@ -4,10 +4,9 @@ import io
 import tarfile
 from pathlib import Path
 
-import msgspec
-
 from cloud.evaluation.promotion_gate import Verdict
-from cloud.registry.model_card import FILE_NAME, Card
+from cloud.registry.model_card import Card, encode_card
+from cloud.registry.registry import CARD_PATH, Registry
 
 CLASSES = ["cat", "dog"]
 
@@ -39,10 +38,10 @@ def card(version: int, verdict: Verdict | None = None) -> Card:
 
 def bundle(folder: Path, version: int, verdict: Verdict | None = None) -> Path:
     """Write one and return its path."""
-    path = folder / f"{version}.tar"
-    content = msgspec.json.encode(card(version, verdict))
+    path = Registry(folder).bundle_path(version)
+    content = encode_card(card(version, verdict))
     with tarfile.open(path, "w") as archive:
-        member = tarfile.TarInfo(f"assets.extra/{FILE_NAME}")
+        member = tarfile.TarInfo(CARD_PATH)
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content))
     return path

@@ -3,8 +3,7 @@
 import msgspec
 
 from cloud.dataset.store import Store
-from cloud.registry.model_card import write_card
-from cloud.registry.registry import card_path
+from cloud.registry.registry import Registry
 from tests.cli.conftest import gleaner
 from tests.cloud.bundles import card
 from tests.nodes import Observer, edge_process, enveloped, photo, photo_id
@@ -19,9 +18,7 @@ async def harvest(seen: Observer, number: int) -> str | None:
 async def test_an_edge_follows_a_tuned_policy(config, tmp_path):
     """After a card that says that the lane auto does not help, photos are refused as `auto-off`."""
     (tmp_path / "rules.toml").write_text("near_duplicate_s = 0\naudit_share = 0\n")
-    path = card_path(tmp_path / "models" / "1")
-    path.parent.mkdir(parents=True)
-    write_card(msgspec.structs.replace(card(1), auto=False), path)
+    Registry(tmp_path / "models").write_card(msgspec.structs.replace(card(1), auto=False))
     Store.open(tmp_path / "dataset")
     at = "--broker", f"127.0.0.1:{config.broker.port}"
     places = "--dataset", tmp_path / "dataset", "--out", tmp_path / "models"

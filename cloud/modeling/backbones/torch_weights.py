@@ -1,4 +1,4 @@
-"""Read the tensors of a PyTorch checkpoint without PyTorch, allowing nothing but tensors."""
+"""Read the tensors of a PyTorch checkpoint without PyTorch and without running its code."""
 
 import io
 import pickle
@@ -11,12 +11,14 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.errors import PermanentError
+
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _COUNT_BYTES = 8  # each storage is preceded by its number of elements, a little-endian int64
 
 
-class CheckpointError(ValueError):
+class CheckpointError(PermanentError):
     """A file is no checkpoint of the legacy PyTorch format, or asks for more than tensors."""
 
 
@@ -36,26 +38,25 @@ class _View:
 
 
 def read_checkpoint(path: Path) -> dict[str, NDArray[np.generic]]:
-    """Read a state dict that `torch.save` wrote in its legacy (not zip) format.
-
-    The format is five pickles (magic number, protocol, platform, state dict, storage keys) and then
-    the raw storages in the order of the keys. Only the four names that a plain state dict needs are
-    resolved, to inert stand-ins; any other name is refused, so the file cannot run code.
+    """Read a state dict that `torch.save` wrote in its legacy (not zip) format. Safe for untrusted files.
 
     Args:
         path: the checkpoint.
 
     Returns:
-        Tensors by name, each in its own memory.
+        Tensors by name, each a copy.
 
     Raises:
-        CheckpointError: the file is not of that format, is cut short or names anything else.
+        CheckpointError: the file is not of that format, is truncated or pickles anything but tensors.
     """
     content = path.read_bytes()
+    # Five pickles (magic number, protocol, platform, state dict, storage keys), then the raw storages in the
+    # order of the keys.
     stream = io.BytesIO(content)
     try:
         magic, protocol, _platform, views, keys = (_TensorUnpickler(stream).load() for _ in range(5))
     except (
+        CheckpointError,
         pickle.UnpicklingError,
         EOFError,
         ValueError,
@@ -78,8 +79,9 @@ def read_checkpoint(path: Path) -> dict[str, NDArray[np.generic]]:
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Resolves the names of a state dict to stand-ins, and no other name."""
+    """Resolves the four names of a plain state dict to inert substitutes; any other name is an error."""
 
+    # The only gate between a pickle and a call: whatever is returned here may be called with any arguments.
     def find_class(self, module: str, name: str) -> Callable[..., object] | np.dtype[np.generic]:
         allowed: dict[tuple[str, str], Callable[..., object] | np.dtype[np.generic]] = {
             ("collections", "OrderedDict"): OrderedDict,
@@ -131,6 +133,7 @@ def _refuse_storage(storage: _Storage, elements: int) -> NoReturn:
 def _materialise(name: str, view: _View, storages: dict[str, NDArray[np.generic]]) -> NDArray[np.generic]:
     storage = storages[view.storage.key]
     last = view.offset + sum((n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True))
+    # `as_strided` checks nothing: a view beyond its storage would read foreign memory.
     inside = min(view.offset, *view.shape, *view.strides, 0) == 0 and last < storage.size
     if 0 in view.shape or not inside:
         raise CheckpointError(f"tensor {name}: expected a view inside its storage, got {view}")

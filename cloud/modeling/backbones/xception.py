@@ -18,13 +18,13 @@ _SILENCE_LIMIT_S = 10.0
 
 
 def build() -> keras.Model:
-    """Make the network with ImageNet weights, which Keras downloads once (80 MB) and keeps in its own cache.
+    """Build the network with ImageNet weights; Keras downloads them once (80 MB) and caches them.
 
     Returns:
         float32 `[None, 299, 299, 3]` to float32 `[None, 2048]`, not trainable.
 
     Raises:
-        BackboneUnavailableError: the weights are not in Keras' cache and its server cannot be reached.
+        BackboneUnavailableError: the weights are neither in Keras' cache nor can they be downloaded.
     """
     shape = (INPUT_SIZE_PX, INPUT_SIZE_PX, CHANNELS)
     try:
@@ -34,8 +34,8 @@ def build() -> keras.Model:
             )
     except Exception as error:  # Keras raises a bare Exception when a download fails
         raise BackboneUnavailableError(
-            "xception: expected its ImageNet weights from Keras' cache or download server, got:"
-            f" {error}. Use efficientnet-lite0 (its ImageNet weights are an installed package)"
+            f"cannot load xception: its weights are not in Keras' cache and cannot be downloaded ({error});"
+            " use efficientnet-lite0 (its ImageNet weights are an installed package)"
             " or xception-small (trained from scratch, no weights needed)"
         ) from error
     network.trainable = False
@@ -44,7 +44,8 @@ def build() -> keras.Model:
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Give up on a server that stays silent; behind a firewall that drops, Keras itself waits for ever."""
+    """Limit the wait for a silent server."""
+    # Keras has no timeout: behind a firewall that drops packets it would wait for ever.
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -1,4 +1,4 @@
-"""A small Xception that trains from scratch on a CPU.
+"""Small Xception that can be trained from scratch on a CPU.
 
 Source: Chollet, Xception: Deep Learning with Depthwise Separable Convolutions (CVPR 2017), figure 5:
 its entry, middle and exit flow at 96 pixels, a quarter of the width and two of the eight middle blocks.
@@ -17,12 +17,12 @@ _MIDDLE_FILTERS = 728
 _EXIT_FILTERS = (728, 1024)
 _TOP_FILTERS = (1536, 2048)
 
-# The running statistics of 0.99 need hundreds of steps to settle; a run on few photos has not that many.
+# With the usual 0.99 the running statistics need hundreds of steps; a training on few photos has fewer.
 _BATCH_NORM_MOMENTUM = 0.9
 
 
 def build() -> keras.Model:
-    """Make the network with random weights, drawn from Keras' global seed.
+    """Build the network with random weights from Keras' global seed.
 
     Returns:
         float32 `[None, 96, 96, 3]` to float32 `[None, 512]`, trainable.
@@ -78,7 +78,7 @@ def _separable(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
 
 
 def _normalised(x: keras.KerasTensor) -> keras.KerasTensor:
-    # Synchronised, so that a batch has the same statistics whatever number of workers shares it.
+    # Synchronised: a batch has the same statistics, whatever the number of workers that share it.
     return keras.layers.BatchNormalization(momentum=_BATCH_NORM_MOMENTUM, synchronized=True)(x)
 
 

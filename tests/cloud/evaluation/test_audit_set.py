@@ -1,17 +1,17 @@
-"""The fresh audit slice: what is in it, and that it is not trained on."""
+"""Rules of cloud/evaluation/audit_set.py: what the audit slice contains, and that no training sees it."""
 
 from pathlib import Path
 from typing import Any
 
 from cloud.dataset.example import Example
 from cloud.dataset.store import Row, Store
-from cloud.evaluation.audit_set import audit_slice, hold_back
+from cloud.evaluation.audit_set import audit_slice, hold_out_audit
 from schemas.messages import NEITHER
 from tests.conftest import jpeg
 
 
 def drawn(number: int, **fields: Any) -> Row:
-    """A photo of the lane audit that a person labelled, with changes."""
+    """Return a labelled photo of the audit lane, with changes."""
     known: dict[str, Any] = {
         "image": jpeg(number), "width": 160, "height": 120, "received_at_ms": 101, "lane": "audit",
         "inclusion": 0.25, "human_label": "cat", "human_by": "ann", "human_at_ms": 9,
@@ -19,45 +19,50 @@ def drawn(number: int, **fields: Any) -> Row:
     return Row(photo_id=f"{number:032x}", **known | fields)
 
 
-def test_the_audit_slice_is_what_was_drawn_and_named_since(tmp_path: Path) -> None:
-    """Drawn, called a class by a person, not gold, received later; each counts for what it is worth."""
+def test_the_audit_slice_has_labelled_audit_photos_received_since(tmp_path: Path) -> None:
+    """Randomly drawn, labelled with a class by a person, not gold, received later; with sampling weights."""
     store = Store.open(tmp_path / "photos.lance")
-    nobody = {"human_label": None, "human_by": None, "human_at_ms": None}
+    unlabelled = {"human_label": None, "human_by": None, "human_at_ms": None}
     teacher = {"teacher_label": "cat", "teacher_by": "vit", "teacher_at_ms": 9}
     store.upsert(
         [
             drawn(1),
             drawn(2, received_at_ms=100),
             drawn(3, lane="hard"),
-            drawn(4, **nobody, **teacher),
+            drawn(4, **unlabelled, **teacher),
             drawn(5, inclusion=None),
             drawn(6, split="gold"),
             drawn(7, human_label=NEITHER),
         ]
     )
-    photo, unknown = audit_slice(store, 100)
+    photo, of_unknown_inclusion = audit_slice(store, 100)
     assert (int(photo.photo_id, 16), photo.image, photo.label) == (1, jpeg(1), "cat")
     assert photo.weight == 4.0
-    assert (int(unknown.photo_id, 16), unknown.weight) == (5, 1.0)
+    assert (int(of_unknown_inclusion.photo_id, 16), of_unknown_inclusion.weight) == (5, 1.0)
 
 
-def one(image: bytes, label: str, photo_id: str = "0" * 32) -> Example:
+def example(image: bytes, label: str, photo_id: str = "0" * 32) -> Example:
     return Example(photo_id, image, label, "human")
 
 
-def test_what_judges_is_not_trained_on_whatever_its_id() -> None:
-    """The slice's photos leave the training by their content."""
-    audit = [one(b"a", "cat"), one(b"b", "dog")]
-    examples = [one(b"a", "cat", "1" * 32), one(b"b", "dog"), one(b"c", "cat"), one(b"d", "dog")]
-    training, judges = hold_back(examples, audit)
-    assert [example.image for example in training] == [b"c", b"d"]
-    assert judges == audit
-    assert hold_back(examples, []) == (examples, [])
+def test_evaluation_photos_are_not_trained_on() -> None:
+    """Photos of the slice are removed from the training by content, whatever their ids."""
+    audit = [example(b"a", "cat"), example(b"b", "dog")]
+    examples = [
+        example(b"a", "cat", "1" * 32),
+        example(b"b", "dog"),
+        example(b"c", "cat"),
+        example(b"d", "dog"),
+    ]
+    training, evaluation = hold_out_audit(examples, audit)
+    assert [photo.image for photo in training] == [b"c", b"d"]
+    assert evaluation == audit
+    assert hold_out_audit(examples, []) == (examples, [])
 
 
-def test_a_class_that_only_the_slice_shows_is_trained_on() -> None:
-    """Else no version could ever learn it; such photos judge nothing."""
-    examples = [one(b"a", "fox"), one(b"b", "dog"), one(b"c", "cat"), one(b"d", "dog")]
-    training, judges = hold_back(examples, examples[:2])
-    assert [example.image for example in training] == [b"a", b"c", b"d"]
-    assert [photo.image for photo in judges] == [b"b"]
+def test_a_class_that_only_the_slice_has_is_trained_on() -> None:
+    """Its photos are training examples and evaluate nothing, else no version could ever learn the class."""
+    examples = [example(b"a", "fox"), example(b"b", "dog"), example(b"c", "cat"), example(b"d", "dog")]
+    training, evaluation = hold_out_audit(examples, examples[:2])
+    assert [photo.image for photo in training] == [b"a", b"c", b"d"]
+    assert [photo.image for photo in evaluation] == [b"b"]

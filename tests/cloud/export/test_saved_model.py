@@ -28,9 +28,9 @@ from cloud.export.saved_model import (
 )
 from cloud.export.v1_loader import SavedModel
 from cloud.modeling.arrays import softmax
-from cloud.modeling.backbones import XCEPTION_SMALL, pixels
+from cloud.modeling.backbones import XCEPTION_SMALL, preprocess
 from cloud.modeling.linear_head import Head
-from cloud.modeling.novelty import fit_novelty, novelty_of
+from cloud.modeling.novelty import fit_novelty, novelty_scores
 from tests.serving import saved_models
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
@@ -82,12 +82,12 @@ def test_served_answers_are_those_of_the_trained_model(
     """Encoded photos in, calibrated probabilities, embeddings and novelty out, as the parts give them."""
     photos = [make_example("dawn", seed).image for seed in range(3)]
     answers = served(directory, photos)
-    embedding = model.network(pixels(XCEPTION_SMALL, tf.constant(photos)), training=False).numpy()
+    embedding = model.network(preprocess(XCEPTION_SMALL, tf.constant(photos)), training=False).numpy()
     np.testing.assert_allclose(answers["embedding"], embedding, atol=1e-4)
     expected = softmax(model.head.logits(embedding) / 1.7)
     np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-4)
     assert answers["probabilities"].dtype == np.float32
-    np.testing.assert_allclose(answers["novelty"], novelty_of(model.novelty, embedding), atol=1e-4)
+    np.testing.assert_allclose(answers["novelty"], novelty_scores(model.novelty, embedding), atol=1e-4)
 
 
 def test_the_signature_is_the_contract(directory: Path) -> None:
@@ -166,7 +166,7 @@ def test_the_network_for_litert_comes_only_if_wanted(model: Model, directory: Pa
     assert signatures(directory) == {"serving_default"}
     assert not (directory / EXTRA / NETWORK_FILE).exists()
     photos = warmup_photos(3)
-    images = pixels(XCEPTION_SMALL, tf.constant(photos)).numpy()
+    images = preprocess(XCEPTION_SMALL, tf.constant(photos)).numpy()
     said = ask((tmp_path / "3" / EXTRA / NETWORK_FILE).read_bytes(), images)
     for name, values in served(directory, photos).items():
         np.testing.assert_allclose(said[name], values, atol=1e-4)
@@ -194,7 +194,7 @@ def test_what_the_v1_loader_cannot_load_is_refused(model: Model, tmp_path: Path)
     network = model.network
 
     def serve(image: Any) -> dict[str, Any]:
-        embedding = network(pixels(XCEPTION_SMALL, image), training=False)
+        embedding = network(preprocess(XCEPTION_SMALL, image), training=False)
         probabilities = tf.nn.softmax(embedding[:, :3])
         return {"embedding": embedding, "probabilities": probabilities, "novelty": embedding[:, 0]}
 

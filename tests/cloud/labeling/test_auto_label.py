@@ -11,6 +11,7 @@ from cloud.dataset.example import Example
 from cloud.dataset.store import Label, Row, Store
 from cloud.dataset.training_set import examples
 from cloud.labeling.auto_label import teach
+from cloud.modeling.backbones import BackboneUnavailableError
 from tests.conftest import jpeg
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
@@ -95,5 +96,5 @@ def test_a_network_without_weights_is_no_teacher(make_example: Any, tmp_path: Pa
     known = [make_example(label, 1) for label in ("dawn", "dusk")]
     store.upsert(list(map(row, known)))
     people(store, known)
-    with pytest.raises(ValueError, match="expected one with weights of its own, got 'xception-small'"):
+    with pytest.raises(BackboneUnavailableError, match="backbone 'xception-small' has no pretrained weights"):
         teach(store, ["xception-small"], tmp_path)

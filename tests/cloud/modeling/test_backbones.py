@@ -1,4 +1,4 @@
-"""Backbones: their weights, their preprocessing and what happens without either."""
+"""Rules of cloud/modeling/backbones: weights, preprocessing, and their absence."""
 
 import pickle
 import pickletools
@@ -16,9 +16,9 @@ from cloud.modeling.backbones import (
     XCEPTION,
     XCEPTION_SMALL,
     BackboneUnavailableError,
-    backbone_named,
     efficientnet_lite,
-    pixels,
+    get_backbone,
+    preprocess,
     weights_digest,
 )
 from cloud.modeling.backbones.torch_weights import CheckpointError, read_checkpoint
@@ -29,13 +29,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|
 
 def test_the_registry_knows_each_backbone_by_its_name() -> None:
     """A backbone is found by its name, and an unknown name is answered with the known ones."""
-    assert all(backbone_named(name).name == name for name in BACKBONES)
-    with pytest.raises(ValueError, match=r"xception, xception-small, efficientnet-lite0.*'resnet'"):
-        backbone_named("resnet")
+    assert all(get_backbone(name).name == name for name in BACKBONES)
+    with pytest.raises(
+        BackboneUnavailableError, match=r"xception, xception-small, efficientnet-lite0.*'resnet'"
+    ):
+        get_backbone("resnet")
 
 
 def test_efficientnet_has_the_stated_shape(efficientnet: Any) -> None:
-    """The network takes and gives what its backbone states and holds every weight but the classifier's."""
+    """Input and output have the shapes of the backbone, and only the classifier's weights are missing."""
     assert efficientnet.input_shape == (None, 224, 224, 3)
     assert efficientnet.output_shape == (None, EFFICIENTNET_LITE0.embedding_dim)
     assert not efficientnet.trainable_variables
@@ -43,7 +45,7 @@ def test_efficientnet_has_the_stated_shape(efficientnet: Any) -> None:
 
 
 def test_folding_batch_normalisation_changes_nothing() -> None:
-    """A folded convolution gives what convolution and batch normalisation give one after the other."""
+    """A folded convolution equals convolution and batch normalisation one after the other."""
     tensors = efficientnet_lite._read_weights()
     kernel, bias = efficientnet_lite._fold(tensors, "_conv_stem", "_bn0")
     image = np.random.default_rng(0).normal(size=(1, 16, 16, 3)).astype(np.float32)
@@ -62,20 +64,20 @@ def test_efficientnet_recognises_imagenet_classes(efficientnet: Any, photo_colle
     for label, first, last in (("dog", 151, 269), ("cat", 281, 286)):
         photos = sorted((photo_collection / "train" / label).glob("*.jpg"))[:32]
         encoded = tf.constant([photo.read_bytes() for photo in photos])
-        embedding = efficientnet(pixels(EFFICIENTNET_LITE0, encoded), training=False).numpy()
+        embedding = efficientnet(preprocess(EFFICIENTNET_LITE0, encoded), training=False).numpy()
         answers = (embedding @ tensors["_fc.weight"].T + tensors["_fc.bias"]).argmax(axis=1)
         assert np.mean((answers >= first) & (answers < last)) > 0.7
 
 
 def test_a_changed_checkpoint_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights of another digest than the one that was measured are not used."""
+    """Weights with an unexpected digest are not used."""
     monkeypatch.setattr(efficientnet_lite, "_CHECKPOINT_SHA256", "0" * 64)
     with pytest.raises(BackboneUnavailableError, match=r"expected sha256 0000.*got 5793"):
         efficientnet_lite._read_weights()
 
 
 def test_a_missing_weights_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without its package, the backbone says what to install and what needs none."""
+    """Without the package, the error says what to install and which backbone needs no weights."""
     monkeypatch.setattr(efficientnet_lite, "_PACKAGE", "no_such_weights")
     with pytest.raises(BackboneUnavailableError, match=r"no-such-weights.*xception-small"):
         efficientnet_lite._read_weights()
@@ -84,7 +86,7 @@ def test_a_missing_weights_package_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 def test_xception_without_its_server_names_the_alternatives(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Where Keras cannot download the weights, the error comes soon and says what works instead."""
+    """If Keras cannot download the weights, the error names the alternatives."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path))
     monkeypatch.setattr(
@@ -94,8 +96,8 @@ def test_xception_without_its_server_names_the_alternatives(
         XCEPTION.build()
 
 
-def test_xception_small_is_the_papers_network_made_narrow() -> None:
-    """It has the stated shape, about 0.7 million weights and can be trained."""
+def test_xception_small_is_a_narrow_xception() -> None:
+    """It has the shape of its backbone and about 0.7 million weights, and is trainable."""
     network = XCEPTION_SMALL.build()
     assert network.output_shape == (None, XCEPTION_SMALL.embedding_dim)
     assert 600_000 < network.count_params() < 800_000
@@ -103,7 +105,7 @@ def test_xception_small_is_the_papers_network_made_narrow() -> None:
 
 
 def test_the_digest_follows_the_weights() -> None:
-    """Two networks have one digest exactly if all their weights are equal."""
+    """Two networks have the same digest if and only if all their weights are equal."""
     network = XCEPTION_SMALL.build()
     before = weights_digest(network)
     assert weights_digest(network) == before
@@ -113,10 +115,10 @@ def test_the_digest_follows_the_weights() -> None:
     assert weights_digest(network) != before
 
 
-def test_pixels_are_the_resized_photo_normalised(make_example: Any) -> None:
-    """Preprocessing decodes, resizes with antialiasing and normalises, each photo by itself."""
+def test_preprocessing_resizes_and_normalises(make_example: Any) -> None:
+    """Each photo is decoded, resized with antialiasing and normalised."""
     photos = [make_example("dawn", 1).image, make_example("dusk", 2).image]
-    batch = pixels(EFFICIENTNET_LITE0, tf.constant(photos)).numpy()
+    batch = preprocess(EFFICIENTNET_LITE0, tf.constant(photos)).numpy()
     assert batch.shape == (2, 224, 224, 3)
     for photo, prepared in zip(photos, batch, strict=True):
         decoded = tf.io.decode_jpeg(photo, channels=3)
@@ -125,20 +127,20 @@ def test_pixels_are_the_resized_photo_normalised(make_example: Any) -> None:
 
 
 def test_grey_and_transparent_photos_become_rgb() -> None:
-    """A grey PNG and one with an alpha channel give three channels like any other."""
+    """A grey PNG and one with an alpha channel give three channels."""
     grey = tf.io.encode_png(np.full((8, 8, 1), 100, np.uint8)).numpy()
     transparent = tf.io.encode_png(np.full((8, 8, 4), 100, np.uint8)).numpy()
-    batch = pixels(XCEPTION_SMALL, tf.constant([grey, transparent])).numpy()
+    batch = preprocess(XCEPTION_SMALL, tf.constant([grey, transparent])).numpy()
     np.testing.assert_allclose(batch, (100 - 127.5) / 127.5, atol=1e-5)
 
 
 @pytest.mark.parametrize("broken", [b"no photo", b"", b"cut"])
 def test_a_broken_photo_is_an_invalid_argument(broken: bytes, make_example: Any) -> None:
-    """What cannot be decoded fails in the graph with INVALID_ARGUMENT, also when it is only cut short."""
+    """Undecodable and truncated photos fail in the graph with INVALID_ARGUMENT."""
     photo = make_example("dawn", 1).image
     encoded = tf.constant([photo[: len(photo) // 2] if broken == b"cut" else broken])
     with pytest.raises(tf.errors.InvalidArgumentError):
-        tf.function(lambda photos: pixels(XCEPTION_SMALL, photos))(encoded)
+        tf.function(lambda photos: preprocess(XCEPTION_SMALL, photos))(encoded)
 
 
 def _checkpoint(path: Path, *, shape: tuple[int, ...], strides: tuple[int, ...], elements: int = 6) -> Path:
@@ -165,8 +167,8 @@ def _number(value: int) -> bytes:
     return b"K" + bytes([value])
 
 
-def test_a_transposed_tensor_is_read_in_its_own_order(tmp_path: Path) -> None:
-    """A tensor whose strides say column order comes out with its elements in place."""
+def test_a_transposed_tensor_is_read_in_order(tmp_path: Path) -> None:
+    """A tensor with column-order strides has its elements in place."""
     read = read_checkpoint(_checkpoint(tmp_path / "w.pth", shape=(2, 3), strides=(1, 2)))
     np.testing.assert_array_equal(read["w"], [[0, 2, 4], [1, 3, 5]])
 
@@ -175,14 +177,14 @@ def test_a_transposed_tensor_is_read_in_its_own_order(tmp_path: Path) -> None:
 def test_a_tensor_outside_its_storage_is_refused(
     tmp_path: Path, shape: tuple[int, int], strides: tuple[int, int], elements: int
 ) -> None:
-    """Neither a view nor a storage that claims more than the file holds is read."""
+    """A view or a storage that claims more than the file has is an error."""
     path = _checkpoint(tmp_path / "w.pth", shape=shape, strides=strides, elements=elements)
     with pytest.raises(CheckpointError, match="expected"):
         read_checkpoint(path)
 
 
 class _Attack:
-    """Runs a command when unpickled by a trusting reader."""
+    """Creates a file when it is unpickled by `pickle.load`."""
 
     def __init__(self, command: str) -> None:
         self.command = command
@@ -192,7 +194,7 @@ class _Attack:
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
-    """Any name beyond those of a state dict is refused before it is called."""
+    """Any name that a state dict does not need is an error before it is called."""
     mark = tmp_path / "was-here"
     evil = tmp_path / "evil.pth"
     evil.write_bytes(pickle.dumps(_Attack(str(mark))))
@@ -202,8 +204,8 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a zip", pickle.dumps(1) * 5, b"\x80\x02K\x01"])
-def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
-    """Other files end in the reader's own error."""
+def test_other_files_are_an_error_of_the_reader(tmp_path: Path, content: bytes) -> None:
+    """Whatever the content, the error is CheckpointError with the file's name."""
     path = tmp_path / "other.pth"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"other\.pth"):

@@ -1,10 +1,10 @@
-"""Logistic regression and temperature."""
+"""Rules of cloud/modeling/linear_head.py: logistic regression and temperature."""
 
 import numpy as np
 import pytest
 
-from cloud.modeling.arrays import Floats, Ints, cross_entropy, softmax
-from cloud.modeling.linear_head import fit_head, fit_temperature
+from cloud.modeling.arrays import Floats, Ints, cross_entropy, effective_sample_size, softmax
+from cloud.modeling.linear_head import PRIOR_VARIANCE, fit_head, fit_temperature
 
 
 def clusters(count: int, classes: int, dim: int, seed: int = 0) -> tuple[Floats, Ints]:
@@ -16,16 +16,16 @@ def clusters(count: int, classes: int, dim: int, seed: int = 0) -> tuple[Floats,
 
 
 @pytest.mark.parametrize(("count", "dim"), [(12, 50), (300, 8)])
-def test_a_head_separates_what_can_be_separated(count: int, dim: int) -> None:
-    """It learns three classes, with fewer points than dimensions and with more."""
+def test_a_head_separates_separable_classes(count: int, dim: int) -> None:
+    """It learns three classes from fewer points than dimensions, and from more."""
     points, labels = clusters(count, 3, dim)
     head = fit_head(points, labels, np.ones(count), 3)
     unseen, truth = clusters(300, 3, dim, seed=1)
     assert np.mean(head.logits(unseen).argmax(axis=1) == truth) > 0.9
 
 
-def test_the_optimum_does_not_depend_on_how_the_bound_is_inverted() -> None:
-    """Every point twice with half the weight is the same problem, solved in the other space."""
+def test_examples_of_negligible_weight_change_nothing() -> None:
+    """With every point a second time at almost no weight, the optimum is the same."""
     points, labels = clusters(30, 3, 40)
     once = fit_head(points, labels, np.ones(30), 3)
     twice = fit_head(
@@ -38,22 +38,54 @@ def test_the_optimum_does_not_depend_on_how_the_bound_is_inverted() -> None:
 
 
 def test_the_scale_of_embeddings_does_not_matter() -> None:
-    """A backbone with embeddings a thousand times as large gives the same answers."""
+    """Embeddings a thousand times as large give the same answers."""
     points, labels = clusters(40, 2, 10)
     small, large = (fit_head(points * s, labels, np.ones(40), 2) for s in (1, 1000))
     np.testing.assert_allclose(small.logits(points), large.logits(points * 1000), atol=1e-3)
 
 
-def test_weights_say_whom_to_believe() -> None:
-    """Where two examples contradict each other, the heavier one wins."""
+def test_the_heavier_of_two_contradicting_examples_wins() -> None:
+    """Of two examples with one embedding and different labels, the heavier one decides."""
     points, labels = np.array([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), np.array([0, 1, 1])
     for heavy in (0, 1):
         weights = np.where(np.arange(3) == heavy, 10.0, 1.0)
         assert fit_head(points, labels, weights, 2).logits(points[:1]).argmax() == heavy
 
 
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_head_is_the_maximum_a_posteriori(classes: int) -> None:
+    """The gradient of weighted loss and Gaussian prior vanishes, for two classes as for more.
+
+    The prior is per example of equal weight: it counts as one of `effective_sample_size` examples.
+    """
+    points, labels = clusters(80, classes, 6)
+    weights = np.random.default_rng(1).exponential(size=80)
+    head = fit_head(points, labels, weights, classes)
+    share = weights / weights.sum()
+    scale = np.sqrt(share @ (points**2).sum(axis=1))
+    residual = share[:, None] * (softmax(head.logits(points)) - np.eye(classes)[labels])
+    prior = head.kernel * scale / (PRIOR_VARIANCE * effective_sample_size(weights))
+    np.testing.assert_allclose((points / scale).T @ residual + prior, 0, atol=1e-5)
+    np.testing.assert_allclose(residual.sum(axis=0), 0, atol=1e-5)
+
+
+def test_one_fit_is_like_another() -> None:
+    """The same examples give the same numbers, bit by bit."""
+    points, labels = clusters(60, 3, 20)
+    one, other = (fit_head(points, labels, np.ones(60), 3) for _ in range(2))
+    np.testing.assert_array_equal(one.kernel, other.kernel)
+    np.testing.assert_array_equal(one.bias, other.bias)
+
+
+def test_a_class_without_an_example_is_refused() -> None:
+    """The head would have no column for it."""
+    points, labels = clusters(12, 3, 4)
+    with pytest.raises(ValueError, match="4 classes"):
+        fit_head(points, labels, np.ones(12), 4)
+
+
 def test_temperature_is_recovered() -> None:
-    """Logits that are three times too large get a temperature near three, and right ones near one."""
+    """Logits three times too large get a temperature near three, calibrated ones near one."""
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(4000, 3)) * 2
     labels = np.array([generator.choice(3, p=p) for p in softmax(logits)])
@@ -62,10 +94,10 @@ def test_temperature_is_recovered() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_ten_right_answers_claim_no_certainty(classes: int) -> None:
-    """However large the logits, five right answers per class give about 6/7, as Platt's targets say.
+def test_few_correct_answers_give_no_certainty(classes: int) -> None:
+    """However large the logits, five correct answers per class give about 6/7, Platt's target.
 
-    More classes make it no more modest: else a version that knows one more would seem worse calibrated.
+    The number of classes has no effect, else a version with one more class would seem worse calibrated.
     """
     labels = np.arange(5 * classes) % classes
     logits = np.eye(classes)[labels] * 20
@@ -73,11 +105,11 @@ def test_ten_right_answers_claim_no_certainty(classes: int) -> None:
     np.testing.assert_allclose(confidence, 6 / 7, atol=0.01)
 
 
-def test_without_held_out_answers_the_temperature_is_one() -> None:
-    """Nothing held out leaves the logits as they are."""
+def test_without_held_out_labels_the_temperature_is_one() -> None:
+    """No held-out labels leave the logits unchanged."""
     assert fit_temperature(np.zeros((0, 2)), np.zeros(0, np.int64)) == 1.0
 
 
-def test_cross_entropy_of_a_sure_mistake_is_finite() -> None:
-    """A probability of 0 for the truth costs much, but not infinitely much."""
+def test_cross_entropy_of_a_confident_mistake_is_finite() -> None:
+    """A probability of 0 for the true class has a large but finite loss."""
     assert 20 < cross_entropy(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])) < 30

@@ -1,8 +1,6 @@
 """A new version meets the champion: which one that is, by the cards, and what both answer."""
 
-import json
 import tempfile
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -14,8 +12,7 @@ from cloud.dataset.example import Example, label_numbers
 from cloud.evaluation import promotion_gate
 from cloud.evaluation.metrics import measure
 from cloud.registry.champion import _by_class, best_so_far, gold_digest
-from cloud.registry.model_card import Card, write_card
-from cloud.registry.registry import card_path, find_champion
+from cloud.registry.registry import Registry
 from tests.cloud.bundles import CLASSES, card
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
@@ -23,13 +20,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|
 
 GOLD = [Example(f"{number:032x}", b"", CLASSES[number % 2], "human") for number in range(200)]
 TRUTH = label_numbers(GOLD, CLASSES)
-
-
-def place(models: Path, card: Card) -> None:
-    """Put a card where its version has it."""
-    path = card_path(models / str(card.version))
-    path.parent.mkdir(parents=True)
-    write_card(card, path)
 
 
 def sure_of(answers: np.ndarray) -> np.ndarray:
@@ -49,48 +39,26 @@ def test_no_sequence_of_versions_slides_downwards(models: list[tuple[int, int]])
     answers: dict[int, np.ndarray] = {}
     best, wrong = 0.0, 10
     with tempfile.TemporaryDirectory() as folder:
+        registry = Registry(folder)
         for version, (more, first) in enumerate([(0, 0), *models], 1):
             wrong = max(0, wrong + more)
             at = np.arange(len(GOLD))
             answers[version] = np.where((at >= first) & (at < first + wrong), 1 - TRUTH, TRUTH)
-            champion = find_champion(Path(folder))
+            champion = registry.champion()
             verdict = None
             if champion is not None:
                 pair = (sure_of(answers[number]) for number in (champion.card.version, version))
-                on_gold = promotion_gate.Answers(*pair, TRUTH, np.ones(len(GOLD)))
+                on_gold = promotion_gate.PairedPredictions(*pair, TRUTH, np.ones(len(GOLD)))
                 evidence = promotion_gate.Evidence(on_gold, best_so_far(champion, GOLD, on_gold), CLASSES)
-                verdict = promotion_gate.judge(evidence, champion.card.version)
+                verdict = promotion_gate.decide_promotion(evidence, champion.card.version)
             metrics = measure(sure_of(answers[version]), TRUTH, CLASSES)
             made = card(version, verdict)
-            place(Path(folder), msgspec.structs.replace(made, metrics=metrics, gold_digest=gold_digest(GOLD)))
-            serving = find_champion(Path(folder))
+            registry.write_card(msgspec.structs.replace(made, metrics=metrics, gold_digest=gold_digest(GOLD)))
+            serving = registry.champion()
             assert serving is not None
             accuracy = float((answers[serving.card.version] == TRUTH).mean())
             best = max(best, accuracy)
-            assert accuracy >= best - promotion_gate.Rules().accuracy_loss - 1e-9
-
-
-def test_the_champion_is_the_newest_that_was_promoted(tmp_path: Path) -> None:
-    """By number, not by name; what was kept out is none, and one can be left out."""
-    assert find_champion(tmp_path / "none") is None
-    kept = promotion_gate.Verdict("keep", 2, ["worse"], None, None, None)
-    for version, verdict in ((2, None), (10, None), (11, kept)):
-        place(tmp_path, card(version, verdict))
-    champion, before = find_champion(tmp_path), find_champion(tmp_path, without=10)
-    assert champion is not None
-    assert before is not None
-    assert (champion.card.version, champion.directory, before.card.version) == (10, tmp_path / "10", 2)
-
-
-def test_a_version_that_a_rollout_brought_back_is_no_champion(tmp_path: Path) -> None:
-    """Its nodes serve the one before, and that is what the next version has to beat."""
-    for version in (2, 3):
-        place(tmp_path, card(version, None))
-    for phase, champion in (("running", 3), ("finished", 3), ("returned", 2)):
-        (tmp_path / "rollout-3.json").write_text(json.dumps({"phase": phase, "over": True}))
-        found = find_champion(tmp_path)
-        assert found is not None
-        assert found.card.version == champion, phase
+            assert accuracy >= best - promotion_gate.GateLimits().accuracy_loss - 1e-9
 
 
 def test_a_class_that_the_champion_does_not_know_is_no_loss_of_the_challenger() -> None:
@@ -104,7 +72,7 @@ def test_a_class_that_the_champion_does_not_know_is_no_loss_of_the_challenger() 
     before = np.eye(2, dtype=np.float32)[np.where(truth < 2, truth, 0)] * 0.4 + 0.3
     champion = _by_class(before, ["cat", "dog"], names)
     challenger = np.eye(3)[truth] * 0.55 + 0.15
-    answers = promotion_gate.Answers(champion, challenger, truth, np.ones(300))
-    assert answers.right[0].tolist() == (truth < 2).tolist()
-    verdict = promotion_gate.judge(promotion_gate.Evidence(answers, 2 / 3, names), champion=1)
+    answers = promotion_gate.PairedPredictions(champion, challenger, truth, np.ones(300))
+    assert answers.correct[0].tolist() == (truth < 2).tolist()
+    verdict = promotion_gate.decide_promotion(promotion_gate.Evidence(answers, 2 / 3, names), champion=1)
     assert verdict.decision == "promote"

@@ -3,10 +3,12 @@
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from cloud.registry import model_card, registry
+from cloud.registry import model_card
 from schemas.errors import PermanentError
+from tests.cloud.bundles import card
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -33,22 +35,24 @@ def test_an_installed_package_has_no_commit(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("content", [b"nothing", b"{}", b"\xff"])
-def test_a_broken_card_is_one_sentence(content: bytes, tmp_path: Path) -> None:
-    """Its file is named to whoever reads the versions of a folder."""
-    path = registry.card_path(tmp_path / "3")
-    path.parent.mkdir(parents=True)
-    path.write_bytes(content)
-    with pytest.raises(PermanentError, match="expected one that training wrote, got "):
-        registry.cards_in(tmp_path)
+def test_an_invalid_card_is_an_error_that_names_its_file(content: bytes) -> None:
+    """Content that is no model card is a PermanentError."""
+    with pytest.raises(PermanentError, match=r"^no valid model card in 3/model.json: "):
+        model_card.decode_card(content, Path("3/model.json"))
 
 
-@pytest.mark.parametrize("content", [b"nothing", b"{}", b"\xff"])
-def test_a_rollout_that_is_none_is_one_sentence(content: bytes, tmp_path: Path) -> None:
-    """Whether a version went back cannot be told then, and is not guessed."""
-    (tmp_path / "3").mkdir()
-    (tmp_path / "rollout-3.json").write_bytes(content)
-    with pytest.raises(PermanentError, match=r"rollout-3.json: expected a rollout's state"):
-        registry.cards_in(tmp_path)
+def test_a_card_survives_encoding_without_its_rollout() -> None:
+    """`rolled_back` is not stored: a bundle, which contains the card, does not change after training."""
+    rolled_back = msgspec.structs.replace(card(3), rolled_back=True)
+    content = model_card.encode_card(rolled_back)
+    assert b"rolled_back" not in content
+    assert model_card.decode_card(content, Path("model.json")) == card(3)
+
+
+def test_a_card_with_unknown_fields_can_be_read() -> None:
+    """Cards of earlier releases stored the field `returned`."""
+    fields = msgspec.json.decode(model_card.encode_card(card(3))) | {"returned": False}
+    assert model_card.decode_card(msgspec.json.encode(fields), Path("model.json")) == card(3)
 
 
 def test_library_versions_are_those_installed() -> None:

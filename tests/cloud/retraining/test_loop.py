@@ -1,4 +1,4 @@
-"""Rules of cloud/retraining/loop.py, on a real broker and dataset, with stand-in programs for trainings."""
+"""Rules of cloud/retraining/loop.py, with a real broker and dataset and stand-in programs for the steps."""
 
 import asyncio
 import os
@@ -14,68 +14,92 @@ import pytest
 from bus.config import Broker
 from cloud.dataset.store import Label, Row, Store
 from cloud.evaluation.promotion_gate import Comparison, Verdict
-from cloud.registry.model_card import Card
+from cloud.registry.model_card import Card, encode_card
+from cloud.registry.registry import Registry, RoundRunningError
 from cloud.retraining import loop
 from cloud.retraining.config import TrainerConfig
-from cloud.retraining.lock import BusyError, one_at_a_time
-from cloud.retraining.loop import Plan
 from cloud.retraining.triggers import Triggers
+from cloud.rollout.options import RolloutOptions
 from schemas.errors import PermanentError
 from tests.cloud.bundles import card
 from tests.conftest import eventually
 from tests.nodes import Observer, photo_id
 
-# Writes the next version's card once the file `go` is there, and notes that it ran, alone or not.
+# Reads a step and runs the script of that name, as the real worker runs the step.
+WORKER = """
+import json, pathlib, sys
+folder, step = pathlib.Path(sys.argv[1]), json.load(sys.stdin)
+exec((folder / f"{step['type']}.py").read_text())
+"""
+
+# Writes the next version's card once the file `go` exists, and notes how many trainings were running then.
 TRAINING = """
-import os, sys, time, pathlib
-models = pathlib.Path(sys.argv[1])
-running = models.parent / "running"
+import os, time
+models = pathlib.Path(step["models"])
+running = folder / "running"
 running.mkdir(exist_ok=True)
 mine = running / str(os.getpid())
 mine.touch()
-with (models.parent / "ran").open("a") as ran:
+with (folder / "ran").open("a") as ran:
     print(len(list(running.iterdir())), file=ran, flush=True)
-while not (models.parent / "go").exists():
+while not (folder / "go").exists():
     time.sleep(0.01)
 version = 1 + max([int(path.name) for path in models.glob("[0-9]*")], default=0)
-content = (models.parent / "card.json").read_text().replace('"version":0', f'"version":{version}')
-(models / str(version) / "assets.extra").mkdir(parents=True)
-(models / str(version) / "assets.extra" / "model.json").write_text(
-    content.replace('"dataset_version":null', f'"dataset_version":{sys.argv[2]}')
-)
+card = json.loads((folder / "card.json").read_text()) | {"version": version}
+card["dataset_version"] = json.loads((folder / "dataset_version").read_text())
+path = models / str(version) / "assets.extra" / "model.json"
+path.parent.mkdir(parents=True)
+path.write_text(json.dumps(card))
 mine.unlink()
+"""
+
+# Notes which steps followed the training, and of which version.
+FOLLOW_UP = """
+print(step["type"], step.get("version", ""), file=(folder / "followed").open("a"))
 """
 
 
 class Site:
-    """A dataset, a folder of models, and what trainers say on the broker."""
+    """A dataset, a models folder, stand-in programs for the steps, and the events on the broker."""
 
     def __init__(self, folder: Path, address: Broker, observer: Observer) -> None:
         self.folder = folder
         self.store = Store.open(folder / "dataset")
+        self.registry = Registry(folder / "models")
         self.observer = observer
         self.address = address
-        (folder / "training.py").write_text(TRAINING)
+        self.worker = (sys.executable, str(folder / "worker.py"), str(folder))
+        (folder / "worker.py").write_text(WORKER)
+        self.step("train", TRAINING)
+        self.step("release", FOLLOW_UP)
+        self.step("tune", FOLLOW_UP)
         self.verdict(None)
+        (folder / "dataset_version").write_text(str(self.store.version))
+
+    def step(self, name: str, script: str) -> None:
+        """Choose what a step does."""
+        (self.folder / f"{name}.py").write_text(script)
 
     def verdict(self, decision: str | None) -> None:
-        """Decide what the gate will say."""
+        """Choose the verdict of the gate on the next version."""
         same = Comparison(9, 0.9, 0.9, 0, 0, 1.0, 0.0, 0.0)
-        said = decision and Verdict(decision, 1, ["for a reason"], same, None, None)
-        content = msgspec.structs.replace(card(0, said), created_at="2026-01-01T00:00:00+00:00")
-        (self.folder / "card.json").write_bytes(msgspec.json.encode(content))
+        verdict = decision and Verdict(decision, 1, ["for a reason"], same, None, None)
+        content = msgspec.structs.replace(card(0, verdict), created_at="2026-01-01T00:00:00+00:00")
+        (self.folder / "card.json").write_bytes(encode_card(content))
 
     def config(self, name: str = "trainer", **fields: object) -> TrainerConfig:
         triggers = Triggers(labels=2, cool_down_s=0.0)
-        given = {"every_s": 0.05, "triggers": triggers, "dataset": str(self.folder / "dataset")} | fields
-        return TrainerConfig(name=name, broker=self.address, models=str(self.folder / "models"), **given)
-
-    def plan(self, *steps: list[str], **fields: object) -> Plan:
-        training = [sys.executable, self.folder / "training.py", self.folder / "models"]
-        return Plan(steps or ([*map(str, training), str(self.store.version)],), **fields)
+        given = {
+            "every_s": 0.05,
+            "triggers": triggers,
+            "dataset": str(self.folder / "dataset"),
+            "teachers": (),
+        }
+        given |= {"release": RolloutOptions()} | fields
+        return TrainerConfig(name=name, broker=self.address, models=str(self.registry.folder), **given)
 
     def label(self, *numbers: int) -> None:
-        """Let a person label photos that are new."""
+        """Store photos with labels from a person."""
         rows = [
             Row(photo_id=photo_id(n), image=b"x", width=1, height=1, received_at_ms=1, edge_label="cat")
             for n in numbers
@@ -83,21 +107,20 @@ class Site:
         self.store.upsert(rows)
         self.store.label([Label(photo_id=row.photo_id, label="cat", by="ann", at_ms=1) for row in rows])
 
-    def release(self, card: Card) -> list[str]:
-        """Return a program that notes which version it was given."""
-        script = "import sys; print(sys.argv[1], file=open(sys.argv[2], 'a'))"
-        return [sys.executable, "-c", script, str(card.version), str(self.folder / "released")]
-
-    @property
-    def released(self) -> list[str]:
-        path = self.folder / "released"
-        return path.read_text().split() if path.exists() else []
+    def lines(self, name: str) -> list[str]:
+        """Return the lines that the steps wrote to a file."""
+        path = self.folder / name
+        return path.read_text().splitlines() if path.exists() else []
 
     @property
     def ran(self) -> list[str]:
         """For each training that began, how many were running then."""
-        path = self.folder / "ran"
-        return path.read_text().split() if path.exists() else []
+        return self.lines("ran")
+
+    @property
+    def released(self) -> list[str]:
+        """The version of each release step."""
+        return [line.split()[1] for line in self.lines("followed") if line.startswith("release")]
 
     @property
     def events(self) -> list[str]:
@@ -106,10 +129,13 @@ class Site:
     def event(self, name: str):
         return next(event for event in self.observer.events if event.event == name)
 
+    async def run_one_round(self, name: str = "trainer", **fields: object) -> Card:
+        return await loop.run_one_round(self.config(name, **fields), worker=self.worker)
+
     @asynccontextmanager
-    async def watching(self, name: str = "trainer", *, plan: Plan | None = None, **fields: object):
+    async def watching(self, name: str = "trainer", **fields: object):
         """Run a trainer for the length of a block, entered when it is online."""
-        task = asyncio.create_task(loop.watch(self.config(name, **fields), plan or self.plan()))
+        task = asyncio.create_task(loop.run_loop(self.config(name, **fields), worker=self.worker))
         try:
             await eventually(lambda: task.done() or self.online(name))
             yield
@@ -122,20 +148,20 @@ class Site:
         return any(status.name == name and status.state == "online" for status in self.observer.statuses)
 
 
-def lose_as_if_killed(models: Path) -> None:
-    """Take the lock's descriptor from this process, as the kernel does when a process dies."""
+def close_as_if_killed(models: Path) -> None:
+    """Close this process's descriptor of the lock, as the kernel does when a process dies."""
     for descriptor in Path("/proc/self/fd").iterdir():
         if descriptor.is_symlink() and descriptor.readlink() == models / ".round.lock":
             with Path(os.devnull).open() as nothing:
                 os.dup2(nothing.fileno(), int(descriptor.name))
 
 
-def free(models: Path) -> bool:
-    """Tell whether a round could start now."""
+def is_free(registry: Registry) -> bool:
+    """Return True if a round could start now."""
     try:
-        with one_at_a_time(models):
+        with registry.round_lock():
             return True
-    except BusyError:
+    except RoundRunningError:
         return False
 
 
@@ -146,54 +172,56 @@ async def site(tmp_path, address):
 
 
 async def test_new_labels_start_exactly_one_round(site):
-    """Not before there are enough, not again for the same ones; each round has its two events."""
+    """A round starts once enough labels are new, not again for the same labels, and has two events."""
     site.label(1)
-    async with site.watching():
+    async with site.watching(release=None):
         await asyncio.to_thread(site.label, 2)
         await eventually(lambda: site.ran == ["1"])
+        (site.folder / "dataset_version").write_text(str(site.store.version))
         (site.folder / "go").touch()
         await eventually(lambda: "round.finished" in site.events)
     started, finished = site.event("round.started"), site.event("round.finished")
     assert (started.node, started.name, started.reason) == ("cloud", "trainer", "2 new labels by people")
     assert started.facts == {"trigger": "labels", "labels": 2}
     assert finished.facts["version"] == 1
-    async with site.watching("trainer-2"):  # who has seen nothing of that
+    async with site.watching("trainer-2", release=None):  # it saw none of that; the card tells it
         await asyncio.to_thread(site.label, 3)
         assert site.ran == ["1"]
         await asyncio.to_thread(site.label, 4)
         await eventually(lambda: site.ran == ["1", "1"])
 
 
-async def test_a_trainer_outlasts_a_dataset_that_cannot_be_read(site):
-    """Its Status says so meanwhile; when the files are back, it goes on."""
+async def test_a_trainer_survives_a_dataset_that_cannot_be_read(site):
+    """Its status is degraded meanwhile; it continues when the files are back."""
     site.label(1)
     (site.folder / "go").touch()
     data = site.folder / "dataset" / "data"
     async with site.watching():
         data.rename(data.with_name("away"))
-        await eventually(lambda: any("to be readable" in str(s.reason) for s in site.observer.statuses))
+        await eventually(lambda: any(s.state == "degraded" and s.reason for s in site.observer.statuses))
         data.with_name("away").rename(data)
         await asyncio.to_thread(site.label, 2)
         await eventually(lambda: "round.finished" in site.events)
 
 
-async def test_two_watchers_never_train_at_once(site):
-    """Whoever is first trains; the other finds nothing left to do."""
+async def test_two_trainers_never_train_at_once(site):
+    """The first one trains; the other finds nothing left to do."""
     site.label(1, 2)
-    plan = site.plan()
-    async with site.watching("trainer", plan=plan), site.watching("trainer-2", plan=plan):
+    (site.folder / "dataset_version").write_text(str(site.store.version))
+    async with site.watching("trainer"), site.watching("trainer-2"):
         await eventually(lambda: len(site.ran) == 1)
-        with pytest.raises(BusyError, match="expected no round under way, got one"):
-            await loop.play_once(site.config("trainer-3"), plan)
+        with pytest.raises(RoundRunningError, match="another training round is running"):
+            await site.run_one_round("trainer-3")
         (site.folder / "go").touch()
         await eventually(lambda: "round.finished" in site.events)
     assert site.ran == ["1"]
     assert Counter(site.events) == {"round.started": 1, "round.finished": 1}
 
 
-async def test_a_killed_round_is_started_again(site):
-    """What killed it is said, and the next look finds the same reason."""
+async def test_a_killed_training_is_started_again(site):
+    """The signal is in the event, and the next look finds the same reason."""
     site.label(1, 2)
+    (site.folder / "dataset_version").write_text(str(site.store.version))
     async with site.watching():
         await eventually(lambda: len(site.ran) == 1)
         (training,) = (site.folder / "running").iterdir()
@@ -203,129 +231,148 @@ async def test_a_killed_round_is_started_again(site):
         (site.folder / "go").touch()
         await eventually(lambda: "round.finished" in site.events)
     assert site.events == ["round.started", "round.failed", "round.started", "round.finished"]
-    assert "got code -9" in site.event("round.failed").reason
+    assert "failed with exit code -9" in site.event("round.failed").reason
 
 
-async def test_nobody_trains_beside_what_a_killed_trainer_left(site):
-    """The lock lives as long as the program that it was given to, not as the trainer."""
+async def test_no_round_runs_beside_what_a_killed_trainer_left(site):
+    """The lock lasts as long as the step that inherited it, not as long as the trainer."""
     site.label(1, 2)
+    (site.folder / "dataset_version").write_text(str(site.store.version))
     async with site.watching():
         await eventually(lambda: len(site.ran) == 1)
-        lose_as_if_killed(site.folder / "models")
-        assert not free(site.folder / "models")
+        close_as_if_killed(site.registry.folder)
+        assert not is_free(site.registry)
         (site.folder / "go").touch()
         await eventually(lambda: "round.finished" in site.events)
-        await eventually(lambda: free(site.folder / "models"))
+        await eventually(lambda: is_free(site.registry))
     assert site.ran == ["1"]
 
 
-async def test_a_failed_round_says_its_last_words_and_waits(site):
-    """The pause after a round holds for one that failed; a program's last line is the reason."""
+async def test_a_failed_round_reports_the_last_line_and_pauses(site):
+    """The pause after a round holds for a failed one; the last line of a step's output is the reason."""
     site.label(1, 2)
-    plan = site.plan([sys.executable, "-c", "print('almost'); raise SystemExit('no memory')"])
+    site.step("train", "print('almost'); raise SystemExit('no memory')")
     triggers = Triggers(labels=2, cool_down_s=3600.0)
-    async with site.watching(plan=plan, triggers=triggers):
+    async with site.watching(triggers=triggers):
         await eventually(lambda: "round.failed" in site.events)
         await asyncio.to_thread(site.label, 3)
     assert site.events == ["round.started", "round.failed"]
-    assert site.event("round.failed").reason.endswith("expected to succeed, got code 1: no memory")
+    assert site.event("round.failed").reason == "step 'train' failed with exit code 1: no memory"
 
 
 @pytest.mark.parametrize(
-    ("program", "words"),
+    ("script", "words"),
     [
-        ([sys.executable, "-c", ""], "expected a new version"),
-        ([sys.executable, "-c", "import time; time.sleep(60)"], "expected to end within 0.2 s"),
-        (["/no/such/program"], "No such file"),
+        ("", "the training made no version"),
+        ("import time; time.sleep(60)", "step 'train' did not end within 0.2 s"),
+        (None, "No such file"),
     ],
 )
-async def test_a_round_that_makes_nothing_has_failed(site, program, words):
-    """A program that makes no version, takes too long or is not there; nothing goes on running."""
-    with pytest.raises(PermanentError, match="round: expected to succeed"):
-        await loop.play_once(site.config(round_s=0.2), Plan([program]))
+async def test_a_round_without_a_new_version_has_failed(site, script, words):
+    """A training that makes no version, takes too long or cannot be started; nothing keeps running."""
+    if script is None:
+        site.worker = ("/no/such/program",)
+    else:
+        site.step("train", script)
+    with pytest.raises(PermanentError, match=r"the round failed; see .*round.log"):
+        await site.run_one_round(step_timeout_s=0.2)
     await eventually(lambda: "round.failed" in site.events)
     assert words in site.event("round.failed").reason
     assert site.event("round.started").facts == {"trigger": "hand"}
+    assert is_free(site.registry)
 
 
-@pytest.mark.parametrize(("decision", "handed"), [("promote", True), ("keep", False), (None, True)])
-async def test_what_the_gate_lets_pass_is_handed_over(site, decision, handed):
-    """The bundle of the new version goes to the release; the champion's does not go again."""
+async def test_a_teacher_labels_before_the_training(site):
+    """The steps run in their order; without teachers there is only the training."""
+    (site.folder / "go").touch()
+    site.step("teach", "print(*step['backbones'], file=(folder / 'ran').open('a'))")
+    await site.run_one_round(teachers=("a", "b"))
+    assert site.ran == ["a b", "1"]
+
+
+@pytest.mark.parametrize(("decision", "released"), [("promote", True), ("keep", False), (None, True)])
+async def test_only_a_promoted_version_is_released(site, decision, released):
+    """A version that the gate keeps back is not released, and the champion is not released again."""
     (site.folder / "go").touch()
     site.verdict(decision)
-
-    made = await loop.play_once(site.config(), site.plan(release=site.release))
+    made = await site.run_one_round()
     assert made.version == 1
-    assert site.released == (["1"] if handed else [])
+    assert site.released == (["1"] if released else [])
     await eventually(lambda: "round.finished" in site.events)
     assert site.event("round.finished").facts.get("decision") == decision
 
 
 @pytest.mark.parametrize("parent", [None, 1])
-async def test_a_rollout_that_was_broken_off_goes_on(site, parent):
-    """A trainer that starts hands the version in service over again, if there is one to go back to."""
-    folder = site.folder / "models" / "2" / "assets.extra"
-    folder.mkdir(parents=True)
-    (folder / "model.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(card(2), parent=parent)))
-    async with site.watching(plan=site.plan(release=site.release)):
+async def test_an_interrupted_rollout_is_continued(site, parent):
+    """A trainer that starts releases the version in service again, if that has a parent to roll back to."""
+    site.registry.write_card(msgspec.structs.replace(card(2), parent=parent))
+    async with site.watching():
         await asyncio.to_thread(site.label, 1, 2)
         await eventually(lambda: site.ran == ["1"])
     assert site.released == ([] if parent is None else ["2"])
 
 
-async def test_a_rollout_that_cannot_go_on_is_told_once(site):
-    """It is tried again at each look, as while a person brings out another version; only news is told."""
-    folder = site.folder / "models" / "2" / "assets.extra"
-    folder.mkdir(parents=True)
-    (folder / "model.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(card(2), parent=1)))
-    busy = "import sys; print(1, file=open(sys.argv[1], 'a')); raise SystemExit('busy')"
-    program = [sys.executable, "-c", busy, str(site.folder / "released")]
-    async with site.watching(plan=site.plan(release=lambda _: program)):
+async def test_a_rollout_that_cannot_continue_is_reported_once(site):
+    """It is retried at each look, for example while another version is rolled out; only news is an event."""
+    site.registry.write_card(msgspec.structs.replace(card(2), parent=1))
+    site.step("release", FOLLOW_UP + "raise SystemExit('busy')")
+    async with site.watching():
         await eventually(lambda: len(site.released) > 3)
     assert site.events == ["release.failed"]
 
 
-async def test_a_rollout_may_take_longer_than_a_step_of_a_round(site):
-    """It waits for photos and nodes; the limit is that of a training."""
-    training = card(1)
-    folder = site.folder / "models" / "1" / "assets.extra"
-    folder.mkdir(parents=True)
-    (folder / "model.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(training, parent=9)))
-    slow = f"import time, pathlib; time.sleep(0.5); pathlib.Path({str(site.folder / 'out')!r}).touch()"
-    plan = site.plan(release=lambda _: [sys.executable, "-c", slow])
-    async with site.watching(plan=plan, round_s=0.2):
+async def test_a_rollout_has_no_time_limit(site):
+    """It waits for photos and nodes; the limit is that of the other steps."""
+    site.registry.write_card(msgspec.structs.replace(card(1), parent=9))
+    site.step("release", "import time; time.sleep(0.5); (folder / 'out').touch()")
+    async with site.watching(step_timeout_s=0.2):
         await eventually((site.folder / "out").exists)
     assert "release.failed" not in site.events
 
 
-async def test_a_release_that_fails_is_told(site):
-    """The round has finished, and its version waits to be released by hand."""
+async def test_a_release_that_fails_is_reported(site):
+    """The round has finished, and its version can be released by hand."""
     (site.folder / "go").touch()
-    plan = site.plan(release=lambda _: [sys.executable, "-c", "raise SystemExit('no node')"])
-    assert (await loop.play_once(site.config(), plan)).version == 1
+    site.step("release", "raise SystemExit('no node')")
+    assert (await site.run_one_round()).version == 1
     await eventually(lambda: "release.failed" in site.events)
     assert site.event("release.failed").facts == {"version": 1}
 
 
 @pytest.mark.parametrize("decision", ["promote", "keep"])
 async def test_a_round_ends_with_the_tuning(site, decision):
-    """After the release, and also where there is nothing to release."""
+    """Policies are tuned after the release, and also where nothing is released."""
     (site.folder / "go").touch()
     site.verdict(decision)
-    script = "import sys; print(sys.argv[2], file=open(sys.argv[1], 'a'))"
-    program = [sys.executable, "-c", script, str(site.folder / "followed")]
-    plan = site.plan(release=lambda bundle: [*program, "released"], tune=[*program, "tuned"])
-    await loop.play_once(site.config(), plan)
-    followed = (site.folder / "followed").read_text().split()
-    assert followed == (["released", "tuned"] if decision == "promote" else ["tuned"])
+    await site.run_one_round()
+    followed = [line.split()[0] for line in site.lines("followed")]
+    assert followed == (["release", "tune"] if decision == "promote" else ["tune"])
 
 
-async def test_a_tuning_that_fails_is_told(site):
+async def test_a_tuning_that_fails_is_reported(site):
     """The round has finished all the same."""
     (site.folder / "go").touch()
-    plan = site.plan(tune=[sys.executable, "-c", "raise SystemExit('no broker')"])
-    assert (await loop.play_once(site.config(), plan)).version == 1
+    site.step("tune", "raise SystemExit('no broker')")
+    assert (await site.run_one_round()).version == 1
     await eventually(lambda: "policy.failed" in site.events)
     assert site.events == ["round.started", "round.finished", "policy.failed"]
     assert site.event("policy.failed").reason.endswith("no broker")
     assert site.event("policy.failed").facts == {"version": 1}
+
+
+async def test_a_step_gets_sigterm_when_the_round_is_cancelled(site):
+    """A step can end in order; the lock is free afterwards."""
+    site.step(
+        "train",
+        "import signal, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit((folder / 'terminated').touch()))\n"
+        "(folder / 'ran').touch()\n"
+        "while True: time.sleep(0.01)",
+    )
+    task = asyncio.create_task(site.run_one_round())
+    await eventually((site.folder / "ran").exists)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (site.folder / "terminated").exists()
+    assert is_free(site.registry)

@@ -12,7 +12,7 @@ from cloud.dataset.store import Label, Row, Store
 from cloud.evaluation.metrics import measure
 from cloud.evaluation.promotion_gate import Comparison, Verdict
 from cloud.registry.model_card import Card
-from cloud.retraining.signals import observe
+from cloud.retraining.signals import drift_signals
 from cloud.retraining.triggers import Triggers
 from schemas.messages import NEITHER
 from tests.cloud.bundles import card
@@ -54,7 +54,7 @@ def test_before_the_first_version_all_is_new(store: Store) -> None:
     harvest(store, 1, 2, 3)
     harvest(store, 4, split="gold")
     say(store, "cat", 1, 2, 4, 9)
-    facts = observe(store, [], RULES)
+    facts = drift_signals(store, [], RULES)
     assert (facts.labels, facts.samples, facts.last_round_s) == (2, 4, None)
     assert (len(facts.reference), facts.audit.photos, facts.accuracy_low) == (0, 0, None)
 
@@ -65,7 +65,7 @@ def test_a_photo_of_neither_starts_no_round(store: Store) -> None:
     harvest(store, 1, 2, lane="audit")
     say(store, NEITHER, 1)
     say(store, "cat", 2)
-    facts = observe(store, [first], RULES)
+    facts = drift_signals(store, [first], RULES)
     assert (facts.labels, facts.audit) == (1, audit(1, 1))
 
 
@@ -74,14 +74,14 @@ def test_what_the_last_training_saw_is_not_new(store: Store) -> None:
     harvest(store, 1, 2, 3)
     say(store, "cat", 1, 2)
     first = trained(store, 1)
-    facts = observe(store, [first], RULES)
+    facts = drift_signals(store, [first], RULES)
     assert (facts.labels, facts.samples) == (0, 0)
     assert 85 < (facts.last_round_s or 0) < 200
     harvest(store, 4)
     say(store, "dog", 2, 3, at_ms=2)
-    facts = observe(store, [first], RULES)
+    facts = drift_signals(store, [first], RULES)
     assert (facts.labels, facts.samples) == (2, 1)
-    later = observe(store, [first, trained(store, 2, "keep")], RULES)
+    later = drift_signals(store, [first, trained(store, 2, "keep")], RULES)
     assert (later.labels, later.samples) == (0, 0)
 
 
@@ -90,7 +90,7 @@ def test_a_dataset_that_forgot_the_version_has_only_new_things(store: Store) -> 
     harvest(store, 1)
     say(store, "cat", 1)
     for version in (None, 10_000):
-        facts = observe(store, [structs.replace(card(1), dataset_version=version)], RULES)
+        facts = drift_signals(store, [structs.replace(card(1), dataset_version=version)], RULES)
         assert (facts.labels, facts.samples) == (1, 1)
 
 
@@ -100,7 +100,7 @@ def test_confidences_are_those_of_the_version_in_service(store: Store) -> None:
     harvest(store, *range(60, 90), confidence=0.1, model_version=2)
     lineage = [trained(store, 1), trained(store, 2, "keep")]
     harvest(store, *range(100, 160), confidence=0.5)
-    facts = observe(store, lineage, RULES)
+    facts = drift_signals(store, lineage, RULES)
     np.testing.assert_allclose(facts.reference, [0.9] * 50, atol=1e-6)
     np.testing.assert_allclose(facts.recent, [0.5] * 50, atol=1e-6)
     assert facts.compared == "samples"
@@ -121,7 +121,7 @@ def test_the_newest_on_either_side_are_compared(store: Store) -> None:
                 read.append(1)
                 yield row
 
-    facts = observe(Counted(store.table), lineage, RULES)
+    facts = drift_signals(Counted(store.table), lineage, RULES)
     np.testing.assert_allclose(facts.reference, [0.2] * 50, atol=1e-6)
     np.testing.assert_allclose(facts.recent, [0.4] * 50, atol=1e-6)
     assert len(read) == 2 * 50
@@ -132,7 +132,7 @@ def test_a_round_that_saw_too_few_does_not_shorten_the_reference(store: Store) -
     harvest(store, *range(10), confidence=0.1)
     lineage = [trained(store, 1)]
     harvest(store, *range(10, 70), confidence=0.2)
-    facts = observe(store, lineage, RULES)
+    facts = drift_signals(store, lineage, RULES)
     np.testing.assert_allclose(facts.reference, [0.1] * 10 + [0.2] * 40, atol=1e-6)
     np.testing.assert_allclose(facts.recent, [0.2] * 20, atol=1e-6)
 
@@ -144,9 +144,9 @@ def test_drift_is_of_audits_where_there_are_enough(store: Store) -> None:
     lineage = [trained(store, 1)]
     harvest(store, *range(100, 149), confidence=0.8, lane="audit")
     harvest(store, *range(150, 200), confidence=0.4)
-    assert observe(store, lineage, RULES).compared == "samples"
+    assert drift_signals(store, lineage, RULES).compared == "samples"
     harvest(store, 149, confidence=0.8, lane="audit")
-    facts = observe(store, lineage, RULES)
+    facts = drift_signals(store, lineage, RULES)
     assert facts.compared == "audits"
     np.testing.assert_allclose(facts.reference, [0.9] * 50, atol=1e-6)
     np.testing.assert_allclose(facts.recent, [0.8] * 50, atol=1e-6)
@@ -164,7 +164,7 @@ def test_audits_are_new_labels_of_what_the_version_in_service_answered(store: St
     harvest(store, 6)
     say(store, "cat", 2, 3, 6, 7)
     say(store, "dog", 4, 5)
-    facts = observe(store, [first], RULES)
-    assert (facts.audit.photos, facts.audit.right) == (3, 2)
+    facts = drift_signals(store, [first], RULES)
+    assert (facts.audit.photos, facts.audit.correct) == (3, 2)
     assert facts.audit.accuracy == pytest.approx(51 / 151), "as many as each was drawn from"
     assert facts.accuracy_low == first.metrics.accuracy_low  # type: ignore[union-attr]  # it was measured

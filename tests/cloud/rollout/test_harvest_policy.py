@@ -1,4 +1,4 @@
-"""Rules of cloud/rollout/harvest_policy.py: the harvest policy follows training and audits alone."""
+"""Rules of cloud/rollout/harvest_policy.py: what training results and audits change in the rules."""
 
 import math
 
@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from cloud.evaluation.audit_set import Audited
-from cloud.rollout.harvest_policy import ENOUGH, TARGET, helped_at, revised
+from cloud.evaluation.audit_set import AuditedPhoto
+from cloud.rollout.harvest_policy import MIN_AUDITED, TARGET_PRECISION, auto_helped_at, tune_rules
 from schemas.messages import Caps, HarvestRules
 from tests.cloud.bundles import card
 
@@ -17,7 +17,7 @@ SHARES = st.floats(0, 1)
 UNKNOWN = st.none() | st.just(math.nan)
 LABELS = st.sampled_from(("cat", "dog"))
 PHOTOS = st.builds(
-    Audited,
+    AuditedPhoto,
     edge_label=LABELS,
     human_label=LABELS,
     confidence=st.floats(0.7, 1) | SHARES | UNKNOWN,
@@ -38,10 +38,10 @@ HARVEST = st.builds(
 )
 
 
-def audits(count: int, confidence: float, *, right: bool = True, **fields: object) -> list[Audited]:
-    """Return photos that the model called a cat."""
+def audits(count: int, confidence: float, *, right: bool = True, **fields: object) -> list[AuditedPhoto]:
+    """Return photos that the model labelled as a cat."""
     facts = {"inclusion": 0.02} | fields
-    return [Audited("cat", "cat" if right else "dog", confidence, **facts)] * count
+    return [AuditedPhoto("cat", "cat" if right else "dog", confidence, **facts)] * count
 
 
 def thresholds(rules: HarvestRules) -> dict[str, float]:
@@ -50,35 +50,35 @@ def thresholds(rules: HarvestRules) -> dict[str, float]:
 
 @settings(deadline=None)
 @given(HARVEST, AUDITS, SHARES)
-def test_thresholds_stay_where_they_mean_something(rules, audited, target):
-    """Whatever is audited, also what is no number: a threshold that moves ends in [0, 1]."""
-    after, reasons = revised(rules, audited, target=target)
+def test_thresholds_stay_in_range(rules, audited, target):
+    """Whatever is audited, NaN included, a threshold that moves ends in [0, 1]."""
+    after, reasons = tune_rules(rules, audited, target=target)
     moved = {label for label, value in thresholds(after).items() if value != thresholds(rules)[label]}
     assert len(reasons) == len(moved)
     assert all(0 <= after.auto_by_class[label] <= 1 for label in moved)
     assert structs.replace(after, auto_by_class=rules.auto_by_class) == rules
-    assert revised(after, audited, target=target) == (after, [])
+    assert tune_rules(after, audited, target=target) == (after, [])
 
 
 @settings(deadline=None)
 @given(HARVEST, AUDITS, SHARES, SHARES)
 def test_a_higher_target_never_lowers_a_threshold(rules, audited, one, other):
-    """Who wants more labels to be right gets fewer of them, class by class."""
-    low, high = (revised(rules, audited, target=target)[0] for target in sorted((one, other)))
+    """A higher precision costs labels, class by class."""
+    low, high = (tune_rules(rules, audited, target=target)[0] for target in sorted((one, other)))
     assert all(thresholds(low)[label] <= thresholds(high)[label] for label in ("cat", "dog"))
 
 
 @settings(deadline=None)
-@given(HARVEST, AUDITS.map(lambda photos: photos[: ENOUGH - 1]), SHARES)
+@given(HARVEST, AUDITS.map(lambda photos: photos[: MIN_AUDITED - 1]), SHARES)
 def test_without_evidence_nothing_changes(rules, audited, target):
-    """Fewer photos than it takes, of whatever kind, leave the rules as they are."""
-    assert revised(rules, audited, target=target) == (rules, [])
+    """With fewer photos than the minimum, of whatever kind, the rules stay unchanged."""
+    assert tune_rules(rules, audited, target=target) == (rules, [])
 
 
-def test_the_least_threshold_that_is_shown_is_taken():
-    """Mistakes at 0.85 and below, none above it: from the next step on the labels are credible."""
-    audited = [*audits(20, 0.85, right=False), *audits(30, 0.85), *audits(ENOUGH, 0.93)]
-    after, reasons = revised(RULES, audited)
+def test_the_lowest_threshold_shown_to_reach_the_target_is_chosen():
+    """With mistakes at 0.85 and below and none above, it is the next step above 0.85."""
+    audited = [*audits(20, 0.85, right=False), *audits(30, 0.85), *audits(MIN_AUDITED, 0.93)]
+    after, reasons = tune_rules(RULES, audited)
     assert after == structs.replace(RULES, auto_by_class={"cat": 0.855})
     (reason,) = reasons
     assert reason == (
@@ -87,37 +87,37 @@ def test_the_least_threshold_that_is_shown_is_taken():
     )
 
 
-def test_what_audits_find_wrong_is_not_taken_any_more():
-    """Half the labels wrong whatever the confidence: no threshold but certainty is left."""
+def test_a_class_that_is_often_wrong_leaves_the_lane():
+    """With half the labels wrong at any confidence, the threshold is 1."""
     audited = [photo for right in (True, False) for photo in audits(60, 0.99, right=right)]
-    assert revised(RULES, audited)[0].auto_by_class == {"cat": 1.0}
+    assert tune_rules(RULES, audited)[0].auto_by_class == {"cat": 1.0}
 
 
-def test_what_audits_cannot_tell_stays():
-    """One mistake in 100 is neither shown to be few nor to be many."""
+def test_insignificant_audits_change_nothing():
+    """One mistake in 100 shows neither that the target is reached nor that it is missed."""
     audited = [*audits(99, 0.85), *audits(1, 0.999, right=False)]
-    assert revised(RULES, audited) == (RULES, [])
-    assert revised(RULES, audited * 2)[0].auto_by_class == {"cat": 0.85}
+    assert tune_rules(RULES, audited) == (RULES, [])
+    assert tune_rules(RULES, audited * 2)[0].auto_by_class == {"cat": 0.85}
 
 
 @pytest.mark.parametrize(
     "fields", [{"margin": 0.1}, {"entropy": 0.9}, {"novelty": 1.5}, {"inclusion": None}, {"inclusion": 0.0}]
 )
-def test_what_the_lane_would_never_take_does_not_count(fields):
-    """Photos that are hard for another reason, or stand for nobody knows how many."""
-    audited = [*audits(ENOUGH, 0.8), *audits(ENOUGH, 0.8, right=False, **fields)]
-    assert revised(RULES, audited)[0].auto_by_class == {"cat": 0.8}
+def test_photos_that_the_lane_never_admits_do_not_count(fields):
+    """Uncertain or novel photos, and photos of unknown inclusion probability."""
+    audited = [*audits(MIN_AUDITED, 0.8), *audits(MIN_AUDITED, 0.8, right=False, **fields)]
+    assert tune_rules(RULES, audited)[0].auto_by_class == {"cat": 0.8}
 
 
-def test_a_photo_counts_for_as_many_as_it_stands_for():
-    """One drawn with a tenth of the share stands for ten; unequal weights are less evidence."""
+def test_photos_count_by_their_sampling_weights():
+    """A tenth of the probability is ten times the weight, and unequal weights are less evidence."""
     right = audits(300, 0.8)
-    assert revised(RULES, [*right, *audits(1, 0.8, right=False)])[0].auto_by_class == {"cat": 0.8}
-    assert revised(RULES, [*right, *audits(1, 0.8, right=False, inclusion=0.002)]) == (RULES, [])
+    assert tune_rules(RULES, [*right, *audits(1, 0.8, right=False)])[0].auto_by_class == {"cat": 0.8}
+    assert tune_rules(RULES, [*right, *audits(1, 0.8, right=False, inclusion=0.002)]) == (RULES, [])
 
 
 @pytest.mark.parametrize(
-    ("auto", "helps", "helped", "after"),
+    ("auto", "helps", "helped_before", "after"),
     [
         (True, True, True, True),
         (True, True, False, True),
@@ -128,22 +128,24 @@ def test_a_photo_counts_for_as_many_as_it_stands_for():
         (False, True, True, False),
     ],
 )
-def test_the_lane_auto_follows_the_cards(auto, helps, helped, after):
-    """Off while it does not help, on again when it does; a person who switched it off is obeyed."""
+def test_the_lane_auto_follows_the_cards(auto, helps, helped_before, after):
+    """Off while it does not help, on again when it does, unless a person switched it off."""
     rules = structs.replace(RULES, auto=auto)
-    got, reasons = revised(rules, helps=helps, helped=helped, target=TARGET)
+    got, reasons = tune_rules(
+        rules, auto_helps=helps, auto_helped_before=helped_before, target=TARGET_PRECISION
+    )
     assert got == structs.replace(RULES, auto=after)
     assert len(reasons) == (auto != after)
 
 
-def test_who_set_the_rules_knew_the_newest_card_of_that_time():
-    """Not a later one; with no card or no time nothing was known against the lane."""
+def test_auto_helped_at_uses_the_newest_card_of_that_time():
+    """Not a later one; without a card or a time, the lane counts as helpful."""
     first, second = (
         structs.replace(card(number), auto=auto, created_at=f"2026-01-0{number}T00:00:00+00:00")
         for number, auto in ((1, False), (2, True))
     )
     between = first.created_at_ms + 1
-    assert not helped_at([first, second], between)
-    assert helped_at([first, second], second.created_at_ms)
-    assert helped_at([first, second], None)
-    assert helped_at([], between)
+    assert not auto_helped_at([first, second], between)
+    assert auto_helped_at([first, second], second.created_at_ms)
+    assert auto_helped_at([first, second], None)
+    assert auto_helped_at([], between)

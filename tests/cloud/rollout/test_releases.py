@@ -1,3 +1,5 @@
+"""Rules of cloud/rollout/releases.py: what a release says, and when it is served."""
+
 import asyncio
 import hashlib
 
@@ -5,7 +7,8 @@ import pytest
 
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence
-from cloud.rollout.releases import Announcer, read_bundle, release_of
+from cloud.registry.registry import read_bundle
+from cloud.rollout.releases import Announcer, release_of
 from schemas.errors import PermanentError
 from schemas.messages import Event, ServedModel
 from schemas.topics import EVENT, RELEASE, STATUS
@@ -14,7 +17,7 @@ from tests.conftest import running
 
 
 class Node:
-    """An edge node that says what it serves."""
+    """An edge node that reports what it serves."""
 
     def __init__(self, address, name: str) -> None:
         self.name = name
@@ -34,19 +37,19 @@ def release(tmp_path):
     return lambda node, version=2: release_of(read_bundle(bundle(tmp_path, version)), node, "pets")
 
 
-def test_a_release_says_what_the_bundle_is(tmp_path):
-    """Digest, size, classes and version are those of the file; its own path is the URL unless told."""
+def test_a_release_describes_its_bundle(tmp_path):
+    """Digest, size, classes and version are those of the file; its path is the default URL."""
     path = bundle(tmp_path, 7)
-    said = release_of(read_bundle(path), "edge-1", "pets")
-    assert said.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (said.size_bytes, said.version, said.classes) == (path.stat().st_size, 7, CLASSES)
-    assert said.temperature == 1.5
-    assert said.url == path.as_uri()
+    message = release_of(read_bundle(path), "edge-1", "pets")
+    assert message.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (message.size_bytes, message.version, message.classes) == (path.stat().st_size, 7, CLASSES)
+    assert message.temperature == 1.5
+    assert message.url == path.as_uri()
     assert release_of(read_bundle(path), "edge-1", "pets", "s3://models/7.tar").url == "s3://models/7.tar"
 
 
 def test_what_is_no_bundle_is_one_sentence(tmp_path):
-    """A missing file, no tar, and a tar without a card are said before anything is announced."""
+    """A missing file, no tar, and a tar without a card are message before anything is announced."""
     (tmp_path / "junk.tar").write_bytes(b"junk" * 1000)
     for path in (tmp_path / "none.tar", tmp_path / "junk.tar", tmp_path):
         with pytest.raises(PermanentError, match=r"expected a tar with assets.extra/model.json") as refusal:
@@ -54,8 +57,8 @@ def test_what_is_no_bundle_is_one_sentence(tmp_path):
         assert "\n" not in str(refusal.value)
 
 
-async def test_a_release_waits_for_a_node_that_is_away(address, release):
-    """It is retained: a node that connects later gets it."""
+async def test_a_release_is_retained_for_offline_nodes(address, release):
+    """A node that connects later gets it."""
     sender = Bus(address, transient_client_id("sender"))
     announcer = Announcer(sender, ["edge-1"])
     async with running(sender):
@@ -67,7 +70,7 @@ async def test_a_release_waits_for_a_node_that_is_away(address, release):
 
 
 async def test_served_yields_each_node_as_it_serves(address, release):
-    """Nodes come in the order in which they report the version, loading or older ones do not count."""
+    """In the order of their reports; a version that is loading and older versions do not count."""
     one, two, other = (Node(address, name) for name in ("edge-1", "edge-2", "edge-3"))
     sender = Bus(address, transient_client_id("sender"))
     announcer = Announcer(sender, ["edge-1", "edge-2", "edge-1"])
@@ -86,7 +89,7 @@ async def test_served_yields_each_node_as_it_serves(address, release):
 
 
 async def test_a_node_that_served_it_before_counts(address, release):
-    """A release sent again is answered by the retained status."""
+    """Its retained status answers a release that is sent again."""
     node, sender = Node(address, "edge-1"), Bus(address, transient_client_id("sender"))
     async with running(node.bus):
         await node.serves(2)
@@ -98,12 +101,12 @@ async def test_a_node_that_served_it_before_counts(address, release):
 
 @pytest.mark.parametrize(("event", "facts"), [("model.failed", {"version": 2}), ("model.refused", {})])
 async def test_g6_a_node_that_cannot_serve_it_ends_the_wait(address, release, event, facts):
-    """The node's own reason is the error; a failure of another version is no news of this one."""
+    """The error has the node's reason; failures of other versions are ignored."""
     node, sender = Node(address, "edge-1"), Bus(address, transient_client_id("sender"))
     announcer = Announcer(sender, ["edge-1"])
     async with running(sender, node.bus), asyncio.timeout(15):
         await announcer.announce([release("edge-1")])
         await node.says("model.failed", "that was last week", version=1)
         await node.says(event, "digest differs", **facts)
-        with pytest.raises(PermanentError, match="node edge-1: expected to serve version 2, got digest diff"):
+        with pytest.raises(PermanentError, match="node edge-1 cannot serve version 2: digest differs"):
             assert [name async for name in announcer.served(2)] == []

@@ -18,12 +18,12 @@ from PIL import Image
 from cloud.dataset.example import Example, TrainingError
 from cloud.dataset.store import Label, Row, Store
 from cloud.dataset.training_set import examples as dataset_examples
-from cloud.export.saved_model import EXTRA, NETWORK_FILE, ExportError
+from cloud.export.saved_model import EXTRA, NETWORK_FILE
 from cloud.export.v1_loader import SavedModel
-from cloud.registry.model_card import FILE_NAME, read_card
-from cloud.registry.registry import find_champion
+from cloud.registry.registry import CARD_PATH, Registry
 from cloud.training import from_scratch
 from cloud.training.train import Trained, train
+from schemas.errors import PermanentError
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
@@ -69,7 +69,7 @@ def trained(
         gold,
         backbone=LITE,
         cache_dir=cache_dir,
-        out_dir=tmp_path_factory.mktemp("models"),
+        registry=Registry(tmp_path_factory.mktemp("models")),
         version=2,
         dataset_version=9,
         tflite=True,
@@ -80,7 +80,7 @@ def trained(
 def test_the_card_says_what_the_model_is(trained: Trained) -> None:
     """The card counts the examples, names its dataset and gold set, and is beside the model."""
     card = trained.card
-    assert card == read_card(trained.directory / "assets.extra" / "model.json")
+    assert card == Registry(trained.directory.parent).card(2)
     assert (card.version, card.parent, card.dataset_version, card.seed) == (2, None, 9, 5)
     assert card.examples == {"dawn": {"human": 4, "edge": 8}, "dusk": {"human": 4, "edge": 8}}
     assert card.classes == ["dawn", "dusk"]
@@ -131,7 +131,7 @@ def test_a_version_meets_the_champion(
     examples: list[Example], gold: list[Example], trained: Trained, cache_dir: Path
 ) -> None:
     """The verdict of the gate is on the card; who was taught the opposite stays out, and is no champion."""
-    champion = find_champion(trained.directory.parent)
+    champion = Registry(trained.directory.parent).champion()
     assert champion is not None
     assert champion.directory == trained.directory
     other = {"dawn": "dusk", "dusk": "dawn"}
@@ -141,15 +141,15 @@ def test_a_version_meets_the_champion(
         gold,
         backbone=LITE,
         cache_dir=cache_dir,
-        out_dir=trained.directory.parent,
+        registry=Registry(trained.directory.parent),
         version=3,
         champion=champion,
     )
-    verdict = read_card(worse.directory / EXTRA / FILE_NAME).verdict
+    verdict = Registry(worse.directory.parent).card(3).verdict
     assert verdict is not None
     assert (verdict.decision, verdict.champion, worse.card.parent) == ("keep", 2, 2)
     assert "worse" in verdict.reasons[0]
-    assert find_champion(trained.directory.parent) == champion
+    assert Registry(trained.directory.parent).champion() == champion
 
 
 def stored(example: Example, number: int) -> Row:
@@ -179,7 +179,7 @@ def test_the_card_suffices_to_repeat_the_run(
         classes=card.classes,
         seed=card.seed,
         cache_dir=cache_dir,
-        out_dir=tmp_path,
+        registry=Registry(tmp_path),
         version=2,
     )
     assert again.card.temperature == card.temperature
@@ -226,9 +226,9 @@ def test_a_class_is_added_by_labels(cache_dir: Path, tmp_path: Path) -> None:
             *version_photos,
             backbone=LITE,
             cache_dir=cache_dir,
-            out_dir=tmp_path,
+            registry=Registry(tmp_path),
             version=version,
-            champion=find_champion(tmp_path),
+            champion=Registry(tmp_path).champion(),
         ).card
         for version, version_photos in enumerate(photos, 1)
     ]
@@ -252,7 +252,7 @@ def test_three_classes_in_a_given_order_without_gold(
     photos.append(make_example("fog", 1))
     wanted = ["fog", "dusk", "dawn"]
     card = train(
-        photos, [], backbone=LITE, cache_dir=cache_dir, out_dir=tmp_path, version=1, classes=wanted
+        photos, [], backbone=LITE, cache_dir=cache_dir, registry=Registry(tmp_path), version=1, classes=wanted
     ).card
     assert card.classes == wanted
     assert card.metrics is None
@@ -263,7 +263,7 @@ def test_three_classes_in_a_given_order_without_gold(
 def test_one_label_per_class_is_enough_to_begin(make_example: Any, cache_dir: Path, tmp_path: Path) -> None:
     """With nothing to hold out, the temperature stays 1 and people's labels are chosen."""
     photos = [make_example(label, 1) for label in ("dusk", "dawn")]
-    card = train(photos, [], backbone=LITE, cache_dir=cache_dir, out_dir=tmp_path, version=1).card
+    card = train(photos, [], backbone=LITE, cache_dir=cache_dir, registry=Registry(tmp_path), version=1).card
     assert card.temperature == 1.0
     assert card.chosen == "human"
     assert card.candidates[0].held_out_loss is None
@@ -274,7 +274,12 @@ def test_a_version_is_there_with_its_bundle_or_not_at_all(
 ) -> None:
     """Who is killed while the bundle is packed leaves no version, and the next training makes it."""
     few = [make_example(label, 0) for label in ("dawn", "dusk")]
-    terms: dict[str, Any] = {"backbone": LITE, "cache_dir": cache_dir, "out_dir": tmp_path, "version": 1}
+    terms: dict[str, Any] = {
+        "backbone": LITE,
+        "cache_dir": cache_dir,
+        "registry": Registry(tmp_path),
+        "version": 1,
+    }
     with monkeypatch.context() as patch:
         patch.setattr("tarfile.TarFile.addfile", lambda *_: signal.raise_signal(signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
@@ -282,7 +287,7 @@ def test_a_version_is_there_with_its_bundle_or_not_at_all(
     assert not (tmp_path / "1").exists()
     made = train(few, [], **terms)
     with tarfile.open(made.bundle_path) as archive:
-        assert "assets.extra/model.json" in archive.getnames()
+        assert CARD_PATH in archive.getnames()
 
 
 def test_xception_small_learns_from_scratch(
@@ -294,7 +299,12 @@ def test_xception_small_learns_from_scratch(
     photos = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(8)]
     gold = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(50, 60)]
     card = train(
-        photos, gold, backbone="xception-small", cache_dir=tmp_path, out_dir=tmp_path / "models", version=1
+        photos,
+        gold,
+        backbone="xception-small",
+        cache_dir=tmp_path,
+        registry=Registry(tmp_path / "models"),
+        version=1,
     ).card
     assert card.metrics is not None
     assert card.metrics.accuracy > 0.8
@@ -308,37 +318,51 @@ def test_an_undecodable_photo_is_named(
     """Either way of training names the photo that it could not decode, and writes no model."""
     photos = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(3)]
     photos.append(Example("bad0" * 8, photos[0].image[:200], "dawn", "human"))
+    registry = Registry(tmp_path / "out")
     with pytest.raises(TrainingError, match=f"photo {'bad0' * 8}: expected a decodable JPEG or PNG"):
-        train(photos, [], backbone=backbone, cache_dir=cache_dir, out_dir=tmp_path / "out", version=1)
-    assert not (tmp_path / "out").exists()
+        train(photos, [], backbone=backbone, cache_dir=cache_dir, registry=registry, version=1)
+    assert not registry.folder.exists()
 
 
 def test_gold_photos_must_not_be_trained_on(examples: list[Example], tmp_path: Path) -> None:
     """A gold or audit photo that is also an example, or of no known class, is refused by its id."""
-    noon = Example("ab" * 16, b"x", "noon", "human")
+    noon, registry = Example("ab" * 16, b"x", "noon", "human"), Registry(tmp_path)
     for kind, bad, gold, audit in (
         ("gold", examples[0], examples[:1], []),
         ("gold", noon, [noon], []),
         ("audit", examples[0], [], examples[:1]),
     ):
         with pytest.raises(TrainingError, match=f"{kind} photo {bad.photo_id}"):
-            train(examples, gold, audit, backbone=LITE, cache_dir=tmp_path, out_dir=tmp_path, version=1)
+            train(
+                examples,
+                gold,
+                audit,
+                backbone=LITE,
+                cache_dir=tmp_path,
+                registry=registry,
+                version=1,
+            )
 
 
 def test_an_existing_version_is_refused_before_the_work(trained: Trained, examples: list[Example]) -> None:
     """Versions are never overwritten, and a file is no place for one."""
-    with pytest.raises(ExportError, match="expected a new version"):
+    with pytest.raises(PermanentError, match="version 2 already exists"):
         train(
             examples,
             [],
             backbone=LITE,
             cache_dir=trained.directory,
-            out_dir=trained.directory.parent,
+            registry=Registry(trained.directory.parent),
             version=2,
         )
-    with pytest.raises(ExportError, match="expected a folder, got a file"):
+    with pytest.raises(PermanentError, match="is a file"):
         train(
-            examples, [], backbone=LITE, cache_dir=trained.directory, out_dir=trained.bundle_path, version=1
+            examples,
+            [],
+            backbone=LITE,
+            cache_dir=trained.directory,
+            registry=Registry(trained.bundle_path),
+            version=1,
         )
 
 
@@ -372,9 +396,13 @@ def test_the_second_version_of_real_photos_is_better(photo_collection: Path, tmp
         for label in ("cat", "dog")
         for photo in generator.sample([e for e in train_photos if e.label == label], 5)
     ]
-    first = train(ten, gold, backbone=LITE, cache_dir=tmp_path, out_dir=tmp_path / "models", version=1)
+    first = train(
+        ten, gold, backbone=LITE, cache_dir=tmp_path, registry=Registry(tmp_path / "models"), version=1
+    )
     examples = ten + harvested(first, real(photo_collection, "stream")[::2])
-    second = train(examples, gold, backbone=LITE, cache_dir=tmp_path, out_dir=tmp_path / "models", version=2)
+    second = train(
+        examples, gold, backbone=LITE, cache_dir=tmp_path, registry=Registry(tmp_path / "models"), version=2
+    )
     assert first.card.metrics is not None
     assert second.card.metrics is not None
     assert second.card.metrics.accuracy >= 0.97

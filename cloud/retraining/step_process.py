@@ -1,0 +1,73 @@
+"""Run a step in a child process: hand it over on stdin, append its output to a file, end it in time."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from cloud.retraining.steps import Step
+from schemas.errors import PermanentError
+
+_TAIL_BYTES = 4096
+_SIGTERM_S = 5.0
+"""Time between SIGTERM and SIGKILL, in seconds."""
+
+
+async def run_in_process(
+    worker: Sequence[str], step: Step, *, inherit: int, output: Path, timeout_s: float | None
+) -> None:
+    """Run a step to its end. Cancelling ends the process.
+
+    Args:
+        worker: Command that decodes the step from its standard input and runs it.
+        step: What to run.
+        inherit: Descriptor that the process inherits: a lock that must last as long as the process.
+        output: File to which standard output and standard error are appended.
+        timeout_s: Longest duration in seconds; None for no limit.
+
+    Raises:
+        PermanentError: The step failed, with the last line of its output, or took too long.
+        OSError: The command cannot be started.
+    """
+    name = str(step.__struct_config__.tag)
+    with output.open("ab") as file:
+        process = await asyncio.create_subprocess_exec(
+            *worker, stdin=asyncio.subprocess.PIPE, stdout=file, stderr=file, pass_fds=(inherit,)
+        )
+    try:
+        async with asyncio.timeout(timeout_s):
+            # Returns when the process has ended; one that ends without reading its input is no error.
+            await process.communicate(msgspec.json.encode(step))
+    except TimeoutError:
+        raise PermanentError(
+            f"step {name!r} did not end within {timeout_s:g} s",
+            hint="step_timeout_s is the limit",
+        ) from None
+    finally:
+        await _end(process)
+    if process.returncode != 0:
+        raise PermanentError(
+            f"step {name!r} failed with exit code {process.returncode}: {_last_line(output)}"
+        )
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End a process that may still be running; also while the caller is being cancelled."""
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(_SIGTERM_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _last_line(path: Path) -> str:
+    """Return the last line of a file that is not blank."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no output")

@@ -1,0 +1,98 @@
+"""The steps of a round: what each of them is told, and the order in which they run."""
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from bus.config import Broker
+from cloud.registry.model_card import Card
+from cloud.retraining.config import TrainerConfig
+from cloud.rollout.options import RolloutOptions
+from cloud.training.pipeline import TrainingOptions
+from schemas.messages import ModelVersion
+
+
+class TeachStep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="teach"):
+    """Let a teacher label samples.
+
+    Attributes:
+        dataset: folder or URL of the Lance table.
+        cache: folder of embeddings.
+        backbones: of the teacher.
+    """
+
+    dataset: str
+    cache: str
+    backbones: tuple[str, ...]
+
+
+class ReleaseStep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="release"):
+    """Bring a version out; continues an interrupted rollout, and does nothing for one that has ended.
+
+    Attributes:
+        dataset: folder or URL of the Lance table, with the audits.
+        models: the models folder.
+        version: number of the version.
+        options: how it goes out.
+        broker: where the nodes are reached; the password is in the environment.
+    """
+
+    dataset: str
+    models: str
+    version: ModelVersion
+    options: RolloutOptions
+    broker: Broker
+
+
+class TuneStep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="tune"):
+    """Tune the harvest policies of edge nodes.
+
+    Attributes:
+        dataset: folder or URL of the Lance table, with the audits.
+        models: the models folder.
+        nodes: names of the edge nodes.
+        broker: where the nodes are reached; the password is in the environment.
+    """
+
+    dataset: str
+    models: str
+    nodes: tuple[str, ...]
+    broker: Broker
+
+
+Step: TypeAlias = TeachStep | TrainingOptions | ReleaseStep | TuneStep
+
+
+def training_steps(config: TrainerConfig) -> list[TeachStep | TrainingOptions]:
+    """Return the steps that end with a new version in the models folder."""
+    train = TrainingOptions(
+        dataset=config.dataset,
+        models=config.models,
+        cache=config.cache,
+        backbone=config.backbone,
+        tflite=config.tflite,
+    )
+    if not config.teachers:
+        return [train]
+    return [TeachStep(dataset=config.dataset, cache=config.cache, backbones=config.teachers), train]
+
+
+def release_step(config: TrainerConfig, card: Card) -> ReleaseStep | None:
+    """Return the step that brings a version out, None if versions are released by hand."""
+    if config.release is None:
+        return None
+    return ReleaseStep(
+        dataset=config.dataset,
+        models=config.models,
+        version=card.version,
+        options=config.release,
+        broker=config.broker,
+    )
+
+
+def tuning_step(config: TrainerConfig) -> TuneStep | None:
+    """Return the step that tunes the policies of the nodes that versions go to, None if there are none."""
+    if config.release is None:
+        return None
+    nodes = tuple(dict.fromkeys(config.release.nodes))
+    return TuneStep(dataset=config.dataset, models=config.models, nodes=nodes, broker=config.broker)

@@ -1,0 +1,129 @@
+"""Run one step of a round in a process of its own: `python -m cloud.retraining.worker` reads it from stdin.
+
+A training may use all memory and be killed for it, while the trainer's connection to the broker lives on.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from bus import config, log
+from bus.mqtt.client import Bus, transient_client_id
+from bus.mqtt.session import connected
+from cloud.progress import LoggedProgress
+from cloud.registry.registry import Registry
+from cloud.retraining.steps import ReleaseStep, Step, TeachStep, TuneStep
+from cloud.rollout.policy_update import retained_policies, tuning, update_policies
+from cloud.rollout.runner import release_version
+from cloud.training.pipeline import TrainingOptions, run_training
+from schemas.errors import GleanerError, TransientError
+from schemas.topics import POLICY
+
+logger = structlog.get_logger()
+
+EXIT_FAILED = 1
+EXIT_TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h
+
+
+def run_step(step: Step) -> None:
+    """Run a step to its end.
+
+    Raises:
+        GleanerError: It failed; from tasks in an `ExceptionGroup`.
+    """
+    match step:
+        case TeachStep():
+            _teach(step)
+        case TrainingOptions():
+            _train(step)
+        case ReleaseStep():
+            _run_until_sigterm(_release(step))
+        case TuneStep():
+            _run_until_sigterm(_tune(step))
+
+
+def _teach(step: TeachStep) -> None:
+    from cloud.dataset.store import Store  # noqa: PLC0415  # before TensorFlow: a missing dataset fails at once
+
+    store = Store.open(step.dataset, create=False)
+    from cloud.labeling.auto_label import teach  # noqa: PLC0415  # loads TensorFlow
+
+    taught = teach(store, step.backbones, Path(step.cache), progress=LoggedProgress())
+    logger.info("samples.taught", labelled=taught.labelled, withdrawn=taught.withdrawn, by=taught.by)
+
+
+def _train(options: TrainingOptions) -> None:
+    run = run_training(options, LoggedProgress())
+    if run.trained is not None:
+        card = run.trained.card
+        decision = None if card.verdict is None else card.verdict.decision
+        logger.info("version.trained", version=card.version, chosen=card.chosen, decision=decision)
+
+
+async def _release(step: ReleaseStep) -> None:
+    await release_version(
+        Registry(step.models),
+        step.version,
+        step.options,
+        dataset=step.dataset,
+        broker=step.broker,
+        password=config.password(),
+    )
+
+
+async def _tune(step: TuneStep) -> None:
+    change = tuning(step.dataset, Registry(step.models))
+    bus = Bus(step.broker, transient_client_id("policy"), password=config.password())
+    policies = bus.subscribe(POLICY)
+    async with connected(bus, step.broker):
+        known = await retained_policies(policies, step.nodes)
+        async for node, reasons in update_policies(bus, policies, step.nodes, known, change):
+            logger.info("policy.tuned", node=node, reasons=reasons)
+
+
+def _run_until_sigterm(step: Coroutine[None, None, None]) -> None:
+    """Run a coroutine; SIGTERM cancels it, so that it disconnects from the broker in order.
+
+    There is no deadline here: the trainer kills a step that takes too long to end.
+    """
+
+    async def cancellable() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        await step
+
+    asyncio.run(cancellable())
+
+
+def main() -> int:
+    """Run the step on standard input.
+
+    Returns:
+        0 if it is done, 1 if it failed, 75 if it may succeed later. The last line of the output is the
+        reason, which the trainer publishes.
+    """
+    log.configure("info", json=True)
+    step = msgspec.json.decode(sys.stdin.buffer.read(), type=Step)
+    try:
+        run_step(step)
+    except (GleanerError, OSError, BaseExceptionGroup) as error:
+        cause: BaseException = error
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        if not isinstance(cause, GleanerError | OSError):
+            raise
+        sys.stderr.write(f"{cause}\n")
+        return EXIT_TEMPORARY if isinstance(cause, TransientError) else EXIT_FAILED
+    except asyncio.CancelledError:  # after SIGTERM
+        return EXIT_TEMPORARY
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
