@@ -20,6 +20,8 @@ from bus.config import Broker
 from bus.mqtt.client import Bus
 
 ROOT = Path(__file__).resolve().parent.parent
+DEADLINE_S = 60.0
+"""How long a test waits for an event before it fails: generous, for a machine that is busy otherwise."""
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +87,7 @@ async def running(*buses: Bus) -> AsyncIterator[None]:
     """Run connections for the length of a block, entered when all work."""
     async with asyncio.TaskGroup() as tasks:
         connections = [tasks.create_task(bus.run()) for bus in buses]
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(DEADLINE_S):
             for bus in buses:
                 await bus.connected()
         try:
@@ -95,8 +97,8 @@ async def running(*buses: Bus) -> AsyncIterator[None]:
                 connection.cancel()
 
 
-async def eventually(condition: Callable[[], bool], *, within_s: float = 60.0) -> None:
-    """Wait until a condition holds, polled every few milliseconds; fail if it takes longer than any load."""
+async def eventually(condition: Callable[[], bool], *, within_s: float = DEADLINE_S) -> None:
+    """Wait until a condition holds, looking every few milliseconds; fail after the deadline."""
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, f"did not happen within {within_s} s: {condition}"

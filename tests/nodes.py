@@ -26,12 +26,10 @@ from schemas.codec import encode
 from schemas.errors import CodecError
 from schemas.messages import Event, HarvestRules, Message, Photo, Receipt, Result, Sample, Status
 from schemas.topics import EVENT, PHOTO, RECEIPT, RESULT, SAMPLE, STATUS, Topic
-from tests.conftest import ROOT, eventually
+from tests.conftest import DEADLINE_S, ROOT, eventually
 
 NODE = "edge-1"
 QUICK = OutboxLimits(resend_first_s=0.3, resend_cap_s=1.0)
-HANG_S = 100.0
-"""Deadline for events: only a hang takes longer. pytest-timeout ends a test after 120 s."""
 _SHADES = {
     "red": (1.0, 0.15, 0.15),
     "green": (0.15, 0.9, 0.15),
@@ -108,7 +106,7 @@ class Observer:
         """Run for the length of a block, entered when connected."""
         tasks = [asyncio.create_task(self.bus.run()), *(asyncio.create_task(read()) for read in self._read)]
         try:
-            async with asyncio.timeout(HANG_S):
+            async with asyncio.timeout(DEADLINE_S):
                 await self.bus.connected()
             yield self
         finally:
@@ -128,12 +126,12 @@ class Observer:
             if result.device == device and result.status != "deferred"
         }
 
-    async def answer(self, identifier: str, device: str = "pi-1", *, within_s: float = HANG_S) -> Result:
+    async def answer(self, identifier: str, device: str = "pi-1", *, within_s: float = DEADLINE_S) -> Result:
         """Wait for the final result of a photo, by its id."""
         await eventually(lambda: identifier in self.final(device), within_s=within_s)
         return self.final(device)[identifier]
 
-    async def status(self, state: str, name: str = "edge", *, within_s: float = HANG_S) -> Status:
+    async def status(self, state: str, name: str = "edge", *, within_s: float = DEADLINE_S) -> Status:
         """Wait until the newest status of a handler has this state."""
         await eventually(lambda: self.newest(name).state == state, within_s=within_s)
         return self.newest(name)
@@ -156,7 +154,7 @@ async def device(seen: Observer, folder: Path) -> AsyncIterator[Outbox]:
 
     async def settle(outbox: Outbox) -> None:
         for number in count():
-            await eventually(lambda number=number: len(seen.results) > number, within_s=HANG_S)
+            await eventually(lambda number=number: len(seen.results) > number, within_s=2 * DEADLINE_S)
             if (result := seen.results[number]).status != "deferred":
                 await outbox.mark_answered(result.photo_id)
 

@@ -1,4 +1,4 @@
-"""The embedded model server: a process of its own that answers like tensorflow_model_server."""
+"""Model server with the gRPC API of tensorflow_model_server; run it as a separate process."""
 
 from edge.modelserver.server import main
 

@@ -1,4 +1,4 @@
-"""`python -m edge.modelserver`: the server as a command."""
+"""Run the model server: `python -m edge.modelserver`."""
 
 import sys
 

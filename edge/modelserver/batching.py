@@ -1,6 +1,6 @@
-"""Server-side batching: calls that wait at the same time run as one.
+"""Merge concurrent calls into batches.
 
-`BatchQueue` decides without threads; `BatchScheduler` runs its batches in threads.
+`BatchQueue` forms batches, without threads or clock; `BatchScheduler` runs them in a thread pool.
 """
 
 import threading
@@ -12,20 +12,21 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edge.modelserver.batching_parameters import BatchingParameters
-from edge.modelserver.merging import merged, padding, rows, sliced, split
+from edge.modelserver.merging import count_rows, merge, padding_rows, slice_rows, split
 from edge.modelserver.servable import Servable
 from edge.modelserver.status import Code, ServingError
 from edge.modelserver.tensors import Array
 
 
+# Compared by identity: the generated `==` would compare arrays, which have no single truth value.
 @dataclass(slots=True, eq=False)
 class Task:
-    """A call, or the part of a large one that fits a batch, waiting for its outputs.
+    """A call, or one part of a large call, that waits for its outputs.
 
     Args:
         feeds: tensor name to value.
-        size: rows.
-        deadline_s: when its caller stops waiting, on the monotonic clock; None for never.
+        size: number of rows.
+        deadline_s: deadline of its caller on the monotonic clock; None for no deadline.
     """
 
     feeds: Mapping[str, Array]
@@ -38,14 +39,14 @@ class Task:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Tasks that will run as one."""
+    """Tasks that run together."""
 
     started_s: float = 0.0
     tasks: list[Task] = field(default_factory=list)
     size: int = 0
 
     def add(self, task: Task, now_s: float) -> None:
-        """Take a task in; the first one starts the clock of the batch."""
+        """Add a task; the first one starts the batch timeout."""
         if not self.tasks:
             self.started_s = now_s
         self.tasks.append(task)
@@ -53,9 +54,9 @@ class Batch:
 
 
 class BatchQueue:
-    """The batches of one kind of call: the same inputs and outputs of the same version.
+    """Batches of calls with the same inputs and outputs, on the same version.
 
-    Bounded by `max_enqueued_batches`; a call beyond that is refused as UNAVAILABLE.
+    Bounded by `max_enqueued_batches`; further calls are refused with UNAVAILABLE.
     """
 
     def __init__(self, parameters: BatchingParameters) -> None:
@@ -66,16 +67,17 @@ class BatchQueue:
         """Queue a call.
 
         Returns:
-            The tasks that it became: itself, or its parts where large batches are split.
+            The task itself, or its parts if large batches are split.
 
         Raises:
-            ServingError: INVALID_ARGUMENT for more rows than a call may have, UNAVAILABLE when full.
+            ServingError: INVALID_ARGUMENT if the call has too many rows, UNAVAILABLE if the queue is full.
         """
         self._check(task)
         limit = self._parameters.largest_batch
         tasks: list[Task] = []
         start = 0
-        while start < task.size or not tasks:
+        while start < task.size or not tasks:  # `not tasks`: a call without rows becomes one task as well
+            # With splitting, a batch with one free row is used; without, the whole call has to fit.
             if self._batches[-1].size + (1 if self._splits else task.size) > limit:
                 self._batches.append(Batch())
             part = self._part(task, start, limit - self._batches[-1].size)
@@ -83,7 +85,7 @@ class BatchQueue:
             tasks.append(part)
             start += part.size
             if not part.size:
-                break
+                break  # a call without rows never advances `start`
         return tasks
 
     @property
@@ -94,7 +96,7 @@ class BatchQueue:
         if task.size <= room and start == 0:
             return task
         stop = min(start + room, task.size)
-        return Task(sliced(task.feeds, start, stop), stop - start, task.deadline_s)
+        return Task(slice_rows(task.feeds, start, stop), stop - start, task.deadline_s)
 
     def _check(self, task: Task) -> None:
         longest, limit = self._parameters.max_batch_size, self._parameters.max_enqueued_batches
@@ -122,20 +124,21 @@ class BatchQueue:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing waits here."""
+        """True if no task is queued."""
         return len(self._batches) == 1 and not self._batches[0].tasks
 
     def due_s(self) -> float:
-        """Say when the first batch may run: in the past when it is full, else when its wait is over."""
+        """Return when the first batch may run: -inf if it is full, inf if it is empty, else its timeout."""
         first = self._batches[0]
+        # A second batch exists only because a call did not fit: nothing can join the first one any more.
         if len(self._batches) > 1 or first.size >= self._parameters.largest_batch:
             return float("-inf")
         return first.started_s + self._parameters.batch_timeout_micros / 1e6 if first.tasks else float("inf")
 
     def take(self) -> Batch:
-        """Take the first batch out."""
+        """Remove and return the first batch."""
         if len(self._batches) == 1:
-            self._batches.append(Batch())
+            self._batches.append(Batch())  # `add` needs an open batch at the end
         return self._batches.popleft()
 
 
@@ -143,11 +146,11 @@ _Key = tuple[Servable, tuple[str, ...], tuple[str, ...]]
 
 
 class BatchScheduler:
-    """Runs the batches of all servables in `num_batch_threads` threads, between `start` and `stop`.
+    """Run the batches of all servables in `num_batch_threads` threads, between `start` and `stop`.
 
     Args:
-        parameters: sizes and waits.
-        on_failure: told of anything but a ServingError that ends a thread.
+        parameters: batch sizes and timeouts.
+        on_failure: called with the error if a thread ends with anything other than a ServingError.
     """
 
     def __init__(self, parameters: BatchingParameters, on_failure: Callable[[BaseException], None]) -> None:
@@ -166,7 +169,7 @@ class BatchScheduler:
             self._threads.append(thread)
 
     def stop(self, timeout_s: float) -> None:
-        """Run what is queued, refuse what comes, and end the threads, waiting `timeout_s` at most."""
+        """Run the queued batches, refuse new calls, and end the threads; waits at most `timeout_s`."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -177,41 +180,42 @@ class BatchScheduler:
     def run(
         self, servable: Servable, feeds: Mapping[str, Array], fetches: Sequence[str], timeout_s: float | None
     ) -> list[Array]:
-        """Run a call as part of a batch; blocks until it is done. Arguments as of `Servable.run`.
+        """Run a call as part of a batch and block until it is done. Takes the arguments of `Servable.run`.
 
         Raises:
-            ServingError: of the whole batch: one bad row fails all that were merged with it.
+            ServingError: the error of the whole batch: one bad row fails every call in the batch.
         """
         now_s = time.monotonic()
-        task = Task(feeds, rows(feeds), None if timeout_s is None else now_s + timeout_s)
+        task = Task(feeds, count_rows(feeds), None if timeout_s is None else now_s + timeout_s)
         key = (servable, tuple(sorted(feeds)), tuple(fetches))
         with self._changed:
             if self._stopping:
                 raise ServingError(Code.UNAVAILABLE, "The server is shutting down")
             queue = self._queues.get(key) or BatchQueue(self._parameters)
             parts = queue.add(task, now_s)
-            self._queues[key] = queue  # only now: a refused call leaves no empty queue behind
+            self._queues[key] = queue  # after `add`: a refused call leaves no empty queue
             self._changed.notify()
         for part in parts:
+            # Without a timeout: `_run_batch` always sets `done`, and the run itself obeys the deadline.
             part.done.wait()
-        return _joined(parts)
+        return _join(parts)
 
     def _work(self) -> None:
         try:
-            while (taken := self._next()) is not None:
-                servable, fetches, batch = taken
+            while (ready := self._next()) is not None:
+                servable, fetches, batch = ready
                 _run_batch(servable, fetches, batch, self._parameters)
         except BaseException as error:
-            self._on_failure(error)
+            self._on_failure(error)  # without this thread, callers would wait for ever: the server has to end
             raise
 
     def _next(self) -> tuple[Servable, tuple[str, ...], Batch] | None:
-        """Wait for a batch that may run. None when stopping and nothing is left."""
+        """Wait for a batch that may run; None when the scheduler stops and no batch is left."""
         with self._changed:
             while True:
                 now_s = time.monotonic()
                 for key, queue in self._queues.items():
-                    if self._stopping or queue.due_s() <= now_s:
+                    if self._stopping or queue.due_s() <= now_s:  # stopping: their callers wait for an answer
                         return key[0], key[2], self._take(key)
                 if self._stopping:
                     return None
@@ -223,16 +227,17 @@ class BatchScheduler:
         if self._queues[key].empty:
             del self._queues[key]
         else:
-            # Behind the others, so that one busy queue starves nobody.
+            # Move it to the end, so that one busy queue cannot starve the others.
             self._queues[key] = self._queues.pop(key)
         if self._queues:
-            self._changed.notify()  # this thread is about to be busy: another one minds the rest
+            self._changed.notify()  # this thread is busy now: wake another one for the other batches
         return batch
 
 
-def _joined(parts: list[Task]) -> list[Array]:
+def _join(parts: list[Task]) -> list[Array]:
     for part in parts:
         if part.error is not None:
+            # A new exception: tasks share the error, and threads must not add to one traceback.
             raise ServingError(part.error.code, part.error.message)
     if len(parts) == 1:
         return parts[0].outputs
@@ -242,22 +247,24 @@ def _joined(parts: list[Task]) -> list[Array]:
 def _run_batch(
     servable: Servable, fetches: Sequence[str], batch: Batch, parameters: BatchingParameters
 ) -> None:
-    extra = padding(batch.size, parameters.allowed_batch_sizes) if batch.size else 0
+    # An empty batch is not padded: padding repeats a row of the batch.
+    extra = padding_rows(batch.size, parameters.allowed_batch_sizes) if batch.size else 0
     try:
         timeout_s = _timeout_s(batch.tasks, time.monotonic())
-        feeds = merged(
+        feeds = merge(
             [task.feeds for task in batch.tasks],
-            padding_rows=extra,
+            padding=extra,
             pad_variable_length=parameters.pad_variable_length_inputs,
         )
         outputs = servable.run(feeds, fetches, timeout_s)
         sizes = [task.size for task in batch.tasks]
-        for task, own in zip(batch.tasks, split(outputs, sizes, padding_rows=extra), strict=True):
-            task.outputs = own
+        for task, task_outputs in zip(batch.tasks, split(outputs, sizes, padding=extra), strict=True):
+            task.outputs = task_outputs
     except ServingError as error:
         for task in batch.tasks:
             task.error = error
     except BaseException as error:
+        # A bug: answer the callers first, then let it end the thread.
         for task in batch.tasks:
             task.error = ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}")
         raise
@@ -267,7 +274,8 @@ def _run_batch(
 
 
 def _timeout_s(tasks: Sequence[Task], now_s: float) -> float | None:
-    """Give a batch the time that its most patient task has left; None where one waits for ever."""
+    """Return the longest time that a task of the batch has left; None if one has no deadline."""
+    # The longest: one short deadline must not fail the other tasks. gRPC itself ends expired calls.
     left = [float("inf") if task.deadline_s is None else task.deadline_s - now_s for task in tasks]
     longest = max(left)
     if longest <= 0:

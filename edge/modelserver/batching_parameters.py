@@ -1,4 +1,4 @@
-"""The parameters of server-side batching: from their text protobuf to values known to be good."""
+"""Read and validate the BatchingParameters file."""
 
 import itertools
 import os
@@ -22,18 +22,18 @@ _WRAPPED = (
 
 @dataclass(frozen=True, slots=True)
 class BatchingParameters:
-    """How calls are merged. The defaults are those of tensorflow_model_server.
+    """How calls are batched. The defaults are those of tensorflow_model_server.
 
     Args:
-        max_batch_size: rows of one call at most, and of one batch unless large batches are split.
-        batch_timeout_micros: how long an unfilled batch waits for more, in microseconds.
-        max_enqueued_batches: batches that may wait for a thread; then calls are refused as UNAVAILABLE.
-        num_batch_threads: batches that run at the same time.
-        allowed_batch_sizes: sizes that a batch is padded up to, increasing, the last the largest batch;
-            empty for any size.
+        max_batch_size: maximum rows of a call, and of a batch unless large batches are split.
+        batch_timeout_micros: how long an unfilled batch waits for further calls, in microseconds.
+        max_enqueued_batches: batches that may wait for a thread; further calls get UNAVAILABLE.
+        num_batch_threads: batches that run concurrently.
+        allowed_batch_sizes: sizes that a batch is padded to, increasing; the last one is the largest batch.
+            Empty: any size.
         pad_variable_length_inputs: pad inputs of different shapes instead of refusing to merge them.
-        enable_large_batch_splitting: let a call of many rows fill several batches.
-        max_execution_batch_size: rows of one batch at most, where large batches are split.
+        enable_large_batch_splitting: split a call of many rows over several batches.
+        max_execution_batch_size: maximum rows of a batch if large batches are split; 0: max_batch_size.
     """
 
     max_batch_size: int = 1000
@@ -47,20 +47,22 @@ class BatchingParameters:
 
     @property
     def largest_batch(self) -> int:
-        """Rows of one batch at most."""
+        """Maximum rows of one batch."""
         if self.enable_large_batch_splitting and self.max_execution_batch_size:
             return self.max_execution_batch_size
         return self.max_batch_size
 
 
 def _message_class() -> type:
-    """Build the message class; tensorflow-serving-api does not ship this one."""
+    """Build the message class, which tensorflow-serving-api does not ship."""
+    # Only the text format is read. It names the fields, so the numbers need not be TensorFlow Serving's.
     file = descriptor_pb2.FileDescriptorProto(
         name="gleaner/batching_parameters.proto", package="tensorflow.serving", syntax="proto3"
     )
     file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
     message = file.message_type.add(name="BatchingParameters")
     for number, (name, wrapper) in enumerate(_WRAPPED, 1):
+        # Wrapper messages tell an absent field from a zero, which a plain proto3 field cannot.
         message.field.add(
             name=name,
             number=number,
@@ -74,6 +76,7 @@ def _message_class() -> type:
     message.field.add(
         name="pad_variable_length_inputs", number=102, label=_Field.LABEL_OPTIONAL, type=_Field.TYPE_BOOL
     )
+    # A private pool: the default one would conflict with a release that ships this message.
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
     pool.Add(file)
@@ -86,19 +89,19 @@ def parse(text: str) -> BatchingParameters:
     """Read BatchingParameters in protobuf text format.
 
     Raises:
-        ServingError: INVALID_ARGUMENT where it is none, or a value is out of its range.
+        ServingError: INVALID_ARGUMENT if the text is invalid or a value is out of range.
     """
     message = _message_class()()
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
         raise ServingError(Code.INVALID_ARGUMENT, f"Invalid protobuf: {error}") from error
-    given = {name: getattr(message, name).value for name, _ in _WRAPPED if message.HasField(name)}
-    given.pop("thread_pool_name", None)
+    values = {name: getattr(message, name).value for name, _ in _WRAPPED if message.HasField(name)}
+    values.pop("thread_pool_name", None)  # accepted for compatibility: there is one pool for all models
     parameters = BatchingParameters(
         allowed_batch_sizes=tuple(message.allowed_batch_sizes),
         pad_variable_length_inputs=message.pad_variable_length_inputs,
-        **given,
+        **values,
     )
     _check(parameters)
     return parameters

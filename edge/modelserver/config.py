@@ -1,4 +1,4 @@
-"""The list of models to serve: from its protobuf to values that are known to be good."""
+"""Read and validate the list of models to serve (ModelServerConfig)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from edge.modelserver.status import Code, ServingError
 from edge.modelserver.versions import All, Latest, Policy, Specific
 
 PLATFORM = "tensorflow"
-_TENSORFLOW_TYPE = 1  # ModelType.TENSORFLOW, the deprecated way to say it
+_TENSORFLOW_TYPE = 1  # ModelType.TENSORFLOW, deprecated in favour of model_platform
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +19,10 @@ class ModelConfig:
     """One model to serve.
 
     Args:
-        name: what requests call it.
-        base_path: absolute; holds one directory per version, named by its number.
-        policy: which of the versions to serve.
-        labels: version labels that requests may use, and the version of each.
+        name: model name in requests.
+        base_path: absolute; has one directory per version, named by its number.
+        policy: which versions to serve.
+        labels: version label to version number.
     """
 
     name: str
@@ -35,7 +35,7 @@ def parse(text: str) -> tuple[ModelConfig, ...]:
     """Read a ModelServerConfig in protobuf text format.
 
     Raises:
-        ServingError: INVALID_ARGUMENT where it is none, or one of its models cannot be served.
+        ServingError: INVALID_ARGUMENT if the text is invalid or a model in it cannot be served.
     """
     config = model_server_config_pb2.ModelServerConfig()
     try:
@@ -48,7 +48,7 @@ def parse(text: str) -> tuple[ModelConfig, ...]:
 
 
 def from_proto(config_list: model_server_config_pb2.ModelConfigList) -> tuple[ModelConfig, ...]:
-    """Check a ModelConfigList and turn it into values.
+    """Validate a ModelConfigList and convert it.
 
     Raises:
         ServingError: INVALID_ARGUMENT for a model listed twice, a relative base path or a platform
@@ -61,6 +61,7 @@ def from_proto(config_list: model_server_config_pb2.ModelConfigList) -> tuple[Mo
                 Code.INVALID_ARGUMENT, f"Illegal to list model {config.name} multiple times in config list"
             )
         names.add(config.name)
+    # Only after all names are checked: tensorflow_model_server reports duplicates first.
     for config in config_list.config:
         check_base_path(config.name, config.base_path)
         _check_platform(config)
@@ -76,7 +77,7 @@ def from_proto(config_list: model_server_config_pb2.ModelConfigList) -> tuple[Mo
 
 
 def check_base_path(name: str, base_path: str) -> None:
-    """Refuse a base path that is not absolute, or not on a local file system."""
+    """Raise ServingError unless the base path is absolute and on a local file system."""
     if "://" in base_path:
         raise ServingError(
             Code.INVALID_ARGUMENT,
@@ -112,4 +113,5 @@ def _policy(
         case "specific":
             return Specific(frozenset(policy.specific.versions))
         case _:
+            # Also if no policy is set. Proto3 cannot tell an unset number from 0: both mean 1.
             return Latest(policy.latest.num_versions or 1)

@@ -1,9 +1,9 @@
-"""Classify and Regress: calls that carry tf.Example messages, for signatures made for them."""
+"""Answer Classify and Regress requests, which carry tf.Example messages."""
 
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import classification_pb2, input_pb2, model_pb2, regression_pb2
 
-from edge.modelserver.predict import DEFAULT_SIGNATURE, Runner, answering_spec
+from edge.modelserver.predict import DEFAULT_SIGNATURE, Runner, response_spec
 from edge.modelserver.servable import Servable, Signature
 from edge.modelserver.status import Code, ServingError
 from edge.modelserver.tensors import Array, to_array, type_name, type_number
@@ -25,7 +25,7 @@ def classify(
     runner: Runner,
     timeout_s: float | None,
 ) -> classification_pb2.ClassificationResponse:
-    """Answer a ClassificationRequest; arguments and errors as of `predict.predict`."""
+    """Answer a ClassificationRequest; same arguments and errors as `predict.predict`."""
     name, signature = _signature(servable, request.model_spec, _CLASSIFY, "classification")
     _check_one_input(signature, "classification")
     if len(signature.outputs) not in (1, 2):
@@ -36,13 +36,13 @@ def classify(
             Code.FAILED_PRECONDITION,
             'Expected classification signature outputs to contain at least one of "classes" or "scores".',
         )
-    examples = _serialized(request.input)
+    examples = _serialize(request.input)
     fetches = [signature.outputs[alias] for alias in aliases]
     arrays = dict(
         zip(aliases, runner(servable, _feeds(signature, examples), fetches, timeout_s), strict=True)
     )
     response = classification_pb2.ClassificationResponse(
-        model_spec=answering_spec(servable, request.model_spec.name, name)
+        model_spec=response_spec(servable, request.model_spec.name, name)
     )
     _write_classes(response.result, arrays, len(examples))
     return response
@@ -51,17 +51,17 @@ def classify(
 def regress(
     servable: Servable, request: regression_pb2.RegressionRequest, runner: Runner, timeout_s: float | None
 ) -> regression_pb2.RegressionResponse:
-    """Answer a RegressionRequest; arguments and errors as of `predict.predict`."""
+    """Answer a RegressionRequest; same arguments and errors as `predict.predict`."""
     name, signature = _signature(servable, request.model_spec, _REGRESS, "regression")
     _check_one_input(signature, "regression")
     if len(signature.outputs) != 1:
         raise _invalid("Expected one output Tensor.")
     if _OUTPUTS not in signature.outputs:
         raise ServingError(Code.FAILED_PRECONDITION, "No regression outputs found in SignatureDef.")
-    examples = _serialized(request.input)
+    examples = _serialize(request.input)
     (array,) = runner(servable, _feeds(signature, examples), [signature.outputs[_OUTPUTS]], timeout_s)
     response = regression_pb2.RegressionResponse(
-        model_spec=answering_spec(servable, request.model_spec.name, name)
+        model_spec=response_spec(servable, request.model_spec.name, name)
     )
     for value in _regressions(array, len(examples)):
         response.result.regressions.add(value=value)
@@ -74,6 +74,7 @@ def _signature(
     name = spec.signature_name or DEFAULT_SIGNATURE
     signature = servable.signatures.get(name)
     if signature is None:
+        # Predict answers FAILED_PRECONDITION here; TensorFlow Serving differs in the same way.
         raise _invalid(f"No signature was found with the name: {name}")
     if signature.method != method:
         raise _invalid(f"Expected {kind} signature method_name to be {method}. Was: {signature.method}")
@@ -87,14 +88,15 @@ def _check_one_input(signature: Signature, kind: str) -> None:
         raise ServingError(Code.FAILED_PRECONDITION, f"No {kind} inputs found in SignatureDef.")
 
 
-def _serialized(sent: input_pb2.Input) -> list[bytes]:
-    """Serialise the examples; a shared context is merged into each by writing it in front."""
-    context, examples = b"", sent.example_list.examples
-    if sent.WhichOneof("kind") == "example_list_with_context":
-        context = sent.example_list_with_context.context.SerializeToString()
-        examples = sent.example_list_with_context.examples
+def _serialize(source: input_pb2.Input) -> list[bytes]:
+    """Serialize the examples, each with the shared context if there is one."""
+    context, examples = b"", source.example_list.examples
+    if source.WhichOneof("kind") == "example_list_with_context":
+        context = source.example_list_with_context.context.SerializeToString()
+        examples = source.example_list_with_context.examples
     if not examples:
         raise _invalid("Input is empty.")
+    # Parsing concatenated messages merges them, and the later one wins: the example overrides the context.
     return [context + example.SerializeToString() for example in examples]
 
 
@@ -116,6 +118,7 @@ def _write_classes(
     labels = arrays[_CLASSES].tolist() if _CLASSES in arrays else None
     scores = arrays[_SCORES].tolist() if _SCORES in arrays else None
     for row in range(count):
+        # One of the two may be missing: then labels are empty, or scores are 0.
         classes = result.classifications.add().classes
         for column in range(min(widths)):
             classes.add(

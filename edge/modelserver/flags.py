@@ -1,4 +1,4 @@
-"""The command line: the flags of tensorflow_model_server, read without loading TensorFlow."""
+"""Parse the flags of tensorflow_model_server, without loading TensorFlow."""
 
 import argparse
 import math
@@ -17,27 +17,27 @@ _LARGEST_PORT = 65535
 
 
 class FlagError(Exception):
-    """A command line that cannot be used; the text is one line for the person who typed it."""
+    """The command line is invalid; the message is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """What the command line asks for.
+    """The parsed command line.
 
     Args:
-        host: the address to listen on.
-        port: the port to listen on; 0 for any free one.
+        host: address to listen on.
+        port: port to listen on; 0 for any free port.
         models: the models to serve.
-        poll_wait_s: seconds between looks at the base paths; 0 for one look, negative for none.
-        batching: how calls are merged; None where they are not.
+        poll_wait_s: seconds between scans of the base paths; 0 for a single scan, negative for none.
+        batching: batching parameters; None if calls are not batched.
         max_num_load_retries: attempts to load a version after the first one.
         load_retry_interval_s: seconds between the attempts.
-        grpc_max_threads: calls answered at the same time.
+        grpc_max_threads: calls answered concurrently.
         intra_op_parallelism: threads of one operation; 0 lets TensorFlow choose.
-        inter_op_parallelism: operations that run at the same time; 0 lets TensorFlow choose.
-        prefer_tflite_model: run the network of a version in LiteRT where it comes with one.
-        enable_model_warmup: run a version's warm-up records before it serves.
-        allow_labels_for_unavailable: let a new version label name a version that does not serve yet.
+        inter_op_parallelism: operations that run concurrently; 0 lets TensorFlow choose.
+        prefer_tflite_model: run the network in LiteRT if the version includes one.
+        enable_model_warmup: run the warm-up records of a version before it serves.
+        allow_labels_for_unavailable: allow a new label on a version that is not available yet.
     """
 
     host: str
@@ -61,6 +61,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _switch(text: str) -> bool:
+    # The spellings that tensorflow_model_server accepts.
     match text.lower():
         case "true" | "t" | "1":
             return True
@@ -111,58 +112,66 @@ def _add_listening(parser: _Parser) -> None:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; a flag of this server alone (tensorflow_model_server takes 0.0.0.0)",
+        help="address to listen on; not a flag of tensorflow_model_server, which uses 0.0.0.0",
     )
     parser.add_argument(
-        "--rest_api_port", type=port, default=0, help="must be 0: this server offers no REST API"
+        "--rest_api_port", type=port, default=0, help="must be 0: this server has no REST API"
     )
     parser.add_argument(
         "--grpc_max_threads",
         type=_at_least(1, 10_000),
         default=4 * (os.cpu_count() or 1),
-        help="calls answered at the same time",
+        help="calls answered concurrently",
     )
 
 
 def _add_models(parser: _Parser) -> None:
     parser.add_argument("--model_name", default="default", help="name of the model")
     parser.add_argument(
-        "--model_base_path", default="", help="absolute path that holds the version directories"
+        "--model_base_path", default="", help="absolute path of the folder with the version directories"
     )
     parser.add_argument(
         "--model_config_file",
         default="",
-        help="ModelServerConfig in text format; model_name and model_base_path are then ignored",
+        help="ModelServerConfig in text format; replaces model_name and model_base_path",
     )
     parser.add_argument(
         "--file_system_poll_wait_seconds",
         type=_seconds,
         default=1.0,
-        help="seconds between looks for new versions; 0: one look; negative: none",
+        help="seconds between scans for new versions; 0: scan once; negative: never",
     )
     parser.add_argument(
-        "--max_num_load_retries", type=_at_least(0), default=5, help="attempts after the first"
+        "--max_num_load_retries",
+        type=_at_least(0),
+        default=5,
+        help="attempts to load a version after the first",
     )
     parser.add_argument(
         "--load_retry_interval_micros",
         type=_at_least(0),
         default=60_000_000,
-        help="wait between attempts, in µs",
+        help="wait between the attempts, in µs",
     )
     parser.add_argument(
-        "--num_load_threads", type=_at_least(0), default=0, help="accepted; versions load one after the other"
+        "--num_load_threads",
+        type=_at_least(0),
+        default=0,
+        help="accepted without effect: versions load one at a time",
     )
-    _add_switch(parser, "--enable_model_warmup", default=True, help="run the warm-up records of a version")
+    _add_switch(
+        parser, "--enable_model_warmup", default=True, help="run the warm-up records of a version first"
+    )
     _add_switch(
         parser,
         "--allow_version_labels_for_unavailable_models",
         default=False,
-        help="let a new version label name a version that does not serve yet",
+        help="allow a new label on a version that is not available yet",
     )
 
 
 def _add_running(parser: _Parser) -> None:
-    _add_switch(parser, "--enable_batching", default=False, help="merge calls into batches")
+    _add_switch(parser, "--enable_batching", default=False, help="merge concurrent calls into batches")
     parser.add_argument("--batching_parameters_file", default="", help="BatchingParameters in text format")
     for kind in ("intra", "inter"):
         parser.add_argument(
@@ -175,7 +184,7 @@ def _add_running(parser: _Parser) -> None:
         parser,
         "--prefer_tflite_model",
         default=False,
-        help="run a version's network in LiteRT where it was trained with `--tflite`",
+        help="run the network in LiteRT if the version was trained with `--tflite`",
     )
 
 
@@ -184,40 +193,41 @@ def _add_switch(parser: _Parser, name: str, *, default: bool, help: str) -> None
 
 
 def parse(argv: Sequence[str] | None) -> Flags:
-    """Read the command line and the files it names.
+    """Parse the command line and the files named in it.
 
     Args:
-        argv: the arguments after the program's name; None for those of this process.
+        argv: arguments without the program name; None for those of this process.
 
     Raises:
-        FlagError: for anything that tensorflow_model_server would refuse to start with.
-        SystemExit: with 0, after `--help`.
+        FlagError: the flags or files are invalid; tensorflow_model_server would not start either.
+        SystemExit: with code 0, after `--help`.
     """
-    given = _parser().parse_args(argv)
-    if given.rest_api_port:
+    parsed = _parser().parse_args(argv)
+    if parsed.rest_api_port:
+        # Refused rather than ignored: a client would wait for a port that never opens.
         raise FlagError(
-            f"argument --rest_api_port: expected 0, got {given.rest_api_port}: this server offers no REST API"
+            f"argument --rest_api_port: cannot use port {parsed.rest_api_port}: this server has no REST API"
         )
     return Flags(
-        host=given.host,
-        port=given.port,
-        models=_models(given.model_config_file, given.model_name, given.model_base_path),
-        poll_wait_s=given.file_system_poll_wait_seconds,
-        batching=_batching(given.batching_parameters_file, enabled=given.enable_batching),
-        max_num_load_retries=given.max_num_load_retries,
-        load_retry_interval_s=given.load_retry_interval_micros / 1e6,
-        grpc_max_threads=given.grpc_max_threads,
-        intra_op_parallelism=given.tensorflow_intra_op_parallelism,
-        inter_op_parallelism=given.tensorflow_inter_op_parallelism,
-        prefer_tflite_model=given.prefer_tflite_model,
-        enable_model_warmup=given.enable_model_warmup,
-        allow_labels_for_unavailable=given.allow_version_labels_for_unavailable_models,
+        host=parsed.host,
+        port=parsed.port,
+        models=_models(parsed.model_config_file, parsed.model_name, parsed.model_base_path),
+        poll_wait_s=parsed.file_system_poll_wait_seconds,
+        batching=_batching(parsed.batching_parameters_file, enabled=parsed.enable_batching),
+        max_num_load_retries=parsed.max_num_load_retries,
+        load_retry_interval_s=parsed.load_retry_interval_micros / 1e6,
+        grpc_max_threads=parsed.grpc_max_threads,
+        intra_op_parallelism=parsed.tensorflow_intra_op_parallelism,
+        inter_op_parallelism=parsed.tensorflow_inter_op_parallelism,
+        prefer_tflite_model=parsed.prefer_tflite_model,
+        enable_model_warmup=parsed.enable_model_warmup,
+        allow_labels_for_unavailable=parsed.allow_version_labels_for_unavailable_models,
     )
 
 
 def _models(config_file: str, name: str, base_path: str) -> tuple[ModelConfig, ...]:
     if not config_file and not base_path:
-        raise FlagError("expected --model_base_path or --model_config_file, got neither")
+        raise FlagError("no model to serve: give --model_base_path or --model_config_file")
     if config_file:
         text = _text("--model_config_file", config_file)
         try:
@@ -234,9 +244,7 @@ def _models(config_file: str, name: str, base_path: str) -> tuple[ModelConfig, .
 def _batching(parameters_file: str, *, enabled: bool) -> BatchingParameters | None:
     if not enabled:
         if parameters_file:
-            raise FlagError(
-                "argument --batching_parameters_file: it is set without setting --enable_batching to true"
-            )
+            raise FlagError("argument --batching_parameters_file: has no effect without --enable_batching")
         return None
     if not parameters_file:
         return BatchingParameters()
@@ -251,5 +259,5 @@ def _text(flag: str, path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise FlagError(f"argument {flag}: cannot read {path}: {reason}") from error

@@ -1,4 +1,4 @@
-"""Merging the inputs of several calls into one batch, and splitting its outputs again. No threads."""
+"""Merge the inputs of several calls into one batch, and split its outputs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,11 +10,11 @@ from edge.modelserver.tensors import Array
 Feeds = Mapping[str, Array]
 
 
-def rows(feeds: Feeds) -> int:
-    """Count the rows of a call: the size of the first dimension, the same for each input.
+def count_rows(feeds: Feeds) -> int:
+    """Return the rows of a call: the size of the first dimension, which all inputs share.
 
     Raises:
-        ServingError: INVALID_ARGUMENT where an input has no dimension, or the sizes differ.
+        ServingError: INVALID_ARGUMENT if an input is a scalar or the sizes differ.
     """
     if not feeds:
         raise ServingError(Code.INVALID_ARGUMENT, "Batching Run() must have at least one input tensor")
@@ -30,50 +30,52 @@ def rows(feeds: Feeds) -> int:
     return sizes.pop()
 
 
-def sliced(feeds: Feeds, start: int, stop: int) -> dict[str, Array]:
-    """Take the rows from `start` up to `stop` of each input."""
+def slice_rows(feeds: Feeds, start: int, stop: int) -> dict[str, Array]:
+    """Return rows `start` to `stop` of each input."""
     return {name: array[start:stop] for name, array in feeds.items()}
 
 
-def padding(size: int, allowed_sizes: Sequence[int]) -> int:
-    """Say how many rows to add so that a batch has an allowed size (increasing; empty for any)."""
+def padding_rows(size: int, allowed_sizes: Sequence[int]) -> int:
+    """Return how many rows to add to reach the next allowed size (increasing; empty: any size)."""
     return next((allowed - size for allowed in allowed_sizes if allowed >= size), 0)
 
 
-def merged(calls: Sequence[Feeds], *, padding_rows: int, pad_variable_length: bool) -> dict[str, Array]:
+def merge(calls: Sequence[Feeds], *, padding: int, pad_variable_length: bool) -> dict[str, Array]:
     """Concatenate the inputs of calls along the first dimension.
 
     Args:
-        calls: inputs of the same names, at least one call.
-        padding_rows: rows to add behind; they repeat the first row of the last call.
-        pad_variable_length: bring inputs of different shapes to the largest one, instead of refusing.
+        calls: inputs by name, the same names in each call; at least one call.
+        padding: rows to append; copies of the first row of the last call.
+        pad_variable_length: pad inputs of different shapes to the largest one instead of refusing them.
 
     Raises:
-        ServingError: FAILED_PRECONDITION for inputs of different shapes that are not to be padded.
+        ServingError: FAILED_PRECONDITION for inputs of different shapes without `pad_variable_length`.
     """
     return {
-        name: _merged(name, [call[name] for call in calls], padding_rows, pad_variable_length)
+        name: _merge_input(name, [call[name] for call in calls], padding, pad_variable_length)
         for name in calls[0]
     }
 
 
-def _merged(name: str, arrays: list[Array], padding_rows: int, pad: bool) -> Array:  # noqa: FBT001 - private, passed on
+def _merge_input(name: str, arrays: list[Array], padding: int, pad: bool) -> Array:  # noqa: FBT001 - private, passed on
     if pad:
         arrays = _same_shape(arrays)
     elif any(array.shape[1:] != arrays[0].shape[1:] for array in arrays):
+        # The message is TensorFlow Serving's, with its missing spaces.
         raise ServingError(
             Code.FAILED_PRECONDITION,
             f"Tensors with name '{name}' from different tasks have different shapes and padding is turned "
             "off.Set pad_variable_length_inputs to true, or ensure that all tensors with the same name"
             "have equal dimensions starting with the first dim.",
         )
-    if padding_rows:
-        arrays = [*arrays, np.repeat(arrays[-1][:1], padding_rows, axis=0)]
+    if padding:
+        # A row that exists is valid input; zeros or empty strings could fail in the graph.
+        arrays = [*arrays, np.repeat(arrays[-1][:1], padding, axis=0)]
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _same_shape(arrays: list[Array]) -> list[Array]:
-    """Pad behind in each dimension but the first, with the array's own first value."""
+    """Pad each dimension except the first at its end, with the first value of the array."""
     if any(array.ndim != arrays[0].ndim for array in arrays):
         raise ServingError(Code.INVALID_ARGUMENT, "Only tensors of the same rank can be padded.")
     largest = np.max([array.shape[1:] for array in arrays], axis=0) if arrays[0].ndim > 1 else ()
@@ -90,21 +92,21 @@ def _padded(array: Array, largest: tuple[int, ...]) -> Array:
     return whole
 
 
-def split(outputs: Sequence[Array], sizes: Sequence[int], *, padding_rows: int) -> list[list[Array]]:
-    """Give each call its rows of a batch's outputs.
+def split(outputs: Sequence[Array], sizes: Sequence[int], *, padding: int) -> list[list[Array]]:
+    """Split the outputs of a batch by call.
 
     Args:
-        outputs: what the batch computed.
-        sizes: the rows of each call, in their order.
-        padding_rows: rows behind that belong to nobody.
+        outputs: outputs of the batch.
+        sizes: rows of each call, in order.
+        padding: padding rows at the end, which are dropped.
 
     Returns:
         The outputs of each call.
 
     Raises:
-        ServingError: FAILED_PRECONDITION for an output that has not one row per row of input.
+        ServingError: FAILED_PRECONDITION if an output does not have one row per input row.
     """
-    expected = sum(sizes) + padding_rows
+    expected = sum(sizes) + padding
     for output in outputs:
         if output.ndim == 0:
             raise ServingError(Code.FAILED_PRECONDITION, "Batched output tensor has 0 dimensions")

@@ -1,4 +1,4 @@
-"""Predict: check the request against the signature, run it, write the answer."""
+"""Answer Predict requests: check against the signature, run, encode the outputs."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -12,7 +12,7 @@ from edge.modelserver.tensors import Array, TensorError, to_array, type_name, ty
 DEFAULT_SIGNATURE = "serving_default"
 
 Runner = Callable[[Servable, Mapping[str, Array], Sequence[str], float | None], list[Array]]
-"""What runs a servable on feeds: `Servable.run` itself, or a scheduler that merges calls."""
+"""Runs a servable on feeds: `Servable.run`, or `BatchScheduler.run`, which merges calls."""
 
 
 def predict(
@@ -21,13 +21,13 @@ def predict(
     """Answer a PredictRequest.
 
     Args:
-        servable: the version that the request's model_spec stands for.
-        request: what to answer.
-        runner: how to run it.
-        timeout_s: seconds left to the client's deadline; None where it set none.
+        servable: the version that the request's model_spec selects.
+        request: the request.
+        runner: runs the servable.
+        timeout_s: seconds left until the client's deadline; None for no deadline.
 
     Raises:
-        ServingError: with the code and message for the client.
+        ServingError: with the status code and message for the client.
     """
     name = request.model_spec.signature_name or DEFAULT_SIGNATURE
     signature = servable.signatures.get(name)
@@ -35,26 +35,27 @@ def predict(
         raise ServingError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
     feeds = _feeds(signature, request.inputs)
     aliases = _aliases(signature, request.output_filter)
-    fetches = list(dict.fromkeys(signature.outputs[alias] for alias in aliases))
+    fetches = list(dict.fromkeys(signature.outputs[alias] for alias in aliases))  # two aliases may share one
     arrays = dict(zip(fetches, runner(servable, feeds, fetches, timeout_s), strict=True))
-    response = predict_pb2.PredictResponse(model_spec=answering_spec(servable, request.model_spec.name, name))
+    response = predict_pb2.PredictResponse(model_spec=response_spec(servable, request.model_spec.name, name))
     outputs = response.outputs
     for alias in aliases:
         write(outputs[alias], arrays[signature.outputs[alias]])
     return response
 
 
-def answering_spec(servable: Servable, name: str, signature_name: str) -> model_pb2.ModelSpec:
-    """Make the model_spec of an answer: what the request asked for, and the version that answered."""
+def response_spec(servable: Servable, name: str, signature_name: str) -> model_pb2.ModelSpec:
+    """Return the model_spec of a response: the requested names and the version that answered."""
     spec = model_pb2.ModelSpec(name=name, signature_name=signature_name)
     spec.version.value = servable.version
     return spec
 
 
 def _feeds(signature: Signature, inputs: Mapping[str, tensor_pb2.TensorProto]) -> dict[str, Array]:
-    sent, expected = len(inputs), len(signature.inputs)
-    if sent > expected or (sent < expected and not signature.defaults):
+    count, expected = len(inputs), len(signature.inputs)
+    if count > expected or (count < expected and not signature.defaults):
         raise ServingError(Code.INVALID_ARGUMENT, _count_message(set(inputs), set(signature.inputs)))
+    # The order of the checks is TensorFlow Serving's: it decides which error a request with several gets.
     feeds, used = {}, set()
     for alias, feed in signature.inputs.items():
         if alias in inputs:
@@ -68,7 +69,7 @@ def _feeds(signature: Signature, inputs: Mapping[str, tensor_pb2.TensorProto]) -
             )
         _check_type(feed.dtype, array)
         feeds[feed.tensor] = array
-    if sent != len(used):
+    if count != len(used):
         raise ServingError(
             Code.INVALID_ARGUMENT,
             f"Inputs contains invalid name. Used request inputs: {_joined(used)}, "
@@ -80,7 +81,7 @@ def _feeds(signature: Signature, inputs: Mapping[str, tensor_pb2.TensorProto]) -
 def _array(alias: str, proto: tensor_pb2.TensorProto) -> Array:
     try:
         return to_array(proto)
-    except TensorError as error:
+    except TensorError as error:  # its reason stays here: TensorFlow Serving names the input and no more
         raise ServingError(Code.INVALID_ARGUMENT, f"tensor parsing error: {alias}") from error
 
 
@@ -94,7 +95,7 @@ def _check_type(expected: int, array: Array) -> None:
 
 
 def _aliases(signature: Signature, output_filter: Sequence[str]) -> list[str]:
-    """Choose the outputs to answer with: those of the filter, or all."""
+    """Return the outputs to compute: those in the filter, or all if it is empty."""
     seen: set[str] = set()
     for alias in output_filter:
         if alias not in signature.outputs:
@@ -109,18 +110,19 @@ def _aliases(signature: Signature, output_filter: Sequence[str]) -> list[str]:
     return list(output_filter or signature.outputs)
 
 
-def _count_message(sent: set[str], expected: set[str]) -> str:
+def _count_message(actual: set[str], expected: set[str]) -> str:
     return (
-        f"input size does not match signature: {len(sent)}!={len(expected)} "
-        f"len({{{_joined(sent)}}}) != len({{{_joined(expected)}}}). "
-        f"Sent extra: {{{_joined(sent - expected)}}}. Missing but required: {{{_joined(expected - sent)}}}."
+        f"input size does not match signature: {len(actual)}!={len(expected)} "
+        f"len({{{_joined(actual)}}}) != len({{{_joined(expected)}}}). "
+        f"Sent extra: {{{_joined(actual - expected)}}}. "
+        f"Missing but required: {{{_joined(expected - actual)}}}."
     )
 
 
-def _alias_message(alias: str, tensor: str, sent: Iterable[str], defaults: Iterable[str]) -> str:
+def _alias_message(alias: str, tensor: str, inputs: Iterable[str], defaults: Iterable[str]) -> str:
     return (
         f"Signature input alias: {alias}(feed name: {tensor}) not found in request and no default value "
-        f"provided. Inputs expected to be in the request {{{_joined(sent)}}}, or default input alias set: "
+        f"provided. Inputs expected to be in the request {{{_joined(inputs)}}}, or default input alias set: "
         f"{_joined(defaults)}"
     )
 

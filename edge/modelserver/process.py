@@ -1,4 +1,4 @@
-"""The server's threads, from the first load to the last request. Loads TensorFlow when imported."""
+"""Start, run and stop the threads of the server. Loads TensorFlow when imported."""
 
 import gc
 import os
@@ -16,7 +16,7 @@ from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_p
 
 from edge.modelserver.batching import BatchScheduler
 from edge.modelserver.flags import Flags
-from edge.modelserver.loader import Loader, Schedule
+from edge.modelserver.loader import Loader, LoaderSchedule
 from edge.modelserver.predict import Runner
 from edge.modelserver.repository import Repository
 from edge.modelserver.servable import Servable, SessionOptions, load
@@ -25,18 +25,18 @@ from edge.modelserver.status import ServingError
 from edge.modelserver.warmup import warm_up
 
 GRACE_S = 5.0
-"""How long requests may go on after the stop; then they are cancelled."""
+"""Seconds that requests may continue after the stop; then they are cancelled."""
 
 CLEANUP_S = 2.0
-"""How long each of the other threads may take to end after that."""
+"""Seconds that each of the other threads gets to end after that."""
 
-WAITING_CALLS = 1000
-"""Calls that wait for a thread; further ones are refused as RESOURCE_EXHAUSTED."""
+MAX_QUEUED_CALLS = 1000
+"""Calls that may wait for a thread; further ones get RESOURCE_EXHAUSTED."""
 
 _GRPC_OPTIONS = (
-    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_receive_message_length", -1),  # as tensorflow_model_server: a batch of photos exceeds 4 MB
     ("grpc.max_send_message_length", -1),
-    ("grpc.so_reuseport", 0),  # else a second server would share the port, and the requests
+    ("grpc.so_reuseport", 0),  # otherwise a second server would share the port and receive some requests
 )
 
 log = structlog.get_logger()
@@ -45,17 +45,17 @@ log = structlog.get_logger()
 def run(flags: Flags, stop: threading.Event) -> int:
     """Serve until `stop` is set.
 
-    As with tensorflow_model_server, the port opens when each model has a version that serves; a model
-    whose base path holds none yet is waited for.
+    As with tensorflow_model_server, the port opens once each model has an available version; until then
+    the server waits for versions to appear.
 
     Args:
-        flags: what to serve, and where.
-        stop: set from outside to end the server; also set here when one of its threads fails.
+        flags: the command line.
+        stop: set by the caller to end the server; also set here if one of the threads fails.
 
     Returns:
-        The exit code: 0 after a stop, 1 where the server could not start or one of its threads failed.
+        The exit code: 0 after a stop, 1 if the server could not start or one of its threads failed.
     """
-    gc.freeze()  # what was imported stays: the collections after each unload need not go through it
+    gc.freeze()  # exclude the imported modules from the collections after each unload
     failures: list[BaseException] = []
 
     def fail(error: BaseException) -> None:
@@ -65,7 +65,7 @@ def run(flags: Flags, stop: threading.Event) -> int:
     repository = Repository(allow_labels_for_unavailable=flags.allow_labels_for_unavailable)
     loader = Loader(repository, partial(_load, flags), _schedule(flags))
     thread = threading.Thread(
-        target=_watched, args=(loader.run, fail), name="modelserver.loader", daemon=True
+        target=_run_reporting, args=(loader.run, fail), name="modelserver.loader", daemon=True
     )
     thread.start()
     scheduler = BatchScheduler(flags.batching, fail) if flags.batching else None
@@ -75,8 +75,9 @@ def run(flags: Flags, stop: threading.Event) -> int:
         repository.stop()
         thread.join(CLEANUP_S)
     if thread.is_alive() or not loader.close(CLEANUP_S):
-        # TensorFlow is in the middle of a load or a run, which must not outlive the interpreter.
+        # TensorFlow is still in a load or a run: a normal exit would free the interpreter under its threads.
         log.warning("modelserver.stopped", unfinished=True)
+        # `os._exit` skips clean-up, also the flushing of buffers.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -86,7 +87,7 @@ def run(flags: Flags, stop: threading.Event) -> int:
     return 1 if failures else code
 
 
-def _watched(target: Callable[[], None], fail: Callable[[BaseException], None]) -> None:
+def _run_reporting(target: Callable[[], None], fail: Callable[[BaseException], None]) -> None:
     try:
         target()
     except BaseException as error:
@@ -94,8 +95,8 @@ def _watched(target: Callable[[], None], fail: Callable[[BaseException], None]) 
         raise
 
 
-def _schedule(flags: Flags) -> Schedule:
-    return Schedule(flags.poll_wait_s, flags.max_num_load_retries, flags.load_retry_interval_s)
+def _schedule(flags: Flags) -> LoaderSchedule:
+    return LoaderSchedule(flags.poll_wait_s, flags.max_num_load_retries, flags.load_retry_interval_s)
 
 
 def _load(flags: Flags, name: str, version: int, path: Path) -> Servable:
@@ -110,7 +111,7 @@ def _load(flags: Flags, name: str, version: int, path: Path) -> Servable:
             seconds = round(time.monotonic() - started_s, 3)
             log.info("modelserver.warmed", model=name, version=version, records=count, seconds=seconds)
     except BaseException:
-        servable.close()
+        servable.close()  # a retry loads it again: without this its memory would leak
         raise
     return servable
 
@@ -119,10 +120,10 @@ def _start_and_serve(
     flags: Flags, repository: Repository, scheduler: BatchScheduler | None, stop: threading.Event
 ) -> int:
     try:
-        repository.reload(flags.models, abandoned=stop.is_set)
+        repository.reload(flags.models, is_cancelled=stop.is_set)
     except ServingError as error:
         if stop.is_set():
-            return 0
+            return 0  # stopped while it waited for a version: not a failure
         log.error("modelserver.start_failed", error=str(error))  # noqa: TRY400 - one line, no traceback
         return 1
     if scheduler is None:
@@ -136,7 +137,7 @@ def _start_and_serve(
 
 def _serve(flags: Flags, repository: Repository, runner: Runner, stop: threading.Event) -> int:
     pool = ThreadPoolExecutor(flags.grpc_max_threads, thread_name_prefix="modelserver.rpc")
-    most_calls = flags.grpc_max_threads + WAITING_CALLS
+    most_calls = flags.grpc_max_threads + MAX_QUEUED_CALLS
     server = grpc.server(pool, options=_GRPC_OPTIONS, maximum_concurrent_rpcs=most_calls)
     prediction = PredictionService(repository, runner)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
@@ -151,6 +152,8 @@ def _serve(flags: Flags, repository: Repository, runner: Runner, stop: threading
     log.info("modelserver.listening", host=flags.host, port=port, models=[m.name for m in flags.models])
     stop.wait()
     log.info("modelserver.stopping", grace_s=GRACE_S)
+    # Refuses new calls at once, lets running ones end, and cancels those that outlast the grace period.
     server.stop(GRACE_S).wait()
+    # Without waiting: the thread of a cancelled call may still be in TensorFlow; `run` deals with it.
     pool.shutdown(wait=False, cancel_futures=True)
     return 0

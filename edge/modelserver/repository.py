@@ -1,6 +1,6 @@
-"""The models being served: which version a request means, and what the list of models is.
+"""State of the served models: which versions are available, and which one a request selects.
 
-`Repository` holds the state and answers from any thread; `loader.Loader` is what changes it.
+Any thread may read it; `loader.Loader` changes it.
 """
 
 import threading
@@ -11,85 +11,86 @@ from dataclasses import dataclass, field
 from edge.modelserver.config import ModelConfig
 from edge.modelserver.servable import Servable
 from edge.modelserver.status import Code, ServingError
-from edge.modelserver.versions import State, Version, forgiven, surplus
+from edge.modelserver.versions import State, Version, clear_failures, excess_ended
 
-ENDED_KEPT = 100
-"""Ended versions of a model, and removed models, whose status is still told; older ones are forgotten."""
+MAX_ENDED = 100
+"""Ended versions of a model, and removed models, that keep a status; older ones are dropped."""
 
-_ABANDONED_CHECK_S = 0.1
+_CANCELLED_CHECK_S = 0.1  # gRPC has no event for a cancelled call that a condition could wait for
 
 
 @dataclass(slots=True, eq=False)
 class Model:
-    """What is known of one model; read and written under `Repository.changed`.
+    """State of one model; read and written under `Repository.changed`.
 
     Args:
-        config: None once the model is no longer in the list.
-        names: the version directories at the last look, number to name.
-        wanted: the versions to serve, by the last look and the policy.
-        versions: every version known.
-        errors: why the last attempt to load a version failed.
-        servables: what is loaded.
-        looked: the base path has been read since the last reload.
+        config: None once the model is not in the list any more.
+        directories: version directories at the last scan, number to name.
+        wanted: versions to serve, from the last scan and the policy.
+        versions: all known versions.
+        errors: error of the last failed attempt to load a version.
+        servables: loaded versions.
+        scanned: True once the base path has been read since the last reload.
     """
 
     config: ModelConfig | None = None
-    names: dict[int, str] = field(default_factory=dict)
+    directories: dict[int, str] = field(default_factory=dict)
     wanted: frozenset[int] = frozenset()
     versions: dict[int, Version] = field(default_factory=dict)
     errors: dict[int, ServingError] = field(default_factory=dict)
     servables: dict[int, Servable] = field(default_factory=dict)
-    looked: bool = False
+    scanned: bool = False
 
     @property
-    def given_up(self) -> bool:
-        """Whether all that it wants has failed for good."""
+    def all_failed(self) -> bool:
+        """True if every wanted version has failed and is not retried."""
         failed = {number for number, version in self.versions.items() if version.failed}
-        return self.looked and bool(self.wanted) and self.wanted <= failed
+        return self.scanned and bool(self.wanted) and self.wanted <= failed
 
     @property
     def ended(self) -> bool:
-        """Whether it is out of the list and nothing of it is left."""
+        """True if the model is not in the list and all its versions have ended."""
         return self.config is None and all(v.state is State.END for v in self.versions.values())
 
-    def want(self, wanted: frozenset[int]) -> None:
+    def set_wanted(self, wanted: frozenset[int]) -> None:
         """Set the versions to serve."""
         self.wanted = wanted
-        self.versions = forgiven(self.versions, wanted)
-        for number in surplus(self.versions, wanted, ENDED_KEPT):
+        self.versions = clear_failures(self.versions, wanted)
+        for number in excess_ended(self.versions, wanted, MAX_ENDED):
             del self.versions[number]
             self.errors.pop(number, None)
 
 
 class Repository:
-    """The models being served.
+    """The served models.
 
     Attributes:
-        changed: guards everything here, and is notified of each change.
-        models: name to what is known of it.
-        look_wanted: a reload asks the loader to look at the base paths at once.
-        stopping: the server is going down.
+        changed: lock of all attributes; notified of each change.
+        models: state by model name.
+        scan_requested: set by a reload: the loader scans the base paths at once.
+        stopping: the server is shutting down.
 
     Args:
-        allow_labels_for_unavailable: let a new version label name a version that does not serve yet.
+        allow_labels_for_unavailable: allow a new label on a version that is not available yet.
     """
 
     def __init__(self, *, allow_labels_for_unavailable: bool = False) -> None:
         self.changed = threading.Condition()
         self.models: dict[str, Model] = {}
-        self.look_wanted = False
+        self.scan_requested = False
         self.stopping = False
         self._allow_labels_for_unavailable = allow_labels_for_unavailable
         self._reloading = threading.Lock()
         self._labels: dict[str, Mapping[str, int]] = {}
-        self._serving: dict[str, dict[int, Servable]] = {}  # replaced whole, never changed: read without lock
+        # Replaced as a whole, never changed in place: requests read it without the lock.
+        self._available: dict[str, dict[int, Servable]] = {}
 
     @contextmanager
     def use(self, name: str, version: int | None = None, label: str | None = None) -> Iterator[Servable]:
-        """Hold the version a request means: the one named or labelled, else the highest that serves.
+        """Hold the version that a request selects by number or label; by default the highest available one.
 
         Raises:
-            ServingError: INVALID_ARGUMENT for no name or an unknown label, NOT_FOUND where it does not serve.
+            ServingError: INVALID_ARGUMENT for an empty name or unknown label, NOT_FOUND if not available.
         """
         servable = self._acquire(name, version, label)
         try:
@@ -101,21 +102,22 @@ class Repository:
         if not name:
             raise ServingError(Code.INVALID_ARGUMENT, "ModelSpec has no name specified.")
         if label is not None:
-            version = self.labelled(name, label)
+            version = self.version_of_label(name, label)
         while True:
-            serving = self._serving.get(name, {})
-            found = serving.get(max(serving, default=0) if version is None else version)
-            if found is None:
-                meant = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-                raise ServingError(Code.NOT_FOUND, f"Servable not found for request: {meant}")
-            if found.acquire():  # False: it was retired since it was found, and is no longer listed
-                return found
+            available = self._available.get(name, {})
+            servable = available.get(max(available, default=0) if version is None else version)
+            if servable is None:
+                requested = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+                raise ServingError(Code.NOT_FOUND, f"Servable not found for request: {requested}")
+            # False if it was retired after the look-up. It left `_available` before that, so this ends.
+            if servable.acquire():
+                return servable
 
-    def labelled(self, name: str, label: str) -> int:
-        """Find the version that a label stands for.
+    def version_of_label(self, name: str, label: str) -> int:
+        """Return the version with this label.
 
         Raises:
-            ServingError: INVALID_ARGUMENT for a label that the model has not.
+            ServingError: INVALID_ARGUMENT if the model has no such label.
         """
         version = self._labels.get(name, {}).get(label)
         if version is None:
@@ -123,14 +125,14 @@ class Repository:
         return version
 
     def status(self, name: str, version: int | None = None) -> list[tuple[int, State, ServingError | None]]:
-        """Tell number, state and error of a model's versions, highest first.
+        """Return number, state and error of a model's versions, highest first.
 
         Args:
             name: the model.
-            version: the only version asked for; None for all, ended ones included.
+            version: a single version; None for all, including ended ones.
 
         Raises:
-            ServingError: NOT_FOUND for what was never there.
+            ServingError: NOT_FOUND for an unknown model or version.
         """
         with self.changed:
             model = self.models.get(name)
@@ -143,36 +145,38 @@ class Repository:
         numbers = sorted(versions, reverse=True) if version is None else [version]
         return [(number, versions[number].state, errors.get(number)) for number in numbers]
 
-    def reload(self, configs: Iterable[ModelConfig], *, abandoned: Callable[[], bool]) -> None:
-        """Serve these models and no others; waits until each new one serves.
+    def reload(self, configs: Iterable[ModelConfig], *, is_cancelled: Callable[[], bool]) -> None:
+        """Replace the list of models and wait until each new model has an available version.
 
         Args:
-            configs: the whole new list.
-            abandoned: asked now and then; True ends the wait, but not the reload.
+            configs: the complete new list.
+            is_cancelled: polled during the wait; True ends the wait, not the reload.
 
         Raises:
-            ServingError: FAILED_PRECONDITION for a label on a version that does not serve (nothing is
-                changed then), UNKNOWN for a new model that cannot be loaded, CANCELLED when abandoned.
+            ServingError: FAILED_PRECONDITION for a label on a version that is not available (the list is
+                unchanged then), UNKNOWN if a new model cannot be loaded, CANCELLED if `is_cancelled`.
         """
-        given = {config.name: config for config in configs}
-        while not self._reloading.acquire(timeout=_ABANDONED_CHECK_S):
-            if abandoned():
-                raise ServingError(Code.CANCELLED, "Abandoned while another reload was under way")
+        listed = {config.name: config for config in configs}
+        # One reload at a time: a second one would replace the list that the first is waiting for.
+        while not self._reloading.acquire(timeout=_CANCELLED_CHECK_S):
+            if is_cancelled():
+                raise ServingError(Code.CANCELLED, "Cancelled while another reload was in progress")
         try:
             with self.changed:
-                for config in given.values():
+                for config in listed.values():
                     self._check_labels(config)
-                new = [name for name in given if name not in self.models or not self.models[name].config]
-                self._replace_configs(given)
-                self._await(new, abandoned)
+                new = [name for name in listed if name not in self.models or not self.models[name].config]
+                self._replace_configs(listed)
+                self._wait_available(new, is_cancelled)
         finally:
             self._reloading.release()
 
     def _check_labels(self, config: ModelConfig) -> None:
-        serving, existing = self._serving.get(config.name, {}), self._labels.get(config.name, {})
+        available, existing = self._available.get(config.name, {}), self._labels.get(config.name, {})
         for label, version in config.labels.items():
+            # Also with the flag, a label in use must not move to a version that cannot answer.
             moved = existing.get(label, version) != version
-            if version not in serving and (moved or not self._allow_labels_for_unavailable):
+            if version not in available and (moved or not self._allow_labels_for_unavailable):
                 raise ServingError(
                     Code.FAILED_PRECONDITION,
                     f"Request to assign label to version {version} of model {config.name}, which is not "
@@ -184,24 +188,26 @@ class Repository:
             self.models[name] = Model()
         for name, model in self.models.items():
             model.config = configs.get(name)
-            model.looked = False
+            model.scanned = False
             if model.config is None:
-                model.want(frozenset())
-        for name in [name for name, model in self.models.items() if model.ended][:-ENDED_KEPT]:
+                model.set_wanted(frozenset())
+        # Bounded, because a client may reload any number of names.
+        for name in [name for name, model in self.models.items() if model.ended][:-MAX_ENDED]:
             del self.models[name]
-        self._serving = {name: serving for name, serving in self._serving.items() if name in self.models}
+        self._available = {name: found for name, found in self._available.items() if name in self.models}
         self._labels = {name: config.labels for name, config in configs.items()}
-        self.look_wanted = True
+        self.scan_requested = True
         self.changed.notify_all()
 
-    def _await(self, names: list[str], abandoned: Callable[[], bool]) -> None:
-        while waiting := [name for name in names if not self._serving.get(name)]:
-            failed = [name for name in waiting if self.models[name].given_up]
+    def _wait_available(self, names: list[str], is_cancelled: Callable[[], bool]) -> None:
+        while waiting := [name for name in names if not self._available.get(name)]:
+            failed = [name for name in waiting if self.models[name].all_failed]
+            # Not at the first failure: the message names every model that failed.
             if len(failed) == len(waiting):
                 raise ServingError(Code.UNKNOWN, self._unavailable_message(failed))
-            if abandoned() or self.stopping:
-                raise ServingError(Code.CANCELLED, f"Abandoned while waiting for {', '.join(waiting)}")
-            self.changed.wait(_ABANDONED_CHECK_S)
+            if is_cancelled() or self.stopping:
+                raise ServingError(Code.CANCELLED, f"Cancelled while waiting for {', '.join(waiting)}")
+            self.changed.wait(_CANCELLED_CHECK_S)
 
     def _unavailable_message(self, names: list[str]) -> str:
         reasons = "".join(
@@ -212,29 +218,29 @@ class Repository:
         )
         return f"{len(names)} model(s) did not become available: {{{reasons}}}"
 
-    # What the loader does to it
+    # Called by the loader
 
     def set_version(
         self, name: str, number: int, version: Version, error: ServingError | None = None
     ) -> None:
-        """Change what is known of a version, and with it what requests find."""
+        """Set the state of a version, and with it whether requests find it."""
         with self.changed:
             model = self.models[name]
             model.versions[number] = version
             model.errors.pop(number, None)
             if error is not None:
                 model.errors[number] = error
-            serving = {n: s for n, s in model.servables.items() if model.versions[n].state is State.AVAILABLE}
-            self._serving = {**self._serving, name: serving}
+            found = {n: s for n, s in model.servables.items() if model.versions[n].state is State.AVAILABLE}
+            self._available = {**self._available, name: found}
             self.changed.notify_all()
 
     def wake(self) -> None:
-        """Make the loader look what there is to do."""
+        """Make the loader check for its next action."""
         with self.changed:
             self.changed.notify_all()
 
     def stop(self) -> None:
-        """End the loader after the step it is at, and every wait in `reload`."""
+        """End the loader after its current action, and every wait in `reload`."""
         with self.changed:
             self.stopping = True
             self.changed.notify_all()

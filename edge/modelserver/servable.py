@@ -1,4 +1,4 @@
-"""One loaded version of a model. The only file that touches the TensorFlow runtime, but for LiteRT's."""
+"""Load and run one version of a model. Besides tflite.py, the only module that uses TensorFlow itself."""
 
 import logging
 import threading
@@ -16,16 +16,18 @@ from tensorflow.python.saved_model import loader_impl
 
 from edge.modelserver.status import Code, ServingError
 from edge.modelserver.tensors import Array, to_array
-from edge.modelserver.tflite import ANSWER, DECODE, PIXELS, Network, found
+from edge.modelserver.tflite import DECODE_SIGNATURE, PIXELS_TENSOR, SERVING_SIGNATURE, Network, find_network
 
 SERVE_TAG = "serve"
 
-logging.getLogger("tensorflow").setLevel(logging.ERROR)  # the V1 loader warns that there is a V2
+logging.getLogger("tensorflow").setLevel(
+    logging.ERROR
+)  # the V1 loader warns on each load that it is deprecated
 
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """An input of a signature: the name of its tensor in the graph and its DataType."""
+    """An input of a signature: tensor name in the graph, and DataType."""
 
     tensor: str
     dtype: int
@@ -33,13 +35,13 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """One way to call a model.
+    """A signature of a model.
 
     Args:
-        method: the signature's method name, such as `tensorflow/serving/predict`.
+        method: method name, such as `tensorflow/serving/predict`.
         inputs: alias to feed.
-        outputs: alias to the name of the tensor in the graph.
-        defaults: alias to the value of an input that a request may leave out.
+        outputs: alias to tensor name in the graph.
+        defaults: alias to default value, for inputs that a request may omit.
     """
 
     method: str
@@ -50,12 +52,12 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """How versions are run.
+    """Settings of a session.
 
     Args:
         intra_op_parallelism: threads of one operation; 0 lets TensorFlow choose.
-        inter_op_parallelism: operations that run at the same time; 0 lets TensorFlow choose.
-        prefer_tflite: run the network of a version in LiteRT where it comes with one.
+        inter_op_parallelism: operations that run concurrently; 0 lets TensorFlow choose.
+        prefer_tflite: run the network in LiteRT if the version includes one.
     """
 
     intra_op_parallelism: int = 0
@@ -64,17 +66,17 @@ class SessionOptions:
 
 
 class Servable:
-    """A version of a model, ready to be called from any thread. Made by `load`.
+    """A loaded version of a model; thread-safe. Created by `load`.
 
-    Requests hold it by `acquire` and `release`; `retire` stops new ones, and the last to leave makes it
-    `idle`, so that it can be closed without failing anybody.
+    Requests hold it between `acquire` and `release`. `retire` refuses new ones; once the last has ended the
+    version is `idle` and can be closed without failing a request.
 
     Args:
         name: the model.
         version: its number.
-        meta_graph: what the loader read.
-        tf_session: the session that holds the variables.
-        network: answers from what the signature `decode` gives; None: the graph does.
+        meta_graph: as read by the loader.
+        tf_session: session with the variables.
+        network: LiteRT network that takes the output of the signature `decode`; None: the graph answers.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class Servable:
         self._retired: Callable[[], None] | None = None
 
     def acquire(self) -> bool:
-        """Enter a request. False where the version is retired: look for another one."""
+        """Begin a request; return False if the version is retired."""
         with self._lock:
             if self._retired is not None:
                 return False
@@ -105,79 +107,78 @@ class Servable:
             return True
 
     def release(self) -> None:
-        """Leave after `acquire`."""
+        """End a request that `acquire` began."""
         with self._lock:
             self._requests -= 1
-            last = self._retired if self._requests == 0 else None
-        if last is not None:
-            last()
+            on_idle = self._retired if self._requests == 0 else None
+        if on_idle is not None:
+            on_idle()  # without the lock: the callback may ask for `idle`
 
     def retire(self, on_idle: Callable[[], None]) -> None:
-        """Let no further request in.
+        """Refuse new requests.
 
         Args:
-            on_idle: called once, as soon as no request is inside, in the thread of the last one.
+            on_idle: called once, when the last request has ended, in that request's thread.
         """
         with self._lock:
             self._retired = on_idle
-            empty = self._requests == 0
-        if empty:
+            idle = self._requests == 0
+        if idle:
             on_idle()
 
     @property
     def idle(self) -> bool:
-        """Whether it is retired and its last request has left."""
+        """True if it is retired and its last request has ended."""
         with self._lock:
             return self._retired is not None and self._requests == 0
 
     def close(self) -> None:
-        """Free the session. Only when `idle`."""
+        """Free the session. Call only if `idle`."""
         if self._network is not None:
             self._network.close()
         self._session.close()
         self._outputs.clear()
 
     def run(self, feeds: Mapping[str, Array], fetches: Sequence[str], timeout_s: float | None) -> list[Array]:
-        """Run the graph, or the part of it that decodes and then the network in LiteRT.
+        """Run the graph, or its decoding part and then the LiteRT network.
 
         Args:
             feeds: tensor name to value.
-            fetches: the tensors to compute, by name.
+            fetches: names of the tensors to compute.
             timeout_s: seconds after which the run is cancelled; None for no limit.
 
         Returns:
             One array per fetch.
 
         Raises:
-            ServingError: with the code and message of whatever the graph failed with.
+            ServingError: with the code and message of the graph's or the network's error.
         """
-        if self._network is not None and (aliases := self._answered(feeds, fetches)):
+        if self._network is not None and (aliases := self._network_outputs(feeds, fetches)):
             return self._run_network(self._network, feeds, aliases, timeout_s)
         return self._run_graph(feeds, fetches, timeout_s)
 
-    def _answered(self, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[str]:
-        """Name the outputs of `ANSWER` that are wanted; nothing where another way has to be gone."""
-        asked = self.signatures[ANSWER]
+    def _network_outputs(self, feeds: Mapping[str, Array], fetches: Sequence[str]) -> list[str]:
+        """Return the aliases of the fetches if the network can compute all of them, else an empty list."""
+        serving = self.signatures[SERVING_SIGNATURE]
+        # Scalars and empty batches: the graph has the right error or the right empty shapes for them.
         if any(not value.shape or not len(value) for value in feeds.values()):
             return []
-        if feeds.keys() != {feed.tensor for feed in asked.inputs.values()}:
-            return []
-        aliases = {tensor: alias for alias, tensor in asked.outputs.items()}
+        if feeds.keys() != {feed.tensor for feed in serving.inputs.values()}:
+            return []  # another signature
+        aliases = {tensor: alias for alias, tensor in serving.outputs.items()}
         return [aliases[name] for name in fetches] if aliases.keys() >= set(fetches) else []
 
     def _run_network(
         self, network: Network, feeds: Mapping[str, Array], aliases: Sequence[str], timeout_s: float | None
     ) -> list[Array]:
-        started_s, asked, decode = (
-            time.monotonic(),
-            self.signatures[ANSWER],
-            self.signatures[DECODE],
-        )
-        encoded = {decode.inputs[alias].tensor: feeds[feed.tensor] for alias, feed in asked.inputs.items()}
-        (images,) = self._run_graph(encoded, [decode.outputs[PIXELS]], timeout_s)
+        started_s = time.monotonic()
+        serving, decode = self.signatures[SERVING_SIGNATURE], self.signatures[DECODE_SIGNATURE]
+        encoded = {decode.inputs[alias].tensor: feeds[feed.tensor] for alias, feed in serving.inputs.items()}
+        # Decoding stays in the graph, so that LiteRT gets exactly the pixels of the training.
+        (images,) = self._run_graph(encoded, [decode.outputs[PIXELS_TENSOR]], timeout_s)
         left_s = None if timeout_s is None else timeout_s - (time.monotonic() - started_s)
-        answers = network.run(images, left_s)
-        return [answers[alias] for alias in aliases]
+        outputs = network.run(images, left_s)
+        return [outputs[alias] for alias in aliases]
 
     def _run_graph(
         self, feeds: Mapping[str, Array], fetches: Sequence[str], timeout_s: float | None
@@ -186,21 +187,21 @@ class Servable:
         outputs = [self._output(name) for name in fetches]
         options = _run_options(timeout_s)
         try:
-            # The thin call under Session.run. That one costs 140 µs more, converts the feeds' types in
-            # silence, and a callable made once could not carry each request's own time-out.
+            # The call inside Session.run, which takes 140 µs longer and silently converts the types of
+            # the feeds. Session.make_callable has no timeout per call.
             arrays: list[Array] = self._session._call_tf_sessionrun(options, inputs, outputs, [], None)  # noqa: SLF001 - see above
         except errors_impl.OpError as error:
             raise _serving_error(error) from error
         finally:
             if options is not None:
-                pywrap_tf_session.TF_DeleteBuffer(options)
+                pywrap_tf_session.TF_DeleteBuffer(options)  # C memory, which Python does not free
         return arrays
 
     def _output(self, name: str) -> Any:
         output = self._outputs.get(name)
         if output is None:
             try:
-                output = self._session.graph.get_tensor_by_name(name)._as_tf_output()  # noqa: SLF001 - what the thin call takes
+                output = self._session.graph.get_tensor_by_name(name)._as_tf_output()  # noqa: SLF001 - the type that the inner call takes
             except (KeyError, ValueError) as error:
                 raise ServingError(
                     Code.INVALID_ARGUMENT, f"Tensor {name} was not found in the graph"
@@ -214,6 +215,7 @@ def _run_options(timeout_s: float | None) -> Any:
         return None
     if timeout_s <= 0:
         raise ServingError(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+    # At least 1 ms: TensorFlow takes 0 for no limit.
     options = config_pb2.RunOptions(timeout_in_ms=max(1, int(timeout_s * 1000)))
     return pywrap_tf_session.TF_NewBufferFromString(options.SerializeToString())
 
@@ -238,11 +240,12 @@ def load(name: str, version: int, path: Path, options: SessionOptions) -> Servab
         name: the model.
         version: its number.
         path: the directory of the version.
-        options: the session's threads.
+        options: settings of the session.
 
     Raises:
-        ServingError: with what is wrong with the SavedModel.
+        ServingError: the SavedModel or its network cannot be loaded.
     """
+    # A graph and session per version, so that closing one frees its memory and leaves the others alone.
     graph = ops.Graph()
     tf_session = session.Session(
         graph=graph,
@@ -254,8 +257,9 @@ def load(name: str, version: int, path: Path, options: SessionOptions) -> Servab
     try:
         with graph.as_default():
             meta_graph = loader_impl.load(tf_session, [SERVE_TAG], str(path))
-        wanted = options.prefer_tflite
-        network = found(path, meta_graph.signature_def, options.intra_op_parallelism) if wanted else None
+        network = None
+        if options.prefer_tflite:
+            network = find_network(path, meta_graph.signature_def, options.intra_op_parallelism)
         return Servable(name, version, meta_graph, tf_session, network)
     except BaseException as error:
         tf_session.close()
@@ -270,22 +274,22 @@ def _load_error(error: Exception, path: Path) -> ServingError:
             return error
         case errors_impl.OpError():
             return _serving_error(error)
-        case OSError():
+        case OSError():  # the loader raises it for a missing or unparsable saved_model.pb alike
             return ServingError(
                 Code.NOT_FOUND,
                 f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}",
             )
-        case RuntimeError():
+        case RuntimeError():  # no MetaGraph has the tag `serve`
             return ServingError(Code.NOT_FOUND, str(error))
         case _:
             return ServingError(Code.INVALID_ARGUMENT, f"{type(error).__name__}: {error}")
 
 
 def records(path: Path) -> Iterator[bytes]:
-    """Read the records of a TFRecord file.
+    """Yield the records of a TFRecord file.
 
     Raises:
-        ServingError: DATA_LOSS where the file is none, or is damaged.
+        ServingError: DATA_LOSS if the file is damaged or not a TFRecord file.
     """
     try:
         yield from tf_record.tf_record_iterator(str(path))

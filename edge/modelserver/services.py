@@ -1,4 +1,4 @@
-"""The gRPC services: who is asked, what is answered, and errors turned into statuses. No decisions."""
+"""The gRPC services: map requests to the repository, and ServingError to gRPC status."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,16 +23,16 @@ from edge.modelserver import predict as predicting
 from edge.modelserver.predict import Runner
 from edge.modelserver.repository import Repository
 from edge.modelserver.servable import Servable
-from edge.modelserver.status import Code, ServingError, cut
+from edge.modelserver.status import Code, ServingError, truncate
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
-_NO_DEADLINE_S = 365 * 24 * 3600.0
+_NO_DEADLINE_S = 365 * 24 * 3600.0  # gRPC reports the absence of a deadline as one centuries ahead
 _SIGNATURE_DEF = "signature_def"
 
 
 @contextmanager
-def _answering(context: grpc.ServicerContext) -> Iterator[None]:
-    """Turn a ServingError into the status of the call."""
+def _abort_on_error(context: grpc.ServicerContext) -> Iterator[None]:
+    """Abort the call with the status of a ServingError."""
     try:
         yield
     except ServingError as error:
@@ -40,18 +40,18 @@ def _answering(context: grpc.ServicerContext) -> Iterator[None]:
 
 
 def _abort(context: grpc.ServicerContext, code: Code, message: str) -> NoReturn:
-    context.abort(_STATUS[int(code)], cut(message))
+    context.abort(_STATUS[int(code)], truncate(message))
     raise AssertionError("abort raises")
 
 
 def _timeout_s(context: grpc.ServicerContext) -> float | None:
-    """Give the time left to the client's deadline, in seconds; None where it set none."""
+    """Return the seconds left until the client's deadline; None for no deadline."""
     left_s: float | None = context.time_remaining()
     return None if left_s is None or left_s > _NO_DEADLINE_S else left_s
 
 
 def _check_spec(request: object) -> None:
-    if not request.HasField("model_spec"):  # type: ignore[attr-defined]  # every request message has it
+    if not request.HasField("model_spec"):  # type: ignore[attr-defined]  # every request has the field
         raise ServingError(Code.INVALID_ARGUMENT, "Missing ModelSpec")
 
 
@@ -59,7 +59,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
     """Predict, Classify, Regress and GetModelMetadata.
 
     Args:
-        repository: finds the version a request means.
+        repository: finds the version of a request.
         runner: runs it.
     """
 
@@ -67,39 +67,39 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
         self._repository = repository
         self._runner = runner
 
-    def Predict(  # noqa: N802 - the service's word
+    def Predict(  # noqa: N802 - name of the RPC
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> predict_pb2.PredictResponse:
         """Run a signature on tensors."""
-        with _answering(context), self._use(request) as servable:
+        with _abort_on_error(context), self._use(request) as servable:
             return predicting.predict(servable, request, self._runner, _timeout_s(context))
 
-    def Classify(  # noqa: N802 - the service's word
+    def Classify(  # noqa: N802 - name of the RPC
         self, request: classification_pb2.ClassificationRequest, context: grpc.ServicerContext
     ) -> classification_pb2.ClassificationResponse:
         """Run a classification signature on tf.Example messages."""
-        with _answering(context), self._use(request) as servable:
+        with _abort_on_error(context), self._use(request) as servable:
             return examples.classify(servable, request, self._runner, _timeout_s(context))
 
-    def Regress(  # noqa: N802 - the service's word
+    def Regress(  # noqa: N802 - name of the RPC
         self, request: regression_pb2.RegressionRequest, context: grpc.ServicerContext
     ) -> regression_pb2.RegressionResponse:
         """Run a regression signature on tf.Example messages."""
-        with _answering(context), self._use(request) as servable:
+        with _abort_on_error(context), self._use(request) as servable:
             return examples.regress(servable, request, self._runner, _timeout_s(context))
 
-    def MultiInference(  # noqa: N802 - the service's word
+    def MultiInference(  # noqa: N802 - name of the RPC
         self, request: inference_pb2.MultiInferenceRequest, context: grpc.ServicerContext
     ) -> inference_pb2.MultiInferenceResponse:
-        """Say that several signatures in one call are not offered here."""
+        """Refuse the call: several signatures in one request are not supported."""
         del request
-        _abort(context, Code.UNIMPLEMENTED, "MultiInference is not offered by the embedded model server")
+        _abort(context, Code.UNIMPLEMENTED, "MultiInference is not supported by this model server")
 
-    def GetModelMetadata(  # noqa: N802 - the service's word
+    def GetModelMetadata(  # noqa: N802 - name of the RPC
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: grpc.ServicerContext
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        """Tell the signatures of a version."""
-        with _answering(context):
+        """Return the signatures of a version."""
+        with _abort_on_error(context):
             _check_spec(request)
             _check_fields(request)
             with self._use(request) as servable:
@@ -127,7 +127,7 @@ def _check_fields(request: get_model_metadata_pb2.GetModelMetadataRequest) -> No
         )
     for name in request.metadata_field:
         if name != _SIGNATURE_DEF:
-            # The server that this one stands in for never filled in its placeholder either.
+            # tensorflow_model_server does not fill in the placeholder either; clients see the same text.
             raise ServingError(Code.INVALID_ARGUMENT, f"Metadata field %s is not supported{name}")
 
 
@@ -147,35 +147,35 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore
 
     Args:
         repository: the models.
-        stopping: True once the server is going down: no reload waits any longer.
+        stopping: returns True once the server is shutting down: reloads stop waiting.
     """
 
     def __init__(self, repository: Repository, stopping: Callable[[], bool]) -> None:
         self._repository = repository
         self._stopping = stopping
 
-    def GetModelStatus(  # noqa: N802 - the service's word
+    def GetModelStatus(  # noqa: N802 - name of the RPC
         self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        """Tell the state of a model's versions."""
-        with _answering(context):
+        """Return the state of a model's versions."""
+        with _abort_on_error(context):
             _check_spec(request)
             name = request.model_spec.name
             version, label = _version_choice(request.model_spec)
             if label is not None:
-                version = self._repository.labelled(name, label)
+                version = self._repository.version_of_label(name, label)
             response = get_model_status_pb2.GetModelStatusResponse()
             for number, state, error in self._repository.status(name, version):
-                told = response.model_version_status.add(version=number, state=int(state))
-                told.status.error_code = int(error.code) if error else int(Code.OK)
-                told.status.error_message = error.message if error else ""
+                added = response.model_version_status.add(version=number, state=int(state))
+                added.status.error_code = int(error.code) if error else int(Code.OK)
+                added.status.error_message = error.message if error else ""
             return response
 
-    def HandleReloadConfigRequest(  # noqa: N802 - the service's word
+    def HandleReloadConfigRequest(  # noqa: N802 - name of the RPC
         self, request: model_management_pb2.ReloadConfigRequest, context: grpc.ServicerContext
     ) -> model_management_pb2.ReloadConfigResponse:
         """Replace the list of models."""
-        with _answering(context):
+        with _abort_on_error(context):
             if request.config.WhichOneof("config") != "model_config_list":
                 raise ServingError(
                     Code.INVALID_ARGUMENT,
@@ -183,7 +183,8 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore
                     "Only ModelConfigList is currently supported",
                 )
             configs = config.from_proto(request.config.model_config_list)
-            self._repository.reload(configs, abandoned=lambda: self._stopping() or not context.is_active())
+            # A client that left frees the thread; the reload itself goes on.
+            self._repository.reload(configs, is_cancelled=lambda: self._stopping() or not context.is_active())
             response = model_management_pb2.ReloadConfigResponse()
             response.status.error_code = int(Code.OK)
             return response

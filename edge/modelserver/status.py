@@ -1,13 +1,13 @@
-"""What a failed call is answered with: a canonical code and a message, as in gRPC."""
+"""Status codes and errors of calls, as in gRPC."""
 
 from enum import IntEnum
 
-MESSAGE_LIMIT = 1024
-"""Characters of a message that reach the client; the rest is cut."""
+MAX_MESSAGE_CHARS = 1024
+"""Maximum characters of a message sent to the client; longer ones are truncated."""
 
 
 class Code(IntEnum):
-    """The canonical status codes. gRPC and TensorFlow number them alike."""
+    """The canonical status codes; gRPC and TensorFlow use the same numbers."""
 
     OK = 0
     CANCELLED = 1
@@ -29,11 +29,11 @@ class Code(IntEnum):
 
 
 class ServingError(Exception):
-    """A call, or the load of a version, that failed for a reason the client is told.
+    """A failed call or load, with the status that the client receives.
 
     Args:
-        code: the status code of the answer.
-        message: the whole message; `cut` shortens it for the wire.
+        code: status code of the response.
+        message: full message; `truncate` shortens it for the wire.
     """
 
     def __init__(self, code: Code, message: str) -> None:
@@ -45,6 +45,6 @@ class ServingError(Exception):
         return f"{self.code.name}: {self.message}"
 
 
-def cut(message: str) -> str:
-    """Shorten a message to what is sent: `MESSAGE_LIMIT` characters and a mark that there was more."""
-    return message if len(message) <= MESSAGE_LIMIT else f"{message[:MESSAGE_LIMIT]}...TRUNCATED"
+def truncate(message: str) -> str:
+    """Return the message, shortened to `MAX_MESSAGE_CHARS` characters and marked if it is longer."""
+    return message if len(message) <= MAX_MESSAGE_CHARS else f"{message[:MAX_MESSAGE_CHARS]}...TRUNCATED"

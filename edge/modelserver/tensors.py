@@ -1,4 +1,4 @@
-"""TensorProto to numpy array and back, by the rules of TensorFlow's own conversion."""
+"""Convert TensorProto to numpy arrays and back, by TensorFlow's rules."""
 
 import math
 import struct
@@ -13,7 +13,7 @@ from tensorflow.core.framework import tensor_pb2
 Array = NDArray[Any]
 
 FILL_LIMIT_BYTES = 1 << 28
-"""Largest tensor made of fewer values than it has elements; a few bytes must not claim all memory."""
+"""Maximum size of a tensor with fewer values than elements, so that a short request cannot use up memory."""
 
 _BITS16 = np.uint16
 _STRING = 7
@@ -52,38 +52,39 @@ _PACKED = {"float_val": b"\x2a", "double_val": b"\x32"}  # the wire tags of thes
 
 
 class TensorError(ValueError):
-    """A TensorProto that describes no tensor."""
+    """The TensorProto is invalid."""
 
 
 def type_name(number: int) -> str:
-    """Name a DataType as TensorFlow does in its messages ("float", "string")."""
+    """Return the name of a DataType as in TensorFlow's messages ("float", "string")."""
     return _TYPES[number].name if number in _TYPES else f"unknown dtype enum ({number})"
 
 
 def type_number(array: Array) -> int:
-    """Give the DataType of an array made by `to_array`, or that a session gave."""
+    """Return the DataType of an array from `to_array` or from a session."""
     return _NUMBERS[array.dtype]
 
 
 def to_array(proto: tensor_pb2.TensorProto) -> Array:
-    """Read a tensor.
+    """Convert a TensorProto to an array.
 
-    Where `tensor_content` is empty and there are fewer values than elements, the last value is repeated,
-    and no values at all stand for zeros.
+    If `tensor_content` is empty and there are fewer values than elements, the last value is repeated; without
+    any value the tensor is zero.
 
     Returns:
-        An array of the tensor's shape; strings as `bytes` in an object array. It may be read-only.
+        An array of the tensor's shape; strings are `bytes` in an object array. It may be read-only.
 
     Raises:
-        TensorError: for a type that is not served, a shape that is not fully known, content of another
-            length than the shape asks for, or a fill of more than `FILL_LIMIT_BYTES`.
+        TensorError: unsupported type, shape not fully known, length of the content not that of the shape,
+            or repeated values of more than `FILL_LIMIT_BYTES`.
     """
     kind = _TYPES.get(proto.dtype)
     if kind is None:
-        raise TensorError(f"expected a served type, got {proto.dtype}")
+        raise TensorError(f"unsupported DataType {proto.dtype}")
+    # A list, not a generator: faster, and this runs for each tensor of each request.
     shape = tuple([dim.size for dim in proto.tensor_shape.dim])
     if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
-        raise TensorError(f"expected a known shape, got {shape}")
+        raise TensorError(f"shape is not fully known: {shape}")
     count = math.prod(shape)
     content = proto.tensor_content
     if content:
@@ -96,17 +97,18 @@ def to_array(proto: tensor_pb2.TensorProto) -> Array:
 def _numbers(content: bytes, count: int, dtype: np.dtype[Any]) -> Array:
     if len(content) != count * dtype.itemsize:
         raise TensorError(f"expected {count * dtype.itemsize} bytes of content, got {len(content)}")
-    return np.frombuffer(content, dtype)
+    return np.frombuffer(content, dtype)  # without a copy, therefore read-only
 
 
 def _strings(content: bytes, count: int) -> Array:
-    """Read strings packed as `count` varint lengths and then their bytes."""
+    """Read `count` varint lengths, followed by the bytes of the strings."""
     at, lengths = 0, []
+    # Each length takes a byte at least: a forged count of billions must not loop that often.
     for _ in range(min(count, len(content))):
         length, at = _varint(content, at)
         lengths.append(length)
     if len(lengths) != count or at + sum(lengths) != len(content):
-        raise TensorError(f"expected {count} strings in the content, got other lengths")
+        raise TensorError(f"content does not match the lengths of its {count} strings")
     flat = np.empty(count, np.object_)
     for index, length in enumerate(lengths):
         flat[index] = content[at : at + length]
@@ -121,16 +123,18 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         at += 1
         shift += 7
-        if byte < 0x80:  # noqa: PLR2004 - the top bit says that more follows
+        if byte < 0x80:  # noqa: PLR2004 - the top bit is set on all bytes but the last
             return value, at
-    raise TensorError("expected a varint length, got the end of the content")
+    raise TensorError("content ends inside a varint length")
 
 
 def _values(values: Sequence[Any], count: int, kind: _Type) -> Array:
     if kind.name.startswith("complex"):
         half = np.float32 if kind.name == "complex64" else np.float64
+        # Real and imaginary parts alternate; an odd last one is dropped, as TensorFlow does.
         flat: Array = np.fromiter(values, half, len(values))[: len(values) // 2 * 2].view(kind.dtype)
     elif kind.field == "half_val":
+        # `half_val` has the 16 bits of each number as an integer.
         flat = np.fromiter(values, np.int64, len(values)).astype(_BITS16).view(kind.dtype)
     elif kind.field == "string_val":
         flat = np.empty(len(values), np.object_)
@@ -144,33 +148,33 @@ def _values(values: Sequence[Any], count: int, kind: _Type) -> Array:
 
 def _filled(flat: Array, count: int, dtype: np.dtype[Any]) -> Array:
     if count * dtype.itemsize > FILL_LIMIT_BYTES:
-        raise TensorError(f"expected {count} values, got {len(flat)}: too many to fill in")
-    nothing = b"" if dtype == np.object_ else 0
-    whole = np.full(count, flat[-1] if len(flat) else nothing, dtype)
+        raise TensorError(f"expected {count} values, got {len(flat)}: too many to repeat")
+    zero = b"" if dtype == np.object_ else 0
+    whole = np.full(count, flat[-1] if len(flat) else zero, dtype)
     whole[: len(flat)] = flat
     return whole
 
 
 def write(proto: tensor_pb2.TensorProto, array: Array) -> None:
-    """Write an array into an empty TensorProto, into its typed field (`float_val` and the like).
+    """Write an array into an empty TensorProto, in the field of its type, such as `float_val`.
 
     Args:
-        proto: what to fill.
-        array: any type that `to_array` reads.
+        proto: empty message to fill.
+        array: of a type that `to_array` supports.
     """
     proto.dtype = _NUMBERS[array.dtype]
     kind = _TYPES[proto.dtype]
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
     if kind.field in _PACKED:
-        # The packed field's own wire form, fifty times as fast as a list of Python floats.
+        # The wire format of a packed field is the array's memory: fifty times faster than a list of floats.
         content = np.ascontiguousarray(array).tobytes()
-        proto.MergeFromString(_PACKED[kind.field] + _length(len(content)) + content)
+        proto.MergeFromString(_PACKED[kind.field] + _to_varint(len(content)) + content)
     else:
-        getattr(proto, kind.field).extend(_plain(array, kind).tolist())
+        getattr(proto, kind.field).extend(_flatten(array, kind).tolist())
 
 
-def _plain(array: Array, kind: _Type) -> Array:
+def _flatten(array: Array, kind: _Type) -> Array:
     flat = np.ascontiguousarray(array).reshape(-1)
     if kind.field == "half_val":
         return flat.view(_BITS16)
@@ -179,7 +183,7 @@ def _plain(array: Array, kind: _Type) -> Array:
     return flat
 
 
-def _length(size: int) -> bytes:
+def _to_varint(size: int) -> bytes:
     out = bytearray()
     while size > 0x7F:  # noqa: PLR2004 - seven bits per byte
         out.append(size & 0x7F | 0x80)

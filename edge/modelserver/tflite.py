@@ -1,7 +1,7 @@
-"""The network of a version in LiteRT, which answers what the decoding in the graph gives.
+"""Run the network of a version in LiteRT.
 
-LiteRT comes with TensorFlow and does the same float32 arithmetic in little more than half the processor time;
-decoding, resizing and normalising stay in the SavedModel's graph, so that training and serving cannot differ.
+LiteRT is part of TensorFlow and computes the same float32 network in little more than half the CPU time.
+Decoding, resizing and normalizing stay in the SavedModel's graph: training and serving use the same pixels.
 """
 
 import os
@@ -21,10 +21,11 @@ from edge.modelserver.status import Code, ServingError
 from edge.modelserver.tensors import Array
 
 NETWORK_FILE = Path("assets.extra", "network.tflite")
-ANSWER, DECODE = "serving_default", "decode"
-"""The signature that the network stands in for, and the one from the same input to what the network takes."""
+SERVING_SIGNATURE, DECODE_SIGNATURE = "serving_default", "decode"
+"""The signature that the network replaces, and the one that decodes its inputs for the network."""
 
-PIXELS = "pixels"
+PIXELS_TENSOR = "pixels"
+"""Output of the signature `decode` and input of the network."""
 
 log = structlog.get_logger()
 
@@ -32,76 +33,79 @@ _Runner = Callable[..., Mapping[str, Array]]
 
 
 class Network:
-    """A network, ready to be called from any thread. Photos of a call run side by side, each in one thread.
+    """A LiteRT network; thread-safe. The photos of a call run in parallel, one thread each.
 
     Args:
-        path: its file.
-        threads: how many photos at once, each with some 40 MB; 0 for as many as there are processors.
+        path: file of the network.
+        threads: photos at a time, at about 40 MB each; 0 for the number of CPUs.
 
     Raises:
-        ServingError: LiteRT is not there, or cannot run the file.
+        ServingError: LiteRT is not installed or cannot run the file.
     """
 
     def __init__(self, path: Path, threads: int) -> None:
-        threads = threads or len(os.sched_getaffinity(0))
+        threads = threads or len(os.sched_getaffinity(0))  # unlike cpu_count, respects a container's cpuset
+        # An interpreter is not thread-safe: a run takes one out of the queue.
         self._free: queue.SimpleQueue[_Runner] = queue.SimpleQueue()
         for _ in range(threads):
             self._free.put(_runner(path))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="modelserver.network")
 
     def run(self, images: Array, timeout_s: float | None) -> dict[str, Array]:
-        """Answer images `[N, H, W, 3]`, at least one.
+        """Run images `[N, H, W, 3]`, N ≥ 1.
 
         Returns:
-            Answers by name, each `[N, …]`.
+            Output name to array `[N, …]`.
 
         Raises:
-            ServingError: INTERNAL where LiteRT fails, DEADLINE_EXCEEDED after `timeout_s`.
+            ServingError: INTERNAL if LiteRT fails, DEADLINE_EXCEEDED after `timeout_s`.
         """
-        until_s = None if timeout_s is None else time.monotonic() + timeout_s
-        asked = [self._pool.submit(self._one, images[at : at + 1]) for at in range(len(images))]
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        futures = [self._pool.submit(self._run_one, images[at : at + 1]) for at in range(len(images))]
         try:
-            parts = [_answer(future, until_s) for future in asked]
+            parts = [_result(future, deadline_s) for future in futures]
         finally:
-            for future in asked:
+            # LiteRT cannot be interrupted: what runs goes on, what has not begun never starts.
+            for future in futures:
                 future.cancel()
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def close(self) -> None:
-        """End the threads and free the memory. Only when nobody calls `run`."""
+        """End the threads and free the memory. Call only if no `run` is in progress."""
         self._pool.shutdown(cancel_futures=True)
         while not self._free.empty():
             self._free.get()
 
-    def _one(self, image: Array) -> Mapping[str, Array]:
+    def _run_one(self, image: Array) -> Mapping[str, Array]:
         runner = self._free.get()
         try:
-            return runner(**{PIXELS: image})
+            return runner(**{PIXELS_TENSOR: image})
         finally:
             self._free.put(runner)
 
 
-def found(path: Path, signatures: Collection[str], threads: int) -> Network | None:
-    """Load the network that came with a version; None where there is none, and the graph answers.
+def find_network(path: Path, signatures: Collection[str], threads: int) -> Network | None:
+    """Load the network of a version; return None if it has none, so that the graph answers.
 
     Args:
         path: the directory of the version.
-        signatures: the names of those that it has.
+        signatures: names of its signatures.
         threads: as for `Network`.
 
     Raises:
-        ServingError: there is one, and LiteRT cannot run it.
+        ServingError: LiteRT cannot run the network.
     """
     file = path / NETWORK_FILE
-    if not file.is_file() or not {ANSWER, DECODE} <= set(signatures):
-        log.warning("modelserver.no_tflite", path=str(path), expected=f"{NETWORK_FILE}, signature {DECODE}")
+    if not file.is_file() or not {SERVING_SIGNATURE, DECODE_SIGNATURE} <= set(signatures):
+        missing = f"{NETWORK_FILE} or signature {DECODE_SIGNATURE}"
+        log.warning("modelserver.network_missing", path=str(path), missing=missing)
         return None
     return Network(file, threads)
 
 
-def _answer(future: "Future[Mapping[str, Array]]", until_s: float | None) -> Mapping[str, Array]:
+def _result(future: "Future[Mapping[str, Array]]", deadline_s: float | None) -> Mapping[str, Array]:
     try:
-        return future.result(None if until_s is None else max(0.0, until_s - time.monotonic()))
+        return future.result(None if deadline_s is None else max(0.0, deadline_s - time.monotonic()))
     except (FutureTimeoutError, CancelledError) as error:
         raise ServingError(Code.DEADLINE_EXCEEDED, "Deadline Exceeded") from error
     except (RuntimeError, ValueError) as error:
@@ -110,10 +114,11 @@ def _answer(future: "Future[Mapping[str, Array]]", until_s: float | None) -> Map
 
 def _runner(path: Path) -> _Runner:
     try:
-        from tensorflow.lite.python.interpreter import Interpreter  # noqa: PLC0415 - only where it is used
+        from tensorflow.lite.python.interpreter import Interpreter  # noqa: PLC0415 - only for servers that use it
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that LiteRT will leave TensorFlow's package
+            warnings.simplefilter("ignore", UserWarning)  # LiteRT moves to a package of its own one day
+            # One thread: photos in parallel scale better than operations in parallel.
             interpreter: Any = Interpreter(model_path=str(path), num_threads=1)
         runner: _Runner = interpreter.get_signature_runner()
     except (ImportError, RuntimeError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""Which versions of a model to serve, and what to do next about it. Decisions only: no I/O, no clock.
+"""Decide which versions of a model to serve and which action comes next. No I/O, no clock.
 
-Source: the file system source, the availability-preserving policy and the load retries of
-TensorFlow Serving, described by the rules in each docstring here.
+Source: TensorFlow Serving's file system source, availability-preserving policy and load retries; each
+function documents its rule.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ _LARGEST = 2**63 - 1  # a version travels as int64
 
 
 class State(IntEnum):
-    """Where a version is in its life. The numbers are those of `ModelVersionStatus.State`."""
+    """State of a version; the numbers are those of `ModelVersionStatus.State`."""
 
     START = 10
     LOADING = 20
@@ -30,12 +30,12 @@ class Latest:
 
 @dataclass(frozen=True, slots=True)
 class All:
-    """Serve every version that is there."""
+    """Serve every version that exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Specific:
-    """Serve these versions, as far as they are there."""
+    """Serve those of these versions that exist."""
 
     versions: frozenset[int]
 
@@ -45,13 +45,13 @@ Policy = Latest | All | Specific
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What is known of one version of a model.
+    """State of one version of a model.
 
     Args:
-        state: where it is in its life. LOADING lasts from the first attempt to the last.
-        attempts: how often it was tried to load it.
+        state: LOADING lasts from the first attempt to the last, including the waits between them.
+        attempts: number of attempts to load it.
         due_s: when the next attempt may start, on the caller's monotonic clock.
-        failed: every attempt failed; it is not tried again while it stays wanted.
+        failed: every attempt failed; not retried as long as the version is wanted.
     """
 
     state: State = State.START
@@ -60,24 +60,24 @@ class Version:
     failed: bool = False
 
 
-class Act(Enum):
-    """One step of bringing what is loaded in line with what is wanted."""
+class Action(Enum):
+    """An action that brings the loaded versions closer to the wanted ones."""
 
     LOAD = "load"
-    GIVE_UP = "give up"
+    ABANDON = "abandon"
     UNLOAD = "unload"
     CLOSE = "close"
 
 
-def numbered(names: Iterable[str]) -> dict[int, str]:
-    """Find the version directories among directory names.
+def version_directories(names: Iterable[str]) -> dict[int, str]:
+    """Return the version directories among directory names.
 
     Args:
-        names: the names of the directories under a model's base path.
+        names: directory names in a model's base path.
 
     Returns:
-        Version number to name. Only names of ASCII digits up to 2⁶³-1 count; of several names for one
-        number ("1", "001") the last in alphabetical order is taken.
+        Version number to name. Only ASCII digits up to 2⁶³-1 count; of several names for one number
+        ("1", "001") the last in alphabetical order is used.
     """
     found = {}
     for name in sorted(names):
@@ -86,8 +86,8 @@ def numbered(names: Iterable[str]) -> dict[int, str]:
     return found
 
 
-def aspired(present: Iterable[int], policy: Policy) -> frozenset[int]:
-    """Choose the versions to serve among those present, by the model's policy."""
+def aspired_versions(present: Iterable[int], policy: Policy) -> frozenset[int]:
+    """Return the versions to serve, of those present, by the model's policy."""
     match policy:
         case Latest(num_versions):
             return frozenset(sorted(present, reverse=True)[: max(num_versions, 1)])
@@ -97,73 +97,74 @@ def aspired(present: Iterable[int], policy: Policy) -> frozenset[int]:
             return versions & frozenset(present)
 
 
-def next_act(
+def next_action(
     versions: Mapping[int, Version], wanted: frozenset[int], idle: frozenset[int], now_s: float
-) -> tuple[Act, int] | None:
-    """Choose the next step for one model.
+) -> tuple[Action, int] | None:
+    """Return the next action for one model.
 
-    A wanted version is loaded before an unwanted one is unloaded, and an unwanted one goes only once a
-    wanted one serves in its place, or none is wanted at all. So a failed load leaves the old version in
-    place.
+    An unwanted version is unloaded only when a wanted one is available, or none is wanted. So after a failed
+    load the old version keeps serving.
 
     Args:
-        versions: every version known.
-        wanted: the versions to serve.
-        idle: versions whose last request has left.
-        now_s: the present, on the clock of `Version.due_s`.
+        versions: all known versions.
+        wanted: versions to serve.
+        idle: retired versions without requests.
+        now_s: current time, on the clock of `Version.due_s`.
 
     Returns:
-        The step and its version, or None where nothing is to be done now.
+        The action and its version, or None if nothing is due.
     """
+    # First of all free memory: the next load may need it.
     for number, version in versions.items():
         if version.state is State.UNLOADING and number in idle:
-            return Act.CLOSE, number
+            return Action.CLOSE, number
     for number in sorted(wanted, reverse=True):
-        if _to_load(versions.get(number), now_s):
-            return Act.LOAD, number
+        if _should_load(versions.get(number), now_s):
+            return Action.LOAD, number
     for number in sorted(versions.keys() - wanted):
         if versions[number].state is State.LOADING:
-            return Act.GIVE_UP, number
-        if versions[number].state is State.AVAILABLE and _replaced(versions, wanted):
-            return Act.UNLOAD, number
+            return Action.ABANDON, number
+        if versions[number].state is State.AVAILABLE and _has_replacement(versions, wanted):
+            return Action.UNLOAD, number
     return None
 
 
-def _to_load(version: Version | None, now_s: float) -> bool:
+def _should_load(version: Version | None, now_s: float) -> bool:
     if version is None or version.state is State.START:
         return True
     if version.state is State.LOADING:
         return version.due_s <= now_s
+    # END without `failed`: it was unloaded, and is wanted again.
     return version.state is State.END and not version.failed
 
 
-def _replaced(versions: Mapping[int, Version], wanted: frozenset[int]) -> bool:
+def _has_replacement(versions: Mapping[int, Version], wanted: frozenset[int]) -> bool:
     return not wanted or any(n in versions and versions[n].state is State.AVAILABLE for n in wanted)
 
 
-def begun(version: Version | None) -> Version:
-    """Count the start of an attempt to load; a version that had ended starts afresh."""
+def start_attempt(version: Version | None) -> Version:
+    """Return the version with one more load attempt; a version that had ended starts at 1 again."""
     if version is None or version.state is not State.LOADING:
         return Version(State.LOADING, attempts=1)
     return replace(version, attempts=version.attempts + 1)
 
 
 def after_failure(version: Version, *, max_retries: int, interval_s: float, now_s: float) -> Version:
-    """Say what a failed attempt makes of a version: another attempt after a wait, or the end.
+    """Return the version after a failed attempt: due for another one, or failed.
 
     Args:
-        version: the version as it was while loading.
+        version: the version while loading.
         max_retries: attempts after the first one.
-        interval_s: wait between attempts, in seconds.
-        now_s: the present.
+        interval_s: seconds between attempts.
+        now_s: current time.
     """
     if version.attempts > max_retries:
         return replace(version, state=State.END, failed=True)
     return replace(version, due_s=now_s + interval_s)
 
 
-def forgiven(versions: Mapping[int, Version], wanted: frozenset[int]) -> dict[int, Version]:
-    """Forget the failure of versions no longer wanted: when they come back they are tried again."""
+def clear_failures(versions: Mapping[int, Version], wanted: frozenset[int]) -> dict[int, Version]:
+    """Clear `failed` of versions that are not wanted, so that they are loaded if they are wanted later."""
     return {
         number: version if number in wanted or not version.failed else replace(version, failed=False)
         for number, version in versions.items()
@@ -171,12 +172,12 @@ def forgiven(versions: Mapping[int, Version], wanted: frozenset[int]) -> dict[in
 
 
 def retry_due_s(versions: Mapping[int, Version], wanted: frozenset[int]) -> float | None:
-    """Say when the earliest further attempt to load is due; None where none is."""
+    """Return when the next load attempt is due; None if there is none."""
     due = [v.due_s for n, v in versions.items() if n in wanted and v.state is State.LOADING]
     return min(due, default=None)
 
 
-def surplus(versions: Mapping[int, Version], wanted: frozenset[int], keep: int) -> list[int]:
-    """Choose the ended versions to forget: all but the `keep` highest, none that is wanted."""
+def excess_ended(versions: Mapping[int, Version], wanted: frozenset[int], keep: int) -> list[int]:
+    """Return the ended versions to drop: all except wanted ones and the `keep` highest."""
     ended = [n for n, v in versions.items() if v.state is State.END and n not in wanted]
     return sorted(ended, reverse=True)[keep:]

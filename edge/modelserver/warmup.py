@@ -1,4 +1,4 @@
-"""Warm-up: run a version on the requests that came with it, before anybody else does."""
+"""Run the warm-up requests of a version before it serves."""
 
 from pathlib import Path
 
@@ -22,10 +22,10 @@ def warm_up(servable: Servable, path: Path) -> int:
         path: its directory.
 
     Returns:
-        How many records were run.
+        The number of records run.
 
     Raises:
-        ServingError: for a record that cannot be read or fails, or more than `MAX_RECORDS`.
+        ServingError: a record cannot be read or fails, or there are more than `MAX_RECORDS`.
     """
     file = path / RECORDS_FILE
     if not file.exists():
@@ -38,6 +38,7 @@ def warm_up(servable: Servable, path: Path) -> int:
             _run(servable, _parsed(record, file))
     except ServingError as error:
         if error.code is Code.DATA_LOSS:
+            # TensorFlow Serving's hint: the kernel's own message does not say which file is meant.
             hint = ". Please verify your warmup data is in TFRecord format."
             raise ServingError(error.code, error.message + hint) from error
         raise

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from edge.inference.fair_queue import Bounds, FairQueue, InFlightPhoto, Shed
 from schemas.messages import Photo
+from tests.conftest import DEADLINE_S
 from tests.nodes import NODE, photo_id
 
 ROOMY = Bounds(per_device=100, photos=1000, image_bytes=1_000_000)
@@ -94,7 +95,7 @@ async def test_the_end_of_a_pause_wakes_the_next_batch():
     queue = FairQueue(Bounds(per_device=2, photos=100, image_bytes=1000))
     arrive(queue, entry(0, "calm"), *(entry(number, "flood") for number in range(3)))
     await answer_batch(queue)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         assert await answer_batch(queue) == [("flood", 1)]
 
 

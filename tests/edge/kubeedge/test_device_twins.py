@@ -12,7 +12,7 @@ from bus.mqtt.presence import Presence
 from edge.kubeedge.device_twins import TwinPublisher, messages, twin
 from schemas.messages import ServedModel, Status
 from schemas.topics import STATUS
-from tests.conftest import running
+from tests.conftest import DEADLINE_S, running
 from tests.schemas.strategies import messages as any_message
 
 NODE = "edge-1"
@@ -69,7 +69,7 @@ async def test_a_device_older_than_its_edge_is_published(address):
         await devices.publish(STATUS, status(), node=NODE, name="pi-1")
         bus = Bus(address, transient_client_id("edge"), presence=Presence(NODE, "edge"))
         following = asyncio.create_task(TwinPublisher(bus, NODE).run())
-        async with running(bus), asyncio.timeout(20):
+        async with running(bus), asyncio.timeout(DEADLINE_S):
             assert (await seen.get()).topic.endswith("edge-1.pi-1/state/update")
         following.cancel()
 
@@ -90,7 +90,7 @@ async def test_changes_are_published_twice_and_nothing_else(address):
             status(state="offline"),
         ):
             await devices.publish(STATUS, one, node=NODE, name=one.name)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             updates = [msgspec.json.decode((await seen.get()).payload) for _ in range(10)]
     following.cancel()
     assert [one["state"] for one in updates if "state" in one] == ["online"] * 4 + ["offline"]

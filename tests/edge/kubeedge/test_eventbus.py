@@ -13,7 +13,7 @@ from edge.kubeedge.rate_limit import RateLimiter
 from schemas.codec import MAX_PAYLOAD_BYTES, decode, encode, to_json
 from schemas.messages import HarvestRules, Policy, Sample
 from schemas.topics import POLICY, SAMPLE
-from tests.conftest import eventually, running
+from tests.conftest import DEADLINE_S, eventually, running
 
 NODE = "edge-1"
 NAMES = {"node": NODE}
@@ -96,7 +96,7 @@ async def test_the_last_policy_survives_a_restart_without_retained_messages(addr
     second = Bus(address, transient_client_id("edge"))
     policies = second.subscribe(POLICY, node=NODE)
     storing = asyncio.create_task(RetainedMessage(second, POLICY, NODE, tmp_path).run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         delivery = await anext(policies)
     storing.cancel()
     delivery.ack()

@@ -1,4 +1,4 @@
-"""Real SavedModels, the server in a process of its own, and the stock client to drive it."""
+"""Fixtures: real SavedModels, the server as a separate process, and a client with the stock stubs."""
 
 import json
 import os
@@ -27,18 +27,19 @@ from tensorflow_serving.apis import (
 )
 
 REPO = Path(__file__).parents[3]
-START_S = 60.0
-CALL_S = 20.0
+# Deadlines only end a hang: a test waits for events, and none of them depends on the speed of the machine.
+START_S = 300.0
+CALL_S = 120.0
 
 
 def eventually(check: Callable[[], Any], what: str, timeout_s: float = CALL_S) -> Any:
-    """Wait until `check` gives something true, and give that."""
+    """Wait until `check` returns something true, and return that."""
     deadline_s, pause = time.monotonic() + timeout_s, threading.Event()
     while time.monotonic() < deadline_s:
         if found := check():
             return found
         pause.wait(0.02)
-    raise AssertionError(f"expected within {timeout_s} s: {what}")
+    raise AssertionError(f"did not happen within {timeout_s} s: {what}")
 
 
 @pytest.fixture(scope="session", name="eventually")
@@ -67,7 +68,7 @@ class ServerProcess:
             try:
                 line = self.lines.get(timeout=max(0.0, deadline_s - time.monotonic()))
             except queue.Empty:
-                raise AssertionError(f"expected {event} within {timeout_s} s, got {self.log}") from None
+                raise AssertionError(f"{event} not logged within {timeout_s} s: {self.log}") from None
             if event in line:
                 found: dict[str, Any] = json.loads(line)
                 return found
@@ -89,13 +90,27 @@ class ServerProcess:
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
+_WITH_GRACE = """
+import sys
+from edge.modelserver import main, runtime
+runtime.prepare()
+from edge.modelserver import process
+process.GRACE_S = {}
+sys.exit(main())
+"""
+
+
 @pytest.fixture(scope="session")
 def launch() -> Iterator[Callable[..., ServerProcess]]:
-    """Start servers with the given flags, on any free port; what still runs at the end is stopped."""
+    """Start servers with the given flags on a free port; those still running at the end are killed.
+
+    `grace_s` replaces the seconds that requests may continue after a SIGTERM.
+    """
     started: list[ServerProcess] = []
 
-    def start(*flags: str) -> ServerProcess:
-        command = [sys.executable, "-m", "edge.modelserver", "--port=0", *flags]
+    def start(*flags: str, grace_s: float | None = None) -> ServerProcess:
+        launcher = ["-m", "edge.modelserver"] if grace_s is None else ["-c", _WITH_GRACE.format(grace_s)]
+        command = [sys.executable, *launcher, "--port=0", *flags]
         process = subprocess.Popen(command, cwd=REPO, stderr=subprocess.PIPE, text=True)
         server = ServerProcess(process)
         threading.Thread(target=server.read, daemon=True).start()
@@ -112,7 +127,7 @@ def launch() -> Iterator[Callable[..., ServerProcess]]:
 
 
 class Client:
-    """The stock stubs of tensorflow-serving-api, and shorter words for what the tests ask."""
+    """The stubs of tensorflow-serving-api, and short methods for the calls of the tests."""
 
     def __init__(self, port: int) -> None:
         self.channel = grpc.insecure_channel(
@@ -150,12 +165,12 @@ class Client:
         response = self.models.GetModelStatus(request, timeout=CALL_S)
         state = get_model_status_pb2.ModelVersionStatus.State.Name
         return {
-            told.version: (state(told.state), told.status.error_code, told.status.error_message)
-            for told in response.model_version_status
+            one.version: (state(one.state), one.status.error_code, one.status.error_message)
+            for one in response.model_version_status
         }
 
     def states(self, name: str) -> dict[int, str]:
-        return {version: told[0] for version, told in self.status(name).items()}
+        return {version: state for version, (state, _, _) in self.status(name).items()}
 
     def reload(self, config: str, timeout: float = CALL_S) -> Any:
         request = model_management_pb2.ReloadConfigRequest()
@@ -164,12 +179,12 @@ class Client:
 
 
 def failure(call: Callable[[], Any]) -> tuple[str, str]:
-    """Make a call that has to fail, and give its status code's name and its message."""
+    """Make a call that has to fail; return the name of its status code and its message."""
     try:
         answer = call()
     except grpc.RpcError as error:
         return error.code().name, error.details()
-    raise AssertionError(f"expected a failed call, got {answer}")
+    raise AssertionError(f"the call did not fail: {answer}")
 
 
 @pytest.fixture(scope="session", name="failure")
@@ -179,7 +194,7 @@ def failure_fixture() -> Callable[..., tuple[str, str]]:
 
 @pytest.fixture(scope="session")
 def connect() -> Iterator[Callable[[int], Client]]:
-    """Open stock clients by port; closed at the end."""
+    """Open a client of a port; closed at the end."""
     clients: list[Client] = []
 
     def to(port: int) -> Client:
@@ -195,7 +210,7 @@ def connect() -> Iterator[Callable[[int], Client]]:
 
 
 def _photo(bias: float) -> Any:
-    """A model of the project's own contract: encoded photos in, probabilities and an embedding out."""
+    """A model with the signature of the project: encoded photos in, probabilities and an embedding out."""
 
     class Photo(tf.Module):  # type: ignore[misc]  # tensorflow ships no types
         def __init__(self) -> None:
@@ -226,7 +241,7 @@ def _photo(bias: float) -> Any:
 
 
 def _half_plus(plus: float) -> Any:
-    """x/2 + `plus`, with the size of the batch it ran in; and signatures to fail with and to wait for."""
+    """x/2 + `plus`, with the size of its batch; and signatures that fail or run until the test ends them."""
 
     class Half(tf.Module):  # type: ignore[misc]  # tensorflow ships no types
         def __init__(self) -> None:
@@ -249,21 +264,24 @@ def _half_plus(plus: float) -> Any:
         def wide(self, x: Any) -> Any:
             return {"sum": tf.reduce_sum(x, axis=1) + 0.0 * self.plus}
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, name="steps")])
-        def slow(self, steps: Any) -> Any:
-            size = tf.fill([64, 64], self.half)
-            _, last = tf.while_loop(
-                lambda i, _: i < tf.reduce_max(steps), lambda i, m: (i + 1, tf.tanh(m @ m)), [0, size]
-            )
-            return {"last": tf.cast(steps, tf.float32) * 0.0 + last[0, 0]}
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="path")])
+        def held(self, path: Any) -> Any:
+            """Write the file `PATH.running`, and run until the file of the first path exists."""
+
+            def found() -> Any:
+                return tf.size(tf.io.matching_files(path[:1]))
+
+            with tf.control_dependencies([tf.io.write_file(path[0] + ".running", "")]):
+                (count,) = tf.while_loop(lambda count: count < 1, lambda _: [found()], [found()])
+            return {"found": tf.zeros(tf.shape(path), tf.int32) + count}
 
     half = Half()
-    names = {"serving_default": half.serve, "add": half.add, "wide": half.wide, "slow": half.slow}
+    names = {"serving_default": half.serve, "add": half.add, "wide": half.wide, "held": half.held}
     return half, names
 
 
 def _save_examples_model(path: Path) -> None:
-    """A model with classification and regression signatures, which only the V1 builder can make."""
+    """A model with classification and regression signatures, which only the V1 builder can write."""
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
         serialized = v1.placeholder(tf.string, [None], name="examples")
@@ -290,7 +308,7 @@ def _save_examples_model(path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """SavedModels to copy versions from, by name: photo, photo-b, half+2, half+3, examples."""
+    """SavedModels to copy as versions, by name: photo, photo-b, half+2, half+3, examples."""
     root = tmp_path_factory.mktemp("saved")
     made = {
         "photo": _photo(0.0),
@@ -298,7 +316,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "half+2": _half_plus(2.0),
         "half+3": _half_plus(3.0),
     }
-    tf.get_logger().setLevel("ERROR")  # the V1 builder warns that there is a V2
+    tf.get_logger().setLevel("ERROR")  # the V1 builder warns that it is deprecated
     for name, (module, signatures) in made.items():
         tf.saved_model.save(module, str(root / name), signatures=signatures)
     _save_examples_model(root / "examples")
@@ -306,14 +324,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def place(source: Path, base_path: Path, version: int | str, records: Path | None = None) -> Path:
-    """Put a version in place as a release is: written beside, then renamed."""
-    beside = base_path / f"tmp-{version}"
-    shutil.copytree(source, beside)
+    """Install a version as a release does: write it under another name, then rename it."""
+    staged = base_path / f"tmp-{version}"
+    shutil.copytree(source, staged)
     if records is not None:
-        extra = beside / "assets.extra"
+        extra = staged / "assets.extra"
         extra.mkdir(exist_ok=True)
         shutil.copy(records, extra / "tf_serving_warmup_requests")
-    return beside.rename(base_path / str(version))
+    return staged.rename(base_path / str(version))
 
 
 @pytest.fixture(scope="session", name="place")
@@ -344,7 +362,7 @@ def entry_fixture() -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def standing(saved: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The config entries of the models that no test changes: pets, half and examples."""
+    """The config entries of the models that all tests share: pets, half and examples."""
     root = tmp_path_factory.mktemp("standing")
     entries = []
     for name, source in (("pets", "photo"), ("half", "half+2"), ("examples", "examples")):
@@ -358,7 +376,7 @@ def standing(saved: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 def server(
     standing: str, launch: Callable[..., ServerProcess], tmp_path_factory: pytest.TempPathFactory
 ) -> ServerProcess:
-    """The server that most tests share. It looks ten times a second and tries a load twice."""
+    """The server that most tests share; scans ten times a second and attempts a load twice."""
     config_file = tmp_path_factory.mktemp("config") / "models.config"
     config_file.write_text(f"model_config_list {{ {standing} }}")
     return launch(
@@ -372,13 +390,13 @@ def server(
 
 @pytest.fixture(scope="session")
 def client(server: ServerProcess, connect: Callable[[int], Client]) -> Client:
-    """A stock client of the shared server."""
+    """A client of the shared server."""
     return connect(server.port)
 
 
 @dataclass
 class Site:
-    """A directory of a test's own for the versions of one model, beside the shared server."""
+    """A folder for the versions of one model of a test, served by the shared server."""
 
     client: Client
     saved: dict[str, Path]
@@ -386,21 +404,21 @@ class Site:
     path: Path
 
     def place(self, model: str, version: int | str, records: Path | None = None) -> Path:
-        """Put a version of one of the saved models in place."""
+        """Install a version from one of the saved models."""
         return place(self.saved[model], self.path, version, records)
 
     def serve(self, *entries: str, timeout: float = CALL_S) -> Any:
-        """Replace the shared server's list by the standing models and the given entries."""
+        """Serve the standing models and the given entries."""
         return self.client.reload(f"model_config_list {{ {self.standing} {' '.join(entries)} }}", timeout)
 
     def serve_as(self, name: str, more: str = "") -> Any:
-        """Serve the versions here under a name, with more settings for the model."""
+        """Serve the versions of this site under a name, with more settings for the model."""
         return self.serve(entry(name, self.path, more))
 
 
 @pytest.fixture
 def site(client: Client, saved: dict[str, Path], standing: str, tmp_path: Path) -> Iterator[Site]:
-    """A place for versions; what is served from it goes at the end."""
+    """A site for versions; its models are removed at the end."""
     made = Site(client, saved, standing, tmp_path)
     yield made
     made.serve()

@@ -30,31 +30,31 @@ def _request(kind: str, signature: str, examples: list[Any]) -> Any:
     return request
 
 
-def test_classify_answers_a_class_and_a_score_for_each(client: Any, example: Any) -> None:
+def test_classify_returns_labels_and_scores(client: Any, example: Any) -> None:
     """Each example gets the labels and scores of its classes."""
     request = _request("Classify", "classify", [example(1.0), example(0.5)])
-    response = client.prediction.Classify(request, timeout=20)
+    response = client.prediction.Classify(request, timeout=120)
     rows = [[(c.label, c.score) for c in row.classes] for row in response.result.classifications]
     assert rows == [[("cat", 0.5), ("dog", 0.5)], [("cat", 0.25), ("dog", 0.75)]]
     assert response.model_spec.version.value == 1
 
 
-def test_classify_answers_scores_alone(client: Any, example: Any) -> None:
-    """A signature without class names answers scores with empty labels."""
-    response = client.prediction.Classify(_request("Classify", "scores", [example(1.0)]), timeout=20)
+def test_classify_without_labels(client: Any, example: Any) -> None:
+    """A signature without class names returns scores with empty labels."""
+    response = client.prediction.Classify(_request("Classify", "scores", [example(1.0)]), timeout=120)
     assert [(c.label, c.score) for c in response.result.classifications[0].classes] == [("", 0.5), ("", 0.5)]
 
 
 def test_a_shared_context_is_part_of_each_example(client: Any, example: Any) -> None:
-    """With example_list_with_context the context's features count for every example."""
+    """With example_list_with_context, an example has the features of the context that it lacks."""
     request = _request("Classify", "scores", [])
     request.input.example_list_with_context.context.CopyFrom(example(1.0))
     request.input.example_list_with_context.examples.extend([tf.train.Example(), example(0.5)])
-    response = client.prediction.Classify(request, timeout=20)
+    response = client.prediction.Classify(request, timeout=120)
     assert [row.classes[0].score for row in response.result.classifications] == [0.5, 0.25]
 
 
-def test_regress_answers_a_value_for_each(client: Any, example: Any) -> None:
+def test_regress_returns_a_value_per_example(client: Any, example: Any) -> None:
     """Each example gets its value."""
     response = client.prediction.Regress(
         _request("Regress", "regress", [example(3.0), example(1.0)]), timeout=20
@@ -87,15 +87,15 @@ def test_regress_answers_a_value_for_each(client: Any, example: Any) -> None:
         ("Regress regress", 0, "Input is empty."),
     ],
 )
-def test_each_mistake_has_its_message(client: Any, failure: Any, call: str, count: int, message: str) -> None:
-    """A signature that is missing or made for another call, and no examples, are INVALID_ARGUMENT."""
+def test_each_error_has_its_message(client: Any, failure: Any, call: str, count: int, message: str) -> None:
+    """A missing signature, one of another method, or no examples: INVALID_ARGUMENT."""
     kind, signature = call.split()
     request = _request(kind, signature, [tf.train.Example()] * count)
-    got = failure(lambda: getattr(client.prediction, kind)(request, timeout=20))
+    got = failure(lambda: getattr(client.prediction, kind)(request, timeout=120))
     assert got == ("INVALID_ARGUMENT", message)
 
 
-def test_several_signatures_at_once_are_not_offered(client: Any, failure: Any) -> None:
-    """MultiInference says that it is not there."""
+def test_multi_inference_is_not_supported(client: Any, failure: Any) -> None:
+    """MultiInference gets UNIMPLEMENTED."""
     request = inference_pb2.MultiInferenceRequest()
-    assert failure(lambda: client.prediction.MultiInference(request, timeout=20))[0] == "UNIMPLEMENTED"
+    assert failure(lambda: client.prediction.MultiInference(request, timeout=120))[0] == "UNIMPLEMENTED"

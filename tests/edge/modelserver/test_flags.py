@@ -1,8 +1,7 @@
-"""The command line: what is read, what is refused, and how fast."""
+"""The command line: what is parsed and what is refused."""
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ MODEL = "--model_base_path=/models/pets"
 
 
 def test_the_defaults_are_those_of_tensorflow_model_server() -> None:
-    """Without flags but the path: port 8500, model "default", a look each second, 5 retries 60 s apart."""
+    """Port 8500, model "default", a scan each second, 5 retries 60 s apart."""
     flags = parse([MODEL])
     assert (flags.host, flags.port, flags.poll_wait_s) == ("127.0.0.1", 8500, 1.0)
     assert (flags.max_num_load_retries, flags.load_retry_interval_s) == (5, 60.0)
@@ -27,7 +26,7 @@ def test_the_defaults_are_those_of_tensorflow_model_server() -> None:
     assert not flags.allow_labels_for_unavailable
 
 
-def test_flags_are_taken_with_equals_sign_and_with_space() -> None:
+def test_flags_take_an_equals_sign_or_a_space() -> None:
     """`--flag=value` and `--flag value` are the same; a negative number is a value."""
     flags = parse(
         ["--model_base_path", "/m", "--model_name", "pets", "--file_system_poll_wait_seconds", "-1"]
@@ -37,7 +36,7 @@ def test_flags_are_taken_with_equals_sign_and_with_space() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("arguments", "expected"),
     [
         (["--enable_batching"], True),
         (["--enable_batching=true"], True),
@@ -48,15 +47,15 @@ def test_flags_are_taken_with_equals_sign_and_with_space() -> None:
         ([], False),
     ],
 )
-def test_a_switch_stands_alone_or_has_a_value(given: list[str], expected: bool) -> None:  # noqa: FBT001 - parametrised
+def test_a_switch_has_an_optional_value(arguments: list[str], expected: bool) -> None:  # noqa: FBT001 - parametrised
     """A switch is turned on by its name, and on or off by a value."""
-    assert (parse([MODEL, *given]).batching is not None) is expected
+    assert (parse([MODEL, *arguments]).batching is not None) is expected
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "message"),
     [
-        ([], "expected --model_base_path or --model_config_file, got neither"),
+        ([], "no model to serve: give --model_base_path or --model_config_file"),
         (["--port=70000", MODEL], "argument --port: expected 0 to 65535, got 70000"),
         (["--port=x", MODEL], "argument --port: expected a whole number, got 'x'"),
         (
@@ -70,7 +69,7 @@ def test_a_switch_stands_alone_or_has_a_value(given: list[str], expected: bool) 
         (["--such=1", MODEL], "unrecognized arguments: --such=1"),
         (
             ["--rest_api_port=8501", MODEL],
-            "argument --rest_api_port: expected 0, got 8501: this server offers no REST API",
+            "argument --rest_api_port: cannot use port 8501: this server has no REST API",
         ),
         (
             ["--model_base_path=models"],
@@ -88,7 +87,7 @@ def test_a_switch_stands_alone_or_has_a_value(given: list[str], expected: bool) 
         ),
         (
             ["--batching_parameters_file=b", MODEL],
-            "argument --batching_parameters_file: it is set without setting --enable_batching to true",
+            "argument --batching_parameters_file: has no effect without --enable_batching",
         ),
         (
             ["--model_config_file=/no/such"],
@@ -96,27 +95,34 @@ def test_a_switch_stands_alone_or_has_a_value(given: list[str], expected: bool) 
         ),
     ],
 )
-def test_a_bad_command_line_is_refused(given: list[str], message: str) -> None:
-    """Each mistake is told in one line: the flag, what was expected, what was got."""
+def test_an_invalid_command_line_is_refused(arguments: list[str], message: str) -> None:
+    """Each error is one line that names the flag and what is wrong."""
     with pytest.raises(FlagError) as error:
-        parse(given)
+        parse(arguments)
     assert str(error.value) == message
 
 
-def test_a_mistake_is_told_at_once_with_exit_code_2(tmp_path: Path) -> None:
-    """The process says what is wrong in one line on standard error, before TensorFlow is loaded."""
-    started_s = time.monotonic()
-    command = [sys.executable, "-m", "edge.modelserver", "--port=x"]
-    repo = Path(__file__).parents[3]
-    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False, timeout=60)
+def test_an_invalid_command_line_ends_with_2_before_tensorflow_loads() -> None:
+    """The error is one line on standard error, written before TensorFlow is loaded, which takes seconds."""
+    script = (
+        "import sys; from edge.modelserver import main; code = main(['--port=x'])\n"
+        "sys.exit('TensorFlow was loaded' if 'tensorflow.python' in sys.modules else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     assert done.returncode == 2
     assert done.stderr == "modelserver: error: argument --port: expected a whole number, got 'x'\n"
     assert done.stdout == ""
-    assert time.monotonic() - started_s < 3
 
 
 def test_models_are_read_from_a_config_file(tmp_path: Path) -> None:
-    """A ModelServerConfig in text format lists models with their policies and labels."""
+    """A ModelServerConfig in text format lists models with policies and labels."""
     file = tmp_path / "models.config"
     file.write_text("""
         model_config_list {
@@ -154,8 +160,8 @@ def test_models_are_read_from_a_config_file(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_bad_config_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    """A list of models that cannot be served is refused at start, with file and reason."""
+def test_an_invalid_config_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    """An invalid list of models is refused at the start, with the file and the reason."""
     file = tmp_path / "models.config"
     file.write_text(text)
     with pytest.raises(FlagError) as error:
@@ -164,7 +170,7 @@ def test_a_bad_config_file_is_refused(tmp_path: Path, text: str, message: str) -
 
 
 def test_batching_parameters_are_read(tmp_path: Path) -> None:
-    """BatchingParameters in text format, wrapped values and all."""
+    """All fields of BatchingParameters in text format are read."""
     file = tmp_path / "batching.config"
     file.write_text("""
         max_batch_size { value: 32 } batch_timeout_micros { value: 2000 } max_enqueued_batches { value: 7 }
@@ -207,8 +213,8 @@ def test_batching_parameters_are_read(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_bad_batching_parameters_are_refused(tmp_path: Path, text: str, message: str) -> None:
-    """Parameters that contradict themselves are refused at start."""
+def test_invalid_batching_parameters_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    """Parameters out of range or inconsistent are refused at the start."""
     file = tmp_path / "batching.config"
     file.write_text(text)
     with pytest.raises(FlagError) as error:

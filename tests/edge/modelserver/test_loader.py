@@ -1,18 +1,17 @@
-"""Versions that come and go under a running server."""
+"""Versions that appear and disappear while the server runs."""
 
 import shutil
 import threading
 import time
 from typing import Any, Self
 
-import numpy as np
 import pytest
 
 CLIENTS = 4
 
 
 class _Load:
-    """Clients that predict without a pause, and what they saw."""
+    """Clients that predict without a pause, and the answers they got."""
 
     def __init__(self, predict: Any, eventually: Any) -> None:
         self.predict = predict
@@ -42,7 +41,7 @@ class _Load:
             thread.join()
 
     def await_version(self, version: int) -> float:
-        """Wait until a version answers, and tell when it first did."""
+        """Wait until a version answers, and return when it first did."""
 
         def first() -> float | None:
             return next((at_s for at_s, seen, _ in self.answers if seen == version), None)
@@ -51,7 +50,7 @@ class _Load:
 
 
 def test_a_swap_fails_no_request(site: Any, jpeg: bytes, eventually: Any, record_property: Any) -> None:
-    """Under four clients new versions take over, one after the other, and not one request fails."""
+    """Four new versions are swapped in under load of four clients, and no request fails."""
     site.place("photo", 1)
     site.serve_as("swapped")
 
@@ -75,25 +74,27 @@ def test_a_swap_fails_no_request(site: Any, jpeg: bytes, eventually: Any, record
     record_property("longest_call_s", round(max(seconds for _, _, seconds in load.answers), 3))
 
 
-def test_a_version_is_unloaded_only_after_its_last_request(site: Any, eventually: Any) -> None:
-    """A request that began on the old version is answered by it, although the new one serves already."""
+def test_a_version_is_unloaded_only_after_its_last_request(
+    site: Any, eventually: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A request that began on the old version is answered by it, while the new one is available already."""
     site.place("half+2", 1)
     site.serve_as("slow")
-    request = site.client.request("slow", {"steps": np.array([60_000], np.int32)}, "slow")
-    held = site.client.prediction.Predict.future(request, timeout=60)
-    eventually(held.running, "the long request under way")
+    folder = tmp_path_factory.mktemp("held")
+    request = site.client.request("slow", {"path": [str(folder / "go-on")]}, "held")
+    held = site.client.prediction.Predict.future(request, timeout=600)
+    eventually((folder / "go-on.running").exists, "the request to run on version 1")
     site.place("half+3", 2)
     eventually(lambda: site.client.half("slow", [2.0]) == [4.0], "answers of version 2")
-    eventually(
-        lambda: site.client.states("slow")[1] == "UNLOADING" or held.done(), "version 1 on its way out"
-    )
+    eventually(lambda: site.client.states("slow")[1] == "UNLOADING", "version 1 retired")
     assert not held.done()
+    (folder / "go-on").touch()
     assert held.result().model_spec.version.value == 1
     eventually(lambda: site.client.states("slow") == {2: "AVAILABLE", 1: "END"}, "version 1 unloaded")
 
 
-def test_removing_the_newest_goes_back_to_the_older(site: Any, eventually: Any) -> None:
-    """When the newest version's directory goes, the next one serves again."""
+def test_removing_the_newest_version_restores_the_older(site: Any, eventually: Any) -> None:
+    """If the directory of the newest version is removed, the next one is served again."""
     site.place("half+2", 1)
     newest = site.place("half+3", "0002")
     site.serve_as("back")
@@ -106,7 +107,7 @@ def test_removing_the_newest_goes_back_to_the_older(site: Any, eventually: Any) 
 def test_an_empty_base_path_unloads_and_a_missing_one_changes_nothing(
     site: Any, server: Any, eventually: Any
 ) -> None:
-    """Without versions under its path a model goes; while the path itself is away it goes on serving."""
+    """Without version directories a model is unloaded; while the base path is missing it stays."""
     site.place("half+2", 1)
     site.serve_as("empty")
     aside = site.path.rename(site.path.with_name("aside"))
@@ -124,10 +125,8 @@ def test_an_empty_base_path_unloads_and_a_missing_one_changes_nothing(
     ("policy", "expected"),
     [("latest { num_versions: 2 }", {2, 3}), ("all { }", {1, 2, 3}), ("specific { versions: 1 }", {1})],
 )
-def test_the_policy_says_which_versions_serve(
-    site: Any, eventually: Any, policy: str, expected: set[int]
-) -> None:
-    """All versions that the policy names serve at the same time, and the highest of them by default."""
+def test_the_policy_selects_the_versions(site: Any, eventually: Any, policy: str, expected: set[int]) -> None:
+    """All versions of the policy are available together; requests use the highest by default."""
     for version in (1, 2, 3):
         site.place("half+2", version)
     name = f"policy-{policy.split(maxsplit=1)[0]}"

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from edge.modelserver.config import ModelConfig
-from edge.modelserver.repository import ENDED_KEPT, Model, Repository
+from edge.modelserver.repository import MAX_ENDED, Model, Repository
 from edge.modelserver.servable import SessionOptions, load
 from edge.modelserver.versions import State, Version
 
 
-def test_a_request_that_finds_a_retired_version_looks_again(saved: Any) -> None:
-    """A version that is retired between being found and being held is not used: the next one answers."""
+def test_a_request_that_finds_a_retired_version_retries(saved: Any) -> None:
+    """A version retired between look-up and acquire is not used: the next one answers."""
     repository = Repository()
     model = repository.models["half"] = Model(ModelConfig("half", Path("/half")))
     for number in (1, 2):
@@ -28,17 +28,17 @@ def test_a_request_that_finds_a_retired_version_looks_again(saved: Any) -> None:
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(version)
         repository.set_version("half", 2, Version(State.UNLOADING))
-        assert answer.result(timeout=20) == 1
+        assert answer.result(timeout=120) == 1
     model.servables[1].retire(lambda: None)
     for servable in model.servables.values():
         assert servable.idle
         servable.close()
 
 
-def test_models_out_of_the_list_are_forgotten_beyond_a_number() -> None:
-    """However many names reloads bring and take away, the status of only so many is kept."""
+def test_removed_models_keep_a_bounded_status() -> None:
+    """After any number of reloads, only the last MAX_ENDED removed models keep a status."""
     repository = Repository()
-    for number in range(ENDED_KEPT + 20):
+    for number in range(MAX_ENDED + 20):
         repository.models[f"m{number}"] = Model(versions={1: Version(State.END)})
-    repository.reload([], abandoned=lambda: True)
-    assert list(repository.models) == [f"m{number}" for number in range(20, ENDED_KEPT + 20)]
+    repository.reload([], is_cancelled=lambda: True)
+    assert list(repository.models) == [f"m{number}" for number in range(20, MAX_ENDED + 20)]

@@ -15,11 +15,11 @@ from tensorflow_serving.apis import (
 def _metadata(client: Any, name: str, *fields: str) -> Any:
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=fields)
     request.model_spec.name = name
-    return client.prediction.GetModelMetadata(request, timeout=20)
+    return client.prediction.GetModelMetadata(request, timeout=120)
 
 
-def test_metadata_tells_the_signatures(client: Any) -> None:
-    """The field signature_def holds each signature of the version with its inputs and outputs."""
+def test_metadata_has_the_signatures(client: Any) -> None:
+    """The field signature_def has each signature with its inputs and outputs."""
     response = _metadata(client, "pets", "signature_def")
     assert (response.model_spec.name, response.model_spec.version.value) == ("pets", 1)
     signatures = get_model_metadata_pb2.SignatureDefMap()
@@ -43,15 +43,15 @@ def test_metadata_tells_the_signatures(client: Any) -> None:
         ("", ["signature_def"], ("INVALID_ARGUMENT", "ModelSpec has no name specified.")),
     ],
 )
-def test_metadata_that_cannot_be_had(
+def test_invalid_metadata_requests(
     client: Any, failure: Any, name: str, fields: list[str], expected: tuple[str, str]
 ) -> None:
-    """Only signature_def may be asked for, of a model that serves."""
+    """Only the field signature_def of an available model may be requested."""
     assert failure(lambda: _metadata(client, name, *fields)) == expected
 
 
-def test_status_tells_each_version(client: Any) -> None:
-    """A version that serves is AVAILABLE, without an error."""
+def test_status_of_an_available_version(client: Any) -> None:
+    """An available version has the state AVAILABLE and no error."""
     assert client.status("half") == {1: ("AVAILABLE", 0, "")}
     assert client.status("half", 1) == {1: ("AVAILABLE", 0, "")}
 
@@ -64,16 +64,16 @@ def test_status_tells_each_version(client: Any) -> None:
         ("half", 9, "Could not find version 9 of model half"),
     ],
 )
-def test_status_of_what_was_never_there(
+def test_status_of_an_unknown_model_or_version(
     client: Any, failure: Any, name: str, version: int | None, message: str
 ) -> None:
-    """A model or version that was never there is NOT_FOUND."""
+    """An unknown model or version is NOT_FOUND."""
     assert failure(lambda: client.status(name, version)) == ("NOT_FOUND", message)
 
 
 @pytest.mark.parametrize("call", ["Predict", "Classify", "Regress", "GetModelMetadata", "GetModelStatus"])
 def test_every_call_needs_a_model_spec(client: Any, failure: Any, call: str) -> None:
-    """Without model_spec each call fails the same way."""
+    """Each call fails in the same way without model_spec."""
     requests = {
         "Predict": (client.prediction, predict_pb2.PredictRequest()),
         "Classify": (client.prediction, classification_pb2.ClassificationRequest()),
@@ -82,12 +82,12 @@ def test_every_call_needs_a_model_spec(client: Any, failure: Any, call: str) -> 
         "GetModelStatus": (client.models, get_model_status_pb2.GetModelStatusRequest()),
     }
     stub, request = requests[call]
-    got = failure(lambda: getattr(stub, call)(request, timeout=20))
+    got = failure(lambda: getattr(stub, call)(request, timeout=120))
     assert got == ("INVALID_ARGUMENT", "Missing ModelSpec")
 
 
 def test_a_reload_adds_and_removes_models(site: Any, failure: Any, eventually: Any) -> None:
-    """A reload replaces the whole list: a new model serves when it returns, one left out is unloaded."""
+    """A reload replaces the list: a new model is available when it returns, a model left out is unloaded."""
     site.place("half+3", 1)
     response = site.serve_as("added")
     assert (response.status.error_code, response.status.error_message) == (0, "")
@@ -123,14 +123,14 @@ def test_a_reload_adds_and_removes_models(site: Any, failure: Any, eventually: A
         ),
     ],
 )
-def test_a_bad_reload_changes_nothing(client: Any, failure: Any, config: str, message: str) -> None:
-    """A list that cannot be served is refused, and what serves goes on."""
+def test_an_invalid_reload_changes_nothing(client: Any, failure: Any, config: str, message: str) -> None:
+    """An invalid list is refused, and the available models stay."""
     assert failure(lambda: client.reload(config)) == ("INVALID_ARGUMENT", message)
     assert client.half("half", [2.0]) == [3.0]
 
 
-def test_a_reload_tells_that_a_new_model_cannot_be_loaded(site: Any, failure: Any) -> None:
-    """A new model whose versions all fail ends the reload as UNKNOWN, with the reason."""
+def test_a_reload_reports_a_new_model_that_cannot_be_loaded(site: Any, failure: Any) -> None:
+    """If all versions of a new model fail, the reload fails with UNKNOWN and the reason."""
     (site.path / "7").mkdir()
     code, message = failure(lambda: site.serve_as("broken"))
     assert code == "UNKNOWN"
@@ -141,16 +141,16 @@ def test_a_reload_tells_that_a_new_model_cannot_be_loaded(site: Any, failure: An
     assert site.client.half("half", [2.0]) == [3.0]
 
 
-def test_a_reload_that_waits_for_a_missing_path_can_be_given_up(site: Any, entry: Any, failure: Any) -> None:
-    """A reload waits for a base path that is not there; when its client leaves, the next one goes ahead."""
+def test_a_reload_that_waits_can_be_cancelled(site: Any, entry: Any, failure: Any) -> None:
+    """A reload waits for a missing base path; when its client leaves, the next reload proceeds."""
     late = entry("late", site.path / "not-yet")
     assert failure(lambda: site.serve(late, timeout=0.3))[0] == "DEADLINE_EXCEEDED"
     site.serve()
     assert site.client.half("half", [2.0]) == [3.0]
 
 
-def test_labels_name_versions(site: Any, failure: Any, eventually: Any) -> None:
-    """A label names a version that serves; it moves by reload, and on no version that does not serve."""
+def test_labels_select_versions(site: Any, failure: Any, eventually: Any) -> None:
+    """A label selects an available version and moves by reload, but not to an unavailable version."""
     site.place("half+2", 1)
     site.place("half+3", 2)
     both = "model_version_policy { all { } }"

@@ -33,7 +33,7 @@ def _array(name: str) -> Any:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_type_is_read_from_content(name: str) -> None:
-    """What TensorFlow packs into tensor_content is read as the same array."""
+    """The tensor_content that TensorFlow writes is read as the same array."""
     array = _array(name)
     proto = tf.make_tensor_proto(array)
     got = tensors.to_array(proto)
@@ -43,7 +43,7 @@ def test_every_type_is_read_from_content(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_type_is_written_as_tensorflow_reads_it(name: str) -> None:
-    """What is written into typed fields, TensorFlow and we read as the same array; nothing is in content."""
+    """Typed fields are written so that TensorFlow reads the same array; tensor_content stays empty."""
     array, proto = _array(name), type(tf.make_tensor_proto(0))()
     tensors.write(proto, array)
     assert proto.tensor_content == b""
@@ -52,7 +52,7 @@ def test_every_type_is_written_as_tensorflow_reads_it(name: str) -> None:
         assert np.array_equal(got, array)
 
 
-def test_strings_go_both_ways() -> None:
+def test_strings_are_read_and_written() -> None:
     """Strings are bytes of any content in an object array."""
     array = np.array([[b"", b"\xff\x00"], [b"cat", b"x" * 300]], object)
     proto = tf.make_tensor_proto(array)
@@ -63,7 +63,7 @@ def test_strings_go_both_ways() -> None:
 
 
 def test_strings_are_read_from_content() -> None:
-    """Packed strings are varint lengths and then the bytes, as TensorFlow's core writes them."""
+    """Packed strings are varint lengths followed by the bytes, as TensorFlow writes them."""
     strings = [b"", b"cat", b"x" * 300]
     proto = tf.make_tensor_proto(strings)
     proto.ClearField("string_val")
@@ -73,7 +73,7 @@ def test_strings_are_read_from_content() -> None:
 
 @pytest.mark.parametrize(("values", "expected"), [([], [0, 0, 0]), ([7], [7, 7, 7]), ([1, 2], [1, 2, 2])])
 def test_missing_values_repeat_the_last(values: list[int], expected: list[int]) -> None:
-    """Fewer values than elements repeat the last one; none at all are zeros."""
+    """Fewer values than elements repeat the last one; no values are zeros."""
     proto = tf.make_tensor_proto([0, 0, 0], dtype="int64")
     proto.ClearField("tensor_content")
     proto.ClearField("int64_val")
@@ -116,7 +116,7 @@ def _broken(**changes: Any) -> Any:
         {"dtype": 7, "tensor_content": b"\xff" * 20},
     ],
 )
-def test_what_is_no_tensor_is_refused(changes: dict[str, Any]) -> None:
-    """An unknown type, an unknown shape, content of another length, or more filling than fits is an error."""
+def test_an_invalid_tensor_is_refused(changes: dict[str, Any]) -> None:
+    """An unknown type or shape, content of the wrong length, or too many repeated values: an error."""
     with pytest.raises(tensors.TensorError):
         tensors.to_array(_broken(**changes))

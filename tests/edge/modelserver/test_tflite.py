@@ -1,4 +1,4 @@
-"""A network in LiteRT: the same answers over gRPC, and what happens without one or with a bad one."""
+"""A network in LiteRT: the same outputs over gRPC, and versions without a network or with a broken one."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cloud.export.saved_model import Model, exported, warmup_photos
+from cloud.export.saved_model import Model, export_saved_model, warmup_photos
 from cloud.export.v1_loader import SavedModel
 from cloud.modeling.backbones import XCEPTION_SMALL
 from cloud.modeling.linear_head import Head
@@ -26,7 +26,7 @@ PREFER = "--prefer_tflite_model"
 
 @pytest.fixture(scope="module")
 def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the cloud exports: 1 and 2 with networks for LiteRT and different heads, 3 without."""
+    """Exported versions: 1 and 2 with LiteRT networks and different heads, 3 without a network."""
     keras.utils.set_random_seed(0)
     base, network = tmp_path_factory.mktemp("exported"), XCEPTION_SMALL.build()
     draw = np.random.default_rng(0)
@@ -34,7 +34,7 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for version in (1, 2, 3):
         head = Head(draw.normal(size=(XCEPTION_SMALL.embedding_dim, 2)) * 50, draw.normal(size=2))
         model = Model(XCEPTION_SMALL, network, head, 1.0, ("cat", "dog"), novelty)
-        with exported(model, base / str(version), tflite=version < 3):
+        with export_saved_model(model, base / str(version), tflite=version < 3):
             pass
     return base
 
@@ -46,19 +46,19 @@ def photos() -> list[bytes]:
 
 def graph(version: Path, photos: list[bytes]) -> dict[str, Any]:
     with SavedModel(version) as saved:
-        return saved.ask(photos)
+        return saved.predict(photos)
 
 
-def answers(client: Any, photos: list[bytes], outputs: list[str] | None = None) -> dict[str, Any]:
+def answers(client: Any, photos: list[bytes], fetches: list[str] | None = None) -> dict[str, Any]:
     request = client.request("default", {"image": tf.make_tensor_proto(photos, tf.string, [len(photos)])})
-    request.output_filter.extend(outputs or [])
-    said = client.prediction.Predict(request, timeout=60).outputs
-    return {alias: tf.make_ndarray(proto) for alias, proto in said.items()}
+    request.output_filter.extend(fetches or [])
+    outputs = client.prediction.Predict(request, timeout=120).outputs
+    return {alias: tf.make_ndarray(proto) for alias, proto in outputs.items()}
 
 
 @pytest.fixture
 def serve(launch: Any, connect: Any, tmp_path: Path) -> Any:
-    """Serve a copy of a version, changed or not, and give the process and a client."""
+    """Serve a copy of a version, optionally with another network; return the process and a client."""
 
     def start(source: Path, *flags: str, network: Path | None = None) -> Any:
         base = tmp_path / f"{len(list(tmp_path.iterdir()))}"
@@ -71,8 +71,8 @@ def serve(launch: Any, connect: Any, tmp_path: Path) -> Any:
     return start
 
 
-def test_the_answers_are_those_of_the_graph(versions: Path, photos: list[bytes], serve: Any) -> None:
-    """With the flag a call has the outputs of the graph, in its types and, within rounding, its numbers."""
+def test_the_outputs_are_those_of_the_graph(versions: Path, photos: list[bytes], serve: Any) -> None:
+    """With the flag, outputs have the types of the graph and its values within rounding."""
     _, client = serve(versions / "1", PREFER)
     for count in (1, 5):
         expected, got = graph(versions / "1", photos[:count]), answers(client, photos[:count])
@@ -84,10 +84,8 @@ def test_the_answers_are_those_of_the_graph(versions: Path, photos: list[bytes],
     assert answers(client, [])["probabilities"].shape == (0, 2)
 
 
-def test_with_the_flag_it_is_the_network_that_answers(
-    versions: Path, photos: list[bytes], serve: Any
-) -> None:
-    """A version that carries another one's network answers like that one with the flag alone."""
+def test_with_the_flag_the_network_answers(versions: Path, photos: list[bytes], serve: Any) -> None:
+    """A version with the network of another one answers like that one, with the flag only."""
     other = versions / "2" / NETWORK_FILE
     expected = [graph(versions / n, photos)["probabilities"] for n in ("1", "2")]
     assert np.abs(expected[0] - expected[1]).max() > 0.01
@@ -96,18 +94,18 @@ def test_with_the_flag_it_is_the_network_that_answers(
         np.testing.assert_allclose(answers(client, photos)["probabilities"], wanted, atol=1e-4)
 
 
-def test_a_broken_photo_is_an_invalid_argument(
+def test_a_corrupt_photo_is_an_invalid_argument(
     versions: Path, photos: list[bytes], serve: Any, failure: Any
 ) -> None:
-    """What cannot be decoded is refused with the code that the handler knows; the next call is answered."""
+    """A photo that cannot be decoded gets INVALID_ARGUMENT; the next call is answered."""
     _, client = serve(versions / "1", PREFER)
     code, _ = failure(lambda: answers(client, [photos[0], b"no photo"]))
     assert code == "INVALID_ARGUMENT"
     assert len(answers(client, photos)["novelty"]) == len(photos)
 
 
-def test_a_photo_that_is_no_list_is_an_invalid_argument(versions: Path, photos: list[bytes]) -> None:
-    """A tensor without dimensions is refused as the graph refuses it, with the flag or without."""
+def test_a_scalar_input_is_an_invalid_argument(versions: Path, photos: list[bytes]) -> None:
+    """A tensor without dimensions is refused in the same way with and without the flag."""
     for preferred in (False, True):
         loaded = servable.load("pets", 1, versions / "1", servable.SessionOptions(prefer_tflite=preferred))
         asked = loaded.signatures["serving_default"]
@@ -121,15 +119,15 @@ def test_a_photo_that_is_no_list_is_an_invalid_argument(versions: Path, photos: 
 def test_a_version_without_a_network_is_served_by_its_graph(
     versions: Path, photos: list[bytes], serve: Any
 ) -> None:
-    """The server says what it did not find, and answers as it would without the flag."""
+    """The server logs the missing network and answers as without the flag."""
     server, client = serve(versions / "3", PREFER)
-    assert any("modelserver.no_tflite" in line and "network.tflite" in line for line in server.log)
+    assert any("modelserver.network_missing" in line and "network.tflite" in line for line in server.log)
     expected = graph(versions / "3", photos)["embedding"]
     np.testing.assert_allclose(answers(client, photos)["embedding"], expected, atol=1e-6)
 
 
 def test_a_network_that_cannot_be_run_is_not_served(versions: Path, tmp_path: Path) -> None:
-    """The version is refused with what is wrong: nobody is served by other means than was asked for."""
+    """The version fails to load with the reason, instead of falling back to the graph."""
     shutil.copytree(versions / "1", tmp_path / "1")
     (tmp_path / "1" / NETWORK_FILE).write_bytes(b"no network")
     with pytest.raises(ServingError, match=r"network\.tflite: LiteRT cannot run it") as caught:
@@ -138,7 +136,7 @@ def test_a_network_that_cannot_be_run_is_not_served(versions: Path, tmp_path: Pa
 
 
 def test_a_call_ends_at_its_deadline(versions: Path) -> None:
-    """When the time is over the caller is told, and photos that no thread has begun are left."""
+    """At the deadline the call fails, and photos that have not begun are dropped."""
     network = Network(versions / "1" / NETWORK_FILE, 1)
     size = XCEPTION_SMALL.input_size_px
     images = np.zeros((64, size, size, 3), np.float32)

@@ -1,4 +1,4 @@
-"""Warm-up records: run before a version serves, and what happens when one fails."""
+"""Warm-up records: run before a version serves; failures keep the old version."""
 
 import shutil
 from pathlib import Path
@@ -28,7 +28,7 @@ def records(client: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_records_are_run_before_the_version_serves(site: Any, server: Any, records: Any, jpeg: bytes) -> None:
-    """The server runs every record of a new version, and says how many."""
+    """The server runs every warm-up record of a new version and logs their number."""
     site.place("photo", 1, records({"image": [jpeg]}, {"image": [jpeg, jpeg]}))
     site.serve_as("warm")
     assert site.client.states("warm") == {1: "AVAILABLE"}
@@ -36,7 +36,7 @@ def test_records_are_run_before_the_version_serves(site: Any, server: Any, recor
     assert warmed["event"] == "modelserver.warmed"
 
 
-def test_a_record_that_fails_keeps_the_old_version(site: Any, records: Any, eventually: Any) -> None:
+def test_a_failing_record_keeps_the_old_version(site: Any, records: Any, eventually: Any) -> None:
     """A version whose warm-up fails ends with the error; the old one serves until a good one comes."""
     site.place("half+2", 1)
     site.serve_as("cold")
@@ -82,10 +82,10 @@ def test_at_most_a_thousand_records_are_run(site: Any, records: Any) -> None:
         (None, "INVALID_ARGUMENT: Failed to parse warmup record: "),
     ],
 )
-def test_a_file_that_holds_no_records_fails_the_load(
+def test_a_damaged_warmup_file_fails_the_load(
     site: Any, tmp_path_factory: pytest.TempPathFactory, content: bytes | None, message: str
 ) -> None:
-    """A damaged file, or records that are no PredictionLog, fail the load with the reason."""
+    """A damaged file, or records that are not a PredictionLog, fail the load with the reason."""
     file = tmp_path_factory.mktemp("damaged") / "records"
     if content is None:
         with tf.io.TFRecordWriter(str(file)) as writer:
