@@ -197,7 +197,7 @@ class Client:
         wait_until(lambda: self.acknowledged >= expected)
 
     def got(self, payload: str) -> set[str]:
-        """Return the topics on which this payload was received."""
+        """Return the topics of the received messages with this payload."""
         return {topic for topic, content in self.received if content == payload.encode()}
 
     def drop(self) -> None:

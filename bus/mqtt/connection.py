@@ -209,6 +209,7 @@ class BrokerConnection:
             sent = self._paho.publish(topic, payload, 1, retain)
         if sent.rc:
             raise self._not_acknowledged(error_string(sent.rc))
+        # Set after publish(), but no PUBACK is missed: paho's callbacks run in this thread, between awaits.
         self._unacknowledged[sent.mid] = puback = loop.create_future()
         # call_later instead of asyncio.timeout: one timer, and no task switch per publish.
         deadline = loop.call_later(
@@ -253,7 +254,7 @@ class _Inbox(asyncio.Queue[Any]):
     """Replaces aiomqtt's message queue: passes each message on as it is read from the socket.
 
     So no second queue grows in this process, and unread messages stay with the broker. The broker's in-flight
-    window is no such bound: mosquitto before 2.0.13 ignores it for a client that publishes.
+    window does not bound it: mosquitto before 2.0.13 ignores the window for a client that publishes.
     """
 
     def __init__(self, on_message: Callable[[aiomqtt.Message], None], maxsize: int = 0) -> None:
