@@ -78,7 +78,7 @@ def test_each_step_survives_its_way_to_the_worker():
 async def test_a_step_fails_with_one_sentence(step, tmp_path):
     """The last line of the worker's output is the reason of the failed step."""
     step = structs.replace(step, dataset=str(tmp_path / "none"))
-    with pytest.raises(PermanentError, match=r"failed with exit code 1: table .*none: expected a dataset"):
+    with pytest.raises(PermanentError, match=r"failed with exit code 1: no dataset at .*none; check"):
         await run(step, tmp_path)
 
 
