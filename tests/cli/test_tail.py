@@ -50,7 +50,7 @@ def test_an_invalid_message_is_printed_with_the_reason():
     assert "malformed" not in line(RawMessage("other/topic", b"hello", retained=False))
     broken = line(RawMessage("gleaner/v1/event/edge-1/edge", b"{}", retained=True))
     assert broken.startswith("gleaner/v1/event/edge-1/edge (retained) ")
-    assert "event: expected Event" in broken
+    assert "event: not a valid Event" in broken
 
 
 def test_json_has_topic_retained_and_message():
