@@ -14,7 +14,13 @@ import numpy as np
 
 from bench.learning.world import CLASSES, PLAIN, World, Worlds
 from cli.progress import Bars
-from cloud.labeling.ensemble import PRECISION, Sight, fit_ensemble, held_out, sure_from
+from cloud.labeling.ensemble import (
+    PRECISION,
+    Embeddings,
+    confidence_threshold,
+    fit_ensemble,
+    out_of_fold_votes,
+)
 from cloud.modeling.arrays import Floats, Ints, cross_entropy, softmax
 from cloud.modeling.linear_head import fit_head, fit_temperature
 from cloud.training.sample_weights import folds, training_weights
@@ -25,14 +31,16 @@ WAYS = ("knew", "did not", "none")
 """What the candidate's teacher knew of the held-out labels; and people's labels alone."""
 
 
-def taught(known: Sight, labels: Ints, others: Sight, least: float, seed: int) -> tuple[Sight, Ints]:
+def taught(
+    known: Embeddings, labels: Ints, others: Embeddings, least: float, seed: int
+) -> tuple[Embeddings, Ints]:
     """Return the other photos of which a teacher is sure, and what it calls them."""
-    opinions = fit_ensemble([known], labels, len(CLASSES), seed=seed).opinions([others])
-    sure = np.flatnonzero(opinions.sureness >= least)
-    return others[:, sure], opinions.labels[sure]
+    votes = fit_ensemble([known], labels, len(CLASSES), seed=seed).votes([others])
+    sure = np.flatnonzero(votes.confidence >= least)
+    return others[:, sure], votes.labels[sure]
 
 
-def answers(known: Sight, labels: Ints, more: tuple[Sight, Ints], asked: Sight) -> Floats:
+def answers(known: Embeddings, labels: Ints, more: tuple[Embeddings, Ints], asked: Embeddings) -> Floats:
     """Train a candidate on people's labels and some more, and return its logits."""
     both = np.concatenate([labels, more[1]])
     human = np.arange(len(both)) < len(labels)
@@ -53,9 +61,9 @@ def measure(world: World, wrong: float, precision: float, seed: int) -> dict[str
     labels = truth[order[:PEOPLE]]
     slips = draw.permutation(PEOPLE)[: round(wrong * PEOPLE)]
     labels[slips] = 1 - labels[slips]
-    judged = held_out([known], labels, len(CLASSES), seed=seed)
+    judged = out_of_fold_votes([known], labels, len(CLASSES), seed=seed)
     assert judged is not None
-    least = sure_from(judged[1].sureness, judged[1].labels == labels[judged[0]], precision)
+    least = confidence_threshold(judged[1].confidence, judged[1].labels == labels[judged[0]], precision)
     if least is None:
         return None
     nothing = others[:, :0], labels[:0]

@@ -63,7 +63,7 @@ def _write_null(directory: Path) -> None:
 def _write_backbone(name: str, directory: Path) -> None:
     import numpy as np  # noqa: PLC0415  # as above
 
-    from cloud.export.saved_model import Model, exported  # noqa: PLC0415  # as above
+    from cloud.export.saved_model import Model, export_saved_model  # noqa: PLC0415  # as above
     from cloud.modeling.backbones import get_backbone  # noqa: PLC0415  # as above
     from cloud.modeling.linear_head import Head  # noqa: PLC0415  # as above
     from cloud.modeling.novelty import fit_novelty  # noqa: PLC0415  # as above
@@ -73,7 +73,7 @@ def _write_backbone(name: str, directory: Path) -> None:
         kernel=draw.normal(size=(plan.embedding_dim, len(CLASSES))) * 0.1, bias=np.zeros(len(CLASSES))
     )
     novelty = fit_novelty(draw.normal(size=(40, plan.embedding_dim)), 0)
-    with exported(Model(plan, plan.build(), head, 1.0, CLASSES, novelty), directory):
+    with export_saved_model(Model(plan, plan.build(), head, 1.0, CLASSES, novelty), directory):
         pass
 
 

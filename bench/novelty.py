@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cloud.dataset.example import Example
 from cloud.modeling import novelty
 from cloud.modeling.backbones import EFFICIENTNET_LITE0
-from cloud.progress import Silent
+from cloud.progress import NoProgress
 from cloud.training.embeddings import embeddings
 from device.cameras.replay import photo_files
 
@@ -73,7 +73,7 @@ def main() -> None:
     for split in ("train", *JUDGED):
         files = photo_files(arguments.photos / split)
         photos = [Example("", file.read_bytes(), file.parent.name, "human") for file in files]
-        vectors[split] = embeddings(photos, EFFICIENTNET_LITE0, network, _CACHE, Silent())
+        vectors[split] = embeddings(photos, EFFICIENTNET_LITE0, network, _CACHE, NoProgress())
         if split == "train":
             truth = [photo.label for photo in photos]
     for most in PROTOTYPES:

@@ -31,12 +31,12 @@ from bench.rival import rivals_environment
 from bench.stack import listening
 from bus.broker.process import free_port
 from cloud.dataset.example import Example
-from cloud.export.saved_model import Model, exported
+from cloud.export.saved_model import Model, export_saved_model
 from cloud.modeling.arrays import Ints
 from cloud.modeling.backbones import Backbone, get_backbone, preprocess
 from cloud.modeling.linear_head import fit_head
 from cloud.modeling.novelty import fit_novelty, novelty_scores
-from cloud.progress import Silent
+from cloud.progress import NoProgress
 from cloud.training.embeddings import embeddings
 from demo.processes import Processes
 from device.cameras.replay import photo_files
@@ -76,12 +76,12 @@ def prepare(photos: Path, plan: Backbone, folder: Path) -> Judges:
         [f for name in CLASSES for f in photo_files(photos / split / name)] for split in ("train", "gold")
     )
     known = [Example("", file.read_bytes(), file.parent.name, "human") for file in train]
-    seen = embeddings(known, plan, network, _CACHE, Silent())
+    seen = embeddings(known, plan, network, _CACHE, NoProgress())
     labels, truth = (np.array([CLASSES.index(f.parent.name) for f in files]) for files in (train, gold))
     head = fit_head(seen, labels, np.ones(len(labels)), len(CLASSES))
     model = Model(plan, network, head, 1.0, CLASSES, fit_novelty(seen, 0))
     (folder / "served").mkdir()
-    with exported(model, folder / "served/1", tflite=True):
+    with export_saved_model(model, folder / "served/1", tflite=True):
         pass
     calibrating = [train[at] for at in np.random.default_rng(0).permutation(len(train))[:_CALIBRATING]]
     write_networks(network, plan, [file.read_bytes() for file in calibrating], folder)

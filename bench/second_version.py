@@ -22,7 +22,7 @@ from cloud.dataset.example import Example
 from cloud.modeling import linear_head
 from cloud.modeling.arrays import Floats, Ints, softmax
 from cloud.modeling.backbones import EFFICIENTNET_LITE0
-from cloud.progress import Silent
+from cloud.progress import NoProgress
 from cloud.training import sample_weights
 from cloud.training.candidates import (
     HARVESTED,
@@ -158,7 +158,7 @@ def _play(world: World, seed: int, variant: Variant) -> Played:
     known = Labelled(labels, ones > 0, ones < 0, ones < 0, ones, 2)
     learner = FrozenLearner(None, world.labelled, 2)
     first = fit_candidates(learner, known, np.arange(len(labels)))[HUMAN].head
-    temperature = cross_validate(learner, known, seed=seed, progress=Silent())[HUMAN].temperature
+    temperature = cross_validate(learner, known, seed=seed, progress=NoProgress())[HUMAN].temperature
     answers = softmax(first.logits(world.stream) / temperature)
     said, confidence = answers.argmax(axis=1), answers.max(axis=1)
 
@@ -178,7 +178,7 @@ def _play(world: World, seed: int, variant: Variant) -> Played:
     )
     human = np.flatnonzero(known.human)
     fitted = fit_candidates(learner, known, human)
-    held_out = cross_validate(learner, known, seed=seed, progress=Silent())
+    held_out = cross_validate(learner, known, seed=seed, progress=NoProgress())
     second = fitted.get(HARVESTED, fitted[HUMAN])
     if variant.soft or variant.sure != 0.0:
         answers = softmax(fitted[HUMAN].head.logits(learner.features) / held_out[HUMAN].temperature)
@@ -265,7 +265,7 @@ def worlds(photos: Path | None, seeds: int) -> Iterator[World]:
                 files = photo_files(split)
                 names = sorted({file.parent.name for file in files})
                 known = [Example("", prepare(file.read_bytes()), file.parent.name, "human") for file in files]
-                vectors = embeddings(known, EFFICIENTNET_LITE0, network, _CACHE, Silent())
+                vectors = embeddings(known, EFFICIENTNET_LITE0, network, _CACHE, NoProgress())
                 return vectors, np.array([names.index(file.parent.name) for file in files])
 
             stream, truth = embed(chosen.stream)

@@ -34,7 +34,7 @@ async def _swap(running: stack.Stack, newest: int, ended: asyncio.Event) -> int:
         while not ended.is_set():
             newest += 1
             await models.place(_MODEL, running.base, newest)
-            while (await predictor.served(newest)).state != "available":  # noqa: ASYNC110  # it has to be asked
+            while (await predictor.model_status(newest)).state != "available":  # noqa: ASYNC110  # it has to be asked
                 await asyncio.sleep(0.1)
             await asyncio.to_thread(_forget, running.base, newest - _KEPT)
             with contextlib.suppress(TimeoutError):

@@ -1,1 +1,1 @@
-"""The bus: one healing MQTT connection, the outbox, and the broker itself."""
+"""MQTT client with reconnect, durable outbox, broker, KubeEdge gateway, and their security."""

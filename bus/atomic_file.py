@@ -11,16 +11,16 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     after it. Missing parent folders are created.
 
     Args:
-        path: The file. `<name>.tmp` beside it is overwritten; concurrent writers of one path need a lock.
-        content: The whole content.
+        path: The file. `<name>.tmp` in its folder is overwritten; concurrent writers of one path need a lock.
+        content: The content.
         mode: Permission bits of the new file, before the umask.
 
     Raises:
-        OSError: The disk refused; the previous content is intact.
+        OSError: The file cannot be written; its previous content is intact.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.tmp")
-    partial.unlink(missing_ok=True)  # it may have been left with other permissions by a killed writer
+    partial.unlink(missing_ok=True)  # a killed writer may have left it with other permissions
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
         file.flush()
@@ -33,7 +33,7 @@ def sync_folder(folder: Path) -> None:
     """Sync a folder, so that names created, renamed or removed in it survive a power cut.
 
     Raises:
-        OSError: The disk refused.
+        OSError: The folder does not exist or cannot be synced.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

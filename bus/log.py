@@ -1,4 +1,4 @@
-"""Logging: structlog, readable on a terminal, JSON elsewhere, always on standard error."""
+"""Set up structlog: text on a terminal, JSON otherwise, always to standard error."""
 
 import logging
 import sys
@@ -9,18 +9,18 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 def configure(level: str = "info", *, json: bool | None = None, **bound: str) -> None:
-    """Set up logging for this process, once, from its entry point.
+    """Set up logging for this process; call once, from its entry point.
 
     Args:
-        level: The lowest level shown, one of `LEVELS`.
-        json: One JSON object a line; by default unless standard error is a terminal.
-        bound: Values that stand on every line, such as the node.
+        level: Lowest level that is logged, one of `LEVELS`.
+        json: Whether to write one JSON object per line; None: unless standard error is a terminal.
+        bound: Values for every line, for example the node.
     """
     as_json = not sys.stderr.isatty() if json is None else json
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if as_json
-        # Where rich is installed, the default shows the values of local variables: secrets too.
+        # With rich installed, the default formatter prints the values of local variables, also secrets.
         else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     )
     structlog.configure(
@@ -35,7 +35,7 @@ def configure(level: str = "info", *, json: bool | None = None, **bound: str) ->
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     structlog.contextvars.bind_contextvars(**bound)
-    # paho and aiomqtt report through logging what bus.mqtt.connection raises anyway.
+    # paho and aiomqtt log the same errors that bus.mqtt.connection raises.
     logging.getLogger("mqtt").setLevel(logging.CRITICAL)
 
 

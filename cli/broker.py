@@ -1,6 +1,6 @@
-"""Run a mosquitto on this machine, for trying things out: anonymous, on loopback only.
+"""Run a local mosquitto for experiments: without authentication, on loopback only.
 
-Uses an installed mosquitto, else fetches Debian's package into the user's cache, which needs no root.
+Uses an installed mosquitto, otherwise downloads Debian's package into the user's cache; needs no root.
 """
 
 import signal
@@ -17,11 +17,11 @@ _MQTT_PORT = 1883
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--port", type=options.port, default=_MQTT_PORT, help="TCP port on 127.0.0.1 (1883)")
-    parser.add_argument("--dir", type=Path, help="folder for its configuration, log and persistence")
+    parser.add_argument("--dir", type=Path, help="folder for configuration, log and persistence")
 
 
 def run(arguments: Namespace) -> int:
-    """Run until told to stop."""
+    """Run until SIGTERM or Ctrl-C."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     folder = arguments.dir or Path(options.default_state("broker"))
     with local_broker(folder, port=arguments.port) as broker:

@@ -1,4 +1,4 @@
-"""KubeEdge's Rules for a list of nodes: write them, and see each of them work."""
+"""KubeEdge's Rules for a list of nodes: write them as YAML, or check and repair those of a cluster."""
 
 import asyncio
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -24,10 +24,10 @@ _INTERRUPTED = 130
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the steps and their options."""
+    """Declare the subcommands and their options."""
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     _declare_render(steps.add_parser("render", help="write RuleEndpoints and Rules as YAML"))
-    _declare_verify(steps.add_parser("verify", help="send a probe through each Rule, make broken ones anew"))
+    _declare_verify(steps.add_parser("verify", help="probe each Rule, and recreate those that do not work"))
 
 
 def _declare_render(parser: ArgumentParser) -> None:
@@ -37,11 +37,11 @@ def _declare_render(parser: ArgumentParser) -> None:
 
 
 def _declare_verify(parser: ArgumentParser) -> None:
-    parser.add_argument("--check", action="store_true", help="change nothing in the cluster")
+    parser.add_argument("--check", action="store_true", help="only probe, change nothing in the cluster")
     parser.add_argument("--router", metavar="URL", help="cloudcore's Router (http://127.0.0.1:9443)")
     parser.add_argument("--name", type=options.name, help="name of the gateway that reports (gateway)")
     parser.add_argument(
-        "--timeout", metavar="S", type=options.positive(float), default=5.0, help="for each probe (5)"
+        "--timeout", metavar="S", type=options.positive(float), default=5.0, help="seconds for each probe (5)"
     )
     _add_common(parser)
     options.add_broker(parser, config_help="the gateway's configuration: its broker, Router and name")
@@ -52,33 +52,36 @@ def _add_common(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--nodes",
         type=options.names,
-        help="comma-separated edge nodes (those of the cluster with the edge label)",
+        help="comma-separated edge nodes (the nodes of the cluster with the edge label)",
     )
     parser.add_argument(
         "--devices",
         type=_devices,
         default=[],
-        help="comma-separated NODE/DEVICE whose feedback crosses (none)",
+        help="comma-separated NODE/DEVICE whose feedback goes to the cloud (none)",
     )
     parser.add_argument(
-        "--gateway", metavar="URL", default=_GATEWAY, help=f"the gateway as cloudcore reaches it ({_GATEWAY})"
+        "--gateway",
+        metavar="URL",
+        default=_GATEWAY,
+        help=f"URL of the gateway, as reached from cloudcore ({_GATEWAY})",
     )
-    parser.add_argument("--server", metavar="URL", help="API server (that of the cluster this runs in)")
-    parser.add_argument("--server-token", metavar="FILE", type=Path, help="bearer token for it")
-    parser.add_argument("--server-ca", metavar="PEM", type=Path, help="certificate of its authority")
+    parser.add_argument("--server", metavar="URL", help="API server (in a pod: that of its cluster)")
+    parser.add_argument("--server-token", metavar="FILE", type=Path, help="bearer token for the API server")
+    parser.add_argument("--server-ca", metavar="PEM", type=Path, help="CA certificate of the API server")
 
 
 def run(arguments: Namespace) -> int:
-    """Do the step that was asked for."""
+    """Run the chosen subcommand."""
     log.configure("error")
     code: int = arguments.do(arguments)
     return code
 
 
 def _render(arguments: Namespace) -> int:
-    from bus.gateway.rules import files  # noqa: PLC0415  # HTTP is loaded by this command alone
+    from bus.gateway.rules import files  # noqa: PLC0415  # only this command loads HTTP libraries
 
-    nodes = run_service.run(_asked(arguments))
+    nodes = run_service.run(_load_nodes(arguments))
     if nodes is None:
         return _INTERRUPTED
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -89,83 +92,86 @@ def _render(arguments: Namespace) -> int:
 
 
 def _verify(arguments: Namespace) -> int:
-    return 0 if run_service.run(_verified(arguments)) else 1
+    return 0 if run_service.run(_check_rules(arguments)) else 1
 
 
-async def _asked(arguments: Namespace) -> "dict[str, list[str]]":
+async def _load_nodes(arguments: Namespace) -> "dict[str, list[str]]":
     async with AsyncExitStack() as stack:
         cluster = None if arguments.nodes else await stack.enter_async_context(_cluster(arguments))
         return await _nodes(arguments, cluster)
 
 
-async def _verified(arguments: Namespace) -> bool:
-    """Probe every Rule, make what is missing or broken, and tell whether all work in the end."""
+async def _check_rules(arguments: Namespace) -> bool:
+    """Probe every Rule and repair what does not work; return True if all work in the end."""
     from bus.gateway.config import GatewayConfig  # noqa: PLC0415  # as above
     from bus.gateway.router_client import Router  # noqa: PLC0415  # as above
     from bus.gateway.routes import node_routes  # noqa: PLC0415  # as above
     from bus.gateway.rule_check import Verifier  # noqa: PLC0415  # as above
 
-    known = options.settings(arguments, GatewayConfig, name=arguments.name, router=arguments.router)
+    gateway = options.settings(arguments, GatewayConfig, name=arguments.name, router=arguments.router)
     async with AsyncExitStack() as stack:
         without_cluster = arguments.check and arguments.nodes
         cluster = None if without_cluster else await stack.enter_async_context(_cluster(arguments))
         nodes = await _nodes(arguments, cluster)
-        router = await stack.enter_async_context(Router(known.router, timeout_s=known.post_timeout_s))
-        bus = Bus(known.broker, transient_client_id("verify"), password=config.password())
-        verifier = Verifier(bus, router, gateway=known.name, timeout_s=arguments.timeout)
+        router = await stack.enter_async_context(Router(gateway.router))
+        bus = Bus(gateway.broker, transient_client_id("verify"), password=config.password())
+        verifier = Verifier(bus, router, gateway=gateway.name, timeout_s=arguments.timeout)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         running = [tasks.create_task(bus.run()), tasks.create_task(verifier.run())]
-        await _connected(bus)
-        everything = [one for node, devices in nodes.items() for one in node_routes(node, devices)]
-        works = await _work(verifier, everything, None if arguments.check else cluster, arguments.gateway)
+        await _wait_connected(bus)
+        routes = [route for node, devices in nodes.items() for route in node_routes(node, devices)]
+        works = await _check_and_repair(
+            verifier, routes, None if arguments.check else cluster, arguments.gateway
+        )
         for task in running:
             task.cancel()
         return works
 
 
-async def _work(
-    verifier: "Verifier", everything: "Sequence[Route]", cluster: "Cluster | None", gateway: str
+async def _check_and_repair(
+    verifier: "Verifier", routes: "Sequence[Route]", cluster: "Cluster | None", gateway: str
 ) -> bool:
-    from bus.gateway.rule_check import BETWEEN_S, complete, renew  # noqa: PLC0415  # as above
+    """Create missing Rules, probe all, recreate silent ones; without a cluster only probe."""
+    from bus.gateway.rule_check import SETTLE_S, create_missing, recreate  # noqa: PLC0415  # as above
 
-    if cluster is not None and (made := await complete(cluster, everything, gateway)):
-        print(f"made, because missing: {', '.join(made)}", flush=True)
-        await asyncio.sleep(BETWEEN_S)
-    bad, silent = await _probe(verifier, everything)
+    if cluster is not None and (created := await create_missing(cluster, routes, gateway)):
+        print(f"created missing Rules: {', '.join(created)}", flush=True)
+        await asyncio.sleep(SETTLE_S)
+    failed, silent = await _probe(verifier, routes)
     if silent and cluster is not None:
-        print(f"making {len(silent)} anew", flush=True)
-        await renew(cluster, silent, gateway)
-        await asyncio.sleep(BETWEEN_S)
-        still, _ = await _probe(verifier, silent)
-        bad += still - len(silent)
-    return bad == 0
+        print(f"recreating {len(silent)} Rules", flush=True)
+        await recreate(cluster, silent, gateway)
+        await asyncio.sleep(SETTLE_S)
+        still_failed, _ = await _probe(verifier, silent)
+        failed += still_failed - len(silent)
+    return failed == 0
 
 
-async def _probe(verifier: "Verifier", chosen: "Sequence[Route]") -> "tuple[int, list[Route]]":
-    """Probe and print; returns how many do not work, and which of them may once they are made anew."""
+async def _probe(verifier: "Verifier", routes: "Sequence[Route]") -> "tuple[int, list[Route]]":
+    """Probe and print; return how many Rules do not work, and the routes that recreating may repair."""
     from bus.gateway.rule_check import Verdict  # noqa: PLC0415  # as above
 
-    bad, silent = 0, []
-    async for finding in verifier.findings(chosen):
+    failed, silent = 0, []
+    async for finding in verifier.check(routes):
         works = finding.verdict is Verdict.WORKS
-        bad += not works
+        failed += not works
         if finding.verdict is Verdict.SILENT:
-            silent.append(finding.crossing)
+            silent.append(finding.route)
         reason = f" ({finding.reason})" if finding.reason else ""
-        print(f"{'ok  ' if works else 'FAIL'} {finding.crossing.name}: {finding.verdict}{reason}", flush=True)
-    return bad, silent
+        print(f"{'ok  ' if works else 'FAIL'} {finding.route.name}: {finding.verdict}{reason}", flush=True)
+    return failed, silent
 
 
 async def _nodes(arguments: Namespace, cluster: "Cluster | None") -> dict[str, list[str]]:
-    """Return the nodes, each with its devices.
+    """Return the devices of each node.
 
     Raises:
-        PermanentError: A device of another node, or no node at all.
+        PermanentError: There is no node, or a device belongs to another node.
     """
     names = arguments.nodes or (await cluster.nodes() if cluster else [])
     nodes: dict[str, list[str]] = {options.name(node): [] for node in names}
     if not nodes:
-        raise PermanentError("nodes", expected="edge nodes in the cluster, or --nodes", got="none")
+        raise PermanentError("the cluster has no edge nodes", hint="name some with --nodes")
     for node, device in arguments.devices:
         if node not in nodes:
             raise PermanentError(f"device {node}/{device}", expected=f"a node of {sorted(nodes)}", got=node)
@@ -179,20 +185,20 @@ def _cluster(arguments: Namespace) -> "Cluster":
     return Cluster(arguments.server, arguments.server_token, arguments.server_ca)
 
 
-async def _connected(bus: Bus) -> None:
+async def _wait_connected(bus: Bus) -> None:
     try:
         async with asyncio.timeout(_CONNECT_S):
             await bus.connected()
     except TimeoutError:
         raise BrokerConnectionError(
-            "broker",
-            expected=f"a connection within {_CONNECT_S:g} s (try `gleaner doctor`)",
-            got=bus.last_error,
+            f"no connection to the broker within {_CONNECT_S:g} s",
+            reason=bus.last_error,
+            hint="try `gleaner doctor`",
         ) from None
 
 
 def _devices(value: str) -> list[tuple[str, str]]:
-    """Check comma-separated devices, each behind its node."""
+    """Parse comma-separated devices, each with its node."""
     pairs = [part.partition("/") for part in value.split(",")]
     if not all(slash for _, slash, _ in pairs):
         raise ArgumentTypeError(f"expected NODE/DEVICE, got {value!r}")

@@ -22,7 +22,7 @@ _PACKAGES = ("gleaner", "aiomqtt", "paho-mqtt", "msgpack", "msgspec", "grpcio", 
 _SYS_VERSION = "$SYS/broker/version"
 _SYS_DROPPED = "$SYS/broker/publish/messages/dropped"
 _STALE_S = 60
-_REFUSALS = ("refused", "rejected", "shed", "dropped", "overflowed", "malformed", "misaddressed")
+_REFUSALS = ("refused", "rejected", "shed", "dropped", "overflowed", "malformed", "unmatched")
 """What the counters are called that count what was not taken."""
 
 

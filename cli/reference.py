@@ -14,6 +14,7 @@ from cloud.collector.config import CollectorConfig
 from cloud.retraining.config import TrainerConfig
 from device.config import DeviceConfig
 from edge.config import EdgeConfig
+from schemas.events import MEANINGS
 from schemas.topics import TOPICS
 
 _SERVICES: dict[str, type[msgspec.Struct]] = {
@@ -46,6 +47,13 @@ def topics() -> str:
     return "\n".join(rows) + "\n"
 
 
+def events() -> str:
+    """Return the table of events in Markdown."""
+    rows = ["| event | meaning |", "|---|---|"]
+    rows += [f"| `{name}` | {meaning} |" for name, meaning in MEANINGS.items()]
+    return "\n".join(rows) + "\n"
+
+
 def reference() -> str:
     """Return the whole reference in Markdown."""
     parts = [
@@ -53,6 +61,10 @@ def reference() -> str:
     ]
     parts.append("## Topics\n\n" + topics())
     parts.append("## Messages\n\n" + "\n".join(_message(topic.message) for topic in TOPICS))
+    parts.append(
+        "## Events\n\nNames of the field `event` of an Event; readers accept names that are not listed.\n\n"
+        + events()
+    )
     parts.append("## Commands\n\n" + "\n".join(_commands()))
     parts.append("## Configuration\n\nTOML files for `--config`; unknown fields are refused.\n")
     parts += [_configuration(command, kind) for command, kind in _SERVICES.items()]

@@ -1,1 +1,1 @@
-"""The cloud: collects samples, keeps the dataset, trains, evaluates and releases models."""
+"""The cloud side: collects samples, keeps the dataset, trains, evaluates and releases models."""

@@ -1,4 +1,4 @@
-"""How long steps say where they are."""
+"""Report the progress of long steps."""
 
 from typing import Protocol
 
@@ -8,17 +8,17 @@ log = structlog.get_logger()
 
 
 class Progress(Protocol):
-    """Shows one step at a time; a terminal puts a bar behind it."""
+    """Receives the progress of one step at a time; a terminal draws a bar for it."""
 
     def start(self, step: str, total: int) -> None:
-        """Begin a step of `total` units; the step before is over."""
+        """Begin a step of `total` units; it ends the step before."""
 
     def advance(self, count: int = 1) -> None:
-        """Say that so many more units of the current step are done."""
+        """Add completed units of the current step."""
 
 
-class Silent:
-    """Shows nothing."""
+class NoProgress:
+    """Discards all progress."""
 
     def start(self, step: str, total: int) -> None:
         """Ignore the step."""

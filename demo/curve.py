@@ -51,11 +51,11 @@ def choices(first: int, later: int, seed: int) -> Iterator[tuple[int, list[list[
 
 def points(dataset: str, features: Path, backbone: str, seed: int) -> list[Point]:
     """Train both candidates of each choice and judge them on gold; empty for a backbone without weights."""
-    from cloud.dataset.example import class_names, label_numbers  # noqa: PLC0415  # as above
+    from cloud.dataset.example import class_names, label_indices  # noqa: PLC0415  # as above
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
     from cloud.dataset.training_set import examples  # noqa: PLC0415  # as above
     from cloud.modeling.backbones import get_backbone  # noqa: PLC0415  # loads TensorFlow
-    from cloud.progress import Silent  # noqa: PLC0415  # as above
+    from cloud.progress import NoProgress  # noqa: PLC0415  # as above
     from cloud.training.candidates import HARVESTED, HUMAN, Labelled, fit_candidates  # noqa: PLC0415  # as above
     from cloud.training.learners import learner_for  # noqa: PLC0415  # as above
 
@@ -73,9 +73,9 @@ def points(dataset: str, features: Path, backbone: str, seed: int) -> list[Point
         trainable=len(known),
         cache_dir=features,
         seed=seed,
-        progress=Silent(),
+        progress=NoProgress(),
     )
-    labelled, truth = Labelled.of(known, names), label_numbers(gold, names)
+    labelled, truth = Labelled.of(known, names), label_indices(gold, names)
     judged_on = np.arange(len(known), len(known) + len(gold))
     first = [at for at, example in enumerate(known) if example.human and example.photo_id not in reviewed]
     later = [at for at, example in enumerate(known) if example.photo_id in reviewed]

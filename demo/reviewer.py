@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import now_ms
 from bus.mqtt.subscription import Subscription
-from cloud.labeling.review_queue import Review
+from cloud.labeling.review_queue import ReviewItem
 from demo.screen import Screen
 from demo.services import NODE
 from schemas.errors import PermanentError
@@ -18,7 +18,7 @@ _ANSWER_S = 60.0
 
 
 async def review(
-    reviews: Sequence[Review],
+    reviews: Sequence[ReviewItem],
     truths: Mapping[str, str],
     *,
     bus: Bus,
@@ -54,7 +54,7 @@ async def review(
             raise PermanentError("labels", expected="to be stored", got=got) from None
 
 
-async def _say(review: Review, label: str, bus: Bus) -> None:
+async def _say(review: ReviewItem, label: str, bus: Bus) -> None:
     device = review.device or "pi-1"
     feedback = Feedback(
         photo_id=review.photo_id, node=NODE, device=device, label=label, by=NAME, at_ms=now_ms()

@@ -74,8 +74,6 @@ class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     answers_kept: Annotated[int, Meta(ge=1, description="answers remembered for photos that come again")] = (
         200_000
     )
-    versions_kept: Annotated[int, Meta(ge=1, description="model versions kept on disk")] = 2
-    load_timeout_s: Annotated[float, Meta(gt=0, description="for a new version to become available")] = 120.0
     harvest: HarvestRules = HarvestRules()
     recent_bytes: Annotated[
         int,

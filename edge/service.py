@@ -20,9 +20,9 @@ from edge.harvest.sampler import Sampler
 from edge.inference import result_log
 from edge.inference.pipeline import Pipeline
 from edge.kubeedge.eventbus import eventbus_tasks, max_sample_bytes, rate_limited
-from edge.models.deployer import Models
+from edge.models.deployer import Deployer
 from edge.serving.client import Predictor
-from edge.serving.traffic_split import Trial
+from edge.serving.traffic_router import TrafficRouter
 from schemas.codec import MAX_PAYLOAD_BYTES
 from schemas.errors import CodecError
 from schemas.messages import Policy, Receipt
@@ -68,9 +68,9 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
         send = rate_limited(bus.publish_bytes, config.eventbus) if over_eventbus else bus.publish_bytes
         sampler = Sampler(config.harvest, outbox, most_bytes=most_bytes, recent_bytes=config.recent_bytes)
         await sampler.load(database)
-        trial = Trial()
-        models = Models(config, bus, predictor, trial)
-        await asyncio.to_thread(models.load)
+        router = TrafficRouter()
+        deployer = Deployer(config, bus, predictor, router)
+        await asyncio.to_thread(deployer.load)
         classifier = Pipeline(
             config,
             bus,
@@ -78,9 +78,9 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             database=database,
             outbox=outbox,
             sampler=sampler,
-            class_names=models.class_names,
-            temperature=models.temperature,
-            trial=trial,
+            class_names=deployer.class_names,
+            temperature=deployer.temperature,
+            trial=router,
         )
         receipts = bus.subscribe(RECEIPT, node=config.node)
         policies = bus.subscribe(POLICY, node=config.node)
@@ -89,7 +89,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bus.run(), name="edge.bus")
             tasks.create_task(classifier.run(), name="edge.classifier")
-            tasks.create_task(models.run(), name="edge.deployer")
+            tasks.create_task(deployer.run(), name="edge.deployer")
             tasks.create_task(outbox.run(send, bus.connected), name="edge.outbox")
             tasks.create_task(_take_receipts(receipts, outbox, sampler, counters), name="edge.receipts")
             tasks.create_task(_follow_policies(policies, sampler), name="edge.policies")

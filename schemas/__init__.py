@@ -1,1 +1,1 @@
-"""The contract: messages, topics and codec of version 1. No I/O happens here."""
+"""Messages, topics and codec of version 1 of the wire contract; without I/O."""

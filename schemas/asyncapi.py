@@ -1,4 +1,4 @@
-"""The contract for people and other languages: AsyncAPI 3 and JSON Schema, generated from the classes."""
+"""Generate the published contract: an AsyncAPI 3 document, and a JSON Schema for each message."""
 
 import json
 
@@ -10,10 +10,11 @@ from schemas.topics import TOPICS, Topic
 _TITLE = "Gleaner"
 _MSGPACK = "application/x-msgpack"
 _JSON = "application/json"
+_BINDING_VERSION = "0.2.0"
 
 
 def documents() -> dict[str, str]:
-    """Return the text of each generated file by its name: `asyncapi.json` and one schema per message."""
+    """Return the generated texts by file name: `asyncapi.json` and a `<kind>.schema.json` for each topic."""
     files = {"asyncapi.json": _text(asyncapi())}
     for topic in TOPICS:
         files[f"{topic.kind}.schema.json"] = _text(json_schema(topic.message))
@@ -27,7 +28,7 @@ def json_schema(message: type[Message]) -> dict[str, object]:
 
 
 def asyncapi() -> dict[str, object]:
-    """Return the AsyncAPI 3.0 document of all topics, as JSON-ready values."""
+    """Return the AsyncAPI 3.0 document of all topics, as values for `json.dumps`."""
     _, components = msgspec.json.schema_components(
         [topic.message for topic in TOPICS], ref_template="#/components/schemas/{name}"
     )
@@ -36,7 +37,7 @@ def asyncapi() -> dict[str, object]:
         "info": {
             "title": _TITLE,
             "version": "1",
-            "description": "Every component communicates through these MQTT topics and nothing else.",
+            "description": "The MQTT topics through which all components communicate.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": _JSON,
@@ -64,22 +65,23 @@ def _channel(topic: Topic[Message]) -> dict[str, object]:
 
 def _message(topic: Topic[Message]) -> dict[str, object]:
     name = topic.message.__name__
-    written = _MSGPACK if topic.body == "msgpack" else _JSON
-    also = " A bare JPEG or PNG is accepted too." if topic.bare_image else ""
+    content_type = _MSGPACK if topic.body == "msgpack" else _JSON
+    bare_image = " A bare JPEG or PNG is accepted too." if topic.bare_image else ""
     return {
         "name": name,
         "summary": (topic.message.__doc__ or "").strip().split("\n")[0],
-        "description": f"Written as {written}; a reader accepts msgpack and JSON (bytes as base64).{also}",
-        "contentType": written,
+        "description": f"Written as {content_type}. Readers accept msgpack and JSON, with bytes in base64, "
+        f"and ignore unknown fields.{bare_image}",
+        "contentType": content_type,
         "payload": {"$ref": f"#/components/schemas/{name}"},
-        "bindings": {"mqtt": {"bindingVersion": "0.2.0"}},
+        "bindings": {"mqtt": {"bindingVersion": _BINDING_VERSION}},
     }
 
 
 def _operations() -> dict[str, object]:
     operations: dict[str, object] = {}
     for topic in TOPICS:
-        mqtt = {"qos": 1, "retain": topic.retain, "bindingVersion": "0.2.0"}
+        mqtt = {"qos": 1, "retain": topic.retain, "bindingVersion": _BINDING_VERSION}
         for verb, action in (("publish", "send"), ("receive", "receive")):
             operations[f"{verb}-{topic.kind}"] = {
                 "action": action,

@@ -1,11 +1,11 @@
-"""Bytes to messages and back: the boundary at which everything from outside is checked.
+"""Encode and decode messages; every payload from outside is checked here.
 
-Bytes ride in msgpack, everything else is JSON, and a reader accepts either for any message, because the
-first byte tells: `{` is JSON, `FF D8` and `89 50 4E 47` are images, anything else has to be a msgpack map.
+Messages with bytes are written as msgpack, all others as JSON; a reader accepts either for any message. The
+first bytes distinguish them: `{` is JSON, `FF D8` and `89 50 4E 47` are images, all else must be a msgpack
+map.
 
-For any input at all: `decode` raises nothing but `CodecError`, takes linear time, and beside a few copies of
-the payload uses at most about 100 bytes of memory for each of `MAX_STRUCTURE_BYTES`: a large message is large
-because of one picture, and anything else that is large is refused before it is built.
+For any input, `decode` raises only `CodecError` and takes linear time. In addition to a few copies of the
+payload it needs at most about 100 bytes of memory for each byte of `MAX_STRUCTURE_BYTES`.
 """
 
 from functools import cache
@@ -22,34 +22,42 @@ from schemas.topics import PHOTO, Topic
 M = TypeVar("M", bound=Message)
 
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
-"""The largest payload on any topic; the broker's own limit is the same."""
+"""Largest payload on any topic; the broker enforces the same limit."""
 
 MAX_STRUCTURE_BYTES = 256 * 1024
-"""The most that a payload may hold beside its top-level strings and bytes."""
+"""Most bytes of a payload outside its top-level strings and bytes: only an image makes a message large."""
 
 _MSGPACK_LIMITS = {
     "max_bin_len": MAX_PAYLOAD_BYTES,
     "max_str_len": 4096,
     "max_array_len": 1024,
     "max_map_len": 1024,
-    "max_ext_len": 0,
+    "max_ext_len": 0,  # the contract uses no extension types
 }
-_MSGPACK_BIN = frozenset({0xC4, 0xC5, 0xC6})
-_PHOTO_ID_DIGITS = 32
+_MSGPACK_BIN = frozenset({0xC4, 0xC5, 0xC6})  # first byte of `bin 8`, `bin 16` and `bin 32`
+_JPEG_START = b"\xff\xd8"
+_PNG_START = b"\x89PNG"
+_ID_BYTES = 16
+_ID_DIGITS = 2 * _ID_BYTES
+_HEX_DIGITS = "0123456789abcdef"
+# Text of a sender that is quoted in an error, and so in logs and results, is cut to these lengths.
+_QUOTED_VERSION_CHARS = 40
+_QUOTED_ERROR_CHARS = 200
+_QUOTED_BYTES = 8
 
 
 def is_image(payload: bytes) -> bool:
-    """Tell whether the bytes start like a JPEG or a PNG."""
-    return payload.startswith((b"\xff\xd8", b"\x89PNG"))
+    """Return True if the bytes start like a JPEG or a PNG."""
+    return payload.startswith((_JPEG_START, _PNG_START))
 
 
 def content_id(payload: bytes) -> str:
-    """Return the photo id of bytes that carry none: their 128-bit BLAKE2b, as 32 hexadecimal digits."""
-    return blake2b(payload, digest_size=16).hexdigest()
+    """Return the 128-bit BLAKE2b of some bytes as 32 hexadecimal digits; for a bare image, its photo id."""
+    return blake2b(payload, digest_size=_ID_BYTES).hexdigest()
 
 
 def encode(topic: Topic[M], message: M) -> bytes:
-    """Return the message as this version writes it on that topic."""
+    """Return the payload for a message: msgpack or JSON, as the topic says."""
     return to_msgpack(message) if topic.body == "msgpack" else to_json(message)
 
 
@@ -68,13 +76,14 @@ def decode(topic: Topic[M], payload: bytes, names: dict[str, str]) -> M:
     """Return the message in a payload.
 
     Args:
-        topic: The kind of topic it came on.
-        payload: Any bytes at all.
-        names: The names in the topic. They fill what the envelope leaves out; where both speak they agree.
+        topic: The topic it arrived on.
+        payload: Any bytes.
+        names: The names in that topic. They fill in fields that the payload leaves out, and must agree with
+            those that it has.
 
     Raises:
-        CodecError: The payload is no such message. Its code says whether it is malformed, of another
-            version, or too large, and it carries the photo id where that could be read.
+        CodecError: The payload is not a valid message of the topic. Its code says whether it is malformed, of
+            another version, or too large; it carries the photo id if that was readable.
     """
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise CodecError(
@@ -82,43 +91,46 @@ def decode(topic: Topic[M], payload: bytes, names: dict[str, str]) -> M:
         )
     if topic.bare_image and is_image(payload):
         return _convert(topic, names, {"photo_id": content_id(payload), "image": payload})
-    fields = _fields(topic, payload)
+    fields = _parse(topic, payload)
     _check_version(topic.kind, fields)
     return _convert(topic, names, fields)
 
 
 def to_text(topic: Topic[M], payload: bytes) -> bytes:
-    """Return an encoded message as JSON, unknown fields and all, for a way that carries nothing but text.
+    """Return an encoded message as JSON, for a transport that carries only text; unknown fields are kept.
 
     Raises:
-        CodecError: The payload is no map at all.
+        CodecError: The payload is neither a JSON object nor a msgpack map.
     """
-    return payload if payload[:1] == b"{" else msgspec.json.encode(_fields(topic, payload))
+    return payload if payload[:1] == b"{" else msgspec.json.encode(_parse(topic, payload))
 
 
 def mark_historical(payload: bytes) -> bytes:
-    """Return an encoded Photo marked as sent late, after an outage. A bare image stays as it is."""
+    """Return an encoded Photo marked as sent late, after an outage. A bare image is returned unchanged."""
     if is_image(payload):
         return payload
-    packed: bytes = msgpack.packb(_fields(PHOTO, payload) | {"historical": True})
+    packed: bytes = msgpack.packb(_parse(PHOTO, payload) | {"historical": True})
     return packed
 
 
-def _fields(topic: Topic[M], payload: bytes) -> dict[str, object]:
-    """Return the payload's map, with nothing but its syntax checked."""
+def _parse(topic: Topic[M], payload: bytes) -> dict[str, object]:
+    """Return the fields of a payload; only the syntax and the limits are checked."""
     try:
-        fields = _from_json(topic, payload) if payload[:1] == b"{" else _from_msgpack(topic, payload)
+        fields = _parse_json(topic, payload) if payload[:1] == b"{" else _parse_msgpack(topic, payload)
     except (ValueError, RecursionError) as error:  # the errors of both libraries are ValueErrors
         got = f"{_describe(payload)}: {str(error) or type(error).__name__}"
         raise CodecError(topic.kind, expected="JSON or msgpack", got=got, code="malformed-message") from None
     if not isinstance(fields, dict):
-        raise CodecError(topic.kind, expected="a map", got=type(fields).__name__, code="malformed-message")
+        raise CodecError(
+            topic.kind, expected="a map of fields", got=type(fields).__name__, code="malformed-message"
+        )
     return fields
 
 
-def _from_json(topic: Topic[M], payload: bytes) -> object:
+def _parse_json(topic: Topic[M], payload: bytes) -> object:
     if len(payload) <= MAX_STRUCTURE_BYTES:
         return msgspec.json.decode(payload)
+    # Split into undecoded fields first: a large array would cost many times its size once decoded.
     parts = msgspec.structs.asdict(msgspec.json.decode(payload, type=_undecoded(topic.message)))
     known = {name: bytes(part) for name, part in parts.items() if part}
     _check_structure(topic, sum(len(part) for part in known.values() if not part.startswith(b'"')))
@@ -127,47 +139,47 @@ def _from_json(topic: Topic[M], payload: bytes) -> object:
 
 @cache
 def _undecoded(message: type[Message]) -> type[msgspec.Struct]:
-    """Return the message's shape with each field still encoded; unknown fields are passed over."""
+    """Return a Struct that keeps each wire field of the message as encoded JSON and skips unknown fields."""
     names = ("v", *message.__struct_encode_fields__)
     return msgspec.defstruct(f"Undecoded{message.__name__}", [(n, msgspec.Raw, msgspec.Raw()) for n in names])
 
 
-def _from_msgpack(topic: Topic[M], payload: bytes) -> object:
+def _parse_msgpack(topic: Topic[M], payload: bytes) -> object:
     if len(payload) > MAX_STRUCTURE_BYTES:
         scan = msgpack.Unpacker(max_buffer_size=len(payload), **_MSGPACK_LIMITS)
         scan.feed(payload)
         try:
-            _check_structure(topic, len(payload) - _top_level_bytes(scan, payload))
+            _check_structure(topic, len(payload) - _binary_bytes(scan, payload))
         except msgpack.OutOfData:
-            raise ValueError("it ends too early") from None
+            raise ValueError("the payload is truncated") from None
     return msgpack.unpackb(payload, **_MSGPACK_LIMITS)
 
 
-def _top_level_bytes(scan: msgpack.Unpacker, payload: bytes) -> int:
-    """Return how much of a map is values of bytes, without building anything."""
+def _binary_bytes(scan: msgpack.Unpacker, payload: bytes) -> int:
+    """Return how many bytes of a map are top-level binary values, without decoding any value."""
     total = 0
     for _ in range(scan.read_map_header()):
-        scan.skip()
-        at = scan.tell()
-        scan.skip()
-        if payload[at] in _MSGPACK_BIN:
-            total += scan.tell() - at
+        scan.skip()  # the key
+        start = scan.tell()
+        scan.skip()  # the value
+        if payload[start] in _MSGPACK_BIN:
+            total += scan.tell() - start
     return total
 
 
 def _check_structure(topic: Topic[M], size_bytes: int) -> None:
     if size_bytes > MAX_STRUCTURE_BYTES:
-        expected = f"at most {MAX_STRUCTURE_BYTES} bytes beside a picture"
+        expected = f"at most {MAX_STRUCTURE_BYTES} bytes apart from an image"
         raise CodecError(topic.kind, expected=expected, got=size_bytes, code="too-large")
 
 
 def _check_version(kind: str, fields: dict[str, object]) -> None:
     version = fields.get("v", VERSION)
-    if version != VERSION or isinstance(version, bool):
+    if version != VERSION or isinstance(version, bool):  # True == 1 in Python
         raise CodecError(
             kind,
             expected=f"version {VERSION}",
-            got=str(version)[:40],
+            got=str(version)[:_QUOTED_VERSION_CHARS],
             code="unsupported-version",
             photo_id=_photo_id(fields),
         )
@@ -178,18 +190,17 @@ def _convert(topic: Topic[M], names: dict[str, str], fields: dict[str, object]) 
         message = msgspec.convert(names | fields, topic.message)
     except (msgspec.ValidationError, RecursionError) as error:
         raise CodecError(
-            topic.kind,
-            expected=topic.message.__name__,
-            got=str(error)[:200],
+            f"{topic.kind}: not a valid {topic.message.__name__}: {str(error)[:_QUOTED_ERROR_CHARS]}",
             code="malformed-message",
             photo_id=_photo_id(fields),
         ) from None
     for name, value in names.items():
-        if (said := getattr(message, name)) != value:
+        # Access control of the broker checks the topic alone, so a payload must not claim another sender.
+        if (claimed := getattr(message, name)) != value:
             raise CodecError(
                 topic.kind,
                 expected=f"{name} {value} as in its topic",
-                got=said,
+                got=claimed,
                 code="malformed-message",
                 photo_id=_photo_id(fields),
             )
@@ -198,10 +209,10 @@ def _convert(topic: Topic[M], names: dict[str, str], fields: dict[str, object]) 
 
 def _photo_id(fields: dict[str, object]) -> str | None:
     value = fields.get("photo_id")
-    if not isinstance(value, str) or len(value) != _PHOTO_ID_DIGITS or value.strip("0123456789abcdef"):
+    if not isinstance(value, str) or len(value) != _ID_DIGITS or value.strip(_HEX_DIGITS):
         return None
     return value
 
 
 def _describe(payload: bytes) -> str:
-    return f"{len(payload)} bytes starting with {payload[:8].hex(' ') or 'nothing'}"
+    return f"{len(payload)} bytes starting with {payload[:_QUOTED_BYTES].hex(' ') or 'nothing'}"

@@ -1,6 +1,6 @@
 """Names of the events on `gleaner/v1/event/{node}/{name}`, with their meanings.
 
-A reader must accept names that it does not know: a newer writer may publish them (guarantee G7).
+Readers must accept names that are not listed here: a newer component may publish them (guarantee G7).
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 
 class EventName(StrEnum):
-    """What happened, as `subject.participle`."""
+    """An event, named `subject.past_participle`."""
 
     DOCTOR_PROBED = "doctor.probed"
     FEEDBACK_RECORDED = "feedback.recorded"
@@ -30,7 +30,7 @@ class EventName(StrEnum):
 
 MEANINGS: Mapping[EventName, str] = MappingProxyType(
     {
-        EventName.DOCTOR_PROBED: "`gleaner doctor` tests that a message crosses the broker",
+        EventName.DOCTOR_PROBED: "`gleaner doctor` tests that the broker delivers a message",
         EventName.FEEDBACK_RECORDED: "a label from a person is stored in the dataset",
         EventName.MODEL_AVAILABLE: "an edge serves a released version to all devices",
         EventName.MODEL_FAILED: "a released version failed to load or to pass its smoke test",
@@ -44,6 +44,6 @@ MEANINGS: Mapping[EventName, str] = MappingProxyType(
         EventName.ROUND_FAILED: "a training round ended without a new version",
         EventName.ROUND_FINISHED: "a training round made a new version",
         EventName.ROUND_STARTED: "a training round started",
-        EventName.RULE_PROBED: "the gateway tests that a KubeEdge rule delivers",
+        EventName.RULE_PROBED: "the gateway received a probe of a KubeEdge rule",
     }
 )

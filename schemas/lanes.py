@@ -1,4 +1,4 @@
-"""Harvest lanes: why a photo was harvested, and so whose label of it is used in training."""
+"""Harvest lanes: why a photo was harvested, which decides whose label is used in training."""
 
 from typing import Final, Literal, get_args
 

@@ -1,17 +1,21 @@
-"""The messages of version 1: what travels between device, edge and cloud.
+"""The messages of version 1, exchanged between device, edge and cloud.
 
-Each class is one body of `schemas/topics.py`. Readers ignore fields that they do not know, and every
-field added later has a default, so that old and new components talk to each other (guarantee G7).
-Times are UTC in milliseconds since 1970.
+Each class is the payload of one topic in `schemas/topics.py`. Readers ignore unknown fields, and a field that
+is added later has a default, so that old and new components understand each other (guarantee G7).
+
+A Python name may differ from the name on the wire: `field(name=...)` states the wire name.
 """
 
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from schemas.events import MEANINGS, EventName
+from schemas.lanes import LANES
+
 VERSION = 1
 NEITHER = "neither"
-"""Label of a photo that shows none of the classes: a person's word, and never a class itself."""
+"""Label of a photo that shows none of the classes. Only people give it; no model has it as a class."""
 
 Name = Annotated[
     str,
@@ -25,35 +29,53 @@ PhotoId = Annotated[
     str,
     Meta(
         pattern=r"^[0-9a-f]{32}$(?!\n)",
-        description="128 bits as 32 hexadecimal digits; BLAKE2b of the bytes for a bare image",
+        description="id of the photo: 128 bits as 32 hexadecimal digits; of a bare image its BLAKE2b",
     ),
 ]
-Milliseconds = Annotated[int, Meta(ge=0, le=2**53, description="UTC, milliseconds since 1970")]
+_EPOCH_MS = "milliseconds since 1970, UTC"
+Milliseconds = Annotated[int, Meta(ge=0, le=2**53, description=_EPOCH_MS)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
-Duration = Annotated[float, Meta(ge=0, le=1e12, description="milliseconds")]
+Duration = Annotated[float, Meta(ge=0, le=1e12, description="duration in milliseconds")]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Label = Annotated[str, Meta(min_length=1, max_length=128, description="name of a class")]
 MAX_TEXT_CHARS = 1024
-"""Length limit of a reason and of other free text in a message."""
+"""Most characters in a reason or other free text of a message."""
 Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
 Image = Annotated[bytes, Meta(min_length=1, description="encoded JPEG or PNG")]
-Scores = Annotated[dict[Label, Probability], Meta(max_length=1024, description="probability by class")]
+Scores = Annotated[
+    dict[Label, Probability], Meta(max_length=1024, description="probability of each class, 0 to 1")
+]
 ModelName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$(?!\n)")]
 ModelVersion = Annotated[int, Meta(ge=1, le=2**53)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
-DHash = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$(?!\n)", description="64-bit difference hash")]
+DHash = Annotated[
+    str, Meta(pattern=r"^[0-9a-f]{16}$(?!\n)", description="64-bit difference hash of the image")
+]
 Stage = Literal["shadow", "canary", "all"]
 
-# How sure a model is of one photo, in the same words wherever it is said.
-Raw = Annotated[Probability | None, Meta(description="confidence in the label without the temperature")]
-Margin = Annotated[Probability | None, Meta(description="probability of the label, less the next one's")]
+# Confidence measures of one prediction, used by Result and Sample.
+Raw = Annotated[
+    Probability | None,
+    Meta(description="probability of `label` before temperature scaling; null if not computed"),
+]
+Margin = Annotated[
+    Probability | None,
+    Meta(description="probability of `label` minus that of the runner-up; null if not computed"),
+]
 Entropy = Annotated[
-    Probability | None, Meta(description="of the probabilities, as a share of the most that they could have")
+    Probability | None,
+    Meta(
+        description="entropy of the class probabilities divided by its maximum, log K: 0 certain, 1 uniform; "
+        "null if not computed"
+    ),
 ]
 Novelty = Annotated[
     Annotated[float, Meta(ge=0, le=1e6)] | None,
-    Meta(description="how unlike all that the model was trained on; above 1 it has hardly seen the like"),
+    Meta(
+        description="scaled distance to the nearest training embedding; above 1 the photo is out of "
+        "distribution; null if the model cannot tell"
+    ),
 ]
 
 Rejection = Literal[
@@ -68,259 +90,354 @@ Rejection = Literal[
 
 
 class Message(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="v", tag=VERSION):
-    """What all messages share: the field `v`, always written, and the rules above."""
+    """Base of all messages: adds the field `v` with the version of the contract."""
 
 
 class Photo(Message, frozen=True, kw_only=True):
-    """What a camera took. A bare JPEG or PNG on the topic is a Photo too."""
+    """A photo taken by a device. A bare JPEG or PNG on the topic is accepted as a Photo too."""
 
     photo_id: PhotoId
     node: Name
     device: Name
     image: Image
-    taken_at_ms: Milliseconds | None = None
-    sequence: Count = 0
-    historical: Annotated[bool, Meta(description="sent late, after an outage")] = False
-    expires_at_ms: Annotated[Milliseconds | None, Meta(description="not worth an answer after this")] = None
+    taken_at_ms: Annotated[
+        Milliseconds | None,
+        Meta(description=f"when it was taken, by the device's clock; {_EPOCH_MS}; null if unknown"),
+    ] = None
+    sequence: Annotated[Count, Meta(description="running number of the device's photos")] = 0
+    historical: Annotated[
+        bool, Meta(description="true if sent late, after an outage; handled after live photos")
+    ] = False
+    expires_at_ms: Annotated[
+        Milliseconds | None,
+        Meta(description=f"rejected as `expired` after this time; {_EPOCH_MS}; null: never"),
+    ] = None
 
 
 class Result(Message, frozen=True, kw_only=True):
-    """The answer to a Photo, and the acknowledgement of it.
+    """The answer to a Photo, which also acknowledges it.
 
-    `ok` and `rejected` are final. `deferred` says why there is no answer yet; the photo is kept and a
-    final Result follows.
+    `ok` and `rejected` are final. `deferred` means that there is no answer yet, with the reason; the photo is
+    kept and a final Result follows.
     """
 
     photo_id: PhotoId
     node: Name
     device: Name
     status: Literal["ok", "rejected", "deferred"]
-    label: Label | None = None
-    confidence: Probability | None = None
-    scores: Scores | None = None
+    label: Annotated[Label | None, Meta(description="most probable class; null unless `ok`")] = None
+    confidence: Annotated[
+        Probability | None,
+        Meta(description="calibrated probability of `label`; null unless `ok`"),
+    ] = None
+    scores: Annotated[Scores | None, Meta(description="probability of each class; null unless `ok`")] = None
     raw_confidence: Raw = None
     margin: Margin = None
     entropy: Entropy = None
     novelty: Novelty = None
-    model: ModelName | None = None
-    model_version: ModelVersion | None = None
-    code: Annotated[Rejection | None, Meta(description="why it was rejected")] = None
-    reason: Annotated[Text | None, Meta(description="the same in words")] = None
-    harvest: Annotated[Text | None, Meta(description="lane it was harvested in, or why it was not")] = None
-    taken_at_ms: Milliseconds | None = None
-    answered_at_ms: Milliseconds
-    edge_ms: Annotated[Duration | None, Meta(description="from arrival at the edge to this answer")] = None
-    historical: bool = False
+    model: Annotated[ModelName | None, Meta(description="model that classified; null if none did")] = None
+    model_version: Annotated[
+        ModelVersion | None, Meta(description="version of that model; null if none classified")
+    ] = None
+    code: Annotated[Rejection | None, Meta(description="rejection code; null unless `rejected`")] = None
+    reason: Annotated[
+        Text | None, Meta(description="why it was rejected or deferred, for people; null if `ok`")
+    ] = None
+    harvest: Annotated[
+        Text | None,
+        Meta(description="lane it was harvested in, or why it was not; null if not considered"),
+    ] = None
+    taken_at_ms: Annotated[
+        Milliseconds | None, Meta(description=f"copied from the Photo; {_EPOCH_MS}; null if unknown")
+    ] = None
+    answered_at_ms: Annotated[Milliseconds, Meta(description=f"when the edge answered; {_EPOCH_MS}")]
+    edge_ms: Annotated[
+        Duration | None,
+        Meta(description="milliseconds from arrival at the edge to this answer; null if unknown"),
+    ] = None
+    historical: Annotated[bool, Meta(description="copied from the Photo")] = False
 
 
 class Sample(Message, frozen=True, kw_only=True):
-    """A harvested photo with its context, shrunk to the training size."""
+    """A harvested photo, shrunk to the training size, with its prediction."""
 
     photo_id: PhotoId
     node: Name
     device: Name
     image: Image
-    width: Annotated[int, Meta(ge=1, le=65535)]
-    height: Annotated[int, Meta(ge=1, le=65535)]
+    width: Annotated[int, Meta(ge=1, le=65535, description="in pixels, of the shrunk image")]
+    height: Annotated[int, Meta(ge=1, le=65535, description="in pixels, of the shrunk image")]
     dhash: DHash
-    lane: Annotated[str, Meta(pattern=r"^[a-z-]{1,32}$(?!\n)")]
-    label: Label
-    confidence: Probability
+    lane: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-z-]{1,32}$(?!\n)",
+            description=f"why it was harvested: {', '.join(f'`{lane}`' for lane in LANES)}, or a later one",
+        ),
+    ]
+    label: Annotated[Label, Meta(description="class predicted by the edge")]
+    confidence: Annotated[Probability, Meta(description="calibrated probability of `label`")]
     scores: Scores
     raw_confidence: Raw = None
     margin: Margin = None
     entropy: Entropy = None
     novelty: Novelty = None
     inclusion: Annotated[
-        Probability | None, Meta(description="with which a photo is drawn for the lane audit; null in others")
+        Probability | None,
+        Meta(description="probability of being drawn for the lane audit; null in other lanes"),
     ] = None
     model: ModelName
     model_version: ModelVersion
-    embedding: Annotated[bytes, Meta(max_length=65536, description="float32, little endian")] = b""
-    taken_at_ms: Milliseconds | None = None
-    harvested_at_ms: Milliseconds
+    embedding: Annotated[
+        bytes,
+        Meta(
+            max_length=65536,
+            description="embedding of the photo, float32 little endian; empty if the model has none",
+        ),
+    ] = b""
+    taken_at_ms: Annotated[
+        Milliseconds | None, Meta(description=f"copied from the Photo; {_EPOCH_MS}; null if unknown")
+    ] = None
+    harvested_at_ms: Annotated[Milliseconds, Meta(description=f"when the edge harvested it; {_EPOCH_MS}")]
 
 
 class Receipt(Message, frozen=True, kw_only=True):
-    """The answer to a Sample: it is on the cloud's disk, or never will be."""
+    """The answer to a Sample: it is stored in the cloud, or never will be."""
 
     photo_id: PhotoId
     node: Name
-    status: Literal["stored", "duplicate", "refused"]
-    reason: Text | None = None
-    received_at_ms: Milliseconds
+    status: Annotated[
+        Literal["stored", "duplicate", "refused"],
+        Meta(description="stored: on the cloud's disk; duplicate: stored before; refused: can never be"),
+    ]
+    reason: Annotated[Text | None, Meta(description="why it was refused, for people; null otherwise")] = None
+    received_at_ms: Annotated[
+        Milliseconds, Meta(description=f"when the cloud received the sample; {_EPOCH_MS}")
+    ]
 
 
 class Feedback(Message, frozen=True, kw_only=True):
-    """A true label for a photo, from a person or a device that knows it."""
+    """The true label of a photo, from a person or from a device that knows it."""
 
     photo_id: PhotoId
     node: Name
     device: Name
     label: Annotated[
-        Label, Meta(description=f"name of a class, or `{NEITHER}` if the photo shows none of them")
+        Label, Meta(description=f"name of a class, or `{NEITHER}` if the photo shows none of the classes")
     ]
-    by: Annotated[str, Meta(max_length=128, description="who says so")] = "unknown"
-    at_ms: Annotated[Milliseconds | None, Meta(description="when it was said; arrival if absent")] = None
+    by: Annotated[str, Meta(max_length=128, description="who gave the label")] = "unknown"
+    at_ms: Annotated[
+        Milliseconds | None, Meta(description=f"when the label was given; {_EPOCH_MS}; null: when it arrived")
+    ] = None
 
 
 class Command(Message, frozen=True, kw_only=True):
-    """A wish to a device: take a photo now, or change the interval."""
+    """A command to a device: take a photo now, or change the interval between photos."""
 
     node: Name
     device: Name
     action: Literal["capture", "set-interval"]
-    interval_s: Annotated[Seconds | None, Meta(description="for set-interval; 0 stops the timer")] = None
+    interval_s: Annotated[
+        Seconds | None,
+        Meta(description="for `set-interval`: seconds between photos, 0 stops the timer; otherwise null"),
+    ] = None
 
 
 class Caps(Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
-    """The most that may be harvested in a minute, an hour and a day, in samples and in bytes."""
+    """Most samples, and most bytes of them, that a node harvests per minute, hour and day."""
 
-    per_minute: Count = 120
-    per_hour: Count = 2_000
-    per_day: Count = 10_000
-    bytes_per_minute: Count = 8_000_000
-    bytes_per_hour: Count = 120_000_000
-    bytes_per_day: Count = 500_000_000
+    per_minute: Annotated[Count, Meta(description="samples")] = 120
+    per_hour: Annotated[Count, Meta(description="samples")] = 2_000
+    per_day: Annotated[Count, Meta(description="samples")] = 10_000
+    bytes_per_minute: Annotated[Count, Meta(description="bytes")] = 8_000_000
+    bytes_per_hour: Annotated[Count, Meta(description="bytes")] = 120_000_000
+    bytes_per_day: Annotated[Count, Meta(description="bytes")] = 500_000_000
 
 
 class HarvestRules(Struct, frozen=True, kw_only=True):
-    """Which photos are worth sending to the cloud."""
+    """Thresholds, quotas and caps that decide which photos are sent to the cloud, and in which lane."""
 
     auto_confidence: Annotated[
-        Probability, Meta(description="at or above: lane auto, the model's own label is credible")
+        Probability,
+        Meta(description="a confidence of at least this goes to lane auto, with the model's label"),
     ] = 0.9
-    hard_confidence: Annotated[Probability, Meta(description="deprecated and ignored: see hard_entropy")] = (
-        0.75
-    )
-    auto: Annotated[bool, Meta(description="whether the lane auto is on")] = True
+    hard_confidence: Annotated[
+        Probability, Meta(description="deprecated and ignored: see `hard_entropy`")
+    ] = 0.75
+    auto: Annotated[bool, Meta(description="whether the lane auto is used")] = True
     auto_by_class: Annotated[
-        dict[Label, Probability], Meta(max_length=1024, description="auto_confidence for these classes")
+        dict[Label, Probability],
+        Meta(max_length=1024, description="overrides of `auto_confidence` by class"),
     ] = {}
-    hard_margin: Annotated[Probability, Meta(description="deprecated and ignored: see hard_entropy")] = 0.2
+    hard_margin: Annotated[Probability, Meta(description="deprecated and ignored: see `hard_entropy`")] = 0.2
     uncertain_above: Annotated[
         Probability,
         Meta(
-            description="uncertainty above: lane hard; it is the normalised entropy of the scores, or of the "
-            "two most probable classes alone where that is larger"
+            description="a greater uncertainty goes to lane hard: the normalised entropy of scores, or of "
+            "the two most probable classes alone if that is larger"
         ),
     ] = field(name="hard_entropy", default=0.5)
-    hard_novelty: Annotated[float, Meta(ge=0, le=1e6, description="novelty above: lane hard")] = 1.0
+    hard_novelty: Annotated[float, Meta(ge=0, le=1e6, description="a greater novelty goes to lane hard")] = (
+        1.0
+    )
     audit_share: Annotated[
-        Probability, Meta(description="share of all photos that goes to lane audit, whatever the model says")
+        Probability, Meta(description="share of all photos drawn at random for lane audit, 0 to 1")
     ] = 0.02
     quota_per_day: Annotated[
-        Count, Meta(description="samples a day of one class in the lanes auto and hard, each")
+        Count, Meta(description="most samples of one class per day, separately in lanes auto and hard")
     ] = 5_000
     quotas: Annotated[
-        dict[Label, Count], Meta(max_length=1024, description="quota_per_day for these classes")
+        dict[Label, Count],
+        Meta(max_length=1024, description="overrides of `quota_per_day` by class"),
     ] = {}
     near_duplicate_bits: Annotated[
-        int, Meta(ge=0, le=64, description="dHash distance up to which two photos are the same view")
+        int,
+        Meta(ge=0, le=64, description="dHash distance in bits up to which two photos are near-duplicates"),
     ] = 6
     near_duplicate_s: Annotated[
-        Seconds, Meta(description="how long a device's view is remembered; 0 turns the check off")
+        Seconds,
+        Meta(description="seconds to skip near-duplicates of the same device; 0 turns this off"),
     ] = 86_400.0
     caps: Caps = Caps()
 
 
 class Policy(Message, frozen=True, kw_only=True):
-    """The harvest rules that an edge node is to follow from now on. Retained."""
+    """The harvest rules for an edge node. Retained."""
 
     node: Name
     harvest: HarvestRules = HarvestRules()
-    issued_at_ms: Milliseconds | None = None
+    issued_at_ms: Annotated[
+        Milliseconds | None, Meta(description=f"when it was published; {_EPOCH_MS}; null if unknown")
+    ] = None
 
 
 class Release(Message, frozen=True, kw_only=True):
-    """The model version that an edge node is to serve. Retained; the bytes travel by reference."""
+    """The model version for an edge node to serve. Retained; the bundle itself is downloaded from `url`."""
 
     node: Name
     model: ModelName
     version: ModelVersion
-    url: Annotated[str, Meta(min_length=1, max_length=2048, description="file, http, https or s3")]
-    sha256: Sha256
-    size_bytes: Annotated[int, Meta(ge=1, le=2**40)]
-    classes: Annotated[list[Label], Meta(min_length=2, max_length=1024)]
-    metrics: Annotated[dict[str, float], Meta(max_length=64)] = {}
+    url: Annotated[
+        str, Meta(min_length=1, max_length=2048, description="URL of the bundle: file, http, https or s3")
+    ]
+    sha256: Annotated[Sha256, Meta(description="SHA-256 of the bundle, hexadecimal")]
+    size_bytes: Annotated[int, Meta(ge=1, le=2**40, description="size of the bundle in bytes")]
+    classes: Annotated[
+        list[Label],
+        Meta(min_length=2, max_length=1024, description="classes, in the order of the model's outputs"),
+    ]
+    metrics: Annotated[
+        dict[str, float], Meta(max_length=64, description="metrics of the version by name, for people")
+    ] = {}
     temperature: Annotated[
-        float, Meta(ge=0.01, le=100, description="divides the logits inside the model; calibrates it")
+        float,
+        Meta(ge=0.01, le=100, description="the model divides its logits by it, for calibration"),
     ] = 1.0
     stage: Annotated[
         Stage,
-        Meta(description="shadow: compared, not returned; canary: for some devices; all: for every one"),
+        Meta(
+            description="shadow: compared with the baseline, its answers are not sent; canary: serves some "
+            "devices; all: serves every device"
+        ),
     ] = "all"
-    share: Annotated[Probability, Meta(description="for canary: of the devices, by a hash of the name")] = 1.0
+    share: Annotated[
+        Probability,
+        Meta(description="for canary: share of the devices, chosen by a hash of their names"),
+    ] = 1.0
     baseline: Annotated[
         ModelVersion | None,
-        Meta(description="for shadow and canary: the version that serves the other devices; else null"),
+        Meta(description="for shadow and canary: the version in service meanwhile; null for all"),
     ] = field(default=None, name="beside")
-    released_at_ms: Milliseconds
+    released_at_ms: Annotated[
+        Milliseconds,
+        Meta(description=f"when it was released; older signed releases are refused; {_EPOCH_MS}"),
+    ]
     signature: (
         Annotated[
             str,
-            Meta(max_length=1024, description="Ed25519 in hexadecimal"),
+            Meta(max_length=1024, description="Ed25519 signature, hexadecimal; null if unsigned"),
         ]
         | None
     ) = None
 
 
 class ServedModel(Struct, frozen=True, kw_only=True):
-    """A model as its server reports it."""
+    """A model as the model server reports it."""
 
     name: ModelName
-    version: ModelVersion | None = None
+    version: Annotated[ModelVersion | None, Meta(description="version served; null if none is")] = None
     state: Literal["available", "loading", "failed", "absent"]
-    reason: Text | None = None
+    reason: Annotated[Text | None, Meta(description="why it is not available; null if it is")] = None
 
 
 class VersionStats(Struct, frozen=True, kw_only=True):
-    """What a version did so far: in a trial, or since it came into service."""
+    """Counts and latency of one model version on one node, since its canary or its service began."""
 
     version: ModelVersion
-    answered: Annotated[Count, Meta(description="photos that it classified")] = 0
-    failed: Annotated[Count, Meta(description="calls that it failed")] = 0
+    answered: Annotated[Count, Meta(description="photos classified")] = 0
+    failed: Annotated[Count, Meta(description="failed calls of the model server")] = 0
     p95_ms: Annotated[
-        Duration | None, Meta(description="95th percentile of its latest calls, of 20 or more")
+        Duration | None,
+        Meta(description="95th percentile of the latest calls, milliseconds; null below 20 calls"),
     ] = None
 
 
 class CanaryReport(Struct, frozen=True, kw_only=True):
-    """A version on trial beside the one in service, as an edge node sees it."""
+    """Progress of a shadow or canary release: on one edge node, or, from the rollout, over several."""
 
     stage: Stage
-    champion: VersionStats
-    challenger: VersionStats
-    compared: Annotated[Count, Meta(description="photos that both classified")] = 0
-    disagreed: Annotated[Count, Meta(description="of these, photos to which they gave different labels")] = 0
-    since_ms: Milliseconds
+    champion: Annotated[VersionStats, Meta(description="the version in service")]
+    challenger: Annotated[VersionStats, Meta(description="the version that is tested")]
+    compared: Annotated[Count, Meta(description="photos classified by both versions")] = 0
+    disagreed: Annotated[Count, Meta(description="compared photos with different labels")] = 0
+    since_ms: Annotated[Milliseconds, Meta(description=f"when this stage began; {_EPOCH_MS}")]
 
 
 class Status(Message, frozen=True, kw_only=True):
-    """How a component is. Retained; `offline` is also its last will."""
+    """State of a component, published regularly and at each change. Retained; `offline` is its last will."""
 
     node: Name
     name: Name
     state: Literal["online", "degraded", "offline"]
-    at_ms: Milliseconds
-    since_ms: Annotated[Milliseconds, Meta(description="start of the component")]
-    software: Annotated[str, Meta(max_length=64, description="its version")]
-    run_id: Annotated[str, Meta(max_length=32, description="drawn at each start")]
-    reason: Text | None = None
-    model: ServedModel | None = None
-    canary: CanaryReport | None = field(default=None, name="trial")
-    serving: Annotated[
-        VersionStats | None, Meta(description="what the version in service did, outside of a trial")
+    at_ms: Annotated[Milliseconds, Meta(description=f"when the status was written; {_EPOCH_MS}")]
+    since_ms: Annotated[Milliseconds, Meta(description=f"when the component started; {_EPOCH_MS}")]
+    software: Annotated[str, Meta(max_length=64, description="version of the software")]
+    run_id: Annotated[str, Meta(max_length=32, description="random id of this run; changes with each start")]
+    reason: Annotated[
+        Text | None, Meta(description="why it is degraded or offline, for people; null if it is online")
     ] = None
-    counters: Annotated[dict[str, Count], Meta(max_length=256)] = {}
+    model: Annotated[
+        ServedModel | None, Meta(description="the model that an edge serves; null for other components")
+    ] = None
+    canary: Annotated[
+        CanaryReport | None, Meta(description="progress of a shadow or canary release; null if there is none")
+    ] = field(default=None, name="trial")
+    serving: Annotated[
+        VersionStats | None,
+        Meta(description="figures of the version in service while no release is tested; null otherwise"),
+    ] = None
+    counters: Annotated[
+        dict[str, Count], Meta(max_length=256, description="event counts since the start, by name")
+    ] = {}
 
 
 class Event(Message, frozen=True, kw_only=True):
-    """Something that happened, for people and for other components."""
+    """Something that happened, for people and other components."""
 
     node: Name
     name: Name
-    event: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9.-]{0,63}$(?!\n)", description="e.g. model.available")]
-    at_ms: Milliseconds
-    reason: Text | None = None
-    facts: Annotated[dict[str, str | int | float | bool], Meta(max_length=64)] = {}
+    event: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-z][a-z0-9.-]{0,63}$(?!\n)",
+            description="name of the event, see `x-events`; readers accept unknown names",
+            examples=list(EventName),
+            extra_json_schema={"x-events": dict(MEANINGS)},
+        ),
+    ]
+    at_ms: Annotated[Milliseconds, Meta(description=f"when it happened; {_EPOCH_MS}")]
+    reason: Annotated[Text | None, Meta(description="details for people; null if there are none")] = None
+    facts: Annotated[
+        dict[str, str | int | float | bool],
+        Meta(max_length=64, description="details by name, for programs; the names depend on the event"),
+    ] = {}

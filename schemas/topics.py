@@ -1,8 +1,7 @@
-"""The topics of version 1: the only list of them.
+"""The topics of version 1, as values: pattern, message type, encoding and delivery.
 
-A topic is a value: its place, the type of its messages, how they are encoded and delivered. Message
-type comes before place, so that `gleaner/v1/result/#` is every result, and binary topics never share a
-wildcard with text ones.
+The message type comes first in a topic, so that `gleaner/v1/result/#` selects all results, and no wildcard
+has to match both binary and text messages.
 """
 
 import re
@@ -30,27 +29,35 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 RESERVED_NAMES = ("edge", "model-server", "collector", "trainer", "rollout", "gateway")
 Handler = Literal["edge", "edge-2", "edge-3", "edge-4"]
 HANDLERS: tuple[Handler, ...] = get_args(Handler)
-"""What the edge handlers of a node are called; most nodes have the first alone."""
+"""Names of the edge handlers of a node; most nodes have only the first."""
 CLOUD = "cloud"
+"""The node name of everything that runs in the cloud."""
+_QUOTED_CHARS = 80
 
 M_co = TypeVar("M_co", bound=Message, covariant=True)
 
 
 def check_name(value: str, *, what: str = "name") -> str:
-    """Return the value if it may stand in a topic.
+    """Return the value if it is a DNS label, as every name in a topic must be.
+
+    Args:
+        value: Any text.
+        what: What the value names, for the error.
 
     Raises:
-        TopicError: It is no DNS label.
+        TopicError: It is not a DNS label.
     """
     if NAME.fullmatch(value) is None:
         raise TopicError(
-            what, expected="a DNS label (1 to 63 of a-z, 0-9 and inner hyphens)", got=repr(value[:80])
+            what,
+            expected="a DNS label (1 to 63 of a-z, 0-9 and inner hyphens)",
+            got=repr(value[:_QUOTED_CHARS]),
         )
     return value
 
 
 def is_reserved(name: str) -> bool:
-    """Tell whether a name is a component's, also with a number behind, and so no device's."""
+    """Return True for the name of a component, such as `edge` or `collector-2`: no device may have it."""
     return re.sub(r"-[0-9]+$", "", name) in RESERVED_NAMES
 
 
@@ -59,12 +66,12 @@ class Topic(Generic[M_co]):
     """One kind of topic.
 
     Args:
-        pattern: The topic with its names in braces.
-        message: Type of the messages on it.
-        body: How this side writes; a reader accepts both.
-        retain: Whether the broker keeps the last message for those who come later.
-        flow: From whom to whom, for the documents.
-        bare_image: Whether a JPEG or PNG without an envelope is a message too.
+        pattern: The topic with placeholders in braces, for example `gleaner/v1/photo/{node}/{device}`.
+        message: Type of its messages.
+        flow: Sender and receiver, for the generated documents.
+        body: Encoding in which messages are written; a reader accepts both.
+        retain: Whether messages are published with the MQTT retain flag.
+        bare_image: Whether a bare JPEG or PNG is accepted as a message.
     """
 
     pattern: str
@@ -76,54 +83,54 @@ class Topic(Generic[M_co]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names in the pattern, in order: for example `("node", "device")`."""
+        """Placeholders of the pattern in order, for example `("node", "device")`."""
         return _names(self.pattern)
 
     @property
     def kind(self) -> str:
-        """The level that tells the message type: for example `photo`."""
+        """The level of the topic that names the message type, for example `photo`."""
         return self.pattern.removeprefix(f"{ROOT}/").partition("/")[0]
 
     @property
     def filter(self) -> str:
-        """The subscription for all of them: `gleaner/v1/photo/+/+`."""
+        """The MQTT filter for all topics of this kind, for example `gleaner/v1/photo/+/+`."""
         return self.select()
 
     def select(self, **names: str) -> str:
-        """Return the subscription for some of them; a name left out becomes `+`.
+        """Return the MQTT filter with some names filled in; a name left out becomes `+`.
 
         Raises:
-            TopicError: A value is no DNS label, or the topic has no such name.
+            TopicError: A value is not a DNS label, or the pattern has no such placeholder.
         """
         if unknown := set(names) - set(self.names):
-            raise TopicError(f"topic {self.pattern}", expected=f"names {self.names}", got=sorted(unknown))
+            raise TopicError(f"topic {self.pattern} has no name {', '.join(sorted(unknown))}")
         values = {name: check_name(names[name], what=name) if name in names else "+" for name in self.names}
         return self.pattern.format(**values)
 
     def name(self, **names: str) -> str:
-        """Return the topic of one place.
+        """Return the topic with all names filled in.
 
         Raises:
-            TopicError: A value is no DNS label, or a name is missing or unknown.
+            TopicError: A value is not a DNS label, or a name is missing or unknown.
         """
         if missing := set(self.names) - set(names):
-            raise TopicError(f"topic {self.pattern}", expected=f"names {self.names}", got=f"no {missing}")
+            raise TopicError(f"topic {self.pattern} needs a value for {', '.join(sorted(missing))}")
         return self.select(**names)
 
     def match(self, topic: str) -> dict[str, str] | None:
-        """Return the names in a topic, or None if it is not one of these or a name is no DNS label."""
+        """Return the names in a topic; None if it does not match or a name is not a DNS label."""
         levels, parts = topic.split("/"), self.pattern.split("/")
         if len(levels) != len(parts):
             return None
-        found: dict[str, str] = {}
+        names: dict[str, str] = {}
         for level, part in zip(levels, parts, strict=True):
             if part.startswith("{"):
                 if NAME.fullmatch(level) is None:
                     return None
-                found[part[1:-1]] = level
+                names[part[1:-1]] = level
             elif level != part:
                 return None
-        return found
+        return names
 
 
 @cache
@@ -157,8 +164,8 @@ TOPICS: tuple[Topic[Message], ...] = (
 
 
 def find(topic: str) -> tuple[Topic[Message], dict[str, str]] | None:
-    """Return the kind of a topic and the names in it, or None if the contract does not know it."""
-    for kind in TOPICS:
-        if (names := kind.match(topic)) is not None:
-            return kind, names
+    """Return the Topic that a topic name matches, with the names in it; None if there is none."""
+    for candidate in TOPICS:
+        if (names := candidate.match(topic)) is not None:
+            return candidate, names
     return None

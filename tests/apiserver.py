@@ -1,7 +1,7 @@
-"""A stand-in for the API server: keeps Rules and RuleEndpoints that fit KubeEdge's schemas, and tells nodes.
+"""A stand-in for the API server: stores Rules and RuleEndpoints that fit KubeEdge's schemas, and lists nodes.
 
-What it tells the Router's stand-in is the trap that was measured: a Rule made while its node is away is never
-subscribed to. The real API server belongs to the laboratory.
+It reproduces a property that was measured on KubeEdge: EventBus never subscribes to the topic of a Rule that
+was created while its node was offline.
 """
 
 from collections.abc import AsyncIterator
@@ -24,8 +24,11 @@ class StandInApiServer:
     """Rules and RuleEndpoints by kind and name.
 
     Args:
-        router: What follows the Rules.
-        nodes: Names of those with KubeEdge's label.
+        router: The stand-in Router that applies the Rules.
+        nodes: Names of the nodes with KubeEdge's label.
+        url: Its URL; set by `running`.
+        kept: Resources by kind and name.
+        log: What was created and deleted.
     """
 
     router: StandInRouter
@@ -36,8 +39,8 @@ class StandInApiServer:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["StandInApiServer"]:
-        """Run for the length of a block; at first no topic has a Rule."""
-        application = web.Application(middlewares=[self._guarded])
+        """Run for the duration of a block; at first no topic has a Rule."""
+        application = web.Application(middlewares=[self._authenticate])
         application.router.add_get("/api/v1/nodes", self._nodes)
         application.router.add_get(f"{_RULES}/{{kind}}", self._list)
         application.router.add_post(f"{_RULES}/{{kind}}", self._create)
@@ -52,7 +55,7 @@ class StandInApiServer:
             await runner.cleanup()
 
     @web.middleware
-    async def _guarded(self, request: web.Request, handler: Any) -> web.StreamResponse:
+    async def _authenticate(self, request: web.Request, handler: Any) -> web.StreamResponse:
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return web.json_response({"kind": "Status", "message": "Unauthorized"}, status=401)
         response: web.StreamResponse = await handler(request)
@@ -64,7 +67,9 @@ class StandInApiServer:
 
     async def _list(self, request: web.Request) -> web.Response:
         kind = request.match_info["kind"]
-        return web.json_response({"items": [one for (of, _), one in self.kept.items() if of == kind]})
+        return web.json_response(
+            {"items": [manifest for (of, _), manifest in self.kept.items() if of == kind]}
+        )
 
     async def _create(self, request: web.Request) -> web.Response:
         kind, manifest = request.match_info["kind"], await request.json()
@@ -85,11 +90,11 @@ class StandInApiServer:
 
     async def _delete(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        gone = self.kept.pop((request.match_info["kind"], name), None)
-        if gone is None:
+        deleted = self.kept.pop((request.match_info["kind"], name), None)
+        if deleted is None:
             return web.json_response({"kind": "Status", "message": "not found"}, status=404)
         self.log.append(f"delete {name}")
-        self.router.deaf.add(_topic(gone))
+        self.router.deaf.add(_topic(deleted))
         return web.json_response({"kind": "Status", "status": "Success"})
 
 

@@ -1,6 +1,6 @@
-"""KubeEdge's resources, checked as strictly as its own CustomResourceDefinitions allow.
+"""Validate KubeEdge's resources against its CustomResourceDefinitions.
 
-`python -m tests.crds DIR` writes the schemas anew from the folder `build/crds` of KubeEdge's source.
+`python -m tests.crds DIR` regenerates the schemas from the folder `build/crds` of KubeEdge's source.
 """
 
 import json
@@ -17,12 +17,12 @@ _WANTED = ("Rule", "RuleEndpoint", "Device", "DeviceModel", "NodeGroup", "EdgeAp
 
 
 def check(manifest: dict[str, Any]) -> None:
-    """Raise unless a resource fits its schema, with no field that the API server would drop in silence."""
+    """Raise unless a resource is valid and has no unknown field, which the API server would silently drop."""
     _validator(f"{manifest['apiVersion']}/{manifest['kind']}").validate(manifest)
 
 
 def knows(manifest: dict[str, Any]) -> bool:
-    """Tell whether there is a schema for such a resource."""
+    """Return True if there is a schema for this kind of resource."""
     return f"{manifest['apiVersion']}/{manifest['kind']}" in _schemas()
 
 
@@ -38,27 +38,27 @@ def _schemas() -> dict[str, Any]:
 
 
 def _strict(schema: Any, *, top: bool = False) -> Any:
-    """Return a schema that refuses unknown fields wherever it names those that it knows."""
+    """Return a schema that rejects unknown fields in every object whose fields it lists."""
     if isinstance(schema, list):
         return [_strict(inner) for inner in schema]
     if not isinstance(schema, dict):
         return schema
-    tight = {key: _strict(inner) for key, inner in schema.items()}
+    strict = {key: _strict(inner) for key, inner in schema.items()}
     if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
-        if top:  # the API server adds these to each resource
-            tight["properties"] = tight["properties"] | {"apiVersion": {}, "kind": {}, "metadata": {}}
+        if top:  # every resource has these, although the schemas do not list them
+            strict["properties"] = strict["properties"] | {"apiVersion": {}, "kind": {}, "metadata": {}}
         if not schema.get("x-kubernetes-preserve-unknown-fields"):
-            tight.setdefault("additionalProperties", False)
-    return tight
+            strict.setdefault("additionalProperties", False)
+    return strict
 
 
-def _bare(schema: Any) -> Any:
+def _without_descriptions(schema: Any) -> Any:
     """Return a schema without its descriptions."""
     if isinstance(schema, list):
-        return [_bare(inner) for inner in schema]
+        return [_without_descriptions(inner) for inner in schema]
     if isinstance(schema, dict):
         return {
-            key: _bare(inner)
+            key: _without_descriptions(inner)
             for key, inner in schema.items()
             if not (key == "description" and isinstance(inner, str))
         }
@@ -66,15 +66,15 @@ def _bare(schema: Any) -> Any:
 
 
 def _write(folder: Path) -> None:
-    found = {}
+    schemas = {}
     for path in sorted(folder.glob("*/*.yaml")):
         for crd in filter(None, yaml.safe_load_all(path.read_text(encoding="utf-8"))):
             spec = crd["spec"]
             for version in spec["versions"]:
                 if spec["names"]["kind"] in _WANTED and version["storage"]:
                     name = f"{spec['group']}/{version['name']}/{spec['names']['kind']}"
-                    found[name] = _bare(version["schema"]["openAPIV3Schema"])
-    SCHEMAS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+                    schemas[name] = _without_descriptions(version["schema"]["openAPIV3Schema"])
+    SCHEMAS.write_text(json.dumps(schemas, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
-"""A TCP proxy between two components that can hurt the connections through it."""
+"""A TCP proxy that can disturb the connections through it."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from tests.conftest import DEADLINE_S
+
 
 class Proxy:
-    """Passes bytes both ways, until told otherwise.
+    """Forwards bytes in both directions.
 
-    Silent: connections stay open and nobody reads them. Closed: new connections are ended at once. Delayed:
-    each chunk waits. Halved: of the next chunk on each connection half is passed, then the connection ends.
+    Attributes:
+        accepted: Number of accepted connections.
+        delay_s: Delay of each chunk, in seconds.
+        closed: Whether new connections are closed at once.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -24,34 +28,34 @@ class Proxy:
         self._open: set[asyncio.StreamWriter] = set()
 
     def go_silent(self) -> None:
-        """Keep the connections open, and neither read nor write."""
+        """Keep connections open without reading or writing."""
         self._flowing.clear()
 
     def resume(self) -> None:
-        """Pass on bytes again."""
+        """Forward bytes again after `go_silent`."""
         self._flowing.set()
 
     def heal(self) -> None:
-        """Do no harm any more."""
+        """End all disturbances."""
         self.delay_s, self.closed = 0.0, False
         self.resume()
 
     @property
     def connections(self) -> int:
-        """How many are open."""
+        """Number of open connections."""
         return len(self._open) // 2
 
     def cut(self) -> None:
-        """End all connections at once, as a pulled cable with a reset would."""
+        """Reset all connections."""
         for writer in self._open:
             writer.transport.abort()
 
     def halve(self) -> None:
-        """Pass half of the next chunk on each connection that is open now, then end it."""
+        """On each open connection forward half of the next chunk, then reset it."""
         self._halving += 1
 
     async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection."""
+        """Serve one connection; the callback of `asyncio.start_server`."""
         self.accepted += 1
         with contextlib.suppress(OSError):
             if not self.closed:
@@ -69,7 +73,7 @@ class Proxy:
                     await asyncio.sleep(self.delay_s)
                 await self._flowing.wait()
                 if halving != self._halving:
-                    chunk = chunk[: len(chunk) // 2]  # the other half is lost
+                    chunk = chunk[: len(chunk) // 2]
                 writer.write(chunk)
                 await writer.drain()
                 if halving != self._halving:
@@ -79,7 +83,7 @@ class Proxy:
 
 @contextlib.asynccontextmanager
 async def proxy_to(port: int) -> AsyncIterator[Proxy]:
-    """Run a proxy on a free port for the length of a block."""
+    """Run a proxy on a free port for the duration of a block."""
     proxy = Proxy(port)
     server = await asyncio.start_server(proxy.pass_on, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
@@ -89,6 +93,6 @@ async def proxy_to(port: int) -> AsyncIterator[Proxy]:
         proxy.heal()
         proxy.cut()
         await server.wait_closed()
-        async with asyncio.timeout(5):
-            while proxy._open:  # noqa: ASYNC110  # a connection has no event for its end
+        async with asyncio.timeout(DEADLINE_S):
+            while proxy._open:  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.005)

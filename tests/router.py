@@ -1,9 +1,8 @@
-"""A stand-in for what lies between an edge's broker and the gateway: EventBus, edgecore, cloudcore, Router.
+"""A stand-in for KubeEdge between an edge's broker and the gateway: EventBus, edgecore, cloudcore, Router.
 
-It does to messages what was measured of the real ones: it loses, doubles and reorders them, makes U+FFFD of
-every byte that is not UTF-8, passes on no retain flag, takes any answer of the gateway for success, and
-answers 500 for a node that is away. The brokers, the edge and the gateway around it are real; KubeEdge itself
-is not tested here.
+It behaves as measured on the real ones: it loses, duplicates and reorders messages, replaces each byte that
+is not UTF-8 by U+FFFD, drops the retain flag, takes any answer of the gateway for success, and answers 500
+for an offline node.
 """
 
 import asyncio
@@ -35,17 +34,20 @@ _MOST_DELAY_S = 0.2
 
 @dataclass
 class StandInRouter:
-    """The way between edge nodes and a gateway.
+    """Stand-in for KubeEdge between edge nodes and a gateway.
 
     Args:
         edges: The broker of each node.
-        gateway: Where the gateway listens.
-        loss: How much of what is sent gets lost, up and down: 0 to 1.
-        doubling: How much arrives twice.
-        seed: Of every draw.
-        devices: Whose feedback crosses.
+        gateway: `HOST:PORT` of the gateway.
+        loss: Share of the messages that are lost, up and down: 0 to 1.
+        doubling: Share of the messages that arrive twice.
+        seed: For all random numbers.
+        devices: Devices whose feedback goes to the cloud.
+        url: URL of its HTTP interface; set by `running`.
         away: Nodes that are offline.
-        deaf: Topics whose Rule was made while the node was away: the EventBus never subscribed to them.
+        deaf: Topics whose Rule was created while the node was offline: EventBus never subscribed to them.
+        lose_once: Topics whose next message up is lost.
+        counts: What happened how often.
     """
 
     edges: dict[str, Broker]
@@ -57,12 +59,13 @@ class StandInRouter:
     url: str = ""
     away: set[str] = field(default_factory=set)
     deaf: set[str] = field(default_factory=set)
+    lose_once: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
     _brokers: dict[str, Bus] = field(default_factory=dict)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["StandInRouter"]:
-        """Run for the length of a block, entered when every edge's broker is connected."""
+        """Run for the duration of a block, entered when all edge brokers are connected."""
         self._draw = random.Random(self.seed)
         self._running: set[asyncio.Task[None]] = set()
         application = web.Application(client_max_size=_MOST_BYTES)
@@ -84,23 +87,27 @@ class StandInRouter:
             await runner.cleanup()
 
     async def _serve(self, node: str, broker: Broker) -> None:
-        """Take up what crosses from one edge: exact topics alone."""
+        """Forward the topics of one edge upwards."""
         bus = Bus(broker, transient_client_id("eventbus"))
-        tapped = {crossing: bus.subscribe_raw(crossing.name) for crossing in node_routes(node, self.devices)}
+        queues = {route: bus.subscribe_raw(route.name) for route in node_routes(node, self.devices)}
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bus.run())
             await bus.connected()
             self._brokers[node] = bus
-            for crossing, queue in tapped.items():
-                tasks.create_task(self._take_up(crossing, queue))
+            for route, queue in queues.items():
+                tasks.create_task(self._forward_up(route, queue))
 
-    async def _take_up(self, crossing: Route, queue: asyncio.Queue[RawMessage]) -> None:
+    async def _forward_up(self, route: Route, queue: asyncio.Queue[RawMessage]) -> None:
         while True:
             message = await queue.get()
             if message.topic in self.deaf:
                 continue
-            for _ in range(self._copies("up", crossing.node, message.payload)):
-                self._start(self._up(crossing.path, _text(message.payload)))
+            if message.topic in self.lose_once:
+                self.lose_once.remove(message.topic)
+                self.counts["up lost"] += 1
+                continue
+            for _ in range(self._copies("up", route.node, message.payload)):
+                self._start(self._up(route.path, _text(message.payload)))
 
     async def _up(self, path: str, payload: bytes) -> None:
         await asyncio.sleep(self._draw.uniform(0, _MOST_DELAY_S))
@@ -127,7 +134,7 @@ class StandInRouter:
             await self._brokers[node].publish_bytes(topic, payload)
 
     def _copies(self, way: str, node: str, payload: bytes) -> int:
-        """Draw how often a message arrives."""
+        """Return how often a message arrives, at random."""
         if not payload or node in self.away or self._draw.random() < self.loss:
             self.counts[f"{way} lost"] += 1
             return 0
@@ -145,7 +152,7 @@ def _text(payload: bytes) -> bytes:
 
 @asynccontextmanager
 async def gateway_running(config: GatewayConfig) -> AsyncIterator[None]:
-    """Run the gateway for the length of a block, entered when it listens; fails if it ends by itself."""
+    """Run the gateway for the duration of a block, entered when it listens; fail if it ends by itself."""
     task = asyncio.create_task(service.run(config))
     port = int(config.listen.rpartition(":")[2])
     try:

@@ -1,10 +1,12 @@
-"""A provisioned site, its real brokers, and plain MQTT clients that try what they may not."""
+"""Provisioned sites, their brokers, and a plain MQTT client with any certificate."""
 
 import contextlib
 import random
+import re
 import socket
 import ssl
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,28 +20,39 @@ from paho.mqtt.enums import CallbackAPIVersion
 from bus.broker.locate import Mosquitto
 from bus.broker.process import is_listening
 from bus.config import Tls
+from bus.file_lock import LockHeldError, exclusive_lock
 from bus.security import certificates
 from bus.security.certificates import Authority
 from cli.main import main
+from tests.conftest import DEADLINE_S
 
-WAIT_S = 20.0
+_PORTS = range(10_000, 20_000, 2)  # below those of bus.broker.process.free_port
+_reserved = contextlib.ExitStack()  # locks that end with this process
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait where there is no event loop until a condition holds; fail after the deadline."""
-    deadline = time.monotonic() + WAIT_S
+    """Wait until a condition holds, without an event loop; fail after the deadline."""
+    deadline = time.monotonic() + DEADLINE_S
     while not condition():
-        assert time.monotonic() < deadline, f"did not happen within {WAIT_S} s: {condition}"
+        assert time.monotonic() < deadline, f"did not happen within {DEADLINE_S} s: {condition}"
         time.sleep(0.005)
 
 
 def free_ports() -> int:
-    """Return a port that is free, as is the next one; below those that the kernel gives to connections."""
+    """Return a free port whose successor is free too; no other test process on this machine gets it."""
+    locks = Path(tempfile.gettempdir()) / "gleaner-test-ports"
+    locks.mkdir(exist_ok=True)
     while True:
-        port = random.randrange(20_000, 32_000, 2)
-        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", port))
-            other.bind(("127.0.0.1", port + 1))
+        port = random.choice(_PORTS)
+        with (
+            contextlib.suppress(OSError, LockHeldError),
+            socket.socket() as first,
+            socket.socket() as second,
+        ):
+            # A broker that starts a moment later on the same port would be taken for the one of this test.
+            _reserved.enter_context(exclusive_lock(locks / str(port)))
+            first.bind(("127.0.0.1", port))
+            second.bind(("127.0.0.1", port + 1))
             return port
 
 
@@ -49,13 +62,13 @@ def provision(directory: Path, *words: str) -> None:
 
 
 def authority(site: Path, name: str = "ca") -> Authority:
-    """Return an authority of a site."""
+    """Return a CA of a site."""
     folder = site / "authority"
     return Authority((folder / f"{name}.pem").read_bytes(), (folder / f"{name}.key").read_bytes())
 
 
 def files(folder: Path, stem: str, ca: Path | None = None) -> Tls:
-    """Return the configuration of files as provisioning names them."""
+    """Return the TLS configuration for files as `gleaner provision` names them."""
     return Tls(
         ca=str(ca or folder / "ca.pem"),
         certificate=str(folder / f"{stem}.pem"),
@@ -64,18 +77,21 @@ def files(folder: Path, stem: str, ca: Path | None = None) -> Tls:
 
 
 def issue(folder: Path, signer: Authority, name: str, **changes: object) -> Tls:
-    """Write a client's certificate of any kind, for tests; `ca.pem` has to be there."""
+    """Write a client's key and certificate to a folder that has a `ca.pem`; return its TLS configuration."""
     key = certificates.new_key()
     (folder / f"{name}.key").write_bytes(key)
-    made = certificates.client_certificate(signer, key, name, **({"days": 2} | changes))  # type: ignore[arg-type]  # a test's own words
+    made = certificates.client_certificate(signer, key, name, **({"days": 2} | changes))  # type: ignore[arg-type]  # options of client_certificate
     (folder / f"{name}.pem").write_bytes(made)
     return files(folder, name)
 
 
 @contextmanager
 def broker_of(folder: Path, port: int, program: Mosquitto) -> Iterator[subprocess.Popen[bytes]]:
-    """Run mosquitto on the configuration in a provisioned folder; yields its process."""
-    with (folder / "log").open("ab") as log:
+    """Run mosquitto with the configuration in a folder; yield its process, fail if it ends by itself."""
+    log_path = folder / "log"
+    listeners = re.findall(r"^listener (\d+)", (folder / "mosquitto.conf").read_text(), re.MULTILINE)
+    ports = {port, *map(int, listeners)}
+    with log_path.open("ab") as log:
         process = subprocess.Popen(
             [str(program.binary), "-c", str(folder / "mosquitto.conf")],
             env=program.environment(),
@@ -83,24 +99,27 @@ def broker_of(folder: Path, port: int, program: Mosquitto) -> Iterator[subproces
             stderr=log,
         )
     try:
-        wait_until(lambda: is_listening(port) or process.poll() is not None)
-        assert process.poll() is None, (folder / "log").read_text()[-2000:]
+        wait_until(lambda: all(map(is_listening, ports)) or process.poll() is not None)
+        assert process.poll() is None, log_path.read_text()[-2000:]
         yield process
+        assert process.poll() is None, (
+            f"mosquitto ended with {process.returncode}: {log_path.read_text()[-2000:]}"
+        )
     finally:
         process.terminate()
         process.wait()
 
 
 class Client:
-    """A plain MQTT client, with whatever certificate and client id a test gives it.
+    """A plain MQTT client with any certificate and client id.
 
     Args:
-        port: On loopback.
-        tls: Its certificate; None for plain TCP.
-        client_id: What it claims to be.
-        protocol: Of MQTT.
+        port: Port on loopback.
+        tls: Files with its certificate; None for plain TCP.
+        client_id: Client id that it claims.
+        protocol: MQTT version, a constant of paho.
         will: Topic of its last will.
-        durable: Whether it wants the session that the broker keeps for its id.
+        durable: Whether it resumes the session of its client id.
     """
 
     def __init__(
@@ -152,7 +171,7 @@ class Client:
         self._client.loop_stop()
 
     def connect(self) -> bool:
-        """Tell whether the broker takes this client, and stay connected if so."""
+        """Connect; return whether the broker accepted this client."""
         try:
             self._client.connect("127.0.0.1", self._port)
         except OSError:
@@ -164,33 +183,33 @@ class Client:
         return self.connections > 0
 
     def subscribe(self, *filters: str) -> None:
-        """Subscribe and wait for the broker's word."""
-        for at in range(0, len(filters), 20):
+        """Subscribe and wait for the SUBACK."""
+        for start in range(0, len(filters), 20):
             self._subscribed.clear()
-            self._client.subscribe([(chosen, 1) for chosen in filters[at : at + 20]])
-            assert self._subscribed.wait(WAIT_S)
+            self._client.subscribe([(topic_filter, 1) for topic_filter in filters[start : start + 20]])
+            assert self._subscribed.wait(DEADLINE_S)
 
     def publish(self, *topics: str, payload: str, retain: bool = False) -> None:
-        """Publish the same to all topics, and wait until the broker has taken or refused it."""
-        wanted = self.acknowledged + len(topics)
+        """Publish one payload on several topics and wait for the PUBACKs, which refused messages get too."""
+        expected = self.acknowledged + len(topics)
         for topic in topics:
             self._client.publish(topic, payload, qos=1, retain=retain)
-        wait_until(lambda: self.acknowledged >= wanted)
+        wait_until(lambda: self.acknowledged >= expected)
 
     def got(self, payload: str) -> set[str]:
-        """Return the topics on which this payload arrived."""
+        """Return the topics on which this payload was received."""
         return {topic for topic, content in self.received if content == payload.encode()}
 
     def drop(self) -> None:
-        """Break the connection without a farewell, so that the broker publishes the will."""
+        """Close the socket without DISCONNECT, so that the broker publishes the will."""
         self._client.loop_stop()
         with contextlib.suppress(OSError):
             self._client.socket().close()  # type: ignore[union-attr]  # it is connected
 
 
 def client_context(tls: Tls) -> ssl.SSLContext:
-    """Return a context that checks the broker, with or without a certificate of its own."""
-    made = ssl.create_default_context(cafile=tls.ca)
+    """Return an SSL context that verifies the broker, with the client certificate if there is one."""
+    context = ssl.create_default_context(cafile=tls.ca)
     if tls.certificate:
-        made.load_cert_chain(tls.certificate, tls.key)
-    return made
+        context.load_cert_chain(tls.certificate, tls.key)
+    return context

@@ -10,7 +10,7 @@ import pytest
 
 from bus.config import Broker
 from cli.main import main
-from cloud.dataset.store import PHOTOS, Store
+from cloud.dataset.store import HAS_IMAGE, Store
 from cloud.registry.registry import Registry
 from schemas.messages import Feedback, HarvestRules
 from schemas.topics import FEEDBACK
@@ -98,7 +98,7 @@ async def test_a_class_is_added_to_a_running_system(address: Broker, tmp_path: P
                 photo_id=photo_id(number), node=NODE, device="pi-1", label=label, by="ann", at_ms=1
             )
             await seen.bus.publish(FEEDBACK, said, node=NODE, device="pi-1")
-        labelled = f"{PHOTOS} AND human_label IN ('{NEW}', '{SLIP}') AND lane IN ('hard', 'feedback')"
+        labelled = f"{HAS_IMAGE} AND human_label IN ('{NEW}', '{SLIP}') AND lane IN ('hard', 'feedback')"
         await eventually(lambda: store.count(labelled) == len(new), within_s=60)
 
         await train(tmp_path)

@@ -1,4 +1,4 @@
-"""A site as `gleaner provision` makes it, every process real: from the camera to the dataset and back."""
+"""A provisioned site with real processes: from the camera to the dataset and back."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Running:
-    """Two brokers with TLS and the bridge between them, an edge and a collector, and what a device took."""
+    """Two brokers with TLS and a bridge, an edge, a collector, and the results of a device's photos."""
 
     site: Path
     folder: Path
@@ -69,7 +69,7 @@ def running(tmp_path_factory, mosquitto) -> Iterator[Running]:
 
 
 def answers_to_photos(running: Running) -> Iterator[Result]:
-    """Let a device take its photos, and yield what it was answered."""
+    """Run a device that takes its photos, and yield their final results."""
     camera = running.folder / "photos"
     camera.mkdir()
     for number in range(PHOTOS):
@@ -91,7 +91,7 @@ def answers_to_photos(running: Running) -> Iterator[Result]:
 
 
 async def test_g5_a_provisioned_site_works(running):
-    """Each component with its own files: photos are answered, and their samples reach the dataset."""
+    """G5: with the provisioned files photos are answered, and their samples reach the dataset."""
     assert [answer.label for answer in running.answers] == ["cat"] * PHOTOS
     await eventually(lambda: running.store.count() >= PHOTOS, within_s=60)
     rows = running.store.find([answer.photo_id for answer in running.answers], ["node", "device"])
@@ -99,11 +99,11 @@ async def test_g5_a_provisioned_site_works(running):
 
 
 async def test_the_operators_tools_work_on_a_secured_broker(running):
-    """`gleaner doctor` and `gleaner send` find all well with the operator's certificate."""
+    """`gleaner doctor` and `gleaner send` succeed with the operator's certificate."""
     config = running.config("operator/edge-1.toml")
     async with asyncio.timeout(100):
         while (done := await gleaner("doctor", *config, "--timeout", "20")).code:
-            assert done.out.count("FAIL") == 1  # until the edge has told what its model server serves
+            assert done.out.count("FAIL") == 1  # until the edge has reported the version that it serves
             assert "FAIL model" in done.out
     (running.folder / "cat.jpg").write_bytes(photo(100, "red"))
     sent = await gleaner("send", running.folder / "cat.jpg", *config)
@@ -111,7 +111,7 @@ async def test_the_operators_tools_work_on_a_secured_broker(running):
 
 
 async def test_a_persons_label_crosses_to_the_cloud(running):
-    """`gleaner cloud review --label` goes through with the operator's certificate, at the cloud's broker."""
+    """`gleaner cloud review --label` stores a label with the operator's certificate."""
     await eventually(lambda: running.store.count() >= PHOTOS, within_s=60)
     photo_id = running.answers[0].photo_id
     words = ("--dataset", running.folder / "dataset", "--label", photo_id, "dog")
@@ -122,8 +122,8 @@ async def test_a_persons_label_crosses_to_the_cloud(running):
     )
 
 
-async def test_g5_what_a_tool_may_not_do_is_an_error(running):
-    """A label or a release from one who has no right to it does not end as if it had been given."""
+async def test_g5_a_command_without_permission_fails(running):
+    """G5: a label or a release from an identity without permission ends with an error."""
     await eventually(lambda: running.store.count() >= PHOTOS, within_s=60)
     photo_id = running.answers[0].photo_id
     words = ("--dataset", running.folder / "dataset", "--label", photo_id, "dog")
@@ -135,11 +135,11 @@ async def test_g5_what_a_tool_may_not_do_is_an_error(running):
 
 
 async def test_g6_a_release_needs_the_signing_key(running):
-    """Through both brokers: an unsigned release is refused with its reason, a signed one is served."""
+    """G6: an unsigned release is refused with its reason, a signed one is served."""
     words = (bundle(running, 2), "--wait", "60", *running.config("cloud/rollout.toml"))
     unsigned = await gleaner("cloud", "release", *words)
     assert unsigned.code == 1
-    assert "expected a signature, got none" in unsigned.sentence
+    assert "the release is not signed" in unsigned.sentence
     signed = await gleaner(
         "cloud", "release", *words, "--signing-key", running.site / "authority/signing.key"
     )
@@ -147,7 +147,7 @@ async def test_g6_a_release_needs_the_signing_key(running):
 
 
 def bundle(running: Running, version: int) -> Path:
-    """Pack a real model with a card."""
+    """Pack a model with a model card."""
     model = running.folder / f"bundle-{version}"
     shutil.copytree(saved_models() / "swapped", model)
     Registry(running.folder).write_card(card(version), model)

@@ -15,10 +15,10 @@ from cloud.registry.rollout_state import Rollout, RolloutFile, Rules, Step
 from cloud.rollout.controller import Controller
 from edge.config import EdgeConfig
 from schemas.topics import CLOUD
+from tests.canaries import shorten_intervals, single_model_server, unique_model_config
 from tests.conftest import eventually, running
 from tests.nodes import NODE, Observer, enveloped, photo, photo_id, station
 from tests.serving import ModelServer, pack, release_of, saved_models
-from tests.trials import look_often, serving_one_at_a_time, with_a_model_of_its_own
 
 DEVICES = tuple(f"pi-{number}" for number in range(6))
 CANARY = Step("canary", 0.5, 10)
@@ -27,22 +27,22 @@ STEPS = [Step("shadow", photos=10), CANARY, Step("all")]
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    """A model server that serves one model at a time."""
-    with serving_one_at_a_time(tmp_path_factory.mktemp("models")) as server:
+    """A model server with one model at a time."""
+    with single_model_server(tmp_path_factory.mktemp("models")) as server:
         yield server
 
 
 @pytest.fixture(autouse=True)
-def watchful(monkeypatch) -> None:
-    """Edge and controller look more often than others."""
-    look_often(monkeypatch)
+def short_intervals(monkeypatch) -> None:
+    """Edge and controller check often."""
+    shorten_intervals(monkeypatch)
     monkeypatch.setattr("cloud.rollout.controller._LOOK_S", 0.1)
 
 
 @pytest.fixture
 async def config(address, serving, tmp_path) -> EdgeConfig:
-    """An edge with a model of this test alone."""
-    return await with_a_model_of_its_own(address, serving, tmp_path)
+    """An edge with a model that no other test uses."""
+    return await unique_model_config(address, serving, tmp_path)
 
 
 @pytest.fixture

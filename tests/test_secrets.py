@@ -1,4 +1,4 @@
-"""Secrets stay where they are: not in logs, not in the list of processes, not in tracebacks."""
+"""Secrets do not appear in logs, command lines or tracebacks."""
 
 import asyncio
 import os
@@ -23,14 +23,14 @@ SECRET = "correct-horse-battery-staple"
 
 
 @pytest.fixture
-def demanding(tmp_path, mosquitto):
-    """A broker that lets nobody in: it demands a password and knows none."""
+def strict_port(tmp_path, mosquitto):
+    """Port of a broker that requires a password and accepts none."""
     process = BrokerProcess(tmp_path / "broker", program=mosquitto)
     process.start()
     process.stop()
     conf = tmp_path / "broker/mosquitto.conf"
     text = conf.read_text().replace("allow_anonymous true", "allow_anonymous false")
-    ready = tmp_path / "demanding"
+    ready = tmp_path / "strict"
     ready.mkdir()
     (ready / "mosquitto.conf").write_text(text)
     with broker_of(ready, process.port, mosquitto):
@@ -38,54 +38,54 @@ def demanding(tmp_path, mosquitto):
 
 
 def commands(port: int, folder: Path) -> dict[str, tuple[str, ...]]:
-    """Return every service and a tool, each at a broker that refuses its password."""
-    at = ("--broker", f"127.0.0.1:{port}", "--username", "somebody")
+    """Return the command lines of all services and a command, with a broker that refuses the password."""
+    broker = ("--broker", f"127.0.0.1:{port}", "--username", "somebody")
     debug = ("--log-level", "debug")
     return {
-        "device": ("device", "--state-dir", str(folder / "device"), *at, *debug),
-        "edge": ("edge", "--state-dir", str(folder / "edge"), "--serving", "127.0.0.1:1", *at, *debug),
-        "collector": ("cloud", "collect", "--dataset", str(folder / "dataset"), *at, *debug),
-        "doctor": ("doctor", "--timeout", "2", *at),
+        "device": ("device", "--state-dir", str(folder / "device"), *broker, *debug),
+        "edge": ("edge", "--state-dir", str(folder / "edge"), "--serving", "127.0.0.1:1", *broker, *debug),
+        "collector": ("cloud", "collect", "--dataset", str(folder / "dataset"), *broker, *debug),
+        "doctor": ("doctor", "--timeout", "2", *broker),
     }
 
 
 def command_line(pid: int) -> bytes:
-    """Return what everybody on this machine can see of a process."""
+    """Return the command line of a process, which all users of this machine can read."""
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["device", "edge", "collector", "doctor"])
-async def test_a_password_is_shown_nowhere(demanding, tmp_path, name):
-    """A broker refuses the password of the environment: no output and no command line has it."""
+async def test_a_password_is_shown_nowhere(strict_port, tmp_path, name):
+    """Neither output nor command line contains the password, even when the broker refuses it."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-X",
-        "dev",  # asyncio and the interpreter tell all they know
+        "dev",  # asyncio and the interpreter log as much as they can
         "-m",
         "cli.main",
-        *commands(demanding, tmp_path)[name],
+        *commands(strict_port, tmp_path)[name],
         cwd=ROOT,
         env=os.environ | {PASSWORD_VARIABLE: SECRET, "PYTHONUNBUFFERED": "1"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     assert process.stdout is not None
-    said = b""
+    output = b""
     async with asyncio.timeout(60):
-        while b"Not authorized" not in said:
+        while b"Not authorized" not in output:
             line = await process.stdout.readline()
-            assert line, said.decode()
-            said += line
-        if name != "doctor":  # which ends by itself
+            assert line, output.decode()
+            output += line
+        if name != "doctor":  # doctor ends by itself
             assert SECRET.encode() not in command_line(process.pid)
             process.terminate()
-        said += await process.stdout.read()
+        output += await process.stdout.read()
         await process.wait()
-    assert SECRET.encode() not in said
+    assert SECRET.encode() not in output
 
 
 def test_no_configuration_can_hold_a_secret():
-    """A password is no field of any configuration: what cannot be written down cannot be printed."""
+    """No configuration has a field for the password."""
     for kind in (DeviceConfig, EdgeConfig, CollectorConfig):
         with pytest.raises(msgspec.ValidationError, match="password"):
             msgspec.convert({"broker": {"password": SECRET}}, kind)
@@ -96,20 +96,20 @@ def fail(password: str) -> None:
 
 
 def test_a_traceback_shows_no_values(capsys):
-    """On a terminal too, a traceback in the log has lines of code and no local variables."""
+    """A traceback on the console shows lines of code but no values of local variables."""
     log.configure("debug", json=False)
     try:
         fail(SECRET)
     except ValueError:
         structlog.get_logger().exception("broken")
-    said = capsys.readouterr().err
-    assert "ValueError" in said
-    assert SECRET not in said
+    output = capsys.readouterr().err
+    assert "ValueError" in output
+    assert SECRET not in output
 
 
-async def test_no_part_of_a_connection_prints_its_password(demanding):
-    """The objects that hold the password do not show it, whoever prints them."""
-    bus = Bus(Broker(port=demanding, username="somebody"), "printed", password=SECRET)
+async def test_the_repr_of_a_connection_hides_the_password(strict_port):
+    """The repr of the objects that contain the password does not show it."""
+    bus = Bus(Broker(port=strict_port, username="somebody"), "printed", password=SECRET)
     connection = asyncio.create_task(bus.run())
     await eventually(lambda: "Not authorized" in bus.last_error)
     shown = [

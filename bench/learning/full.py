@@ -9,18 +9,18 @@ from msgspec import structs
 
 from bench.learning.policies import REVIEWS, Model, Policy
 from bench.learning.world import CLASSES, DIM, PLAIN, Photos, Vectors, World, called
-from cloud.dataset.example import AUTO_LANE, TEACHER_LABELS, Example
+from cloud.dataset.example import MIN_TEACHER_LABELS, Example
 from cloud.evaluation import promotion_gate
-from cloud.labeling.ensemble import fit_ensemble, held_out, sure_by_lane
-from cloud.labeling.review_queue import Waiting, most_informative
+from cloud.labeling.ensemble import fit_ensemble, lane_thresholds, out_of_fold_votes
+from cloud.labeling.review_queue import UnlabelledPhoto, most_informative
 from cloud.modeling.novelty import fit_novelty, novelty_scores
-from cloud.progress import Silent
+from cloud.progress import NoProgress
 from cloud.training.candidates import Labelled, auto_helps, choose, cross_validate, fit_candidates
 from cloud.training.learners import FrozenLearner
 from edge.harvest.history import HarvestedSample
 from edge.harvest.selector import Selector
-from edge.serving.prediction import Scored
-from schemas.lanes import AUDIT, HARD
+from edge.serving.prediction import Prediction
+from schemas.lanes import AUDIT, AUTO, HARD
 from schemas.messages import NEITHER, HarvestRules
 
 _PHOTO_EVERY_S = 10.0
@@ -50,7 +50,7 @@ class Kept:
     truth: int
     view: int
     lane: str | None = None
-    said: Scored | None = None
+    said: Prediction | None = None
     inclusion: float | None = None
     human: str | None = None
     teacher: int | None = None
@@ -101,7 +101,7 @@ class Full(Policy):
         copies = np.stack([kept.sight[DIM if known.human[at] else PLAIN] for at, kept in enumerate(learnt)])
         learner = FrozenLearner(None, np.stack([kept.sight[PLAIN] for kept in learnt]), len(CLASSES), copies)
         fitted = fit_candidates(learner, known, np.flatnonzero(known.human))
-        judged = cross_validate(learner, known, seed=self.seed, progress=Silent())
+        judged = cross_validate(learner, known, seed=self.seed, progress=NoProgress())
         chosen = choose(fitted, judged)
         self.losses.append({name: judged[name].loss for name in fitted})
         winner = fitted[chosen]
@@ -119,7 +119,7 @@ class Full(Policy):
             return False
         if kept.by_person or kept.said is None:
             return True
-        taught, auto = kept.teacher is not None, kept.lane == AUTO_LANE
+        taught, auto = kept.teacher is not None, kept.lane == AUTO
         contradicted = auto and taught and kept.said.label != CLASSES[kept.teacher or 0]
         return (taught or auto) and not contradicted
 
@@ -129,7 +129,7 @@ class Full(Policy):
     def _harvest(self, stream: Photos) -> None:
         answers, novelties = self.model.answers(stream), novelty_scores(self.novelty, stream.vectors)
         for place, photo_id in enumerate(stream.ids):
-            said = Scored(
+            said = Prediction(
                 model="pets",
                 version=self.rounds + 1,
                 scores=dict(zip(CLASSES, answers[place].tolist(), strict=True)),
@@ -163,19 +163,19 @@ class Full(Policy):
         waiting = [kept for kept in self.kept if kept.human is None and kept.lane != AUDIT]
         sights = [np.stack([kept.sight[:DIM] for kept in people], axis=1)]
         labels = np.array([kept.truth for kept in people], np.int64)
-        judged = held_out(sights, labels, len(CLASSES), seed=self.seed)
+        judged = out_of_fold_votes(sights, labels, len(CLASSES), seed=self.seed)
         if judged is None or not waiting:
             return
-        positions, opinions = judged
+        positions, votes = judged
         sampled = np.array([people[place].lane is not None for place in positions])
         hard = np.array([people[place].lane == HARD for place in positions])
-        if sampled.sum() < TEACHER_LABELS:
+        if sampled.sum() < MIN_TEACHER_LABELS:
             return
-        thresholds = sure_by_lane(opinions.sureness, opinions.labels == labels[positions], sampled, hard)
+        thresholds = lane_thresholds(votes.confidence, votes.labels == labels[positions], sampled, hard)
         ensemble = fit_ensemble(sights, labels, len(CLASSES), seed=self.seed)
-        opinions = ensemble.opinions([np.stack([kept.sight[:DIM] for kept in waiting], axis=1)])
-        for kept, label, sureness in zip(waiting, opinions.labels, opinions.sureness, strict=True):
-            kept.teacher = int(label) if sureness >= thresholds[kept.lane == HARD] else None
+        votes = ensemble.votes([np.stack([kept.sight[:DIM] for kept in waiting], axis=1)])
+        for kept, label, confidence in zip(waiting, votes.labels, votes.confidence, strict=True):
+            kept.teacher = int(label) if confidence >= thresholds[kept.lane == HARD] else None
 
     def _ask(self) -> None:
         waiting = {kept.photo_id: kept for kept in self.kept if kept.human is None}
@@ -223,9 +223,9 @@ def _example(kept: Kept) -> Example:
     return Example(kept.photo_id, b"", kept.said.label, "edge", kept.said.confidence, kept.lane)
 
 
-def _waiting(kept: Kept) -> Waiting:
+def _waiting(kept: Kept) -> UnlabelledPhoto:
     assert kept.said is not None
-    return Waiting(
+    return UnlabelledPhoto(
         photo_id=kept.photo_id,
         dhash=f"{kept.view:016x}",
         lane=kept.lane,

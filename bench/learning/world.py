@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bench.learning.drift import aged
 from cloud.dataset.example import Example
-from cloud.labeling.embedder import Eye
+from cloud.labeling.embedder import Embedder
 from cloud.modeling.arrays import Ints
 from cloud.progress import Progress
 from cloud.training.embeddings import embeddings
@@ -122,7 +122,7 @@ class Worlds:
         self._files = list(_files(photos))
         self._cache = cache
         self._progress = progress
-        self._eye = Eye.open("efficientnet-lite0", cache)
+        self._embedder = Embedder.open("efficientnet-lite0", cache)
         self._seen: dict[tuple[_File, float], _Seen] = {}
 
     def make(self, scenario: str, seed: int) -> World:
@@ -175,8 +175,8 @@ class Worlds:
             return
         images = [aged(file.path.read_bytes(), strength, _seed(file.path)) for file in files]
         known = [Example("", shrink(image).image, "", "human") for image in images]
-        seen = self._eye.look(known, self._progress)
-        plan, network = self._eye.backbone, self._eye.network
+        seen = self._embedder.embed(known, self._progress)
+        plan, network = self._embedder.backbone, self._embedder.network
         dim = embeddings(known, plan, network, self._cache, self._progress, dim=True)
         for file, image, sight in zip(files, images, np.stack([*seen, dim], axis=1), strict=True):
             photo_id = hashlib.blake2b(image, digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""The broker's configuration as text for mosquitto 2.0: bounds, access, and the bridge from edge to cloud."""
+"""Generate mosquitto.conf for mosquitto 2.0: limits, access control, and the bridge from edge to cloud."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,42 +11,45 @@ from schemas.codec import MAX_PAYLOAD_BYTES
 
 MEMORY_LIMIT_BYTES = 1_000_000_000
 QUEUED_BYTES = 128_000_000
-# More than the 256 photos that an edge may have in hand, so that even then the next one arrives and is told;
-# less than half the 1024 deliveries that a subscription's queue holds, so that none finds it full, not even
-# when a new connection brings again what the last one left in it.
+# More than the 256 in-flight photos of an edge, so that the next one is still delivered and can be deferred.
+# Less than half of the 1024 places in a subscription's queue, so that a reconnect that redelivers everything
+# cannot overflow it.
 _INFLIGHT_MESSAGES = 500
+# Higher than memory_limit ever allows. The default of 1000 silently drops QoS 1 messages above it; with 0,
+# which means no limit, 2.0.11 disconnects a client that publishes a message that is too large or not
+# permitted.
 _QUEUED_MESSAGES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may connect and what they may do: TLS with client certificates, and mosquitto's list of rights.
+    """TLS with client certificates on two ports, and the access control list.
 
-    A client's name is its certificate's common name. On the port itself its client id is that name too, so
-    that nobody can throw out or impersonate another; an identity has one connection there. The cloud's
-    components and the operator's tools open several: they come in by the next port, where they choose their
-    ids, and which trusts an authority of its own.
+    On both ports the user name of a client is the common name of its certificate. On the first port it is
+    also the client id, so that no client can disconnect or impersonate another; each identity has one
+    connection there. Cloud components and the operator's commands need several connections: they use the next
+    port, where clients choose their ids, with a CA of its own.
 
     Args:
-        tls: Certificate of the authority of devices, edges and bridges; the broker's own certificate and key.
-        operations: Certificate of the authority of the cloud's components and the operator.
-        rights: The access control list.
+        tls: CA of devices, edges and bridges; certificate and key of the broker.
+        operations: Path of the CA certificate of cloud components and the operator.
+        acl_file: Path of the access control list.
     """
 
     tls: Tls
     operations: str
-    rights: str
+    acl_file: str
 
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """The link of an edge node's broker to the cloud's.
+    """Bridge from the broker of an edge node to the cloud's broker.
 
     Args:
         node: The edge node.
-        host: Of the cloud's broker.
-        port: Of the cloud's broker.
-        tls: The node's own certificate and key; unencrypted if None.
+        host: Host of the cloud's broker.
+        port: Port of the cloud's broker.
+        tls: CA, certificate and key of the node; unencrypted if None.
     """
 
     node: str
@@ -56,12 +59,12 @@ class Bridge:
 
 
 def uplink_filters(node: str) -> tuple[str, ...]:
-    """Return the topics that cross from an edge node to the cloud."""
+    """Return the filters of the topics that the bridge of a node forwards to the cloud."""
     return acl.filters(acl.bridge(node), "write")
 
 
 def downlink_filters(node: str) -> tuple[str, ...]:
-    """Return the topics that cross from the cloud to an edge node."""
+    """Return the filters of the topics that the bridge of a node forwards from the cloud."""
     return acl.filters(acl.bridge(node), "read")
 
 
@@ -74,33 +77,27 @@ def configuration(
     bridge: Bridge | None = None,
     user: str | None = None,
 ) -> str:
-    """Return a configuration; without `access` it lets anybody in and is for loopback only.
-
-    `max_queued_messages` is 1000 by default, above which mosquitto drops QoS 1 messages without a word. With
-    0, which should lift it, 2.0.11 closes the connection of whoever publishes something that it refuses: too
-    large, or without the right. So it is a number that memory never lets it reach: that is bounded by
-    `memory_limit`, and by `max_queued_bytes` for each client that stays away, because every resend to it
-    would add a copy. A message dropped there is sent again by the outbox that has no answer yet, and
-    `$SYS/broker/publish/messages/dropped` counts it.
+    """Return the text of a mosquitto.conf; without `access` any client may connect, on loopback only.
 
     Args:
-        port: TCP port.
+        port: TCP port; with `access`, the next port is used too.
         folder: For the persistence.
-        address: To listen on; all of the machine's if empty.
-        access: Certificates and rights.
-        bridge: To the cloud's broker, for an edge node.
-        user: What it becomes when root starts it; `mosquitto` if None.
+        address: Address to listen on; all addresses of the machine if empty.
+        access: TLS and access control list.
+        bridge: Bridge to the cloud's broker, for an edge node.
+        user: User to switch to when root starts it; `mosquitto` if None.
 
     Raises:
-        ConfigError: It would let anybody in from elsewhere.
+        ConfigError: Without `access`, the address is not a loopback address.
     """
     if access is None and not is_loopback(address):
         raise ConfigError(
-            "broker", expected="a loopback address, or access rules (`gleaner provision`)", got=repr(address)
+            f"cannot open an anonymous broker on {address!r}: only on a loopback address",
+            hint="set up TLS and access rules with `gleaner provision`",
         )
     lines = [
         *(
-            _secured(port, address, access)
+            _tls_listeners(port, address, access)
             if access
             else [f"listener {port} {address}", "allow_anonymous true"]
         ),
@@ -108,6 +105,8 @@ def configuration(
         f"persistence_location {folder}/",
         "autosave_interval 60",
         f"max_queued_messages {_QUEUED_MESSAGES}",
+        # For each offline client: every resend would add a copy to its queue. The outbox sends dropped
+        # messages again; $SYS/broker/publish/messages/dropped counts them.
         f"max_queued_bytes {QUEUED_BYTES}",
         f"max_inflight_messages {_INFLIGHT_MESSAGES}",
         f"memory_limit {MEMORY_LIMIT_BYTES}",
@@ -123,44 +122,44 @@ def configuration(
     if user:
         lines.append(f"user {user}")
     if bridge:
-        lines += _bridged(bridge)
+        lines += _bridge_lines(bridge)
     return "\n".join(lines) + "\n"
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a name or address is this machine's own and out of reach from elsewhere."""
+    """Return True for a loopback address or `localhost`."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def _secured(port: int, address: str, access: Access) -> Iterator[str]:
+def _tls_listeners(port: int, address: str, access: Access) -> Iterator[str]:
     yield from _listener(port, address, access.tls.ca, access.tls)
     yield "use_username_as_clientid true"
     yield from _listener(port + 1, address, access.operations, access.tls)
     yield "allow_anonymous false"
-    yield f"acl_file {access.rights}"
+    yield f"acl_file {access.acl_file}"
 
 
-def _listener(port: int, address: str, authority: str, own: Tls) -> Iterator[str]:
+def _listener(port: int, address: str, ca: str, broker: Tls) -> Iterator[str]:
     yield f"listener {port} {address}".rstrip()
-    yield f"cafile {authority}"
-    yield f"certfile {own.certificate}"
-    yield f"keyfile {own.key}"
-    yield "tls_version tlsv1.2"  # or later
+    yield f"cafile {ca}"
+    yield f"certfile {broker.certificate}"
+    yield f"keyfile {broker.key}"
+    yield "tls_version tlsv1.2"  # the minimum
     yield "require_certificate true"
     yield "use_identity_as_username true"
 
 
-def _bridged(bridge: Bridge) -> Iterator[str]:
+def _bridge_lines(bridge: Bridge) -> Iterator[str]:
     yield f"connection {bridge.node}"
     yield f"address {bridge.host}:{bridge.port}"
     yield f"remote_clientid {bridge.node}"
     yield "cleansession false"
     yield "bridge_protocol_version mqttv311"
     yield "notifications true"
-    yield "notifications_local_only true"
+    yield "notifications_local_only true"  # the bridge may not write their topic in the cloud
     yield "keepalive_interval 15"
     yield "restart_timeout 1 10"
     if bridge.tls:

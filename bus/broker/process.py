@@ -1,4 +1,4 @@
-"""The broker as a process of our own."""
+"""Run mosquitto as a child process."""
 
 import contextlib
 import os
@@ -16,6 +16,9 @@ from schemas.errors import TransientError
 # Only for busy machines: a mosquitto that cannot start ends by itself, and one that is killed saves nothing.
 _START_S = 60.0
 _STOP_S = 30.0
+_POLL_S = 0.02
+_CONNECT_S = 1.0
+_QUOTED_LOG_LINES = 3
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -59,14 +62,14 @@ def _reserve(port: int) -> None:
 
 
 class BrokerProcess:
-    """A mosquitto of our own, on a port that it keeps through restarts.
+    """A mosquitto process that keeps its port when it is restarted.
 
     Args:
         folder: For its configuration, log and persistence.
-        port: TCP port on loopback; a free one if left out.
-        program: The mosquitto to run; `find_mosquitto()` if left out.
-        access: Certificates and rights; without, anybody on this machine.
-        bridge: To the cloud's broker, for an edge node's.
+        port: TCP port on loopback; a free one if None.
+        program: The mosquitto to run; `find_mosquitto()` if None.
+        access: TLS and ACL; if None, any client on this machine may connect.
+        bridge: Bridge to the cloud's broker, for an edge node.
     """
 
     def __init__(
@@ -87,45 +90,45 @@ class BrokerProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process id while it runs."""
+        """The process id; None while it does not run."""
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Start it and wait until it listens.
+        """Start mosquitto and wait until it listens. Blocks the calling thread.
 
         Raises:
-            BrokerError: It ended instead; the message quotes its log.
+            BrokerError: It ended, or did not listen within 60 s; the message quotes its log.
         """
         if is_listening(self.port):  # otherwise the other program would pass for this broker until it ends
             raise BrokerError(f"cannot start mosquitto: port {self.port} is in use by another program")
         self._folder.mkdir(parents=True, exist_ok=True)
         config = self._folder / "mosquitto.conf"
-        # Started by root it would become a user that may not read our folder.
+        # Started by root, mosquitto would switch to a user that may not read this folder.
         user = "root" if os.geteuid() == 0 else None
         text = configuration(self.port, self._folder, access=self._access, bridge=self._bridge, user=user)
         config.write_text(text, encoding="utf-8")
         log_path = self._folder / "mosquitto.log"
         with log_path.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603  # the mosquitto that find() chose
+            self._process = subprocess.Popen(  # noqa: S603  # the mosquitto that find_mosquitto() returned
                 [str(self._program.binary), "-c", str(config)],
                 env=self._program.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for the one who started us; they end it in order
+                start_new_session=True,  # Ctrl-C must not end it before the process that uses it
             )
-        self._await_listening(log_path)
+        self._wait_listening(log_path)
 
     def stop(self) -> None:
-        """End it in order: it saves what it holds."""
+        """Stop mosquitto with SIGTERM: it saves sessions and messages."""
         self._end(kill=False)
 
     def kill(self) -> None:
-        """End it at once, as a power cut would: what it held in memory is lost."""
+        """Kill mosquitto with SIGKILL, like a power cut: what it held in memory is lost."""
         self._end(kill=True)
 
     def wait(self) -> int:
-        """Wait until it ends and return its exit code."""
+        """Wait until mosquitto ends and return its exit code, 0 if it does not run."""
         return 0 if self._process is None else self._process.wait()
 
     def _end(self, *, kill: bool) -> None:
@@ -139,20 +142,21 @@ class BrokerProcess:
             process.kill()
             process.wait()
 
-    def _await_listening(self, log_path: Path) -> None:
+    def _wait_listening(self, log_path: Path) -> None:
+        ports = [self.port] if self._access is None else [self.port, self.port + 1]
         deadline = time.monotonic() + _START_S
-        while not is_listening(self.port):
+        while not all(map(is_listening, ports)):
             if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
                 self._end(kill=True)
-                tail = log_path.read_text(errors="replace").strip().splitlines()[-3:]
-                raise BrokerError(f"mosquitto on port {self.port}", expected="to start", got=" | ".join(tail))
-            time.sleep(0.02)
+                tail = log_path.read_text(errors="replace").strip().splitlines()[-_QUOTED_LOG_LINES:]
+                raise BrokerError(f"mosquitto did not start on port {self.port}: {' | '.join(tail)}")
+            time.sleep(_POLL_S)
 
 
 def is_listening(port: int, address: str = "127.0.0.1") -> bool:
-    """Tell whether something accepts connections there."""
+    """Return True if a server accepts TCP connections on a port. Blocks for at most 1 s."""
     try:
-        with socket.create_connection((address, port), timeout=1.0):
+        with socket.create_connection((address, port), timeout=_CONNECT_S):
             return True
     except OSError:
         return False
@@ -160,14 +164,20 @@ def is_listening(port: int, address: str = "127.0.0.1") -> bool:
 
 @contextlib.contextmanager
 def local_broker(folder: Path, *, port: int | None = None) -> Iterator[BrokerProcess]:
-    """Run a broker for the length of a `with` block.
+    """Run a broker for the duration of a `with` block.
+
+    Args:
+        folder: For its configuration, log and persistence.
+        port: TCP port on loopback; a free one if None.
 
     Raises:
-        BrokerError: No mosquitto, or it does not start.
-        TransientError: The wanted port is taken.
+        BrokerError: There is no mosquitto, or it does not start.
+        TransientError: The port is in use.
     """
     if port is not None and is_listening(port):
-        raise TransientError(f"port {port}", expected="to be free for the broker", got="one that is in use")
+        raise TransientError(
+            f"cannot start a broker on port {port}: it is in use", hint="choose another port with --port"
+        )
     broker = BrokerProcess(folder, port=port)
     try:
         broker.start()

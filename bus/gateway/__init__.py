@@ -1,1 +1,1 @@
-"""The gateway: the one process that knows KubeEdge's Router, between it and the cloud's broker."""
+"""Gateway between the cloud's broker and KubeEdge's Router, and the Rules that it needs."""

@@ -1,14 +1,15 @@
-"""The messages of one edge node on their way to the cloud's broker."""
+"""Queue for the messages of one edge node on their way to the cloud's broker."""
 
 import asyncio
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-_EACH_BYTES = 1024
+_OVERHEAD_BYTES = 1024
+"""Counted for each message beside its payload, so that many small messages are bounded too."""
 
 
 class QueuedMessage(NamedTuple):
-    """A message to be published as it is."""
+    """A message to be published unchanged."""
 
     topic: str
     payload: bytes
@@ -17,30 +18,30 @@ class QueuedMessage(NamedTuple):
 
 @dataclass(slots=True)
 class BoundedQueue:
-    """Messages in order of arrival. Bounded in bytes, a little for each message itself; full means refused.
+    """FIFO queue bounded in bytes; when full, it refuses messages.
 
     Args:
-        most_bytes: How much may wait.
+        max_bytes: Most bytes that may wait.
     """
 
-    most_bytes: int
+    max_bytes: int
     size_bytes: int = 0
     _waiting: asyncio.Queue[QueuedMessage] = field(default_factory=asyncio.Queue)
 
     def has_room(self, payload_bytes: int) -> bool:
-        """Tell whether one more of this size may wait."""
-        return self.size_bytes + payload_bytes + _EACH_BYTES <= self.most_bytes
+        """Return True if a payload of this size fits."""
+        return self.size_bytes + payload_bytes + _OVERHEAD_BYTES <= self.max_bytes
 
     def put(self, message: QueuedMessage) -> bool:
-        """Add a message; False if there is no room."""
+        """Append a message; return False if it does not fit."""
         if not self.has_room(len(message.payload)):
             return False
-        self.size_bytes += len(message.payload) + _EACH_BYTES
+        self.size_bytes += len(message.payload) + _OVERHEAD_BYTES
         self._waiting.put_nowait(message)
         return True
 
     async def get(self) -> QueuedMessage:
-        """Wait for the oldest message and take it off."""
+        """Wait for the oldest message and remove it."""
         message = await self._waiting.get()
-        self.size_bytes -= len(message.payload) + _EACH_BYTES
+        self.size_bytes -= len(message.payload) + _OVERHEAD_BYTES
         return message

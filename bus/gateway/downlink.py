@@ -1,10 +1,4 @@
-"""From the cloud's broker to the edge nodes: receipts, commands, policy and release.
-
-At most one message of a kind is under way to a node, because the Router keeps no order among several; one
-after the other it takes about 90 a second. While a node is away it answers with an error after two seconds
-and keeps nothing, so the messages wait here: policy and release until the node is back, receipts and commands
-for as long as they are of use. A receipt that gets lost is asked for again by its sample.
-"""
+"""Forward receipts, commands, policies and releases from the cloud's broker to the edges, by the Router."""
 
 import asyncio
 import itertools
@@ -17,7 +11,7 @@ from bus.backoff import backoff
 from bus.gateway.config import GatewayConfig
 from bus.gateway.mailbox import Mailbox, PendingMessage
 from bus.gateway.router_client import Router, RouterError, RouterRefusedError
-from bus.gateway.routes import DOWN, LASTING
+from bus.gateway.routes import DOWN_TOPICS, STATE_TOPICS
 from bus.mqtt.client import Bus
 from bus.mqtt.subscription import Subscription
 from schemas.codec import encode, to_text
@@ -27,15 +21,21 @@ from schemas.topics import COMMAND, RECEIPT, Topic
 
 log = structlog.get_logger()
 
+_RECEIPTS_KEPT = 1000
 _COMMANDS_KEPT = 64
+_SUBSCRIPTION_QUEUE = 4096
 
 
 class Downlink:
-    """Takes what is for the edge nodes from the cloud's broker to the Router.
+    """Forwards messages from the cloud's broker to the Router.
+
+    While a node cannot be reached the Router keeps nothing, so messages wait here: policy and release until
+    the node is back, receipts and commands until they expire. A lost receipt is requested again by its
+    sample.
 
     Args:
-        config: Nodes and bounds.
-        bus: Connected by its own `run`; the subscriptions are made here, before that.
+        config: Nodes and limits.
+        bus: Client of the cloud's broker; subscriptions are made here, so its `run` must start later.
         router: Entered.
     """
 
@@ -43,44 +43,49 @@ class Downlink:
         self._config = config
         self._router = router
         self._counters = bus.counters
-        self._kept = {RECEIPT: config.receipts_kept, COMMAND: _COMMANDS_KEPT}
+        self._capacity = {RECEIPT: _RECEIPTS_KEPT, COMMAND: _COMMANDS_KEPT}
         self._expires_s = {RECEIPT: config.receipt_expires_s, COMMAND: config.command_expires_s}
-        self._subscriptions = [bus.subscribe(topic, queue=4096) for topic in DOWN]
-        self._desks = {(node, topic): self._desk(topic) for node in config.nodes for topic in DOWN}
+        self._subscriptions = [bus.subscribe(topic, queue=_SUBSCRIPTION_QUEUE) for topic in DOWN_TOPICS]
+        self._mailboxes = {
+            (node, topic): self._make_mailbox(topic) for node in config.nodes for topic in DOWN_TOPICS
+        }
 
     async def run(self) -> None:
-        """Pass on until cancelled. Safe to cancel: the broker retains what lasts, and the edges ask again."""
+        """Forward until cancelled. Safe to cancel: the broker retains policy and release, edges ask again."""
         async with asyncio.TaskGroup() as tasks:
             for subscription in self._subscriptions:
-                tasks.create_task(self._sort(subscription), name=f"down.{subscription.topic.kind}")
-            for (node, topic), desk in self._desks.items():
-                tasks.create_task(self._send(node, topic, desk), name=f"down.{topic.kind}.{node}")
-            tasks.create_task(self._repeat(), name="down.repeat")
+                tasks.create_task(self._receive(subscription), name=f"down.{subscription.topic.kind}")
+            # One task per mailbox, so one message in flight: the Router does not keep the order of several.
+            # It takes about 90 messages per second one after the other.
+            for (node, topic), mailbox in self._mailboxes.items():
+                tasks.create_task(self._send(node, topic, mailbox), name=f"down.{topic.kind}.{node}")
+            tasks.create_task(self._repeat_state(), name="down.repeat")
 
-    def returned(self, node: str) -> None:
-        """Send policy and release again, and whatever waits at once: the node is back."""
-        for topic in DOWN:
-            desk = self._desks[node, topic]
-            if topic in LASTING:
-                desk.again()
-            desk.hurry()
+    def node_returned(self, node: str) -> None:
+        """Send policy and release to a node again, and retry at once what waits for it."""
+        for topic in DOWN_TOPICS:
+            mailbox = self._mailboxes[node, topic]
+            if topic in STATE_TOPICS:
+                mailbox.put_last_again()
+            mailbox.retry_now()
 
-    def answer(self, receipt: Receipt) -> None:
-        """Send a receipt of the gateway's own."""
+    def send_receipt(self, receipt: Receipt) -> None:
+        """Send a receipt that the gateway itself issues."""
         self._put(RECEIPT, receipt.node, RECEIPT.name(node=receipt.node), encode(RECEIPT, receipt))
 
-    async def _sort(self, subscription: Subscription[Message]) -> None:
-        """Put each message on the desk of its node; those of other gateways' nodes are passed over."""
+    async def _receive(self, subscription: Subscription[Message]) -> None:
+        """Put each message into the mailbox of its node; messages for other gateways' nodes are skipped."""
         topic = subscription.topic
         async for delivery in subscription:
             delivery.ack()
             if (node := delivery.names["node"]) not in self._config.nodes:
                 continue
-            if not delivery.payload:  # somebody took back what was retained
-                self._desks[node, topic].clear()
+            if not delivery.payload:  # an empty payload deletes the retained message
+                self._mailboxes[node, topic].clear()
                 continue
             try:
                 delivery.message()
+                # KubeEdge replaces every byte that is not UTF-8, so msgpack becomes JSON.
                 text = to_text(topic, delivery.payload)
             except CodecError as error:
                 log.warning("down.malformed", topic=topic.kind, node=node, error=str(error))
@@ -88,46 +93,48 @@ class Downlink:
             else:
                 self._put(topic, node, topic.name(**delivery.names), text)
 
-    async def _send(self, node: str, topic: Topic[Message], desk: Mailbox) -> None:
-        """Send the letters of a desk one after the other, each until the Router takes it."""
+    async def _send(self, node: str, topic: Topic[Message], mailbox: Mailbox) -> None:
+        """Send the messages of a mailbox one after the other, each until the Router takes it."""
         failed_at: float | None = None
         delays = backoff(cap_s=self._config.retry_cap_s)
         while True:
-            letter = await desk.head()
+            message = await mailbox.first()
             try:
-                await self._router.post(node, letter.topic, letter.payload)
+                await self._router.post(node, message.topic, message.payload)
             except RouterError as error:
                 level = log.warning if failed_at is None else log.debug
-                level("down.failed", topic=letter.topic, error=str(error))
+                level("down.failed", topic=message.topic, error=str(error))
                 self._counters.add(f"down.{topic.kind}.failed")
                 failed_at = failed_at or time.monotonic()
-                await desk.rest(next(delays))
+                await mailbox.wait_before_retry(next(delays))
                 continue
             except RouterRefusedError as error:
-                log.warning("down.refused", topic=letter.topic, error=str(error))
+                log.warning("down.refused", topic=message.topic, error=str(error))
                 self._counters.add(f"down.{topic.kind}.refused")
             else:
                 self._counters.add(f"down.{topic.kind}.sent")
-            desk.done(letter)
+            mailbox.remove(message)
             if failed_at is not None:
                 log.info(
-                    "down.recovered", topic=letter.topic, outage_s=round(time.monotonic() - failed_at, 1)
+                    "down.recovered", topic=message.topic, outage_s=round(time.monotonic() - failed_at, 1)
                 )
                 failed_at, delays = None, backoff(cap_s=self._config.retry_cap_s)
 
-    async def _repeat(self) -> None:
-        """Send policy and release again, one node after the other.
+    async def _repeat_state(self) -> None:
+        """Send policy and release again at intervals, one node after the other.
 
-        "Delivered" is no proof: for half a minute the Router says it of a session over QUIC that is dead.
+        The Router reports success for half a minute although its QUIC session with a node is dead.
         """
         for node in itertools.cycle(self._config.nodes):
             await asyncio.sleep(self._config.repeat_s / len(self._config.nodes))
-            for topic in LASTING:
-                self._desks[node, topic].again()
+            for topic in STATE_TOPICS:
+                self._mailboxes[node, topic].put_last_again()
 
     def _put(self, topic: Topic[Message], node: str, name: str, text: bytes) -> None:
         expires_at = time.monotonic() + self._expires_s.get(topic, math.inf)
-        self._desks[node, topic].put(PendingMessage(name, text, expires_at))
+        self._mailboxes[node, topic].put(PendingMessage(name, text, expires_at))
 
-    def _desk(self, topic: Topic[Message]) -> Mailbox:
-        return Mailbox(self._kept.get(topic, 1), lambda what: self._counters.add(f"down.{topic.kind}.{what}"))
+    def _make_mailbox(self, topic: Topic[Message]) -> Mailbox:
+        return Mailbox(
+            self._capacity.get(topic, 1), lambda event: self._counters.add(f"down.{topic.kind}.{event}")
+        )

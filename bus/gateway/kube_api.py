@@ -1,4 +1,4 @@
-"""As much of the Kubernetes API as Rules need: the nodes, and Rules and RuleEndpoints by name."""
+"""Client for the part of the Kubernetes API that Rules need: nodes, Rules and RuleEndpoints."""
 
 import os
 import ssl
@@ -13,49 +13,49 @@ from bus.gateway.rules import API_VERSION, NAMESPACE, Manifest
 from schemas.errors import PermanentError, TransientError
 
 EDGE_NODES = "node-role.kubernetes.io/edge"
-"""The label that KubeEdge gives to its nodes."""
+"""Label of edge nodes, set by KubeEdge."""
 
-_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _CALL_S = 15.0
-_SAID_CHARACTERS = 300
+_QUOTED_CHARS = 300
 _PLURALS = {"Rule": "rules", "RuleEndpoint": "ruleendpoints"}
 
 
 class ClusterError(TransientError):
-    """The API server is out of reach or in trouble."""
+    """The API server cannot be reached, or failed."""
 
 
 class ClusterRefusedError(PermanentError):
-    """The API server refuses: no right, or no such resource."""
+    """The API server refuses a request: it is not permitted, or the resource is unknown."""
 
 
 class Cluster:
-    """An API server.
+    """Client of an API server.
 
     Args:
-        server: Its URL; inside a pod that of the cluster. `kubectl proxy` offers one at http://127.0.0.1:8001.
-        token: File with a bearer token; inside a pod that of its service account.
-        ca: Certificate of the server's authority; the system's authorities if left out.
+        server: Its URL; None in a pod: that of the cluster. `kubectl proxy` serves one at http://127.0.0.1:8001.
+        token: File with a bearer token; None in a pod: that of its service account.
+        ca: CA certificate of the server; the system's CAs if None.
     """
 
     def __init__(self, server: str | None = None, token: Path | None = None, ca: Path | None = None) -> None:
-        inside = server is None
-        self._server = (server or _own_server()).rstrip("/")
-        self._token = token or (_ACCOUNT / "token" if inside else None)
-        self._ca = ca or (_ACCOUNT / "ca.crt" if inside else None)
+        in_pod = server is None
+        self._server = (server or _server_of_pod()).rstrip("/")
+        self._token = token or (_SERVICE_ACCOUNT / "token" if in_pod else None)
+        self._ca = ca or (_SERVICE_ACCOUNT / "ca.crt" if in_pod else None)
 
     async def __aenter__(self) -> Self:
-        """Make the pool of connections.
+        """Create the connection pool.
 
         Raises:
-            ClusterRefusedError: A file cannot be read.
+            ClusterRefusedError: The token or the CA certificate cannot be read.
         """
         try:
             headers = {"Authorization": f"Bearer {self._token.read_text().strip()}"} if self._token else {}
             context = ssl.create_default_context(cafile=self._ca)
         except OSError as error:  # ssl.SSLError is one
             raise ClusterRefusedError(
-                f"cluster {self._server}", expected="a token and a certificate to read", got=error
+                f"cannot read token or CA certificate for cluster {self._server}: {error}"
             ) from None
         self._session = aiohttp.ClientSession(
             headers=headers,
@@ -67,54 +67,55 @@ class Cluster:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Close the pool."""
         await self._session.close()
 
     async def nodes(self, selector: str = EDGE_NODES) -> list[str]:
-        """Return the names of the nodes with a label, sorted."""
-        found = await self._call("GET", "/api/v1/nodes", params={"labelSelector": selector})
-        return sorted(item["metadata"]["name"] for item in found["items"])
+        """Return the sorted names of the nodes with a label."""
+        nodes = await self._call("GET", "/api/v1/nodes", params={"labelSelector": selector})
+        return sorted(item["metadata"]["name"] for item in nodes["items"])
 
     async def names(self, kind: str) -> set[str]:
         """Return the names of all Rules or RuleEndpoints."""
-        found = await self._call("GET", _path(kind))
-        return {item["metadata"]["name"] for item in found["items"]}
+        resources = await self._call("GET", _path(kind))
+        return {item["metadata"]["name"] for item in resources["items"]}
 
     async def create(self, manifest: Manifest) -> None:
-        """Create a Rule or a RuleEndpoint; one of that name stays as it is."""
-        await self._call("POST", _path(str(manifest["kind"])), json=manifest, fine=HTTPStatus.CONFLICT)
+        """Create a Rule or RuleEndpoint, unless one with that name exists."""
+        await self._call("POST", _path(str(manifest["kind"])), json=manifest, accept=HTTPStatus.CONFLICT)
 
     async def delete(self, kind: str, name: str) -> None:
-        """Delete a Rule or a RuleEndpoint, if it is there."""
-        await self._call("DELETE", f"{_path(kind)}/{name}", fine=HTTPStatus.NOT_FOUND)
+        """Delete a Rule or RuleEndpoint, if it exists."""
+        await self._call("DELETE", f"{_path(kind)}/{name}", accept=HTTPStatus.NOT_FOUND)
 
-    async def _call(self, method: str, path: str, *, fine: HTTPStatus | None = None, **options: Any) -> Any:
+    async def _call(self, method: str, path: str, *, accept: HTTPStatus | None = None, **options: Any) -> Any:
         subject = f"cluster {self._server}: {method} {path}"
         try:
-            async with self._session.request(method, f"{self._server}{path}", **options) as answer:
-                if answer.ok or answer.status == fine:
-                    return await answer.json()
-                said = f"{answer.status} {(await answer.text())[:_SAID_CHARACTERS]}"
+            async with self._session.request(method, f"{self._server}{path}", **options) as response:
+                if response.ok or response.status == accept:
+                    return await response.json()
+                reply = f"{response.status} {(await response.text())[:_QUOTED_CHARS]}"
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise ClusterError(subject, expected="an answer", got=str(error) or "none in time") from None
-        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise ClusterError(subject, expected="success", got=said)
-        raise ClusterRefusedError(subject, expected="to be allowed", got=said)
+            raise ClusterError(f"{subject} failed: {str(error) or 'no answer in time'}") from None
+        if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise ClusterError(f"{subject} failed: {reply}")
+        raise ClusterRefusedError(f"{subject} was refused: {reply}")
 
 
 def _path(kind: str) -> str:
     return f"/apis/{API_VERSION}/namespaces/{NAMESPACE}/{_PLURALS[kind]}"
 
 
-def _own_server() -> str:
-    """Return the API server of the cluster that this process runs in.
+def _server_of_pod() -> str:
+    """Return the URL of the API server of the cluster that this pod runs in.
 
     Raises:
-        ClusterRefusedError: It runs in none.
+        ClusterRefusedError: This process does not run in a pod.
     """
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT")
     if not host or not port:
         raise ClusterRefusedError(
-            "cluster", expected="--server, or to run in a pod", got="neither (try `kubectl proxy`)"
+            "no API server: this process does not run in a pod",
+            hint="run `kubectl proxy` and pass --server http://127.0.0.1:8001",
         )
     return f"https://{host}:{port}"

@@ -1,4 +1,4 @@
-"""What waits to go down to one node on one kind of topic."""
+"""Messages of one topic kind that wait to be sent to one edge node."""
 
 import asyncio
 import contextlib
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PendingMessage:
-    """A message on its way down.
+    """A message for an edge node.
 
     Args:
-        topic: Where it is to be published.
-        payload: Text.
-        expires_at: Seconds of the monotonic clock.
+        topic: Topic name at the node's broker.
+        payload: JSON.
+        expires_at: When it is dropped, in seconds of the monotonic clock.
     """
 
     topic: str
@@ -26,69 +26,69 @@ class PendingMessage:
 
 @dataclass(slots=True)
 class Mailbox:
-    """Letters in order of arrival.
+    """FIFO queue of pending messages.
 
-    Bounded: the oldest makes room for a new one, and is counted, as are those that expire.
+    Bounded: when full, the oldest message is dropped for a new one. Dropped and expired messages are counted.
 
     Args:
-        most: How many may wait; with 1 only the newest counts.
-        count: Told `dropped` or `expired`.
+        max_messages: Most messages that may wait; with 1, only the newest counts.
+        count: Called with `dropped` or `expired`.
     """
 
-    most: int
+    max_messages: int
     count: Callable[[str], None]
     _waiting: deque[PendingMessage] = field(default_factory=deque)
     _last: PendingMessage | None = None
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    _hurried: asyncio.Event = field(default_factory=asyncio.Event)
+    _retry_now: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, letter: PendingMessage) -> None:
-        """Add a letter."""
-        if len(self._waiting) >= self.most:
+    def put(self, message: PendingMessage) -> None:
+        """Append a message."""
+        if len(self._waiting) >= self.max_messages:
             self._waiting.popleft()
             self.count("dropped")
-        self._last = letter
-        self._waiting.append(letter)
+        self._last = message
+        self._waiting.append(message)
         self._arrived.set()
 
-    def again(self) -> None:
-        """Send the last letter once more, also if it went out long ago."""
+    def put_last_again(self) -> None:
+        """Append the last message again, if none waits; does nothing before the first."""
         if self._last is not None and not self._waiting:
             self._waiting.append(self._last)
             self._arrived.set()
 
-    def hurry(self) -> None:
-        """End a rest: the node is there."""
-        self._hurried.set()
+    def retry_now(self) -> None:
+        """End a `wait_before_retry`: the node can be reached again."""
+        self._retry_now.set()
 
     def clear(self) -> None:
-        """Forget everything, the last letter too."""
+        """Remove all messages and forget the last one."""
         self._waiting.clear()
         self._last = None
 
-    async def head(self) -> PendingMessage:
-        """Wait for a letter that has not expired, and return the oldest; it stays until `done`."""
+    async def first(self) -> PendingMessage:
+        """Wait for a message that has not expired and return the oldest one, without removing it."""
         while True:
             while self._waiting:
-                letter = self._waiting[0]
-                if time.monotonic() < letter.expires_at:
-                    return letter
+                message = self._waiting[0]
+                if time.monotonic() < message.expires_at:
+                    return message
                 self._waiting.popleft()
                 self.count("expired")
             self._arrived.clear()
             await self._arrived.wait()
 
-    def done(self, letter: PendingMessage) -> None:
-        """Take a letter off, unless others took its place meanwhile."""
-        if self._waiting and self._waiting[0] is letter:
+    def remove(self, message: PendingMessage) -> None:
+        """Remove a message that `first` returned, unless it was dropped for a newer one meanwhile."""
+        if self._waiting and self._waiting[0] is message:
             self._waiting.popleft()
 
-    async def rest(self, most_s: float) -> None:
-        """Wait before the next attempt, at most so many seconds, less if told to hurry."""
-        self._hurried.clear()
+    async def wait_before_retry(self, max_s: float) -> None:
+        """Wait for `max_s` seconds, or until `retry_now`."""
+        self._retry_now.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(most_s):
-                await self._hurried.wait()
+            async with asyncio.timeout(max_s):
+                await self._retry_now.wait()

@@ -1,4 +1,4 @@
-"""When an edge has to be told anew what lasts: the EventBus retains nothing for it."""
+"""Detect restarts of edges, so that policy and release are sent again: EventBus has no retained messages."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -6,31 +6,31 @@ from typing import NamedTuple
 from schemas.messages import Status
 
 
-class _Seen(NamedTuple):
+class _LastReport(NamedTuple):
     run_id: str
     at: float
 
 
 @dataclass(slots=True)
 class RestartDetector:
-    """What the edges last said of themselves.
+    """The last Status of each edge.
 
     Args:
-        silent_s: An edge that said nothing for longer may have missed something.
+        silent_s: An edge without a Status for longer than this, in seconds, may have missed messages.
     """
 
     silent_s: float
-    _seen: dict[str, _Seen] = field(default_factory=dict)
+    _reports: dict[str, _LastReport] = field(default_factory=dict)
 
-    def returned(self, status: Status, now: float) -> bool:
-        """Note an edge's status and tell whether it is there again: started, or back after a silence.
+    def has_returned(self, status: Status, now: float) -> bool:
+        """Record a Status; return True if its edge started, or was offline or silent before.
 
         Args:
-            status: As it came, perhaps late or twice; to be told once too often does an edge no harm.
-            now: Seconds of a monotonic clock.
+            status: May be late or a duplicate: sending policy and release once too often is harmless.
+            now: Time of its arrival, in seconds of a monotonic clock.
         """
-        before = self._seen.pop(status.node, None)
+        before = self._reports.pop(status.node, None)
         if status.state == "offline":
             return False
-        self._seen[status.node] = _Seen(status.run_id, now)
+        self._reports[status.node] = _LastReport(status.run_id, now)
         return before is None or before.run_id != status.run_id or now - before.at > self.silent_s

@@ -1,4 +1,4 @@
-"""The client of KubeEdge's Router, which publishes at an edge node's broker what is POSTed to it."""
+"""HTTP client of KubeEdge's Router, which publishes a POSTed message at an edge node's broker."""
 
 from http import HTTPStatus
 from types import TracebackType
@@ -9,12 +9,23 @@ import aiohttp
 from bus.gateway.routes import down_url
 from schemas.errors import PermanentError, TransientError
 
-_SAID_BYTES = 200
-_NEVER = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+_POST_S = 10.0
+_QUOTED_BYTES = 200
+_PERMANENT = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
 
 class RouterError(TransientError):
-    """The Router is away, has no rule for it, or has no connection to the node."""
+    """The Router cannot be reached, has no rule for the message, or no connection to the node.
+
+    Args:
+        url: URL of the Router.
+        node: The node.
+        reason: The Router's answer, or what failed.
+    """
+
+    def __init__(self, url: str, node: str, reason: str) -> None:
+        super().__init__(f"Router {url} did not take a message for node {node}: {reason}")
+        self.reason = reason
 
 
 class RouterRefusedError(PermanentError):
@@ -22,49 +33,46 @@ class RouterRefusedError(PermanentError):
 
 
 class Router:
-    """The Router of one cloudcore.
+    """Client of the Router of one cloudcore.
 
     Args:
         url: For example `http://cloudcore.kubeedge:9443`.
-        timeout_s: Deadline of each POST, in seconds.
     """
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
+    def __init__(self, url: str) -> None:
         self._url = url
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
 
     async def __aenter__(self) -> Self:
-        """Make the pool of connections; callers bound how many there are at once."""
+        """Create the connection pool, without a limit: callers limit their concurrency."""
         self._session = aiohttp.ClientSession(
-            timeout=self._timeout, connector=aiohttp.TCPConnector(limit=0), trust_env=False
+            timeout=aiohttp.ClientTimeout(total=_POST_S),
+            connector=aiohttp.TCPConnector(limit=0),
+            trust_env=False,
         )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it; calls under way are cancelled."""
+        """Close the pool; running requests are cancelled."""
         await self._session.close()
 
     async def post(self, node: str, topic: str, payload: bytes) -> None:
-        """Have a message published at a node. That it was taken does not mean that it arrives.
+        """Ask the Router to publish a message at a node. Success does not mean that it was delivered.
 
-        Cancelling may leave it published or not.
+        If cancelled, the message may or may not be published.
 
         Raises:
-            RouterError: Try again later.
-            RouterRefusedError: Never.
+            RouterError: Failed, but may succeed later.
+            RouterRefusedError: Will never succeed.
         """
         try:
-            async with self._session.post(down_url(self._url, node, topic), data=payload) as answer:
-                said = (await answer.content.read(_SAID_BYTES)).decode(errors="replace")
-            said = " ".join(said.split())
+            async with self._session.post(down_url(self._url, node, topic), data=payload) as response:
+                body = (await response.content.read(_QUOTED_BYTES)).decode(errors="replace")
+            text = " ".join(body.split())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise self._away(node, str(error) or "no answer in time") from None
-        if answer.status in _NEVER:
-            raise RouterRefusedError(topic, expected="a message that the Router takes", got=said)
-        if answer.status != HTTPStatus.OK:
-            raise self._away(node, f"{answer.status} {said}")
-
-    def _away(self, node: str, got: str) -> RouterError:
-        return RouterError(f"Router {self._url}", expected=f"to reach node {node}", got=got)
+            raise RouterError(self._url, node, str(error) or "no answer in time") from None
+        if response.status in _PERMANENT:
+            raise RouterRefusedError(f"the Router rejected a message on {topic}: {text}")
+        if response.status != HTTPStatus.OK:
+            raise RouterError(self._url, node, f"{response.status} {text}")

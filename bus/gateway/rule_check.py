@@ -1,7 +1,7 @@
-"""Whether each Rule works, seen by sending a probe the whole way: Router, node, EventBus, Router, gateway.
+"""Check KubeEdge's Rules by sending a probe the whole way: Router, node, EventBus, Router, gateway.
 
-A Rule that was made while its node was away never works, and nothing in the cluster says so; making it anew
-while the node is there helps.
+A Rule that was created while its node was offline never works, and nothing in the cluster shows it. Creating
+it again while the node is online helps.
 """
 
 import asyncio
@@ -21,24 +21,24 @@ from schemas.messages import Event
 from schemas.topics import CLOUD, EVENT
 
 _ATTEMPTS = 3
-_AT_ONCE = 16
-BETWEEN_S = 2.0
-"""How long cloudcore and a node may take to follow a change of Rules, in seconds."""
+_CONCURRENT_PROBES = 16
+SETTLE_S = 2.0
+"""How long cloudcore and a node need to apply changed Rules, in seconds."""
 
 
 class Verdict(StrEnum):
-    """What became of a probe."""
+    """Result of probing a Rule, in words for people."""
 
     WORKS = "works"
-    SILENT = "the Router took the probe, but the gateway never saw it"
+    SILENT = "the Router took the probe, but the gateway never received it"
     UNDELIVERED = "the Router did not take the probe"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One Rule, and what became of its probe; `reason` is the Router's own where it said one."""
+    """Result for one Rule; `reason` is the Router's answer, if it refused the probe."""
 
-    crossing: Route
+    route: Route
     verdict: Verdict
     reason: str = ""
 
@@ -47,10 +47,10 @@ class Verifier:
     """Probes Rules.
 
     Args:
-        bus: On the cloud's broker, where the gateway reports; connected by its own `run`.
+        bus: Client of the cloud's broker, where the gateway reports; its `run` must start later.
         router: Entered.
         gateway: Name of the gateway.
-        timeout_s: How long a probe may be under way.
+        timeout_s: How long to wait for each probe, in seconds.
     """
 
     def __init__(self, bus: Bus, router: Router, *, gateway: str, timeout_s: float) -> None:
@@ -58,10 +58,10 @@ class Verifier:
         self._timeout_s = timeout_s
         self._events: Subscription[Event] = bus.subscribe(EVENT, node=CLOUD, name=gateway)
         self._awaited: dict[str, asyncio.Event] = {}
-        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._slots = asyncio.Semaphore(_CONCURRENT_PROBES)
 
     async def run(self) -> None:
-        """Listen to the gateway until cancelled."""
+        """Receive the gateway's events until cancelled."""
         async for delivery in self._events:
             delivery.ack()
             try:
@@ -71,54 +71,53 @@ class Verifier:
             if isinstance(number, str) and number in self._awaited:
                 self._awaited[number].set()
 
-    async def findings(self, routes: Iterable[Route]) -> AsyncIterator[Finding]:
-        """Probe each Rule, several at once, and yield what is found in the order given."""
+    async def check(self, routes: Iterable[Route]) -> AsyncIterator[Finding]:
+        """Probe the Rules of routes, several at a time; yield the findings in the order of the routes."""
         async with asyncio.TaskGroup() as tasks:
-            for probing in [tasks.create_task(self._find(one)) for one in routes]:
+            for probing in [tasks.create_task(self._check_route(route)) for route in routes]:
                 yield await probing
 
-    async def _find(self, one: Route) -> Finding:
-        """Probe a Rule, more than once, because the bus loses messages also when all is well."""
-        async with self._places:
-            for _ in range(_ATTEMPTS):
+    async def _check_route(self, route: Route) -> Finding:
+        async with self._slots:
+            for _ in range(_ATTEMPTS):  # EventBus loses messages even when all Rules work
                 try:
-                    if await self._arrives(one):
-                        return Finding(one, Verdict.WORKS)
+                    if await self._arrives(route):
+                        return Finding(route, Verdict.WORKS)
                 except RouterError as error:
-                    return Finding(one, Verdict.UNDELIVERED, str(error.got))
-        return Finding(one, Verdict.SILENT)
+                    return Finding(route, Verdict.UNDELIVERED, error.reason)
+        return Finding(route, Verdict.SILENT)
 
-    async def _arrives(self, one: Route) -> bool:
-        drawn = rule_probe.draw()
-        seen = self._awaited[drawn.number] = asyncio.Event()
+    async def _arrives(self, route: Route) -> bool:
+        probe = rule_probe.new_probe()
+        arrived = self._awaited[probe.number] = asyncio.Event()
         try:
-            await self._router.post(one.node, one.name, drawn.payload)
+            await self._router.post(route.node, route.name, probe.payload)
             async with asyncio.timeout(self._timeout_s):
-                await seen.wait()
+                await arrived.wait()
         except TimeoutError:
             return False
         else:
             return True
         finally:
-            del self._awaited[drawn.number]
+            del self._awaited[probe.number]
 
 
-async def complete(cluster: Cluster, routes: Iterable[Route], gateway: str) -> list[str]:
-    """Make the endpoints and Rules that are missing; returns the names of the Rules made."""
+async def create_missing(cluster: Cluster, routes: Iterable[Route], gateway: str) -> list[str]:
+    """Create the missing endpoints and Rules; return the names of the created Rules."""
     for kind in ENDPOINTS:
         await cluster.create(endpoint(kind))
-    there = await cluster.names("Rule")
-    wanted = {DOWN_NAME: rule_down()} | {rule_name(one): rule_up(one, gateway) for one in routes}
-    made = [name for name in wanted if name not in there]
-    for name in made:
-        await cluster.create(wanted[name])
-    return made
+    existing = await cluster.names("Rule")
+    rules = {DOWN_NAME: rule_down()} | {rule_name(route): rule_up(route, gateway) for route in routes}
+    missing = [name for name in rules if name not in existing]
+    for name in missing:
+        await cluster.create(rules[name])
+    return missing
 
 
-async def renew(cluster: Cluster, routes: Sequence[Route], gateway: str) -> None:
-    """Make Rules anew; cloudcore works on deletions and creations in no order, so they need some distance."""
-    for one in routes:
-        await cluster.delete("Rule", rule_name(one))
-    await asyncio.sleep(BETWEEN_S)
-    for one in routes:
-        await cluster.create(rule_up(one, gateway))
+async def recreate(cluster: Cluster, routes: Sequence[Route], gateway: str) -> None:
+    """Delete the Rules of routes and create them again."""
+    for route in routes:
+        await cluster.delete("Rule", rule_name(route))
+    await asyncio.sleep(SETTLE_S)  # cloudcore may otherwise handle a creation before the deletion
+    for route in routes:
+        await cluster.create(rule_up(route, gateway))

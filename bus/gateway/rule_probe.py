@@ -1,6 +1,7 @@
-"""A probe of a Rule: it goes down through the Router onto a topic that comes up, and the gateway reports it.
+"""Probe messages that test a KubeEdge Rule.
 
-Anybody else who gets it sees a message that it does not understand.
+A probe goes down through the Router onto a topic that comes up again, and the gateway reports its arrival as
+an Event. Any other receiver sees a message that it cannot decode.
 """
 
 import re
@@ -9,30 +10,31 @@ from typing import NamedTuple
 
 from bus.gateway.routes import Route
 from bus.mqtt.presence import now_ms
+from schemas.events import EventName
 from schemas.messages import Event
 from schemas.topics import CLOUD
 
-EVENT_NAME = "rule.probed"
-_FORM = re.compile(rb'\{"probe":"([0-9a-f]{32})"\}')
+_NUMBER_BYTES = 16
+_PAYLOAD = re.compile(rb'\{"probe":"([0-9a-f]{32})"\}')
 
 
 class Probe(NamedTuple):
-    """What is sent down: a number drawn at random, and the payload that carries it."""
+    """A random number and the payload that contains it."""
 
     number: str
     payload: bytes
 
 
-def draw() -> Probe:
-    """Return a new probe."""
-    number = secrets.token_hex(16)
+def new_probe() -> Probe:
+    """Return a probe with a random number."""
+    number = secrets.token_hex(_NUMBER_BYTES)
     return Probe(number, b'{"probe":"%s"}' % number.encode())
 
 
-def report(body: bytes, found: Route, gateway: str) -> Event | None:
-    """Return what the gateway has to say of a body; None if it is no probe."""
-    match = _FORM.fullmatch(body)
+def probe_event(body: bytes, route: Route, gateway: str) -> Event | None:
+    """Return the Event with which the gateway reports a received probe; None if the body is not a probe."""
+    match = _PAYLOAD.fullmatch(body)
     if match is None:
         return None
-    facts: dict[str, str | int | float | bool] = {"probe": match[1].decode(), "topic": found.name}
-    return Event(node=CLOUD, name=gateway, event=EVENT_NAME, at_ms=now_ms(), facts=facts)
+    facts: dict[str, str | int | float | bool] = {"probe": match[1].decode(), "topic": route.name}
+    return Event(node=CLOUD, name=gateway, event=EventName.RULE_PROBED, at_ms=now_ms(), facts=facts)

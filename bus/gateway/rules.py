@@ -1,8 +1,4 @@
-"""KubeEdge's RuleEndpoints and Rules for a list of nodes, as values and as YAML.
-
-Up there is one Rule for each topic of each node, because the Router matches a topic exactly. Down there is
-one for everything: the Router looks for a Rule's path anywhere in the URL, so of two Rules for `…/edge-1` and
-`…/edge-10` the first may take what is for the other; with a single prefix there is nothing to confuse.
+"""Generate KubeEdge's RuleEndpoints and Rules for a list of nodes, as values and as YAML.
 
 Source: cloud/pkg/router of KubeEdge 1.23.
 """
@@ -34,11 +30,11 @@ configMapGenerator:
 
 
 def files(nodes: Mapping[str, Sequence[str]], gateway: str) -> dict[str, str]:
-    """Return a folder for Kustomize: the Rules, and the list of nodes that the gateway is given.
+    """Return the files of a Kustomize folder by name: the Rules, and the list of nodes for the gateway.
 
     Args:
-        nodes: The devices of each node whose feedback crosses.
-        gateway: URL of the gateway as cloudcore reaches it.
+        nodes: For each node, the devices whose feedback goes to the cloud.
+        gateway: URL of the gateway, as reached from cloudcore.
     """
     return {
         "kustomization.yaml": _KUSTOMIZATION,
@@ -48,39 +44,46 @@ def files(nodes: Mapping[str, Sequence[str]], gateway: str) -> dict[str, str]:
 
 
 def manifests(nodes: Mapping[str, Sequence[str]], gateway: str) -> list[Manifest]:
-    """Return all that a fleet needs: the endpoints first, because a Rule without them waits half a minute.
+    """Return the RuleEndpoints and Rules of a fleet.
 
     Args:
-        nodes: The devices of each node whose feedback crosses.
-        gateway: URL of the gateway as cloudcore reaches it.
+        nodes: For each node, the devices whose feedback goes to the cloud.
+        gateway: URL of the gateway, as reached from cloudcore.
     """
-    up = (rule_up(one, gateway) for node, devices in nodes.items() for one in node_routes(node, devices))
+    # One Rule per topic and node upwards: the Router matches topics exactly.
+    up = (rule_up(route, gateway) for node, devices in nodes.items() for route in node_routes(node, devices))
+    # Endpoints first: cloudcore retries a Rule without its endpoints only after half a minute.
     return [*map(endpoint, ENDPOINTS), rule_down(), *up]
 
 
 def endpoint(kind: str) -> Manifest:
-    """Return a RuleEndpoint that is named like its type."""
+    """Return a RuleEndpoint with the name of its type."""
     return _manifest("RuleEndpoint", kind, {"ruleEndpointType": kind, "properties": {}})
 
 
-def rule_up(one: Route, gateway: str) -> Manifest:
-    """Return the Rule that brings one topic of one node to its URL at the gateway."""
-    source = {"topic": one.name.removeprefix(f"{NAMESPACE}/"), "node_name": one.node}
-    return _rule(rule_name(one), _EVENTBUS, source, _REST, {"resource": f"{gateway}{one.path}"})
+def rule_up(route: Route, gateway: str) -> Manifest:
+    """Return the Rule that forwards one topic of one node to its URL at the gateway."""
+    # The Router prefixes the topic with the Rule's namespace, which is the first level of our topics.
+    source = {"topic": route.name.removeprefix(f"{NAMESPACE}/"), "node_name": route.node}
+    return _rule(rule_name(route), _EVENTBUS, source, _REST, {"resource": f"{gateway}{route.path}"})
 
 
 def rule_down() -> Manifest:
-    """Return the Rule that takes every topic down: the rest of the path becomes the rest of the topic."""
+    """Return the one Rule downwards, for all nodes and topics: the rest of the URL becomes the topic.
+
+    The Router looks for a Rule's path anywhere in the URL, so of two Rules for `…/edge-1` and `…/edge-10` the
+    first might take the messages of the other.
+    """
     return _rule(DOWN_NAME, _REST, {"path": f"/{_DOWN_PATH}"}, _EVENTBUS, {"topic": ROOT})
 
 
-def rule_name(one: Route) -> str:
-    """Return the name of a Rule; a dot is in no name of a topic, so no two share one."""
-    return ".".join(("up", one.node, one.topic.kind, *([one.device] if one.device else [])))
+def rule_name(route: Route) -> str:
+    """Return the name of a route's Rule; unique, because the names in a topic contain no dots."""
+    return ".".join(("up", route.node, route.topic.kind, *([route.device] if route.device else [])))
 
 
 def to_yaml(documents: Iterable[Mapping[str, object]]) -> str:
-    """Return documents made of nothing but texts and tables as YAML."""
+    """Return documents that consist of strings and mappings as YAML."""
     return "---\n".join("".join(f"{line}\n" for line in _lines(document, "")) for document in documents)
 
 
@@ -107,4 +110,4 @@ def _lines(table: Mapping[str, object], indent: str) -> Iterator[str]:
             yield f"{indent}{key}:"
             yield from _lines(value, f"{indent}  ")
         else:
-            yield f"{indent}{key}: {json.dumps(value)}"  # JSON's texts are YAML's
+            yield f"{indent}{key}: {json.dumps(value)}"  # a JSON string is valid YAML

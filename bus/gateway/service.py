@@ -1,4 +1,4 @@
-"""The gateway as one process."""
+"""Run the gateway."""
 
 import asyncio
 
@@ -13,10 +13,10 @@ from schemas.topics import CLOUD
 
 
 async def run(config: GatewayConfig, password: str | None = None) -> None:
-    """Run the gateway until cancelled. Safe to cancel: what gets lost is sent again by its outbox.
+    """Run the gateway until cancelled. Safe to cancel: senders repeat lost messages.
 
     Raises:
-        PermanentError: An address is taken, or the broker refuses a subscription.
+        PermanentError: An address is in use, or the broker refuses a subscription.
     """
     bus = Bus(
         config.broker,
@@ -24,7 +24,7 @@ async def run(config: GatewayConfig, password: str | None = None) -> None:
         password=password,
         presence=Presence(CLOUD, config.name),
     )
-    async with Router(config.router, timeout_s=config.post_timeout_s) as router, asyncio.TaskGroup() as tasks:
+    async with Router(config.router) as router, asyncio.TaskGroup() as tasks:
         downlink = Downlink(config, bus, router)
         uplink = Uplink(config, bus, downlink)
         tasks.create_task(bus.run(), name="gateway.bus")

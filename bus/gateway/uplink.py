@@ -1,9 +1,4 @@
-"""From the Router to the cloud's broker: samples, statuses, events and feedback of the edge nodes.
-
-The Router POSTs each message once, in parallel and without a bound, takes any answer for success, and leaks a
-connection for each answer without a body. So a message is checked, queued and answered at once; what finds
-the queue full is refused with 503, and the edge's outbox sends it again.
-"""
+"""Forward samples, statuses, events and feedback of the edge nodes from the Router to the cloud's broker."""
 
 import asyncio
 import time
@@ -19,29 +14,29 @@ from bus.gateway.config import GatewayConfig
 from bus.gateway.downlink import Downlink
 from bus.gateway.restart_detector import RestartDetector
 from bus.gateway.routes import Route, find_route
-from bus.gateway.rule_probe import report
+from bus.gateway.rule_probe import probe_event
 from bus.mqtt.client import Bus
 from bus.mqtt.connection import BrokerConnectionError
 from bus.mqtt.presence import now_ms
 from schemas.codec import decode, encode
 from schemas.errors import CodecError, PermanentError
-from schemas.messages import Receipt, Status
+from schemas.messages import MAX_TEXT_CHARS, Receipt, Status
 from schemas.topics import CLOUD, EVENT, SAMPLE
 
 log = structlog.get_logger()
 
 _BODY_S = 10.0
-_AT_ONCE = 64
-_LAST_RETRY_S = 5.0
-_REASON_LENGTH = 1024
+_CONCURRENT_BODIES = 64
+_RETRY_CAP_S = 5.0
+_LOGGED_PATH_CHARS = 200
 
 
 class UplinkError(PermanentError):
-    """The uplink cannot be offered at this address."""
+    """The gateway cannot listen on its address."""
 
 
 class Answer(NamedTuple):
-    """What the Router is told; it writes it to its log at most."""
+    """HTTP answer to the Router, which only logs it, and the last part of the counter's name."""
 
     status: HTTPStatus
     text: str
@@ -49,12 +44,16 @@ class Answer(NamedTuple):
 
 
 class Uplink:
-    """Takes what the Router POSTs to the cloud's broker, on the topic that the edge used.
+    """HTTP server that publishes what the Router POSTs, on the topic that the edge used.
+
+    The Router POSTs each message once, concurrently and without limit, and takes any answer for success. So a
+    message is checked, queued and answered at once; if the queue is full it is refused with 503, and the
+    edge's outbox sends it again.
 
     Args:
-        config: Nodes and bounds.
-        bus: Connected by its own `run`.
-        downlink: Told which edges are back, and what they wait for in vain.
+        config: Nodes and limits.
+        bus: Client of the cloud's broker; its `run` is started elsewhere.
+        downlink: Gets receipts for rejected samples, and nodes that have returned.
     """
 
     def __init__(self, config: GatewayConfig, bus: Bus, downlink: Downlink) -> None:
@@ -62,28 +61,28 @@ class Uplink:
         self._bus = bus
         self._downlink = downlink
         self._counters = bus.counters
-        self._births = RestartDetector(config.silent_s)
-        self._lines = {node: BoundedQueue(config.queue_bytes) for node in config.nodes}
+        self._restarts = RestartDetector(config.silent_s)
+        self._queues = {node: BoundedQueue(config.queue_bytes) for node in config.nodes}
         self._receiving = 0
 
     async def run(self) -> None:
-        """Take messages until cancelled.
+        """Receive and publish until cancelled.
 
-        Cancelling loses what is queued; the edges send again what is worth it.
+        Cancelling loses the queued messages; the edges send samples again.
 
         Raises:
-            UplinkError: The address is taken, or not this machine's.
+            UplinkError: The address is in use, or is not an address of this machine.
         """
         application = web.Application(client_max_size=self._config.max_body_bytes)
-        application.router.add_post("/up/{node}/{kind}", self._take)
-        application.router.add_post("/up/{node}/{kind}/{device}", self._take)
+        application.router.add_post("/up/{node}/{kind}", self._handle)
+        application.router.add_post("/up/{node}/{kind}/{device}", self._handle)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         try:
             await self._listen(runner)
             async with asyncio.TaskGroup() as tasks:
-                for node, line in self._lines.items():
-                    tasks.create_task(self._pass_on(line), name=f"up.{node}")
+                for node, queue in self._queues.items():
+                    tasks.create_task(self._publish_queued(queue), name=f"up.{node}")
         finally:
             await runner.cleanup()
 
@@ -93,91 +92,93 @@ class Uplink:
             await web.TCPSite(runner, host, int(port)).start()
         except OSError as error:
             raise UplinkError(
-                f"gateway {self._config.listen}", expected="an address to listen on", got=error
+                f"the gateway cannot listen on {self._config.listen}: {error.strerror or error}",
+                hint="choose another address with --listen",
             ) from None
         log.info("up.listening", port=runner.addresses[0][1])
 
-    async def _take(self, request: web.Request) -> web.Response:
-        found = find_route(**request.match_info)
-        answer = Answer(HTTPStatus.NOT_FOUND, "no topic that crosses", "unknown")
-        if found is not None and found.node in self._lines:
-            answer = await self._receive(found, request)
-        kind = "none" if found is None else found.topic.kind
+    async def _handle(self, request: web.Request) -> web.Response:
+        route = find_route(**request.match_info)
+        answer = Answer(HTTPStatus.NOT_FOUND, "no route for this path", "unknown")
+        if route is not None and route.node in self._queues:
+            answer = await self._receive(route, request)
+        kind = "none" if route is None else route.topic.kind
         self._counters.add(f"up.{kind}.{answer.counted}")
         if answer.status >= HTTPStatus.BAD_REQUEST:
-            log.warning("up.refused", path=request.path[:200], reason=answer.text)
+            log.warning("up.refused", path=request.path[:_LOGGED_PATH_CHARS], reason=answer.text)
+        # The Router leaks a connection for each answer without a body, and opens a new one for each message.
         response = web.Response(status=answer.status, text=f"{answer.text}\n")
-        response.force_close()  # the Router opens a new connection for each message
+        response.force_close()
         return response
 
-    async def _receive(self, found: Route, request: web.Request) -> Answer:
-        """Read a body, unless too much is being read or waits already."""
-        line = self._lines[found.node]
-        if self._receiving >= _AT_ONCE or not line.has_room(request.content_length or 0):
-            return Answer(HTTPStatus.SERVICE_UNAVAILABLE, "too much at once", "full")
+    async def _receive(self, route: Route, request: web.Request) -> Answer:
+        """Read a body, unless too many are being read or too much waits already."""
+        queue = self._queues[route.node]
+        if self._receiving >= _CONCURRENT_BODIES or not queue.has_room(request.content_length or 0):
+            return Answer(HTTPStatus.SERVICE_UNAVAILABLE, "too many messages at once", "full")
         self._receiving += 1
         try:
             async with asyncio.timeout(_BODY_S):
                 body = await request.read()
         except (TimeoutError, ConnectionError):
-            return Answer(HTTPStatus.REQUEST_TIMEOUT, f"no whole body within {_BODY_S:g} s", "cut")
+            return Answer(HTTPStatus.REQUEST_TIMEOUT, f"no complete body within {_BODY_S:g} s", "timed_out")
         except web.HTTPRequestEntityTooLarge:
-            most = f"expected at most {self._config.max_body_bytes} bytes"
-            return Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, most, "malformed")
+            limit = f"the body exceeds {self._config.max_body_bytes} bytes"
+            return Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, limit, "malformed")
         finally:
             self._receiving -= 1
-        return self._accept(found, body, line)
+        return self._accept(route, body, queue)
 
-    def _accept(self, found: Route, body: bytes, line: BoundedQueue) -> Answer:
+    def _accept(self, route: Route, body: bytes, queue: BoundedQueue) -> Answer:
         """Check a message and queue it."""
         try:
-            passing = self._examine(found, body)
+            message = self._check(route, body)
         except CodecError as error:
-            self._refuse(found, error)
+            self._refuse(route, error)
             return Answer(HTTPStatus.BAD_REQUEST, str(error), "malformed")
-        if not line.put(passing):
-            return Answer(HTTPStatus.SERVICE_UNAVAILABLE, "too much waits", "full")
-        return Answer(HTTPStatus.OK, "queued", "taken")
+        if not queue.put(message):
+            return Answer(HTTPStatus.SERVICE_UNAVAILABLE, "too many messages wait", "full")
+        return Answer(HTTPStatus.OK, "queued", "accepted")
 
-    def _examine(self, found: Route, body: bytes) -> QueuedMessage:
-        """Return what is to be published for a body; an edge that is back is told what lasts.
+    def _check(self, route: Route, body: bytes) -> QueuedMessage:
+        """Return what to publish for a body; send policy and release again if it shows a returned edge.
 
         Raises:
-            CodecError: It is no message of its topic.
+            CodecError: The body is not a valid message of its topic.
         """
-        if (event := report(body, found, self._config.name)) is not None:
-            return QueuedMessage(
-                EVENT.name(node=CLOUD, name=self._config.name), encode(EVENT, event), retain=False
-            )
-        message = decode(found.topic, body, found.names)
-        if isinstance(message, Status) and self._births.returned(message, time.monotonic()):
-            log.info("up.returned", node=found.node, run_id=message.run_id)
-            self._downlink.returned(found.node)
-        return QueuedMessage(found.name, body, retain=found.topic.retain)
+        if (event := probe_event(body, route, self._config.name)) is not None:
+            topic = EVENT.name(node=CLOUD, name=self._config.name)
+            return QueuedMessage(topic, encode(EVENT, event), retain=False)
+        message = decode(route.topic, body, route.names)
+        if isinstance(message, Status) and self._restarts.has_returned(message, time.monotonic()):
+            log.info("up.edge_returned", node=route.node, run_id=message.run_id)
+            self._downlink.node_returned(route.node)
+        # The Router drops the retain flag, so it is taken from the topic.
+        return QueuedMessage(route.name, body, retain=route.topic.retain)
 
-    def _refuse(self, found: Route, error: CodecError) -> None:
-        """Answer a sample that can never be stored, as the collector would, or it would come for ever."""
-        if found.topic is SAMPLE and error.photo_id is not None:
-            self._downlink.answer(
+    def _refuse(self, route: Route, error: CodecError) -> None:
+        """Answer a sample that can never be stored, as the collector would: otherwise it is sent for ever."""
+        if route.topic is SAMPLE and error.photo_id is not None:
+            self._downlink.send_receipt(
                 Receipt(
                     photo_id=error.photo_id,
-                    node=found.node,
+                    node=route.node,
                     status="refused",
-                    reason=str(error)[:_REASON_LENGTH],
+                    reason=str(error)[:MAX_TEXT_CHARS],
                     received_at_ms=now_ms(),
                 )
             )
 
-    async def _pass_on(self, line: BoundedQueue) -> None:
-        """Publish what waits, one after the other, each until the broker has it."""
+    async def _publish_queued(self, queue: BoundedQueue) -> None:
+        """Publish the messages of a queue in order, each until the broker acknowledges it."""
         while True:
-            message = await line.get()
-            for delay_s in backoff(cap_s=_LAST_RETRY_S):
+            message = await queue.get()
+            for delay_s in backoff(cap_s=_RETRY_CAP_S):
                 await self._bus.connected()
                 try:
                     await self._bus.publish_bytes(message.topic, message.payload, retain=message.retain)
                 except BrokerConnectionError as error:
-                    log.debug("up.unpublished", topic=message.topic, error=str(error))
+                    log.debug("up.publish_failed", topic=message.topic, error=str(error))
                     await asyncio.sleep(delay_s)
                 else:
                     break

@@ -1,4 +1,4 @@
-"""Self-healing MQTT client: one `bus.mqtt.connection.Link` after the other."""
+"""MQTT client that reconnects: it runs one `BrokerConnection` after the other."""
 
 import asyncio
 import contextlib
@@ -33,24 +33,26 @@ log = structlog.get_logger()
 M = TypeVar("M", bound=Message)
 
 _PROBE_S = 10.0
-_FAREWELL_S = 2.0
-_LONGEST_PAUSE_S = 10.0
-_SHORT_LIVES = 3
+_OFFLINE_PUBLISH_S = 2.0
+_RECONNECT_CAP_S = 10.0
+_FLAPPING_CONNECTIONS = 3
+_LOGGED_TOPIC_CHARS = 200
 
 
 class Bus:
-    """A component's connection to the broker.
+    """A component's MQTT client.
 
-    `run` connects, subscribes, announces the component on its status topic and reconnects with jittered
-    back-off for as long as it runs; subscriptions and callers of `publish` live through all of that.
+    `run` connects, subscribes, publishes the component's Status, and reconnects with backoff. Subscriptions
+    and waiting callers outlive a lost connection.
 
     Args:
-        broker: Where and how to connect.
-        client_id: Two connections of one id throw each other out: unique for each component.
+        broker: Address and login.
+        client_id: Must be unique: the broker disconnects the older of two connections with one client id.
         password: For the broker's user name.
-        presence: Who this is on the status topic; None for a passing client.
-        durable: Whether the broker keeps subscriptions and unacknowledged messages while we are away.
-        counters: Where connections and messages are counted.
+        presence: Builds the Status of this component; None for a client without one, such as a command.
+        durable: Whether the broker keeps subscriptions and unacknowledged messages while this client is
+            offline.
+        counters: Where connections and messages are counted; new counters if None.
     """
 
     def __init__(
@@ -65,60 +67,69 @@ class Bus:
     ) -> None:
         self.counters = counters if counters is not None else Counters()
         self.last_error = "no answer"
-        """Why there is no connection, while there is none."""
+        """Why the last connection attempt failed or the last connection ended."""
         self._broker = broker
         self._address = address(broker)
         self._identity = Identity(client_id, password, durable)
         self._presence = presence
         self._subscriptions: list[Subscription[Message]] = []
         self._raw_queues: dict[str, asyncio.Queue[RawMessage]] = {}
-        self._publishes = asyncio.Semaphore(CONCURRENT_PUBLISHES)
+        self._publish_slots = asyncio.Semaphore(CONCURRENT_PUBLISHES)
         self._connection: BrokerConnection | None = None
-        """The connection while it works."""
+        """The present connection; set only while it is proven to work."""
         self._number = 0
-        self._echoed = asyncio.Event()
-        self._works_since: float | None = None
+        self._probe_returned = asyncio.Event()
+        self._connected_at: float | None = None
         self._ready = asyncio.Condition()
 
     def subscribe(
         self, topic: Topic[M], *, queue: int = 1024, group: str | None = None, **names: str
     ) -> Subscription[M]:
-        """Subscribe from the next connection on; call before `run`.
+        """Subscribe with the next connection; call before `run`.
 
         Args:
             topic: The kind of topic.
-            queue: Most deliveries that may wait here: more than the broker's `max_inflight_messages`.
-            group: Share the messages with all subscribers of this group (`$share`).
-            names: Values for some of the topic's names; the others match anything.
+            queue: Most deliveries that may wait in this process. Must exceed the broker's
+                `max_inflight_messages`, otherwise a full queue ends the connection.
+            group: Share the messages among all subscribers of this group (MQTT `$share`).
+            names: Values for some of the topic's names; the others match any value.
 
         Raises:
-            TopicError: A value is no DNS label.
+            TopicError: A value is not a DNS label.
         """
-        chosen = topic.select(**names)
+        topic_filter = topic.select(**names)
         subscription = Subscription(
-            topic, f"$share/{group}/{chosen}" if group else chosen, asyncio.Queue(queue)
+            topic, f"$share/{group}/{topic_filter}" if group else topic_filter, asyncio.Queue(queue)
         )
-        self._subscriptions.append(subscription)  # type: ignore[arg-type]  # read back with its own topic alone
+        self._subscriptions.append(subscription)  # type: ignore[arg-type]  # only ever gets messages of its own topic
         return subscription
 
-    def subscribe_raw(self, chosen: str, *, queue: int = 1024) -> asyncio.Queue[RawMessage]:
-        """Listen to any filter without decoding, for tools that look on; call before `run`.
+    def subscribe_raw(self, topic_filter: str, *, queue: int = 1024) -> asyncio.Queue[RawMessage]:
+        """Subscribe to any MQTT filter without decoding, for diagnostics; call before `run`.
 
-        When its queue is full, messages are dropped and counted as `bus.overflowed`.
+        When the queue is full, messages are dropped and counted as `bus.overflowed`.
         """
-        return self._raw_queues.setdefault(chosen, asyncio.Queue(queue))
+        return self._raw_queues.setdefault(topic_filter, asyncio.Queue(queue))
 
     def inject(self, topic: str, payload: bytes) -> None:
-        """Deliver a message from elsewhere first of all, as a retained one; call before `run`."""
+        """Deliver a message to the subscriptions as if the broker had retained it; call before `run`."""
         for subscription in self._subscriptions:
             if (names := subscription.topic.match(topic)) is not None:
-                delivery = Delivery(subscription.topic, names, payload, True, time.monotonic(), _nothing)  # noqa: FBT003  # as Delivery has them
+                delivery = Delivery(
+                    subscription.topic,
+                    names,
+                    payload,
+                    retained=True,
+                    arrived_at=time.monotonic(),
+                    ack=_no_ack,
+                )
                 subscription.queue.put_nowait(delivery)
 
     async def connected(self, after: int = 0) -> int:
-        """Wait for a working connection with a number greater than `after`, and return its number.
+        """Wait for a working connection with a number greater than `after` and return its number.
 
-        Working means proven: our own announcement came back from the broker.
+        A connection counts as working once the Status that it published was received from the broker. Safe to
+        cancel.
         """
         if self._connection is None or self._number <= after:
             async with self._ready:
@@ -126,181 +137,190 @@ class Bus:
         return self._number
 
     def unready_reason(self) -> str | None:
-        """Return why this component is not ready for work, or None if it is."""
+        """Return why this component cannot work at present, None if it can."""
         if self._connection is None:
             return f"no connection to {self._address}"
-        return None if self._presence is None else self._presence.trouble()
+        return None if self._presence is None else self._presence.degraded_reason()
 
     async def publish(self, topic: Topic[M], message: M, **names: str) -> None:
-        """Publish at QoS 1 and wait until the broker has it.
+        """Publish a message at QoS 1 and wait for the broker's acknowledgement.
 
-        Cancelling may leave it published or not.
+        If cancelled, the message may or may not have been published.
 
         Raises:
-            TopicError: A name is no DNS label.
-            BrokerConnectionError: No connection, or none any more; it may have arrived all the same.
+            TopicError: A name is not a DNS label.
+            BrokerConnectionError: There is no connection, or it was lost meanwhile; the broker may have the
+                message all the same.
         """
         await self.publish_bytes(topic.name(**names), encode(topic, message), retain=topic.retain)
 
     async def publish_bytes(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish encoded bytes, otherwise like `publish`."""
-        async with self._publishes:
-            if (link := self._connection) is None:
-                raise BrokerConnectionError(self._address, expected="a connection", got="none")
-            await link.publish(topic, payload, retain=retain)
+        """Publish an encoded payload; otherwise like `publish`."""
+        async with self._publish_slots:
+            if (connection := self._connection) is None:
+                raise BrokerConnectionError(self._address, reason="not connected")
+            await connection.publish(topic, payload, retain=retain)
 
-    async def report(self, **facts: object) -> None:
-        """Change what the status topic says of this component, now if connected, else when it is.
-
-        Args:
-            facts: Fields of Status, such as `model`.
-        """
-        if self._presence is not None:
-            self._presence.change(**facts)
-            await self._announce()
-
-    def report_later(self, **facts: object) -> None:
-        """Change what the next Status says, whenever that is due.
+    async def report(self, **fields: object) -> None:
+        """Change fields of the Status and publish it: now if connected, otherwise on connecting.
 
         Args:
-            facts: Fields of Status, such as `serving`.
+            fields: Fields of Status, for example `model`.
         """
         if self._presence is not None:
-            self._presence.change(**facts)
+            self._presence.update(**fields)
+            await self._publish_status_if_connected()
+
+    def report_later(self, **fields: object) -> None:
+        """Change fields of the Status without publishing: they are part of the next Status.
+
+        Args:
+            fields: Fields of Status, for example `serving`.
+        """
+        if self._presence is not None:
+            self._presence.update(**fields)
 
     async def report_degraded(self, part: str, reason: str) -> None:
-        """Say on the status topic, and in the log, that a part of this component does not work.
+        """Mark a part of this component as not working; log it and publish the Status if the reason is new.
 
         Args:
-            part: `camera`, `disk`, `model` …; several may be in trouble at once.
-            reason: In words. What was said before is not announced again.
+            part: For example `camera`, `disk` or `model`; several can be degraded at the same time.
+            reason: Why, for people.
         """
         if self._presence is None:
             return
-        before = self._presence.trouble()
+        before = self._presence.degraded_reason()
         level = log.warning if self._presence.degrade(part, reason) else log.debug
         level("bus.degraded", part=part, reason=reason)
-        if self._presence.trouble() != before:
-            await self._announce()
+        if self._presence.degraded_reason() != before:
+            await self._publish_status_if_connected()
 
     async def report_recovered(self, part: str) -> None:
-        """Say that this part works again; nothing if it did all the time."""
+        """Mark a part of this component as working again; does nothing if it was not degraded."""
         if self._presence is None or (outage_s := self._presence.recover(part)) is None:
             return
         log.info("bus.recovered", part=part, outage_s=round(outage_s, 1))
-        await self._announce()
+        await self._publish_status_if_connected()
 
     async def run(self) -> None:
-        """Stay connected until cancelled. On the way out says `offline`; safe to cancel.
+        """Stay connected until cancelled; then publish `offline` if connected. Safe to cancel.
 
         Raises:
             PermanentError: The broker refuses a subscription.
         """
-        reconnects = ReconnectBackoff(_LONGEST_PAUSE_S)
+        reconnect = ReconnectBackoff(_RECONNECT_CAP_S)
         failed_at: float | None = None
         while True:
-            self._works_since = None
+            self._connected_at = None
             try:
-                await self._until_it_ends(failed_at)
+                await self._run_connection(failed_at)
             except BrokerConnectionError as error:
                 now = time.monotonic()
-                delay_s = reconnects.lost(None if self._works_since is None else now - self._works_since)
+                delay_s = reconnect.next_delay(
+                    None if self._connected_at is None else now - self._connected_at
+                )
                 self.counters.add("bus.disconnected")
-                self.last_error = str(error.got)
-                first = reconnects.failures == 1
+                self.last_error = error.reason
+                first = reconnect.failures == 1
                 failed_at = now if first else failed_at
                 level = log.warning if first else log.debug
                 level("bus.disconnected", broker=self._address, error=str(error))
-                if reconnects.short_connections == _SHORT_LIVES:
-                    self.counters.add("bus.unsteady")
+                if reconnect.short_connections == _FLAPPING_CONNECTIONS:
+                    self.counters.add("bus.flapping")
                     hint = "does another client use the same id?"
                     log.warning(
-                        "bus.unsteady", broker=self._address, client_id=self._identity.client_id, hint=hint
+                        "bus.flapping", broker=self._address, client_id=self._identity.client_id, hint=hint
                     )
                 await asyncio.sleep(delay_s)
 
-    async def _until_it_ends(self, failed_at: float | None) -> None:
-        """Own the task of one connection, whose last error must not stand in for our cancellation."""
+    async def _run_connection(self, failed_at: float | None) -> None:
+        """Run one connection in its own task, so that its failure cannot mask our cancellation."""
         connection = asyncio.create_task(self._connect_once(failed_at), name="bus.connection")
         try:
             await asyncio.wait({connection})
         except asyncio.CancelledError:
             connection.cancel()
+            # return_exceptions: the task may just have failed, and CancelledError has to win.
             await asyncio.gather(connection, return_exceptions=True)
             raise
         await connection
 
     async def _connect_once(self, failed_at: float | None) -> None:
-        """Connect, serve until the connection ends, and raise why it did."""
+        """Connect, serve until the connection ends, and raise the reason."""
         self._number += 1
-        self._echoed = asyncio.Event()
+        self._probe_returned = asyncio.Event()
         try:
-            async with self._open() as link:
+            async with self._open() as connection:
                 try:
                     raise_if_cancelled()
                     async with asyncio.TaskGroup() as tasks:
-                        tasks.create_task(link.ended(), name="bus.receive")
-                        tasks.create_task(self._serve(link, failed_at), name="bus.serve")
+                        tasks.create_task(connection.wait_closed(), name="bus.receive")
+                        tasks.create_task(self._serve(connection, failed_at), name="bus.serve")
                 finally:
                     self._connection = None
-                    link.lose()
-                    await self._say_farewell(link)
+                    connection.fail_publishes()
+                    await self._publish_offline(connection)
         except BaseExceptionGroup as group:
             raise _first(group) from None
 
     def _open(self) -> BrokerConnection:
         will = None
         if self._presence is not None:
-            last_words = self._presence.status(self.counters, offline="the connection broke")
-            will = Will(self._presence.topic, encode(STATUS, last_words))
-        return BrokerConnection(self._broker, self._identity, will, self._take)
+            status = self._presence.status(self.counters, offline="the connection broke")
+            will = Will(self._presence.topic, encode(STATUS, status))
+        return BrokerConnection(self._broker, self._identity, will, self._receive)
 
-    async def _serve(self, link: BrokerConnection, failed_at: float | None) -> None:
-        """Subscribe, prove that messages come through, open for publishers, then report now and then."""
-        for chosen in (*(subscription.filter for subscription in self._subscriptions), *self._raw_queues):
-            await link.subscribe(chosen)
+    async def _serve(self, connection: BrokerConnection, failed_at: float | None) -> None:
+        """Subscribe, probe the connection, let publishers in, then publish the Status at intervals."""
+        for topic_filter in (
+            *(subscription.filter for subscription in self._subscriptions),
+            *self._raw_queues,
+        ):
+            await connection.subscribe(topic_filter)
         if self._presence is not None:
-            own = self._presence.topic
-            # QoS 0: at QoS 1 it would queue behind the messages that wait for our acknowledgement.
-            await link.subscribe(own, qos=0)
-            await self._probe(link, own)
+            # QoS 0: at QoS 1 the probe would queue behind messages that wait for our acknowledgement.
+            await connection.subscribe(self._presence.topic, qos=0)
+            await self._probe(connection, self._presence.topic)
         async with self._ready:
-            self._connection = link
-            self._works_since = time.monotonic()
+            self._connection = connection
+            self._connected_at = time.monotonic()
             self._ready.notify_all()
-        if self._presence is not None and self._presence.unsaid:  # since the probe
-            await self._publish_status(link)
+        if self._presence is not None and self._presence.unpublished:  # changed since the probe
+            await self._publish_status(connection)
         outage_s = None if failed_at is None else round(time.monotonic() - failed_at, 1)
         log.info("bus.connected", broker=self._address, outage_s=outage_s)
         self.counters.add("bus.connected")
         while self._presence is not None:
             await asyncio.sleep(self._presence.every_s)
-            await self._publish_status(link)
+            await self._publish_status(connection)
 
-    async def _probe(self, link: BrokerConnection, own: str) -> None:
-        """Publish our announcement and wait until it comes back."""
+    async def _probe(self, connection: BrokerConnection, status_topic: str) -> None:
+        """Publish our Status and wait until the broker sends it to us.
+
+        A missing permission is not reported otherwise: the broker acknowledges a publish that it drops.
+        """
         try:
             async with asyncio.timeout(_PROBE_S):
-                await self._publish_status(link)
-                await self._echoed.wait()
+                await self._publish_status(connection)
+                await self._probe_returned.wait()
         except TimeoutError:
             raise BrokerConnectionError(
                 self._address,
-                expected=f"our own status back within {_PROBE_S} s",
-                got=f"nothing on {own} (may this client read and write it?)",
+                reason=f"our own status on {status_topic} was not received within {_PROBE_S:g} s "
+                "(may this client read and write it?)",
             ) from None
 
-    def _take(self, incoming: Incoming) -> None:
-        """Pass a message to whoever wants it."""
-        if self._is_echo(incoming):
-            self._echoed.set()
-        tapped = self._pass_to_taps(incoming)
+    def _receive(self, incoming: Incoming) -> None:
+        """Put a message into the queues of its subscribers; must not block."""
+        if self._is_probe(incoming):
+            self._probe_returned.set()
+        taken = self._put_raw(incoming)
         for subscription in self._subscriptions:
             if (names := subscription.topic.match(incoming.topic)) is not None:
                 self._deliver(subscription, names, incoming)
                 break
         else:
-            self._discard(incoming, wanted=tapped)
+            self._discard(incoming, expected=taken)
 
     def _deliver(
         self, subscription: Subscription[Message], names: dict[str, str], incoming: Incoming
@@ -311,7 +331,7 @@ class Bus:
             incoming.payload,
             incoming.retained,
             time.monotonic(),
-            incoming.ack or _nothing,
+            incoming.ack or _no_ack,
         )
         try:
             subscription.queue.put_nowait(delivery)
@@ -319,62 +339,68 @@ class Bus:
             self.counters.add("bus.overflowed")
             log.warning("bus.overflowed", topic=incoming.topic)
             if incoming.ack is not None:
-                # Unacknowledged it would hold its place with the broker for as long as this connection lives,
-                # and enough of those are silence. The next connection brings it again.
+                # Without a PUBACK this message would occupy a place in the broker's in-flight window until
+                # the connection ends, and a full window stops all deliveries. Reconnecting redelivers it.
                 raise BrokerConnectionError(
                     self._address,
-                    expected=f"fewer messages in flight than the {subscription.queue.maxsize} that may wait "
-                    f"on {subscription.filter} (is max_inflight_messages too high?)",
-                    got="more",
+                    reason=f"more than {subscription.queue.maxsize} unacknowledged messages on "
+                    f"{subscription.filter} (is max_inflight_messages too high?)",
                 ) from None
 
-    def _pass_to_taps(self, incoming: Incoming) -> bool:
-        """Hand a message to those who look on; tells whether there was one."""
-        tapped = False
-        for chosen, queue in self._raw_queues.items():
-            if not matches(chosen, incoming.topic):
+    def _put_raw(self, incoming: Incoming) -> bool:
+        """Put a message into the raw queues whose filter matches; return whether there was one."""
+        matched = False
+        for topic_filter, queue in self._raw_queues.items():
+            if not matches(topic_filter, incoming.topic):
                 continue
-            tapped = True
+            matched = True
             try:
                 queue.put_nowait(RawMessage(incoming.topic, incoming.payload, incoming.retained))
             except asyncio.QueueFull:
                 self.counters.add("bus.overflowed")
-        return tapped
+        return matched
 
-    def _discard(self, incoming: Incoming, *, wanted: bool) -> None:
-        """Acknowledge what no subscription wants: our own status, or a name that is no DNS label."""
+    def _discard(self, incoming: Incoming, *, expected: bool) -> None:
+        """Acknowledge a message without a subscription; count it unless it is expected or a Status.
+
+        It is our own Status, or a topic with a name that is not a DNS label.
+        """
         if incoming.ack is not None:
             incoming.ack()
-        if not wanted and STATUS.match(incoming.topic) is None:
-            self.counters.add("bus.misaddressed")
-            log.warning("bus.misaddressed", topic=incoming.topic[:200])
+        if not expected and STATUS.match(incoming.topic) is None:
+            self.counters.add("bus.unmatched")
+            log.warning("bus.unmatched", topic=incoming.topic[:_LOGGED_TOPIC_CHARS])
 
-    def _is_echo(self, incoming: Incoming) -> bool:
-        if self._echoed.is_set() or self._presence is None:
+    def _is_probe(self, incoming: Incoming) -> bool:
+        if self._probe_returned.is_set() or self._presence is None:
             return False
         return incoming.topic == self._presence.topic and self._presence.is_own(incoming.payload)
 
-    async def _announce(self) -> None:
-        if (link := self._connection) is not None:
-            with contextlib.suppress(BrokerConnectionError):  # the next announcement says it
-                await self._publish_status(link)
+    async def _publish_status_if_connected(self) -> None:
+        if (connection := self._connection) is not None:
+            with contextlib.suppress(BrokerConnectionError):  # published again on reconnecting
+                await self._publish_status(connection)
 
-    async def _publish_status(self, link: BrokerConnection, *, offline: str | None = None) -> None:
+    async def _publish_status(self, connection: BrokerConnection, *, offline: str | None = None) -> None:
         if self._presence is None:
             return
         status = self._presence.status(self.counters, offline=offline)
-        await link.publish(self._presence.topic, encode(STATUS, status), retain=True)
+        await connection.publish(self._presence.topic, encode(STATUS, status), retain=True)
 
-    async def _say_farewell(self, link: BrokerConnection) -> None:
-        """Say `offline` while leaving a connection that still works; the will does so for one that broke."""
+    async def _publish_offline(self, connection: BrokerConnection) -> None:
+        """Publish `offline` on a connection that still works.
+
+        The broker does not send the will when a client disconnects properly, which aiomqtt does even when an
+        exception ends the connection.
+        """
         with contextlib.suppress(BrokerConnectionError, TimeoutError):
-            async with asyncio.timeout(_FAREWELL_S):
-                link.allow_last_publish()
-                await self._publish_status(link, offline="it was stopped")
+            async with asyncio.timeout(_OFFLINE_PUBLISH_S):
+                connection.allow_last_publish()
+                await self._publish_status(connection, offline="it was stopped")
 
 
-def _nothing() -> None:
-    """Acknowledge what no broker waits for."""
+def _no_ack() -> None:
+    """Do nothing: QoS 0 and injected messages have no PUBACK."""
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -385,5 +411,5 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def transient_client_id(purpose: str) -> str:
-    """Return a client id for a passing client, such as a command typed by a person."""
+    """Return a random client id for a short-lived client, such as a command."""
     return f"gleaner-{purpose}-{secrets.token_hex(4)}"

@@ -1,4 +1,4 @@
-"""Who a component is on the status topic: birth, report and last will."""
+"""The Status of a component: its fields, its degraded parts, and its last will."""
 
 import secrets
 import time
@@ -10,34 +10,32 @@ from msgspec import structs
 from bus.metrics import Counters
 from schemas.codec import decode
 from schemas.errors import CodecError
-from schemas.messages import Status
+from schemas.messages import MAX_TEXT_CHARS, Status
 from schemas.topics import STATUS
-
-_REASON_LENGTH = 1024
 
 
 def now_ms() -> int:
-    """Return the time in UTC milliseconds since 1970."""
+    """Return the time as milliseconds since 1970, UTC."""
     return time.time_ns() // 1_000_000
 
 
 class Problem(NamedTuple):
-    """Why a part does not do its work, and since when, in seconds of the monotonic clock."""
+    """Why a part does not work, and since when, in seconds of the monotonic clock."""
 
     since: float
     reason: str
 
 
 class Presence:
-    """What the status topic says of a component.
+    """Builds the Status of a component.
 
     Args:
         node: Its node, or `cloud`.
-        name: Its name there: a device's, or a reserved one such as `edge`.
-        every_s: How often it reports, in seconds.
+        name: Its name on that node: a device's, or a reserved one such as `edge`.
+        every_s: Interval between Status messages, in seconds.
 
     Raises:
-        TopicError: Node or name is no DNS label.
+        TopicError: Node or name is not a DNS label.
     """
 
     def __init__(self, node: str, name: str, *, every_s: float = 15.0) -> None:
@@ -46,8 +44,8 @@ class Presence:
         self.name = name
         self.every_s = every_s
         self._problems: dict[str, Problem] = {}
-        self.unsaid = False
-        """Whether something changed since the last Status."""
+        self.unpublished = False
+        """Whether something changed since the last call of `status`."""
         self._status = Status(
             node=node,
             name=name,
@@ -58,49 +56,49 @@ class Presence:
             run_id=secrets.token_hex(8),
         )
 
-    def change(self, **facts: object) -> None:
-        """Set fields of the Status, such as `model`."""
-        self.unsaid = True
-        self._status = structs.replace(self._status, **facts)
+    def update(self, **fields: object) -> None:
+        """Set fields of the Status, for example `model`."""
+        self.unpublished = True
+        self._status = structs.replace(self._status, **fields)
 
     def degrade(self, part: str, reason: str) -> bool:
-        """Note that a part of the component does not do its work, and why; tells whether it did until now."""
-        self.unsaid = True
-        fresh = part not in self._problems
-        since = time.monotonic() if fresh else self._problems[part].since
+        """Record that a part of the component does not work; return True if it worked until now."""
+        self.unpublished = True
+        is_new = part not in self._problems
+        since = time.monotonic() if is_new else self._problems[part].since
         self._problems[part] = Problem(since, reason)
-        return fresh
+        return is_new
 
     def recover(self, part: str) -> float | None:
-        """Note that a part works again; returns how long it did not, in seconds, None if it did all along."""
-        if (trouble := self._problems.pop(part, None)) is None:
+        """Record that a part works; return its outage in seconds, None if it was not degraded."""
+        if (problem := self._problems.pop(part, None)) is None:
             return None
-        self.unsaid = True
-        return time.monotonic() - trouble.since
+        self.unpublished = True
+        return time.monotonic() - problem.since
 
-    def trouble(self) -> str | None:
-        """Return everything that keeps the component from its work, or None: then it is `online`."""
-        return "; ".join(trouble.reason for trouble in self._problems.values()) or None
+    def degraded_reason(self) -> str | None:
+        """Return the reasons of all degraded parts, None if there are none and the component is `online`."""
+        return "; ".join(problem.reason for problem in self._problems.values()) or None
 
     def status(self, counters: Counters, *, offline: str | None = None) -> Status:
         """Return the Status as of now.
 
         Args:
-            counters: What to report.
-            offline: Why this is the last word of this connection; None while it lasts.
+            counters: Values for its counters.
+            offline: Why the component goes offline; None if it does not.
         """
-        self.unsaid = False
-        reason = offline or self.trouble()
+        self.unpublished = False
+        reason = offline or self.degraded_reason()
         return structs.replace(
             self._status,
             state="offline" if offline else "degraded" if reason else "online",
-            reason=reason and reason[:_REASON_LENGTH],
+            reason=reason and reason[:MAX_TEXT_CHARS],
             at_ms=now_ms(),
             counters=counters.snapshot(),
         )
 
     def is_own(self, payload: bytes) -> bool:
-        """Tell whether a status is a report of this very run, and no last will."""
+        """Return True for a Status that this run published while online; False for a last will."""
         try:
             status = decode(STATUS, payload, {"node": self.node, "name": self.name})
         except CodecError:

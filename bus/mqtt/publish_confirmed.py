@@ -1,4 +1,4 @@
-"""Publishing with proof: a broker acknowledges what it refuses, and only what comes back was let through."""
+"""Publish with proof of delivery by the broker."""
 
 import asyncio
 from typing import TypeVar
@@ -12,36 +12,37 @@ from schemas.topics import Topic
 
 M = TypeVar("M", bound=Message)
 
-_ECHO_S = 10.0
+_CONFIRM_S = 10.0
 
 
 async def publish_confirmed(
-    bus: Bus, echoes: Subscription[M], topic: Topic[M], message: M, **names: str
+    bus: Bus, subscription: Subscription[M], topic: Topic[M], message: M, **names: str
 ) -> None:
-    """Publish and wait until the message comes back.
+    """Publish a message and wait until the broker delivers it to our own subscription.
+
+    A PUBACK is no proof: the broker acknowledges a message that the client may not publish, and drops it.
 
     Args:
         bus: Connected.
-        echoes: Of that topic; what else arrives there is passed over.
+        subscription: Of that topic, on the same bus; other messages on it are acknowledged and ignored.
         topic: Where to publish.
-        message: What.
-        names: Those of the topic.
+        message: The message.
+        names: Values for the topic's names.
 
     Raises:
-        TopicError: A name is no DNS label.
-        BrokerConnectionError: No connection, or the broker lets this client not write or not read the topic.
+        TopicError: A name is not a DNS label.
+        BrokerConnectionError: There is no connection, or the client may not write or not read the topic.
     """
-    payload, place = encode(topic, message), topic.name(**names)
+    payload, topic_name = encode(topic, message), topic.name(**names)
     await bus.publish(topic, message, **names)
     try:
-        async with asyncio.timeout(_ECHO_S):
-            async for delivery in echoes:
+        async with asyncio.timeout(_CONFIRM_S):
+            async for delivery in subscription:
                 delivery.ack()
                 if delivery.payload == payload:
                     return
     except TimeoutError:
         raise BrokerConnectionError(
-            f"message to {place}",
-            expected=f"to come back within {_ECHO_S:g} s",
-            got="nothing (may this client write and read it?)",
+            f"the broker did not deliver the message on {topic_name} within {_CONFIRM_S:g} s",
+            hint="may this client write and read it?",
         ) from None

@@ -1,4 +1,4 @@
-"""Trying until it works: what a service does about a part that is away, and says in its Status meanwhile."""
+"""Retry a dependency until it succeeds; report the component as degraded meanwhile."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,31 +11,31 @@ from schemas.errors import TransientError
 T = TypeVar("T")
 
 _FIRST_RETRY_S = 0.2
-_LAST_RETRY_S = 5.0
+_RETRY_CAP_S = 5.0
 
 
 async def retry_until_ok(
     bus: Bus,
     part: str,
     attempt: Callable[[], Awaitable[T]],
-    meanwhile: Callable[[TransientError], None] = lambda _: None,
+    on_failure: Callable[[TransientError], None] = lambda _: None,
 ) -> T:
-    """Repeat an attempt until there is no TransientError; the Status is degraded meanwhile. Safe to cancel.
+    """Repeat an attempt until it raises no TransientError; the Status is degraded meanwhile. Safe to cancel.
 
     Args:
-        bus: Reports the Status.
-        part: What is away, for log and Status: `model`, `disk`, `dataset`.
-        attempt: What is tried; it has a deadline of its own.
-        meanwhile: Called after each failure.
+        bus: Publishes the Status.
+        part: The dependency, for log and Status: `model`, `disk`, `dataset`.
+        attempt: Called for each attempt; must have a timeout of its own.
+        on_failure: Called after each failed attempt.
     """
-    delays = backoff(_FIRST_RETRY_S, _LAST_RETRY_S)
+    delays = backoff(_FIRST_RETRY_S, _RETRY_CAP_S)
     while True:
         try:
-            outcome = await attempt()
+            result = await attempt()
         except TransientError as error:
-            meanwhile(error)
+            on_failure(error)
             await bus.report_degraded(part, str(error))
             await asyncio.sleep(next(delays))
         else:
             await bus.report_recovered(part)
-            return outcome
+            return result

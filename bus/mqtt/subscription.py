@@ -1,4 +1,4 @@
-"""What arrives from the bus: deliveries, and the bounded queues in which they wait."""
+"""Received messages, and the bounded queues in which they wait."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -14,16 +14,16 @@ M = TypeVar("M", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class Delivery(Generic[M]):
-    """A message as it arrived.
+    """A received message, not yet decoded.
 
     Args:
         topic: The kind of topic.
         names: The names in the topic.
-        payload: Any bytes at all.
-        retained: The broker kept it for those who come later.
-        arrived_at: Seconds of the monotonic clock.
-        ack: Tell the broker that it may forget this message. Until then it keeps it, and delivers it again
-            on the next connection. On a connection that is gone this does nothing.
+        payload: Any bytes.
+        retained: Whether the broker had retained it.
+        arrived_at: Time of arrival, in seconds of the monotonic clock.
+        ack: Acknowledges the message. Until then the broker keeps it, and redelivers it on the next
+            connection. Does nothing on a connection that has ended.
     """
 
     topic: Topic[M]
@@ -37,7 +37,7 @@ class Delivery(Generic[M]):
         """Return the decoded message.
 
         Raises:
-            CodecError: The payload is no such message.
+            CodecError: The payload is not a valid message of the topic.
         """
         return decode(self.topic, self.payload, self.names)
 
@@ -46,8 +46,8 @@ class Delivery(Generic[M]):
 class Subscription(Generic[M]):
     """Deliveries of one topic, in order of arrival. Iterate over it.
 
-    Bounded: what finds it full is counted as `bus.overflowed` and ends the connection, so that the broker
-    brings it again (QoS 1), or is lost (QoS 0, which promises no more).
+    Bounded: a message for a full queue is counted as `bus.overflowed`. At QoS 1 it also ends the connection,
+    so that the broker redelivers it; at QoS 0 it is lost.
     """
 
     topic: Topic[M]
@@ -60,17 +60,17 @@ class Subscription(Generic[M]):
     async def __anext__(self) -> Delivery[M]:
         return await self.queue.get()
 
-    async def next_batch(self, most: int) -> list[Delivery[M]]:
-        """Wait for one delivery, then return it with what has arrived behind it, at most so many."""
+    async def next_batch(self, max_count: int) -> list[Delivery[M]]:
+        """Wait for a delivery; return it and those that already wait behind it, at most `max_count`."""
         deliveries = [await self.queue.get()]
-        while len(deliveries) < most and not self.queue.empty():
+        while len(deliveries) < max_count and not self.queue.empty():
             deliveries.append(self.queue.get_nowait())
         return deliveries
 
 
 @dataclass(frozen=True, slots=True)
 class RawMessage:
-    """A message as it crossed the bus, not decoded."""
+    """A received message with its topic, for diagnostics."""
 
     topic: str
     payload: bytes

@@ -1,66 +1,68 @@
-"""TLS to the broker: the context from a configuration, and what OpenSSL's refusals mean in words."""
+"""TLS to the broker: the SSL context, and explanations of OpenSSL's errors."""
 
 import re
 import ssl
 
 from bus.config import ConfigError, Tls
 
-_MEANINGS = {
-    "CERTIFICATE_VERIFY_FAILED": "the broker's certificate does not prove it to be that host (option --ca)",
-    "ALERT_UNKNOWN_CA": "the authority of that port did not sign our certificate",
-    "ALERT_DECRYPT_ERROR": "the authority of that port did not sign our certificate",
-    "ALERT_CERTIFICATE_REQUIRED": "the broker demands a certificate (options --cert and --key)",
-    "ALERT_HANDSHAKE_FAILURE": "the broker demands a certificate, or other TLS",
+_EXPLANATIONS = {
+    "CERTIFICATE_VERIFY_FAILED": "the broker's certificate is not valid for that host (option --ca)",
+    "ALERT_UNKNOWN_CA": "our certificate is not signed by the CA of that port",
+    "ALERT_DECRYPT_ERROR": "our certificate is not signed by the CA of that port",
+    "ALERT_CERTIFICATE_REQUIRED": "the broker requires a client certificate (options --cert and --key)",
+    "ALERT_HANDSHAKE_FAILURE": "the broker requires a client certificate, or other TLS settings",
     "ALERT_CERTIFICATE_EXPIRED": "our certificate has expired (`gleaner provision --renew`)",
-    "ALERT_UNSUPPORTED_CERTIFICATE": "our certificate is not for clients",
-    "ALERT_PROTOCOL_VERSION": "the broker speaks no version of TLS that we do",
-    "WRONG_VERSION_NUMBER": "that port does not speak TLS",
+    "ALERT_UNSUPPORTED_CERTIFICATE": "our certificate is not a client certificate",
+    "ALERT_PROTOCOL_VERSION": "the broker supports no TLS version that we support",
+    "WRONG_VERSION_NUMBER": "that port does not use TLS",
 }
-_PLACE_IN_SOURCE = re.compile(r" \(_ssl\.c:\d+\)")
+_SOURCE_LINE = re.compile(r" \(_ssl\.c:\d+\)")
 
 
 def context(tls: Tls) -> ssl.SSLContext:
-    """Return the context of a configuration. Reads its files, so that a renewed certificate counts.
+    """Return an SSL context from the files of a configuration.
+
+    The files are read at each call, so that a renewed certificate takes effect with the next connection.
 
     Raises:
-        ConfigError: A file is missing, is no PEM, or the key belongs to another certificate.
+        ConfigError: A file is missing or not PEM, or the key does not belong to the certificate.
     """
     try:
         made = ssl.create_default_context(cafile=tls.ca)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise ConfigError(f"authority {tls.ca}", expected="certificates in PEM", got=_reason(error)) from None
+        raise ConfigError(f"CA file {tls.ca}", expected="certificates in PEM", got=_reason(error)) from None
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     if tls.certificate is not None:
         try:
-            # Without a password OpenSSL would ask the terminal for that of an encrypted key.
+            # Without a password, OpenSSL would prompt for that of an encrypted key on the terminal and hang.
             made.load_cert_chain(tls.certificate, tls.key, password="")
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"certificate {tls.certificate} with key {tls.key or 'in it'}",
+                f"certificate {tls.certificate} with key {tls.key or '(in the same file)'}",
                 expected="a certificate and its own unencrypted key in PEM",
                 got=_reason(error),
             ) from None
     return made
 
 
-def meaning(error: BaseException) -> str:
-    """Return what an error says, behind what a refusal of OpenSSL means in words."""
-    said = _PLACE_IN_SOURCE.sub("", str(error))
-    words = next((words for sign, words in _MEANINGS.items() if sign in said), None)
-    return said if words is None else f"{words}: {said}"
+def explain(error: BaseException) -> str:
+    """Return the text of an error, after an explanation if it is a known OpenSSL error."""
+    text = _SOURCE_LINE.sub("", str(error))
+    explanation = next((words for name, words in _EXPLANATIONS.items() if name in text), None)
+    return text if explanation is None else f"{explanation}: {text}"
 
 
-def refusal(said: str) -> str:
-    """Return what to say of a connection that was closed before the broker answered.
+def explain_refusal(logged: str) -> str:
+    """Return why a connection was closed before the broker answered.
 
     Args:
-        said: What paho logged of it; empty if nothing.
+        logged: The last error that paho logged; empty if none.
     """
-    reason = said.removeprefix("failed to receive on socket: ")
-    return (
-        reason if "[SSL: " in reason else f"closed before an answer (TLS on one side alone?) {reason}".strip()
-    )
+    reason = logged.removeprefix("failed to receive on socket: ")
+    if "[SSL: " in reason:
+        return reason
+    return f"the connection was closed before an answer (TLS on one side only?) {reason}".strip()
 
 
 def _reason(error: Exception) -> str:
-    return _PLACE_IN_SOURCE.sub("", getattr(error, "strerror", None) or str(error))
+    return _SOURCE_LINE.sub("", getattr(error, "strerror", None) or str(error))

@@ -1,1 +1,1 @@
-"""Durable queue in SQLite whose entries stay until the receiver answers."""
+"""Durable outbox in SQLite: a message stays until its receiver has answered."""

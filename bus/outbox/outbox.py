@@ -1,8 +1,8 @@
-"""The outbox: keeps each message on disk until the answer with its id arrives.
+"""Durable outbox: keep each message on disk, and send it again, until the answer with its id arrives.
 
-"The answer is the acknowledgement": a broker's PUBACK says only that its memory holds the message. So a
-Photo stays here until its Result, and a Sample until its Receipt, and is sent again until then. The window
-of unanswered messages is the backpressure of the whole system. The receiver is idempotent by id.
+A PUBACK only means that the message is in the broker's memory. So a Photo stays here until its Result, and a
+Sample until its Receipt; receivers are idempotent by id. The window of unanswered messages is the system's
+backpressure.
 """
 
 import asyncio
@@ -30,12 +30,12 @@ _CACHE_BYTES = 4_000_000
 
 
 class OutboxFullError(TransientError):
-    """The outbox has no room: this message was not accepted."""
+    """The outbox or its disk is full: the message was not accepted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A message on its way into the outbox, admitted and not yet on the disk."""
+    """A message that was admitted and is not yet on the disk."""
 
     message_id: str
     topic: str
@@ -44,22 +44,22 @@ class Item:
 
 
 def unchanged(payload: bytes) -> bytes:
-    """Send an old message as it is."""
+    """Return a late message unchanged."""
     return payload
 
 
 class Outbox:
-    """Durable store-and-forward of messages that expect an answer.
+    """Durable store-and-forward for messages that are answered.
 
-    Full means refused with `OutboxFullError`, or the oldest unsent messages dropped if configured so; a disk
-    that is nearly full means refused. All are counted.
+    Bounded: when full, it refuses new messages with `OutboxFullError`, or drops the oldest unsent ones if
+    configured so. When the disk is nearly full it refuses. Both are counted.
 
     Args:
-        database: Opened with `MIGRATIONS` among its own.
-        limits: Bounds and pace.
-        counters: Where sendings, resends, answers and refusals are counted.
-        name: Prefix of the counters and log events: `photo` or `sample`.
-        when_old: Applied to a payload that is sent later than `live_s` after it was made.
+        database: Opened with `MIGRATIONS` among its migrations.
+        limits: Bounds and delays.
+        counters: Where sent, resent, answered and refused messages are counted.
+        name: Prefix of the counters, and `outbox` in the log: `photo` or `sample`.
+        transform_late: Applied to a payload that is sent later than `live_s` after its creation.
     """
 
     MIGRATIONS = (
@@ -87,40 +87,39 @@ class Outbox:
         self._limits = limits
         self._counters = counters
         self._name = name
-        self._when_old = transform_late
+        self._transform_late = transform_late
         self._schedule = Schedule(limits)
         self._bytes = 0
         self._cached_bytes = 0
         self._admitted: dict[str, int] = {}
         self._changed = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._answered = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._removed = asyncio.Event()
 
     def __len__(self) -> int:
-        """Return how many messages wait for an answer."""
+        """Return the number of messages that are not answered."""
         return len(self._schedule) + len(self._admitted)
 
     @property
     def size_bytes(self) -> int:
-        """Payload bytes kept."""
+        """Sum of the payloads, in bytes."""
         return self._bytes
 
     @property
     def unanswered(self) -> int:
-        """How many were sent and have no answer yet."""
+        """Number of messages that were sent and are not answered."""
         return self._schedule.unanswered
 
     def send_count(self, message_id: str) -> int:
-        """Return how often a waiting message may have left, 0 if it does not wait.
+        """Return how often a message may have reached the broker, 0 if it does not wait for an answer.
 
-        A sending that failed may have arrived all the same. What an earlier run left counts as sent twice,
-        because it may have been.
+        Includes failed publishes. A message of an earlier run counts as sent twice, because it may have been.
         """
         return self._schedule.send_count(message_id)
 
     async def load(self) -> None:
-        """Take up what an earlier run left behind. Call once, before `run`."""
+        """Load the messages of an earlier run; call once, before `run`."""
         rows = await self._database.run(
             lambda connection: connection.execute(
                 "SELECT id, topic, length(payload), created_ms FROM outbox ORDER BY seq"
@@ -130,18 +129,20 @@ class Outbox:
             created_at = _monotonic(created_ms)
             self._add(Entry(message_id, sys.intern(topic), size_bytes, created_at, send_count=2))
         if rows:
-            self._counters.add(f"{self._name}.kept", len(rows))
+            self._counters.add(f"{self._name}.restored", len(rows))
             log.info("outbox.loaded", outbox=self._name, messages=len(rows), bytes=self._bytes)
 
     async def put(self, message_id: str, topic: str, payload: bytes) -> bool:
-        """Accept a message: when this returns, it is on the disk and will be sent.
+        """Store a message and send it; when this returns, it is on the disk.
+
+        If cancelled, the message may be stored, and is then sent by the next run.
 
         Returns:
-            False if a message of that id waits already; nothing changes then.
+            False if the outbox already has a message with that id; nothing changes then.
 
         Raises:
-            OutboxFullError: No room, and configured to refuse.
-            StorageError: The disk refused.
+            OutboxFullError: The outbox is full and configured to refuse, or the disk is nearly full.
+            StorageError: The disk failed.
         """
         item = await self.admit(message_id, topic, payload)
         if item is None:
@@ -155,9 +156,15 @@ class Outbox:
         return True
 
     async def admit(self, message_id: str, topic: str, payload: bytes) -> Item | None:
-        """First of the three steps of `put`, for a caller with a transaction of its own: take room.
+        """Reserve room for a message: the first step of `put`, for a caller with its own transaction.
 
-        `write` and then `commit` or `abort` must follow.
+        `write`, and then `commit` or `abort`, must follow.
+
+        Returns:
+            None if the outbox already has a message with that id.
+
+        Raises:
+            OutboxFullError: As for `put`.
         """
         if message_id in self._schedule or message_id in self._admitted:
             return None
@@ -166,19 +173,19 @@ class Outbox:
             await self._make_room(len(payload))
         self._admitted[message_id] = len(payload)
         self._bytes += len(payload)
-        self._idle.clear()
+        self._empty.clear()
         return Item(message_id, topic, payload, time.time_ns() // 1_000_000)
 
     @staticmethod
     def write(connection: sqlite3.Connection, item: Item) -> None:
-        """Second step, inside a transaction of the same database."""
+        """Insert an admitted message, in the caller's transaction: the second step of `put`."""
         connection.execute(
             "INSERT INTO outbox (id, topic, payload, created_ms) VALUES (?, ?, ?, ?)",
             (item.message_id, item.topic, item.payload, item.created_ms),
         )
 
     def commit(self, item: Item) -> None:
-        """Third step after success: the message is on the disk, send it."""
+        """Send a message whose transaction was committed: the third step of `put`."""
         self.abort(item)
         entry = Entry(item.message_id, sys.intern(item.topic), len(item.payload), time.monotonic())
         if self._cached_bytes + entry.size_bytes <= _CACHE_BYTES:
@@ -188,63 +195,63 @@ class Outbox:
         self._counters.add(f"{self._name}.accepted")
 
     def abort(self, item: Item) -> None:
-        """Third step after failure: give the room back."""
+        """Release the room of a message whose transaction failed: the third step of `put` otherwise."""
         self._bytes -= self._admitted.pop(item.message_id)
-        self._rest()
+        self._notify()
 
     async def mark_answered(self, message_id: str, record: Work[None] | None = None) -> bool:
-        """Forget a message, because its final answer is here.
+        """Remove a message whose final answer arrived.
 
         Args:
             message_id: The id in the answer.
             record: Work for the same transaction, so that the answer is recorded exactly once.
 
         Returns:
-            False if no such message waits, as for an answer that came twice; `record` is not run then.
+            False if there is no such message, as for a duplicate answer; `record` is not run then.
 
         Raises:
-            StorageError: The disk refused; the message stays and will be sent again.
+            StorageError: The disk failed; the message stays and is sent again.
         """
         if message_id not in self._schedule:
             self._counters.add(f"{self._name}.answered_again")
             return False
 
-        def settle(connection: sqlite3.Connection) -> bool:
+        def remove(connection: sqlite3.Connection) -> bool:
             if not connection.execute("DELETE FROM outbox WHERE id = ?", (message_id,)).rowcount:
-                return False  # the same answer twice, both on their way to the disk
+                return False  # a duplicate answer that was queued behind the first
             if record is not None:
                 record(connection)
             return True
 
-        settled = await self._database.run(settle)
-        self._forget(message_id)
-        self._counters.add(f"{self._name}.{'answered' if settled else 'answered_again'}")
-        return settled
+        removed = await self._database.run(remove)
+        self._remove(message_id)
+        self._counters.add(f"{self._name}.{'answered' if removed else 'answered_again'}")
+        return removed
 
     def defer(self, message_id: str) -> None:
-        """Wait longer for the final answer, because the receiver has the message and says so."""
+        """Postpone sending a message again: its receiver has it and will answer later."""
         self._schedule.defer(message_id, time.monotonic())
 
     async def wait_until_empty(self) -> None:
-        """Wait until every message is answered."""
-        await self._idle.wait()
+        """Wait until every message is answered. Safe to cancel."""
+        await self._empty.wait()
 
     async def wait_for_room(self) -> None:
-        """Wait until fewer messages are kept than the window takes, for a sender that can wait."""
+        """Wait until there are fewer messages than the window has places. Safe to cancel."""
         while len(self) >= self._limits.window:
-            self._answered.clear()
-            await self._answered.wait()
+            self._removed.clear()
+            await self._removed.wait()
 
     async def run(self, publish: Publish, connected: Connected) -> None:
-        """Send until cancelled. Safe to cancel: what has no answer is sent by the next run.
+        """Send messages until cancelled. Safe to cancel: unanswered ones are sent again by the next run.
 
         Args:
-            publish: Sends one payload to a topic; raises TransientError when it could not.
-            connected: Waits for a connection later than the given number and returns its number.
+            publish: Publishes a payload on a topic; raises TransientError if that fails.
+            connected: Waits for a connection with a number greater than the given one; returns its number.
         """
         due: asyncio.Queue[Entry] = asyncio.Queue(self._limits.window)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._hurry_on_reconnect(connected), name=f"{self._name}.reconnect")
+            tasks.create_task(self._resend_on_reconnect(connected), name=f"{self._name}.reconnect")
             tasks.create_task(self._dispatch(due), name=f"{self._name}.dispatch")
             for number in range(_SENDERS):
                 tasks.create_task(self._send(due, publish, connected), name=f"{self._name}.send-{number}")
@@ -252,8 +259,8 @@ class Outbox:
     async def _dispatch(self, due: asyncio.Queue[Entry]) -> None:
         while True:
             self._changed.clear()
-            for entry in self._schedule.take(time.monotonic()):
-                if not entry.queued:  # disconnected, or at a slow pace, it may be due again before it left
+            for entry in self._schedule.take_due(time.monotonic()):
+                if not entry.queued:  # while disconnected it can be due again before it was sent
                     entry.queued = True
                     await due.put(entry)
             next_due = self._schedule.next_due()
@@ -270,8 +277,8 @@ class Outbox:
             await connected(0)
             try:
                 if (payload := await self._payload(entry)) is None:
-                    continue  # answered while it waited for its turn
-                entry.send_count += 1
+                    continue  # answered meanwhile
+                entry.send_count += 1  # before publishing: a failed publish may have arrived all the same
                 await publish(entry.topic, payload)
             except TransientError as error:
                 log.debug(
@@ -280,12 +287,12 @@ class Outbox:
             else:
                 self._counters.add(f"{self._name}.{'resent' if entry.sent else 'sent'}")
                 entry.sent = True
-                self._schedule.left(entry, time.monotonic())
+                self._schedule.restart_timer(entry, time.monotonic())
             finally:
                 entry.queued = False
 
     async def _payload(self, entry: Entry) -> bytes | None:
-        """Return what a message says, or None if it no longer waits."""
+        """Return the payload of a message, None if it was answered meanwhile."""
         if entry.message_id not in self._schedule:
             return None
         payload = entry.payload
@@ -298,26 +305,28 @@ class Outbox:
             if row is None:
                 return None
             payload = row[0]
-        self._uncache(entry)
-        old = entry.backlog or time.monotonic() - entry.created_at > self._limits.live_s
-        return self._when_old(payload) if old else payload
+        self._uncache(entry)  # it is rarely sent again; then it is read from the database
+        late = entry.backlog or time.monotonic() - entry.created_at > self._limits.live_s
+        return self._transform_late(payload) if late else payload
 
-    async def _hurry_on_reconnect(self, connected: Connected) -> None:
+    async def _resend_on_reconnect(self, connected: Connected) -> None:
         number = 0
         while True:
             number = await connected(number)
-            self._schedule.hurry(time.monotonic())
+            self._schedule.resend_soon(time.monotonic())
             self._changed.set()
 
     def _check_disk(self, size_bytes: int) -> None:
-        """Refuse while the disk is nearly full: even to forget an answered message takes room there."""
+        """Raise if the disk is nearly full.
+
+        Deleting an answered message needs space too, so new messages must not take the last of it.
+        """
         free_bytes = self._database.free_bytes()
         if free_bytes < self._limits.min_free_bytes + size_bytes:
             self._counters.add(f"{self._name}.refused_disk_full")
             raise OutboxFullError(
-                f"{self._name} outbox",
-                expected=f"{self._limits.min_free_bytes + size_bytes} bytes free on its disk",
-                got=free_bytes,
+                f"{self._name} outbox refused a message: {free_bytes} bytes are free on its disk, "
+                f"{self._limits.min_free_bytes + size_bytes} are needed"
             )
 
     def _has_room(self, size_bytes: int) -> bool:
@@ -326,48 +335,48 @@ class Outbox:
         )
 
     async def _make_room(self, size_bytes: int) -> None:
-        oldest = self._schedule.oldest_waiting() if self._limits.when_full == "drop-oldest" else None
+        oldest = self._schedule.oldest_unsent() if self._limits.when_full == "drop-oldest" else None
         if oldest is None:
             self._counters.add(f"{self._name}.refused_outbox_full")
             raise OutboxFullError(
-                f"{self._name} outbox",
-                expected=f"room for {size_bytes} bytes",
-                got=f"{self._bytes} of {self._limits.max_bytes} bytes in {len(self)} messages",
+                f"{self._name} outbox is full: it has no room for {size_bytes} bytes "
+                f"({self._bytes} of {self._limits.max_bytes} bytes, "
+                f"{len(self)} of {self._limits.max_messages} messages)"
             )
 
         def delete_oldest(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM outbox WHERE id = ?", (oldest,))
 
         await self._database.run(delete_oldest)
-        self._forget(oldest)
+        self._remove(oldest)
         self._counters.add(f"{self._name}.dropped_oldest")
         log.warning("outbox.dropped_oldest", outbox=self._name, message_id=oldest)
 
     def _add(self, entry: Entry) -> None:
         self._schedule.add(entry, time.monotonic())
         self._bytes += entry.size_bytes
-        self._idle.clear()
+        self._empty.clear()
         self._changed.set()
 
-    def _forget(self, message_id: str) -> None:
+    def _remove(self, message_id: str) -> None:
         if (entry := self._schedule.remove(message_id)) is not None:
             self._bytes -= entry.size_bytes
             self._uncache(entry)
             self._changed.set()
-        self._rest()
+        self._notify()
 
     def _uncache(self, entry: Entry) -> None:
         if entry.payload is not None:
             self._cached_bytes -= entry.size_bytes
             entry.payload = None
 
-    def _rest(self) -> None:
-        self._answered.set()
+    def _notify(self) -> None:
+        self._removed.set()
         if not len(self):
-            self._idle.set()
+            self._empty.set()
 
 
 def _monotonic(created_ms: int) -> float:
-    """Return the moment on this process's monotonic clock; a clock set back counts as now."""
+    """Convert a time to this process's monotonic clock; a time in the future, of a clock set back, is now."""
     age_s = max(0.0, time.time() - created_ms / 1000)
     return time.monotonic() - age_s

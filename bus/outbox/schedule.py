@@ -1,7 +1,6 @@
-"""Which message of an outbox goes out next: decisions without I/O or clock.
+"""Decide which message of an outbox is sent next; without I/O and without reading a clock.
 
-Times are seconds of a monotonic clock that the caller reads; ages are told by the caller too, because a
-message may be older than this process.
+All times are seconds of a monotonic clock, passed in by the caller.
 """
 
 import heapq
@@ -15,7 +14,21 @@ from bus.config import OutboxLimits
 
 @dataclass(slots=True)
 class Entry:
-    """A message that waits for its answer. What it says is in the database."""
+    """A message that waits for its answer.
+
+    Args:
+        message_id: Its id.
+        topic: Its topic name.
+        size_bytes: Size of its payload.
+        created_at: When it was created, possibly before this process started.
+        attempts: How often it was due since the last connection; sets the delay until it is due again.
+        send_count: How often it may have been sent, also by an earlier run.
+        due_at: When it is sent again.
+        backlog: Whether it is older than `live_s`.
+        queued: Whether it waits for a free sender.
+        sent: Whether this run has sent it.
+        payload: Its payload, if cached; otherwise it is read from the database.
+    """
 
     message_id: str
     topic: str
@@ -32,19 +45,26 @@ class Entry:
 
 @dataclass(slots=True)
 class Schedule:
-    """The order of sending.
+    """Order in which messages are sent.
 
-    First whatever is due again, then new messages while the window has room: live ones before backlog,
-    which takes at most its share of the window and, once it waits, at least one place.
+    First those that are due again, then new ones while the window has room: live ones before backlog. Backlog
+    gets at most its share of the window, and at least one place if any waits.
+
+    Args:
+        limits: Window, shares and delays.
+        rng: Source of randomness for the delays.
     """
 
     limits: OutboxLimits
-    draw: random.Random = field(default_factory=random.Random)
+    rng: random.Random = field(default_factory=random.Random)
     _entries: dict[str, Entry] = field(default_factory=dict)
+    # Ids in order of arrival. An id stays here after its entry was removed, and is skipped when it comes
+    # first.
     _live: deque[str] = field(default_factory=deque)
     _backlog: deque[str] = field(default_factory=deque)
-    _sent: set[str] = field(default_factory=set)
-    _sent_backlog: int = 0
+    _in_flight: set[str] = field(default_factory=set)
+    _in_flight_backlog: int = 0
+    # Heap of (due time, id). A later timer of the same message makes an earlier one stale.
     _timers: list[tuple[float, str]] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -54,69 +74,69 @@ class Schedule:
         return message_id in self._entries
 
     def send_count(self, message_id: str) -> int:
-        """Return how often a message may have left, 0 if it does not wait."""
+        """Return how often a message may have been sent, 0 if it does not wait for an answer."""
         entry = self._entries.get(message_id)
         return 0 if entry is None else entry.send_count
 
     @property
     def unanswered(self) -> int:
-        """How many were sent and have no answer yet."""
-        return len(self._sent)
+        """Number of messages that were sent and are not answered."""
+        return len(self._in_flight)
 
     def add(self, entry: Entry, now: float) -> None:
-        """Queue a message, as live or as backlog by its age."""
+        """Add a message, as live or backlog according to its age."""
         self._entries[entry.message_id] = entry
         entry.backlog = now - entry.created_at > self.limits.live_s
         (self._backlog if entry.backlog else self._live).append(entry.message_id)
 
     def remove(self, message_id: str) -> Entry | None:
-        """Forget a message, because it was answered or dropped. Returns None if it was not waiting."""
+        """Remove a message that was answered or dropped; return it, None if it is unknown."""
         entry = self._entries.pop(message_id, None)
-        if entry is not None and message_id in self._sent:
-            self._sent.remove(message_id)
-            self._sent_backlog -= entry.backlog
+        if entry is not None and message_id in self._in_flight:
+            self._in_flight.remove(message_id)
+            self._in_flight_backlog -= entry.backlog
         return entry
 
-    def oldest_waiting(self) -> str | None:
-        """Return the oldest message that was not sent yet."""
+    def oldest_unsent(self) -> str | None:
+        """Return the id of the oldest message that was not sent yet, None if all were."""
         for waiting in (self._backlog, self._live):
-            while waiting and (waiting[0] not in self._entries or waiting[0] in self._sent):
+            while waiting and (waiting[0] not in self._entries or waiting[0] in self._in_flight):
                 waiting.popleft()
             if waiting:
                 return waiting[0]
         return None
 
-    def take(self, now: float) -> list[Entry]:
-        """Return what is to be sent now and start the wait for its answers."""
+    def take_due(self, now: float) -> list[Entry]:
+        """Return the messages to send now, and start their resend timers."""
         due = [self._restart(entry, now) for entry in self._due(now)]
         while (message_id := self._next(now)) is not None:
             entry = self._entries[message_id]
-            self._sent.add(message_id)
-            self._sent_backlog += entry.backlog
+            self._in_flight.add(message_id)
+            self._in_flight_backlog += entry.backlog
             due.append(self._restart(entry, now))
         return due
 
-    def left(self, entry: Entry, now: float) -> None:
-        """Start the wait for an answer anew: the message that `take` returned has only left now."""
-        if entry.message_id in self._sent:
-            self._await_answer(entry, now)
+    def restart_timer(self, entry: Entry, now: float) -> None:
+        """Restart the resend timer of a message that was sent some time after `take_due` returned it."""
+        if entry.message_id in self._in_flight:
+            self._start_timer(entry, now)
 
     def next_due(self) -> float | None:
-        """Return when `take` will have something again, if nothing else happens."""
+        """Return when the next resend timer ends, None if there is none."""
         while self._timers and self._stale(*self._timers[0]):
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
 
-    def hurry(self, now: float, spread_s: float = 1.0) -> None:
-        """Send everything unanswered again soon, because the connection is new."""
-        for message_id in self._sent:
+    def resend_soon(self, now: float, spread_s: float = 1.0) -> None:
+        """Make all unanswered messages due within `spread_s` seconds: the connection is new."""
+        for message_id in self._in_flight:
             self._entries[message_id].attempts = 0
-            self._wait(self._entries[message_id], now + self.draw.uniform(0, spread_s))
+            self._set_timer(self._entries[message_id], now + self.rng.uniform(0, spread_s))
 
     def defer(self, message_id: str, now: float) -> None:
-        """Wait as long as the limits allow before sending this one again."""
-        if message_id in self._sent:
-            self._wait(self._entries[message_id], now + self.limits.resend_cap_s)
+        """Postpone sending a message again by `resend_cap_s`."""
+        if message_id in self._in_flight:
+            self._set_timer(self._entries[message_id], now + self.limits.resend_cap_s)
 
     def _due(self, now: float) -> list[Entry]:
         due = []
@@ -127,43 +147,44 @@ class Schedule:
         return due
 
     def _stale(self, due_at: float, message_id: str) -> bool:
-        """Tell whether a timer was overtaken by an answer or by a later timer."""
+        """Return True for a timer whose message was answered or has a later timer."""
         entry = self._entries.get(message_id)
-        return entry is None or message_id not in self._sent or entry.due_at != due_at
+        return entry is None or message_id not in self._in_flight or entry.due_at != due_at
 
     def _restart(self, entry: Entry, now: float) -> Entry:
         entry.attempts += 1
-        self._await_answer(entry, now)
+        self._start_timer(entry, now)
         return entry
 
-    def _await_answer(self, entry: Entry, now: float) -> None:
+    def _start_timer(self, entry: Entry, now: float) -> None:
         delay_s = resend_delay(
             entry.attempts,
             first_s=self.limits.resend_first_s,
             cap_s=self.limits.resend_cap_s,
-            draw=self.draw,
+            rng=self.rng,
         )
-        self._wait(entry, now + delay_s)
+        self._set_timer(entry, now + delay_s)
 
-    def _wait(self, entry: Entry, due_at: float) -> None:
+    def _set_timer(self, entry: Entry, due_at: float) -> None:
         entry.due_at = due_at
         heapq.heappush(self._timers, (due_at, entry.message_id))
 
     def _next(self, now: float) -> str | None:
-        """Return the next new message that the window has room for."""
-        self._age(now)
-        room = self.limits.window - len(self._sent)
+        """Return the next new message for which the window has room, None if there is none."""
+        self._move_to_backlog(now)
+        room = self.limits.window - len(self._in_flight)
         share = max(1, int(self.limits.window * self.limits.backlog_share))
-        backlog_may = bool(self._peek(self._backlog)) and self._sent_backlog < share
-        reserved = 1 if backlog_may and self._sent_backlog == 0 else 0
+        backlog_allowed = bool(self._peek(self._backlog)) and self._in_flight_backlog < share
+        # One place is kept free for backlog, so that a flood of live messages cannot starve it.
+        reserved = 1 if backlog_allowed and self._in_flight_backlog == 0 else 0
         if self._peek(self._live) and room > reserved:
             return self._live.popleft()
-        if backlog_may and room > 0:
+        if backlog_allowed and room > 0:
             return self._backlog.popleft()
         return None
 
-    def _age(self, now: float) -> None:
-        """Move what waited too long from live to backlog."""
+    def _move_to_backlog(self, now: float) -> None:
+        """Move live messages that became older than `live_s` to the backlog."""
         while self._peek(self._live):
             entry = self._entries[self._live[0]]
             if now - entry.created_at <= self.limits.live_s:

@@ -1,7 +1,7 @@
-"""One SQLite file behind one thread: writes that come together share a commit.
+"""SQLite for asyncio: one thread per file, and concurrent writes share a commit.
 
-`synchronous=FULL` with a write-ahead log: what `run` returned from is on the disk. Under load a commit (one
-sync of the disk) carries up to `_BATCH` pieces of work, which is what makes a durable outbox fast.
+With a write-ahead log and `synchronous=FULL`, work is on the disk when `run` returns. Under load one commit,
+which costs one sync of the disk, contains up to `_BATCH` jobs; that makes a durable outbox fast.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ _PENDING = 4096
 
 
 class StorageError(TransientError):
-    """The disk refused: full, read-only or broken. Nothing of that piece of work was kept."""
+    """SQLite failed: the disk is full, read-only or broken. The work was rolled back."""
 
 
 @dataclass(slots=True)
 class _Job:
     work: Work[Any]
-    answer: "asyncio.Future[Any]"
+    future: "asyncio.Future[Any]"
     result: Any = None
     error: Exception | None = None
 
@@ -40,26 +40,26 @@ class _Job:
 class Database:
     """A SQLite database for asyncio.
 
-    At most `_PENDING` pieces of work wait; further callers of `run` wait their turn.
+    Bounded: at most `_PENDING` jobs are queued; further callers of `run` wait.
 
     Args:
-        path: The file; it is created with its folder.
-        migrations: For each part of the schema its scripts in order. A script that ran is never changed;
-            a change is a further script.
+        path: The file; it and its folder are created.
+        migrations: SQL scripts for each part of the schema, in order. A script that has run must not be
+            changed: append another one.
     """
 
     def __init__(self, path: Path, migrations: Migrations) -> None:
         self._path = path
         self._migrations = migrations
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._places = asyncio.Semaphore(_PENDING)
+        self._slots = asyncio.Semaphore(_PENDING)
         self._thread: threading.Thread | None = None
 
     async def __aenter__(self) -> Self:
-        """Open the file and bring its schema up to date.
+        """Open the file and run the migrations that are missing.
 
         Raises:
-            StorageError: The file cannot be opened, is no database, or is locked by another process.
+            StorageError: The file cannot be opened, is not a database, or is locked by another process.
         """
         self._loop = asyncio.get_running_loop()
         opened: asyncio.Future[None] = self._loop.create_future()
@@ -71,42 +71,45 @@ class Database:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish the work that was accepted, then close."""
+        """Finish the queued jobs, then close the file."""
         self._jobs.put(None)
         if self._thread is not None:
             await asyncio.shield(asyncio.to_thread(self._thread.join))
 
     def free_bytes(self) -> int:
-        """Return how much room is left on the disk that the file is on."""
+        """Return the free bytes on the file's disk."""
         return shutil.disk_usage(self._path.parent).free
 
     async def run(self, work: Work[T]) -> T:
-        """Run the work in a transaction and return its result once that is on the disk.
+        """Run work in a transaction, in the database's thread; return its result once it is on the disk.
 
-        The transaction is shared with others, but a piece of work that raises undoes its own part alone.
-        Cancelling the caller does not undo work already accepted.
+        Other work may share the transaction; if this one raises, only its own changes are rolled back.
+        Cancelling the caller does not undo queued work.
+
+        Args:
+            work: Called with the connection.
 
         Raises:
-            StorageError: SQLite refused.
+            StorageError: SQLite failed.
         """
-        async with self._places:
+        async with self._slots:
             job = _Job(work, self._loop.create_future())
             self._jobs.put(job)
-            result: T = await job.answer
+            result: T = await job.future
             return result
 
     def _main(self, opened: "asyncio.Future[None]") -> None:
         try:
             connection = self._open()
         except (sqlite3.Error, OSError) as error:
-            refusal = StorageError(f"database {self._path}", expected="a writable database", got=error)
-            self._loop.call_soon_threadsafe(opened.set_exception, refusal)
+            failure = StorageError(f"cannot open database {self._path}: {error}")
+            self._loop.call_soon_threadsafe(opened.set_exception, failure)
             return
         self._loop.call_soon_threadsafe(opened.set_result, None)
         try:
             while jobs := self._next():
                 self._commit(connection, jobs)
-                self._loop.call_soon_threadsafe(_answer, jobs)
+                self._loop.call_soon_threadsafe(_complete, jobs)
         finally:
             connection.close()
 
@@ -115,7 +118,7 @@ class Database:
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=5.0)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        # One owner: a second process that opens the same file fails at once instead of sending twice.
+        # A second process with the same outbox would send everything twice: let it fail to open the file.
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("BEGIN IMMEDIATE")
         migrate(connection, self._migrations)
@@ -123,7 +126,7 @@ class Database:
         return connection
 
     def _next(self) -> list[_Job]:
-        """Wait for work and take what has gathered; empty means close."""
+        """Wait for a job and return it with those queued behind it; an empty list means close."""
         jobs: list[_Job] = []
         job = self._jobs.get()
         while job is not None:
@@ -132,7 +135,7 @@ class Database:
                 return jobs
             job = self._jobs.get()
         if jobs:
-            self._jobs.put(None)  # close after these
+            self._jobs.put(None)  # close after these jobs
         return jobs
 
     def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
@@ -144,13 +147,13 @@ class Database:
         except sqlite3.Error as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            refusal = StorageError(f"database {self._path}", expected="to commit", got=error)
+            failure = StorageError(f"cannot commit to database {self._path}: {error}")
             for job in jobs:
-                job.error = job.error or refusal
+                job.error = job.error or failure
 
 
 def migrate(connection: sqlite3.Connection, migrations: Migrations) -> None:
-    """Run the scripts that this file has not seen yet, inside the caller's transaction."""
+    """Run the scripts that have not run on this file yet, inside the caller's transaction."""
     connection.execute("CREATE TABLE IF NOT EXISTS schema_version (part TEXT PRIMARY KEY, version INTEGER)")
     done = dict(connection.execute("SELECT part, version FROM schema_version"))
     for part, scripts in migrations.items():
@@ -160,24 +163,23 @@ def migrate(connection: sqlite3.Connection, migrations: Migrations) -> None:
 
 
 def _attempt(connection: sqlite3.Connection, job: _Job) -> None:
-    connection.execute("SAVEPOINT job")
+    connection.execute("SAVEPOINT job")  # so that a failing job does not roll back the others
     try:
         job.result = job.work(connection)
-    except Exception as error:  # noqa: BLE001  # it goes to the caller that brought the work
+    except Exception as error:  # noqa: BLE001  # raised to the caller of run()
         job.error = error
-        if connection.in_transaction:
+        if connection.in_transaction:  # SQLite ends it itself for some errors, such as a full disk
             connection.execute("ROLLBACK TO job")
     connection.execute("RELEASE job")
 
 
-def _answer(jobs: list[_Job]) -> None:
+def _complete(jobs: list[_Job]) -> None:
     for job in jobs:
-        if job.answer.done():  # the caller was cancelled
+        if job.future.done():  # the caller was cancelled
             continue
         if job.error is None:
-            job.answer.set_result(job.result)
+            job.future.set_result(job.result)
         elif isinstance(job.error, sqlite3.Error):
-            refusal = StorageError("database", expected="the statement to succeed", got=job.error)
-            job.answer.set_exception(refusal)
+            job.future.set_exception(StorageError(f"an SQL statement failed: {job.error}"))
         else:
-            job.answer.set_exception(job.error)
+            job.future.set_exception(job.error)

@@ -1,1 +1,1 @@
-"""Write the certificates, ACLs and configurations of a whole site."""
+"""Write certificates, ACLs and configurations for all machines of a site."""

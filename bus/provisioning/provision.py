@@ -1,13 +1,13 @@
-"""Provisioning: the keys, certificates and configurations of a site, a folder for each machine.
+"""Write the keys, certificates and configurations of a site: one folder for each machine.
 
-    authority/             stays here: who can read it can become anybody
+    authority/             CA and signing keys; stays here, because its reader can become any client
     cloud/                 the cloud's broker and components
-    edges/{node}/          a node's broker, bridge and handler
+    edges/{node}/          a node's broker, bridge and handlers
     devices/{node}.{name}/ a device
-    operator/              tools such as `gleaner tail`
+    operator/              commands such as `gleaner tail`
 
-Run again it adds what is missing and never replaces a key. The lists of rights and `mosquitto.conf` are
-written anew each time; the TOML files never, because people edit them.
+Another run adds what is missing and never replaces a key. The files `rights` (ACL) and `mosquitto.conf` are
+written again each time; TOML files are not, because people edit them.
 """
 
 import os
@@ -23,6 +23,7 @@ from typing import Literal
 
 import msgspec
 
+from bus.atomic_file import write_atomic
 from bus.broker.mosquitto_conf import Access, Bridge, configuration, is_loopback
 from bus.config import ConfigError, Tls
 from bus.provisioning.site import Address, ClientFiles, Site, allowed_identities, client_files
@@ -32,8 +33,8 @@ from schemas.topics import CLOUD
 
 SITE = "site.json"
 _AUTHORITY_DAYS = 3650
-_ANYWHERE = ("localhost", "127.0.0.1", "::1")
-_DATA = "/var/lib/mosquitto"
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+_BROKER_DATA = "/var/lib/mosquitto"
 _STATE = "/var/lib/gleaner"
 
 Fields = dict[str, str | bool]
@@ -41,7 +42,7 @@ Fields = dict[str, str | bool]
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A certificate of the site: whose, where, until when, and whether this run made it."""
+    """A certificate of the site: common name, path, expiry, and whether this run issued it."""
 
     name: str
     path: Path
@@ -50,10 +51,10 @@ class Issued:
 
 
 def read_site(directory: Path) -> Site | None:
-    """Return what was provisioned in a directory, None if nothing was.
+    """Return the site that was provisioned in a directory, None if there is none.
 
     Raises:
-        ConfigError: Its record cannot be read.
+        ConfigError: `site.json` cannot be read or is invalid.
     """
     path = directory / SITE
     try:
@@ -61,66 +62,78 @@ def read_site(directory: Path) -> Site | None:
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
-        raise ConfigError(f"site {path}", expected="what an earlier run wrote", got=error) from None
+        raise ConfigError(f"cannot read {path}: {error}") from None
 
 
 def provision(directory: Path, site: Site, *, days: int, renew: bool = False) -> list[Issued]:
-    """Make everything that a site needs and that is not there.
+    """Write all files of a site that are missing.
 
     Args:
-        directory: The site's.
-        site: All of it.
-        days: How long new certificates of brokers and clients are valid.
-        renew: Make those certificates anew, for the keys that are there.
+        directory: Folder of the site.
+        site: Its complete description.
+        days: Validity of new certificates for brokers and clients.
+        renew: Issue all these certificates again, for the existing keys.
+
+    Returns:
+        All certificates of brokers and clients.
 
     Raises:
-        ConfigError: Something there cannot be used, or the authority of the site is missing.
+        ConfigError: An existing file is invalid, or a key of the authority is missing.
     """
     directory = directory.resolve()
     if days > _AUTHORITY_DAYS:
-        raise ConfigError("certificates", expected=f"to last {_AUTHORITY_DAYS} days at most", got=days)
+        raise ConfigError(
+            f"certificates cannot be valid for {days} days: the CA is for {_AUTHORITY_DAYS} days at most"
+        )
     try:
         keys = _keys(directory)
         _write(directory / SITE, msgspec.json.format(msgspec.json.encode(site), indent=2) + b"\n")
         return list(_Issuer(directory, site, *keys, days, renew).issue())
     except OSError as error:
-        got = f"{error.filename}: {error.strerror}"
-        raise ConfigError(f"site {directory}", expected="to be readable and writable", got=got) from None
+        raise ConfigError(f"cannot write site {directory}: {error.filename}: {error.strerror}") from None
 
 
 def handlers_without_shares(directory: Path, site: Site) -> Iterator[Path]:
-    """Yield the files of handlers that are to share their node's photos, and would take all of them."""
-    for seat in client_files(site):
-        who = seat.identity
-        if who.kind == "edge" and site.edges[who.node].handlers > 1:
-            path = directory / seat.folder / f"{seat.stem}.toml"
-            with suppress(ValueError):  # no TOML: the handler itself says so
+    """Yield the configurations of handlers that should share photos but lack `shares = true`.
+
+    Such a handler takes all photos of its node, also those of the others.
+    """
+    for files in client_files(site):
+        identity = files.identity
+        if identity.kind == "edge" and site.edges[identity.node].handlers > 1:
+            path = directory / files.folder / f"{files.stem}.toml"
+            with suppress(ValueError):  # not valid TOML: the handler reports that when it starts
                 if not tomllib.loads(path.read_text("utf-8")).get("shares", False):
                     yield path
 
 
 def _keys(directory: Path) -> tuple[dict[str, Authority], bytes]:
-    """Return the authorities and the release key, made for a new site and never for one that had others."""
+    """Return the CAs and the public release key, created for a new site.
+
+    For an existing site a missing key is an error: with a new CA no client could connect any more.
+    """
     folder = directory / "authority"
     names = ("ca", "operations")
     if (directory / SITE).exists():
         for name in (*names, "signing"):
             if not (folder / f"{name}.key").exists():
-                raise ConfigError(f"site {directory}", expected=f"authority/{name}.key", got="none")
-    _keep(folder / "signing.key", signing.new_signing_key)
+                raise ConfigError(
+                    f"site {directory} has no authority/{name}.key", hint="run where its authority folder is"
+                )
+    _read_or_create(folder / "signing.key", signing.new_signing_key)
     signing_key = signing.read_signing_key(folder / "signing.key")
     return {name: _authority(folder, name) for name in names}, signing.release_key(signing_key)
 
 
 def _authority(directory: Path, name: str) -> Authority:
-    key = _keep(directory / f"{name}.key", certificates.new_key)
+    key = _read_or_create(directory / f"{name}.key", certificates.new_key)
     make = partial(certificates.authority_certificate, key, f"gleaner {name}", days=_AUTHORITY_DAYS)
-    return Authority(_keep(directory / f"{name}.pem", make), key)
+    return Authority(_read_or_create(directory / f"{name}.pem", make), key)
 
 
 @dataclass(frozen=True, slots=True)
 class _Issuer:
-    """Where the folders are made."""
+    """Writes the folders of the machines of a site."""
 
     directory: Path
     site: Site
@@ -134,13 +147,13 @@ class _Issuer:
         for node, edge in self.site.edges.items():
             yield self._broker(f"edges/{node}", node, edge.broker)
             _write(self.directory / f"edges/{node}/release.pem", self.release_key)
-        for seat in client_files(self.site):
-            yield self._client(seat)
+        for files in client_files(self.site):
+            yield self._client(files)
 
-    def _broker(self, folder: str, node: str | None, place: Address) -> Issued:
-        """Write what one mosquitto needs."""
+    def _broker(self, folder: str, node: str | None, address: Address) -> Issued:
+        """Write the files of one mosquitto."""
         directory, home = self.directory / folder, self._home(folder)
-        hosts = tuple(dict.fromkeys((place.host, *_ANYWHERE)))
+        hosts = tuple(dict.fromkeys((address.host, *_LOCAL_HOSTS)))
         make = partial(certificates.broker_certificate, hosts=hosts)
         issued = self._certificate(directory / "broker", f"{node or CLOUD}.broker", "ca", make)
         _write(directory / "ca.pem", self.authorities["ca"].certificate)
@@ -148,62 +161,71 @@ class _Issuer:
         _write(directory / "rights", acl.access_list(allowed_identities(self.site, node)).encode())
         cloud = self.site.cloud
         text = configuration(
-            place.port,
-            Path(_DATA) if self.site.home else _folder(directory / "data"),
-            address=place.host if is_loopback(place.host) else "",
+            address.port,
+            Path(_BROKER_DATA) if self.site.home else _make_folder(directory / "data"),
+            # The host may be an address that this machine does not have, as behind NAT: listen on all.
+            address=address.host if is_loopback(address.host) else "",
             access=Access(_tls(home, "broker"), f"{home}/operations.pem", f"{home}/rights"),
             bridge=Bridge(node, cloud.host, cloud.port, _tls(home, "bridge")) if node else None,
             user=None if self.site.home else _user(),
         )
-        _write(directory / "mosquitto.conf", f"# Written anew by each gleaner provision.\n{text}".encode())
+        _write(directory / "mosquitto.conf", f"# Overwritten by each gleaner provision.\n{text}".encode())
         return issued
 
-    def _client(self, seat: ClientFiles) -> Issued:
-        """Write what one client needs, and where it connects to."""
-        directory, home = self.directory / seat.folder, self._home(seat.folder)
+    def _client(self, files: ClientFiles) -> Issued:
+        """Write key, certificate and configurations of one client."""
+        directory, home = self.directory / files.folder, self._home(files.folder)
         issued = self._certificate(
-            directory / seat.stem, seat.identity.common_name, seat.authority, certificates.client_certificate
+            directory / files.stem,
+            files.identity.common_name,
+            files.authority,
+            certificates.client_certificate,
         )
         _write(directory / "ca.pem", self.authorities["ca"].certificate)
-        for stem, place, fields in self._configurations(seat):
-            text = _toml(fields, place, seat.authority, _tls(home, seat.stem))
-            _keep(directory / f"{stem}.toml", text.encode)
+        for stem, address, fields in self._configurations(files):
+            text = _toml(fields, address, files.authority, _tls(home, files.stem))
+            _read_or_create(directory / f"{stem}.toml", text.encode)
         return issued
 
-    def _configurations(self, seat: ClientFiles) -> Iterator[tuple[str, Address, Fields]]:
-        """Yield the TOML files of a client: name, broker, and the fields beside it."""
-        who, cloud, edges = seat.identity, self.site.cloud, self.site.edges
-        match who.kind:
+    def _configurations(self, files: ClientFiles) -> Iterator[tuple[str, Address, Fields]]:
+        """Yield the TOML files of a client: name, broker, and the fields outside `[broker]`."""
+        identity, cloud, edges = files.identity, self.site.cloud, self.site.edges
+        match identity.kind:
             case "device":
-                yield seat.stem, edges[who.node].broker, {"node": who.node, "name": who.name}
+                yield files.stem, edges[identity.node].broker, {"node": identity.node, "name": identity.name}
             case "edge":
-                fields: Fields = {"node": who.node, "release_key": f"{self._home(seat.folder)}/release.pem"}
-                if edges[who.node].handlers > 1:
-                    fields |= {"name": who.name, "shares": True, "state_dir": f"{_STATE}/{who.name}"}
-                yield seat.stem, edges[who.node].broker, fields
+                release_key = f"{self._home(files.folder)}/release.pem"
+                fields: Fields = {"node": identity.node, "release_key": release_key}
+                if edges[identity.node].handlers > 1:
+                    fields |= {
+                        "name": identity.name,
+                        "shares": True,
+                        "state_dir": f"{_STATE}/{identity.name}",
+                    }
+                yield files.stem, edges[identity.node].broker, fields
             case "operator":
                 yield CLOUD, cloud, {}
                 for node, edge in edges.items():
                     yield node, edge.broker, {}
             case "collector":
-                yield seat.stem, cloud, {"name": who.name}
+                yield files.stem, cloud, {"name": identity.name}
             case "trainer" | "rollout" | "gateway":
-                yield seat.stem, cloud, {}
+                yield files.stem, cloud, {}
             case "bridge":
-                return  # mosquitto.conf has it
+                return  # configured in mosquitto.conf
 
     def _certificate(self, stem: Path, name: str, authority: str, make: Callable[..., bytes]) -> Issued:
         path, key_path = stem.with_name(f"{stem.name}.pem"), stem.with_name(f"{stem.name}.key")
         done: Literal["new", "renewed", "kept"] = "new"
-        if path.exists() and key_path.exists():
+        if path.exists() and key_path.exists():  # a certificate without its key is useless: issue a new one
             done = "renewed" if self.renew else "kept"
-        key = _keep(key_path, certificates.new_key)
+        key = _read_or_create(key_path, certificates.new_key)
         if done != "kept":
             _write(path, make(self.authorities[authority], key, name, days=self.days))
         return Issued(name, path, certificates.expiry(path.read_bytes()), done)
 
     def _home(self, folder: str) -> str:
-        """Return where a folder will be used; the operator's stays."""
+        """Return where a folder will be used; the operator's is used where it is written."""
         return self.site.home if self.site.home and folder != "operator" else str(self.directory / folder)
 
 
@@ -211,49 +233,43 @@ def _tls(home: str, stem: str) -> Tls:
     return Tls(ca=f"{home}/ca.pem", certificate=f"{home}/{stem}.pem", key=f"{home}/{stem}.key")
 
 
-def _toml(fields: Fields, place: Address, authority: str, tls: Tls) -> str:
+def _toml(fields: Fields, address: Address, authority: str, tls: Tls) -> str:
     """Return the configuration of a component."""
-    port = place.port if authority == "ca" else place.port + 1
-    lines = [f"{name} = {_quoted(value)}" for name, value in fields.items()]
-    lines += ["", "[broker]", f"host = {_quoted(place.host)}", f"port = {port}", "", "[broker.tls]"]
-    lines += [f"{name} = {_quoted(value)}" for name, value in msgspec.structs.asdict(tls).items()]
+    port = address.port if authority == "ca" else address.port + 1
+    lines = [f"{name} = {_toml_value(value)}" for name, value in fields.items()]
+    lines += ["", "[broker]", f"host = {_toml_value(address.host)}", f"port = {port}", "", "[broker.tls]"]
+    lines += [f"{name} = {_toml_value(value)}" for name, value in msgspec.structs.asdict(tls).items()]
     return "\n".join(lines).strip() + "\n"
 
 
-def _quoted(value: str | bool) -> str:  # noqa: FBT001  # a field's value
-    return msgspec.json.encode(value).decode()  # as JSON has them TOML has them
+def _toml_value(value: str | bool) -> str:  # noqa: FBT001  # the value of a field
+    return msgspec.json.encode(value).decode()  # JSON strings and booleans are valid TOML
 
 
 def _user() -> str | None:
-    """Return the user that owns what is made here, if it has a name."""
+    """Return the name of the present user, who owns the written files; None if it has none."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return None
 
 
-def _folder(path: Path) -> Path:
-    """Make a folder that its owner alone can enter, and those above it."""
+def _make_folder(path: Path) -> Path:
+    """Create a folder and its parents with mode 0700."""
     if not path.is_dir():
-        _folder(path.parent)
+        _make_folder(path.parent)
         path.mkdir(mode=0o700)
     return path
 
 
-def _keep(path: Path, make: Callable[[], bytes]) -> bytes:
-    """Return what is in a file, made first if there is none."""
+def _read_or_create(path: Path, make: Callable[[], bytes]) -> bytes:
+    """Return the content of a file, which is created first if it does not exist."""
     if not path.exists():
         _write(path, make())
     return path.read_bytes()
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone can read, complete or not at all."""
-    _folder(path.parent)
-    partial_path = path.with_name(f"{path.name}.tmp")
-    partial_path.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial_path.rename(path)
+    """Write a file with mode 0600, complete or not at all."""
+    _make_folder(path.parent)  # write_atomic would create it with the default mode
+    write_atomic(path, content, mode=0o600)

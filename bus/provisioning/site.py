@@ -1,4 +1,4 @@
-"""What a site consists of: its cloud, its edge nodes and their devices, and who sits in which folder."""
+"""The description of a site: its cloud, edge nodes and devices, and the files of each client."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ TLS_PORT = 8883
 
 
 class Address(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where clients reach a broker; the next port is for the cloud's components and the operator."""
+    """Host and port of a broker; the next port is for cloud components and the operator."""
 
     host: Host
     port: Annotated[int, Meta(ge=1, le=65534)] = TLS_PORT
@@ -35,13 +35,14 @@ class Edge(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that was provisioned so far.
+    """Everything that was provisioned so far; stored as `site.json`.
 
     Args:
-        cloud: Its broker.
-        edges: By name.
-        collectors: How many.
-        home: Where each folder will be on its machine; None: they stay where they are made.
+        cloud: The cloud's broker.
+        edges: Edge nodes by name.
+        collectors: Number of collectors.
+        home: Absolute path of each folder on its own machine; None if the folders are used where they are
+            written.
     """
 
     cloud: Address
@@ -52,13 +53,14 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class ClientFiles:
-    """A client and where its files are: `folder/stem.key`, `.pem` and, with `toml`, `.toml`.
+    """A client and its files: `folder/stem.key`, `.pem` and, for most, `.toml`.
 
     Args:
-        identity: Who.
-        folder: Below the site's.
-        stem: Of its files.
-        authority: Who vouches for it, and so which of a broker's two ports it comes in by.
+        identity: The client.
+        folder: Folder below that of the site.
+        stem: Name of the files without extension.
+        authority: The CA that signs its certificate, and so the broker port that it uses: `ca` for the first,
+            `operations` for the next.
     """
 
     identity: acl.Identity
@@ -70,30 +72,34 @@ class ClientFiles:
 def with_edge(
     site: Site, node: str, broker: Address | None, devices: list[str], handlers: int | None = None
 ) -> Site:
-    """Return the site with an edge node and devices of it; what is there stays.
+    """Return the site with an edge node and devices added; existing ones stay.
 
     Args:
-        site: As it is.
-        node: New, or there already.
-        broker: Its own, at port 8883 of the host `node` if nothing is said.
-        devices: More of them.
-        handlers: How many share its photos, as before or 1 if nothing is said.
+        site: The site.
+        node: A new or existing node.
+        broker: Address of its broker; None: unchanged, for a new node port 8883 of the host `node`.
+        devices: Devices to add.
+        handlers: How many handlers share its photos; None: unchanged, for a new node 1.
 
     Raises:
-        TopicError: A name cannot be used.
-        PermanentError: The node is there with another broker.
+        TopicError: A name is not valid.
+        PermanentError: The node exists with another broker.
     """
     acl.edge(node)
     for device in devices:
         acl.device(node, device)
-    there = site.edges.get(node)
-    if there is not None and broker not in (None, there.broker):
+    existing = site.edges.get(node)
+    if existing is not None and broker not in (None, existing.broker):
         raise PermanentError(
-            f"edge {node}", expected=f"its broker {there.broker} as before (see site.json)", got=broker
+            f"the broker of edge {node} cannot change from {existing.broker} to {broker}: "
+            "certificates and files contain the address (see site.json)"
         )
-    known = there or Edge(broker=broker or Address(host=node))
-    both = sorted({*known.devices, *devices})
-    edge = structs.replace(known, devices=both, handlers=known.handlers if handlers is None else handlers)
+    edge = existing or Edge(broker=broker or Address(host=node))
+    edge = structs.replace(
+        edge,
+        devices=sorted({*edge.devices, *devices}),
+        handlers=edge.handlers if handlers is None else handlers,
+    )
     return structs.replace(site, edges=site.edges | {node: edge})
 
 
@@ -106,29 +112,29 @@ def without_device(site: Site, name: str) -> Site:
     node, _, device = name.partition(".")
     edge = site.edges.get(node)
     if edge is None or device not in edge.devices:
-        raise PermanentError(f"device {name}", expected="NODE.DEVICE of this site", got="none such")
-    left = [other for other in edge.devices if other != device]
-    return structs.replace(site, edges=site.edges | {node: structs.replace(edge, devices=left)})
+        raise PermanentError(f"there is no device {name} in this site", hint="name it as NODE.DEVICE")
+    remaining = [other for other in edge.devices if other != device]
+    return structs.replace(site, edges=site.edges | {node: structs.replace(edge, devices=remaining)})
 
 
 def client_files(site: Site) -> Iterator[ClientFiles]:
-    """Yield every client of a site."""
+    """Yield all clients of a site with their files."""
     for node, edge in site.edges.items():
         for handler in HANDLERS[: edge.handlers]:
             yield ClientFiles(acl.edge(node, handler), f"edges/{node}", handler, "ca")
         yield ClientFiles(acl.bridge(node), f"edges/{node}", "bridge", "ca")
         for name in edge.devices:
             yield ClientFiles(acl.device(node, name), f"devices/{node}.{name}", "device", "ca")
-    more = (f"collector-{number}" for number in range(2, site.collectors + 1))
-    for name in ("collector", *more, "trainer", "rollout", "gateway"):
+    further_collectors = (f"collector-{number}" for number in range(2, site.collectors + 1))
+    for name in ("collector", *further_collectors, "trainer", "rollout", "gateway"):
         yield ClientFiles(acl.component(name), "cloud", name, "operations")
     yield ClientFiles(acl.component("operator"), "operator", "operator", "operations")
 
 
 def allowed_identities(site: Site, node: str | None) -> list[acl.Identity]:
-    """Return who may do something at a node's broker, or at the cloud's if None."""
-    everybody = [seat.identity for seat in client_files(site)]
+    """Return the identities in the ACL of a node's broker, or of the cloud's broker if `node` is None."""
+    identities = [files.identity for files in client_files(site)]
     if node is not None:
-        local = [who for who in everybody if who.node == node and who.kind != "bridge"]
+        local = [identity for identity in identities if identity.node == node and identity.kind != "bridge"]
         return [*local, acl.eventbus(node), acl.component("operator")]
-    return [who for who in everybody if who.kind not in ("device", "edge")]
+    return [identity for identity in identities if identity.kind not in ("device", "edge")]

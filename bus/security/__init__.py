@@ -1,1 +1,1 @@
-"""Who may do what: certificates, broker ACLs and signed releases."""
+"""Certificates, access control lists and signed releases."""

@@ -1,7 +1,8 @@
-"""Who may do what: identities, the one table of their rights, and mosquitto's access control list from it.
+"""Access control: identities, the table of their permissions, and mosquitto's ACL file generated from it.
 
-Whoever connects proves a name with a certificate: `node.name`, the two names of its status topic; a bridge
-its node's name alone. A dot is in no topic name, so no two share one. What no row allows is refused.
+Clients authenticate with a certificate whose common name is `node.name`, the two names of their status topic;
+that of a bridge is its node's name. Names contain no dots, so common names are unique. Default deny: what no
+entry allows is refused.
 """
 
 import re
@@ -36,19 +37,19 @@ Kind = Literal[
 Direction = Literal["read", "write"]
 
 _COMPONENTS = get_args(Kind)[4:]
-_COMMON_NAME_LENGTH = 64  # the most that X.509 allows
-_NO_DEVICES = (*RESERVED_NAMES, "operator", "broker", "bridge", "eventbus")
-_RESERVED = re.compile(rf"({'|'.join(_NO_DEVICES)})(-[0-9]+)?")
+_MAX_COMMON_NAME_CHARS = 64  # the limit of X.509
+_NOT_FOR_DEVICES = (*RESERVED_NAMES, "operator", "broker", "bridge", "eventbus")
+_RESERVED = re.compile(rf"({'|'.join(_NOT_FOR_DEVICES)})(-[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Somebody who may connect.
+    """A client that may connect.
 
     Args:
-        kind: Decides the rights.
+        kind: Decides its permissions.
         node: Its edge node, or `cloud`.
-        name: Its name there, as on the status topic.
+        name: Its name on that node, as on the status topic.
     """
 
     kind: Kind
@@ -57,12 +58,18 @@ class Identity:
 
     @property
     def common_name(self) -> str:
-        """What its certificate says, and the broker knows it by."""
+        """The common name of its certificate, which the broker uses as its user name."""
         return self.node if self.kind == "bridge" else f"{self.node}.{self.name}"
 
 
 class Scope(NamedTuple):
-    """Which topics of a kind: what the names in them may be, None for anything; the same in words."""
+    """Restriction of the names in a topic.
+
+    Args:
+        node: Value for the node, or a format string with fields of the identity; None for any.
+        names: Allowed values for device or name, as for the node.
+        words: The scope in words, for the documentation.
+    """
 
     node: str | None
     names: tuple[str | None, ...]
@@ -71,15 +78,15 @@ class Scope(NamedTuple):
 
 _OWN = Scope("{node}", ("{name}",), "its own")
 _NODE = Scope("{node}", (None,), "its node's")
-_NODES_EDGE = Scope("{node}", HANDLERS[:1], "its edge's")
-_NODES_HANDLERS = Scope("{node}", HANDLERS, "its handlers'")
+_EDGE_OF_NODE = Scope("{node}", HANDLERS[:1], "its edge's")
+_HANDLERS_OF_NODE = Scope("{node}", HANDLERS, "its handlers'")
 _ANY_EDGE = Scope(None, HANDLERS[:1], "every edge's")
 _ANY = Scope(None, (None,), "all")
 
 
 @dataclass(frozen=True, slots=True)
 class AclEntry:
-    """One row of the table: this kind may read or write these of the topics."""
+    """One permission: identities of a kind may read or write a topic within a scope."""
 
     kind: Kind
     direction: Direction
@@ -87,54 +94,54 @@ class AclEntry:
     scope: Scope
 
     def filters(self, identity: Identity) -> Iterator[str]:
-        """Yield the topics that an identity of this kind has the right to."""
+        """Yield the topic filters that this entry allows an identity."""
         for name in self.scope.names:
-            wanted = {"node": self.scope.node, "device": name, "name": name}
+            values = {"node": self.scope.node, "device": name, "name": name}
             names = {
-                place: value.format(node=identity.node, name=identity.name)
-                for place in self.topic.names
-                if (value := wanted[place]) is not None
+                placeholder: value.format(node=identity.node, name=identity.name)
+                for placeholder in self.topic.names
+                if (value := values[placeholder]) is not None
             }
             yield self.topic.select(**names)
 
 
-def _may(kind: Kind, direction: Direction, scope: Scope, *topics: Topic[Message]) -> Iterator[AclEntry]:
+def _allow(kind: Kind, direction: Direction, scope: Scope, *topics: Topic[Message]) -> Iterator[AclEntry]:
     return (AclEntry(kind, direction, topic, scope) for topic in topics)
 
 
 ACL: tuple[AclEntry, ...] = (
-    *_may("device", "write", _OWN, PHOTO, FEEDBACK, STATUS, EVENT),
-    *_may("device", "read", _OWN, RESULT, COMMAND, STATUS),
-    *_may("edge", "write", _NODE, RESULT, SAMPLE),
-    *_may("edge", "write", _OWN, STATUS, EVENT),
-    *_may("edge", "read", _NODE, PHOTO, FEEDBACK, RECEIPT, POLICY, RELEASE, STATUS),
-    *_may("bridge", "write", _NODE, SAMPLE, FEEDBACK),
-    *_may("bridge", "write", _NODES_HANDLERS, STATUS, EVENT),
-    *_may("bridge", "read", _NODE, RECEIPT, POLICY, RELEASE, COMMAND),
-    # KubeEdge's EventBus carries at a node's own broker what a bridge does, but only the first of
-    # several handlers'; a probe of its Rules goes down on topics that come up.
-    *_may("eventbus", "write", _NODE, RECEIPT, POLICY, RELEASE, COMMAND, SAMPLE, FEEDBACK),
-    *_may("eventbus", "write", _NODES_EDGE, STATUS, EVENT),
-    *_may("eventbus", "read", _NODE, SAMPLE, FEEDBACK),
-    *_may("eventbus", "read", _NODES_EDGE, STATUS, EVENT),
-    *_may("collector", "write", _ANY, RECEIPT),
-    *_may("collector", "write", _OWN, STATUS, EVENT),
-    *_may("collector", "read", _ANY, SAMPLE, FEEDBACK),
-    *_may("collector", "read", _OWN, STATUS),
-    *_may("trainer", "write", _OWN, STATUS, EVENT),
-    *_may("trainer", "read", _OWN, STATUS),
-    *_may("rollout", "write", _ANY, POLICY, RELEASE),
-    *_may("rollout", "write", _OWN, STATUS, EVENT),
-    *_may("rollout", "read", _ANY, POLICY, RELEASE, STATUS, EVENT),
-    # The gateway speaks for the edges: what the EventBus carries for one node, it carries for all.
-    *_may("gateway", "write", _ANY, SAMPLE, FEEDBACK),
-    *_may("gateway", "write", _ANY_EDGE, STATUS, EVENT),
-    *_may("gateway", "write", _OWN, STATUS, EVENT),
-    *_may("gateway", "read", _ANY, RECEIPT, POLICY, RELEASE, COMMAND),
-    *_may("gateway", "read", _OWN, STATUS, EVENT),  # `gleaner deploy verify` runs beside it
-    *_may("operator", "write", _ANY, PHOTO, FEEDBACK, COMMAND),
-    *_may("operator", "write", _OWN, EVENT),
-    *_may("operator", "read", _ANY, *TOPICS),
+    *_allow("device", "write", _OWN, PHOTO, FEEDBACK, STATUS, EVENT),
+    *_allow("device", "read", _OWN, RESULT, COMMAND, STATUS),
+    *_allow("edge", "write", _NODE, RESULT, SAMPLE),
+    *_allow("edge", "write", _OWN, STATUS, EVENT),
+    *_allow("edge", "read", _NODE, PHOTO, FEEDBACK, RECEIPT, POLICY, RELEASE, STATUS),
+    *_allow("bridge", "write", _NODE, SAMPLE, FEEDBACK),
+    *_allow("bridge", "write", _HANDLERS_OF_NODE, STATUS, EVENT),
+    *_allow("bridge", "read", _NODE, RECEIPT, POLICY, RELEASE, COMMAND),
+    # KubeEdge's EventBus forwards at a node's broker what a bridge does, but of several handlers only the
+    # first. It also writes the topics that go up: a probe of a Rule goes down on them.
+    *_allow("eventbus", "write", _NODE, RECEIPT, POLICY, RELEASE, COMMAND, SAMPLE, FEEDBACK),
+    *_allow("eventbus", "write", _EDGE_OF_NODE, STATUS, EVENT),
+    *_allow("eventbus", "read", _NODE, SAMPLE, FEEDBACK),
+    *_allow("eventbus", "read", _EDGE_OF_NODE, STATUS, EVENT),
+    *_allow("collector", "write", _ANY, RECEIPT),
+    *_allow("collector", "write", _OWN, STATUS, EVENT),
+    *_allow("collector", "read", _ANY, SAMPLE, FEEDBACK),
+    *_allow("collector", "read", _OWN, STATUS),
+    *_allow("trainer", "write", _OWN, STATUS, EVENT),
+    *_allow("trainer", "read", _OWN, STATUS),
+    *_allow("rollout", "write", _ANY, POLICY, RELEASE),
+    *_allow("rollout", "write", _OWN, STATUS, EVENT),
+    *_allow("rollout", "read", _ANY, POLICY, RELEASE, STATUS, EVENT),
+    # The gateway publishes for the edges: it may do for all nodes what EventBus may do for one.
+    *_allow("gateway", "write", _ANY, SAMPLE, FEEDBACK),
+    *_allow("gateway", "write", _ANY_EDGE, STATUS, EVENT),
+    *_allow("gateway", "write", _OWN, STATUS, EVENT),
+    *_allow("gateway", "read", _ANY, RECEIPT, POLICY, RELEASE, COMMAND),
+    *_allow("gateway", "read", _OWN, STATUS, EVENT),  # `gleaner deploy verify` uses its certificate too
+    *_allow("operator", "write", _ANY, PHOTO, FEEDBACK, COMMAND),
+    *_allow("operator", "write", _OWN, EVENT),
+    *_allow("operator", "read", _ANY, *TOPICS),
 )
 
 
@@ -142,50 +149,56 @@ def device(node: str, name: str) -> Identity:
     """Return the identity of a device.
 
     Raises:
-        TopicError: A name is no DNS label, means something else, or both are too long together.
+        TopicError: A name is not a DNS label or is reserved, or the common name is too long.
     """
     if _RESERVED.fullmatch(check_name(name, what="device")):
-        raise TopicError("device", expected="a name that is not reserved", got=name)
+        raise TopicError(
+            f"a device cannot be called {name!r}: the name is reserved", hint="choose another name"
+        )
     return Identity("device", _edge_node(node, name), name)
 
 
 def edge(node: str, name: str = HANDLERS[0]) -> Identity:
-    """Return the identity of a node's handler, one of `HANDLERS`; TopicError as for a device."""
+    """Return the identity of a node's handler, one of `HANDLERS`; raises TopicError like `device`."""
     return Identity("edge", _edge_node(node, name), name)
 
 
 def bridge(node: str) -> Identity:
-    """Return the identity with which a node's broker connects to the cloud's; TopicError as for a device."""
+    """Return the identity of a node's bridge to the cloud's broker; raises TopicError like `device`."""
     return Identity("bridge", _edge_node(node), "bridge")
 
 
 def _edge_node(node: str, name: str = "broker") -> str:
     if check_name(node, what="node") == CLOUD:
-        raise TopicError("node", expected="a name of its own", got=f"{CLOUD}, which is the cloud's")
-    if len(f"{node}.{name}") > _COMMON_NAME_LENGTH:
-        raise TopicError("node and name", expected=f"{_COMMON_NAME_LENGTH} characters", got=f"{node}.{name}")
+        raise TopicError(
+            f"a node cannot be called {CLOUD!r}: the name is reserved", hint="choose another name"
+        )
+    if len(f"{node}.{name}") > _MAX_COMMON_NAME_CHARS:
+        raise TopicError(
+            "node and name", expected=f"at most {_MAX_COMMON_NAME_CHARS} characters", got=f"{node}.{name}"
+        )
     return node
 
 
 def eventbus(node: str) -> Identity:
-    """Return the identity of a node's EventBus at its broker; TopicError as for a device."""
+    """Return the identity of KubeEdge's EventBus at a node's broker; raises TopicError like `device`."""
     return Identity("eventbus", _edge_node(node), "eventbus")
 
 
 def component(name: str) -> Identity:
-    """Return the identity of what runs in the cloud, for example `collector-2`, and of the operator.
+    """Return the identity of a cloud component, for example `collector-2`, or of the operator.
 
     Raises:
-        TopicError: There is no such component.
+        TopicError: The name is not that of a component.
     """
     kind = re.sub("-[0-9]+$", "", name)
     if kind not in _COMPONENTS:
         raise TopicError("component", expected=f"one of {_COMPONENTS}", got=name)
-    return Identity(kind, CLOUD, name)  # type: ignore[arg-type]  # just checked
+    return Identity(kind, CLOUD, name)  # type: ignore[arg-type]  # checked above
 
 
-# Topics that are not ours: the broker's own, and KubeEdge's for devices and for what its nodes upload.
-_OUTSIDE: dict[Kind, tuple[str, ...]] = {
+# Topics outside the contract: the broker's statistics, and KubeEdge's topics for devices and uploads.
+_EXTRA_LINES: dict[Kind, tuple[str, ...]] = {
     "operator": ("topic read $SYS/#",),
     "edge": ("topic write $hw/events/device/#",),
     "eventbus": ("topic readwrite $hw/#", "topic read +/user/#", "topic read SYS/dis/upload_records"),
@@ -193,31 +206,33 @@ _OUTSIDE: dict[Kind, tuple[str, ...]] = {
 
 
 def filters(identity: Identity, direction: Direction) -> tuple[str, ...]:
-    """Return what an identity may read or write, as MQTT filters."""
-    mine = (right for right in ACL if (right.kind, right.direction) == (identity.kind, direction))
-    return tuple(chosen for right in mine for chosen in right.filters(identity))
+    """Return the MQTT topic filters that an identity may read or write."""
+    entries = (entry for entry in ACL if (entry.kind, entry.direction) == (identity.kind, direction))
+    return tuple(topic_filter for entry in entries for topic_filter in entry.filters(identity))
 
 
 def access_list(identities: Iterable[Identity]) -> str:
-    """Return mosquitto's access control list for a broker on which these may connect."""
-    lines = ["# Written by gleaner provision from bus/security/acl.py. What is not allowed is refused."]
+    """Return the text of mosquitto's ACL file for a broker to which these identities may connect."""
+    lines = ["# Written by gleaner provision from bus/security/acl.py. What is not listed is refused."]
     for identity in identities:
         lines += ["", f"user {identity.common_name}"]
-        lines += [f"topic write {chosen}" for chosen in filters(identity, "write")]
-        lines += [f"topic read {chosen}" for chosen in filters(identity, "read")]
-        lines += _OUTSIDE.get(identity.kind, ())
+        lines += [f"topic write {topic_filter}" for topic_filter in filters(identity, "write")]
+        lines += [f"topic read {topic_filter}" for topic_filter in filters(identity, "read")]
+        lines += _EXTRA_LINES.get(identity.kind, ())
     return "\n".join(lines) + "\n"
 
 
 def table() -> str:
-    """Return the table of rights in Markdown: a row for each kind of identity, topics by direction."""
-    rows = (f"| {kind} | {_told(kind, 'write')} | {_told(kind, 'read')} |\n" for kind in get_args(Kind))
+    """Return the permissions as a Markdown table: one row for each kind of identity."""
+    rows = (
+        f"| {kind} | {_in_words(kind, 'write')} | {_in_words(kind, 'read')} |\n" for kind in get_args(Kind)
+    )
     return "| identity | may write | may read |\n|---|---|---|\n" + "".join(rows)
 
 
-def _told(kind: Kind, direction: Direction) -> str:
+def _in_words(kind: Kind, direction: Direction) -> str:
     by_scope: dict[str, list[str]] = {}
-    for right in ACL:
-        if (right.kind, right.direction) == (kind, direction):
-            by_scope.setdefault(right.scope.words, []).append(right.topic.kind)
+    for entry in ACL:
+        if (entry.kind, entry.direction) == (kind, direction):
+            by_scope.setdefault(entry.scope.words, []).append(entry.topic.kind)
     return "; ".join(f"{words} {', '.join(kinds)}" for words, kinds in by_scope.items())

@@ -1,7 +1,7 @@
-"""Certificates for brokers and their clients: plain functions from keys to PEM.
+"""Issue X.509 certificates for brokers and clients: functions from keys to PEM.
 
-Keys are EC P-256, serial numbers random (RFC 5280), and a certificate is for one side alone: a broker's logs
-nobody in, and a client's is no broker.
+Keys are EC P-256, serial numbers are random (RFC 5280). A broker's certificate is only valid for servers, a
+client's only for clients.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from schemas.errors import PermanentError
 
-_CLOCK_SKEW = timedelta(days=1)  # a Pi without a clock of its own may be late
+_CLOCK_SKEW = timedelta(days=1)  # a Raspberry Pi without a hardware clock may be late
 
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """Who signs: a certificate and its private key, both PEM."""
+    """A CA: its certificate and private key, both PEM."""
 
     certificate: bytes
     key: bytes
@@ -38,7 +38,7 @@ def new_key() -> bytes:
 
 
 def authority_certificate(key: bytes, name: str, *, days: int, now: datetime | None = None) -> bytes:
-    """Return the certificate with which an authority vouches for itself."""
+    """Return the self-signed certificate of a CA, valid for `days` from `now`."""
     builder = (
         _builder(key, name, days, now)
         .issuer_name(_name(name))
@@ -57,15 +57,15 @@ def broker_certificate(
     days: int,
     now: datetime | None = None,
 ) -> bytes:
-    """Return a broker's certificate.
+    """Return a certificate for a broker.
 
     Args:
-        authority: Who signs.
-        key: The broker's private key.
+        authority: The CA that signs it.
+        key: The broker's private key, PEM.
         name: Its common name.
-        hosts: The names and addresses under which clients reach it.
-        days: How long it is valid.
-        now: From when on.
+        hosts: Host names and IP addresses under which clients connect.
+        days: Validity in days.
+        now: Start of the validity; the present time if None.
     """
     builder = _builder(key, name, days, now)
     builder = builder.add_extension(
@@ -77,15 +77,15 @@ def broker_certificate(
 def client_certificate(
     authority: Authority, key: bytes, name: str, *, days: int, now: datetime | None = None
 ) -> bytes:
-    """Return a client's certificate; its common name is what the broker knows the client by."""
+    """Return a certificate for a client, whose common name becomes its user name at the broker."""
     return _issued(_builder(key, name, days, now), authority, ExtendedKeyUsageOID.CLIENT_AUTH)
 
 
 def expiry(certificate: bytes) -> datetime:
-    """Return when a certificate ends, in UTC.
+    """Return when a certificate expires, in UTC.
 
     Raises:
-        PermanentError: It is no certificate.
+        PermanentError: The bytes are not a certificate in PEM.
     """
     try:
         return x509.load_pem_x509_certificate(certificate).not_valid_after_utc

@@ -1,9 +1,9 @@
-"""Signed releases: a node serves what the holder of one key released, whoever else can publish.
+"""Sign and verify releases: a node serves only what the holder of the signing key released.
 
-Ed25519 signs everything in a Release that a node acts on: the model, its bytes, where they are, the node, and
-when it was released. With the node in it, what was released to one cannot be played to another; with the
-time, an old release cannot be replayed (`edge/models/signature_check.py`); a rollback is signed again.
-`metrics` are for people, `temperature` tells only how sure the model was without it; they are not signed.
+An Ed25519 signature covers all fields of a Release on which a node acts: the model, its bundle, the node, and
+the time of release. The node prevents replaying a release to another node, the time prevents replaying an old
+one (`edge/models/signature_check.py`); a rollback is signed again. Not signed are `metrics`, which are for
+people, and `temperature`, from which a node only computes the uncalibrated confidence.
 """
 
 import json
@@ -18,10 +18,10 @@ from bus.config import ConfigError
 from schemas.messages import Release
 
 PURPOSE = "gleaner/v1/release"
-"""Stands first in what is signed, so that no signature made for something else fits."""
+"""First element of the signed bytes, so that no signature made for another purpose is valid."""
 
 SIGNED = ("node", "model", "version", "url", "sha256", "size_bytes", "classes", "released_at_ms")
-"""The fields that are signed, in this order."""
+"""Signed fields, in this order."""
 SIGNED_LATER = ("stage", "share", "baseline")
 """Fields added later: signed together with their wire name, and only where they differ from their default. So
 earlier signatures stay valid, and a node that does not know the field rejects a release that uses it."""
@@ -29,7 +29,7 @@ _FIELDS = {field.name: field for field in structs.fields(Release)}
 
 
 def signed_bytes(release: Release) -> bytes:
-    """Return what a signature covers: a JSON array of the purpose and the fields, ASCII, without spaces."""
+    """Return the signed bytes: a JSON array of purpose and fields, ASCII, without spaces."""
     signed = [PURPOSE, *(getattr(release, name) for name in SIGNED)]
     for name in SIGNED_LATER:
         field, value = _FIELDS[name], getattr(release, name)
@@ -44,35 +44,35 @@ def sign(release: Release, key: Ed25519PrivateKey) -> Release:
 
 
 def signature_error(release: Release, key: Ed25519PublicKey) -> str | None:
-    """Return what is wrong with a release's signature, None if it is good."""
+    """Return why a release's signature is not valid, None if it is."""
     if release.signature is None:
-        return "expected a signature, got none"
+        return "the release is not signed"
     try:
         key.verify(bytes.fromhex(release.signature), signed_bytes(release))
     except (InvalidSignature, ValueError):
-        return "expected a signature that fits the release and the node's release key, got another"
+        return "the signature does not belong to this release and the node's release key"
     return None
 
 
 def new_signing_key() -> bytes:
-    """Return a new key to sign with, as PEM."""
+    """Return a new private key for signing, as PEM."""
     return Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
 def release_key(signing_key: Ed25519PrivateKey) -> bytes:
-    """Return the key to verify with, as PEM: what the edge nodes get."""
+    """Return the public key for verifying, as PEM; edge nodes get it."""
     return signing_key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
 
 
 def read_signing_key(path: Path) -> Ed25519PrivateKey:
-    """Read the key to sign with.
+    """Read a private key for signing.
 
     Raises:
-        ConfigError: No such file, or no unencrypted Ed25519 key.
+        ConfigError: The file is missing or is not an unencrypted Ed25519 key.
     """
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
@@ -84,10 +84,10 @@ def read_signing_key(path: Path) -> Ed25519PrivateKey:
 
 
 def read_release_key(path: Path) -> Ed25519PublicKey:
-    """Read the key to verify with.
+    """Read a public key for verifying.
 
     Raises:
-        ConfigError: No such file, or no Ed25519 key.
+        ConfigError: The file is missing or is not an Ed25519 key.
     """
     try:
         key = serialization.load_pem_public_key(path.read_bytes())

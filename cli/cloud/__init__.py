@@ -1,4 +1,4 @@
-"""The cloud side: import, collect, review, teach, train, release, watch."""
+"""The cloud side: dataset, training, releases and the fleet."""
 
 from cli.cloud.commands import add_arguments, run
 

@@ -1,4 +1,4 @@
-"""Store samples and labels from the bus in the dataset, until told to stop."""
+"""Store samples and labels from the bus in the dataset until stopped."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -14,8 +14,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Run until told to stop."""
-    from cloud.collector import collector  # noqa: PLC0415  # Lance is loaded by the steps that need it
+    """Run the collector until it is stopped by a signal."""
+    from cloud.collector import collector  # noqa: PLC0415  # Lance is loaded by the commands that need it
     from cloud.collector.config import CollectorConfig  # noqa: PLC0415  # as above
 
     loaded = options.settings(arguments, CollectorConfig, name=arguments.name, dataset=arguments.dataset)

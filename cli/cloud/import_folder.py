@@ -1,4 +1,4 @@
-"""Bring labelled photos into the dataset: a folder with one folder per class."""
+"""Import labelled photos into the dataset, from a folder with one folder per class."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -12,14 +12,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("directory", type=Path, metavar="DIR", help="a folder with one folder per class")
     options.add_dataset(parser)
     parser.add_argument(
-        "--split", choices=("train", "gold"), default="train", help="what they are for (train)"
+        "--split", choices=("train", "gold"), default="train", help="train on them, or evaluate only (train)"
     )
     parser.add_argument("--by", type=options.person, default="import", help="who labelled them (import)")
 
 
 def run(arguments: Namespace) -> int:
-    """Store what can be stored, and name what cannot."""
-    from cli.progress import Bars  # noqa: PLC0415  # each step loads what it needs, and no more
+    """Import what can be read; print the other files with the reason."""
+    from cli.progress import Bars  # noqa: PLC0415  # each command loads what it needs, and no more
     from cloud.dataset.folder_import import import_folder  # noqa: PLC0415  # as above
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
 

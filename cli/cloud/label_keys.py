@@ -1,6 +1,6 @@
-"""What the keys of a labelling session do: plain functions from a session and a key to the next session.
+"""Key bindings of a labelling session: plain functions from a session and a key to the next session.
 
-A label is not published before the next key decides something, so that `u` can take it back.
+A label is published with the next key that decides something, so that `u` can undo it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,45 +10,45 @@ from typing import TypeAlias
 from schemas.messages import NEITHER
 
 SKIP, UNDO, OTHER, QUIT = "n", "u", "o", "q"
-_NONE = "0"
-_RESERVED = (SKIP, UNDO, OTHER, QUIT, _NONE)
+_NEITHER_KEY = "0"
+_RESERVED = (SKIP, UNDO, OTHER, QUIT, _NEITHER_KEY)
 _ENTER, _ESCAPE, _ERASE = ("\r", "\n"), "\x1b", ("\x7f", "\b")
-_ENDS = (QUIT, "\x03", "\x04")  # Ctrl-C and Ctrl-D
+_ENDS = (QUIT, "\x03", "\x04")  # Ctrl-C and Ctrl-D: the terminal sends them as keys
 
-Said: TypeAlias = tuple[int, str]
-"""A photo's place in the list, and its label."""
+Answer: TypeAlias = tuple[int, str]
+"""Index of a photo in the list, and its label."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Where a session stands.
+    """State of a labelling session.
 
     Attributes:
         keys: Label by key.
-        ahead: Places of the photos that wait for an answer, from 0; the first is shown.
-        held: The last label, which can still be taken back.
-        typed: Name of another class as far as it is typed, None unless one is.
-        over: Whether it has ended.
-        before: The session before the last answer; None before the first.
+        remaining: Indices of the photos without an answer, from 0; the first is shown.
+        pending: The last label, not yet published.
+        typed: Name of another class as far as it is typed; None if none is being typed.
+        ended: Whether the session has ended.
+        previous: The session before the last answer; None before the first.
     """
 
     keys: Mapping[str, str]
-    ahead: Sequence[int]
-    held: Said | None = None
+    remaining: Sequence[int]
+    pending: Answer | None = None
     typed: str | None = None
-    over: bool = False
-    before: "Session | None" = None
+    ended: bool = False
+    previous: "Session | None" = None
 
     @property
     def asking(self) -> bool:
-        """Whether a photo is shown that waits for an answer."""
-        return not self.over and len(self.ahead) > 0
+        """Whether a photo is shown."""
+        return not self.ended and len(self.remaining) > 0
 
 
-def keys_of(classes: Sequence[str]) -> dict[str, str]:
-    """Give each class a digit, and its first letter unless another class or a command has it.
+def key_bindings(classes: Sequence[str]) -> dict[str, str]:
+    """Bind each class to a digit, and to its initial unless another class or a command has it.
 
-    Classes beyond the ninth have a letter, or are typed in. 0 says that a photo shows none of them.
+    Classes beyond the ninth have only an initial, or must be typed. `0` labels a photo as `NEITHER`.
     """
     keys = {str(number): name for number, name in enumerate(classes[:9], start=1)}
     for name in classes:
@@ -56,48 +56,51 @@ def keys_of(classes: Sequence[str]) -> dict[str, str]:
         shared = sum(other[0].lower() == initial for other in classes) > 1
         if not (shared or initial in _RESERVED or initial in keys):
             keys[initial] = name
-    return keys | {_NONE: NEITHER}
+    return keys | {_NEITHER_KEY: NEITHER}
 
 
-def press(session: Session, key: str) -> tuple[Session, Said | None]:
-    """Decide what a key does.
+def press(session: Session, key: str) -> tuple[Session, Answer | None]:
+    """Apply one key.
 
     Args:
         session: Before.
         key: One character.
 
     Returns:
-        The session after it, and the label that is final now and has to be published, if there is one.
+        The session after it, and the label to publish now, if any.
     """
     if session.typed is not None:
         return _type(session, key)
     if key in _ENDS:
-        return replace(session, held=None, over=True), session.held
+        return replace(session, pending=None, ended=True), session.pending
     if key == UNDO:
-        return replace(session.before or session, held=None), None
+        # The label before the pending one is published already: undo shows that photo again, and the later
+        # label replaces the earlier one in the dataset.
+        return replace(session.previous or session, pending=None), None
     return _answer(session, key) if session.asking else (session, None)
 
 
-def _answer(session: Session, key: str) -> tuple[Session, Said | None]:
-    shown, *others = session.ahead
-    if key == SKIP:  # it comes again behind the others
-        return replace(session, ahead=(*others, shown), held=None, before=session), session.held
+def _answer(session: Session, key: str) -> tuple[Session, Answer | None]:
+    shown, *rest = session.remaining
+    if key == SKIP:  # shown again after the others
+        return replace(session, remaining=(*rest, shown), pending=None, previous=session), session.pending
     if key == OTHER:
         return replace(session, typed=""), None
-    return _say(session, session.keys[key]) if key in session.keys else (session, None)
+    return _label(session, session.keys[key]) if key in session.keys else (session, None)
 
 
-def _say(session: Session, label: str) -> tuple[Session, Said | None]:
-    shown, *others = session.ahead
-    before = replace(session, typed=None)
-    return replace(before, ahead=others, held=(shown, label), before=before), session.held
+def _label(session: Session, label: str) -> tuple[Session, Answer | None]:
+    shown, *rest = session.remaining
+    previous = replace(session, typed=None)
+    return replace(previous, remaining=rest, pending=(shown, label), previous=previous), session.pending
 
 
-def _type(session: Session, key: str) -> tuple[Session, Said | None]:
-    """Take one key of another class's name; an empty name, Escape or Ctrl-C goes back to the photo."""
+def _type(session: Session, key: str) -> tuple[Session, Answer | None]:
+    """Apply a key while a class name is typed; an empty name, Escape or Ctrl-C returns to the photo."""
     typed = session.typed or ""
     if key in _ENTER and typed.strip():
-        return _say(session, typed.strip())
+        return _label(session, typed.strip())
+    # Not QUIT: it is a letter of the name here.
     if key in (*_ENTER, _ESCAPE, *_ENDS[1:]):
         return replace(session, typed=None), None
     if key in _ERASE:

@@ -1,4 +1,4 @@
-"""One-key labelling in the terminal: shows a photo after the other, publishes what a person says of it."""
+"""Label photos in the terminal with one key each, and publish the labels as Feedback."""
 
 import asyncio
 import codecs
@@ -14,46 +14,47 @@ from contextlib import contextmanager
 
 from bus.mqtt.publish_confirmed import publish_confirmed
 from cli import connect
-from cli.cloud.label_keys import OTHER, QUIT, SKIP, UNDO, Session, keys_of, press
+from cli.cloud.label_keys import OTHER, QUIT, SKIP, UNDO, Session, key_bindings, press
 from cloud.dataset.store import Store
 from cloud.labeling.contact_sheet import thumbnail
-from cloud.labeling.review_queue import Review, feedback_for, known_classes
+from cloud.labeling.review_queue import ReviewItem, feedback_for, known_classes
 from schemas.errors import PermanentError
 from schemas.topics import FEEDBACK
 
 _CLEAR = "\x1b[2J\x1b[H"
-_WORDS_LINES = 4
-_WIDEST = 100
+_TEXT_LINES = 4
+_MAX_COLUMNS = 100
 _UNREAD_KEYS = 1024
-_WORDLESS = re.compile("\x1b[\\[O][0-9;]*[A-Za-z~]")
-"""What arrows and other keys without a letter send."""
+# Arrows and function keys send these; without the filter their last letter would be taken for a key.
+_ESCAPE_SEQUENCE = re.compile("\x1b[\\[O][0-9;]*[A-Za-z~]")
 
 
-async def label_photos(arguments: Namespace, store: Store, reviews: Sequence[Review]) -> int:
-    """Ask a person about each photo until all are labelled or they quit.
+async def label_photos(arguments: Namespace, store: Store, items: Sequence[ReviewItem]) -> int:
+    """Show each photo and publish its label, until all are labelled or the reviewer quits.
 
-    Each label is published with the next key. Cancelling loses the last one, if that key did not come.
+    Each label is published with the next key. Cancelling loses a label whose next key was not pressed.
 
     Returns:
         How many labels were published.
 
     Raises:
-        PermanentError: Standard input is no terminal, or a typed label is out of its range.
-        BrokerConnectionError: The broker went away, or refuses a label; those before it are published.
+        PermanentError: Standard input is not a terminal, or a typed label is out of range.
+        BrokerConnectionError: The connection is lost or a label refused; earlier labels are published.
     """
     classes = await asyncio.to_thread(known_classes, store)
-    session, published = Session(keys_of(classes), range(len(reviews))), 0
+    session, published = Session(key_bindings(classes), range(len(items))), 0
     bus = connect.bus(arguments, "review")
+    # A label is confirmed when the broker delivers it back: MQTT 3.1.1 acknowledges what it does not allow.
     echoes = bus.subscribe(FEEDBACK)
     async with connect.connected(arguments, bus):
-        with _keys() as keys:
-            while not session.over:
-                print(_CLEAR + screen(session, reviews, shutil.get_terminal_size()), flush=True)
-                session, said = press(session, await keys.get())
-                if said is not None:
-                    place, label = said
+        with _read_keys() as keys:
+            while not session.ended:
+                print(_CLEAR + screen(session, items, shutil.get_terminal_size()), flush=True)
+                session, answer = press(session, await keys.get())
+                if answer is not None:
+                    index, label = answer
                     feedback = await asyncio.to_thread(
-                        feedback_for, store, reviews[place].photo_id, label, arguments.by
+                        feedback_for, store, items[index].photo_id, label, arguments.by
                     )
                     await publish_confirmed(
                         bus, echoes, FEEDBACK, feedback, node=feedback.node, device=feedback.device
@@ -62,25 +63,28 @@ async def label_photos(arguments: Namespace, store: Store, reviews: Sequence[Rev
     return published
 
 
-def screen(session: Session, reviews: Sequence[Review], size: os.terminal_size) -> str:
-    """Return what the terminal shows: the photo, what models say of it, and the keys."""
+def screen(session: Session, items: Sequence[ReviewItem], size: os.terminal_size) -> str:
+    """Return the text of the terminal: the photo, the models' labels, and the keys."""
     commands = f"[{SKIP}] later  [{UNDO}] undo  [{OTHER}] other  [{QUIT}] quit"
-    count = len(reviews)
+    count = len(items)
     if not session.asking:
         return f"{count} of {count}: no more photos  [{UNDO}] undo  [{QUIT}] quit"
-    review = reviews[session.ahead[0]]
-    said = [f"{review.edge_label or '?'} {review.confidence or 0.0:.2f}", review.lane or "?"]
-    if review.teacher_label is not None:
-        said.append(f"teacher: {review.teacher_label}")
+    item = items[session.remaining[0]]
+    facts = [f"{item.edge_label or '?'} {item.confidence or 0.0:.2f}", item.lane or "?"]
+    if item.teacher_label is not None:
+        facts.append(f"teacher: {item.teacher_label}")
     keys = "  ".join(f"[{key}] {name}" for key, name in session.keys.items())
-    words = [f"{count - len(session.ahead) + 1} of {count}  {'  '.join(said)}", keys]
-    words.append(commands if session.typed is None else f"class: {session.typed}_  (Enter, or Esc)")
-    picture = half_blocks(review.image, min(size.columns, _WIDEST), max(2, size.lines - _WORDS_LINES))
-    return "\n".join([picture, *words])
+    lines = [f"{count - len(session.remaining) + 1} of {count}  {'  '.join(facts)}", keys]
+    lines.append(commands if session.typed is None else f"class: {session.typed}_  (Enter, or Esc)")
+    picture = half_blocks(item.image, min(size.columns, _MAX_COLUMNS), max(2, size.lines - _TEXT_LINES))
+    return "\n".join([picture, *lines])
 
 
 def half_blocks(image: bytes, columns: int, lines: int) -> str:
-    """Draw a photo with half blocks, two pixels in each place: the upper one is ink, the lower one paper."""
+    """Draw a photo with half-block characters.
+
+    Each is two pixels: the upper one in the foreground colour, the lower one in the background colour.
+    """
     picture = thumbnail(image, (columns, 2 * lines))
     pixels = picture.load()
     assert pixels is not None
@@ -101,31 +105,34 @@ def _colour(pixel: object) -> str:
 
 
 @contextmanager
-def _keys() -> Iterator[asyncio.Queue[str]]:
-    """Read single keys from the terminal for the length of a block; its end counts as Ctrl-D.
+def _read_keys() -> Iterator[asyncio.Queue[str]]:
+    """Read single keys from the terminal for the length of a block; a closed terminal counts as Ctrl-D.
 
-    What is typed beyond 1024 unread keys is dropped.
+    At most 1024 keys are queued; further ones are dropped.
     """
     if not sys.stdin.isatty():
-        raise PermanentError("standard input", expected="a terminal", got="none")
+        raise PermanentError(
+            "standard input is not a terminal", hint="use --label PHOTO_ID LABEL in a script"
+        )
     descriptor, keys = sys.stdin.fileno(), asyncio.Queue[str](_UNREAD_KEYS)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def read() -> None:
         try:
             typed = os.read(descriptor, _UNREAD_KEYS)
-        except OSError:  # the terminal went away
+        except OSError:  # the terminal was closed
             typed = b""
-        text = _WORDLESS.sub("", decoder.decode(typed)) if typed else "\x04"
+        text = _ESCAPE_SEQUENCE.sub("", decoder.decode(typed)) if typed else "\x04"
         for key in text[: keys.maxsize - keys.qsize()]:
             keys.put_nowait(key)
 
     before = termios.tcgetattr(descriptor)
     loop = asyncio.get_running_loop()
     tty.setcbreak(descriptor)
-    single = termios.tcgetattr(descriptor)
-    single[3] &= ~termios.ISIG  # Ctrl-C is a key, so that the last label is still published
-    termios.tcsetattr(descriptor, termios.TCSADRAIN, single)
+    attributes = termios.tcgetattr(descriptor)
+    # No signal from Ctrl-C: as a key it ends the session, and the last label is still published.
+    attributes[3] &= ~termios.ISIG
+    termios.tcsetattr(descriptor, termios.TCSADRAIN, attributes)
     loop.add_reader(descriptor, read)
     try:
         yield keys

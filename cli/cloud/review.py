@@ -1,4 +1,4 @@
-"""List what waits for a person's label, or give one; list what could not be used."""
+"""List the samples that need a human label, or label one; list the samples that could not be stored."""
 
 from argparse import ArgumentParser, Namespace
 from datetime import UTC, datetime
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bus import log
+from bus.atomic_file import write_atomic
 from bus.mqtt.publish_confirmed import publish_confirmed
 from cli import connect, options, run_service
 from schemas.image import read_header
@@ -22,39 +23,47 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     options.add_dataset(parser)
     parser.add_argument(
-        "--limit", type=options.positive(int), default=20, help="at most so many, most informative first (20)"
+        "--limit",
+        type=options.positive(int),
+        default=20,
+        help="maximum number of samples, most informative first (20)",
     )
     parser.add_argument(
-        "--quarantine", action="store_true", help="samples that could not be used instead, newest first"
+        "--dead-letters",
+        "--quarantine",
+        action="store_true",
+        help="list the samples that could not be stored instead, newest first",
     )
-    parser.add_argument("--save", type=Path, metavar="DIR", help="write what is listed there to look at")
+    parser.add_argument("--save", type=Path, metavar="DIR", help="save the listed images there")
     parser.add_argument("--json", action="store_true", help="JSON lines")
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="a contact sheet of it, .png or .html")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="write a contact sheet, .png or .html")
     parser.add_argument(
-        "--interactive", action="store_true", help="show one after the other and take a key as its label"
+        "--interactive", action="store_true", help="show one photo after the other and label it with a key"
     )
     parser.add_argument(
         "--label",
         nargs=2,
         metavar=("PHOTO_ID", "LABEL"),
-        help=f"give a label, as Feedback: a class, or {NEITHER} for a photo of none of them",
+        help=f"publish a label as Feedback: a class, or {NEITHER} for a photo of none of them",
     )
-    parser.add_argument("--by", type=options.person, default="reviewer", help="who says so (reviewer)")
+    parser.add_argument(
+        "--by", type=options.person, default="reviewer", help="name of the reviewer (reviewer)"
+    )
     options.add_broker(parser)
 
 
 def run(arguments: Namespace) -> int:
-    """Give the label, or list what was asked for."""
-    from cloud.dataset.store import Store  # noqa: PLC0415  # each step loads what it needs, and no more
+    """Publish the label, or list what was asked for."""
+    from cloud.dataset.store import Store  # noqa: PLC0415  # each command loads only what it needs
 
-    if arguments.quarantine:
-        _list_quarantine(arguments)
+    if arguments.dead_letters:
+        _list_dead_letters(arguments)
         return 0
     store = Store.open(arguments.dataset, create=False)
     if arguments.label is not None:
-        _give_label(arguments, store)
+        _publish_label(arguments, store)
     elif arguments.interactive:
-        _ask(arguments, store)
+        _label_interactively(arguments, store)
     else:
         _list(arguments, store)
     return 0
@@ -65,34 +74,35 @@ def _list(arguments: Namespace, store: "Store") -> None:
     from cloud.labeling.review_queue import awaiting_review  # noqa: PLC0415  # as above
 
     frames = []
-    for review in awaiting_review(store, arguments.limit):
-        fields = {name: getattr(review, name) for name in review.__struct_fields__ if name != "image"}
-        sure = review.confidence or 0.0
-        line = f"{review.photo_id}  {sure:.2f} {review.edge_label or '?':<12} {review.lane}"
+    for item in awaiting_review(store, arguments.limit):
+        fields = {name: getattr(item, name) for name in item.__struct_fields__ if name != "image"}
+        confidence = item.confidence or 0.0
+        line = f"{item.photo_id}  {confidence:.2f} {item.edge_label or '?':<12} {item.lane}"
         _show(arguments, line, fields)
-        _save(arguments, f"{review.photo_id}.{read_header(review.image).format}", review.image)
-        said = f"{review.edge_label or '?'} {sure:.2f}  {review.lane}"
-        teacher = "" if review.teacher_label is None else f"teacher: {review.teacher_label}"
-        frames.append(Frame(review.image, (said, teacher or review.photo_id[:16])))
+        _save(arguments, f"{item.photo_id}.{read_header(item.image).format}", item.image)
+        caption = f"{item.edge_label or '?'} {confidence:.2f}  {item.lane}"
+        teacher = "" if item.teacher_label is None else f"teacher: {item.teacher_label}"
+        frames.append(Frame(item.image, (caption, teacher or item.photo_id[:16])))
     if arguments.sheet is not None:
         write_sheet(arguments.sheet, frames)
 
 
-def _list_quarantine(arguments: Namespace) -> None:
-    from cloud.dataset.quarantine import Quarantine  # noqa: PLC0415  # as above
+def _list_dead_letters(arguments: Namespace) -> None:
+    from cloud.dataset.dead_letters import DeadLetterTable  # noqa: PLC0415  # as above
 
-    for refused in Quarantine.open(arguments.dataset, create=False).newest(arguments.limit):
-        arrived = datetime.fromtimestamp(refused.received_at_ms / 1000, UTC)
+    for message in DeadLetterTable.open(arguments.dataset, create=False).newest(arguments.limit):
+        arrived = datetime.fromtimestamp(message.received_at_ms / 1000, UTC)
         fields = {
-            "photo_id": refused.key,
-            "node": refused.node,
-            "received_at_ms": refused.received_at_ms,
-            "size_bytes": len(refused.payload),
-            "reason": refused.reason,
+            "photo_id": message.key,
+            "node": message.node,
+            "received_at_ms": message.received_at_ms,
+            "size_bytes": len(message.payload),
+            "reason": message.reason,
         }
-        line = f"{refused.key}  {arrived:%Y-%m-%d %H:%M:%S}Z  {refused.node}  {refused.reason}"
+        line = f"{message.key}  {arrived:%Y-%m-%d %H:%M:%S}Z  {message.node}  {message.reason}"
         _show(arguments, line, fields)
-        _save(arguments, f"{refused.key}.bin", refused.payload)
+        # `.bin`, because the payload is a message with an image inside, and perhaps not even that.
+        _save(arguments, f"{message.key}.bin", message.payload)
 
 
 def _show(arguments: Namespace, line: str, fields: dict[str, object]) -> None:
@@ -101,12 +111,11 @@ def _show(arguments: Namespace, line: str, fields: dict[str, object]) -> None:
 
 def _save(arguments: Namespace, name: str, content: bytes) -> None:
     if arguments.save is not None:
-        arguments.save.mkdir(parents=True, exist_ok=True)
-        (arguments.save / name).write_bytes(content)
+        write_atomic(arguments.save / name, content)
 
 
-def _give_label(arguments: Namespace, store: "Store") -> None:
-    """Publish a person's label for a harvested photo, as anybody could with `mosquitto_pub`."""
+def _publish_label(arguments: Namespace, store: "Store") -> None:
+    """Publish a human label for a sample, as `mosquitto_pub` could."""
     from cloud.labeling.review_queue import feedback_for  # noqa: PLC0415  # as above
 
     photo_id, label = arguments.label
@@ -116,11 +125,11 @@ def _give_label(arguments: Namespace, store: "Store") -> None:
     print(f"{photo_id}: {label}")
 
 
-def _ask(arguments: Namespace, store: "Store") -> None:
+def _label_interactively(arguments: Namespace, store: "Store") -> None:
     from cli.cloud.label_session import label_photos  # noqa: PLC0415  # as above
     from cloud.labeling.review_queue import awaiting_review  # noqa: PLC0415  # as above
 
-    log.configure("error")
+    log.configure("error")  # log lines would overwrite the photo
     published = run_service.run(label_photos(arguments, store, awaiting_review(store, arguments.limit)))
     print(f"{published} labels published")
 

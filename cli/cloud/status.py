@@ -131,7 +131,7 @@ def _node(status: Status) -> Node:
 
     counters = status.counters
     # What earlier runs left in the outbox, and what this run added, less what has been answered or dropped.
-    added, removed = ("sample.kept", "sample.accepted"), ("sample.answered", "sample.dropped_oldest")
+    added, removed = ("sample.restored", "sample.accepted"), ("sample.answered", "sample.dropped_oldest")
     waiting = sum(counters.get(name, 0) for name in added) - sum(counters.get(name, 0) for name in removed)
     return Node(
         node=status.node,

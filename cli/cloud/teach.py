@@ -1,4 +1,4 @@
-"""Let a teacher label the samples that it is sure of."""
+"""Label samples with a teacher model, where it is confident."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -20,26 +20,27 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Teach once, and say what came of it."""
-    from cli.progress import Bars  # noqa: PLC0415  # each step loads what it needs, and no more
+    """Fit a teacher, label the samples, and print the counts."""
+    from cli.progress import Bars  # noqa: PLC0415  # each command loads only what it needs
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
 
+    # Before TensorFlow, which takes seconds to load: a wrong path fails at once.
     store = Store.open(arguments.dataset, create=False)
     print("loading TensorFlow …", file=sys.stderr, flush=True)
     from cloud.labeling.auto_label import teach  # noqa: PLC0415  # as above
 
     with Bars() as bars:
-        taught = teach(
+        result = teach(
             store, arguments.backbones.split(","), arguments.cache, seed=arguments.seed, progress=bars
         )
-    if taught.thresholds is None:
-        print("no teacher: too few human labels of samples to show that one would be right")
+    if result.thresholds is None:
+        print("no teacher: too few human labels of samples to measure its precision")
         return 0
-    sure, sure_of_hard = (f"{least:.2f}" if isfinite(least) else "never" for least in taught.thresholds)
+    others, hard = (f"{least:.2f}" if isfinite(least) else "never" for least in result.thresholds)
     print(
-        f"{taught.by}: {taught.labelled} of {taught.looked_at} samples labelled;"
-        f" sure from {sure}, in lane hard {sure_of_hard}"
+        f"{result.by}: {result.labelled} of {result.examined} samples labelled;"
+        f" confidence from {others}, in lane hard {hard}"
     )
-    if taught.withdrawn:
-        print(f"{taught.withdrawn} labels of earlier teachers taken back: this one is sure of none there")
+    if result.withdrawn:
+        print(f"{result.withdrawn} labels of earlier teachers withdrawn: this one abstains there")
     return 0

@@ -38,7 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Train a version and print how the candidates and the gate judged it."""
     from cli.progress import Bars  # noqa: PLC0415  # each command loads what it needs, and no more
-    from cloud.dataset.example import FEWEST_LABELS  # noqa: PLC0415  # as above
+    from cloud.dataset.example import MIN_CLASS_LABELS  # noqa: PLC0415  # as above
     from cloud.training.pipeline import TrainingOptions, run_training  # noqa: PLC0415  # as above
 
     chosen = TrainingOptions(
@@ -57,7 +57,7 @@ def run(arguments: Namespace) -> int:
     if outcome.trained is None:  # the first worker of the team prints
         return 0
     for label, count in sorted(outcome.waiting.items()):
-        print(f"class {label!r} waits for labels: {count} of {FEWEST_LABELS}")
+        print(f"class {label!r} waits for labels: {count} of {MIN_CLASS_LABELS}")
     _show(outcome.trained)
     return 0
 

@@ -1,9 +1,4 @@
-"""The collector: samples and labels from the bus into the dataset, receipts back.
-
-A receipt goes out only after the commit has reached the disk. Natural batching: while one commit is under
-way, what arrives forms the next. Several collectors share the samples; a sample that reaches two of them is
-stored once, because the store decides by `photo_id`.
-"""
+"""Store samples and labels from the bus in the dataset, and answer samples with receipts."""
 
 import asyncio
 import contextlib
@@ -24,13 +19,14 @@ from bus.mqtt.presence import Presence, now_ms
 from bus.mqtt.retry import retry_until_ok
 from bus.mqtt.subscription import Subscription
 from cloud.collector.config import CollectorConfig
-from cloud.collector.ingest import sort
+from cloud.collector.ingest import validate_samples
+from cloud.dataset.dead_letters import Bounds, DeadLetter, DeadLetterTable
 from cloud.dataset.labels import Label
-from cloud.dataset.quarantine import Bounds, Quarantine, Refused
 from cloud.dataset.schema import Row
 from cloud.dataset.store import Store
 from schemas.errors import PermanentError, TransientError
-from schemas.messages import Event, Feedback, Receipt, Sample
+from schemas.events import EventName
+from schemas.messages import MAX_TEXT_CHARS, Event, Feedback, Receipt, Sample
 from schemas.topics import CLOUD, EVENT, FEEDBACK, RECEIPT, SAMPLE
 
 log = structlog.get_logger()
@@ -40,19 +36,20 @@ T = TypeVar("T")
 _GROUP = "collectors"
 _FRAGMENTS = 128
 _CLEAN_UP_S = 86_400.0
-_REASON_LENGTH = 1024
+DEAD_LETTER_BYTES = 256_000_000
+"""Maximum payload bytes of the dead-letter table; when it is reached, the oldest quarter is deleted."""
 
 
 class Collector:
-    """Stores what the edges harvest and what people say.
+    """Stores samples from the edges and labels from people.
 
     Args:
-        config: Names and bounds.
-        samples_bus: Its session ends with the connection, so that the broker keeps no samples for it while
-            others are there; the edge sends again what has no receipt.
-        labels_bus: Its session is durable, because nobody repeats a label.
+        config: Names and limits.
+        samples_bus: Its session ends with the connection: the edge resends samples without a receipt, and
+            the broker must not queue samples for an absent collector while others are connected.
+        labels_bus: Its session is durable, because clients do not resend labels.
         store: The dataset.
-        quarantine: For what cannot be stored in it.
+        dead_letters: For samples that cannot be stored in the dataset.
     """
 
     def __init__(
@@ -61,14 +58,14 @@ class Collector:
         samples_bus: Bus,
         labels_bus: Bus,
         store: Store,
-        quarantine: Quarantine,
+        dead_letters: DeadLetterTable,
     ) -> None:
         self._config = config
         self._bus = samples_bus
         self._labels_bus = labels_bus
         self._store = store
-        self._quarantine = quarantine
-        self._bounds = Bounds(config.quarantine_rows, config.quarantine_bytes)
+        self._dead_letters = dead_letters
+        self._bounds = Bounds(config.dead_letter_rows, DEAD_LETTER_BYTES)
         self._counters = samples_bus.counters
         self._compact_at = _FRAGMENTS
         self._cleaned_at = -math.inf
@@ -76,21 +73,25 @@ class Collector:
         self._labels: Subscription[Feedback] = labels_bus.subscribe(FEEDBACK)
 
     async def run(self) -> None:
-        """Collect until cancelled. Safe to cancel: what has no receipt is sent again."""
+        """Collect until cancelled. Safe to cancel: the edge resends samples that have no receipt."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._collect_samples(), name="collect.samples")
             tasks.create_task(self._collect_labels(), name="collect.labels")
 
     async def _collect_samples(self) -> None:
         while True:
+            # What arrives during a commit forms the next batch.
             deliveries = await self._samples.next_batch(self._config.batch)
             self._counters.add("sample.received", len(deliveries))
-            rows, refused = await asyncio.to_thread(sort, deliveries)
-            receipts = await self._store_rows(rows) + await self._set_aside(refused)
+            rows, dead_letters = await asyncio.to_thread(validate_samples, deliveries)
+            # A receipt is sent only after the commit is on the disk: the edge then deletes the sample.
+            receipts = await self._store_rows(rows) + await self._store_dead_letters(dead_letters)
             await asyncio.gather(*(self._send(receipt) for receipt in receipts))
+            # Acknowledged last: after a crash the broker gives the samples to another collector, which
+            # answers `duplicate`.
             for delivery in deliveries:
                 delivery.ack()
-            await self._tidy()
+            await self._maintain()
 
     async def _store_rows(self, rows: dict[str, Row]) -> list[Receipt]:
         """Store samples and return their receipts."""
@@ -99,26 +100,29 @@ class Collector:
         outcomes = await self._write("dataset", partial(self._store.upsert, list(rows.values())))
         return [_receipt(key, rows[key].node or CLOUD, outcome) for key, outcome in outcomes.items()]
 
-    async def _set_aside(self, refused: list[Refused]) -> list[Receipt]:
-        """Put what cannot be used into the quarantine, and return the receipts that say so."""
-        if not refused:
+    async def _store_dead_letters(self, dead_letters: list[DeadLetter]) -> list[Receipt]:
+        """Store unusable samples in the dead-letter table and return their receipts."""
+        if not dead_letters:
             return []
-        for message in refused:
+        for message in dead_letters:
             log.warning("sample.refused", node=message.node, photo_id=message.key, error=message.reason)
-        dropped = await self._write("quarantine", partial(self._quarantine.put, refused, self._bounds))
-        self._counters.add("sample.quarantined", len(refused))
-        self._counters.add("quarantine.dropped", dropped)
+        put = partial(self._dead_letters.put, dead_letters, self._bounds)
+        dropped = await self._write("dead-letter table", put)
+        self._counters.add("sample.dead_lettered", len(dead_letters))
+        self._counters.add("dead_letter.dropped", dropped)
+        # Without an id the edge cannot match a receipt to its outbox.
         return [
-            _receipt(message.photo_id, message.node, "refused", f"in quarantine: {message.reason}")
-            for message in refused
+            _receipt(message.photo_id, message.node, "refused", f"in the dead-letter table: {message.reason}")
+            for message in dead_letters
             if message.photo_id is not None
         ]
 
     async def _send(self, receipt: Receipt) -> None:
         try:
             await self._bus.publish(RECEIPT, receipt, node=receipt.node)
-        except BrokerConnectionError:  # the edge sends the sample again, and it is answered as a duplicate
-            self._counters.add("receipt.unpublished")
+        except BrokerConnectionError:
+            # The edge resends the sample, which is then answered as `duplicate`.
+            self._counters.add("receipt.publish_failed")
         else:
             self._counters.add(f"sample.{receipt.status}")
             log.info("sample.answered", photo_id=receipt.photo_id, node=receipt.node, status=receipt.status)
@@ -137,47 +141,52 @@ class Collector:
                 outcomes = await self._write("labels", partial(self._store.label, labels))
                 for label in labels:
                     self._counters.add("feedback.recorded")
-                    await self._tell(label, outcomes[label.photo_id])
+                    await self._publish_recorded(label, outcomes[label.photo_id])
+            # The durable session redelivers what is not acknowledged, and a label is idempotent.
             for delivery in deliveries:
                 delivery.ack()
 
-    async def _tell(self, label: Label, outcome: str) -> None:
+    async def _publish_recorded(self, label: Label, outcome: str) -> None:
         facts = {"photo_id": label.photo_id, "label": label.label, "by": label.by, "outcome": outcome}
         log.info("feedback.recorded", **facts)
         event = Event(
             node=CLOUD,
             name=self._config.name,
-            event="feedback.recorded",
+            event=EventName.FEEDBACK_RECORDED,
             at_ms=now_ms(),
             facts=dict(facts),
         )
-        with contextlib.suppress(BrokerConnectionError):  # the label is stored; that is what counts
+        # The event is for information; the label itself is stored.
+        with contextlib.suppress(BrokerConnectionError):
             await self._bus.publish(EVENT, event, node=CLOUD, name=self._config.name)
 
-    async def _write(self, part: str, work: Callable[[], T]) -> T:
-        """Run blocking work in a thread until the disk or object store takes it."""
+    async def _write(self, component: str, work: Callable[[], T]) -> T:
+        """Run blocking work in a thread until it succeeds; report the collector as degraded until then."""
         return await retry_until_ok(
             self._bus,
-            part,
+            component,
             partial(asyncio.to_thread, work),
-            lambda _: self._counters.add("dataset.failed"),
+            lambda _: self._counters.add("dataset.write_failed"),
         )
 
-    async def _tidy(self) -> None:
-        """Join small fragments when there are many, and once a day forget old versions."""
+    async def _maintain(self) -> None:
+        """Compact fragments when there are many, and once a day remove old versions."""
+        table = self._store.table
         try:
-            if await asyncio.to_thread(self._store.table.fragments) >= self._compact_at:
-                compacted = await asyncio.to_thread(self._store.table.compact)
-                # What a compaction leaves, it would leave again.
-                self._compact_at = _FRAGMENTS + await asyncio.to_thread(self._store.table.fragments)
+            if await asyncio.to_thread(table.small_fragments) >= self._compact_at:
+                compacted = await asyncio.to_thread(table.compact)
+                # Fragments that this compaction left would be left again: count from there.
+                self._compact_at = _FRAGMENTS + await asyncio.to_thread(table.small_fragments)
                 log.info("dataset.compacted", **dataclasses.asdict(compacted))
             if time.monotonic() - self._cleaned_at >= _CLEAN_UP_S:
+                # Before the call, so that a failing clean-up is not repeated with every batch.
                 self._cleaned_at = time.monotonic()
-                removed = await asyncio.to_thread(self._store.table.clean_up)
+                removed = await asyncio.to_thread(table.clean_up)
                 log.info("dataset.cleaned_up", versions=removed)
-        except TransientError as error:  # nothing is lost by that; try again, but not with every commit
+        except TransientError as error:
+            # No sample depends on it: try again later, less often.
             self._compact_at *= 2
-            log.warning("dataset.not_tidied", error=str(error))
+            log.warning("dataset.maintenance_failed", error=str(error))
 
 
 def _label(feedback: Feedback) -> Label:
@@ -194,7 +203,7 @@ def _receipt(photo_id: str, node: str, status: str, reason: str | None = None) -
         photo_id=photo_id,
         node=node,
         status=status,  # type: ignore[arg-type]  # the store's outcomes are two of the three
-        reason=reason and reason[:_REASON_LENGTH],
+        reason=reason and reason[:MAX_TEXT_CHARS],
         received_at_ms=now_ms(),
     )
 
@@ -202,11 +211,16 @@ def _receipt(photo_id: str, node: str, status: str, reason: str | None = None) -
 async def run(config: CollectorConfig, password: str | None = None) -> None:
     """Run a collector until cancelled.
 
+    Args:
+        config: Names and limits.
+        password: Of the broker's user, if it asks for one.
+
     Raises:
-        PermanentError: The dataset has another layout, or the broker refuses a subscription.
+        PermanentError: The dataset has unknown columns, or the broker refuses a subscription.
+        TransientError: The dataset cannot be opened now.
     """
     store = await asyncio.to_thread(Store.open, config.dataset)
-    quarantine = await asyncio.to_thread(Quarantine.open, config.dataset)
+    dead_letters = await asyncio.to_thread(DeadLetterTable.open, config.dataset)
     counters = Counters()
     client_id = f"gleaner-cloud-{config.name}"
     samples_bus = Bus(
@@ -217,13 +231,14 @@ async def run(config: CollectorConfig, password: str | None = None) -> None:
         counters=counters,
     )
     labels_bus = Bus(config.broker, f"{client_id}-labels", password=password, durable=True, counters=counters)
-    collector = Collector(config, samples_bus, labels_bus, store, quarantine)
+    collector = Collector(config, samples_bus, labels_bus, store, dead_letters)
     async with asyncio.TaskGroup() as tasks:
         if config.probes is not None:
             tasks.create_task(
                 HealthServer(config.probes, samples_bus.unready_reason).run(), name="collect.probes"
             )
         tasks.create_task(labels_bus.run(), name="collect.labels_bus")
-        await labels_bus.connected()  # online means that the broker keeps labels for it, too
+        # samples_bus publishes `online`, which promises that the broker queues labels for this collector.
+        await labels_bus.connected()
         tasks.create_task(samples_bus.run(), name="collect.bus")
         tasks.create_task(collector.run(), name="collect.collector")

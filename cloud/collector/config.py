@@ -1,4 +1,4 @@
-"""TODO."""
+"""Configuration of the collector."""
 
 from typing import Annotated
 
@@ -18,11 +18,13 @@ class CollectorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     dataset: Annotated[str, Meta(min_length=1, description="folder or URL of the Lance table")] = (
         "dataset.lance"
     )
-    batch: Annotated[int, Meta(ge=1, le=1024, description="most samples in one commit")] = 128
-    quarantine_rows: Annotated[
-        int, Meta(ge=16, description="most samples kept that cannot be used; the oldest go")
+    batch: Annotated[int, Meta(ge=1, le=1024, description="maximum number of samples in one commit")] = 128
+    dead_letter_rows: Annotated[
+        int,
+        Meta(
+            ge=16,
+            description="maximum number of unusable samples in the dead-letter table;"
+            " when it is reached, the oldest quarter is deleted",
+        ),
     ] = 10_000
-    quarantine_bytes: Annotated[
-        int, Meta(ge=2**24, description="most bytes of them; three quarters stay when the oldest go")
-    ] = 256_000_000
     probes: HealthAddress | None = None

@@ -1,26 +1,27 @@
-"""What becomes of the samples that arrive: plain functions of their bytes, without the bus or the dataset."""
+"""Validate the samples that arrive, and convert them to rows of the dataset."""
 
 from collections.abc import Iterable
 
 from bus.mqtt.presence import now_ms
 from bus.mqtt.subscription import Delivery
+from cloud.dataset.dead_letters import DeadLetter
 from cloud.dataset.image_check import check_image
-from cloud.dataset.quarantine import Refused
 from cloud.dataset.schema import Row
 from schemas.errors import CodecError, PermanentError
 from schemas.messages import Sample
 
-# The edge shrinks the short side to 320 pixels: this leaves room for a panorama of 39 : 1.
+# The edge shrinks the short side to 320 px: this allows panoramas up to 39 : 1.
 MAX_PIXELS = 4_000_000
 
 
-def sort(deliveries: Iterable[Delivery[Sample]]) -> tuple[dict[str, Row], list[Refused]]:
-    """Part what can be stored, by photo id, from what never can.
+def validate_samples(deliveries: Iterable[Delivery[Sample]]) -> tuple[dict[str, Row], list[DeadLetter]]:
+    """Decode and check samples, images included; call it in a thread.
 
-    Decodes every image: call it in a thread.
+    Returns:
+        Rows by photo id, and the messages that can never be stored.
     """
     rows: dict[str, Row] = {}
-    refused: list[Refused] = []
+    dead_letters: list[DeadLetter] = []
     for delivery in deliveries:
         photo_id = None
         try:
@@ -29,8 +30,9 @@ def sort(deliveries: Iterable[Delivery[Sample]]) -> tuple[dict[str, Row], list[R
             check_image(sample.image, MAX_PIXELS)
             rows[photo_id] = row_of(sample)
         except PermanentError as error:
-            refused.append(
-                Refused(
+            dead_letters.append(
+                DeadLetter(
+                    # A message that does not decode may still have a readable id, to send a receipt for.
                     photo_id=error.photo_id if isinstance(error, CodecError) else photo_id,
                     node=delivery.names["node"],
                     reason=str(error),
@@ -38,11 +40,11 @@ def sort(deliveries: Iterable[Delivery[Sample]]) -> tuple[dict[str, Row], list[R
                     payload=delivery.payload,
                 )
             )
-    return rows, refused
+    return rows, dead_letters
 
 
 def row_of(sample: Sample) -> Row:
-    """Return a sample as the dataset keeps it.
+    """Return a sample as a row of the dataset.
 
     Raises:
         PermanentError: A field is out of the dataset's range.

@@ -1,26 +1,22 @@
-"""Commits to a Lance table: one writer at a time, and on the disk before they are visible or answered for.
+"""Commit to a Lance table with one writer at a time, and durably before the version is visible.
 
-Lance commits by publishing a manifest that no other writer has published. What that leaves open:
+Lance's own commit publishes a manifest that no other writer has published. It leaves two gaps:
 
-- **Two writers insert the same new key.** Lance notices if the column is marked as primary key and the
-  merge does not go through a scalar index (with either missing, four writers of overlapping ids left
-  duplicates in every run). So the column is marked, the merge never uses an index, and the table has
-  none. On an object store that is all: the loser of the race merges again on top of the winner.
-- **Power loss.** On a local path Lance never calls fsync (seen with strace): a manifest can survive whose
-  data did not, and a torn manifest makes the whole table unreadable. So a local commit has three steps:
-  write the data, fsync it, publish the manifest, fsync that. The transaction file needs none, because the
-  manifest repeats its content. All steps happen under an flock on the table, which the kernel releases when
-  its holder dies. A manifest torn before its fsync was answered for by nobody; opening the table removes it.
+- Two writers can insert the same new key, unless the column is marked as primary key and the merge does not
+  use a scalar index (with either missing, four writers with overlapping ids left duplicates in every run).
+- On a local path Lance never calls fsync (seen with strace). After a power cut a manifest can exist without
+  its data, and a torn manifest makes the whole table unreadable.
 
-The flock excludes processes of one machine (over NFS those of all clients that support it). Whoever writes
-to the table without this module gives up the second point, not the first.
+So a local commit writes the data, syncs it, publishes the manifest and syncs that, all under a lock on the
+table. The lock excludes the processes of one machine (over NFS those of all clients that support it). On an
+object store there is no lock: the loser of a race merges again on top of the winner. A process that writes
+to the table without this module loses durability, not uniqueness.
 """
 
 import fcntl
 import os
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -29,6 +25,8 @@ import lance
 import pyarrow as pa
 import structlog
 
+from bus.atomic_file import sync_folder
+from bus.file_lock import LockHeldError, exclusive_lock
 from schemas.errors import TransientError
 
 FOLDERS = ("data", "_deletions", "_transactions", "_versions", "_refs/tags")
@@ -46,27 +44,33 @@ def local_root(url: str) -> Path | None:
 
 
 @contextmanager
-def exclusive(root: Path | None, timeout_s: float = 60.0) -> Iterator[None]:
-    """Hold the table's writer lock; on an object store (no root) there is none and Lance's own check holds.
+def writer_lock(root: Path | None, timeout_s: float = 60.0) -> Iterator[None]:
+    """Hold the table's writer lock for the length of a block; blocks the calling thread.
+
+    Args:
+        root: Folder of a local table. None for an object store, where nothing is locked.
+        timeout_s: How long to wait for another writer.
 
     Raises:
-        TransientError: Another writer held it all the time.
+        TransientError: Another writer held the lock for all of `timeout_s`.
     """
     if root is None:
         yield
         return
-    descriptor = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        _lock(descriptor, root, timeout_s)
+    with ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(exclusive_lock(root / _LOCK, timeout_s=timeout_s))
+        except LockHeldError:
+            raise TransientError(
+                f"table {root}: another writer held the writer lock for {timeout_s:g} s"
+            ) from None
+        # A child forked during the block has the descriptor too: closing ours would not release the lock.
+        stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
         yield
-    finally:
-        # Closing is not enough where a fork has inherited the descriptor.
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
 
 
 def merge(dataset: lance.LanceDataset, records: pa.Table, root: Path | None) -> int:
-    """Insert rows of new ids, and replace a stored row by one whose revision is the next.
+    """Insert rows with new ids, and replace a stored row by one with the next revision.
 
     Args:
         dataset: The newest version of the table.
@@ -81,6 +85,7 @@ def merge(dataset: lance.LanceDataset, records: pa.Table, root: Path | None) -> 
         # Compare and swap: a row that changed since it was read has another revision and is left alone.
         .when_matched_update_all("source.revision = target.revision + 1")
         .when_not_matched_insert_all()
+        # Through an index Lance does not detect that another writer inserted the same key.
         .use_index(False)  # noqa: FBT003 - Lance's signature
         .conflict_retries(20)
         .retry_timeout(timedelta(seconds=30))
@@ -90,13 +95,15 @@ def merge(dataset: lance.LanceDataset, records: pa.Table, root: Path | None) -> 
     else:
         transaction, counts = builder.execute_uncommitted(records)
         operation = transaction.operation
+        # The data must be on the disk before the manifest that refers to it. The transaction file need not
+        # be: the manifest repeats its content.
         sync_fragments(root, [*operation.new_fragments, *operation.updated_fragments])
         sync_version(root, lance.LanceDataset.commit(dataset, transaction).version)
     return int(counts["num_inserted_rows"] + counts["num_updated_rows"])
 
 
 def sync_fragments(root: Path | None, fragments: Iterable[lance.FragmentMetadata]) -> None:
-    """Bring to disk what a commit is about to refer to: new data and deletion files, and their names."""
+    """Sync the data and deletion files that the next commit refers to, and the folders they are in."""
     if root is None:
         return
     paths = []
@@ -104,30 +111,33 @@ def sync_fragments(root: Path | None, fragments: Iterable[lance.FragmentMetadata
         if fragment.deletion_file is None:
             paths += [root / "data" / file.path for file in fragment.files]
         else:
-            # Only the marks are new; the data was brought to disk by the commit that added it.
+            # Only the deletion file is new; the commit that added the data has synced it.
             paths.append(root / fragment.deletion_file.path(fragment.id))
-    for path in {*paths, *(path.parent for path in paths)}:
-        sync(path)
+    for path in paths:
+        sync_file(path)
+    for folder in {path.parent for path in paths}:
+        sync_folder(folder)
 
 
 def sync_version(root: Path | None, version: int) -> None:
-    """Bring a published version to disk."""
+    """Sync the manifest of a published version."""
     if root is not None:
-        sync(root / "_versions" / manifest_name(version))
-        sync(root / "_versions")
+        sync_file(root / "_versions" / manifest_name(version))
+        sync_folder(root / "_versions")
 
 
 def sync_tag(root: Path | None, name: str) -> None:
-    """Bring a tag to disk."""
+    """Sync a tag."""
     if root is not None:
-        sync(root / "_refs" / "tags" / f"{name}.json")
-        sync(root / "_refs" / "tags")
+        sync_file(root / "_refs" / "tags" / f"{name}.json")
+        sync_folder(root / "_refs" / "tags")
 
 
-def sync(path: Path) -> None:
-    """Fsync a file, or a folder's list of names."""
+def sync_file(path: Path) -> None:
+    """Sync the content of a file that Lance has written and closed."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        # fsync flushes the file, whichever descriptor wrote it.
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -139,17 +149,18 @@ def manifest_name(version: int) -> str:
 
 
 def make_folders(root: Path) -> None:
-    """Make the table's folders and bring their names to disk, so that commits need not."""
+    """Create the table's folders and sync their names, so that commits need not."""
     for folder in FOLDERS:
         (root / folder).mkdir(parents=True, exist_ok=True)
     for folder_path in (root / "_refs", root, root.parent):
-        sync(folder_path)
+        sync_folder(folder_path)
 
 
 def drop_torn_manifests(root: Path) -> list[str]:
-    """Remove manifests without the ending that Lance writes last; the caller holds the lock.
+    """Remove manifests without the trailer that Lance writes last, and return their names.
 
-    A power loss leaves them, before the commit was answered for.
+    A power cut during a commit leaves them. Its caller got no result, because the manifest was not
+    synced. The caller holds the lock.
     """
     torn = [path for path in (root / "_versions").glob("*.manifest") if _is_torn(path)]
     for path in torn:
@@ -163,21 +174,3 @@ def _is_torn(manifest: Path) -> bool:
         size_bytes = file.seek(0, os.SEEK_END)
         file.seek(max(0, size_bytes - len(_MANIFEST_MAGIC)))
         return file.read() != _MANIFEST_MAGIC
-
-
-def _lock(descriptor: int, root: Path, timeout_s: float) -> None:
-    """Take the lock by asking again and again: a blocking flock knows no deadline."""
-    deadline_s = time.monotonic() + timeout_s
-    pause_s = 0.001
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline_s:
-                raise TransientError(
-                    f"table {root}", expected=f"the writer lock within {timeout_s} s", got="another holder"
-                ) from None
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 2, 0.02)
-        else:
-            return

@@ -1,28 +1,23 @@
-"""What training consumes: labelled photos, wherever they come from."""
+"""Labelled photos as training and evaluation read them."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cloud.modeling.arrays import Ints
+from schemas import lanes
+from schemas.codec import content_id
 from schemas.errors import PermanentError
 from schemas.messages import NEITHER
 
 Source = Literal["human", "teacher", "edge"]
-AUTO_LANE = "auto"
-"""The lane of photos whose label the edge's model was sure of."""
-HARD_LANE = "hard"
-"""The lane of photos of which it was not."""
-AUDIT_LANE = "audit"
-"""The lane of photos that were drawn at random: they judge, and teach only once they have judged."""
-FEWEST_LABELS = 3
-"""Human labels from which on a class is learned beside others that have as many."""
-TEACHER_LABELS = 24
-"""Human labels of samples from which on a teacher can be judged, if all are as it says."""
+MIN_CLASS_LABELS = 3
+"""Human labels that a class needs before it is trained, once two classes have as many."""
+MIN_TEACHER_LABELS = 24
+"""Human labels of samples that are needed to measure a teacher's precision, if it gets all of them right."""
 
 
 class TrainingError(PermanentError):
@@ -51,70 +46,73 @@ class Example:
 
     @property
     def human(self) -> bool:
-        """True if a person gave the label."""
+        """True for a human label."""
         return self.source == "human"
 
     @property
     def sampled(self) -> bool:
-        """True if a camera of the fleet took it, and an edge harvested it."""
+        """True if it was harvested by an edge, not imported."""
         return self.lane is not None
 
     @property
     def auto(self) -> bool:
-        """True if it is there only because the edge's model was sure of its label."""
-        return self.source == "edge" or (self.lane == AUTO_LANE and not self.human)
+        """True if it is in the training set only because the edge's model was confident of its label."""
+        return self.source == "edge" or (self.lane == lanes.AUTO and not self.human)
 
     @property
-    def content(self) -> bytes:
-        """128-bit BLAKE2b of the image, the same whatever id the photo got on its way."""
-        return hashlib.blake2b(self.image, digest_size=16).digest()
+    def content_id(self) -> str:
+        """Digest of the image, 32 hex digits; equal for equal images with different photo ids."""
+        return content_id(self.image)
 
 
-def waiting_classes(examples: Sequence[Example], gold: Sequence[Example] = ()) -> dict[str, int]:
-    """Return the classes that have to wait for more labels, and how many human labels each has.
+def classes_below_minimum(examples: Sequence[Example], gold: Sequence[Example] = ()) -> dict[str, int]:
+    """Return the classes with fewer than `MIN_CLASS_LABELS` human labels, each with its count.
 
-    Classes weigh the same in a training, so that one slip of the pen would count as much as all photos of
-    another class. Nothing waits until two classes have enough: everybody begins with few.
+    Empty until two classes reach the minimum, so that the first training starts from few labels.
 
     Args:
-        examples: what could be trained from.
-        gold: what could be measured on; its labels teach nothing.
+        examples: candidates for training.
+        gold: examples of the gold set; their labels are not trained on and do not count.
     """
     counts = Counter({photo.label: 0 for photo in (*examples, *gold)})
+    # Classes are balanced in training, so a single mislabelled photo could define a class.
     counts.update(example.label for example in examples if example.human)
-    enough = [label for label, count in counts.items() if count >= FEWEST_LABELS]
-    return {} if len(enough) < 2 else {label: counts[label] for label in counts.keys() - enough}  # noqa: PLR2004 - a choice needs two
+    enough = [label for label, count in counts.items() if count >= MIN_CLASS_LABELS]
+    return {} if len(enough) < 2 else {label: counts[label] for label in counts.keys() - enough}  # noqa: PLR2004 - a classifier needs two
 
 
-def by_content(examples: Iterable[Example]) -> list[Example]:
-    """Order examples so that the same photos with the same labels always come in the same order."""
-    return sorted(examples, key=lambda example: (example.content, example.label, example.source))
+def sorted_by_content(examples: Iterable[Example]) -> list[Example]:
+    """Sort examples by image, label and source, so that equal sets train equal models."""
+    # Not by photo_id: an agent draws it at random, so the same photos sent again would be in another order.
+    return sorted(examples, key=lambda example: (example.content_id, example.label, example.source))
 
 
 def class_names(examples: Sequence[Example], wanted: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Decide the classes of a model, in the order of its outputs.
+    """Choose and check the classes of a model, in the order of its outputs.
 
     Args:
-        examples: what it is trained from.
-        wanted: the classes in a given order; by default those of the labels, sorted.
+        examples: the training set.
+        wanted: the classes in a given order; by default the labels, sorted.
 
     Returns:
-        At least two distinct names, each with at least one human label: what only models have
-        called by a name, nobody has ever seen to be one.
+        At least two distinct names, each with at least one human label.
 
     Raises:
-        TrainingError: that cannot be had, or an example is labelled with another class.
+        TrainingError: fewer than two classes, an unusable name, a class without a human label, an example
+            of another class, or a weight of 0 or less.
     """
     names = tuple(wanted) if wanted is not None else tuple(sorted({e.label for e in examples}))
-    if len(set(names)) != len(names) or len(names) < 2:  # noqa: PLR2004 - a choice needs two
+    if len(set(names)) != len(names) or len(names) < 2:  # noqa: PLR2004 - a classifier needs two
         raise TrainingError(f"classes: expected at least two distinct names, got {list(names)}")
     for name in names:
         if name == NEITHER:
-            raise TrainingError(f"class {name!r}: expected a class, got the word for none of them")
+            raise TrainingError(f"class {name!r}: reserved for photos of no class")
+        # classes.txt in the bundle has one name per line; splitlines() also splits at separators like U+2028.
         if name.splitlines() != [name] or not name.strip():
             raise TrainingError(f"class {name!r}: expected a name on one line")
+        # A class that only models have named has never been confirmed by anybody.
         if not any(e.human and e.label == name for e in examples):
-            raise TrainingError(f"class {name!r}: expected at least one human label, got none")
+            raise TrainingError(f"class {name!r}: no human label; label a photo with 'gleaner cloud review'")
     for example in examples:
         if example.label not in names:
             raise TrainingError(
@@ -125,7 +123,7 @@ def class_names(examples: Sequence[Example], wanted: Sequence[str] | None = None
     return names
 
 
-def label_numbers(examples: Sequence[Example], classes: Sequence[str]) -> Ints:
-    """Return the position of each example's label among the classes: `[N]`."""
+def label_indices(examples: Sequence[Example], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Return the index of each example's label in `classes`: `[N]`."""
     position = {name: index for index, name in enumerate(classes)}
     return np.array([position[example.label] for example in examples], np.int64)

@@ -1,6 +1,5 @@
-"""TODO."""
+"""Import labelled photos from a folder with one sub-folder per class."""
 
-import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,30 +8,26 @@ from pathlib import Path
 from cloud.dataset.image_check import check_image
 from cloud.dataset.schema import Split
 from cloud.dataset.store import Label, Row, Store
-from cloud.progress import Progress, Silent
+from cloud.progress import NoProgress, Progress
+from schemas.codec import content_id
 from schemas.errors import PermanentError
 
 MAX_IMAGE_BYTES = 2 * 1024 * 1024
-
-
 MAX_PIXELS = 50_000_000
 
-
 _BATCH_PHOTOS = 64
-
-
 _BATCH_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Imported:
-    """What became of the files of a folder.
+class ImportResult:
+    """Counts of an import.
 
     Args:
-        stored: Photos that are new.
-        duplicate: Photos that were there already, with the same content.
-        labelled: Of the duplicates, those whose label is new: harvested, now named by a person.
-        skipped: Files left out, by name, with the reason.
+        stored: New photos.
+        duplicate: Photos with the same content as one in the dataset.
+        labelled: Duplicates with a new human label: harvested earlier, labelled by this import.
+        skipped: Reason by name of each file that was left out.
     """
 
     stored: int = 0
@@ -47,42 +42,44 @@ def import_folder(
     split: Split,
     progress: Progress | None = None,
     by: str = "import",
-) -> Imported:
-    """Bring in labelled photos: one folder per class, JPEG or PNG, each at most 2 MiB and 50 megapixels.
+) -> ImportResult:
+    """Import the JPEG and PNG files of each class folder, at most 2 MiB and 50 megapixels each.
 
-    The folder's name is a person's label, given when the file was last changed; so a label that someone
-    gave later holds, and a second run changes nothing. Files that cannot be used are skipped, not fatal.
+    The folder's name is stored as a human label, dated by the file's modification time: a label that was
+    given later is kept, and a second run changes nothing. Unusable files are skipped.
 
     Args:
         store: The dataset.
         directory: Folder of the class folders.
-        split: What the photos are for.
-        progress: Shows the files done.
-        by: Who labelled them.
+        split: Split of the photos.
+        progress: Advances by files.
+        by: Name of the person who labelled them.
 
     Returns:
-        Counts, and the skipped files: broken, too large, in two classes, or stored under another split
-        (a photo of the gold set must not be trained on, and the reverse).
+        Counts, and the skipped files: damaged, too large, in two classes, or stored under another split
+        where one of the two is the gold set (a photo must not be both trained and measured on).
 
     Raises:
-        PermanentError: No class folder.
+        PermanentError: No class folder has files.
+        TransientError: The dataset cannot be written now; the batches before are stored.
     """
     files = _class_files(directory)
-    imported, classes = Imported(), dict[str, str]()
-    progress = progress or Silent()
+    result, classes = ImportResult(), dict[str, str]()
+    progress = progress or NoProgress()
     progress.start("import", len(files))
     for batch in _batches(files):
-        photos, unread = _read_batch(directory, batch, split, by, classes)
-        imported = _add(imported, _store_batch(store, photos, split), skipped=unread)
+        photos, unreadable = _read_batch(directory, batch, split, by, classes)
+        result = _add(result, _store_batch(store, photos, split), skipped=unreadable)
         progress.advance(len(batch))
-    return imported
+    return result
 
 
 def read_row(path: Path, split: Split, by: str) -> Row:
-    """Read a labelled photo; its folder's name is the label.
+    """Read a photo as a row; the name of its folder is the label, the digest of its content the id.
 
     Raises:
-        PermanentError: No JPEG or PNG, broken, or too large.
+        PermanentError: It is not a JPEG or PNG, is damaged, or is too large.
+        OSError: The file cannot be read.
     """
     status = path.stat()
     if status.st_size > MAX_IMAGE_BYTES:
@@ -92,14 +89,14 @@ def read_row(path: Path, split: Split, by: str) -> Row:
     image = path.read_bytes()
     header = check_image(image, MAX_PIXELS, f"file {path.name}")
     return Row(
-        photo_id=hashlib.blake2b(image, digest_size=16).hexdigest(),
+        photo_id=content_id(image),
         image=image,
         width=header.width,
         height=header.height,
         received_at_ms=time.time_ns() // 1_000_000,
         human_label=path.parent.name,
         human_by=by,
-        human_at_ms=max(0, status.st_mtime_ns // 1_000_000),
+        human_at_ms=max(0, status.st_mtime_ns // 1_000_000),  # a file can be dated before 1970
         split=split,
         origin="import",
     )
@@ -108,7 +105,10 @@ def read_row(path: Path, split: Split, by: str) -> Row:
 def _read_batch(
     directory: Path, batch: list[Path], split: Split, by: str, classes: dict[str, str]
 ) -> tuple[dict[str, Row], dict[str, str]]:
-    """Read files, by name; `classes` remembers the label of every photo of the folder so far."""
+    """Read files into rows by name, and reasons by name for those that are skipped.
+
+    `classes` has the class of every photo id of the folder so far, and is updated.
+    """
     rows, skipped = dict[str, Row](), dict[str, str]()
     for path in batch:
         name = str(path.relative_to(directory))
@@ -117,34 +117,35 @@ def _read_batch(
         except (PermanentError, OSError) as error:
             skipped[name] = str(error)
             continue
-        before = classes.setdefault(row.photo_id, path.parent.name)
-        if before == path.parent.name:
+        first_class = classes.setdefault(row.photo_id, path.parent.name)
+        if first_class == path.parent.name:
             rows[name] = row
         else:
-            skipped[name] = f"file {path.name}: expected a photo in one class only, got it in {before} too"
+            skipped[name] = f"file {path.name}: the same photo is in class folder {first_class!r} too"
     return rows, skipped
 
 
-def _store_batch(store: Store, rows: dict[str, Row], split: Split) -> Imported:
-    """Store photos; of those that were there already, store the person's label."""
+def _store_batch(store: Store, rows: dict[str, Row], split: Split) -> ImportResult:
+    """Store new photos, and add the label to those that are stored already."""
     outcomes = store.upsert(list(rows.values()))
     known = store.find([key for key, outcome in outcomes.items() if outcome == "duplicate"], ["split"])
-    elsewhere = {
+    # Gold photos must not be trained on, nor trained photos measured on. Other splits may mix.
+    conflicting = {
         key: row["split"]
         for key, row in known.items()
         if row["split"] != split and "gold" in {row["split"], split}
     }
-    said = store.label([_label(row) for row in rows.values() if row.photo_id in known.keys() - elsewhere])
+    labels = store.label([_label(row) for row in rows.values() if row.photo_id in known.keys() - conflicting])
     skipped = {
-        name: f"file {name}: expected split {split}, got it stored under {elsewhere[row.photo_id]}"
+        name: f"file {name}: already stored under split {conflicting[row.photo_id]}, not {split}"
         for name, row in rows.items()
-        if row.photo_id in elsewhere
+        if row.photo_id in conflicting
     }
     stored = len(outcomes) - len(known)
-    return Imported(
+    return ImportResult(
         stored=stored,
         duplicate=len(rows) - stored - len(skipped),
-        labelled=sum(outcome == "stored" for outcome in said.values()),
+        labelled=sum(outcome == "stored" for outcome in labels.values()),
         skipped=skipped,
     )
 
@@ -156,17 +157,17 @@ def _label(row: Row) -> Label:
     return Label(photo_id=row.photo_id, label=row.human_label, by=row.human_by, at_ms=row.human_at_ms)
 
 
-def _add(one: Imported, other: Imported, skipped: dict[str, str]) -> Imported:
-    return Imported(
-        one.stored + other.stored,
-        one.duplicate + other.duplicate,
-        one.labelled + other.labelled,
-        one.skipped | other.skipped | skipped,
+def _add(total: ImportResult, batch: ImportResult, skipped: dict[str, str]) -> ImportResult:
+    return ImportResult(
+        total.stored + batch.stored,
+        total.duplicate + batch.duplicate,
+        total.labelled + batch.labelled,
+        total.skipped | batch.skipped | skipped,
     )
 
 
 def _class_files(directory: Path) -> list[Path]:
-    """List the files of the class folders in a fixed order."""
+    """List the files of the class folders in sorted order."""
     files = [
         path
         for folder in sorted(directory.glob("*"))
@@ -176,16 +177,18 @@ def _class_files(directory: Path) -> list[Path]:
     ]
     if not files:
         raise PermanentError(
-            f"folder {directory}", expected="one folder per class with photos in it", got="none"
+            f"cannot import folder {directory}: no class folder with photos",
+            hint="put the photos of each class into a folder of its name, such as DIR/cat/1.jpg",
         )
     return files
 
 
 def _batches(files: list[Path]) -> Iterator[list[Path]]:
-    """Group files so that a batch fits in memory and is worth a commit."""
+    """Group files into batches that fit into memory and are one commit each."""
     batch, size_bytes = list[Path](), 0
     for path in files:
         batch.append(path)
+        # A larger file is refused before it is read.
         size_bytes += min(path.stat().st_size, MAX_IMAGE_BYTES)
         if len(batch) >= _BATCH_PHOTOS or size_bytes >= _BATCH_BYTES:
             yield batch

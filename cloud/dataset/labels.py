@@ -1,4 +1,4 @@
-"""What people and teachers say of photos, as values that are held against the contract."""
+"""Labels from people and teacher models as validated values."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias, get_type_hints
@@ -8,16 +8,16 @@ import msgspec
 from schemas import messages
 from schemas.errors import PermanentError
 
-Judge: TypeAlias = Literal["human", "teacher"]
-JUDGES: tuple[Judge, ...] = ("human", "teacher")
-Who = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Annotator: TypeAlias = Literal["human", "teacher"]
+ANNOTATORS: tuple[Annotator, ...] = ("human", "teacher")
+AnnotatorName = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
 
-def check(value: object, subject: str) -> None:
-    """Hold every field of a dataclass against its annotation, which is the wire's own.
+def validate(value: object, subject: str) -> None:
+    """Check every field of a dataclass against its annotation, which is that of the wire message.
 
     Raises:
-        PermanentError: A field has another type or is out of its range.
+        PermanentError: A field has the wrong type or is out of range.
     """
     for name, hint in get_type_hints(type(value), include_extras=True).items():
         content = getattr(value, name)
@@ -31,51 +31,50 @@ def check(value: object, subject: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Label:
-    """What a person or a teacher model says that a photo shows.
+    """A photo's class according to a human or a teacher model.
 
     Args:
-        photo_id: 32 hexadecimal digits; the sample itself may still be on its way.
+        photo_id: 32 hex digits; the sample itself may arrive later.
         label: Name of the class, or `NEITHER`.
-        by: Who or which model says so.
-        at_ms: When it was said, UTC. Of two labels of the same judge the later one holds.
-        judge: A person (`human`) or a model (`teacher`).
+        by: Name of the human or the model.
+        at_ms: When it was given, UTC. Of two labels by the same kind of annotator the later one counts.
+        annotator: Kind of the annotator, `human` or `teacher`.
 
     Raises:
-        PermanentError: A field is out of its range.
+        PermanentError: A field is out of range.
     """
 
     photo_id: messages.PhotoId
     label: messages.Label
-    by: Who
+    by: AnnotatorName
     at_ms: messages.Milliseconds
-    judge: Judge = "human"
+    annotator: Annotator = "human"
 
     def __post_init__(self) -> None:
-        check(self, f"label for {self.photo_id!r:.40}")
+        validate(self, f"label for {self.photo_id!r:.40}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Withdrawal:
-    """What a teacher model says that takes a teacher's label back and gives none.
+    """Removal of an earlier teacher's label by a teacher model that abstains.
 
-    The stored row then says who and when, without a label, so that nothing older comes back.
+    The stored row keeps `by` and `at_ms` without a label, so that an older label cannot be stored again.
 
     Args:
-        photo_id: 32 hexadecimal digits.
-        by: Which model says so.
-        at_ms: When it was said, UTC; a label that was given later stays.
+        photo_id: 32 hex digits.
+        by: Name of the model that removes it.
+        at_ms: When, UTC; a later label stays.
 
     Raises:
-        PermanentError: A field is out of its range.
+        PermanentError: A field is out of range.
     """
 
     photo_id: messages.PhotoId
-    by: Who
+    by: AnnotatorName
     at_ms: messages.Milliseconds
 
     def __post_init__(self) -> None:
-        check(self, f"withdrawal for {self.photo_id!r:.40}")
+        validate(self, f"withdrawal for {self.photo_id!r:.40}")
 
 
-Word: TypeAlias = Label | Withdrawal
-"""What a person or a teacher says of a photo."""
+LabelChange: TypeAlias = Label | Withdrawal

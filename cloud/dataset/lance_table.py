@@ -1,7 +1,4 @@
-"""A Lance table at its place: made if there is none, brought to today's layout, opened anew for each use.
-
-Tidying runs beside writers: `compact` joins small fragments, `clean_up` forgets old versions.
-"""
+"""Open a Lance table: create it, add missing columns, compact fragments and remove old versions."""
 
 import re
 from collections.abc import Iterator
@@ -17,21 +14,21 @@ from lance.optimize import Compaction
 
 from cloud.dataset.durable_commit import (
     drop_torn_manifests,
-    exclusive,
     local_root,
     make_folders,
     sync_fragments,
     sync_version,
+    writer_lock,
 )
 from schemas.errors import PermanentError, TransientError
 
 _METADATA_CACHE_BYTES = 64 * 1024 * 1024
-# A fragment of 50 kB photos is then 100 MB: small enough to rewrite, large enough to scan few files.
+# 100 MB of 50 kB photos: small enough to rewrite, large enough that a scan opens few files.
 _ROWS_PER_FRAGMENT = 2048
 BATCH_ROWS = 32
 """Images in one read batch; Lance holds several batches at a time."""
 
-# Where in Lance's own source it says so, and whatever follows on further lines.
+# Lance appends the position in its Rust source, and sometimes a backtrace on further lines.
 _RUST_SOURCE = re.compile(r"(, \S+\.rs:\d+:\d+.*|\n.*)", re.DOTALL)
 
 _BAD_QUERY = "Invalid user input"
@@ -40,13 +37,13 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Compacted:
-    """What a compaction did.
+class CompactionResult:
+    """Counts of a compaction.
 
     Args:
         fragments_removed: Small fragments that were rewritten.
-        fragments_added: Fragments that took their place.
-        conflicts: Rewrites given up because a writer changed their rows meanwhile; the next run takes them.
+        fragments_added: Fragments that replace them.
+        conflicts: Rewrites dropped because a writer changed their rows; the next compaction retries them.
     """
 
     fragments_removed: int = 0
@@ -60,11 +57,11 @@ def _new_session() -> lance.Session:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. Open it with `Table.open`; there is nothing to close.
+    """A Lance table. Open it with `Table.open`; it holds no resource that must be closed.
 
     Args:
-        url: Path or URL, as Lance takes it.
-        root: Its folder if it is local.
+        url: Path or URL for Lance.
+        root: Its folder if it is local, else None.
     """
 
     url: str
@@ -73,101 +70,106 @@ class Table:
 
     @classmethod
     def open(cls, url: str | Path, schema: pa.Schema, *, create: bool = True) -> "Table":
-        """Make a table ready for this version: there, whole, and of today's layout.
+        """Open a table for reading and writing; repair a torn commit and add missing columns.
+
+        Safe to call from several processes at once.
 
         Args:
             url: Local path, file://, s3://, gs:// or az:// URL; credentials come from the environment.
-            schema: Today's layout. A layout is changed by further columns, which are null in older rows.
-            create: Make an empty one if there is none.
+            schema: Columns of this version of gleaner. Later versions only add columns, null in older rows.
+            create: Create an empty table if it does not exist.
 
         Raises:
-            PermanentError: There is none, none can be at such a place, or it has a layout that is not known.
-            TransientError: The place cannot be reached or written now.
+            PermanentError: The table does not exist, the URL is invalid, or the columns are unknown.
+            TransientError: The location cannot be reached or written now.
         """
         root = local_root(str(url))
         table = cls(str(url if root is None else root), root)
         try:
             table._prepare(schema, create=create)
-        except (FileExistsError, NotADirectoryError, ValueError) as error:  # Lance knows no such URL
-            said = table.unavailable("a folder or URL", error)
-            raise PermanentError(said.subject, expected=said.expected, got=said.got) from None
+        except (FileExistsError, NotADirectoryError, ValueError) as error:
+            # A file is in the way, or Lance does not support the URL's scheme.
+            raise PermanentError(
+                f"table {table.url}: not a folder or URL for a table: {_message(error)}"
+            ) from None
         except OSError as error:
-            raise table.unavailable("a place to read and write", error) from None
+            raise table.transient_error("cannot be opened", error) from None
         return table
 
-    def at(self, version: int | str | None = None) -> lance.LanceDataset:
-        """Open a version, None for the newest. Each call opens anew: a handle is no one's shared state.
+    def open_version(self, version: int | str | None = None) -> lance.LanceDataset:
+        """Open a version by number or tag, None for the newest.
 
         Raises:
-            PermanentError: There is no such version.
-            TransientError: There is no table now; it is never made anew, because it may come back.
+            PermanentError: The version does not exist.
+            TransientError: The table is missing now; it is not created again, because a mount may come back.
         """
+        # Lance handles are bound to a version and not safe to share: every use opens its own.
         try:
             return lance.dataset(self.url, version=version, session=self._session)
         except (OSError, ValueError) as error:
             if version is None or isinstance(error, OSError):
-                raise self.unavailable("to be there", error) from None
-            got = _said(error)
-            raise PermanentError(
-                f"version {version} of {self.url}", expected="one that exists", got=got
-            ) from None
+                raise self.transient_error("is missing", error) from None
+            raise PermanentError(f"table {self.url}: no version {version}: {_message(error)}") from None
 
-    def unavailable(self, expected: str, error: Exception) -> TransientError:
-        """Return the error to raise where Lance or the disk refuses."""
-        return TransientError(f"table {self.url}", expected=expected, got=_said(error))
+    def transient_error(self, problem: str, error: Exception) -> TransientError:
+        """Return the error to raise where Lance or the disk fails."""
+        return TransientError(f"table {self.url} {problem}: {_message(error)}")
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Name what Lance raises while rows are read; a condition or a column that is none is a ValueError.
+    def map_read_errors(self) -> Iterator[None]:
+        """Map the errors that Lance raises while rows are read.
 
         Raises:
-            TransientError: A file is away or damaged. It may come back, by itself or from a backup.
+            TransientError: A file is missing or damaged; it may come back, for example from a backup.
+            ValueError: The SQL condition or a column name is invalid.
         """
         try:
             yield
-        except (OSError, pa.ArrowInvalid) as error:  # the latter where the file is read behind a scanner
+        except (OSError, pa.ArrowInvalid) as error:  # ArrowInvalid if the file is read behind a scanner
             if _BAD_QUERY in str(error):
-                raise ValueError(_said(error)) from None
-            raise self.unavailable("to be readable", error) from error
+                raise ValueError(_message(error)) from None
+            raise self.transient_error("cannot be read", error) from error
 
-    def fragments(self) -> int:
-        """Count the fragments that are less than full: one per commit, until they are compacted."""
-        return sum(fragment.physical_rows < _ROWS_PER_FRAGMENT for fragment in self.at().get_fragments())
+    def small_fragments(self) -> int:
+        """Count the fragments that are not full: each commit adds one, and a compaction joins them."""
+        fragments = self.open_version().get_fragments()
+        return sum(fragment.physical_rows < _ROWS_PER_FRAGMENT for fragment in fragments)
 
-    def compact(self) -> Compacted:
-        """Rewrite small fragments into larger ones, beside running writers.
+    def compact(self) -> CompactionResult:
+        """Rewrite small fragments into larger ones, while writers go on.
 
-        Reading and rewriting happen without the lock; only the commit takes it. A rewrite whose rows were
-        changed meanwhile is given up. Memory: some batches of 32 images.
+        A rewrite whose rows were changed by a writer is dropped and counted. Memory: some batches of 32
+        images.
 
         Raises:
             TransientError: The table cannot be written now.
         """
-        dataset = self.at()
+        dataset = self.open_version()
         options = {"target_rows_per_fragment": _ROWS_PER_FRAGMENT, "batch_size": BATCH_ROWS, "num_threads": 1}
         plan = Compaction.plan(dataset, options=options)
         removed = added = conflicts = 0
         for task in plan.tasks:
             try:
+                # Rewriting takes long and is harmless without the lock; only the commit takes it.
                 rewrite = task.execute(dataset)
-                with exclusive(self.root):
+                with writer_lock(self.root):
                     sync_fragments(self.root, rewrite.new_fragments)
                     metrics = Compaction.commit(dataset, [rewrite])
                     sync_version(self.root, dataset.version)
             except OSError as error:
                 if "conflict" not in str(error):
-                    raise self.unavailable("a compaction", error) from error
+                    raise self.transient_error("cannot be compacted", error) from error
                 conflicts += 1
             else:
                 removed += metrics.fragments_removed
                 added += metrics.fragments_added
-        return Compacted(removed, added, conflicts)
+        return CompactionResult(removed, added, conflicts)
 
     def clean_up(self, older_than_s: float = 2 * 86_400.0) -> int:
-        """Remove versions older than that, never a tagged one or the newest, and the files only they used.
+        """Remove old versions and the files that only they used; the newest and tagged ones stay.
 
         Args:
-            older_than_s: Longer than any reader keeps a version without naming it, and any compaction runs.
+            older_than_s: Longer than any reader uses an untagged version, and than any compaction takes.
 
         Returns:
             How many versions were removed.
@@ -176,67 +178,75 @@ class Table:
             TransientError: The table cannot be written now.
         """
         try:
-            with exclusive(self.root):
-                dataset = self.at()
-                # Were the newest version lost, an older one that is removed now would be needed again.
+            with writer_lock(self.root):
+                dataset = self.open_version()
+                # Its writer may have died before the sync. If a power cut took the newest version, an older
+                # one that is removed here would be needed again.
                 sync_version(self.root, dataset.version)
                 removed = dataset.cleanup_old_versions(
                     timedelta(seconds=older_than_s), error_if_tagged_old_versions=False
                 )
         except OSError as error:
-            raise self.unavailable("a clean-up", error) from error
+            raise self.transient_error("cannot be cleaned up", error) from error
         return int(removed.old_versions)
 
     def _prepare(self, schema: pa.Schema, *, create: bool) -> None:
         if self.root is not None:
             if not create and not (self.root / "_versions").is_dir():
-                raise self._absent()
+                raise self._missing()
             self.root.mkdir(parents=True, exist_ok=True)
-        with exclusive(self.root):
+        with writer_lock(self.root):
             if self.root is not None:
                 make_folders(self.root)
+                # Before Lance opens the table: it fails on a torn manifest.
                 drop_torn_manifests(self.root)
-            dataset = self._opened(schema, create=create)
+            dataset = self._open_or_create(schema, create=create)
             self._migrate(dataset, schema)
             sync_version(self.root, dataset.version)
 
-    def _absent(self) -> PermanentError:
-        return PermanentError(f"table {self.url}", expected="a dataset", got="none there")
+    def _missing(self) -> PermanentError:
+        return PermanentError(
+            f"no dataset at {self.url}",
+            hint="check the path; 'gleaner cloud import' and the collector create one",
+        )
 
-    def _opened(self, schema: pa.Schema, *, create: bool) -> lance.LanceDataset:
+    def _open_or_create(self, schema: pa.Schema, *, create: bool) -> lance.LanceDataset:
         try:
             return lance.dataset(self.url, session=self._session)
         except ValueError as error:
             if "not found" not in str(error):
                 raise
         if not create:
-            raise self._absent()
+            raise self._missing()
         try:
             return lance.write_dataset(schema.empty_table(), self.url, session=self._session)
         except OSError:
-            return lance.dataset(self.url, session=self._session)  # another process made it in between
+            # On an object store there is no lock: another process created it since.
+            return lance.dataset(self.url, session=self._session)
 
     def _migrate(self, dataset: lance.LanceDataset, schema: pa.Schema) -> None:
-        """Add the columns that an earlier layout did not have; the caller holds the lock.
+        """Add the columns that an older version of gleaner did not have; the caller holds the lock.
 
         Raises:
-            PermanentError: It has columns that are not known, or it is no table of ours at all.
+            PermanentError: It has unknown columns, or lacks the required ones.
         """
         known = list(schema)
         unknown = [field.name for field in dataset.schema if field not in known]
         required = [field.name for field in known if not field.nullable]
-        if unknown or not set(required) <= set(dataset.schema.names):
+        # A newer gleaner may rely on its columns: refuse instead of writing rows without them.
+        if unknown:
             raise PermanentError(
-                f"table {self.url}",
-                expected=f"columns of {schema.names}, as this version of gleaner knows them",
-                got=f"others, maybe of a later version: {unknown}" if unknown else f"none of {required}",
+                f"table {self.url}: columns {unknown} are unknown to this version of gleaner",
+                hint="upgrade gleaner, or choose another table",
             )
+        if not set(required) <= set(dataset.schema.names):
+            raise PermanentError(f"table {self.url}: not a table of gleaner: no column {', '.join(required)}")
         missing = [field for field in known if field.name not in dataset.schema.names]
         if missing:
             dataset.add_columns(pa.schema(missing))
             log.info("table.migrated", table=self.url, columns=[field.name for field in missing])
 
 
-def _said(error: Exception) -> str:
-    """Return what Lance says, without where in its source it says so."""
+def _message(error: Exception) -> str:
+    """Return Lance's message without the position in its source."""
     return _RUST_SOURCE.sub("", str(error))

@@ -1,12 +1,4 @@
-"""What the dataset holds: one row per photo, and how a sample and a label change it.
-
-Everything here is a value or a plain function; `cloud/dataset/store.py` reads and writes.
-
-A person's label may arrive before the sample it belongs to, because MQTT keeps no order between topics.
-It is stored at once as a row of its id without a photo (`received_at_ms` is null), and the sample fills
-that row when it comes. A second table of waiting labels would need commits over two tables, which Lance
-does not have, and a label could be lost or applied twice between them.
-"""
+"""The dataset's columns, and how a sample and a label change a row: plain functions without I/O."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -16,7 +8,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from cloud.dataset.labels import JUDGES, Judge, Label, Who, Word, check
+from cloud.dataset.labels import ANNOTATORS, Annotator, AnnotatorName, Label, LabelChange, validate
 from schemas import messages
 from schemas.errors import PermanentError
 
@@ -26,10 +18,11 @@ Outcome: TypeAlias = Literal["stored", "duplicate"]
 LabelOutcome: TypeAlias = Literal["stored", "waiting", "superseded"]
 Record: TypeAlias = dict[str, Any]
 
-# `embedding` is a list and no binary, so that DuckDB, Polars and numpy read the numbers without a cast;
-# its length is free, because the next backbone may have another. `scores` is a list of structs and no map:
-# Polars has no map. `dhash` is the hexadecimal text of the wire: no signedness to get wrong.
-# Lance refuses a second insert of the same primary key only if the column says so in its metadata.
+# Lance refuses a second insert of a primary key only if the column is marked as such in its metadata.
+# `dhash` is hexadecimal as on the wire, because a 64-bit hash does not fit a signed integer.
+# `scores` is a list of structs, because Polars has no map type.
+# `embedding` is a list, not binary, so that DuckDB, Polars and numpy read numbers; of variable length,
+# because backbones differ.
 SCHEMA = pa.schema(
     [
         pa.field(
@@ -69,25 +62,20 @@ SCHEMA = pa.schema(
         ("origin", pa.string()),
     ]
 )
-# Decides what becomes of a sample or a label, without reading an image.
-STATE = ["photo_id", "revision", "received_at_ms"] + [
-    f"{judge}_{part}" for judge in JUDGES for part in ("label", "by", "at_ms")
+STATE_COLUMNS = ["photo_id", "revision", "received_at_ms"] + [
+    f"{annotator}_{part}" for annotator in ANNOTATORS for part in ("label", "by", "at_ms")
 ]
+"""Columns that decide how a sample changes a row; none of them is large."""
 
 _Pixels = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 
 
-def _require(sound: bool, subject: str, expected: str, got: object) -> None:  # noqa: FBT001 - reads as a sentence
-    if not sound:
-        raise PermanentError(subject, expected=expected, got=got)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """A photo on its way into the dataset: harvested (`sample`) or brought by a person (`import`).
+    """A photo to store: harvested by an edge (`sample`) or imported from a folder (`import`).
 
     Args:
-        photo_id: 32 hexadecimal digits.
+        photo_id: 32 hex digits.
         image: Encoded JPEG or PNG.
         width: Of the image, pixels.
         height: Of the image, pixels.
@@ -95,30 +83,30 @@ class Row:
         node: Edge node that harvested it.
         device: Device that took it.
         taken_at_ms: When the photo was taken, UTC.
-        dhash: 64-bit difference hash, 16 hexadecimal digits.
+        dhash: 64-bit difference hash, 16 hex digits.
         lane: Why it was harvested.
-        edge_label: Class that the edge's model gave.
-        confidence: Of that label, 0 to 1.
+        edge_label: Class predicted by the edge's model.
+        confidence: Calibrated probability of that class, 0 to 1.
         scores: Probability by class, 0 to 1.
-        raw_confidence: Confidence without the temperature.
-        margin: Probability of the label, less the next one's.
+        raw_confidence: Confidence before temperature scaling.
+        margin: Probability of the best class minus that of the second.
         entropy: Of the scores, normalised to 1.
-        novelty: Distance to what the model was trained on, above 1 if it is unlike it.
-        inclusion: Probability with which the photo was drawn, in lane audit.
+        novelty: Scaled distance to the nearest training embedding; above 1 is out of distribution.
+        inclusion: Inclusion probability of the photo in lane audit.
         model: Name of the edge's model.
         model_version: Of the edge's model.
-        embedding: float32, little endian; empty if there is none.
-        human_label: Class that a person gave, with who and when.
-        human_by: Who gave it.
-        human_at_ms: When, UTC.
-        teacher_label: Class that a teacher model gave, with which and when.
-        teacher_by: Which teacher.
-        teacher_at_ms: When, UTC.
-        split: What it is for; an import names it.
-        origin: Where it came from.
+        embedding: float32, little endian; empty if unknown.
+        human_label: Class given by a human.
+        human_by: Name of the human.
+        human_at_ms: When it was given, UTC.
+        teacher_label: Class given by a teacher model.
+        teacher_by: Name of that model.
+        teacher_at_ms: When it was given, UTC.
+        split: `gold` is measured on, `train` and `stream` are trained on.
+        origin: `sample` or `import`.
 
     Raises:
-        PermanentError: A field is out of its range.
+        PermanentError: A field is out of range.
     """
 
     photo_id: messages.PhotoId
@@ -143,121 +131,121 @@ class Row:
     model_version: messages.ModelVersion | None = None
     embedding: bytes = b""
     human_label: messages.Label | None = None
-    human_by: Who | None = None
+    human_by: AnnotatorName | None = None
     human_at_ms: messages.Milliseconds | None = None
     teacher_label: messages.Label | None = None
-    teacher_by: Who | None = None
+    teacher_by: AnnotatorName | None = None
     teacher_at_ms: messages.Milliseconds | None = None
     split: Split = "stream"
     origin: Origin = "sample"
 
     def __post_init__(self) -> None:
         subject = f"row {self.photo_id!r:.40}"
-        check(self, subject)
-        size_bytes = len(self.embedding)
-        _require(
-            size_bytes % 4 == 0, f"embedding of {subject}", "a multiple of 4 bytes", f"{size_bytes} bytes"
-        )
-        for judge in JUDGES:
-            said = [getattr(self, f"{judge}_{part}") is not None for part in ("label", "by", "at_ms")]
-            _require(
-                all(said) or not any(said),
-                f"{judge}'s label of {subject}",
-                "label, by and at_ms or none of them",
-                said,
-            )
+        validate(self, subject)
+        if len(self.embedding) % 4:
+            got = f"{len(self.embedding)} bytes"
+            raise PermanentError(f"embedding of {subject}", expected="a multiple of 4 bytes", got=got)
+        for annotator in ANNOTATORS:
+            given = [getattr(self, f"{annotator}_{part}") is not None for part in ("label", "by", "at_ms")]
+            if any(given) and not all(given):
+                expected = f"{annotator}_label, {annotator}_by and {annotator}_at_ms, or none of them"
+                raise PermanentError(f"{annotator} label of {subject}", expected=expected, got=given)
 
 
 def as_record(row: Row) -> Record:
-    """Return the row as the table holds it."""
+    """Return the row with the table's columns, all but `revision`."""
     record: Record = {item.name: getattr(row, item.name) for item in fields(row)}
     record["scores"] = [{"label": label, "score": score} for label, score in row.scores.items()]
     record["embedding"] = np.frombuffer(row.embedding, "<f4") if row.embedding else None
     return record
 
 
-def with_sample(row: Row, existing: Record | None) -> Record | None:
-    """Decide what is written when a photo arrives.
+def apply_sample(row: Row, existing: Record | None) -> Record | None:
+    """Return the record to write when a photo arrives, or None if the photo is stored already.
 
     Args:
         row: The photo.
-        existing: STATE columns of the stored row of that id, None if there is none.
+        existing: STATE_COLUMNS of the stored row with that id, if any.
 
     Returns:
-        The record to write, or None if the photo is stored already. Of the labels that the row and a
-        waiting label bring, the later one of each judge is kept.
+        The photo's record. Of the labels in `row` and in `existing`, the later one of each annotator kind.
     """
     record = as_record(row)
     if existing is None:
         return record
     if existing["received_at_ms"] is not None:
         return None
-    for judge in JUDGES:
-        if _said_before(record, judge, existing[f"{judge}_at_ms"]):
-            record |= {f"{judge}_{part}": existing[f"{judge}_{part}"] for part in ("label", "by", "at_ms")}
+    # MQTT keeps no order between topics, so a label can arrive before its sample. It is stored in a row
+    # without an image, which the sample fills in here. (A second table for such labels would need commits
+    # over two tables, which Lance does not have: a label could be lost or applied twice.)
+    for annotator in ANNOTATORS:
+        if _is_newer(existing[f"{annotator}_at_ms"], record, annotator):
+            record |= {
+                f"{annotator}_{part}": existing[f"{annotator}_{part}"] for part in ("label", "by", "at_ms")
+            }
     return record
 
 
-def with_label(said: Word, existing: Record | None) -> Record | None:
-    """Decide what is written when a label arrives, or is taken back.
+def apply_label(change: LabelChange, existing: Record | None) -> Record | None:
+    """Return the record to write when a label arrives or is withdrawn, or None if nothing changes.
 
     Args:
-        said: The label, or that it is withdrawn.
-        existing: All columns of the stored row of that id, None if there is none.
+        change: The label or the withdrawal.
+        existing: All columns of the stored row with that id, if any.
 
     Returns:
-        The record to write, or None if something said at the same time or later is stored already, or there
-        is nothing to take back.
+        None if a label with the same or a later time is stored, or there is nothing to withdraw.
     """
-    judge: Judge = said.judge if isinstance(said, Label) else "teacher"
-    label = said.label if isinstance(said, Label) else None
+    annotator: Annotator = change.annotator if isinstance(change, Label) else "teacher"
+    label = change.label if isinstance(change, Label) else None
     record: Record = existing or dict.fromkeys(SCHEMA.names)
-    nothing_changes = label is None and record[f"{judge}_label"] is None
-    if nothing_changes or not _said_before(record, judge, said.at_ms):
+    nothing_to_withdraw = label is None and record[f"{annotator}_label"] is None
+    # On equal times the stored label stays, so that a redelivered one writes nothing.
+    if nothing_to_withdraw or not _is_newer(change.at_ms, record, annotator):
         return None
     return record | {
-        "photo_id": said.photo_id,
-        f"{judge}_label": label,
-        f"{judge}_by": said.by,
-        f"{judge}_at_ms": said.at_ms,
+        "photo_id": change.photo_id,
+        f"{annotator}_label": label,
+        f"{annotator}_by": change.by,
+        f"{annotator}_at_ms": change.at_ms,
     }
 
 
-def with_samples(
+def apply_samples(
     rows: Mapping[str, Row], existing: Mapping[str, Record]
 ) -> tuple[list[Record], dict[str, Outcome]]:
-    """Decide for many photos at once; both mappings are by id.
+    """Apply many photos; both mappings are by id.
 
     Returns:
-        The records to write, and by id whether it is `stored` now or was before.
+        The records to write, and the outcome by id.
     """
-    records = {photo_id: with_sample(row, existing.get(photo_id)) for photo_id, row in rows.items()}
+    records = {photo_id: apply_sample(row, existing.get(photo_id)) for photo_id, row in rows.items()}
     outcomes: dict[str, Outcome] = {
         photo_id: "duplicate" if record is None else "stored" for photo_id, record in records.items()
     }
     return [record for record in records.values() if record is not None], outcomes
 
 
-def with_labels(
-    labels: Iterable[Word], existing: Mapping[str, Record]
+def apply_labels(
+    changes: Iterable[LabelChange], existing: Mapping[str, Record]
 ) -> tuple[list[Record], dict[str, LabelOutcome]]:
-    """Decide for many labels and withdrawals at once, whatever their order.
+    """Apply many labels and withdrawals, in any order; several for one photo make one record.
 
     Returns:
-        The records to write, and by id what became of its labels: `superseded` only if all of them were.
+        The records to write, and the outcome by id: `superseded` only if all changes of that id were.
     """
     records: dict[str, Record] = {}
     outcomes: dict[str, LabelOutcome] = {}
-    for label in labels:
-        outcomes.setdefault(label.photo_id, "superseded")
-        record = with_label(label, records.get(label.photo_id, existing.get(label.photo_id)))
+    for change in changes:
+        outcomes.setdefault(change.photo_id, "superseded")
+        record = apply_label(change, records.get(change.photo_id, existing.get(change.photo_id)))
         if record is not None:
-            records[label.photo_id] = record
-            outcomes[label.photo_id] = "waiting" if record["received_at_ms"] is None else "stored"
+            records[change.photo_id] = record
+            outcomes[change.photo_id] = "waiting" if record["received_at_ms"] is None else "stored"
     return list(records.values()), outcomes
 
 
-def _said_before(record: Record, judge: Judge, at_ms: int | None) -> bool:
-    """Return whether the record's label of that judge is older than a given time (or absent)."""
-    held = record[f"{judge}_at_ms"]
-    return at_ms is not None and (held is None or held < at_ms)
+def _is_newer(at_ms: int | None, record: Record, annotator: Annotator) -> bool:
+    """Return whether a label of that time replaces the record's label of that annotator kind."""
+    stored_ms = record[f"{annotator}_at_ms"]
+    return at_ms is not None and (stored_ms is None or stored_ms < at_ms)

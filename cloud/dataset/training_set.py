@@ -1,21 +1,22 @@
-"""The dataset as people and training see it: labels resolved, folders brought in."""
+"""Read the dataset as examples, with the label of each photo resolved: human, then teacher, then edge."""
 
 from collections import Counter
 
 import msgspec
 
-from cloud.dataset.example import AUTO_LANE, Example, Source
+from cloud.dataset.example import Example, Source
 from cloud.dataset.schema import Split
-from cloud.dataset.store import PHOTOS, Store
+from cloud.dataset.store import HAS_IMAGE, Store
+from schemas import lanes
 from schemas.messages import NEITHER
 
-# Training wants weights above zero.
+# Example.weight must be above 0, and an edge can report a confidence of 0.
 MIN_WEIGHT = 0.01
 
-# Only in the lane auto was the edge's model sure of its label; the other lanes were harvested because it
-# was not, or at random. Where the teacher contradicts it there, neither is believed; where it is silent, the
-# candidates decide.
-_IN_AUTO = f"coalesce(lane, '') = '{AUTO_LANE}'"
+_IN_AUTO = f"coalesce(lane, '') = '{lanes.AUTO}'"
+# The edge's own label counts in lane auto only: in the other lanes the photo was harvested because the model
+# was uncertain, or at random. Where edge and teacher disagree there, the photo has no label. Where there is
+# no teacher's label, cloud/training/candidates.py measures whether such photos help.
 _HAS_LABEL = (
     f"coalesce(human_label, teacher_label, edge_label) != '{NEITHER}' AND (human_label IS NOT NULL"
     f" OR (teacher_label IS NOT NULL AND NOT ({_IN_AUTO} AND teacher_label != coalesce(edge_label, '')))"
@@ -24,31 +25,31 @@ _HAS_LABEL = (
 
 
 def resolve_label(human: str | None, teacher: str | None, edge: str | None) -> tuple[str, Source] | None:
-    """Return the label to believe and whose it is: a person before the teacher before the edge's model."""
-    said: tuple[tuple[str | None, Source], ...] = ((human, "human"), (teacher, "teacher"), (edge, "edge"))
-    return next(((label, source) for label, source in said if label is not None), None)
+    """Return the label with the highest precedence and its source: human, then teacher, then edge."""
+    labels: tuple[tuple[str | None, Source], ...] = ((human, "human"), (teacher, "teacher"), (edge, "edge"))
+    return next(((label, source) for label, source in labels if label is not None), None)
 
 
 def examples(
     store: Store, *, version: int | str | None = None, split: Split | None = None, where: str = "true"
 ) -> list[Example]:
-    """Read what can be trained or judged on: photos with a label, all in memory.
+    """Read the labelled photos for training or evaluation into memory.
 
     Args:
         store: The dataset.
         version: Number or tag; None for the newest.
-        split: Only this one; None for all but `gold`, which no training may see.
-        where: Further condition in SQL; what does not meet it is not read.
+        split: Only this one; None for all but `gold`, which is never trained on.
+        where: Further condition in SQL; other rows are not read.
 
     Returns:
-        Examples in the order of their ids, so that one version always gives the same list. The edge's
-        own label counts only for photos of the lane `auto`, and these only where no teacher contradicts it.
-        Photos of which a person said `NEITHER` are left out.
+        Examples sorted by photo id, so that one version always gives the same list. The edge's label counts
+        only in lane `auto` and only if no teacher contradicts it. Photos with the human label `NEITHER`
+        are left out.
     """
-    wanted = "split != 'gold'" if split is None else f"split = '{split}'"
+    in_split = "split != 'gold'" if split is None else f"split = '{split}'"
     rows = store.scan(
         _Labelled.__struct_fields__,
-        where=f"{PHOTOS} AND {wanted} AND {_HAS_LABEL} AND ({where})",
+        where=f"{HAS_IMAGE} AND {in_split} AND {_HAS_LABEL} AND ({where})",
         version=version,
     )
     return sorted(map(_example, rows), key=lambda example: example.photo_id)
@@ -56,23 +57,23 @@ def examples(
 
 def _example(row: dict[str, object]) -> Example:
     photo = msgspec.convert(row, _Labelled)
-    edge = photo.edge_label if photo.lane == AUTO_LANE else None
+    edge = photo.edge_label if photo.lane == lanes.AUTO else None
     resolved = resolve_label(photo.human_label, photo.teacher_label, edge)
-    assert resolved is not None, "the scan asked for labelled photos"
+    assert resolved is not None, "the scan returns labelled photos only"
     label, source = resolved
-    # Among the edge's own labels the surer ones count more; a person's word is a person's word.
+    # Edge labels are weighted by the model's confidence; human and teacher labels count in full.
     weight = max(photo.confidence or 0.0, MIN_WEIGHT) if source == "edge" else 1.0
     return Example(photo.photo_id, photo.image, label, source, weight, photo.lane)
 
 
 def label_counts(store: Store) -> dict[str, int]:
-    """Count people's labels by what they say, sorted; `NEITHER` is among them."""
-    rows = store.scan(["human_label"], where=f"{PHOTOS} AND human_label IS NOT NULL")
+    """Count human labels by class, `NEITHER` included, sorted by name."""
+    rows = store.scan(["human_label"], where=f"{HAS_IMAGE} AND human_label IS NOT NULL")
     return dict(sorted(Counter(str(row["human_label"]) for row in rows).items()))
 
 
 class _Labelled(msgspec.Struct, frozen=True):
-    """The columns that an example is made of."""
+    """The columns of an example."""
 
     photo_id: str
     image: bytes

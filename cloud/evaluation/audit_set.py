@@ -11,14 +11,14 @@ import msgspec
 from msgspec import Struct
 
 from cloud.dataset.example import Example
-from cloud.dataset.store import NAMED, PHOTOS, Store
+from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
 from cloud.evaluation.audit_stats import sampling_weight
 from schemas import lanes
 from schemas.messages import NEITHER
 
-_DRAWN = f"{PHOTOS} AND lane = '{lanes.AUDIT}' AND split != 'gold'"
+_DRAWN = f"{HAS_IMAGE} AND lane = '{lanes.AUDIT}' AND split != 'gold'"
 _ANSWERED = "edge_label IS NOT NULL AND model_version IS NOT NULL"
-AUDITED = f"{_DRAWN} AND {NAMED}"
+AUDITED = f"{_DRAWN} AND {HAS_HUMAN_CLASS}"
 """SQL filter: randomly sampled, human-labelled, not in gold; its weight is `sampling_weight(inclusion)`."""
 AUDITED_WITH_ANSWER = f"{AUDITED} AND {_ANSWERED}"
 """SQL filter: audited, and answered by a known model version."""

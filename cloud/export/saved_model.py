@@ -1,6 +1,7 @@
-"""Write a model as the SavedModel that TensorFlow Serving loads, and pack it for the way to the edge."""
+"""Export a model as a SavedModel for TensorFlow Serving, and pack it as a bundle for the edge."""
 
 import hashlib
+import os
 import shutil
 import tarfile
 import tempfile
@@ -13,43 +14,44 @@ import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from scipy.special import softmax
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from cloud.export.litert import ask, converted
-from cloud.export.v1_loader import SIGNATURE, SavedModel
-from cloud.modeling.arrays import softmax
+from bus.atomic_file import sync_folder
+from cloud.export.litert import convert_network, run_network
+from cloud.export.v1_loader import SERVING_SIGNATURE, SavedModel
 from cloud.modeling.backbones import Backbone, preprocess
 from cloud.modeling.linear_head import Head
 from cloud.modeling.novelty import NoveltyModel, novelty_scores
 from schemas.errors import PermanentError
 
 CLASSES_FILE = "classes.txt"
-EXTRA = "assets.extra"
+EXTRA_ASSETS = "assets.extra"
 WARMUP_FILE = "tf_serving_warmup_requests"
 WARMUP_BATCHES = (1, 2, 4, 8)
 NETWORK_FILE = "network.tflite"
-DECODE = "decode"
-"""Signature from encoded photos to what the network of `NETWORK_FILE` takes, one photo at a time."""
+DECODE_SIGNATURE = "decode"
+"""Signature from encoded photos to pixels, the input of the network in `NETWORK_FILE`."""
 _ENCODED = (tf.TensorSpec([None], tf.string, name="image"),)
 TOLERANCE = 1e-4
-"""Most that served answers may differ from Keras' (embeddings, novelty: relative to their largest value)."""
+"""Largest difference of served outputs from Keras' (embedding, novelty: relative to the largest value)."""
 
 
 class ExportError(PermanentError):
-    """A model cannot be served as it was trained, or its place is taken."""
+    """The exported model does not load, answers unlike the trained one, or its directory exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """All that answers need.
+    """The parts of a trained model.
 
     Attributes:
-        backbone: says how pixels are prepared.
+        backbone: defines the preprocessing of pixels.
         network: pixels to embedding.
         head: embedding to logits.
         temperature: divides the logits.
         classes: names in the order of the outputs.
-        novelty: tells embeddings that are unlike all it was trained on.
+        novelty: scores the distance of an embedding to the training set.
     """
 
     backbone: Backbone
@@ -62,7 +64,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A packed model.
+    """Digest and size of a packed model.
 
     Attributes:
         sha256: of the file, 64 hex digits.
@@ -74,7 +76,7 @@ class Bundle:
 
 
 def signature_of(model: Model) -> dict[str, str]:
-    """Describe the serving signature for the card."""
+    """Return types and shapes of the serving signature by name, for the model card."""
     return {
         "image": "string[None]",
         "probabilities": f"float32[None,{len(model.classes)}]",
@@ -84,37 +86,37 @@ def signature_of(model: Model) -> dict[str, str]:
 
 
 @contextmanager
-def exported(model: Model, directory: Path, *, tflite: bool = False) -> Iterator[Path]:
-    """Write a SavedModel with class names and warm-up records, after proving that it can be served.
+def export_saved_model(model: Model, directory: Path, *, tflite: bool = False) -> Iterator[Path]:
+    """Write a SavedModel with class names and warm-up records, and prove that it can be served.
 
-    It is written beside `directory` under a name that no model server takes for a version, loaded as
-    TensorFlow Serving loads it and compared with Keras on the warm-up photos. What else belongs to it is
-    added in the block, at whose end it is renamed.
+    It is written to a temporary directory, loaded as TensorFlow Serving loads it, and compared with Keras on
+    the warm-up photos. Further files can be added in the block, at whose end the directory is renamed.
 
     Args:
-        model: what to serve.
+        model: what to export.
         directory: the version directory; must not exist.
-        tflite: write the network for LiteRT too, which Gleaner's model server runs if told so.
+        tflite: also write the network for LiteRT, for Gleaner's model server with `--prefer_tflite_model`.
 
     Yields:
-        The directory until it is renamed.
+        The temporary directory.
 
     Raises:
-        ExportError: the directory exists, the loader refuses the model, or its answers differ.
+        ExportError: the directory exists, the loader refuses the model, or its outputs differ.
     """
     if directory.exists():
-        raise ExportError(f"{directory}: expected a new version directory, got one that exists")
+        raise ExportError(f"cannot export to {directory}: the version directory exists")
+    # A model server takes only names of digits for versions, so it ignores the unfinished directory.
     partial = directory.with_name(f"tmp-{directory.name}")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         served = _save(model, partial, tflite=tflite)
         photos = warmup_photos(max(WARMUP_BATCHES))
-        extra = partial / EXTRA
+        extra = partial / EXTRA_ASSETS
         extra.mkdir()
         _write_warmup(extra / WARMUP_FILE, photos)
         verify(partial, model, photos)
         if tflite:
-            network = converted(served, served.answer, model.network.input_shape[1:])
+            network = convert_network(served, served.answer, model.network.input_shape[1:])
             verify_network(network, model, photos)
             (extra / NETWORK_FILE).write_bytes(network)
         yield partial
@@ -123,21 +125,20 @@ def exported(model: Model, directory: Path, *, tflite: bool = False) -> Iterator
         shutil.rmtree(partial, ignore_errors=True)
 
 
-class _Served(tf.Module):  # type: ignore[misc] # TensorFlow ships no types
-    """The model as a graph from encoded photos to answers.
-
-    The network's variables are listed and the network itself is not an attribute: the loader that
-    TensorFlow Serving uses does not find variables that are reachable only through a Keras model, and
-    those that are reachable both ways would be written twice.
-    """
+class _ServingModule(tf.Module):  # type: ignore[misc] # TensorFlow ships no types
+    """The model as a graph from encoded photos to outputs."""
 
     def __init__(self, model: Model, classes_file: Path) -> None:
         super().__init__()
-        self.listed = [weight.value for weight in model.network.weights]
+        # The network itself is not an attribute: the loader of TensorFlow Serving does not find variables
+        # that are reachable only through a Keras model, and those reachable both ways are written twice.
+        self.network_variables = [weight.value for weight in model.network.weights]
+        # The temperature is folded into the head, which saves a division per call.
         self.kernel = tf.Variable(model.head.kernel / model.temperature, dtype=tf.float32, trainable=False)
         self.bias = tf.Variable(model.head.bias / model.temperature, dtype=tf.float32, trainable=False)
         self.prototypes = tf.Variable(model.novelty.prototypes, dtype=tf.float32, trainable=False)
         self.classes = tf.saved_model.Asset(str(classes_file))
+        filler = tf.io.encode_png(tf.zeros([1, 1, 3], tf.uint8)).numpy()
 
         def decode(image: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"pixels": preprocess(model.backbone, image)}
@@ -145,32 +146,42 @@ class _Served(tf.Module):  # type: ignore[misc] # TensorFlow ships no types
         def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
             embedding = model.network(images, training=False)
             probabilities = tf.nn.softmax(embedding @ self.kernel + self.bias)
-            likeness = tf.linalg.l2_normalize(embedding, axis=1) @ tf.transpose(self.prototypes)
-            distance = tf.maximum(1.0 - tf.reduce_max(likeness, axis=1), 0.0)
+            similarity = tf.linalg.l2_normalize(embedding, axis=1) @ tf.transpose(self.prototypes)
+            # Rounding can make a similarity exceed 1.
+            distance = tf.maximum(1.0 - tf.reduce_max(similarity, axis=1), 0.0)
             return {
                 "probabilities": probabilities,
                 "embedding": embedding,
                 "novelty": distance / model.novelty.scale,
             }
 
+        def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
+            # With oneDNN (AVX-512) TensorFlow's convolutions return a wrong shape for a batch of 0, and the
+            # next operation fails. So an empty call runs one filler photo, and every output is cut back to
+            # the photos of the call. Otherwise the filler has 0 rows: the network sees the same batch.
+            count = tf.shape(image)[0]
+            filled = tf.concat([image, tf.repeat([filler], tf.cast(count == 0, tf.int32))], axis=0)
+            outputs = answer(decode(filled)["pixels"])
+            return {name: values[:count] for name, values in outputs.items()}
+
         self.decode, self.answer = decode, answer
-        self.serve = tf.function(lambda image: answer(decode(image)["pixels"]), input_signature=_ENCODED)
+        self.serve = tf.function(serve, input_signature=_ENCODED)
 
 
-def _save(model: Model, directory: Path, *, tflite: bool) -> _Served:
+def _save(model: Model, directory: Path, *, tflite: bool) -> _ServingModule:
     with tempfile.TemporaryDirectory() as scratch:
         classes_file = Path(scratch, CLASSES_FILE)
         classes_file.write_text("".join(f"{name}\n" for name in model.classes), "utf-8")
-        served = _Served(model, classes_file)
-        signatures = {SIGNATURE: served.serve}
+        served = _ServingModule(model, classes_file)
+        signatures = {SERVING_SIGNATURE: served.serve}
         if tflite:
-            signatures[DECODE] = tf.function(served.decode, input_signature=_ENCODED)
+            signatures[DECODE_SIGNATURE] = tf.function(served.decode, input_signature=_ENCODED)
         tf.saved_model.save(served, str(directory), signatures=signatures)
     return served
 
 
 def warmup_photos(count: int) -> list[bytes]:
-    """Draw small JPEGs, always the same: coloured gradients with noise, in the common aspect ratios."""
+    """Draw small JPEGs, the same in every call: coloured gradients with noise, in common aspect ratios."""
     generator = np.random.default_rng(0)
     photos = []
     for position in range(count):
@@ -183,82 +194,87 @@ def warmup_photos(count: int) -> list[bytes]:
 
 
 def _write_warmup(path: Path, photos: Sequence[bytes]) -> None:
-    """Write one Predict request per batch size; the server runs them before a version is available."""
+    """Write one Predict request per batch size; the server runs them before it serves a version."""
     with tf.io.TFRecordWriter(str(path)) as records:
         for batch in WARMUP_BATCHES:
             request = predict_pb2.PredictRequest()
-            request.model_spec.signature_name = SIGNATURE
+            request.model_spec.signature_name = SERVING_SIGNATURE
             request.inputs["image"].CopyFrom(tf.make_tensor_proto(photos[:batch], tf.string, [batch]))
             log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
             records.write(log.SerializeToString())
 
 
 def verify(directory: Path, model: Model, photos: Sequence[bytes]) -> None:
-    """Load a SavedModel through the V1 loader, as TensorFlow Serving does, and compare its answers.
+    """Load a SavedModel as TensorFlow Serving does, by the V1 loader, and compare its outputs with Keras.
 
     Args:
         directory: the SavedModel.
-        model: what it should answer like.
-        photos: encoded photos to ask about.
+        model: the trained model.
+        photos: encoded photos to run, at least one.
 
     Raises:
-        ExportError: it cannot be loaded or run, or differs by more than `TOLERANCE`.
+        ExportError: it cannot be loaded or run, or an output differs by more than `TOLERANCE`.
     """
     try:
         with SavedModel(directory) as saved:
-            served = saved.ask(photos)
+            outputs, empty = saved.predict(photos), saved.predict([])
     except (tf.errors.OpError, RuntimeError, KeyError, OSError, ValueError) as error:
         raise ExportError(
-            f"{directory.name}: expected a model that the V1 loader serves, got: {error}"
+            f"{directory.name}: the V1 loader cannot serve the exported model: {error}"
         ) from error
-    _compare(served, model, _pixels(model, photos))
+    # A call without photos takes another path through TensorFlow's kernels: see _ServingModule.
+    for name, values in empty.items():
+        expected = (0, *outputs[name].shape[1:])
+        if values.shape != expected:
+            raise ExportError(f"{name} of no photos: expected shape {expected}, got {values.shape}")
+    _compare(outputs, model, _pixels(model, photos))
 
 
 def verify_network(network: bytes, model: Model, photos: Sequence[bytes]) -> None:
-    """Run what was converted for LiteRT, and compare its answers.
+    """Run a network converted for LiteRT, and compare its outputs with Keras.
 
     Raises:
-        ExportError: it cannot be run, or differs by more than `TOLERANCE`.
+        ExportError: it cannot be run, or an output differs by more than `TOLERANCE`.
     """
     images = _pixels(model, photos)
     try:
-        said = ask(network, images.numpy())
+        outputs = run_network(network, images.numpy())
     except (RuntimeError, ValueError) as error:
-        raise ExportError(f"{NETWORK_FILE}: expected a network that LiteRT runs, got: {error}") from error
-    _compare(said, model, images)
+        raise ExportError(f"{NETWORK_FILE}: LiteRT cannot run the converted network: {error}") from error
+    _compare(outputs, model, images)
 
 
 def _pixels(model: Model, photos: Sequence[bytes]) -> tf.Tensor:
     return preprocess(model.backbone, tf.constant(list(photos)))
 
 
-def _compare(said: Mapping[str, NDArray[np.float32]], model: Model, images: tf.Tensor) -> None:
+def _compare(outputs: Mapping[str, NDArray[np.float32]], model: Model, images: tf.Tensor) -> None:
     embedding = model.network(images, training=False).numpy()
     expected = {
         "embedding": embedding,
-        "probabilities": softmax(model.head.logits(embedding) / model.temperature),
+        "probabilities": softmax(model.head.logits(embedding) / model.temperature, axis=1),
         "novelty": novelty_scores(model.novelty, embedding),
     }
     for name, values in expected.items():
         scale = max(1.0, float(np.abs(values).max()))
-        difference = float(np.abs(said[name] - values).max()) / scale
+        difference = float(np.abs(outputs[name] - values).max()) / scale
         if not difference <= TOLERANCE:  # also refuses NaN
-            raise ExportError(f"{name}: expected Keras' answers within {TOLERANCE}, got {difference:.2g} off")
+            raise ExportError(f"{name}: expected Keras' values within {TOLERANCE}, got {difference:.2g} off")
 
 
 def pack(directory: Path, bundle: Path) -> Bundle:
-    """Pack a SavedModel as an uncompressed tar; weights do not compress.
-
-    The same files always give the same bytes: sorted, without times and owners. Names inside are
-    relative to `directory`.
+    """Pack a SavedModel as a tar; equal files give equal bytes. Names inside are relative to `directory`.
 
     Args:
         directory: the SavedModel.
-        bundle: the file to write; it is replaced at once, when complete.
+        bundle: the file to write; it is replaced atomically.
     """
+    # Not write_atomic: a bundle can be larger than the memory that is free.
     partial = bundle.with_name(f"tmp-{bundle.name}")
+    # Not compressed, because float32 weights hardly shrink.
     with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as archive:
         for path in sorted(directory.rglob("*")):
+            # A new TarInfo has time 0 and no owner, so the bytes depend on names and contents alone.
             entry = tarfile.TarInfo(path.relative_to(directory).as_posix())
             if path.is_dir():
                 entry.type, entry.mode = tarfile.DIRTYPE, 0o755
@@ -269,5 +285,7 @@ def pack(directory: Path, bundle: Path) -> Bundle:
                     archive.addfile(entry, content)
     with partial.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
+        os.fsync(content.fileno())
     partial.replace(bundle)
+    sync_folder(bundle.parent)
     return Bundle(sha256=digest, size_bytes=bundle.stat().st_size)

@@ -1,4 +1,4 @@
-"""Run the teacher over the samples that nobody has labelled, and store what it is sure of."""
+"""Label samples with a teacher: fit it to human labels, and store the labels that it is confident of."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,67 +9,66 @@ import numpy as np
 
 from bus.mqtt.presence import now_ms
 from cloud.dataset.example import (
-    AUDIT_LANE,
-    HARD_LANE,
-    TEACHER_LABELS,
+    MIN_TEACHER_LABELS,
     Example,
     class_names,
-    label_numbers,
-    waiting_classes,
+    classes_below_minimum,
+    label_indices,
 )
-from cloud.dataset.store import NAMED, PHOTOS, Label, Store, Withdrawal
+from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Label, Store, Withdrawal
 from cloud.dataset.training_set import examples
-from cloud.labeling.embedder import Eye
-from cloud.labeling.ensemble import HEADS, Ensemble, fit_ensemble, held_out, sure_by_lane
+from cloud.labeling.embedder import Embedder
+from cloud.labeling.ensemble import HEADS, Ensemble, fit_ensemble, lane_thresholds, out_of_fold_votes
 from cloud.modeling.arrays import Ints
-from cloud.progress import Progress, Silent
+from cloud.progress import NoProgress, Progress
+from schemas import lanes
 
 BATCH_PHOTOS = 256
-_NO_AUDIT = f"(lane IS NULL OR lane != '{AUDIT_LANE}')"
+_NO_AUDIT = f"(lane IS NULL OR lane != '{lanes.AUDIT}')"
 
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """Somebody who may label samples.
+    """A fitted teacher.
 
     Attributes:
-        by: who it is: `teacher/` and a digest of all that it is made of.
+        by: its name in labels: `teacher/` and a digest of everything that determines it.
         classes: in the order of the probabilities.
-        eyes: its networks.
+        embedders: its networks.
         ensemble: its heads.
-        thresholds: how sure it has to be, as `cloud.labeling.ensemble.sure_by_lane` has it.
+        thresholds: minimum confidence, as `cloud.labeling.ensemble.lane_thresholds` returns it.
     """
 
     by: str
     classes: tuple[str, ...]
-    eyes: tuple[Eye, ...]
+    embedders: tuple[Embedder, ...]
     ensemble: Ensemble
     thresholds: tuple[float, float]
 
     def labels(self, photos: Sequence[Example], progress: Progress) -> dict[str, str]:
-        """Return labels by photo id, of those photos of which it is sure."""
+        """Return labels by photo id; photos without a confident label are left out."""
         if not np.isfinite(self.thresholds).any():
             return {}
-        opinions = self.ensemble.opinions([eye.look(photos, progress) for eye in self.eyes])
-        sure = np.flatnonzero(opinions.sureness >= np.array(self.thresholds)[_are_hard(photos)])
-        return {photos[int(place)].photo_id: self.classes[opinions.labels[place]] for place in sure}
+        votes = self.ensemble.votes([embedder.embed(photos, progress) for embedder in self.embedders])
+        confident = np.flatnonzero(votes.confidence >= np.array(self.thresholds)[_is_hard(photos)])
+        return {photos[int(row)].photo_id: self.classes[votes.labels[row]] for row in confident}
 
 
 @dataclass(frozen=True, slots=True)
-class Taught:
-    """What came of a run.
+class TeachingResult:
+    """Counts of a run.
 
     Attributes:
-        by: the teacher; None if there are too few human labels of samples for one.
-        thresholds: how sure it had to be, of most photos and in lane hard; None without a teacher.
-        looked_at: samples without a label of a person or of this teacher.
-        labelled: how many of them it labelled; those that an earlier teacher called the same do not count.
-        withdrawn: from how many it took an earlier teacher's label, without one of its own.
+        by: the teacher's name; None if there are too few human labels of samples for a teacher.
+        thresholds: minimum confidence, of other samples and of lane hard; None without a teacher.
+        examined: samples without a human label and without one by this teacher.
+        labelled: samples that it labelled; those with the same label by an earlier teacher do not count.
+        withdrawn: samples whose label by an earlier teacher was withdrawn, because this one abstains.
     """
 
     by: str | None = None
     thresholds: tuple[float, float] | None = None
-    looked_at: int = 0
+    examined: int = 0
     labelled: int = 0
     withdrawn: int = 0
 
@@ -81,87 +80,97 @@ def teach(
     *,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Taught:
-    """Make a teacher from people's labels, and let it label what it is sure of.
+) -> TeachingResult:
+    """Fit a teacher to human labels, and store its labels of the samples without a human label.
 
-    Photos of the gold set and of the lane `audit` are left to people, and teach nobody: they judge what is
-    trained on this teacher's labels. An earlier teacher's label stays where this one is sure of the same (to
-    write it again would cost the image's bytes), is corrected where it is sure of another, and is taken back
-    where it is sure of none.
+    A label by an earlier teacher is kept where this one agrees, replaced where it is confident of another
+    class, and withdrawn where it abstains.
 
     Args:
         store: the dataset.
-        backbones: names of its networks, at least one; each with weights of its own.
-        cache_dir: keeps embeddings from run to run.
-        seed: of every random decision.
-        progress: told about every step of more than two seconds.
+        backbones: names of its networks, at least one; each with pretrained weights.
+        cache_dir: caches embeddings between runs.
+        seed: seeds the folds and the ensemble.
+        progress: shows the embedding of photos.
 
     Raises:
-        BackboneUnavailableError: no backbone has one of the names, or it has no pretrained weights here.
-        TrainingError: a photo cannot be decoded, or people know fewer than two classes.
-        TransientError: the dataset cannot be written now; what was labelled before stays.
+        BackboneUnavailableError: a name is not a backbone, or its pretrained weights are not available.
+        TrainingError: a photo cannot be decoded, or fewer than two classes have human labels.
+        TransientError: the dataset cannot be written now; the batches before are stored.
     """
-    progress = progress or Silent()
-    teacher = make_teacher(store, backbones, cache_dir, seed=seed, progress=progress)
+    progress = progress or NoProgress()
+    teacher = fit_teacher(store, backbones, cache_dir, seed=seed, progress=progress)
     if teacher is None:
-        return Taught()
-    looked_at = labelled = withdrawn = 0
+        return TeachingResult()
+    examined = labelled = withdrawn = 0
     for photos in _unlabelled(store, teacher.by):
-        before = {photo.photo_id: photo.label for photo in photos if photo.label}
-        sure = teacher.labels(photos, progress)
-        changed, silent = sure.items() - before.items(), before.keys() - sure.keys()
+        earlier = {photo.photo_id: photo.label for photo in photos if photo.label}
+        labels = teacher.labels(photos, progress)
+        # Equal labels are not written again: each write costs the bytes of the image.
+        changed, abstained = labels.items() - earlier.items(), earlier.keys() - labels.keys()
         by, at_ms = teacher.by, now_ms()
-        labels = [
-            Label(photo_id=photo_id, label=label, by=by, at_ms=at_ms, judge="teacher")
+        changes = [
+            Label(photo_id=photo_id, label=label, by=by, at_ms=at_ms, annotator="teacher")
             for photo_id, label in changed
         ]
-        store.label([*labels, *(Withdrawal(photo_id=photo_id, by=by, at_ms=at_ms) for photo_id in silent)])
-        looked_at, labelled = looked_at + len(photos), labelled + len(changed)
-        withdrawn += len(silent)
-    return Taught(teacher.by, teacher.thresholds, looked_at, labelled, withdrawn)
+        withdrawals = [Withdrawal(photo_id=photo_id, by=by, at_ms=at_ms) for photo_id in abstained]
+        store.label([*changes, *withdrawals])
+        examined, labelled = examined + len(photos), labelled + len(changed)
+        withdrawn += len(abstained)
+    return TeachingResult(teacher.by, teacher.thresholds, examined, labelled, withdrawn)
 
 
-def make_teacher(
+def fit_teacher(
     store: Store, backbones: Sequence[str], cache_dir: Path, *, seed: int, progress: Progress
 ) -> Teacher | None:
-    """Make a teacher, which may be sure of nothing; None if people labelled too few samples to judge one.
+    """Fit a teacher; None if people labelled too few samples to measure its precision.
 
-    Raises as `teach` does.
+    Its thresholds can be infinite: then it abstains on every photo.
+
+    Raises:
+        BackboneUnavailableError, TrainingError: As `teach`.
     """
-    said = examples(store, where=f"{NAMED} AND {_NO_AUDIT}")
-    waiting = waiting_classes(said)
-    people = [example for example in said if example.label not in waiting]
-    classes = class_names(people)
-    numbers = label_numbers(people, classes)
-    eyes = tuple(Eye.open(name, cache_dir) for name in backbones)
-    sights = [eye.look(people, progress) for eye in eyes]
-    judged = held_out(sights, numbers, len(classes), seed=seed)
-    if judged is None:
+    # Audit photos measure models that are trained on this teacher's labels, so it must not learn from them.
+    # The gold set is left out by `examples` for the same reason.
+    labelled = examples(store, where=f"{HAS_HUMAN_CLASS} AND {_NO_AUDIT}")
+    rare = classes_below_minimum(labelled)
+    known = [example for example in labelled if example.label not in rare]
+    classes = class_names(known)
+    indices = label_indices(known, classes)
+    embedders = tuple(Embedder.open(name, cache_dir) for name in backbones)
+    embeddings = [embedder.embed(known, progress) for embedder in embedders]
+    held_out = out_of_fold_votes(embeddings, indices, len(classes), seed=seed)
+    if held_out is None:
         return None
-    positions, opinions = judged
-    right, hard = opinions.labels == numbers[positions], _are_hard(people)[positions].astype(bool)
-    sampled = np.array([example.sampled for example in people])[positions]
-    if sampled.sum() < TEACHER_LABELS:
+    positions, votes = held_out
+    correct, hard = votes.labels == indices[positions], _is_hard(known)[positions].astype(bool)
+    sampled = np.array([example.sampled for example in known])[positions]
+    if sampled.sum() < MIN_TEACHER_LABELS:
         return None
-    thresholds = sure_by_lane(opinions.sureness, right, sampled, hard)
-    ensemble = fit_ensemble(sights, numbers, len(classes), seed=seed)
-    made_of = [f"{example.photo_id} {example.label}" for example in people]
-    made_of += [*(eye.digest for eye in eyes), f"{HEADS} {seed} {thresholds}"]
-    digest = blake2b("\n".join(made_of).encode(), digest_size=6).hexdigest()
-    return Teacher(f"teacher/{digest}", classes, eyes, ensemble, thresholds)
+    thresholds = lane_thresholds(votes.confidence, correct, sampled, hard)
+    ensemble = fit_ensemble(embeddings, indices, len(classes), seed=seed)
+    # Everything that determines its labels: an equal teacher has the same name and is not run again.
+    determined_by = [f"{example.photo_id} {example.label}" for example in known]
+    determined_by += [*(embedder.digest for embedder in embedders), f"{HEADS} {seed} {thresholds}"]
+    digest = blake2b("\n".join(determined_by).encode(), digest_size=6).hexdigest()
+    return Teacher(f"teacher/{digest}", classes, embedders, ensemble, thresholds)
 
 
-def _are_hard(photos: Sequence[Example]) -> Ints:
-    """Tell of photos whether they came by the lane hard, as 0 or 1: `[N]`."""
-    return np.array([photo.lane == HARD_LANE for photo in photos], np.int64)
+def _is_hard(photos: Sequence[Example]) -> Ints:
+    """Return 1 for photos of lane hard, else 0: `[N]`."""
+    return np.array([photo.lane == lanes.HARD for photo in photos], np.int64)
 
 
 def _unlabelled(store: Store, by: str) -> Iterator[list[Example]]:
-    """Yield, in batches, the samples that a teacher may label and has not; with an earlier one's label."""
+    """Yield, in batches, the samples without a human label and without one by this teacher.
+
+    The label of an example is that of an earlier teacher, or empty.
+    """
     where = (
-        f"{PHOTOS} AND origin = 'sample' AND split != 'gold' AND human_label IS NULL"
+        f"{HAS_IMAGE} AND origin = 'sample' AND split != 'gold' AND human_label IS NULL"
         f" AND {_NO_AUDIT} AND (teacher_by IS NULL OR teacher_by != '{by}')"
     )
+    # Sorted ids make the batches deterministic, and no scan stays open while the caller writes labels.
     ids = sorted(str(row["photo_id"]) for row in store.scan(["photo_id"], where=where))
     for start in range(0, len(ids), BATCH_PHOTOS):
         found = store.find(ids[start : start + BATCH_PHOTOS], ["image", "lane", "teacher_label"])

@@ -1,4 +1,4 @@
-"""A contact sheet: photos with a number and some words each, as a picture or as a page."""
+"""Draw a contact sheet of numbered photos with captions, as PNG or HTML."""
 
 import base64
 import io
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from bus.atomic_file import write_atomic
 from schemas.errors import PermanentError
 
 _THUMBNAIL_PX = 160
@@ -24,7 +25,7 @@ class Frame:
 
     Attributes:
         image: encoded JPEG or PNG.
-        lines: what stands below it, the most important first.
+        lines: the caption, at least one line.
     """
 
     image: bytes
@@ -35,23 +36,24 @@ def write_sheet(path: Path, frames: Sequence[Frame]) -> None:
     """Write a contact sheet.
 
     Args:
-        path: Ends in `.png` or `.html`.
-        frames: Numbered from 1 in this order. Memory is that of their thumbnails.
+        path: Its suffix decides the format: `.png` or `.html`. Missing parent folders are created.
+        frames: Numbered from 1 in this order. All thumbnails are held in memory.
 
     Raises:
-        PermanentError: The path ends otherwise.
+        PermanentError: The path has another suffix.
     """
     writers = {".png": _png, ".html": _html}
     if (writer := writers.get(path.suffix)) is None:
-        raise PermanentError(f"sheet {path}", expected=f"a name with {' or '.join(writers)}", got=path.suffix)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(writer(frames))
+        raise PermanentError(
+            f"cannot write contact sheet {path}", hint=f"its name must end in {' or '.join(writers)}"
+        )
+    write_atomic(path, writer(frames))
 
 
 def thumbnail(image: bytes, size: tuple[int, int] = (_THUMBNAIL_PX, _THUMBNAIL_PX)) -> Image.Image:
-    """Return a photo in RGB, shrunk or grown to fit into so many pixels."""
+    """Return a photo in RGB, scaled to fit into a size in pixels with its aspect ratio."""
     with Image.open(io.BytesIO(image), formats=("JPEG", "PNG")) as picture:
-        picture.draft("RGB", size)
+        picture.draft("RGB", size)  # a JPEG is decoded at a fraction of its size, but no smaller than this
         scale = min(size[0] / picture.width, size[1] / picture.height)
         fitted = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         return picture.convert("RGB").resize(fitted, Image.Resampling.BILINEAR)
@@ -62,7 +64,7 @@ def _png(frames: Sequence[Frame]) -> bytes:
     width, height = _THUMBNAIL_PX + _GAP_PX, _THUMBNAIL_PX + most_lines * _LINE_PX + 2 * _GAP_PX
     rows = max(1, -(-len(frames) // _COLUMNS))
     sheet = Image.new("RGB", (_COLUMNS * width + _GAP_PX, rows * height + _GAP_PX), _PAPER)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_LINE_PX - 2)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_LINE_PX - 2)
     for place, frame in enumerate(frames):
         left = place % _COLUMNS * width + _GAP_PX
         top = place // _COLUMNS * height + _GAP_PX
@@ -71,7 +73,7 @@ def _png(frames: Sequence[Frame]) -> bytes:
             small, (left + (_THUMBNAIL_PX - small.width) // 2, top + (_THUMBNAIL_PX - small.height) // 2)
         )
         for number, line in enumerate(_numbered(place, frame)):
-            pen.text(
+            draw.text(
                 (left, top + _THUMBNAIL_PX + number * _LINE_PX), _fitted(line, font), fill=_INK, font=font
             )
     out = io.BytesIO()
@@ -80,6 +82,7 @@ def _png(frames: Sequence[Frame]) -> bytes:
 
 
 def _html(frames: Sequence[Frame]) -> bytes:
+    # The images are embedded and every caption is escaped, so that the page can be mailed and opened safely.
     figures = (
         f'<figure><img alt="photo {place + 1}" src="data:image/jpeg;base64,{_embedded(frame.image)}">'
         f"<figcaption>{'<br>'.join(escape(line) for line in _numbered(place, frame))}</figcaption></figure>"
@@ -94,12 +97,12 @@ def _html(frames: Sequence[Frame]) -> bytes:
 
 
 def _numbered(place: int, frame: Frame) -> list[str]:
-    first, *others = frame.lines
-    return [f"{place + 1}  {first}", *others]
+    first, *rest = frame.lines
+    return [f"{place + 1}  {first}", *rest]
 
 
 def _fitted(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Cut a line to the width of a thumbnail."""
+    """Truncate a line to the width of a thumbnail."""
     while font.getlength(line) > _THUMBNAIL_PX:
         line = line[:-1]
     return line

@@ -1,4 +1,4 @@
-"""What frozen networks see of photos and of their mirror images, for teachers and doubts."""
+"""Embed photos with a frozen backbone and horizontal-flip test-time augmentation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,66 +9,71 @@ import keras
 import numpy as np
 
 from cloud.dataset.example import Example
-from cloud.labeling.ensemble import Sight
+from cloud.labeling.ensemble import Embeddings
 from cloud.modeling.backbones import Backbone, BackboneUnavailableError, get_backbone, weights_digest
 from cloud.progress import Progress
 from cloud.training.embeddings import embeddings
 
-_MIRRORED = "mirrored"
+_FLIPPED = "mirrored"
+"""Folder of the flipped photos' embeddings within the cache."""
 _WIDTH_AXIS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Eye:
-    """A frozen network, as it is and behind a mirror.
+class Embedder:
+    """A frozen backbone that embeds each photo and its mirror image.
 
     Attributes:
-        backbone: what it is.
+        backbone: the backbone.
         network: pixels to embedding.
-        mirrored: the same for the mirror image of its input.
-        cache_dir: keeps what was seen.
+        flipped: pixels to the embedding of their mirror image.
+        cache_dir: where embeddings are cached.
     """
 
     backbone: Backbone
     network: keras.Model
-    mirrored: keras.Model
+    flipped: keras.Model
     cache_dir: Path
 
     @classmethod
     def open(cls, name: str, cache_dir: Path) -> Self:
-        """Load a network.
+        """Load a backbone with its pretrained weights.
 
         Args:
-            name: of a backbone.
+            name: of the backbone.
             cache_dir: as for `cloud.training.embeddings.embeddings`.
 
         Raises:
-            BackboneUnavailableError: no backbone has that name, or it has no pretrained weights here.
+            BackboneUnavailableError: the name is not a backbone, or its pretrained weights are not available.
         """
         backbone = get_backbone(name)
         if not backbone.pretrained:
-            raise BackboneUnavailableError(f"backbone {name!r} has no pretrained weights", hint="use another")
+            raise BackboneUnavailableError(
+                f"backbone {name!r} has no pretrained weights", hint="use efficientnet-lite0 or xception"
+            )
         network = backbone.build()
+        # The flip is a layer before the same network, so that decoding and weights are shared.
         image = keras.Input(network.input_shape[1:])
-        mirrored = keras.Model(image, network(keras.ops.flip(image, axis=_WIDTH_AXIS)))
-        return cls(backbone, network, mirrored, cache_dir)
+        flipped = keras.Model(image, network(keras.ops.flip(image, axis=_WIDTH_AXIS)))
+        return cls(backbone, network, flipped, cache_dir)
 
     @property
     def digest(self) -> str:
-        """Names the state of the network."""
+        """Digest of the network's weights."""
         return weights_digest(self.network)
 
-    def look(self, photos: Sequence[Example], progress: Progress) -> Sight:
-        """Embed photos, at least one, and their mirror images.
+    def embed(self, photos: Sequence[Example], progress: Progress) -> Embeddings:
+        """Embed at least one photo: `[2, N, D]`.
 
         Raises:
             TrainingError: a photo cannot be decoded.
         """
-        seen = (
+        # Both networks have the same weights and so the same cache file name: one uses a sub-folder.
+        views = (
             embeddings(photos, self.backbone, network, folder, progress)
             for network, folder in (
                 (self.network, self.cache_dir),
-                (self.mirrored, self.cache_dir / _MIRRORED),
+                (self.flipped, self.cache_dir / _FLIPPED),
             )
         )
-        return np.stack(list(seen))
+        return np.stack(list(views))

@@ -1,7 +1,8 @@
-"""The teacher: an ensemble of heads on what frozen networks see of a photo and of its mirror image.
+"""The teacher's ensemble: linear heads on frozen embeddings, with abstention.
 
-Plain functions of embeddings; `cloud/labeling/auto_label.py` reads photos and writes labels. A teacher is
-slower than what serves, and may abstain: it gives a label only where its heads agree and were right before.
+Plain functions of embeddings; `cloud/labeling/auto_label.py` reads photos and writes labels. The teacher is
+slower than a served model and may abstain: it labels a photo only if its heads agree, the photo resembles
+photos with human labels, and its confidence was precise enough on held-out photos.
 """
 
 import math
@@ -10,209 +11,216 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
 
-from cloud.modeling.arrays import Floats, Ints, softmax
+from cloud.modeling.arrays import Floats, Ints
 from cloud.modeling.linear_head import Head, fit_head
 from cloud.training.sample_weights import folds, training_weights
 
-Sight = NDArray[np.float32]
+Embeddings = NDArray[np.float32]
 """Embeddings of one network, `[2, N, D]`: of the photos, and of their mirror images."""
 
 HEADS = 8
-"""For each network."""
+"""Heads per network."""
 AGREEMENT = 0.9
-"""Least share of the votes that have to be for a label."""
-STRANGE = 0.05
-"""Share of people's own photos that are further from the nearest other one than a photo may be."""
+"""Minimum share of the votes for a label; with fewer the teacher abstains."""
+OOD_QUANTILE = 0.05
+"""Quantile of nearest-neighbour similarity among labelled photos; a photo below it is out of distribution."""
 PRECISION = 0.98
-"""Least share of the teacher's labels that are to be right, as far as people's labels can tell."""
-_BLOCK_PHOTOS = 256
+"""Precision that the teacher's labels must have, as far as human labels can show it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Opinions:
-    """What the teacher thinks of some photos.
+class Votes:
+    """The ensemble's votes on N photos.
 
     Attributes:
-        probabilities: `[N, K]`, the mean of all votes.
-        agreement: `[N]`, share of the votes that are for the likeliest class.
-        familiar: `[N]`, whether the like of it is among the photos that people labelled.
+        probabilities: `[N, K]`, mean of all votes.
+        agreement: `[N]`, share of the votes for the most probable class.
+        in_distribution: `[N]`, whether a photo with a human label is similar enough.
     """
 
     probabilities: Floats
     agreement: Floats
-    familiar: NDArray[np.bool_]
+    in_distribution: NDArray[np.bool_]
 
     @property
     def labels(self) -> Ints:
-        """The likeliest classes, `[N]`."""
+        """The most probable classes: `[N]`."""
         return np.asarray(self.probabilities.argmax(axis=1))
 
     @property
-    def sureness(self) -> Floats:
-        """Probability of the labels, 0 where the votes do not agree or the photo is a strange one: `[N]`."""
-        credible = self.familiar & (self.agreement >= AGREEMENT)
+    def confidence(self) -> Floats:
+        """Probability of the labels; 0 if the votes disagree or the photo is out of distribution: `[N]`."""
+        credible = self.in_distribution & (self.agreement >= AGREEMENT)
         return np.where(credible, self.probabilities.max(axis=1), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """What was fitted to sights; networks in their order.
+    """A fitted ensemble.
 
     Attributes:
         heads: by network.
-        memory: what they were fitted to, by network as directions `[M, D]`.
-        least_likeness: of a photo that is familiar, to the nearest in memory.
+        references: unit vectors `[M, D]` of the photos it was fitted to, all networks side by side.
+        min_similarity: minimum cosine of an in-distribution photo to its nearest reference.
     """
 
     heads: tuple[tuple[Head, ...], ...]
-    memory: tuple[NDArray[np.float32], ...]
-    least_likeness: float
+    references: NDArray[np.float32]
+    min_similarity: float
 
-    def opinions(self, sights: Sequence[Sight]) -> Opinions:
-        """Let each head vote on each photo and on its mirror image."""
+    def votes(self, embeddings: Sequence[Embeddings]) -> Votes:
+        """Return the votes of all heads on each photo and its mirror image.
+
+        Args:
+            embeddings: by network, in the order of the heads.
+        """
         votes = np.concatenate(
             [
-                softmax(head.logits(view))[None]
-                for heads, sight in zip(self.heads, sights, strict=True)
+                softmax(head.logits(view), axis=1)[None]
+                for heads, views in zip(self.heads, embeddings, strict=True)
                 for head in heads
-                for view in sight
+                for view in views
             ]
         )
         probabilities = votes.mean(axis=0)
         agreement = (votes.argmax(axis=2) == probabilities.argmax(axis=1)).mean(axis=0)
-        familiar = _likeness(sights, self.memory) >= self.least_likeness
-        return Opinions(probabilities, agreement, familiar)
+        similarity = _nearest_similarity(self.references, _unit_vectors(embeddings))
+        return Votes(probabilities, agreement, similarity >= self.min_similarity)
 
 
-def fit_ensemble(sights: Sequence[Sight], labels: Ints, classes: int, *, seed: int) -> Ensemble:
-    """Fit heads that differ in how much each photo counts.
+def fit_ensemble(embeddings: Sequence[Embeddings], labels: Ints, classes: int, *, seed: int) -> Ensemble:
+    """Fit heads by the Bayesian bootstrap: each weights the photos at random.
 
     Args:
-        sights: One per network, all of the same N photos.
-        labels: `[N]`, people's, in [0, classes), each at least once.
+        embeddings: By network, all of the same N photos.
+        labels: `[N]`, human labels in [0, classes), each class at least once.
         classes: K.
-        seed: Decides what counts how much.
+        seed: Seeds the random weights.
 
-    Source: Breiman, Bagging predictors (1996), with the weights of Rubin, The Bayesian bootstrap (1981):
-    they are never zero, so that no class of few photos is missing from a sample.
+    Source: Breiman, Bagging predictors (1996); Rubin, The Bayesian bootstrap (1981).
     """
     generator = np.random.default_rng(seed)
-    people = np.ones(len(labels), bool)
+    human = np.ones(len(labels), bool)
 
-    def fit(sight: Sight) -> Head:
+    def fit(views: Embeddings) -> Head:
+        # Exponential weights are never 0: unlike a resample, no draw loses a class with few photos.
         drawn = generator.exponential(size=len(labels))
-        weights = training_weights(labels, people, drawn, classes)
-        return fit_head(np.concatenate(sight), np.tile(labels, 2), np.tile(weights, 2), classes)
+        weights = training_weights(labels, human, drawn, classes)
+        return fit_head(np.concatenate(views), np.tile(labels, 2), np.tile(weights, 2), classes)
 
-    memory = tuple(_directions(sight) for sight in sights)
-    least = float(np.quantile(_likeness(sights, memory, of_memory=True), STRANGE))
-    return Ensemble(tuple(tuple(fit(sight) for _ in range(HEADS)) for sight in sights), memory, least)
-
-
-def _directions(sight: Sight) -> NDArray[np.float32]:
-    """Return the embeddings of the photos themselves at unit length: `[N, D]`."""
-    return np.asarray(sight[0] / np.linalg.norm(sight[0], axis=1, keepdims=True).clip(1e-12))
+    references = _unit_vectors(embeddings)
+    # A linear head is most certain far from all data, so a distance must tell that a photo is unknown.
+    min_similarity = float(np.quantile(_nearest_similarity(references), OOD_QUANTILE))
+    heads = tuple(tuple(fit(views) for _ in range(HEADS)) for views in embeddings)
+    return Ensemble(heads, references, min_similarity)
 
 
-def _likeness(
-    sights: Sequence[Sight], memory: Sequence[NDArray[np.float32]], *, of_memory: bool = False
-) -> NDArray[np.float32]:
-    """Return how like photos are to the nearest in memory: cosines, the mean over the networks, `[N]`.
+def _unit_vectors(embeddings: Sequence[Embeddings]) -> NDArray[np.float32]:
+    """Return the photos' embeddings as unit vectors, whose dot product is the mean cosine of the networks."""
+    parts = [normalize(views[0]) for views in embeddings]
+    return np.asarray(np.concatenate(parts, axis=1) / math.sqrt(len(parts)), np.float32)
 
-    No more than a block of photos is held against the memory at once.
+
+def _nearest_similarity(
+    references: NDArray[np.float32], photos: NDArray[np.float32] | None = None
+) -> NDArray[np.float64]:
+    """Return the cosine of each photo to its nearest reference: `[N]`.
 
     Args:
-        sights: Of the photos.
-        memory: What they are compared with.
-        of_memory: Whether the photos are those in memory: then none is its own nearest.
+        references: unit vectors `[M, D]`.
+        photos: unit vectors `[N, D]`; by default the references, each compared with the others only.
     """
-    nearest = np.empty(sights[0].shape[1], np.float32)
-    for start in range(0, len(nearest), _BLOCK_PHOTOS):
-        block = slice(start, start + _BLOCK_PHOTOS)
-        pairs = zip(sights, memory, strict=True)
-        likeness = np.mean([_directions(sight[:, block]) @ known.T for sight, known in pairs], axis=0)
-        if of_memory:
-            np.fill_diagonal(likeness[:, block], -1.0)
-        nearest[block] = likeness.max(axis=1)
-    return nearest
+    if photos is None and len(references) == 1:
+        return np.full(1, -1.0)  # no other reference
+    # By Euclidean distance: for it scikit-learn works in blocks and never holds a matrix of all pairs.
+    neighbours = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(references)
+    distances, _ = neighbours.kneighbors(photos)
+    # |a - b|² = 2 - 2 cos for unit vectors.
+    return np.asarray(1 - distances[:, 0] ** 2 / 2)
 
 
-def held_out(
-    sights: Sequence[Sight], labels: Ints, classes: int, *, seed: int
-) -> tuple[Ints, Opinions] | None:
-    """Let ensembles judge photos that they were not fitted to.
+def out_of_fold_votes(
+    embeddings: Sequence[Embeddings], labels: Ints, classes: int, *, seed: int
+) -> tuple[Ints, Votes] | None:
+    """Cross-validate: return votes on photos by ensembles that were fitted without them.
 
     Args:
-        sights: As for `fit_ensemble`.
+        embeddings: As for `fit_ensemble`.
         labels: `[N]`.
         classes: K.
-        seed: Decides the folds, and what counts how much.
+        seed: Seeds the folds and the ensembles.
 
     Returns:
-        Positions of the M photos that were held out (a class's only photo never is), and the opinions of
-        them; None if there are none.
+        Indices of the M photos that were held out (the only photo of a class never is), and the votes on
+        them; None if no photo can be held out.
     """
     splits = list(folds(labels, seed))
     if not splits:
         return None
     parts = []
-    for kept, apart in splits:
-        ensemble = fit_ensemble([sight[:, kept] for sight in sights], labels[kept], classes, seed=seed)
-        parts.append(ensemble.opinions([sight[:, apart] for sight in sights]))
-    positions = np.concatenate([apart for _, apart in splits])
-    return positions, Opinions(
+    for train, test in splits:
+        ensemble = fit_ensemble([views[:, train] for views in embeddings], labels[train], classes, seed=seed)
+        parts.append(ensemble.votes([views[:, test] for views in embeddings]))
+    indices = np.concatenate([test for _, test in splits])
+    return indices, Votes(
         np.concatenate([part.probabilities for part in parts]),
         np.concatenate([part.agreement for part in parts]),
-        np.concatenate([part.familiar for part in parts]),
+        np.concatenate([part.in_distribution for part in parts]),
     )
 
 
-def sure_from(sureness: Floats, right: NDArray[np.bool_], precision: float = PRECISION) -> float | None:
-    """Choose how sure a teacher has to be.
+def confidence_threshold(
+    confidence: Floats, correct: NDArray[np.bool_], precision: float = PRECISION
+) -> float | None:
+    """Choose the lowest confidence threshold that has a given precision.
 
     Args:
-        sureness: `[M]`, in [0, 1], of opinions on photos that a person labelled and the teacher did not see.
-        right: `[M]`, whether the opinion is the person's.
-        precision: Share of right ones to expect, in (0, 1).
+        confidence: `[M]`, in [0, 1], of out-of-fold votes on photos with a human label.
+        correct: `[M]`, whether the vote equals the human label.
+        precision: Expected share of correct labels, in (0, 1).
 
     Returns:
-        The least sureness from which on that is to be expected; None where there are too few labels to say
-        so (of 0.98: fewer than 24, all right).
+        The threshold; None if there are too few labels to show that precision (for 0.98: fewer than 24, all
+        correct).
 
-    Source: the expectation is the mean of Jeffreys' posterior, (right + 1/2) / (count + 1).
+    Source: the expectation is the mean of Jeffreys' posterior, (correct + 1/2) / (count + 1).
     """
-    order = np.argsort(-sureness, kind="stable")
-    ranked = sureness[order]
-    expected = (np.cumsum(right[order]) + 0.5) / (np.arange(len(ranked)) + 2)
-    last_of_its_kind = np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]
-    enough = np.flatnonzero(last_of_its_kind & (expected >= precision) & (ranked > 0))
-    return float(ranked[enough[-1]]) if len(enough) else None
+    order = np.argsort(-confidence, kind="stable")
+    ranked = confidence[order]
+    expected = (np.cumsum(correct[order]) + 0.5) / (np.arange(len(ranked)) + 2)
+    # A threshold admits all photos of equal confidence, so it may only be placed after the last of them.
+    last_of_equals = np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]
+    # A confidence of 0 marks an abstention.
+    admissible = np.flatnonzero(last_of_equals & (expected >= precision) & (ranked > 0))
+    return float(ranked[admissible[-1]]) if len(admissible) else None
 
 
-def sure_by_lane(
-    sureness: Floats,
-    right: NDArray[np.bool_],
+def lane_thresholds(
+    confidence: Floats,
+    correct: NDArray[np.bool_],
     sampled: NDArray[np.bool_],
     hard: NDArray[np.bool_],
     precision: float = PRECISION,
 ) -> tuple[float, float]:
-    """Choose how sure a teacher has to be of photos of the lane hard, and of all other samples.
-
-    It labels what cameras send, and is judged by people's labels of that: of imported photos it may be right
-    and, under drift, wrong of these. Of the lane hard it is judged by that lane, and never less strictly.
+    """Choose the confidence thresholds for photos of lane hard and for all other samples.
 
     Args:
-        sureness: As for `sure_from`.
-        right: As for `sure_from`.
-        sampled: `[M]`, whether a camera sent the photo.
-        hard: `[M]`, whether that came by the lane hard.
-        precision: As for `sure_from`.
+        confidence: As for `confidence_threshold`.
+        correct: As for `confidence_threshold`.
+        sampled: `[M]`, whether the photo is a sample.
+        hard: `[M]`, whether it is a sample of lane hard.
+        precision: As for `confidence_threshold`.
 
     Returns:
-        The least sureness of others and of the lane hard, in this order, to be indexed by "is hard";
-        infinite where it cannot be chosen.
+        The thresholds of other samples and of lane hard, in this order, to be indexed by "is hard"; infinite
+        where there are too few labels.
     """
-    found = (sure_from(sureness[kind], right[kind], precision) for kind in (sampled, hard))
-    of_samples, of_hard = (math.inf if least is None else least for least in found)
+    # Imported photos do not count: the teacher can be right on them and, after drift, wrong on samples.
+    found = (confidence_threshold(confidence[kind], correct[kind], precision) for kind in (sampled, hard))
+    of_samples, of_hard = (math.inf if threshold is None else threshold for threshold in found)
+    # Lane hard is judged by its own photos, and never less strictly than samples as a whole.
     return of_samples, max(of_samples, of_hard)

@@ -1,4 +1,4 @@
-"""Which labels are likely wrong: what people and models said, held against what the photos look like."""
+"""Find labels that are probably wrong, by confident learning on out-of-fold votes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,91 +6,91 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from cloud.dataset.example import Example, Source, label_numbers
-from cloud.labeling.embedder import Eye
-from cloud.labeling.ensemble import held_out
+from cloud.dataset.example import Example, Source, label_indices
+from cloud.labeling.embedder import Embedder
+from cloud.labeling.ensemble import out_of_fold_votes
 from cloud.modeling.arrays import Floats, Ints
 from cloud.progress import Progress
 
 
-class Doubt(msgspec.Struct, frozen=True):
-    """A label that is likely wrong.
+class LabelError(msgspec.Struct, frozen=True):
+    """A label that is probably wrong.
 
     Attributes:
         photo_id: of the photo.
-        label: what it is called.
-        source: who said so.
-        likely: what it looks like.
-        credibility: probability of its label, in [0, 1], by models that have not seen it.
+        label: its label.
+        source: who gave the label.
+        suggestion: the most probable class.
+        self_confidence: probability of the label, in [0, 1], by models that were trained without the photo.
     """
 
     photo_id: str
     label: str
     source: Source
-    likely: str
-    credibility: float
+    suggestion: str = msgspec.field(name="likely")
+    self_confidence: float = msgspec.field(name="credibility")
 
 
-def doubts(
+def find_label_errors(
     examples: Sequence[Example], backbone: str, cache_dir: Path, *, seed: int, progress: Progress
-) -> list[Doubt]:
-    """Name the labels that are likely wrong, the least credible first.
+) -> list[LabelError]:
+    """Return the labels that are probably wrong, lowest self-confidence first.
 
-    Each photo is judged by an ensemble that was trained without it; a class's only photo cannot be.
+    Each photo is judged by an ensemble that was fitted without it; the only photo of a class cannot be.
 
     Args:
-        examples: all that is labelled; gold photos may be among them, nothing that is trained here is kept.
-        backbone: whose embeddings are looked at; one with weights of its own.
-        cache_dir: keeps embeddings from run to run.
-        seed: decides the folds.
-        progress: told about every step of more than two seconds.
+        examples: all labelled photos; gold photos may be among them, because the ensembles are discarded.
+        backbone: one with pretrained weights.
+        cache_dir: caches embeddings between runs.
+        seed: seeds the folds.
+        progress: shows the embedding of photos.
 
     Raises:
-        BackboneUnavailableError: no backbone has that name, or it has no pretrained weights here.
+        BackboneUnavailableError: the name is not a backbone, or its pretrained weights are not available.
         TrainingError: a photo cannot be decoded.
     """
     classes = sorted({example.label for example in examples})
-    if len(classes) < 2:  # noqa: PLR2004 - with one name for all, none can be another
+    if len(classes) < 2:  # noqa: PLR2004 - with one class no label can be another
         return []
-    numbers = label_numbers(examples, classes)
-    judged = held_out(
-        [Eye.open(backbone, cache_dir).look(examples, progress)], numbers, len(classes), seed=seed
-    )
-    if judged is None:
+    indices = label_indices(examples, classes)
+    embeddings = [Embedder.open(backbone, cache_dir).embed(examples, progress)]
+    held_out = out_of_fold_votes(embeddings, indices, len(classes), seed=seed)
+    if held_out is None:
         return []
-    positions, opinions = judged
-    probabilities, said = opinions.probabilities, numbers[positions]
+    positions, votes = held_out
+    probabilities, given = votes.probabilities, indices[positions]
     return [
-        Doubt(
+        LabelError(
             examples[positions[row]].photo_id,
-            classes[said[row]],
+            classes[given[row]],
             examples[positions[row]].source,
-            classes[opinions.labels[row]],
-            float(probabilities[row, said[row]]),
+            classes[votes.labels[row]],
+            float(probabilities[row, given[row]]),
         )
-        for row in issues(said, probabilities)
+        for row in rank_label_issues(given, probabilities)
     ]
 
 
-def issues(labels: Ints, probabilities: Floats) -> list[int]:
-    """Find the rows whose label is likely wrong, the least credible first.
+def rank_label_issues(labels: Ints, probabilities: Floats) -> list[int]:
+    """Return the rows whose label is probably wrong, lowest self-confidence first.
 
     Args:
         labels: `[N]`, in [0, K).
         probabilities: `[N, K]`, out of fold.
 
     Source: Northcutt, Jiang and Chuang, Confident learning: estimating uncertainty in dataset labels (2021),
-    by cleanlab: photos are pruned by the rates at which classes are taken for each other.
+    as implemented by cleanlab.
     """
-    from cleanlab.filter import find_label_issues  # noqa: PLC0415 - with it come scikit-learn and pandas
+    from cleanlab.filter import find_label_issues  # noqa: PLC0415 - it imports pandas
+    from sklearn.preprocessing import normalize  # noqa: PLC0415 - as above
 
-    present, numbers = np.unique(labels, return_inverse=True)
+    # cleanlab finds other issues if a class has no label, so such classes are left out.
+    present, renumbered = np.unique(labels, return_inverse=True)
     if len(present) < 2:  # noqa: PLR2004 - as above
         return []
-    among = probabilities[:, present]
     found = find_label_issues(
-        numbers,
-        among / among.sum(axis=1, keepdims=True),
+        renumbered,
+        normalize(probabilities[:, present], norm="l1"),
         return_indices_ranked_by="self_confidence",
         n_jobs=1,
     )

@@ -1,23 +1,23 @@
-"""What a person is asked: the harvested photos that wait for a label, the most informative first."""
+"""Rank the unlabelled samples for review (active learning): audit, disagreement, then informativeness."""
 
 from collections.abc import Iterable
 
 import msgspec
 
 from bus.mqtt.presence import now_ms
-from cloud.dataset.example import AUDIT_LANE
-from cloud.dataset.store import PHOTOS, Label, Store
+from cloud.dataset.store import HAS_IMAGE, Label, Store
+from schemas import lanes
 from schemas.errors import PermanentError
 from schemas.messages import NEITHER, Feedback
 
 NEAR_BITS = 6
-"""Most bits by which the difference hashes of two photos of the same view differ, as at the edge."""
+"""Largest Hamming distance of the difference hashes of near-duplicates, as at the edge."""
 
-_AWAITING = f"{PHOTOS} AND origin = 'sample' AND human_label IS NULL"
+_AWAITING = f"{HAS_IMAGE} AND origin = 'sample' AND human_label IS NULL"
 
 
-class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a photo that nobody has labelled, without its image."""
+class UnlabelledPhoto(msgspec.Struct, frozen=True, kw_only=True):
+    """The columns of a photo without a human label that decide its rank; the image is not among them."""
 
     photo_id: str
     dhash: str | None = None
@@ -30,105 +30,109 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     novelty: float | None = None
 
 
-class Review(Waiting, frozen=True, kw_only=True):
-    """A harvested photo for a person to label; node and device address the Feedback."""
+class ReviewItem(UnlabelledPhoto, frozen=True, kw_only=True):
+    """A photo for a reviewer to label; node and device address the Feedback."""
 
     image: bytes
     node: str | None
     device: str | None
 
 
-def doubt(photo: Waiting) -> float:
-    """Return how little its model knew what the photo shows, 0 to 1: by what speaks most for that.
+def informativeness(photo: UnlabelledPhoto) -> float:
+    """Return how informative a human label would be, in [0, 1]: the largest of four signals.
 
-    These are the normalised entropy, the margin, the novelty (0.5 where the model begins to be out of its
-    depth) and the confidence. A photo of which nothing is known is as doubtful as can be.
+    They are the normalised entropy, 1 - margin, 1 - confidence, and the novelty scaled so that 1, where the
+    photo is out of distribution, becomes 0.5. Without any of them the result is 1.
     """
-    signs = (
+    signals = (
         photo.entropy,
         None if photo.margin is None else 1 - photo.margin,
         None if photo.novelty is None else photo.novelty / (1 + photo.novelty),
         None if photo.confidence is None else 1 - photo.confidence,
     )
-    return max((sign for sign in signs if sign is not None), default=1.0)
+    return max((signal for signal in signals if signal is not None), default=1.0)
 
 
-def _urgency(photo: Waiting) -> tuple[int, float, str]:
-    if photo.lane == AUDIT_LANE:
-        # Whoever stops half-way must have labelled a fair sample: nothing that a model said orders these.
+def _sort_key(photo: UnlabelledPhoto) -> tuple[int, float, str]:
+    if photo.lane == lanes.AUDIT:
+        # By id, which is random: after any number of labels they are an unbiased sample.
         return 0, 0.0, photo.photo_id
     disputed = photo.teacher_label is not None and photo.teacher_label != photo.edge_label
-    return 1 if disputed else 2, -doubt(photo), photo.photo_id
+    return 1 if disputed else 2, -informativeness(photo), photo.photo_id
 
 
-def most_informative(waiting: Iterable[Waiting], limit: int) -> list[Waiting]:
-    """Choose what to ask a person.
+def most_informative(photos: Iterable[UnlabelledPhoto], limit: int) -> list[UnlabelledPhoto]:
+    """Choose the photos to label, in a deterministic order.
 
     Args:
-        waiting: In any order.
-        limit: Most photos.
+        photos: In any order.
+        limit: Maximum number of photos.
 
     Returns:
-        First the lane `audit`, whose labels tell how good the model is, for at most half of the list where
-        there are others; then where teacher and edge disagree; then the rest; the last two by `doubt`, then
-        by id, so that the order is always the same. A photo of a view that is in the list already stands
-        behind all others, unless it is of the lane `audit`.
+        First lane `audit`, which fills at most half of the list while there are others; then photos with
+        different labels by teacher and edge; then the rest. The last two are sorted by `informativeness`,
+        then by id. A near-duplicate of a listed photo comes after all others, unless it is of lane `audit`.
     """
-    ranked = sorted(waiting, key=_urgency)
-    audits = sum(photo.lane == AUDIT_LANE for photo in ranked)
-    most_audits = max((limit + 1) // 2, limit - (len(ranked) - audits))
-    chosen: list[Waiting] = []
-    behind: list[Waiting] = []
-    views: list[int] = []
-    for photo in ranked[: min(audits, most_audits)] + ranked[audits:]:
+    ranked = sorted(photos, key=_sort_key)
+    audits = sum(photo.lane == lanes.AUDIT for photo in ranked)
+    max_audits = max((limit + 1) // 2, limit - (len(ranked) - audits))
+    chosen: list[UnlabelledPhoto] = []
+    near_duplicates: list[UnlabelledPhoto] = []
+    hashes: list[int] = []
+    for photo in ranked[: min(audits, max_audits)] + ranked[audits:]:
         if len(chosen) == limit:
             break
-        view = None if photo.dhash is None else int(photo.dhash, 16)
-        seen = view is not None and any((view ^ other).bit_count() <= NEAR_BITS for other in views)
-        if seen and photo.lane != AUDIT_LANE:
-            behind.append(photo)
+        dhash = None if photo.dhash is None else int(photo.dhash, 16)
+        is_near = dhash is not None and any((dhash ^ other).bit_count() <= NEAR_BITS for other in hashes)
+        # Leaving out audit photos by their content would bias the audited accuracy.
+        if is_near and photo.lane != lanes.AUDIT:
+            near_duplicates.append(photo)
             continue
         chosen.append(photo)
-        if view is not None:
-            views.append(view)
-    return (chosen + behind)[:limit]
+        if dhash is not None:
+            hashes.append(dhash)
+    return (chosen + near_duplicates)[:limit]
 
 
-def awaiting_review(store: Store, limit: int) -> list[Review]:
-    """Return harvested photos that no person has labelled, the most informative first.
+def awaiting_review(store: Store, limit: int) -> list[ReviewItem]:
+    """Return samples without a human label, most informative first.
 
     Args:
         store: The dataset.
-        limit: At most so many; only their images are read.
+        limit: Maximum number; only their images are read.
     """
-    rows = store.scan(Waiting.__struct_fields__, where=_AWAITING)
-    chosen = most_informative((msgspec.convert(row, Waiting) for row in rows), limit)
-    found = store.find([photo.photo_id for photo in chosen], Review.__struct_fields__)
-    return [msgspec.convert(found[photo.photo_id], Review) for photo in chosen]
+    rows = store.scan(UnlabelledPhoto.__struct_fields__, where=_AWAITING)
+    chosen = most_informative((msgspec.convert(row, UnlabelledPhoto) for row in rows), limit)
+    found = store.find([photo.photo_id for photo in chosen], ReviewItem.__struct_fields__)
+    return [msgspec.convert(found[photo.photo_id], ReviewItem) for photo in chosen]
 
 
 def known_classes(store: Store) -> list[str]:
-    """Return the names of classes that people and models have given to photos so far, sorted."""
+    """Return the classes that people and edge models have given to photos, sorted."""
     rows = store.scan(["human_label", "edge_label"])
     return sorted({str(name) for row in rows for name in row.values() if name not in (None, NEITHER)})
 
 
 def feedback_for(store: Store, photo_id: str, label: str, by: str) -> Feedback:
-    """Return the message in which somebody says, now, what a harvested photo shows.
+    """Return the message that gives a sample a label now.
 
     Raises:
-        PermanentError: There is no such photo, or no such label can be.
+        PermanentError: The sample does not exist, or a field is out of range.
     """
-    said = Label(photo_id=photo_id, label=label, by=by, at_ms=now_ms())
+    checked = Label(photo_id=photo_id, label=label, by=by, at_ms=now_ms())
     found = store.find([photo_id], ["node", "device"]).get(photo_id)
-    if found is None or found["node"] is None:
-        got = "none" if found is None else "one that was imported with its label"
-        raise PermanentError(f"photo {photo_id}", expected="one that was harvested", got=got)
+    if found is None:
+        raise PermanentError(f"photo {photo_id}: not in the dataset")
+    if found["node"] is None:
+        # Feedback is addressed to the node and device of a sample.
+        raise PermanentError(
+            f"photo {photo_id}: imported with its label; only samples are labelled by review"
+        )
     return Feedback(
         photo_id=photo_id,
         node=str(found["node"]),
         device=str(found["device"]),
-        label=said.label,
-        by=said.by,
-        at_ms=said.at_ms,
+        label=checked.label,
+        by=checked.by,
+        at_ms=checked.at_ms,
     )

@@ -1,8 +1,7 @@
-"""A new model meets the champion: which one that is, what both answer, and the gate's verdict."""
+"""Champion evaluation: run challenger and champion on the same photos, and ask the promotion gate."""
 
 import time
 from collections.abc import Sequence
-from hashlib import blake2b
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -11,22 +10,23 @@ import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
-from cloud.dataset.example import Example, by_content, label_numbers
+from cloud.dataset.example import Example, label_indices, sorted_by_content
 from cloud.evaluation import promotion_gate
 from cloud.evaluation.metrics import Metrics, calibration_errors, measure
 from cloud.export.v1_loader import SavedModel
 from cloud.modeling.arrays import Floats
 from cloud.registry.model_card import Calibration, Card
 from cloud.registry.registry import Champion
+from schemas.codec import content_id
 
-_ROUNDS = 15
-_LEAST = 1e-12  # probability, so that it has a logarithm
+_TIMED_CALLS = 15
+_MIN_PROBABILITY = 1e-12  # 0 has no logarithm
 
 
 def gold_digest(gold: Sequence[Example]) -> str:
-    """Return a name for a gold set: 128-bit BLAKE2b over the ids and labels of its photos."""
+    """Return the content id of a gold set: of the ids and labels of its photos, in any order."""
     lines = sorted(f"{photo.photo_id} {photo.label}\n" for photo in gold)
-    return blake2b("".join(lines).encode(), digest_size=16).hexdigest()
+    return content_id("".join(lines).encode())
 
 
 def evaluate_challenger(
@@ -39,22 +39,22 @@ def evaluate_challenger(
     classes: Sequence[str],
     seed: int,
 ) -> promotion_gate.Verdict:
-    """Let both answer the photos, and decide. Their order does not matter.
+    """Run both versions on the same photos and return the gate's verdict. The photos' order does not matter.
 
     Args:
-        champion: the version in service.
-        challenger: the new version's SavedModel.
-        gold: labelled with the challenger's classes.
-        audit: the fresh audit slice, with weights; a label that a version does not know it gets wrong.
-        backbone: the challenger's.
-        classes: the challenger's, in the order of its outputs.
-        seed: of the resampling.
+        champion: the version to beat.
+        challenger: directory of the new version's SavedModel.
+        gold: photos with labels of the challenger's classes; may be empty.
+        audit: the fresh audit slice, with weights. A version is wrong on labels that it does not know.
+        backbone: of the challenger.
+        classes: of the challenger, in the order of its outputs.
+        seed: of the bootstrap.
     """
-    gold, audit = by_content(gold), by_content(audit)
+    gold, audit = sorted_by_content(gold), sorted_by_content(audit)
     with SavedModel(champion.directory) as before, SavedModel(challenger) as after:
         pair = _Pair((before, champion.card.classes), (after, classes))
         on_gold, on_audit = pair.answer(gold), pair.answer(audit)
-        # Of the same network only the numbers differ, and a measurement would be noise.
+        # With the same backbone only the weights differ: the measurement would be noise.
         measurable = (*gold, *audit) if backbone != champion.card.backbone else ()
         ratio = _latency_ratio(before, after, measurable[0].image) if measurable else None
     evidence = promotion_gate.Evidence(
@@ -66,70 +66,75 @@ def evaluate_challenger(
 def best_so_far(
     champion: Champion, gold: Sequence[Example], answers: promotion_gate.PairedPredictions | None
 ) -> float:
-    """Return the highest accuracy of any champion on a gold set: by the cards, and by the answers."""
-    right = 0.0 if answers is None else float(answers.correct[0].mean())
-    return max(right, champion.best_gold_accuracy.get(gold_digest(gold), 0.0))
+    """Return the highest accuracy of any champion on a gold set, by cards and by the champion's answers.
+
+    The gate compares with it too, so that small losses do not add up over many versions.
+    """
+    accuracy = 0.0 if answers is None else float(answers.correct[0].mean())
+    return max(accuracy, champion.best_gold_accuracy.get(gold_digest(gold), 0.0))
 
 
 def measure_again(directory: Path, card: Card, gold: Sequence[Example]) -> tuple[Metrics, Calibration]:
-    """Measure a version on disk on the gold set as it is now.
+    """Measure a version on the gold set as it is now.
 
     Args:
         directory: its SavedModel.
-        card: what it is.
-        gold: at least one photo; a label that the version does not know it gets wrong.
+        card: its card.
+        gold: at least one photo. The version is wrong on labels that it does not know.
 
     Returns:
-        Its figures, and its calibration with the card's for held-out labels.
+        Its metrics and its calibration; the part for held-out labels is the card's.
     """
     classes = _with_labels(card.classes, gold)
     with SavedModel(directory) as saved:
-        said = saved.ask([photo.image for photo in gold])["probabilities"]
-    probabilities, truth = _by_class(said, card.classes, classes), label_numbers(gold, classes)
-    logits = np.log(probabilities.clip(_LEAST)) * card.temperature  # up to a constant per photo
+        answers = saved.predict([photo.image for photo in gold])["probabilities"]
+    probabilities, truth = _by_class(answers, card.classes, classes), label_indices(gold, classes)
+    # Logits before the temperature, up to a constant per photo, which the softmax ignores.
+    logits = np.log(probabilities.clip(_MIN_PROBABILITY)) * card.temperature
     before, after = calibration_errors(logits, truth, card.temperature)
     calibration = structs.replace(card.calibration, gold_before=before, gold_after=after)
     return measure(probabilities, truth, classes), calibration
 
 
 def _with_labels(classes: Sequence[str], photos: Sequence[Example]) -> list[str]:
-    """Return the classes and behind them what else the photos are labelled."""
+    """Return the classes, followed by other labels of the photos."""
     return list(dict.fromkeys([*classes, *(photo.label for photo in photos)]))
 
 
 class _Pair(NamedTuple):
-    """Champion and challenger, each with its classes."""
+    """Champion and challenger, loaded, each with its classes."""
 
     champion: tuple[SavedModel, Sequence[str]]
     challenger: tuple[SavedModel, Sequence[str]]
 
     def answer(self, photos: Sequence[Example]) -> promotion_gate.PairedPredictions | None:
-        """Answer with the challenger's classes first and then those that only the labels have."""
+        """Run both on photos; None without photos."""
         if not photos:
             return None
         classes = _with_labels(self.challenger[1], photos)
         images = [photo.image for photo in photos]
         champion, challenger = (
-            _by_class(model.ask(images)["probabilities"], of, classes) for model, of in self
+            _by_class(model.predict(images)["probabilities"], of, classes) for model, of in self
         )
         weights = np.array([photo.weight for photo in photos])
-        return promotion_gate.PairedPredictions(champion, challenger, label_numbers(photos, classes), weights)
+        return promotion_gate.PairedPredictions(champion, challenger, label_indices(photos, classes), weights)
 
 
 def _by_class(probabilities: NDArray[np.float32], of: Sequence[str], classes: Sequence[str]) -> Floats:
-    """Bring columns into the order of other classes; a class that is not there has probability 0."""
+    """Reorder columns to other classes; a class that a version does not know has probability 0."""
     columns = {name: probabilities[:, position] for position, name in enumerate(of)}
     absent = np.zeros(len(probabilities))
     return np.stack([columns.get(name, absent) for name in classes], axis=1).astype(np.float64)
 
 
 def _latency_ratio(before: SavedModel, after: SavedModel, photo: bytes) -> float:
-    """Return how many times longer the second one takes for a photo: medians, measured in turns."""
+    """Return the median time per photo of the second model, relative to the first."""
+    # Alternating calls: a load on the machine affects both. The first call of each only warms up.
     took: tuple[list[float], list[float]] = ([], [])
-    for _ in range(1 + _ROUNDS):
+    for _ in range(1 + _TIMED_CALLS):
         for model, times in zip((before, after), took, strict=True):
             began = time.perf_counter()
-            model.ask([photo])
+            model.predict([photo])
             times.append(time.perf_counter() - began)
     first, second = (median(times[1:]) for times in took)
     return second / first

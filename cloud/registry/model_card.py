@@ -1,4 +1,4 @@
-"""The card that goes with each model: what it was made of and how good it is."""
+"""The model card: what a version was made of and how good it is."""
 
 from datetime import datetime
 from importlib.metadata import version
@@ -12,13 +12,13 @@ from schemas.errors import PermanentError
 
 
 class Calibration(msgspec.Struct, frozen=True):
-    """Expected calibration error without the temperature and with it, each in [0, 1].
+    """Expected calibration error before and after temperature scaling, each in [0, 1].
 
     Attributes:
-        held_out_before: on held-out labels, at a temperature of 1; None if there were too few.
-        held_out_after: on the same, at the temperature that was fitted to them.
-        gold_before: on the gold set, at a temperature of 1; None without gold photos.
-        gold_after: on the gold set, at the model's temperature.
+        held_out_before: on held-out labels; None if there were too few.
+        held_out_after: on the same labels, to which the temperature was fitted.
+        gold_before: on the gold set; None without gold photos.
+        gold_after: on the gold set.
     """
 
     held_out_before: float | None = None
@@ -28,16 +28,16 @@ class Calibration(msgspec.Struct, frozen=True):
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A way of training that was tried.
+    """A candidate of a training.
 
     Attributes:
-        name: "human" (human labels alone), "human+teacher" (the teacher's for photos that the edge was not
-            sure of) or "human+harvested" (and those of the lane auto).
-        photos: how many it was trained on.
-        held_out_photos: human labels that its cross-validation answered.
-        held_out_loss: mean negative log-likelihood on them, calibrated; the lower is chosen. None
-            if there were too few labels to hold any out.
-        held_out_accuracy: share of them answered rightly, or None.
+        name: "human" (human labels alone), "human+teacher" (with the teacher's labels outside of the lane
+            auto) or "human+harvested" (with the lane auto too).
+        photos: number of photos that it was trained on.
+        held_out_photos: number of human labels in its cross-validation.
+        held_out_loss: mean negative log-likelihood on them, calibrated; the lowest is chosen. None without
+            held-out labels.
+        held_out_accuracy: accuracy on them, or None.
         gold_accuracy: on the gold set; reported, never used to choose. None without gold photos.
     """
 
@@ -50,31 +50,31 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class Card(msgspec.Struct, frozen=True):
-    """What a model is.
+    """Description of a version, inside its SavedModel and its bundle.
 
     Attributes:
-        version: the model's number.
-        parent: the version that it is meant to replace.
-        dataset_version: the dataset table's version that it was trained from.
+        version: its number.
+        parent: the champion when it was trained, which it would replace; None for the first version.
+        dataset_version: version of the dataset table that it was trained from.
         backbone: name of the backbone.
         weights_digest: 128-bit BLAKE2b of the backbone's weights.
         classes: names in the order of the outputs.
         signature: the serving signature, name to type and shape.
         temperature: divisor of the logits, inside the graph.
-        examples: class to source to number of photos given to the training.
-        examples_used: the same for those that the chosen candidate was trained on.
-        metrics: on the gold set, or None without gold photos.
+        examples: by class and label source, the number of photos given to the training.
+        examples_used: the same for the photos of the chosen candidate.
+        metrics: on the gold set, None without gold photos.
         chosen: name of the chosen candidate.
-        candidates: all that were tried.
+        candidates: all candidates.
         seed: of every random decision.
-        commit: of the code, where it runs from a git checkout.
+        commit: of the code, if it runs from a git checkout.
         created_at: ISO 8601, UTC.
         training_s: seconds from examples to card.
         libraries: name to version.
-        gold_digest: names the gold set, None without gold photos.
-        calibration: what the temperature is good for.
-        auto: whether the lane auto stays on: false if it did not help in two rounds running.
-        verdict: of the gate, None where there was no champion.
+        gold_digest: content id of the gold set, None without gold photos.
+        calibration: effect of the temperature.
+        auto: False if the lane auto did not lower the loss in two rounds running and should be off.
+        verdict: of the promotion gate, None if there was no champion.
         rolled_back: whether its rollout was rolled back. Not stored in the card: the registry reads it from
             the state of the rollout.
     """
@@ -105,7 +105,7 @@ class Card(msgspec.Struct, frozen=True):
 
     @property
     def created_at_ms(self) -> int:
-        """When it was made, in milliseconds, UTC."""
+        """Time of the training, in milliseconds, UTC."""
         return int(datetime.fromisoformat(self.created_at).timestamp() * 1000)
 
 
@@ -133,12 +133,15 @@ def decode_card(content: bytes, path: Path) -> Card:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what decides a model's figures."""
+    """Return the versions of the libraries that affect a model's figures."""
     return {name: version(name) for name in ("keras", "numpy", "tensorflow")}
 
 
 def code_commit() -> str | None:
-    """The commit that a git checkout of this code stands on, or None outside of one."""
+    """Return the commit of the git checkout that this code runs from, None outside of one.
+
+    Reads the files of `.git`, since the git command may not be installed.
+    """
     git = Path(__file__).resolve().parents[2] / ".git"
     head = git / "HEAD"
     if not head.is_file():
@@ -146,7 +149,7 @@ def code_commit() -> str | None:
     reference = head.read_text("utf-8").strip()
     if not reference.startswith("ref: "):
         return reference
-    loose, packed = git / reference[5:], git / "packed-refs"
+    loose, packed = git / reference[5:], git / "packed-refs"  # git moves old references into one file
     if loose.is_file():
         return loose.read_text("utf-8").strip()
     lines = packed.read_text("utf-8").splitlines() if packed.is_file() else []

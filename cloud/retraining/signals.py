@@ -1,4 +1,7 @@
-"""What a trigger decides by, read from the dataset and the cards: nothing else is remembered."""
+"""Drift signals: what changed since the last training, read from the dataset and the model cards.
+
+Nothing else is remembered, so that a restarted trainer decides as the one before it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,116 +11,122 @@ import msgspec
 import numpy as np
 
 from bus.mqtt.presence import now_ms
-from cloud.dataset.example import AUDIT_LANE
-from cloud.dataset.store import NAMED, PHOTOS, Store
+from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
 from cloud.evaluation.audit_set import audited_answers
 from cloud.evaluation.audit_stats import AuditStats
 from cloud.registry.model_card import Card
 from cloud.registry.registry import newest_promoted
-from cloud.retraining.triggers import Facts, Scores, Triggers
+from cloud.retraining.triggers import Scores, Signals, Triggers
 from schemas.errors import PermanentError
+from schemas.lanes import AUDIT
 
-_SAMPLES = f"{PHOTOS} AND origin = 'sample'"
-_LABELLED = f"{PHOTOS} AND {NAMED} AND split != 'gold'"
+_SAMPLES = f"{HAS_IMAGE} AND origin = 'sample'"
+_LABELLED = f"{HAS_IMAGE} AND {HAS_HUMAN_CLASS} AND split != 'gold'"
 
 
-def drift_signals(store: Store, lineage: Sequence[Card], rules: Triggers) -> Facts:
-    """Compare the dataset with what the last training saw of it.
+def drift_signals(store: Store, cards: Sequence[Card], triggers: Triggers) -> Signals:
+    """Compare the dataset with the state that the last training saw.
 
     Args:
         store: The dataset.
-        lineage: Cards of all versions, the oldest first.
-        rules: How many samples to compare.
+        cards: Cards of all versions, oldest first.
+        triggers: Says how many samples to compare.
 
     Raises:
         TransientError: The dataset cannot be read now.
     """
-    last, serving = lineage[-1] if lineage else None, newest_promoted(lineage)
-    seen = _version(store, last)
-    fresh = _labels(store, None) - (set() if seen is None else _labels(store, seen))
-    facts = Facts(
-        labels=len(fresh),
-        samples=store.count(_SAMPLES) - (0 if seen is None else store.count(_SAMPLES, seen)),
+    last, serving = cards[-1] if cards else None, newest_promoted(cards)
+    trained_at = _dataset_version(store, last)
+    # As sets of (photo, label): a label that a person changed since counts as new.
+    new_labels = _labels(store, None) - (set() if trained_at is None else _labels(store, trained_at))
+    signals = Signals(
+        labels=len(new_labels),
+        samples=store.count(_SAMPLES) - (0 if trained_at is None else store.count(_SAMPLES, trained_at)),
         last_round_s=None if last is None else (now_ms() - last.created_at_ms) / 1000,
     )
     if serving is None:
-        return facts
-    compared, reference, recent = _drift(store, serving.version, seen, rules.drift_samples)
+        return signals
+    compared, reference, recent = _drift(store, serving.version, trained_at, triggers.drift_samples)
     return replace(
-        facts,
+        signals,
         reference=reference,
         recent=recent,
         compared=compared,
-        audit=_audit(store, serving.version, fresh),
+        audit=_audit(store, serving.version, new_labels),
         accuracy_low=None if serving.metrics is None else serving.metrics.accuracy_low,
     )
 
 
 def _drift(
-    store: Store, model_version: int, seen: int | None, most: int
+    store: Store, model_version: int, trained_at: int | None, count: int
 ) -> tuple[Literal["audits", "samples"], Scores, Scores]:
-    """Read how sure a version was: of audits, which no policy chooses, or of samples if those are few."""
-    audits = _confidences(store, f"{_SAMPLES} AND lane = '{AUDIT_LANE}'", model_version, seen, most)
-    if min(map(len, audits)) >= most:
+    """Read a version's confidences before and since the last training.
+
+    Audits are drawn at random whatever the harvest policy is. The choice of other samples follows the policy,
+    so that a new policy alone would look like drift: they are used only where there are too few audits.
+    """
+    audits = _confidences(store, f"{_SAMPLES} AND lane = '{AUDIT}'", model_version, trained_at, count)
+    if min(map(len, audits)) >= count:
         return "audits", *audits
-    return "samples", *_confidences(store, _SAMPLES, model_version, seen, most)
+    return "samples", *_confidences(store, _SAMPLES, model_version, trained_at, count)
 
 
 def _confidences(
-    store: Store, which: str, model_version: int, seen: int | None, most: int
+    store: Store, condition: str, model_version: int, trained_at: int | None, count: int
 ) -> tuple[Scores, Scores]:
-    """Read how sure a version was of the samples to compare with, and of those to compare.
+    """Read the reference confidences and the recent ones, at most `count` each.
 
-    The reference are the newest that the last round saw, or, if it saw too few, the first of all; then come
-    the newest behind the reference. No others are read.
+    The reference is the newest `count` samples that the last training saw, or the first ones of all if it saw
+    fewer. Recent are the newest ones received after the reference.
     """
-    where = f"{which} AND confidence IS NOT NULL AND model_version = {model_version}"
-    if seen is not None and store.count(where, seen) >= most:
-        reference = _scored(store, where, most, newest=True, version=seen)
+    where = f"{condition} AND confidence IS NOT NULL AND model_version = {model_version}"
+    if trained_at is not None and store.count(where, trained_at) >= count:
+        reference = _read_scores(store, where, count, newest=True, version=trained_at)
     else:
-        reference = _scored(store, where, most)
+        reference = _read_scores(store, where, count)
     if not reference:
-        return _scores([]), _scores([])
+        return _in_order([]), _in_order([])
     last = max(reference)
-    behind = (
+    # By time and id: several samples may be received in one millisecond, and none may be on both sides.
+    after = (
         f"(received_at_ms > {last.received_at_ms}"
         f" OR received_at_ms = {last.received_at_ms} AND photo_id > '{last.photo_id}')"
     )
-    return _scores(reference), _scores(_scored(store, f"{where} AND {behind}", most, newest=True))
+    return _in_order(reference), _in_order(_read_scores(store, f"{where} AND {after}", count, newest=True))
 
 
-def _scored(
-    store: Store, where: str, most: int, *, newest: bool = False, version: int | None = None
-) -> "list[_Scored]":
-    """Read the first, or the newest, by time of arrival."""
+def _read_scores(
+    store: Store, where: str, limit: int, *, newest: bool = False, version: int | None = None
+) -> "list[_Score]":
+    """Read the first samples, or the newest ones, by time of arrival."""
     order = ("-received_at_ms", "-photo_id") if newest else ("received_at_ms", "photo_id")
-    rows = store.scan(_Scored.__struct_fields__, where=where, version=version, limit=most, order=order)
-    return [msgspec.convert(row, _Scored) for row in rows]
+    rows = store.scan(_Score.__struct_fields__, where=where, version=version, limit=limit, order=order)
+    return [msgspec.convert(row, _Score) for row in rows]
 
 
-def _scores(scored: "list[_Scored]") -> Scores:
-    return np.array([one.confidence for one in sorted(scored)], float)
+def _in_order(scores: "list[_Score]") -> Scores:
+    return np.array([score.confidence for score in sorted(scores)], float)
 
 
-def _audit(store: Store, model_version: int, fresh: set[tuple[str, str]]) -> AuditStats:
-    """Return the audit of a version by those photos whose label is fresh."""
+def _audit(store: Store, model_version: int, new_labels: set[tuple[str, str]]) -> AuditStats:
+    """Return the audit of a version by photos with a new label."""
     return AuditStats.from_outcomes(
         answer.outcome
         for answer in audited_answers(store, f"model_version = {model_version}")
-        if (answer.photo_id, answer.human_label) in fresh
+        if (answer.photo_id, answer.human_label) in new_labels
     )
 
 
-class _Scored(msgspec.Struct, frozen=True, order=True):
-    """A confidence, in the order of arrival."""
+class _Score(msgspec.Struct, frozen=True, order=True):
+    """A confidence; compares by arrival."""
 
     received_at_ms: int
     photo_id: str
     confidence: float
 
 
-def _version(store: Store, card: Card | None) -> int | None:
-    """Return the dataset's version that a model was trained from; None if nobody has kept it."""
+def _dataset_version(store: Store, card: Card | None) -> int | None:
+    """Return the dataset version that a model was trained from, None if the dataset no longer has it."""
     if card is None or card.dataset_version is None:
         return None
     try:

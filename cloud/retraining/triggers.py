@@ -1,4 +1,4 @@
-"""When a round of training starts: plain functions of what the dataset and the cards say, no I/O."""
+"""When a round starts: plain functions of drift signals and thresholds, without I/O."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,41 +17,43 @@ BINS = 10
 
 
 class Triggers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What starts a round of training."""
+    """What starts a round."""
 
     labels: Annotated[int, Meta(ge=1, description="labels by people that are new since the last round")] = 20
     samples: Annotated[int, Meta(ge=1, description="samples that are new since the last round")] = 1_000
     stability: Annotated[
-        float, Meta(gt=0, description="population stability index of the confidences; above it they drifted")
+        float,
+        Meta(gt=0, description="population stability index of the confidences above which it is drift"),
     ] = 0.25
     drift_samples: Annotated[
         int,
         Meta(
             ge=50,
-            description="samples on either side for that, of the lane audit where there are so many; of 200"
-            " chance alone may look like drift",
+            description="samples on each side of that comparison, from the lane audit if it has as many; with"
+            " 200, chance alone may look like drift",
         ),
     ] = 400
     audits: Annotated[
-        int, Meta(ge=1, description="labels of the lane audit, new since the last round, to judge by them")
+        int,
+        Meta(ge=1, description="audited photos, labelled since the last round, that the accuracy needs"),
     ] = 30
     cool_down_s: Annotated[
-        float, Meta(ge=0, le=1e7, description="pause after a round, whatever came of it, in seconds")
+        float, Meta(ge=0, le=1e7, description="pause after a round, finished or failed, in seconds")
     ] = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What there is to decide by; "new" is what the last round did not see.
+class Signals:
+    """What changed since the last round.
 
     Attributes:
-        labels: new labels by people.
-        samples: new samples.
-        reference: confidences of the version in service before, `[n]`.
-        recent: its confidences in what is new, `[m]`.
-        compared: what these are of: the lane audit, or all samples, whose choice follows the policy.
+        labels: number of labels from people that the last round did not see.
+        samples: number of samples that it did not see.
+        reference: confidences of the version in service before it, `[n]`.
+        recent: its confidences since, `[m]`.
+        compared: which samples these are from: the lane audit, or all, which depend on the harvest policy.
         audit: of the version in service, by new labels.
-        accuracy_low: lower end of its interval on the gold set, None if it was never measured.
+        accuracy_low: lower limit of its accuracy on the gold set, None if it was not measured.
         last_round_s: seconds since the last round ended, None if there was none.
     """
 
@@ -70,9 +72,9 @@ class Reason:
     """Why a round starts.
 
     Attributes:
-        trigger: which rule says so.
+        trigger: which rule applied.
         words: the same in words.
-        facts: the figures behind it.
+        facts: the figures.
     """
 
     trigger: Trigger
@@ -80,64 +82,69 @@ class Reason:
     facts: Mapping[str, int | float] = field(default_factory=dict)
 
 
-def decide(facts: Facts, rules: Triggers) -> Reason | None:
+def decide(signals: Signals, triggers: Triggers) -> Reason | None:
     """Decide whether a round starts now.
 
     Returns:
-        The first reason that holds: an audit that failed, drift, labels, samples; None during the pause after
-        a round, or without a reason.
+        The first reason that applies, in the order audit, drift, labels, samples; None if none applies, and
+        during the pause after a round.
     """
-    if facts.last_round_s is not None and 0 <= facts.last_round_s < rules.cool_down_s:
+    # Below 0 the wall clock was set back, and says nothing about the pause.
+    if signals.last_round_s is not None and 0 <= signals.last_round_s < triggers.cool_down_s:
         return None
-    return _audit(facts, rules) or _drift(facts, rules) or _counts(facts, rules)
+    return _audit(signals, triggers) or _drift(signals, triggers) or _counts(signals, triggers)
 
 
-def _audit(facts: Facts, rules: Triggers) -> Reason | None:
-    """Find the version in service surely worse on new photos than its card says."""
-    audit, low = facts.audit, facts.accuracy_low
-    if low is None or audit.photos < rules.audits or audit.interval[1] >= low:
+def _audit(signals: Signals, triggers: Triggers) -> Reason | None:
+    """Check whether the version in service is significantly worse on new photos than on the gold set."""
+    audit, low = signals.audit, signals.accuracy_low
+    # The upper limit against the lower one: both estimates may be off by chance.
+    if low is None or audit.photos < triggers.audits or audit.interval[1] >= low:
         return None
     words = f"{audit.accuracy:.1%} right in {audit.photos} audits, where the card says at least {low:.1%}"
     return Reason("audit", words, {"audits": audit.photos, "accuracy": audit.accuracy})
 
 
-def _drift(facts: Facts, rules: Triggers) -> Reason | None:
-    if min(len(facts.reference), len(facts.recent)) < rules.drift_samples:
+def _drift(signals: Signals, triggers: Triggers) -> Reason | None:
+    """Check whether the distribution of the confidences moved."""
+    if min(len(signals.reference), len(signals.recent)) < triggers.drift_samples:
         return None
-    index = stability_index(facts.reference, facts.recent)
-    if index <= rules.stability:
+    index = stability_index(signals.reference, signals.recent)
+    if index <= triggers.stability:
         return None
-    latest = f"the latest {len(facts.recent)} {facts.compared}"
+    latest = f"the latest {len(signals.recent)} {signals.compared}"
     words = f"the confidences of {latest} drifted: stability index {index:.2f}"
-    return Reason("drift", words, {"stability_index": index, "samples": len(facts.recent)})
+    return Reason("drift", words, {"stability_index": index, "samples": len(signals.recent)})
 
 
-def _counts(facts: Facts, rules: Triggers) -> Reason | None:
-    if facts.labels >= rules.labels:
-        return Reason("labels", f"{facts.labels} new labels by people", {"labels": facts.labels})
-    if facts.samples >= rules.samples:
-        return Reason("samples", f"{facts.samples} new samples", {"samples": facts.samples})
+def _counts(signals: Signals, triggers: Triggers) -> Reason | None:
+    """Check whether there are enough new labels or samples."""
+    if signals.labels >= triggers.labels:
+        return Reason("labels", f"{signals.labels} new labels by people", {"labels": signals.labels})
+    if signals.samples >= triggers.samples:
+        return Reason("samples", f"{signals.samples} new samples", {"samples": signals.samples})
     return None
 
 
 def stability_index(reference: Scores, recent: Scores) -> float:
-    """Measure how far a distribution has moved.
+    """Return the population stability index of two samples over the deciles of the first one.
 
     Args:
         reference: `[n]`, n at least 1.
         recent: `[m]`, m at least 1.
 
     Returns:
-        The population stability index over tenths of the reference, at least 0; above 0.25 it is customary to
-        speak of a shift. Each tenth is smoothed by half a sample, so that an empty one is not infinity.
+        At least 0; above 0.25 is commonly called a shift.
 
     Source: Yurdakul and Naranjo, Statistical properties of the population stability index (2020).
     """
+    # Equal scores give equal quantiles: unique edges leave fewer, wider bins.
     edges = np.unique(np.quantile(reference, np.linspace(0, 1, BINS + 1)[1:-1]))
     before, after = (_shares(scores, edges) for scores in (reference, recent))
     return float(((after - before) * np.log(after / before)).sum())
 
 
 def _shares(scores: Scores, edges: Scores) -> Scores:
+    # Half a sample in each bin: an empty one would make the index infinite.
     counts = np.bincount(np.searchsorted(edges, scores, side="left"), minlength=len(edges) + 1) + 0.5
     return np.asarray(counts / counts.sum())

@@ -1,11 +1,11 @@
-"""What people labelled, with the teacher's labels, with the lane auto: train all three, hold out, choose."""
+"""Train candidates on different label sources, cross-validate them, and choose the best."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from cloud.dataset.example import TEACHER_LABELS, Example, label_numbers
+from cloud.dataset.example import MIN_TEACHER_LABELS, Example, label_indices
 from cloud.modeling.arrays import Floats, Ints, cross_entropy, softmax
 from cloud.modeling.linear_head import fit_temperature
 from cloud.progress import Progress
@@ -16,23 +16,22 @@ HUMAN = "human"
 TEACHER = "human+teacher"
 HARVESTED = "human+harvested"
 CANDIDATES = (HUMAN, TEACHER, HARVESTED)
-"""What a round tries: people's labels alone; with the teacher's for photos that the edge was not sure of; and
-with the lane auto as well."""
+"""Human labels alone; with the teacher's labels outside of the lane auto; with the lane auto too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """What is known about the photos of a learner that may be trained on.
+    """Labels and weights of the photos that a learner may be trained on.
 
     Attributes:
         labels: `[N]`, in [0, classes).
-        human: `[N]`, whether a person gave the label.
-        teacher: `[N]`, whether the teacher did.
-        auto: `[N]`, whether the photo is there only because the edge's model was sure of its label.
-        weights: `[N]`, the examples' own weights, times those of their sources.
+        human: `[N]`, True if a person gave the label.
+        teacher: `[N]`, True if the teacher gave it.
+        auto: `[N]`, True for a photo of the lane auto that no person labelled.
+        weights: `[N]`, the examples' weights times those of their sources.
         classes: K.
-        edge_alone: whether the edge's label may count without a teacher's: as long as there is none, and
-            people have labelled too few samples to judge one.
+        edge_alone: whether the edge's label is used without the teacher's: only while there is no teacher,
+            and too few samples with human labels to validate one.
     """
 
     labels: Ints
@@ -45,21 +44,21 @@ class Labelled:
 
     @classmethod
     def of(cls, examples: Sequence[Example], classes: Sequence[str]) -> "Labelled":
-        """Number the examples' labels by the classes."""
-        taught = any(example.source == "teacher" for example in examples)
-        judges = sum(example.human and example.sampled for example in examples)
+        """Return the labels of examples, numbered in the order of the classes."""
+        has_teacher = any(example.source == "teacher" for example in examples)
+        labelled_samples = sum(example.human and example.sampled for example in examples)
         return cls(
-            labels=label_numbers(examples, classes),
+            labels=label_indices(examples, classes),
             human=np.array([example.human for example in examples]),
             teacher=np.array([example.source == "teacher" for example in examples]),
             auto=np.array([example.auto for example in examples]),
             weights=np.array([example.weight * SOURCE_WEIGHTS[example.source] for example in examples]),
             classes=len(classes),
-            edge_alone=not taught and judges < TEACHER_LABELS,
+            edge_alone=not has_teacher and labelled_samples < MIN_TEACHER_LABELS,
         )
 
     def weigh(self, positions: Ints) -> Floats:
-        """Weigh the examples at `positions` against each other."""
+        """Return the weights of the examples at `positions` in one training, `[n]`; they sum to 1."""
         return training_weights(
             self.labels[positions], self.human[positions], self.weights[positions], self.classes
         )
@@ -67,7 +66,7 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """A candidate's answers to human labels that it was not trained on.
+    """A candidate's logits on human-labelled photos that it was not trained on.
 
     Attributes:
         logits: `[M, K]`.
@@ -79,12 +78,12 @@ class HeldOut:
 
     @property
     def temperature(self) -> float:
-        """What calibrates the answers; 1 without any."""
+        """Divisor that calibrates the logits; 1 without held-out labels."""
         return fit_temperature(self.logits, self.labels)
 
     @property
     def loss(self) -> float | None:
-        """Mean negative log-likelihood after calibration."""
+        """Mean negative log-likelihood after calibration, None without held-out labels."""
         if len(self.labels) == 0:
             return None
         truth = np.eye(self.logits.shape[1])[self.labels]
@@ -92,18 +91,18 @@ class HeldOut:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of right answers."""
+        """Share of correct answers, None without held-out labels."""
         if len(self.labels) == 0:
             return None
         return float((self.logits.argmax(axis=1) == self.labels).mean())
 
 
 def fit_candidates(learner: Learner, labelled: Labelled, human: Ints) -> dict[str, Fitted]:
-    """Train on human labels, again with the teacher's labels, and again with the lane auto.
+    """Train a candidate on human labels, one with the teacher's labels too, and one with the lane auto too.
 
-    A photo of the lane auto counts only where two models that were trained on different labels give it the
-    same one: the edge's and the teacher, whose silence is a no; or, before there can be a teacher, the edge's
-    and the first candidate. In the other lanes the teacher's labels are believed as they are.
+    In the lane auto a label is used only if two models that were trained on different labels agree on it: the
+    edge's and the teacher, where a teacher abstention counts as disagreement; or, before there can be a
+    teacher, the edge's and the first candidate. In other lanes the teacher's labels are used as they are.
 
     Args:
         learner: how to train.
@@ -111,7 +110,7 @@ def fit_candidates(learner: Learner, labelled: Labelled, human: Ints) -> dict[st
         human: positions of the human labels to use.
 
     Returns:
-        Candidates by name; one is absent if it has nothing to be trained on that the one before has not.
+        Candidates by name; one is absent if it would be trained on the same photos as the one before.
     """
 
     def fit(positions: Ints) -> Fitted:
@@ -119,9 +118,11 @@ def fit_candidates(learner: Learner, labelled: Labelled, human: Ints) -> dict[st
 
     first = fit(human)
     fitted = {HUMAN: first}
+    # Without the lane auto: the edge was not confident there, so there is no second opinion to require.
     taught = np.flatnonzero(labelled.teacher & ~labelled.auto)
     if len(taught):
         fitted[TEACHER] = fit(np.concatenate([human, taught]))
+    # Photos on which teacher and edge disagree have no label at all: `training_set` leaves them out.
     auto = np.concatenate(
         [np.flatnonzero(labelled.teacher & labelled.auto), _confirmed(learner, labelled, first)]
     )
@@ -131,45 +132,44 @@ def fit_candidates(learner: Learner, labelled: Labelled, human: Ints) -> dict[st
 
 
 def _confirmed(learner: Learner, labelled: Labelled, first: Fitted) -> Ints:
-    """Return the photos that the first candidate gives the edge's label, where that may count alone."""
-    alone = np.flatnonzero(labelled.auto & ~labelled.teacher & labelled.edge_alone)
-    if len(alone) == 0:
-        return alone
-    agreed = learner.logits(first, alone).argmax(axis=1) == labelled.labels[alone]
-    return alone[np.flatnonzero(agreed)]
+    """Return the photos whose edge label the first candidate agrees with, while there can be no teacher."""
+    unconfirmed = np.flatnonzero(labelled.auto & ~labelled.teacher & labelled.edge_alone)
+    if len(unconfirmed) == 0:
+        return unconfirmed
+    agrees = learner.logits(first, unconfirmed).argmax(axis=1) == labelled.labels[unconfirmed]
+    return unconfirmed[np.flatnonzero(agrees)]
 
 
-def _standing_in(fitted: Mapping[str, Fitted], name: str) -> Fitted:
-    """Return a candidate, or where it is absent the one before it."""
-    until = CANDIDATES[: CANDIDATES.index(name) + 1]
-    return next(fitted[other] for other in reversed(until) if other in fitted)
+def _candidate_or_previous(fitted: Mapping[str, Fitted], name: str) -> Fitted:
+    """Return a candidate, or the one before it if it is absent."""
+    up_to = CANDIDATES[: CANDIDATES.index(name) + 1]
+    return next(fitted[other] for other in reversed(up_to) if other in fitted)
 
 
 def cross_validate(
     learner: Learner, labelled: Labelled, *, seed: int, progress: Progress
 ) -> dict[str, HeldOut]:
-    """Answer each human label by candidates that were trained without it.
-
-    Where a fold has not all candidates, the answers of the one before stand in for what is absent.
+    """Answer each human-labelled photo with candidates that were trained without it.
 
     Args:
         learner: how to train.
         labelled: all labels.
-        seed: decides the folds.
+        seed: of the folds.
         progress: advances by folds.
 
     Returns:
-        Per candidate, the same labels in the same order.
+        By candidate; all have the same labels in the same order.
     """
     human = np.flatnonzero(labelled.human)
     splits = list(folds(labelled.labels[human], seed))[: learner.folds]
     if splits:
         progress.start("cross-validate", len(splits))
     parts: dict[str, list[Floats]] = {name: [] for name in CANDIDATES}
-    for kept, held_out in splits:
-        fitted = fit_candidates(learner, labelled, human[kept])
+    for training, held_out in splits:
+        fitted = fit_candidates(learner, labelled, human[training])
         for name, logits in parts.items():
-            logits.append(learner.logits(_standing_in(fitted, name), human[held_out]))
+            # A fold may lack a candidate; losses are comparable only over the same labels.
+            logits.append(learner.logits(_candidate_or_previous(fitted, name), human[held_out]))
         progress.advance()
     empty = np.zeros((0, labelled.classes))
     labels = labelled.labels[human[np.concatenate([[], *(h for _, h in splits)]).astype(np.int64)]]
@@ -177,9 +177,9 @@ def cross_validate(
 
 
 def choose(fitted: Iterable[str], held_out: Mapping[str, HeldOut]) -> str:
-    """Choose the candidate with the least held-out loss; of equals the one with the fewest labels by models.
+    """Return the candidate with the lowest held-out loss; of equals, the one with fewest labels by models.
 
-    Without held-out labels, that is people's alone.
+    Without held-out labels, that is the one of human labels alone.
     """
     return min(fitted, key=lambda name: (held_out[name].loss or 0.0, CANDIDATES.index(name)))
 
@@ -188,17 +188,17 @@ def auto_helps(rounds: Iterable[Mapping[str, float | None]], patience: int = 2) 
     """Decide whether the lane auto stays on.
 
     Args:
-        rounds: of each round in order, the candidates' held-out losses by name, as on the cards. A round that
-            tried no candidate with the lane auto, or held no labels out, says nothing and is passed over.
-        patience: rounds without help after which it is switched off.
+        rounds: by round, oldest first, the candidates' held-out losses by name, as on the cards. Rounds
+            without a candidate with the lane auto, or without held-out labels, are ignored.
+        patience: rounds without an improvement after which it is switched off.
 
     Returns:
-        False if the last `patience` rounds that tell were all better, or as good, without the lane.
+        False if in none of the last `patience` rounds the lane lowered the loss.
     """
-    told = []
+    helped = []
     for losses in rounds:
         auto = losses.get(HARVESTED)
         without = [loss for name, loss in losses.items() if name != HARVESTED and loss is not None]
         if auto is not None and without:
-            told.append(auto < min(without))
-    return len(told) < patience or any(told[-patience:])
+            helped.append(auto < min(without))
+    return len(helped) < patience or any(helped[-patience:])

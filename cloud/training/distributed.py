@@ -1,8 +1,7 @@
-"""Several workers that train one model together, each a process that is told of the others by TF_CONFIG.
+"""Distributed training: several worker processes that TF_CONFIG names, as Kubeflow's trainer starts them.
 
-That is how Kubeflow's trainer starts them. Photos are embedded and batches are computed in parts, one for
-each worker; what follows costs little, and every worker computes the same. The first one writes the model. A
-worker that fails ends the others within seconds.
+Embedding and batches are split between the workers; everything else is cheap, and each worker computes it
+identically. The first worker writes the version. If a worker fails, the others end within seconds.
 """
 
 import json
@@ -24,12 +23,12 @@ _VARIABLE = "TF_CONFIG"
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """The workers, as one of them sees them; by default it is alone.
+    """The workers of a training, seen from one of them.
 
     Attributes:
-        strategy: of TensorFlow.
-        index: which of them this is.
-        count: how many there are.
+        strategy: TensorFlow's distribution strategy.
+        index: number of this worker, from 0.
+        count: number of workers.
     """
 
     strategy: tf.distribute.Strategy
@@ -38,18 +37,18 @@ class Team:
 
     @property
     def chief(self) -> bool:
-        """True for the one that writes."""
+        """True for the first worker, which writes the version."""
         return self.index == 0
 
     def part(self, length: int) -> slice:
-        """Return this worker's part of so many things; the parts in order are the whole."""
+        """Return this worker's part of a sequence; the parts of all workers in order are the whole."""
         return slice(length * self.index // self.count, length * (self.index + 1) // self.count)
 
     def gather(self, part: NDArray[Any]) -> NDArray[Any]:
-        """Return all workers' parts, one behind the other. All call it, as often and in the same order.
+        """Concatenate the parts of all workers. A collective: each worker calls it, in the same order.
 
         Args:
-            part: `[n, …]`; n may differ from worker to worker.
+            part: `[n, …]`; n may differ between workers.
 
         Raises:
             TransientError: another worker ended.
@@ -66,7 +65,7 @@ class Team:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Do what takes all workers.
+        """Map the errors of a collective operation.
 
         Raises:
             TransientError: another worker ended.
@@ -74,11 +73,13 @@ class Team:
         try:
             yield
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
-            got = str(error.message).strip().splitlines()[0]
-            raise TransientError(f"worker {self.index}", expected="the other workers", got=got) from error
+            reason = str(error.message).strip().splitlines()[0]
+            raise TransientError(
+                f"worker {self.index} lost the other workers: {reason}", hint="start all workers again"
+            ) from error
 
     def agree(self, number: int) -> int:
-        """Return the first worker's number."""
+        """Return the first worker's value, so that all use the same. A collective, like `gather`."""
         return int(self.gather(np.array([number], np.int64))[0])
 
 
@@ -88,37 +89,41 @@ def alone() -> Team:
 
 
 def join(environment: Mapping[str, str] = os.environ) -> Team:
-    """Join the workers that TF_CONFIG names, or none. Waits for them; TensorFlow must not be in use yet.
+    """Join the workers that TF_CONFIG names; without it, return a team of one.
+
+    Blocks until all workers are there. Call it before anything else uses TensorFlow: a strategy cannot be
+    created in an initialised runtime.
 
     Raises:
-        TrainingError: TF_CONFIG is none, or this worker has several devices.
+        TrainingError: TF_CONFIG is invalid, or this worker has several devices.
     """
     if _VARIABLE not in environment:
         return alone()
-    index, count = read_place(environment[_VARIABLE])
+    index, count = worker_index(environment[_VARIABLE])
     if count == 1:
         return alone()
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     devices = strategy.extended.worker_devices
     if len(devices) != 1:
-        raise TrainingError(f"worker {index}: expected one device, got {', '.join(devices)}")
+        raise TrainingError(f"devices of worker {index}", expected="one", got=", ".join(devices))
     return Team(strategy, index, count)
 
 
-def read_place(config: str) -> tuple[int, int]:
-    """Return which worker this is, and of how many.
+def worker_index(config: str) -> tuple[int, int]:
+    """Read this worker's number and the number of workers from TF_CONFIG.
 
     Raises:
         TrainingError: it is not as TensorFlow specifies it.
     """
     try:
-        said = json.loads(config)
-        cluster, task = said["cluster"], said["task"]
-        places = [
+        fields = json.loads(config)
+        cluster, task = fields["cluster"], fields["task"]
+        # The chief is worker 0 where there is one; parameter servers and evaluators do not train.
+        workers = [
             (kind, number) for kind in ("chief", "worker") for number, _ in enumerate(cluster.get(kind, ()))
         ]
-        return places.index((task["type"], int(task["index"]))), len(places)
+        return workers.index((task["type"], int(task["index"]))), len(workers)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(
-            f"{_VARIABLE}: expected a cluster and this worker's task in it, got {error}"
+            _VARIABLE, expected="a cluster with this worker's task", got=f"{config!r} ({error!r})"
         ) from None

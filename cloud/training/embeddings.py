@@ -1,4 +1,4 @@
-"""Embeddings of a frozen backbone, computed once per photo and kept on disk."""
+"""Embeddings of photos, cached on disk for frozen backbones."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from cloud.training.distributed import Team, alone
 
 BATCH_PHOTOS = 32
 PREPROCESSING = 1
-"""Version of `backbones.preprocess`, raised when its output changes; part of the cache's name."""
+"""Version of `backbones.preprocess`, raised when its output changes; part of the cache file's name."""
 
 _TABLE = "CREATE TABLE IF NOT EXISTS embedding (photo BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID"
 
@@ -32,21 +32,20 @@ def embeddings(
     dim: bool = False,
     team: Team | None = None,
 ) -> NDArray[np.float32]:
-    """Embed photos, reading what was embedded before from `cache_dir`.
+    """Return the embeddings of photos, from the cache where it has them.
 
-    The cache is one SQLite file per backbone and state of its weights, keyed by the photo's content.
-    Each batch is committed, so an interrupted run continues where it stopped. A file grows by
-    4 D + 40 bytes per distinct photo (about 5 kB with efficientnet-lite0) and is not pruned; it can be
-    deleted at any time.
+    The cache is one SQLite file per backbone and weights digest, keyed by the photo's content. An interrupted
+    run continues after its last batch. A file grows by 4 D + 40 bytes per distinct photo (about 5 kB with
+    efficientnet-lite0) and is not pruned; it can be deleted at any time.
 
     Args:
-        examples: whose photos.
-        backbone: says how pixels are prepared.
-        network: the backbone as built, with the weights that are served.
-        cache_dir: made if absent; each worker may have its own.
+        examples: the photos.
+        backbone: defines the preprocessing.
+        network: the backbone as built, with the weights that are exported.
+        cache_dir: created if missing; workers may use different ones.
         progress: advances by photos that have to be computed.
-        dim: embed each photo as it would look at dusk; kept in a file of its own.
-        team: shares the work; nobody by default.
+        dim: dim each photo first, see `dimmed`; cached in a file of its own.
+        team: workers that share the work; by default this one alone.
 
     Returns:
         float32 `[len(examples), D]`, in the order of the examples.
@@ -57,11 +56,12 @@ def embeddings(
     cache_dir.mkdir(parents=True, exist_ok=True)
     kind = "-dim" if dim else ""
     path = cache_dir / f"{backbone.name}-{PREPROCESSING}-{weights_digest(network)}{kind}.sqlite3"
-    keys = [example.content for example in examples]
+    # By content, not by photo id: a photo that is imported again gets another id.
+    keys = [bytes.fromhex(example.content_id) for example in examples]
     with closing(sqlite3.connect(path, timeout=30.0)) as cache:
         cache.execute(_TABLE)
         known = _read(cache, keys, backbone.embedding_dim)
-        wanted = _wanted(keys, known, team or alone())
+        wanted = _missing_anywhere(keys, known, team or alone())
         missing = list({k: e for k, e in zip(keys, examples, strict=True) if k in wanted}.items())
         if missing:
             photos = [example for _, example in missing]
@@ -69,7 +69,7 @@ def embeddings(
             for start, vectors in _batches(photos, backbone, network, team or alone(), dim=dim):
                 batch = dict(zip([key for key, _ in missing[start:]], vectors, strict=False))
                 known.update(batch)
-                with cache:
+                with cache:  # a commit per batch: embedding thousands of photos takes minutes
                     rows = [(key, vector.tobytes()) for key, vector in batch.items()]
                     cache.executemany("INSERT OR REPLACE INTO embedding VALUES (?, ?)", rows)
                 progress.advance(len(batch))
@@ -83,14 +83,14 @@ def embed(
     progress: Progress,
     team: Team | None = None,
 ) -> NDArray[np.float32]:
-    """Embed photos without a cache, for a network that was just trained.
+    """Return the embeddings of photos by a network that was just trained, without a cache.
 
     Args:
-        examples: whose photos, at least one.
-        backbone: says how pixels are prepared.
-        network: its trained network.
+        examples: the photos, at least one.
+        backbone: defines the preprocessing.
+        network: the trained network.
         progress: advances by photos.
-        team: shares the work; nobody by default.
+        team: workers that share the work; by default this one alone.
 
     Returns:
         float32 `[len(examples), D]`.
@@ -107,11 +107,11 @@ def embed(
 
 
 def dimmed(images: tf.Tensor, backbone: Backbone) -> tf.Tensor:
-    """Take half of the light and most of the colour away, as dusk and an ageing camera do.
+    """Halve the brightness and reduce the colour to 40 %, as at dusk or with an ageing camera.
 
     Args:
         images: float32 `[N, H, W, 3]`, normalised for the backbone.
-        backbone: says how.
+        backbone: defines the normalisation.
     """
     light = (images * backbone.scale + backbone.offset) * 0.5
     grey = tf.reduce_mean(light, axis=-1, keepdims=True)
@@ -119,29 +119,29 @@ def dimmed(images: tf.Tensor, backbone: Backbone) -> tf.Tensor:
 
 
 def undecodable(error: Exception, examples: Sequence[Example], backbone: Backbone) -> TrainingError:
-    """Find out which photo of a failed batch cannot be decoded.
+    """Return the error for a batch that failed, which names the photo that cannot be decoded.
 
     Args:
         error: what the batch raised.
         examples: the batch.
-        backbone: whose preprocessing failed.
-
-    Returns:
-        The error to raise, with the photo's id and the decoder's reason.
+        backbone: defines the preprocessing.
     """
     for example in examples:
         try:
             preprocess(backbone, tf.constant([example.image]))
         except tf.errors.InvalidArgumentError as reason:
             return TrainingError(
-                f"photo {example.photo_id}: expected a decodable JPEG or PNG, got {len(example.image)} bytes:"
-                f" {reason.message.splitlines()[0]}"
+                f"cannot decode photo {example.photo_id} ({len(example.image)} bytes):"
+                f" {reason.message.splitlines()[0]}",
+                hint="remove it from the dataset, or store it again as JPEG or PNG",
             )
-    return TrainingError(f"{len(examples)} photos: each can be decoded, but not together: {error}")
+    return TrainingError(
+        f"preprocessing failed for {len(examples)} photos, each of which can be decoded: {error}"
+    )
 
 
 def _read(cache: sqlite3.Connection, keys: Sequence[bytes], dim: int) -> dict[bytes, NDArray[np.float32]]:
-    """Look up embeddings; one of another length (a damaged row) counts as absent."""
+    """Look up embeddings; a row of the wrong length is damaged and counts as missing."""
     known = {}
     for key in keys:
         row = cache.execute("SELECT vector FROM embedding WHERE photo = ?", (key,)).fetchone()
@@ -150,8 +150,8 @@ def _read(cache: sqlite3.Connection, keys: Sequence[bytes], dim: int) -> dict[by
     return known
 
 
-def _wanted(keys: Sequence[bytes], known: Mapping[bytes, object], team: Team) -> set[bytes]:
-    """Return what is missing to any worker, so that all compute the same."""
+def _missing_anywhere(keys: Sequence[bytes], known: Mapping[bytes, object], team: Team) -> set[bytes]:
+    """Return the keys that at least one worker lacks: each batch needs all workers."""
     missing = np.array([[key not in known for key in keys]], np.int32)
     absent: list[int] = team.gather(missing).max(axis=0).tolist()
     return {key for key, wanted in zip(keys, absent, strict=True) if wanted}
@@ -160,7 +160,7 @@ def _wanted(keys: Sequence[bytes], known: Mapping[bytes, object], team: Team) ->
 def _batches(
     examples: Sequence[Example], backbone: Backbone, network: keras.Model, team: Team, *, dim: bool = False
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield the position of each batch and its embeddings."""
+    """Yield the start of each batch and its embeddings, `[n, D]`."""
 
     def embed_batch(encoded: tf.Tensor) -> tf.Tensor:
         images = preprocess(backbone, encoded)
@@ -169,8 +169,8 @@ def _batches(
     run = tf.function(embed_batch, input_signature=[tf.TensorSpec([None], tf.string)])
     size = BATCH_PHOTOS * team.count
     for start in range(0, len(examples), size):
-        together = examples[start : start + size]
-        batch = together[team.part(len(together))]
+        of_all_workers = examples[start : start + size]
+        batch = of_all_workers[team.part(len(of_all_workers))]
         try:
             vectors = run(tf.constant([example.image for example in batch], tf.string)).numpy()
         except tf.errors.InvalidArgumentError as error:

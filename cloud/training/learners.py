@@ -1,4 +1,4 @@
-"""The two ways to learn: a head on a frozen backbone's embeddings, or everything from scratch."""
+"""Two ways to train: a head on the embeddings of a frozen backbone, or network and head from scratch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from cloud.training.sample_weights import FOLDS
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A classifier and what it was trained on.
+    """A trained classifier.
 
     Attributes:
         network: pixels to embedding.
@@ -36,24 +36,24 @@ class Fitted:
 
 
 class Learner(Protocol):
-    """Trains on some of its photos and answers others; photos go by their position in its list."""
+    """Trains on some photos and answers others; photos are named by their position."""
 
     @property
     def photo_count(self) -> int:
-        """How many photos it knows."""
+        """Number of photos."""
 
     @property
     def folds(self) -> int:
-        """How many trainings per candidate a cross-validation may cost."""
+        """Highest number of trainings per candidate in a cross-validation."""
 
     def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:
-        """Train on the photos at `positions` with their `labels` and `weights`, all `[n]`."""
+        """Train on the photos at `positions`, with `labels` and `weights`; each is `[n]`."""
 
     def embeddings(self, fitted: Fitted, positions: Ints) -> NDArray[np.float32]:
-        """Embed the photos at `positions`: `[n, D]`."""
+        """Return the embeddings of the photos at `positions`, `[n, D]`."""
 
     def logits(self, fitted: Fitted, positions: Ints) -> Floats:
-        """Answer the photos at `positions`: `[n, K]`."""
+        """Return the logits of the photos at `positions`, `[n, K]`."""
 
 
 def learner_for(
@@ -67,20 +67,20 @@ def learner_for(
     progress: Progress,
     team: Team | None = None,
 ) -> Learner:
-    """Choose the way that a backbone is trained, and embed the photos if that is done only once.
+    """Return the learner of a backbone; a pretrained one embeds all photos now.
 
     Args:
         backbone: what to train, or to train a head on.
-        photos: those that may be trained on, and behind them those that are only answered.
+        photos: first the photos that may be trained on, then those that are only answered.
         classes: K.
-        trainable: how many may be trained on.
-        cache_dir: keeps embeddings.
+        trainable: number of photos that may be trained on.
+        cache_dir: where embeddings are cached.
         seed: of every random decision.
-        progress: told about the steps.
-        team: shares the work; nobody by default.
+        progress: receives the steps.
+        team: workers that share the work; by default this one alone.
 
     Raises:
-        BackboneUnavailableError: the backbone's weights cannot be had.
+        BackboneUnavailableError: the backbone's weights are not available.
         TrainingError: a photo cannot be decoded.
     """
     if not backbone.pretrained:
@@ -90,6 +90,7 @@ def learner_for(
     progress.advance()
     features = embeddings(photos, backbone, network, cache_dir, progress, team=team)
     copies = features[:trainable].copy()
+    # Dimmed copies of human-labelled photos: they gain up to 1.9 points under drift (docs/experiments.md).
     labelled = [at for at, photo in enumerate(photos[:trainable]) if photo.human]
     if labelled:
         dim = [photos[at] for at in labelled]
@@ -99,14 +100,14 @@ def learner_for(
 
 @dataclass(frozen=True, slots=True)
 class FrozenLearner:
-    """Trains a head on embeddings that are known: within seconds.
+    """Trains a head on precomputed embeddings, in seconds.
 
     Attributes:
         network: the backbone.
-        features: `[N, D]`.
+        features: embeddings, `[N, D]`.
         classes: K.
-        copies: `[n, D]`, of the first n photos, shown beside them with the same weight: as they would look at
-            dusk where people labelled them, else as they are. None shows no copies.
+        copies: embeddings of augmented copies of the first n photos, `[n, D]`, trained on with the same
+            weight: dimmed if a person labelled the photo, else unchanged. None: no copies.
     """
 
     network: keras.Model
@@ -117,19 +118,19 @@ class FrozenLearner:
 
     @property
     def photo_count(self) -> int:
-        """How many photos it knows."""
+        """Number of photos."""
         return len(self.features)
 
     def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:
         """Fit a head."""
-        shown = [each[positions] for each in (self.features, self.copies) if each is not None]
-        times = len(shown)
-        head = fit_head(np.concatenate(shown), np.tile(labels, times), np.tile(weights, times), self.classes)
+        inputs = [each[positions] for each in (self.features, self.copies) if each is not None]
+        times = len(inputs)
+        head = fit_head(np.concatenate(inputs), np.tile(labels, times), np.tile(weights, times), self.classes)
         return Fitted(self.network, head, positions)
 
     def embeddings(self, fitted: Fitted, positions: Ints) -> NDArray[np.float32]:
-        """Look them up."""
-        del fitted
+        """Look up the embeddings."""
+        del fitted  # the backbone is frozen: all candidates share the embeddings
         return self.features[positions]
 
     def logits(self, fitted: Fitted, positions: Ints) -> Floats:
@@ -139,7 +140,7 @@ class FrozenLearner:
 
 @dataclass(frozen=True, slots=True)
 class ScratchLearner:
-    """Trains network and head: minutes, so its cross-validation holds out one fold only."""
+    """Trains network and head, in minutes; its cross-validation therefore has one fold."""
 
     backbone: Backbone
     photos: Sequence[Example]
@@ -151,7 +152,7 @@ class ScratchLearner:
 
     @property
     def photo_count(self) -> int:
-        """How many photos it knows."""
+        """Number of photos."""
         return len(self.photos)
 
     def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, TypedDict
 
 from msgspec import Meta, Struct
 
-from cloud.dataset.example import Example, waiting_classes
+from cloud.dataset.example import Example, classes_below_minimum
 from cloud.dataset.store import Store
 from cloud.dataset.training_set import examples
 from cloud.evaluation.audit_set import audit_slice, hold_out_audit
-from cloud.progress import Progress, Silent
+from cloud.progress import NoProgress, Progress
 from cloud.registry.registry import Champion, Registry
 from schemas.messages import ModelVersion
 
@@ -78,7 +78,7 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
     store, registry = Store.open(options.dataset, create=False), Registry(options.models)
     version = options.version or registry.next_version()
     registry.check_new(version)
-    progress = progress or Silent()
+    progress = progress or NoProgress()
     progress.start("load TensorFlow", 1)
     # It takes seconds and hundreds of megabytes: imported only after the checks that do without it.
     from cloud.modeling.backbones import get_backbone  # noqa: PLC0415
@@ -147,6 +147,6 @@ def _read_photos(store: Store, registry: Registry, options: TrainingOptions, tea
     drawn = audit_slice(store, since_ms, version=dataset_version) if since_ms else []
     labelled, audit = hold_out_audit(examples(store, version=dataset_version), drawn)
     gold = examples(store, version=dataset_version, split="gold")
-    waiting = {} if options.classes else waiting_classes(labelled, gold)
+    waiting = {} if options.classes else classes_below_minimum(labelled, gold)
     labelled, gold = ([photo for photo in some if photo.label not in waiting] for some in (labelled, gold))
     return _Photos(labelled, gold, audit, waiting, champion, dataset_version)

@@ -12,13 +12,13 @@ import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
-from cloud.dataset.example import Example, TrainingError, by_content, class_names, label_numbers
+from cloud.dataset.example import Example, TrainingError, class_names, label_indices, sorted_by_content
 from cloud.evaluation.metrics import Metrics, calibration_errors, measure
-from cloud.export.saved_model import Model, exported, pack, signature_of
+from cloud.export.saved_model import Model, export_saved_model, pack, signature_of
 from cloud.modeling.arrays import Floats, Ints, softmax
 from cloud.modeling.backbones import Backbone, get_backbone, weights_digest
 from cloud.modeling.novelty import fit_novelty
-from cloud.progress import Progress, Silent
+from cloud.progress import NoProgress, Progress
 from cloud.registry.champion import evaluate_challenger, gold_digest
 from cloud.registry.model_card import Calibration, Candidate, Card, code_commit, library_versions
 from cloud.registry.registry import Champion, Registry
@@ -93,7 +93,7 @@ def train(
         TransientError: another worker of the team ended.
     """
     began = time.monotonic()
-    progress = progress or Silent()
+    progress = progress or NoProgress()
     registry.check_new(version)  # before the work: minutes of training would be lost
     _check_unseen("audit", audit, examples)
     tried = try_candidates(
@@ -133,7 +133,7 @@ def train(
     progress.start("export", 1)
     directory, bundle_path = registry.version_dir(version), registry.bundle_path(version)
     registry.folder.mkdir(parents=True, exist_ok=True)
-    with exported(model, directory, tflite=tflite) as partial:
+    with export_saved_model(model, directory, tflite=tflite) as partial:
         if champion is not None:
             verdict = evaluate_challenger(
                 champion, partial, gold, audit, backbone=backbone, classes=tried.classes, seed=seed
@@ -194,8 +194,8 @@ def try_candidates(
     This is the only part that needs the whole team: the first worker calls `train`, each other one this
     function, with the same examples and arguments. `train` describes the arguments.
     """
-    progress = progress or Silent()
-    examples, gold = by_content(examples), by_content(gold)
+    progress = progress or NoProgress()
+    examples, gold = sorted_by_content(examples), sorted_by_content(gold)
     names = class_names(examples, classes)
     _check_gold(gold, names)
     _check_unseen("gold", gold, examples)
@@ -257,7 +257,7 @@ class _Results(NamedTuple):
 
 def _results(tried: Tried) -> _Results:
     """Measure all candidates on the gold set, and the calibration of the best."""
-    held_out, truth = tried.held_out, label_numbers(tried.gold, tried.classes)
+    held_out, truth = tried.held_out, label_indices(tried.gold, tried.classes)
     metrics = {
         name: measure(softmax(logits / held_out[name].temperature), truth, tried.classes)
         for name, logits in tried.on_gold.items()

@@ -14,7 +14,7 @@ _DRAWS = 1 << 64
 
 
 class ModelScores(Protocol):
-    """Inputs of the lane decision (`edge.serving.prediction.Scored`). NaN counts as uncertain."""
+    """Inputs of the lane decision (`edge.serving.prediction.Prediction`). NaN counts as uncertain."""
 
     @property
     def label(self) -> str:

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from typing import NamedTuple
 
-from edge.serving.prediction import Scored
+from edge.serving.prediction import Prediction
 from schemas.messages import Photo
 
 _ENTRY_BYTES = 1000
@@ -14,7 +14,7 @@ class AnsweredPhoto(NamedTuple):
     """A photo, and what the model said of it."""
 
     photo: Photo
-    said: Scored
+    said: Prediction
 
     @property
     def size_bytes(self) -> int:

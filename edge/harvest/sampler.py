@@ -16,7 +16,7 @@ from edge.harvest.history import HarvestedSample
 from edge.harvest.image import Shrunk, dhash, shrink
 from edge.harvest.recent_photos import AnsweredPhoto, RecentPhotos
 from edge.harvest.selector import Selector
-from edge.serving.prediction import Scored
+from edge.serving.prediction import Prediction
 from schemas.codec import MAX_PAYLOAD_BYTES, encode
 from schemas.lanes import AUDIT, FEEDBACK
 from schemas.messages import Feedback, HarvestRules, Photo, Sample
@@ -99,7 +99,7 @@ class Sampler:
         found = await self._decode(dhash, image)
         return View(found, _UNDECODABLE if found is None else "")
 
-    async def sample(self, photo: Photo, view: View, said: Scored) -> tuple[AdmittedSample | None, str]:
+    async def sample(self, photo: Photo, view: View, said: Prediction) -> tuple[AdmittedSample | None, str]:
         """Return the sample, admitted to the outbox, and its lane; or None and why not."""
         if view.dhash is None:
             return None, view.refused
@@ -113,7 +113,7 @@ class Sampler:
         inclusion = share if lane == AUDIT else None
         return await self._admit(_sample(photo, shrunk, view.dhash, said, lane=lane, inclusion=inclusion))
 
-    def keep(self, photo: Photo, said: Scored) -> None:
+    def keep(self, photo: Photo, said: Prediction) -> None:
         """Keep a photo that was not harvested, for a label that follows."""
         self._recent.keep(AnsweredPhoto(photo, said))
 
@@ -179,7 +179,7 @@ class Sampler:
 
 
 def _sample(
-    photo: Photo, shrunk: Shrunk, view: int, said: Scored, *, lane: str, inclusion: float | None = None
+    photo: Photo, shrunk: Shrunk, view: int, said: Prediction, *, lane: str, inclusion: float | None = None
 ) -> Sample:
     return Sample(
         photo_id=photo.photo_id,

@@ -8,16 +8,16 @@ import structlog
 from bus.metrics import Counters
 from edge.inference.fair_queue import InFlightPhoto
 from edge.inference.validation import Rejected
-from edge.serving.client import BadInputError, ModelMissingError, Predictions, Predictor
-from edge.serving.prediction import Scored, scored
-from edge.serving.traffic_split import Trial
+from edge.serving.client import BadInputError, BatchOutput, ModelMissingError, Predictor
+from edge.serving.prediction import Prediction, to_predictions
+from edge.serving.traffic_router import TrafficRouter
 from schemas.errors import TransientError
 
 log = structlog.get_logger()
 
 ClassNames = Callable[[int], "tuple[str, ...] | None"]
 Temperature = Callable[[int], float | None]
-Verdict = Scored | Rejected
+Verdict = Prediction | Rejected
 
 
 class Classifier:
@@ -34,7 +34,7 @@ class Classifier:
     def __init__(
         self,
         predictor: Predictor,
-        trial: Trial,
+        trial: TrafficRouter,
         class_names: ClassNames,
         temperature: Temperature,
         counters: Counters,
@@ -63,16 +63,16 @@ class Classifier:
         if challenger is None or others:
             return await self._served(part)
         try:
-            timeout_s = self._trial.patience_s(len(part))
+            timeout_s = self._trial.challenger_timeout_s(len(part))
             return self._scored(part, await self._call(part, challenger, timeout_s))
         except ModelMissingError:
-            self._trial.missed(challenger)
+            self._trial.mark_missing(challenger)
             return await self._classified(part)
         except (TransientError, BadInputError) as error:
             verdicts = await self._classified(part)
             if not any(isinstance(verdict, Rejected) for _, verdict in verdicts):
                 log.warning("trial.failed", version=challenger, error=str(error))
-                self._trial.failed(challenger)
+                self._trial.record_failure(challenger)
             return verdicts
 
     async def _served(self, part: list[InFlightPhoto]) -> list[tuple[InFlightPhoto, Verdict]]:
@@ -82,7 +82,7 @@ class Classifier:
         except ModelMissingError:  # it is not there: no failure of the version
             raise
         except TransientError:
-            self._trial.failed_in_service()
+            self._trial.record_serving_failure()
             raise
 
     async def _classified(self, batch: list[InFlightPhoto]) -> list[tuple[InFlightPhoto, Verdict]]:
@@ -96,27 +96,27 @@ class Classifier:
             return [*await self._classified(batch[:middle]), *await self._classified(batch[middle:])]
         return self._scored(batch, predictions)
 
-    async def _in_service(self, batch: list[InFlightPhoto]) -> Predictions:
+    async def _in_service(self, batch: list[InFlightPhoto]) -> BatchOutput:
         """Ask the version in service, which may change while it is asked."""
         while True:
-            version = self._trial.pinned
+            version = self._trial.split.pinned
             try:
                 predictions = await self._call(batch, version)
             except ModelMissingError:
-                if version == self._trial.pinned:
+                if version == self._trial.split.pinned:
                     raise
                 continue
             # Who asked for the newest just when a trial began may have asked the version on trial.
-            if predictions.version == version or predictions.version != self._trial.challenger:
+            if predictions.version == version or predictions.version != self._trial.split.challenger:
                 return predictions
 
     async def _call(
         self, batch: list[InFlightPhoto], version: int | None, timeout_s: float | None = None
-    ) -> Predictions:
+    ) -> BatchOutput:
         began = time.monotonic()
         images = [work.photo.image for work in batch]
         predictions = await self._predictor.predict(images, version, timeout_s=timeout_s)
-        self._trial.answered(predictions.version, len(batch), time.monotonic() - began)
+        self._trial.record_success(predictions.version, len(batch), time.monotonic() - began)
         return predictions
 
     async def _blame(self, work: InFlightPhoto) -> tuple[InFlightPhoto, Verdict]:
@@ -125,7 +125,7 @@ class Classifier:
         Raises:
             TransientError: Try again later: the model is to blame, or no longer there.
         """
-        good = await self._predictor.try_out(self._trial.pinned)
+        good = await self._predictor.smoke_test(self._trial.split.pinned)
         try:
             predictions = await self._predictor.predict([work.photo.image], good.version)
         except BadInputError as error:
@@ -133,11 +133,11 @@ class Classifier:
         return self._scored([work], predictions)[0]
 
     def _scored(
-        self, batch: list[InFlightPhoto], predictions: Predictions
+        self, batch: list[InFlightPhoto], predictions: BatchOutput
     ) -> list[tuple[InFlightPhoto, Verdict]]:
         self._counters.add("predict.calls")
         self._counters.add("predict.photos", len(batch))
         names = self._class_names(predictions.version)
         temperature = self._temperature(predictions.version)
-        said = scored(self._predictor.model, predictions, names, temperature)
+        said = to_predictions(self._predictor.model, predictions, names, temperature)
         return list(zip(batch, said, strict=True))

@@ -24,8 +24,8 @@ from edge.inference.responder import Outcome, Responder
 from edge.inference.shadow import Shadow
 from edge.inference.validation import PhotoLimits, Rejected, expired, validate
 from edge.serving.client import Predictor
-from edge.serving.prediction import Scored
-from edge.serving.traffic_split import Trial
+from edge.serving.prediction import Prediction
+from edge.serving.traffic_router import TrafficRouter
 from schemas.errors import TransientError
 from schemas.messages import Photo, Result
 from schemas.topics import PHOTO
@@ -60,7 +60,7 @@ class Pipeline:
         sampler: Sampler,
         class_names: ClassNames,
         temperature: Temperature,
-        trial: Trial,
+        trial: TrafficRouter,
     ) -> None:
         self._config = config
         self._database = database
@@ -194,7 +194,7 @@ class Pipeline:
         for work in (*batch, *self._waiting.everyone()):
             self._deferrals.say(work, str(error))
 
-    async def _harvest(self, work: InFlightPhoto, said: Scored, view: View) -> None:
+    async def _harvest(self, work: InFlightPhoto, said: Prediction, view: View) -> None:
         sample, harvest = await self._sampler.sample(work.photo, view, said)
         self._counters.add(f"harvest.{harvest}" if sample else f"harvest.refused_{harvest}")
         if harvest == OUTBOX_FULL:

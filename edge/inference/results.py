@@ -4,13 +4,13 @@ import time
 
 from bus.mqtt.presence import now_ms
 from edge.inference.validation import Rejected
-from edge.serving.prediction import Scored
+from edge.serving.prediction import Prediction
 from schemas.messages import Photo, Result
 
 _REASON_LENGTH = 1024
 
 
-def ok(photo: Photo, said: Scored, harvest: str, arrived_at: float) -> Result:
+def ok(photo: Photo, said: Prediction, harvest: str, arrived_at: float) -> Result:
     """Return the answer to a classified photo.
 
     Args:

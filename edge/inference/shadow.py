@@ -9,8 +9,8 @@ import structlog
 from bus.metrics import Counters
 from edge.inference.classifier import ClassNames
 from edge.serving.client import BadInputError, ModelMissingError, Predictor
-from edge.serving.prediction import Scored, scored
-from edge.serving.traffic_split import Trial
+from edge.serving.prediction import Prediction, to_predictions
+from edge.serving.traffic_router import TrafficRouter
 from schemas.errors import TransientError
 
 log = structlog.get_logger()
@@ -36,7 +36,7 @@ class Shadow:
     def __init__(
         self,
         predictor: Predictor,
-        trial: Trial,
+        trial: TrafficRouter,
         class_names: ClassNames,
         counters: Counters,
         busy: Callable[[], bool],
@@ -46,11 +46,11 @@ class Shadow:
         self._class_names = class_names
         self._counters = counters
         self._busy = busy
-        self._photos: asyncio.Queue[tuple[bytes, Scored]] = asyncio.Queue(_WAITING)
+        self._photos: asyncio.Queue[tuple[bytes, Prediction]] = asyncio.Queue(_WAITING)
 
-    def offer(self, image: bytes, said: Scored) -> None:
+    def offer(self, image: bytes, said: Prediction) -> None:
         """Have a photo compared that was answered just now, if there is a trial and room."""
-        if self._trial.other(said.version) is None:
+        if self._trial.counterpart(said.version) is None:
             return
         if self._photos.full():
             self._counters.add("trial.not_compared")
@@ -61,24 +61,26 @@ class Shadow:
         """Compare until cancelled. Safe to cancel."""
         while True:
             image, said = await self._photos.get()
-            version = self._trial.other(said.version)
+            version = self._trial.counterpart(said.version)
             if version is not None:
                 await self._compare(image, said, version)
             if self._busy():
                 await asyncio.sleep(_PAUSE_S)
 
-    async def _compare(self, image: bytes, said: Scored, version: int) -> None:
+    async def _compare(self, image: bytes, said: Prediction, version: int) -> None:
         began = time.monotonic()
         try:
-            timeout_s = self._trial.patience_s(1)
+            timeout_s = self._trial.challenger_timeout_s(1)
             predictions = await self._predictor.predict([image], version, timeout_s=timeout_s)
             took_s = time.monotonic() - began
-            again = scored(said.model, predictions, self._class_names(version))[0]
+            again = to_predictions(said.model, predictions, self._class_names(version))[0]
         except ModelMissingError:
-            self._trial.missed(version)
+            self._trial.mark_missing(version)
         except (TransientError, BadInputError) as error:
             log.warning("trial.failed", version=version, error=str(error))
-            self._trial.failed(version)
+            self._trial.record_failure(version)
         else:
-            self._trial.answered(version, 1, took_s if version == self._trial.challenger else None)
-            self._trial.compared(agreed=again.label == said.label)
+            self._trial.record_success(
+                version, 1, took_s if version == self._trial.split.challenger else None
+            )
+            self._trial.record_comparison(agreed=again.label == said.label)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import structlog
 
+from bus.atomic_file import write_atomic
 from bus.mqtt.client import Bus
 from bus.outbox.outbox import Publish
-from edge import atomic_file
 from edge.config import EdgeConfig, EventBusLimits
 from edge.kubeedge.device_twins import TwinPublisher
 from edge.kubeedge.rate_limit import RateLimiter
@@ -69,7 +69,7 @@ class RetainedMessage:
                 continue  # the gateway says it again and again
             try:
                 decode(self._topic, payload, self._names)
-                await asyncio.to_thread(atomic_file.write, self._path, payload)
+                await asyncio.to_thread(write_atomic, self._path, payload)
                 kept = payload
             except (CodecError, OSError) as error:  # whoever uses the message says more of it
                 log.warning("edge.not_kept", topic=self._topic.kind, error=str(error))

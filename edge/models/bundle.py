@@ -1,7 +1,7 @@
-"""A model bundle: fetch it by URL, verify it, unpack it. Blocking functions, called in a thread.
+"""Fetch, verify and unpack a model bundle: a tar of one SavedModel. Blocking functions, called in a thread.
 
-A bundle is a tar of one SavedModel. Nothing in it is trusted: only plain files and folders below its own root
-are unpacked, and no more bytes than the release says there are.
+The archive is not trusted: only plain files and folders below its root are unpacked, and no more bytes than
+the release allows.
 """
 
 import errno
@@ -22,39 +22,39 @@ CLASSES_ASSET = "assets/classes.txt"
 _CHUNK_BYTES = 1 << 20
 _READ_S = 30
 _TOTAL_S = 1800
-_MOST_MEMBERS = 10_000
-_UNFIT_NAMES = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
+_MAX_MEMBERS = 10_000
+# Errors of the archive's names, for example a file where a folder has to be; others are errors of the disk.
+_NAME_ERRORS = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 class BundleError(PermanentError):
-    """A bundle that must not be served: digest, size, archive or content is wrong."""
+    """A bundle that must not be served: its digest, size, archive or content is wrong."""
 
 
 class FetchError(TransientError):
-    """The bundle is out of reach for now."""
+    """The bundle cannot be downloaded now."""
 
 
 def fetch(release: Release, target: Path) -> None:
-    """Copy the bundle to a file and verify its size and digest.
+    """Download the bundle to a file and verify its size and digest.
 
     Raises:
-        FetchError: It cannot be read from its URL now.
-        BundleError: The URL is of no known kind, or the bytes are not the released ones.
+        FetchError: The URL cannot be read now.
+        BundleError: The scheme is not supported, or size or digest differ from the release.
     """
     scheme = _scheme(release)
     digest, size_bytes = hashlib.sha256(), 0
     try:
         with fsspec.open(release.url, "rb", **_options(scheme)) as source, target.open("wb") as copy:
+            # The bound also holds for a source that is larger than released, or endless.
             while (chunk := source.read(_CHUNK_BYTES)) and size_bytes <= release.size_bytes:
                 copy.write(chunk)
                 digest.update(chunk)
                 size_bytes += len(chunk)
             copy.flush()
             os.fsync(copy.fileno())
-    except Exception as error:  # noqa: BLE001  # each of fsspec's file systems has errors of its own
-        raise FetchError(
-            f"release {release.version}", expected=f"{release.url} to be readable", got=repr(error)
-        ) from None
+    except Exception as error:  # noqa: BLE001  # every file system of fsspec raises other errors
+        raise FetchError(f"cannot download version {release.version} from {release.url}: {error!r}") from None
     if size_bytes != release.size_bytes:
         raise BundleError(f"bundle {release.url}", expected=f"{release.size_bytes} bytes", got=size_bytes)
     if digest.hexdigest() != release.sha256:
@@ -66,8 +66,13 @@ def fetch(release: Release, target: Path) -> None:
 def unpack(bundle: Path, directory: Path, *, most_bytes: int) -> None:
     """Unpack a bundle into a new directory.
 
+    Args:
+        bundle: The tar file.
+        directory: Replaced if it exists.
+        most_bytes: Upper limit of the sum of the files' sizes.
+
     Raises:
-        BundleError: No tar, or something in it is no plain file below its root, or too large.
+        BundleError: Not a tar, a member is not a plain file or folder below the root, or too large.
         OSError: The disk refused.
     """
     shutil.rmtree(directory, ignore_errors=True)
@@ -76,35 +81,35 @@ def unpack(bundle: Path, directory: Path, *, most_bytes: int) -> None:
     try:
         with tarfile.open(bundle, "r:") as archive:
             for number, member in enumerate(archive):
-                left_bytes -= member.size
-                if (wanted := _wanted(member, number, left_bytes)) is not None:
-                    raise BundleError(f"bundle {bundle.name}", expected=wanted, got=repr(member.name[:200]))
-                _place(archive, member, directory)
+                left_bytes -= member.size  # checked before anything of the member is written
+                if (rule := _violated_rule(member, number, left_bytes)) is not None:
+                    raise BundleError(f"bundle {bundle.name}", expected=rule, got=repr(member.name[:200]))
+                _extract(archive, member, directory)
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise BundleError(f"bundle {bundle.name}", expected="a readable tar", got=error) from None
     except OSError as error:
-        if error.errno not in _UNFIT_NAMES:
+        if error.errno not in _NAME_ERRORS:
             raise
-        raise BundleError(f"bundle {bundle.name}", expected="names that fit a folder", got=error) from None
+        raise BundleError(f"bundle {bundle.name} has names that cannot be in one folder: {error}") from None
 
 
 def check(directory: Path, release: Release) -> None:
-    """Verify that a directory looks like the released SavedModel.
+    """Verify that a directory is a SavedModel with the released classes.
 
     Raises:
-        BundleError: No SavedModel, or its own class names are not those of the release.
+        BundleError: It has no `saved_model.pb`, or its own class names differ from the release's.
     """
     if not (directory / "saved_model.pb").is_file():
-        raise BundleError(f"release {release.version}", expected="saved_model.pb at the root", got="none")
+        raise BundleError(f"the bundle of version {release.version} has no saved_model.pb at its root")
     names = read_class_names(directory)
     if names is not None and list(names) != release.classes:
         raise BundleError(
-            f"release {release.version}", expected=f"classes {release.classes}", got=list(names)
+            f"bundle of version {release.version}", expected=f"classes {release.classes}", got=list(names)
         )
 
 
 def read_class_names(directory: Path) -> tuple[str, ...] | None:
-    """Return the class names in a SavedModel's assets, one a line, or None if it carries none."""
+    """Return the class names in a SavedModel's assets, one per line; None without that asset."""
     try:
         return tuple((directory / CLASSES_ASSET).read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError):
@@ -117,32 +122,34 @@ def _scheme(release: Release) -> str:
     except ValueError:
         scheme = ""
     if scheme not in SCHEMES:
-        raise BundleError(f"release {release.version}", expected=f"a URL of {SCHEMES}", got=release.url)
+        raise BundleError(
+            f"URL of version {release.version}", expected=f"a scheme of {SCHEMES}", got=release.url
+        )
     return scheme
 
 
 def _options(scheme: str) -> dict[str, object]:
     if scheme not in ("http", "https"):
         return {}
-    import aiohttp  # noqa: PLC0415  # only where a release comes over HTTP
+    import aiohttp  # noqa: PLC0415  # slow to import, and needed only for HTTP
 
     return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=_TOTAL_S, sock_read=_READ_S)}}
 
 
-def _wanted(member: tarfile.TarInfo, number: int, left_bytes: int) -> str | None:
-    """Return what was wanted instead of this member, or None if it may be unpacked."""
+def _violated_rule(member: tarfile.TarInfo, number: int, left_bytes: int) -> str | None:
+    """Return the rule that a member violates, None if it may be unpacked."""
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or not (member.isreg() or member.isdir()):
         return "plain files below its root"
-    if member.size < 0 or left_bytes < 0:  # a negative size leads tarfile round in circles
+    if member.size < 0 or left_bytes < 0:  # with a negative size tarfile reads the same header for ever
         return "no more than the released size"
-    if number >= _MOST_MEMBERS:
-        return f"at most {_MOST_MEMBERS} files and folders"
+    if number >= _MAX_MEMBERS:
+        return f"at most {_MAX_MEMBERS} files and folders"
     return None
 
 
-def _place(archive: tarfile.TarFile, member: tarfile.TarInfo, directory: Path) -> None:
-    target = directory / member.name
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, directory: Path) -> None:
+    target = directory / member.name  # mode and owner of the member are ignored
     if member.isdir():
         target.mkdir(parents=True, exist_ok=True)
         return

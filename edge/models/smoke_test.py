@@ -1,91 +1,78 @@
-"""Whether a version that was placed can be served: it loads, and gives a probability for each class."""
+"""Smoke-test a version: it loads, and answers one image with a probability for each class."""
 
 import asyncio
 import time
 
-from edge.serving.client import ModelMissingError, ModelUnavailableError, ModelUnfitError, Predictor
-from edge.serving.prediction import scored
-from schemas.messages import Release
+from edge.serving.client import ModelMissingError, ModelOutputError, ModelUnavailableError, Predictor
+from edge.serving.prediction import to_predictions
+from schemas.messages import Release, ServedModel
 
-LOOK_S = 3.0
-"""A model server has looked at its folder again after this, in seconds."""
+LOAD_TIMEOUT_S = 120.0
+"""Time for a version to load, in seconds."""
 
-LOADS = 3
-"""If the model server goes away after so many loads of a version, the version is to blame."""
+RESCAN_S = 3.0
+"""Time after which the model server has read its folder again, in seconds."""
 
 _POLL_S = 0.1
 
 
-async def try_out(predictor: Predictor, release: Release, timeout_s: float) -> str | None:
-    """Wait until a version is the newest that serves, and return why not; None if it is. Safe to cancel.
-
-    A model server that goes away meanwhile finds the version when it is back, and has its time to load it
-    again. One that goes away again and again does so because of the version.
+async def smoke_test(predictor: Predictor, release: Release, *, alone: bool) -> str | None:
+    """Wait until a version serves, and return why it does not; None if it does. Safe to cancel.
 
     Args:
         predictor: The model server.
-        release: Of the version; the answers have to fit its classes.
-        timeout_s: For it to load.
-    """
-    reason = None
-    for _ in range(LOADS):
-        try:
-            return await try_out_once(predictor, release, timeout_s, alone=True)
-        except ModelMissingError as error:
-            reason = f"a model server that went away {LOADS} times: {error.got}"
-    return reason
-
-
-async def try_out_once(
-    predictor: Predictor, release: Release, timeout_s: float, *, alone: bool
-) -> str | None:
-    """Do the same as long as the model server stays.
-
-    Args:
-        predictor: The model server.
-        release: Of the version.
-        timeout_s: For it to load.
-        alone: It has to be the newest that serves; if not, the server was told to serve it beside another.
+        release: The version's release; the answers have to fit its classes.
+        alone: True if the version has to be the newest that is served; False if the server was configured to
+            serve two versions.
 
     Raises:
-        ModelMissingError: The server went away, and with it what it was told.
+        ModelMissingError: The server went away and has lost the version, or its configuration.
     """
-    began = time.monotonic()
-    reason: str | None = "nothing"
-    known = False
-    while reason is not None and (waited_s := time.monotonic() - began) < timeout_s:
-        served = await predictor.served(release.version)
-        if served.state != "absent":
-            known = True
-        # It may go away before it has looked for the version; then only its answers about others tell.
-        elif known or not (alone or (await predictor.served()).state == "available"):
+    started = time.monotonic()
+    problem: str | None = "no status"
+    seen = False
+    while (waited_s := time.monotonic() - started) < LOAD_TIMEOUT_S:
+        status = await predictor.model_status(release.version)
+        if status.state != "absent":
+            seen = True
+        elif seen or (not alone and not await _is_up(predictor)):
             raise ModelMissingError(
-                f"model {release.model} version {release.version}",
-                expected="a model server that keeps it",
-                got=served.reason,
+                f"the model server lost model {release.model} version {release.version}: {status.reason}"
             )
-        # Before the server has looked again, a failure may be that of an earlier bundle of this number.
-        if served.state == "failed" and waited_s > LOOK_S:
-            return served.reason or served.state
+        # Until the server has read its folder again, the failure may be that of an earlier bundle with the
+        # same number.
+        if status.state == "failed" and waited_s > RESCAN_S:
+            return status.reason or status.state
         try:
-            reason = served.reason or served.state
-            if served.state == "available":
-                reason = await _missing(predictor, release, alone=alone)
-        except ModelUnfitError as error:
+            problem = await _problem(predictor, release, status, alone=alone)
+        except ModelOutputError as error:
             return str(error)
+        if problem is None:
+            return None
         await asyncio.sleep(_POLL_S)
-    return reason and f"{reason} after {timeout_s} s"
+    return f"{problem} after {LOAD_TIMEOUT_S} s"
 
 
-async def _missing(predictor: Predictor, release: Release, *, alone: bool) -> str | None:
-    """Return what a version that is loaded still lacks to be in service, None if nothing.
+async def _is_up(predictor: Predictor) -> bool:
+    """Return True if the server serves any version.
+
+    A server that is up and does not know the version may not have read the folder yet.
+    """
+    return (await predictor.model_status()).state == "available"
+
+
+async def _problem(predictor: Predictor, release: Release, status: ServedModel, *, alone: bool) -> str | None:
+    """Return why a version does not serve yet, None if it does.
 
     Raises:
-        ModelUnfitError: It answers, but not for the classes of the release.
+        ModelOutputError: It answers, but not for the classes of the release.
     """
+    if status.state != "available":
+        return status.reason or status.state
     try:
-        scored(release.model, await predictor.try_out(release.version), tuple(release.classes))
+        output = await predictor.smoke_test(release.version)
     except ModelUnavailableError as error:
         return str(error)
-    newest = (await predictor.served()).version if alone else release.version
+    to_predictions(release.model, output, tuple(release.classes))
+    newest = (await predictor.model_status()).version if alone else release.version
     return None if newest == release.version else f"version {newest} is still served"

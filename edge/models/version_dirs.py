@@ -1,114 +1,167 @@
-"""The version directories that the model server watches. Blocking functions, called in a thread.
+"""The version directories of one model. Blocking functions, called in a thread.
 
-Directories named by a number are versions, and the server serves the newest; other names it ignores. During a
-trial it serves two from the folder `trial`. A server that starts meanwhile looks for the newest beside that
-folder, and so begins with the version in service.
+    <base>/7             a version; the model server watches these and loads the newest
+    <base>/7/.unproven   activated, no verdict yet; holds the bundle's sha256
+    <base>/incoming-8    fetched and verified, not served yet
+    <base>/aside-9       stepped aside while an older version is activated; comes back if that fails
+    <base>/trial/7, 8    the canary folder: champion and challenger, served from there during a canary
+
+The model server ignores names that are no numbers. One that restarts during a canary loads the newest version
+of `<base>`: the champion. All changes are renames, so a killed process leaves the old or the new state.
 """
 
 import os
 import shutil
 from pathlib import Path
 
+from bus.atomic_file import write_atomic
 from edge.models.bundle import check, fetch, unpack
 from schemas.messages import Release
 
 _INCOMING = "incoming-"
 _ASIDE = "aside-"
-_TRIAL = "trial"
+_UNPROVEN = ".unproven"
+_CANARY = "trial"  # a name on disk: nodes that are upgraded during a canary have this folder
 
 
-def bring(release: Release, base: Path) -> None:
-    """Fetch, verify and unpack a release beside the versions, for `place`.
+def download(release: Release, base: Path) -> None:
+    """Fetch, verify and unpack a release next to the served versions.
 
     Raises:
-        BundleError, FetchError, OSError: As `edge.models.bundle` says; the versions are what they were.
+        BundleError, FetchError, OSError: See `edge.models.bundle`; the served versions are unchanged.
     """
     base.mkdir(parents=True, exist_ok=True)
-    _restore(base)
-    for left in base.glob(f"{_INCOMING}*"):  # by a run that was killed
-        _remove(left)
-    bundle, partial = base / f"{_INCOMING}{release.version}.tar", _incoming(release.version, base)
+    for leftover in base.glob(f"{_INCOMING}*"):  # of a killed process, or of a release that was replaced
+        _remove(leftover)
+    bundle, unpacked = base / f"{_INCOMING}{release.version}.tar", _incoming(release.version, base)
     try:
         fetch(release, bundle)
-        unpack(bundle, partial, most_bytes=release.size_bytes)
-        check(partial, release)
+        unpack(bundle, unpacked, most_bytes=release.size_bytes)
+        check(unpacked, release)
+        _remove(unpacked / _UNPROVEN)  # the mark is ours, not the bundle's
     except BaseException:
-        _remove(partial)
+        _remove(unpacked)
         raise
     finally:
         bundle.unlink(missing_ok=True)
 
 
-def place(version: int, base: Path) -> None:
-    """Make a version that was brought the newest; those with a higher number step aside.
+def restore(version: int, base: Path) -> None:
+    """Copy a version from the canary folder, for `activate`; the canary folder is unchanged."""
+    _remove(_incoming(version, base))
+    _copy(canary_folder(base) / str(version), _incoming(version, base))
 
-    The new one is in place before the others go, so that the server has one to serve at any moment.
+
+def is_fetched(version: int, base: Path) -> bool:
+    """Return True if a version lies unpacked for `activate` or `stage_canary`, perhaps in part."""
+    return _incoming(version, base).is_dir()
+
+
+def activate(version: int, base: Path, *, unproven_sha256: str | None) -> None:
+    """Make a fetched version the newest; versions with a higher number step aside.
+
+    Args:
+        version: The fetched version.
+        base: The model's folder. No other version in it is unproven.
+        unproven_sha256: Digest of its bundle, None if it has passed its smoke test as a challenger.
     """
-    _remove(base / str(version))
+    for aside in base.glob(f"{_ASIDE}*"):  # of a proven activation: a rollback must not return to it
+        _remove(aside)
+    if unproven_sha256 is not None:  # before the rename, so that it is in place with the mark or not at all
+        write_atomic(_incoming(version, base) / _UNPROVEN, unproven_sha256.encode())
+    _discard(base / str(version))
     _incoming(version, base).rename(base / str(version))
+    # Only now: before the new version is in place, the server would have none to load.
     for number, path in _versions(base).items():
         if number > version:
             path.rename(base / f"{_ASIDE}{path.name}")
 
 
-def displace(version: int, base: Path) -> None:
-    """Undo `place`: what stepped aside comes back, then the version goes."""
-    _restore(base)
-    _remove(base / str(version))
+def rollback(version: int, base: Path) -> None:
+    """Undo `activate`: versions that stepped aside come back, then the version is removed."""
+    for aside in base.glob(f"{_ASIDE}*"):
+        original = base / aside.name.removeprefix(_ASIDE)
+        _remove(original)
+        aside.rename(original)
+    _discard(base / str(version))  # last: the server has another version to load at any moment
 
 
-def settle(version: int, base: Path, *, kept: int) -> None:
-    """Forget what stepped aside, and all older versions but the newest, `kept` in all."""
+def revert(base: Path) -> frozenset[int]:
+    """Undo an activation without a verdict; returns the versions that were removed."""
+    removed = frozenset(number for number, _ in unproven(base))
+    for number in removed:
+        rollback(number, base)
+    return removed
+
+
+def unproven(base: Path) -> frozenset[tuple[int, str]]:
+    """Return each version that was activated and has no verdict, with the sha256 of its bundle."""
+    marks = ((number, path / _UNPROVEN) for number, path in _versions(base).items()) if base.is_dir() else ()
+    return frozenset((number, mark.read_text(encoding="ascii")) for number, mark in marks if mark.is_file())
+
+
+def set_proven(version: int, base: Path) -> None:
+    """Accept an activated version."""
+    (base / str(version) / _UNPROVEN).unlink(missing_ok=True)
+
+
+def prune(version: int, base: Path, *, kept: int) -> None:
+    """Remove what stepped aside, and old versions.
+
+    Args:
+        version: The version in service.
+        base: The model's folder.
+        kept: How many versions up to this one stay, itself included.
+    """
     for aside in base.glob(f"{_ASIDE}*"):
         _remove(aside)
-    versions = _versions(base)
-    for number in sorted((other for other in versions if other <= version), reverse=True)[kept:]:
-        _remove(versions[number])
+    older = {number: path for number, path in _versions(base).items() if number <= version}
+    for number in sorted(older, reverse=True)[kept:]:
+        _discard(older[number])
+
+
+def versions(base: Path) -> frozenset[int]:
+    """Return the versions that the model server watches."""
+    return frozenset(_versions(base)) if base.is_dir() else frozenset()
 
 
 def newest(base: Path) -> int | None:
-    """Return the version that a server starts with."""
-    return max(_versions(base), default=None) if base.is_dir() else None
+    """Return the version that a model server loads when it starts, None without versions."""
+    return max(versions(base), default=None)
 
 
-def trial_folder(base: Path) -> Path:
-    """Return the folder from which the versions of a trial are served."""
-    return base / _TRIAL
+def is_set_aside(base: Path) -> bool:
+    """Return True if a version stepped aside for another and was not removed yet."""
+    return any(base.glob(f"{_ASIDE}*"))
 
 
-def on_trial(base: Path) -> set[int]:
-    """Return the versions of a trial, the one in service among them; none if there is no trial."""
-    folder = trial_folder(base)
-    return set(_versions(folder)) if folder.is_dir() else set()
+def canary_folder(base: Path) -> Path:
+    """Return the folder with both versions of a canary."""
+    return base / _CANARY
 
 
-def lay_out(champion: int, challenger: int, base: Path) -> None:
-    """Put the version in service and one that was brought side by side into the trial's folder.
+def canary_versions(base: Path) -> frozenset[int]:
+    """Return the versions in the canary folder, the champion among them; empty without a canary."""
+    return versions(canary_folder(base))
 
-    It is there complete or not at all.
-    """
-    partial = base / f"{_INCOMING}{_TRIAL}"
+
+def stage_canary(champion: int, challenger: int, base: Path) -> None:
+    """Put the champion and a fetched challenger into the canary folder, complete or not at all."""
+    partial = base / f"{_INCOMING}{_CANARY}"
     _remove(partial)
     partial.mkdir()
     _copy(base / str(champion), partial / str(champion))
     _incoming(challenger, base).rename(partial / str(challenger))
-    _remove(trial_folder(base))
-    partial.rename(trial_folder(base))
+    _remove(canary_folder(base))
+    partial.rename(canary_folder(base))
 
 
-def bring_back(version: int, base: Path) -> None:
-    """Bring a version from its trial, for `place`; the trial's folder stays as it is."""
-    _restore(base)
-    _remove(_incoming(version, base))
-    _copy(trial_folder(base) / str(version), _incoming(version, base))
-
-
-def end_trial(base: Path) -> None:
-    """Take the trial's folder away; the server has to look elsewhere before that."""
-    partial = base / f"{_INCOMING}{_TRIAL}"
+def remove_canary(base: Path) -> None:
+    """Remove the canary folder. The model server has to serve another folder before."""
+    partial = base / f"{_INCOMING}{_CANARY}"
     _remove(partial)
-    if trial_folder(base).is_dir():
-        trial_folder(base).rename(partial)
+    if canary_folder(base).is_dir():
+        canary_folder(base).rename(partial)  # so that a kill in the middle leaves no half canary folder
     _remove(partial)
 
 
@@ -117,26 +170,28 @@ def _copy(version: Path, target: Path) -> None:
 
 
 def _link(source: str, target: str) -> None:
-    """Link a file, which costs no room; copy it where the file system has no links."""
+    """Hard-link a file, which takes no space; copy it on file systems without links."""
     try:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
 
 
-def _restore(base: Path) -> None:
-    for aside in base.glob(f"{_ASIDE}*"):
-        place_of_old = base / aside.name.removeprefix(_ASIDE)
-        _remove(place_of_old)
-        aside.rename(place_of_old)
-
-
 def _incoming(version: int, base: Path) -> Path:
     return base / f"{_INCOMING}{version}"
 
 
-def _versions(base: Path) -> dict[int, Path]:
-    return {int(path.name): path for path in base.iterdir() if path.name.isdecimal() and path.is_dir()}
+def _versions(folder: Path) -> dict[int, Path]:
+    return {int(path.name): path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()}
+
+
+def _discard(version: Path) -> None:
+    """Remove a version directory; a kill in the middle leaves it whole, or without a number as its name."""
+    discarded = version.with_name(f"{_INCOMING}{version.name}-removed")
+    _remove(discarded)
+    if version.is_dir():
+        version.rename(discarded)
+    _remove(discarded)
 
 
 def _remove(path: Path) -> None:

@@ -1,8 +1,6 @@
-"""The client of TensorFlow Serving's gRPC API. The only importer of grpc in the handler.
+"""Client of TensorFlow Serving's gRPC API; the only importer of grpc in the edge handler.
 
-It uses `tensorflow-serving-api`'s own messages without loading the TensorFlow runtime: those messages import
-a few message files from the `tensorflow` package, whose `__init__` would load all of it. An empty package
-object with the real `__path__` stands in while they are imported, which makes 39 MB of resident memory
+The messages of `tensorflow-serving-api` are used without the TensorFlow runtime: 39 MB of resident memory
 instead of 600.
 """
 
@@ -19,11 +17,13 @@ from typing import Any, Self
 import grpc.aio
 
 from schemas.errors import PermanentError, TransientError
-from schemas.messages import ServedModel
+from schemas.messages import MAX_TEXT_CHARS, ServedModel
 
 
 def _import_stubs() -> tuple[Any, ...]:
-    """Import the messages and stubs; a later real `import tensorflow` still works and shares them."""
+    """Import messages and stubs without TensorFlow; a later `import tensorflow` still works."""
+    # The messages import message files from the package `tensorflow`, whose `__init__` would load the
+    # runtime. An empty package object with the real `__path__` finds those files and runs no `__init__`.
     stand_in = "tensorflow" not in sys.modules
     if stand_in:
         spec = importlib.util.find_spec("tensorflow")
@@ -55,16 +55,16 @@ _status_pb2, _management_pb2, _model_service, _predict_pb2, _prediction_service 
 _DT_FLOAT = 1
 _DT_STRING = 7
 _MATRIX = 2
-_AVAILABLE = 30
+_AVAILABLE = 30  # GetModelStatus: ModelVersionStatus.State
 _END = 50
-_NOBODY_THERE = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+_MISSING = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 _CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", -1),
+    ("grpc.max_send_message_length", -1),  # a batch may exceed gRPC's default of 4 MB
     ("grpc.max_receive_message_length", -1),
-    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.initial_reconnect_backoff_ms", 200),  # gRPC's own back-off grows to two minutes
     ("grpc.max_reconnect_backoff_ms", 2000),
 )
-# A grey PNG of 16 x 16 pixels.
+# A grey PNG of 16 x 16 pixels, the only image that the smoke test needs.
 _GREY = bytes.fromhex(
     "89504e470d0a1a0a0000000d494844520000001000000010080200000090916836000000194944415478da63ac"
     "68ea6120053031900846358c6a183a1a00db8c01a69620e8710000000049454e44ae426082"
@@ -72,34 +72,34 @@ _GREY = bytes.fromhex(
 
 
 class ModelUnavailableError(TransientError):
-    """The model server cannot answer now: away, overloaded, too slow, or without this model."""
+    """The model server cannot answer now: it is down, overloaded, too slow, or lacks this model."""
 
 
 class ModelMissingError(ModelUnavailableError):
-    """The server is away, or does not serve this version now: no fault of the version."""
+    """The server is down, or does not serve this version now; the version is not at fault."""
 
 
-class ModelUnfitError(TransientError):
-    """The model answers something that nobody can use; another version of it may."""
+class ModelOutputError(TransientError):
+    """The model's output has the wrong form; another version of it may be right."""
 
 
 class BadInputError(PermanentError):
-    """The model server refuses an input of this call (INVALID_ARGUMENT); alone it would say which."""
+    """The model server refuses an input of this call (INVALID_ARGUMENT), without saying which."""
 
 
 @dataclass(frozen=True, slots=True)
-class Predictions:
-    """The answer to a batch of N images.
+class BatchOutput:
+    """The output of one Predict call for N images.
 
     Args:
-        version: The model version that answered.
-        probabilities: N rows of K probabilities, one for each class.
-        embeddings: N times the embedding as float32, little endian; empty if the model gives none.
-        novelties: N times how unlike its training the image is; None if the model does not say.
+        version: Version that answered.
+        probabilities: N rows of K class probabilities.
+        embeddings: N embeddings, float32, little endian; empty if the model does not output them.
+        novelties: N scaled distances to the nearest training photo; None if the model does not output them.
     """
 
     version: int
-    probabilities: "list[array[float]]"  # no generic at run time
+    probabilities: "list[array[float]]"  # quoted: `array` is not generic at run time
     embeddings: list[bytes]
     novelties: Sequence[float | None]
 
@@ -119,7 +119,7 @@ class Predictor:
         self._timeout_s = timeout_s
 
     async def __aenter__(self) -> Self:
-        """Make the channel; it connects with the first call."""
+        """Create the channel; it connects with the first call."""
         self._channel = grpc.aio.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
         self._predict = _prediction_service.PredictionServiceStub(self._channel).Predict
         models = _model_service.ModelServiceStub(self._channel)
@@ -134,18 +134,18 @@ class Predictor:
 
     async def predict(
         self, images: Sequence[bytes], version: int | None = None, *, timeout_s: float | None = None
-    ) -> Predictions:
-        """Classify encoded images in one call, by the newest version or by this one. Safe to cancel.
+    ) -> BatchOutput:
+        """Classify encoded images in one call. Safe to cancel.
 
         Args:
             images: JPEG or PNG.
-            version: Which is to answer.
-            timeout_s: A deadline earlier than usual.
+            version: Version that answers; None for the newest.
+            timeout_s: Deadline in seconds, if earlier than that of all calls.
 
         Raises:
-            ModelMissingError: Try again later, or ask another version.
-            ModelUnavailableError: Try again later.
-            ModelUnfitError: The answer is no table of probabilities.
+            ModelMissingError: The server is down or lacks the version: retry, or ask another version.
+            ModelUnavailableError: Retry later.
+            ModelOutputError: The output is not a table of probabilities.
             BadInputError: At least one image is refused.
         """
         request = _predict_pb2.PredictRequest()
@@ -160,28 +160,25 @@ class Predictor:
         try:
             response = await self._predict(request, timeout=min(timeout_s or math.inf, self._timeout_s))
         except grpc.aio.AioRpcError as error:
-            raise self._meaning(error) from None
+            raise self._mapped(error) from None
         return self._predictions(response, len(images))
 
-    async def try_out(self, version: int | None = None) -> Predictions:
-        """Classify a picture that every image model takes. Safe to cancel.
+    async def smoke_test(self, version: int | None = None) -> BatchOutput:
+        """Classify an image that every image model accepts. Safe to cancel.
 
         Raises:
-            ModelUnavailableError: Try again later.
-            ModelUnfitError: The model is to blame: it refuses the picture, or its answer is no use.
+            ModelUnavailableError: Retry later.
+            ModelOutputError: The model is at fault: it refuses the image, or its output has the wrong form.
         """
         try:
             return await self.predict([_GREY], version)
         except BadInputError as error:
-            raise ModelUnfitError(
-                f"model {self.model}", expected="to take a known good image", got=error.got
-            ) from None
+            raise ModelOutputError(f"model {self.model} refuses a known good image: {error}") from None
 
-    async def served(self, version: int | None = None) -> ServedModel:
-        """Return what the server says of a version, or of the newest one that it serves.
+    async def model_status(self, version: int | None = None) -> ServedModel:
+        """Return the status of a version, or of the newest one that is served. Safe to cancel.
 
-        An unreachable server is a `ServedModel` in state `absent` with the reason: a status question has an
-        answer in any case.
+        An unreachable server does not raise: it gives a `ServedModel` in state `absent` with the reason.
         """
         request = _status_pb2.GetModelStatusRequest()
         request.model_spec.name = self.model
@@ -194,26 +191,25 @@ class Predictor:
                 name=self.model,
                 version=version,
                 state="absent",
-                reason=(error.details() or error.code().name)[:1024],
+                reason=(error.details() or error.code().name)[:MAX_TEXT_CHARS],
             )
-        return served_model(self.model, response.model_version_status)
+        return to_served_model(self.model, response.model_version_status)
 
-    async def serve(
+    async def reload_config(
         self, folder: Path, versions: Sequence[int] = (), labels: Mapping[str, int] | None = None
     ) -> None:
-        """Have the server serve these versions of a folder side by side, or only the newest of it.
+        """Replace the server's list of models by this one (HandleReloadConfigRequest). Safe to cancel.
 
-        It loads and unloads by itself what that means. The list of its models is replaced: a model server
-        belongs to one edge node, and to this model. What it serves already stays as it is, also from
-        another folder. Safe to cancel.
+        The server loads and unloads versions accordingly. A version that it serves already stays loaded, also
+        if it came from another folder.
 
         Args:
-            folder: Holds a directory for each version, where the server sees it too.
-            versions: None for the newest that is there.
-            labels: Names for versions that it serves already.
+            folder: Has a directory for each version; a path that the server sees too.
+            versions: Versions to serve side by side; empty for the newest one in the folder.
+            labels: Names of versions; the server refuses labels of versions that are not available.
 
         Raises:
-            ModelUnavailableError: It does not do so now.
+            ModelUnavailableError: The server is down or refuses.
         """
         request = _management_pb2.ReloadConfigRequest()
         model = request.config.model_config_list.config.add(
@@ -226,16 +222,17 @@ class Predictor:
         try:
             response = await self._reload(request, timeout=self._timeout_s)
         except grpc.aio.AioRpcError as error:
-            got = f"{error.code().name}: {error.details()}"
+            problem = f"{error.code().name}: {error.details()}"
         else:
             if response.status.error_code == 0:
                 return
-            got = response.status.error_message
+            problem = response.status.error_message
+        wanted = f"versions {list(versions)}" if versions else "the newest version"
         raise ModelUnavailableError(
-            f"model {self.model} at {self.address}", expected=f"to serve {versions or 'the newest'}", got=got
+            f"the model server at {self.address} does not serve {wanted} of model {self.model}: {problem}"
         )
 
-    def _predictions(self, response: Any, count: int) -> Predictions:
+    def _predictions(self, response: Any, count: int) -> BatchOutput:
         try:
             probabilities = _rows(response.outputs["probabilities"], count)
             embeddings, novelties = [b""] * count, list[float | None]([None] * count)
@@ -244,30 +241,27 @@ class Predictor:
             if "novelty" in response.outputs:
                 novelties = list(_values(response.outputs["novelty"], [count]))
         except ValueError as error:
-            raise ModelUnfitError(
-                f"model {self.model}",
-                expected="`probabilities` of shape [N, K] and what goes with them",
+            raise ModelOutputError(
+                f"output of model {self.model}",
+                expected="`probabilities` [N, K], and `embedding` [N, D] and `novelty` [N] if present",
                 got=error,
             ) from None
-        return Predictions(response.model_spec.version.value, probabilities, embeddings, novelties)
+        return BatchOutput(response.model_spec.version.value, probabilities, embeddings, novelties)
 
-    def _meaning(self, error: grpc.aio.AioRpcError) -> PermanentError | TransientError:
-        """Tell bad input from everything that may pass: a model can be placed, a server restarted."""
-        subject = f"model {self.model} at {self.address}"
-        got = f"{error.code().name}: {error.details()}"
+    def _mapped(self, error: grpc.aio.AioRpcError) -> PermanentError | TransientError:
+        """Map a gRPC status: INVALID_ARGUMENT is the input's fault, everything else may pass."""
+        status = f"{error.code().name}: {error.details()}"
         if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
-            return BadInputError(subject, expected="a classifiable image", got=got)
-        missing = error.code() in _NOBODY_THERE
-        return (ModelMissingError if missing else ModelUnavailableError)(
-            subject, expected="an answer", got=got
-        )
+            return BadInputError(f"model {self.model} refuses an image: {status}")
+        kind = ModelMissingError if error.code() in _MISSING else ModelUnavailableError
+        return kind(f"no answer from model {self.model} at {self.address}: {status}")
 
 
 def _rows(tensor: Any, count: int) -> "list[array[float]]":
     """Return the rows of a float32 matrix.
 
     Raises:
-        ValueError: It is none, or has another number of rows; the text says what it is instead.
+        ValueError: The tensor is not a float32 matrix of this number of rows; the text names type and shape.
     """
     width = tensor.tensor_shape.dim[1].size if len(tensor.tensor_shape.dim) == _MATRIX else 0
     values = _values(tensor, [count, width])
@@ -275,34 +269,34 @@ def _rows(tensor: Any, count: int) -> "list[array[float]]":
 
 
 def _values(tensor: Any, wanted: list[int]) -> "array[float]":
-    """Return the values of a float32 tensor; servers fill `float_val` or `tensor_content`.
+    """Return the values of a float32 tensor.
 
     Raises:
-        ValueError: It is none of that shape; the text says what it is instead.
+        ValueError: The tensor has another type, shape or length; the text names them.
     """
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     if tensor.dtype != _DT_FLOAT or shape != wanted:
         raise ValueError(f"type {tensor.dtype} of shape {shape} for {wanted[0]} images")
     size = math.prod(shape)
-    values = array("f", tensor.tensor_content or tensor.float_val)
-    if len(values) < size:  # TensorProto: the last value stands for the rest
+    values = array("f", tensor.tensor_content or tensor.float_val)  # servers fill one or the other
+    if len(values) < size:  # TensorProto omits trailing repetitions of the last value
         values.extend([values[-1] if values else 0.0] * (size - len(values)))
     return values
 
 
-def served_model(model: str, statuses: Sequence[Any]) -> ServedModel:
-    """Return the newest available version among the server's, else what became of the newest one."""
+def to_served_model(model: str, statuses: Sequence[Any]) -> ServedModel:
+    """Return the newest available version among the server's statuses, else the state of the newest one."""
     newest_first = sorted(statuses, key=lambda status: status.version, reverse=True)
     for status in newest_first:
         if status.state == _AVAILABLE:
             return ServedModel(name=model, version=status.version, state="available")
     if not newest_first:
-        return ServedModel(name=model, state="absent", reason="the server knows no version")
+        return ServedModel(name=model, state="absent", reason="the server has no version of the model")
     newest = newest_first[0]
     failed = newest.state == _END and newest.status.error_code != 0
     return ServedModel(
         name=model,
-        version=newest.version or None,
+        version=newest.version or None,  # protobuf's 0 is "not set"
         state="failed" if failed else "loading",
-        reason=newest.status.error_message[:1024] or None,
+        reason=newest.status.error_message[:MAX_TEXT_CHARS] or None,
     )

@@ -1,24 +1,24 @@
-"""What a model says of one photo, and how sure it is: plain functions of its scores."""
+"""A model's prediction for one photo, with confidence, margin and entropy computed from its scores."""
 
 import math
 from dataclasses import dataclass
 
-from edge.serving.client import ModelUnfitError, Predictions
+from edge.serving.client import BatchOutput, ModelOutputError
 
-_MOST_NOVELTY = 1e6
+_MAX_NOVELTY = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """What a model says of one photo.
+class Prediction:
+    """A model's prediction for one photo.
 
     Args:
-        model: Its name.
+        model: Name of the model.
         version: Its version.
         scores: Calibrated probability by class, each in 0 to 1; at least one class.
-        embedding: float32, little endian; empty if the model gives none.
-        novelty: How unlike all that the model was trained on; None if the model does not say.
-        temperature: That divided the logits in the model; None if unknown.
+        embedding: float32, little endian; empty if the model does not output it.
+        novelty: Scaled distance to the nearest training photo, above 1 out of distribution; None if unknown.
+        temperature: Divides the logits inside the model; None if unknown.
     """
 
     model: str
@@ -30,25 +30,25 @@ class Scored:
 
     @property
     def label(self) -> str:
-        """The most probable class; of equals the first."""
+        """The most probable class; among equals the first."""
         return max(self.scores, key=self.scores.__getitem__)
 
     @property
     def confidence(self) -> float:
-        """The probability of that class."""
+        """The probability of `label`."""
         return max(self.scores.values())
 
     @property
     def margin(self) -> float:
-        """That probability less the next one's; without a next class the probability itself."""
+        """Confidence minus the probability of the second class, or confidence if there is only one class."""
         first, second, *_ = *sorted(self.scores.values(), reverse=True), 0.0
         return first - second
 
     @property
     def entropy(self) -> float:
-        """Of the scores, as a share of the most that they could have: 0 is certain, 1 could be anything.
+        """Normalised entropy of the scores: 0 is certain, 1 is uniform.
 
-        Scores that are all 0 say nothing, which is 1; a single class leaves no choice, which is 0.
+        It is 1 if all scores are 0, and 0 for a single class.
         """
         total, most = sum(self.scores.values()), math.log(len(self.scores))
         if not total or not most:
@@ -58,59 +58,57 @@ class Scored:
 
     @property
     def raw_confidence(self) -> float | None:
-        """The confidence as it would be without the temperature; None if that is unknown.
-
-        A softmax of logits divided by T is proportional to the softmax without it to the power of 1/T.
-        """
+        """The confidence without the temperature; None if the temperature is unknown."""
         if self.temperature is None:
             return None
+        # softmax(logits / T) is proportional to softmax(logits) ** (1 / T); the logits are not known here.
         highest, temperature = self.confidence, self.temperature
         return highest and 1.0 / sum((score / highest) ** temperature for score in self.scores.values())
 
 
-def probability(score: float) -> float:
-    """Return a score inside 0 to 1; what is no number counts as 0, so that it never looks certain."""
+def clamp_probability(score: float) -> float:
+    """Return a score within 0 to 1; NaN becomes 0, which never counts as confident."""
     return min(max(score, 0.0), 1.0) if score == score else 0.0  # noqa: PLR0124  # NaN differs from itself
 
 
-def bounded_novelty(novelty: float | None) -> float | None:
-    """Return a novelty that every reader takes; what is no number counts as the most, which is never auto."""
+def clamp_novelty(novelty: float | None) -> float | None:
+    """Return a novelty within the contract's limits; NaN becomes the highest, which is never auto."""
     if novelty is None:
         return None
-    return min(max(novelty, 0.0), _MOST_NOVELTY) if novelty == novelty else _MOST_NOVELTY  # noqa: PLR0124
+    return min(max(novelty, 0.0), _MAX_NOVELTY) if novelty == novelty else _MAX_NOVELTY  # noqa: PLR0124
 
 
-def scored(
-    model: str, predictions: Predictions, names: tuple[str, ...] | None, temperature: float | None = None
-) -> list[Scored]:
-    """Return what the model says of each photo of a batch.
+def to_predictions(
+    model: str, output: BatchOutput, names: tuple[str, ...] | None, temperature: float | None = None
+) -> list[Prediction]:
+    """Return the prediction for each photo of a batch.
 
     Args:
-        model: Its name.
-        predictions: Of N photos.
-        names: The classes in the order of the model's outputs, None if unknown.
-        temperature: That divided the logits in the model, None if unknown.
+        model: Name of the model.
+        output: Output for N photos.
+        names: Classes in the order of the model's outputs, None if unknown.
+        temperature: Divides the logits inside the model, None if unknown.
 
     Raises:
-        ModelUnfitError: The names do not fit the model.
+        ModelOutputError: The number of names and of probabilities differ, or there are no names.
     """
-    width = len(predictions.probabilities[0])
+    width = len(output.probabilities[0])
     if not names or len(names) != width:
-        raise ModelUnfitError(
-            f"model {model} version {predictions.version}",
+        raise ModelOutputError(
+            f"model {model} version {output.version}",
             expected=f"{width} class names from its release or its assets",
             got=names,
         )
     return [
-        Scored(
+        Prediction(
             model=model,
-            version=predictions.version,
-            scores=dict(zip(names, map(probability, row), strict=True)),
+            version=output.version,
+            scores=dict(zip(names, map(clamp_probability, row), strict=True)),
             embedding=embedding,
-            novelty=bounded_novelty(novelty),
+            novelty=clamp_novelty(novelty),
             temperature=temperature,
         )
         for row, embedding, novelty in zip(
-            predictions.probabilities, predictions.embeddings, predictions.novelties, strict=True
+            output.probabilities, output.embeddings, output.novelties, strict=True
         )
     ]

@@ -1,39 +1,24 @@
-"""A version on trial beside the one in service: which of the two a photo is for, and how they compare.
+"""Which version answers which device: immutable values, replaced as a whole by the deployer."""
 
-Decisions and counts without I/O. The handler asks here before each call and says here what became of it;
-`edge/models/deployer.py` brings versions on trial and ends it.
-"""
-
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-from math import ceil
+from typing import Self
 
-from schemas.messages import CanaryReport, Stage, VersionStats
+from schemas.messages import Stage
 
-CALLS_KEPT = 256
-"""Calls of each version whose durations make the percentile."""
-CALLS_NEEDED = 20
-"""Of fewer, the 95th percentile is the slowest one, which says nothing of the version."""
-
-_SHARES = 2**64
-_FAILURES_IN_A_ROW = 3
-_SUCCESSES_IN_A_ROW = 10
-_SHORTEST_PATIENCE_S = 2.0
-_PATIENCE = 4.0
+_HASH_VALUES = 2**64
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a release asks for.
+class CanaryPlan:
+    """What a release of stage `shadow` or `canary` asks for.
 
     Args:
         stage: `shadow` or `canary`.
-        share: Of the devices, for canary.
-        champion: The version in service.
-        challenger: The version on trial.
-        since_ms: When the stage was released, by the cloud's clock.
+        share: Share of the devices that the challenger answers, 0 to 1; only for `canary`.
+        champion: Version that serves all other devices.
+        challenger: Version under evaluation.
+        since_ms: Time of the release, by the cloud's clock; identifies this stage in reports.
     """
 
     stage: Stage
@@ -42,183 +27,62 @@ class Plan:
     challenger: int
     since_ms: int
 
-    def tries(self, device: str) -> bool:
-        """Tell whether a device's photos are answered by the challenger.
+    def includes(self, device: str) -> bool:
+        """Return True if the challenger answers this device.
 
-        The same devices in each call, more of them with a larger share, others for another version.
+        Deterministic per device and challenger. A larger share only adds devices.
         """
+        # The challenger is part of the hash, so that the next rollout starts with other devices.
         digest = blake2b(f"{device} {self.challenger}".encode(), digest_size=8).digest()
-        return self.stage == "canary" and int.from_bytes(digest) < self.share * _SHARES
+        return self.stage == "canary" and int.from_bytes(digest) < self.share * _HASH_VALUES
 
 
-@dataclass(slots=True)
-class _Record:
-    """What one version did so far."""
+@dataclass(frozen=True, slots=True)
+class TrafficSplit:
+    """The versions that answer photos now.
 
-    answered: int = 0
-    failed: int = 0
-    calls_ms: deque[float] = field(default_factory=lambda: deque(maxlen=CALLS_KEPT))
-
-    def tried(self, version: int) -> VersionStats:
-        p95_ms = percentile(self.calls_ms) if len(self.calls_ms) >= CALLS_NEEDED else None
-        return VersionStats(version=version, answered=self.answered, failed=self.failed, p95_ms=p95_ms)
-
-
-def percentile(durations: Iterable[float], share: float = 0.95) -> float | None:
-    """Return the smallest duration that at least this share does not exceed; None of none."""
-    ordered = sorted(durations)
-    return ordered[max(ceil(share * len(ordered)), 1) - 1] if ordered else None
-
-
-class Trial:
-    """The present trial if there is one, and which version is in service.
-
-    Attributes:
-        pinned: The version that answers; None for the newest that is served, where there is only one.
-        plan: Of the present trial.
-        ready: Whether the challenger can be asked; if not, the champion answers all.
+    Args:
+        pinned: Version that answers; None for the newest one that the model server has.
+        plan: The present shadow or canary stage, if any.
+        ready: True if the challenger is loaded and smoke-tested; until then the champion answers everything.
     """
 
-    def __init__(self) -> None:
-        self.pinned: int | None = None
-        self.plan: Plan | None = None
-        self.ready = False
-        self._forget()
+    pinned: int | None = None
+    plan: CanaryPlan | None = None
+    ready: bool = False
 
-    def _forget(self) -> None:
-        self._records: dict[int, _Record] = {}
-        self._compared = 0
-        self._disagreed = 0
-        self._in_a_row = 0
-        self._trusted = True
+    @classmethod
+    def preparing(cls, plan: CanaryPlan) -> Self:
+        """Return the split while the challenger is loaded: the champion answers everything."""
+        # Pinned, because the server's newest version is the challenger as soon as it is loaded.
+        return cls(pinned=plan.champion, plan=plan)
 
-    def begin(self, plan: Plan) -> None:
-        """Let the champion alone answer until the challenger is `ready`."""
-        self.ready = False
-        self.pinned = plan.champion
-        self.change(plan)
+    def follow(self, plan: CanaryPlan) -> Self:
+        """Return this split with another plan for the same two versions."""
+        return replace(self, plan=plan)
 
-    def change(self, plan: Plan) -> None:
-        """Go on by another plan for the same versions; counts begin anew with each release."""
-        if self.plan != plan:
-            self._forget()
-        self.plan = plan
+    def with_challenger(self, *, ready: bool) -> Self:
+        """Return this split with the challenger taking part, or not."""
+        return replace(self, ready=ready)
 
-    def end(self, answering: int | None = None) -> None:
-        """End the trial; from now on this version answers, the one that did so if none is named."""
-        self.pinned = self.pinned if answering is None else answering
-        self.plan, self.ready = None, False
-        self._forget()
+    def without_challenger(self) -> Self:
+        """Return this split after its canary stage: the pinned version answers everything."""
+        return replace(self, plan=None, ready=False)
 
     @property
     def challenger(self) -> int | None:
-        """The version on trial, ready or not."""
+        """The version under evaluation, ready or not."""
         return None if self.plan is None else self.plan.challenger
 
     def challenger_for(self, device: str) -> int | None:
-        """Return the version on trial if it is to answer this device's photos.
-
-        After some failures in a row it answers none, so that nobody waits for more of them, until it does
-        well many times in a row where photos are compared: these come alone, and one that does well with them
-        may fail again with whole batches.
-        """
-        plan = self.plan
-        if plan is None or not self.ready or not self._trusted:
+        """Return the challenger if it answers this device's photos, else None."""
+        if self.plan is None or not self.ready:
             return None
-        return plan.challenger if plan.tries(device) else None
+        return self.plan.challenger if self.plan.includes(device) else None
 
-    def other(self, version: int) -> int | None:
-        """Return the version to compare with the one that answered, None outside of a trial."""
+    def counterpart(self, version: int) -> int | None:
+        """Return the version to compare an answer of this version with; None without a ready challenger."""
         if self.plan is None or not self.ready:
             return None
         champion, challenger = self.plan.champion, self.plan.challenger
         return {champion: challenger, challenger: champion}.get(version)
-
-    def answered(self, version: int, photos: int, took_s: float | None) -> None:
-        """Count a call that a version answered.
-
-        Args:
-            version: Which; those that are neither in the trial nor in service are not counted.
-            photos: In the call.
-            took_s: Seconds from call to answer; None if that would not compare with the other's calls.
-        """
-        if (record := self._record(version)) is not None:
-            record.answered += photos
-            self._judge(version, well=True)
-            if took_s is not None:  # a batch takes as much longer as it is larger
-                record.calls_ms.append(took_s * 1000 / photos)
-
-    def failed(self, version: int) -> None:
-        """Count a call that a version failed."""
-        if (record := self._record(version)) is not None:
-            record.failed += 1
-            self._judge(version, well=False)
-
-    def serves(self, version: int) -> None:
-        """Note which version is in service: outside of a trial, what it does is counted from now on."""
-        if self.plan is None and version not in self._records:
-            self._records = {version: _Record()}
-
-    def failed_in_service(self) -> None:
-        """Count a call that the version in service failed, outside of a trial."""
-        if self.plan is None:
-            for record in self._records.values():
-                record.failed += 1
-
-    def serving(self) -> VersionStats | None:
-        """Return what the version in service did, for the Status; None in a trial, whose report says it."""
-        if self.plan is not None:
-            return None
-        return next((record.tried(version) for version, record in self._records.items()), None)
-
-    def missed(self, version: int) -> None:
-        """Note that a version was not there: if the challenger, the champion answers all meanwhile."""
-        if version == self.challenger:
-            self.ready = False
-
-    def compared(self, *, agreed: bool) -> None:
-        """Count a photo that both classified."""
-        if self.plan is not None:
-            self._compared += 1
-            self._disagreed += not agreed
-
-    def patience_s(self, photos: int) -> float:
-        """Return how long the challenger may take for a call before the champion is asked instead."""
-        champion = None if self.plan is None else self._record(self.plan.champion)
-        usual_ms = None if champion is None else percentile(champion.calls_ms)
-        return max(_SHORTEST_PATIENCE_S, _PATIENCE * (usual_ms or 0.0) * photos / 1000)
-
-    def report(self) -> CanaryReport | None:
-        """Return the trial for the Status; None while the challenger is not served."""
-        plan = self.plan
-        if plan is None or not self.ready:
-            return None
-        champion, challenger = (
-            self._records.get(version, _Record()).tried(version)
-            for version in (plan.champion, plan.challenger)
-        )
-        return CanaryReport(
-            stage=plan.stage,
-            champion=champion,
-            challenger=challenger,
-            compared=self._compared,
-            disagreed=self._disagreed,
-            since_ms=plan.since_ms,
-        )
-
-    def _judge(self, version: int, *, well: bool) -> None:
-        """Count the challenger's calls in a row, successes up and failures down."""
-        if version != self.challenger:
-            return
-        self._in_a_row = max(self._in_a_row, 0) + 1 if well else min(self._in_a_row, 0) - 1
-        if self._in_a_row <= -_FAILURES_IN_A_ROW:
-            self._trusted = False
-        elif self._in_a_row >= _SUCCESSES_IN_A_ROW:
-            self._trusted = True
-
-    def _record(self, version: int) -> _Record | None:
-        if self.plan is None:
-            return self._records.get(version)
-        if version not in (self.plan.champion, self.plan.challenger):
-            return None
-        return self._records.setdefault(version, _Record())

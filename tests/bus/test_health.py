@@ -8,10 +8,10 @@ from bus.broker.process import free_port
 from bus.health import HealthServer, HealthServerError, response
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence
-from tests.conftest import eventually
+from tests.conftest import DEADLINE_S, eventually
 
 
-def asked(port: int, path: str) -> tuple[int, str]:
+def get(port: int, path: str) -> tuple[int, str]:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
             return answer.status, answer.read().decode()
@@ -21,41 +21,41 @@ def asked(port: int, path: str) -> tuple[int, str]:
 
 
 async def test_ready_means_connected_and_not_degraded(broker, address):
-    """Ready is a component whose broker is there and whose Status is online; else it says why."""
+    """/readyz is 200 if the broker is connected and nothing is degraded; otherwise 503 with the reason."""
     bus = Bus(address, transient_client_id("probed"), presence=Presence("n", "e"))
-    probes = HealthServer(f"127.0.0.1:{(port := free_port())}", bus.unready_reason)
-    tasks = [asyncio.create_task(bus.run()), asyncio.create_task(probes.run())]
+    health = HealthServer(f"127.0.0.1:{(port := free_port())}", bus.unready_reason)
+    tasks = [asyncio.create_task(bus.run()), asyncio.create_task(health.run())]
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             await bus.connected()
-            assert await asyncio.to_thread(asked, port, "/readyz") == (200, "ready\n")
+            assert await asyncio.to_thread(get, port, "/readyz") == (200, "ready\n")
             await bus.report_degraded("predict", "no model")
-            assert await asyncio.to_thread(asked, port, "/readyz") == (503, "no model\n")
+            assert await asyncio.to_thread(get, port, "/readyz") == (503, "no model\n")
             await bus.report_recovered("predict")
             broker.kill()
             await eventually(lambda: bus.unready_reason() is not None)
-            status, reason = await asyncio.to_thread(asked, port, "/readyz")
+            status, reason = await asyncio.to_thread(get, port, "/readyz")
             assert (status, "no connection" in reason) == (503, True)
-            assert await asyncio.to_thread(asked, port, "/livez") == (200, "alive\n")
+            assert await asyncio.to_thread(get, port, "/livez") == (200, "alive\n")
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_a_client_that_sends_nothing_holds_nobody_up():
-    """G3: connections that stay silent do not keep the probes from being answered."""
-    probes = HealthServer(f"127.0.0.1:{(port := free_port())}", lambda: None)
-    task = asyncio.create_task(probes.run())
+async def test_g3_silent_clients_do_not_block_others():
+    """G3: connections that send nothing do not keep requests from being answered."""
+    health = HealthServer(f"127.0.0.1:{(port := free_port())}", lambda: None)
+    task = asyncio.create_task(health.run())
     silent = []
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             while len(silent) < 8:
                 try:
                     silent.append(await asyncio.open_connection("127.0.0.1", port))
                 except OSError:
                     await asyncio.sleep(0)
-            assert await asyncio.to_thread(asked, port, "/livez") == (200, "alive\n")
+            assert await asyncio.to_thread(get, port, "/livez") == (200, "alive\n")
     finally:
         for _, writer in silent:
             writer.close()
@@ -63,8 +63,8 @@ async def test_a_client_that_sends_nothing_holds_nobody_up():
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_taken_address_is_said_in_words(broker):
-    """Probes on a port in use are an error at the start."""
+async def test_an_address_in_use_is_an_error_at_the_start(broker):
+    """A port that is in use raises HealthServerError."""
     with pytest.raises(HealthServerError, match="cannot serve health probes"):
         await HealthServer(f"127.0.0.1:{broker.port}", lambda: None).run()
 
@@ -80,6 +80,6 @@ async def test_a_taken_address_is_said_in_words(broker):
         (b"\r\n\r\n", b"405"),
     ],
 )
-def test_any_request_gets_an_answer(head, status):
-    """G4: what is no probe is told so."""
+def test_g4_any_request_gets_a_response(head, status):
+    """G4: requests for other paths or with other methods get 404 or 405, also if they are not HTTP."""
     assert response(head, "not yet").split(b" ")[1] == status

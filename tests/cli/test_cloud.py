@@ -6,8 +6,8 @@ from PIL import Image
 
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence
+from cloud.dataset.dead_letters import Bounds, DeadLetter, DeadLetterTable
 from cloud.dataset.example import TrainingError
-from cloud.dataset.quarantine import Bounds, Quarantine, Refused
 from cloud.dataset.store import Row, Store
 from cloud.evaluation.promotion_gate import Comparison, Verdict
 from cloud.export.saved_model import ExportError
@@ -74,7 +74,7 @@ def test_import_of_no_classes_is_one_sentence(called, tmp_path):
     (tmp_path / "empty").mkdir()
     done = called("cloud", "import", tmp_path / "empty", "--dataset", tmp_path / "dataset")
     assert done.code == 1
-    assert "expected one folder per class" in done.err
+    assert "no class folder with photos" in done.err
 
 
 @pytest.mark.parametrize("step", ["train", "review"])
@@ -82,7 +82,7 @@ def test_reading_a_dataset_that_is_not_there_makes_none(called, tmp_path, step):
     """A misspelt path is an error and no new empty dataset."""
     done = called("cloud", step, "--dataset", tmp_path / "datset")
     assert done.code == 1
-    assert "expected a dataset, got none there" in done.sentence
+    assert "no dataset at" in done.sentence
     assert not (tmp_path / "datset").exists()
 
 
@@ -90,7 +90,7 @@ def test_a_dataset_at_an_impossible_place_is_one_sentence(called, photos):
     """A URL of a kind that nobody knows."""
     done = called("cloud", "import", photos, "--dataset", "nowhere://x/y")
     assert done.code == 1
-    assert "expected a folder or URL" in done.sentence
+    assert "not a folder or URL for a table" in done.sentence
 
 
 def test_training_on_one_class_is_one_sentence(called, photos, tmp_path):
@@ -106,7 +106,7 @@ def test_training_on_one_class_is_one_sentence(called, photos, tmp_path):
         "gleaner cloud train: backbone: "
         "expected one of xception, xception-small, efficientnet-lite0, got 'resnet'"
     )
-    assert "expected one that exists" in called(*words, "--dataset-version", "99").err
+    assert "no version 99" in called(*words, "--dataset-version", "99").err
 
 
 @pytest.mark.parametrize("error", [TrainingError("x"), ExportError("x"), BackboneUnavailableError("x")])
@@ -151,15 +151,15 @@ def test_review_as_json(called, dataset):
     assert "image" not in fields
 
 
-def test_review_lists_the_quarantine(called, dataset, tmp_path):
-    """What could not be used, the newest first: id, time, node and reason, and its bytes to look at."""
-    words = ("cloud", "review", "--dataset", dataset, "--quarantine")
-    assert "expected a dataset, got none there" in called(*words).sentence
+def test_review_lists_dead_letters(called, dataset, tmp_path):
+    """Dead letters are listed newest first with id, time, node and reason, and saved as bytes."""
+    words = ("cloud", "review", "--dataset", dataset, "--dead-letters")
+    assert "no dataset at" in called(*words).sentence
     messages = [
-        Refused(photo_id=str(n) * 32, node=NODE, reason=f"reason {n}", received_at_ms=n, payload=b"%d" % n)
+        DeadLetter(photo_id=str(n) * 32, node=NODE, reason=f"reason {n}", received_at_ms=n, payload=b"%d" % n)
         for n in range(3)
     ]
-    Quarantine.open(dataset).put(messages, Bounds(100, 1000))
+    DeadLetterTable.open(dataset).put(messages, Bounds(100, 1000))
     done = called(*words, "--limit", "2", "--save", tmp_path / "look")
     assert done.out.splitlines() == [
         f"{'2' * 32}  1970-01-01 00:00:00Z  edge-1  reason 2",
@@ -194,8 +194,8 @@ def test_a_label_for_what_is_no_harvested_photo_is_one_sentence(called, dataset,
     called("cloud", "import", photos, "--dataset", dataset)
     imported = str(next(iter(Store.open(dataset).scan(["photo_id"], where="origin = 'import'")))["photo_id"])
     for photo_id, label, words in (
-        ("2" * 32, "dog", "expected one that was harvested, got none"),
-        (imported, "dog", "got one that was imported with its label"),
+        ("2" * 32, "dog", "not in the dataset"),
+        (imported, "dog", "imported with its label; only samples are labelled"),
         ("' OR true --", "dog", "photo_id of label"),
         (HARVESTED[0], "", "label of label"),
         (HARVESTED[0], "x" * 200, "label of label"),
@@ -228,7 +228,7 @@ def test_what_the_gate_did_not_promote_is_not_released(called, tmp_path, decisio
     words = ("cloud", "release", bundle(tmp_path, 2, verdict), "--signing-key", tmp_path / "none.key")
     done = called(*words)
     assert done.code == 1
-    assert f"{decision}: recall of cat -10.0 points; --force releases it all the same" in done.sentence
+    assert f"{decision}: recall of cat -10.0 points; use --force to release it anyway" in done.sentence
     assert "none.key" in called(*words, "--force").sentence
 
 
@@ -277,7 +277,7 @@ async def test_release_says_why_a_node_cannot_serve_it(address, at, tmp_path):
 
     done = await released(address, at, tmp_path, fail)
     assert done.code == 1
-    assert done.sentence == "gleaner cloud release: node edge-1: expected to serve version 2, got no memory"
+    assert done.sentence == "gleaner cloud release: node edge-1 cannot serve version 2: no memory"
 
 
 async def test_release_does_not_wait_for_ever(address, at, tmp_path):
@@ -288,7 +288,7 @@ async def test_release_does_not_wait_for_ever(address, at, tmp_path):
 
     done = await released(address, at, tmp_path, nothing, "--wait", "0.5")
     assert done.code == 75
-    assert "expected every node to serve version 2 within 0.5 s" in done.sentence
+    assert "edge-1 did not report version 2 within 0.5 s" in done.sentence
 
 
 def test_evaluating_a_version_that_is_not_there_is_one_sentence(called, dataset, tmp_path):

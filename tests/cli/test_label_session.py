@@ -1,3 +1,5 @@
+"""Rules of cli/cloud/label_keys.py and label_session.py: what each key does, and what is published."""
+
 import asyncio
 import os
 import pty
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bus.config import Broker
-from cli.cloud.label_keys import Session, keys_of, press
+from cli.cloud.label_keys import Session, key_bindings, press
 from cli.cloud.label_session import half_blocks
 from cloud.collector import collector
 from cloud.collector.config import CollectorConfig
@@ -24,66 +26,66 @@ from tests.nodes import photo, photo_id
 
 
 def play(keys: str, count: int = 3, classes: tuple[str, ...] = ("cat", "dog")) -> tuple[Session, list]:
-    """Press some keys; return the session after them and what was published."""
-    session, published = Session(keys_of(classes), range(count)), []
+    """Press keys; return the session after them and the published labels."""
+    session, published = Session(key_bindings(classes), range(count)), []
     for key in keys:
-        session, said = press(session, key)
-        if said is not None:
-            published.append(said)
+        session, answer = press(session, key)
+        if answer is not None:
+            published.append(answer)
     return session, published
 
 
-def test_classes_have_a_digit_and_their_first_letter():
-    """A letter that two classes share, or that is a command, is nobody's."""
+def test_classes_have_a_digit_and_their_initial():
+    """An initial that two classes share, or that is a command, is not bound."""
     neither = {"0": NEITHER}
-    assert keys_of(["cat", "dog"]) == {"1": "cat", "2": "dog", "c": "cat", "d": "dog"} | neither
+    assert key_bindings(["cat", "dog"]) == {"1": "cat", "2": "dog", "c": "cat", "d": "dog"} | neither
     four = {"1": "Newt", "2": "cat", "3": "cow", "4": "owl"}
-    assert keys_of(["Newt", "cat", "cow", "owl"]) == four | neither
-    assert keys_of(["0-day", "cat"]) == {"1": "0-day", "2": "cat", "c": "cat"} | neither
-    many = keys_of([f"{letter}x" for letter in "abcdefghij"])
+    assert key_bindings(["Newt", "cat", "cow", "owl"]) == four | neither
+    assert key_bindings(["0-day", "cat"]) == {"1": "0-day", "2": "cat", "c": "cat"} | neither
+    many = key_bindings([f"{letter}x" for letter in "abcdefghij"])
     assert ("9" in many, many["j"]) == (True, "jx")
 
 
-def test_a_key_labels_and_quitting_publishes_the_last():
-    """Letters and digits say the same; each label goes out with the key behind it."""
+def test_label_is_published_with_the_next_key():
+    """Letters and digits give the same labels; each is published with the next key, quitting included."""
     assert play("c")[1] == []
     assert play("c2")[1] == [(0, "cat")]
     session, published = play("c2q")
-    assert (session.over, published) == (True, [(0, "cat"), (1, "dog")])
+    assert (session.ended, published) == (True, [(0, "cat"), (1, "dog")])
 
 
-def test_undo_takes_the_last_label_back():
-    """It is not published, and its photo is shown again; of what is published the later label holds."""
+def test_undo_drops_the_pending_label():
+    """The pending label is not published and its photo is shown again; a published one can be replaced."""
     assert play("cdud\x03")[1] == [(0, "cat"), (1, "dog")]
     assert play("cuq")[1] == []
     assert play("cnuudq")[1] == [(0, "cat"), (0, "dog")]
     assert play("nucq")[1] == [(0, "cat")]
-    assert play("u")[0].ahead[0] == 0
+    assert play("u")[0].remaining[0] == 0
 
 
-def test_a_skipped_photo_comes_again_behind_the_others():
-    """`n` labels nothing and blocks nothing; whoever does not know the last ones quits."""
+def test_skipped_photo_is_shown_again_after_the_others():
+    """`n` moves a photo behind the others, again and again, without a label."""
     assert play("ncdcq")[1] == [(1, "cat"), (2, "dog"), (0, "cat")]
     assert play("nncndcq")[1] == [(2, "cat"), (1, "dog"), (0, "cat")]
     session, published = play("nnn")
-    assert (session.ahead[0], session.asking, published) == (0, True, [])
+    assert (session.remaining[0], session.asking, published) == (0, True, [])
     assert play("nq", 1)[1] == []
 
 
-def test_at_the_end_there_is_nothing_to_answer():
-    """Only `u` and `q` do something there."""
+def test_at_the_end_only_undo_and_quit_work():
+    """When no photo is left, keys of classes and other commands do nothing."""
     session, published = play("cccdno1")
-    assert (session.asking, session.over, published) == (False, False, [(0, "cat"), (1, "cat")])
+    assert (session.asking, session.ended, published) == (False, False, [(0, "cat"), (1, "cat")])
     assert play("cccudq")[1] == [(0, "cat"), (1, "cat"), (2, "dog")]
 
 
-def test_one_key_says_that_it_is_none_of_the_classes():
-    """A table among cats and dogs is neither, and needs no class of its own."""
+def test_zero_labels_neither():
+    """`0` gives the label NEITHER."""
     assert play("0cq")[1] == [(0, NEITHER), (1, "cat")]
 
 
-def test_another_class_is_typed():
-    """Commands are letters in a name; Enter says it, Escape and an empty name go back."""
+def test_other_class_is_typed():
+    """Command keys are letters of a typed name; Enter confirms it, Escape and an empty name cancel."""
     assert play("oquno\rq")[1] == [(0, "quno")]
     assert play("oab\x7f\x7fcow \rq")[1] == [(0, "cow")]
     assert play("oab\x1bq")[1] == []
@@ -92,18 +94,18 @@ def test_another_class_is_typed():
 
 
 @given(st.text(alphabet="cd12nuoq\r\x1b\x7fx", max_size=40), st.integers(0, 5))
-def test_no_keys_lead_astray(keys, count):
-    """Whatever is typed: places are those of photos, and nothing is published twice but after an undo."""
+def test_any_keys_give_valid_answers(keys, count):
+    """Any keys: indices are those of photos, and a photo is published twice only after an undo."""
     session, published = play(keys, count)
-    assert set(session.ahead) <= set(range(count))
-    assert len(set(session.ahead)) == len(session.ahead)
-    assert all(0 <= place < count and label for place, label in published)
+    assert set(session.remaining) <= set(range(count))
+    assert len(set(session.remaining)) == len(session.remaining)
+    assert all(0 <= index < count and label for index, label in published)
     if "u" not in keys:
-        assert len({place for place, _ in published}) == len(published)
+        assert len({index for index, _ in published}) == len(published)
 
 
-def test_a_photo_is_two_pixels_in_a_place():
-    """Ink is the upper pixel and paper the lower one; the picture fits into the terminal."""
+def test_half_blocks_have_two_pixels_per_character():
+    """The picture fits into the given columns and lines, two pixels per character."""
     drawn = half_blocks(photo(3, size=(90, 80)), 30, 10)
     lines = drawn.split("\n")
     assert len(lines) <= 10
@@ -112,12 +114,12 @@ def test_a_photo_is_two_pixels_in_a_place():
 
 
 class Terminal:
-    """`gleaner cloud review --interactive` on a terminal of its own."""
+    """`gleaner cloud review --interactive` on a pseudo-terminal."""
 
     def __init__(self) -> None:
         self.ours, self._theirs = pty.openpty()
         termios.tcsetwinsize(self._theirs, (24, 80))
-        self.seen = ""
+        self.shown = ""
 
     async def __aenter__(self) -> Self:
         asyncio.get_running_loop().add_reader(self.ours, self._read)
@@ -129,7 +131,7 @@ class Terminal:
         os.close(self._theirs)
 
     def _read(self) -> None:
-        self.seen += os.read(self.ours, 65536).decode("utf-8", "replace")
+        self.shown += os.read(self.ours, 65536).decode("utf-8", "replace")
 
     async def start(self, *words: object) -> asyncio.subprocess.Process:
         command = (sys.executable, "-m", "cli.main", "cloud", "review", "--interactive", *map(str, words))
@@ -138,7 +140,7 @@ class Terminal:
         )
 
     async def shows(self, words: str) -> None:
-        await eventually(lambda: words in self.seen, within_s=30)
+        await eventually(lambda: words in self.shown, within_s=30)
 
     def press(self, keys: str) -> None:
         os.write(self.ours, keys.encode())
@@ -146,7 +148,7 @@ class Terminal:
 
 @pytest.fixture
 def dataset(tmp_path) -> Store:
-    """Four harvested photos, of which the first is the least certain."""
+    """A dataset of four samples; the first is the most uncertain."""
     store = Store.open(tmp_path / "dataset")
     facts = {"width": 160, "height": 120, "received_at_ms": 1, "node": "edge-1", "device": "pi-1"}
     store.upsert(
@@ -165,18 +167,18 @@ def dataset(tmp_path) -> Store:
     return store
 
 
-async def test_labels_are_given_with_one_key_each(address: Broker, at, dataset: Store):
-    """On a real terminal, over a real broker, into the dataset: label, correct, skip, another class, quit."""
+async def test_labels_reach_the_dataset(address: Broker, at, dataset: Store):
+    """Label, undo, skip, another class and quit, on a pseudo-terminal over a real broker into the dataset."""
     config = CollectorConfig(broker=address, dataset=dataset.table.url)
     running = asyncio.create_task(collector.run(config))
     try:
         async with Terminal() as terminal, asyncio.timeout(60):
             process = await terminal.start("--dataset", dataset.table.url, "--by", "ann", *at)
             await terminal.shows("1 of 4")
-            assert "▀" in terminal.seen
-            assert "[c] cat" in terminal.seen
+            assert "▀" in terminal.shown
+            assert "[c] cat" in terminal.shown
             for keys, then in (("c", "2 of 4"), ("\x1b[3~u", "1 of 4"), ("d", "2 of 4"), ("n", "2 of 4")):
-                terminal.seen = ""
+                terminal.shown = ""
                 terminal.press(keys)
                 await terminal.shows(then)
             terminal.press("ocow\r")
@@ -196,8 +198,8 @@ async def test_labels_are_given_with_one_key_each(address: Broker, at, dataset: 
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_the_terminal_is_as_before(address: Broker, at, dataset: Store):
-    """However a session ends, keys are lines again and echo."""
+async def test_terminal_mode_is_restored(address: Broker, at, dataset: Store):
+    """After Ctrl-C the terminal has its former attributes."""
     async with Terminal() as terminal, asyncio.timeout(60):
         before = termios.tcgetattr(terminal.ours)
         process = await terminal.start("--dataset", dataset.table.url, *at)
@@ -208,15 +210,15 @@ async def test_the_terminal_is_as_before(address: Broker, at, dataset: Store):
         assert termios.tcgetattr(terminal.ours) == before
 
 
-async def test_labelling_takes_a_terminal(at, dataset: Store):
-    """Keys cannot be read from a pipe, and that is said."""
+async def test_interactive_labelling_needs_a_terminal(at, dataset: Store):
+    """The error says that standard input is not a terminal."""
     done = await gleaner("cloud", "review", "--interactive", "--dataset", dataset.table.url, *at)
     assert done.code == 1
-    assert done.sentence == "gleaner cloud review: standard input: expected a terminal, got none"
+    assert done.sentence.startswith("gleaner cloud review: standard input is not a terminal; use --label")
 
 
-def test_a_sheet_shows_what_is_listed(called: Callable, dataset: Store, tmp_path):
-    """The same photos in the same order, as a picture or a page."""
+def test_contact_sheet_shows_the_listed_photos(called: Callable, dataset: Store, tmp_path):
+    """The sheet has the listed photos in the same order, as PNG or HTML."""
     words = ("cloud", "review", "--dataset", dataset.table.url, "--limit", 3)
     assert len(called(*words, "--sheet", tmp_path / "sheet.html").out.splitlines()) == 3
     page = (tmp_path / "sheet.html").read_text()
@@ -224,4 +226,4 @@ def test_a_sheet_shows_what_is_listed(called: Callable, dataset: Store, tmp_path
     called(*words, "--sheet", tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.format == "PNG"
-    assert "expected a name with .png or .html" in called(*words, "--sheet", tmp_path / "x.gif").sentence
+    assert "its name must end in .png or .html" in called(*words, "--sheet", tmp_path / "x.gif").sentence

@@ -96,8 +96,8 @@ async def test_rules_are_set_and_shown(at, tmp_path):
         ("[caps]\nper_minut = 1", "unknown field `per_minut`"),
         ("auto_confidence = nan", "Expected `float` >= 0.0"),
         ("auto = 1", "Expected `bool`, got `int`"),
-        ("auto", "expected a valid"),
-        (None, "a readable file"),
+        ("auto", "is invalid"),
+        (None, "cannot read configuration"),
     ],
 )
 def test_invalid_rules_are_not_published(called, nowhere, tmp_path, content, words):
@@ -117,7 +117,7 @@ def test_only_one_kind_of_change_at_a_time(called, nowhere, tmp_path):
     assert called(*words, "--auto", "perhaps").code == 2
     assert called(*words, "--tune", "--target", "97").code == 2
     places = ("--dataset", tmp_path / "dataset", "--out", tmp_path / "models")
-    assert "expected a dataset, got none there" in called(*words, "--tune", *places).sentence
+    assert "no dataset at" in called(*words, "--tune", *places).sentence
     Store.open(tmp_path / "dataset")
     assert "train one with 'gleaner cloud train'" in called(*words, "--tune", *places).sentence
 

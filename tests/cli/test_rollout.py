@@ -152,7 +152,7 @@ async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, data
         Bus(address, transient_client_id(name), presence=Presence(node, name))
         for node, name in ((NODE, "edge"), ("edge-2", "edge"), (NODE, "edge-2"))
     )
-    one.counters.add("sample.kept", 5)
+    one.counters.add("sample.restored", 5)
     one.counters.add("sample.accepted", 3)
     one.counters.add("sample.answered", 2)
     words = ("cloud", "status", "--models", models, "--dataset", dataset, *at)
@@ -197,11 +197,11 @@ async def test_status_without_nodes_and_dataset_is_no_error(at, tmp_path):
     words = ("--models", tmp_path, "--dataset", tmp_path / "none", "--wait", "0.1")
     done = await gleaner("cloud", "status", *words, "--json", *at)
     whole = json.loads(done.out)
-    assert whole.pop("away").endswith("expected a dataset, got none there")
+    assert whole.pop("away").startswith("no dataset at")
     assert whole == {"nodes": [], "rollout": None, "accuracy": [], "labels": {}}
     done = await gleaner("cloud", "status", *words, *at)
     assert done.code == 0
-    assert "No audits: table" in done.out
+    assert "No audits: no dataset at" in done.out
 
 
 async def test_status_shows_the_fleet_if_the_dataset_cannot_be_read(address, at, models, dataset):
@@ -213,5 +213,5 @@ async def test_status_shows_the_fleet_if_the_dataset_cannot_be_read(address, at,
     async with running(Bus(address, transient_client_id(NODE), presence=Presence(NODE, "edge"))):
         done = await gleaner(*words)
     assert done.code == 0
-    for text in (NODE, "version 2 in place of 1", "canary for 10%", "No audits: table", "to be readable"):
+    for text in (NODE, "version 2 in place of 1", "canary for 10%", "No audits: table", "cannot be read"):
         assert text in done.out

@@ -1,6 +1,5 @@
-"""Photos and networks that several test files of the training share."""
+"""Photos and networks for several test files."""
 
-import hashlib
 import io
 import os
 from collections.abc import Callable
@@ -12,13 +11,14 @@ import pytest
 from PIL import Image
 
 from cloud.dataset.example import Example, Source
+from schemas.codec import content_id
 
 MakeExample = Callable[..., Example]
 
 
 @pytest.fixture(scope="session")
 def make_example() -> MakeExample:
-    """Draw a noisy photo, bright at the top ("dawn") or at the bottom ("dusk")."""
+    """Return a function that draws a noisy photo, bright at the top ("dawn") or at the bottom ("dusk")."""
 
     def make(label: str, seed: int, source: Source = "human", weight: float = 1.0) -> Example:
         generator = np.random.default_rng([seed, len(label)])
@@ -28,7 +28,7 @@ def make_example() -> MakeExample:
         buffer = io.BytesIO()
         Image.fromarray(array.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
         image = buffer.getvalue()
-        return Example(hashlib.blake2b(image, digest_size=16).hexdigest(), image, label, source, weight)
+        return Example(content_id(image), image, label, source, weight)
 
     return make
 
@@ -36,16 +36,16 @@ def make_example() -> MakeExample:
 @pytest.fixture(scope="session")
 def efficientnet() -> Any:
     """EfficientNet-Lite0 with its ImageNet weights."""
-    from cloud.modeling.backbones import EFFICIENTNET_LITE0  # noqa: PLC0415 - TensorFlow only for those who ask
+    from cloud.modeling.backbones import EFFICIENTNET_LITE0  # noqa: PLC0415 - TensorFlow only for tests that use it
 
     return EFFICIENTNET_LITE0.build()
 
 
 @pytest.fixture(scope="session")
 def photo_collection() -> Path:
-    """The folder of real photos, with train/, stream/ and gold/ and a folder per class in each."""
-    beside = Path(__file__).resolve().parents[3] / "shared" / "photos"
-    folder = Path(os.environ.get("GLEANER_PHOTOS", beside))
+    """Folder of real photos with train/, stream/ and gold/, each with a folder per class; else skip."""
+    default = Path(__file__).resolve().parents[3] / "shared" / "photos"
+    folder = Path(os.environ.get("GLEANER_PHOTOS", default))
     if not (folder / "gold").is_dir():
-        pytest.skip(f"{folder}: no photo collection here; name one with GLEANER_PHOTOS")
+        pytest.skip(f"no photo collection in {folder}; set GLEANER_PHOTOS to one")
     return folder

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cloud.dataset.example import Example
 from cloud.export.saved_model import warmup_photos
 from cloud.modeling.backbones import Backbone
-from cloud.progress import Silent
+from cloud.progress import NoProgress
 from cloud.training import from_scratch
 from cloud.training.distributed import Team, join
 
@@ -30,7 +30,7 @@ def fit(team: Team) -> list[NDArray[np.float32]]:
     """Train it, a few steps on a few photos, and return all weights."""
     photos = [Example("", image, "", "human") for image in warmup_photos(6)]
     network, head = from_scratch.fit_network(
-        TINY, photos, np.arange(6) % 2, np.ones(6) / 6, 2, seed=1, progress=Silent(), team=team
+        TINY, photos, np.arange(6) % 2, np.ones(6) / 6, 2, seed=1, progress=NoProgress(), team=team
     )
     return [head.kernel.astype(np.float32), *network.get_weights()]
 

@@ -58,8 +58,11 @@ def test_g7_the_contract_only_grows(folder, topic):
     _assert_grown(_expand(before, before["$defs"]), _expand(today, today["$defs"]), topic.kind)
 
 
+_FOR_PEOPLE = ("$defs", "title", "description", "examples", "x-events")
+
+
 def _expand(schema: object, definitions: dict[str, object]) -> object:
-    """Return a schema with each `$ref` replaced by its definition, and without names and descriptions.
+    """Return a schema with each `$ref` replaced by its definition, and without what is for people.
 
     Definitions are compared where they are used, not by their name: no reader sees the name on the wire.
     """
@@ -74,7 +77,7 @@ def _expand(schema: object, definitions: dict[str, object]) -> object:
         if key == "properties"  # here the keys are fields, which may be called `title`
         else _expand(value, definitions)
         for key, value in schema.items()
-        if key not in ("$defs", "title", "description")
+        if key not in _FOR_PEOPLE
     }
 
 

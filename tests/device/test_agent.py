@@ -130,7 +130,7 @@ async def test_g3_a_full_outbox_refuses_loudly_and_the_agent_goes_on(edge, agent
         await edge.photo(1)
         for number in range(1, 6):
             camera.frames.put_nowait(jpeg(number))
-        assert "expected room for" in (await edge.status("degraded")).reason
+        assert "outbox is full" in (await edge.status("degraded")).reason
         await eventually(lambda: sum(entry["event"] == "photo.refused" for entry in logs) == 4)
     edge.reply = lambda photo: [result(photo)]
     await eventually(lambda: len(running.final()) == 2)

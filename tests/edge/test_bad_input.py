@@ -104,5 +104,5 @@ async def test_g4_a_topic_that_is_none_is_refused_or_reaches_nobody(config, caps
             await seen.send(enveloped(2, photo(2)))
             assert (await seen.answer(photo_id(2))).status == "ok"
         counters = await counted(seen)
-        assert (counters["photo.received"], counters["bus.misaddressed"]) == (1, 2)
+        assert (counters["photo.received"], counters["bus.unmatched"]) == (1, 2)
         assert len(seen.results) == 1

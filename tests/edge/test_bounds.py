@@ -12,13 +12,13 @@ from bus.outbox.outbox import Outbox
 from bus.outbox.sqlite import Database
 from edge.harvest import history
 from edge.harvest.sampler import Sampler
-from edge.serving.prediction import Scored
+from edge.serving.prediction import Prediction
 from schemas.messages import Caps, HarvestRules, Photo
 from tests.conftest import eventually, fill
 from tests.nodes import NODE, QUICK, enveloped, photo, photo_id, station
 
 DAY_S = 86_400
-SURE = Scored("pets", 1, {"cat": 0.95, "dog": 0.05}, b"")
+SURE = Prediction("pets", 1, {"cat": 0.95, "dog": 0.05}, b"")
 
 
 async def test_g3_two_days_without_the_cloud_keep_what_the_caps_allow(tmp_path):

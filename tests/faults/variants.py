@@ -15,7 +15,7 @@ from bus.outbox.sqlite import StorageError, Work
 
 def outbox_on_puback() -> None:
     """Remove a message from the outbox on PUBACK, without waiting for its answer."""
-    run, answered = Outbox.run, Outbox.answered
+    run, answered = Outbox.run, Outbox.mark_answered
 
     async def run_on_puback(self: Outbox, publish: Publish, connected: Connected) -> None:
         async def publish_and_forget(topic: str, payload: bytes) -> None:
@@ -35,7 +35,7 @@ def outbox_on_puback() -> None:
             return True
         return False
 
-    Outbox.run, Outbox.answered = run_on_puback, answered_or_recorded  # type: ignore[method-assign]
+    Outbox.run, Outbox.mark_answered = run_on_puback, answered_or_recorded  # type: ignore[method-assign]
 
 
 def auto_ack() -> None:

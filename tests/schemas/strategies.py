@@ -1,4 +1,4 @@
-"""Hypothesis strategies for messages: built from the classes, so that a new field is tested at once."""
+"""Hypothesis strategies for messages, derived from the classes, so that a new field is covered at once."""
 
 import re
 from typing import Any
@@ -12,7 +12,7 @@ _PATTERN_END = r"$(?!\n)"
 
 
 def messages(kind: type[Message]) -> st.SearchStrategy[Message]:
-    """Return any message of a class that its own constraints allow."""
+    """Return a strategy for all messages of a class that its constraints allow."""
     return _of(inspect.type_info(kind))  # type: ignore[no-any-return]
 
 

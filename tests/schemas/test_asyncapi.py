@@ -15,8 +15,8 @@ from tests.schemas.strategies import messages
 COMMITTED = Path(__file__).resolve().parents[2] / "schemas" / "v1"
 
 
-def test_the_committed_files_are_what_the_classes_say():
-    """`gleaner schema --out schemas/v1` changes nothing: the published contract is the real one."""
+def test_the_committed_files_are_up_to_date():
+    """The committed files in schemas/v1 are what `gleaner schema` generates."""
     for name, text in asyncapi.documents().items():
         assert (COMMITTED / name).read_text(encoding="utf-8") == text, name
 
@@ -25,26 +25,26 @@ def test_the_committed_files_are_what_the_classes_say():
 @given(data=st.data())
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_we_write_satisfies_the_published_schema(topic, data):
-    """A client that validates against the JSON Schema accepts every message of ours."""
+    """Every message that we write is valid under the published JSON Schema."""
     message = data.draw(messages(topic.message))
     jsonschema.validate(msgspec.json.decode(to_json(message)), asyncapi.json_schema(topic.message))
 
 
 def test_every_topic_is_a_channel_with_resolvable_references():
-    """The AsyncAPI document names each topic once, and every $ref in it leads somewhere."""
+    """The AsyncAPI document has each topic once, and every `$ref` in it resolves."""
     document = msgspec.json.decode(asyncapi.documents()["asyncapi.json"])
     addresses = [channel["address"] for channel in document["channels"].values()]
     assert addresses == [topic.pattern for topic in TOPICS]
     references = list(_references(document))
     assert references
     for reference in references:
-        place = document
-        for step in reference.removeprefix("#/").split("/"):
-            place = place[step]
+        target = document
+        for key in reference.removeprefix("#/").split("/"):
+            target = target[key]
 
 
-def test_the_word_for_none_of_the_classes_is_published():
-    """Whoever reads the contract alone can say that a photo shows none of the classes."""
+def test_the_label_for_none_of_the_classes_is_published():
+    """The schema of Feedback documents the label for a photo that shows none of the classes."""
     feedback = asyncapi.json_schema(FEEDBACK.message)["$defs"]["Feedback"]
     assert f"`{NEITHER}`" in feedback["properties"]["label"]["description"]
 

@@ -22,14 +22,14 @@ def test_a_jpeg_header(options):
 
 
 def test_a_png_header():
-    """The same for PNG."""
+    """Format and size are read from a PNG."""
     header = read_header(encoded("PNG", (321, 123)))
     assert (header.format, header.width, header.height) == ("png", 321, 123)
 
 
 @pytest.mark.parametrize("image", [b"hello", b"", b"GIF89a" + bytes(50), b"BM" + bytes(50), b"RIFF0000WEBP"])
 def test_other_formats_are_unsupported(image):
-    """Format is told by content, and only JPEG and PNG are taken."""
+    """The format is detected from the content; only JPEG and PNG are accepted."""
     with pytest.raises(ImageError) as caught:
         read_header(image)
     assert caught.value.code == "unsupported-image"
@@ -37,7 +37,7 @@ def test_other_formats_are_unsupported(image):
 
 @given(st.binary(max_size=300), st.sampled_from([b"\xff\xd8", b"\xff\xd8\xff\xc0", b"\x89PNG\r\n\x1a\n"]))
 def test_broken_headers_raise_nothing_else(tail, start):
-    """Behind a right beginning, any bytes give a header or an ImageError."""
+    """After a valid start, any bytes give a header or an ImageError."""
     try:
         header = read_header(start + tail)
     except ImageError as error:
@@ -47,8 +47,8 @@ def test_broken_headers_raise_nothing_else(tail, start):
 
 
 @given(st.integers(0, 400))
-def test_a_truncated_jpeg_is_told_or_has_its_header(length):
-    """However short it is cut, nothing but the header decides."""
+def test_a_truncated_jpeg_gives_its_header_or_an_error(length):
+    """A JPEG cut at any length gives the right size, or an ImageError if the header is cut off."""
     whole = encoded("JPEG", (64, 48))
     try:
         header = read_header(whole[:length])

@@ -10,13 +10,13 @@ names = st.from_regex(NAME, fullmatch=True)
 
 @given(node=names, device=names)
 def test_a_name_and_its_match_are_inverse(node, device):
-    """What a topic is made of can be read back from it."""
+    """`match` returns the values from which `name` built the topic."""
     assert PHOTO.match(PHOTO.name(node=node, device=device)) == {"node": node, "device": device}
 
 
 @given(st.text())
 def test_only_dns_labels_are_names(text):
-    """A name is 1 to 63 lower-case letters, digits and inner hyphens, or a TopicError that quotes it."""
+    """A name is 1 to 63 lower-case letters, digits and inner hyphens; anything else raises TopicError."""
     good = 0 < len(text) < 64 and set(text) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
     good = good and not text.startswith("-") and not text.endswith("-")
     if good:
@@ -27,14 +27,14 @@ def test_only_dns_labels_are_names(text):
 
 
 @pytest.mark.parametrize("name", ["a/b", "", "A", "a_b", "+", "#", "é", "a" * 64, "-a", "a\n"])
-def test_hostile_names_are_refused(name):
-    """Whatever could change the meaning of a topic is no name."""
+def test_hostile_names_are_rejected(name):
+    """Names with separators, wildcards, or characters outside DNS labels raise TopicError."""
     with pytest.raises(TopicError):
         PHOTO.name(node="edge-1", device=name)
 
 
 def test_filters():
-    """A filter has a + for each name that is left open."""
+    """A filter has a + for each name that is not given."""
     assert RESULT.filter == "gleaner/v1/result/+/+"
     assert RESULT.select(node="edge-1") == "gleaner/v1/result/edge-1/+"
     assert RELEASE.select(node="edge-1") == "gleaner/v1/release/edge-1"
@@ -52,20 +52,20 @@ def test_filters():
     ],
 )
 def test_other_topics_do_not_match(topic):
-    """A topic with another number of levels, another root or an impossible name is none of ours."""
+    """A topic with another number of levels, another root or an invalid name does not match."""
     assert PHOTO.match(topic) is None
 
 
 def test_each_topic_is_found_by_its_name():
-    """The list of topics is complete and without ambiguity."""
+    """`find` returns each topic for its own names."""
     for topic in TOPICS:
         values = dict.fromkeys(topic.names, "x")
         assert find(topic.name(**values)) == (topic, values)
 
 
 def test_a_missing_or_unknown_name_is_an_error():
-    """Building a topic needs exactly its names."""
-    with pytest.raises(TopicError):
+    """Building a topic needs exactly its names; the error says which."""
+    with pytest.raises(TopicError, match="needs a value for device"):
         PHOTO.name(node="edge-1")
-    with pytest.raises(TopicError):
+    with pytest.raises(TopicError, match="has no name device"):
         RELEASE.name(node="edge-1", device="pi-1")

@@ -1,4 +1,4 @@
-"""Broker processes: found, configured, bridged."""
+"""Broker processes: locating, configuring and bridging them."""
 
 import asyncio
 import subprocess
@@ -14,14 +14,14 @@ from bus.mqtt.client import Bus, transient_client_id
 from cli.main import main
 from schemas.codec import MAX_PAYLOAD_BYTES
 from schemas.errors import TransientError
-from schemas.messages import Policy, Receipt
+from schemas.messages import Event, Policy, Receipt
 from schemas.topics import EVENT, POLICY, RECEIPT, STATUS
-from tests.conftest import ROOT, eventually, running
+from tests.conftest import DEADLINE_S, ROOT, eventually, running
 from tests.sites import Client, wait_until
 
 
-def test_bounds_are_stated(tmp_path):
-    """G3: bytes bound every client's queue and the whole memory, long before any count does."""
+def test_g3_limits_are_configured(tmp_path):
+    """G3: the queue of each client and the total memory are limited in bytes."""
     text = configuration(1883, tmp_path)
     assert "max_queued_messages 1000000\n" in text
     assert f"message_size_limit {MAX_PAYLOAD_BYTES}\n" in text
@@ -29,29 +29,29 @@ def test_bounds_are_stated(tmp_path):
     assert "memory_limit " in text
 
 
-def test_without_access_rules_it_listens_on_loopback_alone(tmp_path):
-    """G5: the anonymous broker is for this machine only."""
+def test_g5_without_access_rules_it_listens_only_on_loopback(tmp_path):
+    """G5: an anonymous broker is reachable only from this machine."""
     text = configuration(1883, tmp_path)
     assert "allow_anonymous true" in text
     assert "listener 1883 127.0.0.1" in text
 
 
 @pytest.mark.parametrize("address", ["", "0.0.0.0", "::", "192.168.1.5", "edge-1.lan"])
-def test_g5_nobody_anonymous_is_let_in_from_elsewhere(tmp_path, address):
-    """Without access rules there is no broker that another machine can reach."""
-    with pytest.raises(ConfigError, match="loopback"):
+def test_g5_an_anonymous_broker_on_other_addresses_is_an_error(tmp_path, address):
+    """G5: without access rules, an address that other machines can reach raises ConfigError."""
+    with pytest.raises(ConfigError, match="only on a loopback address"):
         configuration(1883, tmp_path, address=address)
 
 
-def test_g5_the_command_has_no_way_to_listen_elsewhere(capsys):
-    """`gleaner broker` takes no address at all."""
+def test_g5_the_command_takes_no_address(capsys):
+    """G5: `gleaner broker` has no option for an address."""
     with pytest.raises(SystemExit):
         main(["broker", "--address", "0.0.0.0"])
     assert "unrecognized arguments" in capsys.readouterr().err
 
 
-def test_a_message_that_is_too_large_costs_no_connection(broker):
-    """The broker passes over what is larger than its limit; what comes behind it arrives."""
+def test_an_oversized_message_does_not_end_the_connection(broker):
+    """The broker drops a message above its limit and delivers the next one."""
     with Client(broker.port, None) as sender, Client(broker.port, None) as reader:
         reader.subscribe("#")
         sender.publish("large", payload="x" * (MAX_PAYLOAD_BYTES + 1))
@@ -60,8 +60,8 @@ def test_a_message_that_is_too_large_costs_no_connection(broker):
         assert [topic for topic, _ in reader.received] == ["small"]
 
 
-def test_a_broker_that_cannot_start_says_why(tmp_path):
-    """The error quotes the broker's own words."""
+def test_a_broker_that_cannot_start_is_an_error_with_its_log(tmp_path):
+    """BrokerError quotes the last lines of mosquitto's log."""
     program = tmp_path / "mosquitto"
     program.write_text("#!/bin/sh\necho out of luck >&2\nexit 3\n")
     program.chmod(0o755)
@@ -69,8 +69,8 @@ def test_a_broker_that_cannot_start_says_why(tmp_path):
         BrokerProcess(tmp_path / "broker", program=Mosquitto(program)).start()
 
 
-def test_a_taken_port_is_said_in_words(broker, tmp_path):
-    """Whoever starts a second broker on a port learns that it is in use."""
+def test_a_port_in_use_is_an_error(broker, tmp_path):
+    """Starting a second broker on a port raises an error that says it is in use."""
     with pytest.raises(TransientError, match="in use"), local_broker(tmp_path / "second", port=broker.port):
         pass
 
@@ -97,31 +97,31 @@ def test_a_port_is_reserved_until_its_process_ends():
 
 
 def test_debians_package_runs_without_being_installed(tmp_path, monkeypatch, mosquitto):
-    """Without mosquitto on the PATH, the package is unpacked below the cache, complete or not at all."""
+    """Without an installed mosquitto, Debian's package is unpacked into the cache and runs from there."""
     monkeypatch.setattr("shutil.which", _only("apt-get", "dpkg-deb"))
     fetched = find_mosquitto(tmp_path)
     assert fetched.binary.is_relative_to(tmp_path)
-    told = subprocess.run([fetched.binary, "-h"], env=fetched.environment(), capture_output=True, check=False)
-    assert b"mosquitto version 2." in told.stdout
+    done = subprocess.run([fetched.binary, "-h"], env=fetched.environment(), capture_output=True, check=False)
+    assert b"mosquitto version 2." in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["mosquitto"]
 
 
-def test_without_apt_it_says_what_to_install(tmp_path, monkeypatch):
-    """Where nothing can be fetched, one line names the package."""
+def test_without_apt_the_error_says_what_to_install(tmp_path, monkeypatch):
+    """If the package cannot be downloaded, the error names the command to install it."""
     monkeypatch.setattr("shutil.which", _only())
     with pytest.raises(BrokerError, match="sudo apt install mosquitto"):
         find_mosquitto(tmp_path)
 
 
-def _only(*there: str):
-    return lambda name, **_: f"/usr/bin/{name}" if name in there else None
+def _only(*installed: str):
+    return lambda name, **_: f"/usr/bin/{name}" if name in installed else None
 
 
-async def test_the_bridge_carries_what_the_contract_says(tmp_path, mosquitto, broker, address):
+async def test_the_bridge_forwards_the_topics_of_the_contract(tmp_path, mosquitto, broker, address):
     """Samples, labels, status and events go up; receipts, policies, releases and commands come down."""
     node = "edge-1"
-    link = Bridge(node, "127.0.0.1", broker.port)
-    local = BrokerProcess(tmp_path / "edge", program=mosquitto, bridge=link)
+    bridge = Bridge(node, "127.0.0.1", broker.port)
+    local = BrokerProcess(tmp_path / "edge", program=mosquitto, bridge=bridge)
     local.start()
     try:
         cloud, edge = (
@@ -130,42 +130,43 @@ async def test_the_bridge_carries_what_the_contract_says(tmp_path, mosquitto, br
         )
         up, down = cloud.subscribe_raw("gleaner/#"), edge.subscribe_raw("gleaner/#")
         async with running(cloud, edge):
-            for topic in (concrete(chosen) for chosen in uplink_filters(node)):
+            for topic in map(concrete, uplink_filters(node)):
                 await edge.publish_bytes(topic, b"{}")
                 await arrives(up, topic, edge, b"{}")
-            for topic in (concrete(chosen) for chosen in downlink_filters(node)):
+            for topic in map(concrete, downlink_filters(node)):
                 await cloud.publish_bytes(topic, b"{}")
                 await arrives(down, topic, cloud, b"{}")
             await edge.publish_bytes(STATUS.name(node=node, name="pi-1"), b"{}")
             await edge.publish_bytes(EVENT.name(node=node, name="edge"), b"last")
-            seen = []
-            async with asyncio.timeout(15):
-                while not seen or seen[-1].payload != b"last":
-                    seen.append(await up.get())
-            assert "pi-1" not in {told.topic.rsplit("/", 1)[-1] for told in seen if "/status/" in told.topic}
+            received = []
+            async with asyncio.timeout(DEADLINE_S):
+                while not received or received[-1].payload != b"last":
+                    received.append(await up.get())
+            statuses = {message.topic for message in received if "/status/" in message.topic}
+            assert "pi-1" not in {topic.rsplit("/", 1)[-1] for topic in statuses}
     finally:
         local.stop()
 
 
-def concrete(chosen: str) -> str:
-    return chosen.replace("+", "pi-1")
+def concrete(topic_filter: str) -> str:
+    return topic_filter.replace("+", "pi-1")
 
 
-async def arrives(seen, topic: str, sender: Bus, payload: bytes) -> None:
-    """Wait for a topic on the far side; a bridge that is just connecting gets it again."""
-    async with asyncio.timeout(30):
+async def arrives(received, topic: str, sender: Bus, payload: bytes) -> None:
+    """Wait for a message on the other side; publish it again every second, until the bridge has connected."""
+    async with asyncio.timeout(DEADLINE_S):
         while True:
             try:
                 async with asyncio.timeout(1):
-                    while (await seen.get()).topic != topic:
+                    while (await received.get()).topic != topic:
                         pass
                     return
             except TimeoutError:
                 await sender.publish_bytes(topic, payload)
 
 
-async def test_what_is_retained_in_the_cloud_is_retained_at_the_edge(tmp_path, mosquitto, broker, address):
-    """A policy reaches an edge that comes later, also when the cloud changed it while the link was up."""
+async def test_the_bridge_keeps_the_retain_flag(tmp_path, mosquitto, broker, address):
+    """A policy published in the cloud is retained at the edge, whether the bridge was connected or not."""
     cloud = Bus(address, transient_client_id("cloud"))
     local = BrokerProcess(
         tmp_path / "edge", program=mosquitto, bridge=Bridge("edge-1", "127.0.0.1", broker.port)
@@ -184,25 +185,25 @@ async def test_what_is_retained_in_the_cloud_is_retained_at_the_edge(tmp_path, m
 
 
 async def eventually_retained(address: Broker, issued: int) -> None:
-    """Connect as a newcomer until the retained policy is that one."""
-    async with asyncio.timeout(30):
+    """Wait until a new subscriber receives this policy as a retained one."""
+    async with asyncio.timeout(DEADLINE_S):
         while True:
             bus = Bus(address, transient_client_id("late"))
-            policies = bus.subscribe(POLICY)
+            policies, markers = bus.subscribe(POLICY), bus.subscribe(EVENT)
             async with running(bus):
-                try:
-                    async with asyncio.timeout(0.5):
-                        delivery = await policies.queue.get()
-                except TimeoutError:
-                    continue
-                if delivery.retained and delivery.message().issued_at_ms == issued:
+                marker = Event(node="n", name="late", event="test.happened", at_ms=0)
+                await bus.publish(EVENT, marker, node="n", name="late")
+                await markers.queue.get()  # retained messages were delivered before it
+            if not policies.queue.empty():
+                policy = policies.queue.get_nowait()
+                if policy.retained and policy.message().issued_at_ms == issued:
                     return
 
 
-async def test_g2_a_killed_cloud_broker_comes_back_to_its_bridge(tmp_path, mosquitto, broker, address):
-    """The edge's broker takes up the link again by itself after the cloud's was killed."""
-    link = Bridge("edge-1", "127.0.0.1", broker.port)
-    local = BrokerProcess(tmp_path / "edge", program=mosquitto, bridge=link)
+async def test_g2_the_bridge_reconnects_to_a_killed_cloud_broker(tmp_path, mosquitto, broker, address):
+    """G2: after the cloud's broker was killed and restarted, the bridge forwards messages again."""
+    bridge = Bridge("edge-1", "127.0.0.1", broker.port)
+    local = BrokerProcess(tmp_path / "edge", program=mosquitto, bridge=bridge)
     local.start()
     try:
         edge, cloud = (
@@ -217,7 +218,7 @@ async def test_g2_a_killed_cloud_broker_comes_back_to_its_bridge(tmp_path, mosqu
                 await until_received(cloud, receipt, receipts)
                 broker.kill()
                 broker.start()
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(DEADLINE_S):
                     await cloud.connected(number)
             await until_received(cloud, receipt, receipts)
     finally:
@@ -225,7 +226,7 @@ async def test_g2_a_killed_cloud_broker_comes_back_to_its_bridge(tmp_path, mosqu
 
 
 async def until_received(cloud: Bus, receipt: Receipt, receipts) -> None:
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(DEADLINE_S):
         while receipts.queue.empty():
             await cloud.publish(RECEIPT, receipt, node="edge-1")
             try:

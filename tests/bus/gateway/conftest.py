@@ -1,4 +1,4 @@
-"""Two real brokers and a real gateway, with a stand-in for KubeEdge between it and the edge."""
+"""Fixtures: two real brokers, and a stand-in for KubeEdge between gateway and edge."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -28,12 +28,12 @@ def edge(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[BrokerProcess]:
 
 @pytest.fixture
 def listen() -> str:
-    """Where the gateway listens."""
+    """Address for the gateway."""
     return f"127.0.0.1:{free_port()}"
 
 
 @pytest.fixture
 async def router(edge: BrokerProcess, listen: str) -> AsyncIterator[StandInRouter]:
-    """KubeEdge's stand-in, which loses nothing unless told to."""
+    """The stand-in for KubeEdge; loses nothing by default."""
     async with StandInRouter({NODE: Broker(port=edge.port)}, listen, devices=["pi-1"]).running() as stand_in:
         yield stand_in

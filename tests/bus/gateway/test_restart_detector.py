@@ -4,7 +4,7 @@ from bus.gateway.restart_detector import RestartDetector
 from schemas.messages import Status
 
 
-def said(state: str = "online", run_id: str = "a", node: str = "edge-1") -> Status:
+def status(state: str = "online", run_id: str = "a", node: str = "edge-1") -> Status:
     return Status(
         node=node,
         name="edge",
@@ -19,16 +19,16 @@ def said(state: str = "online", run_id: str = "a", node: str = "edge-1") -> Stat
 @pytest.mark.parametrize(
     ("reports", "expected"),
     [
-        ([(said(), 0), (said(), 15), (said(), 30)], [True, False, False]),
-        ([(said(), 0), (said(run_id="b"), 1)], [True, True]),
-        ([(said(), 0), (said(), 41)], [True, True]),
-        ([(said(), 0), (said("offline"), 1), (said(), 2)], [True, False, True]),
-        ([(said("degraded"), 0), (said("degraded"), 15)], [True, False]),
-        ([(said(), 0), (said(node="edge-2"), 1), (said(), 2)], [True, True, False]),
+        ([(status(), 0), (status(), 15), (status(), 30)], [True, False, False]),
+        ([(status(), 0), (status(run_id="b"), 1)], [True, True]),
+        ([(status(), 0), (status(), 41)], [True, True]),
+        ([(status(), 0), (status("offline"), 1), (status(), 2)], [True, False, True]),
+        ([(status("degraded"), 0), (status("degraded"), 15)], [True, False]),
+        ([(status(), 0), (status(node="edge-2"), 1), (status(), 2)], [True, True, False]),
     ],
-    ids=["once", "started again", "silent for long", "said goodbye", "without a model", "each for itself"],
+    ids=["first", "restarted", "silent", "offline", "degraded", "two nodes"],
 )
-def test_an_edge_returns_when_it_starts_and_when_it_was_silent(reports, expected):
-    """An edge is told what lasts when it may not know it, and not with each of its reports."""
-    births = RestartDetector(silent_s=40)
-    assert [births.returned(status, now) for status, now in reports] == expected
+def test_an_edge_has_returned_after_a_start_or_a_silence(reports, expected):
+    """`has_returned` is True for a new run and after `offline` or a silence, and False for other reports."""
+    detector = RestartDetector(silent_s=40)
+    assert [detector.has_returned(report, now) for report, now in reports] == expected

@@ -11,26 +11,25 @@ names = st.from_regex(NAME, fullmatch=True)
 
 
 @given(node=names, devices=st.lists(names, max_size=3))
-def test_each_topic_has_a_path_and_each_path_its_topic(node, devices):
-    """What the Router POSTs to a path is published on the very topic whose Rule has that path."""
-    for one in node_routes(node, devices):
-        _, up, *parts = one.path.split("/")
-        assert (up, find_route(*parts)) == ("up", one)
-        found = find(one.name)
-        assert found == (one.topic, one.names)
+def test_path_and_route_are_inverse(node, devices):
+    """Parsing the path of a route gives the route, and its topic name parses to its topic and names."""
+    for route in node_routes(node, devices):
+        _, up, *parts = route.path.split("/")
+        assert (up, find_route(*parts)) == ("up", route)
+        assert find(route.name) == (route.topic, route.names)
 
 
-def test_what_crosses_over_the_eventbus_is_what_crosses_over_a_bridge():
-    """Both ways carry the same topics, the EventBus without wildcards and without further handlers."""
+def test_routes_and_bridge_forward_the_same_topics():
+    """EventBus forwards the topics of a bridge, without wildcards and only for the first handler."""
     bridged = {topic for topic in uplink_filters("edge-1") if "/edge-1/edge-" not in topic}
-    assert {one.name.replace("/pi-1", "/+") for one in node_routes("edge-1", ["pi-1"])} == bridged
+    assert {route.name.replace("/pi-1", "/+") for route in node_routes("edge-1", ["pi-1"])} == bridged
 
 
-def test_nothing_else_crosses():
-    """G5: no path leads to a topic that does not cross, nor to a wildcard."""
+def test_g5_no_path_leads_to_another_topic():
+    """G5: only the topics from edge to cloud have a route; wildcards and invalid names have none."""
     nodes = ("edge-1", "+", "", "EDGE", "a" * 64)
     kinds = (*(topic.kind for topic in TOPICS), "", "..", "Sample", "sample\n")
     devices = (None, "pi-1", "+", "#", "")
-    found = {given for given in product(nodes, kinds, devices) if find_route(*given) is not None}
-    own = {("edge-1", kind, None) for kind in ("sample", "status", "event")}
-    assert found == own | {("edge-1", "feedback", "pi-1")}
+    found = {parts for parts in product(nodes, kinds, devices) if find_route(*parts) is not None}
+    of_edge = {("edge-1", kind, None) for kind in ("sample", "status", "event")}
+    assert found == of_edge | {("edge-1", "feedback", "pi-1")}

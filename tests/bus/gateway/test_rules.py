@@ -14,8 +14,8 @@ nodes = st.dictionaries(names, st.lists(names, max_size=2, unique=True), max_siz
 
 @given(nodes=nodes)
 @settings(max_examples=30, deadline=None)
-def test_every_rule_fits_kubeedges_own_schema(nodes):
-    """Whatever the nodes are called, the API server takes the Rules whole, and no two share a name."""
+def test_every_manifest_fits_kubeedges_schema(nodes):
+    """For any node names the manifests are valid under KubeEdge's schemas, and their names are unique."""
     made = manifests(nodes, GATEWAY)
     for manifest in made:
         check(manifest)
@@ -25,41 +25,41 @@ def test_every_rule_fits_kubeedges_own_schema(nodes):
 
 @given(nodes=nodes)
 @settings(max_examples=30, deadline=None)
-def test_the_yaml_says_what_the_values_say(nodes):
-    """A YAML reader gets back the very values."""
+def test_the_yaml_can_be_read_back(nodes):
+    """A YAML parser returns the manifests."""
     made = manifests(nodes, GATEWAY)
     assert list(yaml.safe_load_all(to_yaml(made))) == made
 
 
-def test_a_rule_up_joins_one_exact_topic_with_its_own_url():
-    """The Router puts the namespace in front of the topic, and tells the target nothing but the URL."""
+def test_a_rule_up_forwards_one_exact_topic_to_its_url():
+    """A Rule's namespace and topic give the topic name, without wildcards; its URL is the route's."""
     made = manifests({"edge-1": ["pi-1"]}, GATEWAY)
     by_name = {manifest["metadata"]["name"]: manifest for manifest in made}
-    for one in node_routes("edge-1", ["pi-1"]):
-        rule = by_name[rule_name(one)]
+    for route in node_routes("edge-1", ["pi-1"]):
+        rule = by_name[rule_name(route)]
         source = rule["spec"]["sourceResource"]
-        assert f"{rule['metadata']['namespace']}/{source['topic']}" == one.name
+        assert f"{rule['metadata']['namespace']}/{source['topic']}" == route.name
         assert source["node_name"] == "edge-1"
-        assert rule["spec"]["targetResource"]["resource"] == f"{GATEWAY}{one.path}"
+        assert rule["spec"]["targetResource"]["resource"] == f"{GATEWAY}{route.path}"
         assert not set("+#") & set(source["topic"])
 
 
 def test_endpoints_come_before_the_rules_that_need_them():
-    """Cloudcore tries a Rule without its endpoints again only after a while."""
+    """The manifests list RuleEndpoints first: cloudcore retries a Rule without them only after a while."""
     kinds = [manifest["kind"] for manifest in manifests({"edge-1": []}, GATEWAY)]
     assert kinds == sorted(kinds, key=lambda kind: kind != "RuleEndpoint")
 
 
-def test_the_gateway_is_given_the_same_nodes(tmp_path):
-    """Rules and the gateway's list of nodes come out of one rendering."""
+def test_the_gateway_gets_the_same_nodes(tmp_path):
+    """The Kustomize folder lists the nodes for the gateway, and all its files."""
     made = files({"edge-1": [], "edge-2": []}, GATEWAY)
     assert made["nodes.env"] == "NODES=edge-1,edge-2\n"
     folder = yaml.safe_load(made["kustomization.yaml"])
     assert {*folder["resources"], *folder["configMapGenerator"][0]["envs"]} == {"rules.yaml", "nodes.env"}
 
 
-def test_no_two_rules_down_can_be_confused():
-    """The Router looks for a Rule's path anywhere in the URL, so there is one down, however many nodes."""
+def test_there_is_one_rule_down():
+    """There is one Rule downwards for all nodes: the Router looks for a Rule's path anywhere in the URL."""
     made = manifests({"edge-1": [], "edge-10": []}, GATEWAY)
     down = [rule["spec"] for rule in made if rule["spec"].get("source") == "rest"]
     assert [spec["targetResource"]["topic"] for spec in down] == ["gleaner/v1"]

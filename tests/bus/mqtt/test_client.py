@@ -9,7 +9,7 @@ from bus.mqtt.connection import BrokerConnectionError
 from bus.mqtt.presence import Presence
 from schemas.messages import Event
 from schemas.topics import EVENT, STATUS
-from tests.conftest import eventually, running
+from tests.conftest import DEADLINE_S, eventually, running
 
 
 def event(number: int) -> Event:
@@ -17,20 +17,20 @@ def event(number: int) -> Event:
 
 
 async def test_a_typed_message_arrives(address):
-    """What is published is what a subscriber gets."""
+    """A subscriber receives a message equal to the published one."""
     bus = Bus(address, transient_client_id("one"))
     events = bus.subscribe(EVENT)
-    async with running(bus), asyncio.timeout(15):
+    async with running(bus), asyncio.timeout(DEADLINE_S):
         await bus.publish(EVENT, event(7), node="n", name="e")
         assert (await events.queue.get()).message() == event(7)
 
 
-async def test_what_is_not_acknowledged_comes_again(address):
-    """The broker keeps a delivery until `ack`: the next connection gets just the others."""
+async def test_unacknowledged_messages_are_redelivered(address):
+    """The next connection of a durable client receives exactly the messages without `ack`."""
     for expected in ([0, 1, 2], [0, 2]):
         bus = Bus(address, "durable", durable=True)
         events = bus.subscribe(EVENT)
-        async with running(bus), asyncio.timeout(15):
+        async with running(bus), asyncio.timeout(DEADLINE_S):
             if len(expected) == 3:
                 for number in range(3):
                     await bus.publish(EVENT, event(number), node="n", name="e")
@@ -42,12 +42,12 @@ async def test_what_is_not_acknowledged_comes_again(address):
                 (await events.queue.get()).ack()
 
 
-async def test_the_same_bus_outlives_a_killed_broker(broker, address):
-    """Broker killed and restarted on its port: the same object connects again, subscription and all."""
+async def test_the_client_reconnects_to_a_restarted_broker(broker, address):
+    """After the broker was killed and restarted, the same Bus works again, with its subscriptions."""
     counters = Counters()
     bus = Bus(address, transient_client_id("survivor"), presence=Presence("n", "e"), counters=counters)
     events = bus.subscribe(EVENT)
-    async with running(bus), asyncio.timeout(30):
+    async with running(bus), asyncio.timeout(DEADLINE_S):
         number = await bus.connected()
         broker.kill()
         await eventually(lambda: counters["bus.disconnected"] >= 1)
@@ -59,37 +59,37 @@ async def test_the_same_bus_outlives_a_killed_broker(broker, address):
         assert (await events.queue.get()).message().at_ms == 5
 
 
-async def test_birth_and_farewell_are_retained(address):
-    """A component is `online` while it runs and says `offline` when it leaves."""
+async def test_the_status_is_online_while_running_and_offline_afterwards(address):
+    """A component publishes `online` when it connects and `offline` when it is cancelled."""
     watcher = Bus(address, transient_client_id("watcher"))
     statuses = watcher.subscribe(STATUS, node="n", name="e")
-    async with running(watcher), asyncio.timeout(15):
+    async with running(watcher), asyncio.timeout(DEADLINE_S):
         bus = Bus(address, transient_client_id("present"), presence=Presence("n", "e"))
         async with running(bus):
             assert (await statuses.queue.get()).message().state == "online"
         assert (await statuses.queue.get()).message().state == "offline"
 
 
-async def test_publishing_without_a_connection_says_so(address):
-    """A publish before the connection is an error at once, and no wait."""
+async def test_publishing_without_a_connection_fails_at_once(address):
+    """`publish` before connecting raises BrokerConnectionError without waiting."""
     with pytest.raises(BrokerConnectionError):
         await Bus(address, transient_client_id("early")).publish(EVENT, event(1), node="n", name="e")
 
 
-async def test_a_connection_ends_when_told_at_any_moment(address):
-    """Cancelled a tenth of a millisecond later each time, `run` ends: no moment loses the cancellation."""
+async def test_run_can_be_cancelled_at_any_moment(address):
+    """`run` ends when cancelled after 0 to 20 ms, in steps of 0.1 ms: no await loses the cancellation."""
     for moment in range(200):
         bus = Bus(address, f"brief-{moment}", presence=Presence("n", "e"))
         connection = asyncio.create_task(bus.run())
         await asyncio.wait({connection}, timeout=moment / 10_000)
         connection.cancel()
-        ended, _ = await asyncio.wait({connection}, timeout=20)
+        ended, _ = await asyncio.wait({connection}, timeout=DEADLINE_S)
         assert ended, f"not after {moment / 10} ms"
         assert connection.cancelled()
 
 
-def test_the_pinned_libraries_have_what_is_reached_into():
-    """bus/mqtt/client.py uses private parts of aiomqtt's paho client; a version without these fails here."""
+def test_the_pinned_libraries_have_the_private_parts_that_are_used():
+    """bus/mqtt/connection.py uses private parts of aiomqtt and paho; a version without them fails here."""
 
     async def client() -> aiomqtt.Client:
         return aiomqtt.Client("127.0.0.1")
@@ -100,11 +100,11 @@ def test_the_pinned_libraries_have_what_is_reached_into():
     assert callable(paho._sock_close)
 
 
-async def test_nothing_is_stuck_behind_a_full_queue(address):
-    """What finds its queue full ends the connection, and the next one brings it again."""
+async def test_a_full_queue_loses_nothing(address):
+    """A message for a full queue ends the connection, and the next connection redelivers it."""
     bus, other = Bus(address, "durable", durable=True), Bus(address, transient_client_id("other"))
     events = bus.subscribe(EVENT, queue=2)
-    async with running(bus, other), asyncio.timeout(30):
+    async with running(bus, other), asyncio.timeout(DEADLINE_S):
         for number in range(5):
             await other.publish(EVENT, event(number), node="n", name="e")
         await eventually(lambda: bus.counters["bus.overflowed"] >= 1)

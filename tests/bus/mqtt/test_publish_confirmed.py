@@ -8,20 +8,20 @@ from schemas.topics import POLICY
 from tests.conftest import running
 
 
-async def test_what_came_back_was_let_through(address):
-    """Publishing ends when the broker has handed the message back, whatever else was there before."""
-    bus = Bus(address, transient_client_id("echo"))
-    echoes = bus.subscribe(POLICY)
+async def test_publishing_ends_when_the_broker_delivers_the_message(address):
+    """`publish_confirmed` returns once its own message arrives; earlier messages do not matter."""
+    bus = Bus(address, transient_client_id("publisher"))
+    policies = bus.subscribe(POLICY)
     async with running(bus):
         for number in range(2):
             policy = Policy(node="edge-1", issued_at_ms=number)
-            await publish_confirmed(bus, echoes, POLICY, policy, node="edge-1")
+            await publish_confirmed(bus, policies, POLICY, policy, node="edge-1")
 
 
-async def test_another_message_is_no_proof(address, monkeypatch):
-    """What does not come back was refused, for all one can know, and is an error that names the topic."""
-    monkeypatch.setattr("bus.mqtt.publish_confirmed._ECHO_S", 0.5)
-    bus = Bus(address, transient_client_id("echo"))
+async def test_a_message_that_is_not_delivered_is_an_error(address, monkeypatch):
+    """If the message does not arrive, an error names its topic; another message is no confirmation."""
+    monkeypatch.setattr("bus.mqtt.publish_confirmed._CONFIRM_S", 0.5)
+    bus = Bus(address, transient_client_id("publisher"))
     elsewhere = bus.subscribe(POLICY, node="edge-2")
     async with running(bus):
         await bus.publish(POLICY, Policy(node="edge-2"), node="edge-2")

@@ -1,4 +1,4 @@
-"""Each way in which a connection ends or does not come about, with a real broker."""
+"""All ways in which a connection fails or ends, with a real broker."""
 
 import asyncio
 import contextlib
@@ -18,14 +18,14 @@ from bus.mqtt.connection import BrokerConnectionError
 from bus.mqtt.presence import Presence
 from schemas.messages import Event
 from schemas.topics import EVENT, STATUS
-from tests.conftest import eventually, running
+from tests.conftest import DEADLINE_S, eventually, running
 from tests.proxy import Proxy, proxy_to
 
 KEEPALIVE_S = 5
 
 
 def present(address: Broker, client_id: str = "present", **options: object) -> Bus:
-    return Bus(address, client_id, presence=Presence("n", "e"), counters=Counters(), **options)  # type: ignore[arg-type]  # a test's own words
+    return Bus(address, client_id, presence=Presence("n", "e"), counters=Counters(), **options)  # type: ignore[arg-type]  # options of Bus
 
 
 def event(number: int) -> Event:
@@ -38,18 +38,19 @@ async def through_proxy(broker: BrokerProcess) -> AsyncIterator[tuple[Proxy, Bro
         yield proxy, Broker(port=proxy.port, keepalive_s=KEEPALIVE_S)
 
 
-async def last_word(address: Broker) -> str | None:
-    """Return the state that the broker retains of the component, None if it never said anything."""
+async def retained_state(address: Broker) -> str | None:
+    """Return the component's state in the retained Status, None if there is no Status."""
     bus = Bus(address, transient_client_id("reader"))
-    statuses, ends = bus.subscribe(STATUS, node="n", name="e"), bus.subscribe(EVENT)
-    async with running(bus), asyncio.timeout(15):
-        await bus.publish(EVENT, event(0), node="n", name="reader")  # comes behind what is retained
-        await ends.queue.get()
+    statuses, markers = bus.subscribe(STATUS, node="n", name="e"), bus.subscribe(EVENT)
+    async with running(bus), asyncio.timeout(DEADLINE_S):
+        # The broker sends retained messages when we subscribe, so the marker arrives after them.
+        await bus.publish(EVENT, event(0), node="n", name="reader")
+        await markers.queue.get()
         return None if statuses.queue.empty() else statuses.queue.get_nowait().message().state
 
 
-async def test_g1_a_session_full_of_unacknowledged_messages_keeps_nobody_out(address):
-    """However many messages wait for their acknowledgement, a client proves its connection and can answer."""
+async def test_g1_a_client_with_many_unacknowledged_messages_can_reconnect(address):
+    """G1: the probe of a new connection does not queue behind messages that wait for acknowledgement."""
     for _ in range(2):
         bus = present(address, "durable", durable=True)
         bus.subscribe(EVENT, queue=1024)
@@ -58,37 +59,37 @@ async def test_g1_a_session_full_of_unacknowledged_messages_keeps_nobody_out(add
                 await bus.publish(EVENT, event(number), node="n", name="e")
 
 
-async def test_two_clients_of_one_id_back_off_and_say_so(address):
-    """Who is thrown out again and again says it, and its pauses grow, so that the other one can work."""
+async def test_two_clients_with_one_id_are_reported_as_flapping(address, monkeypatch):
+    """A client whose connections end again and again after a short time counts it and logs a hint."""
+    monkeypatch.setattr("bus.backoff.RESET_AFTER_S", 3600.0)  # however slowly each is thrown out
     buses = [present(address, "twin") for _ in range(2)]
-    counted = [bus.counters for bus in buses]
-    with capture_logs() as said:
+    with capture_logs() as logs:
         async with asyncio.TaskGroup() as tasks:
             twins = [tasks.create_task(bus.run()) for bus in buses]
-            await eventually(lambda: any(counters["bus.unsteady"] for counters in counted), within_s=60)
+            await eventually(lambda: any(bus.counters["bus.flapping"] for bus in buses))
             for twin in twins:
                 twin.cancel()
-    hints = [line["hint"] for line in said if line["event"] == "bus.unsteady"]
+    hints = [line["hint"] for line in logs if line["event"] == "bus.flapping"]
     assert hints == ["does another client use the same id?"] * len(hints) != []
 
 
-async def test_a_link_gone_silent_is_noticed_and_replaced(broker):
-    """When nothing comes through any more, the keepalive ends the connection, and the next one works."""
+async def test_a_silent_connection_is_replaced(broker):
+    """If no bytes arrive any more, the keep-alive ends the connection, and the next one works."""
     async with through_proxy(broker) as (proxy, address):
         bus = Bus(address, transient_client_id("listener"), counters=Counters())
         async with running(bus):
             number = await bus.connected()
             proxy.go_silent()
-            await eventually(lambda: bus.counters["bus.disconnected"] > 0, within_s=60)
+            await eventually(lambda: bus.counters["bus.disconnected"] > 0)
             with pytest.raises(BrokerConnectionError):
                 await bus.publish(EVENT, event(1), node="n", name="e")
             proxy.resume()
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(DEADLINE_S):
                 assert await bus.connected(number) > number
 
 
-async def test_an_attempt_without_an_answer_leaves_no_socket(broker, monkeypatch):
-    """A broker that accepts and stays silent is given up completely: its late answer would take over."""
+async def test_an_attempt_that_times_out_closes_its_socket(broker, monkeypatch):
+    """If the broker accepts and stays silent the socket is closed: a late answer would be accepted."""
     monkeypatch.setattr("bus.mqtt.connection._CONNECT_S", 0.1)
     async with through_proxy(broker) as (proxy, address):
         proxy.go_silent()
@@ -99,17 +100,17 @@ async def test_an_attempt_without_an_answer_leaves_no_socket(broker, monkeypatch
             connection = tasks.create_task(bus.run())
             await eventually(lambda: bus.counters["bus.disconnected"] >= 2)
             assert proxy.accepted >= 2
-            assert [link._paho.socket() for link in made[:2]] == [None, None]
+            assert [attempt._paho.socket() for attempt in made[:2]] == [None, None]
             connection.cancel()
 
 
-async def test_a_refusal_is_said_and_outlived(broker, address, monkeypatch):
-    """A broker that lets nobody in is asked again, its reason is told, and nothing looks connected."""
-    monkeypatch.setattr("bus.broker.process.configuration", _nobody)
+async def test_a_refused_client_logs_the_reason_and_retries(broker, address, monkeypatch):
+    """A client that the broker refuses is not ready, warns once with the reason, and retries."""
+    monkeypatch.setattr("bus.broker.process.configuration", _without_anonymous)
     broker.stop()
     broker.start()
     bus = present(address)
-    with capture_logs() as said:
+    with capture_logs() as logs:
         async with asyncio.TaskGroup() as tasks:
             connection = tasks.create_task(bus.run())
             await eventually(lambda: bus.counters["bus.disconnected"] >= 2)
@@ -117,48 +118,48 @@ async def test_a_refusal_is_said_and_outlived(broker, address, monkeypatch):
             monkeypatch.undo()
             broker.stop()
             broker.start()
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(DEADLINE_S):
                 await bus.connected()
             connection.cancel()
-    warnings = [line for line in said if line["log_level"] == "warning"]
+    warnings = [line for line in logs if line["log_level"] == "warning"]
     assert [line["event"] for line in warnings] == ["bus.disconnected"]
     assert "Not authorized" in warnings[0]["error"]
 
 
-def _nobody(*arguments: object, **options: object) -> str:
+def _without_anonymous(*arguments: object, **options: object) -> str:
     return configuration(*arguments, **options).replace("allow_anonymous true", "allow_anonymous false")  # type: ignore[arg-type]  # passed on
 
 
-async def test_each_outage_is_news(broker, address):
-    """The first failure after a time of work is a warning again, however many outages came before."""
-    with capture_logs() as said, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bus.backoff.STEADY_S", 0.0)
+async def test_each_outage_is_logged_as_a_warning(broker, address):
+    """The first failure after a connection that lasted is a warning, however many outages came before."""
+    with capture_logs() as logs, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bus.backoff.RESET_AFTER_S", 0.0)
         bus = present(address)
         async with running(bus):
             for _ in range(2):
                 number = await bus.connected()
                 broker.kill()
                 broker.start()
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(DEADLINE_S):
                     await bus.connected(number)
-    lost = [line for line in said if line["event"] == "bus.disconnected" and line["log_level"] == "warning"]
+    lost = [line for line in logs if line["event"] == "bus.disconnected" and line["log_level"] == "warning"]
     assert len(lost) == 2
 
 
-@pytest.mark.parametrize("state", ["subscribing", "proving", "connected", "lost"])
-async def test_cancelled_in_any_state_it_says_offline(broker, address, state, monkeypatch):
-    """Whatever it is doing when it is told to end: nobody is left to believe that it is online."""
+@pytest.mark.parametrize("state", ["subscribing", "probing", "connected", "lost"])
+async def test_the_status_is_offline_after_a_cancellation_in_any_state(broker, address, state, monkeypatch):
+    """In whatever state it is cancelled, the retained Status is `offline` afterwards."""
     async with through_proxy(broker) as (proxy, far):
         bus = present(far)
         connection = asyncio.create_task(bus.run())
         match state:
             case "subscribing":
-                begun = asyncio.Event()
-                monkeypatch.setattr("bus.mqtt.connection.BrokerConnection.subscribe", partial(hang, begun))
-                await begun.wait()
-            case "proving":
-                bus._is_echo = lambda *_: False  # type: ignore[method-assign]
-                await eventually_says(address, "online")
+                started = asyncio.Event()
+                monkeypatch.setattr("bus.mqtt.connection.BrokerConnection.subscribe", partial(hang, started))
+                await started.wait()
+            case "probing":
+                bus._is_probe = lambda *_: False  # type: ignore[method-assign]
+                await eventually_retained(address, "online")
             case "connected":
                 await bus.connected()
             case "lost":
@@ -169,11 +170,11 @@ async def test_cancelled_in_any_state_it_says_offline(broker, address, state, mo
         connection.cancel()
         await asyncio.wait([connection])
         monkeypatch.undo()
-        await eventually_says(address, "offline")
+        await eventually_retained(address, "offline")
 
 
-async def test_cancelled_while_it_connects_it_leaves_nothing_open(address, monkeypatch):
-    """Connecting has a thread, which cannot be cancelled: its socket is closed all the same."""
+async def test_a_cancelled_connection_attempt_closes_its_socket(address, monkeypatch):
+    """The thread that connects cannot be cancelled, but its socket is closed."""
     errors: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     for turns in range(0, 400, 10):
@@ -185,23 +186,23 @@ async def test_cancelled_while_it_connects_it_leaves_nothing_open(address, monke
             await asyncio.sleep(0)
         connection.cancel()
         await asyncio.wait([connection])
-        assert [link._paho.socket() for link in made] == [None] * len(made)
+        assert [attempt._paho.socket() for attempt in made] == [None] * len(made)
     assert errors == []
 
 
-async def hang(begun: asyncio.Event, *_: object, **__: object) -> None:
-    begun.set()
+async def hang(started: asyncio.Event, *_: object, **__: object) -> None:
+    started.set()
     await asyncio.Event().wait()
 
 
-async def eventually_says(address: Broker, state: str) -> None:
-    async with asyncio.timeout(30):
-        while await last_word(address) != state:
+async def eventually_retained(address: Broker, state: str) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while await retained_state(address) != state:
             pass
 
 
-async def test_told_to_end_while_the_connection_breaks_it_ends(broker, address):
-    """The end of a connection does not hide that all is to end: else nothing but a kill would end it."""
+async def test_a_cancellation_while_the_connection_breaks_is_not_lost(broker, address):
+    """`run` ends if it is cancelled at the moment when its connection fails."""
     bus = present(address)
     serve = bus._serve
 
@@ -215,23 +216,23 @@ async def test_told_to_end_while_the_connection_breaks_it_ends(broker, address):
     connection = asyncio.create_task(bus.run())
     await bus.connected()
     broker.kill()
-    await asyncio.wait([connection], timeout=30)
+    await asyncio.wait([connection], timeout=DEADLINE_S)
     assert connection.cancelled()
 
 
-async def test_an_error_on_the_way_out_says_offline(address, monkeypatch):
-    """A fault of our own ends the connection with `offline`, and leaves as it is."""
+async def test_an_unexpected_error_ends_run_with_the_status_offline(address, monkeypatch):
+    """An exception while receiving publishes `offline` and leaves `run` unchanged."""
     bus = present(address)
     bus.subscribe(EVENT)
 
     def fail(*_: object) -> None:
-        raise RuntimeError("a fault of our own")
+        raise RuntimeError("unexpected")
 
     monkeypatch.setattr(bus, "_deliver", fail)
     connection = asyncio.create_task(bus.run())
     await bus.connected()
     with contextlib.suppress(BrokerConnectionError):
         await bus.publish(EVENT, event(1), node="n", name="e")
-    with pytest.raises(RuntimeError, match="a fault of our own"):
+    with pytest.raises(RuntimeError, match="unexpected"):
         await connection
-    assert await last_word(address) == "offline"
+    assert await retained_state(address) == "offline"

@@ -10,31 +10,31 @@ from tests.conftest import eventually, running
 from tests.nodes import NODE
 
 
-async def test_a_trouble_is_outlasted_and_said(address):
-    """An attempt is repeated until it succeeds; meanwhile the Status is degraded and says why."""
+async def test_an_attempt_is_repeated_until_it_succeeds(address):
+    """Until the attempt succeeds the Status is degraded, with the reason of the last failure."""
     watcher = Bus(address, transient_client_id("watcher"))
     statuses = watcher.subscribe(STATUS, node=NODE, name="edge")
     bus = Bus(address, transient_client_id("edge"), presence=Presence(NODE, "edge"), counters=Counters())
-    told, said = [], []
+    errors, reported = [], []
 
     async def attempt() -> str:
-        if len(told) < 3:
-            raise TransientError("disk", expected="room", got=f"none, {len(told)}")
+        if len(errors) < 3:
+            raise TransientError("disk", expected="room", got=f"none, {len(errors)}")
         return "done"
 
     async with running(watcher, bus):
-        assert await retry_until_ok(bus, "disk", attempt, told.append) == "done"
-        while len(said) < 5:
+        assert await retry_until_ok(bus, "disk", attempt, errors.append) == "done"
+        while len(reported) < 5:
             delivery = await statuses.queue.get()
             delivery.ack()
-            said.append((delivery.message().state, delivery.message().reason))
-    assert [str(error)[-1] for error in told] == ["0", "1", "2"]
+            reported.append((delivery.message().state, delivery.message().reason))
+    assert [str(error)[-1] for error in errors] == ["0", "1", "2"]
     reasons = [f"disk: expected room, got none, {number}" for number in range(3)]
-    assert said == [("online", None), *(("degraded", reason) for reason in reasons), ("online", None)]
+    assert reported == [("online", None), *(("degraded", reason) for reason in reasons), ("online", None)]
 
 
-async def test_the_status_is_online_when_the_last_trouble_is_over(address):
-    """Two parts in trouble: the Status stays degraded until both work."""
+async def test_the_status_is_degraded_until_every_part_has_recovered(address):
+    """With two degraded parts the Status stays degraded until both work."""
     bus = Bus(address, transient_client_id("edge"), presence=Presence(NODE, "edge"), counters=Counters())
     broken = {"disk", "model"}
 
@@ -50,4 +50,4 @@ async def test_the_status_is_online_when_the_last_trouble_is_over(address):
         await eventually(lambda: set(bus._presence._problems) == {"model"})
         assert bus.unready_reason() == "model: expected to work, got a failure"
         broken.remove("model")
-    assert bus._presence.trouble() is None
+    assert bus._presence.degraded_reason() is None

@@ -1,4 +1,4 @@
-"""What mosquitto does with a subscription that several clients share."""
+"""How mosquitto distributes the messages of a shared subscription."""
 
 import asyncio
 
@@ -15,8 +15,8 @@ def event(number: int) -> Event:
 
 
 @pytest.mark.parametrize(("durable", "kept"), [(True, 5), (False, 0)], ids=["durable", "clean"])
-async def test_a_member_that_is_away_keeps_its_turn_if_its_session_is_durable(address, durable, kept):
-    """The broker keeps each second message for it; a member without such a session has left the group."""
+async def test_an_offline_member_keeps_its_share_if_its_session_is_durable(address, durable, kept):
+    """The broker queues every second message for it; a member with a clean session has left the group."""
 
     def member(name: str) -> tuple[Bus, asyncio.Queue]:
         bus = Bus(address, name, durable=durable)
@@ -27,7 +27,9 @@ async def test_a_member_that_is_away_keeps_its_turn_if_its_session_is_durable(ad
     async with running(stays, sender):
         async with running(leaves):
             pass
-        await sender.publish(EVENT, event(0), node="n", name="other")  # the broker hears the farewell first
+        await sender.publish(
+            EVENT, event(0), node="n", name="other"
+        )  # handled after the DISCONNECT of `leaves`
         for number in range(10):
             await sender.publish(EVENT, event(number), node="n", name="e")
         await eventually(lambda: got.qsize() == 10 - kept)

@@ -1,4 +1,4 @@
-"""Who gets in: certificates, both ports of a broker, client ids, and what a refused one is told."""
+"""TLS: certificates, the two ports of a broker, client ids, and the errors of a refused client."""
 
 import asyncio
 import gc
@@ -18,7 +18,6 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from bus.broker.process import free_port
 from bus.config import Broker, ConfigError, Tls
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence
@@ -26,7 +25,7 @@ from bus.mqtt.tls import context
 from bus.security import certificates
 from bus.security.certificates import Authority
 from tests.cli.conftest import gleaner, start
-from tests.conftest import ROOT, eventually, running
+from tests.conftest import DEADLINE_S, ROOT, eventually, running
 from tests.sites import (
     Client,
     authority,
@@ -44,12 +43,15 @@ PI_1, PI_2 = "edge-1.pi-1", "edge-1.pi-2"
 
 @dataclass(frozen=True)
 class Edge:
-    """A provisioned edge node with its broker running: two devices, a handler, an operator."""
+    """A provisioned edge node with a running broker: two devices, a handler, an operator."""
 
     site: Path
-    folder: Path
     port: int
     broker: subprocess.Popen[bytes]
+
+    @property
+    def folder(self) -> Path:
+        return self.site / "edges" / "edge-1"
 
     def device(self, name: str) -> Tls:
         return files(self.site / "devices" / name, "device")
@@ -60,28 +62,35 @@ class Edge:
 
 
 @pytest.fixture(scope="module")
-def edge(tmp_path_factory, mosquitto) -> Iterator[Edge]:
+def provisioned(tmp_path_factory) -> tuple[Path, int]:
+    """A site, and the port of its edge's broker."""
     site, port = tmp_path_factory.mktemp("site"), free_ports()
     node = ("--edge", "edge-1", "--edge-host", f"127.0.0.1:{port}", "--devices", "pi-1,pi-2")
-    provision(site, "--cloud", f"127.0.0.1:{free_port()}", *node)
-    folder = site / "edges" / "edge-1"
-    with broker_of(folder, port, mosquitto) as broker:
-        yield Edge(site, folder, port, broker)
+    provision(site, "--cloud", f"127.0.0.1:{free_ports()}", *node)
+    return site, port
+
+
+@pytest.fixture
+def edge(provisioned, mosquitto) -> Iterator[Edge]:
+    """The edge with a broker for each test: if one ends, no other test is affected."""
+    site, port = provisioned
+    with broker_of(site / "edges" / "edge-1", port, mosquitto) as broker:
+        yield Edge(site, port, broker)
 
 
 def foreign() -> Authority:
-    """Return an authority that the site knows nothing of."""
+    """Return a CA that the site does not trust."""
     key = certificates.new_key()
     return Authority(certificates.authority_certificate(key, "foreign", days=2), key)
 
 
 def strangers(edge: Edge) -> dict[str, tuple[int, Tls | None]]:
-    """Return who must not get in, and by which port they try."""
+    """Return clients that must be refused: port and TLS files by a description."""
     here = edge.folder
     long_ago = datetime.now(UTC) - timedelta(days=30)
     return {
         "expired": (edge.port, issue(here, authority(edge.site), "late", now=long_ago)),
-        "foreign authority": (edge.port, issue(here, foreign(), PI_1)),
+        "foreign CA": (edge.port, issue(here, foreign(), PI_1)),
         "no certificate": (edge.port, Tls(ca=str(here / "ca.pem"))),
         "plain TCP": (edge.port, None),
         "no certificate at the other port": (edge.port + 1, Tls(ca=str(here / "ca.pem"))),
@@ -92,18 +101,18 @@ def strangers(edge: Edge) -> dict[str, tuple[int, Tls | None]]:
     }
 
 
-def test_g5_who_proves_no_identity_is_refused(edge):
-    """No certificate, a wrong one, or none of that port: no connection."""
+def test_g5_clients_without_a_valid_certificate_are_refused(edge):
+    """Without a certificate, with an invalid one, or with one for the other port there is no connection."""
     refused = {name: not Client(port, tls).connect() for name, (port, tls) in strangers(edge).items()}
     assert refused == dict.fromkeys(refused, True)
     with Client(edge.port, edge.device(PI_1)), Client(edge.port + 1, edge.operator):
-        pass  # these get in, so it is the certificate that decides
+        pass  # accepted, so the certificate was the reason above
 
 
 @pytest.mark.parametrize("port", [0, 1], ids=["devices", "operator"])
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 def test_g5_old_tls_is_refused(edge, port):
-    """The broker refuses TLS 1.1, and takes 1.2 and 1.3."""
+    """The broker refuses TLS 1.1 and accepts 1.2 and 1.3."""
     tls = (edge.device(PI_1), edge.operator)[port]
     for version in (ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
         client = client_context(tls)
@@ -119,8 +128,8 @@ def test_g5_old_tls_is_refused(edge, port):
 
 
 @pytest.mark.parametrize("durable", [False, True], ids=["clean", "durable"])
-def test_g5_a_claimed_client_id_is_worth_nothing(edge, durable):
-    """Whoever connects as another throws nobody out, takes over no session, and gets nobody's messages."""
+def test_g5_a_claimed_client_id_has_no_effect(edge, durable):
+    """A client that claims another's id neither disconnects it nor gets its session or messages."""
     result = "gleaner/v1/result/edge-1/pi-1"
     with (
         Client(edge.port, files(edge.folder, "edge"), client_id="edge-1.edge") as handler,
@@ -135,8 +144,8 @@ def test_g5_a_claimed_client_id_is_worth_nothing(edge, durable):
         assert not owner.disconnected.is_set()
 
 
-def test_g5_what_waits_for_a_device_waits_for_nobody_else(edge):
-    """What the broker keeps for a device that is away is not given to another that claims its id."""
+def test_g5_queued_messages_are_delivered_to_their_device_only(edge):
+    """Messages kept for an offline device are not delivered to another one that claims its client id."""
     result = "gleaner/v1/result/edge-1/pi-1"
     with Client(edge.port, edge.device(PI_1), client_id=PI_1, durable=True) as owner:
         owner.subscribe(result)
@@ -153,8 +162,8 @@ def test_g5_what_waits_for_a_device_waits_for_nobody_else(edge):
         wait_until(lambda: owner.got("kept for pi-1") == {result})
 
 
-def test_g5_rights_come_and_go_while_the_broker_runs(edge):
-    """A device may write as soon as it is provisioned, and no more once it is removed; no one reconnects."""
+def test_g5_a_reload_applies_the_acl_to_connected_clients(edge):
+    """After SIGHUP an added device may publish and a removed one may not, without reconnecting."""
     photo = "gleaner/v1/photo/edge-1/pi-3"
     with Client(edge.port + 1, edge.operator) as operator:
         operator.subscribe("gleaner/v1/photo/#")
@@ -164,11 +173,11 @@ def test_g5_rights_come_and_go_while_the_broker_runs(edge):
             wait_until(lambda: device.publish(photo, payload="mine") or operator.got("mine") == {photo})
             provision(edge.site, "--remove", "edge-1.pi-3")
             edge.broker.send_signal(signal.SIGHUP)
-            wait_until(lambda: gone(device, operator, photo))
+            wait_until(lambda: is_blocked(device, operator, photo))
 
 
-def gone(device: Client, operator: Client, topic: str) -> bool:
-    """Tell whether what a device publishes no longer reaches the operator, who then publishes there."""
+def is_blocked(device: Client, operator: Client, topic: str) -> bool:
+    """Return True if a message of the device does not arrive before a later one of the operator."""
     before = len(operator.received)
     device.publish(topic, payload="again")
     operator.publish(topic, payload="end")
@@ -176,8 +185,8 @@ def gone(device: Client, operator: Client, topic: str) -> bool:
     return (topic, b"again") not in operator.received[before:]
 
 
-def test_a_refused_message_costs_its_sender_no_connection(edge):
-    """The broker passes over what it refuses; what comes behind it arrives."""
+def test_a_refused_message_does_not_end_the_connection(edge):
+    """The broker drops a message that the client may not publish; the next one is delivered."""
     with Client(edge.port, edge.device(PI_1)) as sender, Client(edge.port + 1, edge.operator) as operator:
         operator.subscribe("gleaner/#")
         topics = ("gleaner/v1/photo/edge-1/pi-2", "gleaner/v1/photo/edge-1/pi-1")
@@ -186,8 +195,8 @@ def test_a_refused_message_costs_its_sender_no_connection(edge):
         assert not sender.disconnected.is_set()
 
 
-async def test_a_tool_opens_several_connections(edge):
-    """The operator's port leaves the client ids alone: two tools run side by side."""
+async def test_two_clients_share_the_operator_certificate(edge):
+    """The operator's port does not replace client ids, so two commands can run at the same time."""
     broker = Broker(port=edge.port + 1, tls=edge.operator)
     one, two = Bus(broker, transient_client_id("one")), Bus(broker, transient_client_id("two"))
     async with running(one, two):
@@ -196,16 +205,16 @@ async def test_a_tool_opens_several_connections(edge):
 
 REFUSALS = {
     "expired": "our certificate has expired",
-    "foreign authority": "the authority of that port did not sign our certificate",
-    "no certificate": "demands a certificate",
-    "plain TCP": "TLS on one side alone?",
-    "a broker's own certificate": "our certificate is not for clients",
-    "a device at the operator's port": "the authority of that port did not sign our certificate",
+    "foreign CA": "our certificate is not signed by the CA of that port",
+    "no certificate": "requires a client certificate",
+    "plain TCP": "TLS on one side only?",
+    "a broker's own certificate": "our certificate is not a client certificate",
+    "a device at the operator's port": "our certificate is not signed by the CA of that port",
 }
 
 
-async def trouble(bus: Bus, attempts: int = 1) -> str:
-    """Return why a connection does not come about, after so many attempts."""
+async def connection_error(bus: Bus, attempts: int = 1) -> str:
+    """Return why a client cannot connect, after a number of attempts."""
     connection = asyncio.create_task(bus.run())
     await eventually(lambda: bus.counters["bus.disconnected"] >= attempts)
     connection.cancel()
@@ -214,35 +223,36 @@ async def trouble(bus: Bus, attempts: int = 1) -> str:
 
 
 @pytest.mark.parametrize("name", list(REFUSALS))
-async def test_a_refused_connection_says_why_at_once(edge, name):
-    """The first attempt ends with a sentence that names the cause, and the next follows."""
+async def test_a_refused_connection_states_the_cause(edge, name):
+    """An attempt that the broker refuses ends with an explanation, and the next attempt follows."""
     port, tls = strangers(edge)[name]
     bus = Bus(Broker(port=port, tls=tls), "stranger", presence=Presence("edge-1", "pi-1"))
-    assert REFUSALS[name] in await trouble(bus, attempts=2)
+    assert REFUSALS[name] in await connection_error(bus, attempts=2)
 
 
 # paho leaves closing the socket of a failed handshake to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_a_false_broker_is_refused(edge):
-    """A client talks to nobody whose certificate its authority did not sign."""
+async def test_a_broker_with_an_untrusted_certificate_is_refused(edge):
+    """A client does not connect to a broker whose certificate its CA did not sign."""
     (edge.folder / "foreign.pem").write_bytes(foreign().certificate)
     tls = msgspec.structs.replace(edge.device(PI_1), ca=str(edge.folder / "foreign.pem"))
     bus = Bus(Broker(port=edge.port, tls=tls), "device", presence=Presence("edge-1", "pi-1"))
-    assert "does not prove it to be that host" in await trouble(bus)
+    assert "is not valid for that host" in await connection_error(bus)
     gc.collect()
 
 
-async def test_missing_rights_are_said(edge, monkeypatch):
-    """A component that may not write and read its own status says so instead of working in vain."""
+async def test_a_missing_permission_is_an_error(edge, monkeypatch):
+    """A component that may not write and read its own Status is not connected, and the error says so."""
     monkeypatch.setattr("bus.mqtt.client._PROBE_S", 0.3)
     bus = Bus(Broker(port=edge.port, tls=edge.device(PI_1)), "d", presence=Presence("edge-1", "pi-2"))
-    expected = "nothing on gleaner/v1/status/edge-1/pi-2 (may this client read and write it?)"
-    assert await trouble(bus) == expected
+    error = await connection_error(bus)
+    assert "gleaner/v1/status/edge-1/pi-2 was not received within 0.3 s" in error
+    assert "may this client read and write it?" in error
 
 
 @pytest.fixture
 def own(tmp_path) -> Tls:
-    """Files of a client of its own authority."""
+    """TLS files of a client, signed by a CA of its own."""
     signer = foreign()
     (tmp_path / "ca.pem").write_bytes(signer.certificate)
     issue(tmp_path, signer, "other")
@@ -253,8 +263,8 @@ def own(tmp_path) -> Tls:
 @pytest.mark.parametrize(
     "content", [None, b"", b"rubbish", b"\x00\xff"], ids=["missing", "empty", "text", "bytes"]
 )
-def test_an_unusable_file_is_one_sentence(own, tmp_path, name, content):
-    """A missing or broken file is a ConfigError that names it."""
+def test_an_unusable_file_is_an_error_that_names_it(own, tmp_path, name, content):
+    """A missing or invalid file raises ConfigError with its path."""
     (tmp_path / name).unlink()
     if content is not None:
         (tmp_path / name).write_bytes(content)
@@ -262,15 +272,15 @@ def test_an_unusable_file_is_one_sentence(own, tmp_path, name, content):
         context(own)
 
 
-def test_the_key_of_another_certificate_is_one_sentence(own, tmp_path):
-    """A key that does not belong to the certificate is a ConfigError."""
+def test_the_key_of_another_certificate_is_an_error(own, tmp_path):
+    """A key that does not belong to the certificate raises ConfigError."""
     with pytest.raises(ConfigError, match="its own"):
         context(msgspec.structs.replace(own, key=str(tmp_path / "other.key")))
 
 
 _ON_A_TERMINAL = """
 import os, sys
-os.open(os.ttyname(0), os.O_RDWR)  # a session's first terminal becomes the one that OpenSSL would ask
+os.open(os.ttyname(0), os.O_RDWR)  # becomes the controlling terminal, on which OpenSSL would prompt
 from bus.config import Tls
 from bus.mqtt.tls import context
 try:
@@ -280,8 +290,8 @@ except Exception as error:
 """
 
 
-def test_an_encrypted_key_asks_nobody(own, tmp_path):
-    """OpenSSL's question for a pass phrase never reaches the terminal, where a service would hang."""
+def test_an_encrypted_key_does_not_prompt(own, tmp_path):
+    """OpenSSL does not prompt for a pass phrase on the terminal, where a service would hang."""
     path = tmp_path / "own.key"
     key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     encryption = serialization.BestAvailableEncryption(b"secret")
@@ -296,7 +306,7 @@ def test_an_encrypted_key_asks_nobody(own, tmp_path):
             stdin=terminal,
             stdout=subprocess.PIPE,
             start_new_session=True,
-            timeout=30,
+            timeout=DEADLINE_S,
             check=True,
         )
     finally:
@@ -305,8 +315,8 @@ def test_an_encrypted_key_asks_nobody(own, tmp_path):
     assert b"its own unencrypted key" in done.stdout
 
 
-async def test_a_service_whose_file_is_missing_ends_with_one_sentence(edge, tmp_path):
-    """`gleaner device` with a key that is not there says so and does not start."""
+async def test_a_service_with_a_missing_key_does_not_start(edge, tmp_path):
+    """`gleaner device` exits with 1 and names the missing key file."""
     text = (edge.site / "devices" / PI_1 / "device.toml").read_text()
     config = tmp_path / "device.toml"
     config.write_text(text.replace("device.key", "none.key"))
@@ -318,8 +328,8 @@ async def test_a_service_whose_file_is_missing_ends_with_one_sentence(edge, tmp_
     )
 
 
-async def test_a_service_that_is_refused_says_so_and_tries_on(edge, tmp_path):
-    """`gleaner device` with a certificate of another site warns once, in words, and goes on until stopped."""
+async def test_a_refused_service_logs_the_cause_and_retries(edge, tmp_path):
+    """`gleaner device` with a certificate of another site warns once with the cause and retries."""
     tls = issue(edge.folder, foreign(), "foreign-device")
     words = (
         "--broker",
@@ -332,16 +342,16 @@ async def test_a_service_that_is_refused_says_so_and_tries_on(edge, tmp_path):
         tls.key,
     )
     process = await start("device", *words, "--state-dir", tmp_path, "--log-level", "debug")
-    said: list[str] = []
-    async with asyncio.timeout(60):
-        while sum("bus.disconnected" in line for line in said) < 2:
-            said.append((await process.stderr.readline()).decode())
-            assert said[-1], said
+    lines: list[str] = []
+    async with asyncio.timeout(DEADLINE_S):
+        while sum("bus.disconnected" in line for line in lines) < 2:
+            lines.append((await process.stderr.readline()).decode())
+            assert lines[-1], lines
         process.terminate()
-        said += (await process.stderr.read()).decode().splitlines()
+        lines += (await process.stderr.read()).decode().splitlines()
         await process.wait()
-    first, second, *_ = (line for line in said if "bus.disconnected" in line)
-    assert "the authority of that port did not sign our certificate" in first
+    first, second, *_ = (line for line in lines if "bus.disconnected" in line)
+    assert "our certificate is not signed by the CA of that port" in first
     assert '"level": "warning"' in first
     assert '"level": "debug"' in second
-    assert not [line for line in said if "Traceback" in line]
+    assert not [line for line in lines if "Traceback" in line]

@@ -14,8 +14,8 @@ from tests.conftest import eventually, fill
 FAST = OutboxLimits(resend_first_s=0.02, resend_cap_s=0.05, window=4)
 
 
-class Post:
-    """The far side: keeps what was sent, and refuses or stays silent when told to."""
+class Receiver:
+    """A receiver that records what was published, never answers, and can refuse."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, bytes]] = []
@@ -23,7 +23,7 @@ class Post:
 
     async def publish(self, topic: str, payload: bytes) -> None:
         if self.refuses:
-            raise TransientError("post", expected="to take it", got="a refusal")
+            raise TransientError("refused on purpose")
         self.sent.append((topic, payload))
 
     async def connected(self, after: int) -> int:
@@ -36,11 +36,11 @@ class Post:
 
 
 @asynccontextmanager
-async def outbox_at(path, post, limits=FAST, **options):
+async def outbox_at(path, receiver, limits=FAST, **options):
     async with Database(path, {"outbox": Outbox.MIGRATIONS}) as database:
         outbox = Outbox(database, limits, Counters(), name="photo", **options)
         await outbox.load()
-        sending = asyncio.create_task(outbox.run(post.publish, post.connected))
+        sending = asyncio.create_task(outbox.run(receiver.publish, receiver.connected))
         try:
             yield outbox
         finally:
@@ -49,61 +49,61 @@ async def outbox_at(path, post, limits=FAST, **options):
 
 
 async def test_a_message_is_sent_until_it_is_answered(tmp_path):
-    """Only the answer ends the sending: before it comes, the message goes out again and again."""
-    post = Post()
-    async with outbox_at(tmp_path / "o.db", post) as outbox:
+    """A message is sent again and again until its answer arrives."""
+    receiver = Receiver()
+    async with outbox_at(tmp_path / "o.db", receiver) as outbox:
         await outbox.put("a", "t/a", b"one")
-        await eventually(lambda: len(post.sent) >= 3)
+        await eventually(lambda: len(receiver.sent) >= 3)
         assert await outbox.mark_answered("a")
         await outbox.wait_until_empty()
-        sent = len(post.sent)
+        sent = len(receiver.sent)
         await outbox.put("b", "t/b", b"two")
-        await eventually(lambda: ("t/b", b"two") in post.sent)
-        assert [payload for _, payload in post.sent[sent:]].count(b"one") <= 1
+        await eventually(lambda: ("t/b", b"two") in receiver.sent)
+        assert [payload for _, payload in receiver.sent[sent:]].count(b"one") <= 1
 
 
-async def test_a_slow_way_out_is_no_reason_to_send_twice(tmp_path):
-    """A message that still waits for its turn to leave is not queued again, however often it is due."""
-    post = Post()
+async def test_a_slow_publish_is_not_repeated(tmp_path):
+    """A message that is being published is not queued again, however often it is due meanwhile."""
+    receiver = Receiver()
     waiting: list[bytes] = []
 
     async def publish(_: str, payload: bytes) -> None:
         waiting.append(payload)
         await asyncio.Event().wait()
 
-    post.publish = publish
-    async with outbox_at(tmp_path / "o.db", post) as outbox:
+    receiver.publish = publish
+    async with outbox_at(tmp_path / "o.db", receiver) as outbox:
         await outbox.put("a", "t", b"one")
         await eventually(lambda: outbox._schedule._entries["a"].attempts >= 4)
         assert waiting == [b"one"]
 
 
-async def test_an_unanswered_message_outlives_the_process(tmp_path):
-    """What a run left unanswered is sent by the next, as old messages are."""
-    async with outbox_at(tmp_path / "o.db", Post()) as outbox:
+async def test_unanswered_messages_survive_a_restart(tmp_path):
+    """Messages without an answer are sent by the next run."""
+    async with outbox_at(tmp_path / "o.db", Receiver()) as outbox:
         for number in range(10):
             await outbox.put(str(number), "t", b"%d" % number)
         await outbox.mark_answered("3")
-    post = Post()
-    async with outbox_at(tmp_path / "o.db", post) as outbox:
+    receiver = Receiver()
+    async with outbox_at(tmp_path / "o.db", receiver) as outbox:
         assert len(outbox) == 9
         while len(outbox):
-            await eventually(lambda: post.sent != [])
-            _, payload = post.sent.pop()
+            await eventually(lambda: receiver.sent != [])
+            _, payload = receiver.sent.pop()
             await outbox.mark_answered(payload.decode())
-    async with outbox_at(tmp_path / "o.db", Post()) as outbox:
+    async with outbox_at(tmp_path / "o.db", Receiver()) as outbox:
         assert len(outbox) == 0
 
 
-async def test_a_message_is_sent_as_often_as_it_may_have_left(tmp_path):
-    """Sendings that failed may have arrived; those of an earlier run are unknown, and count as two."""
-    post, slow = Post(), OutboxLimits(resend_first_s=600, resend_cap_s=600)
-    async with outbox_at(tmp_path / "o.db", post, slow) as outbox:
+async def test_the_send_count_includes_possible_sends(tmp_path):
+    """Failed publishes count, because they may have arrived; those of an earlier run count as two."""
+    receiver, slow = Receiver(), OutboxLimits(resend_first_s=600, resend_cap_s=600)
+    async with outbox_at(tmp_path / "o.db", receiver, slow) as outbox:
         await outbox.put("a", "t", b"one")
-        await eventually(lambda: post.sent != [])
+        await eventually(lambda: receiver.sent != [])
         assert [outbox.send_count(message_id) for message_id in ("a", "b")] == [1, 0]
-    post.refuses = True
-    async with outbox_at(tmp_path / "o.db", post) as outbox:
+    receiver.refuses = True
+    async with outbox_at(tmp_path / "o.db", receiver) as outbox:
         assert outbox.send_count("a") == 2
         await eventually(lambda: outbox.send_count("a") >= 4)
         await outbox.mark_answered("a")
@@ -111,8 +111,8 @@ async def test_a_message_is_sent_as_often_as_it_may_have_left(tmp_path):
 
 
 async def test_an_answer_is_recorded_once(tmp_path):
-    """The same answer twice is recorded once, in the transaction that takes the message out."""
-    async with outbox_at(tmp_path / "o.db", Post()) as outbox:
+    """Of several equal answers one is recorded, in the transaction that removes the message."""
+    async with outbox_at(tmp_path / "o.db", Receiver()) as outbox:
         await outbox.put("a", "t", b"one")
         recorded = []
         outcomes = await asyncio.gather(
@@ -123,80 +123,80 @@ async def test_an_answer_is_recorded_once(tmp_path):
 
 
 async def test_the_same_id_is_accepted_once(tmp_path):
-    """A message that waits already is not put a second time."""
-    async with outbox_at(tmp_path / "o.db", Post()) as outbox:
+    """A message whose id is already in the outbox is not stored again."""
+    async with outbox_at(tmp_path / "o.db", Receiver()) as outbox:
         assert await outbox.put("a", "t", b"one")
         assert not await outbox.put("a", "t", b"another")
         assert len(outbox) == 1
 
 
-async def test_a_full_outbox_refuses_loudly(tmp_path):
-    """Full means an exception for the new message; those accepted stay."""
+async def test_a_full_outbox_raises(tmp_path):
+    """A full outbox raises OutboxFullError for a new message; the others stay."""
     limits = OutboxLimits(max_bytes=10, window=4)
-    async with outbox_at(tmp_path / "o.db", Post(), limits) as outbox:
+    async with outbox_at(tmp_path / "o.db", Receiver(), limits) as outbox:
         await outbox.put("a", "t", b"12345678")
-        with pytest.raises(OutboxFullError, match="10 bytes"):
+        with pytest.raises(OutboxFullError, match="of 10 bytes"):
             await outbox.put("b", "t", b"123")
         await outbox.mark_answered("a")
         assert await outbox.put("b", "t", b"123")
 
 
-async def test_a_full_outbox_drops_the_oldest_if_told_so(tmp_path):
-    """`drop-oldest` makes room by the oldest message that was not sent yet."""
-    post = Post()
-    post.refuses = True
+async def test_a_full_outbox_drops_the_oldest_if_configured(tmp_path):
+    """With `drop-oldest`, a full outbox drops the oldest unsent message."""
+    receiver = Receiver()
+    receiver.refuses = True
     limits = OutboxLimits(max_messages=3, window=1, when_full="drop-oldest")
-    async with outbox_at(tmp_path / "o.db", post, limits) as outbox:
+    async with outbox_at(tmp_path / "o.db", receiver, limits) as outbox:
         await outbox.put("sent", "t", b"0")
         await eventually(lambda: outbox.unanswered == 1)
         for name in "abc":
             await outbox.put(name, "t", name.encode())
         assert len(outbox) == 3
-        post.refuses = False
+        receiver.refuses = False
         await outbox.mark_answered("sent")
-        await eventually(lambda: b"b" in post.payloads())
+        await eventually(lambda: b"b" in receiver.payloads())
         await outbox.mark_answered("b")
-        await eventually(lambda: b"c" in post.payloads())
-        assert b"a" not in post.payloads()
+        await eventually(lambda: b"c" in receiver.payloads())
+        assert b"a" not in receiver.payloads()
 
 
-async def test_old_messages_are_marked(tmp_path):
-    """What is sent later than `live_s` after it was made is marked as late."""
-    async with outbox_at(tmp_path / "o.db", Post()) as outbox:
+async def test_late_messages_are_transformed(tmp_path):
+    """A message sent later than `live_s` after its creation passes through `transform_late`."""
+    async with outbox_at(tmp_path / "o.db", Receiver()) as outbox:
         await outbox.put("a", "t", b"one")
-    post = Post()
+    receiver = Receiver()
     async with Database(tmp_path / "o.db", {"outbox": Outbox.MIGRATIONS}) as database:
         await database.run(lambda c: c.execute("UPDATE outbox SET created_ms = created_ms - 100000") and None)
-    async with outbox_at(tmp_path / "o.db", post, transform_late=lambda payload: payload + b" late"):
-        await eventually(lambda: b"one late" in post.payloads())
+    async with outbox_at(tmp_path / "o.db", receiver, transform_late=lambda payload: payload + b" late"):
+        await eventually(lambda: b"one late" in receiver.payloads())
 
 
-async def test_the_far_side_may_refuse(tmp_path):
-    """A publish that fails is tried again; nothing is lost and nothing stops."""
-    post = Post()
-    post.refuses = True
-    async with outbox_at(tmp_path / "o.db", post) as outbox:
+async def test_a_failed_publish_is_repeated(tmp_path):
+    """A publish that raises TransientError is repeated until it succeeds."""
+    receiver = Receiver()
+    receiver.refuses = True
+    async with outbox_at(tmp_path / "o.db", receiver) as outbox:
         await outbox.put("a", "t", b"one")
         await eventually(lambda: outbox.unanswered == 1)
-        post.refuses = False
-        await eventually(lambda: b"one" in post.payloads())
+        receiver.refuses = False
+        await eventually(lambda: b"one" in receiver.payloads())
 
 
-async def test_a_second_owner_of_the_file_is_refused(tmp_path):
-    """Two processes on one outbox would send everything twice: the second fails at once."""
-    async with outbox_at(tmp_path / "o.db", Post()):
+async def test_a_second_process_cannot_open_the_file(tmp_path):
+    """A second opener of the same file fails at once; otherwise both would send everything."""
+    async with outbox_at(tmp_path / "o.db", Receiver()):
         with pytest.raises(TransientError, match="locked"):
-            async with outbox_at(tmp_path / "o.db", Post()):
+            async with outbox_at(tmp_path / "o.db", Receiver()):
                 pass
 
 
-async def test_g3_a_nearly_full_disk_refuses_new_work_and_still_settles_the_old(small_disk):
-    """With little room a message is refused and counted; those accepted can still be answered."""
+async def test_g3_a_nearly_full_disk_refuses_new_messages_only(small_disk):
+    """G3: with little free space new messages are refused and counted, and stored ones can be answered."""
     limits = msgspec.structs.replace(FAST, min_free_bytes=2_000_000)
-    async with outbox_at(small_disk / "o.db", Post(), limits) as outbox:
+    async with outbox_at(small_disk / "o.db", Receiver(), limits) as outbox:
         await outbox.put("a", "t", bytes(100_000))
         filler = fill(small_disk, leave_bytes=1_500_000)
-        with pytest.raises(OutboxFullError, match="bytes free on its disk"):
+        with pytest.raises(OutboxFullError, match="bytes are free on its disk"):
             await outbox.put("b", "t", b"two")
         assert outbox._counters["photo.refused_disk_full"] == 1
         assert await outbox.mark_answered("a")
@@ -205,9 +205,9 @@ async def test_g3_a_nearly_full_disk_refuses_new_work_and_still_settles_the_old(
 
 
 async def test_g3_a_full_disk_loses_nothing_that_was_accepted(small_disk):
-    """When writing fails for want of space, what was accepted before is still there afterwards."""
+    """G3: when writing fails for lack of space, the messages accepted before are still there afterwards."""
     limits = msgspec.structs.replace(FAST, min_free_bytes=0)
-    async with outbox_at(small_disk / "o.db", Post(), limits) as outbox:
+    async with outbox_at(small_disk / "o.db", Receiver(), limits) as outbox:
         for number in range(20):
             await outbox.put(str(number), "t", bytes(50_000))
         filler = fill(small_disk, leave_bytes=200_000)
@@ -216,6 +216,6 @@ async def test_g3_a_full_disk_loses_nothing_that_was_accepted(small_disk):
         assert any(isinstance(error, StorageError) for error in refused)
         accepted = len(outbox)
         filler.unlink()
-    async with outbox_at(small_disk / "o.db", Post(), limits) as outbox:
+    async with outbox_at(small_disk / "o.db", Receiver(), limits) as outbox:
         assert len(outbox) == accepted
         assert accepted >= 20

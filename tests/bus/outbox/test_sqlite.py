@@ -16,16 +16,16 @@ def names(connection: sqlite3.Connection) -> list[str]:
     return [row[0] for row in connection.execute("SELECT name FROM thing ORDER BY name")]
 
 
-async def test_what_returned_is_there_after_reopening(tmp_path):
-    """Work that `run` returned from is on the disk."""
+async def test_completed_work_is_there_after_reopening(tmp_path):
+    """Work is on the disk when `run` returns."""
     async with Database(tmp_path / "a.db", TABLES) as database:
         await asyncio.gather(*(database.run(insert(str(number))) for number in range(500)))
     async with Database(tmp_path / "a.db", TABLES) as database:
         assert len(await database.run(names)) == 500
 
 
-async def test_failed_work_undoes_itself_alone(tmp_path):
-    """Of pieces of work that share a commit, one that fails takes no other with it."""
+async def test_failed_work_rolls_back_only_itself(tmp_path):
+    """If one of several jobs in a transaction fails, the others are committed."""
 
     def half(connection: sqlite3.Connection) -> None:
         insert("half")(connection)
@@ -39,8 +39,8 @@ async def test_failed_work_undoes_itself_alone(tmp_path):
         assert await database.run(names) == ["a", "b"]
 
 
-async def test_a_refusal_of_sqlite_is_a_storage_error(tmp_path):
-    """What SQLite refuses is a StorageError for the caller, and the next work goes on."""
+async def test_an_sqlite_error_is_a_storage_error(tmp_path):
+    """An error of SQLite raises StorageError for its caller, and later work still runs."""
     async with Database(tmp_path / "a.db", TABLES) as database:
         await database.run(insert("a"))
         with pytest.raises(StorageError):
@@ -48,16 +48,16 @@ async def test_a_refusal_of_sqlite_is_a_storage_error(tmp_path):
         assert await database.run(names) == ["a"]
 
 
-async def test_a_file_that_is_no_database_is_a_storage_error(tmp_path):
-    """Opening rubbish says so at once."""
-    (tmp_path / "a.db").write_bytes(b"this is no database at all" * 100)
+async def test_a_file_that_is_not_a_database_is_a_storage_error(tmp_path):
+    """Opening a file that is not a database raises StorageError with its path."""
+    (tmp_path / "a.db").write_bytes(b"this is not a database" * 100)
     with pytest.raises(StorageError, match=r"a\.db"):
         async with Database(tmp_path / "a.db", TABLES):
             pass
 
 
-async def test_a_later_version_adds_its_scripts(tmp_path):
-    """A file of an earlier version is brought up to date without losing anything."""
+async def test_missing_migrations_are_run(tmp_path):
+    """A file of an earlier version is migrated and keeps its rows."""
     async with Database(tmp_path / "a.db", TABLES) as database:
         await database.run(insert("kept"))
     later = {"things": (*TABLES["things"], "ALTER TABLE thing ADD COLUMN size INTEGER DEFAULT 7")}
@@ -65,8 +65,8 @@ async def test_a_later_version_adds_its_scripts(tmp_path):
         assert await database.run(lambda c: c.execute("SELECT * FROM thing").fetchall()) == [("kept", 7)]
 
 
-async def test_a_full_disk_is_a_storage_error_and_no_half_commit(tmp_path):
-    """When the disk is full the work is refused whole, and works again when there is room."""
+async def test_a_full_disk_is_a_storage_error(tmp_path):
+    """On a full disk work is rolled back and raises StorageError; with free space, later work succeeds."""
     async with Database(tmp_path / "a.db", TABLES) as database:
         await database.run(insert("before"))
         pages = await database.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])

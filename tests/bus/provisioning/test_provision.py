@@ -1,4 +1,4 @@
-"""What `gleaner provision` writes, and what it leaves alone."""
+"""What `gleaner provision` writes and what it keeps."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -22,13 +22,13 @@ FIRST = ("--cloud", "cloud.lan", "--edge", "edge-1", "--edge-host", "10.0.0.7:90
 
 @pytest.fixture
 def site(tmp_path) -> Path:
-    """A site of one node with two devices."""
+    """A site with one node and two devices."""
     provision(tmp_path / "site", *FIRST)
     return tmp_path / "site"
 
 
 def contents(site: Path, pattern: str) -> dict[str, bytes]:
-    """Return the files of a site by their path in it."""
+    """Return the contents of a site's files by relative path."""
     return {str(path.relative_to(site)): path.read_bytes() for path in site.rglob(pattern) if path.is_file()}
 
 
@@ -36,22 +36,22 @@ def certificate(path: Path) -> x509.Certificate:
     return x509.load_pem_x509_certificate(path.read_bytes())
 
 
-def refusal(capsys, *words: str) -> str:
-    """Return the one sentence with which the command refuses."""
+def error_of(capsys, *words: str) -> str:
+    """Run the command, which must fail with exit code 1, and return its error message."""
     capsys.readouterr()
     assert main(["provision", *words]) == 1
     return capsys.readouterr().err.strip()
 
 
-def test_again_changes_nothing(site):
-    """A second run keeps every file as it is."""
+def test_a_second_run_changes_nothing(site):
+    """Another run without options keeps every file."""
     before = contents(site, "*")
     provision(site)
     assert contents(site, "*") == before
 
 
-def test_more_devices_are_added_beside_the_others(site):
-    """New devices and nodes get keys and rights; no key or certificate that is there changes."""
+def test_new_nodes_and_devices_are_added(site):
+    """New nodes and devices get keys and ACL entries; existing keys and certificates stay."""
     before = contents(site, "*.key") | contents(site, "*.pem")
     provision(site, "--edge", "edge-1", "--devices", "pi-3", "--edge", "edge-2", "--collectors", "3")
     after = contents(site, "*.key") | contents(site, "*.pem")
@@ -65,12 +65,12 @@ def test_more_devices_are_added_beside_the_others(site):
     assert users == ["edge-1", "edge-2", *(f"cloud.{name}" for name in cloud)]
 
 
-def test_handlers_that_share_are_identities_of_their_own(site):
-    """Each has a certificate, rights and a file of its own; the first one's file is the user's already."""
+def test_each_of_several_handlers_is_an_identity(site):
+    """Each handler has its own certificate, ACL entries and configuration."""
     provision(site, "--edge", "edge-1", "--handlers", "2", "--edge", "edge-2", "--handlers", "2")
     assert "user edge-1.edge-2\n" in (site / "edges/edge-1/rights").read_text()
     further, first = (load(site / f"edges/edge-2/{name}.toml", EdgeConfig) for name in ("edge-2", "edge"))
-    assert [(one.node, one.name, one.shares) for one in (first, further)] == [
+    assert [(config.node, config.name, config.shares) for config in (first, further)] == [
         ("edge-2", "edge", True),
         ("edge-2", "edge-2", True),
     ]
@@ -82,18 +82,18 @@ def test_handlers_that_share_are_identities_of_their_own(site):
     assert "user edge-1.edge-2\n" in (site / "edges/edge-1/rights").read_text()
 
 
-def test_a_handler_that_would_not_share_is_named(site, capsys):
-    """The first handler's file is not rewritten, so each run says what to change there, until it is."""
+def test_a_handler_without_shares_is_reported(site, capsys):
+    """A handler's existing configuration is not changed; each run says what is missing until it is added."""
     provision(site, "--edge", "edge-1", "--handlers", "2", "--edge", "edge-2", "--handlers", "2")
     file = site / "edges/edge-1/edge.toml"
-    assert re.findall(r"^(.*): expected shares = true", capsys.readouterr().out, re.MULTILINE) == [str(file)]
+    assert re.findall(r"^(.*): add shares = true", capsys.readouterr().out, re.MULTILINE) == [str(file)]
     file.write_text("shares = true\n" + file.read_text())
     provision(site)
-    assert "expected shares" not in capsys.readouterr().out
+    assert "shares = true" not in capsys.readouterr().out
 
 
-def test_a_removed_device_has_no_rights_and_no_key(site):
-    """`--remove` takes a device out of its broker's list and deletes its folder; the name may come again."""
+def test_a_removed_device_has_no_permissions_and_no_key(site):
+    """`--remove` deletes a device's folder and ACL entries; a new device may have the same name."""
     key = (site / "devices/edge-1.pi-2/device.key").read_bytes()
     provision(site, "--remove", "edge-1.pi-2")
     assert "edge-1.pi-2" not in (site / "edges/edge-1/rights").read_text()
@@ -103,7 +103,7 @@ def test_a_removed_device_has_no_rights_and_no_key(site):
 
 
 def test_renewing_keeps_keys_and_authorities(site):
-    """`--renew` makes every certificate of a broker and a client anew, for the same key."""
+    """`--renew` issues every certificate of brokers and clients again, for the same keys."""
     keys, authorities = contents(site, "*.key"), contents(site / "authority", "*")
     before = contents(site, "*.pem")
     provision(site, "--renew", "--days", "10")
@@ -117,16 +117,16 @@ def test_renewing_keeps_keys_and_authorities(site):
     assert made.public_key() == x509.load_pem_x509_certificate(before["edges/edge-1/edge.pem"]).public_key()
 
 
-def test_edited_configurations_stay(site):
-    """The TOML files are the user's once they are written."""
+def test_edited_configurations_are_kept(site):
+    """TOML files are not overwritten."""
     path = site / "devices/edge-1.pi-1/device.toml"
     path.write_text('camera = "usb:0"\n' + path.read_text())
     provision(site, "--renew")
     assert load(path, DeviceConfig).camera == "usb:0"
 
 
-def test_nobody_else_can_read_anything(site):
-    """Folders are 0700 and files 0600, so also when they are copied with their modes."""
+def test_only_the_owner_can_read_the_files(site):
+    """Folders have mode 0700 and files 0600."""
     modes = {path.stat().st_mode & 0o777 for path in site.rglob("*") if path.is_dir()} | {
         site.stat().st_mode & 0o777
     }
@@ -134,9 +134,9 @@ def test_nobody_else_can_read_anything(site):
     assert {path.stat().st_mode & 0o777 for path in site.rglob("*") if path.is_file()} == {0o600}
 
 
-def test_certificates_are_for_one_side_and_one_name(site):
-    """EC P-256, random serial numbers, a name, and either a broker's purpose or a client's."""
-    seen = set()
+def test_certificates_are_for_brokers_or_clients_only(site):
+    """Certificates have EC P-256 keys, random serial numbers, and a purpose: server or client."""
+    serial_numbers = set()
     for path in site.rglob("*.pem"):
         if path.stem in ("ca", "operations", "release"):
             continue
@@ -145,12 +145,12 @@ def test_certificates_are_for_one_side_and_one_name(site):
         assert isinstance(public, ec.EllipticCurvePublicKey)
         assert public.curve.name == "secp256r1"
         assert made.serial_number.bit_length() > 100
-        seen.add(made.serial_number)
+        serial_numbers.add(made.serial_number)
         purposes = list(made.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
         broker = path.stem == "broker"
         assert purposes == [ExtendedKeyUsageOID.SERVER_AUTH if broker else ExtendedKeyUsageOID.CLIENT_AUTH]
         assert not made.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    assert len(seen) == 12
+    assert len(serial_numbers) == 12
     names = certificate(site / "edges/edge-1/broker.pem").extensions.get_extension_for_class(
         x509.SubjectAlternativeName
     )
@@ -160,8 +160,8 @@ def test_certificates_are_for_one_side_and_one_name(site):
     ).value.get_values_for_type(x509.DNSName) == ["cloud.lan", "localhost"]
 
 
-def test_each_component_can_load_its_file(site):
-    """The TOML files are configurations of the services, with the right broker, port and identity."""
+def test_each_component_can_load_its_configuration(site):
+    """The TOML files are valid configurations, with the right broker, port and identity."""
     device = load(site / "devices/edge-1.pi-2/device.toml", DeviceConfig)
     assert (device.node, device.name, device.broker.host, device.broker.port) == (
         "edge-1",
@@ -186,8 +186,8 @@ def test_each_component_can_load_its_file(site):
         )
 
 
-def test_folders_for_other_machines_name_their_paths_there(tmp_path):
-    """With `--home` every path in them is below it, but for the operator's, who stays."""
+def test_home_replaces_the_paths_in_files(tmp_path):
+    """With `--home` all paths in files are below it, except in the operator's folder."""
     site = tmp_path / "site"
     provision(site, *FIRST, "--home", "/etc/gleaner")
     for path in (*site.rglob("*.toml"), *site.rglob("mosquitto.conf")):
@@ -196,8 +196,8 @@ def test_folders_for_other_machines_name_their_paths_there(tmp_path):
         assert ("/etc/gleaner/" in text) == (path.parent.name != "operator"), path
 
 
-def test_a_broker_listens_everywhere_but_for_a_loopback_host(tmp_path, site):
-    """The host's address may not be the machine's own, as behind NAT; a loopback host stays on loopback."""
+def test_a_broker_listens_on_all_addresses_unless_its_host_is_loopback(tmp_path, site):
+    """A broker listens on all addresses; with a loopback host only on that one."""
     assert "\nlistener 9000\n" in (site / "edges/edge-1/mosquitto.conf").read_text()
     provision(tmp_path / "here", "--cloud", "127.0.0.1")
     conf = (tmp_path / "here/cloud/mosquitto.conf").read_text()
@@ -207,8 +207,8 @@ def test_a_broker_listens_everywhere_but_for_a_loopback_host(tmp_path, site):
     ]
 
 
-def test_a_lost_key_is_replaced_with_its_certificate(site):
-    """Whoever deletes a client's key gets a new one, and a certificate that fits it."""
+def test_a_missing_key_is_replaced_with_its_certificate(site):
+    """If a client's key is missing, a new key and a new certificate for it are written."""
     folder = site / "devices/edge-1.pi-1"
     (folder / "device.key").unlink()
     provision(site)
@@ -218,54 +218,54 @@ def test_a_lost_key_is_replaced_with_its_certificate(site):
 
 
 @pytest.mark.parametrize("name", ["ca", "operations", "signing"])
-def test_a_lost_authority_is_never_replaced(site, capsys, name):
-    """A site whose authority is elsewhere is refused: with a new one nobody could connect any more."""
+def test_a_missing_authority_is_an_error(site, capsys, name):
+    """A key of the authority is never replaced: with a new CA no client could connect any more."""
     (site / f"authority/{name}.key").unlink()
-    assert f"expected authority/{name}.key, got none" in refusal(capsys, str(site))
+    assert f"has no authority/{name}.key" in error_of(capsys, str(site))
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "error"),
     [
         ((), "--cloud"),
-        (("--cloud", "not a host"), "expected names and hosts"),
-        (("--cloud", "c", "--edge", "cloud"), "which is the cloud's"),
-        (("--cloud", "c", "--edge", "e", "--devices", "edge"), "not reserved"),
+        (("--cloud", "not a host"), "invalid options"),
+        (("--cloud", "c", "--edge", "cloud"), "cannot be called 'cloud'"),
+        (("--cloud", "c", "--edge", "e", "--devices", "edge"), "the name is reserved"),
         (("--cloud", "c", "--edge", "e", "--devices", "x" * 63), "64 characters"),
-        (("--cloud", "c:65535"), "expected names and hosts"),
-        (("--cloud", "c", "--home", "etc/gleaner"), "expected names and hosts"),
+        (("--cloud", "c:65535"), "invalid options"),
+        (("--cloud", "c", "--home", "etc/gleaner"), "invalid options"),
         (("--cloud", "c", "--days", "9999999"), "3650 days at most"),
-        (("--cloud", "c", "--collectors", "0"), "expected names and hosts"),
-        (("--cloud", "c", "--edge", "e", "--handlers", "5"), "expected names and hosts"),
-        (("--cloud", "c", "--remove", "edge-1.pi-1"), "none such"),
+        (("--cloud", "c", "--collectors", "0"), "invalid options"),
+        (("--cloud", "c", "--edge", "e", "--handlers", "5"), "invalid options"),
+        (("--cloud", "c", "--remove", "edge-1.pi-1"), "there is no device edge-1.pi-1"),
     ],
 )
-def test_what_cannot_be_provisioned_is_one_sentence(tmp_path, capsys, words, said):
-    """A wrong option is refused in words, and nothing is written."""
-    sentence = refusal(capsys, str(tmp_path / "new"), *words)
-    assert said in sentence
-    assert "\n" not in sentence
+def test_an_invalid_option_is_an_error(tmp_path, capsys, words, error):
+    """An invalid option ends with an error message in one line, and nothing is written."""
+    message = error_of(capsys, str(tmp_path / "new"), *words)
+    assert error in message
+    assert "\n" not in message
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
     "words", [("--cloud", "other.lan"), ("--home", "/else"), ("--edge", "edge-1", "--edge-host", "other.lan")]
 )
-def test_what_is_certified_does_not_change_in_passing(site, capsys, words):
-    """Another host or home for what is there is refused: certificates and files name the first one."""
-    assert "as before" in refusal(capsys, str(site), *words)
+def test_hosts_and_home_of_a_site_cannot_change(site, capsys, words):
+    """Another host or home is an error, because certificates and files contain the first one."""
+    assert "cannot change from" in error_of(capsys, str(site), *words)
 
 
-def test_options_of_a_node_need_one(tmp_path, capsys):
-    """`--devices` belongs to the `--edge` before it."""
+def test_options_of_an_edge_need_an_edge(tmp_path, capsys):
+    """`--devices` without a preceding `--edge` is an error."""
     with pytest.raises(SystemExit):
         main(["provision", str(tmp_path), "--devices", "pi-1"])
     assert "expected --edge before it" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
-    """A file where the folder should be is said in words."""
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path, capsys):
+    """A file in place of the folder ends with an error message in one line."""
     (tmp_path / "file").write_text("")
-    sentence = refusal(capsys, str(tmp_path / "file" / "site"), "--cloud", "c")
-    assert "Not a directory" in sentence
-    assert "\n" not in sentence
+    message = error_of(capsys, str(tmp_path / "file" / "site"), "--cloud", "c")
+    assert "Not a directory" in message
+    assert "\n" not in message

@@ -1,3 +1,5 @@
+"""Rules of cloud/collector/collector.py: receipts after the commit, nothing lost or stored twice."""
+
 import asyncio
 import collections
 import signal
@@ -10,8 +12,8 @@ import pytest
 from bus.config import Broker
 from cloud.collector import collector
 from cloud.collector.config import CollectorConfig
+from cloud.dataset.dead_letters import DeadLetterTable
 from cloud.dataset.lance_table import Table
-from cloud.dataset.quarantine import Quarantine
 from cloud.dataset.store import Store
 from cloud.dataset.training_set import examples
 from schemas.codec import content_id, encode
@@ -38,17 +40,17 @@ def sample(number: int, **fields: object) -> Sample:
         "model_version": 1,
         "harvested_at_ms": 1,
     }
-    return Sample(**(facts | fields))  # type: ignore[arg-type]  # a test's own words
+    return Sample(**(facts | fields))  # type: ignore[arg-type]  # fields vary by test
 
 
 class Edge(Observer):
-    """Sends samples and labels, and sees the receipts."""
+    """Sends samples and labels, and records receipts and events."""
 
     async def harvest(self, *numbers: int) -> None:
         for number in numbers:
             await self.bus.publish(SAMPLE, sample(number), node=NODE)
 
-    async def say(self, number: int, label: str, **fields: object) -> None:
+    async def give_label(self, number: int, label: str, **fields: object) -> None:
         facts = {"node": NODE, "device": "pi-1", "by": "ann"} | fields
         feedback = Feedback(photo_id=photo_id(number), label=label, **facts)
         await self.bus.publish(FEEDBACK, feedback, node=NODE, device="pi-1")
@@ -63,7 +65,7 @@ class Edge(Observer):
         return found()[count - 1]
 
     async def recorded(self, count: int) -> list[str]:
-        """Wait for so many labels to be recorded and return what became of them, in order."""
+        """Wait until `count` labels are recorded and return their outcomes in order."""
 
         def found() -> list[str]:
             return [str(event.facts["outcome"]) for event in self.events if "recorded" in event.event]
@@ -85,7 +87,7 @@ def dataset(tmp_path) -> Path:
 
 @pytest.fixture
 def collecting(address, dataset, edge):
-    """Run a collector for the length of a block, entered when it is online."""
+    """Run a collector for the length of a block, which is entered when it is online."""
 
     @asynccontextmanager
     async def run(name: str = "collector", **fields: int):
@@ -106,8 +108,8 @@ def collecting(address, dataset, edge):
     return run
 
 
-async def test_a_sample_is_stored_and_answered(collecting, edge, dataset):
-    """What the edge sends is a row of the dataset, and its receipt says `stored`; again, `duplicate`."""
+async def test_sample_is_stored_and_answered(collecting, edge, dataset):
+    """A sample is stored and its receipt says `stored`; a redelivered one gets `duplicate`."""
     async with collecting():
         await edge.harvest(1)
         receipt = await edge.receipt(1)
@@ -120,30 +122,29 @@ async def test_a_sample_is_stored_and_answered(collecting, edge, dataset):
     assert store.count("true") == 1
 
 
-# A collector that dies by kill -9 before or behind its first commit.
+# A collector that kills itself with SIGKILL before or after its first commit.
 DYING = """
 import asyncio, os, signal, sys
 from bus.config import Broker
-from bus.config import Broker
-from cloud import collect
+from cloud.collector import collector
 from cloud.collector.config import CollectorConfig
-from cloud.dataset.quarantine import Quarantine
+from cloud.dataset.dead_letters import DeadLetterTable
 from cloud.dataset.store import Store
 commit, moment, port, dataset = sys.argv[1:]
-owner, name = {"Store.upsert": (Store, "upsert"), "Quarantine.put": (Quarantine, "put")}[commit]
+owner, name = {"Store.upsert": (Store, "upsert"), "DeadLetterTable.put": (DeadLetterTable, "put")}[commit]
 real = getattr(owner, name)
 def die(*arguments):
-    if moment == "behind":
+    if moment == "after":
         real(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
 setattr(owner, name, die)
-asyncio.run(collect.run(CollectorConfig(broker=Broker(port=int(port)), dataset=dataset)))
+asyncio.run(collector.run(CollectorConfig(broker=Broker(port=int(port)), dataset=dataset)))
 """
 
 
 @asynccontextmanager
 async def dying(commit: str, moment: str, address: Broker, dataset: Path, edge: Edge):
-    """Run such a collector, entered when it is online and left when it is dead."""
+    """Run the collector above; the block is entered when it is online and left when it is dead."""
     arguments = ["-c", DYING, commit, moment, str(address.port), str(dataset)]
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, cwd=ROOT)
     await eventually(lambda: edge.newest("collector").state == "online", within_s=30)
@@ -152,23 +153,23 @@ async def dying(commit: str, moment: str, address: Broker, dataset: Path, edge: 
         assert await process.wait() == -signal.SIGKILL
 
 
-@pytest.mark.parametrize(("moment", "rows", "status"), [("before", 0, "stored"), ("behind", 1, "duplicate")])
-async def test_g2_a_receipt_goes_out_only_after_the_commit(
+@pytest.mark.parametrize(("moment", "rows", "status"), [("before", 0, "stored"), ("after", 1, "duplicate")])
+async def test_g2_receipt_is_sent_only_after_the_commit(
     collecting, edge, dataset, address, moment, rows, status
 ):
-    """Killed before its commit or between commit and receipt: no receipt, and the sample is stored once."""
+    """Killed before the commit or between commit and receipt: no receipt, and the sample is stored once."""
     async with dying("Store.upsert", moment, address, dataset, edge):
         await edge.harvest(1)
     assert edge.receipts == []
     assert Store.open(dataset).count() == rows
     async with collecting():
-        await edge.harvest(1)  # as the edge does with a sample that has no receipt
+        await edge.harvest(1)  # the edge resends a sample without a receipt
         assert (await edge.receipt(1)).status == status
     assert Store.open(dataset).count("true") == 1
 
 
 async def test_g2_several_collectors_store_each_sample_once(collecting, edge, dataset):
-    """Three collectors share the samples; one that reaches two of them is one row, stored by one."""
+    """Three collectors share the samples; a sample that reaches two of them is stored by one."""
     numbers = range(40)
     async with collecting(), collecting("collector-2"), collecting("collector-3"):
         for _ in range(3):
@@ -180,34 +181,34 @@ async def test_g2_several_collectors_store_each_sample_once(collecting, edge, da
     assert Store.open(dataset).count("true") == 40
 
 
-async def test_a_label_before_its_sample_waits_for_it(collecting, edge, dataset):
-    """Feedback that comes first is stored at once, and is on the photo when that comes."""
+async def test_label_before_its_sample_waits_for_it(collecting, edge, dataset):
+    """Feedback that arrives before its sample is stored, and is on the photo afterwards."""
     async with collecting():
-        await edge.say(1, "dog", at_ms=5)
+        await edge.give_label(1, "dog", at_ms=5)
         assert await edge.recorded(1) == ["waiting"]
         await edge.harvest(1)
         assert (await edge.receipt(1)).status == "stored"
-        await edge.say(1, "cow", at_ms=4)
+        await edge.give_label(1, "cow", at_ms=4)
         assert await edge.recorded(2) == ["waiting", "superseded"]
     row = Store.open(dataset).find([photo_id(1)], ["human_label", "human_by", "edge_label"])[photo_id(1)]
     assert (row["human_label"], row["human_by"], row["edge_label"]) == ("dog", "ann", "cat")
 
 
-async def test_a_label_said_while_no_collector_runs_is_kept(collecting, edge, dataset):
-    """Nobody repeats a label, so the broker keeps it for the collector that was there before."""
+async def test_label_sent_while_no_collector_runs_is_kept(collecting, edge, dataset):
+    """Labels are not resent, so the broker queues them in the collector's durable session."""
     async with collecting():
         await edge.harvest(1)
         await edge.receipt(1)
-    await edge.say(1, "dog")
+    await edge.give_label(1, "dog")
     async with collecting():
         assert await edge.recorded(1) == ["stored"]
     assert Store.open(dataset).count("human_label = 'dog'") == 1
 
 
-async def test_g4_what_cannot_be_used_goes_to_the_quarantine(collecting, edge, dataset):
-    """Each bad sample whose id can be read gets one refusal that says so; good ones are stored.
+async def test_g4_unusable_samples_go_to_the_dead_letter_table(collecting, edge, dataset):
+    """Each bad sample with a readable id gets one receipt `refused` with the reason; good ones are stored.
 
-    A header that is fine is not enough: training would stop on an image whose pixels are broken.
+    Damaged pixels are found too, because training would fail on them.
     """
     bad = {
         2: encode(SAMPLE, sample(2)).replace(b"\xa1v\x01", b"\xa1v\x09"),
@@ -223,20 +224,20 @@ async def test_g4_what_cannot_be_used_goes_to_the_quarantine(collecting, edge, d
         await edge.harvest(1)
         assert (await edge.receipt(1)).status == "stored"
         refusals = [await edge.receipt(number) for number in bad]
-    words = [
+    reasons = [
         "expected version 1",
         "node edge-1 as in",
         "expected JPEG or PNG",
         "multiple of 4",
         "a whole jpeg",
     ]
-    for refusal, expected in zip(refusals, words, strict=True):
+    for refusal, expected in zip(refusals, reasons, strict=True):
         assert (refusal.status, refusal.node) == ("refused", NODE)
-        assert (refusal.reason or "").startswith("in quarantine: ")
+        assert (refusal.reason or "").startswith("in the dead-letter table: ")
         assert expected in (refusal.reason or "")
     assert len(edge.receipts) == 6
     assert edge.newest("collector").counters["sample.refused"] == len(bad)
-    kept = {message.key: message for message in Quarantine.open(dataset).newest(99)}
+    kept = {message.key: message for message in DeadLetterTable.open(dataset).newest(99)}
     assert kept.keys() == {photo_id(number) for number in bad} | {content_id(payload) for payload in nameless}
     assert {message.node for message in kept.values()} == {NODE}
     assert kept[photo_id(6)].payload == bad[6]
@@ -244,22 +245,22 @@ async def test_g4_what_cannot_be_used_goes_to_the_quarantine(collecting, edge, d
     assert Store.open(dataset).count("true") == 1
 
 
-async def test_g4_a_refusal_goes_out_only_after_the_commit(collecting, edge, dataset, address):
-    """Killed between the quarantine's commit and the receipt: sent again, it is kept once and answered."""
+async def test_g4_refusal_is_sent_only_after_the_commit(collecting, edge, dataset, address):
+    """Killed between the dead letter's commit and the receipt: resent, it is stored once and answered."""
     broken = encode(SAMPLE, sample(1, image=truncated(jpeg(1))))
-    async with dying("Quarantine.put", "behind", address, dataset, edge):
+    async with dying("DeadLetterTable.put", "after", address, dataset, edge):
         await edge.bus.publish_bytes(SAMPLE.name(node=NODE), broken)
     assert edge.receipts == []
-    assert [message.key for message in Quarantine.open(dataset).newest(9)] == [photo_id(1)]
+    assert [message.key for message in DeadLetterTable.open(dataset).newest(9)] == [photo_id(1)]
     async with collecting():
         await edge.bus.publish_bytes(SAMPLE.name(node=NODE), broken)
         assert (await edge.receipt(1)).status == "refused"
-    assert len(list(Quarantine.open(dataset).newest(9))) == 1
+    assert len(list(DeadLetterTable.open(dataset).newest(9))) == 1
 
 
-async def test_g3_the_quarantine_is_bounded_and_says_what_went(collecting, edge, dataset):
-    """A flood of what cannot be used pushes out the oldest of it, counts them, and touches no sample."""
-    async with collecting(quarantine_rows=16):
+async def test_g3_dead_letter_table_is_bounded(collecting, edge, dataset):
+    """A flood of unusable samples drops the oldest of them, counts the drops, and affects no good sample."""
+    async with collecting(dead_letter_rows=16):
         await edge.harvest(100)
         for number in range(40):
             await edge.bus.publish_bytes(
@@ -268,15 +269,15 @@ async def test_g3_the_quarantine_is_bounded_and_says_what_went(collecting, edge,
             await edge.receipt(number)
         await edge.receipt(100)
     last = edge.newest("collector").counters
-    assert last["sample.quarantined"] == 40
-    kept = list(Quarantine.open(dataset).newest(99))
-    assert len(kept) == 40 - last["quarantine.dropped"] <= 16
+    assert last["sample.dead_lettered"] == 40
+    kept = list(DeadLetterTable.open(dataset).newest(99))
+    assert len(kept) == 40 - last["dead_letter.dropped"] <= 16
     assert kept[0].key == photo_id(39)
     assert Store.open(dataset).count("true") == 1
 
 
-async def test_a_label_can_be_typed_by_hand(collecting, edge, dataset):
-    """A line of JSON as `mosquitto_pub -m` sends it, with photo and label alone, is a person's."""
+async def test_minimal_json_feedback_is_recorded(collecting, edge, dataset):
+    """JSON with photo id and label alone, as `mosquitto_pub -m` sends it, is a human label by `unknown`."""
     async with collecting():
         await edge.harvest(1)
         await edge.receipt(1)
@@ -287,8 +288,8 @@ async def test_a_label_can_be_typed_by_hand(collecting, edge, dataset):
     assert (row["human_label"], row["human_by"]) == ("dog", "unknown")
 
 
-async def test_a_photo_of_neither_is_labelled_like_any_other(collecting, edge, dataset):
-    """The word for none of the classes comes by the same topic, from any client, and is a person's label."""
+async def test_neither_is_recorded_like_any_label(collecting, edge, dataset):
+    """`neither` arrives on the feedback topic, is stored as a human label, and makes no example."""
     async with collecting():
         await edge.harvest(1)
         await edge.receipt(1)
@@ -299,23 +300,23 @@ async def test_a_photo_of_neither_is_labelled_like_any_other(collecting, edge, d
     assert examples(Store.open(dataset)) == []
 
 
-async def test_g4_malformed_feedback_stops_nothing(collecting, edge, dataset):
-    """What is no label is counted and passed over; the next label is recorded."""
+async def test_g4_malformed_feedback_is_skipped(collecting, edge, dataset):
+    """Malformed feedback is skipped; the next label is recorded."""
     async with collecting():
         for payload in (b"", b"{}", b'{"photo_id": "x", "label": "cat"}', jpeg(1)):
             await edge.bus.publish_bytes(FEEDBACK.name(node=NODE, device="pi-1"), payload)
-        await edge.say(1, "dog", by="")
-        await edge.say(2, "dog")
+        await edge.give_label(1, "dog", by="")
+        await edge.give_label(2, "dog")
         assert await edge.recorded(1) == ["waiting"]
         assert len(edge.events) == 1
 
 
-async def test_g2_a_dataset_that_is_away_loses_nothing(collecting, edge, dataset, tmp_path):
-    """While it cannot be written no receipt goes out and the collector says why; then all is stored."""
+async def test_g2_unavailable_dataset_loses_nothing(collecting, edge, dataset, tmp_path):
+    """While the dataset cannot be written the collector is degraded and sends no receipt."""
     async with collecting():
         dataset.rename(tmp_path / "aside")
         await edge.harvest(1, 2)
-        await edge.say(1, "dog")
+        await edge.give_label(1, "dog")
         await eventually(lambda: edge.newest("collector").state == "degraded")
         assert "dataset" in (edge.newest("collector").reason or "")
         assert edge.receipts == []
@@ -328,8 +329,8 @@ async def test_g2_a_dataset_that_is_away_loses_nothing(collecting, edge, dataset
     assert (store.count("true"), store.count("human_label = 'dog'")) == (2, 1)
 
 
-async def test_g3_fragments_are_joined_and_old_versions_forgotten(collecting, edge, dataset, monkeypatch):
-    """Many small commits become few fragments and few versions; what has a tag stays as it was."""
+async def test_g3_fragments_are_compacted_and_old_versions_removed(collecting, edge, dataset, monkeypatch):
+    """Many small commits become few fragments and versions; a tagged version is unchanged."""
     store = Store.open(dataset)
     store.tag("empty")
     clean_up = Table.clean_up
@@ -340,8 +341,8 @@ async def test_g3_fragments_are_joined_and_old_versions_forgotten(collecting, ed
         for number in range(12):
             await edge.harvest(number)
             await edge.receipt(number)
-        await edge.harvest(12)  # whose commit comes after the tidying for the one before
+        await edge.harvest(12)  # committed after the maintenance for the sample before
         await edge.receipt(12)
-    assert store.table.fragments() < 8
+    assert store.table.small_fragments() < 8
     assert len(list((dataset / "_versions").glob("*.manifest"))) < 8
     assert (store.count(), store.count(version="empty")) == (13, 0)

@@ -1,13 +1,14 @@
-"""Rules of cloud/dataset/durable_commit.py: one writer at a time, and every file synced before the answer."""
+"""Rules of cloud/dataset/durable_commit.py: one writer at a time, and files synced in order."""
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import lance
 import pytest
 
-from cloud.dataset.durable_commit import drop_torn_manifests, exclusive, local_root, manifest_name
+from cloud.dataset.durable_commit import drop_torn_manifests, local_root, manifest_name, writer_lock
 from cloud.dataset.store import Label, Row, Store
 from schemas.errors import TransientError
 
@@ -23,7 +24,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def synced(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
-    """The paths brought to disk, each with whether the manifest of the next version was visible by then."""
+    """Record the paths that are synced, each with whether the next version's manifest existed by then."""
     calls: list[tuple[str, bool]] = []
     assert store.table.root is not None
     root, real, published = (
@@ -42,7 +43,7 @@ def synced(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, boo
 
 
 def files(store: Store) -> set[str]:
-    """Files that a reader needs. A transaction's content is in its manifest; the hint may be wrong."""
+    """Return the files that a reader needs: neither transactions, which manifests repeat, nor the hint."""
     assert store.table.root is not None
     paths = {
         str(path.relative_to(store.table.root)) for path in store.table.root.rglob("*") if path.is_file()
@@ -59,10 +60,10 @@ def label(store: Store) -> None:
 
 
 @pytest.mark.parametrize("write", [add, label])
-def test_data_is_on_disk_before_the_manifest_is_visible(
+def test_data_is_synced_before_the_manifest_is_visible(
     store: Store, write: Callable[[Store], None], request: pytest.FixtureRequest
 ) -> None:
-    """What a version refers to is fsynced before it is published, then the manifest; folders too."""
+    """Files and folders that a version refers to are synced before its manifest is published, then that."""
     store.upsert([photo(8), photo(9)])
     before = files(store)
     synced: list[tuple[str, bool]] = request.getfixturevalue("synced")
@@ -74,8 +75,8 @@ def test_data_is_on_disk_before_the_manifest_is_visible(
         assert (path, path.startswith("_versions")) in synced
 
 
-def test_a_compaction_is_on_disk_before_it_is_visible(store: Store, request: pytest.FixtureRequest) -> None:
-    """The same for rewritten data: the old copy is no longer referred to."""
+def test_compaction_is_synced_before_it_is_visible(store: Store, request: pytest.FixtureRequest) -> None:
+    """Rewritten data is synced too, because the new version no longer refers to the old copy."""
     for number in range(3):
         store.upsert([photo(number)])
     before = files(store)
@@ -86,24 +87,24 @@ def test_a_compaction_is_on_disk_before_it_is_visible(store: Store, request: pyt
     assert f"_versions/{manifest_name(store.version)}" in {path for path, _ in synced}
 
 
-def test_a_duplicate_is_answered_for_on_disk_too(store: Store, request: pytest.FixtureRequest) -> None:
-    """Another writer may have died between publishing a photo and its fsync."""
+def test_duplicate_syncs_the_version_that_has_it(store: Store, request: pytest.FixtureRequest) -> None:
+    """The version is synced before `duplicate` is returned: its writer may have died before the sync."""
     store.upsert([photo(1)])
     synced: list[tuple[str, bool]] = request.getfixturevalue("synced")
     store.upsert([photo(1)])
     assert {path for path, _ in synced} == {"_versions", f"_versions/{manifest_name(store.version)}"}
 
 
-def test_a_tag_is_on_disk(store: Store, request: pytest.FixtureRequest) -> None:
-    """A model's card names a version by its tag: neither may be lost."""
+def test_tag_is_synced(store: Store, request: pytest.FixtureRequest) -> None:
+    """The file of a tag and its folder are synced, because model cards refer to tags."""
     synced: list[tuple[str, bool]] = request.getfixturevalue("synced")
     store.tag("v1")
     assert {"_refs/tags/v1.json", "_refs/tags"} <= {path for path, _ in synced}
 
 
 @pytest.mark.parametrize("torn", ["empty", "cut", "zeros"])
-def test_a_torn_manifest_does_not_lock_us_out(store: Store, torn: str) -> None:
-    """After a power loss in a commit the table opens at the version before, and takes the photo again."""
+def test_torn_manifest_is_removed_on_open(store: Store, torn: str) -> None:
+    """After a power cut during a commit the table opens at the version before, and takes the photo again."""
     store.upsert([photo(1)])
     store.upsert([photo(2)])
     assert store.table.root is not None
@@ -117,8 +118,8 @@ def test_a_torn_manifest_does_not_lock_us_out(store: Store, torn: str) -> None:
     assert drop_torn_manifests(store.table.root) == []
 
 
-def test_lost_transactions_and_a_wrong_hint_do_no_harm(store: Store) -> None:
-    """Files that are not fsynced are not needed, not even by a writer that started from an old version."""
+def test_lost_transactions_and_a_wrong_hint_are_harmless(store: Store) -> None:
+    """Files that are not synced are not needed, not even by a writer that started from an old version."""
     for number in range(3):
         store.upsert([photo(number)])
     assert store.table.root is not None
@@ -132,20 +133,41 @@ def test_lost_transactions_and_a_wrong_hint_do_no_harm(store: Store) -> None:
     assert Store.open(store.table.url).count() == 3
 
 
-def test_the_lock_is_for_one_writer_and_has_a_deadline(tmp_path: Path) -> None:
-    """A second writer waits, then gives up with an error that says try again; it is free afterwards."""
+def test_writer_lock_is_exclusive_and_times_out(tmp_path: Path) -> None:
+    """A second writer waits, then raises TransientError; the lock is free afterwards."""
     with (
-        exclusive(tmp_path),
-        pytest.raises(TransientError, match="writer lock"),
-        exclusive(tmp_path, timeout_s=0.05),
+        writer_lock(tmp_path),
+        pytest.raises(TransientError, match=r"another writer held the writer lock for 0\.05 s"),
+        writer_lock(tmp_path, timeout_s=0.05),
     ):
         pass
-    with exclusive(tmp_path, timeout_s=0):
+    with writer_lock(tmp_path, timeout_s=0):
         pass
 
 
-def test_which_urls_are_local() -> None:
-    """Paths and file:// have a folder to lock and to fsync; object stores have none."""
+def test_forked_child_does_not_keep_the_writer_lock(tmp_path: Path) -> None:
+    """The lock is released at the end of the block even if a forked child still has the descriptor."""
+    reader, writer = os.pipe()
+    with writer_lock(tmp_path):
+        # A bare fork, as multiprocessing does it. Python and Lance warn of it; this child only waits.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            child = os.fork()
+        if child == 0:
+            os.close(writer)
+            os.read(reader, 1)
+            os._exit(0)
+    try:
+        with writer_lock(tmp_path, timeout_s=0):
+            pass
+    finally:
+        os.close(writer)
+        os.close(reader)
+        os.waitpid(child, 0)
+
+
+def test_local_root_of_urls() -> None:
+    """Paths and file:// URLs have a folder to lock and to sync; object stores have none."""
     assert local_root("a/b") == Path("a/b")
     assert local_root("file:///a%20b") == Path("/a b")
     assert local_root("s3://bucket/a") is None

@@ -1,3 +1,5 @@
+"""Rules of cloud/dataset/image_check.py: which images are accepted, and how others are refused."""
+
 import contextlib
 import io
 
@@ -11,7 +13,7 @@ from schemas.errors import PermanentError
 from tests.conftest import jpeg
 from tests.nodes import truncated
 
-MOST = 50_000_000
+MAX_PIXELS = 50_000_000
 
 
 def png(size: tuple[int, int] = (30, 20), mode: str = "RGB") -> bytes:
@@ -21,9 +23,9 @@ def png(size: tuple[int, int] = (30, 20), mode: str = "RGB") -> bytes:
 
 
 @pytest.mark.parametrize("image", [jpeg(1, (64, 48)), png((64, 48)), png((64, 48), "P"), png((64, 48), "LA")])
-def test_a_whole_image_is_told_with_its_size(image):
-    """JPEG and PNG of every kind are decoded; the size is the header's."""
-    header = check_image(image, MOST)
+def test_whole_image_is_accepted(image):
+    """JPEG and PNG of every kind are decoded; the header is returned."""
+    header = check_image(image, MAX_PIXELS)
     assert (header.width, header.height) == (64, 48)
 
 
@@ -40,29 +42,29 @@ def test_a_whole_image_is_told_with_its_size(image):
         (png()[:33], "expected a whole png"),
     ],
 )
-def test_g4_what_cannot_be_decoded_is_one_sentence(image, words):
-    """A header that is fine is not enough: pixels that are missing or broken are found."""
+def test_g4_undecodable_image_is_refused(image, words):
+    """Missing or damaged pixels are found even if the header is valid; the error has no object addresses."""
     with pytest.raises(PermanentError, match=f"^sample: {words}") as refusal:
-        check_image(image, MOST, "sample")
+        check_image(image, MAX_PIXELS, "sample")
     assert "0x" not in str(refusal.value)
 
 
-def test_g4_too_many_pixels_are_refused_undecoded(monkeypatch):
-    """What claims to be huge never reaches the decoder."""
+def test_g4_too_many_pixels_are_refused_without_decoding(monkeypatch):
+    """An image whose header claims too many pixels never reaches the decoder."""
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("it was opened"))
     bomb = png((1, 1)).replace((1).to_bytes(4) + (1).to_bytes(4), (30_000).to_bytes(4) * 2, 1)
     with pytest.raises(PermanentError, match="expected at most 50000000 pixels, got 30000 x 30000"):
-        check_image(bomb, MOST)
+        check_image(bomb, MAX_PIXELS)
 
 
 @settings(deadline=None)
 @given(st.sampled_from([jpeg(1), png()]), st.data())
-def test_g4_damaged_images_are_whole_or_one_sentence(image, data):
-    """Whatever happened to its bytes, an image is accepted or refused, and nothing else comes out."""
+def test_g4_damaged_images_are_accepted_or_refused(image, data):
+    """Any damaged bytes are either accepted or raise PermanentError, never another error."""
     damaged = bytearray(image)
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(image) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(image)))
     for candidate in (damaged, damaged[:cut]):
         with contextlib.suppress(PermanentError):
-            assert check_image(bytes(candidate), MOST).pixels > 0
+            assert check_image(bytes(candidate), MAX_PIXELS).pixels > 0

@@ -1,4 +1,4 @@
-"""Rules of cloud/dataset/schema.py: what is let into the dataset, and how labels and photos meet."""
+"""Rules of cloud/dataset/schema.py: range checks of rows, and how labels and photos are merged."""
 
 import itertools
 from typing import Any
@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud.dataset.labels import Label, Withdrawal
-from cloud.dataset.schema import SCHEMA, Row, as_record, with_label, with_labels, with_sample
+from cloud.dataset.schema import SCHEMA, Row, apply_label, apply_labels, apply_sample, as_record
 from schemas.errors import PermanentError
 
 ID = "0123456789abcdef" * 2
-SOUND: dict[str, Any] = {"photo_id": ID, "image": b"x", "width": 1, "height": 1, "received_at_ms": 1}
+VALID: dict[str, Any] = {"photo_id": ID, "image": b"x", "width": 1, "height": 1, "received_at_ms": 1}
 
 
 @pytest.mark.parametrize(
@@ -37,43 +37,43 @@ SOUND: dict[str, Any] = {"photo_id": ID, "image": b"x", "width": 1, "height": 1,
         ("node", "Edge/1"),
     ],
 )
-def test_a_row_out_of_range_is_refused(field: str, value: object) -> None:
-    """The error names the field and the row, and says what was expected and got."""
+def test_row_out_of_range_is_refused(field: str, value: object) -> None:
+    """The error names the field, the row, the expected form and the value."""
     with pytest.raises(PermanentError, match=r" of row .*: expected .*, got ") as caught:
-        Row(**SOUND | {field: value})
+        Row(**VALID | {field: value})
     assert field.removesuffix("_label") in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("photo_id", "x"), ("label", ""), ("at_ms", -1), ("judge", "I")]
+    ("field", "value"), [("photo_id", "x"), ("label", ""), ("at_ms", -1), ("annotator", "I")]
 )
-def test_a_label_out_of_range_is_refused(field: str, value: object) -> None:
-    """A label is held against the same rules."""
-    sound: dict[str, Any] = {"photo_id": ID, "label": "cat", "by": "ann", "at_ms": 1}
-    Label(**sound)
+def test_label_out_of_range_is_refused(field: str, value: object) -> None:
+    """Labels are checked by the same rules."""
+    valid: dict[str, Any] = {"photo_id": ID, "label": "cat", "by": "ann", "at_ms": 1}
+    Label(**valid)
     with pytest.raises(PermanentError, match=f"{field} of label for"):
-        Label(**sound | {field: value})
+        Label(**valid | {field: value})
 
 
 def test_records_have_the_columns_of_the_table() -> None:
-    """A row fills every column but the revision, which the writer counts."""
-    assert set(as_record(Row(**SOUND))) == set(SCHEMA.names) - {"revision"}
-    record = with_label(Label(photo_id=ID, label="cat", by="ann", at_ms=1), None)
+    """A row fills every column but the revision, which the writer sets."""
+    assert set(as_record(Row(**VALID))) == set(SCHEMA.names) - {"revision"}
+    record = apply_label(Label(photo_id=ID, label="cat", by="ann", at_ms=1), None)
     assert record is not None
     assert set(record) == set(SCHEMA.names)
 
 
 @given(times=st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True), photo_at=st.integers(0, 4))
-def test_order_does_not_matter(times: list[int], photo_at: int) -> None:
-    """Labels and the photo they belong to end in the same row in whatever order they arrive."""
+def test_order_of_arrival_does_not_matter(times: list[int], photo_at: int) -> None:
+    """A photo and its labels give the same row in every order of arrival."""
     labels = [Label(photo_id=ID, label=f"l{at_ms}", by="ann", at_ms=at_ms) for at_ms in times]
     for order in itertools.permutations(labels):
         arrivals: list[Label | Row] = list(order)
-        arrivals.insert(photo_at, Row(**SOUND))
+        arrivals.insert(photo_at, Row(**VALID))
         stored: dict[str, Any] | None = None
         for arrival in arrivals:
             written = (
-                with_sample(arrival, stored) if isinstance(arrival, Row) else with_label(arrival, stored)
+                apply_sample(arrival, stored) if isinstance(arrival, Row) else apply_label(arrival, stored)
             )
             stored = written or stored
         assert stored is not None
@@ -81,44 +81,44 @@ def test_order_does_not_matter(times: list[int], photo_at: int) -> None:
         assert stored["image"] == b"x"
 
 
-def test_a_photo_brings_a_label_too() -> None:
-    """Of the label that waits and the one that an imported photo brings, the later holds."""
-    photo = Row(**SOUND, human_label="cat", human_by="import", human_at_ms=5)
+def test_later_of_waiting_and_imported_label_is_kept() -> None:
+    """Of a label that waits and the label of an imported photo, the later is kept."""
+    photo = Row(**VALID, human_label="cat", human_by="import", human_at_ms=5)
     for at_ms, expected in ((4, "cat"), (5, "cat"), (6, "dog")):
-        waiting = with_label(Label(photo_id=ID, label="dog", by="ann", at_ms=at_ms), None)
-        record = with_sample(photo, waiting)
+        waiting = apply_label(Label(photo_id=ID, label="dog", by="ann", at_ms=at_ms), None)
+        record = apply_sample(photo, waiting)
         assert record is not None
         assert record["human_label"] == expected
 
 
 def test_labels_of_one_call_are_one_record() -> None:
-    """Several labels of a photo in a call are one write of its row, whatever their order."""
-    said = [
+    """Several labels of a photo in one call are one record, in every order."""
+    labels = [
         Label(photo_id=ID, label="dog", by="ann", at_ms=2),
         Label(photo_id=ID, label="cat", by="ann", at_ms=1),
-        Label(photo_id=ID, label="cow", by="vit", at_ms=1, judge="teacher"),
+        Label(photo_id=ID, label="cow", by="vit", at_ms=1, annotator="teacher"),
     ]
-    for order in itertools.permutations(said):
-        records, outcomes = with_labels(order, {})
+    for order in itertools.permutations(labels):
+        records, outcomes = apply_labels(order, {})
         assert [(record["human_label"], record["teacher_label"]) for record in records] == [("dog", "cow")]
         assert outcomes == {ID: "waiting"}
 
 
-def test_a_teacher_takes_a_label_back() -> None:
-    """A person's stays; nothing older comes back, what is newer holds, and of nothing nothing is written."""
+def test_teacher_label_is_withdrawn() -> None:
+    """A withdrawal keeps the human label, blocks older labels, yields to newer ones, and needs a label."""
 
     def taught(teacher: int) -> Label:
-        return Label(photo_id=ID, label="dog", by=f"teacher/{teacher}", at_ms=teacher, judge="teacher")
+        return Label(photo_id=ID, label="dog", by=f"teacher/{teacher}", at_ms=teacher, annotator="teacher")
 
-    back = Withdrawal(photo_id=ID, by="teacher/2", at_ms=2)
-    person = with_label(Label(photo_id=ID, label="cat", by="ann", at_ms=1), None)
-    assert with_label(back, None) is None
-    assert with_label(back, person) is None
-    after = with_label(back, with_label(taught(1), person))
+    withdrawal = Withdrawal(photo_id=ID, by="teacher/2", at_ms=2)
+    person = apply_label(Label(photo_id=ID, label="cat", by="ann", at_ms=1), None)
+    assert apply_label(withdrawal, None) is None
+    assert apply_label(withdrawal, person) is None
+    after = apply_label(withdrawal, apply_label(taught(1), person))
     assert after is not None
     assert (after["human_label"], after["teacher_label"]) == ("cat", None)
-    assert with_label(taught(1), after) is None
-    later = with_label(taught(3), after)
+    assert apply_label(taught(1), after) is None
+    later = apply_label(taught(3), after)
     assert later is not None
     assert later["teacher_label"] == "dog"
-    assert with_label(back, later) is None
+    assert apply_label(withdrawal, later) is None

@@ -14,7 +14,15 @@ import lance
 import pytest
 
 from cloud.dataset.lance_table import Table
-from cloud.dataset.schema import SCHEMA, STATE, LabelOutcome, Outcome, Record, with_labels, with_samples
+from cloud.dataset.schema import (
+    SCHEMA,
+    STATE_COLUMNS,
+    LabelOutcome,
+    Outcome,
+    Record,
+    apply_labels,
+    apply_samples,
+)
 from cloud.dataset.store import Label, Row, Store
 from schemas.errors import PermanentError
 
@@ -37,8 +45,8 @@ def photo(number: int, *, size_bytes: int = 100, **fields: object) -> Row:
     return Row(photo_id=photo_id(number), **(known | fields))  # type: ignore[arg-type]
 
 
-def said(number: int, label: str, at_ms: int, **fields: object) -> Label:
-    return Label(photo_id=photo_id(number), label=label, by="ann", at_ms=at_ms, **fields)  # type: ignore[arg-type]
+def label(number: int, name: str, at_ms: int, **fields: object) -> Label:
+    return Label(photo_id=photo_id(number), label=name, by="ann", at_ms=at_ms, **fields)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -51,8 +59,8 @@ def read(store: Store, number: int, *columns: str) -> list[object]:
     return [row[column] for column in columns]
 
 
-def test_every_field_comes_back(store: Store) -> None:
-    """What was stored is read back unchanged; the embedding as numbers."""
+def test_every_field_is_read_back(store: Store) -> None:
+    """A stored row is read back unchanged; the embedding as numbers."""
     row = photo(
         1,
         taken_at_ms=5,
@@ -77,7 +85,7 @@ def test_every_field_comes_back(store: Store) -> None:
 
 
 def test_storing_again_changes_nothing(store: Store) -> None:
-    """A sample sent again is a duplicate and makes no version; an id twice in a call is stored once."""
+    """A redelivered sample is a duplicate and makes no version; an id twice in a call is stored once."""
     assert store.upsert([photo(1), photo(2), photo(1, size_bytes=7)]) == {
         photo_id(1): "stored",
         photo_id(2): "stored",
@@ -89,9 +97,9 @@ def test_storing_again_changes_nothing(store: Store) -> None:
     assert len(str(read(store, 1, "image")[0])) > 100
 
 
-def test_a_label_before_its_photo_is_kept(store: Store) -> None:
-    """A label whose photo is on its way waits, is no photo meanwhile, and is on the photo when it comes."""
-    assert store.label([said(1, "dog", 5)]) == {photo_id(1): "waiting"}
+def test_label_before_its_photo_is_kept(store: Store) -> None:
+    """A label without its photo is stored as waiting, not counted as a photo, and on the photo later."""
+    assert store.label([label(1, "dog", 5)]) == {photo_id(1): "waiting"}
     assert store.count() == 0
     assert list(store.scan(["photo_id"])) == []
     assert store.upsert([photo(1, edge_label="cat")]) == {photo_id(1): "stored"}
@@ -100,48 +108,48 @@ def test_a_label_before_its_photo_is_kept(store: Store) -> None:
     assert store.count("true") == 1
 
 
-def test_the_later_label_holds_whatever_the_order(store: Store) -> None:
-    """Of a judge's labels the one said last holds; resending changes nothing; the image stays."""
+def test_later_label_wins_in_any_order(store: Store) -> None:
+    """Of each annotator kind the latest label is kept; redelivery changes nothing; the image stays."""
     store.upsert([photo(1)])
-    assert store.label([said(1, "dog", 5)]) == {photo_id(1): "stored"}
-    assert store.label([said(1, "dog", 5)]) == {photo_id(1): "superseded"}
-    assert store.label([said(1, "cat", 4)]) == {photo_id(1): "superseded"}
-    assert store.label([said(1, "cow", 9), said(1, "hen", 8)]) == {photo_id(1): "stored"}
-    assert store.label([said(1, "cat", 1, judge="teacher")]) == {photo_id(1): "stored"}
+    assert store.label([label(1, "dog", 5)]) == {photo_id(1): "stored"}
+    assert store.label([label(1, "dog", 5)]) == {photo_id(1): "superseded"}
+    assert store.label([label(1, "cat", 4)]) == {photo_id(1): "superseded"}
+    assert store.label([label(1, "cow", 9), label(1, "hen", 8)]) == {photo_id(1): "stored"}
+    assert store.label([label(1, "cat", 1, annotator="teacher")]) == {photo_id(1): "stored"}
     columns = ("human_label", "human_at_ms", "teacher_label", "image")
     assert read(store, 1, *columns) == ["cow", 9, "cat", b"\1" * 100]
 
 
-def test_two_judges_of_one_photo_in_one_call(store: Store) -> None:
-    """A person's and a teacher's label for one id are both stored, before the photo and after."""
+def test_human_and_teacher_label_in_one_call(store: Store) -> None:
+    """A human and a teacher label for one id are both stored, before the photo and after it."""
     for at_ms in (1, 2):
-        store.label([said(1, f"h{at_ms}", at_ms), said(1, f"t{at_ms}", at_ms, judge="teacher")])
+        store.label([label(1, f"h{at_ms}", at_ms), label(1, f"t{at_ms}", at_ms, annotator="teacher")])
         assert read(store, 1, "human_label", "teacher_label") == [f"h{at_ms}", f"t{at_ms}"]
         store.upsert([photo(1)])
 
 
-def test_old_versions_and_tags_stay_readable(store: Store) -> None:
-    """A tagged version reads as it was, through compaction and clean-up; untagged ones go."""
+def test_tagged_version_survives_compaction_and_clean_up(store: Store) -> None:
+    """A tagged version is readable after compaction and clean-up; untagged old ones are removed."""
     store.upsert([photo(1)])
     assert store.tag("v1") == store.tag("v1") == store.tags()["v1"]
     for number in range(2, 8):
         store.upsert([photo(number)])
-    store.label([said(1, "dog", 5)])
+    store.label([label(1, "dog", 5)])
     untagged = store.version
     assert store.table.compact().fragments_added == 1
-    assert store.table.fragments() == 1
+    assert store.table.small_fragments() == 1
     assert store.table.clean_up(older_than_s=0) > 5
     assert store.count(version="v1") == 1
     assert store.count() == 7
     assert [row["human_label"] for row in store.scan(["human_label"], version="v1")] == [None]
-    with pytest.raises(PermanentError, match="expected one that exists"):
+    with pytest.raises(PermanentError, match="no version"):
         store.count(version=untagged)
-    with pytest.raises(PermanentError, match="tag v1"):
+    with pytest.raises(PermanentError, match="tag 'v1': taken by version"):
         store.tag("v1")
 
 
-def test_conditions_columns_and_limits(store: Store) -> None:
-    """A scan gives the columns asked for, of the rows that meet the condition, at most so many."""
+def test_scan_by_condition_columns_and_limit(store: Store) -> None:
+    """A scan returns the given columns of the rows that meet the condition, up to the limit."""
     store.upsert([photo(number, confidence=number / 10) for number in range(10)])
     sure = store.scan(["photo_id"], where="confidence > 0.65")
     assert sorted(str(row["photo_id"]) for row in sure) == [photo_id(number) for number in (7, 8, 9)]
@@ -151,12 +159,12 @@ def test_conditions_columns_and_limits(store: Store) -> None:
     }
 
 
-def test_looking_up_ids_reads_no_images(store: Store) -> None:
-    """To know a duplicate, and to label one photo, only ids and that photo's image are read."""
-    # Noise, so that no encoding makes it smaller.
+def test_lookup_reads_images_only_where_needed(store: Store) -> None:
+    """Detecting duplicates reads no image; labelling a photo reads only the image of that photo."""
+    # Noise, which Lance cannot compress.
     store.upsert([photo(number, image=random.Random(number).randbytes(50_000)) for number in range(64)])
     ids = [photo_id(number) for number in range(64)]
-    dataset = store.table.at()
+    dataset = store.table.open_version()
     dataset.io_stats_incremental()
     assert len(store._lookup(dataset, ids, ["photo_id", "received_at_ms"])) == 64
     assert dataset.io_stats_incremental().read_bytes < 50_000
@@ -164,43 +172,43 @@ def test_looking_up_ids_reads_no_images(store: Store) -> None:
     assert dataset.io_stats_incremental().read_bytes < 5 * 50_000
 
 
-def test_a_rewrite_gives_way_to_a_writer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compaction whose rows were labelled meanwhile is given up and counted; the label holds."""
+def test_compaction_yields_to_a_writer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rewrite whose rows were labelled since is dropped and counted as a conflict; the label stays."""
     for number in range(3):
         store.upsert([photo(number)])
     real = lance.optimize.Compaction.commit
 
     def label_then_commit(*arguments: object) -> object:
-        # In this thread the lock is held: write as a stranger to it would.
-        Store(Table(store.table.url, None)).label([said(1, "dog", 5)])
+        # This thread holds the lock: write as a process without it would.
+        Store(Table(store.table.url, None)).label([label(1, "dog", 5)])
         return real(*arguments)
 
     monkeypatch.setattr(lance.optimize.Compaction, "commit", label_then_commit)
     assert store.table.compact().conflicts == 1
     monkeypatch.undo()
     assert store.table.compact().conflicts == 0
-    assert (read(store, 1, "human_label"), store.count(), store.table.fragments()) == (["dog"], 3, 1)
+    assert (read(store, 1, "human_label"), store.count(), store.table.small_fragments()) == (["dog"], 3, 1)
 
 
 @pytest.mark.parametrize("indexed", [False, True])
 @pytest.mark.parametrize("first", ["photo", "label"])
-def test_a_writer_that_was_second_decides_again(store: Store, first: str, indexed: bool) -> None:  # noqa: FBT001 - a parameter of the rule
-    """Without a lock, whoever reads before and commits after another writer of the id reads anew.
+def test_writer_that_lost_a_race_decides_again(store: Store, first: str, indexed: bool) -> None:  # noqa: FBT001 - a parameter of the rule
+    """Without the lock, a writer whose rows were changed since it read them decides again.
 
-    Somebody's index on the ids does not change that, though Lance's own check does not survive it.
+    This holds even if the table has an index on the ids, which disables Lance's own check.
     """
     store.upsert([photo(77)])
     if indexed:
-        store.table.at().create_scalar_index("photo_id", "BTREE")
+        store.table.open_version().create_scalar_index("photo_id", "BTREE")
     unlocked, decisions = Store(Table(store.table.url, None)), list[int]()
 
     def decide(existing: dict[str, Record]) -> tuple[list[Record], dict[str, Outcome]]:
         if not decisions:
-            _ = store.upsert([photo(1)]) if first == "photo" else store.label([said(1, "dog", 5)])
+            _ = store.upsert([photo(1)]) if first == "photo" else store.label([label(1, "dog", 5)])
         decisions.append(len(existing))
-        return with_samples({photo_id(1): photo(1, size_bytes=9)}, existing)
+        return apply_samples({photo_id(1): photo(1, size_bytes=9)}, existing)
 
-    outcome = unlocked._write([photo_id(1)], STATE, decide)
+    outcome = unlocked._write([photo_id(1)], STATE_COLUMNS, decide)
     assert outcome == {photo_id(1): "duplicate" if first == "photo" else "stored"}
     assert decisions == [0, 1]
     assert store.count("true") == 2
@@ -208,16 +216,16 @@ def test_a_writer_that_was_second_decides_again(store: Store, first: str, indexe
     assert tuple(read(store, 1, "image", "human_label")) == expected
 
 
-def test_a_stored_row_is_not_overwritten_by_a_stale_one(store: Store) -> None:
-    """Two labels decided on the same reading: the second to commit decides again and yields to time."""
+def test_stale_label_does_not_overwrite_a_newer_one(store: Store) -> None:
+    """Of two labels decided on the same read, the second to commit decides again; the later one is kept."""
     store.upsert([photo(1)])
     unlocked, decisions = Store(Table(store.table.url, None)), list[int]()
 
     def decide(existing: dict[str, Record]) -> tuple[list[Record], dict[str, LabelOutcome]]:
         if not decisions:
-            store.label([said(1, "late", 9), said(1, "cow", 9, judge="teacher")])
+            store.label([label(1, "late", 9), label(1, "cow", 9, annotator="teacher")])
         decisions.append(existing[photo_id(1)]["revision"])
-        return with_labels([said(1, "early", 5)], existing)
+        return apply_labels([label(1, "early", 5)], existing)
 
     assert unlocked._write([photo_id(1)], SCHEMA.names, decide) == {photo_id(1): "superseded"}
     assert decisions == [1, 2]
@@ -225,7 +233,7 @@ def test_a_stored_row_is_not_overwritten_by_a_stale_one(store: Store) -> None:
 
 
 def test_importing_the_store_loads_no_tensorflow() -> None:
-    """A collector does not pay for the trainer's libraries."""
+    """A collector does not load the trainer's libraries."""
     code = (
         "import sys, cloud.dataset.store, cloud.dataset.training_set\n"
         "sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
@@ -233,11 +241,10 @@ def test_importing_the_store_loads_no_tensorflow() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
 
 
-# One writer: opens the table, which may not be there yet, and stores the batches that it is told, each
-# answered for on a line of its own after the commit. In between it labels and compacts.
+# One writer: opens the table, which may not exist yet, and stores the batches that it reads from its input.
+# After each commit it prints the outcomes as a line. In between it labels and compacts.
 WRITER = """
 import json, sys
-from cloud.dataset.schema import SCHEMA, STATE, LabelOutcome, Outcome, Record, with_labels, with_samples
 from cloud.dataset.store import Label, Row, Store
 from cloud.dataset.lance_table import Table
 url, locked, seed = sys.argv[1], sys.argv[2] == "locked", int(sys.argv[3])
@@ -266,7 +273,7 @@ def _writer(url: Path, locked: str, seed: int, batches: list[list[str]]) -> subp
 
 
 def _batches(ids: list[str], seed: int) -> Iterator[list[str]]:
-    """Cut the ids into batches, for each writer in nearly the same order, so that they collide."""
+    """Cut the ids into batches, for each writer in nearly the same order, so that the writers collide."""
     rng = random.Random(seed)
     order = sorted(range(len(ids)), key=lambda index: index + rng.uniform(0, 20))
     for start in range(0, len(ids), 8):
@@ -275,9 +282,9 @@ def _batches(ids: list[str], seed: int) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("locked", ["locked", "unlocked"])
 def test_g2_many_writers_store_each_photo_once(tmp_path: Path, locked: str) -> None:
-    """G2: four processes store the same ids at once, one dies by kill -9, and each id is there once.
+    """G2: four processes store the same ids at once, one is killed with SIGKILL, and each id is stored once.
 
-    `unlocked` leaves out the lock of local tables: what remains is what holds on an object store.
+    `unlocked` leaves out the lock of local tables, as on an object store.
     """
     url, ids = tmp_path / "photos.lance", [photo_id(number) for number in range(120)]
     writers = [_writer(url, locked, seed, list(_batches(ids, seed))) for seed in range(4)]
@@ -302,6 +309,6 @@ def test_g2_many_writers_store_each_photo_once(tmp_path: Path, locked: str) -> N
     assert any(row["human_label"] == "3" for row in rows)
     stored = collections.Counter(key for answer in answers for key in answer if answer[key] == "stored")
     if locked == "locked":
-        # Who is told `stored` stored it. Only the batch that the victim could not answer for is missing.
+        # Each id is reported as `stored` once. Only the batch that the victim did not report may be missing.
         assert max(stored.values()) == 1
         assert len(stored) >= len(ids) - 8

@@ -1,4 +1,4 @@
-"""The SavedModel: what TensorFlow Serving's loader makes of it, and how it is packed."""
+"""Rules of cloud/export/: the exported model answers like the trained one, and how it is packed."""
 
 import hashlib
 import tarfile
@@ -10,25 +10,25 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.special import softmax
 from tensorflow_serving.apis import prediction_log_pb2
 
-from cloud.export import saved_model as exporting
-from cloud.export.litert import ask
+from cloud.export import saved_model
+from cloud.export.litert import run_network
 from cloud.export.saved_model import (
-    EXTRA,
+    EXTRA_ASSETS,
     NETWORK_FILE,
     WARMUP_BATCHES,
     ExportError,
     Model,
-    exported,
+    export_saved_model,
     pack,
     verify,
     verify_network,
     warmup_photos,
 )
 from cloud.export.v1_loader import SavedModel
-from cloud.modeling.arrays import softmax
-from cloud.modeling.backbones import XCEPTION_SMALL, preprocess
+from cloud.modeling.backbones import EFFICIENTNET_LITE0, XCEPTION, XCEPTION_SMALL, Backbone, preprocess
 from cloud.modeling.linear_head import Head
 from cloud.modeling.novelty import fit_novelty, novelty_scores
 from tests.serving import saved_models
@@ -41,32 +41,32 @@ CLASSES = ("cat", "dog", "füchsin")
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    """A small network with a random head."""
+    """A small model with random weights."""
     keras.utils.set_random_seed(0)
     network = XCEPTION_SMALL.build()
     generator = np.random.default_rng(0)
     head = Head(generator.normal(size=(XCEPTION_SMALL.embedding_dim, 3)) * 5, generator.normal(size=3))
-    seen = fit_novelty(generator.uniform(size=(20, XCEPTION_SMALL.embedding_dim)), seed=0)
-    return Model(XCEPTION_SMALL, network, head, 1.7, CLASSES, seen)
+    novelty = fit_novelty(generator.uniform(size=(20, XCEPTION_SMALL.embedding_dim)), seed=0)
+    return Model(XCEPTION_SMALL, network, head, 1.7, CLASSES, novelty)
 
 
 @pytest.fixture(scope="module")
 def directory(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """That model, exported as version 3."""
+    """The model exported as version 3."""
     directory = tmp_path_factory.mktemp("models") / "3"
-    with exported(model, directory) as partial:
-        (partial / EXTRA / "added.txt").write_text("of the block")
+    with export_saved_model(model, directory) as partial:
+        (partial / EXTRA_ASSETS / "added.txt").write_text("written in the block")
     return directory
 
 
 def served(directory: Path, photos: list[bytes]) -> dict[str, Any]:
-    """Answers by the loader and session that TensorFlow Serving uses."""
+    """Return the outputs by the loader and session that TensorFlow Serving uses."""
     with SavedModel(directory) as saved:
-        return saved.ask(photos)
+        return saved.predict(photos)
 
 
 def export(model: Model, directory: Path, **options: bool) -> None:
-    with exported(model, directory, **options):
+    with export_saved_model(model, directory, **options):
         pass
 
 
@@ -76,22 +76,20 @@ def signatures(directory: Path) -> set[str]:
     return {name for name in meta.signature_def if not name.startswith("__")}
 
 
-def test_served_answers_are_those_of_the_trained_model(
-    model: Model, directory: Path, make_example: Any
-) -> None:
-    """Encoded photos in, calibrated probabilities, embeddings and novelty out, as the parts give them."""
+def test_served_outputs_equal_the_trained_model(model: Model, directory: Path, make_example: Any) -> None:
+    """Probabilities, embeddings and novelty of encoded photos equal those of the model's parts."""
     photos = [make_example("dawn", seed).image for seed in range(3)]
-    answers = served(directory, photos)
+    outputs = served(directory, photos)
     embedding = model.network(preprocess(XCEPTION_SMALL, tf.constant(photos)), training=False).numpy()
-    np.testing.assert_allclose(answers["embedding"], embedding, atol=1e-4)
-    expected = softmax(model.head.logits(embedding) / 1.7)
-    np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-4)
-    assert answers["probabilities"].dtype == np.float32
-    np.testing.assert_allclose(answers["novelty"], novelty_scores(model.novelty, embedding), atol=1e-4)
+    np.testing.assert_allclose(outputs["embedding"], embedding, atol=1e-4)
+    expected = softmax(model.head.logits(embedding) / 1.7, axis=1)
+    np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-4)
+    assert outputs["probabilities"].dtype == np.float32
+    np.testing.assert_allclose(outputs["novelty"], novelty_scores(model.novelty, embedding), atol=1e-4)
 
 
-def test_the_signature_is_the_contract(directory: Path) -> None:
-    """The signature has the names, types and shapes that the edge expects, and the default name."""
+def test_signature_is_the_contract(directory: Path) -> None:
+    """The default signature has the names, types and shapes that the edge expects."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(directory))
     signature = meta.signature_def["serving_default"]
@@ -108,18 +106,60 @@ def test_the_signature_is_the_contract(directory: Path) -> None:
     }
 
 
-def test_a_broken_photo_is_an_invalid_argument(directory: Path, make_example: Any) -> None:
-    """The served graph answers a photo that it cannot decode with INVALID_ARGUMENT."""
+def random_model(backbone: Backbone, network: keras.Model) -> Model:
+    generator = np.random.default_rng(0)
+    head = Head(generator.normal(size=(backbone.embedding_dim, 3)), generator.normal(size=3))
+    novelty = fit_novelty(generator.uniform(size=(20, backbone.embedding_dim)), seed=0)
+    return Model(backbone, network, head, 1.0, CLASSES, novelty)
+
+
+BUILDERS = {
+    XCEPTION_SMALL: XCEPTION_SMALL.build,
+    EFFICIENTNET_LITE0: EFFICIENTNET_LITE0.build,
+    # Random weights: the pretrained ones are a download.
+    XCEPTION: lambda: keras.applications.Xception(
+        weights=None, include_top=False, pooling="avg", input_shape=(299, 299, 3)
+    ),
+}
+
+
+@pytest.mark.timeout(300)  # exporting the large network takes a minute on a busy machine
+@pytest.mark.parametrize("backbone", BUILDERS, ids=lambda backbone: backbone.name)
+def test_call_without_photos_has_empty_outputs(backbone: Backbone, tmp_path: Path) -> None:
+    """A call with no photos returns outputs with 0 rows, for every backbone and on every processor."""
+    model = random_model(backbone, BUILDERS[backbone]())
+    export(model, tmp_path / "1", tflite=backbone is XCEPTION_SMALL)
+    with SavedModel(tmp_path / "1") as saved:
+        shapes = {name: values.shape for name, values in saved.predict([]).items()}
+        one, three = saved.predict(warmup_photos(1)), saved.predict(warmup_photos(3))
+    assert shapes == {"probabilities": (0, 3), "embedding": (0, backbone.embedding_dim), "novelty": (0,)}
+    for name, values in one.items():
+        assert (len(values), len(three[name])) == (1, 3)
+        np.testing.assert_allclose(values, three[name][:1], atol=1e-4)
+
+
+def test_model_that_fails_on_no_photos_is_refused(
+    model: Model, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An export fails if the outputs of a call without photos have another shape."""
+    real = SavedModel.predict
+    monkeypatch.setattr(SavedModel, "predict", lambda saved, photos: real(saved, photos or warmup_photos(1)))
+    with pytest.raises(ExportError, match=r"of no photos: expected shape \(0, 3\), got \(1, 3\)"):
+        verify(directory, model, warmup_photos(1))
+
+
+def test_undecodable_photo_is_an_invalid_argument(directory: Path, make_example: Any) -> None:
+    """The graph fails with INVALID_ARGUMENT on a photo that it cannot decode."""
     photo = make_example("dawn", 0).image
     for broken in (b"no photo", photo[: len(photo) // 2]):
         with pytest.raises(tf.errors.InvalidArgumentError):
             served(directory, [photo, broken])
 
 
-def test_class_names_and_what_is_added_travel_with_the_model(model: Model, directory: Path) -> None:
-    """Names are an asset, one per line; what else belongs to it is where TensorFlow Serving ignores it."""
+def test_class_names_and_added_files_are_in_the_model(model: Model, directory: Path) -> None:
+    """Class names are an asset, one per line; added files are where TensorFlow Serving ignores them."""
     assert (directory / "assets" / "classes.txt").read_text("utf-8").splitlines() == list(CLASSES)
-    assert (directory / EXTRA / "added.txt").read_text() == "of the block"
+    assert (directory / EXTRA_ASSETS / "added.txt").read_text() == "written in the block"
 
 
 def test_warmup_records_can_be_served(directory: Path) -> None:
@@ -136,61 +176,61 @@ def test_warmup_records_can_be_served(directory: Path) -> None:
 
 
 def test_each_variable_is_written_once(model: Model, directory: Path) -> None:
-    """The files are about as large as the weights."""
+    """The variables on disk are about as large as the weights."""
     weights_bytes = sum(array.nbytes for array in model.network.get_weights())
     variables_bytes = sum(path.stat().st_size for path in (directory / "variables").iterdir())
     assert variables_bytes < 1.2 * weights_bytes
 
 
-def test_a_model_without_novelty_can_still_be_asked() -> None:
-    """Models of earlier versions answer what they have: as a champion, such a one meets its successor."""
+def test_model_without_novelty_can_be_run() -> None:
+    """Models of earlier versions lack novelty, and can still be compared with a challenger."""
     with SavedModel(saved_models() / "straight") as saved:
-        assert set(saved.ask(warmup_photos(1))) == {"probabilities", "embedding"}
+        assert set(saved.predict(warmup_photos(1))) == {"probabilities", "embedding"}
 
 
-def test_a_model_that_answers_otherwise_is_refused(model: Model, directory: Path) -> None:
-    """If the served answers are not those of the trained model, the export fails."""
+def test_model_with_other_outputs_is_refused(model: Model, directory: Path) -> None:
+    """If the served outputs differ from the trained model's, the export fails."""
     others = {
         "probabilities": replace(model, temperature=1.0),
         "novelty": replace(model, novelty=replace(model.novelty, scale=2 * model.novelty.scale)),
     }
     for name, other in others.items():
-        with pytest.raises(ExportError, match=f"{name}: expected Keras' answers within"):
+        with pytest.raises(ExportError, match=f"{name}: expected Keras' values within"):
             verify(directory, other, warmup_photos(2))
 
 
-def test_the_network_for_litert_comes_only_if_wanted(model: Model, directory: Path, tmp_path: Path) -> None:
-    """With the option a network of the same answers travels in the bundle; without, nothing changes."""
+def test_litert_network_is_optional(model: Model, directory: Path, tmp_path: Path) -> None:
+    """With the option the bundle has a network with the same outputs; without it the bundle is unchanged."""
     export(model, tmp_path / "3", tflite=True)
     assert signatures(tmp_path / "3") == {"serving_default", "decode"}
     assert signatures(directory) == {"serving_default"}
-    assert not (directory / EXTRA / NETWORK_FILE).exists()
+    assert not (directory / EXTRA_ASSETS / NETWORK_FILE).exists()
     photos = warmup_photos(3)
     images = preprocess(XCEPTION_SMALL, tf.constant(photos)).numpy()
-    said = ask((tmp_path / "3" / EXTRA / NETWORK_FILE).read_bytes(), images)
+    outputs = run_network((tmp_path / "3" / EXTRA_ASSETS / NETWORK_FILE).read_bytes(), images)
     for name, values in served(directory, photos).items():
-        np.testing.assert_allclose(said[name], values, atol=1e-4)
+        np.testing.assert_allclose(outputs[name], values, atol=1e-4)
     pack(tmp_path / "3", tmp_path / "3.tar")
     with tarfile.open(tmp_path / "3.tar") as archive:
-        assert f"{EXTRA}/{NETWORK_FILE}" in archive.getnames()
+        assert f"{EXTRA_ASSETS}/{NETWORK_FILE}" in archive.getnames()
 
 
-def test_a_network_for_litert_that_answers_otherwise_is_refused(
+def test_litert_network_with_other_outputs_is_refused(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If what was converted is no network, or does not answer as it was trained, the export fails."""
+    """If the converted network cannot run, or its outputs differ, the export fails."""
     export(model, tmp_path / "1", tflite=True)
-    network = (tmp_path / "1" / EXTRA / NETWORK_FILE).read_bytes()
-    with pytest.raises(ExportError, match="probabilities: expected Keras' answers within"):
+    network = (tmp_path / "1" / EXTRA_ASSETS / NETWORK_FILE).read_bytes()
+    with pytest.raises(ExportError, match="probabilities: expected Keras' values within"):
         verify_network(network, replace(model, temperature=1.0), warmup_photos(1))
-    monkeypatch.setattr(exporting, "converted", lambda *_: b"no network")
-    with pytest.raises(ExportError, match=r"network\.tflite: expected a network that LiteRT runs"):
+    monkeypatch.setattr(saved_model, "convert_network", lambda *_: b"no network")
+    with pytest.raises(ExportError, match=r"network\.tflite: LiteRT cannot run the converted network"):
         export(model, tmp_path / "2", tflite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 
-def test_what_the_v1_loader_cannot_load_is_refused(model: Model, tmp_path: Path) -> None:
-    """A Keras model saved in the way that TensorFlow Serving cannot read does not pass."""
+def test_model_that_the_v1_loader_cannot_load_is_refused(model: Model, tmp_path: Path) -> None:
+    """A Keras model saved such that TensorFlow Serving cannot load it fails the check."""
     network = model.network
 
     def serve(image: Any) -> dict[str, Any]:
@@ -200,28 +240,26 @@ def test_what_the_v1_loader_cannot_load_is_refused(model: Model, tmp_path: Path)
 
     signature = tf.function(serve, input_signature=[tf.TensorSpec([None], tf.string, name="image")])
     tf.saved_model.save(network, str(tmp_path / "keras"), signatures={"serving_default": signature})
-    with pytest.raises(ExportError, match="keras: expected a model that the V1 loader serves"):
+    with pytest.raises(ExportError, match="keras: the V1 loader cannot serve the exported model"):
         verify(tmp_path / "keras", model, warmup_photos(1))
 
 
-def test_a_failed_export_leaves_nothing(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No version directory appears, and no half of one."""
-    monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
+def test_failed_export_leaves_no_files(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failed export there is neither a version directory nor a temporary one."""
+    monkeypatch.setattr(saved_model, "TOLERANCE", -1.0)
     with pytest.raises(ExportError):
         export(model, tmp_path / "3")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_version_is_written_once(model: Model, directory: Path) -> None:
-    """An existing version is never overwritten."""
-    with pytest.raises(ExportError, match="one that exists"):
+def test_existing_version_is_not_overwritten(model: Model, directory: Path) -> None:
+    """An export to an existing version directory fails."""
+    with pytest.raises(ExportError, match="the version directory exists"):
         export(model, directory)
 
 
-def test_a_bundle_depends_on_the_files_alone(directory: Path, tmp_path: Path) -> None:
-    """Packing twice gives the same bytes, whatever the times; the digest and size are the file's."""
+def test_bundle_is_deterministic(directory: Path, tmp_path: Path) -> None:
+    """Packing twice gives the same bytes, for any file times; digest and size are the bundle's."""
     first = pack(directory, tmp_path / "a.tar")
     (directory / "saved_model.pb").touch()
     assert pack(directory, tmp_path / "b.tar") == first
@@ -230,8 +268,8 @@ def test_a_bundle_depends_on_the_files_alone(directory: Path, tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar", "b.tar"]
 
 
-def test_an_unpacked_bundle_is_the_model(directory: Path, tmp_path: Path) -> None:
-    """What comes out of the tar is file for file what went in."""
+def test_unpacked_bundle_equals_the_model(directory: Path, tmp_path: Path) -> None:
+    """Every file of the unpacked tar equals the packed one."""
     pack(directory, tmp_path / "a.tar")
     with tarfile.open(tmp_path / "a.tar") as archive:
         archive.extractall(tmp_path / "out", filter="data")

@@ -1,4 +1,4 @@
-"""Rules of cloud/labeling/contact_sheet.py: every photo is on the sheet, with its number and caption."""
+"""Rules of cloud/labeling/contact_sheet.py: numbered photos with captions, as PNG or HTML."""
 
 import io
 from pathlib import Path
@@ -16,8 +16,8 @@ def plain(colour: str, size: tuple[int, int] = (40, 30)) -> bytes:
     return out.getvalue()
 
 
-def test_a_picture_shows_every_photo(tmp_path: Path) -> None:
-    """Five in a row, each in its place, words below, on paper."""
+def test_png_shows_every_photo(tmp_path: Path) -> None:
+    """The photos are laid out in rows of five."""
     colours = ["red", "lime", "blue", "black", "magenta", "cyan"]
     frames = [Frame(plain(colour), ("cat 0.62", "x" * 200)) for colour in colours]
     write_sheet(tmp_path / "a" / "sheet.png", frames)
@@ -30,8 +30,8 @@ def test_a_picture_shows_every_photo(tmp_path: Path) -> None:
         assert sheet.getpixel((88, sheet.height // 2 + 88)) == (0, 255, 255)
 
 
-def test_a_page_needs_nothing_else_and_runs_nothing(tmp_path: Path) -> None:
-    """Thumbnails are inside the page, and a label is text whatever it is."""
+def test_html_is_self_contained_and_escaped(tmp_path: Path) -> None:
+    """Thumbnails are embedded, and markup in a caption is escaped."""
     write_sheet(tmp_path / "sheet.html", [Frame(plain("red"), ("<script>",)), Frame(plain("blue"), ("dog",))])
     page = (tmp_path / "sheet.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 2
@@ -40,22 +40,22 @@ def test_a_page_needs_nothing_else_and_runs_nothing(tmp_path: Path) -> None:
     assert "<script>" not in page
 
 
-def test_an_empty_sheet_is_one_too(tmp_path: Path) -> None:
-    """Nothing to show is no error."""
+def test_empty_sheet_is_written(tmp_path: Path) -> None:
+    """A sheet without photos is not an error."""
     for name in ("sheet.png", "sheet.html"):
         write_sheet(tmp_path / name, [])
         assert (tmp_path / name).stat().st_size > 0
 
 
-def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
-    """The name decides what is written."""
-    with pytest.raises(PermanentError, match=r"expected a name with .png or .html, got .gif"):
+def test_other_suffix_is_refused(tmp_path: Path) -> None:
+    """The error names the allowed suffixes."""
+    with pytest.raises(PermanentError, match=r"sheet\.gif; its name must end in \.png or \.html"):
         write_sheet(tmp_path / "sheet.gif", [])
 
 
 @pytest.mark.parametrize(
     ("size", "fitted"), [((400, 100), (40, 10)), ((10, 20), (10, 20)), ((900, 1), (40, 1))]
 )
-def test_a_thumbnail_keeps_the_shape(size: tuple[int, int], fitted: tuple[int, int]) -> None:
-    """As large as it fits, and never without a pixel."""
+def test_thumbnail_keeps_the_aspect_ratio(size: tuple[int, int], fitted: tuple[int, int]) -> None:
+    """A thumbnail is as large as fits, and at least one pixel high and wide."""
     assert thumbnail(plain("red", size), (40, 20)).size == fitted

@@ -1,4 +1,4 @@
-"""Rules of cloud/labeling/review_queue.py: what a person is asked, and in which order."""
+"""Rules of cloud/labeling/review_queue.py: rank of the photos to label."""
 
 from typing import Any
 
@@ -7,13 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud.dataset.store import Label, Row, Store
-from cloud.labeling.review_queue import Waiting, awaiting_review, doubt, known_classes, most_informative
+from cloud.labeling.review_queue import (
+    UnlabelledPhoto,
+    awaiting_review,
+    informativeness,
+    known_classes,
+    most_informative,
+)
 from schemas.messages import NEITHER
 from tests.conftest import jpeg
 
 UNIT = st.floats(0, 1)
 PHOTOS = st.builds(
-    Waiting,
+    UnlabelledPhoto,
     photo_id=st.integers(0, 2**128 - 1).map("{:032x}".format),
     dhash=st.none() | st.sampled_from([0, 7, 2**64 - 1, 2**40 - 1]).map("{:016x}".format),
     lane=st.sampled_from(["auto", "hard", "audit", None]),
@@ -27,29 +33,29 @@ PHOTOS = st.builds(
 LISTS = st.lists(PHOTOS, max_size=12, unique_by=lambda photo: photo.photo_id)
 
 
-def waiting(number: int, **fields: Any) -> Waiting:
+def unlabelled(number: int, **fields: Any) -> UnlabelledPhoto:
     facts: dict[str, Any] = {"lane": "hard", "edge_label": "cat", "dhash": None}
-    return Waiting(photo_id=f"{number:032x}", **(facts | fields))
+    return UnlabelledPhoto(photo_id=f"{number:032x}", **(facts | fields))
 
 
-def order(*photos: Waiting) -> list[int]:
+def order(*photos: UnlabelledPhoto) -> list[int]:
     return [int(photo.photo_id, 16) for photo in most_informative(photos, 99)]
 
 
-def test_audit_comes_before_disagreement_before_doubt() -> None:
-    """Labels of the lane audit decide the gate; where teacher and edge disagree, one of them is wrong."""
+def test_audit_precedes_disagreement_precedes_the_rest() -> None:
+    """Lane audit comes first, then disagreement of teacher and edge, then the others."""
     assert order(
-        waiting(1, entropy=0.9),
-        waiting(2, teacher_label="dog", entropy=0.1),
-        waiting(3, lane="audit", entropy=0.0),
-        waiting(4, teacher_label="cat", entropy=1.0),
+        unlabelled(1, entropy=0.9),
+        unlabelled(2, teacher_label="dog", entropy=0.1),
+        unlabelled(3, lane="audit", entropy=0.0),
+        unlabelled(4, teacher_label="cat", entropy=1.0),
     ) == [3, 2, 4, 1]
 
 
-def test_nothing_that_a_model_said_orders_the_lane_audit() -> None:
-    """Who stops half-way through it has labelled a fair sample."""
-    photos = [waiting(n, lane="audit", entropy=n / 9) for n in (3, 1, 2)]
-    assert order(*photos, waiting(4, lane="audit", teacher_label="dog")) == [1, 2, 3, 4]
+def test_audit_photos_are_ordered_by_id_alone() -> None:
+    """No model output orders lane audit, so that its first photos are an unbiased sample too."""
+    photos = [unlabelled(n, lane="audit", entropy=n / 9) for n in (3, 1, 2)]
+    assert order(*photos, unlabelled(4, lane="audit", teacher_label="dog")) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -63,32 +69,32 @@ def test_nothing_that_a_model_said_orders_the_lane_audit() -> None:
         ({}, {"confidence": 0.1}),
     ],
 )
-def test_the_more_doubtful_comes_first(more: dict[str, float], less: dict[str, float]) -> None:
-    """High entropy, small margin, high novelty or low confidence: each alone is a reason to ask."""
-    assert doubt(waiting(2, **more)) > doubt(waiting(1, **less))
-    assert order(waiting(1, **less), waiting(2, **more)) == [2, 1]
+def test_more_uncertain_photo_comes_first(more: dict[str, float], less: dict[str, float]) -> None:
+    """High entropy, small margin, high novelty or low confidence each raises the rank."""
+    assert informativeness(unlabelled(2, **more)) > informativeness(unlabelled(1, **less))
+    assert order(unlabelled(1, **less), unlabelled(2, **more)) == [2, 1]
 
 
-def test_twenty_frames_of_a_view_do_not_fill_the_list() -> None:
-    """Of near-identical frames the most doubtful is asked, the others stand behind all other views."""
-    frames = [waiting(n, entropy=0.9 + n / 1000, dhash=f"{1 << n % 6:016x}") for n in range(20)]
-    others = [waiting(100 + n, entropy=0.1, dhash=f"{0xFFFF << 16 * n:016x}") for n in range(3)]
+def test_near_duplicates_come_last() -> None:
+    """Of near-identical frames the most informative is listed, the others come after all other photos."""
+    frames = [unlabelled(n, entropy=0.9 + n / 1000, dhash=f"{1 << n % 6:016x}") for n in range(20)]
+    others = [unlabelled(100 + n, entropy=0.1, dhash=f"{0xFFFF << 16 * n:016x}") for n in range(3)]
     chosen = [int(photo.photo_id, 16) for photo in most_informative([*frames, *others], 5)]
     assert chosen == [19, 100, 101, 102, 18]
 
 
-def test_frames_of_the_lane_audit_are_all_asked() -> None:
-    """Leaving some out would make the audited accuracy a biased one."""
-    photos = [waiting(n, lane="audit", dhash="0" * 16) for n in (1, 2)]
-    assert order(waiting(3, dhash="f" * 16), *photos) == [1, 2, 3]
+def test_audit_near_duplicates_are_all_listed() -> None:
+    """Near-duplicates in lane audit keep their place: leaving them out would bias the audited accuracy."""
+    photos = [unlabelled(n, lane="audit", dhash="0" * 16) for n in (1, 2)]
+    assert order(unlabelled(3, dhash="f" * 16), *photos) == [1, 2, 3]
 
 
-def test_audits_are_at_most_half_of_what_is_asked() -> None:
-    """However many wait, by their ids alone; where others are too few, audits take their place."""
-    audits = [waiting(n, lane="audit", entropy=n / 9) for n in (4, 3, 2, 1)]
-    others = [waiting(n, entropy=n / 99) for n in (11, 12, 13)]
+def test_audit_is_at_most_half_of_the_list() -> None:
+    """Lane audit fills at most half of the list, and more only if there are too few others."""
+    audits = [unlabelled(n, lane="audit", entropy=n / 9) for n in (4, 3, 2, 1)]
+    others = [unlabelled(n, entropy=n / 99) for n in (11, 12, 13)]
 
-    def first(limit: int, *photos: Waiting) -> list[int]:
+    def first(limit: int, *photos: UnlabelledPhoto) -> list[int]:
         return [int(photo.photo_id, 16) for photo in most_informative(photos, limit)]
 
     assert first(4, *audits, *others) == [1, 2, 13, 12]
@@ -98,8 +104,8 @@ def test_audits_are_at_most_half_of_what_is_asked() -> None:
 
 
 @given(LISTS, st.integers(0, 15), st.randoms())
-def test_the_order_is_one_and_complete(photos: list[Waiting], limit: int, chance: Any) -> None:
-    """Any photos: as many as wanted, each once, audit first, the same however they come in."""
+def test_order_is_deterministic_and_complete(photos: list[UnlabelledPhoto], limit: int, chance: Any) -> None:
+    """The list has as many photos as asked for, each once, audit first, for any input order."""
     chosen = most_informative(photos, limit)
     assert len(chosen) == min(limit, len(photos))
     assert len({photo.photo_id for photo in chosen}) == len(chosen)
@@ -107,7 +113,7 @@ def test_the_order_is_one_and_complete(photos: list[Waiting], limit: int, chance
     assert audits == sorted(audits, reverse=True)
     others = sum(photo.lane != "audit" for photo in photos)
     assert sum(audits) <= max(limit - others, (limit + 1) // 2)
-    assert all(0 <= doubt(photo) <= 1 for photo in photos)
+    assert all(0 <= informativeness(photo) <= 1 for photo in photos)
     chance.shuffle(photos)
     assert most_informative(photos, limit) == chosen
 
@@ -119,8 +125,8 @@ def row(number: int, **fields: Any) -> Row:
     )
 
 
-def test_what_waits_is_harvested_and_not_labelled_by_a_person(tmp_path: Any) -> None:
-    """A teacher's label does not end the waiting; imported photos never wait."""
+def test_only_samples_without_a_human_label_await_review(tmp_path: Any) -> None:
+    """A photo with a teacher label awaits review; an imported or human-labelled one does not."""
     store = Store.open(tmp_path / "dataset")
     store.upsert(
         [
@@ -131,7 +137,7 @@ def test_what_waits_is_harvested_and_not_labelled_by_a_person(tmp_path: Any) -> 
     store.label(
         [
             Label(photo_id=f"{5:032x}", label="cow", by="ann", at_ms=1),
-            Label(photo_id=f"{4:032x}", label="cat", by="teacher/1", at_ms=1, judge="teacher"),
+            Label(photo_id=f"{4:032x}", label="cat", by="teacher/1", at_ms=1, annotator="teacher"),
             Label(photo_id=f"{7:032x}", label="cat", by="ann", at_ms=1),
         ]
     )
@@ -142,8 +148,8 @@ def test_what_waits_is_harvested_and_not_labelled_by_a_person(tmp_path: Any) -> 
     assert known_classes(store) == ["cat", "cow"]
 
 
-def test_a_photo_of_neither_waits_no_more(tmp_path: Any) -> None:
-    """It has its label, and that is no class to choose from."""
+def test_photo_labelled_neither_does_not_await_review(tmp_path: Any) -> None:
+    """NEITHER is a human label, but not a known class."""
     store = Store.open(tmp_path / "dataset")
     store.upsert([row(1, lane="audit", edge_label="cat"), row(2, edge_label="cat")])
     store.label([Label(photo_id=f"{1:032x}", label=NEITHER, by="ann", at_ms=1)])

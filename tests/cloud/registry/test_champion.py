@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cloud.dataset.example import Example, label_numbers
+from cloud.dataset.example import Example, label_indices
 from cloud.evaluation import promotion_gate
 from cloud.evaluation.metrics import measure
 from cloud.registry.champion import _by_class, best_so_far, gold_digest
@@ -19,7 +19,7 @@ from tests.cloud.bundles import CLASSES, card
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
 
 GOLD = [Example(f"{number:032x}", b"", CLASSES[number % 2], "human") for number in range(200)]
-TRUTH = label_numbers(GOLD, CLASSES)
+TRUTH = label_indices(GOLD, CLASSES)
 
 
 def sure_of(answers: np.ndarray) -> np.ndarray:

@@ -80,7 +80,7 @@ def test_a_version_that_was_rolled_back_is_no_champion(tmp_path: Path, phase: st
     registry = Registry(tmp_path)
     for version in (2, 3):
         registry.write_card(card(version))
-    registry.rollout_file(3).write(rollout(tmp_path, phase=phase, over=True))
+    registry.rollout_file(3).write(rollout(tmp_path, phase=phase, announced=True))
     found = registry.champion()
     assert found is not None
     assert found.card.version == champion

@@ -7,7 +7,7 @@ import pytest
 
 from cloud.dataset.example import Example, Source
 from cloud.modeling.arrays import Floats, Ints
-from cloud.progress import Silent
+from cloud.progress import NoProgress
 from cloud.training.candidates import (
     HARVESTED,
     HUMAN,
@@ -127,7 +127,7 @@ def test_each_human_label_is_answered_by_candidates_that_did_not_see_it() -> Non
     """Cross-validation answers every human label once per candidate, none by one trained on it."""
     learner, labelled, human = world(human=12, harvested=20, wrong=3)
     watched = Watched(learner)
-    held_out = cross_validate(watched, labelled, seed=1, progress=Silent())
+    held_out = cross_validate(watched, labelled, seed=1, progress=NoProgress())
     assert not watched.seen_before
     assert sorted(p for p in watched.answered if p < 12) == sorted([*human] * 3)
     for answers in held_out.values():
@@ -148,5 +148,5 @@ def test_the_least_held_out_loss_is_chosen() -> None:
 def test_a_harvest_that_helps_is_chosen() -> None:
     """With few labels and a large right harvest, the second candidate wins."""
     learner, labelled, human = world(human=10, harvested=300)
-    held_out = cross_validate(learner, labelled, seed=0, progress=Silent())
+    held_out = cross_validate(learner, labelled, seed=0, progress=NoProgress())
     assert choose(fit_candidates(learner, labelled, human), held_out) == HARVESTED

@@ -107,7 +107,7 @@ async def test_two_workers_train_the_model_that_one_trains(make_example, tmp_pat
     answers = []
     for name in ("first", "single"):
         with SavedModel(tmp_path / name / "1") as saved:
-            answers.append(saved.ask([photo.image for photo in photos])["probabilities"])
+            answers.append(saved.predict([photo.image for photo in photos])["probabilities"])
     np.testing.assert_allclose(answers[0], answers[1], atol=1e-4)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cloud.dataset.example import Example, TrainingError
 from cloud.modeling.backbones import EFFICIENTNET_LITE0, XCEPTION_SMALL
-from cloud.progress import Silent
+from cloud.progress import NoProgress
 from cloud.training.embeddings import BATCH_PHOTOS, dimmed, embed, embeddings
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
@@ -54,13 +54,13 @@ def test_a_photo_is_embedded_once(network: Any, photos: list[Example], tmp_path:
 
 def test_the_cache_holds_what_the_network_says(network: Any, photos: list[Example], tmp_path: Path) -> None:
     """Embeddings with and without the cache are the same."""
-    cached = embeddings(photos[:4], XCEPTION_SMALL, network, tmp_path, Silent())
-    np.testing.assert_array_equal(cached, embed(photos[:4], XCEPTION_SMALL, network, Silent()))
+    cached = embeddings(photos[:4], XCEPTION_SMALL, network, tmp_path, NoProgress())
+    np.testing.assert_array_equal(cached, embed(photos[:4], XCEPTION_SMALL, network, NoProgress()))
 
 
 def test_other_weights_use_another_cache(network: Any, photos: list[Example], tmp_path: Path) -> None:
     """Embeddings of one state of a network are never taken for those of another."""
-    embeddings(photos[:2], XCEPTION_SMALL, network, tmp_path, Silent())
+    embeddings(photos[:2], XCEPTION_SMALL, network, tmp_path, NoProgress())
     other = Counting()
     embeddings(photos[:2], XCEPTION_SMALL, XCEPTION_SMALL.build(), tmp_path, other)
     assert other.done == 2
@@ -69,7 +69,7 @@ def test_other_weights_use_another_cache(network: Any, photos: list[Example], tm
 
 def test_a_damaged_row_is_computed_again(network: Any, photos: list[Example], tmp_path: Path) -> None:
     """An embedding of the wrong length counts as absent."""
-    before = embeddings(photos[:3], XCEPTION_SMALL, network, tmp_path, Silent())
+    before = embeddings(photos[:3], XCEPTION_SMALL, network, tmp_path, NoProgress())
     (path,) = tmp_path.glob("*.sqlite3")
     with sqlite3.connect(path) as cache:
         cache.execute("UPDATE embedding SET vector = x'00' WHERE photo = (SELECT min(photo) FROM embedding)")
@@ -88,7 +88,7 @@ def test_what_was_embedded_before_a_failure_is_kept(
     with pytest.raises(
         TrainingError, match=f"photo {'bad0' * 8}: expected a decodable JPEG or PNG, got 8 bytes"
     ):
-        embeddings([*photos, bad], XCEPTION_SMALL, network, tmp_path, Silent())
+        embeddings([*photos, bad], XCEPTION_SMALL, network, tmp_path, NoProgress())
     again = Counting()
     embeddings(photos, XCEPTION_SMALL, network, tmp_path, again)
     assert again.done == len(photos) - BATCH_PHOTOS
@@ -96,8 +96,8 @@ def test_what_was_embedded_before_a_failure_is_kept(
 
 def test_embeddings_do_not_depend_on_their_batch(efficientnet: Any, photos: list[Example]) -> None:
     """A photo alone and among others has the same embedding."""
-    together = embed(photos[:5], EFFICIENTNET_LITE0, efficientnet, Silent())
-    alone = embed(photos[4:5], EFFICIENTNET_LITE0, efficientnet, Silent())
+    together = embed(photos[:5], EFFICIENTNET_LITE0, efficientnet, NoProgress())
+    alone = embed(photos[4:5], EFFICIENTNET_LITE0, efficientnet, NoProgress())
     assert together.shape == (5, EFFICIENTNET_LITE0.embedding_dim)
     np.testing.assert_allclose(together[4:5], alone, atol=1e-4)
 
@@ -105,7 +105,7 @@ def test_embeddings_do_not_depend_on_their_batch(efficientnet: Any, photos: list
 def test_dimmed_photos_are_kept_apart(network: Any, photos: list[Example], tmp_path: Path) -> None:
     """The same photo at dusk has an embedding of its own, whichever was asked for first."""
     plain, dim, again = (
-        embeddings(photos[:2], XCEPTION_SMALL, network, tmp_path, Silent(), dim=dim)
+        embeddings(photos[:2], XCEPTION_SMALL, network, tmp_path, NoProgress(), dim=dim)
         for dim in (False, True, False)
     )
     np.testing.assert_array_equal(plain, again)

@@ -29,7 +29,7 @@ def test_the_length_of_a_training_follows_its_photos_within_bounds() -> None:
     fewest, most = from_scratch.STEPS
     assert from_scratch.step_count(2) == fewest
     assert from_scratch.step_count(10**6) == most
-    assert from_scratch.step_count(800) == 800 * from_scratch.SHOWN // from_scratch.BATCH_PHOTOS
+    assert from_scratch.step_count(800) == 800 * from_scratch.EPOCHS // from_scratch.BATCH_PHOTOS
 
 
 def test_batches_are_made_up_as_the_weights_say() -> None:

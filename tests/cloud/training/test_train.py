@@ -18,7 +18,7 @@ from PIL import Image
 from cloud.dataset.example import Example, TrainingError
 from cloud.dataset.store import Label, Row, Store
 from cloud.dataset.training_set import examples as dataset_examples
-from cloud.export.saved_model import EXTRA, NETWORK_FILE
+from cloud.export.saved_model import EXTRA_ASSETS, NETWORK_FILE
 from cloud.export.v1_loader import SavedModel
 from cloud.registry.registry import CARD_PATH, Registry
 from cloud.training import from_scratch
@@ -34,7 +34,7 @@ LITE = "efficientnet-lite0"
 def ask(trained: Trained, photos: Sequence[bytes]) -> dict[str, np.ndarray]:
     """Ask a model on disk."""
     with SavedModel(trained.directory) as saved:
-        return saved.ask(photos)
+        return saved.predict(photos)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_harvested_labels_that_the_human_ones_contradict_are_left_out(trained: T
 def test_the_bundle_is_beside_the_model(trained: Trained) -> None:
     """The directory is named by the version, and the bundle's digest and size are stated."""
     assert trained.directory.name == "2"
-    assert (trained.directory / EXTRA / NETWORK_FILE).stat().st_size  # it was asked for
+    assert (trained.directory / EXTRA_ASSETS / NETWORK_FILE).stat().st_size  # it was asked for
     assert trained.bundle_path == trained.directory.with_name("2.tar")
     assert trained.bundle_path.stat().st_size == trained.size_bytes
     assert len(trained.sha256) == 64

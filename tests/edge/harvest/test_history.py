@@ -11,7 +11,7 @@ from edge.harvest import history
 from edge.harvest.history import KEPT, HarvestedSample
 from edge.harvest.lanes import drawn_for_audit
 from edge.harvest.selector import Selector
-from edge.serving.prediction import Scored
+from edge.serving.prediction import Prediction
 from schemas.messages import Caps, HarvestRules
 from tests.edge.harvest.test_quotas import hold
 from tests.nodes import photo_id
@@ -56,7 +56,7 @@ class Edge:
 
     def see(self, number: int, view: int, confidence: float, size_bytes: int) -> str | None:
         """Decide about a photo and harvest it if it is worth it; returns why it is not."""
-        said = Scored("pets", 1, {"cat": confidence, "dog": 1 - confidence}, b"")
+        said = Prediction("pets", 1, {"cat": confidence, "dog": 1 - confidence}, b"")
         lane, refused = self.harvester.choose(photo_id(number), "pi-1", view, said, self.now)
         if lane is None:
             return refused

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from edge.harvest.lanes import drawn_for_audit, lane_of
-from edge.serving.prediction import Scored, bounded_novelty, probability
+from edge.serving.prediction import Prediction, clamp_novelty, clamp_probability
 from schemas.messages import HarvestRules
 from tests.nodes import photo_id
 
@@ -73,7 +73,7 @@ def test_a_flip_is_hard_however_sure_the_model_is():
     assert lane_of(ModelScores(), OFF, flipped=True).lane == "hard"
 
 
-def former_lane(said: Scored, rules: HarvestRules) -> str | None:
+def former_lane(said: Prediction, rules: HarvestRules) -> str | None:
     """Return the lane by the three former rules: confidence, margin and entropy."""
     certain = (
         said.confidence >= rules.hard_confidence
@@ -93,7 +93,7 @@ def former_lane(said: Scored, rules: HarvestRules) -> str | None:
 @settings(deadline=None)
 def test_with_two_classes_the_lane_is_that_of_the_three_former_rules(cat, auto_confidence, uncertain_above):
     """With two classes the former defaults of confidence and margin never decided; the entropy did."""
-    said = Scored("pets", 1, {"cat": cat, "dog": 1 - cat}, b"")
+    said = Prediction("pets", 1, {"cat": cat, "dog": 1 - cat}, b"")
     assume(abs(said.entropy - uncertain_above) > 1e-9)  # rounding differs
     rules = HarvestRules(auto_confidence=auto_confidence, uncertain_above=uncertain_above)
     assert lane_of(said, rules).lane == former_lane(said, rules)
@@ -102,7 +102,7 @@ def test_with_two_classes_the_lane_is_that_of_the_three_former_rules(cat, auto_c
 @given(st.floats(0.5, 1))
 def test_the_deprecated_rules_decide_nothing(confidence):
     """`hard_confidence` and `hard_margin` are read from an older policy and ignored."""
-    said = Scored("pets", 1, {"cat": confidence, "dog": 1 - confidence}, b"")
+    said = Prediction("pets", 1, {"cat": confidence, "dog": 1 - confidence}, b"")
     strict = structs.replace(RULES, hard_confidence=1.0, hard_margin=1.0)
     assert lane_of(said, strict) == lane_of(said, RULES)
 
@@ -110,10 +110,10 @@ def test_the_deprecated_rules_decide_nothing(confidence):
 def test_a_tie_between_two_of_many_classes_is_hard():
     """The entropy of a thousand classes is low if two share the probability; that of the two is not."""
     rest = {f"class-{number}": 0.0 for number in range(998)}
-    tie = Scored("pets", 1, {"cat": 0.5, "dog": 0.5} | rest, b"")
+    tie = Prediction("pets", 1, {"cat": 0.5, "dog": 0.5} | rest, b"")
     assert tie.entropy < 0.2
     assert lane_of(tie, RULES).lane == "hard"
-    sure = Scored("pets", 1, {"cat": 0.99, "dog": 0.01} | rest, b"")
+    sure = Prediction("pets", 1, {"cat": 0.99, "dog": 0.01} | rest, b"")
     assert lane_of(sure, RULES).lane == "auto"
 
 
@@ -140,8 +140,8 @@ shares = st.floats(0, 1)
 @settings(deadline=None)
 def test_any_scores_get_a_lane_or_a_named_refusal(scores, times, novelty, rules, flipped):
     """No scores or thresholds raise or fall between: exactly one of lane and refusal is there."""
-    by_class = {f"class-{number}": probability(score) for number, score in enumerate(scores * times)}
-    said = Scored("pets", 1, by_class, b"", bounded_novelty(novelty))
+    by_class = {f"class-{number}": clamp_probability(score) for number, score in enumerate(scores * times)}
+    said = Prediction("pets", 1, by_class, b"", clamp_novelty(novelty))
     chosen = lane_of(said, rules, flipped=flipped)
     assert (chosen.lane in ("auto", "hard")) != (chosen.refused in REFUSALS)
     assert (chosen.lane is None) != (chosen.refused is None)

@@ -4,11 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.harvest.recent_photos import AnsweredPhoto, RecentPhotos
-from edge.serving.prediction import Scored
+from edge.serving.prediction import Prediction
 from schemas.messages import Photo
 from tests.nodes import NODE, photo_id
 
-SAID = Scored("pets", 1, {"cat": 0.5, "dog": 0.5}, b"")
+SAID = Prediction("pets", 1, {"cat": 0.5, "dog": 0.5}, b"")
 
 
 def answered(number: int, device: str = "pi-1", size_bytes: int = 500) -> AnsweredPhoto:
@@ -52,5 +52,5 @@ def test_never_more_bytes_than_allowed(script):
 
 def test_small_photos_count_with_all_that_is_kept_of_them():
     """Memory is bounded where images are tiny and what the model said of them is not."""
-    large = Scored("pets", 1, {f"class-{number}": 0.001 for number in range(1000)}, bytes(5120))
+    large = Prediction("pets", 1, {f"class-{number}": 0.001 for number in range(1000)}, bytes(5120))
     assert AnsweredPhoto(answered(1).photo, large).size_bytes > 100_000

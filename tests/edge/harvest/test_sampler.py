@@ -7,14 +7,14 @@ from bus.metrics import Counters
 from bus.outbox.outbox import Outbox
 from bus.outbox.sqlite import Database
 from edge.harvest.sampler import AdmittedSample, Sampler
-from edge.serving.prediction import Scored
+from edge.serving.prediction import Prediction
 from schemas.codec import decode
 from schemas.messages import Caps, Feedback, HarvestRules, Photo, Sample
 from schemas.topics import SAMPLE
 from tests.nodes import NODE, photo, photo_id, truncated
 
-SURE = Scored("pets", 3, {"cat": 0.95, "dog": 0.05}, b"\0\0\x80?", novelty=0.5, temperature=2.0)
-BETWEEN = Scored("pets", 3, {"cat": 0.895, "dog": 0.105}, b"")
+SURE = Prediction("pets", 3, {"cat": 0.95, "dog": 0.05}, b"\0\0\x80?", novelty=0.5, temperature=2.0)
+BETWEEN = Prediction("pets", 3, {"cat": 0.895, "dog": 0.105}, b"")
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def taken(number: int, image: bytes | None = None, device: str = "pi-1") -> Phot
     )
 
 
-async def sampled(sampler: Sampler, one: Photo, said: Scored = SURE):
+async def sampled(sampler: Sampler, one: Photo, said: Prediction = SURE):
     return await sampler.sample(one, await sampler.view(one.image), said)
 
 

@@ -10,17 +10,17 @@ from edge.harvest.history import HarvestedSample
 from edge.harvest.image import shrink
 from edge.harvest.lanes import drawn_for_audit
 from edge.harvest.selector import Selector
-from edge.serving.prediction import Scored
+from edge.serving.prediction import Prediction
 from schemas.messages import Caps, HarvestRules
 from tests.nodes import photo, photo_id
 
 AUDITED = next(number for number in range(1000) if drawn_for_audit(photo_id(number), 0.02))
 OTHERS = [number for number in range(1000) if not drawn_for_audit(photo_id(number), 0.02)]
-SURE = Scored("pets", 1, {"cat": 0.99, "dog": 0.01}, b"")
-FLIPPED = Scored("pets", 1, {"cat": 0.01, "dog": 0.99}, b"")
+SURE = Prediction("pets", 1, {"cat": 0.99, "dog": 0.01}, b"")
+FLIPPED = Prediction("pets", 1, {"cat": 0.01, "dog": 0.99}, b"")
 
 
-def see(harvester: Selector, number: int, view: int = 0, said: Scored = SURE, now: float = 0.0) -> str:
+def see(harvester: Selector, number: int, view: int = 0, said: Prediction = SURE, now: float = 0.0) -> str:
     """Decide about a photo and remember it if it is harvested; returns its lane or why not."""
     lane, refused = harvester.choose(photo_id(number), "pi-1", view, said, now)
     if lane is not None:
@@ -43,7 +43,7 @@ def test_near_duplicate_goes_before_the_lane_and_the_quota_before_the_caps():
     """Each refusal is by the first rule that applies."""
     one, two, three, four = OTHERS[:4]
     harvester = Selector(HarvestRules(auto=False, quota_per_day=1, caps=Caps(per_minute=1)))
-    doubt = Scored("pets", 1, {"cat": 0.5, "dog": 0.5}, b"")
+    doubt = Prediction("pets", 1, {"cat": 0.5, "dog": 0.5}, b"")
     assert see(harvester, one, said=doubt) == "hard"
     assert see(harvester, two) == "near-duplicate"
     assert see(harvester, three, view=2**64 - 1) == "auto-off"
@@ -75,7 +75,7 @@ def test_a_flip_shows_against_what_was_not_harvested_too():
 @settings(deadline=None)
 def test_the_draw_does_not_hang_on_what_the_model_says(number, view, confidence, share):
     """Exactly the photos that the draw names are in the audit."""
-    said = Scored("pets", 1, {"cat": confidence, "dog": 1 - confidence}, b"")
+    said = Prediction("pets", 1, {"cat": confidence, "dog": 1 - confidence}, b"")
     lane, _ = Selector(HarvestRules(audit_share=share)).choose(photo_id(number), "pi-1", view, said, 0.0)
     assert (lane == "audit") == drawn_for_audit(photo_id(number), share)
 

@@ -19,7 +19,7 @@ def packed(tmp_path):
 
 @contextlib.asynccontextmanager
 async def web_server(answer) -> AsyncIterator[str]:
-    """Run a web server whose every page is made by `answer`; yields its address."""
+    """Run a web server that answers every path with `answer`; yields its address."""
     app = web.Application()
     app.router.add_get("/{name}", answer)
     runner = web.AppRunner(app, shutdown_timeout=0)
@@ -32,8 +32,8 @@ async def web_server(answer) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def test_a_good_bundle_arrives_whole(packed, tmp_path):
-    """Fetched, unpacked and checked it is the folder that was packed, class names and all."""
+def test_a_good_bundle_is_unpacked_unchanged(packed, tmp_path):
+    """Fetched, unpacked and checked, it is the folder that was packed."""
     release = release_of(packed, 2)
     fetch(release, tmp_path / "copy.tar")
     unpack(tmp_path / "copy.tar", tmp_path / "model", most_bytes=release.size_bytes)
@@ -45,8 +45,8 @@ def test_a_good_bundle_arrives_whole(packed, tmp_path):
     assert read_class_names(tmp_path / "model") == CLASSES
 
 
-async def test_a_bundle_comes_over_http(packed, tmp_path):
-    """An http URL is fetched like a file."""
+async def test_a_bundle_is_fetched_over_http(packed, tmp_path):
+    """An HTTP URL works like a file."""
 
     async def serve(_) -> web.FileResponse:
         return web.FileResponse(packed)
@@ -63,19 +63,19 @@ async def test_a_bundle_comes_over_http(packed, tmp_path):
         ({"sha256": "0" * 64}, "expected sha256 0000"),
         ({"size_bytes": 1000}, "expected 1000 bytes"),
         ({"size_bytes": 2**40}, "expected 1099511627776 bytes"),
-        ({"url": "ftp://example.org/x"}, "expected a URL of"),
-        ({"url": "/etc/passwd"}, "expected a URL of"),
-        ({"url": "http://[::1/x"}, "expected a URL of"),
+        ({"url": "ftp://example.org/x"}, "expected a scheme of"),
+        ({"url": "/etc/passwd"}, "expected a scheme of"),
+        ({"url": "http://[::1/x"}, "expected a scheme of"),
     ],
 )
-def test_other_bytes_than_the_released_are_refused_for_good(packed, tmp_path, changes, complaint):
-    """Digest, size and kind of URL are the release's own, or the bundle is never tried again."""
+def test_a_bundle_that_differs_from_its_release_is_a_permanent_error(packed, tmp_path, changes, complaint):
+    """Another digest, size or URL scheme than released is not retried."""
     with pytest.raises(BundleError, match=complaint):
         fetch(release_of(packed, 2, **changes), tmp_path / "copy.tar")
 
 
 def test_a_larger_file_is_not_read_to_its_end(packed, tmp_path):
-    """What is longer than released is given up soon after the released size."""
+    """The download stops soon after the released size."""
     big = tmp_path / "big"
     with big.open("wb") as file:
         file.truncate(50 << 20)
@@ -85,8 +85,8 @@ def test_a_larger_file_is_not_read_to_its_end(packed, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["missing", "refusing", "status", "breaking", "hanging"])
-async def test_a_source_out_of_reach_is_tried_again(packed, tmp_path, monkeypatch, kind):
-    """A missing file, or a server that refuses, fails, breaks off or hangs, is an error that may pass."""
+async def test_an_unreachable_source_is_a_transient_error(packed, tmp_path, monkeypatch, kind):
+    """A missing file, or a server that refuses, fails, disconnects or hangs."""
     monkeypatch.setattr(bundle, "_READ_S", 0.3)
     gone = asyncio.Event()
 
@@ -110,7 +110,7 @@ async def test_a_source_out_of_reach_is_tried_again(packed, tmp_path, monkeypatc
             with socket.socket() as unused:
                 unused.bind(("127.0.0.1", 0))
                 url = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
-        with pytest.raises(FetchError, match="to be readable"):
+        with pytest.raises(FetchError, match="cannot download"):
             await asyncio.to_thread(fetch, release_of(packed, 2, url=url), tmp_path / "copy.tar")
         gone.set()
 
@@ -139,7 +139,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("members", HOSTILE.values(), ids=HOSTILE.keys())
 def test_nothing_but_plain_files_below_the_root_is_unpacked(tmp_path, members):
-    """A member that is a link or a device, leads outside or stands in another's way makes the bundle bad."""
+    """A link, a device, a path outside the root or two members with one name make the bundle bad."""
     archive = tar_of(tmp_path / "hostile.tar", members)
     with pytest.raises(BundleError):
         unpack(archive, tmp_path / "below/model", most_bytes=1000)
@@ -147,8 +147,8 @@ def test_nothing_but_plain_files_below_the_root_is_unpacked(tmp_path, members):
     assert not (tmp_path.parent / "escaped").exists()
 
 
-def lying(size_bytes: int, name: str = "liar") -> bytes:
-    """Return the header of a file that claims a size."""
+def header(size_bytes: int, name: str = "liar") -> bytes:
+    """Return a tar header that claims a size."""
     info = tarfile.TarInfo(name)
     info.size = size_bytes
     return info.tobuf(tarfile.GNU_FORMAT)
@@ -157,24 +157,24 @@ def lying(size_bytes: int, name: str = "liar") -> bytes:
 @pytest.mark.parametrize(
     "content",
     [
-        lying(2**60),
-        lying(-1024),
-        lying(900) + b"x" * 300,
+        header(2**60),
+        header(-1024),
+        header(900) + b"x" * 300,
         b"no tar at all" * 100,
         b"",
-        b"".join(lying(0, f"f{number}") for number in range(10_001)) + bytes(1024),
+        b"".join(header(0, f"f{number}") for number in range(10_001)) + bytes(1024),
     ],
     ids=["vast", "negative", "truncated", "text", "empty", "very many"],
 )
-def test_an_archive_that_lies_is_refused_in_time(tmp_path, content):
-    """A size that is not there, is negative or more than released, or too many files: refused."""
+def test_a_malformed_archive_is_refused(tmp_path, content):
+    """A size that is false, negative or more than released, or too many files."""
     (tmp_path / "liar.tar").write_bytes(content)
     with pytest.raises(BundleError):
         unpack(tmp_path / "liar.tar", tmp_path / "model", most_bytes=1000)
 
 
-def test_a_sparse_file_cannot_blow_up(tmp_path):
-    """A few bytes that claim to be a huge file with holes are refused by what they would become."""
+def test_a_sparse_file_cannot_exceed_the_released_size(tmp_path):
+    """A small member that expands to a huge file counts with its expanded size."""
     info = tarfile.TarInfo("hole")
     info.pax_headers = {
         "GNU.sparse.major": "0",
@@ -186,8 +186,8 @@ def test_a_sparse_file_cannot_blow_up(tmp_path):
         unpack(tar_of(tmp_path / "sparse.tar", [(info, b"x")]), tmp_path / "model", most_bytes=10_000)
 
 
-def test_what_is_no_such_model_is_refused(packed, tmp_path):
-    """A folder without a SavedModel, or whose own class names are not the released, is not placed."""
+def test_a_folder_that_is_not_the_released_model_is_refused(packed, tmp_path):
+    """It has no SavedModel, or its own class names differ from the released ones."""
     (tmp_path / "empty").mkdir()
     with pytest.raises(BundleError, match=r"saved_model\.pb"):
         check(tmp_path / "empty", release_of(packed, 2))
@@ -196,7 +196,7 @@ def test_what_is_no_such_model_is_refused(packed, tmp_path):
 
 
 def test_a_model_without_class_names_takes_those_of_its_release(packed, tmp_path):
-    """The asset is optional."""
+    """The asset with class names is optional."""
     (tmp_path / "saved_model.pb").write_bytes(b"")
     assert read_class_names(tmp_path) is None
     check(tmp_path, release_of(packed, 2))

@@ -1,4 +1,4 @@
-"""Versions that end their model server, and model servers that end by themselves: who is to blame."""
+"""Challengers that crash the model server, and restarts of the server for other reasons."""
 
 import asyncio
 import shutil
@@ -9,133 +9,135 @@ import pytest
 
 from edge.config import EdgeConfig
 from edge.serving.client import Predictor
+from tests.canaries import canary_report, classify, nth_event, release, shorten_intervals
 from tests.conftest import eventually
 from tests.nodes import Observer, edge_config, edge_running, station
-from tests.trials import look_often, release, said, told, trial
 
 CANARY = {"stage": "canary", "share": 1.0, "baseline": 1}
 
 
 @dataclass
-class Fate:
-    """How many more calls of a version end the model server, and how many did."""
+class Crashes:
+    """How many more calls of version 2 crash the model server, and how many did."""
 
     left: int = 0
-    ended: int = 0
+    count: int = 0
 
 
 @pytest.fixture
-def fatal(own_serving, monkeypatch) -> Fate:
-    """Version 2 ends its model server when the test says how many times; the server is started again."""
-    fate = Fate()
+def crashes(own_serving, monkeypatch) -> Crashes:
+    """Let version 2 crash its model server as often as a test sets; the server is started again."""
+    crashes = Crashes()
 
-    class Mortal(Predictor):
+    class Crashing(Predictor):
         async def predict(self, images, version=None, *, timeout_s=None):
-            if version == 2 and fate.left:
-                fate.left, fate.ended = fate.left - 1, fate.ended + 1
+            if version == 2 and crashes.left:
+                crashes.left, crashes.count = crashes.left - 1, crashes.count + 1
                 own_serving.kill()
                 own_serving.launch()
             return await super().predict(images, version, timeout_s=timeout_s)
 
-    monkeypatch.setattr("edge.service.Predictor", Mortal)
-    return fate
+    monkeypatch.setattr("edge.service.Predictor", Crashing)
+    return crashes
 
 
 @pytest.fixture
 def config(address, own_serving, tmp_path, monkeypatch) -> EdgeConfig:
-    """An edge that looks often, with a model server of its own, started."""
-    look_often(monkeypatch)
+    """An edge with short intervals and a running model server that no other test uses."""
+    shorten_intervals(monkeypatch)
     own_serving.start()
     return edge_config(address, own_serving.address, tmp_path, models_dir=str(own_serving.base))
 
 
-async def test_g6_a_challenger_that_ends_the_server_again_and_again_is_given_up(config, bundles, fatal):
-    """Restored twice, then the trial is over, the Event says why, and the champion serves alone."""
+async def test_g6_a_challenger_that_keeps_crashing_the_server_is_rejected(config, bundles, crashes):
+    """After three loads the canary ends, an event names the reason, and the champion serves alone."""
     async with station(config) as seen:
         await release(seen, config, bundles["swapped"], 2, **CANARY)
-        await told(seen, "model.tried")
-        fatal.left = 9
+        await nth_event(seen, "model.tried")
+        crashes.left = 9
         while not [one for one in seen.events if one.event == "model.failed"]:
-            assert (await said(seen, within_s=60))[1] in {1, 2}
-        failed = await told(seen, "model.failed")
+            assert (await classify(seen, within_s=60))[1] in {1, 2}
+        failed = await nth_event(seen, "model.failed")
         assert failed.facts["version"] == 2
         assert failed.reason == (
-            "model pets version 2: expected to serve beside version 1, "
-            "got a model server that has lost it after 3 loads"
+            "model pets version 2 failed as the challenger of version 1: "
+            "the model server lost it after 3 loads"
         )
-        assert fatal.ended == 3
-        assert await said(seen, within_s=60) == ("cat", 1)
-        await eventually(lambda: trial(seen) is None)
+        assert crashes.count == 3
+        assert await classify(seen, within_s=60) == ("cat", 1)
+        await eventually(lambda: canary_report(seen) is None)
         async with Predictor(config.serving, config.model) as predictor:
-            assert (await predictor.served(2)).state != "available"
+            assert (await predictor.model_status(2)).state != "available"
 
 
-async def test_g6_a_challenger_is_given_up_over_restarts_of_the_edge(config, bundles, fatal):
-    """What ends the model server may end the edge too: it counts on, and after the verdict tries no more."""
+async def test_g6_loads_of_a_challenger_are_counted_across_restarts_of_the_edge(config, bundles, crashes):
+    """The count is on disk, and after the verdict the challenger is not loaded again."""
     async with Observer(config.broker).watching() as seen:
-        fatal.left = 9
-        for ended in (1, 2, 3):
+        crashes.left = 9
+        for number in (1, 2, 3):
             async with edge_running(config):
                 await release(seen, config, bundles["swapped"], 2, released_at_ms=7, **CANARY)
-                await eventually(lambda wanted=ended: fatal.ended == wanted, within_s=60)
+                await eventually(lambda wanted=number: crashes.count == wanted, within_s=60)
         for number in range(2):
             async with edge_running(config):
-                assert "lost it after 3 loads" in (await told(seen, "model.failed", number)).reason
-                assert await said(seen, within_s=60) == ("cat", 1)
-        assert fatal.ended == 3
+                assert "lost it after 3 loads" in (await nth_event(seen, "model.failed", number)).reason
+                assert await classify(seen, within_s=60) == ("cat", 1)
+        assert crashes.count == 3
 
 
-async def test_g6_a_challenger_that_was_given_up_is_not_fetched_again(config, bundles, fatal, tmp_path):
-    """The retained release comes after each restart: the verdict stands without its bundle."""
+async def test_g6_a_rejected_challenger_is_not_downloaded_again(config, bundles, crashes, tmp_path):
+    """The retained release arrives after each restart; the verdict needs no bundle."""
     bundle = Path(shutil.copy(bundles["swapped"], tmp_path / "2.tar"))
     async with Observer(config.broker).watching() as seen:
-        fatal.left = 9
+        crashes.left = 9
         for number in range(2):
             async with edge_running(config):
                 facts = {"released_at_ms": 7, "url": bundle.as_uri()} | CANARY
                 await release(seen, config, bundles["swapped"], 2, **facts)
-                assert "lost it after 3 loads" in (await told(seen, "model.failed", number)).reason
+                assert "lost it after 3 loads" in (await nth_event(seen, "model.failed", number)).reason
             await asyncio.to_thread(bundle.unlink, missing_ok=True)
 
 
-async def test_g6_a_server_that_was_started_anew_is_told_again(config, bundles, fatal):
-    """Also in the middle of a try-out: at once, and without blame for the version."""
-    fatal.left = 1
+async def test_g6_a_restarted_server_is_configured_again(config, bundles, crashes):
+    """Also during the smoke test, and one crash does not reject the version."""
+    crashes.left = 1
     async with station(config) as seen:
         await release(seen, config, bundles["swapped"], 2, **CANARY)
-        await told(seen, "model.tried")
-        assert fatal.ended == 1
-        assert await said(seen) == ("dog", 2)
+        await nth_event(seen, "model.tried")
+        assert crashes.count == 1
+        assert await classify(seen) == ("dog", 2)
         assert not [one for one in seen.events if one.event == "model.failed"]
 
 
-async def test_g6_a_challenger_that_stays_long_is_not_blamed(config, bundles, own_serving, monkeypatch):
-    """However often the model server is started anew, if the challenger stays with it for long each time."""
-    monkeypatch.setattr("edge.models.canary._STEADY_S", 0.0)
+async def test_g6_a_challenger_that_stays_loaded_is_not_rejected_for_restarts(
+    config, bundles, own_serving, monkeypatch
+):
+    """Its count of loads is reset each time that it stays loaded for long."""
+    monkeypatch.setattr("edge.models.reconcile.STABLE_AFTER_S", 0.0)
     loads = Path(config.state_dir) / "releases/pets-2.loads"
     async with station(config) as seen:
         await release(seen, config, bundles["swapped"], 2, **CANARY)
-        await told(seen, "model.tried")
+        await nth_event(seen, "model.tried")
         for _ in range(4):
             await eventually(lambda: not loads.exists())
             own_serving.kill()
             own_serving.launch()
             await eventually(loads.exists, within_s=60)
-        await eventually(lambda: trial(seen) is not None)
-        assert await said(seen) == ("dog", 2)
+        await eventually(lambda: canary_report(seen) is not None)
+        assert await classify(seen) == ("dog", 2)
         assert not [one for one in seen.events if one.event == "model.failed"]
 
 
-@pytest.mark.parametrize(("ends", "event"), [(2, "model.available"), (9, "model.failed")])
-async def test_g6_a_release_that_ends_the_server_again_and_again_is_given_up(
-    config, bundles, fatal, ends, event
+@pytest.mark.parametrize(("times", "event"), [(2, "model.available"), (9, "model.failed")])
+async def test_g6_a_release_that_keeps_crashing_the_server_is_rolled_back(
+    config, bundles, crashes, times, event
 ):
-    """Three times in its try-out, and the version before is back; not if the server stays at last."""
-    fatal.left = ends
+    """Three crashes during its smoke test restore the previous version; two do not."""
+    crashes.left = times
     async with station(config) as seen:
         await release(seen, config, bundles["swapped"], 2)
-        said_so = await told(seen, event)
-        assert said_so.facts["version"] == 2
-        assert ends == 2 or "went away 3 times" in said_so.reason
-        assert fatal.ended == min(ends, 3)
-        assert await said(seen, within_s=60) == (("dog", 2) if event == "model.available" else ("cat", 1))
+        outcome = await nth_event(seen, event)
+        assert outcome.facts["version"] == 2
+        assert times == 2 or "went away 3 times" in outcome.reason
+        assert crashes.count == min(times, 3)
+        assert await classify(seen, within_s=60) == (("dog", 2) if event == "model.available" else ("cat", 1))

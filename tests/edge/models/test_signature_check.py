@@ -1,4 +1,4 @@
-"""Which releases a real edge believes; the model server is not needed to refuse one."""
+"""Signatures of releases, with a real edge and broker and no model server."""
 
 import asyncio
 import http.server
@@ -13,7 +13,8 @@ import structlog
 from bus.config import ConfigError
 from bus.security.signing import new_signing_key, read_signing_key, release_key, sign
 from edge import service
-from edge.models.signature_check import Trust
+from edge.models.release_records import ReleaseRecords
+from edge.models.signature_check import SignatureVerifier
 from schemas.messages import Release
 from schemas.topics import RELEASE
 from tests.bus.security.test_signing import OTHER
@@ -23,7 +24,7 @@ from tests.nodes import Observer, edge_config, edge_running
 
 @pytest.fixture
 def keys(tmp_path):
-    """A key to sign with, and the file that a node verifies with."""
+    """The signing key, and the path of the release key."""
     private = tmp_path / "signing.key"
     private.write_bytes(new_signing_key())
     signing = read_signing_key(private)
@@ -33,12 +34,12 @@ def keys(tmp_path):
 
 @contextmanager
 def bundles() -> Iterator[tuple[str, list[str]]]:
-    """Serve nothing over HTTP, and keep who asked for what."""
-    asked: list[str] = []
+    """Run an HTTP server without files; yields its URL and the requested paths."""
+    requested: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
             self.send_error(404)
 
         do_HEAD = do_GET  # noqa: N815  # http.server looks for these names
@@ -50,7 +51,7 @@ def bundles() -> Iterator[tuple[str, list[str]]]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http://127.0.0.1:{server.server_port}", requested
     finally:
         server.shutdown()
         thread.join()
@@ -71,18 +72,18 @@ def release(url: str, **changes: object) -> Release:
     return Release(**(facts | changes))  # type: ignore[arg-type]  # a test's own words
 
 
-async def test_g6_a_release_that_is_not_signed_is_refused_unfetched(tmp_path, address, keys):
-    """Unsigned, of a stranger, garbled, altered in any field: an Event says why, and nothing is fetched."""
+async def test_g6_a_release_without_a_valid_signature_is_not_fetched(tmp_path, address, keys):
+    """Unsigned, signed by another key, garbled or altered in any field: an event has the reason."""
     signing, key = keys
     (tmp_path / "stranger.key").write_bytes(new_signing_key())
     stranger = read_signing_key(tmp_path / "stranger.key")
-    with bundles() as (url, asked):
+    with bundles() as (url, requested):
         good = sign(release(f"{url}/good"), signing)
         bad = [
             release(f"{url}/unsigned"),
             sign(release(f"{url}/stranger"), stranger),
             release(f"{url}/garbage", signature="rubbish"),
-            # What is signed for another node and played here:
+            # Signed for another node and replayed to this one:
             msgspec.structs.replace(sign(release(f"{url}/other", node="edge-2"), signing), node="edge-1"),
             *(
                 msgspec.structs.replace(good, **{field: value})
@@ -99,14 +100,14 @@ async def test_g6_a_release_that_is_not_signed_is_refused_unfetched(tmp_path, ad
                 await seen.bus.publish(RELEASE, refused, node="edge-1")
                 await eventually(lambda number=number: len(seen.events) == number)
             await seen.bus.publish(RELEASE, good, node="edge-1")
-            await eventually(lambda: bool(asked))
+            await eventually(lambda: bool(requested))
         assert {event.event for event in seen.events} == {"model.refused"}
         assert all(event.reason for event in seen.events)
-        assert set(asked) == {"/good"}
+        assert set(requested) == {"/good"}
 
 
-async def test_g6_a_refusal_is_told_also_of_what_was_there_before(tmp_path, address, keys):
-    """A retained release comes before the edge may publish: its refusal is an Event all the same."""
+async def test_g6_the_refusal_of_a_retained_release_is_published(tmp_path, address, keys):
+    """It is delivered before the edge may publish, and the event is sent all the same."""
     config = edge_config(address, "127.0.0.1:1", tmp_path, release_key=keys[1])
     async with Observer(address).watching() as seen:
         await seen.bus.publish(RELEASE, release("file:///none"), node="edge-1")
@@ -114,44 +115,43 @@ async def test_g6_a_refusal_is_told_also_of_what_was_there_before(tmp_path, addr
             await eventually(lambda: [event.event for event in seen.events] == ["model.refused"])
 
 
-def test_g6_an_old_release_is_not_played_again(tmp_path, keys):
-    """After a release no older one is believed, also after a restart; going back is a new signature."""
+def test_g6_an_old_release_cannot_be_replayed(tmp_path, keys):
+    """After a release no older one is accepted, also after a restart; to return to one it is signed again."""
     signing, key = keys
     first = sign(release("file:///1", version=1, released_at_ms=1), signing)
     second = sign(release("file:///2", version=2, released_at_ms=2), signing)
     back = sign(release("file:///1", version=1, released_at_ms=3), signing)
     records = tmp_path / "releases"
-    trust = Trust(key, records)
-    trust.load()
-    assert [trust.refusal(one) for one in (first, second, second)] == [None, None, None]
-    assert "sign the old version anew" in (trust.refusal(first) or "")
+    verifier = SignatureVerifier(key)
+    verifier.load([])
+    assert [verifier.rejection(one) for one in (first, second, second)] == [None, None, None]
+    assert "to return to an old version, sign it again" in (verifier.rejection(first) or "")
 
     records.mkdir()
     (records / "pets-2.json").write_bytes(msgspec.json.encode(second))
-    forged = release(
-        "file:///9", version=9, released_at_ms=9
-    )  # kept by a run without a key: it does not count
+    # Recorded by a run without a key: it does not count.
+    forged = release("file:///9", version=9, released_at_ms=9)
     (records / "pets-9.json").write_bytes(msgspec.json.encode(forged))
     (records / "pets-3.json").write_bytes(b"half a rec")
-    again = Trust(key, records)
-    again.load()
-    assert "sign the old version anew" in (again.refusal(first) or "")
-    assert again.refusal(second) is None
-    assert again.refusal(back) is None
-    assert again.refusal(second) is not None
+    again = SignatureVerifier(key)
+    again.load(ReleaseRecords(records, "pets", None).all())
+    assert "to return to an old version, sign it again" in (again.rejection(first) or "")
+    assert again.rejection(second) is None
+    assert again.rejection(back) is None
+    assert again.rejection(second) is not None
 
 
-def test_without_a_key_all_are_believed_and_the_log_says_so(tmp_path):
-    """An edge without a release key works as before, and warns once."""
-    trust = Trust(None, tmp_path)
+def test_without_a_key_all_releases_are_accepted_with_a_warning(tmp_path):
+    """The warning is logged once."""
+    verifier = SignatureVerifier(None)
     with structlog.testing.capture_logs() as logs:
-        trust.load()
-        assert trust.refusal(release("file:///1")) is None
-    assert [line["event"] for line in logs] == ["releases.unverified"]
+        verifier.load([])
+        assert verifier.rejection(release("file:///1")) is None
+    assert [line["event"] for line in logs] == ["release.unverified"]
 
 
-async def test_a_release_key_that_cannot_be_read_stops_the_edge(tmp_path, address):
-    """An edge never runs unverified because its key is missing."""
+async def test_an_unreadable_release_key_stops_the_edge(tmp_path, address):
+    """An edge with a configured key never accepts unsigned releases."""
     config = edge_config(address, "127.0.0.1:1", tmp_path, release_key=str(tmp_path / "none.pem"))
     with pytest.raises(ConfigError, match=r"none\.pem"):
         async with asyncio.timeout(20):

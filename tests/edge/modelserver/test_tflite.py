@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cloud.export.saved_model import Model, exported, warmup_photos
+from cloud.export.saved_model import Model, export_saved_model, warmup_photos
 from cloud.export.v1_loader import SavedModel
 from cloud.modeling.backbones import XCEPTION_SMALL
 from cloud.modeling.linear_head import Head
@@ -34,7 +34,7 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for version in (1, 2, 3):
         head = Head(draw.normal(size=(XCEPTION_SMALL.embedding_dim, 2)) * 50, draw.normal(size=2))
         model = Model(XCEPTION_SMALL, network, head, 1.0, ("cat", "dog"), novelty)
-        with exported(model, base / str(version), tflite=version < 3):
+        with export_saved_model(model, base / str(version), tflite=version < 3):
             pass
     return base
 
@@ -46,7 +46,7 @@ def photos() -> list[bytes]:
 
 def graph(version: Path, photos: list[bytes]) -> dict[str, Any]:
     with SavedModel(version) as saved:
-        return saved.ask(photos)
+        return saved.predict(photos)
 
 
 def answers(client: Any, photos: list[bytes], fetches: list[str] | None = None) -> dict[str, Any]:

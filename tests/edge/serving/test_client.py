@@ -12,10 +12,10 @@ from edge.serving import client
 from edge.serving.client import (
     BadInputError,
     ModelMissingError,
+    ModelOutputError,
     ModelUnavailableError,
-    ModelUnfitError,
     Predictor,
-    served_model,
+    to_served_model,
 )
 from schemas.messages import ServedModel
 from tests.conftest import ROOT
@@ -25,35 +25,35 @@ from tests.serving import place
 _DT_DOUBLE = 2
 
 
-async def test_each_image_gets_its_row(serving):
-    """A batch comes back in order, with version, probabilities and embeddings."""
+async def test_each_image_has_its_row(serving):
+    """The output of a batch is in order, with version, probabilities and embeddings."""
     async with Predictor(serving.address, "pets") as predictor:
-        said = await predictor.predict([photo(1, "red"), photo(2, "blue"), photo(3, "red")])
-    assert said.version == 1
-    assert [row[0] > 0.9 for row in said.probabilities] == [True, False, True]
-    assert [len(row) for row in said.embeddings] == [12, 12, 12]
-    red, _, blue = struct.unpack("<3f", said.embeddings[0])
+        output = await predictor.predict([photo(1, "red"), photo(2, "blue"), photo(3, "red")])
+    assert output.version == 1
+    assert [row[0] > 0.9 for row in output.probabilities] == [True, False, True]
+    assert [len(row) for row in output.embeddings] == [12, 12, 12]
+    red, _, blue = struct.unpack("<3f", output.embeddings[0])
     assert red > blue
 
 
-async def test_a_novelty_is_read_where_the_model_says_it(serving):
-    """Each image gets its own; a model that says none, as those of earlier versions, gives None."""
+async def test_novelty_is_read_where_the_model_outputs_it(serving):
+    """Each image has its own; it is None for a model without that output, as older ones."""
     async with Predictor(serving.address, "novel") as predictor:
-        said = await predictor.predict([photo(1, "red"), photo(2, "grey")])
-        assert [novelty > 1 for novelty in said.novelties] == [False, True]
+        output = await predictor.predict([photo(1, "red"), photo(2, "grey")])
+        assert [novelty > 1 for novelty in output.novelties] == [False, True]
     async with Predictor(serving.address, "pets") as predictor:
         assert (await predictor.predict([photo(1)])).novelties == [None]
 
 
 async def test_refused_images_are_bad_input(serving):
-    """INVALID_ARGUMENT is the photo's fault and not a reason to wait."""
+    """INVALID_ARGUMENT is a permanent error of the photo."""
     async with Predictor(serving.address, "pets") as predictor:
         with pytest.raises(BadInputError, match="INVALID_ARGUMENT"):
             await predictor.predict([photo(1), truncated(photo(2))])
 
 
-async def test_whatever_may_pass_is_unavailable(serving, own_serving):
-    """No server, no such model, no such version, no answer in time: the same call may succeed later."""
+async def test_all_other_failures_are_transient(serving, own_serving):
+    """An absent server, model or version, or a missed deadline: the same call may succeed later."""
     async with Predictor(f"127.0.0.1:{free_port()}", "pets", timeout_s=5) as predictor:
         with pytest.raises(ModelUnavailableError, match="UNAVAILABLE"):
             await predictor.predict([photo(1)])
@@ -72,35 +72,35 @@ async def test_whatever_may_pass_is_unavailable(serving, own_serving):
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
-def test_every_status_has_a_meaning(code):
-    """INVALID_ARGUMENT alone blames the input; nothing a server can say stops the edge."""
+def test_every_grpc_status_is_mapped(code):
+    """INVALID_ARGUMENT alone is the input's fault; no status of a server stops the edge."""
     refusal = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details="why")
-    meaning = Predictor("host:1", "pets")._meaning(refusal)
-    blames_input = code is grpc.StatusCode.INVALID_ARGUMENT
-    assert isinstance(meaning, BadInputError if blames_input else ModelUnavailableError)
-    nobody_there = code.name in {"NOT_FOUND", "UNAVAILABLE", "CANCELLED"}
-    assert isinstance(meaning, ModelMissingError) == nobody_there
-    assert "why" in str(meaning)
+    error = Predictor("host:1", "pets")._mapped(refusal)
+    bad_input = code is grpc.StatusCode.INVALID_ARGUMENT
+    assert isinstance(error, BadInputError if bad_input else ModelUnavailableError)
+    missing = code.name in {"NOT_FOUND", "UNAVAILABLE", "CANCELLED"}
+    assert isinstance(error, ModelMissingError) == missing
+    assert "why" in str(error)
 
 
-async def test_an_answer_of_the_wrong_shape_is_the_models_fault(serving):
-    """A model without a row of probabilities for each image is unfit, whatever the photo."""
+async def test_an_output_of_the_wrong_shape_is_the_models_fault(serving):
+    """A model without a row of probabilities for each image fails with every photo."""
     async with Predictor(serving.address, "flat") as predictor:
-        with pytest.raises(ModelUnfitError, match=r"shape \[1\]"):
+        with pytest.raises(ModelOutputError, match=r"shape \[1\]"):
             await predictor.predict([photo(1)])
-        with pytest.raises(ModelUnfitError):
-            await predictor.try_out()
+        with pytest.raises(ModelOutputError):
+            await predictor.smoke_test()
 
 
-async def test_a_good_model_passes_the_trial(serving):
-    """The picture of the trial is one that a good model takes."""
+async def test_a_good_model_passes_the_smoke_test(serving):
+    """A good model accepts the image of the smoke test."""
     async with Predictor(serving.address, "pets") as predictor:
-        assert (await predictor.try_out()).version == 1
-        assert (await predictor.try_out(1)).version == 1
+        assert (await predictor.smoke_test()).version == 1
+        assert (await predictor.smoke_test(1)).version == 1
 
 
 def tensor(shape: list[int], values=(), content: bytes = b"", dtype: int = client._DT_FLOAT):
-    """Return a tensor as a server may fill it."""
+    """Return a tensor, filled in one of the ways of servers."""
     made = client._predict_pb2.PredictResponse().outputs["x"]
     made.dtype, made.tensor_content = dtype, content
     for size in shape:
@@ -109,8 +109,8 @@ def tensor(shape: list[int], values=(), content: bytes = b"", dtype: int = clien
     return made
 
 
-def test_both_ways_to_fill_a_tensor_are_read():
-    """`float_val`, `tensor_content`, and the last value standing for the rest give the same rows."""
+def test_both_fields_of_a_tensor_are_read():
+    """`float_val`, `tensor_content` and omitted repetitions of the last value give the same rows."""
     rows = [array("f", [1, 2, 3]), array("f", [4, 4, 4])]
     assert client._rows(tensor([2, 3], [1, 2, 3, 4, 4, 4]), 2) == rows
     assert client._rows(tensor([2, 3], content=struct.pack("<6f", 1, 2, 3, 4, 4, 4)), 2) == rows
@@ -119,7 +119,7 @@ def test_both_ways_to_fill_a_tensor_are_read():
 
 
 @pytest.mark.parametrize(
-    "odd",
+    "wrong",
     [
         tensor([3], [1, 2, 3]),
         tensor([2, 3], [1] * 6),
@@ -129,37 +129,37 @@ def test_both_ways_to_fill_a_tensor_are_read():
         tensor([1, 1], content=bytes(8), dtype=_DT_DOUBLE),
     ],
 )
-def test_no_odd_tensor_passes_for_probabilities(odd):
-    """Another rank, number of rows, type or length is refused instead of misread."""
+def test_a_tensor_of_the_wrong_form_is_refused(wrong):
+    """Another rank, number of rows, type or length is an error, never misread."""
     with pytest.raises(ValueError, match=r"shape|multiple"):
-        client._rows(odd, 1)
+        client._rows(wrong, 1)
 
 
-async def test_a_status_question_has_an_answer_in_any_case(serving):
-    """The served version, one that is not there and a server that is not there are all answers."""
+async def test_model_status_does_not_raise(serving):
+    """A served version, an unknown version and an absent server each give a status."""
     async with Predictor(serving.address, "pets") as predictor:
-        assert await predictor.served() == ServedModel(name="pets", version=1, state="available")
-        assert (await predictor.served(9)).state == "absent"
+        assert await predictor.model_status() == ServedModel(name="pets", version=1, state="available")
+        assert (await predictor.model_status(9)).state == "absent"
     async with Predictor(f"127.0.0.1:{free_port()}", "pets", timeout_s=5) as predictor:
-        away = await predictor.served()
-    assert away.state == "absent"
-    assert away.reason
+        absent = await predictor.model_status()
+    assert absent.state == "absent"
+    assert absent.reason
 
 
-async def test_a_version_that_does_not_load_is_failed(own_serving):
-    """A broken version is reported with the server's reason, the one that serves as available."""
+async def test_a_version_that_cannot_be_loaded_is_failed(own_serving):
+    """A broken version has the server's reason, and the version that serves is available."""
     own_serving.start()
     place("broken", own_serving.base / "pets", 2)
     async with Predictor(own_serving.address, "pets") as predictor, asyncio.timeout(20):
-        while (served := await predictor.served(2)).state != "failed":
+        while (served := await predictor.model_status(2)).state != "failed":
             assert served.state in ("absent", "loading")
         assert served.reason
-        assert await predictor.served() == ServedModel(name="pets", version=1, state="available")
+        assert await predictor.model_status() == ServedModel(name="pets", version=1, state="available")
 
 
 def test_no_version_at_all_is_absent():
-    """A server that knows the model and has no version of it says so."""
-    assert served_model("pets", []).state == "absent"
+    """The server knows the model and has no version of it."""
+    assert to_served_model("pets", []).state == "absent"
 
 
 def test_a_fresh_interpreter_loads_no_tensorflow():

@@ -1,4 +1,4 @@
-"""How sure a model is of a photo, said in five numbers."""
+"""Confidence, margin, entropy, raw confidence and novelty of a prediction."""
 
 import math
 
@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.serving.prediction import Scored, bounded_novelty, probability
+from edge.serving.prediction import Prediction, clamp_novelty, clamp_probability
 
 
-def said(*scores: float, temperature: float | None = None) -> Scored:
+def prediction(*scores: float, temperature: float | None = None) -> Prediction:
     by_class = {f"class-{number}": score for number, score in enumerate(scores)}
-    return Scored("pets", 1, by_class, b"", temperature=temperature)
+    return Prediction("pets", 1, by_class, b"", temperature=temperature)
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def said(*scores: float, temperature: float | None = None) -> Scored:
     [
         ((1.0, 0.0), 1.0, 0.0),
         ((0.5, 0.5), 0.0, 1.0),
-        ((0.0, 0.0, 0.0), 0.0, 1.0),  # a model that says nothing is not sure
+        ((0.0, 0.0, 0.0), 0.0, 1.0),  # no probability at all counts as uncertain
         ((1.0,), 1.0, 0.0),
         ((0.0,), 0.0, 1.0),
         ((0.5, 0.25, 0.25, 0.0), 0.25, 0.75),
@@ -27,23 +27,23 @@ def said(*scores: float, temperature: float | None = None) -> Scored:
     ],
 )
 def test_margin_and_entropy(scores, margin, entropy):
-    """Margin is the lead over the next class; entropy is 0 for one certain class and 1 for any."""
-    assert said(*scores).margin == pytest.approx(margin)
-    assert said(*scores).entropy == pytest.approx(entropy, abs=1e-3)
+    """Margin is the lead over the second class; entropy is 0 for a certain class and 1 for uniform scores."""
+    assert prediction(*scores).margin == pytest.approx(margin)
+    assert prediction(*scores).entropy == pytest.approx(entropy, abs=1e-3)
 
 
 @given(logits=st.lists(st.floats(-8, 8), min_size=2, max_size=6), temperature=st.floats(0.5, 4))
 @settings(deadline=None)
-def test_the_raw_confidence_undoes_the_temperature(logits, temperature):
-    """From calibrated scores alone comes the confidence that the same logits have without the temperature."""
+def test_raw_confidence_undoes_the_temperature(logits, temperature):
+    """Computed from calibrated scores, it equals the softmax of the logits without temperature."""
 
     def softmax(divisor: float) -> list[float]:
         powers = [math.exp((logit - max(logits)) / divisor) for logit in logits]
         return [power / sum(powers) for power in powers]
 
-    calibrated = said(*softmax(temperature), temperature=temperature)
+    calibrated = prediction(*softmax(temperature), temperature=temperature)
     assert calibrated.raw_confidence == pytest.approx(max(softmax(1.0)), rel=1e-6)
-    assert said(*softmax(temperature)).raw_confidence is None
+    assert prediction(*softmax(temperature)).raw_confidence is None
 
 
 @given(
@@ -52,10 +52,10 @@ def test_the_raw_confidence_undoes_the_temperature(logits, temperature):
     novelty=st.none() | st.floats(),
 )
 @settings(deadline=None)
-def test_any_scores_have_numbers_in_range(scores, temperature, novelty):
-    """Whatever a model answers, each number is one that the contract allows."""
-    one = said(*map(probability, scores), temperature=temperature)
-    for value in (one.confidence, one.margin, one.entropy, one.raw_confidence):
+def test_all_figures_are_within_the_contract(scores, temperature, novelty):
+    """For any output of a model, NaN included."""
+    figures = prediction(*map(clamp_probability, scores), temperature=temperature)
+    for value in (figures.confidence, figures.margin, figures.entropy, figures.raw_confidence):
         assert 0 <= value <= 1
-    bounded = bounded_novelty(novelty)
+    bounded = clamp_novelty(novelty)
     assert bounded is None if novelty is None else 0 <= bounded <= 1e6

@@ -1,0 +1,110 @@
+"""The releases installed on this node: class names, digests and load counts, on disk and cached."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from bus.atomic_file import write_atomic
+from edge.models.bundle import read_class_names
+from schemas.messages import Release
+
+
+class ReleaseRecords:
+    """One record per version of a model. Blocking; only the first read of a version reaches the disk.
+
+    Args:
+        folder: For the records.
+        model: Name of the model.
+        base: Its version directories, for class names of versions without a record, if they are here.
+    """
+
+    def __init__(self, folder: Path, model: str, base: Path | None) -> None:
+        self._folder = folder
+        self._model = model
+        self._base = base
+        self._recorded: dict[int, Release | None] = {}
+        self._described: dict[int, Release] = {}
+        self._asset_names: dict[int, tuple[str, ...]] = {}
+
+    def record(self, release: Release) -> None:
+        """Record a release durably under its version number.
+
+        Raises:
+            OSError: The disk refused; the previous record is intact.
+        """
+        write_atomic(self._path(release.version), msgspec.json.encode(release))
+        self._recorded[release.version] = release
+        self._described[release.version] = release
+
+    def recorded(self, version: int) -> Release | None:
+        """Return the release recorded for a version, None without one."""
+        if version not in self._recorded:
+            self._recorded[version] = _read(self._path(version))
+        return self._recorded[version]
+
+    def all(self) -> Iterator[Release]:
+        """Yield every readable record."""
+        return filter(None, map(_read, self._folder.glob("*.json")))
+
+    def describe(self, release: Release) -> None:
+        """Use the class names and temperature of a release that is not recorded yet."""
+        self._described[release.version] = release
+
+    def forget(self, version: int) -> None:
+        """Forget the description of a version that was removed; its number may be used again."""
+        self._described.pop(version, None)
+
+    def class_names(self, version: int) -> tuple[str, ...] | None:
+        """Return the classes of a version in the order of its outputs, from its release or its assets."""
+        if (release := self._description(version)) is not None:
+            return tuple(release.classes)
+        if version not in self._asset_names and self._base is not None:
+            names = read_class_names(self._base / str(version))
+            if names is None:  # not cached: its release may still come
+                return None
+            self._asset_names[version] = names
+        return self._asset_names.get(version)
+
+    def temperature(self, version: int) -> float | None:
+        """Return what divides the logits inside a version; None without a release of it."""
+        release = self._description(version)
+        return None if release is None else release.temperature
+
+    def count_load(self, release: Release) -> None:
+        """Count one more load of a challenger, durably.
+
+        Raises:
+            OSError: The disk refused; the count is unchanged.
+        """
+        counted = release.released_at_ms, self.loads(release) + 1
+        write_atomic(self._loads_path(release.version), msgspec.json.encode(counted))
+
+    def loads(self, release: Release) -> int:
+        """Return how often this very release was loaded as a challenger."""
+        try:
+            counted = self._loads_path(release.version).read_bytes()
+            released_at_ms, loads = msgspec.json.decode(counted, type=tuple[int, int])
+        except (OSError, msgspec.MsgspecError):
+            return 0
+        return loads if released_at_ms == release.released_at_ms else 0
+
+    def forget_loads(self, version: int) -> None:
+        """Reset the count of loads."""
+        self._loads_path(version).unlink(missing_ok=True)
+
+    def _description(self, version: int) -> Release | None:
+        return self._described.get(version) or self.recorded(version)
+
+    def _path(self, version: int) -> Path:
+        return self._folder / f"{self._model}-{version}.json"
+
+    def _loads_path(self, version: int) -> Path:
+        return self._path(version).with_suffix(".loads")
+
+
+def _read(path: Path) -> Release | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Release)
+    except (OSError, msgspec.MsgspecError):  # missing, or written by another version of this program
+        return None

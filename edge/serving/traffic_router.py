@@ -1,0 +1,134 @@
+"""Route photos to the champion or the challenger, and count what each version does.
+
+Without I/O. The deployer applies a TrafficSplit; the inference pipeline asks for the version before each call
+and records the outcome. Used from the event loop alone.
+"""
+
+from edge.serving.call_stats import CallStats, CircuitBreaker, percentile
+from edge.serving.traffic_split import TrafficSplit
+from schemas.messages import CanaryReport, VersionStats
+
+_SHORTEST_TIMEOUT_S = 2.0
+_TIMEOUT_FACTOR = 4.0
+
+
+class TrafficRouter:
+    """Holds the present TrafficSplit and the counts that belong to it.
+
+    "During a stage" means: while a challenger is evaluated, as shadow or canary.
+    """
+
+    def __init__(self) -> None:
+        self._split = TrafficSplit()
+        self._restart_counts()
+
+    def _restart_counts(self) -> None:
+        self._stats: dict[int, CallStats] = {}
+        self._compared = 0
+        self._disagreed = 0
+        self._breaker = CircuitBreaker()
+
+    @property
+    def split(self) -> TrafficSplit:
+        """The present split."""
+        return self._split
+
+    def apply(self, split: TrafficSplit) -> None:
+        """Replace the split. Counts restart with another plan, that is with each stage of a rollout."""
+        if split.plan != self._split.plan:
+            self._restart_counts()
+        self._split = split
+
+    def mark_missing(self, version: int) -> None:
+        """Note that the model server does not have a version; without the challenger the champion answers."""
+        if version == self._split.challenger:
+            self.apply(self._split.with_challenger(ready=False))
+
+    def challenger_for(self, device: str) -> int | None:
+        """Return the challenger if it answers this device's photos, None for the version in service."""
+        return self._split.challenger_for(device) if self._breaker.closed else None
+
+    def counterpart(self, version: int) -> int | None:
+        """Return the version to compare an answer with, None if there is nothing to compare."""
+        return self._split.counterpart(version)
+
+    def challenger_timeout_s(self, photos: int) -> float:
+        """Return how long to wait for the challenger before the champion is asked instead, in seconds.
+
+        A multiple of the champion's own latency, and never less than two seconds.
+        """
+        plan = self._split.plan
+        champion = None if plan is None else self._stats_of(plan.champion)
+        usual_ms = None if champion is None else percentile(champion.calls_ms)
+        return max(_SHORTEST_TIMEOUT_S, _TIMEOUT_FACTOR * (usual_ms or 0.0) * photos / 1000)
+
+    def record_success(self, version: int, photos: int, duration_s: float | None) -> None:
+        """Count a call that a version answered.
+
+        Args:
+            version: The version; ignored if it is neither in service nor in the split.
+            photos: Photos in the call.
+            duration_s: From call to answer; None if it is not comparable with the other version's calls.
+        """
+        if (stats := self._stats_of(version)) is not None:
+            stats.record_success(photos, duration_s)
+            self._record_in_breaker(version, success=True)
+
+    def record_failure(self, version: int) -> None:
+        """Count a call that a version failed."""
+        if (stats := self._stats_of(version)) is not None:
+            stats.record_failure()
+            self._record_in_breaker(version, success=False)
+
+    def record_serving_failure(self) -> None:
+        """Count a call that the version in service failed; ignored during a stage."""
+        if self._split.plan is None:
+            for stats in self._stats.values():
+                stats.record_failure()
+
+    def record_comparison(self, *, agreed: bool) -> None:
+        """Count a photo that both versions classified."""
+        if self._split.plan is not None:
+            self._compared += 1
+            self._disagreed += not agreed
+
+    def set_serving(self, version: int) -> None:
+        """Start to count for the version in service; ignored during a stage or if it is unchanged."""
+        if self._split.plan is None and version not in self._stats:
+            self._stats = {version: CallStats()}
+
+    def serving_report(self) -> VersionStats | None:
+        """Return the counts of the version in service; None during a stage, whose report has them."""
+        if self._split.plan is not None:
+            return None
+        return next((stats.report(version) for version, stats in self._stats.items()), None)
+
+    def canary_report(self) -> CanaryReport | None:
+        """Return the counts of both versions, None without a ready challenger."""
+        plan = self._split.plan
+        if plan is None or not self._split.ready:
+            return None
+        champion, challenger = (
+            self._stats.get(version, CallStats()).report(version)
+            for version in (plan.champion, plan.challenger)
+        )
+        return CanaryReport(
+            stage=plan.stage,
+            champion=champion,
+            challenger=challenger,
+            compared=self._compared,
+            disagreed=self._disagreed,
+            since_ms=plan.since_ms,
+        )
+
+    def _record_in_breaker(self, version: int, *, success: bool) -> None:
+        if version == self._split.challenger:
+            self._breaker.record(success=success)
+
+    def _stats_of(self, version: int) -> CallStats | None:
+        plan = self._split.plan
+        if plan is None:
+            return self._stats.get(version)
+        if version not in (plan.champion, plan.challenger):
+            return None
+        return self._stats.setdefault(version, CallStats())
