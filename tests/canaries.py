@@ -36,6 +36,8 @@ def shorten_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.models.smoke_test.RESCAN_S", 1.0)
     monkeypatch.setattr("edge.models.deployer._CHECK_S", 0.1)
     monkeypatch.setattr("edge.models.deployer._CANARY_REPORT_S", 0.1)
+    # Not exceeded by the time that a busy machine takes to restart a model server.
+    monkeypatch.setattr("edge.models.deployer._LONGEST_RETRY_S", 0.5)
 
 
 async def unique_model_config(address: Broker, server: ModelServer, folder: Path) -> EdgeConfig:
