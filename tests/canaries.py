@@ -65,7 +65,7 @@ async def nth_event(seen: Observer, event: str, number: int = 0) -> Event:
     return matching()[number]
 
 
-async def classify(seen: Observer, device: str = "pi-99", *, within_s: float = 15.0) -> tuple[str, int]:
+async def classify(seen: Observer, device: str = "pi-99", *, within_s: float = 120.0) -> tuple[str, int]:
     """Send a red photo from a device; return its label and the version that answered."""
     number = next(NUMBERS)
     await seen.send(enveloped(number, photo(number, "red"), device), device)
