@@ -36,7 +36,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
 def short_intervals(monkeypatch) -> None:
     """Edge and controller check often."""
     shorten_intervals(monkeypatch)
-    monkeypatch.setattr("cloud.rollout.controller._LOOK_S", 0.1)
+    monkeypatch.setattr("cloud.rollout.controller._POLL_S", 0.1)
 
 
 @pytest.fixture
@@ -46,10 +46,10 @@ async def config(address, serving, tmp_path) -> EdgeConfig:
 
 
 @pytest.fixture
-def begun(config, tmp_path):
-    """A function that begins a rollout of a SavedModel as version 2, forced past any gate."""
+def rollout_file(config, tmp_path):
+    """Return a function that writes a rollout of a SavedModel as version 2, without a promotion gate."""
 
-    def begin(kind: str, *steps: Step) -> Path:
+    def write(kind: str, *steps: Step) -> Path:
         champion, challenger = (
             release_of(
                 pack(saved_models() / name, tmp_path / f"{version}.tar"),
@@ -71,13 +71,13 @@ def begun(config, tmp_path):
         RolloutFile(path).write(rollout)
         return path
 
-    return begin
+    return write
 
 
 @asynccontextmanager
-async def asking(seen: Observer) -> AsyncIterator[None]:
-    """Send red photos of several devices for the length of a block; all are answered at its end."""
-    enough, numbers = asyncio.Event(), count()
+async def photos_sent(seen: Observer) -> AsyncIterator[None]:
+    """Send red photos from several devices during a block; all are answered at its end."""
+    stop, numbers = asyncio.Event(), count()
 
     def answered() -> int:
         return sum(len(seen.final(device)) for device in DEVICES)
@@ -87,17 +87,17 @@ async def asking(seen: Observer) -> AsyncIterator[None]:
             device = DEVICES[number % len(DEVICES)]
             await seen.send(enveloped(number, photo(number, "red"), device), device)
             await eventually(lambda sent=number + 1: sent - answered() < 6)
-            if enough.is_set():
+            if stop.is_set():
                 await eventually(lambda sent=number + 1: answered() == sent)
                 return
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(send())
         yield
-        enough.set()
+        stop.set()
 
 
-async def ended(address, path: Path) -> Rollout:
+async def run_to_end(address, path: Path) -> Rollout:
     """Run a controller to its end."""
     bus = Bus(address, "gleaner-cloud-rollout", presence=Presence(CLOUD, "rollout"))
     controller = Controller(
@@ -107,9 +107,10 @@ async def ended(address, path: Path) -> Rollout:
         return await controller.run()
 
 
-async def now(seen: Observer) -> tuple[str, int]:
-    await seen.send(enveloped(10**6, photo(10**6, "red"), "asker"), "asker")
-    answer = await seen.answer(photo_id(10**6), "asker")
+async def classify(seen: Observer) -> tuple[str, int]:
+    """Send a red photo; return its label and the version that answered."""
+    await seen.send(enveloped(10**6, photo(10**6, "red"), "pi-99"), "pi-99")
+    answer = await seen.answer(photo_id(10**6), "pi-99")
     return answer.label, answer.model_version
 
 
@@ -122,32 +123,32 @@ async def now(seen: Observer) -> tuple[str, int]:
         ("broken", STEPS, "cannot serve it", {"cat"}),
     ],
 )
-async def test_g6_a_bad_model_forced_past_the_gate_goes_back_by_itself(
-    config, address, begun, kind, steps, why, labels
+async def test_g6_a_bad_model_forced_past_the_gate_is_rolled_back(
+    config, address, rollout_file, kind, steps, why, labels
 ):
-    """Swapped labels, failing calls, no model at all: it ends with the champion, no photo unanswered."""
-    path = begun(kind, *steps)
+    """Swapped labels, failing calls, a broken model: the champion serves, and every photo is answered."""
+    path = rollout_file(kind, *steps)
     async with station(config) as seen:
-        async with asking(seen):
-            rollout = await ended(address, path)
+        async with photos_sent(seen):
+            rollout = await run_to_end(address, path)
             await eventually(lambda: seen.newest().canary is None)
         assert rollout.phase == "returned"
         assert why in rollout.reason
-        assert await now(seen) == ("cat", 1)
-        returned = next(event for event in seen.events if event.event == "rollout.returned")
-        assert why in returned.reason
+        assert await classify(seen) == ("cat", 1)
+        rolled_back = next(event for event in seen.events if event.event == "rollout.returned")
+        assert why in rolled_back.reason
         assert {result.status for result in seen.results} == {"ok"}
         assert {result.label for result in seen.results} == labels
 
 
-async def test_g6_a_good_model_goes_out_to_all(config, address, begun):
-    """Shadow, canary, all: the Status tells each, every photo is answered, and then by the new version."""
-    path = begun("straight", *STEPS)
+async def test_g6_a_good_model_reaches_all_devices(config, address, rollout_file):
+    """Through shadow, canary and all, as the status reports, and every photo is answered."""
+    path = rollout_file("straight", *STEPS)
     async with station(config) as seen:
-        async with asking(seen):
-            assert (await ended(address, path)).phase == "finished"
-        assert await now(seen) == ("cat", 2)
-        trials = [status.canary for status in seen.statuses if status.name == "edge" and status.canary]
-        assert list(dict.fromkeys(trial.stage for trial in trials)) == ["shadow", "canary"]
-        assert max(trial.disagreed for trial in trials) == 0
+        async with photos_sent(seen):
+            assert (await run_to_end(address, path)).phase == "finished"
+        assert await classify(seen) == ("cat", 2)
+        reports = [status.canary for status in seen.statuses if status.name == "edge" and status.canary]
+        assert list(dict.fromkeys(report.stage for report in reports)) == ["shadow", "canary"]
+        assert max(report.disagreed for report in reports) == 0
         assert {result.status for result in seen.results} == {"ok"}

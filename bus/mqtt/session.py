@@ -33,9 +33,8 @@ async def connected(bus: Bus, broker: Broker, timeout_s: float = CONNECT_S) -> A
                 await bus.connected()
         except TimeoutError:
             raise BrokerConnectionError(
-                f"broker {broker.host}:{broker.port}",
-                expected=f"a connection within {timeout_s:g} s (try `gleaner doctor`)",
-                got=bus.last_error,
+                f"no connection to {broker.host}:{broker.port} in {timeout_s:g} s: {bus.last_error}",
+                hint="try 'gleaner doctor'",
             ) from None
         yield
         # Not in a `finally`: after an error the group cancels the connection itself.

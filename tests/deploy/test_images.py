@@ -4,6 +4,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,27 @@ def test_the_edge_image_is_small_and_has_no_tensorflow(edge_tree):
     assert of_tensorflow
     assert sum(path.stat().st_size for path in of_tensorflow) < 1_000_000
     assert not (edge_tree / "numpy").exists()
+
+
+def test_the_wheel_has_no_demonstration(tmp_path):
+    """The installed files of each side are without the demonstration and its synthetic photos."""
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        folders = {name.partition("/")[0] for name in archive.namelist()}
+    assert folders - {wheel.name[: wheel.name.index("-py3")] + ".dist-info"} == {
+        "bus",
+        "cli",
+        "cloud",
+        "device",
+        "edge",
+        "schemas",
+    }
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Rules of cloud/rollout/releases.py: what a release says, and when it is served."""
+"""Rules of cloud/rollout/releases.py: the content of a release, and when it is served."""
 
 import asyncio
 import hashlib
