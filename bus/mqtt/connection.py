@@ -96,7 +96,11 @@ class BrokerConnection:
     """
 
     def __init__(
-        self, broker: Broker, identity: ClientIdentity, will: Will | None, on_message: Callable[[Incoming], None]
+        self,
+        broker: Broker,
+        identity: ClientIdentity,
+        will: Will | None,
+        on_message: Callable[[Incoming], None],
     ) -> None:
         self.address = address(broker)
         self._lost = False
