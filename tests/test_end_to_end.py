@@ -16,8 +16,6 @@ from tests.device.conftest import process, recorded
 from tests.nodes import Command, photo
 from tests.serving import ModelServer, place
 
-pytestmark = pytest.mark.timeout(300)
-
 PHOTOS = 60
 OUTBOX = "[outbox]\nresend_first_s = 0.5\nresend_cap_s = 2.0\n"
 

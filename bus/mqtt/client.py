@@ -15,7 +15,7 @@ from bus.mqtt.connection import (
     CONCURRENT_PUBLISHES,
     BrokerConnection,
     BrokerConnectionError,
-    Identity,
+    ClientIdentity,
     Incoming,
     Will,
     address,
@@ -70,7 +70,7 @@ class Bus:
         """Why the last connection attempt failed or the last connection ended."""
         self._broker = broker
         self._address = address(broker)
-        self._identity = Identity(client_id, password, durable)
+        self._identity = ClientIdentity(client_id, password, durable)
         self._presence = presence
         self._subscriptions: list[Subscription[Message]] = []
         self._raw_queues: dict[str, asyncio.Queue[RawMessage]] = {}

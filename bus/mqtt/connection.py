@@ -53,7 +53,7 @@ class BrokerConnectionError(TransientError):
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ClientIdentity:
     """Client id and password, and whether the broker keeps the session while the client is offline."""
 
     client_id: str
@@ -96,7 +96,11 @@ class BrokerConnection:
     """
 
     def __init__(
-        self, broker: Broker, identity: Identity, will: Will | None, on_message: Callable[[Incoming], None]
+        self,
+        broker: Broker,
+        identity: ClientIdentity,
+        will: Will | None,
+        on_message: Callable[[Incoming], None],
     ) -> None:
         self.address = address(broker)
         self._lost = False
@@ -115,7 +119,7 @@ class BrokerConnection:
         self._paho.on_publish = self._on_puback
         _fail_early_when_refused(self._client)
 
-    def _make_client(self, broker: Broker, identity: Identity, will: Will | None) -> aiomqtt.Client:
+    def _make_client(self, broker: Broker, identity: ClientIdentity, will: Will | None) -> aiomqtt.Client:
         return aiomqtt.Client(
             broker.host,
             broker.port,

@@ -41,7 +41,7 @@ async def test_photo_and_result_are_delivered(address: Broker) -> None:
         )
         await camera.subscribe(RESULT.select(node=NODE))
         camera.publish(PHOTO.name(node=NODE, device="a"), payload("a", image, "0" * 32))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             delivery = await anext(photos)
         assert delivery.message().image == image
         delivery.ack()

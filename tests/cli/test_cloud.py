@@ -180,7 +180,7 @@ async def test_a_label_is_published_as_feedback(address, at, dataset):
     """The label is published to the node and device of the photo, with the name of the person."""
     listener = Bus(address, transient_client_id("listener"))
     labels = listener.subscribe(FEEDBACK)
-    async with running(listener), asyncio.timeout(30):
+    async with running(listener), asyncio.timeout(120):
         words = ("--label", HARVESTED[0], "dog", "--by", "ann")
         done = await gleaner("cloud", "review", "--dataset", dataset, *words, *at)
         assert (done.code, done.out) == (0, f"{HARVESTED[0]}: dog\n")

@@ -41,7 +41,7 @@ async def reporting(address, model: ServedModel | None, trouble: str | None = No
     if trouble is not None:
         await bus.report_degraded("predict", trouble)
     task = asyncio.create_task(bus.run())
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(120):
         await bus.connected()
     yield
     task.cancel()

@@ -26,7 +26,6 @@ def harvest(store: Store, first: int, count: int, **fields: object) -> dict[str,
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 async def test_a_round_by_hand_teaches_trains_and_releases(address, at, tmp_path):
     """With the real steps: the teacher labels samples, a version is trained on them and announced."""
     store = Store.open(tmp_path / "dataset")

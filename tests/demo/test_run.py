@@ -15,7 +15,7 @@ from demo.synthetic import LOOKS, draw_collection
 from tests.conftest import ROOT
 from tests.demo.conftest import Leftovers
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.slow
 COUNTS = {"train": 10, "gold": 60, "stream": 60}
 
 

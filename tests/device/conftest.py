@@ -53,7 +53,7 @@ class Edge:
     async def running(self):
         """Run the edge for the length of a block."""
         tasks = [asyncio.create_task(work()) for work in (self.bus.run, self._answer, self._follow)]
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(120):
             await self.bus.connected()
         try:
             yield self
@@ -138,7 +138,7 @@ class Running:
 
     async def ended(self) -> dict[str, int]:
         """Wait until the agent ends by itself, and return its counters."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             return await self.task
 
     def final(self) -> list[Result]:

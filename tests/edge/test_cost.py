@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 from msgspec import structs
 
 from bench.counts import count
@@ -13,7 +12,6 @@ from schemas.messages import HarvestRules
 PHOTOS = 60
 
 
-@pytest.mark.timeout(180)
 async def test_a_photo_costs_no_more_than_agreed(config: EdgeConfig) -> None:
     """Transactions, tasks and calls for a single photo that is not harvested are limited.
 

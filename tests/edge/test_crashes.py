@@ -3,15 +3,12 @@
 import sqlite3
 from pathlib import Path
 
-import pytest
 from msgspec import structs
 
 from schemas.messages import Caps, HarvestRules, Receipt
 from schemas.topics import PHOTO, RECEIPT
 from tests.conftest import eventually
 from tests.nodes import NODE, Observer, device, edge_process, enveloped, photo, photo_id
-
-pytestmark = pytest.mark.timeout(400)  # each test starts the edge three or four times
 
 
 def table(config, query: str) -> list[tuple]:

@@ -261,21 +261,21 @@ async def test_a_failed_round_reports_the_last_line_and_pauses(site):
 
 
 @pytest.mark.parametrize(
-    ("script", "words"),
+    ("script", "step_timeout_s", "words"),
     [
-        ("", "the training made no version"),
-        ("import time; time.sleep(60)", "step 'train' did not end within 0.2 s"),
-        (None, "No such file"),
+        ("", 600.0, "the training made no version"),
+        ("import time; time.sleep(600)", 0.2, "step 'train' did not end within 0.2 s"),
+        (None, 600.0, "No such file"),
     ],
 )
-async def test_a_round_without_a_new_version_has_failed(site, script, words):
+async def test_a_round_without_a_new_version_has_failed(site, script, step_timeout_s, words):
     """A training that makes no version, takes too long or cannot be started; nothing keeps running."""
     if script is None:
         site.worker = ("/no/such/program",)
     else:
         site.step("train", script)
     with pytest.raises(PermanentError, match=r"the round failed; see .*round.log"):
-        await site.run_one_round(step_timeout_s=0.2)
+        await site.run_one_round(step_timeout_s=step_timeout_s)
     await eventually(lambda: "round.failed" in site.events)
     assert words in site.event("round.failed").reason
     assert site.event("round.started").facts == {"trigger": "hand"}

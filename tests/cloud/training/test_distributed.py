@@ -79,7 +79,6 @@ def test_the_workers_index_is_read_as_tensorflow_specifies_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 async def test_two_workers_train_the_model_that_one_trains(make_example, tmp_path: Path) -> None:
     """Both workers succeed, only the first writes a version, and it answers like that of a single worker."""
     store = Store.open(tmp_path / "photos.lance")
@@ -112,7 +111,6 @@ async def test_two_workers_train_the_model_that_one_trains(make_example, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 async def test_two_workers_train_a_network_as_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -392,7 +392,6 @@ def harvested(trained: Trained, stream: Sequence[Example]) -> list[Example]:
 
 @pytest.mark.photos
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_the_second_version_of_real_photos_is_better(photo_collection: Path, tmp_path: Path) -> None:
     """From ten labels and 400 unlabelled photos, version 2 beats version 1 and reaches 97 %."""
     train_photos, gold = real(photo_collection, "train"), real(photo_collection, "gold")
