@@ -1,1 +1,1 @@
-"""Measurements, each with what it is held against in the same run: `python -m bench --help`."""
+"""Benchmarks, each with a reference that is measured in the same run: `python -m bench --help`."""

@@ -1,4 +1,4 @@
-"""Measure: `python -m bench [NAME …]` writes a JSON file for each measurement; `bench.render` shows them."""
+"""Run benchmarks: `python -m bench [NAME …]` writes a JSON report for each; `bench.render` shows them."""
 
 import argparse
 import asyncio
@@ -18,14 +18,14 @@ from bus import log
 
 
 def run(name: str, setting: Setting) -> report.Report:
-    """Make one measurement; what stops it stands in its report."""
+    """Run one measurement; if it fails, the report has the error."""
     chosen = MEASUREMENTS[name]
-    facts, began_at, began = machine.facts(), datetime.now(UTC), time.monotonic()
+    facts, began_at, started_at = machine.facts(), datetime.now(UTC), time.monotonic()
     figures, failed = [], None
     try:
         measure: Measure = importlib.import_module(chosen.module).measure
         figures = asyncio.run(_awaited(measure, setting))
-    except Exception as error:  # noqa: BLE001  # the other measurements go on
+    except Exception as error:  # noqa: BLE001  # the other measurements still run
         traceback.print_exc()
         failed = f"{type(error).__name__}: {error}"
     return report.Report(
@@ -35,7 +35,7 @@ def run(name: str, setting: Setting) -> report.Report:
         machine=facts,
         quick=setting.quick,
         began_at=began_at.isoformat(timespec="seconds"),
-        took_s=round(time.monotonic() - began, 1),
+        took_s=round(time.monotonic() - started_at, 1),
         figures=figures,
         notes=setting.notes,
         failed=failed,
@@ -47,22 +47,27 @@ async def _awaited(measure: Measure, setting: Setting) -> list[Figure]:
 
 
 def main() -> int:
-    """Measure what was asked for, one after the other."""
+    """Run the requested measurements one after the other."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    usual = [name for name, chosen in MEASUREMENTS.items() if chosen.weight]
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MEASUREMENTS)} ({usual})")
-    parser.add_argument("--out", type=Path, default=Path("bench-out"), help="folder for the JSON (bench-out)")
+    default = [name for name, chosen in MEASUREMENTS.items() if chosen.weight]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MEASUREMENTS)} ({default})")
     parser.add_argument(
-        "--minutes", type=float, default=25.0, help="for all of the usual ones, after what is made once (25)"
+        "--out", type=Path, default=Path("bench-out"), help="folder of the reports (default: bench-out)"
     )
-    parser.add_argument("--quick", action="store_true", help="only see that everything works")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=25.0,
+        help="minutes for all default measurements, without one-time preparation (default: 25)",
+    )
+    parser.add_argument("--quick", action="store_true", help="only check that everything works")
     arguments = parser.parse_args()
-    names = arguments.names or usual
+    names = arguments.names or default
     if unknown := [name for name in names if name not in MEASUREMENTS]:
-        parser.error(f"expected names of {', '.join(MEASUREMENTS)}, got {', '.join(unknown)}")
+        parser.error(f"unknown measurements: {', '.join(unknown)}")
     log.configure("error")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    share_s = 60 * arguments.minutes / sum(MEASUREMENTS[name].weight for name in usual)
+    share_s = 60 * arguments.minutes / sum(MEASUREMENTS[name].weight for name in default)
     failed = False
     for name in names:
         with tempfile.TemporaryDirectory(prefix=f"gleaner-bench-{name}-") as folder:

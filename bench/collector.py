@@ -1,7 +1,7 @@
-"""Samples from the bus to the disk: a second, by collectors and by the table's size, and beside a compaction.
+"""Measure the collector: samples per second by number of collectors, by table size and during compaction.
 
-A sample counts when its receipt is back, which goes out after the commit has reached the disk. The reference
-for that is the least that would keep a photo as safely: a file of its own, synced.
+A sample counts when its receipt arrives, which is published after a durable commit. The reference is the
+cheapest storage that is as durable: one synced file per photo.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from bench import procfs, wire
 from bench.figures import Figure, percentiles
-from bench.load import Ask, Outcome, closed_loop
+from bench.load import LoadResult, Request, closed_loop
 from bench.photos import NODE, pictures
 from bench.setting import Setting
 from bench.table import Table
@@ -36,29 +36,29 @@ from schemas.topics import CLOUD, RECEIPT, SAMPLE, STATUS
 
 FILES = "a synced file each"
 _READ_FILES = "folder of files"
-_AT_ONCE = 256
-_SETTLE_S = 2.0
+_CONCURRENCY = 256
+_WARMUP_S = 2.0
 _START_S = 60.0
 _SMALL_PX = (16, 16)
 _SYNCED_FILES = 300
 
 
 async def measure(setting: Setting) -> list[Figure]:
-    """Measure collectors, tables, compaction and reading."""
+    """Measure collectors, table sizes, compaction and reading."""
     table = Table()
     repeats, seconds = (1, 2.0) if setting.quick else (2, 4.0)
     for repeat in range(repeats):
         folder = setting.folder / f"{repeat}"
         per_s = await asyncio.to_thread(_files_per_s, folder / "files", pictures(16))
         for count in (1, 2) if setting.quick else (1, 2, 4):
-            table.add(f"samples/s, {_told(count)}", FILES, per_s)
+            table.add(f"samples/s, {_label(count)}", FILES, per_s)
             await _by_collectors(folder / f"collectors-{count}", count, seconds, table)
         await _compacting(folder / "compacting", seconds, table)
     for rows in [1_000, 10_000] if setting.quick else [1_000, 10_000, 100_000, 1_000_000]:
         if setting.left_s > _START_S:
             await _by_rows(setting.folder / f"rows-{rows}", rows, seconds, repeats, table)
         else:
-            setting.note(f"There was no time for {rows} rows.")
+            setting.note(f"Not enough time for {rows} rows.")
     read = await _read(setting)
     collected = "samples/s by collectors"
     return [
@@ -66,7 +66,7 @@ async def measure(setting: Setting) -> list[Figure]:
             figure
             for count in (1, 2, 4)
             for figure in table.figures(
-                f"samples/s, {_told(count)}", "samples/s", against=FILES, chart=collected, x=count
+                f"samples/s, {_label(count)}", "samples/s", against=FILES, chart=collected, x=count
             )
         ],
         *table.figures("CPU-ms per sample", "ms"),
@@ -83,58 +83,58 @@ async def measure(setting: Setting) -> list[Figure]:
     ]
 
 
-def _told(count: int) -> str:
+def _label(count: int) -> str:
     return "1 collector" if count == 1 else f"{count} collectors"
 
 
 async def _by_collectors(folder: Path, count: int, seconds: float, table: Table) -> None:
-    async with _collecting(folder, count) as (ask, processes):
+    async with _collecting(folder, count) as (request, processes):
         pids = [processes.pid(name) for name in _names(count)]
         used: list[float] = []
         outcome = await closed_loop(
-            ask,
+            request,
             pictures(64),
-            at_once=_AT_ONCE,
+            at_once=_CONCURRENCY,
             seconds=seconds,
-            settle_s=_SETTLE_S,
+            warmup_s=_WARMUP_S,
             watch=lambda: used.append(sum(map(procfs.cpu_s, pids))),
         )
-        table.add(f"samples/s, {_told(count)}", "Gleaner", outcome.per_s)
+        table.add(f"samples/s, {_label(count)}", "Gleaner", outcome.per_s)
         spent_ms = 1000 * (used[1] - used[0])
-        table.add("CPU-ms per sample", _told(count), spent_ms / max(1, len(outcome.latencies_s)))
+        table.add("CPU-ms per sample", _label(count), spent_ms / max(1, len(outcome.latencies_s)))
 
 
 async def _by_rows(folder: Path, rows: int, seconds: float, repeats: int, table: Table) -> None:
     await asyncio.to_thread(_fill, folder / "dataset.lance", rows)
-    async with _collecting(folder, 1) as (ask, _):
+    async with _collecting(folder, 1) as (request, _):
         for _repeat in range(repeats):
-            outcome = await _loaded(ask, seconds)
+            outcome = await _run_load(request, seconds)
             table.add(f"samples/s of small images at {rows} rows", "Gleaner", outcome.per_s)
 
 
 async def _compacting(folder: Path, seconds: float, table: Table) -> None:
-    """Load a collector without and with compactions that follow one another."""
-    async with _collecting(folder, 1) as (ask, _):
+    """Load a collector without and with continuous compaction."""
+    async with _collecting(folder, 1) as (request, _):
         store = await asyncio.to_thread(Store.open, folder / "dataset.lance")
         for name in ("without", "with"):
-            ended = asyncio.Event()
-            compactions = asyncio.create_task(_compact(store, ended)) if name == "with" else None
-            outcome = await _loaded(ask, seconds)
-            ended.set()
+            stop = asyncio.Event()
+            compactions = asyncio.create_task(_compact(store, stop)) if name == "with" else None
+            outcome = await _run_load(request, seconds)
+            stop.set()
             if compactions is not None:
                 await compactions
             table.add("samples/s beside a compaction", name, outcome.per_s)
             table.add("p99 of receipts beside a compaction", name, percentiles(outcome.latencies_s).p99)
 
 
-async def _compact(store: Store, ended: asyncio.Event) -> None:
-    while not ended.is_set():
+async def _compact(store: Store, stop: asyncio.Event) -> None:
+    while not stop.is_set():
         await asyncio.to_thread(store.table.compact)
 
 
-async def _loaded(ask: Ask, seconds: float) -> Outcome:
+async def _run_load(request: Request, seconds: float) -> LoadResult:
     photos = pictures(64, size_px=_SMALL_PX, grain_px=8)
-    return await closed_loop(ask, photos, at_once=_AT_ONCE, seconds=seconds, settle_s=_SETTLE_S)
+    return await closed_loop(request, photos, at_once=_CONCURRENCY, seconds=seconds, warmup_s=_WARMUP_S)
 
 
 def _names(count: int) -> list[str]:
@@ -142,23 +142,23 @@ def _names(count: int) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def _collecting(folder: Path, count: int) -> AsyncIterator[tuple[Ask, Processes]]:
-    """Run a broker and collectors; yields how to have a sample stored."""
+async def _collecting(folder: Path, count: int) -> AsyncIterator[tuple[Request, Processes]]:
+    """Run a broker and collectors; yield a function that has a sample stored, and the processes."""
     dataset = folder / "dataset.lance"
     with local_broker(folder / "broker") as broker:
         async with Processes(folder / "logs") as processes:
             for name in _names(count):
                 await _start(processes, broker, name, dataset)
-            async with _asking(broker) as ask:
-                yield ask, processes
+            async with _asking(broker) as request:
+                yield request, processes
 
 
 async def _start(processes: Processes, broker: BrokerProcess, name: str, dataset: Path) -> None:
     bus = Bus(Broker(port=broker.port), transient_client_id("bench"))
     statuses = bus.subscribe(STATUS, node=CLOUD, name=name)
     running = asyncio.create_task(bus.run(), name="bench.bus")
-    place = ("--dataset", str(dataset), "--broker", f"127.0.0.1:{broker.port}")
-    await processes.start(name, "cloud", "collect", "--name", name, *place)
+    options = ("--dataset", str(dataset), "--broker", f"127.0.0.1:{broker.port}")
+    await processes.start(name, "cloud", "collect", "--name", name, *options)
     async with asyncio.timeout(_START_S):
         async for delivery in statuses:
             delivery.ack()
@@ -169,7 +169,7 @@ async def _start(processes: Processes, broker: BrokerProcess, name: str, dataset
 
 
 @contextlib.asynccontextmanager
-async def _asking(broker: BrokerProcess) -> AsyncIterator[Ask]:
+async def _asking(broker: BrokerProcess) -> AsyncIterator[Request]:
     waiting: dict[str, asyncio.Future[None]] = {}
 
     def take(_topic: str, message: bytes) -> None:
@@ -177,7 +177,7 @@ async def _asking(broker: BrokerProcess) -> AsyncIterator[Ask]:
         if (answer := waiting.pop(receipt.photo_id, None)) is not None and not answer.done():
             answer.set_result(None)
 
-    async def ask(image: bytes) -> None:
+    async def request(image: bytes) -> None:
         photo_id = secrets.token_hex(16)
         waiting[photo_id] = answer = asyncio.get_running_loop().create_future()
         connection.publish(SAMPLE.name(node=NODE), encode(SAMPLE, _sample(photo_id, image)))
@@ -186,7 +186,7 @@ async def _asking(broker: BrokerProcess) -> AsyncIterator[Ask]:
     connection = await wire.connect(broker.port, "bench-edge", take)
     await connection.subscribe(RECEIPT.name(node=NODE))
     try:
-        yield ask
+        yield request
     finally:
         connection.close()
 
@@ -212,7 +212,7 @@ def _sample(photo_id: str, image: bytes) -> Sample:
 
 
 def _fill(dataset: Path, rows: int) -> None:
-    """Make a table of so many rows with small images, in full fragments."""
+    """Create a table of `rows` rows with small images, in full fragments."""
     Store.open(dataset)
     image = pictures(1, size_px=_SMALL_PX, grain_px=8)[0]
     step = 50_000
@@ -240,15 +240,15 @@ def _fill(dataset: Path, rows: int) -> None:
 
 
 def _files_per_s(folder: Path, images: list[bytes]) -> float:
-    """Return how many photos a second go to the disk as files of their own, one after the other."""
+    """Return how many photos per second are written as synced files, one after the other."""
     folder.mkdir(parents=True)
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     for number in range(_SYNCED_FILES):
         descriptor = os.open(folder / f"{number}.jpg", os.O_WRONLY | os.O_CREAT)
         os.write(descriptor, images[number % len(images)])
         os.fsync(descriptor)
         os.close(descriptor)
-    return _SYNCED_FILES / (time.perf_counter() - began)
+    return _SYNCED_FILES / (time.perf_counter() - started_at)
 
 
 async def _read(setting: Setting) -> list[Figure]:

@@ -1,4 +1,4 @@
-"""Who answers photos: our pipeline, and the bare loop that is its limit."""
+"""The systems that are compared: the pipeline, and the bare loop that is its limit."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec import Struct, json
 
 from bench import wire
-from bench.load import AnswerError, Ask
+from bench.load import Request, RequestFailedError
 from bench.photos import NODE, payload
 from bench.setting import CACHE
 from bus.broker.debian_package import unpack
@@ -20,79 +20,80 @@ from schemas.topics import PHOTO, RESULT
 
 CALLS = 2
 BATCH = 16
-"""As the edge handler has them; the bare loop does the same."""
+"""Concurrent calls and batch size of the edge handler; the bare loop uses the same."""
 DEVICES = 64
-"""Enough for full batches: a device is in one call at most."""
+"""Enough for full batches: the edge handler takes a device into one call at a time."""
 
 
-class _Said(Struct):
+class _Status(Struct):
     photo_id: str
     status: str
 
 
 @contextlib.asynccontextmanager
-async def pipeline(port: int, devices: int = DEVICES) -> AsyncIterator[Ask]:
-    """Ask by MQTT: from the publication of a photo to the result."""
+async def pipeline(port: int, devices: int = DEVICES) -> AsyncIterator[Request]:
+    """Yield a function that publishes a photo and returns with its result."""
     waiting: dict[str, asyncio.Future[None]] = {}
     names = itertools.cycle([f"camera-{number}" for number in range(devices)])
 
-    def take(_topic: str, message: bytes) -> None:
-        said = json.decode(message, type=_Said)
-        if said.status != "deferred" and (answer := waiting.pop(said.photo_id, None)) is not None:
+    def on_message(_topic: str, message: bytes) -> None:
+        result = json.decode(message, type=_Status)
+        # A deferred result is followed by the final one, so the request stays open.
+        if result.status != "deferred" and (answer := waiting.pop(result.photo_id, None)) is not None:
             if answer.done():
                 return
-            if said.status == "ok":
+            if result.status == "ok":
                 answer.set_result(None)
             else:
-                answer.set_exception(AnswerError(said.status))
+                answer.set_exception(RequestFailedError(result.status))
 
-    async def ask(photo: bytes) -> None:
+    async def request(photo: bytes) -> None:
         device, photo_id = next(names), secrets.token_hex(16)
         waiting[photo_id] = answer = asyncio.get_running_loop().create_future()
         connection.publish(PHOTO.name(node=NODE, device=device), payload(device, photo, photo_id))
         await answer
 
-    connection = await wire.connect(port, "bench-cameras", take)
+    connection = await wire.connect(port, "bench-cameras", on_message)
     await connection.subscribe(RESULT.select(node=NODE))
     try:
-        yield ask
+        yield request
     finally:
         connection.close()
 
 
 @contextlib.asynccontextmanager
-async def bare_loop(serving: str, model: str) -> AsyncIterator[Ask]:
-    """Ask the model server itself: calls and batches as the handler makes them, and nothing else."""
-    arrived: asyncio.Queue[tuple[bytes, asyncio.Future[None]]] = asyncio.Queue()
+async def bare_loop(serving: str, model: str) -> AsyncIterator[Request]:
+    """Yield a function that calls the model server directly, with the calls and batches of the handler."""
+    queue: asyncio.Queue[tuple[bytes, asyncio.Future[None]]] = asyncio.Queue()
 
     async def call(predictor: Predictor) -> None:
         while True:
-            batch = [await arrived.get()]
-            while len(batch) < BATCH and not arrived.empty():
-                batch.append(arrived.get_nowait())
+            batch = [await queue.get()]
+            while len(batch) < BATCH and not queue.empty():
+                batch.append(queue.get_nowait())
             try:
                 await predictor.predict([photo for photo, _ in batch])
             except (BadInputError, ModelUnavailableError) as error:
-                _settle([answer for _, answer in batch], AnswerError(str(error)))
+                _resolve([answer for _, answer in batch], RequestFailedError(str(error)))
             else:
-                _settle([answer for _, answer in batch], None)
+                _resolve([answer for _, answer in batch], None)
 
-    async def ask(photo: bytes) -> None:
+    async def request(photo: bytes) -> None:
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        arrived.put_nowait((photo, answer))
+        queue.put_nowait((photo, answer))
         await answer
 
     async with Predictor(serving, model) as predictor:
         calls = [asyncio.create_task(call(predictor), name=f"bench.call-{n}") for n in range(CALLS)]
         try:
-            yield ask
+            yield request
         finally:
             for task in calls:
                 task.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
 
 
-def _settle(answers: list[asyncio.Future[None]], error: AnswerError | None) -> None:
+def _resolve(answers: list[asyncio.Future[None]], error: RequestFailedError | None) -> None:
     for answer in answers:
         if answer.done():
             continue
@@ -103,7 +104,7 @@ def _settle(answers: list[asyncio.Future[None]], error: AnswerError | None) -> N
 
 
 def mosquitto_clients(cache: Path = CACHE) -> tuple[Path, dict[str, str]]:
-    """Return the folder of mosquitto's C clients, and the environment that they need."""
+    """Return the folder of the C clients of mosquitto, and the environment that they need."""
     folder = cache / "mosquitto-clients"
     if not (folder / "usr/bin/mosquitto_pub").exists():
         unpack(("mosquitto-clients", "libmosquitto1", "libcjson1"), folder)

@@ -1,7 +1,7 @@
-"""How much the edge handler does for a photo, in counts that a busy machine does not change.
+"""Count the work of the edge handler per photo; unlike times, counts do not depend on other load.
 
-The handler runs in this process under the profiler, with a real broker and a real model server; the photos
-come from a process of their own: `python -m bench.counts PORT PHOTOS AT_ONCE`.
+The handler runs in this process under cProfile, with a real broker and a real model server. The photos come
+from another process: `python -m bench.counts PORT PHOTOS AT_ONCE`.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ _COMMITS, _TASKS, _HANDOVERS = "commits", "tasks", "handovers"
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What was done for a photo, on average.
+    """Work per photo, on average.
 
     Args:
-        calls: Of functions in the event loop's thread, by package; `built-in` ones are written in C.
-        commits: Transactions of the database, each a sync of the disk.
-        tasks: Of asyncio.
-        handovers: Pieces of work given to a thread of the pool.
+        calls: Function calls in the thread of the event loop, by package; `built-in` ones are written in C.
+        commits: Database transactions, each with one sync of the disk.
+        tasks: Created asyncio tasks.
+        handovers: Jobs for the thread pool.
     """
 
     calls: dict[str, float]
@@ -49,18 +49,19 @@ class Counts:
 
 
 async def count(config: EdgeConfig, photos: int, at_once: int = 1) -> Counts:
-    """Run a handler and count while it answers photos.
+    """Run a handler and count its work while it classifies photos.
 
     Args:
-        config: Of a broker and a model server that run.
-        photos: How many are counted.
-        at_once: How many are under way: one after the other by default, so that no batch depends on timing.
+        config: Configuration with a running broker and model server.
+        photos: Number of photos that are counted.
+        at_once: Photos in flight; by default one, so that batches do not depend on timing.
     """
     running = asyncio.create_task(service.run(config), name="bench.handler")
     try:
+        # Connections, caches and lazy imports are not part of the cost of a photo.
         await _load(config.broker.port, _WARM_PHOTOS, at_once)
-        profile, happened = cProfile.Profile(), Counter[str]()
-        with _watched(happened):
+        profile, counts = cProfile.Profile(), Counter[str]()
+        with _patched_counters(counts):
             profile.enable()
             await _load(config.broker.port, photos, at_once)
             profile.disable()
@@ -72,29 +73,29 @@ async def count(config: EdgeConfig, photos: int, at_once: int = 1) -> Counts:
         calls[_package(entry.code)] += entry.callcount
     return Counts(
         calls={package: number / photos for package, number in calls.most_common()},
-        commits=happened[_COMMITS] / photos,
-        tasks=happened[_TASKS] / photos,
-        handovers=happened[_HANDOVERS] / photos,
+        commits=counts[_COMMITS] / photos,
+        tasks=counts[_TASKS] / photos,
+        handovers=counts[_HANDOVERS] / photos,
     )
 
 
 @contextmanager
-def _watched(happened: Counter[str]) -> Iterator[None]:
-    """Count transactions, tasks and work for threads while the block runs."""
+def _patched_counters(counts: Counter[str]) -> Iterator[None]:
+    """Count transactions, tasks and jobs for threads during the block."""
     with ExitStack() as patches:
         for name, owner, method in (
             (_COMMITS, Database, "_commit"),
             (_TASKS, asyncio.BaseEventLoop, "create_task"),
             (_HANDOVERS, ThreadPoolExecutor, "submit"),
         ):
-            counting = _counting(happened, name, getattr(owner, method))
+            counting = _counting_wrapper(counts, name, getattr(owner, method))
             patches.enter_context(patch.object(owner, method, counting))
         yield
 
 
-def _counting(happened: Counter[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def _counting_wrapper(counts: Counter[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def counted(*words: Any, **named: Any) -> Any:
-        happened[name] += 1
+        counts[name] += 1
         return function(*words, **named)
 
     return counted
@@ -105,11 +106,11 @@ async def _load(port: int, photos: int, at_once: int) -> None:
         sys.executable, "-m", "bench.counts", str(port), str(photos), str(at_once), cwd=ROOT
     )
     if await process.wait():
-        raise RuntimeError(f"the load: expected to end well, got exit code {process.returncode}")
+        raise RuntimeError(f"the load process failed with exit code {process.returncode}")
 
 
 def _package(code: CodeType | str) -> str:
-    """Return whose a function is."""
+    """Return the package of a function."""
     if isinstance(code, str):
         return "built-in"
     path = Path(code.co_filename)
@@ -122,13 +123,13 @@ async def _send(port: int, photos: int, at_once: int) -> None:
     images = itertools.cycle(pictures(16))
     left = iter(range(photos))
 
-    async def keep_asking() -> None:
+    async def send_repeatedly() -> None:
         for _ in left:
-            await ask(next(images))
+            await request(next(images))
 
-    async with pipeline(port) as ask, asyncio.TaskGroup() as tasks:
+    async with pipeline(port) as request, asyncio.TaskGroup() as tasks:
         for _ in range(at_once):
-            tasks.create_task(keep_asking())
+            tasks.create_task(send_repeatedly())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How much a flooding device holds up a calm one: `python -m bench.fairness`.
+"""Measure how much a flooding device delays a normal one: `python -m bench.fairness`.
 
-Broker, model server, edge and flood run as processes of their own. A calm device sends photos at its pace, in
-turns without and with the flood, and the two are compared.
+Broker, model server, edge and flood are separate processes. A normal device sends photos at a fixed interval,
+alternately without and with the flood, and its latencies are compared.
 """
 
 import argparse
@@ -28,13 +28,13 @@ from schemas.topics import PHOTO, RESULT, STATUS
 
 _STATUS_S = 120.0
 _ANSWER_S = 60.0
-_AT_ONCE = 20
-_TOLD = ("photo.", "predict.", "result.", "bus.")
+_CONCURRENCY = 20
+_REPORTED = ("photo.", "predict.", "result.", "bus.")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is measured: so many rounds of so many calm photos, and the rate of the flood beside them."""
+    """Numbers of rounds and of photos per phase, pause between photos, and rate of the flood."""
 
     rounds: int
     photos: int
@@ -43,30 +43,31 @@ class Plan:
 
 
 async def flood(port: int, per_s: float) -> None:
-    """Publish photos at a rate, or with 0 as fast as the broker takes them, until killed."""
+    """Publish photos at a rate, or as fast as the broker accepts them if it is 0, until killed."""
     bus = Bus(Broker(port=port), transient_client_id("flood"))
     photos, topic = payloads("flood"), PHOTO.name(node=NODE, device="flood")
-    began, sent = time.monotonic(), itertools.count(1)
+    started_at, sent = time.monotonic(), itertools.count(1)
 
     async def publish() -> None:
         while True:
             number = next(sent)
+            # By the schedule, so that a slow publish is caught up and the rate holds on average.
             if per_s:
-                await asyncio.sleep(began + number / per_s - time.monotonic())
+                await asyncio.sleep(started_at + number / per_s - time.monotonic())
             await bus.publish_bytes(topic, next(photos))
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(bus.run())
         await bus.connected()
-        for _ in range(_AT_ONCE):
+        for _ in range(_CONCURRENCY):
             tasks.create_task(publish())
 
 
 class Calm:
-    """A device that sends a photo, waits for its answer, pauses, and sends the next.
+    """A device that sends a photo, waits for its result, pauses, and sends the next one.
 
     Args:
-        port: The broker's.
+        port: Port of the broker.
     """
 
     def __init__(self, port: int) -> None:
@@ -75,24 +76,24 @@ class Calm:
         self._results = self.bus.subscribe(RESULT, node=NODE, device="calm")
         self._statuses = self.bus.subscribe(STATUS, node=NODE, name="edge")
 
-    async def until(self, holds: Callable[[Status], bool]) -> Status:
-        """Wait for such a Status of the edge."""
+    async def until(self, condition: Callable[[Status], bool]) -> Status:
+        """Wait for a Status of the edge that satisfies a condition."""
         async with asyncio.timeout(_STATUS_S):
             async for delivery in self._statuses:
                 delivery.ack()
-                if holds(status := delivery.message()):
+                if condition(status := delivery.message()):
                     return status
         raise AssertionError("a subscription has no end")
 
-    async def ask(self, photos: int, pause_s: float) -> list[float]:
-        """Return the time from each photo to its answer, in milliseconds."""
+    async def request(self, photos: int, pause_s: float) -> list[float]:
+        """Return the time from each photo to its result, in milliseconds."""
         took_ms = []
         for payload in itertools.islice(self._photos, photos):
-            began = time.monotonic()
+            started_at = time.monotonic()
             await self.bus.publish_bytes(PHOTO.name(node=NODE, device="calm"), payload)
             async with asyncio.timeout(_ANSWER_S):
                 await self._answered()
-            took_ms.append((time.monotonic() - began) * 1000)
+            took_ms.append((time.monotonic() - started_at) * 1000)
             await asyncio.sleep(pause_s)
         return took_ms
 
@@ -106,6 +107,7 @@ class Calm:
 async def measure(plan: Plan, folder: Path) -> dict[str, object]:
     """Run everything and return the comparison."""
     base, serving = folder / "models", free_port()
+    # In a subprocess: TensorFlow in this process would compete with the handler for the cores.
     writing = [sys.executable, "-m", "bench.network", str(base / "pets/1")]
     await asyncio.to_thread(subprocess.run, writing, check=True, capture_output=True)
     with local_broker(folder / "broker") as broker:
@@ -125,26 +127,26 @@ async def measure(plan: Plan, folder: Path) -> dict[str, object]:
                 await calm.until(
                     lambda status: status.model is not None and status.model.state == "available"
                 )
-                took = await _in_turns(calm, broker.port, plan)
+                took = await _alternate(calm, broker.port, plan)
             counters = (await calm.until(lambda status: status.state == "offline")).counters
             running.cancel()
     return _report(took, counters)
 
 
-async def _in_turns(calm: Calm, port: int, plan: Plan) -> dict[str, list[float]]:
+async def _alternate(calm: Calm, port: int, plan: Plan) -> dict[str, list[float]]:
     took: dict[str, list[float]] = {"quiet": [], "flood": []}
-    settle = plan.photos // 4  # these are not counted
+    settle = plan.photos // 4  # to settle after each change; not counted
     for _ in range(plan.rounds):
-        await calm.ask(settle, plan.pause_s)
-        took["quiet"] += await calm.ask(plan.photos, plan.pause_s)
+        await calm.request(settle, plan.pause_s)
+        took["quiet"] += await calm.request(plan.photos, plan.pause_s)
         words = ("-m", "bench.fairness", "--flood", str(port), "--flood-per-s", str(plan.flood_per_s))
-        flooding = await asyncio.create_subprocess_exec(sys.executable, *words)
+        flood_process = await asyncio.create_subprocess_exec(sys.executable, *words)
         try:
-            await calm.ask(settle, plan.pause_s)
-            took["flood"] += await calm.ask(plan.photos, plan.pause_s)
+            await calm.request(settle, plan.pause_s)
+            took["flood"] += await calm.request(plan.photos, plan.pause_s)
         finally:
-            flooding.kill()
-            await flooding.wait()
+            flood_process.kill()
+            await flood_process.wait()
     return took
 
 
@@ -158,18 +160,25 @@ def _report(took: dict[str, list[float]], counters: dict[str, int]) -> dict[str,
         "photos_each": len(took["quiet"]),
         "ratio_p50": round(percentiles["flood"]["p50_ms"] / percentiles["quiet"]["p50_ms"], 2),
         "ratio_p99": round(percentiles["flood"]["p99_ms"] / percentiles["quiet"]["p99_ms"], 2),
-        "counters": {name: count for name, count in counters.items() if name.startswith(_TOLD)},
+        "counters": {name: count for name, count in counters.items() if name.startswith(_REPORTED)},
     }
 
 
 def main() -> None:
     """Measure and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=4, help="turns without and with the flood (4)")
-    parser.add_argument("--photos", type=int, default=100, help="calm photos in each (100)")
-    parser.add_argument("--pause-s", type=float, default=0.2, help="from an answer to the next photo (0.2)")
     parser.add_argument(
-        "--flood-per-s", type=float, default=450.0, help="photos of the flood; 0: no limit (450)"
+        "--rounds", type=int, default=4, help="rounds, each without and with the flood (default: 4)"
+    )
+    parser.add_argument("--photos", type=int, default=100, help="photos in each phase (default: 100)")
+    parser.add_argument(
+        "--pause-s", type=float, default=0.2, help="seconds from a result to the next photo (default: 0.2)"
+    )
+    parser.add_argument(
+        "--flood-per-s",
+        type=float,
+        default=450.0,
+        help="photos per second of the flood; 0: no limit (default: 450)",
     )
     parser.add_argument("--flood", type=int, metavar="PORT", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

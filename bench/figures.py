@@ -1,4 +1,4 @@
-"""What a measurement says: figures with their repeats, held against a reference of the same run. No I/O."""
+"""Figures of a measurement: repeated values, compared with a reference of the same run. No I/O."""
 
 import math
 import statistics
@@ -11,7 +11,7 @@ Way = Literal["median", "ratio", "difference"]
 
 
 class Spread(NamedTuple):
-    """The middle of several values, with the least and the most of them."""
+    """Median, minimum and maximum of several values."""
 
     median: float
     low: float
@@ -19,29 +19,29 @@ class Spread(NamedTuple):
 
 
 class Goal(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A bound of a figure itself, or of its ratio to or difference from its reference."""
+    """A bound for a figure, or for its ratio to or its difference from its reference."""
 
     least: float | None = None
     most: float | None = None
     of: Way = "median"
 
     def met(self, value: float) -> bool:
-        """Tell whether a value lies within the bound."""
+        """Return True if a value is within the bound."""
         return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
 
 
 class Figure(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One number of one contestant, measured several times.
+    """One quantity of one contestant, measured several times.
 
     Args:
-        name: What was measured; the same words for each contestant.
+        name: What was measured; the same for each contestant.
         of: The contestant.
-        unit: Of the values.
-        values: One for each repeat, in their order.
-        against: The contestant whose figure of that name is the reference, None where there is none.
-        goal: What it should reach.
-        chart: Title of the plot that it belongs to; none without.
-        x: Its place there.
+        unit: Unit of the values.
+        values: One per repeat, in order.
+        against: The contestant whose figure of the same name is the reference; None for no reference.
+        goal: The bound to reach.
+        chart: Title of its plot; None for no plot.
+        x: Position on the x axis of the plot.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Figure(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Judged(NamedTuple):
-    """A figure beside its reference."""
+    """A figure compared with its reference."""
 
     figure: Figure
     value: Spread
@@ -65,7 +65,7 @@ class Judged(NamedTuple):
 
 
 class Percentiles(NamedTuple):
-    """Of latencies, in milliseconds."""
+    """Percentiles of latencies, in milliseconds."""
 
     p50: float
     p95: float
@@ -73,15 +73,15 @@ class Percentiles(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Return median, least and most of at least one value."""
+    """Return median, minimum and maximum of at least one value."""
     return Spread(statistics.median(values), min(values), max(values))
 
 
 def percentile(values: Sequence[float], per_cent: float) -> float:
-    """Return the least value that at least so many per cent of the values do not exceed (nearest rank).
+    """Return a percentile by nearest rank.
 
     Args:
-        values: In any order; NaN without any.
+        values: In any order; the result is NaN for none.
         per_cent: More than 0, at most 100.
     """
     if not values:
@@ -91,12 +91,12 @@ def percentile(values: Sequence[float], per_cent: float) -> float:
 
 
 def percentiles(values_s: Sequence[float]) -> Percentiles:
-    """Return the usual percentiles, in milliseconds, of times in seconds."""
+    """Return p50, p95 and p99 in milliseconds of times in seconds."""
     return Percentiles(*(1000 * percentile(values_s, at) for at in (50, 95, 99)))
 
 
 def judge(figures: Sequence[Figure]) -> list[Judged]:
-    """Hold each figure against its reference, repeat by repeat, so that what slowed both cancels out."""
+    """Compare each figure with its reference and its goal."""
     by_name = {(figure.name, figure.of): figure for figure in figures}
     return [_judge(figure, by_name.get((figure.name, figure.against or ""))) for figure in figures]
 
@@ -104,6 +104,7 @@ def judge(figures: Sequence[Figure]) -> list[Judged]:
 def _judge(figure: Figure, reference: Figure | None) -> Judged:
     value, ratio, difference = spread(figure.values), None, None
     if reference is not None:
+        # Repeat by repeat: what slows the machine in one repeat slows both, and cancels out in the ratio.
         pairs = list(zip(figure.values, reference.values, strict=False))
         difference = spread([one - other for one, other in pairs])
         if all(other for _, other in pairs):

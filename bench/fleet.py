@@ -1,7 +1,7 @@
-"""From one device to a thousand: what a photo costs, who gets how much, and the memory that a device takes.
+"""Measure fleets of 1 to 1000 devices: cost per photo, fairness, and memory per device.
 
-Every simulated device has a connection, a session and topics of its own, keeps a photo until its final
-result and sends it again if that takes long. The handlers are of one node and share its photos.
+Every simulated device has its own connection, session and topics; it keeps a photo until its final result and
+resends it after a timeout. The handlers belong to one node and share its photos.
 """
 
 import asyncio
@@ -33,15 +33,15 @@ _MEMORY = "memory of the handlers"
 _LOST = "unanswered"
 OURS = "Gleaner"
 _RESEND_S = 5.0
-_PATIENCE_S = 30.0
-_SETTLE_S = 3.0
+_TIMEOUT_S = 30.0
+_WARMUP_S = 3.0
 _START_S = 12.0
 _SHORTEST_S = 4.0
 _BASE = 10
 _WITHIN = 0.2
 
 
-class _Said(msgspec.Struct):
+class _Status(msgspec.Struct):
     photo_id: str
     status: str
 
@@ -51,7 +51,7 @@ class Device:
     """A simulated camera device.
 
     Args:
-        name: Its own.
+        name: Name of the device.
     """
 
     name: str
@@ -70,26 +70,27 @@ class Device:
         if self._wire is not None:
             self._wire.close()
 
-    async def ask(self, image: bytes) -> None:
-        """Send a photo until its final result is here."""
+    async def request(self, image: bytes) -> None:
+        """Send a photo, and resend it until its final result arrives."""
         assert self._wire is not None
         photo_id, topic = secrets.token_hex(16), PHOTO.name(node=NODE, device=self.name)
         self._waiting[photo_id] = answer = asyncio.get_running_loop().create_future()
         encoded = payload(self.name, image, photo_id)
         while not answer.done():
+            # The same id again: the handler answers a duplicate from its records.
             self._wire.publish(topic, encoded)
             await asyncio.wait({answer}, timeout=_RESEND_S)
         self.answered += 1
 
     def _take(self, _topic: str, message: bytes) -> None:
-        said = msgspec.json.decode(message, type=_Said)
-        if said.status != "deferred" and (answer := self._waiting.pop(said.photo_id, None)) is not None:
+        result = msgspec.json.decode(message, type=_Status)
+        if result.status != "deferred" and (answer := self._waiting.pop(result.photo_id, None)) is not None:
             answer.set_result(None)
 
 
 @contextlib.asynccontextmanager
 async def _fleet(port: int, count: int) -> AsyncIterator[list[Device]]:
-    """Connect so many devices."""
+    """Connect `count` devices."""
     devices = [Device(f"d{number}") for number in range(count)]
     for device in devices:
         await device.connect(port)
@@ -101,7 +102,7 @@ async def _fleet(port: int, count: int) -> AsyncIterator[list[Device]]:
 
 
 def fairness(shares: Sequence[float]) -> float:
-    """Return Jain's index of shares: 1 if all have the same, 1 / N if one has everything.
+    """Return Jain's fairness index: 1 for equal shares, 1 / N if one device has everything.
 
     Source: Jain, Chiu and Hawe, "A Quantitative Measure of Fairness", DEC-TR-301, 1984.
     """
@@ -110,8 +111,8 @@ def fairness(shares: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """So many devices, with a broker and a model server of their own, against more and more handlers."""
+class FleetRun:
+    """A fleet with its own broker and model server, measured with an increasing number of handlers."""
 
     setting: Setting
     count: int
@@ -121,7 +122,7 @@ class Trial:
     table: Table
 
     async def run(self) -> None:
-        """Measure all of it."""
+        """Run all measurements of this fleet."""
         folder = self.setting.folder / f"{self.count}-{self.repeat}"
         async with (
             stack.served(folder, "null") as running,
@@ -130,52 +131,52 @@ class Trial:
             pids: list[int] = []
             for number in self.handlers:
                 for name in HANDLERS[len(pids) : number]:
-                    rare = {"harvest.caps.per_minute": 1}
-                    await stack.add_handler(running, folder, name, name=name, shares=True, **rare)
+                    no_samples = {"harvest.caps.per_minute": 1}
+                    await stack.add_handler(running, folder, name, name=name, shares=True, **no_samples)
                     pids.append(running.pids[name])
-                await self._paced(devices, pids, running.pids[stack.BROKER])
-                await self._saturated(devices, number)
+                await self._at_fixed_rate(devices, pids, running.pids[stack.BROKER])
+                await self._at_saturation(devices, number)
                 resident_mb = sum(map(procfs.resident_bytes, pids)) / 1e6
-                self.table.add(self._named(_MEMORY, number), OURS, resident_mb)
+                self.table.add(self._figure_name(_MEMORY, number), OURS, resident_mb)
 
-    async def _paced(self, devices: list[Device], handlers: list[int], broker: int) -> None:
-        """Send at a pace that any number of handlers keeps, each photo from a device chosen by chance."""
-        photos, draw = pictures(64), random.Random(self.repeat)  # noqa: S311  # chance without an adversary
+    async def _at_fixed_rate(self, devices: list[Device], handlers: list[int], broker: int) -> None:
+        """Send at a rate that one handler can sustain, each photo from a random device."""
+        photos, draw = pictures(64), random.Random(self.repeat)  # noqa: S311  # no adversary
 
-        async def ask(image: bytes) -> None:
-            await draw.choice(devices).ask(image)
+        async def request(image: bytes) -> None:
+            await draw.choice(devices).request(image)
 
-        await open_loop(ask, photos, arrivals(_PER_S, _SETTLE_S), _PATIENCE_S)
+        await open_loop(request, photos, arrivals(_PER_S, _WARMUP_S), _TIMEOUT_S)  # warm-up, not counted
         before_s = [procfs.cpu_s(pid) for pid in (broker, *handlers)]
-        outcome = await open_loop(ask, photos, arrivals(_PER_S, self.seconds, self.repeat), _PATIENCE_S)
+        outcome = await open_loop(request, photos, arrivals(_PER_S, self.seconds, self.repeat), _TIMEOUT_S)
         spent_s = [
             procfs.cpu_s(pid) - before for pid, before in zip((broker, *handlers), before_s, strict=True)
         ]
         photos_answered = max(1, len(outcome.latencies_s))
-        cost, lost = (self._named(what, len(handlers)) for what in (_COST, _LOST))
+        cost, lost = (self._figure_name(what, len(handlers)) for what in (_COST, _LOST))
         self.table.add(cost, "handlers", 1000 * sum(spent_s[1:]) / photos_answered)
         self.table.add(cost, "broker", 1000 * spent_s[0] / photos_answered)
         self.table.add(lost, OURS, outcome.failed)
 
-    async def _saturated(self, devices: list[Device], handlers: int) -> None:
-        """Let each device send a photo whenever one is answered, and count who got how many."""
+    async def _at_saturation(self, devices: list[Device], handlers: int) -> None:
+        """Let each device send its next photo after each result, and count the results per device."""
         loop, photos = asyncio.get_running_loop(), itertools.cycle(pictures(64))
-        begin = loop.time() + _SETTLE_S
+        begin = loop.time() + _WARMUP_S
         end = begin + self.seconds
         shares: Counter[str] = Counter({device.name: 0 for device in devices})
 
-        async def keep_asking(device: Device) -> None:
+        async def send_repeatedly(device: Device) -> None:
             while loop.time() < end:
-                await device.ask(next(photos))
+                await device.request(next(photos))
                 shares[device.name] += begin <= loop.time() < end
 
         async with asyncio.TaskGroup() as tasks:
             for device in devices:
-                tasks.create_task(keep_asking(device), name=f"bench.{device.name}")
-        self.table.add(self._named(_SATURATED, handlers), OURS, shares.total() / self.seconds)
-        self.table.add(self._named(_FAIRNESS, handlers), OURS, fairness(list(shares.values())))
+                tasks.create_task(send_repeatedly(device), name=f"bench.{device.name}")
+        self.table.add(self._figure_name(_SATURATED, handlers), OURS, shares.total() / self.seconds)
+        self.table.add(self._figure_name(_FAIRNESS, handlers), OURS, fairness(list(shares.values())))
 
-    def _named(self, what: str, handlers: int) -> str:
+    def _figure_name(self, what: str, handlers: int) -> str:
         return named(what, self.count, handlers)
 
 
@@ -185,34 +186,33 @@ def named(what: str, devices: int, handlers: int) -> str:
 
 
 async def measure(setting: Setting) -> list[Figure]:
-    """Measure fleets of all sizes against one handler and several."""
+    """Measure fleets of all sizes with one and more handlers."""
     fleets, handlers = ((10, 100), (1, 2)) if setting.quick else (_FLEETS, _HANDLERS)
     sizes = {devices: handlers if devices >= _BASE else handlers[:1] for devices in fleets}
     repeats = 1 if setting.quick else 2
     left_s = setting.seconds / repeats - _START_S * len(fleets)
-    each_s = left_s / sum(map(len, sizes.values())) / 2 - _SETTLE_S
+    each_s = left_s / sum(map(len, sizes.values())) / 2 - _WARMUP_S
     seconds = 3.0 if setting.quick else max(_SHORTEST_S, each_s)
     table = Table()
     for repeat in range(repeats):
         for devices, numbers in sizes.items():
-            await Trial(setting, devices, numbers, seconds, repeat, table).run()
+            await FleetRun(setting, devices, numbers, seconds, repeat, table).run()
     setting.note(
-        f"Cost is at {_PER_S:g} photos a second, however many devices send them; at saturation each device "
-        "sends a photo whenever one is answered. Fairness is Jain's index of what they got then. A cap "
-        "leaves no room for samples, so that what new devices show for the first time is not counted as a "
-        "cost; nor is decoding, which `null` measures. "
-        "Several handlers are of one node and share its photos through a shared subscription; they have one "
-        "model server, because no release comes."
+        f"Cost is measured at {_PER_S:g} photos per second for every fleet; at saturation each device "
+        "sends its next photo after each result. Fairness is Jain's index of the results per device. A "
+        "cap of one sample per minute excludes harvesting and decoding from the cost; `null` measures "
+        "decoding. Several handlers belong to one node and share its photos through a shared subscription; "
+        "they use one model server, because no release is made."
     )
     return figures(table, sizes)
 
 
 def figures(table: Table, sizes: Mapping[int, Sequence[int]]) -> list[Figure]:
-    """Return what was found, with the cost of each fleet held against that of ten devices.
+    """Return the figures, with the cost of each fleet relative to that of ten devices.
 
     Args:
-        table: What was measured.
-        sizes: The numbers of handlers against each number of devices.
+        table: Measured values.
+        sizes: Numbers of handlers by number of devices.
     """
     made = []
     for what, unit in (
@@ -234,7 +234,7 @@ def figures(table: Table, sizes: Mapping[int, Sequence[int]]) -> list[Figure]:
 
 
 def _growth(table: Table, devices: int, handlers: int) -> Figure:
-    """Return what more than ten devices add to the cost of a photo."""
+    """Return the cost of a photo relative to that with ten devices."""
     few, many = (table.values[named(_COST, count, handlers), "handlers"] for count in (_BASE, devices))
     return Figure(
         name=named("cost of a photo", devices, handlers) + f", as a part of that with {_BASE}",
@@ -246,7 +246,7 @@ def _growth(table: Table, devices: int, handlers: int) -> Figure:
 
 
 def _memory(table: Table, devices: int) -> Figure:
-    """Return what more than ten devices take of a handler's memory, each."""
+    """Return the memory of a handler for each device beyond ten."""
     few, many = (table.values[named(_MEMORY, count, 1), OURS] for count in (_BASE, devices))
     return Figure(
         name=f"memory for a device, from {_BASE} to {devices} devices",

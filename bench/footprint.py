@@ -1,7 +1,7 @@
-"""What each side takes: installed bytes, time to start, resident memory, processor time for a photo.
+"""Measure each side: installed size, time to start, resident memory and processor time per photo.
 
-Each side runs from a tree of its own, with the packages that its image has and none of this environment's;
-beside them stands a process that does nothing but connect with the same MQTT library.
+Each side runs from a separate tree with the packages of its image and none of this environment. The reference
+is a process that only connects with the same MQTT library.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ _GOALS_MB = {"device": 40.0, "edge": 80.0}
 _GOALS_S = {"device": 0.5, "edge": 1.0}
 _INSTALL_S = 900.0
 _ONLINE_S = 60.0
-_SETTLE_S = 1.0
+_WARMUP_S = 1.0
 _INTERVAL_S = 0.05
 _BARE = """
 import asyncio, sys, aiomqtt
@@ -47,7 +47,7 @@ asyncio.run(main())
 
 
 async def tree(side: str) -> Path:
-    """Return a folder with what a side needs beside Python; it is kept for as long as the pins stay."""
+    """Return the folder with the installed packages of a side; it is cached until the pins change."""
     pins = await asyncio.to_thread((ROOT / f"constraints/{side}.txt").read_bytes)
     folder = CACHE / "trees" / f"{side}-{sha256(pins).hexdigest()[:12]}"
     if not await asyncio.to_thread(folder.exists):
@@ -57,18 +57,18 @@ async def tree(side: str) -> Path:
         process = await asyncio.create_subprocess_exec(*words, cwd=ROOT, env=environment)
         async with asyncio.timeout(_INSTALL_S):
             if await process.wait():
-                raise RuntimeError(f"{side}: expected to be installed, got exit code {process.returncode}")
+                raise RuntimeError(f"cannot install the side {side}: exit code {process.returncode}")
         await asyncio.to_thread(partial.rename, folder)
     return folder
 
 
 def size_bytes(folder: Path) -> int:
-    """Return the bytes of all files in a folder."""
+    """Return the total size of the files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 Words = Callable[[int, Path], tuple[str, ...]]
-"""From the broker's port and a folder to the arguments of Python."""
+"""Function of the broker's port and a folder that returns the arguments of Python."""
 
 
 def _bare(port: int, _folder: Path) -> tuple[str, ...]:
@@ -103,12 +103,12 @@ def _command(port: int, *words: str) -> tuple[str, ...]:
 
 
 class Side(NamedTuple):
-    """A part of Gleaner that is installed on its own.
+    """A part of Gleaner that is installed separately.
 
     Args:
-        node: Of its status.
-        name: Of its status.
-        words: How to start it.
+        node: Node in its status topic.
+        name: Name in its status topic.
+        words: Returns the arguments that start it.
     """
 
     node: str
@@ -126,7 +126,7 @@ _SIDES = {
 
 @contextlib.asynccontextmanager
 async def _online(side: Side, port: int) -> AsyncIterator[asyncio.Task[None]]:
-    """Watch for an online status; the task ends with it."""
+    """Yield a task that ends when the status is online."""
     bus = Bus(Broker(port=port), transient_client_id("bench"))
     statuses = bus.subscribe(STATUS, node=side.node, name=side.name)
 
@@ -148,28 +148,29 @@ async def _online(side: Side, port: int) -> AsyncIterator[asyncio.Task[None]]:
 
 
 async def _start(name: str, side: Side, root: Path, folder: Path, table: Table) -> None:
-    """Start something, and measure until it is online and a little beyond."""
+    """Start a side, and measure until it is online, and its memory a little later."""
     with local_broker(folder / "broker") as broker:
         words = await asyncio.to_thread(side.words, broker.port, folder)
         async with _online(side, broker.port) as online:
-            began = time.monotonic()
+            started_at = time.monotonic()
             async with _running(words, root, folder) as pid:
                 async with asyncio.timeout(_ONLINE_S):
                     await online
-                table.add(_START, name, time.monotonic() - began)
+                table.add(_START, name, time.monotonic() - started_at)
                 table.add(_START_CPU, name, procfs.cpu_s(pid))
-                await asyncio.sleep(_SETTLE_S)
+                await asyncio.sleep(_WARMUP_S)
                 table.add(_RESIDENT, name, procfs.resident_bytes(pid) / 1e6)
 
 
 def _running(words: tuple[str, ...], root: Path, folder: Path) -> contextlib.AbstractAsyncContextManager[int]:
-    """Run Python with nothing but this checkout and a tree."""
+    """Run Python with this checkout and a tree only."""
+    # With -S below, no site-packages are added: a missing package of the tree shows as an error.
     environment = {"PYTHONPATH": f"{ROOT}{os.pathsep}{root}"}
     return stack.program((sys.executable, "-S", *words), environment, folder / "log")
 
 
 async def _send(root: Path, folder: Path, seconds: float) -> float:
-    """Let a device take 20 photos a second, and return its CPU-milliseconds for each."""
+    """Let a device take 20 photos per second, and return its CPU milliseconds per photo."""
     async with stack.served(folder, "null") as running:
         await stack.add_handler(running, folder)
         bus = Bus(Broker(port=running.broker.port), transient_client_id("bench"))
@@ -186,7 +187,7 @@ async def _send(root: Path, folder: Path, seconds: float) -> float:
         await bus.connected()
         words = await asyncio.to_thread(_device, running.broker.port, folder, _INTERVAL_S)
         async with _running(words, root, folder) as pid:
-            await asyncio.sleep(2 * _SETTLE_S)
+            await asyncio.sleep(2 * _WARMUP_S)
             before_s, counted = procfs.cpu_s(pid), count
             await asyncio.sleep(seconds)
             spent_s, photos = procfs.cpu_s(pid) - before_s, count - counted

@@ -1,4 +1,4 @@
-"""Where and of what a measurement was made."""
+"""The machine and the commit of a measurement."""
 
 import os
 import platform
@@ -16,10 +16,10 @@ _LIBRARIES = (
 
 
 class Machine(Struct, frozen=True, kw_only=True):
-    """The facts that a figure depends on.
+    """Hardware and software that figures depend on.
 
     Args:
-        load: Of the last minute when the measurement began, processes that ran or wanted to.
+        load: Load average of the last minute when the measurement started.
     """
 
     processor: str
@@ -32,10 +32,10 @@ class Machine(Struct, frozen=True, kw_only=True):
 
 
 def facts() -> Machine:
-    """Return those of this machine now."""
+    """Return the facts of this machine."""
     return Machine(
-        processor=_named("/proc/cpuinfo", "model name") or platform.machine(),
-        cores=len(os.sched_getaffinity(0)),
+        processor=_figure_name("/proc/cpuinfo", "model name") or platform.machine(),
+        cores=len(os.sched_getaffinity(0)),  # only those that this process may run on
         memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
@@ -45,13 +45,13 @@ def facts() -> Machine:
 
 
 def commit() -> str:
-    """Return the commit of this checkout, with a `+` if files differ from it; `unknown` outside of git."""
+    """Return the commit of this checkout, with a `+` if files were changed; `unknown` outside of git."""
     head = _git("rev-parse", "HEAD")
     return "unknown" if head is None else head + ("+" if _git("status", "--porcelain") else "")
 
 
 def _git(*words: str) -> str | None:
-    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603, S607  # our own words
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603, S607  # fixed arguments
     return done.stdout.strip() if done.returncode == 0 else None
 
 
@@ -62,7 +62,7 @@ def _version(library: str) -> str | None:
         return None
 
 
-def _named(path: str, name: str) -> str | None:
-    """Return a value of a file of `name : value` lines."""
+def _figure_name(path: str, name: str) -> str | None:
+    """Return the value of a name in a file of `name : value` lines."""
     lines = Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)

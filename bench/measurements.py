@@ -1,15 +1,15 @@
-"""What can be measured, in the order of the document."""
+"""The measurements, in the order of the document."""
 
 from typing import NamedTuple
 
 
 class Measurement(NamedTuple):
-    """What can be measured.
+    """One measurement.
 
     Args:
-        title: In the document.
-        module: Has `async def measure(setting)`.
-        weight: Its part of the whole time; 0 leaves it out unless it is named.
+        title: Heading in the document.
+        module: Module with `async def measure(setting)`.
+        weight: Share of the whole time; 0 runs it only if it is named.
     """
 
     title: str

@@ -1,8 +1,7 @@
-"""Models to measure with: `python -m bench.models NAME DIR` writes one as a SavedModel of two classes.
+"""Models for benchmarks: `python -m bench.models NAME DIR` writes one as a SavedModel of two classes.
 
-A process of its own, because it loads TensorFlow. `null` answers without a look at the photo; a backbone has
-its own weights where it comes with some, else those it begins with, and a head drawn at random: what it
-answers is of no consequence, what it costs is the same.
+It is a separate process because it loads TensorFlow. `null` answers without decoding the photo. A backbone
+has its pretrained weights if it has some, and a random head: the answers do not matter, the cost is the same.
 """
 
 import asyncio
@@ -18,7 +17,7 @@ MODEL = "pets"
 
 
 async def saved_model(name: str) -> Path:
-    """Return the folder of a model from the cache, where it is made if it is not there."""
+    """Return the folder of a model in the cache; create it if it is missing."""
     directory = CACHE / "models" / name / "1"
     if not await asyncio.to_thread(directory.exists):
         process = await asyncio.create_subprocess_exec(
@@ -26,12 +25,12 @@ async def saved_model(name: str) -> Path:
             env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
         )  # fmt: skip
         if await process.wait():
-            raise RuntimeError(f"model {name}: expected to be written, got exit code {process.returncode}")
+            raise RuntimeError(f"cannot write the model {name}: exit code {process.returncode}")
     return directory
 
 
 async def place(name: str, base: Path, version: int = 1) -> None:
-    """Put a model in place as a version, as an installer does: copied beside, then renamed."""
+    """Install a model as a version."""
     source = await saved_model(name)
     await asyncio.to_thread(_copy, source, base / str(version))
 
@@ -39,11 +38,11 @@ async def place(name: str, base: Path, version: int = 1) -> None:
 def _copy(source: Path, target: Path) -> None:
     partial = target.with_name(f"tmp-{target.name}")
     shutil.copytree(source, partial)
-    partial.rename(target)
+    partial.rename(target)  # atomic: the model server must not load half of a copy
 
 
 def _write_null(directory: Path) -> None:
-    import tensorflow as tf  # noqa: PLC0415  # not in the process that measures
+    import tensorflow as tf  # noqa: PLC0415  # only in this subprocess
 
     module = tf.Module()
     module.row = tf.Variable([[0.6, 0.4]])
@@ -78,7 +77,7 @@ def _write_backbone(name: str, directory: Path) -> None:
 
 
 def main() -> None:
-    """Write one."""
+    """Write a model."""
     name, directory = sys.argv[1], Path(sys.argv[2])
     directory.parent.mkdir(parents=True, exist_ok=True)
     if name == "null":

@@ -1,6 +1,6 @@
-"""A network to measure with: the size of a small production network, weights drawn at random.
+"""A network with random weights and the size of a small production network.
 
-`python -m bench.network DIR` writes it as a SavedModel. A process of its own, because it loads TensorFlow.
+`python -m bench.network DIR` writes it as a SavedModel. It is a separate process because it loads TensorFlow.
 """
 
 import itertools
@@ -17,7 +17,7 @@ _HALVED = (1, 4)
 
 
 class Network(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
-    """Encoded photos to probabilities and embedding, through plain convolutions."""
+    """Maps encoded photos to probabilities and embeddings through plain convolutions."""
 
     def __init__(self) -> None:
         super().__init__()

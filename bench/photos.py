@@ -1,4 +1,4 @@
-"""Photos to measure with: coarse grain that compresses to about the size of a camera's."""
+"""Photos for benchmarks: coarse noise whose JPEG has about the size of a camera photo."""
 
 import io
 import itertools
@@ -19,7 +19,7 @@ _SIZE_PX = (640, 480)
 def picture(
     draw: random.Random, *, quality: int, grain_px: int, size_px: tuple[int, int] = _SIZE_PX
 ) -> bytes:
-    """Return a JPEG of coloured grain."""
+    """Return a JPEG of coloured noise."""
     columns, rows = size_px[0] // grain_px, size_px[1] // grain_px
     grain = Image.frombytes("RGB", (columns, rows), draw.randbytes(columns * rows * 3))
     out = io.BytesIO()
@@ -35,8 +35,8 @@ def pictures(
     size_px: tuple[int, int] = _SIZE_PX,
     seed: str = "bench",
 ) -> list[bytes]:
-    """Return so many different JPEGs, by default of 640 x 480 pixels in about 30 kB each."""
-    draw = random.Random(seed)  # noqa: S311  # what the pictures show is of no consequence
+    """Return `count` different JPEGs, by default 640 x 480 pixels and about 30 kB."""
+    draw = random.Random(seed)  # noqa: S311  # the content does not matter
     return [picture(draw, quality=quality, grain_px=grain_px, size_px=size_px) for _ in range(count)]
 
 
@@ -46,6 +46,6 @@ def payload(device: str, image: bytes, photo_id: str) -> bytes:
 
 
 def payloads(device: str) -> Iterator[bytes]:
-    """Yield encoded photos of 80 kB without end, each with an id of its own."""
+    """Yield encoded photos of 80 kB without end, each with a new id."""
     for image in itertools.cycle(pictures(16, quality=85, grain_px=8, seed=device)):
         yield payload(device, image, secrets.token_hex(16))

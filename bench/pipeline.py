@@ -1,7 +1,7 @@
-"""Photos a second, and latency from publication to result, against the limit and other ways.
+"""Measure throughput and latency from publication to result, compared with the limit and other servers.
 
-The limit is a bare loop that calls the same model server with the same batches. The rate of the open loop is
-a part of it, so that every contestant gets the same photos at the same moments.
+The limit is a bare loop that calls the same model server with the same batches. The rates of the open loop
+are fractions of it, so that every contestant gets the same photos at the same times.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from pathlib import Path
 from bench import models, procfs, stack
 from bench.contestants import BATCH, bare_loop, pipeline
 from bench.figures import Figure, Goal, percentiles
-from bench.load import Ask, arrivals, closed_loop, open_loop
+from bench.load import Request, arrivals, closed_loop, open_loop
 from bench.photos import NODE, pictures
 from bench.rival import RIVALS, Rival, answering, rival
 from bench.setting import Setting
@@ -23,9 +23,9 @@ SATURATED, PER_PHOTO = "photos/s at saturation", "CPU-ms per photo"
 _LOADS = (25, 50, 75, 90)
 _GOAL_LOAD = 50
 _GOALS_MS = {"p50": 3.0, "p99": 10.0}
-_AT_ONCE = 6 * BATCH
-_PATIENCE_S = 30.0
-_SETTLE_S = 3.0
+_CONCURRENCY = 6 * BATCH
+_TIMEOUT_S = 30.0
+_WARMUP_S = 3.0
 _START_S = 12.0
 _PHOTOS = 64
 _REPEATS, _RIVAL_REPEATS = 3, 2
@@ -33,15 +33,15 @@ _REPEATS, _RIVAL_REPEATS = 3, 2
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """Contestants with one model, measured in turns.
+    """Measure contestants with the same model, one after the other.
 
     Args:
-        setting: Where.
-        model: By name.
-        seconds: Of each load.
-        repeats: Of everything.
-        loads: Per cent of the limit.
-        handler: Fields of the handler's configuration.
+        setting: Folders and time.
+        model: Name of the model.
+        seconds: Duration of each load.
+        repeats: Number of repeats.
+        loads: Loads in per cent of the limit.
+        handler: Fields of the configuration of the handler.
     """
 
     setting: Setting
@@ -54,23 +54,24 @@ class Contest:
     handler: Mapping[str, object] = field(default_factory=dict)
 
     async def run(self, rivals: tuple[Rival, ...] = ()) -> None:
-        """Measure all; our pipeline and the limit share a model server, a rival has its own model."""
+        """Measure all; the pipeline and the limit share a model server, a rival loads the model itself."""
         for repeat in range(self.repeats):
             folder = self.setting.folder / f"{self.model}-{repeat}"
             async with self._ours(folder) as (pids, asks):
-                for name, ask in asks.items():
-                    await self._saturate(name, ask, pids)
+                for name, request in asks.items():
+                    await self._saturate(name, request, pids)
+                # Of the first repeat: loads of all repeats are then the same and can be compared.
                 limit_per_s = self.table.values[SATURATED, LIMIT][0]
-                for name, ask in asks.items():
-                    await self._load(name, ask, limit_per_s, repeat)
+                for name, request in asks.items():
+                    await self._load(name, request, limit_per_s, repeat)
             for chosen in rivals if repeat < _RIVAL_REPEATS else ():
-                async with rival(chosen, await models.saved_model(self.model), folder) as (ask, pid):
-                    await answering(ask, self.photos[0])
-                    await self._saturate(chosen.name, ask, {chosen.name: pid})
-                    await self._load(chosen.name, ask, limit_per_s, repeat)
+                async with rival(chosen, await models.saved_model(self.model), folder) as (request, pid):
+                    await answering(request, self.photos[0])
+                    await self._saturate(chosen.name, request, {chosen.name: pid})
+                    await self._load(chosen.name, request, limit_per_s, repeat)
 
     @contextlib.asynccontextmanager
-    async def _ours(self, folder: Path) -> AsyncIterator[tuple[dict[str, int], dict[str, Ask]]]:
+    async def _ours(self, folder: Path) -> AsyncIterator[tuple[dict[str, int], dict[str, Request]]]:
         async with stack.served(folder, self.model) as running:
             await stack.add_handler(running, folder, "handler", node=NODE, **self.handler)
             async with (
@@ -79,33 +80,33 @@ class Contest:
             ):
                 yield running.pids, {LIMIT: limit, OURS: ours}
 
-    async def _saturate(self, name: str, ask: Ask, pids: dict[str, int]) -> None:
+    async def _saturate(self, name: str, request: Request, pids: dict[str, int]) -> None:
         used: list[dict[str, float]] = []
 
         def watch() -> None:
             used.append({part: procfs.cpu_s(pid) for part, pid in pids.items()})
 
         outcome = await closed_loop(
-            ask, self.photos, at_once=_AT_ONCE, seconds=self.seconds, settle_s=_SETTLE_S, watch=watch
+            request, self.photos, at_once=_CONCURRENCY, seconds=self.seconds, warmup_s=_WARMUP_S, watch=watch
         )
         self.table.add(SATURATED, name, max(1.0, outcome.per_s))
         before, after = used
         for part in pids if name != LIMIT else (stack.MODEL_SERVER,):
-            whose = part if part == name else f"{name}, {part}"
+            label = part if part == name else f"{name}, {part}"
             spent_ms = 1000 * (after[part] - before[part])
-            self.table.add(PER_PHOTO, whose, spent_ms / max(1, len(outcome.latencies_s)))
+            self.table.add(PER_PHOTO, label, spent_ms / max(1, len(outcome.latencies_s)))
 
-    async def _load(self, name: str, ask: Ask, limit_per_s: float, repeat: int) -> None:
+    async def _load(self, name: str, request: Request, limit_per_s: float, repeat: int) -> None:
         for load in self.loads:
             due_s = arrivals(limit_per_s * load / 100, self.seconds, seed=repeat)
-            outcome = await open_loop(ask, self.photos, due_s, _PATIENCE_S)
+            outcome = await open_loop(request, self.photos, due_s, _TIMEOUT_S)
             for at, value in percentiles(outcome.latencies_s)._asdict().items():
                 self.table.add(f"{at} at {load} %", name, value)
             self.table.add(f"unanswered at {load} %", name, outcome.failed)
 
 
 def figures(contest: Contest, *, goals: bool = True) -> list[Figure]:
-    """Return what a contest found, with the goals for a real model."""
+    """Return the figures of a contest, with the goals for a real model."""
     saturated = {OURS: Goal(of="ratio", least=0.97)} if goals else None
     made = contest.table.figures(SATURATED, "photos/s", against=LIMIT, goals=saturated)
     for load in contest.loads:

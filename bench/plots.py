@@ -1,4 +1,4 @@
-"""Plots as SVG that differ only where their figures do."""
+"""SVG plots; equal figures give equal files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,19 +9,19 @@ from matplotlib import pyplot as plt
 from bench.figures import Figure, Spread
 
 _WIDE = 20
-"""From this ratio of the largest to the smallest on, an axis is logarithmic."""
+"""Ratio of the largest to the smallest value from which an axis is logarithmic."""
 
 mpl.use("svg")
-mpl.rcParams["svg.hashsalt"] = "gleaner"
+mpl.rcParams["svg.hashsalt"] = "gleaner"  # otherwise the ids in the file are random
 mpl.rcParams["svg.fonttype"] = "none"
 
 
 def plot(title: str, points: Sequence[tuple[Figure, Spread]], path: Path) -> None:
-    """Draw a line for each contestant and name, with the spread of its repeats as bars."""
+    """Draw a line for each contestant, with the range of its repeats as error bars."""
     lines: dict[str, list[tuple[float, Spread]]] = {}
     for figure, values in points:
         lines.setdefault(figure.of, []).append((figure.x or 0.0, values))
-    shown, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    training_views, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
     for name, line in lines.items():
         ordered = sorted(line)
         middle = [values.median for _, values in ordered]
@@ -41,5 +41,5 @@ def plot(title: str, points: Sequence[tuple[Figure, Spread]], path: Path) -> Non
     axes.set_ylabel(f"{up}, {points[0][0].unit}")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    shown.savefig(path, metadata={"Date": None})
-    plt.close(shown)
+    training_views.savefig(path, metadata={"Date": None})
+    plt.close(training_views)

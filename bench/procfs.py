@@ -1,20 +1,20 @@
-"""What a process used, read from /proc."""
+"""Processor time and memory of a process, read from /proc."""
 
 import os
 from pathlib import Path
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_PARENT, _USER, _SYSTEM = 1, 11, 12  # places behind the name, from 0
+_PARENT, _USER, _SYSTEM = 1, 11, 12  # positions after the name, from 0
 
 
 def cpu_s(pid: int) -> float:
-    """Return the processor seconds of a process and those below it, so far."""
+    """Return the processor seconds of a process and its descendants so far."""
     return sum(_cpu_s(one) for one in _tree(pid))
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the resident memory of a process and those below it."""
+    """Return the resident memory of a process and its descendants."""
     return sum(_resident_bytes(one) for one in _tree(pid))
 
 
@@ -41,8 +41,9 @@ def _tree(pid: int) -> list[int]:
 
 
 def _fields(pid: int) -> list[str]:
-    """Return what stands behind the name in a process's `stat`; nothing if it is gone."""
+    """Return the fields after the name in `stat` of a process; empty if it has exited."""
     try:
+        # Split at the last parenthesis: the name may contain spaces and parentheses.
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return []

@@ -1,6 +1,6 @@
-"""Where the handler's time goes under load: a flame graph by py-spy, with a model that does nothing.
+"""Draw a flame graph of the handler under load with py-spy, with a model that does nothing.
 
-Samples are taken of the threads that run, a hundred times a second and more, without stopping the handler.
+py-spy samples the running threads without stopping the handler.
 """
 
 import asyncio
@@ -14,13 +14,13 @@ from bench.photos import pictures
 from bench.rival import rivals_environment
 from bench.setting import Setting
 
-_AT_ONCE = 96
-_SETTLE_S = 5.0
+_CONCURRENCY = 96
+_WARMUP_S = 5.0
 _PER_S = 250
 
 
-def _forget_places(picture: Path, programs: str) -> None:
-    """Take the folder of py-spy out of the command that it writes under its title."""
+def _remove_paths(picture: Path, programs: str) -> None:
+    """Remove the folder of py-spy from the command line in the picture."""
     picture.write_text(picture.read_text("utf-8").replace(f"{programs}/", ""), "utf-8")
 
 
@@ -30,7 +30,7 @@ async def measure(setting: Setting) -> list[Figure]:
     programs, picture = await rivals_environment(), setting.out / "handler-flame-graph.svg"
     async with stack.served(setting.folder, "null") as running:
         await stack.add_handler(running, setting.folder)
-        async with pipeline(running.broker.port) as ask:
+        async with pipeline(running.broker.port) as request:
             words = (
                 str(programs / "py-spy"), "record", "--pid", str(running.pids["handler"]),
                 "--output", str(picture),
@@ -38,17 +38,17 @@ async def measure(setting: Setting) -> list[Figure]:
             )  # fmt: skip
 
             async def record() -> None:
-                await asyncio.sleep(_SETTLE_S)
+                await asyncio.sleep(_WARMUP_S)
                 process = await asyncio.create_subprocess_exec(*words)
                 if await process.wait():
-                    raise RuntimeError(f"py-spy: expected to record, got exit code {process.returncode}")
+                    raise RuntimeError(f"py-spy failed with exit code {process.returncode}")
 
             recording = asyncio.create_task(record(), name="bench.py-spy")
             outcome = await closed_loop(
-                ask, pictures(64), at_once=_AT_ONCE, seconds=seconds, settle_s=_SETTLE_S
+                request, pictures(64), at_once=_CONCURRENCY, seconds=seconds, warmup_s=_WARMUP_S
             )
             await recording
-            await asyncio.to_thread(_forget_places, picture, str(programs))
+            await asyncio.to_thread(_remove_paths, picture, str(programs))
     setting.note(f"![The handler under load, with a model that does nothing](benchmarks/{picture.name})")
     return [
         Figure(name="photos/s while it was recorded", of="Gleaner", unit="photos/s", values=[outcome.per_s])

@@ -1,7 +1,7 @@
-"""How fast photos come into a training: `python -m bench.reading FOLDER PHOTOS REPEATS` prints JSON.
+"""Measure how fast a training reads photos: `python -m bench.reading FOLDER PHOTOS REPEATS` prints JSON.
 
-Photos a second: the same ones with their labels, in batches, from our table, from a folder of files and from
-a TFRecord; all from a warm cache. A process of its own, because it loads TensorFlow.
+The same photos with their labels are read in batches from the Lance table, from a folder of files and from a
+TFRecord file, with a warm page cache. It is a separate process because it loads TensorFlow.
 """
 
 import json
@@ -25,7 +25,7 @@ Batches = Iterator[list[tuple[bytes, str]]]
 
 
 def _write(folder: Path, count: int) -> None:
-    """Write the photos in all three ways."""
+    """Write the photos in all three formats."""
     images = pictures(min(count, 256))
     store = Store.open(folder / "dataset.lance")
     for name in _CLASSES:
@@ -96,17 +96,17 @@ WAYS: dict[str, Callable[[Path], Batches]] = {
 
 
 def main() -> None:
-    """Write, then read each way in turns."""
+    """Write the photos, then read each format in turn."""
     folder, count, repeats = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     _write(folder, count)
     per_s: dict[str, list[float]] = {name: [] for name in WAYS}
     for repeat in range(repeats + 1):
         for name, way in WAYS.items():
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             read = sum(len(batch) for batch in way(folder))
-            assert read == count, f"{name}: expected {count} photos, got {read}"
-            if repeat:  # the first warms
-                per_s[name].append(count / (time.perf_counter() - began))
+            assert read == count, f"{name}: read {read} of {count} photos"
+            if repeat:  # the first repeat warms the cache
+                per_s[name].append(count / (time.perf_counter() - started_at))
     print(json.dumps(per_s))
 
 

@@ -10,13 +10,13 @@ from bench.machine import Machine
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """What a measurement found, where, and of which commit.
+    """The figures of a measurement, with its machine and commit.
 
     Args:
-        measurement: Its name in commands.
-        title: Its name in the document.
-        quick: Made to see that it works; its figures mean nothing.
-        failed: Why it did not come to its end; None if it did.
+        measurement: Name of the measurement in commands.
+        title: Heading in the document.
+        quick: A run that only checks that everything works; its figures mean nothing.
+        failed: Error that ended it; None if it succeeded.
     """
 
     measurement: str
@@ -32,24 +32,24 @@ class Report(Struct, frozen=True, kw_only=True):
 
 
 def write(report: Report, folder: Path) -> Path:
-    """Write a report, with median, spread and ratio beside the values of each figure."""
+    """Write a report, with median, range and ratio of each figure in addition to its values."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = msgspec.to_builtins(report) | {"figures": [_told(judged) for judged in judge(report.figures)]}
+    written = msgspec.to_builtins(report) | {"figures": [_label(judged) for judged in judge(report.figures)]}
     path = folder / f"{report.measurement}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n")
     return path
 
 
 def read(path: Path) -> Report:
-    """Read what `write` wrote."""
+    """Read a report."""
     return msgspec.json.decode(path.read_bytes(), type=Report)
 
 
-def _told(judged: Judged) -> dict[str, object]:
-    told: dict[str, object] = msgspec.to_builtins(judged.figure) | _spread("value", judged.value)
+def _label(judged: Judged) -> dict[str, object]:
+    fields: dict[str, object] = msgspec.to_builtins(judged.figure) | _spread("value", judged.value)
     if judged.ratio is not None:
-        told |= _spread("ratio", judged.ratio)
-    return told if judged.met is None else told | {"met": judged.met}
+        fields |= _spread("ratio", judged.ratio)
+    return fields if judged.met is None else fields | {"met": judged.met}
 
 
 def _spread(name: str, spread: Spread) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What one would use instead: the same model in the process of an HTTP server."""
+"""Alternatives to the pipeline: the same model in the process of an HTTP server."""
 
 import asyncio
 import base64
@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 from msgspec import Struct, json
 
-from bench.load import AnswerError, Ask
+from bench.load import Request, RequestFailedError
 from bench.machine import ROOT
 from bench.setting import CACHE
 from bench.stack import program
@@ -23,12 +23,12 @@ _CONSTRAINTS = ROOT / "constraints/bench.txt"
 
 
 class Rival(Struct, frozen=True):
-    """A server that one would use instead.
+    """An alternative server.
 
     Args:
-        name: In the document.
-        command: Its arguments behind its environment's `bin/`; `{port}` stands for the port.
-        body: From a photo to the body of a request.
+        name: Name in the document.
+        command: Program in `bin/` of its environment, with arguments; `{port}` is replaced by the port.
+        body: Returns the request body of a photo.
     """
 
     name: str
@@ -65,9 +65,10 @@ RIVALS = (
 
 
 async def rivals_environment() -> Path:
-    """Return the folder of the rivals' programs; it is made where it is not there, or has other pins."""
+    """Return `bin/` of the rivals' environment; create it if it is missing or has other pins."""
     environment = CACHE / "rivals"
     pins = await asyncio.to_thread(_CONSTRAINTS.read_bytes)
+    # The name has the hash of the pins, so that new pins create a new environment.
     ready = environment / f".ready-{sha256(pins).hexdigest()[:12]}"
     if not await asyncio.to_thread(ready.exists):
         python = str(environment / "bin/python")
@@ -78,14 +79,14 @@ async def rivals_environment() -> Path:
         ):
             process = await asyncio.create_subprocess_exec(*command)
             if await process.wait():
-                raise RuntimeError(f"{command[0]}: expected to run, got exit code {process.returncode}")
+                raise RuntimeError(f"{command[0]} failed with exit code {process.returncode}")
         ready.touch()
     return environment / "bin"
 
 
 @contextlib.asynccontextmanager
-async def rival(chosen: Rival, model: Path, folder: Path) -> AsyncIterator[tuple[Ask, int]]:
-    """Run a rival and ask it by HTTP over connections that stay open; yields how, and its process id."""
+async def rival(chosen: Rival, model: Path, folder: Path) -> AsyncIterator[tuple[Request, int]]:
+    """Run a rival; yield a function that sends it a photo over persistent connections, and its process id."""
     programs, port = await rivals_environment(), free_port()
     words = [word.format(port=port) for word in chosen.command]
     environment = {
@@ -102,22 +103,22 @@ async def rival(chosen: Rival, model: Path, folder: Path) -> AsyncIterator[tuple
         ) as session,
     ):
 
-        async def ask(photo: bytes) -> None:
+        async def request(photo: bytes) -> None:
             try:
                 async with session.post(address, data=chosen.body(photo), headers=headers) as response:
-                    said, status = await response.read(), response.status
-            except aiohttp.ClientError as error:  # under too much load it hangs up
-                raise AnswerError(str(error)) from None
+                    body, status = await response.read(), response.status
+            except aiohttp.ClientError as error:  # under too much load it closes connections
+                raise RequestFailedError(str(error)) from None
             if status != HTTPStatus.OK:
-                raise AnswerError(f"{status}: {said[:200]!r}")
+                raise RequestFailedError(f"{status}: {body[:200]!r}")
 
-        yield ask, pid
+        yield request, pid
 
 
-async def answering(ask: Ask, photo: bytes) -> None:
-    """Wait until a server that was started answers."""
+async def answering(request: Request, photo: bytes) -> None:
+    """Wait until a started server answers."""
     async with asyncio.timeout(_START_S):
         while True:
-            with contextlib.suppress(AnswerError):
-                return await ask(photo)
+            with contextlib.suppress(RequestFailedError):
+                return await request(photo)
             await asyncio.sleep(0.2)

@@ -1,8 +1,8 @@
-"""Would another runtime answer more photos per CPU-second? `python -m bench.runtimes --photos DIR`.
+"""Compare inference runtimes by photos per CPU second: `python -m bench.runtimes --photos DIR`.
 
-DIR has `train/`, `gold/` and `other/`, which shows neither class. The model is trained on the photos of
-`train/` and served as it would be; its network, converted, runs in LiteRT and ONNX Runtime in the environment
-of the rivals. All take turns; what counts is processor time. `other/` judges the novelty.
+DIR has `train/`, `gold/` and `other/` (photos of neither class). The model is trained on `train/` and served
+as in production; its converted network also runs in LiteRT and ONNX Runtime in the environment of the rivals.
+They alternate, and processor time is measured. `other/` is for the novelty score.
 """
 
 import argparse
@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from bench import procfs
 from bench.machine import ROOT
-from bench.novelty import auroc
 from bench.photos import pictures
 from bench.rival import rivals_environment
 from bench.stack import listening
@@ -54,23 +53,23 @@ _DRAWN, _GOLD = "640 x 480", "gold"
 _BATCHES = (1, 16)
 
 Spent = dict[tuple[str, int, str], list[float]]
-"""Kind of photos, batch and way to CPU-milliseconds for a photo, round by round."""
+"""CPU milliseconds per photo in each round, by kind of photos, batch size and runtime."""
 
 
-class Judges(NamedTuple):
-    """What answers are judged by.
+class Evaluation(NamedTuple):
+    """The model and the true classes for the evaluation.
 
     Args:
         model: Trained on `train/`.
-        truth: Positions of the classes of the gold photos, which come first among the answers.
+        truth: Class indices of the gold photos, which are the first of the evaluated photos.
     """
 
     model: Model
     truth: Ints
 
 
-def prepare(photos: Path, plan: Backbone, folder: Path) -> Judges:
-    """Train the model, and write it in all its forms, and what is to be asked, into a folder."""
+def prepare(photos: Path, plan: Backbone, folder: Path) -> Evaluation:
+    """Train the model; write it in all formats, with a list of the photos to classify, into a folder."""
     network = plan.build()
     train, gold = (
         [f for name in CLASSES for f in photo_files(photos / split / name)] for split in ("train", "gold")
@@ -85,25 +84,25 @@ def prepare(photos: Path, plan: Backbone, folder: Path) -> Judges:
         pass
     calibrating = [train[at] for at in np.random.default_rng(0).permutation(len(train))[:_CALIBRATING]]
     write_networks(network, plan, [file.read_bytes() for file in calibrating], folder)
-    drawn = folder / "drawn"
-    drawn.mkdir()
+    synthetic = folder / "drawn"
+    synthetic.mkdir()
     for number, image in enumerate(pictures(_TIMED)):
-        (drawn / f"{number}.jpg").write_bytes(image)
+        (synthetic / f"{number}.jpg").write_bytes(image)
     asked: dict[str, object] = {
         "size_px": plan.input_size_px, "offset": plan.offset, "scale": plan.scale,
         "calibrating": [str(file) for file in calibrating],
         "judged": [str(file) for file in (*gold, *photo_files(photos / "other"))],
         "timed": {
-            _DRAWN: sorted(str(file) for file in drawn.iterdir()),
+            _DRAWN: sorted(str(file) for file in synthetic.iterdir()),
             _GOLD: [str(file) for file in gold[:: len(gold) // _TIMED][:_TIMED]],
         },
     }  # fmt: skip
     (folder / "plan.json").write_text(json.dumps(asked), encoding="utf-8")
-    return Judges(model, truth)
+    return Evaluation(model, truth)
 
 
 def write_networks(network: keras.Model, plan: Backbone, calibrating: list[bytes], folder: Path) -> None:
-    """Write the network alone: as a SavedModel, and for LiteRT with numbers of several kinds."""
+    """Write the network alone: as a SavedModel, and for LiteRT with several number formats."""
     shape = network.input_shape[1:]
     module = tf.Module()
     module.listed = [weight.value for weight in network.weights]
@@ -125,27 +124,27 @@ def write_networks(network: keras.Model, plan: Backbone, calibrating: list[bytes
 
 
 async def rivals(folder: Path, *words: str) -> str:
-    """Run the rivals' side, and return what it printed."""
+    """Run the script in the environment of the rivals, and return its standard output."""
     python = await rivals_environment() / "python"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     process = await asyncio.create_subprocess_exec(
         str(python), "-m", "bench.rivals.runtimes", str(folder), *words,
         env=environment, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    said, _ = await process.communicate()
+    out, _ = await process.communicate()
     if process.returncode:
-        raise RuntimeError(f"rivals' runtimes: expected to run, got exit code {process.returncode}")
-    return said.decode()
+        raise RuntimeError(f"bench.rivals.runtimes failed with exit code {process.returncode}")
+    return out.decode()
 
 
 def timed(folder: Path) -> dict[str, list[bytes]]:
-    """Read the photos that are timed."""
+    """Read the photos for the timing."""
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     return {kind: [Path(path).read_bytes() for path in paths] for kind, paths in plan["timed"].items()}
 
 
 async def served(folder: Path, rounds: int, photos: Mapping[str, Sequence[bytes]]) -> list[str]:
-    """Let two model servers answer in turns over gRPC, and return rows of what they took."""
+    """Measure two model servers alternately over gRPC, and return the rows of the tables."""
     rows, spent = list[str](), Spent()
     async with Processes(folder / "logs") as processes, AsyncExitStack() as asking:
         servers = {}
@@ -170,7 +169,7 @@ async def served(folder: Path, rounds: int, photos: Mapping[str, Sequence[bytes]
 
 
 def _ratios(spent: Spent) -> list[str]:
-    """Show, by way, the milliseconds and how many times the photos of TensorFlow that is: median (range)."""
+    """Return a table of milliseconds and speed-up over TensorFlow by runtime: median (range)."""
     columns = sorted({(kind, batch) for kind, batch, _ in spent})
     rows = ["| way | " + " | ".join(f"{kind}, batches of {batch}" for kind, batch in columns) + " |"]
     rows.append("|---" * (1 + len(columns)) + "|")
@@ -187,13 +186,13 @@ def _ratios(spent: Spent) -> list[str]:
     return rows
 
 
-def judge(judges: Judges, answers: dict[str, Vectors]) -> list[str]:
-    """Show what the same head makes of each way's embeddings."""
-    model, count = judges.model, len(judges.truth)
-    said = {name: model.head.logits(vectors[:count]).argmax(axis=1) for name, vectors in answers.items()}
+def judge(evaluation: Evaluation, answers: dict[str, Vectors]) -> list[str]:
+    """Return a table of how the same head classifies the embeddings of each runtime."""
+    model, count = evaluation.model, len(evaluation.truth)
+    predicted = {name: model.head.logits(vectors[:count]).argmax(axis=1) for name, vectors in answers.items()}
     rows = ["| way | gold | other answers | of these right | least cosine | AUROC |", "|---" * 6 + "|"]
     for name, vectors in answers.items():
-        right, changed = said[name] == judges.truth, said[name] != said[_TENSORFLOW]
+        right, changed = predicted[name] == evaluation.truth, predicted[name] != predicted[_TENSORFLOW]
         novelty, cosine = novelty_scores(model.novelty, vectors), _cosine(vectors, answers[_TENSORFLOW]).min()
         area = auroc(novelty[:count], novelty[count:])
         rows.append(
@@ -203,24 +202,30 @@ def judge(judges: Judges, answers: dict[str, Vectors]) -> list[str]:
     return rows
 
 
+def auroc(known: Vectors, foreign: Vectors) -> float:
+    """Return the probability that a photo of neither class has a higher novelty than one of a known class."""
+    ranks = np.concatenate([known, foreign]).argsort().argsort()[len(known) :]
+    return float((ranks.sum() - len(foreign) * (len(foreign) - 1) / 2) / (len(known) * len(foreign)))
+
+
 def _cosine(first: Vectors, second: Vectors) -> Vectors:
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     return np.asarray((first * second).sum(axis=1) / np.maximum(lengths, 1e-12))
 
 
 async def measure(photos: Path, backbone: str, rounds: int, folder: Path) -> list[str]:
-    """Measure everything, and return the document's tables."""
-    judges = prepare(photos, get_backbone(backbone), folder)
+    """Run all measurements, and return the tables of the document."""
+    evaluation = prepare(photos, get_backbone(backbone), folder)
     lines = await served(folder, rounds, timed(folder))
     await rivals(folder, "--rounds", str(rounds))
     for name in ("float32.tflite", "float32.onnx"):
-        said = json.loads(await rivals(folder, "--footprint", str(folder / name)))
-        lines.append(f"| {name} | {said['seconds']:.1f} s | {said['resident_mb']:.0f} MB |")
+        footprint = json.loads(await rivals(folder, "--footprint", str(folder / name)))
+        lines.append(f"| {name} | {footprint['seconds']:.1f} s | {footprint['resident_mb']:.0f} MB |")
     spent = Spent()
     for one in json.loads((folder / "times.json").read_text(encoding="utf-8")):
         spent.setdefault((one["photos"], one["batch"], one["way"]), []).append(one["ms"])
     answers = dict(np.load(folder / "answers.npz"))
-    return [*lines, "", *_ratios(spent), "", *judge(judges, answers)]
+    return [*lines, "", *_ratios(spent), "", *judge(evaluation, answers)]
 
 
 def main() -> None:

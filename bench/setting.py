@@ -1,4 +1,4 @@
-"""What a measurement is given, and what it gives back."""
+"""The interface of a measurement."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -9,19 +9,19 @@ from bench.figures import Figure
 from bench.machine import ROOT
 
 CACHE = ROOT / ".cache/bench"
-"""Keeps models and environments from run to run."""
+"""Cache of models and environments."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One measurement's means.
+    """Folders, time and notes of one measurement.
 
     Args:
-        folder: Empty, for its files; removed afterwards.
-        out: Where the report goes; for pictures beside it.
-        seconds: It should take no longer.
-        quick: Go through everything once, as short as can be.
-        notes: Sentences for the document; a measurement appends to them.
+        folder: Empty folder for its files; removed afterwards.
+        out: Folder of the report, also for pictures.
+        seconds: Time budget.
+        quick: Run everything once, as short as possible.
+        notes: Sentences for the document, which the measurement appends.
     """
 
     folder: Path
@@ -29,15 +29,15 @@ class Setting:
     seconds: float
     quick: bool
     notes: list[str] = field(default_factory=list)
-    _began: float = field(default_factory=time.monotonic)
+    _started_at: float = field(default_factory=time.monotonic)
 
     @property
     def left_s(self) -> float:
-        """How much of its time is left."""
-        return self.seconds - (time.monotonic() - self._began)
+        """Remaining time of the budget."""
+        return self.seconds - (time.monotonic() - self._started_at)
 
     def note(self, sentence: str) -> None:
-        """Say something in the document."""
+        """Add a sentence to the document, once."""
         if sentence not in self.notes:
             self.notes.append(sentence)
 

@@ -1,4 +1,4 @@
-"""The pipeline with the smaller of the real models, against the limit alone."""
+"""Measure the pipeline with the smaller real model, compared with the limit only."""
 
 from bench.figures import Figure
 from bench.pipeline import Contest, figures

@@ -1,4 +1,4 @@
-"""The parts of a run as processes of their own: broker, model server, edge handlers."""
+"""Broker, model server and edge handlers of a run, as separate processes."""
 
 import asyncio
 import contextlib
@@ -24,14 +24,14 @@ _STOP_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What runs.
+    """The running processes.
 
     Args:
         broker: Mosquitto.
         serving: `host:port` of the model server.
-        base: Folder of its model's versions.
-        processes: To start more.
-        pids: By name: `broker`, `model server`, `handler` and so on.
+        base: Folder of the versions of its model.
+        processes: Starts more processes.
+        pids: Process ids by name: `broker`, `model server`, `handler` and so on.
     """
 
     broker: BrokerProcess
@@ -58,13 +58,13 @@ async def served(folder: Path, model: str) -> AsyncIterator[Stack]:
 async def add_handler(stack: Stack, folder: Path, process: str = "handler", /, **settings: object) -> None:
     """Start an edge handler and wait until its model is available.
 
-    Several may have the same model server, because no release ever comes.
+    Several handlers can share a model server here, because no release is made.
 
     Args:
-        stack: Gets it.
-        folder: For its state.
-        process: Its name among the processes.
-        settings: Fields of its configuration, beside those that the stack gives.
+        stack: Stack to add it to.
+        folder: Parent folder of its state.
+        process: Name of the process.
+        settings: Fields of its configuration, in addition to those of the stack.
     """
     config = folder / f"{process}.toml"
     fixed: dict[str, object] = {
@@ -80,15 +80,17 @@ async def add_handler(stack: Stack, folder: Path, process: str = "handler", /, *
 
 @contextlib.asynccontextmanager
 async def program(words: Sequence[str], environment: Mapping[str, str], log: Path) -> AsyncIterator[int]:
-    """Run a program and those that it starts until the end of the block; yields its process id."""
-    with log.open("ab") as told:
+    """Run a program until the end of the block, and kill it with its children; yield its process id."""
+    with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            *words, env=os.environ | environment, stdin=asyncio.subprocess.DEVNULL, stdout=told, stderr=told,
+            *words, env=os.environ | environment, stdin=asyncio.subprocess.DEVNULL,
+            stdout=output, stderr=output,
             start_new_session=True,
         )  # fmt: skip
     try:
         yield process.pid
     finally:
+        # The whole session: servers such as uvicorn start worker processes.
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
@@ -102,7 +104,7 @@ def _toml(value: object) -> str:
 
 
 async def _available(port: int, name: str) -> None:
-    """Wait for a Status of a handler that says that its model is available."""
+    """Wait until the Status of a handler reports an available model."""
     bus = Bus(Broker(port=port), transient_client_id("bench"))
     statuses = bus.subscribe(STATUS, node=NODE, name=name)
     running = asyncio.create_task(bus.run(), name="bench.status")
@@ -119,15 +121,15 @@ async def _available(port: int, name: str) -> None:
 
 
 async def listening(port: int, processes: Processes) -> None:
-    """Wait until something accepts connections on a port.
+    """Wait until a port accepts connections.
 
     Raises:
-        PermanentError: A process ended instead.
+        PermanentError: A process has exited instead.
         TimeoutError: It took too long.
     """
-    began = time.monotonic()
+    started_at = time.monotonic()
     while not await asyncio.to_thread(is_listening, port):
         processes.check()
-        if time.monotonic() - began > _START_S:
-            raise TimeoutError(f"port {port}: expected a server within {_START_S} s, got none")
+        if time.monotonic() - started_at > _START_S:
+            raise TimeoutError(f"no server on port {port} in {_START_S:g} s")
         await asyncio.sleep(0.05)

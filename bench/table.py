@@ -1,4 +1,4 @@
-"""Values gathered repeat by repeat, and made into figures at the end."""
+"""Collect the values of repeats, and turn them into figures."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ from bench.figures import Figure, Goal
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What was measured so far: by name and contestant, one value for each repeat."""
+    """Measured values by name and contestant, one per repeat."""
 
     values: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, name: str, of: str, value: float) -> None:
-        """Add a repeat."""
+        """Add the value of a repeat."""
         self.values[name, of].append(value)
 
     def figures(
@@ -26,15 +26,15 @@ class Table:
         x: float | None = None,
         goals: dict[str, Goal] | None = None,
     ) -> list[Figure]:
-        """Return the figures of that name, of all contestants.
+        """Return the figures of a name, one per contestant.
 
         Args:
             name: What was measured.
-            unit: Of it.
+            unit: Unit of the values.
             against: The contestant that is the reference.
-            chart: Title of a plot, `Y by X`.
-            x: Place there.
-            goals: By contestant.
+            chart: Title of the plot, `Y by X`.
+            x: Position on the x axis.
+            goals: Goals by contestant.
         """
         return [
             Figure(

@@ -21,6 +21,7 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.tmp")
     partial.unlink(missing_ok=True)  # a killed writer may have left it with other permissions
+    # O_EXCL with the mode: a secret is never readable by others, not even while it is written.
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
         file.flush()

@@ -104,7 +104,7 @@ def load(path: Path | None, kind: type[T]) -> T:
         return msgspec.toml.decode(path.read_bytes(), type=kind)
     except OSError as error:
         raise ConfigError(f"cannot read configuration {path}: {error.strerror}") from None
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError) as error:  # ValueError: not UTF-8
         raise ConfigError(f"configuration {path} is invalid: {error}") from None
 
 

@@ -42,6 +42,7 @@ def exclusive_lock(path: Path, *, holder: str = "", timeout_s: float = 0.0) -> I
         LockHeldError: Another process held it for all of `timeout_s`.
         OSError: The file cannot be opened.
     """
+    # Not truncated here: the text of a present holder must stay readable.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         _acquire(descriptor, timeout_s)

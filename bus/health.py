@@ -64,7 +64,7 @@ class HealthServer:
                 writer.write(response(head, self._unready_reason()))
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass
+            pass  # a client that disconnects, is too slow or sends too much is no error of ours
         finally:
             writer.close()
 
@@ -93,6 +93,6 @@ def _text(status: HTTPStatus, body: str) -> bytes:
     content = f"{body}\n".encode()
     head = (
         f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-        f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+        f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"  # one request per connection
     )
     return head.encode() + content

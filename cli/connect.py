@@ -1,4 +1,4 @@
-"""A passing connection to the broker, for commands that a person types."""
+"""A short connection to the broker, for interactive commands."""
 
 from argparse import Namespace
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from cli import options
 
 
 def bus(arguments: Namespace, purpose: str) -> Bus:
-    """Return a connection to the broker that the options name; subscribe on it, then use `connected`."""
+    """Return an unconnected client for the broker of the options; subscribe on it, then use `connected`."""
     return Bus(options.broker(arguments), transient_client_id(purpose), password=config.password())
 
 
@@ -19,10 +19,10 @@ def bus(arguments: Namespace, purpose: str) -> Bus:
 async def connected(
     arguments: Namespace, connection: Bus, timeout_s: float = session.CONNECT_S
 ) -> AsyncIterator[None]:
-    """Run a connection for the length of a block, entered when it works.
+    """Run the connection for the length of a block, which is entered once it is connected.
 
     Raises:
-        BrokerConnectionError: It did not come about in time, and why.
+        BrokerConnectionError: There was no connection in time; has the last reason.
     """
     async with session.connected(connection, options.broker(arguments), timeout_s):
         yield

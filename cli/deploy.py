@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bus import config, log
 from bus.mqtt.client import Bus, transient_client_id
-from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.session import connected
 from cli import options, run_service
 from schemas.errors import PermanentError
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from bus.gateway.rule_check import Verifier
 
 _GATEWAY = "http://gateway.gleaner.svc:8480"
-_CONNECT_S = 10.0
 _INTERRUPTED = 130
 
 
@@ -110,21 +109,21 @@ async def _check_rules(arguments: Namespace) -> bool:
 
     gateway = options.settings(arguments, GatewayConfig, name=arguments.name, router=arguments.router)
     async with AsyncExitStack() as stack:
+        # The API server is only needed to list the nodes or to change Rules.
         without_cluster = arguments.check and arguments.nodes
         cluster = None if without_cluster else await stack.enter_async_context(_cluster(arguments))
         nodes = await _nodes(arguments, cluster)
         router = await stack.enter_async_context(Router(gateway.router))
         bus = Bus(gateway.broker, transient_client_id("verify"), password=config.password())
         verifier = Verifier(bus, router, gateway=gateway.name, timeout_s=arguments.timeout)
+        await stack.enter_async_context(connected(bus, gateway.broker))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        running = [tasks.create_task(bus.run()), tasks.create_task(verifier.run())]
-        await _wait_connected(bus)
+        receiving = tasks.create_task(verifier.run())
         routes = [route for node, devices in nodes.items() for route in node_routes(node, devices)]
         works = await _check_and_repair(
             verifier, routes, None if arguments.check else cluster, arguments.gateway
         )
-        for task in running:
-            task.cancel()
+        receiving.cancel()
         return works
 
 
@@ -137,6 +136,7 @@ async def _check_and_repair(
     if cluster is not None and (created := await create_missing(cluster, routes, gateway)):
         print(f"created missing Rules: {', '.join(created)}", flush=True)
         await asyncio.sleep(SETTLE_S)
+    # Only silent Rules are recreated: that does not help while a node is offline.
     failed, silent = await _probe(verifier, routes)
     if silent and cluster is not None:
         print(f"recreating {len(silent)} Rules", flush=True)
@@ -166,7 +166,7 @@ async def _nodes(arguments: Namespace, cluster: "Cluster | None") -> dict[str, l
     """Return the devices of each node.
 
     Raises:
-        PermanentError: There is no node, or a device belongs to another node.
+        PermanentError: The cluster has no edge node, or a device belongs to another node.
     """
     names = arguments.nodes or (await cluster.nodes() if cluster else [])
     nodes: dict[str, list[str]] = {options.name(node): [] for node in names}
@@ -183,18 +183,6 @@ def _cluster(arguments: Namespace) -> "Cluster":
     from bus.gateway.kube_api import Cluster  # noqa: PLC0415  # as above
 
     return Cluster(arguments.server, arguments.server_token, arguments.server_ca)
-
-
-async def _wait_connected(bus: Bus) -> None:
-    try:
-        async with asyncio.timeout(_CONNECT_S):
-            await bus.connected()
-    except TimeoutError:
-        raise BrokerConnectionError(
-            f"no connection to the broker within {_CONNECT_S:g} s",
-            reason=bus.last_error,
-            hint="try `gleaner doctor`",
-        ) from None
 
 
 def _devices(value: str) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Run the handler of an edge node: photos in, answers out, samples to the cloud."""
+"""Run the handler of an edge node: classify photos, publish results and send samples to the cloud."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -8,16 +8,16 @@ from cli import options, run_service
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options; each overrides the configuration file."""
-    parser.add_argument("--node", type=options.name, help="name of this edge node (edge-1)")
-    parser.add_argument("--serving", metavar="HOST:PORT", help="the model server (127.0.0.1:8500)")
-    parser.add_argument("--model", help="name of the model there (pets)")
+    parser.add_argument("--node", type=options.name, help="name of this edge node (default: edge-1)")
+    parser.add_argument("--serving", metavar="HOST:PORT", help="model server (default: 127.0.0.1:8500)")
+    parser.add_argument("--model", help="name of the model on it (default: pets)")
     parser.add_argument("--models-dir", metavar="DIR", help="folder shared with the model server")
-    parser.add_argument("--state-dir", metavar="DIR", help="folder for outbox and answers")
+    parser.add_argument("--state-dir", metavar="DIR", help="folder for the outbox and the results")
     options.add_service(parser)
 
 
 def run(arguments: Namespace) -> int:
-    """Run until told to stop."""
+    """Run until a signal arrives."""
     from edge import service as edge_service  # noqa: PLC0415  # gRPC is loaded by this command alone
     from edge.config import EdgeConfig  # noqa: PLC0415  # as above
 

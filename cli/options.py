@@ -18,61 +18,68 @@ from schemas.topics import check_name
 T = TypeVar("T", bound=Struct)
 
 DATASET = "dataset.lance"
-"""Where the dataset is if nobody says."""
+"""Default dataset path."""
 
 MODELS = Path("models")
-"""Where the versions of the model are if nobody says."""
-FEATURES = Path(".cache/features")
-"""Where embeddings of photos are kept if nobody says."""
+"""Default folder of model versions."""
 
-_PORTS = 65535
-_PERSON_LENGTH = 128
+FEATURES = Path(".cache/features")
+"""Default folder of the embedding cache."""
+
+_MAX_PORT = 65535
+_MAX_PERSON_CHARS = 128
 
 
 def add_broker(parser: ArgumentParser, *, config_help: str = "file with a [broker] table") -> None:
-    """Add where the broker is."""
+    """Add the options of the broker connection."""
     parser.add_argument("--config", metavar="TOML", type=Path, help=f"{config_help}; options override it")
     parser.add_argument(
-        "--broker", metavar="HOST[:PORT]", type=address, help="the MQTT broker (127.0.0.1:1883)"
+        "--broker", metavar="HOST[:PORT]", type=address, help="MQTT broker (default: 127.0.0.1:1883)"
     )
-    parser.add_argument("--username", help=f"its password comes from {config.PASSWORD_VARIABLE}")
-    parser.add_argument("--ca", metavar="PEM", type=_file, help="TLS: certificate of the broker's authority")
-    parser.add_argument("--cert", metavar="PEM", type=_file, help="TLS: our certificate")
-    parser.add_argument("--key", metavar="PEM", type=_file, help="TLS: our private key")
+    parser.add_argument("--username", help=f"MQTT user; the password is read from {config.PASSWORD_VARIABLE}")
+    parser.add_argument("--ca", metavar="PEM", type=_file, help="TLS: CA certificate of the broker")
+    parser.add_argument("--cert", metavar="PEM", type=_file, help="TLS: client certificate")
+    parser.add_argument("--key", metavar="PEM", type=_file, help="TLS: client private key")
 
 
 def add_service(parser: ArgumentParser) -> None:
-    """Add what every long-running command takes."""
+    """Add the options of every long-running command."""
     parser.add_argument("--log-level", choices=log.LEVELS, default="info")
     add_broker(parser, config_help="configuration file")
 
 
 def add_dataset(parser: ArgumentParser) -> None:
-    """Add where the dataset is."""
-    parser.add_argument("--dataset", default=DATASET, help=f"folder or URL of the table ({DATASET})")
+    """Add the option of the dataset."""
+    parser.add_argument(
+        "--dataset", default=DATASET, help=f"folder or URL of the Lance table (default: {DATASET})"
+    )
 
 
 def add_models(parser: ArgumentParser) -> None:
-    """Add where the versions are."""
+    """Add the option of the models folder."""
     parser.add_argument(
-        "--out", type=Path, default=MODELS, metavar="DIR", help=f"folder of the versions ({MODELS})"
+        "--out",
+        type=Path,
+        default=MODELS,
+        metavar="DIR",
+        help=f"folder of model versions (default: {MODELS})",
     )
 
 
 def add_features(parser: ArgumentParser) -> None:
-    """Add where embeddings of photos are kept."""
+    """Add the option of the embedding cache."""
     parser.add_argument(
-        "--cache", type=Path, default=FEATURES, metavar="DIR", help="keeps features between trainings"
+        "--cache", type=Path, default=FEATURES, metavar="DIR", help=f"embedding cache (default: {FEATURES})"
     )
 
 
 def add_seed(parser: ArgumentParser, of: str = "every random decision") -> None:
-    """Add what repeats a run."""
-    parser.add_argument("--seed", type=at_least_0(int), default=0, help=f"of {of} (0)")
+    """Add the option of the random seed."""
+    parser.add_argument("--seed", type=at_least_0(int), default=0, help=f"seed of {of} (default: 0)")
 
 
 def name(value: str) -> str:
-    """Check a name for a topic."""
+    """Check a name that is part of a topic."""
     try:
         return check_name(value)
     except TopicError as error:
@@ -80,26 +87,27 @@ def name(value: str) -> str:
 
 
 def names(value: str) -> list[str]:
-    """Check comma-separated names for topics; each counts once."""
+    """Check comma-separated names that are part of topics, and drop duplicates."""
+    # A dict keeps the given order; a set would not.
     return list(dict.fromkeys(name(part) for part in value.split(",")))
 
 
 def person(value: str) -> str:
-    """Check who gives a label."""
-    if not 0 < len(value) <= _PERSON_LENGTH:
-        raise ArgumentTypeError(f"expected 1 to {_PERSON_LENGTH} characters, got {len(value)}")
+    """Check the name of the person who labels."""
+    if not 0 < len(value) <= _MAX_PERSON_CHARS:
+        raise ArgumentTypeError(f"expected 1 to {_MAX_PERSON_CHARS} characters, got {len(value)}")
     return value
 
 
 def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
-    """Return a check for numbers greater than zero."""
+    """Return an argparse type for numbers greater than 0."""
 
     def check(text: str) -> float:
         try:
             number = kind(text)
         except ValueError:
             number = 0
-        if not number > 0:
+        if not number > 0:  # also refuses nan, which `number <= 0` would let through
             what = "whole number" if kind is int else "number"
             raise ArgumentTypeError(f"expected a {what} greater than 0, got {text!r}")
         return number
@@ -108,7 +116,7 @@ def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
 
 
 def at_least_0(kind: Callable[[str], float]) -> Callable[[str], float]:
-    """Return a check for numbers from zero on."""
+    """Return an argparse type for finite numbers of at least 0."""
 
     def check(text: str) -> float:
         try:
@@ -123,22 +131,26 @@ def at_least_0(kind: Callable[[str], float]) -> Callable[[str], float]:
 
 
 def share(text: str) -> float:
-    """Check a share of a whole."""
+    """Check a fraction."""
     number = at_least_0(float)(text)
     if number > 1:
-        raise ArgumentTypeError(f"expected a share from 0 to 1, got {text!r}")
+        raise ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
     return number
 
 
 def port(text: str) -> int:
     """Check a TCP port."""
-    if not (text.isdecimal() and 0 < int(text) <= _PORTS):
-        raise ArgumentTypeError(f"expected a port from 1 to {_PORTS}, got {text!r}")
+    if not (text.isdecimal() and 0 < int(text) <= _MAX_PORT):
+        raise ArgumentTypeError(f"expected a port from 1 to {_MAX_PORT}, got {text!r}")
     return int(text)
 
 
 def broker(arguments: Namespace, base: Broker | None = None) -> Broker:
-    """Return the broker that the options describe, over that of a configuration file."""
+    """Return the broker of the configuration file, overridden by the options.
+
+    Raises:
+        ConfigError: The options of TLS are incomplete.
+    """
     chosen = base or config.load(arguments.config, ClientConfig).broker
     if arguments.broker is not None:
         host, port = arguments.broker
@@ -146,46 +158,49 @@ def broker(arguments: Namespace, base: Broker | None = None) -> Broker:
     if arguments.username is not None:
         chosen = structs.replace(chosen, username=arguments.username)
     if arguments.key and not arguments.cert:
-        raise ConfigError("option --key", expected="--cert beside it", got="none")
+        raise ConfigError("option --key needs --cert")
     if arguments.ca is not None:
         tls = config.Tls(ca=arguments.ca, certificate=arguments.cert, key=arguments.key)
         chosen = structs.replace(chosen, tls=tls)
     elif arguments.cert:
-        raise ConfigError("option --cert", expected="--ca beside it", got="none")
+        raise ConfigError("option --cert needs --ca")  # without it the connection would not use TLS at all
     return chosen
 
 
 def settings(arguments: Namespace, kind: type[T], **overrides: object) -> T:
-    """Return the configuration: the file's, overridden by options that were given, checked as a whole.
+    """Return the configuration of the file, overridden by the options that were given.
 
     Raises:
         ConfigError: A value is out of its range.
     """
     loaded = config.load(arguments.config, kind)
+    # None means that the option was not given; a given 0 must override the file.
     chosen = {field: value for field, value in overrides.items() if value is not None}
-    return checked(structs.replace(loaded, **chosen, broker=broker(arguments, loaded.broker)))  # type: ignore[attr-defined]  # each service has one
+    return checked(structs.replace(loaded, **chosen, broker=broker(arguments, loaded.broker)))  # type: ignore[attr-defined]  # every service configuration has it
 
 
-def checked(made: T) -> T:
-    """Return what was made from options if each of its values is in its range.
+def checked(built: T) -> T:
+    """Return a struct that was built from options, after checking the range of each value.
 
     Raises:
-        ConfigError: One is not.
+        ConfigError: A value is out of its range.
     """
+    # msgspec checks the constraints of fields only when it decodes, so encode and decode once.
     try:
-        return msgspec.convert(msgspec.to_builtins(made), type(made))
+        return msgspec.convert(msgspec.to_builtins(built), type(built))
     except msgspec.ValidationError as error:
-        raise ConfigError("options", expected=f"a valid {type(made).__name__}", got=error) from None
+        raise ConfigError("options", expected=f"a valid {type(built).__name__}", got=error) from None
 
 
 def default_state(service: str) -> str:
-    """Return where a service keeps its state if nobody says: `$XDG_STATE_HOME/gleaner/<service>`."""
+    """Return the default state folder of a service: `$XDG_STATE_HOME/gleaner/<service>`."""
     base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
     return str(base / "gleaner" / service)
 
 
 def address(value: str) -> tuple[str, int | None]:
-    """Read HOST or HOST:PORT."""
+    """Parse HOST or HOST:PORT."""
+    # The port is after the last colon: a bracketed IPv6 address has colons too.
     host, colon, number = value.rpartition(":") if ":" in value else (value, "", "")
     if not host:
         raise ArgumentTypeError(f"expected HOST or HOST:PORT, got {value!r}")
@@ -194,5 +209,5 @@ def address(value: str) -> tuple[str, int | None]:
 
 def _file(value: str) -> str:
     if not Path(value).is_file():
-        raise ArgumentTypeError(f"expected a file, got none at {value!r}")
+        raise ArgumentTypeError(f"there is no file {value!r}")
     return value

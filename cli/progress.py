@@ -1,4 +1,4 @@
-"""Progress of long steps: a bar on a terminal, a line every few seconds elsewhere."""
+"""Progress of long steps: a bar on a terminal, otherwise a line every few seconds."""
 
 import sys
 import time
@@ -15,15 +15,15 @@ class _Step:
     name: str
     total: int
     done: int = 0
-    began: float = field(default_factory=time.monotonic)
-    told: float = field(default_factory=time.monotonic)
+    started_at: float = field(default_factory=time.monotonic)
+    printed_at: float = field(default_factory=time.monotonic)
 
 
 class Bars:
-    """Implements the training's Progress with rich bars on standard error."""
+    """Progress of a training as rich bars on standard error."""
 
     def __init__(self) -> None:
-        from rich.console import Console  # noqa: PLC0415  # only commands that take long load it
+        from rich.console import Console  # noqa: PLC0415  # only long commands load it
         from rich.progress import (  # noqa: PLC0415  # as above
             BarColumn,
             MofNCompleteColumn,
@@ -39,7 +39,7 @@ class Bars:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             console=Console(stderr=True),
-            disable=not self._terminal,
+            disable=not self._terminal,  # in a log, control sequences would be noise
         )
         self._step: _Step | None = None
         self._task = self._bars.add_task("", total=None, visible=False)
@@ -55,32 +55,33 @@ class Bars:
         self._bars.stop()
 
     def start(self, step: str, total: int) -> None:
-        """Begin a step; the one before is over."""
+        """Start a step and finish the one before."""
         self._finish()
         self._step = _Step(step, total)
         self._task = self._bars.add_task(step, total=total)
-        self._tell(f"{step} …")
+        self._print(f"{step} …")
 
     def advance(self, count: int = 1) -> None:
-        """Say that so much more is done."""
+        """Add to the number of finished items."""
         self._bars.advance(self._task, count)
         if (step := self._step) is None:
             return
         step.done += count
-        if time.monotonic() - step.told > _LINE_EVERY_S:
-            step.told = time.monotonic()
-            self._tell(f"{step.name}: {step.done} of {step.total}")
+        if time.monotonic() - step.printed_at > _LINE_EVERY_S:
+            step.printed_at = time.monotonic()
+            self._print(f"{step.name}: {step.done} of {step.total}")
 
     def _finish(self) -> None:
         if (step := self._step) is None:
             return
-        took_s = time.monotonic() - step.began
+        took_s = time.monotonic() - step.started_at
         if took_s > _SLOW_S:
-            self._tell(f"{step.name}: {step.total} in {took_s:.1f} s")
+            self._print(f"{step.name}: {step.total} in {took_s:.1f} s")
+        # A step may end early, for example from the cache: its bar is shown as complete.
         self._bars.update(self._task, completed=step.total)
         self._step = None
 
-    def _tell(self, line: str) -> None:
-        """Print a line where there is no terminal to draw bars on."""
+    def _print(self, line: str) -> None:
+        """Print a line if there is no terminal for bars."""
         if not self._terminal:
             print(line, file=sys.stderr, flush=True)

@@ -95,7 +95,7 @@ def run(arguments: Namespace) -> int:
         print(f"{issued.done:<8} {issued.name:<24} until {issued.until:%Y-%m-%d}  {issued.path}{hint}")
     for path in handlers_without_shares(arguments.directory, site):
         print(f"{path}: add shares = true; without it this handler also answers the photos of the others")
-    if arguments.remove:
+    if arguments.remove:  # last: the ACL without the device is written by now
         shutil.rmtree(arguments.directory / "devices" / arguments.remove)
     return 0
 

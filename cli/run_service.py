@@ -1,4 +1,4 @@
-"""Running a service until a signal ends it, in order and within a deadline."""
+"""Run a service until a signal ends it, with a deadline for its clean-up."""
 
 import asyncio
 import os
@@ -10,29 +10,32 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 STOP_S = 10.0
-"""A service that is told to stop has so long to finish, in seconds."""
+"""Seconds that a service may take to finish after a signal."""
 
 
 def run(service: Coroutine[Any, Any, T]) -> T | None:
-    """Run a service; SIGTERM and Ctrl-C cancel it, after which it may finish within `STOP_S`.
+    """Run a service; SIGTERM or Ctrl-C cancels it, and it must finish within `STOP_S`.
+
+    A second signal exits at once with code 1.
 
     Returns:
         What the service returned; None if a signal ended it.
     """
-    return asyncio.run(_until_told(service))
+    return asyncio.run(_until_signalled(service))
 
 
-async def _until_told(service: Coroutine[Any, Any, T]) -> T | None:
+async def _until_signalled(service: Coroutine[Any, Any, T]) -> T | None:
     loop = asyncio.get_running_loop()
     task = loop.create_task(service, name="service")
-    told = False
+    signalled = False
 
     def stop() -> None:
-        nonlocal told
-        if told:  # told twice: at once
+        nonlocal signalled
+        if signalled:
             os._exit(1)
-        told = True
+        signalled = True
         task.cancel()
+        # A timer, not asyncio.timeout: a clean-up that ignores cancellation would hang the timeout too.
         loop.call_later(STOP_S, _give_up)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -40,12 +43,12 @@ async def _until_told(service: Coroutine[Any, Any, T]) -> T | None:
     try:
         return await task
     except asyncio.CancelledError:
-        if told:
+        if signalled:
             return None
-        raise
+        raise  # cancelled, but not by a signal
 
 
 def _give_up() -> None:
-    sys.stderr.write(f"not finished {STOP_S} s after the signal: ending anyway\n")
+    sys.stderr.write(f"not finished {STOP_S:g} s after the signal: exit now\n")
     sys.stderr.flush()
     os._exit(1)

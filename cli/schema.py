@@ -1,4 +1,4 @@
-"""Write the contract for other languages: JSON Schema of each message and AsyncAPI 3 of all topics."""
+"""Write the wire contract: a JSON Schema for each message and an AsyncAPI 3 document of all topics."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -9,9 +9,9 @@ from schemas.errors import PermanentError
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--reference", metavar="FILE", type=Path, help="write the reference in Markdown too")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file would change")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the files")
+    parser.add_argument("--reference", metavar="FILE", type=Path, help="also write the reference as Markdown")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
 
 
 def run(arguments: Namespace) -> int:
@@ -33,6 +33,4 @@ def run(arguments: Namespace) -> int:
 
 def _check(path: Path, text: str) -> None:
     if not path.exists() or path.read_text(encoding="utf-8") != text:
-        raise PermanentError(
-            str(path), expected="what `gleaner schema` writes without --check", got="something else"
-        )
+        raise PermanentError(f"{path} is out of date", hint="run 'gleaner schema' without --check")

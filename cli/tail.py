@@ -1,4 +1,4 @@
-"""Follow the topics, decoded: one line a message, images summarised."""
+"""Print the messages on the topics, decoded: one line per message, images summarised."""
 
 import asyncio
 from argparse import ArgumentParser, Namespace
@@ -22,54 +22,56 @@ def add_arguments(parser: ArgumentParser) -> None:
         "filter",
         nargs="?",
         default=f"{ROOT}/#",
-        help=f"MQTT topic filter, or the rest behind {ROOT}/ ({ROOT}/#)",
+        help=f"MQTT topic filter, also without {ROOT}/ in front (default: {ROOT}/#)",
     )
-    parser.add_argument("--json", action="store_true", help="JSON lines with topic and message, for pipes")
-    parser.add_argument("--count", metavar="N", type=options.positive(int), help="end after so many messages")
+    parser.add_argument("--json", action="store_true", help="print JSON lines with topic and message")
+    parser.add_argument("--count", metavar="N", type=options.positive(int), help="exit after N messages")
     options.add_broker(parser)
 
 
 def run(arguments: Namespace) -> int:
-    """Follow until told to stop."""
+    """Print messages until a signal arrives or the count is reached."""
     log.configure("warning")
     run_service.run(_follow(arguments))
     return 0
 
 
 async def _follow(arguments: Namespace) -> None:
-    chosen = arguments.filter
-    if not chosen.startswith((ROOT, "$", "#", "+")):
-        chosen = f"{ROOT}/{chosen}"
-    _check_filter(chosen)
+    topic_filter = arguments.filter
+    if not topic_filter.startswith((ROOT, "$", "#", "+")):
+        topic_filter = f"{ROOT}/{topic_filter}"
+    _check_filter(topic_filter)
     bus = connect.bus(arguments, "tail")
-    tapped = bus.subscribe_raw(chosen)
+    messages = bus.subscribe_raw(topic_filter)
     async with asyncio.TaskGroup() as tasks:
         connection = tasks.create_task(bus.run())
-        seen = 0
-        while arguments.count is None or seen < arguments.count:
-            message = await tapped.get()
-            seen += 1
+        printed = 0
+        while arguments.count is None or printed < arguments.count:
+            message = await messages.get()
+            printed += 1
             print(line_json(message) if arguments.json else line(message), flush=True)
-        connection.cancel()
+        connection.cancel()  # or the TaskGroup would wait for the connection for ever
 
 
-def _check_filter(chosen: str) -> None:
-    """Refuse what a broker would refuse in silence.
+def _check_filter(topic_filter: str) -> None:
+    """Check the wildcards of a filter.
 
     Raises:
-        PermanentError: A wildcard stands where MQTT allows none.
+        PermanentError: A wildcard is where MQTT allows none.
     """
-    levels = chosen.split("/")
+    # Checked here: a broker refuses such a filter silently, and the command would print nothing.
+    levels = topic_filter.split("/")
     for at, level in enumerate(levels):
         last = at == len(levels) - 1
         if (("#" in level or "+" in level) and len(level) > 1) or (level == "#" and not last):
             raise PermanentError(
-                f"filter {chosen}", expected="+ for a whole level, # for the whole rest", got=repr(level)
+                f"level {level!r} of the filter {topic_filter!r} has a misplaced wildcard",
+                hint="+ stands for a whole level, # for all remaining levels at the end",
             )
 
 
 def line(message: RawMessage) -> str:
-    """Return a message as a line to read: topic, then the fields as JSON."""
+    """Return a message as text: topic, then the fields as JSON."""
     mark = " (retained)" if message.retained else ""
     return f"{message.topic}{mark} {_text(_fields(message))}"
 
@@ -84,6 +86,7 @@ def _fields(message: RawMessage) -> object:
         return summary(message.payload)
     kind, names = found
     try:
+        # builtin_types keeps bytes as bytes; msgspec would turn an image into base64 text.
         fields = msgspec.to_builtins(decode(kind, message.payload, names), builtin_types=(bytes,))
     except CodecError as error:
         return f"{summary(message.payload)} {error}"
@@ -91,7 +94,7 @@ def _fields(message: RawMessage) -> object:
 
 
 def summary(payload: bytes) -> str:
-    """Return what bytes are in a few words: `<102 kB jpeg 640x480>`, or their text if they are text."""
+    """Return a short text as it is, and other bytes as a summary such as `<102 kB jpeg 640x480>`."""
     size = f"{len(payload) / _KILO:.0f} kB" if len(payload) >= _KILO else f"{len(payload)} bytes"
     if is_image(payload):
         try:

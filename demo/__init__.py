@@ -1,1 +1,1 @@
-"""The demonstration: the whole loop on one machine, as separate processes."""
+"""Demonstration: one round of the whole loop on one machine, with every component as a separate process."""

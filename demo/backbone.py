@@ -1,14 +1,14 @@
-"""Load a backbone before anything else happens: `python -m demo.backbone NAME`.
+"""Check that a backbone is available and download its weights: `python -m demo.backbone NAME`.
 
-Prints why it cannot be had, or nothing. A process of its own, since TensorFlow is large and speaks a lot.
+Prints the reason if it is not. It is a separate process because it loads TensorFlow.
 """
 
 import contextlib
 import sys
 
 
-def reason_against(name: str) -> str:
-    """Return why a backbone cannot be had, empty if it can; weights that it lacks are downloaded now."""
+def unavailable_reason(name: str) -> str:
+    """Build a backbone, and download its weights if needed; return why that failed, or an empty string."""
     from cloud.modeling.backbones import BackboneUnavailableError, get_backbone  # noqa: PLC0415  # loads TensorFlow
 
     try:
@@ -19,6 +19,6 @@ def reason_against(name: str) -> str:
 
 
 if __name__ == "__main__":
-    with contextlib.redirect_stdout(sys.stderr):  # where Keras shows a download
-        answer = reason_against(sys.argv[1])
-    print(answer)
+    with contextlib.redirect_stdout(sys.stderr):  # Keras prints its downloads to stdout, which is the answer
+        reason = unavailable_reason(sys.argv[1])
+    print(reason)

@@ -1,4 +1,4 @@
-"""The cameras of a run: device agents that share a folder of photos, and what they print, counted."""
+"""Device agents that share a folder of photos, and a tally of their results."""
 
 import asyncio
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from demo.tally import Line, Tally
 
 AGENTS = 3
 REPLAY_S = 0.01
-"""Between two photos of a replay: as fast as they are answered."""
+"""Seconds between two photos of a replay; the window of the outbox is the real limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cameras:
-    """Three device agents, each a process.
+    """Three device agents, each in its own process.
 
     Args:
         photos: The folder that they share.
-        seed: Of the order in which they take its photos.
+        seed: Seed of the order of the photos.
     """
 
     services: Services
@@ -32,16 +32,16 @@ class Cameras:
     seed: int
 
     async def replay(self, total: int) -> Tally:
-        """Send all photos once, each as soon as there is room for it."""
-        return await self._flow("replay", total, 0, "--interval", str(REPLAY_S))
+        """Send all photos once, as fast as results return."""
+        return await self._run_agents("replay", total, 0, "--interval", str(REPLAY_S))
 
-    async def watch(self, each: int, interval_s: float) -> Tally:
-        """Send so many photos from each camera at a camera's pace."""
-        return await self._flow(
-            "watch", AGENTS * each, 1, "--interval", str(interval_s), "--count", str(each)
+    async def live(self, each: int, interval_s: float) -> Tally:
+        """Send `each` photos per camera, one every `interval_s` seconds."""
+        return await self._run_agents(
+            "live", AGENTS * each, 1, "--interval", str(interval_s), "--count", str(each)
         )
 
-    async def _flow(self, name: str, total: int, loop: int, *options: str) -> Tally:
+    async def _run_agents(self, name: str, total: int, loop: int, *options: str) -> Tally:
         tally = Tally(sent=total)
 
         async def agent(number: int) -> None:
@@ -54,13 +54,13 @@ class Cameras:
             ):  # fmt: skip
                 tally.add(msgspec.json.decode(line, type=Line))
 
-        with self.screen.busy("photos") as tell:
+        with self.screen.progress("photos") as update:
             async with asyncio.TaskGroup() as tasks:
                 agents = [tasks.create_task(agent(number)) for number in range(AGENTS)]
                 while not all(task.done() for task in agents):
-                    self.processes.check()
-                    tell(
-                        f"{tally.answered} of {total} answered, {tally.right} right, "
+                    self.processes.check()  # without the edge the agents would wait for ever
+                    update(
+                        f"{tally.answered} of {total} answered, {tally.correct} correct, "
                         f"{len(tally.harvested())} harvested"
                     )
                     await asyncio.wait(agents, timeout=0.5)

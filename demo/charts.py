@@ -1,4 +1,4 @@
-"""The pictures of the report, as SVG: plain functions from numbers to text. Colours are the page's own."""
+"""Charts of the report as SVG; the colours are CSS classes of the page."""
 
 import html
 import math
@@ -11,12 +11,12 @@ _BINS = 32
 
 
 class Series(NamedTuple):
-    """A line with the spread of what it is the mean of.
+    """A line of means with the range around them.
 
     Args:
-        name: Stands at its end.
+        name: Name of the series.
         colour: CSS class.
-        points: x, lowest, mean and highest y of each.
+        points: `(x, lowest y, mean y, highest y)` of each point.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Series(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A point with its interval."""
+    """A labelled point with its interval in y."""
 
     name: str
     x: float
@@ -35,20 +35,21 @@ class Mark(NamedTuple):
 
 
 def learning_curve(series: Sequence[Series], marks: Sequence[Mark]) -> str:
-    """Draw accuracy, from 0 to 1, by a number of labels."""
+    """Draw accuracies, 0 to 1, over the number of labels."""
     xs = [mark.x for mark in marks]
     lows = [mark.low for mark in marks] + [low for line in series for _, low, _, _ in line.points]
-    bottom = min(0.95, max(0.0, int(20 * min(lows)) / 20))
-    least, most = min(xs), max(*xs, min(xs) + 1)
+    bottom = min(0.95, max(0.0, int(20 * min(lows)) / 20))  # rounded down to 5 %
+    first, last = min(xs), max(*xs, min(xs) + 1)  # never equal: the scale divides by the difference
 
     def across(x: float) -> float:
-        return _LEFT + (x - least) / (most - least) * (_WIDTH - _LEFT - _RIGHT)
+        return _LEFT + (x - first) / (last - first) * (_WIDTH - _LEFT - _RIGHT)
 
     def up(y: float) -> float:
         return _TOP + (1 - y) / (1 - bottom) * (_HEIGHT - _TOP - _BOTTOM)
 
     ticks = sorted({x for line in series for x, *_ in line.points})
     drawn = [*_grid(bottom, up), *_labels_axis(ticks, across)]
+    # All bands first: SVG paints in this order, and no band may cover a line.
     for line in series:
         band = [(across(x), up(high)) for x, _, _, high in line.points]
         band += [(across(x), up(low)) for x, low, _, _ in reversed(line.points)]
@@ -61,13 +62,13 @@ def learning_curve(series: Sequence[Series], marks: Sequence[Mark]) -> str:
         x = across(mark.x)
         drawn.append(f"<path class='whisker' d='M{x:.1f} {up(mark.low):.1f}V{up(mark.high):.1f}'/>")
         drawn.append(f"<circle class='mark' cx='{x:.1f}' cy='{up(mark.y):.1f}' r='6'/>")
-        below = 22 if number == 0 else 4  # the curve leaves the first one to the right
+        below = 22 if number == 0 else 4  # its text would cover the line that starts there
         drawn.append(_text(x + 12, up(mark.y) + below, f"{mark.name}: {mark.y:.1%}", "strong"))
-    return _svg("Accuracy on gold by the number of a person's labels", drawn)
+    return _svg("Accuracy on gold by number of human labels", drawn)
 
 
 def histogram(ordered: Sequence[float], marked: Sequence[tuple[str, float]], unit: str) -> str:
-    """Draw how many of the values, sorted, lie where; up to the largest, with some of them marked."""
+    """Draw the histogram of sorted values from 0 to the largest, with some values marked."""
     end = max(ordered)
     counts = [0] * _BINS
     for value in ordered:
@@ -94,16 +95,16 @@ def histogram(ordered: Sequence[float], marked: Sequence[tuple[str, float]], uni
 
 
 def _ticks(end: float) -> list[float]:
-    """Return round values from 0 up to the end, four to ten of them."""
+    """Return four to ten round values from 0 to the end."""
     step = 10 ** math.floor(math.log10(end))
-    while end / step < 4:  # noqa: PLR2004  # fewer would say little
+    while end / step < 4:  # noqa: PLR2004  # at least four ticks
         step /= 2
     return [number * step for number in range(math.floor(end / step) + 1)]
 
 
 def _grid(bottom: float, up: Callable[[float], float]) -> list[str]:
     lines = []
-    step = 0.05 if bottom >= 0.7 else 0.1  # noqa: PLR2004  # so that there are five or six lines
+    step = 0.05 if bottom >= 0.7 else 0.1  # noqa: PLR2004  # five or six lines
     for number in range(round((1 - bottom) / step) + 1):
         y = 1 - number * step
         lines.append(f"<path class='grid' d='M{_LEFT} {up(y):.1f}H{_WIDTH - _RIGHT}'/>")
@@ -115,7 +116,7 @@ def _labels_axis(xs: Sequence[float], across: Callable[[float], float]) -> list[
     floor = _HEIGHT - _BOTTOM
     ticks = [_text(across(x), floor + 18, f"{x:.0f}", "middle") for x in xs]
     middle = (across(xs[0]) + across(xs[-1])) / 2 if xs else _WIDTH / 2
-    return [*ticks, _text(middle, floor + 35, "labels by a person", "middle")]
+    return [*ticks, _text(middle, floor + 35, "human labels", "middle")]
 
 
 def _points(path: Sequence[tuple[float, float]]) -> str:

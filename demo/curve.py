@@ -1,7 +1,7 @@
-"""The learning curve of a run: how good a model would have been with fewer of the reviewer's labels.
+"""Compute the learning curve of a run: the accuracy with fewer of the reviewer's labels.
 
-A process of its own (`python -m demo.curve DATASET FEATURES BACKBONE SEED`), since it loads TensorFlow. It
-trains on the embeddings that the trainings kept, and prints its points as JSON.
+Prints the points as JSON. It is a separate process (`python -m demo.curve DATASET FEATURES BACKBONE SEED`)
+because it loads TensorFlow.
 """
 
 import sys
@@ -14,17 +14,17 @@ import numpy as np
 from demo import reviewer
 
 DRAWS = 8
-"""Random choices of the labels that came first, at each point between none and all of them."""
+"""Random subsets of the reviewer's labels per point; the first and the last point have only one."""
 _POINTS = 4
 
 
 class Point(msgspec.Struct, frozen=True):
-    """What so many labels of people give.
+    """Accuracies with a number of human labels.
 
     Attributes:
-        labels: How many, those of version 1 among them.
-        human: Accuracy on gold from them alone, for each choice of them.
-        harvested: The same with the harvested photos that they confirm.
+        labels: Number of labels, including those of version 1.
+        human: Accuracy on gold with these labels only, for each subset.
+        harvested: The same with harvested photos that a model of these labels confirms.
     """
 
     labels: int
@@ -32,17 +32,18 @@ class Point(msgspec.Struct, frozen=True):
     harvested: list[float]
 
 
-def choices(first: int, later: int, seed: int) -> Iterator[tuple[int, list[list[int]]]]:
-    """Yield growing numbers of labels and choices of them: all first ones and some of the later ones.
+def subsets(first: int, later: int, seed: int) -> Iterator[tuple[int, list[list[int]]]]:
+    """Yield increasing numbers of labels, each with subsets of that size.
 
     Args:
-        first: Positions 0 up to it are always there.
-        later: So many follow.
-        seed: Of the choices.
+        first: The labels at positions 0 to `first` - 1 are in every subset.
+        later: Number of further labels; each subset has some of them.
+        seed: Seed of the subsets.
     """
     generator = np.random.default_rng(seed)
+    # A set: with few labels several parts round to the same number.
     for number in sorted({later * part // _POINTS for part in range(_POINTS + 1)}):
-        draws = 1 if number in {0, later} else DRAWS
+        draws = 1 if number in {0, later} else DRAWS  # none or all: there is only one such subset
         yield (
             first + number,
             [[*range(first), *(first + generator.permutation(later)[:number])] for _ in range(draws)],
@@ -50,7 +51,7 @@ def choices(first: int, later: int, seed: int) -> Iterator[tuple[int, list[list[
 
 
 def points(dataset: str, features: Path, backbone: str, seed: int) -> list[Point]:
-    """Train both candidates of each choice and judge them on gold; empty for a backbone without weights."""
+    """Train both candidates on each subset, evaluate on gold; empty for a backbone without weights."""
     from cloud.dataset.example import class_names, label_indices  # noqa: PLC0415  # as above
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
     from cloud.dataset.training_set import examples  # noqa: PLC0415  # as above
@@ -60,10 +61,11 @@ def points(dataset: str, features: Path, backbone: str, seed: int) -> list[Point
     from cloud.training.learners import learner_for  # noqa: PLC0415  # as above
 
     plan = get_backbone(backbone)
-    if not plan.pretrained:  # each point would take minutes
+    if not plan.pretrained:  # training from scratch would take minutes per point
         return []
     store = Store.open(dataset)
     reviewed = {row["photo_id"] for row in store.scan(["photo_id"], where=f"human_by = '{reviewer.NAME}'")}
+    # One learner over training and gold photos: they share its cached embeddings.
     known, gold = examples(store), examples(store, split="gold")
     names = class_names(known)
     learner = learner_for(
@@ -76,18 +78,18 @@ def points(dataset: str, features: Path, backbone: str, seed: int) -> list[Point
         progress=NoProgress(),
     )
     labelled, truth = Labelled.of(known, names), label_indices(gold, names)
-    judged_on = np.arange(len(known), len(known) + len(gold))
+    gold_positions = np.arange(len(known), len(known) + len(gold))
     first = [at for at, example in enumerate(known) if example.human and example.photo_id not in reviewed]
     later = [at for at, example in enumerate(known) if example.photo_id in reviewed]
     positions = np.array(first + later)
     curve = []
-    for number, draws in choices(len(first), len(later), seed):
+    for number, draws in subsets(len(first), len(later), seed):
         point = Point(number, [], [])
-        for chosen in draws:
-            fitted = fit_candidates(learner, labelled, positions[chosen])
+        for subset in draws:
+            fitted = fit_candidates(learner, labelled, positions[subset])
             for name, accuracies in ((HUMAN, point.human), (HARVESTED, point.harvested)):
-                answers = learner.logits(fitted.get(name, fitted[HUMAN]), judged_on).argmax(axis=1)
-                accuracies.append(float((answers == truth).mean()))
+                predicted = learner.logits(fitted.get(name, fitted[HUMAN]), gold_positions).argmax(axis=1)
+                accuracies.append(float((predicted == truth).mean()))
         curve.append(point)
         print(f"{number} labels", file=sys.stderr, flush=True)
     return curve

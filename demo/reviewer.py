@@ -1,4 +1,4 @@
-"""The person of a run: looks at the least certain harvested photos and answers through the feedback topic."""
+"""A scripted reviewer: labels harvested photos through the feedback topic."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,12 @@ from cloud.labeling.review_queue import ReviewItem
 from demo.screen import Screen
 from demo.services import NODE
 from schemas.errors import PermanentError
+from schemas.events import EventName
 from schemas.messages import Event, Feedback
 from schemas.topics import FEEDBACK
 
 NAME = "reviewer"
-_ANSWER_S = 60.0
+_STORED_S = 60.0
 
 
 async def review(
@@ -25,37 +26,39 @@ async def review(
     events: Subscription[Event],
     screen: Screen,
 ) -> None:
-    """Say what each photo shows, and wait until all of it is in the dataset.
+    """Publish a label for each photo, and wait until all labels are in the dataset.
 
     Args:
-        reviews: Photos to look at.
-        truths: What they show, by photo id.
+        reviews: Photos to label.
+        truths: True classes by photo id.
         bus: Connected by its own `run`.
-        events: Events of the cloud, subscribed to before.
-        screen: Shows how far it is.
+        events: Events of the cloud, subscribed to before the first label is published.
+        screen: Shows the progress.
 
     Raises:
         PermanentError: A label is not stored within a minute.
     """
-    waiting = {review.photo_id for review in reviews}
-    with screen.busy("labels") as tell:
+    pending = {review.photo_id for review in reviews}
+    with screen.progress("labels") as update:
         try:
-            async with asyncio.timeout(_ANSWER_S):
+            async with asyncio.timeout(_STORED_S):
                 await bus.connected()
                 for review in reviews:
-                    await _say(review, truths[review.photo_id], bus)
-                while waiting:
+                    await _publish_label(review, truths[review.photo_id], bus)
+                while pending:
                     event = (await events.queue.get()).message()
-                    if event.event == "feedback.recorded":
-                        waiting.discard(str(event.facts.get("photo_id")))
-                        tell(f"{len(reviews) - len(waiting)} of {len(reviews)} labels are stored")
+                    # Labels are stored in any order; wait for those of this review only.
+                    if event.event == EventName.FEEDBACK_RECORDED:
+                        pending.discard(str(event.facts.get("photo_id")))
+                        update(f"{len(reviews) - len(pending)} of {len(reviews)} labels are stored")
         except TimeoutError:
-            got = f"{len(waiting)} that are not after {_ANSWER_S:g} s"
-            raise PermanentError("labels", expected="to be stored", got=got) from None
+            raise PermanentError(
+                f"{len(pending)} of {len(reviews)} labels were not stored in {_STORED_S:g} s"
+            ) from None
 
 
-async def _say(review: ReviewItem, label: str, bus: Bus) -> None:
-    device = review.device or "pi-1"
+async def _publish_label(review: ReviewItem, label: str, bus: Bus) -> None:
+    device = review.device or "pi-1"  # an imported photo has none; any valid topic will do
     feedback = Feedback(
         photo_id=review.photo_id, node=NODE, device=device, label=label, by=NAME, at_ms=now_ms()
     )

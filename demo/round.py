@@ -1,4 +1,4 @@
-"""One round of the loop, told from the photo to the better model."""
+"""One round of the loop: classify, harvest, label, train, release."""
 
 import asyncio
 import time
@@ -25,25 +25,25 @@ from schemas.errors import PermanentError
 from schemas.messages import Event
 
 STEPS = 8
-"""Steps of a run, those before the round among them."""
+"""Steps of a run, including the two before the round."""
 _REVIEWS = 20
-_WATCHED_PHOTOS = 50
-_WATCH_INTERVAL_S = 0.2
+_LIVE_PHOTOS = 50
+_LIVE_INTERVAL_S = 0.2
 _STORED_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """What a round needs.
+    """One round on services that are running.
 
     Args:
-        backbone: Of both versions.
-        out: Where the report goes.
-        seed: Of every random choice.
+        backbone: Backbone of both versions.
+        out: Folder of the report.
+        seed: Seed of every random choice.
         collection: The photos.
-        services: Started.
+        services: Already started.
         bus: Connected by its own `run`.
-        events: Events of the cloud, subscribed to before.
+        events: Events of the cloud, already subscribed to.
     """
 
     backbone: str
@@ -56,34 +56,34 @@ class Round:
     bus: Bus
     events: Subscription[Event]
 
-    async def play(self) -> str | None:
-        """Play it, print the table, write the report, and return why it is no success, or None."""
-        begin, counts = self.screen.begin, self.collection.counts
+    async def run(self) -> str | None:
+        """Run the round, print the table and write the report; return why it failed, or None."""
+        start_step, counts = self.screen.start_step, self.collection.counts
         store = await asyncio.to_thread(Store.open, self.services.dataset)
 
-        begin(f"training version 1 from {counts['train']} labelled photos ({self.backbone})")
+        start_step(f"training version 1 from {counts['train']} labelled photos ({self.backbone})")
         await self._import(self.collection.labelled, "train")
         await self._import(self.collection.gold, "gold")
         first = await self._train(1)
         await self._release(1)
 
-        begin(f"{AGENTS} device agents send {counts['stream']} photos")
+        start_step(f"{AGENTS} device agents send {counts['stream']} photos")
         replay = await self._cameras.replay(counts["stream"])
-        await self._stored(store, len(replay.harvested()))
+        await self._wait_until_stored(store, len(replay.harvested()))
 
-        begin(f"a person labels {_REVIEWS} of the least certain harvested photos")
+        start_step(f"a reviewer labels {_REVIEWS} of the least certain harvested photos")
         reviews = await asyncio.to_thread(awaiting_review, store, _REVIEWS)
         await reviewer.review(reviews, replay.truths(), bus=self.bus, events=self.events, screen=self.screen)
 
-        begin("training version 2 from all of it")
+        start_step("training version 2 from all labels")
         second = await self._train(2)
 
-        begin("swapping to version 2 while photos flow")
-        watch = await self._swap()
+        start_step("releasing version 2 while the cameras send photos")
+        live = await self._swap()
 
-        begin("drawing the learning curve and writing the report")
-        outcome = Outcome(replay, watch, first, second, frozenset(review.photo_id for review in reviews))
-        await self._tell(outcome, store)
+        start_step("drawing the learning curve and writing the report")
+        outcome = Outcome(replay, live, first, second, frozenset(review.photo_id for review in reviews))
+        await self._report(outcome, store)
         return outcome.problem()
 
     @property
@@ -92,16 +92,16 @@ class Round:
 
     async def _import(self, folder: Path, split: str) -> None:
         words = ("cloud", "import", str(folder), "--split", split, "--dataset", self.services.dataset)
-        self.screen.say(f"{split}: {(await self._follow(f'import-{split}', *words)).strip()}")
+        self.screen.print(f"{split}: {(await self._run_command(f'import-{split}', *words)).strip()}")
 
     async def _train(self, version: int) -> Card:
-        out = await self._follow(
+        out = await self._run_command(
             f"train-{version}", "cloud", "train", "--dataset", self.services.dataset,
             "--out", str(self.services.models), "--backbone", self.backbone, "--seed", str(self.seed),
             "--version", str(version), "--cache", str(self.services.features),
         )  # fmt: skip
-        for line in out.strip().splitlines()[:-1]:
-            self.screen.say(line)
+        for line in out.strip().splitlines()[:-1]:  # the last one has only the version and its bundle
+            self.screen.print(line)
         return await asyncio.to_thread(Registry(self.services.models).card, version)
 
     async def _release(self, version: int) -> None:
@@ -109,56 +109,55 @@ class Round:
         await self.processes.run(
             f"release-{version}", "cloud", "release", str(bundle), "--nodes", NODE,
             "--broker", self.services.broker, "--wait", "120",
-            "--force",  # with few gold photos the gate may not be sure; the swap is shown all the same
+            "--force",  # with few gold photos the gate may be inconclusive; the demonstration releases anyway
         )  # fmt: skip
-        self.screen.say(f"{NODE} serves version {version}")
+        self.screen.print(f"{NODE} serves version {version}")
 
-    async def _follow(self, name: str, *words: str, module: str = "cli.main") -> str:
-        """Run a command, show the last line of its log meanwhile, and return what it printed."""
-        with self.screen.busy(name) as tell:
+    async def _run_command(self, name: str, *words: str, module: str = "cli.main") -> str:
+        """Run a command, show the last line of its log while it runs, and return its standard output."""
+        with self.screen.progress(name) as update:
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(self.processes.run(name, *words, module=module))
                 while not running.done():
                     self.processes.check()
                     await asyncio.wait([running], timeout=0.5)
-                    tell(f"{name}: {self.processes.said(name) or 'starting'}")
+                    update(f"{name}: {self.processes.last_log_line(name) or 'starting'}")
         return running.result()
 
-    async def _stored(self, store: Store, harvested: int) -> None:
+    async def _wait_until_stored(self, store: Store, harvested: int) -> None:
         """Wait until every harvested photo is in the dataset."""
         deadline = time.monotonic() + _STORED_S
         while (count := await asyncio.to_thread(store.count, "origin = 'sample'")) < harvested:
             self.processes.check()
             if time.monotonic() > deadline:
-                got = f"{count} after {_STORED_S:g} s"
-                raise PermanentError("dataset", expected=f"{harvested} samples", got=got)
+                raise PermanentError(f"{count} of {harvested} samples were stored in {_STORED_S:g} s")
             await asyncio.sleep(0.2)
-        self.screen.say(f"{harvested} are harvested and in the dataset")
+        self.screen.print(f"{harvested} photos are harvested and stored in the dataset")
 
     async def _swap(self) -> Tally:
-        """Release version 2 as soon as photos flow at a camera's pace."""
+        """Release version 2 while the cameras send photos."""
         async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(self._cameras.watch(_WATCHED_PHOTOS, _WATCH_INTERVAL_S))
-            await asyncio.sleep(1.0)
+            cameras = tasks.create_task(self._cameras.live(_LIVE_PHOTOS, _LIVE_INTERVAL_S))
+            await asyncio.sleep(1.0)  # so that version 1 classifies some of the photos
             await self._release(2)
-        return watching.result()
+        return cameras.result()
 
-    async def _tell(self, outcome: Outcome, store: Store) -> None:
+    async def _report(self, outcome: Outcome, store: Store) -> None:
         """Print the table and write the report."""
-        curve = await self._follow(
+        curve = await self._run_command(
             "curve", self.services.dataset, str(self.services.features), self.backbone, str(self.seed),
             module="demo.curve",
         )  # fmt: skip
         points = msgspec.json.decode(curve, type=list[Point])
         images = await asyncio.to_thread(_images, store, outcome)
         path = await asyncio.to_thread(report.write, self.out, outcome, points, images)
-        self.screen.say(f"report: {path}")
-        for what, answer in outcome.rows():
-            print(f"{what:<28}{answer}")
+        self.screen.print(f"report: {path}")
+        for name, value in outcome.rows():
+            print(f"{name:<28}{value}")
 
 
 def _images(store: Store, outcome: Outcome) -> dict[str, bytes]:
     """Read the photos that the report shows."""
-    shown = [line.photo_id for sheet in report.sheets(outcome) for line in sheet.lines]
+    shown = [line.photo_id for group in report.photo_groups(outcome) for line in group.lines]
     found = store.find(shown, ["image"])
     return {photo_id: row["image"] for photo_id, row in found.items() if isinstance(row["image"], bytes)}

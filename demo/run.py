@@ -1,7 +1,7 @@
-"""The demonstration: the whole loop on this machine, prepared, played and cleaned up.
+"""Run the demonstration: prepare photos and services, run one round, and clean up.
 
-Every component is a process of its own and they speak through topics alone; what is here only starts them,
-watches, and plays the person who labels.
+Every component is a separate process, and they communicate only through topics. This module starts and
+monitors them, and labels photos as a scripted reviewer.
 """
 
 import asyncio
@@ -30,15 +30,15 @@ _DRAWN_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """One run.
+    """One run of the demonstration.
 
     Args:
-        backbone: Of both versions.
-        out: Where the report goes.
-        source: A folder of real photos; None draws.
-        seed: Of every random choice.
-        work: A folder of our own.
-        screen: Where it tells what goes on.
+        backbone: Backbone of both versions.
+        out: Folder of the report.
+        source: A folder of photos; None for synthetic ones.
+        seed: Seed of every random choice.
+        work: Temporary folder of this run.
+        screen: Shows the progress.
     """
 
     backbone: str
@@ -49,9 +49,12 @@ class Demo:
     screen: Screen
 
     async def run(self) -> str | None:
-        """Play the whole round and return why it is no success, or None. Safe to cancel."""
+        """Run everything; return why it failed, or None. Safe to cancel: all processes are terminated."""
         async with Processes(self.work / "logs") as processes:
-            self.screen.begin("drawing cats and dogs" if self.source is None else f"photos of {self.source}")
+            self.screen.start_step(
+                "drawing synthetic photos" if self.source is None else f"photos of {self.source}"
+            )
+            # Together: both take seconds, and a backbone that is not available ends the run at once.
             async with asyncio.TaskGroup() as tasks:
                 preparing = tasks.create_task(self._collect())
                 reason = await processes.run("backbone", self.backbone, module="demo.backbone")
@@ -59,7 +62,7 @@ class Demo:
                     preparing.cancel()
                     return reason
             services = Services(self.work)
-            self.screen.begin("starting broker, model server, edge and collector")
+            self.screen.start_step("starting broker, model server, edge and collector")
             await services.start_broker(processes)
             await services.start_others(processes)
             bus = Bus(Broker(port=services.port), transient_client_id("demo"))
@@ -69,68 +72,68 @@ class Demo:
                 problem = await Round(
                     backbone=self.backbone, out=self.out, seed=self.seed, collection=preparing.result(),
                     services=services, processes=processes, screen=self.screen, bus=bus, events=events,
-                ).play()  # fmt: skip
+                ).run()  # fmt: skip
                 connection.cancel()
         return problem
 
     async def _collect(self) -> photos.Collection:
-        """Choose the photos, those of the folder or drawn ones."""
+        """Collect the photos of the folder, or synthetic ones."""
         source = self.source or await self._draw()
         chosen = await asyncio.to_thread(photos.collect, source, self.work / "photos", self.seed)
-        doubles = f" ({chosen.duplicates} doubles left out)" if chosen.duplicates else ""
+        duplicates = f" ({chosen.duplicates} duplicates left out)" if chosen.duplicates else ""
         train, stream, gold = (chosen.counts[split] for split in ("train", "stream", "gold"))
-        self.screen.say(f"{train} with a label, {stream} for the cameras, {gold} to judge on{doubles}")
+        self.screen.print(f"{train} labelled, {stream} for the cameras, {gold} for evaluation{duplicates}")
         return chosen
 
     async def _draw(self) -> Path:
-        directory, drawn = self.work / "drawn", 0
+        directory, drawn = self.work / "synthetic", 0
         drawing = photos.draw(directory, self.seed)
-        with self.screen.busy("drawing") as tell:
-            # A thread cannot be cancelled, so it draws a few at a time.
+        with self.screen.progress("drawing") as update:
+            # A thread cannot be cancelled: with a few photos at a time Ctrl-C takes effect soon.
             while step := await asyncio.to_thread(list, itertools.islice(drawing, _DRAWN_AT_ONCE)):
                 drawn += len(step)
-                tell(f"{drawn} of {sum(photos.DRAWN.values())} are drawn")
+                update(f"{drawn} of {sum(photos.DRAWN.values())} photos")
         return directory
 
 
-def play(*, backbone: str, out: Path, source: Path | None, seed: int, keep: bool) -> int:
-    """Run the demonstration in a folder of its own, which is removed at the end.
+def run_demo(*, backbone: str, out: Path, source: Path | None, seed: int, keep: bool) -> int:
+    """Run the demonstration in a temporary folder, which is removed at the end unless `keep` is set.
 
     Returns:
-        The exit code: 0 if it is a success, 1 if not, 130 if a signal ended it.
+        The exit code: 0 for success, 1 for failure, 130 after a signal.
     """
     log.configure("error")
     work, screen = Path(tempfile.mkdtemp(prefix="gleaner-demo-")), Screen(STEPS)
     try:
-        return asyncio.run(_until_told(Demo(backbone, out, source, seed, work, screen)))
+        return asyncio.run(_until_signalled(Demo(backbone, out, source, seed, work, screen)))
     finally:
         for number in _SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of the folder
         if keep:
-            screen.say(f"kept: {work}")
+            screen.print(f"kept: {work}")
         else:
             shutil.rmtree(work)
 
 
-async def _until_told(demo: Demo) -> int:
-    """Run it until a signal; further signals change nothing, so that all is ended in order."""
-    loop, task, told = asyncio.get_running_loop(), asyncio.current_task(), False
+async def _until_signalled(demo: Demo) -> int:
+    """Run until a signal arrives; ignore further signals, so that the clean-up is complete."""
+    loop, task, signalled = asyncio.get_running_loop(), asyncio.current_task(), False
     assert task is not None
 
     def stop() -> None:
-        nonlocal told
-        if not told:
-            told = True
-            demo.screen.say("ending what was started …")
+        nonlocal signalled
+        if not signalled:
+            signalled = True
+            demo.screen.print("stopping all processes …")
             task.cancel()
 
     for number in _SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` asks for
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup sets SIGHUP to ignored, and it must stay so
             loop.add_signal_handler(number, stop)
     try:
         problem = await demo.run()
     except asyncio.CancelledError:
-        if told:
+        if signalled:
             return INTERRUPTED
         raise
     if problem is not None:

@@ -1,4 +1,4 @@
-"""What the demonstration tells while it runs, on standard error: a line per step, and where the step is."""
+"""Progress of the demonstration on standard error: a line per step, and the progress within it."""
 
 import contextlib
 import time
@@ -10,32 +10,32 @@ from rich.markup import escape
 
 _LINE_EVERY_S = 10.0
 
-Tell = Callable[[str], None]
+Update = Callable[[str], None]
 
 
 @dataclass(slots=True)
 class Screen:
-    """A terminal, or a log where there is none."""
+    """Prints to a terminal, or to a log if standard error is not a terminal."""
 
     steps: int
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
-    began: float = field(default_factory=time.monotonic)
+    started_at: float = field(default_factory=time.monotonic)
     step: int = 0
 
-    def begin(self, text: str) -> None:
-        """Say that the next step begins."""
+    def start_step(self, text: str) -> None:
+        """Print the heading of the next step."""
         self.step += 1
         self._line(f"[bold]{self.step}/{self.steps}[/]  {escape(text)}")
 
-    def say(self, text: str) -> None:
-        """Say what the step found."""
+    def print(self, text: str) -> None:
+        """Print a line below the heading of the step."""
         self._line(f"     {escape(text)}")
 
     @contextlib.contextmanager
-    def busy(self, text: str) -> Iterator[Tell]:
-        """Show that something goes on; the function that the block gets says how far it is.
+    def progress(self, text: str) -> Iterator[Update]:
+        """Show progress during a block, which gets a function that updates the text.
 
-        On a terminal this is one line that changes, elsewhere a line every ten seconds.
+        A terminal has one line that changes, a log gets at most one line every ten seconds.
         """
         if self.console.is_terminal:
             with self.console.status(escape(text)) as status:
@@ -43,14 +43,15 @@ class Screen:
             return
         due = time.monotonic() + _LINE_EVERY_S
 
-        def tell(now: str) -> None:
+        def update(now: str) -> None:
             nonlocal due
             if time.monotonic() >= due:
                 due = time.monotonic() + _LINE_EVERY_S
-                self.say(f"… {now}")
+                self.print(f"… {now}")
 
-        yield tell
+        yield update
 
     def _line(self, text: str) -> None:
-        elapsed_s = time.monotonic() - self.began
+        # soft_wrap: rich would otherwise break long lines at 80 columns in a log.
+        elapsed_s = time.monotonic() - self.started_at
         self.console.print(f"[dim]{elapsed_s:4.0f} s[/]  {text}", soft_wrap=True)

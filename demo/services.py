@@ -1,4 +1,4 @@
-"""Broker, model server, edge and collector of a run: each a `gleaner` command as anybody would start it."""
+"""Broker, model server, edge and collector of a run, each started as a `gleaner` command."""
 
 import asyncio
 import time
@@ -11,9 +11,9 @@ from schemas.errors import PermanentError
 
 NODE = "edge-1"
 _BROKER_S = 240.0
-"""For the broker to listen; without an installed mosquitto it is fetched first."""
-# To a model of ten labels all is new, and it is seldom sure; few audits leave the 20 labels to the training.
-# A replay is faster than any camera.
+"""Timeout in seconds for the broker; a mosquitto that is not installed is downloaded first."""
+# Low thresholds and no novelty limit: a model of ten labels is rarely confident, and all photos are novel.
+# Few audits, so that the 20 labels go to training. High caps, because a replay is faster than a camera.
 _EDGE_CONFIG = """
 [harvest]
 auto_confidence = 0.6
@@ -29,10 +29,12 @@ bytes_per_hour = 500000000
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Where they are and what they share.
+    """Addresses and folders of the services.
 
     Args:
-        work: Folder of the run.
+        work: Temporary folder of the run.
+        port: TCP port of the broker.
+        serving_port: TCP port of the model server.
     """
 
     work: Path
@@ -51,16 +53,16 @@ class Services:
 
     @property
     def models(self) -> Path:
-        """Where trained versions are written."""
+        """Folder of the trained versions."""
         return self.work / "models"
 
     @property
     def features(self) -> Path:
-        """What trainings keep for each other."""
+        """Cache of embeddings."""
         return self.work / "features"
 
     async def start_broker(self, processes: Processes) -> None:
-        """Start it and wait until it listens.
+        """Start the broker and wait until it listens.
 
         Raises:
             PermanentError: It does not start.
@@ -72,17 +74,18 @@ class Services:
         while not is_listening(self.port):
             processes.check()
             if time.monotonic() > deadline:
-                raise PermanentError("broker", expected=f"to listen within {_BROKER_S:g} s", got="nothing")
+                raise PermanentError(f"the broker did not listen on port {self.port} in {_BROKER_S:g} s")
             await asyncio.sleep(0.05)
 
     async def start_others(self, processes: Processes) -> None:
-        """Start what speaks through the broker; each of them waits until it has what it needs."""
+        """Start model server, edge and collector; each retries until its peers are there."""
         serving = self.work / "serving"
         (serving / "pets").mkdir(parents=True)
         config = self.work / "edge.toml"
         config.write_text(_EDGE_CONFIG, encoding="utf-8")
         await processes.start(
             "modelserver", "modelserver", "--model_name=pets", f"--model_base_path={serving}/pets",
+            # Polls often, so that a released version is loaded without a noticeable wait.
             f"--port={self.serving_port}", "--file_system_poll_wait_seconds=0.5",
         )  # fmt: skip
         await processes.start(

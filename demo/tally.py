@@ -1,4 +1,4 @@
-"""What happened in a run, counted: plain functions of the agents' lines and the model cards."""
+"""The measurements of a run, computed from the output of the agents and the model cards."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 import msgspec
 
 from cloud.registry.model_card import Candidate, Card
-
-LANES = ("auto", "hard", "audit", "feedback")
+from schemas.lanes import LANES
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A line that an agent prints: a result, and what the device knows of the photo."""
+    """A line of JSON that an agent prints: a result with the true class and the round trip."""
 
     photo_id: str
     status: str
@@ -28,14 +27,14 @@ class Line(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Tally:
-    """The photos of a run and their answers."""
+    """The photos that were sent, and their results."""
 
     sent: int = 0
     lines: list[Line] = field(default_factory=list)
     deferred: int = 0
 
     def add(self, line: Line) -> None:
-        """Count an answer; a deferred one is counted apart, because the final one follows."""
+        """Add a result; a deferred one is only counted, because the final one follows."""
         if line.status == "deferred":
             self.deferred += 1
         else:
@@ -43,53 +42,54 @@ class Tally:
 
     @property
     def answered(self) -> int:
-        """Photos with a final answer."""
+        """Number of photos with a final result."""
+        # Distinct ids: a photo that was resent may have two results.
         return len({line.photo_id for line in self.lines})
 
     @property
     def lost(self) -> int:
-        """Photos without one."""
+        """Number of photos without a final result."""
         return self.sent - self.answered
 
     @property
     def failed(self) -> int:
-        """Answers that are no classification, and those that came late."""
+        """Number of results that are not a classification, including deferred ones."""
         return sum(line.status != "ok" for line in self.lines) + self.deferred
 
     @property
-    def right(self) -> int:
-        """Photos that were given their true label."""
+    def correct(self) -> int:
+        """Number of results with the true label."""
         return sum(line.label == line.truth for line in self.lines if line.truth is not None)
 
     @property
-    def per_s(self) -> float:
-        """Answers in a second, from the first one to the last."""
+    def rate_per_s(self) -> float:
+        """Results per second, from the first to the last."""
         times = [line.answered_at_ms for line in self.lines]
         return (len(times) - 1) / max(0.001, (max(times) - min(times)) / 1000) if times else 0.0
 
     def by_version(self) -> Counter[int | None]:
-        """Count which model version answered."""
+        """Count the classifications by model version."""
         return Counter(line.model_version for line in self.lines if line.status == "ok")
 
     def harvested(self) -> list[Line]:
-        """Return the answers whose photos became samples."""
+        """Return the results whose photos were harvested."""
         return [line for line in self.lines if line.harvest in LANES]
 
-    def refused(self) -> Counter[str | None]:
-        """Count why photos were not harvested."""
+    def not_harvested(self) -> Counter[str | None]:
+        """Count the photos that were not harvested, by reason."""
         return Counter(line.harvest for line in self.lines if line.harvest and line.harvest not in LANES)
 
     def truths(self) -> dict[str, str]:
-        """Return the true label of each photo that the camera knew it of."""
+        """Return the true labels by photo id."""
         return {line.photo_id: line.truth for line in self.lines if line.truth is not None}
 
     def latencies_ms(self) -> list[float]:
-        """Return the round trips, sorted, in milliseconds."""
+        """Return the sorted round trips in milliseconds."""
         return sorted(line.round_trip_ms for line in self.lines if line.round_trip_ms is not None)
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """Return the value below which that share lies (nearest rank); 0 where there is none."""
+    """Return the percentile of sorted values by nearest rank; 0 if there are none."""
     if not ordered:
         return 0.0
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
@@ -97,71 +97,76 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """All that a run has measured.
+    """All measurements of a run.
 
     Args:
-        replay: All photos of the stream, as fast as they are answered.
-        watch: Photos at a camera's pace, while the model is swapped.
-        first: Card of version 1.
-        second: Card of version 2.
-        reviewed: Ids of the photos that the person labelled.
+        replay: All photos of the stream, as fast as results return.
+        live: Photos at the rate of a camera, while the model is swapped.
+        first: Model card of version 1.
+        second: Model card of version 2.
+        reviewed: Ids of the photos that the reviewer labelled.
     """
 
     replay: Tally
-    watch: Tally
+    live: Tally
     first: Card
     second: Card
     reviewed: frozenset[str]
 
     @property
     def lost(self) -> int:
-        """Photos without an answer."""
-        return self.replay.lost + self.watch.lost
+        """Number of photos without a final result."""
+        return self.replay.lost + self.live.lost
 
     def problem(self) -> str | None:
-        """Return why the run is no success, or None."""
+        """Return why the run failed, or None."""
         if self.lost:
             return f"{self.lost} photos lost"
-        if self.watch.failed:
-            return f"{self.watch.failed} of {self.watch.sent} photos failed during the swap"
-        if len(self.watch.by_version()) < 2:  # noqa: PLR2004  # before and after
-            return "the photos that were to flow during the swap were answered by one version alone"
+        if self.live.failed:
+            return f"{self.live.failed} of {self.live.sent} photos failed during the swap"
+        if len(self.live.by_version()) < 2:  # noqa: PLR2004  # before and after the swap
+            return "all photos during the swap were classified by the same version"
         one, two = accuracy(self.first), accuracy(self.second)
         if two <= one:
             return f"version 2 is not better than version 1 on gold ({two:.1%} and {one:.1%})"
         return None
 
     def rows(self) -> list[tuple[str, str]]:
-        """Return the closing table: what was asked, and the answer."""
-        replay, watch = self.replay, self.watch
+        """Return the rows of the summary table: name and value."""
+        replay, live = self.replay, self.live
         return [
-            ("photos sent", f"{replay.sent + watch.sent}"),
-            ("photos answered", f"{replay.answered + watch.answered}"),
+            ("photos sent", f"{replay.sent + live.sent}"),
+            ("photos answered", f"{replay.answered + live.answered}"),
             ("photos lost", f"{self.lost}"),
-            ("failed during the swap", f"{watch.failed} of {watch.sent} ({_versions(watch)})"),
-            (f"version 1, {labels(self.first)} labels", on_gold(self.first)),
-            ("version 2, all of it", on_gold(self.second)),
+            ("failed during the swap", f"{live.failed} of {live.sent} ({_versions_text(live)})"),
+            (f"version 1, {labels(self.first)} labels", gold_text(self.first)),
+            ("version 2, all labels", gold_text(self.second)),
             *self._contributions(),
             *self._verdict(),
-            ("harvested", _counted(Counter(line.harvest for line in replay.harvested()))),
-            ("not harvested", _counted(replay.refused())),
-            ("answer at a camera's pace", f"{_latency(watch)} ({watch.per_s:.0f} photos a second)"),
-            ("answer in the replay", f"{_latency(replay)} ({replay.per_s:.0f} a second, and a queue)"),
+            ("harvested", _counts_text(Counter(line.harvest for line in replay.harvested()))),
+            ("not harvested", _counts_text(replay.not_harvested())),
+            ("latency, live cameras", f"{_latency_text(live)} ({live.rate_per_s:.0f} photos per second)"),
+            (
+                "latency, replay",
+                f"{_latency_text(replay)} ({replay.rate_per_s:.0f} photos per second, queued)",
+            ),
         ]
 
     def _verdict(self) -> list[tuple[str, str]]:
         verdict = self.second.verdict
-        return [] if verdict is None else [("the gate says", f"{verdict.decision}: {verdict.reasons[0]}")]
+        return [] if verdict is None else [("promotion gate", f"{verdict.decision}: {verdict.reasons[0]}")]
 
     def _contributions(self) -> list[tuple[str, str]]:
-        """Say what each source of labels has added, whichever of the two was chosen."""
-        human, *others = self.second.candidates
-        rows = [(f"  {len(self.reviewed)} labels by a person", _points(accuracy(self.first), _gold(human)))]
-        if not others:
-            return [*rows, ("  harvested photos", "none was sure enough and confirmed")]
-        harvested = others[0]
+        """Return what each source of labels has added, whichever candidate was chosen."""
+        human, *rest = self.second.candidates
+        rows = [
+            (f"  {len(self.reviewed)} labels by the reviewer", _gain_text(accuracy(self.first), _gold(human)))
+        ]
+        if not rest:
+            return [*rows, ("  harvested photos", "none was confident and confirmed")]
+        harvested = rest[0]
         left_out = "" if harvested.name == self.second.chosen else ", left out"
-        added = _points(_gold(human), _gold(harvested)) + left_out
+        added = _gain_text(_gold(human), _gold(harvested)) + left_out
         return [*rows, (f"  {harvested.photos - human.photos} harvested photos", added)]
 
 
@@ -171,12 +176,12 @@ def accuracy(card: Card) -> float:
 
 
 def labels(card: Card) -> int:
-    """Return how many labels of people a version was trained on."""
+    """Return the number of human labels that a version was trained on."""
     return sum(sources.get("human", 0) for sources in card.examples_used.values())
 
 
-def on_gold(card: Card) -> str:
-    """Return a card's accuracy on gold in words."""
+def gold_text(card: Card) -> str:
+    """Return the accuracy on gold of a card as text."""
     if card.metrics is None:
         return "not measured"
     metrics = card.metrics
@@ -190,19 +195,19 @@ def _gold(candidate: Candidate) -> float:
     return candidate.gold_accuracy or 0.0
 
 
-def _points(before: float, after: float) -> str:
+def _gain_text(before: float, after: float) -> str:
     return f"{100 * (after - before):+.1f} points, to {after:.1%}"
 
 
-def _versions(tally: Tally) -> str:
+def _versions_text(tally: Tally) -> str:
     counts = sorted(tally.by_version().items(), key=str)
     return ", ".join(f"{count} by version {version}" for version, count in counts)
 
 
-def _counted(counts: Counter[str | None]) -> str:
-    return ", ".join(f"{count} {what}" for what, count in counts.most_common()) or "0"
+def _counts_text(counts: Counter[str | None]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "0"
 
 
-def _latency(tally: Tally) -> str:
+def _latency_text(tally: Tally) -> str:
     ordered = tally.latencies_ms()
     return f"p50 {percentile(ordered, 0.5):.0f} ms, p99 {percentile(ordered, 0.99):.0f} ms"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Make a virtual environment with pip in it: `deploy/venv.sh PYTHON DIR`.
-# Debian ships Python without `ensurepip`; there, pip comes from Debian's own wheel package, without root.
+# Create a virtual environment with pip: `deploy/venv.sh PYTHON DIR`.
+# Debian's Python has no `ensurepip`; there, pip comes from Debian's package python3-pip-whl, without root.
 set -eu
 python=$1
 venv=$2
@@ -8,16 +8,16 @@ venv=$2
 "$python" - <<'CHECK' || exit 1
 import sys
 if sys.version_info < (3, 11):
-    sys.exit(f"Python: expected 3.11 or later, got {sys.version.split()[0]} (set PYTHON=python3.11)")
+    sys.exit(f"Python {sys.version.split()[0]} is too old: Gleaner needs 3.11 or later; set PYTHON=python3.11")
 CHECK
 
 rm -rf "$venv"
 if "$python" -c 'import ensurepip, venv' 2>/dev/null && "$python" -m venv "$venv" 2>/dev/null; then
     exit 0
 fi
-echo "this Python has no ensurepip: taking pip from Debian's package python3-pip-whl"
+echo "this Python has no ensurepip: downloading pip from Debian's package python3-pip-whl"
 command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || {
-    echo "set-up: expected Python with venv (sudo apt install python3-venv), got one without" >&2
+    echo "cannot create a virtual environment: this Python has no venv; run: sudo apt install python3-venv" >&2
     exit 1
 }
 rm -rf "$venv"

@@ -1,1 +1,1 @@
-"""The device: cameras, and the agent that publishes what they take."""
+"""Device side: cameras, and the agent that publishes their photos and records the results."""

@@ -1,6 +1,6 @@
 """The device agent: camera → photo → outbox → broker, and the results back.
 
-A photo accepted into the outbox ends in exactly one recorded answer (guarantee G1), whatever breaks between.
+A photo accepted into the outbox ends in exactly one recorded result, also after crashes (guarantee G1).
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from bus.mqtt.client import Bus
 from bus.mqtt.presence import now_ms
 from bus.mqtt.subscription import Subscription
 from bus.outbox.outbox import Outbox, OutboxFullError
-from bus.outbox.sqlite import Database, StorageError
+from bus.outbox.sqlite import StorageError
 from device import result_log
 from device.cameras.base import Camera, CameraError, CameraExhausted, Frame, motion
 from device.config import DeviceConfig
@@ -28,19 +28,21 @@ from schemas.topics import COMMAND, PHOTO, RESULT
 
 log = structlog.get_logger()
 
-_REMEMBERED_PHOTOS = 4096
+_ORIGINS_KEPT = 4096
+"""Photos whose origin is kept in memory; results of older ones are reported without it."""
+
 _CAMERA_RETRY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A result as the device knows it.
+class PhotoResult:
+    """A result, with what this device knows about the photo.
 
     Args:
-        result: What the edge says.
-        source: Where the camera had the photo from; empty if taken before this run.
-        truth: Its label, if the camera knows it.
-        round_trip_ms: From the camera to this answer; None if taken before this run.
+        result: As published by the edge.
+        source: Source of the frame; empty if it was taken before this run.
+        truth: The true class, if the camera knows it.
+        round_trip_ms: From the capture to this result; None if it was taken before this run.
     """
 
     result: Result
@@ -50,22 +52,21 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Taken:
+class _Origin:
     source: str
     truth: str | None
-    at: float
+    captured_at: float
 
 
 class Agent:
-    """Takes photos and follows them to their answers.
+    """Take photos, publish them, and record their results.
 
     Args:
-        config: Triggers and bounds.
+        config: Triggers and limits.
         bus: Connected by its own `run`.
-        camera: Opened.
-        database: With the tables of `device.result_log` and of the outbox.
-        outbox: Loaded.
-        show: Called with each result, deferred ones too.
+        camera: Already open.
+        outbox: Loaded; its database also has the tables of `device.result_log`.
+        on_result: Called with each result, including deferred ones.
     """
 
     def __init__(
@@ -74,20 +75,18 @@ class Agent:
         bus: Bus,
         camera: Camera,
         *,
-        database: Database,
         outbox: Outbox,
-        show: Callable[[Answer], None],
+        on_result: Callable[[PhotoResult], None],
     ) -> None:
         self._config = config
         self._bus = bus
         self._camera = camera
-        self._database = database
         self._outbox = outbox
-        self._show = show
+        self._on_result = on_result
         self._interval_s = config.interval_s
-        self._woken = asyncio.Event()
-        self._wanted = False
-        self._taken: OrderedDict[str, _Taken] = OrderedDict()
+        self._wake = asyncio.Event()
+        self._capture_requested = False
+        self._origins: OrderedDict[str, _Origin] = OrderedDict()
         self._sequence = 0
         node, device = config.node, config.name
         self._topic = PHOTO.name(node=node, device=device)
@@ -95,17 +94,17 @@ class Agent:
         self._commands: Subscription[Command] = bus.subscribe(COMMAND, node=node, device=device)
 
     async def run(self) -> None:
-        """Take photos until the camera has no more or the count is reached, then wait for all answers.
+        """Take photos until the camera has no more or the count is reached, then wait for all results.
 
-        Safe to cancel: what is in the outbox is sent by the next run.
+        Safe to cancel: photos in the outbox are sent by the next run.
 
         Raises:
             CameraError: The camera does not work.
         """
         async with asyncio.TaskGroup() as tasks:
             background = [
-                tasks.create_task(self._take_results(), name="device.results"),
-                tasks.create_task(self._follow_commands(), name="device.commands"),
+                tasks.create_task(self._receive_results(), name="device.results"),
+                tasks.create_task(self._receive_commands(), name="device.commands"),
                 tasks.create_task(self._outbox.run(self._bus.publish_bytes, self._bus.connected)),
             ]
             await self._take_photos()
@@ -115,41 +114,45 @@ class Agent:
 
     async def _take_photos(self) -> None:
         previous: Frame | None = None
-        began = -math.inf  # the first is due at once
+        started_at = -math.inf  # the first photo is due at once
         while self._config.count is None or self._sequence < self._config.count:
-            await self._trigger(began)
-            began = asyncio.get_running_loop().time()
-            wanted, self._wanted = self._wanted, False
+            await self._wait_for_trigger(started_at)
+            started_at = asyncio.get_running_loop().time()
+            # Cleared before the capture: a command that arrives while the camera works asks for a new photo.
+            requested, self._capture_requested = self._capture_requested, False
             try:
                 frame = await self._capture(first=previous is None)
             except CameraExhausted:
                 return
-            if wanted or previous is None or await self._has_moved(previous, frame):
-                await self._keep(frame)
+            if requested or previous is None or await self._has_moved(previous, frame):
+                await self._enqueue(frame)
+                # The last photo, not the last frame: a slow movement adds up until it reaches the threshold.
                 previous = frame
 
-    async def _trigger(self, last: float) -> None:
-        """Wait until it is time to look again; a camera that replays also waits for room in the window."""
+    async def _wait_for_trigger(self, last: float) -> None:
+        """Wait until the next frame is due, or a command asks for one."""
         if not self._camera.live:
+            # A replay is never too late, so it waits for the outbox instead of filling it.
             await self._outbox.wait_for_room()
-        while not self._wanted:
-            self._woken.clear()
+        while not self._capture_requested:
+            self._wake.clear()
+            # Read in each round: the command that woke this loop may have changed the interval.
             pause_s = self._config.motion_every_s if self._config.motion else self._interval_s
             try:
                 async with asyncio.timeout_at(last + pause_s if pause_s else None):
-                    await self._woken.wait()
+                    await self._wake.wait()
             except TimeoutError:
                 return
 
     async def _capture(self, *, first: bool) -> Frame:
-        """Take a frame; a camera that worked before and fails is tried again until it works."""
+        """Take a frame; retry a camera that has worked before until it works again."""
         while True:
             try:
                 frame = await self._camera.capture()
             except CameraExhausted:
                 raise
             except CameraError as error:
-                if first:
+                if first:  # a wrong setting rather than a fault: no retry would mend it
                     raise
                 self._bus.counters.add("camera.failed")
                 await self._bus.report_degraded("camera", str(error))
@@ -159,12 +162,12 @@ class Agent:
                 return frame
 
     async def _has_moved(self, previous: Frame, frame: Frame) -> bool:
-        """Tell whether a frame shows enough motion to become a photo; without a threshold each does."""
+        """Return True if the frame differs enough from the last photo, or if no threshold is set."""
         threshold = self._config.motion
         return not threshold or await asyncio.to_thread(motion, previous.image, frame.image) >= threshold
 
-    async def _keep(self, frame: Frame) -> None:
-        """Put a photo into the outbox; if it cannot take it, say so loudly."""
+    async def _enqueue(self, frame: Frame) -> None:
+        """Put a photo into the outbox; count and report one that the outbox cannot take."""
         self._sequence += 1
         now = now_ms()
         expires_s = self._config.expires_s
@@ -177,82 +180,87 @@ class Agent:
             sequence=self._sequence,
             expires_at_ms=None if expires_s is None else now + round(expires_s * 1000),
         )
+        # Before put(): the outbox may send the photo, and its result arrive, before put() returns.
         self._remember(photo.photo_id, frame)
         try:
             await self._outbox.put(photo.photo_id, self._topic, _payload(photo))
         except (OutboxFullError, StorageError, PermanentError) as error:
-            self._taken.pop(photo.photo_id, None)
+            self._origins.pop(photo.photo_id, None)
             self._bus.counters.add("photo.refused")
-            log.error("photo.refused", photo_id=photo.photo_id, source=frame.source, error=str(error))  # noqa: TRY400  # the sentence says it all
+            log.error("photo.refused", photo_id=photo.photo_id, source=frame.source, error=str(error))  # noqa: TRY400  # the sentence is enough
             await self._bus.report_degraded("outbox", str(error))
         else:
             await self._bus.report_recovered("outbox")
 
     def _remember(self, photo_id: str, frame: Frame) -> None:
-        self._taken[photo_id] = _Taken(frame.source, frame.label, time.monotonic())
-        if len(self._taken) > _REMEMBERED_PHOTOS:
-            self._taken.popitem(last=False)
+        self._origins[photo_id] = _Origin(frame.source, frame.label, time.monotonic())
+        if len(self._origins) > _ORIGINS_KEPT:
+            self._origins.popitem(last=False)
 
-    async def _take_results(self) -> None:
+    async def _receive_results(self) -> None:
         async for delivery in self._results:
             try:
                 result = delivery.message()
             except CodecError as error:
                 self._bus.counters.add("result.malformed")
                 log.warning("result.malformed", error=str(error))
-                delivery.ack()
+                delivery.ack()  # or the broker would deliver it again on every connection
                 continue
             if result.status == "deferred":
                 self._outbox.defer(result.photo_id)
-                self._show(self._answer(result))
-            elif await self._settle(result):
-                self._show(self._answer(result))
-                self._taken.pop(result.photo_id, None)
+                self._on_result(self._with_origin(result))
+            elif await self._record(result):
+                self._on_result(self._with_origin(result))
+                self._origins.pop(result.photo_id, None)
+            # Last: the PUBACK may be sent only after the result is on disk (guarantee G1).
             delivery.ack()
 
-    async def _settle(self, result: Result) -> bool:
-        """Record a final result; False if it was recorded before or the disk refuses."""
+    async def _record(self, result: Result) -> bool:
+        """Record a final result; return False if it is a duplicate or cannot be written."""
         try:
             return await self._outbox.mark_answered(
                 result.photo_id,
-                lambda connection: result_log.record(connection, result, kept=self._config.answers_kept),
+                lambda connection: result_log.record(connection, result, keep=self._config.answers_kept),
             )
-        except StorageError as error:  # the photo stays in the outbox, and its answer comes again
-            log.warning("result.unsettled", photo_id=result.photo_id, error=str(error))
+        except StorageError as error:
+            # The photo stays in the outbox and is sent again, so the edge publishes its result again.
+            log.warning("result.record_failed", photo_id=result.photo_id, error=str(error))
             return False
 
-    def _answer(self, result: Result) -> Answer:
-        if (taken := self._taken.get(result.photo_id)) is None:
-            return Answer(result)
-        round_trip_ms = round((time.monotonic() - taken.at) * 1000, 2)
-        return Answer(result, taken.source, taken.truth, round_trip_ms)
+    def _with_origin(self, result: Result) -> PhotoResult:
+        if (origin := self._origins.get(result.photo_id)) is None:
+            return PhotoResult(result)
+        round_trip_ms = round((time.monotonic() - origin.captured_at) * 1000, 2)
+        return PhotoResult(result, origin.source, origin.truth, round_trip_ms)
 
-    async def _follow_commands(self) -> None:
+    async def _receive_commands(self) -> None:
         async for delivery in self._commands:
+            # Acknowledged first: a redelivered `capture` would take a second photo.
             delivery.ack()
             try:
-                self._follow(delivery.message())
+                self._apply(delivery.message())
             except PermanentError as error:
                 self._bus.counters.add("command.malformed")
                 log.warning("command.malformed", error=str(error))
 
-    def _follow(self, command: Command) -> None:
+    def _apply(self, command: Command) -> None:
         if command.action == "set-interval":
             if command.interval_s is None:
-                raise PermanentError("command set-interval", expected="interval_s", got="none")
+                raise PermanentError("command 'set-interval' has no interval_s")
             self._interval_s = command.interval_s
-        self._wanted = self._wanted or command.action == "capture"
-        self._woken.set()
-        log.info("command.followed", action=command.action, interval_s=command.interval_s)
+        self._capture_requested = self._capture_requested or command.action == "capture"
+        self._wake.set()
+        log.info("command.applied", action=command.action, interval_s=command.interval_s)
 
 
 def _payload(photo: Photo) -> bytes:
     """Return an encoded photo.
 
     Raises:
-        PermanentError: A broker would drop it for its size, without a word.
+        PermanentError: It is larger than the broker accepts; mosquitto would drop it without an error.
     """
     payload = encode(PHOTO, photo)
     if len(payload) > MAX_PAYLOAD_BYTES:
-        raise PermanentError("photo", expected=f"at most {MAX_PAYLOAD_BYTES} bytes", got=len(payload))
+        limit = f"at most {MAX_PAYLOAD_BYTES} bytes"
+        raise PermanentError("size of the photo", expected=limit, got=len(payload))
     return payload

@@ -1,8 +1,4 @@
-"""The answers on the device: each photo's final result, recorded exactly once.
-
-The record is written in the transaction that takes the photo out of the outbox, so no crash can lose an
-answer or record one twice. Bounded: the newest `kept` stay.
-"""
+"""The results on the device: each photo's final result, recorded exactly once."""
 
 import sqlite3
 
@@ -21,10 +17,15 @@ MIGRATIONS = (
 )
 
 
-def record(connection: sqlite3.Connection, result: Result, *, kept: int) -> None:
-    """Record a final answer and forget those beyond the newest `kept`."""
+def record(connection: sqlite3.Connection, result: Result, *, keep: int) -> None:
+    """Insert a final result and delete all but the newest `keep`.
+
+    Call it in the transaction that removes the photo from the outbox: then a crash can neither lose a result
+    nor record one twice.
+    """
     connection.execute(
         "INSERT INTO answer (photo_id, result) VALUES (?, ?)",
         (result.photo_id, msgspec.json.encode(result)),
     )
-    connection.execute("DELETE FROM answer WHERE seq <= (SELECT max(seq) FROM answer) - ?", (kept,))
+    # By distance from the newest number instead of count(*): this needs no scan of the table.
+    connection.execute("DELETE FROM answer WHERE seq <= (SELECT max(seq) FROM answer) - ?", (keep,))

@@ -1,1 +1,1 @@
-"""The edge: answers photos, harvests the ones worth learning from, and places new models."""
+"""The edge handler: answers photos, harvests samples and installs models."""

@@ -1,4 +1,4 @@
-"""The edge node as one process: handler, harvest and models, put together."""
+"""Run the edge handler as one process: inference, harvest, model deployment and the uplink."""
 
 import asyncio
 from pathlib import Path
@@ -15,7 +15,7 @@ from bus.outbox.outbox import Outbox
 from bus.outbox.sqlite import Database, StorageError
 from edge.config import EdgeConfig
 from edge.harvest import history
-from edge.harvest.feedback import follow_labels
+from edge.harvest.feedback import harvest_labelled_photos
 from edge.harvest.sampler import Sampler
 from edge.inference import result_log
 from edge.inference.pipeline import Pipeline
@@ -30,28 +30,32 @@ from schemas.topics import FEEDBACK, HANDLERS, POLICY, RECEIPT
 
 log = structlog.get_logger()
 
-_RECEIPTS = 64
+_RECEIPTS_PER_COMMIT = 64
 
 
 async def run(config: EdgeConfig, password: str | None = None) -> None:
-    """Run the edge node until cancelled. Safe to cancel: what is unfinished is taken up by the next run.
+    """Run the edge handler until cancelled. Safe to cancel: the next run continues what is unfinished.
 
     Raises:
         StorageError: The state folder cannot be used, for example because another edge uses it.
-        ConfigError: The release key cannot be used, or a further handler does not share.
+        ConfigError: The release key cannot be read, or an additional handler does not share.
         PermanentError: The broker refuses a subscription.
     """
     if config.name != HANDLERS[0] and not config.shares:
-        raise ConfigError(f"handler {config.name}", expected="shares = true, as the others", got="false")
+        raise ConfigError(
+            f"handler {config.name} would answer every photo a second time",
+            hint="set shares = true for all handlers of the node",
+        )
     counters = Counters()
     bus = Bus(
         config.broker,
         f"gleaner-{config.node}-{config.name}",
         password=password,
         presence=Presence(config.node, config.name),
-        durable=not config.shares,  # for one that is away, the broker would keep its part of what is shared
+        durable=not config.shares,  # a broker would keep a stopped handler's share of the photos for it
         counters=counters,
     )
+    # The names are stored in the database and decide which migrations it still needs: never change them.
     tables = {
         "outbox": Outbox.MIGRATIONS,
         "answers": result_log.MIGRATIONS,
@@ -64,14 +68,14 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
         outbox = Outbox(database, config.outbox, counters, name="sample")
         await outbox.load()
         over_eventbus = config.uplink == "eventbus"
-        most_bytes = max_sample_bytes(config.eventbus) if over_eventbus else MAX_PAYLOAD_BYTES
+        max_bytes = max_sample_bytes(config.eventbus) if over_eventbus else MAX_PAYLOAD_BYTES
         send = rate_limited(bus.publish_bytes, config.eventbus) if over_eventbus else bus.publish_bytes
-        sampler = Sampler(config.harvest, outbox, most_bytes=most_bytes, recent_bytes=config.recent_bytes)
+        sampler = Sampler(config.harvest, outbox, max_bytes=max_bytes, recent_bytes=config.recent_bytes)
         await sampler.load(database)
         router = TrafficRouter()
         deployer = Deployer(config, bus, predictor, router)
         await asyncio.to_thread(deployer.load)
-        classifier = Pipeline(
+        pipeline = Pipeline(
             config,
             bus,
             predictor=predictor,
@@ -80,25 +84,27 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             sampler=sampler,
             class_names=deployer.class_names,
             temperature=deployer.temperature,
-            trial=router,
+            router=router,
         )
+        # All subscriptions are made before the bus runs, which subscribes when it connects.
         receipts = bus.subscribe(RECEIPT, node=config.node)
         policies = bus.subscribe(POLICY, node=config.node)
         labels = bus.subscribe(FEEDBACK, node=config.node)
-        beside = eventbus_tasks(config, bus) if over_eventbus else []
+        companions = eventbus_tasks(config, bus) if over_eventbus else []
+        # A task that fails ends the process: an edge without one of its tasks would still report `online`.
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bus.run(), name="edge.bus")
-            tasks.create_task(classifier.run(), name="edge.classifier")
+            tasks.create_task(pipeline.run(), name="edge.pipeline")
             tasks.create_task(deployer.run(), name="edge.deployer")
             tasks.create_task(outbox.run(send, bus.connected), name="edge.outbox")
             tasks.create_task(_take_receipts(receipts, outbox, sampler, counters), name="edge.receipts")
             tasks.create_task(_follow_policies(policies, sampler), name="edge.policies")
             tasks.create_task(
-                follow_labels(labels, bus, sampler=sampler, database=database, outbox=outbox),
+                harvest_labelled_photos(labels, bus, sampler=sampler, database=database, outbox=outbox),
                 name="edge.labels",
             )
-            for companion in beside:
-                tasks.create_task(companion.run(), name="edge.canary")
+            for companion in companions:
+                tasks.create_task(companion.run(), name="edge.eventbus")
             if config.probes is not None:
                 tasks.create_task(HealthServer(config.probes, bus.unready_reason).run(), name="edge.probes")
 
@@ -106,9 +112,10 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
 async def _take_receipts(
     receipts: Subscription[Receipt], outbox: Outbox, sampler: Sampler, counters: Counters
 ) -> None:
-    """Forget each sample that the cloud has answered. Receipts that come together share a commit."""
+    """Remove each sample from the outbox that has a receipt."""
     while True:
-        deliveries = await receipts.next_batch(_RECEIPTS)
+        deliveries = await receipts.next_batch(_RECEIPTS_PER_COMMIT)
+        # Concurrently: the database puts transactions that wait together into one commit.
         await asyncio.gather(*(_take_receipt(delivery, outbox, sampler, counters) for delivery in deliveries))
 
 
@@ -122,21 +129,21 @@ async def _take_receipt(
         counters.add("receipt.malformed")
     else:
         await _settle(receipt, outbox, sampler, counters)
-    delivery.ack()
+    delivery.ack()  # after the commit: a receipt lost in a crash would cost another sending
 
 
 async def _settle(receipt: Receipt, outbox: Outbox, sampler: Sampler, counters: Counters) -> None:
-    # What was sent more than once may be a duplicate of itself: of the sending whose receipt got lost.
-    was_there = receipt.status == "duplicate" and outbox.send_count(receipt.photo_id) == 1
+    # After a second sending, `duplicate` may mean the first one, whose receipt was lost: no refund then.
+    refund = receipt.status == "duplicate" and outbox.send_count(receipt.photo_id) == 1
     try:
-        if not was_there:
+        if not refund:
             await outbox.mark_answered(receipt.photo_id)
         elif await outbox.mark_answered(
             receipt.photo_id, lambda connection: history.refund(connection, receipt.photo_id)
         ):
             sampler.refund(receipt.photo_id)
-    except StorageError as error:  # the sample is sent again, and answered again
-        log.warning("receipt.unsettled", photo_id=receipt.photo_id, error=str(error))
+    except StorageError as error:  # not lost: the sample is sent again and gets another receipt
+        log.warning("receipt.record_failed", photo_id=receipt.photo_id, error=str(error))
     counters.add(f"receipt.{receipt.status}")
     if receipt.status == "refused":
         log.warning("sample.refused", photo_id=receipt.photo_id, reason=receipt.reason)
@@ -150,8 +157,8 @@ async def _follow_policies(policies: Subscription[Policy], sampler: Sampler) -> 
         except CodecError as error:
             log.warning("policy.malformed", error=str(error))
         else:
-            if policy != newest:
+            if policy != newest:  # the broker retains it, so that it arrives again with each connection
                 newest = policy
-                sampler.follow(policy.harvest)
-                log.info("policy.followed")
+                sampler.set_rules(policy.harvest)
+                log.info("policy.applied")
         delivery.ack()

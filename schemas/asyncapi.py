@@ -79,6 +79,8 @@ def _message(topic: Topic[Message]) -> dict[str, object]:
 
 
 def _operations() -> dict[str, object]:
+    # Per topic and direction; AsyncAPI does not express which component sends, the channel's description
+    # does.
     operations: dict[str, object] = {}
     for topic in TOPICS:
         mqtt = {"qos": 1, "retain": topic.retain, "bindingVersion": _BINDING_VERSION}

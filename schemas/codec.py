@@ -27,6 +27,7 @@ MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
 MAX_STRUCTURE_BYTES = 256 * 1024
 """Most bytes of a payload outside its top-level strings and bytes: only an image makes a message large."""
 
+# msgpack checks these before it allocates anything; msgspec's own decoder has no limits.
 _MSGPACK_LIMITS = {
     "max_bin_len": MAX_PAYLOAD_BYTES,
     "max_str_len": 4096,
@@ -109,6 +110,7 @@ def mark_historical(payload: bytes) -> bytes:
     """Return an encoded Photo marked as sent late, after an outage. A bare image is returned unchanged."""
     if is_image(payload):
         return payload
+    # Fields, not a Photo: unknown fields of a newer sender are kept.
     packed: bytes = msgpack.packb(_parse(PHOTO, payload) | {"historical": True})
     return packed
 
@@ -117,7 +119,10 @@ def _parse(topic: Topic[M], payload: bytes) -> dict[str, object]:
     """Return the fields of a payload; only the syntax and the limits are checked."""
     try:
         fields = _parse_json(topic, payload) if payload[:1] == b"{" else _parse_msgpack(topic, payload)
-    except (ValueError, RecursionError) as error:  # the errors of both libraries are ValueErrors
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # both libraries raise ValueErrors; deep nesting: RecursionError
         got = f"{_describe(payload)}: {str(error) or type(error).__name__}"
         raise CodecError(topic.kind, expected="JSON or msgpack", got=got, code="malformed-message") from None
     if not isinstance(fields, dict):
@@ -133,6 +138,7 @@ def _parse_json(topic: Topic[M], payload: bytes) -> object:
     # Split into undecoded fields first: a large array would cost many times its size once decoded.
     parts = msgspec.structs.asdict(msgspec.json.decode(payload, type=_undecoded(topic.message)))
     known = {name: bytes(part) for name, part in parts.items() if part}
+    # Strings may be large: an image in base64 is one.
     _check_structure(topic, sum(len(part) for part in known.values() if not part.startswith(b'"')))
     return {name: msgspec.json.decode(part) for name, part in known.items()}
 
@@ -187,6 +193,7 @@ def _check_version(kind: str, fields: dict[str, object]) -> None:
 
 def _convert(topic: Topic[M], names: dict[str, str], fields: dict[str, object]) -> M:
     try:
+        # Fields of the payload win; they are compared with the topic below.
         message = msgspec.convert(names | fields, topic.message)
     except (msgspec.ValidationError, RecursionError) as error:
         raise CodecError(

@@ -27,7 +27,7 @@ class GleanerError(Exception):
     def __init__(
         self, subject: str, *, expected: str | None = None, got: object = None, hint: str | None = None
     ) -> None:
-        super().__init__(subject, expected, got, hint)
+        super().__init__(subject, expected, got, hint)  # all of them, for the repr in a traceback
         self.subject = subject
         self.expected = expected
         self.got = got

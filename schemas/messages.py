@@ -32,6 +32,8 @@ PhotoId = Annotated[
         description="id of the photo: 128 bits as 32 hexadecimal digits; of a bare image its BLAKE2b",
     ),
 ]
+# Integers end at 2**53, up to which readers whose numbers are doubles, such as JavaScript, are exact. Upper
+# bounds of floats exclude infinity, which JSON cannot express.
 _EPOCH_MS = "milliseconds since 1970, UTC"
 Milliseconds = Annotated[int, Meta(ge=0, le=2**53, description=_EPOCH_MS)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
@@ -43,6 +45,7 @@ MAX_TEXT_CHARS = 1024
 """Most characters in a reason or other free text of a message."""
 Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
 Image = Annotated[bytes, Meta(min_length=1, description="encoded JPEG or PNG")]
+# 1024 entries are also the limit of the codec for any map.
 Scores = Annotated[
     dict[Label, Probability], Meta(max_length=1024, description="probability of each class, 0 to 1")
 ]
@@ -78,6 +81,7 @@ Novelty = Annotated[
     ),
 ]
 
+# An enumeration in the published schema: another code would break earlier readers, so it needs a new version.
 Rejection = Literal[
     "malformed-message",
     "unsupported-version",
@@ -89,6 +93,7 @@ Rejection = Literal[
 ]
 
 
+# Defaults are not written, so that a field added later does not change messages that do not use it.
 class Message(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="v", tag=VERSION):
     """Base of all messages: adds the field `v` with the version of the contract."""
 
@@ -117,8 +122,8 @@ class Photo(Message, frozen=True, kw_only=True):
 class Result(Message, frozen=True, kw_only=True):
     """The answer to a Photo, which also acknowledges it.
 
-    `ok` and `rejected` are final. `deferred` means that there is no answer yet, with the reason; the photo is
-    kept and a final Result follows.
+    `ok` and `rejected` are final. With `deferred` the photo is kept for the given reason, and a final Result
+    follows.
     """
 
     photo_id: PhotoId
@@ -182,6 +187,7 @@ class Sample(Message, frozen=True, kw_only=True):
     margin: Margin = None
     entropy: Entropy = None
     novelty: Novelty = None
+    # Audit statistics weight each photo by the inverse of this probability.
     inclusion: Annotated[
         Probability | None,
         Meta(description="probability of being drawn for the lane audit; null in other lanes"),
@@ -217,7 +223,7 @@ class Receipt(Message, frozen=True, kw_only=True):
 
 
 class Feedback(Message, frozen=True, kw_only=True):
-    """The true label of a photo, from a person or from a device that knows it."""
+    """The true label of a photo, given by a person or by a device that knows it."""
 
     photo_id: PhotoId
     node: Name
@@ -255,12 +261,13 @@ class Caps(Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
 
 
 class HarvestRules(Struct, frozen=True, kw_only=True):
-    """Thresholds, quotas and caps that decide which photos are sent to the cloud, and in which lane."""
+    """Thresholds, quotas and caps of the harvest: which photos are sent to the cloud, and their lane."""
 
     auto_confidence: Annotated[
         Probability,
         Meta(description="a confidence of at least this goes to lane auto, with the model's label"),
     ] = 0.9
+    # Deprecated fields stay in the contract: a field is not removed within a version.
     hard_confidence: Annotated[
         Probability, Meta(description="deprecated and ignored: see `hard_entropy`")
     ] = 0.75
@@ -321,6 +328,7 @@ class Release(Message, frozen=True, kw_only=True):
         str, Meta(min_length=1, max_length=2048, description="URL of the bundle: file, http, https or s3")
     ]
     sha256: Annotated[Sha256, Meta(description="SHA-256 of the bundle, hexadecimal")]
+    # Known before the download, which is stopped at this size.
     size_bytes: Annotated[int, Meta(ge=1, le=2**40, description="size of the bundle in bytes")]
     classes: Annotated[
         list[Label],
@@ -344,6 +352,7 @@ class Release(Message, frozen=True, kw_only=True):
         Probability,
         Meta(description="for canary: share of the devices, chosen by a hash of their names"),
     ] = 1.0
+    # A field on which nodes act must be signed: new ones belong into SIGNED_LATER of bus/security/signing.py.
     baseline: Annotated[
         ModelVersion | None,
         Meta(description="for shadow and canary: the version in service meanwhile; null for all"),
@@ -352,6 +361,7 @@ class Release(Message, frozen=True, kw_only=True):
         Milliseconds,
         Meta(description=f"when it was released; older signed releases are refused; {_EPOCH_MS}"),
     ]
+    # The description is inside the union, because the schema was first published so.
     signature: (
         Annotated[
             str,
@@ -426,6 +436,7 @@ class Event(Message, frozen=True, kw_only=True):
 
     node: Name
     name: Name
+    # A pattern and no enumeration: readers accept the events of later versions.
     event: Annotated[
         str,
         Meta(

@@ -24,8 +24,12 @@ from schemas.messages import (
     Status,
 )
 
-ROOT = "gleaner/v1"
+ROOT = (
+    "gleaner/v1"  # the first level is also a Kubernetes namespace: KubeEdge's Router prefixes topics with it
+)
+# A DNS label is also valid as a Kubernetes node name, in a certificate's name, a URL and a file name.
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+# Components share the status and event topics with devices, so a device must not have one of these names.
 RESERVED_NAMES = ("edge", "model-server", "collector", "trainer", "rollout", "gateway")
 Handler = Literal["edge", "edge-2", "edge-3", "edge-4"]
 HANDLERS: tuple[Handler, ...] = get_args(Handler)
@@ -34,6 +38,7 @@ CLOUD = "cloud"
 """The node name of everything that runs in the cloud."""
 _QUOTED_CHARS = 80
 
+# Covariant, so that a Topic[Photo] is a Topic[Message].
 M_co = TypeVar("M_co", bound=Message, covariant=True)
 
 
@@ -69,7 +74,7 @@ class Topic(Generic[M_co]):
         pattern: The topic with placeholders in braces, for example `gleaner/v1/photo/{node}/{device}`.
         message: Type of its messages.
         flow: Sender and receiver, for the generated documents.
-        body: Encoding in which messages are written; a reader accepts both.
+        body: Encoding of written messages; a reader accepts both.
         retain: Whether messages are published with the MQTT retain flag.
         bare_image: Whether a bare JPEG or PNG is accepted as a message.
     """
@@ -100,7 +105,7 @@ class Topic(Generic[M_co]):
         """Return the MQTT filter with some names filled in; a name left out becomes `+`.
 
         Raises:
-            TopicError: A value is not a DNS label, or the pattern has no such placeholder.
+            TopicError: A value is not a DNS label, or a name is not in the pattern.
         """
         if unknown := set(names) - set(self.names):
             raise TopicError(f"topic {self.pattern} has no name {', '.join(sorted(unknown))}")
@@ -164,7 +169,7 @@ TOPICS: tuple[Topic[Message], ...] = (
 
 
 def find(topic: str) -> tuple[Topic[Message], dict[str, str]] | None:
-    """Return the Topic that a topic name matches, with the names in it; None if there is none."""
+    """Return the Topic that a topic name matches, with the names in it, or None."""
     for candidate in TOPICS:
         if (names := candidate.match(topic)) is not None:
             return candidate, names

@@ -27,5 +27,7 @@ def uncertainty(confidence: float, margin: float, entropy: float) -> float:
 
 
 def _binary_entropy(share: float) -> float:
-    parts = (part for part in (share, 1.0 - share) if part)  # 0 log 0 is 0
-    return min(1.0, sum(-part * math.log2(part) for part in parts))  # rounding can exceed 1
+    other = 1.0 - share
+    if not share or not other:  # 0 log 0 is 0
+        return 0.0
+    return min(1.0, -share * math.log2(share) - other * math.log2(other))  # rounding can exceed 1

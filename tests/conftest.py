@@ -1,9 +1,10 @@
-"""Fixtures that tests of several sides share: a real broker, real photos, waiting without sleeping."""
+"""Fixtures shared by the tests of all sides: a real broker, real photos, waiting for conditions."""
 
 import asyncio
 import io
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,9 +25,18 @@ DEADLINE_S = 60.0
 """How long a test waits for an event before it fails: generous, for a machine that is busy otherwise."""
 
 
+def pytest_configure() -> None:
+    """Take back SIGINT, which a non-interactive shell lets its background jobs ignore.
+
+    Children inherit an ignored signal, and Ctrl-C could not be tested in them.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
-    """Undo what a command that runs in this process does to logging."""
+    """Restore the configuration of structlog, which a command run in this process changes."""
     before = structlog.get_config()
     yield
     structlog.configure(**before)
@@ -34,13 +44,13 @@ def logging_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def mosquitto() -> Mosquitto:
-    """The mosquitto program: installed, or fetched once."""
+    """The mosquitto program: installed, or downloaded once."""
     return find_mosquitto()
 
 
 @pytest.fixture
 def broker(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[BrokerProcess]:
-    """A real broker on a port of its own; a test may kill and start it."""
+    """A real broker on its own port; a test may kill and restart it."""
     process = BrokerProcess(tmp_path / "broker", program=mosquitto)
     process.start()
     yield process
@@ -49,24 +59,24 @@ def broker(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[BrokerProcess]:
 
 @pytest.fixture
 def address(broker: BrokerProcess) -> Broker:
-    """Where that broker is."""
+    """The address of that broker."""
     return Broker(port=broker.port)
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own of 8 MB, which takes the right to mount."""
+    """A file system of 8 MB; mounting it requires root."""
     folder = tmp_path / "small-disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk takes root")
+        pytest.skip("mounting a small disk requires root")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
 
 def fill(folder: Path, *, leave_bytes: int = 0) -> Path:
-    """Fill up the disk of a folder with one file, all but so many bytes, and return that file."""
+    """Fill the disk of a folder with one file, except `leave_bytes`, and return the file."""
     filler = folder / "filler"
     with filler.open("wb") as file:
         file.write(bytes(max(0, shutil.disk_usage(folder).free - leave_bytes)))
@@ -84,7 +94,7 @@ def photos_dir() -> Path:
 
 @asynccontextmanager
 async def running(*buses: Bus) -> AsyncIterator[None]:
-    """Run connections for the length of a block, entered when all work."""
+    """Run connections for the duration of a block, entered when all are connected."""
     async with asyncio.TaskGroup() as tasks:
         connections = [tasks.create_task(bus.run()) for bus in buses]
         async with asyncio.timeout(DEADLINE_S):
@@ -98,7 +108,7 @@ async def running(*buses: Bus) -> AsyncIterator[None]:
 
 
 async def eventually(condition: Callable[[], bool], *, within_s: float = DEADLINE_S) -> None:
-    """Wait until a condition holds, looking every few milliseconds; fail after the deadline."""
+    """Wait until a condition holds, checked every 5 ms; fail after the deadline."""
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, f"did not happen within {within_s} s: {condition}"
@@ -106,7 +116,7 @@ async def eventually(condition: Callable[[], bool], *, within_s: float = DEADLIN
 
 
 def jpeg(seed: int = 0, size: tuple[int, int] = (160, 120), quality: int = 85) -> bytes:
-    """Return a small picture that differs from seed to seed, also in its difference hash."""
+    """Return a small JPEG that differs by seed, also in its difference hash."""
     picture = Image.new("RGB", size, (seed * 37 % 256, seed * 91 % 256, seed * 53 % 256))
     pen = ImageDraw.Draw(picture)
     for bar in range(8):

@@ -1,4 +1,4 @@
-"""What tests of the edge and of the cloud stand on: photos, an observer on the bus, and real processes."""
+"""Helpers for tests of edge and cloud: photos, an observer on the bus, and real processes."""
 
 import asyncio
 import io
@@ -26,7 +26,7 @@ from schemas.codec import encode
 from schemas.errors import CodecError
 from schemas.messages import Event, HarvestRules, Message, Photo, Receipt, Result, Sample, Status
 from schemas.topics import EVENT, PHOTO, RECEIPT, RESULT, SAMPLE, STATUS, Topic
-from tests.conftest import ROOT, eventually
+from tests.conftest import DEADLINE_S, ROOT, eventually
 
 NODE = "edge-1"
 QUICK = OutboxLimits(resend_first_s=0.3, resend_cap_s=1.0)
@@ -40,7 +40,7 @@ _SHADES = {
 
 
 def photo(seed: int, colour: str = "red", size: tuple[int, int] = (90, 80), kind: str = "JPEG") -> bytes:
-    """Return a picture of one colour whose brightness pattern, and so its difference hash, is the seed's."""
+    """Return a picture of one colour; the seed decides its brightness pattern and so its difference hash."""
     draw = random.Random(seed)
     pattern = Image.frombytes("L", (9, 8), bytes(draw.randrange(120, 256) for _ in range(72)))
     bands = [
@@ -53,7 +53,7 @@ def photo(seed: int, colour: str = "red", size: tuple[int, int] = (90, 80), kind
 
 
 def truncated(image: bytes) -> bytes:
-    """Return a JPEG whose header is whole and whose picture is cut off."""
+    """Return a JPEG with a valid header and truncated image data."""
     return image[: image.index(b"\xff\xda") + 20]
 
 
@@ -69,7 +69,7 @@ def enveloped(number: int, image: bytes, device: str = "pi-1", **fields: object)
 
 
 class Observer:
-    """Sees what crosses the bus and publishes photos; entered when its connection works."""
+    """Records the messages on the bus and publishes photos."""
 
     def __init__(self, address: Broker, *, node: str = NODE, durable: bool = False) -> None:
         self.bus = Bus(address, transient_client_id("observer"), durable=durable)
@@ -88,14 +88,14 @@ class Observer:
             self._reader(STATUS, self.statuses),
         ]
 
-    def _reader(self, topic: Topic[Message], seen: list[Message]):
+    def _reader(self, topic: Topic[Message], received: list[Message]):
         subscription = self.bus.subscribe(topic, queue=4096)
 
         async def read() -> None:
             async for delivery in subscription:
                 delivery.ack()
                 try:
-                    seen.append(delivery.message())
+                    received.append(delivery.message())
                 except CodecError:
                     continue
 
@@ -103,10 +103,10 @@ class Observer:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator["Observer"]:
-        """Run for the length of a block."""
+        """Run for the length of a block, entered when connected."""
         tasks = [asyncio.create_task(self.bus.run()), *(asyncio.create_task(read()) for read in self._read)]
         try:
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(DEADLINE_S):
                 await self.bus.connected()
             yield self
         finally:
@@ -119,29 +119,29 @@ class Observer:
         await self.bus.publish_bytes(PHOTO.name(node=self.node, device=device), payload)
 
     def final(self, device: str = "pi-1") -> dict[str, Result]:
-        """Return the final answers to a device so far."""
+        """Return the final results of a device so far, by photo id."""
         return {
             result.photo_id: result
             for result in self.results
             if result.device == device and result.status != "deferred"
         }
 
-    async def answer(self, wanted: str, device: str = "pi-1", *, within_s: float = 15.0) -> Result:
-        """Wait for the final answer to a photo."""
-        await eventually(lambda: wanted in self.final(device), within_s=within_s)
-        return self.final(device)[wanted]
+    async def answer(self, identifier: str, device: str = "pi-1", *, within_s: float = DEADLINE_S) -> Result:
+        """Wait for the final result of a photo, by its id."""
+        await eventually(lambda: identifier in self.final(device), within_s=within_s)
+        return self.final(device)[identifier]
 
-    async def status(self, state: str, name: str = "edge", *, within_s: float = 15.0) -> Status:
-        """Wait until the newest status of a handler says so."""
+    async def status(self, state: str, name: str = "edge", *, within_s: float = DEADLINE_S) -> Status:
+        """Wait until the newest status of a handler has this state."""
         await eventually(lambda: self.newest(name).state == state, within_s=within_s)
         return self.newest(name)
 
     def newest(self, name: str = "edge") -> Status:
-        """Return the newest status of a component; one that is offline if it said nothing yet."""
-        said = [status for status in self.statuses if status.name == name]
+        """Return the newest status of a component; before the first, an offline one."""
+        statuses = [status for status in self.statuses if status.name == name]
         return (
-            said[-1]
-            if said
+            statuses[-1]
+            if statuses
             else Status(
                 node=NODE, name=name, state="offline", at_ms=0, since_ms=0, software="none", run_id="none"
             )
@@ -150,11 +150,11 @@ class Observer:
 
 @asynccontextmanager
 async def device(seen: Observer, folder: Path) -> AsyncIterator[Outbox]:
-    """Send photos as an agent does: from an outbox, again and again until the final answer comes."""
+    """Yield an outbox that sends photos as a device agent does: again until the final result arrives."""
 
     async def settle(outbox: Outbox) -> None:
         for number in count():
-            await eventually(lambda number=number: len(seen.results) > number, within_s=100)
+            await eventually(lambda number=number: len(seen.results) > number, within_s=2 * DEADLINE_S)
             if (result := seen.results[number]).status != "deferred":
                 await outbox.mark_answered(result.photo_id)
 
@@ -173,7 +173,7 @@ async def device(seen: Observer, folder: Path) -> AsyncIterator[Outbox]:
 
 
 def edge_config(address: Broker, serving: str, folder: Path, **changes: object) -> EdgeConfig:
-    """Return the configuration of an edge under test: everything is harvested unless told otherwise."""
+    """Return the configuration of an edge under test; by default it harvests every photo."""
     facts: dict[str, object] = {
         "broker": address,
         "serving": serving,
@@ -194,17 +194,17 @@ async def station(config: EdgeConfig) -> AsyncIterator[Observer]:
 
 
 async def counted(seen: Observer, name: str = "edge") -> dict[str, int]:
-    """Return what a handler that ended has counted."""
+    """Return the counters of a handler that ended."""
     return (await seen.status("offline", name)).counters
 
 
 @asynccontextmanager
 async def edge_running(config: EdgeConfig) -> AsyncIterator[None]:
-    """Run the edge in this process for the length of a block; what ends it early fails the test."""
+    """Run the edge in this process for the length of a block; the test fails if it ends early."""
     task = asyncio.create_task(service.run(config))
     try:
         yield
-        assert not task.done(), "the edge ended by itself"
+        assert not task.done(), "the edge ended early"
     finally:
         task.cancel()
         ended = (await asyncio.gather(task, return_exceptions=True))[0]
@@ -213,7 +213,7 @@ async def edge_running(config: EdgeConfig) -> AsyncIterator[None]:
 
 
 class Command:
-    """A `gleaner` command as a process, which a test may kill and start again."""
+    """A `gleaner` command as a process that a test may kill and restart."""
 
     def __init__(self, folder: Path, *words: str) -> None:
         self._words = words
@@ -239,21 +239,21 @@ class Command:
             )
 
     def kill(self) -> None:
-        """End it at once, as a power cut would."""
+        """Kill it with SIGKILL."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def wait(self) -> int:
-        """Wait until it ends by itself and return its exit code."""
+        """Wait until it ends and return its exit code."""
         assert self._process is not None
         code = self._process.wait(40)
         self._process = None
         return code
 
     def stop(self) -> int:
-        """End it in order and return its exit code."""
+        """End it with SIGTERM and return its exit code."""
         assert self._process is not None
         self._process.terminate()
         code = self._process.wait(20)
@@ -261,7 +261,7 @@ class Command:
         return code
 
     def cpu_s(self) -> float:
-        """Return the processor time that it has used, in seconds."""
+        """Return its CPU time in seconds."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -284,7 +284,7 @@ def edge_process(config: EdgeConfig, folder: Path) -> Iterator[Command]:
 
 
 def toml(config: msgspec.Struct, path: Path) -> Path:
-    """Write a configuration as the file that `--config` takes."""
+    """Write a configuration as a file for `--config`."""
     path.write_text("\n".join(_dotted(msgspec.to_builtins(config))), encoding="utf-8")
     return path
 

@@ -1,4 +1,4 @@
-"""A tiny real SavedModel, bundles of it, and the real model server in a process of its own."""
+"""A tiny real SavedModel, bundles of it, and the real model server as a separate process."""
 
 import hashlib
 import io
@@ -18,11 +18,11 @@ from bus.broker.process import free_port, is_listening
 from schemas.messages import Release
 from tests.conftest import ROOT
 
-START_S = 90.0
+START_S = 300.0  # only ends a hang: loading TensorFlow on a busy machine takes long
 CLASSES = ("cat", "dog")
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
 
-# The mean colour decides: red is a cat, blue a dog, grey is undecided; `swapped` the other way round.
+# The mean colour decides: red is a cat, blue a dog, grey is undecided. `swapped` swaps cat and dog.
 _BUILD = """
 import sys
 import tensorflow as tf
@@ -43,8 +43,8 @@ class Colour(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
     def novel(self, image):
-        said = self.serve(image)
-        return {**said, "novelty": 4.0 * said["embedding"][:, 1]}
+        outputs = self.serve(image)
+        return {**outputs, "novelty": 4.0 * outputs["embedding"][:, 1]}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
     def flat(self, image):
@@ -67,19 +67,19 @@ class Colour(tf.Module):
 signs = {"straight": 1.0, "swapped": -1.0, "flat": 1.0, "refusing": 1.0, "picky": 1.0, "novel": 1.0}
 for name, sign in signs.items():
     colour = Colour(sign)
-    others = {"flat": colour.flat, "refusing": colour.refuse, "picky": colour.pick, "novel": colour.novel}
-    signature = others.get(name, colour.serve)
+    special = {"flat": colour.flat, "refusing": colour.refuse, "picky": colour.pick, "novel": colour.novel}
+    signature = special.get(name, colour.serve)
     tf.saved_model.save(colour, f"{sys.argv[1]}/{name}", signatures={"serving_default": signature})
 """
 
 
 @cache
 def saved_models() -> Path:
-    """Build the SavedModels once a session, in a process of its own: `straight` and `swapped` work.
+    """Build the SavedModels once per session, in a separate process.
 
-    `novel` works too and finds green novel, so also grey. `flat` has an output of the wrong rank, `refusing`
-    refuses every image, `picky` all that are not as small as the picture that versions are tried out with,
-    and `broken` cannot be loaded.
+    `straight` and `swapped` work, and so does `novel`, whose novelty is high for green and grey images.
+    `flat` has an output of the wrong rank, `refusing` refuses every image, `picky` every image that does not
+    have the size of the smoke test's image, and `broken` cannot be loaded.
     """
     folder = Path(tempfile.mkdtemp(prefix="gleaner-models-"))
     done = subprocess.run(
@@ -100,7 +100,7 @@ def saved_models() -> Path:
 
 
 def place(model: str, base: Path, version: int) -> None:
-    """Put a version in place as an installer does: copied beside, then renamed."""
+    """Install a version as a release does: copy it under another name, then rename it."""
     base.mkdir(parents=True, exist_ok=True)
     shutil.copytree(saved_models() / model, base / f"tmp-{version}")
     (base / f"tmp-{version}").rename(base / str(version))
@@ -115,7 +115,7 @@ def pack(model: Path, bundle: Path) -> Path:
 
 
 def tar_of(bundle: Path, members: Sequence[tuple[tarfile.TarInfo | str, bytes]]) -> Path:
-    """Write a tar of the given members, however hostile."""
+    """Write a tar of the given members, which may be hostile."""
     with tarfile.open(bundle, "w") as archive:
         for member, content in members:
             info = tarfile.TarInfo(member) if isinstance(member, str) else member
@@ -127,7 +127,7 @@ def tar_of(bundle: Path, members: Sequence[tuple[tarfile.TarInfo | str, bytes]])
 def release_of(
     bundle: Path, version: int, *, node: str = "edge-1", model: str = "pets", **changes: object
 ) -> Release:
-    """Return the release of a bundle, true unless changed."""
+    """Return the release of a bundle; `changes` override its fields."""
     content = bundle.read_bytes()
     facts: dict[str, object] = {
         "node": node,
@@ -139,14 +139,14 @@ def release_of(
         "classes": list(CLASSES),
         "released_at_ms": 1,
     }
-    return Release(**(facts | changes))  # type: ignore[arg-type]  # a test's own words
+    return Release(**(facts | changes))  # type: ignore[arg-type]  # fields of Release
 
 
 class ModelServer:
-    """`python -m edge.modelserver` on a port that it keeps, serving folders of `base` by their names.
+    """`python -m edge.modelserver` on a port that it keeps through restarts.
 
     Args:
-        base: Holds a folder for each model.
+        base: Folder with a folder of versions for each model.
         names: The models.
     """
 
@@ -158,11 +158,11 @@ class ModelServer:
 
     @property
     def address(self) -> str:
-        """Where it answers."""
+        """Its address, for gRPC."""
         return f"127.0.0.1:{self.port}"
 
     def launch(self) -> None:
-        """Start it, without waiting: its port opens when each model has a version that serves."""
+        """Start it without waiting; its port opens when each model has an available version."""
         entries = [
             f'config {{ name: "{name}" base_path: "{self.base / name}" model_platform: "tensorflow" }}'
             for name in self._names
@@ -200,11 +200,11 @@ class ModelServer:
             time.sleep(0.05)
 
     def pause(self) -> None:
-        """Stop it where it is: connections stay open and nobody answers."""
+        """Suspend it: connections stay open and get no answer."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume it."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -212,7 +212,7 @@ class ModelServer:
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

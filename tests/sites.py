@@ -1,12 +1,9 @@
 """Provisioned sites, their brokers, and a plain MQTT client with any certificate."""
 
 import contextlib
-import random
 import re
-import socket
 import ssl
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,16 +15,12 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from bus.broker.locate import Mosquitto
-from bus.broker.process import is_listening
+from bus.broker.process import free_port, is_listening
 from bus.config import Tls
-from bus.file_lock import LockHeldError, exclusive_lock
 from bus.security import certificates
 from bus.security.certificates import Authority
 from cli.main import main
 from tests.conftest import DEADLINE_S
-
-_PORTS = range(10_000, 20_000, 2)  # below those of bus.broker.process.free_port
-_reserved = contextlib.ExitStack()  # locks that end with this process
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -39,21 +32,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def free_ports() -> int:
-    """Return a free port whose successor is free too; no other test process on this machine gets it."""
-    locks = Path(tempfile.gettempdir()) / "gleaner-test-ports"
-    locks.mkdir(exist_ok=True)
-    while True:
-        port = random.choice(_PORTS)
-        with (
-            contextlib.suppress(OSError, LockHeldError),
-            socket.socket() as first,
-            socket.socket() as second,
-        ):
-            # A broker that starts a moment later on the same port would be taken for the one of this test.
-            _reserved.enter_context(exclusive_lock(locks / str(port)))
-            first.bind(("127.0.0.1", port))
-            second.bind(("127.0.0.1", port + 1))
-            return port
+    """Return a port that is reserved together with the next one."""
+    return free_port(count=2)
 
 
 def provision(directory: Path, *words: str) -> None:
@@ -197,7 +177,7 @@ class Client:
         wait_until(lambda: self.acknowledged >= expected)
 
     def got(self, payload: str) -> set[str]:
-        """Return the topics on which this payload was received."""
+        """Return the topics of the received messages with this payload."""
         return {topic for topic, content in self.received if content == payload.encode()}
 
     def drop(self) -> None:

@@ -1,4 +1,4 @@
-"""The whole flow with every process real: camera, broker, edge, model server, collector, dataset."""
+"""The whole flow with real processes: camera, broker, edge, model server, collector, dataset."""
 
 import asyncio
 import collections
@@ -16,15 +16,13 @@ from tests.device.conftest import process, recorded
 from tests.nodes import Command, photo
 from tests.serving import ModelServer, place
 
-pytestmark = pytest.mark.timeout(300)
-
 PHOTOS = 60
 OUTBOX = "[outbox]\nresend_first_s = 0.5\nresend_cap_s = 2.0\n"
 
 
 @pytest.fixture
 def camera(tmp_path):
-    """A folder of photos that the model is sure of, so that each is worth harvesting."""
+    """A folder of confident photos, so that each one is harvested."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(PHOTOS):
@@ -34,7 +32,7 @@ def camera(tmp_path):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A model server that tells red from blue."""
+    """A model server that classifies red and blue."""
     server = ModelServer(tmp_path_factory.mktemp("models"), "pets")
     place("straight", server.base / "pets", 1)
     server.start()
@@ -44,7 +42,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def dataset(address, server, tmp_path):
-    """Edge and collector, each a process of its own; returns the folder of their dataset."""
+    """Run edge and collector as processes; return the folder of their dataset."""
     (tmp_path / "edge.toml").write_text(f"[harvest]\nnear_duplicate_s = 0\naudit_share = 0\n{OUTBOX}")
     where = ("--broker", f"127.0.0.1:{address.port}")
     folders = ("--models-dir", str(server.base), "--state-dir", str(tmp_path / "edge"))
@@ -61,14 +59,14 @@ def dataset(address, server, tmp_path):
 async def test_g1_g2_a_broker_lost_twice_loses_no_photo_and_no_sample(
     broker, address, dataset, camera, tmp_path
 ):
-    """Mosquitto killed and then stopped in the middle of a stream: each photo has one answer, and one row."""
+    """Mosquitto is killed and later stopped in mid-stream; each photo has one result and one row."""
     (tmp_path / "device.toml").write_text(OUTBOX)
     words = ("--config", str(tmp_path / "device.toml"), "--camera", camera, "--interval", "0.05")
     with process(address, tmp_path, *words) as agent:
-        await eventually(lambda: answers(tmp_path) >= 15, within_s=60)
+        await eventually(lambda: answers(tmp_path) >= 15)
         broker.kill()
         broker.start()
-        await eventually(lambda: answers(tmp_path) >= 35, within_s=60)
+        await eventually(lambda: answers(tmp_path) >= 35)
         broker.stop()
         broker.start()
         assert await asyncio.to_thread(agent.wait, 60) == 0
@@ -78,13 +76,13 @@ async def test_g1_g2_a_broker_lost_twice_loses_no_photo_and_no_sample(
     harvested = {answer.photo_id for answer in answered if answer.harvest == "auto"}
     assert len(harvested) == PHOTOS
     store = Store.open(dataset)
-    await eventually(lambda: store.count("true") >= PHOTOS, within_s=60)
+    await eventually(lambda: store.count("true") >= PHOTOS)
     rows = [str(row["photo_id"]) for row in store.scan(["photo_id"], where="true")]
     assert sorted(rows) == sorted(harvested)
 
 
 async def test_a_bare_photo_is_answered_with_a_line_of_json(address, dataset):
-    """`mosquitto_pub -f cat.jpg` beside `mosquitto_sub` is a whole client: neither knows more than MQTT."""
+    """`mosquitto_pub -f cat.jpg` and `mosquitto_sub` are a complete client."""
     lines: list[bytes] = []
     client = paho.Client(paho.CallbackAPIVersion.VERSION2)
     client.on_message = lambda *event: lines.append(event[-1].payload)
@@ -93,7 +91,7 @@ async def test_a_bare_photo_is_answered_with_a_line_of_json(address, dataset):
     try:
         client.subscribe("gleaner/v1/result/edge-1/me", qos=1)
         image = photo(1, "red")
-        for _ in range(60):  # nobody keeps it for an edge that has not come yet
+        for _ in range(60):  # the broker drops it until the edge has subscribed
             client.publish("gleaner/v1/photo/edge-1/me", image, qos=1)
             with contextlib.suppress(AssertionError):
                 await eventually(lambda: any(b'"ok"' in line for line in lines), within_s=1)
@@ -108,5 +106,5 @@ async def test_a_bare_photo_is_answered_with_a_line_of_json(address, dataset):
 
 
 def answers(folder: Path) -> int:
-    """Count the final answers that the agent has printed."""
+    """Count the final results that the agent has printed."""
     return (folder / "device.log").read_text().count('"status":"ok"')

@@ -1,4 +1,4 @@
-"""The edge and the collector with KubeEdge's stand-in between them: nothing gets lost, nothing doubled."""
+"""Edge and collector over a simulated KubeEdge lose and double nothing."""
 
 import asyncio
 from collections.abc import Iterator
@@ -69,7 +69,7 @@ def over_eventbus(at_edge: Broker, server: ModelServer, folder: Path) -> EdgeCon
 async def test_g2_over_an_eventbus_that_loses_a_fifth_each_way_every_sample_is_stored_once(
     tmp_path, address, edge_broker, model_server, listen
 ):
-    """G2: with a fifth lost, a tenth doubled and all reordered each way, 200 of 200 samples are stored."""
+    """With 20 % lost, 10 % doubled and all reordered each way, 200 of 200 samples are stored once."""
     at_edge = Broker(port=edge_broker.port)
     router = StandInRouter({NODE: at_edge}, listen, loss=0.2, doubling=0.1, seed=1)
     dataset = str(tmp_path / "dataset.lance")
@@ -80,10 +80,10 @@ async def test_g2_over_an_eventbus_that_loses_a_fifth_each_way_every_sample_is_s
         Observer(at_edge).watching() as devices,
         edge_running(over_eventbus(at_edge, model_server, tmp_path)),
     ):
-        await devices.status("online", within_s=30)
+        await devices.status("online")
         for number in range(PHOTOS):
             await devices.send(enveloped(number, photo(number)))
-        await eventually(lambda: len(devices.final()) == PHOTOS, within_s=60)
+        await eventually(lambda: len(devices.final()) == PHOTOS)
         await eventually(lambda: len({one.photo_id for one in devices.receipts}) == PHOTOS, within_s=90)
     collecting.cancel()
     await asyncio.gather(collecting, return_exceptions=True)
@@ -95,10 +95,10 @@ async def test_g2_over_an_eventbus_that_loses_a_fifth_each_way_every_sample_is_s
 
 
 @pytest.mark.slow
-async def test_what_was_released_while_the_node_was_away_is_served_when_it_is_back(
+async def test_policy_and_release_reach_a_node_that_was_offline(
     tmp_path, address, edge_broker, model_server, listen
 ):
-    """Policy and release reach an edge over the EventBus late, and it still knows them without the cloud."""
+    """They arrive when the node is back, and survive a restart of the edge without the cloud."""
     at_edge = Broker(port=edge_broker.port)
     router = StandInRouter({NODE: at_edge}, listen, away={NODE})
     edge = over_eventbus(at_edge, model_server, tmp_path)
@@ -116,10 +116,10 @@ async def test_what_was_released_while_the_node_was_away_is_served_when_it_is_ba
             await cloud.publish(RELEASE, release_of(bundle, 2), node=NODE)
             await eventually(lambda: router.counts["down away"] >= 4)
             router.away.clear()
-            await eventually(lambda: served(devices) == 2, within_s=60)
+            await eventually(lambda: served(devices) == 2)
             await eventually((Path(edge.state_dir) / "last-policy").exists)
-        async with edge_running(edge):  # and no cloud
-            await devices.status("online", within_s=30)
+        async with edge_running(edge):  # without the cloud
+            await devices.status("online")
             await devices.send(enveloped(1, photo(1)))
             answer = await devices.answer(photo_id(1))
     assert (answer.model_version, answer.harvest) == (2, "cap-per-minute")

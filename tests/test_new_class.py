@@ -1,4 +1,4 @@
-"""A class that is new to a running system, from its first photos to answers that name it: all parts real."""
+"""A new class in a running system, from its first photos to answers with its name; all parts are real."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,6 @@ from tests.serving import ModelServer
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*"),
 ]
 
@@ -33,7 +32,7 @@ GOLD = 38  # of each class: the gate wants 150 photos
 
 @asynccontextmanager
 async def system(address: Broker, folder: Path) -> AsyncIterator[Observer]:
-    """Run model server, edge and collector as processes. The lane auto is off: nobody labels it."""
+    """Run model server, edge and collector as processes, with the lane auto off: no teacher confirms it."""
     server = ModelServer(folder / "serving", "pets")
     rules = HarvestRules(auto=False, audit_share=0, near_duplicate_s=0)
     config = edge_config(address, server.address, folder, models_dir=str(server.base), harvest=rules)
@@ -50,7 +49,7 @@ async def system(address: Broker, folder: Path) -> AsyncIterator[Observer]:
 
 
 async def train(folder: Path) -> None:
-    """Train the next version, as anybody would type it."""
+    """Train the next version with the command."""
     places = (f"--{name}={folder / where}" for name, where in (("dataset", "dataset"), ("out", "models")))
     words = ["cloud", "train", *places, f"--cache={folder / 'features'}"]
     assert await asyncio.to_thread(main, words) == 0
@@ -75,7 +74,7 @@ async def answers(seen: Observer, shown: dict[int, str]) -> dict[int, tuple[str 
 
 
 async def test_a_class_is_added_to_a_running_system(address: Broker, tmp_path: Path) -> None:
-    """Four classes are told apart; labels bring a fifth, which the next version names; one slip does not."""
+    """Labels add a fifth class, which the next version answers; a single mislabelled photo adds none."""
     for split, first, count in (("train", 1000, EXAMPLES), ("gold", 2000, GOLD)):
         for colour in KNOWN:
             (tmp_path / split / colour).mkdir(parents=True)

@@ -60,7 +60,7 @@ async def test_a_password_is_shown_nowhere(strict_port, tmp_path, name):
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-X",
-        "dev",  # asyncio and the interpreter log as much as they can
+        "dev",  # makes asyncio and the interpreter log more
         "-m",
         "cli.main",
         *commands(strict_port, tmp_path)[name],

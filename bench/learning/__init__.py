@@ -1,1 +1,1 @@
-"""Does it really get more accurate? Policies of learning side by side, on real photos."""
+"""Compare learning policies on real photos: does the accuracy really increase?"""

@@ -1,8 +1,8 @@
-"""Compare policies of learning: `python -m bench.learning`.
+"""Compare learning policies: `python -m bench.learning`.
 
-Each policy starts from 40 labelled photos and lives through five rounds, with 20 labels by people in each.
-The lanes, the teacher, the review, the candidates and the gate are those that the product runs, on embeddings
-that are computed once.
+Each policy starts with 40 labelled photos and learns in five rounds, with 20 human labels in each. Lanes,
+teacher, review queue, candidates and promotion gate are those of the product, on embeddings that are computed
+once.
 """
 
 import argparse
@@ -39,16 +39,16 @@ POLICIES: dict[str, Callable[[World, int], Policy]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
-    """What became of a policy.
+class SimulationResult:
+    """Result of a policy.
 
     Attributes:
-        accuracy: after each round, on gold as the cameras see it then.
-        clean: at the end, on the gate's gold set.
-        accepted: labels that no person gave and that were trained on.
-        wrong: how many of them are not the truth.
-        worst_step: the most that the gate's gold accuracy fell from one served version to the next.
-        verdicts: of the gate, by decision.
+        accuracy: accuracy after each round, on gold photos with the drift of that round.
+        clean: final accuracy on the gold set of the gate, which has no drift.
+        accepted: number of labels of models that were trained on.
+        wrong: number of wrong ones among them.
+        worst_step: largest drop of the accuracy on the gate's gold set between two served versions.
+        verdicts: decisions of the gate, counted.
     """
 
     accuracy: list[float]
@@ -59,15 +59,15 @@ class Played:
     verdicts: dict[str, int]
 
 
-def play(world: World, policy: Policy) -> Played:
-    """Let a policy live through a world."""
+def simulate(world: World, policy: Policy) -> SimulationResult:
+    """Run a policy through all rounds of a world."""
     accuracy, clean = [], [policy.model.accuracy(world.gate)]
     for round_ in world.rounds:
-        policy.live(round_.stream)
+        policy.learn(round_.stream)
         accuracy.append(policy.model.accuracy(round_.gold))
         clean.append(policy.model.accuracy(world.gate))
     decisions = [verdict.decision for verdict in policy.verdicts] if isinstance(policy, Full) else []
-    return Played(
+    return SimulationResult(
         accuracy=accuracy,
         clean=clean[-1],
         accepted=policy.accepted.labels,
@@ -78,84 +78,97 @@ def play(world: World, policy: Policy) -> Played:
 
 
 def interval(values: list[float]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean over two seeds or more, by Student's t."""
+    """Return the 95 % interval of the mean of two or more values (Student's t)."""
     half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
-def summary(played: list[Played], frozen: list[Played]) -> dict[str, object]:
-    """Return means over seeds, with intervals; the gain is over the policy `frozen` on the same seeds."""
-    last, mean = [p.accuracy[-1] for p in played], [float(np.mean(p.accuracy)) for p in played]
+def summary(runs: list[SimulationResult], frozen: list[SimulationResult]) -> dict[str, object]:
+    """Return means over the seeds with intervals; the gain is over `frozen` with the same seed."""
+    last, mean = [p.accuracy[-1] for p in runs], [float(np.mean(p.accuracy)) for p in runs]
     gain = [one - float(np.mean(other.accuracy)) for one, other in zip(mean, frozen, strict=True)]
-    accepted, wrong = sum(p.accepted for p in played), sum(p.wrong for p in played)
+    accepted, wrong = sum(p.accepted for p in runs), sum(p.wrong for p in runs)
     return {
-        "rounds": np.mean([p.accuracy for p in played], axis=0).round(4).tolist(),
+        "rounds": np.mean([p.accuracy for p in runs], axis=0).round(4).tolist(),
         "last": round(float(np.mean(last)), 4),
         "last_interval": [round(end, 4) for end in interval(last)],
         "mean": round(float(np.mean(mean)), 4),
         "mean_interval": [round(end, 4) for end in interval(mean)],
         "gain": round(float(np.mean(gain)), 4),
         "gain_interval": [round(end, 4) for end in interval(gain)],
-        "clean": round(float(np.mean([p.clean for p in played])), 4),
+        "clean": round(float(np.mean([p.clean for p in runs])), 4),
         "accepted": accepted,
         "wrong_share": round(wrong / accepted, 4) if accepted else None,
-        "worst_step": round(max(p.worst_step for p in played), 4),
+        "worst_step": round(max(p.worst_step for p in runs), 4),
     }
 
 
-def swapped(world: World) -> str:
-    """Return the gate's decision on a model that calls every cat a dog."""
+def gate_decision_on_swapped_labels(world: World) -> str:
+    """Return the decision of the gate about a model that swaps cats and dogs."""
     champion = Policy(world, 0).model
     bad = Model(Head(-champion.head.kernel, -champion.head.bias))
     return decide_promotion(champion, bad, world.gate, [], best=0.0, seed=0).decision
 
 
 def main() -> None:
-    """Play, print the figures as JSON, and draw the curves."""
+    """Run all policies, print the figures as JSON, and draw the curves."""
     parser = argparse.ArgumentParser(prog="bench.learning", description=__doc__)
-    parser.add_argument("--photos", type=Path, required=True, help="the collection, with manifest.csv")
+    parser.add_argument("--photos", type=Path, required=True, help="folder of photos with manifest.csv")
     parser.add_argument(
-        "--seeds", type=int, choices=range(2, 101), metavar="N", default=SEEDS, help=f"two or more ({SEEDS})"
+        "--seeds",
+        type=int,
+        choices=range(2, 101),
+        metavar="N",
+        default=SEEDS,
+        help=f"number of seeds (default: {SEEDS})",
     )
-    parser.add_argument("--scenarios", nargs="+", choices=STRENGTHS, default=list(STRENGTHS), help="(all)")
     parser.add_argument(
-        "--policies", nargs="+", choices=POLICIES, default=list(POLICIES), help="beside frozen (all)"
+        "--scenarios", nargs="+", choices=STRENGTHS, default=list(STRENGTHS), help="(default: all)"
     )
-    parser.add_argument("--cache", type=Path, default=Path(".cache/features"), help="keeps embeddings")
-    parser.add_argument("--out", type=Path, default=Path("bench-out/learning"), help="(bench-out/learning)")
+    parser.add_argument(
+        "--policies",
+        nargs="+",
+        choices=POLICIES,
+        default=list(POLICIES),
+        help="in addition to frozen (default: all)",
+    )
+    parser.add_argument("--cache", type=Path, default=Path(".cache/features"), help="embedding cache")
+    parser.add_argument(
+        "--out", type=Path, default=Path("bench-out/learning"), help="(default: bench-out/learning)"
+    )
     arguments = parser.parse_args()
     policies = dict.fromkeys(["frozen", *arguments.policies])
-    began = time.monotonic()
-    results: dict[str, dict[str, list[Played]]] = {}
-    gate_stops = set()
+    started_at = time.monotonic()
+    results: dict[str, dict[str, list[SimulationResult]]] = {}
+    gate_decisions = set()
     with Bars() as bars:
         worlds = Worlds(arguments.photos, arguments.cache, bars)
         for scenario in arguments.scenarios:
-            played = results.setdefault(scenario, {})
+            by_policy = results.setdefault(scenario, {})
             for seed in range(arguments.seeds):
                 world = worlds.make(scenario, seed)
-                gate_stops.add(swapped(world))
+                gate_decisions.add(gate_decision_on_swapped_labels(world))
                 bars.start(f"{scenario}, seed {seed}", len(policies))
                 for name in policies:
-                    played.setdefault(name, []).append(play(world, POLICIES[name](world, seed)))
+                    by_policy.setdefault(name, []).append(simulate(world, POLICIES[name](world, seed)))
                     bars.advance()
     report = {
         "seeds": arguments.seeds,
-        "took_s": round(time.monotonic() - began),
-        "labels_swapped": sorted(gate_stops),
+        "took_s": round(time.monotonic() - started_at),
+        "labels_swapped": sorted(gate_decisions),
         "summary": {
-            scenario: {name: summary(runs, played["frozen"]) for name, runs in played.items()}
-            for scenario, played in results.items()
+            scenario: {name: summary(runs, by_policy["frozen"]) for name, runs in by_policy.items()}
+            for scenario, by_policy in results.items()
         },
         "runs": {
-            scenario: {name: [asdict(run) for run in runs] for name, runs in played.items()}
-            for scenario, played in results.items()
+            scenario: {name: [asdict(run) for run in runs] for name, runs in by_policy.items()}
+            for scenario, by_policy in results.items()
         },
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "learning.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    for scenario, played in results.items():
-        curves = {name: np.array([run.accuracy for run in runs]) for name, runs in played.items()}
+    for scenario, by_policy in results.items():
+        curves = {name: np.array([run.accuracy for run in runs]) for name, runs in by_policy.items()}
         draw(curves, scenario, arguments.out / f"{scenario}.svg")
     sys.stdout.write(json.dumps({key: report[key] for key in report if key != "runs"}, indent=1) + "\n")
 

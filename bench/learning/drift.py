@@ -1,4 +1,4 @@
-"""What an ageing camera at dusk makes of a photo."""
+"""Simulate an ageing camera at dusk."""
 
 import io
 
@@ -13,14 +13,14 @@ _NOISE = 18.0
 _LESS_RED = 0.3
 
 
-def aged(image: bytes, strength: float, seed: int) -> bytes:
-    """Return a photo as such a camera takes it, as JPEG.
+def degraded(image: bytes, strength: float, seed: int) -> bytes:
+    """Return a degraded photo as JPEG.
 
     Args:
         image: Encoded photo.
-        strength: 0 leaves it byte for byte; 1 turns it by up to 90 degrees, takes 75 % of its brightness,
-            90 % of its colour and 30 % of its red, blurs it by 3 px and adds noise of 18 grey levels.
-        seed: Of the angle and the noise.
+        strength: 0 returns the same bytes; 1 rotates by up to 90 degrees, removes 75 % of the brightness, 90
+            % of the saturation and 30 % of the red, blurs by 3 px and adds noise of 18 grey levels.
+        seed: Seed of the angle and the noise.
     """
     if strength == 0:
         return image

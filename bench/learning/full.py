@@ -1,4 +1,4 @@
-"""The whole policy, made of the parts that run at the edge and in the cloud."""
+"""The full policy: the parts of the product that run at the edge and in the cloud."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import structs
 
 from bench.learning.policies import REVIEWS, Model, Policy
-from bench.learning.world import CLASSES, DIM, PLAIN, Photos, Vectors, World, called
+from bench.learning.world import CLASSES, DIM, PLAIN, Photos, Vectors, World, human_label
 from cloud.dataset.example import MIN_TEACHER_LABELS, Example
 from cloud.evaluation import promotion_gate
 from cloud.labeling.ensemble import fit_ensemble, lane_thresholds, out_of_fold_votes
@@ -29,20 +29,20 @@ _DEVICES = 4
 
 
 @dataclass(slots=True)
-class Kept:
-    """A photo in the dataset: labelled at first, or a sample.
+class Sample:
+    """A photo in the dataset: labelled from the start, or harvested.
 
     Attributes:
         photo_id: its id.
-        sight: `[3, D]`, embeddings, as in `Photos`.
-        truth: what it shows.
-        view: its difference hash.
-        lane: that it was harvested in, None if it was labelled at first.
-        said: what the edge's model said of it.
-        inclusion: with which it was drawn for the audit.
-        human: what a person said, a class or `NEITHER`; None if nobody was asked.
-        teacher: what the teacher says, None if it does not.
-        born: round in which it came.
+        sight: `[3, D]`, embeddings as in `Photos`.
+        truth: true class index, or `OTHER`.
+        view: difference hash.
+        lane: harvest lane; None if it was labelled from the start.
+        prediction: prediction of the edge.
+        inclusion: inclusion probability of an audit.
+        human: human label, a class or `NEITHER`; None without one.
+        teacher: class index of the teacher's label; None if it abstains.
+        round_number: round of the harvest; -1 if it was labelled from the start.
     """
 
     photo_id: str
@@ -50,24 +50,24 @@ class Kept:
     truth: int
     view: int
     lane: str | None = None
-    said: Prediction | None = None
+    prediction: Prediction | None = None
     inclusion: float | None = None
     human: str | None = None
     teacher: int | None = None
-    born: int = -1
+    round_number: int = -1
 
     @property
-    def by_person(self) -> bool:
-        """Whether a person named one of the classes."""
+    def has_human_class(self) -> bool:
+        """True if the human label is one of the classes."""
         return self.human is not None and self.human != NEITHER
 
 
 class Full(Policy):
-    """Lanes, a teacher, the most informative labels, three candidates, and the gate."""
+    """Harvest lanes, teacher, review queue, three candidates and promotion gate."""
 
     def __init__(self, world: World, seed: int) -> None:
-        self.kept = [
-            Kept(photo_id, world.labelled.sights[:, place], truth, view, human=called(truth))
+        self.samples = [
+            Sample(photo_id, world.labelled.sights[:, place], truth, view, human=human_label(truth))
             for place, (photo_id, truth, view) in enumerate(
                 zip(world.labelled.ids, world.labelled.truth.tolist(), world.labelled.views, strict=True)
             )
@@ -80,12 +80,12 @@ class Full(Policy):
         self.harvester = Selector(HarvestRules())
         super().__init__(world, seed)
 
-    def live(self, stream: Photos) -> None:
-        """Harvest, teach, ask, train, and promote what the gate lets pass."""
+    def learn(self, stream: Photos) -> None:
+        """Harvest, auto-label, review, train, and promote the challenger if the gate passes it."""
         self._harvest(stream)
         self._teach()
-        self._ask()
-        self._teach()
+        self._review()
+        self._teach()  # again: the teacher learns from the new human labels
         challenger = self.fit()
         if self._is_promoted(challenger):
             self.model = challenger
@@ -94,12 +94,16 @@ class Full(Policy):
         self.harvester.rules = structs.replace(self.harvester.rules, auto=auto_helps(self.losses))
 
     def fit(self) -> Model:
-        """Train the candidates and take the best."""
-        learnt = [kept for kept in self.kept if self._is_learnt(kept)]
-        examples = [_example(kept) for kept in learnt]
+        """Train the candidates and select the best."""
+        trained_on = [sample for sample in self.samples if self._is_trained_on(sample)]
+        examples = [_example(sample) for sample in trained_on]
         known = Labelled.of(examples, CLASSES)
-        copies = np.stack([kept.sight[DIM if known.human[at] else PLAIN] for at, kept in enumerate(learnt)])
-        learner = FrozenLearner(None, np.stack([kept.sight[PLAIN] for kept in learnt]), len(CLASSES), copies)
+        copies = np.stack(
+            [sample.sight[DIM if known.human[at] else PLAIN] for at, sample in enumerate(trained_on)]
+        )
+        learner = FrozenLearner(
+            None, np.stack([sample.sight[PLAIN] for sample in trained_on]), len(CLASSES), copies
+        )
         fitted = fit_candidates(learner, known, np.flatnonzero(known.human))
         judged = cross_validate(learner, known, seed=self.seed, progress=NoProgress())
         chosen = choose(fitted, judged)
@@ -107,29 +111,31 @@ class Full(Policy):
         winner = fitted[chosen]
         by_models = [place for place in np.unique(winner.positions) if not known.human[place]]
         self.accepted.count(
-            [learnt[place].photo_id for place in by_models],
+            [trained_on[place].photo_id for place in by_models],
             known.labels[by_models],
-            np.array([learnt[place].truth for place in by_models], np.int64),
+            np.array([trained_on[place].truth for place in by_models], np.int64),
         )
         self.novelty = fit_novelty(learner.features[np.unique(winner.positions)], self.seed)
         return Model(winner.head, judged[chosen].temperature)
 
-    def _is_learnt(self, kept: Kept) -> bool:
-        if self._is_fresh_audit(kept) or kept.human == NEITHER:
+    def _is_trained_on(self, sample: Sample) -> bool:
+        # Audits since the last promotion only evaluate: training on them would bias the comparison.
+        if self._is_fresh_audit(sample) or sample.human == NEITHER:
             return False
-        if kept.by_person or kept.said is None:
+        if sample.has_human_class or sample.prediction is None:
             return True
-        taught, auto = kept.teacher is not None, kept.lane == AUTO
-        contradicted = auto and taught and kept.said.label != CLASSES[kept.teacher or 0]
+        # A teacher that contradicts a confident prediction makes its label too doubtful to use.
+        taught, auto = sample.teacher is not None, sample.lane == AUTO
+        contradicted = auto and taught and sample.prediction.label != CLASSES[sample.teacher or 0]
         return (taught or auto) and not contradicted
 
-    def _is_fresh_audit(self, kept: Kept) -> bool:
-        return kept.lane == AUDIT and kept.born >= self.champion_since
+    def _is_fresh_audit(self, sample: Sample) -> bool:
+        return sample.lane == AUDIT and sample.round_number >= self.champion_since
 
     def _harvest(self, stream: Photos) -> None:
         answers, novelties = self.model.answers(stream), novelty_scores(self.novelty, stream.vectors)
         for place, photo_id in enumerate(stream.ids):
-            said = Prediction(
+            prediction = Prediction(
                 model="pets",
                 version=self.rounds + 1,
                 scores=dict(zip(CLASSES, answers[place].tolist(), strict=True)),
@@ -139,30 +145,32 @@ class Full(Policy):
             )
             now = _PHOTO_EVERY_S * (place + self.rounds * len(stream))
             device, view = f"pi-{place % _DEVICES}", stream.views[place]
-            lane, _ = self.harvester.choose(photo_id, device, view, said, now)
+            lane, _ = self.harvester.choose(photo_id, device, view, prediction, now)
             if lane is None:
                 continue
             self.harvester.record(
-                HarvestedSample(photo_id, device, view, said.label, lane, _SAMPLE_BYTES, now)
+                HarvestedSample(photo_id, device, view, prediction.label, lane, _SAMPLE_BYTES, now)
             )
-            self.kept.append(
-                Kept(
+            self.samples.append(
+                Sample(
                     photo_id,
                     stream.sights[:, place],
                     int(stream.truth[place]),
                     view,
                     lane,
-                    said,
+                    prediction,
                     self.harvester.rules.audit_share if lane == AUDIT else None,
-                    born=self.rounds,
+                    round_number=self.rounds,
                 )
             )
 
     def _teach(self) -> None:
-        people = [kept for kept in self.kept if kept.by_person and not self._is_fresh_audit(kept)]
-        waiting = [kept for kept in self.kept if kept.human is None and kept.lane != AUDIT]
-        sights = [np.stack([kept.sight[:DIM] for kept in people], axis=1)]
-        labels = np.array([kept.truth for kept in people], np.int64)
+        people = [
+            sample for sample in self.samples if sample.has_human_class and not self._is_fresh_audit(sample)
+        ]
+        waiting = [sample for sample in self.samples if sample.human is None and sample.lane != AUDIT]
+        sights = [np.stack([sample.sight[:DIM] for sample in people], axis=1)]
+        labels = np.array([sample.truth for sample in people], np.int64)
         judged = out_of_fold_votes(sights, labels, len(CLASSES), seed=self.seed)
         if judged is None or not waiting:
             return
@@ -173,17 +181,17 @@ class Full(Policy):
             return
         thresholds = lane_thresholds(votes.confidence, votes.labels == labels[positions], sampled, hard)
         ensemble = fit_ensemble(sights, labels, len(CLASSES), seed=self.seed)
-        votes = ensemble.votes([np.stack([kept.sight[:DIM] for kept in waiting], axis=1)])
-        for kept, label, confidence in zip(waiting, votes.labels, votes.confidence, strict=True):
-            kept.teacher = int(label) if confidence >= thresholds[kept.lane == HARD] else None
+        votes = ensemble.votes([np.stack([sample.sight[:DIM] for sample in waiting], axis=1)])
+        for sample, label, confidence in zip(waiting, votes.labels, votes.confidence, strict=True):
+            sample.teacher = int(label) if confidence >= thresholds[sample.lane == HARD] else None
 
-    def _ask(self) -> None:
-        waiting = {kept.photo_id: kept for kept in self.kept if kept.human is None}
+    def _review(self) -> None:
+        waiting = {sample.photo_id: sample for sample in self.samples if sample.human is None}
         for asked in most_informative(map(_waiting, waiting.values()), REVIEWS):
-            waiting[asked.photo_id].human = called(waiting[asked.photo_id].truth)
+            waiting[asked.photo_id].human = human_label(waiting[asked.photo_id].truth)
 
     def _is_promoted(self, challenger: Model) -> bool:
-        fresh = [kept for kept in self.kept if self._is_fresh_audit(kept) and kept.by_person]
+        fresh = [sample for sample in self.samples if self._is_fresh_audit(sample) and sample.has_human_class]
         verdict = decide_promotion(
             self.model, challenger, self.world.gate, fresh, best=self.best, seed=self.seed
         )
@@ -194,45 +202,47 @@ class Full(Policy):
 
 
 def decide_promotion(
-    champion: Model, challenger: Model, gold: Photos, audit: Sequence[Kept], *, best: float, seed: int
+    champion: Model, challenger: Model, gold: Photos, audit: Sequence[Sample], *, best: float, seed: int
 ) -> promotion_gate.Verdict:
-    """Let the gate compare two models."""
+    """Return the verdict of the promotion gate about two models."""
     on_gold = promotion_gate.PairedPredictions(
         champion.answers(gold), challenger.answers(gold), gold.truth, np.ones(len(gold.truth))
     )
     on_audit = None
     if audit:
-        vectors = np.stack([kept.sight[PLAIN] for kept in audit])
+        vectors = np.stack([sample.sight[PLAIN] for sample in audit])
         on_audit = promotion_gate.PairedPredictions(
             champion.probabilities(vectors),
             challenger.probabilities(vectors),
-            np.array([kept.truth for kept in audit], np.int64),
-            np.array([1 / (kept.inclusion or math.nan) for kept in audit]),
+            np.array([sample.truth for sample in audit], np.int64),
+            np.array([1 / (sample.inclusion or math.nan) for sample in audit]),
         )
     return promotion_gate.decide_promotion(
         promotion_gate.Evidence(on_gold, max(best, champion.accuracy(gold)), CLASSES, on_audit), 1, seed=seed
     )
 
 
-def _example(kept: Kept) -> Example:
-    if kept.human is not None:
-        return Example(kept.photo_id, b"", kept.human, "human", 1.0, kept.lane)
-    if kept.teacher is not None:
-        return Example(kept.photo_id, b"", CLASSES[kept.teacher], "teacher", 1.0, kept.lane)
-    assert kept.said is not None
-    return Example(kept.photo_id, b"", kept.said.label, "edge", kept.said.confidence, kept.lane)
+def _example(sample: Sample) -> Example:
+    if sample.human is not None:
+        return Example(sample.photo_id, b"", sample.human, "human", 1.0, sample.lane)
+    if sample.teacher is not None:
+        return Example(sample.photo_id, b"", CLASSES[sample.teacher], "teacher", 1.0, sample.lane)
+    assert sample.prediction is not None
+    return Example(
+        sample.photo_id, b"", sample.prediction.label, "edge", sample.prediction.confidence, sample.lane
+    )
 
 
-def _waiting(kept: Kept) -> UnlabelledPhoto:
-    assert kept.said is not None
+def _waiting(sample: Sample) -> UnlabelledPhoto:
+    assert sample.prediction is not None
     return UnlabelledPhoto(
-        photo_id=kept.photo_id,
-        dhash=f"{kept.view:016x}",
-        lane=kept.lane,
-        edge_label=kept.said.label,
-        teacher_label=None if kept.teacher is None else CLASSES[kept.teacher],
-        confidence=kept.said.confidence,
-        margin=kept.said.margin,
-        entropy=kept.said.entropy,
-        novelty=kept.said.novelty,
+        photo_id=sample.photo_id,
+        dhash=f"{sample.view:016x}",
+        lane=sample.lane,
+        edge_label=sample.prediction.label,
+        teacher_label=None if sample.teacher is None else CLASSES[sample.teacher],
+        confidence=sample.prediction.confidence,
+        margin=sample.prediction.margin,
+        entropy=sample.prediction.entropy,
+        novelty=sample.prediction.novelty,
     )

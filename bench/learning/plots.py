@@ -1,4 +1,4 @@
-"""Curves of accuracy by round."""
+"""Plot accuracy by round."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,14 +10,14 @@ from cloud.modeling.arrays import Floats
 
 
 def draw(curves: Mapping[str, Floats], title: str, path: Path) -> None:
-    """Draw the mean of each policy, with the range over seeds for the policy `full`.
+    """Draw the mean of each policy over the seeds; the policy `full` also with its range.
 
     Args:
-        curves: by policy, `[seeds, rounds]`.
-        title: of the scenario.
-        path: of the SVG file.
+        curves: accuracies by policy, `[seeds, rounds]`.
+        title: name of the scenario.
+        path: the SVG file to write.
     """
-    mpl.rcParams["svg.hashsalt"] = "gleaner"  # the same figures give the same file
+    mpl.rcParams["svg.hashsalt"] = "gleaner"  # otherwise the ids in the file are random
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, runs in curves.items():

@@ -1,4 +1,4 @@
-"""What is learnt from a round, by policies that start from the same labels and see the same photos."""
+"""Learning policies, which start with the same labels and get the same photos."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,62 +10,62 @@ from cloud.modeling.arrays import Floats, Ints, softmax
 from cloud.modeling.linear_head import Head, fit_head
 
 REVIEWS = 20
-"""Labels that people give in a round."""
+"""Human labels per round."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A head on the backbone's embeddings, and what calibrates it."""
+    """A linear head on embeddings, with its temperature."""
 
     head: Head
     temperature: float = 1.0
 
     def probabilities(self, vectors: Vectors) -> Floats:
-        """Answer embeddings `[N, D]` with probabilities `[N, K]`."""
+        """Return the probabilities `[N, K]` of embeddings `[N, D]`."""
         return softmax(self.head.logits(vectors) / self.temperature)
 
     def answers(self, photos: Photos) -> Floats:
-        """Return probabilities `[N, K]`."""
+        """Return the probabilities `[N, K]` of photos."""
         return self.probabilities(photos.vectors)
 
     def accuracy(self, photos: Photos) -> float:
-        """Return the share of right answers."""
+        """Return the share of correct answers."""
         return float((self.answers(photos).argmax(axis=1) == photos.truth).mean())
 
 
 @dataclass(slots=True)
 class Accepted:
-    """Labels that no person gave and that were trained on."""
+    """Labels of models that were trained on."""
 
-    said: dict[tuple[str, int], bool] = field(default_factory=dict)
+    labels_correct: dict[tuple[str, int], bool] = field(default_factory=dict)
 
     def count(self, photo_ids: Iterable[str], labels: Ints, truth: Ints) -> None:
-        """Count each label of a photo once, however often it is trained on."""
+        """Count each label of a photo once, even if it is trained on in several rounds."""
         right = labels == truth
-        self.said |= zip(zip(photo_ids, labels.tolist(), strict=True), right.tolist(), strict=True)
+        self.labels_correct |= zip(zip(photo_ids, labels.tolist(), strict=True), right.tolist(), strict=True)
 
     @property
     def labels(self) -> int:
-        """How many."""
-        return len(self.said)
+        """Number of labels."""
+        return len(self.labels_correct)
 
     @property
     def wrong(self) -> int:
-        """How many are not the truth."""
-        return sum(not right for right in self.said.values())
+        """Number of wrong labels."""
+        return sum(not right for right in self.labels_correct.values())
 
 
-def shown(sights: Vectors) -> Vectors:
-    """Return what a training is shown of photos, as they are and at dusk: `[2 * N, D]` of `[3, N, D]`."""
+def training_embeddings(sights: Vectors) -> Vectors:
+    """Return the plain and the dimmed embeddings, `[2 * N, D]`, of `[3, N, D]`."""
     return np.concatenate([sights[PLAIN], sights[DIM]])
 
 
 class Policy:
-    """Learns nothing: the first model for ever.
+    """Base policy: keeps the first model and never learns.
 
     Args:
-        world: What is labelled at first.
-        seed: Of every random decision.
+        world: Has the photos that are labelled at the start.
+        seed: Seed of every random decision.
     """
 
     def __init__(self, world: World, seed: int) -> None:
@@ -73,40 +73,40 @@ class Policy:
         self.draw = np.random.default_rng(seed)
         self.seed = seed
         self.accepted = Accepted()
-        self.vectors = shown(world.labelled.sights)
+        self.vectors = training_embeddings(world.labelled.sights)
         self.labels = np.tile(world.labelled.truth, 2)
         self.model = self.fit()
 
-    def live(self, stream: Photos) -> None:
-        """Learn from what the cameras saw in a round."""
+    def learn(self, stream: Photos) -> None:
+        """Learn from the photos of a round."""
 
     def fit(self) -> Model:
-        """Train on all labels alike."""
+        """Train on all labels with equal weights."""
         return Model(fit_head(self.vectors, self.labels, np.ones(len(self.labels)), len(CLASSES)))
 
     def add(self, photos: Photos, positions: Ints, labels: Ints) -> None:
-        """Learn labels of some photos; a photo of neither class teaches nothing."""
+        """Add labels of some photos and train; photos of neither class are left out."""
         known = labels != OTHER
-        self.vectors = np.concatenate([self.vectors, shown(photos.sights[:, positions[known]])])
+        self.vectors = np.concatenate([self.vectors, training_embeddings(photos.sights[:, positions[known]])])
         self.labels = np.concatenate([self.labels, np.tile(labels[known], 2)])
         self.model = self.fit()
 
 
 class Confident(Policy):
-    """The rule that this system began with: what the model is sure of is true.
+    """Self-training: labels of the model above a confidence threshold are used as they are.
 
     Args:
         world: As for `Policy`.
         seed: As for `Policy`.
-        threshold: Least confidence.
+        threshold: Minimum confidence.
     """
 
     def __init__(self, world: World, seed: int, threshold: float) -> None:
         super().__init__(world, seed)
         self.threshold = threshold
 
-    def live(self, stream: Photos) -> None:
-        """Believe the model."""
+    def learn(self, stream: Photos) -> None:
+        """Add the confident labels of the model."""
         answers = self.model.answers(stream)
         taken = np.flatnonzero(answers.max(axis=1) >= self.threshold)
         labels = answers[taken].argmax(axis=1)
@@ -115,27 +115,27 @@ class Confident(Policy):
 
 
 class RandomLabels(Policy):
-    """People label photos drawn at random."""
+    """Human labels for photos that are drawn at random."""
 
-    def live(self, stream: Photos) -> None:
-        """Ask for labels."""
+    def learn(self, stream: Photos) -> None:
+        """Add human labels."""
         taken = self.draw.permutation(len(stream))[:REVIEWS]
         self.add(stream, taken, stream.truth[taken])
 
 
 class HardOnly(Policy):
-    """People label what the model is least sure of."""
+    """Human labels for the photos with the smallest margin."""
 
-    def live(self, stream: Photos) -> None:
-        """Ask for labels."""
+    def learn(self, stream: Photos) -> None:
+        """Add human labels."""
         answers = np.sort(self.model.answers(stream), axis=1)
         taken = np.argsort(answers[:, -1] - answers[:, -2], kind="stable")[:REVIEWS]
         self.add(stream, taken, stream.truth[taken])
 
 
 class AllLabels(Policy):
-    """People label everything: the ceiling."""
+    """Human labels for all photos: the upper limit."""
 
-    def live(self, stream: Photos) -> None:
-        """Ask for all labels."""
+    def learn(self, stream: Photos) -> None:
+        """Add human labels of all photos."""
         self.add(stream, np.arange(len(stream)), stream.truth)

@@ -1,4 +1,4 @@
-"""The photos of a run: what is labelled at first, what the cameras see round by round, and what judges."""
+"""The photos of a simulation: the initial labels, the stream of each round, and the evaluation sets."""
 
 import csv
 import hashlib
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.learning.drift import aged
+from bench.learning.drift import degraded
 from cloud.dataset.example import Example
 from cloud.labeling.embedder import Embedder
 from cloud.modeling.arrays import Ints
@@ -20,10 +20,10 @@ from schemas.messages import NEITHER
 
 CLASSES = ("cat", "dog")
 OTHER = -1
-"""In place of a class: a photo of neither."""
+"""Index of a photo that shows neither class."""
 
 PLAIN, MIRRORED, DIM = range(3)
-"""How a photo is seen."""
+"""Indices of the three embeddings of a photo."""
 
 _LABELLED = 40
 _GATE = 200
@@ -36,35 +36,33 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "drift": (0.0, 0.2, 0.4, 0.6, 0.8),
     "other": (0.0,) * _ROUNDS,
 }
-"""By scenario, how far the camera has aged in each round."""
+"""Strength of the drift in each round, by scenario."""
 
 
-def called(truth: int) -> str:
-    """Return what a person calls a photo."""
+def human_label(truth: int) -> str:
+    """Return the label that a person gives."""
     return NEITHER if truth == OTHER else CLASSES[truth]
 
 
 @dataclass(frozen=True, slots=True)
 class Photos:
-    """Photos as the model sees them.
+    """Photos as embeddings.
 
     Attributes:
         ids: `[N]`, 32 hex digits each.
-        images: `[N]`, encoded.
-        sights: `[3, N, D]`, embeddings of the photos, of their mirror images, and of how they look at dusk.
-        truth: `[N]`, position of the class, or `OTHER`.
+        sights: `[3, N, D]`, embeddings of the photos, of their mirror images and of dimmed copies.
+        truth: `[N]`, class index, or `OTHER`.
         views: `[N]`, difference hashes.
     """
 
     ids: list[str]
-    images: list[bytes]
     sights: Vectors
     truth: Ints
     views: list[int]
 
     @property
     def vectors(self) -> Vectors:
-        """Embeddings of the photos themselves, `[N, D]`."""
+        """Embeddings of the plain photos, `[N, D]`."""
         return np.asarray(self.sights[PLAIN])
 
     def __len__(self) -> int:
@@ -73,7 +71,7 @@ class Photos:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What the cameras see in a round, and the gold photos as they would see them."""
+    """The stream of a round, and the gold photos with the same drift."""
 
     stream: Photos
     gold: Photos
@@ -81,12 +79,12 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """All that a policy lives through.
+    """All photos of a simulation.
 
     Attributes:
-        labelled: the photos that people labelled before the first version.
-        gate: the frozen gold set of the gate, which is not what the policies are judged on.
-        rounds: in their order.
+        labelled: photos with human labels before the first version.
+        gate: the fixed gold set of the gate; policies are evaluated on other photos.
+        rounds: the rounds in order.
     """
 
     labelled: Photos
@@ -102,20 +100,19 @@ class _File:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _EmbeddedPhoto:
     photo_id: str
-    image: bytes
     sight: Vectors
     view: int
 
 
 class Worlds:
-    """Makes the world of a scenario and a seed; embeds each photo at each strength once.
+    """Create worlds; each photo is embedded once per strength of drift.
 
     Args:
         photos: Folder with `manifest.csv`.
-        cache: Keeps the embeddings from run to run.
-        progress: Told about embedding.
+        cache: Embedding cache on disk.
+        progress: Shows the progress of embedding.
     """
 
     def __init__(self, photos: Path, cache: Path, progress: Progress) -> None:
@@ -123,10 +120,10 @@ class Worlds:
         self._cache = cache
         self._progress = progress
         self._embedder = Embedder.open("efficientnet-lite0", cache)
-        self._seen: dict[tuple[_File, float], _Seen] = {}
+        self._embedded: dict[tuple[_File, float], _EmbeddedPhoto] = {}
 
     def make(self, scenario: str, seed: int) -> World:
-        """Return the world of a scenario; the seed decides what is labelled and what comes when."""
+        """Return the world of a scenario; the seed decides which photos are labelled, and the order."""
         draw = np.random.default_rng(seed)
         train = [self._of("train", truth, draw) for truth in range(len(CLASSES))]
         each = _LABELLED // len(CLASSES), _GATE // len(CLASSES)
@@ -136,8 +133,8 @@ class Worlds:
         stream = [stream[position] for position in draw.permutation(len(stream))]
         if scenario == "other":
             others = self._of("other", OTHER, draw)
-            kept = stream[: round(len(others) / _OTHER_SHARE) - len(others)]
-            stream = [*kept, *others]
+            pets = stream[: round(len(others) / _OTHER_SHARE) - len(others)]
+            stream = [*pets, *others]
             stream = [stream[position] for position in draw.permutation(len(stream))]
         strengths = STRENGTHS[scenario]
         shares = np.array_split(np.arange(len(stream)), len(strengths))
@@ -159,28 +156,27 @@ class Worlds:
         return [files[position] for position in draw.permutation(len(files))]
 
     def _photos(self, files: Sequence[_File], strength: float) -> Photos:
-        self._see([file for file in files if (file, strength) not in self._seen], strength)
-        seen = [self._seen[file, strength] for file in files]
+        self._embed([file for file in files if (file, strength) not in self._embedded], strength)
+        seen = [self._embedded[file, strength] for file in files]
         return Photos(
             ids=[one.photo_id for one in seen],
-            images=[one.image for one in seen],
             sights=np.stack([one.sight for one in seen], axis=1),
             truth=np.array([file.truth for file in files], np.int64),
             views=[one.view for one in seen],
         )
 
-    def _see(self, files: Sequence[_File], strength: float) -> None:
-        """Embed photos as the edge shrinks them for the way to the cloud."""
+    def _embed(self, files: Sequence[_File], strength: float) -> None:
+        """Embed photos after the edge's downscaling for samples."""
         if not files:
             return
-        images = [aged(file.path.read_bytes(), strength, _seed(file.path)) for file in files]
+        images = [degraded(file.path.read_bytes(), strength, _seed(file.path)) for file in files]
         known = [Example("", shrink(image).image, "", "human") for image in images]
         seen = self._embedder.embed(known, self._progress)
         plan, network = self._embedder.backbone, self._embedder.network
         dim = embeddings(known, plan, network, self._cache, self._progress, dim=True)
         for file, image, sight in zip(files, images, np.stack([*seen, dim], axis=1), strict=True):
             photo_id = hashlib.blake2b(image, digest_size=16).hexdigest()
-            self._seen[file, strength] = _Seen(photo_id, image, sight, dhash(image))
+            self._embedded[file, strength] = _EmbeddedPhoto(photo_id, sight, dhash(image))
 
 
 def _files(photos: Path) -> Iterator[_File]:

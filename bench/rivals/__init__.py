@@ -1,1 +1,1 @@
-"""What one would use instead: the same model behind HTTP. They run in an environment of their own."""
+"""Alternative servers with the same model behind HTTP; they run in a separate environment."""

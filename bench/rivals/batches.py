@@ -1,6 +1,6 @@
-"""How the rivals batch: as many photos as the edge handler takes into one call."""
+"""Batching of the rivals: the batch size is that of the edge handler."""
 
 PHOTOS = 16
 LATENCY_S = 0.01
-"""How long LitServe waits for a batch to fill; its documentation's examples have 10 to 50 ms."""
+"""Seconds that LitServe waits for a full batch; the examples of its documentation use 10 to 50 ms."""
 TIMEOUT_S = 60

@@ -11,7 +11,7 @@ from bench.rivals.batches import PHOTOS, TIMEOUT_S
 
 @bentoml.service(workers=1, traffic={"timeout": TIMEOUT_S, "max_concurrency": 1024})
 class Classify:
-    """From photos in base64 to probabilities."""
+    """Maps photos in base64 to probabilities."""
 
     def __init__(self) -> None:
         self._serve = tf.saved_model.load(os.environ["MODEL"]).signatures["serving_default"]

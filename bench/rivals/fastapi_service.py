@@ -1,4 +1,4 @@
-"""FastAPI with the model in its process, as its documentation has it for work that blocks: a plain `def`."""
+"""FastAPI with the model in its process; a plain `def`, as its documentation recommends for blocking work."""
 
 import os
 from typing import Annotated

@@ -12,20 +12,20 @@ from bench.rivals.batches import LATENCY_S, PHOTOS
 
 
 class Classify(ls.LitAPI):  # type: ignore[misc]  # LitServe ships no types
-    """From a form with a photo, over a batch, to probabilities."""
+    """Maps a form with a photo to probabilities, in batches."""
 
     def setup(self, device: str) -> None:
-        """Load the model in the worker's process."""
+        """Load the model in the worker process."""
         del device
         self._serve = tf.saved_model.load(os.environ["MODEL"]).signatures["serving_default"]
 
     def decode_request(self, request: Request) -> bytes:
-        """Take the photo out of the form."""
+        """Return the photo of the form."""
         photo: bytes = request["photo"].file.read()
         return photo
 
     def batch(self, inputs: list[bytes]) -> list[bytes]:
-        """Leave the photos as they are: numpy would cut off zeros at their end."""
+        """Return the photos unchanged: numpy would strip zero bytes at their end."""
         return inputs
 
     def predict(self, photos: list[bytes]) -> np.ndarray:
@@ -38,7 +38,7 @@ class Classify(ls.LitAPI):  # type: ignore[misc]  # LitServe ships no types
         return list(output)
 
     def encode_response(self, output: np.ndarray) -> dict[str, list[float]]:
-        """Answer in JSON."""
+        """Return the JSON answer."""
         return {"probabilities": output.tolist()}
 
 

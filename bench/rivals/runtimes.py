@@ -1,8 +1,8 @@
-"""Photos through other runtimes, in turns: `python -m bench.rivals.runtimes FOLDER`, for `bench.runtimes`.
+"""Measure other runtimes alternately: `python -m bench.rivals.runtimes FOLDER`, for `bench.runtimes`.
 
-FOLDER holds what that wrote. Answers and processor times go there too. With `--footprint FILE` it does no
-more than a server without TensorFlow would: it loads one network, decodes and answers 16 photos, and says
-what that took.
+FOLDER has the files of `bench.runtimes`; answers and processor times are written there. With `--footprint
+FILE` it does what a server without TensorFlow would do: it loads one network, classifies 16 photos and prints
+time and memory.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def pillow(plan: dict[str, float]) -> Decoder:
 
 
 def lite(path: Path) -> Network:
-    """A network in LiteRT, one photo after the other on one thread."""
+    """Return a network in LiteRT, one photo at a time on one thread."""
     from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415  # a footprint has one runtime
 
     interpreter = Interpreter(model_path=str(path), num_threads=1)
@@ -62,7 +62,7 @@ def lite(path: Path) -> Network:
 
 
 def onnx(path: Path) -> Network:
-    """A network in ONNX Runtime, on one thread."""
+    """Return a network in ONNX Runtime, on one thread."""
     import onnxruntime  # noqa: PLC0415  # as above
 
     options = onnxruntime.SessionOptions()
@@ -75,7 +75,7 @@ def onnx(path: Path) -> Network:
 def tensorflow(
     directory: Path, signature: str, output: str, threads: int = 0
 ) -> Callable[[list[bytes]], Array]:
-    """A signature of a SavedModel, as the model server runs it; 0 threads are TensorFlow's choice."""
+    """Return a signature of a SavedModel as the model server runs it; 0 threads: TensorFlow decides."""
     import tensorflow as tf  # noqa: PLC0415  # as above
 
     v1 = tf.compat.v1
@@ -90,7 +90,7 @@ def tensorflow(
 
 
 def convert(folder: Path, images: Array) -> None:
-    """Write the network for ONNX Runtime, as it is and with integers of 8 bits."""
+    """Write the network for ONNX Runtime, in float32 and int8."""
     import tensorflow as tf  # noqa: PLC0415  # as above
     import tf2onnx  # noqa: PLC0415  # as above
     from keras.src.export.tf2onnx_lib import patch_tf2onnx  # noqa: PLC0415  # as above
@@ -117,7 +117,7 @@ def convert(folder: Path, images: Array) -> None:
 
 
 def contenders(folder: Path, plan: dict[str, float]) -> dict[str, Callable[[list[bytes]], Array]]:
-    """Give all ways from encoded photos to embeddings, by name."""
+    """Return the functions from encoded photos to embeddings by name."""
     served = folder / "served/1"
     decoders = {"TensorFlow": tensorflow(served, "decode", "pixels"), "Pillow": pillow(plan)}
     networks = {
@@ -140,7 +140,7 @@ def contenders(folder: Path, plan: dict[str, float]) -> dict[str, Callable[[list
 
 
 def spent_ms(run: Callable[[list[bytes]], Array], photos: list[bytes], batch: int) -> float:
-    """Return the processor milliseconds of this process for each of the photos."""
+    """Return the processor milliseconds of this process per photo."""
     run(photos[:batch])
     began_s = time.process_time()
     for at in range(0, len(photos), batch):

@@ -27,6 +27,8 @@ def unpack(packages: tuple[str, ...], folder: Path) -> None:
     subject = f"Debian's package {packages[0]} cannot be downloaded"
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise PackageError(f"{subject}: there is no apt-get or dpkg-deb")
+    # Next to the folder: a rename is atomic only within a file system. The pid separates concurrent
+    # processes.
     partial = folder.with_name(f"{folder.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     try:

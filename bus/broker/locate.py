@@ -12,7 +12,7 @@ PACKAGES = ("mosquitto", "libcjson1", "libmosquitto1", "libwrap0", "libdlt2")
 
 
 class BrokerError(PermanentError):
-    """There is no mosquitto, or it does not start."""
+    """mosquitto is not available, or does not start."""
 
 
 @dataclass(frozen=True, slots=True)

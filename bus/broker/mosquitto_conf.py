@@ -28,7 +28,7 @@ class Access:
     On both ports the user name of a client is the common name of its certificate. On the first port it is
     also the client id, so that no client can disconnect or impersonate another; each identity has one
     connection there. Cloud components and the operator's commands need several connections: they use the next
-    port, where clients choose their ids, with a CA of its own.
+    port, where clients choose their ids, with its own CA.
 
     Args:
         tls: CA of devices, edges and bridges; certificate and key of the broker.

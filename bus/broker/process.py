@@ -137,7 +137,7 @@ class BrokerProcess:
             return
         process.kill() if kill else process.terminate()
         try:
-            process.wait(_STOP_S)
+            process.wait(_STOP_S)  # saving a large persistence file takes a while
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -171,7 +171,7 @@ def local_broker(folder: Path, *, port: int | None = None) -> Iterator[BrokerPro
         port: TCP port on loopback; a free one if None.
 
     Raises:
-        BrokerError: There is no mosquitto, or it does not start.
+        BrokerError: mosquitto is not available, or does not start.
         TransientError: The port is in use.
     """
     if port is not None and is_listening(port):

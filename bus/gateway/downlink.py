@@ -21,9 +21,9 @@ from schemas.topics import COMMAND, RECEIPT, Topic
 
 log = structlog.get_logger()
 
-_RECEIPTS_KEPT = 1000
+_RECEIPTS_KEPT = 1000  # per node; a handler has at most a window of 64 unanswered samples by default
 _COMMANDS_KEPT = 64
-_SUBSCRIPTION_QUEUE = 4096
+_SUBSCRIPTION_QUEUE = 4096  # shared by all nodes, also those of other gateways
 
 
 class Downlink:
@@ -77,6 +77,7 @@ class Downlink:
         """Put each message into the mailbox of its node; messages for other gateways' nodes are skipped."""
         topic = subscription.topic
         async for delivery in subscription:
+            # At once: what is lost with this process is retained, or requested again.
             delivery.ack()
             if (node := delivery.names["node"]) not in self._config.nodes:
                 continue

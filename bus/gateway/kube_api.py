@@ -51,6 +51,7 @@ class Cluster:
             ClusterRefusedError: The token or the CA certificate cannot be read.
         """
         try:
+            # Read once: tokens of service accounts are renewed on disk, but a run takes minutes, not hours.
             headers = {"Authorization": f"Bearer {self._token.read_text().strip()}"} if self._token else {}
             context = ssl.create_default_context(cafile=self._ca)
         except OSError as error:  # ssl.SSLError is one
@@ -92,6 +93,7 @@ class Cluster:
         subject = f"cluster {self._server}: {method} {path}"
         try:
             async with self._session.request(method, f"{self._server}{path}", **options) as response:
+                # `accept`: 409 if it exists already, 404 if it is already deleted.
                 if response.ok or response.status == accept:
                     return await response.json()
                 reply = f"{response.status} {(await response.text())[:_QUOTED_CHARS]}"

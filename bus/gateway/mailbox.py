@@ -82,13 +82,14 @@ class Mailbox:
             await self._arrived.wait()
 
     def remove(self, message: PendingMessage) -> None:
-        """Remove a message that `first` returned, unless it was dropped for a newer one meanwhile."""
+        """Remove a message that `first` returned, unless a newer one has replaced it."""
+        # It may have been dropped for a newer one while it was sent, which must not be removed instead.
         if self._waiting and self._waiting[0] is message:
             self._waiting.popleft()
 
     async def wait_before_retry(self, max_s: float) -> None:
         """Wait for `max_s` seconds, or until `retry_now`."""
-        self._retry_now.clear()
+        self._retry_now.clear()  # a call before this wait was for an earlier one
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max_s):
                 await self._retry_now.wait()

@@ -11,6 +11,7 @@ from schemas.errors import PermanentError, TransientError
 
 _POST_S = 10.0
 _QUOTED_BYTES = 200
+# Other statuses may pass: 404 until a missing Rule is created, 500 until the node is online again.
 _PERMANENT = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
 
@@ -47,7 +48,7 @@ class Router:
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=_POST_S),
             connector=aiohttp.TCPConnector(limit=0),
-            trust_env=False,
+            trust_env=False,  # the Router is in the cluster: no proxy
         )
         return self
 
@@ -68,6 +69,7 @@ class Router:
         """
         try:
             async with self._session.post(down_url(self._url, node, topic), data=payload) as response:
+                # The Router answers in a few words, but another server at this address may send a page.
                 body = (await response.content.read(_QUOTED_BYTES)).decode(errors="replace")
             text = " ".join(body.split())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -61,7 +61,7 @@ def node_routes(node: str, devices: Sequence[str] = ()) -> tuple[Route, ...]:
 
 
 def find_route(node: str, kind: str, device: str | None = None) -> Route | None:
-    """Return the route for the parts of a URL path, None if there is none."""
+    """Return the route for the parts of a URL path, or None."""
     topic = _UP_TOPICS.get(kind)
     if topic is None or (topic is FEEDBACK) != (device is not None):
         return None

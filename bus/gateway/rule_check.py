@@ -68,6 +68,7 @@ class Verifier:
                 number = delivery.message().facts.get("probe")
             except CodecError:
                 continue
+            # Probes of another `verify`, or late ones, have numbers that are not awaited.
             if isinstance(number, str) and number in self._awaited:
                 self._awaited[number].set()
 

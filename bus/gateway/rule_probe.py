@@ -32,7 +32,7 @@ def new_probe() -> Probe:
 
 
 def probe_event(body: bytes, route: Route, gateway: str) -> Event | None:
-    """Return the Event with which the gateway reports a received probe; None if the body is not a probe."""
+    """Return the Event that reports a received probe; None if the body is not a probe."""
     match = _PAYLOAD.fullmatch(body)
     if match is None:
         return None

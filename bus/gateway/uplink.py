@@ -114,6 +114,7 @@ class Uplink:
     async def _receive(self, route: Route, request: web.Request) -> Answer:
         """Read a body, unless too many are being read or too much waits already."""
         queue = self._queues[route.node]
+        # Checked before the body is read: its memory is not bounded by the queue yet.
         if self._receiving >= _CONCURRENT_BODIES or not queue.has_room(request.content_length or 0):
             return Answer(HTTPStatus.SERVICE_UNAVAILABLE, "too many messages at once", "full")
         self._receiving += 1
@@ -150,6 +151,7 @@ class Uplink:
             topic = EVENT.name(node=CLOUD, name=self._config.name)
             return QueuedMessage(topic, encode(EVENT, event), retain=False)
         message = decode(route.topic, body, route.names)
+        # The body itself is published, not the decoded message: it may have fields of a newer version.
         if isinstance(message, Status) and self._restarts.has_returned(message, time.monotonic()):
             log.info("up.edge_returned", node=route.node, run_id=message.run_id)
             self._downlink.node_returned(route.node)

@@ -15,7 +15,7 @@ from bus.mqtt.connection import (
     CONCURRENT_PUBLISHES,
     BrokerConnection,
     BrokerConnectionError,
-    Identity,
+    ClientIdentity,
     Incoming,
     Will,
     address,
@@ -70,14 +70,14 @@ class Bus:
         """Why the last connection attempt failed or the last connection ended."""
         self._broker = broker
         self._address = address(broker)
-        self._identity = Identity(client_id, password, durable)
+        self._identity = ClientIdentity(client_id, password, durable)
         self._presence = presence
         self._subscriptions: list[Subscription[Message]] = []
         self._raw_queues: dict[str, asyncio.Queue[RawMessage]] = {}
         self._publish_slots = asyncio.Semaphore(CONCURRENT_PUBLISHES)
         self._connection: BrokerConnection | None = None
         """The present connection; set only while it is proven to work."""
-        self._number = 0
+        self._number = 0  # of the present or last connection attempt
         self._probe_returned = asyncio.Event()
         self._connected_at: float | None = None
         self._ready = asyncio.Condition()
@@ -149,14 +149,15 @@ class Bus:
 
         Raises:
             TopicError: A name is not a DNS label.
-            BrokerConnectionError: There is no connection, or it was lost meanwhile; the broker may have the
-                message all the same.
+            BrokerConnectionError: Not connected, or the connection was lost; the broker may have the message
+                all the same.
         """
         await self.publish_bytes(topic.name(**names), encode(topic, message), retain=topic.retain)
 
     async def publish_bytes(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish an encoded payload; otherwise like `publish`."""
         async with self._publish_slots:
+            # No waiting for a connection: callers decide whether to retry, to drop, or to keep the message.
             if (connection := self._connection) is None:
                 raise BrokerConnectionError(self._address, reason="not connected")
             await connection.publish(topic, payload, retain=retain)
@@ -221,6 +222,8 @@ class Bus:
                 )
                 self.counters.add("bus.disconnected")
                 self.last_error = error.reason
+                # Only the first failure of an outage is a warning; a broker that stays down must not fill the
+                # log.
                 first = reconnect.failures == 1
                 failed_at = now if first else failed_at
                 level = log.warning if first else log.debug
@@ -252,15 +255,16 @@ class Bus:
         try:
             async with self._open() as connection:
                 try:
-                    raise_if_cancelled()
+                    raise_if_cancelled()  # connecting uses asyncio.wait_for too
                     async with asyncio.TaskGroup() as tasks:
                         tasks.create_task(connection.wait_closed(), name="bus.receive")
                         tasks.create_task(self._serve(connection, failed_at), name="bus.serve")
                 finally:
-                    self._connection = None
+                    self._connection = None  # first: no publish may begin from here on
                     connection.fail_publishes()
                     await self._publish_offline(connection)
         except BaseExceptionGroup as group:
+            # Callers handle the plain error. If both tasks failed, it was for the same reason.
             raise _first(group) from None
 
     def _open(self) -> BrokerConnection:
@@ -281,6 +285,7 @@ class Bus:
             # QoS 0: at QoS 1 the probe would queue behind messages that wait for our acknowledgement.
             await connection.subscribe(self._presence.topic, qos=0)
             await self._probe(connection, self._presence.topic)
+        # Only now: subscriptions are complete, and a message that is published is delivered.
         async with self._ready:
             self._connection = connection
             self._connected_at = time.monotonic()
@@ -318,7 +323,7 @@ class Bus:
         for subscription in self._subscriptions:
             if (names := subscription.topic.match(incoming.topic)) is not None:
                 self._deliver(subscription, names, incoming)
-                break
+                break  # one delivery has one ack, so one subscription gets it
         else:
             self._discard(incoming, expected=taken)
 
@@ -374,6 +379,7 @@ class Bus:
     def _is_probe(self, incoming: Incoming) -> bool:
         if self._probe_returned.is_set() or self._presence is None:
             return False
+        # The retained Status of an earlier run arrives on the same topic, before ours.
         return incoming.topic == self._presence.topic and self._presence.is_own(incoming.payload)
 
     async def _publish_status_if_connected(self) -> None:

@@ -53,7 +53,7 @@ class BrokerConnectionError(TransientError):
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ClientIdentity:
     """Client id and password, and whether the broker keeps the session while the client is offline."""
 
     client_id: str
@@ -96,7 +96,11 @@ class BrokerConnection:
     """
 
     def __init__(
-        self, broker: Broker, identity: Identity, will: Will | None, on_message: Callable[[Incoming], None]
+        self,
+        broker: Broker,
+        identity: ClientIdentity,
+        will: Will | None,
+        on_message: Callable[[Incoming], None],
     ) -> None:
         self.address = address(broker)
         self._lost = False
@@ -115,7 +119,7 @@ class BrokerConnection:
         self._paho.on_publish = self._on_puback
         _fail_early_when_refused(self._client)
 
-    def _make_client(self, broker: Broker, identity: Identity, will: Will | None) -> aiomqtt.Client:
+    def _make_client(self, broker: Broker, identity: ClientIdentity, will: Will | None) -> aiomqtt.Client:
         return aiomqtt.Client(
             broker.host,
             broker.port,
@@ -209,6 +213,7 @@ class BrokerConnection:
             sent = self._paho.publish(topic, payload, 1, retain)
         if sent.rc:
             raise self._not_acknowledged(error_string(sent.rc))
+        # Set after publish(), but no PUBACK is missed: paho's callbacks run in this thread, between awaits.
         self._unacknowledged[sent.mid] = puback = loop.create_future()
         # call_later instead of asyncio.timeout: one timer, and no task switch per publish.
         deadline = loop.call_later(
@@ -253,7 +258,7 @@ class _Inbox(asyncio.Queue[Any]):
     """Replaces aiomqtt's message queue: passes each message on as it is read from the socket.
 
     So no second queue grows in this process, and unread messages stay with the broker. The broker's in-flight
-    window is no such bound: mosquitto before 2.0.13 ignores it for a client that publishes.
+    window does not bound it: mosquitto before 2.0.13 ignores the window for a client that publishes.
     """
 
     def __init__(self, on_message: Callable[[aiomqtt.Message], None], maxsize: int = 0) -> None:

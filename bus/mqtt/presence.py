@@ -53,7 +53,7 @@ class Presence:
             at_ms=now_ms(),
             since_ms=now_ms(),
             software=version("gleaner"),
-            run_id=secrets.token_hex(8),
+            run_id=secrets.token_hex(8),  # lets the gateway detect restarts, and `is_own` earlier runs
         )
 
     def update(self, **fields: object) -> None:
@@ -65,6 +65,7 @@ class Presence:
         """Record that a part of the component does not work; return True if it worked until now."""
         self.unpublished = True
         is_new = part not in self._problems
+        # A changed reason is still the same outage.
         since = time.monotonic() if is_new else self._problems[part].since
         self._problems[part] = Problem(since, reason)
         return is_new
@@ -77,7 +78,7 @@ class Presence:
         return time.monotonic() - problem.since
 
     def degraded_reason(self) -> str | None:
-        """Return the reasons of all degraded parts, None if there are none and the component is `online`."""
+        """Return the reasons of all degraded parts; None if the component is `online`."""
         return "; ".join(problem.reason for problem in self._problems.values()) or None
 
     def status(self, counters: Counters, *, offline: str | None = None) -> Status:

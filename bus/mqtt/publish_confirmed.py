@@ -20,7 +20,7 @@ async def publish_confirmed(
 ) -> None:
     """Publish a message and wait until the broker delivers it to our own subscription.
 
-    A PUBACK is no proof: the broker acknowledges a message that the client may not publish, and drops it.
+    A PUBACK proves nothing: the broker also acknowledges a message that it drops for lack of permission.
 
     Args:
         bus: Connected.
@@ -31,7 +31,7 @@ async def publish_confirmed(
 
     Raises:
         TopicError: A name is not a DNS label.
-        BrokerConnectionError: There is no connection, or the client may not write or not read the topic.
+        BrokerConnectionError: Not connected, or the client may not write or not read the topic.
     """
     payload, topic_name = encode(topic, message), topic.name(**names)
     await bus.publish(topic, message, **names)

@@ -1,4 +1,4 @@
-"""Retry a dependency until it succeeds; report the component as degraded meanwhile."""
+"""Retry a dependency until it succeeds; until then report the component as degraded."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,12 +20,12 @@ async def retry_until_ok(
     attempt: Callable[[], Awaitable[T]],
     on_failure: Callable[[TransientError], None] = lambda _: None,
 ) -> T:
-    """Repeat an attempt until it raises no TransientError; the Status is degraded meanwhile. Safe to cancel.
+    """Repeat an attempt until it raises no TransientError; until then the Status is degraded. Safe to cancel.
 
     Args:
         bus: Publishes the Status.
         part: The dependency, for log and Status: `model`, `disk`, `dataset`.
-        attempt: Called for each attempt; must have a timeout of its own.
+        attempt: Called for each attempt; must have its own timeout.
         on_failure: Called after each failed attempt.
     """
     delays = backoff(_FIRST_RETRY_S, _RETRY_CAP_S)
@@ -34,7 +34,7 @@ async def retry_until_ok(
             result = await attempt()
         except TransientError as error:
             on_failure(error)
-            await bus.report_degraded(part, str(error))
+            await bus.report_degraded(part, str(error))  # logs a warning once, repeats at debug level
             await asyncio.sleep(next(delays))
         else:
             await bus.report_recovered(part)

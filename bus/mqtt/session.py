@@ -1,4 +1,4 @@
-"""A short connection to the broker: connect within a deadline, work, disconnect."""
+"""Connect to the broker within a deadline for the duration of a block, as commands do."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,22 +9,22 @@ from bus.mqtt.client import Bus
 from bus.mqtt.connection import BrokerConnectionError
 
 CONNECT_S = 10.0
-"""Default deadline for the first connection: a broker that takes longer is taken to be down."""
+"""Default deadline of the first connection, in seconds."""
 
 
 @asynccontextmanager
 async def connected(bus: Bus, broker: Broker, timeout_s: float = CONNECT_S) -> AsyncIterator[None]:
-    """Run a connection for the length of a block, which is entered once the connection works.
+    """Run a connection for the duration of a block, entered once the connection works.
 
-    Errors leave the block inside an `ExceptionGroup`: the connection runs in a task of its own.
+    Errors leave the block inside an `ExceptionGroup`, because the connection runs in its own task.
 
     Args:
         bus: Not running yet; subscriptions are made before this.
-        broker: Where it connects to, for the error.
+        broker: Its address, for the error.
         timeout_s: Deadline of the first connection, in seconds. Later ones are retried without a deadline.
 
     Raises:
-        BrokerConnectionError: There was no connection in time; the sentence has the reason.
+        BrokerConnectionError: Not connected in time; has the reason of the last attempt.
     """
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(bus.run(), name="bus.session")
@@ -33,9 +33,8 @@ async def connected(bus: Bus, broker: Broker, timeout_s: float = CONNECT_S) -> A
                 await bus.connected()
         except TimeoutError:
             raise BrokerConnectionError(
-                f"broker {broker.host}:{broker.port}",
-                expected=f"a connection within {timeout_s:g} s (try `gleaner doctor`)",
-                got=bus.last_error,
+                f"no connection to {broker.host}:{broker.port} in {timeout_s:g} s: {bus.last_error}",
+                hint="try 'gleaner doctor'",
             ) from None
         yield
         # Not in a `finally`: after an error the group cancels the connection itself.

@@ -1,4 +1,4 @@
-"""Received messages, and the bounded queues in which they wait."""
+"""Received messages and their bounded queues."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

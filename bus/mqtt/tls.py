@@ -5,6 +5,7 @@ import ssl
 
 from bus.config import ConfigError, Tls
 
+# Names in OpenSSL's error texts; the first that occurs in a text is used.
 _EXPLANATIONS = {
     "CERTIFICATE_VERIFY_FAILED": "the broker's certificate is not valid for that host (option --ca)",
     "ALERT_UNKNOWN_CA": "our certificate is not signed by the CA of that port",
@@ -31,6 +32,7 @@ def context(tls: Tls) -> ssl.SSLContext:
         made = ssl.create_default_context(cafile=tls.ca)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise ConfigError(f"CA file {tls.ca}", expected="certificates in PEM", got=_reason(error)) from None
+    # As the broker's; older versions are broken.
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     if tls.certificate is not None:
         try:

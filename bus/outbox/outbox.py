@@ -25,8 +25,8 @@ log = structlog.get_logger()
 Publish = Callable[[str, bytes], Awaitable[None]]
 Connected = Callable[[int], Awaitable[int]]
 
-_SENDERS = 16
-_CACHE_BYTES = 4_000_000
+_SENDERS = 16  # below the 20 publishes that a connection handles at once
+_CACHE_BYTES = 4_000_000  # payloads kept in memory until they are first sent
 
 
 class OutboxFullError(TransientError):
@@ -127,6 +127,7 @@ class Outbox:
         )
         for message_id, topic, size_bytes, created_ms in rows:
             created_at = _monotonic(created_ms)
+            # The earlier run may have sent it: with a count of 1, a `duplicate` answer would be misread.
             self._add(Entry(message_id, sys.intern(topic), size_bytes, created_at, send_count=2))
         if rows:
             self._counters.add(f"{self._name}.restored", len(rows))
@@ -149,7 +150,7 @@ class Outbox:
             return False
         try:
             await self._database.run(lambda connection: self.write(connection, item))
-        except BaseException:
+        except BaseException:  # also a cancellation
             self.abort(item)
             raise
         self.commit(item)
@@ -169,6 +170,7 @@ class Outbox:
         if message_id in self._schedule or message_id in self._admitted:
             return None
         self._check_disk(len(payload))
+        # A loop: while an old message is dropped, another caller may take its room.
         while not self._has_room(len(payload)):
             await self._make_room(len(payload))
         self._admitted[message_id] = len(payload)
@@ -187,6 +189,7 @@ class Outbox:
     def commit(self, item: Item) -> None:
         """Send a message whose transaction was committed: the third step of `put`."""
         self.abort(item)
+        # Interned: up to 100 000 entries share a few topic names.
         entry = Entry(item.message_id, sys.intern(item.topic), len(item.payload), time.monotonic())
         if self._cached_bytes + entry.size_bytes <= _CACHE_BYTES:
             entry.payload = item.payload
@@ -207,7 +210,7 @@ class Outbox:
             record: Work for the same transaction, so that the answer is recorded exactly once.
 
         Returns:
-            False if there is no such message, as for a duplicate answer; `record` is not run then.
+            False if the message is not in the outbox, as for a duplicate answer; `record` is not run then.
 
         Raises:
             StorageError: The disk failed; the message stays and is sent again.
@@ -224,7 +227,7 @@ class Outbox:
             return True
 
         removed = await self._database.run(remove)
-        self._remove(message_id)
+        self._remove(message_id)  # after the commit: if that fails, the message is sent again
         self._counters.add(f"{self._name}.{'answered' if removed else 'answered_again'}")
         return removed
 
@@ -249,6 +252,7 @@ class Outbox:
             publish: Publishes a payload on a topic; raises TransientError if that fails.
             connected: Waits for a connection with a number greater than the given one; returns its number.
         """
+        # Holds each entry at most once, see `queued`, so that the dispatcher waits only for senders.
         due: asyncio.Queue[Entry] = asyncio.Queue(self._limits.window)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._resend_on_reconnect(connected), name=f"{self._name}.reconnect")
@@ -258,7 +262,7 @@ class Outbox:
 
     async def _dispatch(self, due: asyncio.Queue[Entry]) -> None:
         while True:
-            self._changed.clear()
+            self._changed.clear()  # before looking, so that a change after it is not missed
             for entry in self._schedule.take_due(time.monotonic()):
                 if not entry.queued:  # while disconnected it can be due again before it was sent
                     entry.queued = True
@@ -274,10 +278,10 @@ class Outbox:
     async def _send(self, due: asyncio.Queue[Entry], publish: Publish, connected: Connected) -> None:
         while True:
             entry = await due.get()
-            await connected(0)
+            await connected(0)  # any connection
             try:
                 if (payload := await self._payload(entry)) is None:
-                    continue  # answered meanwhile
+                    continue  # answered while it waited here
                 entry.send_count += 1  # before publishing: a failed publish may have arrived all the same
                 await publish(entry.topic, payload)
             except TransientError as error:
@@ -292,7 +296,7 @@ class Outbox:
                 entry.queued = False
 
     async def _payload(self, entry: Entry) -> bytes | None:
-        """Return the payload of a message, None if it was answered meanwhile."""
+        """Return the payload of a message, None if it was just answered."""
         if entry.message_id not in self._schedule:
             return None
         payload = entry.payload
@@ -302,7 +306,7 @@ class Outbox:
                     "SELECT payload FROM outbox WHERE id = ?", (entry.message_id,)
                 ).fetchone()
             )
-            if row is None:
+            if row is None:  # its answer was committed while this read waited
                 return None
             payload = row[0]
         self._uncache(entry)  # it is rarely sent again; then it is read from the database
@@ -313,6 +317,7 @@ class Outbox:
         number = 0
         while True:
             number = await connected(number)
+            # Messages or answers of the lost connection may be lost with it.
             self._schedule.resend_soon(time.monotonic())
             self._changed.set()
 
@@ -378,5 +383,6 @@ class Outbox:
 
 def _monotonic(created_ms: int) -> float:
     """Convert a time to this process's monotonic clock; a time in the future, of a clock set back, is now."""
+    # The monotonic clock starts anew with each boot, so the age is taken from the wall clock.
     age_s = max(0.0, time.time() - created_ms / 1000)
     return time.monotonic() - age_s

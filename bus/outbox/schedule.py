@@ -1,4 +1,4 @@
-"""Decide which message of an outbox is sent next; without I/O and without reading a clock.
+"""Decide which message of an outbox is sent next, without I/O and without a clock.
 
 All times are seconds of a monotonic clock, passed in by the caller.
 """
@@ -22,7 +22,7 @@ class Entry:
         size_bytes: Size of its payload.
         created_at: When it was created, possibly before this process started.
         attempts: How often it was due since the last connection; sets the delay until it is due again.
-        send_count: How often it may have been sent, also by an earlier run.
+        send_count: How often it may have been sent, including earlier runs.
         due_at: When it is sent again.
         backlog: Whether it is older than `live_s`.
         queued: Whether it waits for a free sender.
@@ -45,7 +45,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Schedule:
-    """Order in which messages are sent.
+    """Order of sending.
 
     First those that are due again, then new ones while the window has room: live ones before backlog. Backlog
     gets at most its share of the window, and at least one place if any waits.
@@ -99,7 +99,7 @@ class Schedule:
 
     def oldest_unsent(self) -> str | None:
         """Return the id of the oldest message that was not sent yet, None if all were."""
-        for waiting in (self._backlog, self._live):
+        for waiting in (self._backlog, self._live):  # backlog is older
             while waiting and (waiting[0] not in self._entries or waiting[0] in self._in_flight):
                 waiting.popleft()
             if waiting:
@@ -122,15 +122,16 @@ class Schedule:
             self._start_timer(entry, now)
 
     def next_due(self) -> float | None:
-        """Return when the next resend timer ends, None if there is none."""
+        """Return when the next resend timer ends, or None."""
         while self._timers and self._stale(*self._timers[0]):
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
 
     def resend_soon(self, now: float, spread_s: float = 1.0) -> None:
         """Make all unanswered messages due within `spread_s` seconds: the connection is new."""
+        # Spread out, so that a full window is not sent in one burst.
         for message_id in self._in_flight:
-            self._entries[message_id].attempts = 0
+            self._entries[message_id].attempts = 0  # the backoff belonged to the old connection
             self._set_timer(self._entries[message_id], now + self.rng.uniform(0, spread_s))
 
     def defer(self, message_id: str, now: float) -> None:
@@ -170,9 +171,10 @@ class Schedule:
         heapq.heappush(self._timers, (due_at, entry.message_id))
 
     def _next(self, now: float) -> str | None:
-        """Return the next new message for which the window has room, None if there is none."""
+        """Return the next new message if the window has room for one, else None."""
         self._move_to_backlog(now)
         room = self.limits.window - len(self._in_flight)
+        # At least 1: a small window must not exclude backlog for ever.
         share = max(1, int(self.limits.window * self.limits.backlog_share))
         backlog_allowed = bool(self._peek(self._backlog)) and self._in_flight_backlog < share
         # One place is kept free for backlog, so that a flood of live messages cannot starve it.

@@ -74,6 +74,7 @@ class Database:
         """Finish the queued jobs, then close the file."""
         self._jobs.put(None)
         if self._thread is not None:
+            # Shielded: a cancelled exit must not leave the thread writing to a file that is opened again.
             await asyncio.shield(asyncio.to_thread(self._thread.join))
 
     def free_bytes(self) -> int:
@@ -109,12 +110,14 @@ class Database:
         try:
             while jobs := self._next():
                 self._commit(connection, jobs)
+                # Only after the commit: a caller may rely on the disk as soon as its future is done.
                 self._loop.call_soon_threadsafe(_complete, jobs)
         finally:
             connection.close()
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        # isolation_level None: sqlite3 must not begin transactions on its own.
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=5.0)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -156,6 +159,7 @@ def migrate(connection: sqlite3.Connection, migrations: Migrations) -> None:
     """Run the scripts that have not run on this file yet, inside the caller's transaction."""
     connection.execute("CREATE TABLE IF NOT EXISTS schema_version (part TEXT PRIMARY KEY, version INTEGER)")
     done = dict(connection.execute("SELECT part, version FROM schema_version"))
+    # Parts have separate versions: device and edge use different tables in files of the same form.
     for part, scripts in migrations.items():
         for script in scripts[done.get(part, 0) :]:
             connection.execute(script)

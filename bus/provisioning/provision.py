@@ -51,7 +51,7 @@ class Issued:
 
 
 def read_site(directory: Path) -> Site | None:
-    """Return the site that was provisioned in a directory, None if there is none.
+    """Return the site that was provisioned in a directory, or None.
 
     Raises:
         ConfigError: `site.json` cannot be read or is invalid.
@@ -86,6 +86,7 @@ def provision(directory: Path, site: Site, *, days: int, renew: bool = False) ->
             f"certificates cannot be valid for {days} days: the CA is for {_AUTHORITY_DAYS} days at most"
         )
     try:
+        # Keys first: once site.json exists, a missing key is an error.
         keys = _keys(directory)
         _write(directory / SITE, msgspec.json.format(msgspec.json.encode(site), indent=2) + b"\n")
         return list(_Issuer(directory, site, *keys, days, renew).issue())
@@ -96,7 +97,7 @@ def provision(directory: Path, site: Site, *, days: int, renew: bool = False) ->
 def handlers_without_shares(directory: Path, site: Site) -> Iterator[Path]:
     """Yield the configurations of handlers that should share photos but lack `shares = true`.
 
-    Such a handler takes all photos of its node, also those of the others.
+    It would take all photos of its node, including those of the others.
     """
     for files in client_files(site):
         identity = files.identity
@@ -182,6 +183,7 @@ class _Issuer:
             certificates.client_certificate,
         )
         _write(directory / "ca.pem", self.authorities["ca"].certificate)
+        # Existing configurations are kept: people edit them.
         for stem, address, fields in self._configurations(files):
             text = _toml(fields, address, files.authority, _tls(home, files.stem))
             _read_or_create(directory / f"{stem}.toml", text.encode)
@@ -196,6 +198,7 @@ class _Issuer:
             case "edge":
                 release_key = f"{self._home(files.folder)}/release.pem"
                 fields: Fields = {"node": identity.node, "release_key": release_key}
+                # A single handler keeps the default name and state_dir, as in sites of earlier versions.
                 if edges[identity.node].handlers > 1:
                     fields |= {
                         "name": identity.name,

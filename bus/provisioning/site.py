@@ -11,6 +11,7 @@ from schemas.errors import PermanentError
 from schemas.messages import Name
 from schemas.topics import HANDLERS
 
+# Hosts are written to mosquitto.conf, where a line break would add a setting: hence the strict pattern.
 Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$(?!\n)")]
 
 TLS_PORT = 8883
@@ -20,7 +21,7 @@ class Address(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Host and port of a broker; the next port is for cloud components and the operator."""
 
     host: Host
-    port: Annotated[int, Meta(ge=1, le=65534)] = TLS_PORT
+    port: Annotated[int, Meta(ge=1, le=65534)] = TLS_PORT  # the next one must exist too
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -85,6 +86,7 @@ def with_edge(
         TopicError: A name is not valid.
         PermanentError: The node exists with another broker.
     """
+    # These raise TopicError for invalid names, before anything is changed.
     acl.edge(node)
     for device in devices:
         acl.device(node, device)
@@ -107,7 +109,7 @@ def without_device(site: Site, name: str) -> Site:
     """Return the site without a device, named `node.device`.
 
     Raises:
-        PermanentError: There is no such device.
+        PermanentError: The site does not have this device.
     """
     node, _, device = name.partition(".")
     edge = site.edges.get(node)
@@ -125,6 +127,7 @@ def client_files(site: Site) -> Iterator[ClientFiles]:
         yield ClientFiles(acl.bridge(node), f"edges/{node}", "bridge", "ca")
         for name in edge.devices:
             yield ClientFiles(acl.device(node, name), f"devices/{node}.{name}", "device", "ca")
+    # The first has no number, so that a site with one collector needs none.
     further_collectors = (f"collector-{number}" for number in range(2, site.collectors + 1))
     for name in ("collector", *further_collectors, "trainer", "rollout", "gateway"):
         yield ClientFiles(acl.component(name), "cloud", name, "operations")
@@ -135,6 +138,8 @@ def allowed_identities(site: Site, node: str | None) -> list[acl.Identity]:
     """Return the identities in the ACL of a node's broker, or of the cloud's broker if `node` is None."""
     identities = [files.identity for files in client_files(site)]
     if node is not None:
+        # A bridge connects from this broker to the cloud's, not to this one.
         local = [identity for identity in identities if identity.node == node and identity.kind != "bridge"]
         return [*local, acl.eventbus(node), acl.component("operator")]
+    # Devices and handlers connect only to the broker of their node.
     return [identity for identity in identities if identity.kind not in ("device", "edge")]

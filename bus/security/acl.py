@@ -36,8 +36,9 @@ Kind = Literal[
 ]
 Direction = Literal["read", "write"]
 
-_COMPONENTS = get_args(Kind)[4:]
+_COMPONENTS = get_args(Kind)[4:]  # from `collector` on
 _MAX_COMMON_NAME_CHARS = 64  # the limit of X.509
+# A device with such a name would have the certificate name, or the status topic, of something else.
 _NOT_FOR_DEVICES = (*RESERVED_NAMES, "operator", "broker", "bridge", "eventbus")
 _RESERVED = re.compile(rf"({'|'.join(_NOT_FOR_DEVICES)})(-[0-9]+)?")
 
@@ -141,7 +142,7 @@ ACL: tuple[AclEntry, ...] = (
     *_allow("gateway", "read", _OWN, STATUS, EVENT),  # `gleaner deploy verify` uses its certificate too
     *_allow("operator", "write", _ANY, PHOTO, FEEDBACK, COMMAND),
     *_allow("operator", "write", _OWN, EVENT),
-    *_allow("operator", "read", _ANY, *TOPICS),
+    *_allow("operator", "read", _ANY, *TOPICS),  # for `gleaner tail` and `gleaner cloud status`
 )
 
 
@@ -212,7 +213,7 @@ def filters(identity: Identity, direction: Direction) -> tuple[str, ...]:
 
 
 def access_list(identities: Iterable[Identity]) -> str:
-    """Return the text of mosquitto's ACL file for a broker to which these identities may connect."""
+    """Return the text of mosquitto's ACL file for a broker that serves these identities."""
     lines = ["# Written by gleaner provision from bus/security/acl.py. What is not listed is refused."]
     for identity in identities:
         lines += ["", f"user {identity.common_name}"]

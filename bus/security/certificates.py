@@ -42,7 +42,7 @@ def authority_certificate(key: bytes, name: str, *, days: int, now: datetime | N
     builder = (
         _builder(key, name, days, now)
         .issuer_name(_name(name))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)  # signs no other CA
         .add_extension(_usage(signs_certificates=True), critical=True)
     )
     return _signed(builder, key)
@@ -101,6 +101,7 @@ def _builder(key: bytes, name: str, days: int, now: datetime | None) -> x509.Cer
         .subject_name(_name(name))
         .public_key(public)
         .serial_number(x509.random_serial_number())
+        # Issued before the present: a device whose clock is behind must accept it.
         .not_valid_before(begin - _CLOCK_SKEW)
         .not_valid_after(begin + timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
@@ -149,7 +150,7 @@ def _host(host: str) -> x509.GeneralName:
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=not signs_certificates,
+        digital_signature=not signs_certificates,  # all that TLS needs with elliptic curves
         key_cert_sign=signs_certificates,
         crl_sign=signs_certificates,
         content_commitment=False,

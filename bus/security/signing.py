@@ -1,9 +1,9 @@
 """Sign and verify releases: a node serves only what the holder of the signing key released.
 
-An Ed25519 signature covers all fields of a Release on which a node acts: the model, its bundle, the node, and
+An Ed25519 signature covers all fields of a Release that a node acts on: the model, its bundle, the node, and
 the time of release. The node prevents replaying a release to another node, the time prevents replaying an old
 one (`edge/models/signature_check.py`); a rollback is signed again. Not signed are `metrics`, which are for
-people, and `temperature`, from which a node only computes the uncalibrated confidence.
+people, and `temperature`, which a node only uses for the uncalibrated confidence.
 """
 
 import json
@@ -48,6 +48,7 @@ def signature_error(release: Release, key: Ed25519PublicKey) -> str | None:
     if release.signature is None:
         return "the release is not signed"
     try:
+        # fromhex raises ValueError for text that is not hexadecimal.
         key.verify(bytes.fromhex(release.signature), signed_bytes(release))
     except (InvalidSignature, ValueError):
         return "the signature does not belong to this release and the node's release key"

@@ -83,6 +83,7 @@ def run(arguments: Namespace) -> int:
 def _change(arguments: Namespace) -> "Change | None":
     """Return the function from a policy to its new rules with reasons; None to show the policies."""
     if arguments.set is not None:
+        # A policy is complete: rules that the file leaves out go to the node with their defaults.
         rules = msgspec.convert(config.load(arguments.set, _Rules), HarvestRules, from_attributes=True)
         return lambda _: (rules, [f"set from {arguments.set}"])
     if arguments.auto is not None:
@@ -110,6 +111,7 @@ async def _update(arguments: Namespace, change: "Change | None") -> None:
     policies = bus.subscribe(POLICY)
     nodes = tuple(dict.fromkeys(arguments.nodes or ["edge-1"]))
     async with connect.connected(arguments, bus):
+        # With --set the current policies do not matter, and a broken one must not be in the way.
         known = {} if arguments.set else await retained_policies(policies, nodes, arguments.wait)
         if change is None:
             for node in nodes:
@@ -133,6 +135,7 @@ def _toml_lines(policy: Policy, *, known: bool) -> Iterator[str]:
 
 def _dotted(fields: dict[str, object], prefix: str = "") -> Iterator[str]:
     for name, value in fields.items():
+        # Class names are free text: those that are no bare TOML key are quoted.
         key = prefix + (name if name.isidentifier() and name.isascii() else json.dumps(name))
         if isinstance(value, dict):
             yield from _dotted(value, f"{key}.")

@@ -59,7 +59,7 @@ def run(arguments: Namespace) -> int:
         check_promoted(bundle.card)
     sign = signer(arguments.signing_key)
     made = (release_of(bundle, node, arguments.model, arguments.url) for node in arguments.nodes)
-    releases = [sign(options.checked(release)) for release in made]
+    releases = [sign(options.checked(release)) for release in made]  # all valid before one is published
     run_service.run(_announce(arguments, releases))
     return 0
 

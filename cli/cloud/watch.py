@@ -64,5 +64,6 @@ def trainer_config(arguments: Namespace, **overrides: object) -> "TrainerConfig"
     loaded = options.settings(arguments, TrainerConfig, **given, **overrides)
     if not arguments.release:
         return loaded
+    # Only the nodes: signing key, stages and rules of the file stay in force.
     release = structs.replace(loaded.release or RolloutOptions(), groups=(tuple(arguments.release),))
     return structs.replace(loaded, release=release)

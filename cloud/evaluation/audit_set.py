@@ -1,6 +1,6 @@
 """Audited photos: SQL filters, the audit slice that evaluates new versions, and versions' answers to them.
 
-The audit slice is a random sample of recent camera photos with people's labels. It is kept out of trainings
+The audit slice is a random sample of recent camera photos with human labels. It is kept out of trainings
 while it evaluates challengers of one champion. Photos received before the next promotion are then trained on
 like any other labelled photo.
 """
@@ -64,7 +64,7 @@ class _AuditRow(Struct, frozen=True):
 
 
 class AuditedAnswer(Struct, frozen=True):
-    """A version's label and a person's label of one audited photo."""
+    """A version's label and the human label of one audited photo."""
 
     photo_id: str
     model_version: int
@@ -115,7 +115,7 @@ def hold_out_audit(
 
 
 class AuditedPhoto(Struct, frozen=True):
-    """A photo of the audit lane with the model's label and scores and a person's label; None is unknown."""
+    """A photo of the audit lane with the model's label and scores and the human label; None is unknown."""
 
     edge_label: str
     human_label: str

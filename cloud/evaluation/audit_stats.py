@@ -19,7 +19,7 @@ _ACCURACY_GRID = (np.arange(2000) + 0.5) / 2000  # midpoints: both logarithms be
 
 
 def sampling_weight(inclusion: float | None) -> float:
-    """Return the weight of an audited photo: one over the probability with which it was drawn.
+    """Return the weight of an audited photo: one over the probability that it was drawn.
 
     Args:
         inclusion: That probability; None or 0 if unknown, then the weight is 1, the least possible.
@@ -29,7 +29,7 @@ def sampling_weight(inclusion: float | None) -> float:
 
 @dataclass(frozen=True, slots=True)
 class AuditStats:
-    """A version's answers to randomly drawn photos, compared with people's labels.
+    """A version's answers to randomly drawn photos, compared with human labels.
 
     Attributes:
         correct_weights: Sampling weights of the photos that it answered correctly.
@@ -114,13 +114,13 @@ def equal_accuracy_p_value(champion: AuditStats, challenger: AuditStats) -> floa
     """Return the one-sided p-value of "the challenger is as accurate as the champion".
 
     It is the probability that a version with the champion's accuracy gets no more photos right than the
-    challenger did. There is no minimum number of photos: six audits reject a version that gets nearly all
+    challenger did. No minimum number of photos is needed: six audits reject a version that gets nearly all
     wrong, a slightly worse one takes hundreds. A version without a mistake, or without an audit, is never
     rejected.
 
     False alarms: of equally accurate versions, tested after each of 200 audits, about 1 % ever fall below
-    `ROLLBACK_P_VALUE`, and fewer than 2 % whatever their accuracy, the challenger's share of photos, and the
-    number of the champion's audits.
+    `ROLLBACK_P_VALUE`, and fewer than 2 % at any accuracy, share of the challenger and number of the
+    champion's audits.
 
     Source: Clopper and Pearson, The use of confidence or fiducial limits (1934), the one-sided limit.
     """

@@ -45,6 +45,7 @@ def rollout_audits(store: Store, champion: int, challenger: int, since_ms: int) 
         TransientError: The dataset cannot be read now.
     """
     both, nothing = f"model_version IN ({champion}, {challenger})", AuditStats()
+    # Two periods, so that a rollout with enough audits of the champion ignores the days before it.
     since = audit_stats_by_version(store, f"{both} AND received_at_ms >= {since_ms}")
     before = audit_stats_by_version(
         store, f"{both} AND received_at_ms < {since_ms} AND received_at_ms >= {since_ms - _RECENT_MS}"

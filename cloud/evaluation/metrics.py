@@ -113,6 +113,6 @@ def calibration_error(confidence: Floats, correct: Bools) -> float:
     Source: Guo et al., On Calibration of Modern Neural Networks (2017).
     """
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
-    # Within a bin the surplus may cancel, between bins it may not: hence the absolute value after the sums.
+    # Absolute values after the sums: the surplus may cancel within a bin, but not between bins.
     surplus = np.bincount(bins, weights=confidence - correct, minlength=CALIBRATION_BINS)
     return float(np.abs(surplus).sum() / len(confidence))

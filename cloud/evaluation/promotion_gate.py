@@ -1,7 +1,7 @@
 """Promotion gate: decide whether a new version (the challenger) replaces the champion. No I/O.
 
-Both versions answer the same photos, and the tests are paired: only photos on which exactly one of them is
-correct tell them apart. A challenger is promoted only if it is shown to be no worse.
+Both versions answer the same photos, and the tests are paired: only photos that exactly one of them gets
+right tell them apart. A challenger is promoted only if it is shown to be no worse.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -63,7 +63,7 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Bundle:
+class PackedBundle:
     """Digest and size of a packed model.
 
     Attributes:
@@ -262,7 +262,7 @@ def _compare(outputs: Mapping[str, NDArray[np.float32]], model: Model, images: t
             raise ExportError(f"{name}: expected Keras' values within {TOLERANCE}, got {difference:.2g} off")
 
 
-def pack(directory: Path, bundle: Path) -> Bundle:
+def pack(directory: Path, bundle: Path) -> PackedBundle:
     """Pack a SavedModel as a tar; equal files give equal bytes. Names inside are relative to `directory`.
 
     Args:
@@ -288,4 +288,4 @@ def pack(directory: Path, bundle: Path) -> Bundle:
         os.fsync(content.fileno())
     partial.replace(bundle)
     sync_folder(bundle.parent)
-    return Bundle(sha256=digest, size_bytes=bundle.stat().st_size)
+    return PackedBundle(sha256=digest, size_bytes=bundle.stat().st_size)

@@ -134,8 +134,6 @@ def _nearest_similarity(
         references: unit vectors `[M, D]`.
         photos: unit vectors `[N, D]`; by default the references, each compared with the others only.
     """
-    if photos is None and len(references) == 1:
-        return np.full(1, -1.0)  # no other reference
     # By Euclidean distance: for it scikit-learn works in blocks and never holds a matrix of all pairs.
     neighbours = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(references)
     distances, _ = neighbours.kneighbors(photos)

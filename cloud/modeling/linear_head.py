@@ -54,11 +54,11 @@ def fit_head(embeddings: NDArray[np.floating], labels: Ints, weights: Floats, cl
         raise ValueError(f"cannot fit a head: {classes} classes, but examples of {np.unique(labels)} only")
     share = weights / weights.sum()
     inputs = embeddings.astype(np.float64)
-    # One regularisation must suit every backbone, whatever the length of its embeddings.
+    # One regularisation must suit every backbone, and their embeddings differ in length.
     scale = float(np.sqrt(share @ (inputs**2).sum(axis=1))) or 1.0
     # scikit-learn minimises C * (weighted sum of losses) + |kernel|² / 2. With weights that sum to the
     # effective sample size, C is the prior's variance. For two classes it fits one vector, the difference of
-    # the two columns: half of it in each column has half the penalty, hence twice the C.
+    # the two columns: half of it in each column has half the penalty, so C is doubled.
     model = LogisticRegression(
         C=PRIOR_VARIANCE if classes > 2 else 2 * PRIOR_VARIANCE,  # noqa: PLR2004 - as said above
         tol=_GRADIENT_LIMIT,

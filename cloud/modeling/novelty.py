@@ -1,6 +1,6 @@
 """Novelty score: scaled cosine distance of an embedding to the nearest training embedding.
 
-It detects photos that show none of the classes, on which softmax probabilities stay high. Plain numpy; the
+It detects photos that show none of the classes: the softmax stays confident about them. Plain numpy; the
 exported graph computes the same.
 """
 

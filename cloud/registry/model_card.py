@@ -16,7 +16,7 @@ class Calibration(msgspec.Struct, frozen=True):
 
     Attributes:
         held_out_before: on held-out labels; None if there were too few.
-        held_out_after: on the same labels, to which the temperature was fitted.
+        held_out_after: on the same labels, which the temperature was fitted on.
         gold_before: on the gold set; None without gold photos.
         gold_after: on the gold set.
     """
@@ -49,6 +49,7 @@ class Candidate(msgspec.Struct, frozen=True):
     gold_accuracy: float | None
 
 
+# Unknown fields are ignored and new ones have defaults: cards of earlier versions stay readable.
 class Card(msgspec.Struct, frozen=True):
     """Description of a version, inside its SavedModel and its bundle.
 
@@ -124,7 +125,7 @@ def decode_card(content: bytes, path: Path) -> Card:
         path: Its file, for the error.
 
     Raises:
-        PermanentError: The content is no model card.
+        PermanentError: The content is not a model card.
     """
     try:
         return msgspec.json.decode(content, type=Card)

@@ -98,6 +98,7 @@ class Registry:
 
     def versions(self) -> list[int]:
         """Return the numbers of all version directories, ascending."""
+        # Only numbers: a directory that is being written is named tmp-N.
         return sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdecimal())
 
     def next_version(self) -> int:
@@ -127,7 +128,7 @@ class Registry:
             version: Its number; None for the newest.
 
         Raises:
-            PermanentError: There is no such version, or its card or rollout state cannot be read.
+            PermanentError: The version does not exist, or its card or rollout state cannot be read.
         """
         numbers = [number for number in self.versions() if self._card_path(number).is_file()]
         if not numbers:
@@ -154,21 +155,17 @@ class Registry:
         """
         write_atomic((directory or self.version_dir(card.version)) / CARD_PATH, encode_card(card))
 
-    def sync_files(self, version: int, directory: Path) -> None:
-        """Sync a new version's bundle and files to disk, before its directory gets its final name.
+    def sync_files(self, directory: Path) -> None:
+        """Sync the files of a new version to disk, before its directory gets its final name.
 
         Args:
-            version: The version.
-            directory: Its directory under the temporary name.
+            directory: The version's directory under its temporary name. Its bundle is synced by `pack`.
         """
-        with self.bundle_path(version).open("rb") as bundle:
-            os.fsync(bundle.fileno())
         for folder, _, names in os.walk(directory):
             for name in names:
                 with Path(folder, name).open("rb") as file:
                     os.fsync(file.fileno())
             sync_folder(Path(folder))
-        self.sync_names()
 
     def sync_names(self) -> None:
         """Sync the names in the models folder, so that a version that was just added survives a power cut."""
@@ -197,7 +194,7 @@ class Registry:
         return self.bundle(parent)
 
     def champion(self, *, without: int | None = None) -> Champion | None:
-        """Return the newest promoted version, None if there is none.
+        """Return the newest promoted version, None before the first one.
 
         Args:
             without: Ignore this version.
@@ -205,9 +202,11 @@ class Registry:
         Raises:
             PermanentError: A card or a rollout state cannot be read.
         """
+        # A version that was rolled back is not promoted: the one before it is served again.
         promoted = [card for card in self.cards() if is_promoted(card) and card.version != without]
         if not promoted:
             return None
+        # Over all versions, not only the newest: small losses must not add up from version to version.
         best: dict[str, float] = {}
         for card in promoted:
             if card.metrics is not None and card.gold_digest is not None:
@@ -220,6 +219,7 @@ class Registry:
         Raises:
             PermanentError: Its state cannot be read.
         """
+        # By time, not by version: an older version can be rolled out again.
         files = sorted(self.folder.glob("rollout-*.json"), key=lambda path: path.stat().st_mtime)
         return RolloutFile(files[-1]).read() if files else None
 
@@ -228,13 +228,14 @@ class Registry:
         """Hold the lock that a training round needs, for the length of a block.
 
         Yields:
-            The locked descriptor. Child processes that inherit it keep the lock until they end, so that no
-            round starts beside a training that a killed trainer left running.
+            The locked descriptor. Child processes that inherit it keep the lock until they end: a second
+            round cannot start while a training of a killed trainer is still running.
 
         Raises:
             RoundRunningError: Another round is running.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        # A stack, since errors of the block must not be mapped: it may take other locks.
         with ExitStack() as stack:
             try:
                 descriptor = stack.enter_context(exclusive_lock(self.folder / ".round.lock"))
@@ -269,10 +270,10 @@ def read_bundle(path: Path) -> Bundle:
     """Read card, digest and size of a bundle that training wrote.
 
     Raises:
-        PermanentError: There is no such file, or it is no bundle with a card.
+        PermanentError: The file does not exist, or is not a bundle with a card.
     """
     try:
-        with tarfile.open(path, "r:") as archive:
+        with tarfile.open(path, "r:") as archive:  # uncompressed: the card is read without the weights
             member = archive.extractfile(CARD_PATH)
             card = decode_card(member.read() if member else b"", path)
         digest = hashlib.sha256()

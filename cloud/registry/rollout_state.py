@@ -127,7 +127,7 @@ class RolloutFile:
     path: Path
 
     def read(self) -> Rollout | None:
-        """Return the rollout, None if there is no file.
+        """Return the rollout, None without a file.
 
         Raises:
             PermanentError: The file holds something else.

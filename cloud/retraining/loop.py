@@ -1,7 +1,7 @@
 """The retraining loop: runs rounds (teach, train, release, tune), one at a time, and publishes events.
 
-A step runs in a process of its own (`cloud/retraining/worker.py`). All state is on disk: after a restart the
-dataset and the registry tell what is left to do.
+Each step runs in a child process (`cloud/retraining/worker.py`). All state is on disk: after a restart,
+dataset and registry show which work is left.
 """
 
 import asyncio
@@ -65,6 +65,7 @@ class RetrainingLoop:
         while True:
             if self._rollout_interrupted:
                 await self._continue_rollout()
+            # A look without the lock first: most looks find no reason, and other trainers look too.
             if await self._reason() is not None:
                 try:
                     with self._registry.round_lock() as lock:
@@ -83,14 +84,14 @@ class RetrainingLoop:
             lock: Descriptor of `Registry.round_lock`, which the steps inherit.
 
         Returns:
-            The card of the new version; None if there is none, in which case an event says why.
+            The card of the new version; None after a failure, which is published as an event.
         """
         began = time.monotonic()
         await self._publish(EventName.ROUND_STARTED, reason.words, trigger=reason.trigger, **reason.facts)
         try:
             card = await self._train(lock)
         except (PermanentError, OSError) as error:
-            self._failed_at = time.monotonic()
+            self._failed_at = time.monotonic()  # the wall clock may be set during the pause
             await self._publish(EventName.ROUND_FAILED, str(error), trigger=reason.trigger)
             return None
         self._failed_at = None
@@ -110,11 +111,13 @@ class RetrainingLoop:
             PermanentError: A step failed, or made no version.
             OSError: A step cannot be started.
         """
+        # In threads: reading files would block the keepalive of the broker connection and the health probes.
         before = await asyncio.to_thread(self._registry.cards)
-        self._registry.round_log.write_bytes(b"")
+        self._registry.round_log.write_bytes(b"")  # the log is of this round; rollouts continued later append
         for step in training_steps(self._config):
             await self._run_step(step, lock, self._config.step_timeout_s)
         after = await asyncio.to_thread(self._registry.cards)
+        # A worker exits with 0 without a version if it only helps the first one of a distributed training.
         if len(after) == len(before):
             raise PermanentError(f"the training made no version in {self._registry.folder}")
         return after[-1]
@@ -137,6 +140,7 @@ class RetrainingLoop:
         succeeded = step is None or await self._follow_up(
             step, card, lock, failed=EventName.RELEASE_FAILED, timeout_s=None
         )
+        # Retried at each look until it succeeds, for example while the broker is away.
         self._rollout_interrupted = not succeeded
 
     async def _follow_up(
@@ -177,15 +181,16 @@ class RetrainingLoop:
 
     async def _publish(self, event: EventName, reason: str, **facts: str | float | bool) -> None:
         """Publish an event; waits for the broker."""
-        log.info(event, reason=reason, **facts)
+        log.info(event, reason=reason, **facts)  # also when the broker is away
         message = Event(
             node=CLOUD,
             name=self._config.name,
             event=event,
             at_ms=now_ms(),
-            reason=reason[:MAX_TEXT_CHARS],
+            reason=reason[:MAX_TEXT_CHARS],  # the last line of a step may be longer than the contract allows
             facts=facts,
         )
+        # Retried: events are not retained, and this one would be lost.
         publish = partial(self._bus.publish, EVENT, message, node=CLOUD, name=self._config.name)
         await retry_until_ok(self._bus, "broker", publish)
 
@@ -216,9 +221,10 @@ async def run_loop(
         worker: Command that runs the step on its standard input.
 
     Raises:
-        PermanentError: There is no dataset, or the broker refuses the connection.
+        PermanentError: The dataset does not exist, or the broker refuses the connection.
     """
     store = await asyncio.to_thread(partial(Store.open, config.dataset, create=False))
+    # A fixed client id: a second trainer of the same name would take over the connection of the first one.
     bus = Bus(
         config.broker,
         f"gleaner-cloud-{config.name}",
@@ -247,12 +253,13 @@ async def run_one_round(
 
     Raises:
         RoundRunningError: Another round is running.
-        BrokerConnectionError: There is no broker for the events.
-        PermanentError: There is no dataset, or the round failed.
+        BrokerConnectionError: The broker for the events does not answer.
+        PermanentError: The dataset does not exist, or the round failed.
     """
     store = await asyncio.to_thread(partial(Store.open, config.dataset, create=False))
     bus = Bus(config.broker, transient_client_id("round"), password=password)
     registry = Registry(config.models)
+    # The lock before the connection: a refused round publishes nothing.
     with registry.round_lock() as lock:
         async with connected(bus, config.broker):
             reason = Reason("hand", "by hand")

@@ -35,9 +35,10 @@ def drift_signals(store: Store, cards: Sequence[Card], triggers: Triggers) -> Si
     Raises:
         TransientError: The dataset cannot be read now.
     """
+    # New is what the last training did not see, promoted or not; confidences are those of the served version.
     last, serving = cards[-1] if cards else None, newest_promoted(cards)
     trained_at = _dataset_version(store, last)
-    # As sets of (photo, label): a label that a person changed since counts as new.
+    # As sets of (photo, label), so that a label that was corrected since counts as new.
     new_labels = _labels(store, None) - (set() if trained_at is None else _labels(store, trained_at))
     signals = Signals(
         labels=len(new_labels),
@@ -62,8 +63,8 @@ def _drift(
 ) -> tuple[Literal["audits", "samples"], Scores, Scores]:
     """Read a version's confidences before and since the last training.
 
-    Audits are drawn at random whatever the harvest policy is. The choice of other samples follows the policy,
-    so that a new policy alone would look like drift: they are used only where there are too few audits.
+    Audits are drawn at random, independently of the harvest policy. The choice of other samples follows the
+    policy, so that a new policy alone would look like drift: they are used only if there are too few audits.
     """
     audits = _confidences(store, f"{_SAMPLES} AND lane = '{AUDIT}'", model_version, trained_at, count)
     if min(map(len, audits)) >= count:
@@ -131,7 +132,7 @@ def _dataset_version(store: Store, card: Card | None) -> int | None:
         return None
     try:
         store.count(version=card.dataset_version)
-    except PermanentError:
+    except PermanentError:  # the table was cleaned up or created again: everything counts as new
         return None
     return card.dataset_version
 

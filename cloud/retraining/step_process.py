@@ -22,7 +22,7 @@ async def run_in_process(
     Args:
         worker: Command that decodes the step from its standard input and runs it.
         step: What to run.
-        inherit: Descriptor that the process inherits: a lock that must last as long as the process.
+        inherit: Descriptor of a lock that the process keeps until it ends.
         output: File to which standard output and standard error are appended.
         timeout_s: Longest duration in seconds; None for no limit.
 
@@ -33,11 +33,16 @@ async def run_in_process(
     name = str(step.__struct_config__.tag)
     with output.open("ab") as file:
         process = await asyncio.create_subprocess_exec(
-            *worker, stdin=asyncio.subprocess.PIPE, stdout=file, stderr=file, pass_fds=(inherit,)
+            # pass_fds: descriptors are closed on exec by default, and the lock would end with this process.
+            *worker,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=file,
+            stderr=file,
+            pass_fds=(inherit,),
         )
     try:
         async with asyncio.timeout(timeout_s):
-            # Returns when the process has ended; one that ends without reading its input is no error.
+            # Waits for the end of the process; ignores a broken pipe if it does not read its input.
             await process.communicate(msgspec.json.encode(step))
     except TimeoutError:
         raise PermanentError(
@@ -45,7 +50,7 @@ async def run_in_process(
             hint="step_timeout_s is the limit",
         ) from None
     finally:
-        await _end(process)
+        await _end(process)  # also after a cancellation: no step outlives its round
     if process.returncode != 0:
         raise PermanentError(
             f"step {name!r} failed with exit code {process.returncode}: {_last_line(output)}"
@@ -60,7 +65,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     try:
         async with asyncio.timeout(_SIGTERM_S):
             await process.wait()
-    except TimeoutError:
+    except TimeoutError:  # it does not disconnect, for example because the broker hangs
         process.kill()
         await process.wait()
 
@@ -69,5 +74,6 @@ def _last_line(path: Path) -> str:
     """Return the last line of a file that is not blank."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        # "replace": the tail may begin inside a character.
         lines = file.read().decode("utf-8", "replace").splitlines()
     return next((line.strip() for line in reversed(lines) if line.strip()), "no output")

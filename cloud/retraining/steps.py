@@ -1,4 +1,4 @@
-"""The steps of a round: what each of them is told, and the order in which they run."""
+"""The steps of a round: the options of each, and their order."""
 
 from typing import TypeAlias
 
@@ -27,13 +27,13 @@ class TeachStep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, t
 
 
 class ReleaseStep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="release"):
-    """Bring a version out; continues an interrupted rollout, and does nothing for one that has ended.
+    """Release a version; continues an interrupted rollout, and does nothing for one that has ended.
 
     Attributes:
         dataset: folder or URL of the Lance table, with the audits.
         models: the models folder.
         version: number of the version.
-        options: how it goes out.
+        options: nodes, stages and rules.
         broker: where the nodes are reached; the password is in the environment.
     """
 
@@ -60,6 +60,7 @@ class TuneStep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     broker: Broker
 
 
+# A tagged union: the worker decodes any of them from one JSON object.
 Step: TypeAlias = TeachStep | TrainingOptions | ReleaseStep | TuneStep
 
 
@@ -78,7 +79,7 @@ def training_steps(config: TrainerConfig) -> list[TeachStep | TrainingOptions]:
 
 
 def release_step(config: TrainerConfig, card: Card) -> ReleaseStep | None:
-    """Return the step that brings a version out, None if versions are released by hand."""
+    """Return the step that releases a version, None without a [release] table."""
     if config.release is None:
         return None
     return ReleaseStep(
@@ -91,8 +92,8 @@ def release_step(config: TrainerConfig, card: Card) -> ReleaseStep | None:
 
 
 def tuning_step(config: TrainerConfig) -> TuneStep | None:
-    """Return the step that tunes the policies of the nodes that versions go to, None if there are none."""
+    """Return the step that tunes the policies of the released nodes, None without a [release] table."""
     if config.release is None:
         return None
-    nodes = tuple(dict.fromkeys(config.release.nodes))
+    nodes = tuple(dict.fromkeys(config.release.nodes))  # without repetitions, in order
     return TuneStep(dataset=config.dataset, models=config.models, nodes=nodes, broker=config.broker)

@@ -92,6 +92,7 @@ def decide(signals: Signals, triggers: Triggers) -> Reason | None:
     # Below 0 the wall clock was set back, and says nothing about the pause.
     if signals.last_round_s is not None and 0 <= signals.last_round_s < triggers.cool_down_s:
         return None
+    # The most urgent reason first: it is the one that the event names.
     return _audit(signals, triggers) or _drift(signals, triggers) or _counts(signals, triggers)
 
 

@@ -1,6 +1,7 @@
-"""Run one step of a round in a process of its own: `python -m cloud.retraining.worker` reads it from stdin.
+"""Run one step of a round: `python -m cloud.retraining.worker` reads it from standard input.
 
-A training may use all memory and be killed for it, while the trainer's connection to the broker lives on.
+Steps are child processes because a training may be killed for its use of memory: the trainer and its
+connection to the broker survive that.
 """
 
 import asyncio
@@ -38,7 +39,9 @@ def run_step(step: Step) -> None:
     """
     match step:
         case TeachStep():
-            _teach(step)
+            _teach(
+                step
+            )  # SIGTERM ends this and a training at once: a Python handler would wait for TensorFlow
         case TrainingOptions():
             _train(step)
         case ReleaseStep():
@@ -72,7 +75,7 @@ async def _release(step: ReleaseStep) -> None:
         step.options,
         dataset=step.dataset,
         broker=step.broker,
-        password=config.password(),
+        password=config.password(),  # inherited in the environment: never in a command line or a file
     )
 
 
@@ -89,7 +92,7 @@ async def _tune(step: TuneStep) -> None:
 def _run_until_sigterm(step: Coroutine[None, None, None]) -> None:
     """Run a coroutine; SIGTERM cancels it, so that it disconnects from the broker in order.
 
-    There is no deadline here: the trainer kills a step that takes too long to end.
+    Without a deadline: the trainer kills a step that takes too long to end.
     """
 
     async def cancellable() -> None:
@@ -108,7 +111,7 @@ def main() -> int:
         0 if it is done, 1 if it failed, 75 if it may succeed later. The last line of the output is the
         reason, which the trainer publishes.
     """
-    log.configure("info", json=True)
+    log.configure("info", json=True)  # never colours: the output goes to a file
     step = msgspec.json.decode(sys.stdin.buffer.read(), type=Step)
     try:
         run_step(step)
@@ -117,7 +120,7 @@ def main() -> int:
         while isinstance(cause, BaseExceptionGroup):
             cause = cause.exceptions[0]
         if not isinstance(cause, GleanerError | OSError):
-            raise
+            raise  # a bug: the log gets its traceback
         sys.stderr.write(f"{cause}\n")
         return EXIT_TEMPORARY if isinstance(cause, TransientError) else EXIT_FAILED
     except asyncio.CancelledError:  # after SIGTERM

@@ -37,7 +37,7 @@ class Alarm:
 
 
 def pool_reports(reports: Iterable[CanaryReport]) -> CanaryReport | None:
-    """Sum the reports of several nodes, None if there are none; the highest 95th percentile is kept."""
+    """Sum the reports of several nodes, None without reports; the highest 95th percentile is kept."""
     found = list(reports)
     if not found:
         return None

@@ -84,7 +84,7 @@ class Controller:
         Safe to cancel and to kill: the next run continues from the file.
 
         Raises:
-            PermanentError: There is no rollout in the file.
+            PermanentError: The file does not exist, or is not a rollout's state.
         """
         rollout = await asyncio.to_thread(self._file.read)
         if rollout is None:
@@ -103,7 +103,7 @@ class Controller:
     async def _advance(self, rollout: Rollout) -> Rollout:
         await self._bus.connected()
         listening_since_ms = now_ms()
-        # Retained statuses arrive meanwhile: they show which nodes are at the current step.
+        # Time for retained statuses: they show which nodes are at the current step.
         await asyncio.sleep(_POLL_S)
         await self._send_assignments(rollout)
         await self._publish_event(rollout, "", {})
@@ -219,7 +219,7 @@ def _release(rollout: Rollout, node: str, assignment: Assignment) -> Release:
         stage=assignment.stage,
         share=assignment.share,
         baseline=None if assignment.stage == "all" else rollout.champion.version,
-        # Not before the step began, even if the clock went back: the edge's counts are dated by it.
+        # Not before the step began, even if the clock was set back: the edge's counts are dated by it.
         released_at_ms=max(now_ms(), rollout.since_ms),
         signature=None,
     )

@@ -64,7 +64,8 @@ def tune_rules(
         auto = False
         reasons.append("lane auto off: it did not help the training in two rounds running")
     elif not auto and auto_helps and not auto_helped_before:
-        # If the lane helped when it was switched off, a person did that, for a reason unknown here.
+        # If the card was in favour of the lane when it was switched off, an operator did that, for a reason
+        # that is not known here.
         auto = True
         reasons.append("lane auto on: it helps the training again")
     by_class = dict(rules.auto_by_class)

@@ -102,6 +102,7 @@ def new_rollout(options: RolloutOptions, challenger: Bundle, champion: Bundle, n
         since_ms=now_ms,
         began_ms=now_ms,
     )
+    # Constructors do not validate: the round trip does, before a broken release could be signed.
     try:
         return msgspec.convert(msgspec.to_builtins(rollout), Rollout)
     except msgspec.ValidationError as error:

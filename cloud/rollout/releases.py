@@ -108,7 +108,7 @@ def _serving(
     try:
         message = delivery.message()
     except CodecError:
-        return None
+        return None  # a malformed message of one node must not end the wait for the others
     if message.node not in nodes:
         return None
     if isinstance(message, Status):

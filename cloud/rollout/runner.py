@@ -104,7 +104,7 @@ def audit_reader(
                 reported = True
                 on_error(error)
             return RolloutAudits()
-        since_ms = rollout.began_ms or rollout.since_ms
+        since_ms = rollout.began_ms or rollout.since_ms  # files of earlier versions have no beginning
         return rollout_audits(store, rollout.champion.version, rollout.challenger.version, since_ms)
 
     return read
@@ -170,6 +170,7 @@ async def release_version(
     if bundle.card.parent is None:
         if not options.force:
             check_promoted(bundle.card)
+        # No stages: without a champion, nothing could be compared and nothing restored.
         releases = [sign(release_of(bundle, node, options.model, options.url)) for node in options.nodes]
         bus = Bus(broker, transient_client_id("release"), password=password)
         announcer = Announcer(bus, options.nodes)
@@ -178,7 +179,7 @@ async def release_version(
         log.info("version.released", version=version, nodes=options.nodes)
         return
     state = registry.rollout_file(version)
-    with state.lock():
+    with state.lock():  # held until the end: a second controller would undo the stages of this one
         rollout = open_rollout(state, bundle, options)
         if not rollout.announced:
             audits = audit_reader(

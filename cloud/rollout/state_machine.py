@@ -97,7 +97,7 @@ def decide(
     for node in rollout.active_nodes:
         if (refusal := nodes.get(node, NodeState()).refusal) is not None:
             return Decision("skip-node", f"{node} cannot try it: {refusal}", {"node": node})
-    # A node's silence before this controller listened is no evidence that it was offline.
+    # A node's silence before this controller listened does not show that it was offline.
     waited_ms = now_ms - max(rollout.since_ms, listening_since_ms)
     patient = waited_ms < rollout.rules.node_timeout_s * 1000
     return _progress(rollout, nodes, (now_ms - rollout.since_ms) / 1000, patient=patient)
@@ -106,7 +106,7 @@ def decide(
 def apply(rollout: Rollout, decision: Decision, now_ms: int) -> Rollout:
     """Return the rollout after a decision."""
     changes: dict[str, object] = {
-        # Strictly later, even if the clock went back: reports from before the new step must not count for it.
+        # Strictly later, even if the clock was set back: older reports must not count for the new step.
         "since_ms": max(now_ms, rollout.since_ms + 1),
         "baseline": {**rollout.baseline, **decision.baseline},
     }
@@ -224,7 +224,7 @@ def _serves(status: Status | None, version: int) -> bool:
 def _after_all(rollout: Rollout, spent_s: float) -> Decision:
     if not rollout.is_baking:
         return Decision("advance", f"group {rollout.group + 1} serves it")
-    anything_new = rollout.active_nodes or rollout.group > 0  # else all nodes had it before, by hand
+    anything_new = rollout.active_nodes or rollout.group > 0  # else all nodes had it before this rollout
     if anything_new and spent_s < rollout.rules.bake_time_s:
         return Decision("wait", f"until it has been watched for {rollout.rules.bake_time_s:g} s")
     return Decision("finish", "every group serves it")
@@ -232,7 +232,7 @@ def _after_all(rollout: Rollout, spent_s: float) -> Decision:
 
 def _lacking(step: Step, report: CanaryReport) -> str | None:
     """Return what a step waits for, None if it has seen enough photos."""
-    # Edges drop comparisons under load: for a canary, as many as an alarm needs are enough.
+    # Edges drop comparisons under load: in a canary, `MIN_PHOTOS` of them suffice.
     if report.compared < min(step.photos, MIN_PHOTOS if step.stage == "canary" else step.photos):
         return f"until more than {report.compared} photos are compared"
     if step.stage == "canary" and report.challenger.answered < step.photos:

@@ -30,8 +30,8 @@ class Labelled:
         auto: `[N]`, True for a photo of the lane auto that no person labelled.
         weights: `[N]`, the examples' weights times those of their sources.
         classes: K.
-        edge_alone: whether the edge's label is used without the teacher's: only while there is no teacher,
-            and too few samples with human labels to validate one.
+        edge_alone: whether the edge's label is used without the teacher's: only before the first teacher,
+            while too few samples have human labels to validate one.
     """
 
     labels: Ints
@@ -86,7 +86,7 @@ class HeldOut:
         """Mean negative log-likelihood after calibration, None without held-out labels."""
         if len(self.labels) == 0:
             return None
-        truth = np.eye(self.logits.shape[1])[self.labels]
+        truth = np.eye(self.logits.shape[1])[self.labels]  # one-hot
         return cross_entropy(softmax(self.logits / self.temperature), truth)
 
     @property
@@ -118,11 +118,11 @@ def fit_candidates(learner: Learner, labelled: Labelled, human: Ints) -> dict[st
 
     first = fit(human)
     fitted = {HUMAN: first}
-    # Without the lane auto: the edge was not confident there, so there is no second opinion to require.
+    # Outside of the lane auto the edge was not confident: its label is no second opinion.
     taught = np.flatnonzero(labelled.teacher & ~labelled.auto)
     if len(taught):
         fitted[TEACHER] = fit(np.concatenate([human, taught]))
-    # Photos on which teacher and edge disagree have no label at all: `training_set` leaves them out.
+    # `training_set` leaves out photos of the lane auto where teacher and edge disagree: these here agree.
     auto = np.concatenate(
         [np.flatnonzero(labelled.teacher & labelled.auto), _confirmed(learner, labelled, first)]
     )
@@ -161,6 +161,7 @@ def cross_validate(
         By candidate; all have the same labels in the same order.
     """
     human = np.flatnonzero(labelled.human)
+    # Only human labels are held out: labels by models may be wrong, and would reward agreeing with them.
     splits = list(folds(labelled.labels[human], seed))[: learner.folds]
     if splits:
         progress.start("cross-validate", len(splits))
@@ -171,7 +172,7 @@ def cross_validate(
             # A fold may lack a candidate; losses are comparable only over the same labels.
             logits.append(learner.logits(_candidate_or_previous(fitted, name), human[held_out]))
         progress.advance()
-    empty = np.zeros((0, labelled.classes))
+    empty = np.zeros((0, labelled.classes))  # without folds, concatenate would have nothing to join
     labels = labelled.labels[human[np.concatenate([[], *(h for _, h in splits)]).astype(np.int64)]]
     return {name: HeldOut(np.concatenate([empty, *logits]), labels) for name, logits in parts.items()}
 
@@ -181,6 +182,7 @@ def choose(fitted: Iterable[str], held_out: Mapping[str, HeldOut]) -> str:
 
     Without held-out labels, that is the one of human labels alone.
     """
+    # The position breaks ties: fewer labels by models is the safer choice.
     return min(fitted, key=lambda name: (held_out[name].loss or 0.0, CANDIDATES.index(name)))
 
 

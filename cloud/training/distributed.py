@@ -42,6 +42,7 @@ class Team:
 
     def part(self, length: int) -> slice:
         """Return this worker's part of a sequence; the parts of all workers in order are the whole."""
+        # Cumulative bounds: the parts differ by at most one, and none is lost to rounding.
         return slice(length * self.index // self.count, length * (self.index + 1) // self.count)
 
     def gather(self, part: NDArray[Any]) -> NDArray[Any]:
@@ -53,7 +54,7 @@ class Team:
         Raises:
             TransientError: another worker ended.
         """
-        if self.count == 1:
+        if self.count == 1:  # it would only be copied
             return part
         strategy = self.strategy
 
@@ -100,9 +101,10 @@ def join(environment: Mapping[str, str] = os.environ) -> Team:
     if _VARIABLE not in environment:
         return alone()
     index, count = worker_index(environment[_VARIABLE])
-    if count == 1:
+    if count == 1:  # one worker needs no connection to others
         return alone()
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    # With several devices each part would be split again, which `part` and `gather` do not account for.
     devices = strategy.extended.worker_devices
     if len(devices) != 1:
         raise TrainingError(f"devices of worker {index}", expected="one", got=", ".join(devices))

@@ -44,7 +44,7 @@ def embeddings(
         network: the backbone as built, with the weights that are exported.
         cache_dir: created if missing; workers may use different ones.
         progress: advances by photos that have to be computed.
-        dim: dim each photo first, see `dimmed`; cached in a file of its own.
+        dim: dim each photo first, see `dimmed`; cached in another file.
         team: workers that share the work; by default this one alone.
 
     Returns:
@@ -56,9 +56,10 @@ def embeddings(
     cache_dir.mkdir(parents=True, exist_ok=True)
     kind = "-dim" if dim else ""
     path = cache_dir / f"{backbone.name}-{PREPROCESSING}-{weights_digest(network)}{kind}.sqlite3"
+    # The digest of the weights is part of the name: another state of the backbone has other embeddings.
     # By content, not by photo id: a photo that is imported again gets another id.
     keys = [bytes.fromhex(example.content_id) for example in examples]
-    with closing(sqlite3.connect(path, timeout=30.0)) as cache:
+    with closing(sqlite3.connect(path, timeout=30.0)) as cache:  # another process may be writing to it
         cache.execute(_TABLE)
         known = _read(cache, keys, backbone.embedding_dim)
         wanted = _missing_anywhere(keys, known, team or alone())
@@ -71,6 +72,7 @@ def embeddings(
                 known.update(batch)
                 with cache:  # a commit per batch: embedding thousands of photos takes minutes
                     rows = [(key, vector.tobytes()) for key, vector in batch.items()]
+                    # Replace: damaged rows, and those that another process added in between.
                     cache.executemany("INSERT OR REPLACE INTO embedding VALUES (?, ?)", rows)
                 progress.advance(len(batch))
     return np.stack([known[key] for key in keys])
@@ -113,6 +115,7 @@ def dimmed(images: tf.Tensor, backbone: Backbone) -> tf.Tensor:
         images: float32 `[N, H, W, 3]`, normalised for the backbone.
         backbone: defines the normalisation.
     """
+    # In pixel values, where brightness and grey have their meaning.
     light = (images * backbone.scale + backbone.offset) * 0.5
     grey = tf.reduce_mean(light, axis=-1, keepdims=True)
     return (0.4 * light + 0.6 * grey - backbone.offset) / backbone.scale
@@ -126,18 +129,25 @@ def undecodable(error: Exception, examples: Sequence[Example], backbone: Backbon
         examples: the batch.
         backbone: defines the preprocessing.
     """
+    # TensorFlow does not say which photo of a batch failed: try them one by one.
     for example in examples:
         try:
             preprocess(backbone, tf.constant([example.image]))
         except tf.errors.InvalidArgumentError as reason:
+            size_bytes = len(example.image)
             return TrainingError(
-                f"cannot decode photo {example.photo_id} ({len(example.image)} bytes):"
-                f" {reason.message.splitlines()[0]}",
+                f"cannot decode photo {example.photo_id} ({size_bytes} bytes): {_decoder_reason(reason)}",
                 hint="remove it from the dataset, or store it again as JPEG or PNG",
             )
     return TrainingError(
         f"preprocessing failed for {len(examples)} photos, each of which can be decoded: {error}"
     )
+
+
+def _decoder_reason(error: tf.errors.InvalidArgumentError) -> str:
+    """Return the decoder's sentence, without TensorFlow's traceback before and the operation after it."""
+    last_line = str(error.message).strip().splitlines()[-1]
+    return last_line.rpartition("}} ")[2].partition(" [Op:")[0]
 
 
 def _read(cache: sqlite3.Connection, keys: Sequence[bytes], dim: int) -> dict[bytes, NDArray[np.float32]]:
@@ -166,6 +176,7 @@ def _batches(
         images = preprocess(backbone, encoded)
         return network(dimmed(images, backbone) if dim else images, training=False)
 
+    # One graph for batches of any size: without the signature, the last one would be traced again.
     run = tf.function(embed_batch, input_signature=[tf.TensorSpec([None], tf.string)])
     size = BATCH_PHOTOS * team.count
     for start in range(0, len(examples), size):

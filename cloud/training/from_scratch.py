@@ -69,23 +69,23 @@ def fit_network(
         trained = keras.Sequential([network, dense])
         trained.build((None, backbone.input_size_px, backbone.input_size_px, 3))
         optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps))
-        optimizer.build(trained.trainable_variables)
+        optimizer.build(trained.trainable_variables)  # creates its variables now, inside the scope
     part = team.part(BATCH_PHOTOS)
 
-    def descend(encoded: tf.Tensor, truth: tf.Tensor, draw: tf.Tensor) -> None:
+    def train_step(encoded: tf.Tensor, truth: tf.Tensor, draw: tf.Tensor) -> None:
         inputs = augmented(preprocess(backbone, encoded), draw, part, BATCH_PHOTOS)
         with tf.GradientTape() as tape:
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits(truth, trained(inputs, training=True))
-            loss = tf.reduce_sum(loss) / BATCH_PHOTOS
+            loss = tf.reduce_sum(loss) / BATCH_PHOTOS  # of the whole batch, not of this worker's part
         gradients = tape.gradient(loss, trained.trainable_variables)
         # The optimizer sums the gradients of all workers; the loss is already divided by the whole batch.
         optimizer.apply(gradients, trained.trainable_variables)
 
-    def settle(encoded: tf.Tensor) -> None:
-        network(preprocess(backbone, encoded), training=True)
+    def update_statistics(encoded: tf.Tensor) -> None:
+        network(preprocess(backbone, encoded), training=True)  # updates the moving averages alone
 
-    run_descend = tf.function(lambda *batch: team.strategy.run(descend, batch))
-    run_settle = tf.function(lambda *batch: team.strategy.run(settle, batch))
+    run_train_step = tf.function(lambda *batch: team.strategy.run(train_step, batch))
+    run_update_statistics = tf.function(lambda *batch: team.strategy.run(update_statistics, batch))
     # After the training, batch normalisation gathers its statistics again on plain photos with the final
     # weights: those from during the training lag behind, and short trainings answered at random.
     progress.start("train from scratch", steps + _SETTLING_STEPS)
@@ -97,9 +97,9 @@ def fit_network(
         try:
             with team.waiting():
                 if number < steps:
-                    run_descend(encoded, tf.constant(labels[mine]), tf.constant([seed, number]))
+                    run_train_step(encoded, tf.constant(labels[mine]), tf.constant([seed, number]))
                 else:
-                    run_settle(encoded)
+                    run_update_statistics(encoded)
         except tf.errors.InvalidArgumentError as error:
             raise undecodable(error, photos, backbone) from error
         progress.advance()
@@ -125,11 +125,13 @@ def augmented(images: tf.Tensor, draw: tf.Tensor, part: slice, whole: int) -> tf
         part: which N images of the batch these are; the result does not depend on the split between workers.
         whole: number of images in the batch.
     """
+    # Random numbers for the whole batch, then this part: independent of the split between workers.
     seeds = tf.random.split(tf.cast(draw, tf.int32), 4)
     extent = tf.random.stateless_uniform([whole, 2], seeds[0], _MIN_CROP, 1.0)[part]
     corner = tf.random.stateless_uniform([whole, 2], seeds[1])[part] * (1.0 - extent)
     boxes = tf.concat([corner, corner + extent], axis=1)
     mirrored = tf.random.stateless_uniform([whole, 1], seeds[2])[part] < 0.5  # noqa: PLR2004  # one in two
+    # Swapping the left and right edge of a box flips the crop.
     boxes = tf.where(mirrored, tf.gather(boxes, [0, 3, 2, 1], axis=1), boxes)
     cropped = tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(boxes)[0]), tf.shape(images)[1:3])
     light = tf.random.stateless_uniform([2, whole, 1, 1, 1], seeds[3], -_MAX_GAIN, _MAX_GAIN)[:, part]
@@ -142,7 +144,7 @@ def _batches(human: Mask, weights: Floats, steps: int, seed: int) -> Iterator[In
     human_share = float(weights[human].sum() / weights.sum())
 
     def draw(of: Mask, count: int) -> Ints:
-        if count == 0:
+        if count == 0:  # `choice` refuses an empty population
             return np.zeros(0, np.int64)
         return generator.choice(np.flatnonzero(of), count, p=weights[of] / weights[of].sum())
 

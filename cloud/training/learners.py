@@ -84,10 +84,12 @@ def learner_for(
         TrainingError: a photo cannot be decoded.
     """
     if not backbone.pretrained:
+        # Nothing to embed in advance: each candidate trains its own network.
         return ScratchLearner(backbone, photos, classes, seed, progress, team or alone())
     progress.start("load the backbone", 1)
     network = backbone.build()
     progress.advance()
+    # Gold photos too: all candidates answer them from the same embeddings.
     features = embeddings(photos, backbone, network, cache_dir, progress, team=team)
     copies = features[:trainable].copy()
     # Dimmed copies of human-labelled photos: they gain up to 1.9 points under drift (docs/experiments.md).
@@ -107,7 +109,7 @@ class FrozenLearner:
         features: embeddings, `[N, D]`.
         classes: K.
         copies: embeddings of augmented copies of the first n photos, `[n, D]`, trained on with the same
-            weight: dimmed if a person labelled the photo, else unchanged. None: no copies.
+            weight: dimmed if the label is human, else unchanged. None: no copies.
     """
 
     network: keras.Model

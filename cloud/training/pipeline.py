@@ -72,7 +72,7 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
         progress: Receives every step of more than two seconds.
 
     Raises:
-        PermanentError: There is no dataset, the version exists, or the examples do not allow a training.
+        PermanentError: The dataset does not exist, the version does, or the examples allow no training.
         TransientError: The dataset cannot be read now, or another worker ended.
     """
     store, registry = Store.open(options.dataset, create=False), Registry(options.models)
@@ -82,11 +82,12 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
     progress.start("load TensorFlow", 1)
     # It takes seconds and hundreds of megabytes: imported only after the checks that do without it.
     from cloud.modeling.backbones import get_backbone  # noqa: PLC0415
+    from cloud.training.candidate_results import evaluate_candidates  # noqa: PLC0415
     from cloud.training.distributed import join  # noqa: PLC0415
-    from cloud.training.train import train, try_candidates  # noqa: PLC0415
+    from cloud.training.train import train  # noqa: PLC0415
 
     progress.advance()
-    get_backbone(options.backbone)
+    get_backbone(options.backbone)  # an unknown name fails before the dataset is read
     team = join()
     photos = _read_photos(store, registry, options, team)
     terms: _Terms = {
@@ -97,8 +98,8 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
         "progress": progress,
         "team": team,
     }
-    if not team.chief:
-        try_candidates(photos.labelled, photos.gold, **terms)
+    if not team.chief:  # its results are used by the first worker, through the collectives
+        evaluate_candidates(photos.labelled, photos.gold, **terms)
         return TrainingRun(None, photos.waiting)
     trained = train(
         photos.labelled,
@@ -143,10 +144,12 @@ def _read_photos(store: Store, registry: Registry, options: TrainingOptions, tea
     # Workers may see different newest versions and folders: all use those of the first one.
     dataset_version = team.agree(options.dataset_version or store.version)
     champion = registry.champion()
+    # 0 for "no champion": workers exchange integers only.
     since_ms = team.agree(0 if champion is None else champion.card.created_at_ms)
     drawn = audit_slice(store, since_ms, version=dataset_version) if since_ms else []
     labelled, audit = hold_out_audit(examples(store, version=dataset_version), drawn)
     gold = examples(store, version=dataset_version, split="gold")
     waiting = {} if options.classes else classes_below_minimum(labelled, gold)
+    # Gold photos of a class that the version does not know could only be wrong.
     labelled, gold = ([photo for photo in some if photo.label not in waiting] for some in (labelled, gold))
     return _Photos(labelled, gold, audit, waiting, champion, dataset_version)

@@ -25,8 +25,8 @@ def training_weights(labels: Ints, human: Mask, base: Floats, classes: int) -> F
     """Return the weight of each example in a training.
 
     Human labels are balanced over the classes and get at least half of the total weight, more if they are
-    the majority. Labels by models are limited to the class ratio; their share shrinks if they cover so few
-    classes that the total would exceed it.
+    the majority. Labels by models are limited to the class ratio; their share shrinks where they cover few
+    classes and the total would exceed it.
 
     Args:
         labels: `[N]`, in [0, classes); each class has at least one human label.
@@ -58,7 +58,7 @@ def _balanced(labels: Ints, base: Floats, ratio: float) -> Floats:
     """Scale weights to sum to 1, with no class above `ratio` times the weight of another."""
     names, positions = np.unique(labels, return_inverse=True)
     masses = np.bincount(positions, weights=base, minlength=len(names))
-    wanted = np.minimum(masses, ratio * masses.min())
+    wanted = np.minimum(masses, ratio * masses.min())  # the lightest class is the measure
     return np.asarray(base * (wanted / masses)[positions] / wanted.sum())
 
 

@@ -1,7 +1,7 @@
-"""Copy the message files of TensorFlow that TensorFlow Serving's API imports, in place of all of TensorFlow.
+"""Copy the message files of TensorFlow that TensorFlow Serving's API imports: 300 kB instead of 2 GB.
 
-`messages.py TENSORFLOW DIR`: TENSORFLOW is its wheel, or a folder that it is installed in; DIR has
-tensorflow-serving-api. A few hundred kilobytes take the place of two gigabytes.
+`messages.py TENSORFLOW DIR`: TENSORFLOW is the wheel or a folder where TensorFlow is installed; DIR has
+tensorflow-serving-api.
 """
 
 import importlib
@@ -16,7 +16,7 @@ _STUBS = ("get_model_status_pb2", "model_service_pb2_grpc", "predict_pb2", "pred
 
 
 def main(source: Path, target: Path) -> None:
-    """Copy the files."""
+    """Copy the message files from `source` to `target`."""
     with tempfile.TemporaryDirectory() as scratch:
         if source.suffix == ".whl":
             _unpack(source, Path(scratch))
@@ -30,7 +30,7 @@ def main(source: Path, target: Path) -> None:
 
 
 def _unpack(wheel: Path, scratch: Path) -> None:
-    """Unpack what may be needed of a wheel of 600 MB: message files and the packages around them."""
+    """Unpack only message files and `__init__.py` files of the wheel, which has 600 MB."""
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
             if name.startswith("tensorflow/") and name.endswith(("_pb2.py", "/__init__.py")):
@@ -38,7 +38,7 @@ def _unpack(wheel: Path, scratch: Path) -> None:
 
 
 def _needed(source: Path, target: Path) -> list[Path]:
-    """Import the stubs beside an empty `tensorflow`, and return the files of it that this loaded."""
+    """Import the stubs with an empty `tensorflow` package; return its files that were loaded."""
     package = ModuleType("tensorflow")
     package.__path__ = [str(source / "tensorflow")]
     sys.modules["tensorflow"] = package

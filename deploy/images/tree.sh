@@ -1,8 +1,8 @@
 #!/bin/sh
-# Install one side of Gleaner into a folder of its own: `tree.sh SIDE DIR [TENSORFLOW]`, from the checkout's root.
-# SIDE is device, edge, modelserver, gateway or cloud; what it needs is pinned in constraints/SIDE.txt.
-# The edge has no TensorFlow, only its message files: from TENSORFLOW (a wheel, or a folder that it is installed in),
-# else from the wheel that the cloud's pins name.
+# Install one side of Gleaner into a folder: `tree.sh SIDE DIR [TENSORFLOW]`, run in the root of the checkout.
+# SIDE is device, edge, modelserver, gateway or cloud; its dependencies are pinned in constraints/SIDE.txt.
+# The edge needs only the message files of TensorFlow: they are copied from TENSORFLOW (a wheel, or a folder where it is
+# installed), by default from the wheel pinned for the cloud.
 set -eu
 side=$1
 dir=$2

@@ -1,1 +1,1 @@
-"""Cameras: hardware, files replayed, and synthetic photos."""
+"""Cameras: hardware of this machine, and folders of photos that are replayed."""

@@ -1,4 +1,4 @@
-"""Cameras of this machine: a USB camera through OpenCV, and a Raspberry Pi's own through Picamera2."""
+"""Cameras of this machine: a USB camera through OpenCV, and a Raspberry Pi's camera through Picamera2."""
 
 import asyncio
 import io
@@ -11,44 +11,46 @@ from device.cameras.base import CameraError, Frame
 
 T = TypeVar("T")
 
-_CAPTURE_S = 20.0
+_CAPTURE_TIMEOUT_S = 20.0
 _JPEG_QUALITY = 90
-_OPENCV = "OpenCV: pip install 'gleaner[usb]'"
-_PICAMERA = "Picamera2: sudo apt install python3-picamera2, and a venv with --system-site-packages"
+_INSTALL_OPENCV = "install it with: pip install 'gleaner[usb]'"
+_INSTALL_PICAMERA = (
+    "install it with: sudo apt install python3-picamera2, and create the venv with --system-site-packages"
+)
 
 
 class _Driver:
-    """Calls a driver in a thread of its own, one call at a time, each with a deadline.
-
-    A driver that hangs is an error and not a wait; further calls wait behind the one that hangs.
-    """
+    """Run the calls of a blocking driver in one thread, one at a time, each with a timeout."""
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
+        # One thread, because drivers are not thread-safe: after a timeout the next call waits in the queue
+        # until the driver returns from the one that hangs.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=subject)
 
     async def call(self, work: Callable[[], T]) -> T:
-        """Do it.
+        """Run a function in the driver's thread and return its result.
+
+        A call that is cancelled or has timed out goes on in its thread; a thread cannot be interrupted.
 
         Raises:
-            CameraError: It failed or took too long.
+            CameraError: The call failed or timed out.
         """
         try:
-            async with asyncio.timeout(_CAPTURE_S):
+            async with asyncio.timeout(_CAPTURE_TIMEOUT_S):
                 return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except TimeoutError:
-            got = f"none within {_CAPTURE_S:g} s"
-            raise CameraError(self.subject, expected="an answer of its driver", got=got) from None
-        except (OSError, RuntimeError, IndexError) as error:
-            raise CameraError(self.subject, expected="to work", got=error) from None
+            raise CameraError(f"{self.subject}: no answer in {_CAPTURE_TIMEOUT_S:g} s") from None
+        except (OSError, RuntimeError, IndexError) as error:  # Picamera2 raises IndexError without a camera
+            raise CameraError(f"{self.subject} failed: {error}") from None
 
     def close(self) -> None:
-        """End the thread after the call that is under way."""
+        """End the thread after the running call, without waiting for it."""
         self._thread.shutdown(wait=False)
 
 
 class OpenCvCamera:
-    """A USB camera, or a file or stream that OpenCV can read; it is opened again after a failure.
+    """A USB camera, or a file or stream that OpenCV can read; reopened by the first capture after a failure.
 
     Args:
         device: Number of the camera, or path or URL.
@@ -62,14 +64,14 @@ class OpenCvCamera:
         self._opened: Any = None
 
     async def __aenter__(self) -> Self:
-        """Open it."""
+        """Open the camera."""
         await self._driver.call(self._open)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Release it."""
+        """Release the camera."""
         try:
             await self._driver.call(self._release)
         finally:
@@ -83,12 +85,16 @@ class OpenCvCamera:
         try:
             import cv2  # noqa: PLC0415  # tens of megabytes that only this camera needs
         except ImportError:
-            raise CameraError(self._driver.subject, expected=_OPENCV, got="no cv2") from None
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it says is raised here
+            raise CameraError(f"{self._driver.subject} needs OpenCV", hint=_INSTALL_OPENCV) from None
+        # OpenCV prints its warnings to stderr; the failure itself is raised below as one sentence.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._cv2 = cv2
         opened = cv2.VideoCapture(self._device)
         if not opened.isOpened():
-            raise CameraError(self._driver.subject, expected="a camera that opens", got="none")
+            raise CameraError(
+                f"{self._driver.subject} cannot be opened",
+                hint="check that it is plugged in and that no other program uses it",
+            )
         opened.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         self._opened = opened
 
@@ -97,13 +103,15 @@ class OpenCvCamera:
             self._open()
         try:
             if isinstance(self._device, int):
-                self._opened.grab()  # the driver holds a frame that is as old as the last photo
-            there, pixels = self._opened.read()
+                self._opened.grab()  # drop the buffered frame: it is as old as the previous photo
+            delivered, pixels = self._opened.read()
         except self._cv2.error:
-            there = False
-        if not there:
-            self._release()
-            raise CameraError(self._driver.subject, expected="a frame", got="none; is it plugged in?")
+            delivered = False
+        if not delivered:
+            self._release()  # so that the next capture opens it again, for example after a pulled plug
+            raise CameraError(
+                f"{self._driver.subject} delivered no frame", hint="check that it is plugged in"
+            )
         _, encoded = self._cv2.imencode(".jpg", pixels, [self._cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
         return Frame(encoded.tobytes(), f"usb:{self._device}")
 
@@ -123,14 +131,14 @@ class PicameraCamera:
         self._opened: Any = None
 
     async def __aenter__(self) -> Self:
-        """Open and start it."""
+        """Open and start the camera."""
         await self._driver.call(self._open)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop it."""
+        """Stop the camera."""
         try:
             await self._driver.call(self._opened.close)
         finally:
@@ -142,9 +150,9 @@ class PicameraCamera:
 
     def _open(self) -> None:
         try:
-            from picamera2 import Picamera2  # noqa: PLC0415  # exists on a Raspberry Pi alone
+            from picamera2 import Picamera2  # noqa: PLC0415  # only a Raspberry Pi has it
         except ImportError:
-            raise CameraError(self._driver.subject, expected=_PICAMERA, got="no picamera2") from None
+            raise CameraError("camera picamera needs Picamera2", hint=_INSTALL_PICAMERA) from None
         self._opened = Picamera2()
         self._opened.configure(self._opened.create_still_configuration())
         self._opened.start()

@@ -1,7 +1,6 @@
-"""Cameras without hardware: a folder of photos, and drawn pets. They wait for whoever takes their frames."""
+"""Cameras that replay frames: the photos of a folder, or those of any iterator."""
 
 import asyncio
-import itertools
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +17,13 @@ log = structlog.get_logger()
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
-class _Replay:
-    """Frames that are read or made one after the other, in a thread."""
+class ReplayCamera:
+    """Camera over an iterator of frames, which is created and advanced in a thread.
+
+    Args:
+        frames: Called when the camera is opened; creates the iterator.
+        subject: Name of the camera in errors.
+    """
 
     live = False
 
@@ -28,18 +32,26 @@ class _Replay:
         self._subject = subject
 
     async def __aenter__(self) -> Self:
+        """Create the iterator."""
         self._frames = await asyncio.to_thread(self._make)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        return None
+        """Do nothing: there is nothing to close."""
+        return
 
     async def capture(self) -> Frame:
+        """Return the next frame.
+
+        Raises:
+            CameraExhausted: There are no more.
+        """
+        # A default instead of StopIteration: a Future cannot carry that exception out of the thread.
         frame = await asyncio.to_thread(next, self._frames, None)
         if frame is None:
-            raise CameraExhausted(self._subject, expected="another photo", got="the end")
+            raise CameraExhausted(f"{self._subject} has no more photos")
         return frame
 
 
@@ -48,41 +60,42 @@ def folder_camera(
 ) -> Camera:
     """Return a camera that replays the JPEG and PNG files below a folder, byte for byte.
 
-    A file that is empty or cannot be read is left out with a warning.
+    A file that is empty or cannot be read is skipped with a warning.
 
     Args:
-        directory: Hidden files and folders are left out; the name of a photo's folder is its label if there
-            are several such folders.
-        loop: Begin again at the end.
+        directory: Hidden files and folders are skipped. If the photos are in several folders, the name of a
+            photo's folder is its label.
+        loop: Start again at the end.
         shuffle: Seed of the order; sorted by path if None.
-        part: Take each n-th photo, `(i, n)`, so that several agents share a folder.
+        part: `(i, n)`: take every n-th photo from the i-th on, so that n agents share a folder.
     """
 
     def frames() -> Iterator[Frame]:
         files = photo_files(directory)
         if not files:
-            raise CameraError(f"folder {directory}", expected="JPEG or PNG files", got="none")
+            raise CameraError(f"no JPEG or PNG files in {directory}")
         labelled = len({file.parent for file in files}) > 1
+        # Shuffle before the split: agents with the same seed then take disjoint parts of the same order.
         if shuffle is not None:
             random.Random(shuffle).shuffle(files)  # noqa: S311  # an order of photos is no secret
         return _replayed(files[part[0] :: part[1]], loop=loop, labelled=labelled)
 
-    return _Replay(frames, f"folder {directory}")
+    return ReplayCamera(frames, f"folder {directory}")
 
 
 def photo_files(directory: Path) -> list[Path]:
     """Return the JPEG and PNG files below a folder, sorted; links to folders are not followed.
 
     Raises:
-        CameraError: It is no folder.
+        CameraError: The folder does not exist.
     """
     if not directory.is_dir():
-        raise CameraError(f"folder {directory}", expected="a folder of photos", got="none there")
+        raise CameraError(f"there is no folder {directory}")
     files = []
-    for place, folders, names in os.walk(directory):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for parent, folders, names in os.walk(directory):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # in place: os.walk reads it
         files += [
-            Path(place, name)
+            Path(parent, name)
             for name in names
             if not name.startswith(".") and Path(name).suffix.lower() in _SUFFIXES
         ]
@@ -90,49 +103,23 @@ def photo_files(directory: Path) -> list[Path]:
 
 
 def _replayed(files: Sequence[Path], *, loop: bool, labelled: bool) -> Iterator[Frame]:
-    """Read one file after the other; a round that yields nothing is the last."""
-    found = True
-    while found:
-        found = False
+    """Yield the frame of each file, over and over if `loop` is set."""
+    again = True
+    while again:
+        again = False
         for file in files:
             if image := _read(file):
-                found = loop
+                again = loop  # only after a usable file: a loop over none would never yield and never end
                 yield Frame(image, str(file), file.parent.name if labelled else None)
 
 
 def _read(file: Path) -> bytes:
-    """Return a file's bytes, none if it cannot be used."""
+    """Return the bytes of a file; empty if it cannot be used."""
     try:
         image = file.read_bytes()
     except OSError as error:
         log.warning("photo.skipped", file=str(file), reason=error.strerror)
         return b""
     if not image:
-        log.warning("photo.skipped", file=str(file), reason="it is empty")
+        log.warning("photo.skipped", file=str(file), reason="empty file")
     return image
-
-
-def drawn_camera(*, seed: int = 0, look: str = "daylight", count: int | None = None) -> Camera:
-    """Return a camera that draws cats and dogs without end, or `count` of them.
-
-    Args:
-        seed: Of the pictures; the same seed draws the same ones.
-        look: The camera's character.
-        count: How many to draw.
-
-    Raises:
-        CameraError: There is no such look.
-    """
-    from device.cameras.synthetic import CLASSES, LOOKS, draw, seed_of  # noqa: PLC0415  # only this camera draws
-
-    if look not in LOOKS:
-        raise CameraError("camera drawn", expected=f"a look of {', '.join(LOOKS)}", got=look)
-
-    def frames() -> Iterator[Frame]:
-        chance = random.Random(seed)  # noqa: S311  # which pet comes next is no secret
-        for number in itertools.count() if count is None else range(count):
-            label = chance.choice(CLASSES)
-            image = draw(label, seed_of("camera", seed, number), LOOKS[look])
-            yield Frame(image, f"drawn:{label}-{number:05d}", label)
-
-    return _Replay(frames, "camera drawn")

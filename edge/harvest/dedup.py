@@ -1,4 +1,4 @@
-"""Which photos show nearly the same view as one before: difference hashes, and a bounded memory of them."""
+"""Find near-duplicates and label flips by difference hash, with bounded memory."""
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
@@ -6,65 +6,72 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
 
-from edge.harvest.history import KEPT, HarvestedSample
+from edge.harvest.history import MAX_SAMPLES, HarvestedSample
 from edge.harvest.image import distance
 from schemas.messages import HarvestRules
 
-_VIEWS_PER_DEVICE = 512
-_DEVICES = 1024
+_COMPARED_PER_DEVICE = 512
+_MAX_DEVICES = 1024
 
-Nearness = Literal["new", "near", "flipped"]
+Similarity = Literal["new", "near-duplicate", "flip"]
 
 
 @dataclass(slots=True)
 class SeenHashes:
-    """What each device was harvested for lately, and what it showed last.
+    """Hashes of recently harvested samples and of the last photo, per device.
 
-    Bounded: the newest `KEPT` samples of all devices are remembered, and of a device the newest 512 are
-    compared; what was shown last, of the 1024 devices that showed something last.
+    Bounded: the newest `MAX_SAMPLES` samples of all devices are kept, the newest 512 of a device compared,
+    and the last photo is kept for the 1024 devices that sent one last.
     """
 
     _newest: deque[HarvestedSample] = field(default_factory=deque)
     _by_device: dict[str, deque[HarvestedSample]] = field(default_factory=dict)
-    _shown: OrderedDict[str, tuple[float, int, str]] = field(default_factory=OrderedDict)
+    _last_photo: OrderedDict[str, tuple[float, int, str]] = field(default_factory=OrderedDict)
 
-    def compare(self, device: str, view: int, label: str, rules: HarvestRules, now: float) -> Nearness:
-        """Compare a view with what the device showed within the time that the rules say.
+    def compare(self, device: str, dhash: int, label: str, rules: HarvestRules, now: float) -> Similarity:
+        """Compare a photo with those of its device within `near_duplicate_s`.
+
+        Args:
+            device: That sent it.
+            dhash: Its difference hash.
+            label: Predicted for it.
+            rules: Limits of time and hash distance.
+            now: Seconds of a monotonic clock.
 
         Returns:
-            `near` if a sample of nearly this view has the same label; `flipped` if the model gave nearly this
-            view another label, and it was not harvested with this one: so each label of a view is harvested
-            once, however it flickers. Otherwise `new`.
+            `near-duplicate` if a sample with a near hash has the same label. `flip` if samples with a near
+            hash, or the last photo, have other labels only. Otherwise `new`.
         """
         if not rules.near_duplicate_s:
             return "new"
-        harvested = set(self._labels_near(device, view, rules, now))
-        if label in harvested:
-            return "near"
-        at, last, last_label = self._shown.get(device, (now, view, label))
-        flipped = last_label != label and _is_near(last, view, at, rules, now)
-        return "flipped" if harvested or flipped else "new"
+        harvested = set(self._labels_near(device, dhash, rules, now))
+        if label in harvested:  # before flips: a scene that flickers is harvested once per label
+            return "near-duplicate"
+        at, last, last_label = self._last_photo.get(device, (now, dhash, label))
+        flipped = last_label != label and _is_near(last, dhash, at, rules, now)
+        return "flip" if harvested or flipped else "new"
 
-    def _labels_near(self, device: str, view: int, rules: HarvestRules, now: float) -> Iterator[str]:
+    def _labels_near(self, device: str, dhash: int, rules: HarvestRules, now: float) -> Iterator[str]:
+        # Limited, because every photo is compared: 512 distances take far less time than decoding it.
         samples = reversed(self._by_device.get(device, ()))
-        for sample in islice(samples, _VIEWS_PER_DEVICE):
-            if _is_near(sample.view, view, sample.at, rules, now):
+        for sample in islice(samples, _COMPARED_PER_DEVICE):
+            if _is_near(sample.dhash, dhash, sample.at, rules, now):
                 yield sample.label
 
-    def show(self, device: str, view: int, label: str, now: float) -> None:
-        """Keep what a device showed last, whether it is harvested or not."""
-        self._shown[device] = now, view, label
-        self._shown.move_to_end(device)
-        if len(self._shown) > _DEVICES:
-            self._shown.popitem(last=False)
+    def set_last_photo(self, device: str, dhash: int, label: str, now: float) -> None:
+        """Store the newest photo of a device, harvested or not, for the next comparison."""
+        self._last_photo[device] = now, dhash, label
+        self._last_photo.move_to_end(device)
+        if len(self._last_photo) > _MAX_DEVICES:
+            self._last_photo.popitem(last=False)
 
-    def remember(self, sample: HarvestedSample) -> None:
-        """Keep a view that is harvested."""
+    def add(self, sample: HarvestedSample) -> None:
+        """Add a harvested sample; the oldest of all devices is dropped when full."""
         self._newest.append(sample)
         self._by_device.setdefault(sample.device, deque()).append(sample)
-        if len(self._newest) > KEPT:
+        if len(self._newest) > MAX_SAMPLES:
             device = self._newest.popleft().device
-            self._by_device[device].popleft()  # the oldest of all is the oldest of its device
+            self._by_device[device].popleft()  # the oldest of all is also the oldest of its device
             if not self._by_device[device]:
                 del self._by_device[device]
 

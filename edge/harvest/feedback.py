@@ -1,6 +1,6 @@
-"""Labels that are given at the node: a photo that was not harvested becomes a sample after all.
+"""Harvest photos that get a label at the node, if the edge still has them.
 
-The label itself goes on to the cloud by its own topic, from here or from wherever it was said.
+The label itself reaches the cloud by its own topic, with or without the photo.
 """
 
 import asyncio
@@ -18,30 +18,30 @@ from schemas.messages import Feedback
 
 log = structlog.get_logger()
 
-_WAITING = 64
+_MAX_QUEUED = 64
 
 
-async def follow_labels(
+async def harvest_labelled_photos(
     labels: Subscription[Feedback], bus: Bus, *, sampler: Sampler, database: Database, outbox: Outbox
 ) -> None:
-    """Harvest the photos that labels name, one after the other, until cancelled.
+    """Harvest the photo of each label, one after the other, until cancelled.
 
-    Labels are taken off the broker as they come, so that no photo waits behind them; too many at once are
-    dropped and counted. Safe to cancel: what has no place on the disk yet is forgotten with all photos of
-    this run, and the label is in the cloud without its photo.
+    Bounded: 64 labels are queued; further ones are dropped and counted as `feedback.dropped`. Safe to cancel:
+    photos kept for labels are lost with the process, and the label is stored in the cloud without its photo.
     """
-    waiting: asyncio.Queue[Feedback] = asyncio.Queue(_WAITING)
+    queue: asyncio.Queue[Feedback] = asyncio.Queue(_MAX_QUEUED)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_receive(labels, bus, waiting), name="labels.receive")
+        tasks.create_task(_receive(labels, bus, queue), name="labels.receive")
         while True:
-            await _harvest(await waiting.get(), bus, sampler, database, outbox)
+            await _harvest(await queue.get(), bus, sampler, database, outbox)
 
 
-async def _receive(labels: Subscription[Feedback], bus: Bus, waiting: asyncio.Queue[Feedback]) -> None:
+async def _receive(labels: Subscription[Feedback], bus: Bus, queue: asyncio.Queue[Feedback]) -> None:
     async for delivery in labels:
+        # Acknowledge at once: unacknowledged labels would use up the broker's in-flight window for photos.
         delivery.ack()
         try:
-            waiting.put_nowait(delivery.message())
+            queue.put_nowait(delivery.message())
         except CodecError as error:
             log.warning("feedback.malformed", topic=delivery.names, error=str(error))
             bus.counters.add("feedback.malformed")
@@ -50,11 +50,12 @@ async def _receive(labels: Subscription[Feedback], bus: Bus, waiting: asyncio.Qu
 
 
 async def _harvest(label: Feedback, bus: Bus, sampler: Sampler, database: Database, outbox: Outbox) -> None:
-    if (found := await sampler.labelled(label)) is None:
-        bus.counters.add("feedback.unmatched")  # harvested before, or too long ago
+    if (found := await sampler.sample_labelled(label)) is None:
+        bus.counters.add("feedback.unmatched")  # harvested before, or no longer kept
         return
-    taken, harvest = found
-    bus.counters.add(f"harvest.{harvest}" if taken else f"harvest.refused_{harvest}")
-    if taken is not None:
-        await retry_until_ok(bus, "disk", lambda: database.run(taken.write))
-        outbox.commit(taken.item)
+    sample, harvest = found
+    bus.counters.add(f"harvest.{harvest}" if sample else f"harvest.refused_{harvest}")
+    if sample is not None:
+        # The sample holds room in the outbox until it is committed, so wait for the disk, never give up.
+        await retry_until_ok(bus, "disk", lambda: database.run(sample.write))
+        outbox.commit(sample.item)

@@ -1,13 +1,15 @@
-"""What was harvested lately, on disk: so that a restart forgets neither near-duplicates nor what was spent.
+"""Table of recently harvested samples, so that near-duplicates, caps and quotas survive a restart.
 
-A row is written in the transaction that makes its sample durable. Bounded: the newest `KEPT` stay.
+A row is written in the transaction that makes its sample durable. Bounded: the newest `MAX_SAMPLES` rows.
 """
 
 import sqlite3
 from dataclasses import dataclass
 
-KEPT = 20_000
+MAX_SAMPLES = 20_000
 
+# Names in a migration never change: databases of earlier versions have them. AUTOINCREMENT never reuses a
+# number, which the deletion of the oldest rows relies on.
 MIGRATIONS = (
     """
     CREATE TABLE harvested (
@@ -28,22 +30,22 @@ MIGRATIONS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HarvestedSample:
-    """A sample as the harvest remembers it.
+    """What the harvest rules need to know about a sample.
 
     Args:
         photo_id: Of the photo.
-        device: Whose photo it is.
-        view: Its difference hash.
-        label: Of the model.
+        device: That sent the photo.
+        dhash: Difference hash of the photo.
+        label: Predicted by the model.
         lane: That it was harvested in.
         size_bytes: Of its image.
-        at: Seconds of the monotonic clock.
-        credited: Whether what it had spent was given back.
+        at: When it was harvested, seconds of the monotonic clock.
+        refunded: Whether it no longer counts against caps and quotas.
     """
 
     photo_id: str
     device: str
-    view: int
+    dhash: int
     label: str
     lane: str
     size_bytes: int
@@ -52,11 +54,11 @@ class HarvestedSample:
 
 
 def write(connection: sqlite3.Connection, sample: HarvestedSample, now_ms: int) -> None:
-    """Keep a sample, and forget those beyond the newest `KEPT`.
+    """Insert a sample and delete all rows but the newest `MAX_SAMPLES`.
 
     Args:
-        connection: In the transaction that keeps the sample itself.
-        sample: Harvested just now.
+        connection: In the transaction that writes the sample to the outbox.
+        sample: To insert.
         now_ms: UTC milliseconds since 1970.
     """
     connection.execute(
@@ -65,18 +67,21 @@ def write(connection: sqlite3.Connection, sample: HarvestedSample, now_ms: int) 
         (
             sample.photo_id,
             sample.device,
-            f"{sample.view:016x}",
+            f"{sample.dhash:016x}",  # as text: SQLite's integers are signed and a hash has 64 bits
             sample.label,
             sample.lane,
             sample.size_bytes,
             now_ms,
         ),
     )
-    connection.execute("DELETE FROM harvested WHERE seq <= (SELECT max(seq) FROM harvested) - ?", (KEPT,))
+    # By number and not by time, because the wall clock may jump.
+    connection.execute(
+        "DELETE FROM harvested WHERE seq <= (SELECT max(seq) FROM harvested) - ?", (MAX_SAMPLES,)
+    )
 
 
 def refund(connection: sqlite3.Connection, photo_id: str) -> None:
-    """Remember that what the newest sample of a photo had spent was given back."""
+    """Mark the newest sample of a photo as refunded."""
     connection.execute(
         "UPDATE harvested SET credited = 1 WHERE seq = (SELECT max(seq) FROM harvested WHERE photo_id = ?)",
         (photo_id,),
@@ -84,17 +89,17 @@ def refund(connection: sqlite3.Connection, photo_id: str) -> None:
 
 
 def load(connection: sqlite3.Connection, now: float, now_ms: int) -> list[HarvestedSample]:
-    """Return what earlier runs harvested, the oldest first.
+    """Return the samples of earlier runs, the oldest first.
 
-    The times of different runs have only the wall clock in common. What it dates later than now, because it
-    was set back, counts as harvested now: it is remembered for longer, but never for ever. After a clock was
-    set forward, what is remembered looks older and is forgotten sooner.
+    Only the wall clock spans runs. Rows from the future (the clock was set back) are dated now, so they are
+    kept longer, but not for ever. After the clock was set forward, samples look older and expire sooner.
 
     Args:
         connection: To the edge's database.
         now: Seconds of the monotonic clock.
         now_ms: UTC milliseconds since 1970.
     """
+    # Stored, not only computed: otherwise each restart would date such rows as new again.
     connection.execute("UPDATE harvested SET at_ms = ? WHERE at_ms > ?", (now_ms, now_ms))
     rows = connection.execute(
         "SELECT photo_id, device, view, label, lane, size_bytes, at_ms, credited FROM harvested ORDER BY seq"
@@ -103,12 +108,12 @@ def load(connection: sqlite3.Connection, now: float, now_ms: int) -> list[Harves
         HarvestedSample(
             photo_id,
             device,
-            int(view, 16),
+            int(dhash, 16),
             label,
             lane,
             size_bytes,
             now - (now_ms - at_ms) / 1000,
-            bool(given),
+            bool(refunded),
         )
-        for photo_id, device, view, label, lane, size_bytes, at_ms, given in rows
+        for photo_id, device, dhash, label, lane, size_bytes, at_ms, refunded in rows
     ]

@@ -1,6 +1,7 @@
-"""Which lane a photo is worth: plain functions of what the model says and of the rules.
+"""Choose the lane of a photo by the model's scores and the harvest rules: plain functions.
 
-The scores choose a lane, not a yes or no: a rule that keeps what the model is sure of confirms its mistakes.
+The confidence chooses a lane, not a yes or no: training on the confident photos alone confirms the model's
+own mistakes.
 """
 
 import hashlib
@@ -10,11 +11,11 @@ from schemas.lanes import AUTO, HARD, Lane
 from schemas.messages import HarvestRules
 from schemas.uncertainty import uncertainty
 
-_DRAWS = 1 << 64
+_HASH_VALUES = 1 << 64
 
 
 class ModelScores(Protocol):
-    """Inputs of the lane decision (`edge.serving.prediction.Prediction`). NaN counts as uncertain."""
+    """Inputs of the lane decision, as in `edge.serving.prediction`. NaN counts as uncertain."""
 
     @property
     def label(self) -> str:
@@ -26,51 +27,54 @@ class ModelScores(Protocol):
 
     @property
     def margin(self) -> float:
-        """That, less the next one's."""
+        """That probability less the second one's."""
 
     @property
     def entropy(self) -> float:
-        """Of all probabilities, normalised to 1."""
+        """Entropy of all probabilities, normalised to 1."""
 
     @property
     def novelty(self) -> float | None:
-        """Above 1 the model has hardly seen the like; None if it does not say."""
+        """Scaled distance to the training photos; above 1 is out of distribution, None if unknown."""
 
 
 class Decision(NamedTuple):
-    """Either the lane to harvest the photo in, or the reason why not."""
+    """Either the lane to harvest the photo in, or the reason not to."""
 
     lane: Lane | None
     refused: str | None = None
 
 
 def drawn_for_audit(photo_id: str, share: float) -> bool:
-    """Tell whether a photo is in the audit: a uniform share of all, whatever the model says.
-
-    Decided by a hash of its id, so that a photo that is sent again is drawn again, at every node.
-    """
-    digest = hashlib.blake2b(photo_id.encode(), digest_size=8, person=b"audit").digest()
-    return int.from_bytes(digest, "big") < share * _DRAWS
-
-
-def lane_of(said: ModelScores, rules: HarvestRules, *, flipped: bool = False) -> Decision:
-    """Return the lane by what the model says.
+    """Return True for a uniform random share of all photos, independent of the model.
 
     Args:
-        said: By the model.
-        rules: In force.
-        flipped: Whether it called nearly the same view another name before.
+        photo_id: Its hash decides, so a photo that is sent again gets the same answer, on every node.
+        share: 0 to 1.
     """
-    if flipped or _doubtful(said, rules):
+    # Another `person` would draw other photos and so change the audit of every node.
+    digest = hashlib.blake2b(photo_id.encode(), digest_size=8, person=b"audit").digest()
+    return int.from_bytes(digest, "big") < share * _HASH_VALUES
+
+
+def lane_of(scores: ModelScores, rules: HarvestRules, *, flipped: bool = False) -> Decision:
+    """Return the lane of a photo by its scores.
+
+    Args:
+        scores: Predicted by the model.
+        rules: In force.
+        flipped: Whether nearly the same view had another label before; then one of the two is wrong.
+    """
+    if flipped or _is_uncertain(scores, rules):
         return Decision(HARD)
-    if not said.confidence >= rules.auto_by_class.get(said.label, rules.auto_confidence):
+    threshold = rules.auto_by_class.get(scores.label, rules.auto_confidence)
+    if not scores.confidence >= threshold:  # not `<`, which is False for NaN
         return Decision(None, "between-thresholds")
     return Decision(AUTO) if rules.auto else Decision(None, "auto-off")
 
 
-def _doubtful(said: ModelScores, rules: HarvestRules) -> bool:
-    """Tell whether a person's label would teach much. Each comparison is False for what is no number."""
-    certain = uncertainty(said.confidence, said.margin, said.entropy) <= rules.uncertain_above and (
-        said.novelty is None or said.novelty <= rules.hard_novelty
-    )
-    return not certain
+def _is_uncertain(scores: ModelScores, rules: HarvestRules) -> bool:
+    # Comparisons with NaN are False, so NaN is never certain.
+    certain = uncertainty(scores.confidence, scores.margin, scores.entropy) <= rules.uncertain_above
+    known = scores.novelty is None or scores.novelty <= rules.hard_novelty
+    return not (certain and known)

@@ -1,4 +1,4 @@
-"""What was harvested in the last minute, hour and day, against the caps and the quotas of the rules."""
+"""Check caps and quotas against what was harvested in the last minute, hour and day."""
 
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ _LENGTHS_S = {"minute": 60.0, "hour": 3600.0, "day": 86_400.0}
 
 @dataclass(slots=True)
 class Budget:
-    """What samples have used up: sliding, on a clock that never jumps.
+    """Samples counted against caps and quotas, in sliding windows on a monotonic clock.
 
-    Bounded by the cap of a day. A restart gives it the samples that are on disk, so that it spends no more
-    than without one, unless the wall clock was set forward in between.
+    Bounded by the cap per day. Restored from disk at start-up; if the wall clock was set forward since, too
+    few samples may be counted.
     """
 
     _windows: dict[str, "_Window"] = field(
@@ -25,22 +25,24 @@ class Budget:
     _by_id: dict[str, HarvestedSample] = field(default_factory=dict)
 
     def refusal(self, lane: str, label: str, size_bytes: int, rules: HarvestRules, now: float) -> str | None:
-        """Return what one more sample would break: `quota`, or a cap such as `cap-per-hour`; None if nothing.
+        """Return the limit that one more sample would exceed, or None.
 
-        Only the lanes that the scores choose have quotas.
+        Returns:
+            `quota`, or a cap such as `cap-per-hour` or `cap-bytes-per-hour`. Quotas apply to the lanes that
+            are chosen by scores, caps to all.
         """
-        self._forget(now)
+        self._expire(now)
         quota = rules.quotas.get(label, rules.quota_per_day)
         if lane in SCORED_LANES and self._by_class[lane, label] + 1 > quota:
             return "quota"
-        return self._cap(size_bytes, rules.caps)
+        return self._exceeded_cap(size_bytes, rules.caps)
 
-    def full(self, caps: Caps, now: float) -> str | None:
-        """Return the cap that any further sample would break, None if there is room for some."""
-        self._forget(now)
-        return self._cap(1, caps)
+    def exhausted_cap(self, caps: Caps, now: float) -> str | None:
+        """Return a cap that any further sample would exceed, or None."""
+        self._expire(now)
+        return self._exceeded_cap(1, caps)  # the smallest image: none is empty
 
-    def _cap(self, size_bytes: int, caps: Caps) -> str | None:
+    def _exceeded_cap(self, size_bytes: int, caps: Caps) -> str | None:
         for name, (count, total_bytes) in _limits(caps).items():
             window = self._windows[name]
             if len(window.samples) + 1 > count:
@@ -57,17 +59,17 @@ class Budget:
         self._by_id[sample.photo_id] = sample
 
     def refund(self, photo_id: str) -> None:
-        """Give back what the newest sample of a photo spent; a second time there is nothing to give back."""
+        """Stop counting the newest sample of a photo; does nothing the second time."""
         if (sample := self._by_id.get(photo_id)) is not None:
             for window in self._windows.values():
                 window.remove(sample)
             self._uncount(sample)
 
-    def _forget(self, now: float) -> None:
+    def _expire(self, now: float) -> None:
         for name, window in self._windows.items():
-            while (sample := window.outlived(now)) is not None:
+            while (sample := window.oldest_expired(now)) is not None:
                 window.remove(sample)
-                if name == "day":
+                if name == "day":  # the longest window: after it nothing refers to the sample
                     self._uncount(sample)
 
     def _uncount(self, sample: HarvestedSample) -> None:
@@ -75,18 +77,21 @@ class Budget:
         self._by_class[key] -= 1
         if not self._by_class[key]:
             del self._by_class[key]
-        if self._by_id.get(sample.photo_id) is sample:
+        if self._by_id.get(sample.photo_id) is sample:  # a newer sample of the photo may have replaced it
             del self._by_id[sample.photo_id]
 
 
 @dataclass(slots=True)
 class _Window:
+    """Samples of the last `length_s` seconds, the oldest first."""
+
     length_s: float
+    # A dict as an ordered set: a refund removes from the middle, which a deque does in linear time.
     samples: OrderedDict[HarvestedSample, None] = field(default_factory=OrderedDict)
     total_bytes: int = 0
 
-    def outlived(self, now: float) -> HarvestedSample | None:
-        """Return the oldest sample if the window has moved past it."""
+    def oldest_expired(self, now: float) -> HarvestedSample | None:
+        """Return the oldest sample if it is older than the window."""
         oldest = next(iter(self.samples), None)
         return oldest if oldest is not None and now - oldest.at >= self.length_s else None
 
@@ -95,6 +100,7 @@ class _Window:
         self.total_bytes += sample.size_bytes
 
     def remove(self, sample: HarvestedSample) -> None:
+        """Remove a sample, if it has not expired or been refunded before."""
         if sample in self.samples:
             del self.samples[sample]
             self.total_bytes -= sample.size_bytes

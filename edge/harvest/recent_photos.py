@@ -1,4 +1,4 @@
-"""The photos that were answered lately and not harvested: for a label that follows."""
+"""Keep recently answered photos that were not harvested, for a label that may follow."""
 
 from collections import OrderedDict
 from typing import NamedTuple
@@ -11,49 +11,50 @@ _SCORE_BYTES = 100
 
 
 class AnsweredPhoto(NamedTuple):
-    """A photo, and what the model said of it."""
+    """A photo and its prediction."""
 
     photo: Photo
-    said: Prediction
+    prediction: Prediction
 
     @property
     def size_bytes(self) -> int:
-        """About what it takes in memory; of small photos most is not the image."""
-        said = self.said
-        return _ENTRY_BYTES + len(self.photo.image) + len(said.embedding) + _SCORE_BYTES * len(said.scores)
+        """Approximate size in memory. Of small photos, most of it is not the image."""
+        prediction = self.prediction
+        scores_bytes = _SCORE_BYTES * len(prediction.scores)
+        return _ENTRY_BYTES + len(self.photo.image) + len(prediction.embedding) + scores_bytes
 
 
 class RecentPhotos:
-    """Photos as they came, in case that somebody labels them; nothing is decoded for that.
+    """Encoded photos by device and photo id, in memory only.
 
-    Bounded in bytes: the oldest are forgotten first. A restart forgets all.
+    Bounded in bytes: the oldest are dropped first.
 
     Args:
-        most_bytes: Of memory, for all together; 0 keeps none.
+        max_bytes: Of memory for all; 0 keeps none.
     """
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._answered: OrderedDict[tuple[str, str], AnsweredPhoto] = OrderedDict()
         self._bytes = 0
 
-    def keep(self, answered: AnsweredPhoto) -> None:
-        """Keep a photo, if it is no larger than all together may be."""
+    def add(self, answered: AnsweredPhoto) -> None:
+        """Add a photo and drop the oldest beyond the limit; one larger than the limit is not added."""
         photo = answered.photo
-        self.forget(photo.device, photo.photo_id)
-        if answered.size_bytes > self._most_bytes:
+        self.remove(photo.device, photo.photo_id)  # a repeated photo becomes the newest
+        if answered.size_bytes > self._max_bytes:
             return
         self._answered[photo.device, photo.photo_id] = answered
         self._bytes += answered.size_bytes
-        while self._bytes > self._most_bytes:
+        while self._bytes > self._max_bytes:
             _, oldest = self._answered.popitem(last=False)
             self._bytes -= oldest.size_bytes
 
     def find(self, device: str, photo_id: str) -> AnsweredPhoto | None:
-        """Return a photo that is still here."""
+        """Return a photo that is still kept."""
         return self._answered.get((device, photo_id))
 
-    def forget(self, device: str, photo_id: str) -> None:
-        """Forget a photo, if it is here."""
+    def remove(self, device: str, photo_id: str) -> None:
+        """Remove a photo if it is kept."""
         if (found := self._answered.pop((device, photo_id), None)) is not None:
             self._bytes -= found.size_bytes

@@ -1,13 +1,10 @@
-"""Which photos are worth learning from: plain functions and bounded memory, no I/O.
+"""Select photos for the harvest: plain functions and bounded memory, no I/O.
 
-In this order: audit, near-duplicate, lane, quota, caps; where a cap leaves no room, nothing else is asked.
-Each refusal has a name that becomes a counter.
+Order of the rules: audit, near-duplicate, lane, quota, caps. The name of a refusal becomes a counter.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-
-from PIL import Image
 
 from edge.harvest.dedup import SeenHashes
 from edge.harvest.history import HarvestedSample
@@ -16,59 +13,59 @@ from edge.harvest.quotas import Budget
 from schemas.lanes import AUDIT
 from schemas.messages import HarvestRules
 
-# The header was checked against the edge's own limit; Pillow's would only warn.
-Image.MAX_IMAGE_PIXELS = None
-
 
 @dataclass(slots=True)
 class Selector:
-    """The rules in force and what they have to remember."""
+    """The rules in force and the state that they need."""
 
     rules: HarvestRules
-    views: SeenHashes = field(default_factory=SeenHashes)
-    spent: Budget = field(default_factory=Budget)
+    seen: SeenHashes = field(default_factory=SeenHashes)
+    budget: Budget = field(default_factory=Budget)
 
-    def full(self, now: float) -> str | None:
-        """Return the cap that leaves no room for any sample, so that a photo need not be looked at."""
-        return self.spent.full(self.rules.caps, now)
+    def exhausted_cap(self, now: float) -> str | None:
+        """Return a cap that any further sample would exceed, so that photos need not be decoded."""
+        return self.budget.exhausted_cap(self.rules.caps, now)
 
-    def choose(self, photo_id: str, device: str, view: int, said: ModelScores, now: float) -> Decision:
-        """Decide whether a photo is worth harvesting; remembers no more than what the device showed last.
+    def choose(self, photo_id: str, device: str, dhash: int, scores: ModelScores, now: float) -> Decision:
+        """Decide whether to harvest a photo; `record` has to follow if it is.
 
         Args:
             photo_id: Decides the draw for the audit.
-            device: Whose photo it is.
-            view: Its difference hash.
-            said: By the model.
+            device: That sent the photo.
+            dhash: Its difference hash.
+            scores: Predicted by the model.
             now: Seconds of a monotonic clock.
         """
-        chosen = self._choose(photo_id, device, view, said, now)
-        self.views.show(device, view, said.label, now)
+        chosen = self._choose(photo_id, device, dhash, scores, now)
+        # After the comparison, which needs the photo before this one.
+        self.seen.set_last_photo(device, dhash, scores.label, now)
         if chosen.lane is None:
             return chosen
-        refused = self.refusal(chosen.lane, said.label, 0, now)  # before the work of shrinking it
+        # The size is not known yet. Checking twice saves decoding and shrinking a photo that has no room.
+        refused = self.refusal(chosen.lane, scores.label, 0, now)
         return Decision(None, refused) if refused else chosen
 
-    def _choose(self, photo_id: str, device: str, view: int, said: ModelScores, now: float) -> Decision:
+    def _choose(self, photo_id: str, device: str, dhash: int, scores: ModelScores, now: float) -> Decision:
+        # First: any rule before it that depends on the content would bias the audit.
         if drawn_for_audit(photo_id, self.rules.audit_share):
             return Decision(AUDIT)
-        nearness = self.views.compare(device, view, said.label, self.rules, now)
-        if nearness == "near":
+        similarity = self.seen.compare(device, dhash, scores.label, self.rules, now)
+        if similarity == "near-duplicate":
             return Decision(None, "near-duplicate")
-        return lane_of(said, self.rules, flipped=nearness == "flipped")
+        return lane_of(scores, self.rules, flipped=similarity == "flip")
 
     def refusal(self, lane: str, label: str, size_bytes: int, now: float) -> str | None:
-        """Return the quota or cap that a sample of this size would break, or None if it may go."""
-        return self.spent.refusal(lane, label, size_bytes, self.rules, now)
+        """Return the quota or cap that a sample of this size would exceed, or None."""
+        return self.budget.refusal(lane, label, size_bytes, self.rules, now)
 
     def record(self, sample: HarvestedSample) -> None:
-        """Remember a sample that is on its way."""
-        self.views.remember(sample)
-        self.spent.spend(sample)
+        """Count a sample that was admitted to the outbox."""
+        self.seen.add(sample)
+        self.budget.spend(sample)
 
     def restore(self, samples: Iterable[HarvestedSample]) -> None:
-        """Remember what earlier runs harvested, the oldest first."""
+        """Count the samples of earlier runs, the oldest first."""
         for sample in samples:
-            self.views.remember(sample)
+            self.seen.add(sample)  # also a refunded one: the cloud has the photo all the same
             if not sample.refunded:
-                self.spent.spend(sample)
+                self.budget.spend(sample)

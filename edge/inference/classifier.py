@@ -1,4 +1,4 @@
-"""The model server asked about a batch: by which version, and what if it cannot answer."""
+"""Route a batch to the stable or the challenger version; fall back, and bisect on bad input."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -17,127 +17,126 @@ log = structlog.get_logger()
 
 ClassNames = Callable[[int], "tuple[str, ...] | None"]
 Temperature = Callable[[int], float | None]
-Verdict = Prediction | Rejected
+Classified = tuple[InFlightPhoto, Prediction | Rejected]
 
 
 class Classifier:
-    """Classifies photos by the version in service or, for some devices, by the one on trial.
+    """Classify photos by the version in service or, for some devices, by the challenger.
 
     Args:
         predictor: The model server.
-        trial: Says which version answers, and counts what they do.
+        router: Chooses the version, and counts calls and failures.
         class_names: The classes of a model version in the order of its outputs, None if unknown.
         temperature: That divides the logits in a model version, None if unknown.
-        counters: Where calls and photos are counted.
+        counters: For calls and photos.
     """
 
     def __init__(
         self,
         predictor: Predictor,
-        trial: TrafficRouter,
+        router: TrafficRouter,
         class_names: ClassNames,
         temperature: Temperature,
         counters: Counters,
     ) -> None:
         self._predictor = predictor
-        self._trial = trial
+        self._router = router
         self._class_names = class_names
         self._temperature = temperature
         self._counters = counters
 
-    def parts(self, batch: list[InFlightPhoto]) -> Iterable[list[InFlightPhoto]]:
-        """Divide a batch by the version that is to answer."""
+    def split_by_version(self, batch: list[InFlightPhoto]) -> Iterable[list[InFlightPhoto]]:
+        """Split a batch by the version that should classify each photo."""
         parts: dict[int | None, list[InFlightPhoto]] = {}
-        for work in batch:
-            parts.setdefault(self._trial.challenger_for(work.photo.device), []).append(work)
+        for entry in batch:
+            parts.setdefault(self._router.challenger_for(entry.photo.device), []).append(entry)
         return parts.values()
 
-    async def verdicts(self, part: list[InFlightPhoto]) -> list[tuple[InFlightPhoto, Verdict]]:
-        """Classify a part of a batch; what the challenger fails, the champion does at once. Safe to cancel.
+    async def classify(self, part: list[InFlightPhoto]) -> list[Classified]:
+        """Classify photos of one version; where the challenger fails, the stable one answers. Safe to cancel.
 
         Raises:
             TransientError: Try again later.
         """
-        # It was divided before the first attempt; the trial may have changed since.
-        challenger, *others = {self._trial.challenger_for(work.photo.device) for work in part}
-        if challenger is None or others:
-            return await self._served(part)
+        # The batch was split before the first attempt, and the routing may have changed since then.
+        challenger, *others = {self._router.challenger_for(entry.photo.device) for entry in part}
+        if challenger is None or others:  # the devices no longer agree: the stable version may answer all
+            return await self._classify_stable(part)
         try:
-            timeout_s = self._trial.challenger_timeout_s(len(part))
-            return self._scored(part, await self._call(part, challenger, timeout_s))
+            timeout_s = self._router.challenger_timeout_s(len(part))
+            return self._interpret(part, await self._call(part, challenger, timeout_s))
         except ModelMissingError:
-            self._trial.mark_missing(challenger)
-            return await self._classified(part)
+            self._router.mark_missing(challenger)
+            return await self._bisect(part)
         except (TransientError, BadInputError) as error:
-            verdicts = await self._classified(part)
-            if not any(isinstance(verdict, Rejected) for _, verdict in verdicts):
-                log.warning("trial.failed", version=challenger, error=str(error))
-                self._trial.record_failure(challenger)
-            return verdicts
+            classified = await self._bisect(part)
+            # If the stable version rejects a photo as well, the photo may have caused the failure.
+            if not any(isinstance(verdict, Rejected) for _, verdict in classified):
+                log.warning("predict.failed", version=challenger, error=str(error))
+                self._router.record_failure(challenger)
+            return classified
 
-    async def _served(self, part: list[InFlightPhoto]) -> list[tuple[InFlightPhoto, Verdict]]:
-        """Classify a part by the version in service, and count what it fails."""
+    async def _classify_stable(self, part: list[InFlightPhoto]) -> list[Classified]:
         try:
-            return await self._classified(part)
-        except ModelMissingError:  # it is not there: no failure of the version
+            return await self._bisect(part)
+        except ModelMissingError:  # the server is away: not a failure of the version
             raise
         except TransientError:
-            self._trial.record_serving_failure()
+            self._router.record_serving_failure()
             raise
 
-    async def _classified(self, batch: list[InFlightPhoto]) -> list[tuple[InFlightPhoto, Verdict]]:
-        """Classify photos in one call; if the server refuses it, halve it until the bad photo is alone."""
+    async def _bisect(self, batch: list[InFlightPhoto]) -> list[Classified]:
+        """Classify photos in one call; if it is refused, halve the batch until the bad photo is alone."""
         try:
-            predictions = await self._in_service(batch)
+            output = await self._call_stable(batch)
         except BadInputError:
             if len(batch) == 1:
-                return [await self._blame(batch[0])]
+                return [await self._find_fault(batch[0])]
             middle = len(batch) // 2
-            return [*await self._classified(batch[:middle]), *await self._classified(batch[middle:])]
-        return self._scored(batch, predictions)
+            return [*await self._bisect(batch[:middle]), *await self._bisect(batch[middle:])]
+        return self._interpret(batch, output)
 
-    async def _in_service(self, batch: list[InFlightPhoto]) -> BatchOutput:
-        """Ask the version in service, which may change while it is asked."""
+    async def _call_stable(self, batch: list[InFlightPhoto]) -> BatchOutput:
         while True:
-            version = self._trial.split.pinned
+            version = self._router.split.pinned
             try:
-                predictions = await self._call(batch, version)
+                output = await self._call(batch, version)
             except ModelMissingError:
-                if version == self._trial.split.pinned:
+                if version == self._router.split.pinned:
                     raise
-                continue
-            # Who asked for the newest just when a trial began may have asked the version on trial.
-            if predictions.version == version or predictions.version != self._trial.split.challenger:
-                return predictions
+                continue  # another version was activated during the call
+            # A call for the newest version that overlaps the start of a canary may be answered by the
+            # challenger, also for a device that is not in its share: ask again, now for the pinned version.
+            if output.version == version or output.version != self._router.split.challenger:
+                return output
 
     async def _call(
         self, batch: list[InFlightPhoto], version: int | None, timeout_s: float | None = None
     ) -> BatchOutput:
         began = time.monotonic()
-        images = [work.photo.image for work in batch]
-        predictions = await self._predictor.predict(images, version, timeout_s=timeout_s)
-        self._trial.record_success(predictions.version, len(batch), time.monotonic() - began)
-        return predictions
+        images = [entry.photo.image for entry in batch]
+        output = await self._predictor.predict(images, version, timeout_s=timeout_s)
+        self._router.record_success(output.version, len(batch), time.monotonic() - began)
+        return output
 
-    async def _blame(self, work: InFlightPhoto) -> tuple[InFlightPhoto, Verdict]:
-        """Find out whether a refused photo is to blame, or the model: another may be served by now.
+    async def _find_fault(self, entry: InFlightPhoto) -> Classified:
+        """Use a known-good image to decide whether a refused photo or the model is at fault.
 
         Raises:
-            TransientError: Try again later: the model is to blame, or no longer there.
+            TransientError: Try again later: the model refused the known-good image, or is gone.
         """
-        good = await self._predictor.smoke_test(self._trial.split.pinned)
+        good = await self._predictor.smoke_test(self._router.split.pinned)
         try:
-            predictions = await self._predictor.predict([work.photo.image], good.version)
+            # Pinned to the version that took the known-good image: another one may be served by now.
+            output = await self._predictor.predict([entry.photo.image], good.version)
         except BadInputError as error:
-            return work, Rejected(work.photo, "corrupt-image", str(error))
-        return self._scored([work], predictions)[0]
+            return entry, Rejected(entry.photo, "corrupt-image", str(error))
+        return self._interpret([entry], output)[0]
 
-    def _scored(
-        self, batch: list[InFlightPhoto], predictions: BatchOutput
-    ) -> list[tuple[InFlightPhoto, Verdict]]:
+    def _interpret(self, batch: list[InFlightPhoto], output: BatchOutput) -> list[Classified]:
         self._counters.add("predict.calls")
         self._counters.add("predict.photos", len(batch))
-        names = self._class_names(predictions.version)
-        temperature = self._temperature(predictions.version)
-        said = to_predictions(self._predictor.model, predictions, names, temperature)
-        return list(zip(batch, said, strict=True))
+        names = self._class_names(output.version)
+        temperature = self._temperature(output.version)
+        predictions = to_predictions(self._predictor.model, output, names, temperature)
+        return list(zip(batch, predictions, strict=True))

@@ -1,4 +1,4 @@
-"""The word `deferred`: tells senders that the answer takes longer, and why."""
+"""Publish `deferred` results with a reason."""
 
 import asyncio
 import time
@@ -10,15 +10,15 @@ from edge.inference.fair_queue import InFlightPhoto
 from schemas.messages import Result
 from schemas.topics import RESULT
 
-_UNSAID = 256
-_REST = 4
+_MAX_QUEUED = 256
+_PAUSE_PER_PUBLISH = 4
 
 
 class Deferrals:
-    """Says `deferred` to senders, one after the other and with rests between, so that answers go before.
+    """Publish `deferred` results one after the other, behind final results.
 
-    A courtesy: a sender that does not hear it sends its photo again all the same. Bounded: when too much is
-    unsaid, a word is dropped and counted.
+    Best effort: a sender that gets none sends its photo again anyway. Bounded: beyond 256 queued results,
+    further ones are dropped and counted as `result.deferral_dropped`.
 
     Args:
         bus: Connected by its own `run`.
@@ -26,23 +26,23 @@ class Deferrals:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._unsaid: asyncio.Queue[Result] = asyncio.Queue(_UNSAID)
+        self._queue: asyncio.Queue[Result] = asyncio.Queue(_MAX_QUEUED)
 
-    def say(self, work: InFlightPhoto, reason: str) -> None:
-        """Tell the sender of a photo, once."""
-        if work.told:
+    def defer(self, entry: InFlightPhoto, reason: str) -> None:
+        """Queue a `deferred` result for a photo; the second and further ones are not sent."""
+        if entry.deferral_sent:
             return
         try:
-            self._unsaid.put_nowait(results.deferred(work.photo, reason, work.arrived_at))
+            self._queue.put_nowait(results.deferred(entry.photo, reason, entry.arrived_at))
         except asyncio.QueueFull:
             self._bus.counters.add("result.deferral_dropped")
         else:
-            work.told = True
+            entry.deferral_sent = True
 
     async def run(self) -> None:
-        """Say what there is to say until cancelled."""
+        """Publish until cancelled. Safe to cancel: queued results are dropped."""
         while True:
-            result = await self._unsaid.get()
+            result = await self._queue.get()
             began = time.monotonic()
             try:
                 await self._bus.publish(RESULT, result, node=result.node, device=result.device)
@@ -50,4 +50,5 @@ class Deferrals:
                 self._bus.counters.add("result.deferral_dropped")
             else:
                 self._bus.counters.add("result.deferred")
-            await asyncio.sleep(_REST * (time.monotonic() - began))
+            # Leave most of a slow connection to final results: at most a fifth of the time goes to deferrals.
+            await asyncio.sleep(_PAUSE_PER_PUBLISH * (time.monotonic() - began))

@@ -1,8 +1,8 @@
-"""Which devices flood, and how long they rest between their calls to the model server for the others' sake.
+"""Detect devices that exceed their share and throttle their calls to the model server.
 
-A call once begun slows down the one beside it, so taking turns is not enough: a device whose photos give way
-because it sends more than its share gets a quarter of the calls' time while others are about, else all of it.
-Decisions without I/O; bounded memory.
+Round-robin alone is not enough, because concurrent calls slow each other down. A device whose photos are
+shed gets a quarter of the time for its calls while other devices are active. Decisions without I/O; bounded
+memory.
 """
 
 import math
@@ -10,48 +10,59 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 FLOODING_S = 5.0
-"""How long a device counts as flooding after a photo of it gave way."""
-ABOUT_S = 30.0
-"""How long a device counts as about after a photo of it came."""
-RESTS = 3.0
-"""How many times as long as its call took a flooding device rests."""
-LONGEST_REST_S = 1.0
-"""A call that waits for a model server that is away takes as long as that; nobody rests for it."""
-_DEVICES = 1024
+"""How long a device counts as flooding after one of its photos was shed."""
+ACTIVE_S = 30.0
+"""How long a device counts as active after one of its photos was admitted."""
+PAUSE_PER_CALL = 3.0
+"""Length of a pause, as a multiple of the call before it."""
+MAX_PAUSE_S = 1.0
+"""Limit of a pause: a call that waits for an unreachable model server takes arbitrarily long."""
+_MAX_DEVICES = 1024
 
 
 @dataclass(slots=True)
 class Throttle:
-    """When photos of each device last gave way, or else last came; times in seconds of a monotonic clock."""
+    """When photos of each device were last shed or admitted; times in seconds of a monotonic clock.
 
-    _gave_way: OrderedDict[str, float] = field(default_factory=OrderedDict)
-    _came: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    Bounded: the 1024 devices with the newest events of each kind.
+    """
 
-    def came(self, device: str, now: float) -> None:
-        """Note that a photo found room."""
+    _shed_at: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    _admitted_at: OrderedDict[str, float] = field(default_factory=OrderedDict)
+
+    def photo_admitted(self, device: str, now: float) -> None:
+        """Note that a photo of the device was admitted."""
+        # A flooding device is not active in this sense: two that flood would pause for each other, and the
+        # model server would be idle.
         if not self.is_flooding(device, now):
-            _note(self._came, device, now)
+            _set_newest(self._admitted_at, device, now)
 
-    def gave_way(self, device: str, now: float) -> None:
-        """Note that a photo found no room, or lost it."""
-        self._came.pop(device, None)
-        _note(self._gave_way, device, now)
+    def photo_shed(self, device: str, now: float) -> None:
+        """Note that a photo of the device was shed."""
+        self._admitted_at.pop(device, None)
+        _set_newest(self._shed_at, device, now)
 
     def is_flooding(self, device: str, now: float) -> bool:
-        """Tell whether a photo of the device gave way lately."""
-        return now - self._gave_way.get(device, -math.inf) < FLOODING_S
+        """Return True if a photo of the device was shed within `FLOODING_S`."""
+        return now - self._shed_at.get(device, -math.inf) < FLOODING_S
 
-    def rest_s(self, device: str, took_s: float, now: float) -> float:
-        """Return how long a device has to rest after a call that took so long."""
-        newest = next(reversed(self._came.values()), -math.inf)
-        others_are_about = now - newest < ABOUT_S
-        if not (others_are_about and self.is_flooding(device, now)):
+    def pause_s(self, device: str, took_s: float, now: float) -> float:
+        """Return how long a device has to pause after a call.
+
+        Args:
+            device: Whose photos were in the call.
+            took_s: Duration of the call in seconds.
+            now: When it ended.
+        """
+        newest = next(reversed(self._admitted_at.values()), -math.inf)
+        others_active = now - newest < ACTIVE_S
+        if not (others_active and self.is_flooding(device, now)):
             return 0.0
-        return min(RESTS * took_s, LONGEST_REST_S)
+        return min(PAUSE_PER_CALL * took_s, MAX_PAUSE_S)
 
 
-def _note(times: OrderedDict[str, float], device: str, now: float) -> None:
+def _set_newest(times: OrderedDict[str, float], device: str, now: float) -> None:
     times[device] = now
     times.move_to_end(device)
-    if len(times) > _DEVICES:
+    if len(times) > _MAX_DEVICES:
         times.popitem(last=False)

@@ -1,8 +1,8 @@
-"""The edge handler: photos in, answers out, samples on their way to the cloud.
+"""The edge handler: photos in, results out, samples into the outbox.
 
-    arrive → recall → wait → classify → settle → answer
+    receive → recall → queue → classify → record → publish
 
-Natural batching: while the Predict calls are out, what arrives forms the next batch.
+Natural batching: photos that arrive during a Predict call form the next batch.
 """
 
 import asyncio
@@ -15,14 +15,15 @@ from bus.mqtt.subscription import Subscription
 from bus.outbox.outbox import Outbox
 from bus.outbox.sqlite import Database
 from edge.config import EdgeConfig
-from edge.harvest.sampler import OUTBOX_FULL, Sampler, View
+from edge.harvest.sampler import OUTBOX_FULL, HashedPhoto, Sampler
 from edge.inference import result_log, results
-from edge.inference.classifier import Classifier, ClassNames, Temperature, Verdict
+from edge.inference.classifier import Classified, Classifier, ClassNames, Temperature
 from edge.inference.deferrals import Deferrals
 from edge.inference.fair_queue import Bounds, FairQueue, InFlightPhoto
 from edge.inference.responder import Outcome, Responder
+from edge.inference.result_log import PhotoKey
 from edge.inference.shadow import Shadow
-from edge.inference.validation import PhotoLimits, Rejected, expired, validate
+from edge.inference.validation import PhotoLimits, Rejected, expired, is_expired, validate
 from edge.serving.client import Predictor
 from edge.serving.prediction import Prediction
 from edge.serving.traffic_router import TrafficRouter
@@ -31,22 +32,22 @@ from schemas.messages import Photo, Result
 from schemas.topics import PHOTO
 
 _GROUP = "handlers"
-_LOOK_FOR_EXPIRED_S = 1.0
+_EXPIRY_INTERVAL_S = 1.0
 
 
 class Pipeline:
-    """Answers the photos of one edge node.
+    """Answer the photos of one edge node.
 
     Args:
         config: Limits and names.
         bus: Connected by its own `run`.
         predictor: The model server.
         database: With the tables of `edge.inference.result_log`, `edge.harvest.history` and the outbox.
-        outbox: Where samples go.
-        sampler: Decides which photos become samples, and makes them.
+        outbox: For samples.
+        sampler: Selects photos and makes samples of them.
         class_names: The classes of a model version in the order of its outputs, None if unknown.
         temperature: That divides the logits in a model version, None if unknown.
-        trial: Says which version answers, and counts what they do.
+        router: Chooses the version, and counts calls and failures.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Pipeline:
         sampler: Sampler,
         class_names: ClassNames,
         temperature: Temperature,
-        trial: TrafficRouter,
+        router: TrafficRouter,
     ) -> None:
         self._config = config
         self._database = database
@@ -70,144 +71,142 @@ class Pipeline:
         self._photos: Subscription[Photo] = bus.subscribe(
             PHOTO, node=config.node, group=_GROUP if config.shares else None
         )
-        self._waiting = FairQueue(Bounds(config.waiting_per_device, config.waiting, config.waiting_bytes))
-        self._arrived: asyncio.Queue[InFlightPhoto] = asyncio.Queue(config.waiting)
+        self._queue = FairQueue(Bounds(config.waiting_per_device, config.waiting, config.waiting_bytes))
+        self._admitted: asyncio.Queue[InFlightPhoto] = asyncio.Queue(config.waiting)
         self._deferrals = Deferrals(bus)
-        self._ask = Classifier(predictor, trial, class_names, temperature, bus.counters)
+        self._classifier = Classifier(predictor, router, class_names, temperature, bus.counters)
         self._shadow = Shadow(
-            predictor, trial, class_names, bus.counters, busy=lambda: bool(self._waiting.everyone())
+            predictor, router, class_names, bus.counters, busy=lambda: bool(self._queue.queued())
         )
         self._bus = bus
-        self._settler = Responder(
-            config, bus, database=database, outbox=outbox, waiting=self._waiting, defer=self._defer
+        self._responder = Responder(
+            config, bus, database=database, outbox=outbox, queue=self._queue, defer=self._defer
         )
 
     async def run(self) -> None:
-        """Answer photos until cancelled. Safe to cancel: an unanswered photo comes again."""
+        """Answer photos until cancelled. Safe to cancel: the broker redelivers unanswered photos."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._arrive(), name="edge.arrive")
+            tasks.create_task(self._receive(), name="edge.receive")
             tasks.create_task(self._recall(), name="edge.recall")
             for number in range(self._config.calls):
                 tasks.create_task(self._classify(), name=f"edge.classify-{number}")
             tasks.create_task(self._expire(), name="edge.expire")
-            tasks.create_task(self._settler.run(), name="edge.responder")
+            tasks.create_task(self._responder.run(), name="edge.responder")
             tasks.create_task(self._deferrals.run(), name="edge.defer")
             tasks.create_task(self._shadow.run(), name="edge.shadow")
 
-    # arrive: nothing here waits, so that no photo stands in the way of another device's
-
-    async def _arrive(self) -> None:
+    async def _receive(self) -> None:
+        # Nothing in this loop may await but the next delivery: one device's photo would hold up all others.
         async for delivery in self._photos:
             self._counters.add("photo.received")
-            said = validate(delivery.payload, delivery.names, self._limits, now_ms())
-            photo = said.photo if isinstance(said, Rejected) else said
-            work = InFlightPhoto(photo, delivery.ack, delivery.arrived_at)
-            if self._waiting.is_redelivery(work):
+            validated = validate(delivery.payload, delivery.names, self._limits, now_ms())
+            photo = validated.photo if isinstance(validated, Rejected) else validated
+            entry = InFlightPhoto(photo, delivery.ack, delivery.arrived_at)
+            if self._queue.is_redelivery(entry):
                 self._counters.add("photo.redelivered")
                 continue
-            self._make_room(work)
-            if work not in self._waiting:
+            self._admit(entry)
+            if entry not in self._queue:  # it was shed itself
                 continue
-            if isinstance(said, Rejected):
-                self._reject(work, said)
+            if isinstance(validated, Rejected):
+                self._reject(entry, validated)
             else:
-                self._arrived.put_nowait(work)
+                self._admitted.put_nowait(entry)  # as large as the bound of photos in flight: never full
 
-    def _make_room(self, work: InFlightPhoto) -> None:
-        """Take a photo in hand. What has to give way is the sender's again, whose outbox still keeps it."""
-        for shed, reason in self._waiting.admit(work):
+    def _admit(self, entry: InFlightPhoto) -> None:
+        """Admit a photo. Shed photos are deferred; the sender's outbox sends them again."""
+        for shed, reason in self._queue.admit(entry):
             self._counters.add("photo.shed")
-            self._deferrals.say(shed, reason)
-            shed.ack()
+            self._deferrals.defer(shed, reason)
+            shed.ack()  # unacknowledged, it would use up the broker's window for this edge
 
     async def _expire(self) -> None:
-        """Reject those whose time runs out while they wait."""
+        """Reject photos that expire while they are queued."""
         while True:
-            await asyncio.sleep(_LOOK_FOR_EXPIRED_S)
-            for work in self._waiting.remove_expired(now_ms()):
-                self._reject(work, _expired(work))
+            await asyncio.sleep(_EXPIRY_INTERVAL_S)
+            for entry in self._queue.dequeue_expired(now_ms()):
+                self._reject(entry, expired(entry.photo))
 
-    def _reject(self, work: InFlightPhoto, rejected: Rejected) -> None:
+    def _reject(self, entry: InFlightPhoto, rejected: Rejected) -> None:
         self._counters.add(f"photo.rejected_{rejected.code}")
-        self._settler.put(Outcome(work, results.rejected(rejected, work.arrived_at)))
-
-    # recall: a photo that was answered before does not wait for the model server
+        self._responder.put(Outcome(entry, results.rejected(rejected, entry.arrived_at)))
 
     async def _recall(self) -> None:
+        """Answer photos with a recorded result from the log, without the model server; queue the others."""
         while True:
-            works = [await self._arrived.get()]
-            while not self._arrived.empty():
-                works.append(self._arrived.get_nowait())
-            recorded = await self._recorded(works)
-            for work in works:
-                if work.key in recorded:
+            entries = [await self._admitted.get()]
+            while not self._admitted.empty():
+                entries.append(self._admitted.get_nowait())
+            recorded = await self._recorded(entries)  # one job of the database thread for all
+            for entry in entries:
+                if entry.key in recorded:
                     self._counters.add("photo.answered_before")
-                    self._settler.put(Outcome(work, recorded[work.key]))
+                    self._responder.put(Outcome(entry, recorded[entry.key]))
                 else:
-                    self._waiting.line_up(work)
+                    self._queue.enqueue(entry)
 
-    async def _recorded(self, works: list[InFlightPhoto]) -> dict[result_log.Key, Result]:
-        keys = [work.key for work in works]
+    async def _recorded(self, entries: list[InFlightPhoto]) -> dict[PhotoKey, Result]:
+        keys = [entry.key for entry in entries]
         return await retry_until_ok(
             self._bus,
             "disk",
             lambda: self._database.run(lambda connection: result_log.find(connection, keys)),
-            lambda error: self._defer(works, error),
+            lambda error: self._defer(entries, error),
         )
-
-    # classify
 
     async def _classify(self) -> None:
         while True:
-            batch = await self._waiting.take(self._config.max_batch, self._config.batch_per_device)
-            async with asyncio.TaskGroup() as tasks:  # so that neither version's devices wait for the other
-                for part in self._ask.parts(batch):
-                    tasks.create_task(self._answer_and_free(part), name="edge.answer")
+            batch = await self._queue.next_batch(self._config.max_batch, self._config.batch_per_device)
+            # In parallel, so that devices of one version do not wait for a slow call to the other one.
+            async with asyncio.TaskGroup() as tasks:
+                for part in self._classifier.split_by_version(batch):
+                    tasks.create_task(self._process_part(part), name="edge.answer")
 
-    async def _answer_and_free(self, part: list[InFlightPhoto]) -> None:
+    async def _process_part(self, part: list[InFlightPhoto]) -> None:
         await self._answer(part)
-        self._waiting.free(part)
+        self._queue.batch_done(part)
 
     async def _answer(self, batch: list[InFlightPhoto]) -> None:
         """Classify a batch, however long the model server takes to come back, and harvest from it."""
-        left = list(batch)
+        pending = list(batch)
 
-        async def attempt() -> list[tuple[InFlightPhoto, Verdict]]:
-            now = now_ms()
-            for work in [work for work in left if expired(work.photo, now)]:
-                left.remove(work)
-                self._reject(work, _expired(work))
-            return await self._ask.verdicts(left) if left else []
+        async def attempt() -> list[Classified]:
+            now = now_ms()  # photos may have expired since the failed attempt before
+            for entry in [entry for entry in pending if is_expired(entry.photo, now)]:
+                pending.remove(entry)
+                self._reject(entry, expired(entry.photo))
+            return await self._classifier.classify(pending) if pending else []
 
         async with asyncio.TaskGroup() as tasks:
-            views = {work.key: tasks.create_task(self._sampler.view(work.photo.image)) for work in batch}
-            verdicts = await retry_until_ok(
-                self._bus, "model", attempt, lambda error: self._defer(left, error)
+            # Hashing runs in threads while the model server is busy with the batch.
+            hashes = {
+                entry.key: tasks.create_task(self._sampler.hash_photo(entry.photo.image)) for entry in batch
+            }
+            classified = await retry_until_ok(
+                self._bus, "model", attempt, lambda error: self._defer(pending, error)
             )
-            for work, verdict in verdicts:
+            for entry, verdict in classified:
                 if isinstance(verdict, Rejected):
-                    self._reject(work, verdict)
+                    self._reject(entry, verdict)
                 else:
-                    await self._harvest(work, verdict, await views[work.key])
+                    await self._harvest(entry, verdict, await hashes[entry.key])
 
     def _defer(self, batch: list[InFlightPhoto], error: TransientError) -> None:
-        for work in (*batch, *self._waiting.everyone()):
-            self._deferrals.say(work, str(error))
+        """Defer a batch and all queued photos, because these have to wait for the same cause."""
+        for entry in (*batch, *self._queue.queued()):
+            self._deferrals.defer(entry, str(error))
 
-    async def _harvest(self, work: InFlightPhoto, said: Prediction, view: View) -> None:
-        sample, harvest = await self._sampler.sample(work.photo, view, said)
+    async def _harvest(self, entry: InFlightPhoto, prediction: Prediction, hashed: HashedPhoto) -> None:
+        sample, harvest = await self._sampler.sample(entry.photo, hashed, prediction)
         self._counters.add(f"harvest.{harvest}" if sample else f"harvest.refused_{harvest}")
         if harvest == OUTBOX_FULL:
             await self._bus.report_degraded(
-                "samples", "no room for more samples: is the cloud away, or the disk full?"
+                "samples", "no room for samples: is the cloud unreachable, or the disk full?"
             )
         elif sample is not None:
             await self._bus.report_recovered("samples")
         if sample is None:
-            self._sampler.keep(work.photo, said)
-        self._settler.put(Outcome(work, results.ok(work.photo, said, harvest, work.arrived_at), sample))
-        self._shadow.offer(work.photo.image, said)
-
-
-def _expired(work: InFlightPhoto) -> Rejected:
-    return Rejected(work.photo, "expired", f"not worth an answer after {work.photo.expires_at_ms}")
+            self._sampler.keep_for_labels(entry.photo, prediction)
+        result = results.ok(entry.photo, prediction, harvest, entry.arrived_at)
+        self._responder.put(Outcome(entry, result, sample))
+        self._shadow.offer(entry.photo.image, prediction)

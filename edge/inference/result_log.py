@@ -1,7 +1,7 @@
-"""The recorded answers: what makes the edge idempotent by photo id.
+"""Table of final results, which makes the edge idempotent by photo id.
 
-A photo that comes again, because its result got lost on the way, is answered again and not processed again.
-Bounded: the newest `kept` answers stay.
+A photo that is sent again after its result was lost gets the recorded result and is not classified again.
+Bounded: the newest `kept` results.
 """
 
 import sqlite3
@@ -23,12 +23,12 @@ MIGRATIONS = (
     """,
 )
 
-Key = tuple[str, str]
-"""Device and photo id: two devices may send the same bytes, and neither learns from the other's id."""
+PhotoKey = tuple[str, str]
+"""Device and photo id: two devices may send the same bytes, and one must not get the other's result."""
 
 
-def find(connection: sqlite3.Connection, keys: Sequence[Key]) -> dict[Key, Result]:
-    """Return the answers that are recorded among these photos."""
+def find(connection: sqlite3.Connection, keys: Sequence[PhotoKey]) -> dict[PhotoKey, Result]:
+    """Return the recorded results among those of these photos."""
     found = {}
     for key in keys:
         row = connection.execute(
@@ -40,8 +40,15 @@ def find(connection: sqlite3.Connection, keys: Sequence[Key]) -> dict[Key, Resul
 
 
 def record(connection: sqlite3.Connection, results: Sequence[Result], *, kept: int) -> None:
-    """Record final answers; the first one for a photo stands. Forgets those beyond the newest `kept`."""
+    """Record final results and delete all but the newest.
+
+    Args:
+        connection: In a transaction.
+        results: Of a photo that has one already, the recorded one stays.
+        kept: How many rows stay.
+    """
     connection.executemany(
+        # IGNORE: the first result may have been published, and a second one must not contradict it.
         "INSERT OR IGNORE INTO answer (device, photo_id, result) VALUES (?, ?, ?)",
         [(result.device, result.photo_id, msgspec.json.encode(result)) for result in results],
     )

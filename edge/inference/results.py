@@ -1,21 +1,19 @@
-"""The answers that an edge gives: plain functions that build a Result."""
+"""Build the results that an edge publishes: plain functions."""
 
 import time
 
 from bus.mqtt.presence import now_ms
 from edge.inference.validation import Rejected
 from edge.serving.prediction import Prediction
-from schemas.messages import Photo, Result
-
-_REASON_LENGTH = 1024
+from schemas.messages import MAX_TEXT_CHARS, Photo, Result
 
 
-def ok(photo: Photo, said: Prediction, harvest: str, arrived_at: float) -> Result:
-    """Return the answer to a classified photo.
+def ok(photo: Photo, prediction: Prediction, harvest: str, arrived_at: float) -> Result:
+    """Return the final result of a classified photo.
 
     Args:
         photo: The photo.
-        said: By the model.
+        prediction: By the model.
         harvest: Its lane, or why it was not harvested.
         arrived_at: Seconds of the monotonic clock.
     """
@@ -24,15 +22,15 @@ def ok(photo: Photo, said: Prediction, harvest: str, arrived_at: float) -> Resul
         node=photo.node,
         device=photo.device,
         status="ok",
-        label=said.label,
-        confidence=round(said.confidence, 6),
-        scores={name: round(score, 6) for name, score in said.scores.items()},
-        raw_confidence=_rounded(said.raw_confidence),
-        margin=_rounded(said.margin),
-        entropy=_rounded(said.entropy),
-        novelty=_rounded(said.novelty),
-        model=said.model,
-        model_version=said.version,
+        label=prediction.label,
+        confidence=round(prediction.confidence, 6),
+        scores={name: round(score, 6) for name, score in prediction.scores.items()},
+        raw_confidence=_rounded(prediction.raw_confidence),
+        margin=_rounded(prediction.margin),
+        entropy=_rounded(prediction.entropy),
+        novelty=_rounded(prediction.novelty),
+        model=prediction.model,
+        model_version=prediction.version,
         harvest=harvest,
         taken_at_ms=photo.taken_at_ms,
         answered_at_ms=now_ms(),
@@ -42,7 +40,7 @@ def ok(photo: Photo, said: Prediction, harvest: str, arrived_at: float) -> Resul
 
 
 def rejected(rejection: Rejected, arrived_at: float) -> Result:
-    """Return the answer to a photo that is not classified."""
+    """Return the final result of a photo that is not classified."""
     photo = rejection.photo
     return Result(
         photo_id=photo.photo_id,
@@ -50,7 +48,7 @@ def rejected(rejection: Rejected, arrived_at: float) -> Result:
         device=photo.device,
         status="rejected",
         code=rejection.code,
-        reason=rejection.reason[:_REASON_LENGTH],
+        reason=rejection.reason[:MAX_TEXT_CHARS],
         taken_at_ms=photo.taken_at_ms,
         answered_at_ms=now_ms(),
         edge_ms=_since_ms(arrived_at),
@@ -59,13 +57,13 @@ def rejected(rejection: Rejected, arrived_at: float) -> Result:
 
 
 def deferred(photo: Photo, reason: str, arrived_at: float) -> Result:
-    """Return the word that the answer takes longer, and why; the sender keeps the photo until then."""
+    """Return a result with the reason for the delay; the sender keeps the photo until the final one."""
     return Result(
         photo_id=photo.photo_id,
         node=photo.node,
         device=photo.device,
         status="deferred",
-        reason=reason[:_REASON_LENGTH],
+        reason=reason[:MAX_TEXT_CHARS],
         taken_at_ms=photo.taken_at_ms,
         answered_at_ms=now_ms(),
         edge_ms=_since_ms(arrived_at),
@@ -74,6 +72,7 @@ def deferred(photo: Photo, reason: str, arrived_at: float) -> Result:
 
 
 def _rounded(value: float | None) -> float | None:
+    # People read results with mosquitto_sub, and the digits of a float32 beyond the sixth are noise.
     return None if value is None else round(value, 6)
 
 

@@ -1,4 +1,4 @@
-"""Photos that were answered, classified once more by the other version of a trial. Nobody waits for that."""
+"""Classify answered photos again by the other version of a rollout and compare the labels."""
 
 import asyncio
 import time
@@ -15,72 +15,73 @@ from schemas.errors import TransientError
 
 log = structlog.get_logger()
 
-_WAITING = 16
+_MAX_QUEUED = 16
 _PAUSE_S = 1.0
 
 
 class Shadow:
-    """Compares the versions of a trial, one photo at a time.
+    """Compare champion and challenger, one photo at a time; no sender waits for it.
 
-    Bounded: 16 photos wait, further ones are not compared and counted as `trial.not_compared`. While photos
-    wait for their answers it takes one a second, so that it does not slow them.
+    Bounded: beyond 16 queued photos, further ones are not compared and counted as `shadow.dropped`. While
+    photos wait for a batch, one a second is compared, so that answers are not slowed down.
 
     Args:
         predictor: The model server.
-        trial: Says which version to ask, and counts.
-        class_names: The classes of a version, None if unknown.
-        counters: Where photos are counted that were not compared.
-        busy: Tells whether photos wait for their answers.
+        router: Chooses the version, and counts calls and disagreements.
+        class_names: The classes of a model version, None if unknown.
+        counters: For photos that were not compared.
+        busy: Returns True while photos wait for a batch.
     """
 
     def __init__(
         self,
         predictor: Predictor,
-        trial: TrafficRouter,
+        router: TrafficRouter,
         class_names: ClassNames,
         counters: Counters,
         busy: Callable[[], bool],
     ) -> None:
         self._predictor = predictor
-        self._trial = trial
+        self._router = router
         self._class_names = class_names
         self._counters = counters
         self._busy = busy
-        self._photos: asyncio.Queue[tuple[bytes, Prediction]] = asyncio.Queue(_WAITING)
+        self._queue: asyncio.Queue[tuple[bytes, Prediction]] = asyncio.Queue(_MAX_QUEUED)
 
-    def offer(self, image: bytes, said: Prediction) -> None:
-        """Have a photo compared that was answered just now, if there is a trial and room."""
-        if self._trial.counterpart(said.version) is None:
+    def offer(self, image: bytes, prediction: Prediction) -> None:
+        """Queue an answered photo for comparison, if there is another version and room."""
+        if self._router.counterpart(prediction.version) is None:
             return
-        if self._photos.full():
-            self._counters.add("trial.not_compared")
+        if self._queue.full():  # never wait here: the caller is answering a batch
+            self._counters.add("shadow.dropped")
         else:
-            self._photos.put_nowait((image, said))
+            self._queue.put_nowait((image, prediction))
 
     async def run(self) -> None:
-        """Compare until cancelled. Safe to cancel."""
+        """Compare until cancelled. Safe to cancel: queued photos are dropped."""
         while True:
-            image, said = await self._photos.get()
-            version = self._trial.counterpart(said.version)
+            image, prediction = await self._queue.get()
+            # Asked again: the split may have changed while the photo was queued.
+            version = self._router.counterpart(prediction.version)
             if version is not None:
-                await self._compare(image, said, version)
+                await self._compare(image, prediction, version)
             if self._busy():
                 await asyncio.sleep(_PAUSE_S)
 
-    async def _compare(self, image: bytes, said: Prediction, version: int) -> None:
+    async def _compare(self, image: bytes, prediction: Prediction, version: int) -> None:
         began = time.monotonic()
         try:
-            timeout_s = self._trial.challenger_timeout_s(1)
-            predictions = await self._predictor.predict([image], version, timeout_s=timeout_s)
+            timeout_s = self._router.challenger_timeout_s(1)
+            output = await self._predictor.predict([image], version, timeout_s=timeout_s)
             took_s = time.monotonic() - began
-            again = to_predictions(said.model, predictions, self._class_names(version))[0]
+            other = to_predictions(prediction.model, output, self._class_names(version))[0]
         except ModelMissingError:
-            self._trial.mark_missing(version)
+            self._router.mark_missing(version)
         except (TransientError, BadInputError) as error:
-            log.warning("trial.failed", version=version, error=str(error))
-            self._trial.record_failure(version)
+            log.warning("predict.failed", version=version, error=str(error))
+            self._router.record_failure(version)
         else:
-            self._trial.record_success(
-                version, 1, took_s if version == self._trial.split.challenger else None
-            )
-            self._trial.record_comparison(agreed=again.label == said.label)
+            # Single photos are slower per photo than batches: the champion's latency is taken from batches.
+            is_challenger = version == self._router.split.challenger
+            self._router.record_success(version, 1, took_s if is_challenger else None)
+            self._router.record_comparison(agreed=other.label == prediction.label)

@@ -1,4 +1,4 @@
-"""The check of a photo before it costs anything: a plain function of its bytes."""
+"""Validate a photo before it costs anything: a plain function of its bytes."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from schemas.topics import PHOTO
 
 @dataclass(frozen=True, slots=True)
 class PhotoLimits:
-    """What a photo may measure at most: encoded bytes, and pixels as its header says."""
+    """Largest photo that is classified: encoded bytes, and pixels by its header."""
 
     max_photo_bytes: int
     max_pixels: int
@@ -19,10 +19,10 @@ class PhotoLimits:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A photo that gets no classification, and why.
+    """A photo that is not classified, and why.
 
     Args:
-        photo: As far as it could be read; its id is that of the payload's bytes if it has no readable one.
+        photo: As far as it could be read; without a readable id it has that of the payload's bytes.
         code: Rejection code of the contract.
         reason: The same in words.
     """
@@ -33,10 +33,10 @@ class Rejected:
 
 
 def validate(payload: bytes, names: dict[str, str], limits: PhotoLimits, now_ms: int) -> Photo | Rejected:
-    """Return the photo in a payload, or why it is rejected. Decodes no pixel.
+    """Return the photo in a payload, or why it is rejected. Decodes no pixels.
 
     Args:
-        payload: Any bytes at all.
+        payload: Any bytes.
         names: `node` and `device` of the topic that it came on.
         limits: Of this edge.
         now_ms: For expiry, UTC milliseconds since 1970.
@@ -44,25 +44,31 @@ def validate(payload: bytes, names: dict[str, str], limits: PhotoLimits, now_ms:
     try:
         photo = decode(PHOTO, payload, names)
     except CodecError as error:
-        photo_id = error.photo_id or content_id(payload)
+        photo_id = error.photo_id or content_id(payload)  # every rejection needs an id that its sender knows
         unread = Photo(photo_id=photo_id, node=names["node"], device=names["device"], image=b"")
         return Rejected(unread, error.code, str(error))
     size_bytes = len(photo.image)
     if size_bytes > limits.max_photo_bytes:
         reason = f"expected at most {limits.max_photo_bytes} bytes, got {size_bytes}"
         return Rejected(photo, "too-large", reason)
-    if expired(photo, now_ms):
-        return Rejected(photo, "expired", f"not worth an answer after {photo.expires_at_ms}")
+    if is_expired(photo, now_ms):
+        return expired(photo)
     try:
         header = read_header(photo.image)
     except ImageError as error:
         return Rejected(photo, error.code, str(error))
+    # By the header: a few hundred bytes can declare 900 million pixels, and no decoder may see them.
     if header.pixels > limits.max_pixels:
         reason = f"expected at most {limits.max_pixels} pixels, got {header.width} x {header.height}"
         return Rejected(photo, "too-many-pixels", reason)
     return photo
 
 
-def expired(photo: Photo, now_ms: int) -> bool:
-    """Tell whether an answer would come too late to be worth anything."""
+def is_expired(photo: Photo, now_ms: int) -> bool:
+    """Return True if the sender no longer wants an answer."""
     return photo.expires_at_ms is not None and now_ms > photo.expires_at_ms
+
+
+def expired(photo: Photo) -> Rejected:
+    """Return the rejection of an expired photo."""
+    return Rejected(photo, "expired", f"expired at {photo.expires_at_ms} (ms since 1970)")

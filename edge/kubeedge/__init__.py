@@ -1,1 +1,1 @@
-"""KubeEdge's side of an edge: EventBus messages and device twins."""
+"""KubeEdge at the edge: the uplink over EventBus, and device twins."""

@@ -1,7 +1,6 @@
-"""What Kubernetes sees of the cameras: KubeEdge's device twins, kept up from the statuses of this node.
+"""Keep KubeEdge's device twins up to date from the device statuses of this node.
 
-Only where a Device of that name exists does KubeEdge take any notice. A state in a twin is for people to look
-at; nothing here depends on it.
+KubeEdge ignores devices without a Device resource. Twins are for display only; nothing here reads them.
 """
 
 import contextlib
@@ -20,25 +19,26 @@ from schemas.messages import Status
 from schemas.topics import ROOT, STATUS, is_reserved
 
 NAMESPACE = ROOT.partition("/")[0]
-_AGAIN_S = 300.0
-_DEVICES = 1024
+_REPEAT_S = 300.0
+_MAX_DEVICES = 1024
 _STATES = {"online": "online", "degraded": "unhealthy", "offline": "offline"}
-_FORBIDDEN = re.compile(r"[^a-zA-Z0-9\-_.,:/@#]")  # in a twin's values
+# KubeEdge drops an update whose value has other characters (edge/pkg/devicetwin, 1.23).
+_FORBIDDEN = re.compile(r"[^a-zA-Z0-9\-_.,:/@#]")
 
 
 class Twin(NamedTuple):
-    """What is told of a device: its state in KubeEdge's words, and properties of the model `camera`."""
+    """Device state and twin properties as KubeEdge expects them, for the device model `camera`."""
 
     state: str
     properties: dict[str, str]
 
 
 def twin(status: Status, model_version: int | None) -> Twin:
-    """Return what to tell of a device.
+    """Return the twin of a device.
 
     Args:
-        status: Its own.
-        model_version: That its edge answers with, None if unknown.
+        status: Of the device.
+        model_version: That its edge serves, None if unknown.
     """
     properties = {"software": _FORBIDDEN.sub("_", status.software) or "_"}
     if model_version is not None:
@@ -46,27 +46,28 @@ def twin(status: Status, model_version: int | None) -> Twin:
     return Twin(_STATES[status.state], properties)
 
 
-def messages(node: str, device: str, told: Twin) -> dict[str, bytes]:
-    """Return the messages that tell KubeEdge, by topic."""
-    place = f"$hw/events/device/{NAMESPACE}/{node}.{device}"
+def messages(node: str, device: str, current: Twin) -> dict[str, bytes]:
+    """Return the messages that update a twin, by topic."""
+    prefix = f"$hw/events/device/{NAMESPACE}/{node}.{device}"
     envelope = {"event_id": "", "timestamp": now_ms()}
     properties = {
         name: {"actual": {"value": value}, "metadata": {"type": "string"}}
-        for name, value in told.properties.items()
+        for name, value in current.properties.items()
     }
     return {
-        f"{place}/state/update": msgspec.json.encode(envelope | {"state": told.state}),
-        f"{place}/twin/update": msgspec.json.encode(envelope | {"twin": properties}),
+        f"{prefix}/state/update": msgspec.json.encode(envelope | {"state": current.state}),
+        f"{prefix}/twin/update": msgspec.json.encode(envelope | {"twin": properties}),
     }
 
 
 class TwinPublisher:
-    """Tells KubeEdge of the devices of one node: each change twice, and now and then what has not changed.
+    """Publish twin updates for the devices of one node.
 
-    Twice, because KubeEdge 1.23 makes a property of the first value that it hears, and leaves it empty.
+    A change is published twice, with the next two statuses, and an unchanged twin every 300 seconds. Bounded:
+    beyond 1024 devices, each status of a further one is published.
 
     Args:
-        bus: Where the statuses arrive; make this before its `run`.
+        bus: Where the statuses arrive; create this before its `run`.
         node: This edge.
     """
 
@@ -74,15 +75,15 @@ class TwinPublisher:
         self._bus = bus
         self._node = node
         self._statuses = bus.subscribe(STATUS, node=node)
-        self._told: dict[str, tuple[Twin, float]] = {}
+        self._published: dict[str, tuple[Twin, float]] = {}
         self._model_version: int | None = None
 
     async def run(self) -> None:
-        """Follow the statuses until cancelled."""
+        """Follow the statuses until cancelled. Safe to cancel."""
         async for delivery in self._statuses:
             delivery.ack()
-            await self._bus.connected()  # retained statuses come before the connection counts as one
-            with contextlib.suppress(CodecError, BrokerConnectionError):  # the next status tells it
+            await self._bus.connected()  # retained statuses arrive before the connection can publish
+            with contextlib.suppress(CodecError, BrokerConnectionError):  # the next status repeats it
                 await self._follow(delivery.message())
 
     async def _follow(self, status: Status) -> None:
@@ -91,10 +92,12 @@ class TwinPublisher:
         if is_reserved(status.name):
             return
         current, now = twin(status, self._model_version), time.monotonic()
-        before, at = self._told.get(status.name, (None, now))
-        if current == before and now - at < _AGAIN_S:
+        before, at = self._published.get(status.name, (None, now))
+        if current == before and now - at < _REPEAT_S:
             return
         for topic, payload in messages(self._node, status.name, current).items():
             await self._bus.publish_bytes(topic, payload)
-        if status.name in self._told or len(self._told) < _DEVICES:
-            self._told[status.name] = current, now if current == before else -math.inf
+        if status.name in self._published or len(self._published) < _MAX_DEVICES:
+            # -inf makes the next status repeat a change: KubeEdge 1.23 creates a property from the first
+            # value it gets and leaves it empty.
+            self._published[status.name] = current, now if current == before else -math.inf

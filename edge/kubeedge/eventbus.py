@@ -1,4 +1,4 @@
-"""The way to the cloud over KubeEdge's EventBus: text alone, slowly, and nothing retained."""
+"""Uplink over KubeEdge's EventBus: JSON only, rate limited, without retained messages."""
 
 import asyncio
 from pathlib import Path
@@ -22,26 +22,26 @@ _RETAINED: tuple[Topic[Message], ...] = (POLICY, RELEASE)
 
 
 def max_sample_bytes(limits: EventBusLimits) -> int:
-    """Return how large a sample may be before it becomes JSON: base64 adds a third."""
+    """Return the size of the largest msgpack sample whose JSON fits: base64 adds a third."""
     return limits.max_bytes * 3 // 4
 
 
 def rate_limited(publish: Publish, limits: EventBusLimits) -> Publish:
-    """Return a `publish` for samples that keeps the pace and writes JSON."""
-    pace = RateLimiter(limits.per_s)
+    """Return a `publish` for samples that writes JSON and respects the rate limit."""
+    limiter = RateLimiter(limits.per_s)
 
     async def publish_text(topic: str, payload: bytes) -> None:
-        await pace.turn()
-        await publish(topic, to_text(SAMPLE, payload))
+        await limiter.wait()
+        await publish(topic, to_text(SAMPLE, payload))  # EventBus replaces every byte that is not UTF-8
 
     return publish_text
 
 
 class RetainedMessage:
-    """The last message of a topic on disk: what a broker's retained message is, where the bus retains none.
+    """On-disk substitute for an MQTT retained message, which EventBus does not have.
 
     Args:
-        bus: Where it arrives; make this before its `run`.
+        bus: Where the message arrives; create this before its `run`.
         topic: Policy or release.
         node: This edge.
         folder: For the file.
@@ -52,34 +52,35 @@ class RetainedMessage:
         self._topic = topic
         self._names = {"node": node}
         self._path = folder / f"last-{topic.kind}"
-        self._tapped = bus.subscribe_raw(topic.name(node=node))
+        self._received = bus.subscribe_raw(topic.name(node=node))
 
     async def run(self) -> None:
-        """Deliver what an earlier run kept, then keep what arrives, until cancelled.
+        """Inject the stored message, then store each valid one that arrives, until cancelled.
 
-        Safe to cancel: the file is the old one or the new one.
+        Safe to cancel: the file has the old or the new content.
         """
-        kept = b""
+        stored = b""
         if self._path.exists():
-            kept = self._path.read_bytes()
-            self._bus.inject(self._topic.name(**self._names), kept)
+            stored = self._path.read_bytes()
+            self._bus.inject(self._topic.name(**self._names), stored)
         while True:
-            payload = (await self._tapped.get()).payload
-            if payload == kept:
-                continue  # the gateway says it again and again
+            payload = (await self._received.get()).payload
+            if payload == stored:
+                continue  # the gateway repeats it, because EventBus may lose it
             try:
-                decode(self._topic, payload, self._names)
+                decode(
+                    self._topic, payload, self._names
+                )  # the file must never hold what a restart cannot use
                 await asyncio.to_thread(write_atomic, self._path, payload)
-                kept = payload
-            except (CodecError, OSError) as error:  # whoever uses the message says more of it
-                log.warning("edge.not_kept", topic=self._topic.kind, error=str(error))
+                stored = payload
+            except (CodecError, OSError) as error:  # subscribers of the topic report a malformed one as well
+                log.warning("retained.store_failed", topic=self._topic.kind, error=str(error))
 
 
 def eventbus_tasks(config: EdgeConfig, bus: Bus) -> list[RetainedMessage | TwinPublisher]:
-    """Return what an edge runs beside its handler on the EventBus; make this before the bus runs.
-
-    Of several handlers the first alone tells of the devices.
-    """
+    """Return what an edge on EventBus runs in addition to its handler; call before the bus runs."""
     folder = Path(config.state_dir)
-    kept = [RetainedMessage(bus, topic, config.node, folder) for topic in _RETAINED]
-    return [*kept, TwinPublisher(bus, config.node)] if config.name == HANDLERS[0] else [*kept]
+    retained = [RetainedMessage(bus, topic, config.node, folder) for topic in _RETAINED]
+    if config.name != HANDLERS[0]:  # the twins are the node's, not the handler's
+        return [*retained]
+    return [*retained, TwinPublisher(bus, config.node)]

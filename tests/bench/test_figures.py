@@ -11,7 +11,7 @@ from bench.figures import Figure, Goal, judge, percentile, percentiles, spread
 
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0.1, 100))
 def test_percentile(values: list[float], per_cent: float) -> None:
-    """It is the least of the values that at least so many per cent of them do not exceed."""
+    """It is the smallest value that at least that percentage of the values do not exceed."""
     found = percentile(values, per_cent)
     assert found in values
     assert sum(value <= found for value in values) >= per_cent / 100 * len(values) - 1e-9
@@ -19,18 +19,18 @@ def test_percentile(values: list[float], per_cent: float) -> None:
 
 
 def test_percentiles_are_milliseconds() -> None:
-    """Of 1 to 100 ms, p50 is 50 ms, p95 95 ms and p99 99 ms; of nothing, nothing."""
+    """For 1 to 100 ms, p50 is 50 ms, p95 95 ms and p99 99 ms; without values they are NaN."""
     assert percentiles([number / 1000 for number in range(100, 0, -1)]) == pytest.approx((50, 95, 99))
     assert math.isnan(percentiles([]).p99)
 
 
 def test_spread() -> None:
-    """It is the median between the least and the most, not the mean."""
+    """It is median, minimum and maximum."""
     assert spread([9.0, 1.0, 2.0]) == (2.0, 1.0, 9.0)
 
 
 def test_each_repeat_has_its_own_ratio() -> None:
-    """A repeat that a busy machine slowed for both contestants leaves the ratio as it is."""
+    """A repeat that was slow for both contestants does not change the ratio."""
     reference = Figure(name="photos/s", of="limit", unit="photos/s", values=[100.0, 10.0, 90.0])
     ours = Figure(name="photos/s", of="ours", unit="photos/s", values=[98.0, 9.7, 88.2], against="limit")
     alone, judged = judge([reference, ours])
@@ -51,14 +51,14 @@ def test_each_repeat_has_its_own_ratio() -> None:
     ],
 )
 def test_goal(goal: Goal, met: object) -> None:
-    """A goal is about the figure, its ratio or its difference, as it says, and its bound belongs to it."""
+    """A goal applies to the value, the ratio or the difference, and its bound is inclusive."""
     reference = Figure(name="p50", of="limit", unit="ms", values=[3.0])
     ours = Figure(name="p50", of="ours", unit="ms", values=[6.0], against="limit", goal=goal)
     assert [judged.met for judged in judge([reference, ours])] == [None, met]
 
 
 def test_a_goal_without_its_reference_is_not_met() -> None:
-    """What was not measured is not passed off as reached, and a reference of zero has no ratio."""
+    """Without a reference, or with a reference of zero, a goal for the ratio is not met."""
     goal = Goal(of="ratio", least=0.97)
     ours = Figure(name="p50", of="ours", unit="ms", values=[6.0], against="limit", goal=goal)
     zero = Figure(name="p50", of="limit", unit="ms", values=[0.0])

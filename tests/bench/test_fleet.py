@@ -8,8 +8,8 @@ from bench.fleet import fairness
 
 
 @given(st.lists(st.floats(0.1, 1000), min_size=1, max_size=50))
-def test_fairness_is_between_one_for_all_and_all_for_one(shares: list[float]) -> None:
-    """Jain's index is 1 for equal shares, 1 / N if one gets everything, and always between."""
+def test_fairness_is_between_1_over_n_and_1(shares: list[float]) -> None:
+    """Jain's index is 1 for equal shares, 1 / N if one device gets everything, and otherwise between."""
     count = len(shares)
     assert 1 / count - 1e-9 <= fairness(shares) <= 1 + 1e-9
     assert fairness([shares[0]] * count) == pytest.approx(1)

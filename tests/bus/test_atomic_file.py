@@ -13,7 +13,7 @@ STEPS = ("open", "write", "fsync", "rename", "fsync")
 
 
 class KilledError(BaseException):
-    """Stands for a kill: nothing may handle it."""
+    """Simulates a kill; derived from BaseException, so that nothing handles it."""
 
 
 class Recorder:
@@ -91,7 +91,7 @@ def test_a_kill_between_steps_leaves_old_or_new_content(tmp_path, recorder, befo
     content = path.read_bytes() if path.exists() else None
     assert content == (b"new" if renamed else before)
     recorder.kill_before = None
-    write_atomic(path, b"newer")  # whatever the killed writer left
+    write_atomic(path, b"newer")
     assert path.read_bytes() == b"newer"
     assert [file.name for file in tmp_path.iterdir()] == ["state.json"]
 

@@ -13,7 +13,7 @@ import pytest
 from bus.file_lock import LockHeldError, exclusive_lock
 from tests.conftest import DEADLINE_S, ROOT
 
-# Takes the lock, says so, and keeps it until its standard input closes.
+# Takes the lock, prints a line, and keeps the lock until its standard input is closed.
 _HOLDER = """
 import sys
 from pathlib import Path

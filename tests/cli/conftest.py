@@ -1,4 +1,4 @@
-"""Commands as processes, and as calls where no process is needed."""
+"""Run commands as processes, or as calls where no process is needed."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from tests.device.conftest import Edge
 
 
 class Done(NamedTuple):
-    """What a command left behind."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -23,14 +23,14 @@ class Done(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """What it said on standard error, which has to be one line and no traceback."""
+        """Standard error, which must be one line and no traceback."""
         lines = self.err.splitlines()
         assert len(lines) == 1, self.err
         return lines[0]
 
 
 async def start(*words: object) -> asyncio.subprocess.Process:
-    """Start `gleaner WORDS`."""
+    """Start `gleaner WORDS` as a process."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -44,7 +44,7 @@ async def start(*words: object) -> asyncio.subprocess.Process:
 
 
 async def gleaner(*words: object) -> Done:
-    """Run `gleaner WORDS` to its end as a process."""
+    """Run `gleaner WORDS` as a process until it ends."""
     process = await start(*words)
     async with asyncio.timeout(60):
         out, err = await process.communicate()
@@ -54,34 +54,34 @@ async def gleaner(*words: object) -> Done:
 
 @pytest.fixture
 def called(capsys, monkeypatch) -> Callable[..., Done]:
-    """Run `gleaner WORDS` in this process, with its logging left as it is."""
+    """Return a function that runs `gleaner WORDS` in this process, without configuring the logs."""
     monkeypatch.setattr(log, "configure", lambda *_, **__: None)
 
     def call(*words: object) -> Done:
         try:
             code = main(list(map(str, words)))
-        except SystemExit as leaving:
-            code = leaving.code
-        said = capsys.readouterr()
-        return Done(code, said.out, said.err)
+        except SystemExit as ended:
+            code = ended.code
+        output = capsys.readouterr()
+        return Done(code, output.out, output.err)
 
     return call
 
 
 @pytest.fixture
 async def edge(address):
-    """An edge on the test's broker that answers every photo."""
+    """An edge on the test's broker that classifies every photo."""
     async with Edge(address).running() as edge:
         yield edge
 
 
 @pytest.fixture
 def at(address) -> tuple[str, str]:
-    """Where the test's broker is, as options."""
+    """Options with the address of the test's broker."""
     return "--broker", f"127.0.0.1:{address.port}"
 
 
 @pytest.fixture
 def nowhere() -> tuple[str, str]:
-    """A broker that is not there, as options."""
+    """Options with an address where no broker listens."""
     return "--broker", "127.0.0.1:1"

@@ -26,7 +26,7 @@ HARVESTED = ("0" * 32, "1" * 32)
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder of two classes, with a file that is no photo."""
+    """A folder of two classes and with a file that is not a photo."""
     for number, label in enumerate(("cat", "cat", "dog")):
         path = tmp_path / "photos" / label / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,8 +58,8 @@ def dataset(tmp_path):
     return tmp_path / "dataset"
 
 
-def test_import_counts_and_names_what_it_skips(called, photos, tmp_path):
-    """Photos are stored once; what is no photo is skipped with its name."""
+def test_import_counts_photos_and_names_skipped_files(called, photos, tmp_path):
+    """Photos are stored once; other files are skipped and named."""
     words = ("cloud", "import", photos, "--dataset", tmp_path / "dataset")
     done = called(*words)
     assert done.code == 0
@@ -69,8 +69,8 @@ def test_import_counts_and_names_what_it_skips(called, photos, tmp_path):
     assert Store.open(tmp_path / "dataset").count("human_label = 'cat'") == 2
 
 
-def test_import_of_no_classes_is_one_sentence(called, tmp_path):
-    """A folder without class folders is not what import takes."""
+def test_importing_a_folder_without_classes_is_an_error(called, tmp_path):
+    """A folder without class folders is an error."""
     (tmp_path / "empty").mkdir()
     done = called("cloud", "import", tmp_path / "empty", "--dataset", tmp_path / "dataset")
     assert done.code == 1
@@ -78,23 +78,23 @@ def test_import_of_no_classes_is_one_sentence(called, tmp_path):
 
 
 @pytest.mark.parametrize("step", ["train", "review"])
-def test_reading_a_dataset_that_is_not_there_makes_none(called, tmp_path, step):
-    """A misspelt path is an error and no new empty dataset."""
+def test_reading_a_missing_dataset_creates_none(called, tmp_path, step):
+    """A misspelt path is an error, and creates no empty dataset."""
     done = called("cloud", step, "--dataset", tmp_path / "datset")
     assert done.code == 1
     assert "no dataset at" in done.sentence
     assert not (tmp_path / "datset").exists()
 
 
-def test_a_dataset_at_an_impossible_place_is_one_sentence(called, photos):
-    """A URL of a kind that nobody knows."""
+def test_a_dataset_with_an_unknown_url_scheme_is_an_error(called, photos):
+    """A URL with an unknown scheme is an error of one sentence."""
     done = called("cloud", "import", photos, "--dataset", "nowhere://x/y")
     assert done.code == 1
     assert "not a folder or URL for a table" in done.sentence
 
 
-def test_training_on_one_class_is_one_sentence(called, photos, tmp_path):
-    """What the examples do not allow is said without a traceback."""
+def test_invalid_options_of_a_training_are_one_sentence(called, photos, tmp_path):
+    """Options that do not allow a training are an error without a traceback."""
     called("cloud", "import", photos, "--dataset", tmp_path / "dataset")
     words = ("cloud", "train", "--dataset", tmp_path / "dataset", "--out", tmp_path / "models")
     done = called(*words, "--classes", "cat")
@@ -110,8 +110,8 @@ def test_training_on_one_class_is_one_sentence(called, photos, tmp_path):
 
 
 @pytest.mark.parametrize("error", [TrainingError("x"), ExportError("x"), BackboneUnavailableError("x")])
-def test_whatever_training_refuses_is_one_sentence(called, dataset, monkeypatch, tmp_path, error):
-    """Each error that training knows is said with its own words."""
+def test_each_error_of_a_training_is_one_sentence(called, dataset, monkeypatch, tmp_path, error):
+    """Each error of the training is printed as one sentence."""
 
     def refuse(*_: object, **__: object) -> None:
         raise error
@@ -124,7 +124,7 @@ def test_whatever_training_refuses_is_one_sentence(called, dataset, monkeypatch,
 
 
 def test_a_version_that_exists_is_not_trained_again(called, dataset, tmp_path):
-    """Versions are numbers that are used once."""
+    """A number of a version is used once."""
     (tmp_path / "models" / "3").mkdir(parents=True)
     done = called("cloud", "train", "--dataset", dataset, "--out", tmp_path / "models", "--version", "3")
     assert done.code == 1
@@ -132,7 +132,7 @@ def test_a_version_that_exists_is_not_trained_again(called, dataset, tmp_path):
 
 
 def test_review_lists_the_least_certain_first(called, dataset, tmp_path):
-    """A line for each photo that no person has labelled, and the photo to look at."""
+    """One line for each photo without a human label, and its image with --save."""
     done = called("cloud", "review", "--dataset", dataset, "--save", tmp_path / "look")
     assert [line.split() for line in done.out.splitlines()] == [
         [HARVESTED[1], "0.60", "cat", "hard"],
@@ -144,7 +144,7 @@ def test_review_lists_the_least_certain_first(called, dataset, tmp_path):
 
 
 def test_review_as_json(called, dataset):
-    """For pipes: an object a line, without the image."""
+    """One JSON object per line, without the image."""
     line = called("cloud", "review", "--dataset", dataset, "--json").out.splitlines()[0]
     fields = json.loads(line)
     assert (fields["photo_id"], fields["node"], fields["edge_label"]) == (HARVESTED[1], NODE, "cat")
@@ -177,10 +177,10 @@ def test_review_lists_dead_letters(called, dataset, tmp_path):
 
 
 async def test_a_label_is_published_as_feedback(address, at, dataset):
-    """It goes where the photo came from, with who said it."""
+    """The label is published to the node and device of the photo, with the name of the person."""
     listener = Bus(address, transient_client_id("listener"))
     labels = listener.subscribe(FEEDBACK)
-    async with running(listener), asyncio.timeout(30):
+    async with running(listener), asyncio.timeout(120):
         words = ("--label", HARVESTED[0], "dog", "--by", "ann")
         done = await gleaner("cloud", "review", "--dataset", dataset, *words, *at)
         assert (done.code, done.out) == (0, f"{HARVESTED[0]}: dog\n")
@@ -189,8 +189,8 @@ async def test_a_label_is_published_as_feedback(address, at, dataset):
     assert (feedback.label, feedback.by) == ("dog", "ann")
 
 
-def test_a_label_for_what_is_no_harvested_photo_is_one_sentence(called, dataset, photos):
-    """An unknown photo, an imported one, and what is no photo id or label at all."""
+def test_only_harvested_photos_can_be_labelled(called, dataset, photos):
+    """An unknown photo, an imported one, an invalid id and an invalid label are errors."""
     called("cloud", "import", photos, "--dataset", dataset)
     imported = str(next(iter(Store.open(dataset).scan(["photo_id"], where="origin = 'import'")))["photo_id"])
     for photo_id, label, words in (
@@ -208,13 +208,13 @@ def test_a_label_for_what_is_no_harvested_photo_is_one_sentence(called, dataset,
 @pytest.mark.parametrize(
     ("option", "value"), [("--nodes", "edge-1,Edge 2"), ("--model", "a b"), ("--wait", "0")]
 )
-def test_a_release_with_a_wrong_option_is_not_announced(called, tmp_path, option, value):
-    """A node or a model that cannot be is a wrong call."""
+def test_a_release_with_an_invalid_option_is_not_published(called, tmp_path, option, value):
+    """An invalid node or model name is a usage error."""
     assert called("cloud", "release", bundle(tmp_path, 2), option, value).code == 2
 
 
-def test_a_release_that_no_node_could_read_is_not_announced(called, nowhere, tmp_path):
-    """It is said here what the contract allows."""
+def test_a_release_that_breaks_the_contract_is_not_published(called, nowhere, tmp_path):
+    """A release that breaks the contract is an error before it is published."""
     done = called("cloud", "release", bundle(tmp_path, 2), "--url", "x" * 3000, *nowhere)
     assert done.code == 1
     assert "of length <= 2048" in done.sentence
@@ -222,7 +222,7 @@ def test_a_release_that_no_node_could_read_is_not_announced(called, nowhere, tmp
 
 @pytest.mark.parametrize("decision", ["keep", "inconclusive"])
 def test_what_the_gate_did_not_promote_is_not_released(called, tmp_path, decision):
-    """The sentence has the verdict, its reasons and the way past it; --force goes on."""
+    """The error has the verdict and its reasons, and names --force, which releases the version."""
     same = Comparison(400, 0.9, 0.9, 0, 0, 1.0, 0.0, 0.0)
     verdict = Verdict(decision, 1, ["recall of cat -10.0 points"], same, None, None)
     words = ("cloud", "release", bundle(tmp_path, 2, verdict), "--signing-key", tmp_path / "none.key")
@@ -232,8 +232,8 @@ def test_what_the_gate_did_not_promote_is_not_released(called, tmp_path, decisio
     assert "none.key" in called(*words, "--force").sentence
 
 
-def test_a_release_of_no_bundle_is_one_sentence(called, tmp_path):
-    """The file is looked at before anything is announced."""
+def test_releasing_a_missing_bundle_is_one_sentence(called, tmp_path):
+    """The bundle is read before anything is published."""
     done = called("cloud", "release", tmp_path / "none.tar")
     assert done.sentence.startswith("gleaner cloud release: cannot read bundle ")
     assert done.code == 1
@@ -241,7 +241,7 @@ def test_a_release_of_no_bundle_is_one_sentence(called, tmp_path):
 
 
 async def released(address, at, tmp_path, answer, *words):
-    """Release a bundle to a node that answers as told, and return what the command said."""
+    """Release a bundle to a node that runs `answer`, and return the outcome of the command."""
     node = Bus(address, transient_client_id("node"), presence=Presence(NODE, "edge"))
     releases = node.subscribe(RELEASE, node=NODE)
 
@@ -256,7 +256,7 @@ async def released(address, at, tmp_path, answer, *words):
 
 
 async def test_release_waits_until_the_node_serves_it(address, at, tmp_path):
-    """It says when it is announced and when it has arrived."""
+    """The command prints when the release is published and when the node serves it."""
 
     async def serve(node, release):
         await node.report(model=ServedModel(name=release.model, version=release.version, state="available"))
@@ -266,8 +266,8 @@ async def test_release_waits_until_the_node_serves_it(address, at, tmp_path):
     assert done.out.splitlines() == ["version 2 released to edge-1", "edge-1 serves version 2"]
 
 
-async def test_release_says_why_a_node_cannot_serve_it(address, at, tmp_path):
-    """The node's reason is the command's error."""
+async def test_release_prints_why_a_node_cannot_serve_it(address, at, tmp_path):
+    """The node's reason is the error of the command."""
 
     async def fail(node, release):
         event = Event(
@@ -280,8 +280,8 @@ async def test_release_says_why_a_node_cannot_serve_it(address, at, tmp_path):
     assert done.sentence == "gleaner cloud release: node edge-1 cannot serve version 2: no memory"
 
 
-async def test_release_does_not_wait_for_ever(address, at, tmp_path):
-    """A node that says nothing is said, as something that may still come."""
+async def test_release_waits_no_longer_than_its_deadline(address, at, tmp_path):
+    """A node that does not answer in time is an error with the exit code for "try again"."""
 
     async def nothing(node, release):
         return None
@@ -291,8 +291,8 @@ async def test_release_does_not_wait_for_ever(address, at, tmp_path):
     assert "edge-1 did not report version 2 within 0.5 s" in done.sentence
 
 
-def test_evaluating_a_version_that_is_not_there_is_one_sentence(called, dataset, tmp_path):
-    """The versions that there are, are named."""
+def test_evaluating_a_missing_version_is_one_sentence(called, dataset, tmp_path):
+    """The error names the versions that exist."""
     Registry(tmp_path / "models").write_card(card(3))
     done = called("cloud", "evaluate", "7", "--dataset", dataset, "--out", tmp_path / "models")
     assert done.code == 1
@@ -302,8 +302,8 @@ def test_evaluating_a_version_that_is_not_there_is_one_sentence(called, dataset,
     assert "nothing; train one with 'gleaner cloud train'" in done.sentence
 
 
-def test_the_fresh_audit_slice_judges_and_is_not_trained_on(called, dataset, monkeypatch, tmp_path):
-    """Held back is what a person labelled of the lane audit, received since the champion was trained."""
+def test_the_fresh_audit_slice_is_not_trained_on(called, dataset, monkeypatch, tmp_path):
+    """Audit photos with a human label, received since the champion was trained, are held back."""
     champion = card(1)
     Registry(tmp_path / "models").write_card(champion)
     said = {"human_by": "ann", "human_at_ms": 9, "width": 160, "height": 120, "lane": "audit"}
@@ -327,8 +327,8 @@ def test_the_fresh_audit_slice_judges_and_is_not_trained_on(called, dataset, mon
     assert given == [["4", "6"], [], ["5"]]  # 6 is the only photo of its class
 
 
-def test_the_network_for_litert_is_written_if_asked_for(called, dataset, monkeypatch, tmp_path):
-    """`--tflite` reaches the training; without it the bundle stays as small as it is."""
+def test_tflite_is_passed_to_the_training(called, dataset, monkeypatch, tmp_path):
+    """`--tflite` reaches the training; the default is off."""
     given = []
 
     def refuse(*_: object, tflite: bool, **__: object) -> None:
@@ -342,8 +342,8 @@ def test_the_network_for_litert_is_written_if_asked_for(called, dataset, monkeyp
 
 
 @pytest.mark.parametrize("step", ["teach", "doubts", "train", "evaluate"])
-def test_a_seed_is_no_negative_number(called, step):
-    """It is refused before anything is loaded."""
+def test_a_negative_seed_is_a_usage_error(called, step):
+    """A negative seed is a usage error."""
     done = called("cloud", step, "--seed", "-1")
     assert done.code == 2
     assert "argument --seed: expected a number of at least 0, got '-1'" in done.err

@@ -7,7 +7,7 @@ TLS = ["--ca", "--cert", "--key"]
 
 @pytest.mark.parametrize("name", ["Pi-1", "pi_1", "-pi", "pi/1", "", "a" * 64, "pi\n"])
 def test_a_name_is_a_dns_label(called, name):
-    """What cannot stand in a topic is refused before anything runs."""
+    """A name that is invalid in a topic is a usage error."""
     done = called("device", f"--name={name}")
     assert done.code == 2
     assert "argument --name: name: expected a DNS label" in done.err
@@ -25,7 +25,7 @@ def test_a_name_is_a_dns_label(called, name):
     ],
 )
 def test_a_broker_is_host_and_port(called, address, words):
-    """An address that cannot be one is said with what was got."""
+    """The error has the invalid value."""
     done = called("tail", f"--broker={address}")
     assert done.code == 2
     assert words in done.err
@@ -33,36 +33,36 @@ def test_a_broker_is_host_and_port(called, address, words):
 
 @pytest.mark.parametrize("number", ["0", "-1", "x", "nan"])
 def test_numbers_are_greater_than_zero(called, number):
-    """A time-out or a count that makes no sense is refused."""
+    """A timeout, a count or a port that is not positive is a usage error."""
     for words in (("send", "x", "--timeout"), ("tail", "--count"), ("broker", "--port")):
         assert called(*words, number).code == 2
 
 
 @pytest.mark.parametrize("by", ["", "x" * 129])
 @pytest.mark.parametrize("words", [("import", "photos"), ("review", "--interactive")])
-def test_who_labels_is_checked_before_the_first_label(called, words, by):
-    """Nobody labels a photo only to hear that their name cannot be."""
+def test_the_name_of_the_labeller_is_checked_first(called, words, by):
+    """A name that is empty or too long is a usage error, before anybody labels a photo."""
     done = called("cloud", *words, "--by", by)
     assert done.code == 2
     assert f"argument --by: expected 1 to 128 characters, got {len(by)}" in done.err
 
 
-def test_files_of_certificates_have_to_be_there(called, tmp_path):
-    """A misspelt path is not retried as if the broker were away."""
+def test_certificate_files_must_exist(called, tmp_path):
+    """A wrong path is a usage error and not retried like a broker that is unreachable."""
     for option in TLS:
         done = called("tail", option, tmp_path / "none.pem")
         assert done.code == 2
-        assert f"argument {option}: expected a file, got none at" in done.err
+        assert f"argument {option}: there is no file" in done.err
 
 
-@pytest.mark.parametrize(("given", "lacking"), [(("--cert",), "--ca"), (("--ca", "--key"), "--cert")])
-def test_certificates_come_together(called, tmp_path, given, lacking):
-    """Half a configuration of TLS would connect without it."""
+@pytest.mark.parametrize(("given", "missing"), [(("--cert",), "--ca"), (("--ca", "--key"), "--cert")])
+def test_incomplete_tls_options_are_an_error(called, tmp_path, given, missing):
+    """With half of them the client would connect without TLS."""
     pem = tmp_path / "x.pem"
     pem.write_bytes(b"")
     done = called("send", pem, *(word for option in given for word in (option, pem)))
     assert done.code == 1
-    assert f"expected {lacking} beside it, got none" in done.sentence
+    assert f"option {given[-1]} needs {missing}" in done.sentence
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_certificates_come_together(called, tmp_path, given, lacking):
     ],
 )
 def test_a_wrong_configuration_is_one_sentence(called, tmp_path, toml, words):
-    """An unknown field, a value out of range and a broken file name the file and the field."""
+    """The error has the file, and the field with an unknown name or an invalid value."""
     path = tmp_path / "device.toml"
     if toml is not None:
         path.write_text(toml)
@@ -88,20 +88,20 @@ def test_a_wrong_configuration_is_one_sentence(called, tmp_path, toml, words):
 
 
 def test_an_option_out_of_range_is_one_sentence(called):
-    """Options are held against the same rules as the file."""
+    """Options are checked like the fields of the file."""
     done = called("device", "--motion", "2")
     assert done.code == 1
     assert "$.motion" in done.sentence
 
 
 def test_options_override_the_file(monkeypatch, called, tmp_path):
-    """What is given on the command line wins; the rest is the file's."""
-    from device import service  # noqa: PLC0415  # the command loads it as late
+    """Given options replace fields of the file, and the other fields stay."""
+    from device import service  # noqa: PLC0415  # as the command does
 
-    seen = []
+    calls = []
 
-    async def run(loaded, show, password):
-        seen.append((loaded, password))
+    async def run(loaded, on_result, password):
+        calls.append((loaded, password))
         return {}
 
     monkeypatch.setattr(service, "run", run)
@@ -109,7 +109,7 @@ def test_options_override_the_file(monkeypatch, called, tmp_path):
     path = tmp_path / "device.toml"
     path.write_text("name = 'pi-7'\ninterval_s = 3.0\n[broker]\nhost = 'far'\nport = 8883\n")
     done = called("device", "--config", path, "--interval", "9", "--broker", "near", "--username", "pi")
-    loaded, password = seen[0]
+    loaded, password = calls[0]
     assert (done.code, password) == (0, "secret")
     assert (loaded.name, loaded.interval_s) == ("pi-7", 9.0)
     assert (loaded.broker.host, loaded.broker.port, loaded.broker.username) == ("near", 8883, "pi")

@@ -52,7 +52,7 @@ def made(tmp_path):
 
 @pytest.fixture
 def places(tmp_path):
-    """Return options for a dataset in which version 2 is always right about cats, and for the models."""
+    """Return options for a dataset where version 2 is always right about cats, and for the models."""
     store = Store.open(tmp_path / "dataset")
     facts = {"image": b"x", "width": 1, "height": 1, "received_at_ms": 1, "inclusion": 0.02, "model": "pets"}
     rows = [

@@ -1,4 +1,4 @@
-"""A bundle as far as a release needs it: a tar with a card."""
+"""Cards and bundles without a model, which suffice for the registry and for releases."""
 
 import io
 import tarfile
@@ -12,7 +12,7 @@ CLASSES = ["cat", "dog"]
 
 
 def card(version: int, verdict: Verdict | None = None) -> Card:
-    """Return the card of a model that was never trained."""
+    """Return a card for tests."""
     return Card(
         version=version,
         parent=None,
@@ -37,7 +37,7 @@ def card(version: int, verdict: Verdict | None = None) -> Card:
 
 
 def bundle(folder: Path, version: int, verdict: Verdict | None = None) -> Path:
-    """Write one and return its path."""
+    """Write the bundle of a version, which contains only its card, and return its path."""
     path = Registry(folder).bundle_path(version)
     content = encode_card(card(version, verdict))
     with tarfile.open(path, "w") as archive:

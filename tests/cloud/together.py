@@ -16,7 +16,7 @@ from cloud.training.distributed import Team, join
 
 
 def build() -> keras.Model:
-    """Make a network with all that the workers share: gradients, and statistics of a batch."""
+    """Build a network with everything that workers share: gradients and batch statistics."""
     inputs = keras.Input((16, 16, 3))
     x = keras.layers.Conv2D(6, 3, use_bias=False)(inputs)
     x = keras.layers.BatchNormalization(momentum=0.9, synchronized=True)(x)
@@ -27,7 +27,7 @@ TINY = Backbone("tiny", 16, 127.5, 127.5, 6, pretrained=False, build=build)
 
 
 def fit(team: Team) -> list[NDArray[np.float32]]:
-    """Train it, a few steps on a few photos, and return all weights."""
+    """Train the network for a few steps on a few photos, and return all weights."""
     photos = [Example("", image, "", "human") for image in warmup_photos(6)]
     network, head = from_scratch.fit_network(
         TINY, photos, np.arange(6) % 2, np.ones(6) / 6, 2, seed=1, progress=NoProgress(), team=team

@@ -1,4 +1,4 @@
-"""A reader that knows the published JSON Schema and plain `msgpack`, and no code of this project."""
+"""A reader that uses the published JSON Schema and plain `msgpack`, but no code of this project."""
 
 import base64
 import json
@@ -10,11 +10,11 @@ import msgpack
 
 
 def read(payload: bytes, topic: str, schemas: Path) -> dict[str, Any]:
-    """Return the fields of a payload, bytes as base64, after checking them against the schema of its topic.
+    """Return the fields of a payload, with bytes as base64, after validating them.
 
     Args:
-        payload: As it came from the broker.
-        topic: As it came from the broker, `gleaner/v1/<kind>/…`.
+        payload: Received payload.
+        topic: Its topic name, `gleaner/v1/<kind>/…`.
         schemas: Folder with `<kind>.schema.json`.
     """
     kind = topic.split("/")[2]

@@ -1,7 +1,7 @@
-"""Record what this version writes: `python -m tests.contract.record NAME` makes a folder beside this file.
+"""Record what this version writes: `python -m tests.contract.record NAME` creates a folder next to this file.
 
-Done once for each version of the software whose messages the later ones have to read. A recorded folder is
-never changed.
+Run once for each version of the software whose messages later ones must read. A recorded folder is never
+changed.
 """
 
 import base64
@@ -18,7 +18,7 @@ from schemas.topics import TOPICS
 
 HERE = Path(__file__).resolve().parent
 _ID = "0123456789abcdef" * 2
-_PLACE = {"node": "edge-1", "device": "pi-1"}
+_SENDER = {"node": "edge-1", "device": "pi-1"}
 _PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010800000000"
     "3a7e9b550000000a49444154789c6360000000020001e221bc330000000049454e44ae426082"
@@ -27,7 +27,7 @@ _PNG = bytes.fromhex(
 FULL: tuple[m.Message, ...] = (
     m.Photo(
         photo_id=_ID,
-        **_PLACE,
+        **_SENDER,
         image=_PNG,
         taken_at_ms=1_700_000_000_000,
         sequence=7,
@@ -36,7 +36,7 @@ FULL: tuple[m.Message, ...] = (
     ),
     m.Result(
         photo_id=_ID,
-        **_PLACE,
+        **_SENDER,
         status="ok",
         label="cat",
         confidence=0.875,
@@ -55,16 +55,16 @@ FULL: tuple[m.Message, ...] = (
     ),
     m.Result(
         photo_id=_ID,
-        **_PLACE,
+        **_SENDER,
         status="rejected",
         code="too-many-pixels",
         reason="expected at most 16000000 pixels, got 30000 x 30000",
         answered_at_ms=1,
     ),
-    m.Result(photo_id=_ID, **_PLACE, status="deferred", reason="the model server is away", answered_at_ms=1),
+    m.Result(photo_id=_ID, **_SENDER, status="deferred", reason="the model server is away", answered_at_ms=1),
     m.Sample(
         photo_id=_ID,
-        **_PLACE,
+        **_SENDER,
         image=_PNG,
         width=1,
         height=1,
@@ -85,8 +85,8 @@ FULL: tuple[m.Message, ...] = (
         harvested_at_ms=1_700_000_000_100,
     ),
     m.Receipt(photo_id=_ID, node="edge-1", status="duplicate", reason="stored before", received_at_ms=1),
-    m.Feedback(photo_id=_ID, **_PLACE, label="dog", by="maria", at_ms=1_700_000_000_000),
-    m.Command(**_PLACE, action="set-interval", interval_s=2.5),
+    m.Feedback(photo_id=_ID, **_SENDER, label="dog", by="maria", at_ms=1_700_000_000_000),
+    m.Command(**_SENDER, action="set-interval", interval_s=2.5),
     m.Policy(
         node="edge-1",
         harvest=m.HarvestRules(
@@ -155,14 +155,14 @@ FULL: tuple[m.Message, ...] = (
 
 
 def least(message: m.Message) -> m.Message:
-    """Return the message with nothing but its required fields."""
+    """Return the message with only its required fields."""
     kind = type(message)
     required = {f.name: getattr(message, f.name) for f in msgspec.structs.fields(kind) if f.required}
     return kind(**required)
 
 
 def main(name: str) -> None:
-    """Write the folder."""
+    """Write schemas and messages to the folder."""
     folder = HERE / name
     folder.mkdir()
     for schema in (HERE.parents[1] / "schemas/v1").glob("*.schema.json"):

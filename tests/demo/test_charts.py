@@ -8,8 +8,8 @@ from demo.charts import Mark, Series, histogram, learning_curve
 
 
 @given(values=st.lists(st.floats(0.01, 1e5), min_size=1, max_size=200))
-def test_a_histogram_stays_in_its_frame(values: list[float]):
-    """Whatever the values, bars and marks lie inside the picture, and the tallest bar is there."""
+def test_a_histogram_stays_inside_the_picture(values: list[float]):
+    """For any values, bars and marks are inside the picture."""
     ordered = sorted(values)
     drawn = histogram(ordered, [("p50", ordered[len(ordered) // 2]), ("p99", ordered[-1])], "ms")
     numbers = [float(number) for number in re.findall(r"(?: x| y|width|height)='(-?[\d.]+)'", drawn)]
@@ -21,8 +21,8 @@ def test_a_histogram_stays_in_its_frame(values: list[float]):
     accuracies=st.lists(st.floats(0, 1), min_size=2, max_size=5),
     labels=st.lists(st.integers(1, 1000), min_size=2, max_size=5, unique=True),
 )
-def test_a_curve_stays_in_its_frame(accuracies: list[float], labels: list[int]):
-    """Accuracies from 0 to 1 at any number of labels lie inside the picture, better ones higher."""
+def test_a_curve_stays_inside_the_picture(accuracies: list[float], labels: list[int]):
+    """For any accuracies and numbers of labels all marks are inside, the best one on top."""
     points = [(x, y, y, y) for x, y in zip(sorted(labels), accuracies, strict=False)]
     marks = [Mark("version", x, y, y, y) for x, y, _, _ in points]
     drawn = learning_curve([Series("human", "human", points)], marks)
@@ -37,6 +37,6 @@ def test_a_curve_stays_in_its_frame(accuracies: list[float], labels: list[int]):
     ("end", "ticks"), [(158.0, [0, 25, 50, 75, 100, 125, 150]), (2130.0, [0, 500, 1000, 1500, 2000])]
 )
 def test_ticks_are_round(end: float, ticks: list[float]):
-    """The axis is labelled with round numbers, not with parts of the largest value."""
+    """The axis has round numbers."""
     drawn = re.findall(r">([\d.]+)</text>", histogram([1.0, end], [], "ms"))
     assert [float(tick) for tick in drawn] == ticks

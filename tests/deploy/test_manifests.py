@@ -1,4 +1,4 @@
-"""The manifests: every object against a strict schema, and what it runs against the code that it runs."""
+"""The manifests: objects against strict schemas, and their commands and configurations against the code."""
 
 import re
 import shutil
@@ -27,7 +27,12 @@ from tests.sites import free_ports, provision, wait_until
 KUBERNETES = "1.32"
 HERE = ROOT / "deploy/kubeedge"
 OVERLAYS = ("lab", "single-node", "fleet")
-SECRETS = {"broker", "collector", "gateway", "s3"}  # made by hand from what `gleaner provision` writes
+SECRETS = {
+    "broker",
+    "collector",
+    "gateway",
+    "s3",
+}  # created by the operator, from the provisioned files
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "CronJob")
 Object = dict[str, Any]
 
@@ -36,7 +41,7 @@ Object = dict[str, Any]
 def built(overlay: str) -> list[Object]:
     """Return all objects of an overlay."""
     if shutil.which("kubectl") is None:
-        pytest.skip("building an overlay takes kubectl")
+        pytest.skip("building an overlay requires kubectl")
     done = subprocess.run(
         ["kubectl", "kustomize", str(HERE / "overlays" / overlay)],
         capture_output=True,
@@ -48,7 +53,7 @@ def built(overlay: str) -> list[Object]:
 
 
 def pods(objects: list[Object]) -> Iterator[tuple[str, Object]]:
-    """Yield the name and the pod's spec of everything that runs."""
+    """Yield the name and the pod spec of each workload."""
     for one in objects:
         if one["kind"] in WORKLOADS:
             spec = one["spec"].get("jobTemplate", one)["spec"] if one["kind"] == "CronJob" else one["spec"]
@@ -57,7 +62,7 @@ def pods(objects: list[Object]) -> Iterator[tuple[str, Object]]:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_object_fits_a_strict_schema(overlay):
-    """Kubernetes and KubeEdge know every field of every object, and no two objects are the same."""
+    """Kubernetes and KubeEdge know every field of every object; each object exists once."""
     objects = built(overlay)
     for one in objects:
         if crds.knows(one):
@@ -69,8 +74,8 @@ def test_every_object_fits_a_strict_schema(overlay):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_g5_no_pod_may_more_than_it_needs(overlay):
-    """No root, no writable system, no capability, bounded memory, and of the node's files ours alone."""
+def test_g5_no_pod_has_more_permissions_than_it_needs(overlay):
+    """No root, read-only root file system, no capabilities, a memory limit, and only Gleaner's host paths."""
     for name, pod in pods(built(overlay)):
         assert pod["securityContext"]["runAsNonRoot"] is True, name
         assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", name
@@ -91,8 +96,8 @@ def test_g5_no_pod_may_more_than_it_needs(overlay):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_edge_and_cloud_keep_to_their_own_nodes(overlay):
-    """What belongs to the edge runs on edge nodes alone, tolerating their taint; the rest never does."""
+def test_edge_and_cloud_run_on_their_own_nodes(overlay):
+    """Pods of the edge run only on edge nodes and tolerate their taint; all others never do."""
     for name, pod in pods(built(overlay)):
         (term,) = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
             "nodeSelectorTerms"
@@ -107,8 +112,8 @@ def test_edge_and_cloud_keep_to_their_own_nodes(overlay):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_everything_that_is_referred_to_is_there(overlay):
-    """Config maps, volumes, accounts and mounts exist under the names by which they are used."""
+def test_every_reference_exists(overlay):
+    """Config maps, volumes, service accounts and mounts exist under the names that refer to them."""
     objects = built(overlay)
     there = {(one["kind"], one["metadata"]["name"]) for one in objects}
     for name, pod in pods(objects):
@@ -134,15 +139,15 @@ def test_everything_that_is_referred_to_is_there(overlay):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_command_takes_its_arguments(overlay):
-    """What a container is told to run is what the command understands."""
+def test_every_command_accepts_its_arguments(overlay):
+    """The arguments of each container are valid for its command."""
     seen = set()
     for _, pod in pods(built(overlay)):
         for container in pod["containers"]:
             words = [re.sub(r"\$\(\w+\)", "edge-1", word) for word in container.get("args", [])]
             words = [
                 re.sub(r"=/etc/gleaner/.*", f"={__file__}", word) for word in words
-            ]  # files have to exist
+            ]  # the files have to exist
             if container["image"].startswith("gleaner-modelserver"):
                 flags.parse(words[1:])
             elif container["image"].startswith("gleaner-"):
@@ -162,33 +167,33 @@ def test_every_command_takes_its_arguments(overlay):
         ("base/edge/edge.toml", EdgeConfig),
     ],
 )
-def test_every_configuration_is_one(path, kind):
-    """The files in the config maps are what the components read, with no unknown field."""
+def test_every_configuration_is_valid(path, kind):
+    """The configuration files in the config maps are valid, without unknown fields."""
     assert load(HERE / path, kind).broker.port in (8883, 8884)
 
 
-def test_the_routers_door_is_open_to_the_gateway_alone():
-    """G5: the Router has no authentication: a policy lets in the gateway, and edge nodes to other ports."""
+def test_g5_only_the_gateway_reaches_the_router():
+    """The Router has no authentication: a NetworkPolicy admits the gateway, and edge nodes to other ports."""
     (policy,) = [
         one
         for one in yaml.safe_load_all((HERE / "base/router.yaml").read_text())
         if one["kind"] == "NetworkPolicy"
     ]
-    doors = {
+    sources = {
         port["port"]: rule.get("from")
         for rule in policy["spec"]["ingress"]
         for port in rule["ports"]
         if port.get("protocol", "TCP") == "TCP"
     }
-    assert set(doors) == {9443, 10000}
-    (visitor,) = doors[9443]
-    assert visitor["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "gateway"}
-    assert visitor["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "gleaner"}
+    assert set(sources) == {9443, 10000}
+    (source,) = sources[9443]
+    assert source["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "gateway"}
+    assert source["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "gleaner"}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_rules_are_those_that_would_be_rendered_today(overlay, tmp_path):
-    """The committed Rules are what `gleaner deploy render` writes for their nodes."""
+def test_the_rules_are_up_to_date(overlay, tmp_path):
+    """The committed Rules are those that `gleaner deploy render` writes for their nodes."""
     folder = HERE / "overlays" / overlay / "nodes"
     rules = [one["spec"] for one in yaml.safe_load_all((folder / "rules.yaml").read_text())]
     up = [rule for rule in rules if rule.get("source") == "eventbus"]
@@ -204,8 +209,8 @@ def test_the_rules_are_those_that_would_be_rendered_today(overlay, tmp_path):
     }
 
 
-def test_the_brokers_are_configured_as_everywhere():
-    """Bounds, access and TLS of both brokers are those that `gleaner provision` writes."""
+def test_the_brokers_have_the_provisioned_configuration():
+    """Limits, ACL and TLS of both brokers are those that `gleaner provision` writes."""
     home = "/etc/gleaner"
     tls = Tls(ca=f"{home}/ca.pem", certificate=f"{home}/broker.pem", key=f"{home}/broker.key")
     access = Access(tls, f"{home}/operations.pem", f"{home}/rights")
@@ -218,8 +223,8 @@ def test_the_brokers_are_configured_as_everywhere():
 
 
 @pytest.mark.parametrize(("side", "folder"), [("cloud", "cloud"), ("edge", "edges/edge-1")])
-def test_mosquitto_takes_the_configuration_with_a_provisioned_folder(side, folder, mosquitto, tmp_path):
-    """A real mosquitto starts on each config map, with the files that `gleaner provision` makes beside it."""
+def test_mosquitto_starts_with_the_configuration_of_a_config_map(side, folder, mosquitto, tmp_path):
+    """A real mosquitto starts with each config map and the files of `gleaner provision`."""
     site = tmp_path / "site"
     provision(site, "--cloud", "127.0.0.1", "--edge", "edge-1")
     identity, port, loopback = site / folder, free_ports(), free_port()
@@ -253,6 +258,6 @@ def test_mosquitto_takes_the_configuration_with_a_provisioned_folder(side, folde
 
 
 def settings(side: str) -> list[str]:
-    """Return the lines of a broker's config map that are no comments."""
+    """Return the lines of a broker's config map without comments."""
     lines = (HERE / "base" / side / "mosquitto.conf").read_text().splitlines()
     return [line for line in lines if line and not line.startswith("#")]

@@ -1,4 +1,4 @@
-"""The far side of a device: an edge that answers as it is told to."""
+"""An edge with scripted results, cameras with scripted frames, and agents under test."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ import pytest
 from bus.config import Broker
 from bus.mqtt.client import Bus, transient_client_id
 from device import service
-from device.agent import Answer
+from device.agent import PhotoResult
 from device.cameras.base import Frame
 from device.config import DeviceConfig
 from schemas.messages import Command, Photo, Result, Status
@@ -26,20 +26,20 @@ NODE, DEVICE = "edge-1", "pi-1"
 
 
 def result(photo: Photo, status: str = "ok", **fields: object) -> Result:
-    """Return an answer to a photo."""
+    """Return the result of a photo."""
     facts: dict[str, object] = {"label": "cat", "confidence": 0.9} if status == "ok" else {}
     return Result(
         photo_id=photo.photo_id,
         node=photo.node,
         device=photo.device,
-        status=status,  # type: ignore[arg-type]  # a test's own words
+        status=status,  # type: ignore[arg-type]  # tests pass a plain str
         answered_at_ms=1,
         **(facts | fields),
     )
 
 
 class Edge:
-    """Sees a device's photos and statuses, and publishes what `reply` makes of each photo."""
+    """Record a device's photos and statuses, and publish the results that `reply` returns for each photo."""
 
     def __init__(self, address: Broker) -> None:
         self.bus = Bus(address, transient_client_id("edge"))
@@ -51,9 +51,9 @@ class Edge:
 
     @asynccontextmanager
     async def running(self):
-        """Answer for the length of a block."""
+        """Run the edge for the length of a block."""
         tasks = [asyncio.create_task(work()) for work in (self.bus.run, self._answer, self._follow)]
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(120):
             await self.bus.connected()
         try:
             yield self
@@ -67,46 +67,46 @@ class Edge:
             delivery.ack()
             self.photos.append(delivery.message())
             for answer in self.reply(self.photos[-1]):
-                await self.say(answer)
+                await self.publish(answer)
 
     async def _follow(self) -> None:
         async for delivery in self._statuses:
             delivery.ack()
             self.statuses.append(delivery.message())
 
-    async def say(self, answer: Result) -> None:
-        """Publish an answer."""
+    async def publish(self, answer: Result) -> None:
+        """Publish a result."""
         await self.bus.publish(RESULT, answer, node=answer.node, device=answer.device)
 
     async def command(self, action: str, **fields: object) -> None:
-        """Tell the device to do something."""
+        """Publish a command."""
         message = Command(node=NODE, device=DEVICE, action=action, **fields)  # type: ignore[arg-type]  # as above
         await self.bus.publish(COMMAND, message, node=NODE, device=DEVICE)
 
     async def status(self, state: str) -> Status:
-        """Wait until the newest status of the device says so."""
+        """Wait until the newest status of the device has that state, and return it."""
         await eventually(lambda: bool(self.statuses) and self.statuses[-1].state == state)
         return self.statuses[-1]
 
     def taken(self) -> list[Photo]:
-        """Return the photos as they were taken: each once, however often and in whatever order it came."""
+        """Return each received photo once, in the order of capture."""
         return sorted({photo.photo_id: photo for photo in self.photos}.values(), key=lambda p: p.sequence)
 
     async def photo(self, number: int) -> Photo:
-        """Wait for the photo of that sequence number."""
+        """Wait for the photo with that sequence number."""
         await eventually(lambda: any(photo.sequence == number for photo in self.photos))
         return next(photo for photo in self.photos if photo.sequence == number)
 
 
 @pytest.fixture
 async def edge(address):
-    """An edge on the test's broker that answers every photo."""
+    """An edge on the test's broker that classifies every photo."""
     async with Edge(address).running() as edge:
         yield edge
 
 
 class Scripted:
-    """A camera that delivers or raises what is put into it, and then waits."""
+    """A camera that delivers the queued frames, raises the queued errors, and then waits."""
 
     live = True
 
@@ -129,26 +129,26 @@ class Scripted:
 
 
 class Running:
-    """An agent under test: what it shows, and its run."""
+    """An agent under test: its task, and the results that it reported."""
 
     def __init__(self, config: DeviceConfig) -> None:
         self.config = config
-        self.shown: list[Answer] = []
+        self.shown: list[PhotoResult] = []
         self.task = asyncio.create_task(service.run(config, self.shown.append))
 
     async def ended(self) -> dict[str, int]:
-        """Wait until it ends by itself and return its counters."""
-        async with asyncio.timeout(30):
+        """Wait until the agent ends by itself, and return its counters."""
+        async with asyncio.timeout(120):
             return await self.task
 
     def final(self) -> list[Result]:
-        """Return the final answers that it showed."""
+        """Return the final results that were reported."""
         return [answer.result for answer in self.shown if answer.result.status != "deferred"]
 
 
 @pytest.fixture
 async def agent(address, tmp_path, monkeypatch):
-    """Start agents, with a scripted camera or the one that the configuration names."""
+    """Start agents, each with a scripted camera or with the camera of a specification."""
     agents = []
 
     def start(camera: Scripted | str, **fields: object) -> Running:
@@ -167,7 +167,7 @@ async def agent(address, tmp_path, monkeypatch):
 
 
 def recorded(state_dir: str | Path, name: str = DEVICE) -> list[Result]:
-    """Return the answers in the database of an agent that has ended."""
+    """Return the results in the database of an agent that has ended."""
     with sqlite3.connect(Path(state_dir) / f"{name}.db") as connection:
         rows = connection.execute("SELECT result FROM answer ORDER BY seq").fetchall()
     connection.close()
@@ -176,7 +176,7 @@ def recorded(state_dir: str | Path, name: str = DEVICE) -> list[Result]:
 
 @contextlib.contextmanager
 def process(address: Broker, folder: Path, *words: str):
-    """Run `gleaner device` as a process; when the block ends it is killed if it still runs."""
+    """Run `gleaner device` as a process, and kill it at the end of the block if it still runs."""
     command = [sys.executable, "-m", "cli.main", "device", "--json", "--broker", f"127.0.0.1:{address.port}"]
     with (folder / "device.log").open("ab") as log:
         running = subprocess.Popen(

@@ -24,8 +24,8 @@ def folder(tmp_path):
     return f"folder:{path}"
 
 
-async def test_every_photo_of_a_folder_is_answered_and_the_agent_ends(edge, agent, folder):
-    """On its interval it takes each photo once, shows and records each answer, and ends with the last."""
+async def test_the_agent_ends_after_the_last_result_of_a_folder(edge, agent, folder):
+    """The agent takes each photo once, reports and records each result, and ends after the last one."""
     running = agent(camera=folder)
     counters = await running.ended()
     assert [photo.image for photo in edge.taken()] == [jpeg(number) for number in range(5)]
@@ -37,14 +37,14 @@ async def test_every_photo_of_a_folder_is_answered_and_the_agent_ends(edge, agen
     assert (len(answers), counters["photo.accepted"], counters["photo.answered"]) == (5, 5, 5)
 
 
-async def test_the_count_ends_it_without_another_wait(edge, agent):
-    """After its last photo the agent ends, however long the interval is."""
+async def test_the_count_ends_the_agent_at_once(edge, agent):
+    """After the last photo the agent does not wait for another interval."""
     await agent(camera="drawn", interval_s=3600.0, count=1).ended()
     assert len(edge.taken()) == 1
 
 
-async def test_a_photo_says_when_it_expires(edge, agent):
-    """With `expires_s` each photo carries the moment after which its answer is worth nothing."""
+async def test_photos_carry_their_expiry(edge, agent):
+    """With `expires_s` set, each photo carries the time after which its result is useless."""
     before = now_ms()
     await agent(camera="drawn", count=1, expires_s=60.0).ended()
     photo = edge.taken()[0]
@@ -53,7 +53,7 @@ async def test_a_photo_says_when_it_expires(edge, agent):
 
 
 async def test_commands_take_photos_and_change_the_interval(edge, agent):
-    """With interval 0 a photo is taken on command alone, until a command sets an interval."""
+    """With interval 0 photos are taken only on command, until a command sets an interval."""
     camera = Scripted(*map(jpeg, range(9)))
     agent(camera, interval_s=0.0)
     await edge.status("online")
@@ -64,28 +64,28 @@ async def test_commands_take_photos_and_change_the_interval(edge, agent):
     await edge.photo(9)
 
 
-async def test_motion_takes_a_photo_of_what_has_changed(edge, agent):
-    """Frames that look like the last photo are passed over, but for one that a command asks for."""
+async def test_motion_triggers_a_photo(edge, agent):
+    """Frames without motion are skipped, unless a command asks for a photo."""
     camera = Scripted(jpeg(1), jpeg(1), jpeg(1), jpeg(2), jpeg(2))
     agent(camera, motion=0.05, motion_every_s=0.01)
     await edge.photo(2)
     await eventually(camera.frames.empty)
     assert [photo.image for photo in edge.taken()] == [jpeg(1), jpeg(2)]
     await edge.command("capture")
-    camera.frames.put_nowait(jpeg(2))  # the one that it was waiting for when the command came
+    camera.frames.put_nowait(jpeg(2))  # consumed by the capture that was running when the command arrived
     camera.frames.put_nowait(jpeg(2))
     assert (await edge.photo(3)).image == jpeg(2)
 
 
-async def test_a_broken_frame_is_motion_and_stops_nothing(edge, agent):
-    """What cannot be decoded is sent, so that the edge says what is wrong with it."""
+async def test_a_broken_frame_counts_as_motion(edge, agent):
+    """A frame that cannot be decoded is published, so that the edge rejects it with a reason."""
     agent(Scripted(jpeg(1), b"\xff\xd8 broken", jpeg(2)), motion=0.05, motion_every_s=0.01)
     assert (await edge.photo(2)).image == b"\xff\xd8 broken"
     assert (await edge.photo(3)).image == jpeg(2)
 
 
-async def test_deferred_is_shown_and_not_final(edge, agent):
-    """A deferred answer is shown; the photo stays until its final answer, which alone is recorded."""
+async def test_a_deferred_result_is_reported_and_not_recorded(edge, agent):
+    """A deferred result is reported; the photo stays in the outbox until the final one, which is recorded."""
     edge.reply = lambda photo: [result(photo, "deferred", reason="no model"), result(photo)]
     running = agent(camera="drawn", count=1)
     await running.ended()
@@ -94,15 +94,15 @@ async def test_deferred_is_shown_and_not_final(edge, agent):
 
 
 async def test_a_rejection_is_final(edge, agent):
-    """A rejected photo is recorded as such and not sent again."""
+    """A rejected result is recorded, and the photo is not sent again."""
     edge.reply = lambda photo: [result(photo, "rejected", code="corrupt-image")]
     running = agent(camera="drawn", count=1, outbox=EAGER)
     await running.ended()
     assert [answer.code for answer in recorded(running.config.state_dir)] == ["corrupt-image"]
 
 
-async def test_g1_an_answer_that_comes_twice_is_recorded_once(edge, agent):
-    """Two results for one photo: the first is shown and recorded, the second counted."""
+async def test_g1_a_duplicate_result_is_recorded_once(edge, agent):
+    """The first of two results is reported and recorded, the second one is only counted."""
     edge.reply = lambda photo: [result(photo), result(photo, label="dog")]
     running = agent(Scripted(jpeg(1), jpeg(2)), count=2)
     counters = await running.ended()
@@ -111,8 +111,8 @@ async def test_g1_an_answer_that_comes_twice_is_recorded_once(edge, agent):
     assert counters["photo.answered_again"] >= 1
 
 
-async def test_g1_a_photo_whose_answer_stays_away_is_sent_again(edge, agent):
-    """Without an answer the same photo is sent until there is one."""
+async def test_g1_a_photo_without_a_result_is_sent_again(edge, agent):
+    """The same photo is sent again until its result arrives."""
     edge.reply = lambda photo: [result(photo)] if len(edge.photos) == 3 else []
     running = agent(camera="drawn", count=1, outbox=EAGER)
     await running.ended()
@@ -121,8 +121,8 @@ async def test_g1_a_photo_whose_answer_stays_away_is_sent_again(edge, agent):
     assert len(recorded(running.config.state_dir)) == 1
 
 
-async def test_g3_a_full_outbox_refuses_loudly_and_the_agent_goes_on(edge, agent):
-    """Photos without room are counted and said in the status; with room again it is online again."""
+async def test_g3_a_full_outbox_degrades_the_device(edge, agent):
+    """Refused photos are counted, and the status is degraded until the outbox has room."""
     edge.reply = lambda photo: []
     camera = Scripted(jpeg(0))
     with capture_logs() as logs:
@@ -142,7 +142,7 @@ async def test_g3_a_full_outbox_refuses_loudly_and_the_agent_goes_on(edge, agent
 
 
 async def test_g3_a_photo_too_large_for_the_broker_is_refused(edge, agent):
-    """A broker drops what is too large without a word, so the agent says it and goes on."""
+    """The broker would drop it without an error, so the agent counts it as refused and continues."""
     camera = Scripted(jpeg(1))
     running = agent(camera, count=3)
     await edge.photo(1)
@@ -154,16 +154,16 @@ async def test_g3_a_photo_too_large_for_the_broker_is_refused(edge, agent):
     await eventually(lambda: any("at most 8388608" in (status.reason or "") for status in edge.statuses))
 
 
-async def test_a_camera_that_fails_later_is_tried_again(edge, agent, monkeypatch):
-    """A pulled plug degrades the device; when the camera is back, the device is online and goes on."""
+async def test_a_camera_that_fails_later_is_retried(edge, agent, monkeypatch):
+    """A camera failure degrades the device until the camera delivers again."""
     monkeypatch.setattr(agent_module, "_CAMERA_RETRY_S", 0.01)
-    broken = CameraError("camera usb:0", expected="a frame", got="none")
+    broken = CameraError("camera usb:0 delivered no frame")
     camera = Scripted(jpeg(1))
     agent(camera)
     await edge.photo(1)
     for frame in (broken, broken):
         camera.frames.put_nowait(frame)
-    assert (await edge.status("degraded")).reason == "camera usb:0: expected a frame, got none"
+    assert (await edge.status("degraded")).reason == "camera usb:0 delivered no frame"
     camera.frames.put_nowait(jpeg(2))
     assert (await edge.photo(2)).image == jpeg(2)
     assert (await edge.status("online")).counters["camera.failed"] == 2
@@ -171,16 +171,16 @@ async def test_a_camera_that_fails_later_is_tried_again(edge, agent, monkeypatch
     assert states == ["online", "degraded", "online"]
 
 
-async def test_a_camera_that_never_worked_ends_the_agent(edge, agent):
-    """A camera that fails at the start is a mistake to be said and not to be waited for."""
-    running = agent(Scripted(CameraError("camera usb:0", expected="a frame", got="none")))
+async def test_a_camera_that_fails_at_the_start_ends_the_agent(edge, agent):
+    """A camera that fails on the first capture is a configuration error and is not retried."""
+    running = agent(Scripted(CameraError("camera usb:0 delivered no frame")))
     with pytest.raises(ExceptionGroup) as ended:
         await running.ended()
     assert ended.group_contains(CameraError, match="usb:0")
 
 
-async def test_g4_malformed_answers_and_commands_stop_nothing(edge, agent):
-    """Whatever arrives on the device's topics, it goes on taking photos and answers."""
+async def test_g4_malformed_results_and_commands_are_skipped(edge, agent):
+    """After invalid messages on its topics the agent still takes photos and records results."""
     camera = Scripted()
     running = agent(camera)
     await edge.status("online")
@@ -193,21 +193,21 @@ async def test_g4_malformed_answers_and_commands_stop_nothing(edge, agent):
     await eventually(lambda: len(running.final()) == 1)
 
 
-async def test_answers_of_an_earlier_run_are_recorded(edge, agent):
-    """A photo left over is sent by the next run, and its answer shown without what only that run knew."""
+async def test_results_of_an_earlier_run_are_recorded(edge, agent):
+    """A photo left in the outbox is sent by the next run, and its result is reported without its origin."""
     edge.reply = lambda photo: []
     first = agent(Scripted(jpeg(1)))
     await edge.photo(1)
     first.task.cancel()
     await edge.status("offline")
     edge.reply = lambda photo: [result(photo)]
-    second = agent(Scripted(CameraError("x", expected="y", got="z")), interval_s=0.0)
+    second = agent(Scripted(CameraError("unused")), interval_s=0.0)
     await eventually(lambda: len(second.final()) == 1)
     assert (second.shown[0].source, second.shown[0].round_trip_ms) == ("", None)
 
 
-async def test_g3_the_answers_kept_are_bounded(edge, agent, folder):
-    """The newest answers stay; older ones are forgotten."""
+async def test_g3_the_recorded_results_are_bounded(edge, agent, folder):
+    """Only the newest `answers_kept` results are kept."""
     running = agent(camera=folder, answers_kept=2)
     await running.ended()
     newest = [answer.result.photo_id for answer in running.shown][-2:]

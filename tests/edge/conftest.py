@@ -1,4 +1,4 @@
-"""A model server that the tests of the edge share, and an edge node configured for one test."""
+"""Fixtures of the edge's tests: a shared model server, and a configured edge node."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ OWN_MODELS = tuple(f"own-{number}" for number in range(12))
 
 @pytest.fixture(scope="session")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    """The real model server: `pets`, models of one test each, `novel`, and `flat`, of the wrong shape."""
+    """The real model server: `pets`, models that one test each may change, `novel`, `flat` (wrong shape)."""
     base = tmp_path_factory.mktemp("models")
     for name in ("pets", *OWN_MODELS):
         place("straight", base / name, 1)
@@ -36,13 +36,13 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def own_models() -> Iterator[str]:
-    """Names of models on the shared server that a test may give other versions, each to be taken once."""
+    """Names of models on the shared server; a test takes one and may change its versions."""
     return iter(OWN_MODELS)
 
 
 @pytest.fixture
 def own_serving(tmp_path: Path) -> Iterator[ModelServer]:
-    """A model server that a test may kill, pause and give other versions; not started."""
+    """A model server of one test, not started; the test may kill it, pause it and change its versions."""
     place("straight", tmp_path / "models/pets", 1)
     server = ModelServer(tmp_path / "models", "pets")
     yield server
@@ -51,6 +51,6 @@ def own_serving(tmp_path: Path) -> Iterator[ModelServer]:
 
 @pytest.fixture
 def config(address: Broker, serving: ModelServer, tmp_path: Path) -> Iterator[EdgeConfig]:
-    """An edge node on the test's broker and the shared model server, which the test may pause."""
+    """An edge node with its own broker and the shared model server, which the test may pause."""
     yield edge_config(address, serving.address, tmp_path, models_dir=str(serving.base))
     serving.resume()

@@ -1,4 +1,4 @@
-"""The matrix of bad input: whatever is published gets its one answer, and the next good photo too."""
+"""G4: each kind of bad input gets one rejection, and good photos are answered as before."""
 
 import struct
 import zlib
@@ -15,7 +15,7 @@ from tests.nodes import NODE, Observer, counted, edge_running, enveloped, photo,
 
 
 def vast_png(side: int = 30_000) -> bytes:
-    """Return a small file that would be 900 million pixels of one colour."""
+    """Return a small file that declares 900 million pixels."""
     packer = zlib.compressobj(9)
     row = bytes(1 + (side + 7) // 8)
     packed = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
@@ -59,14 +59,14 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("payload", "code", "wanted"), BAD.values(), ids=BAD.keys())
-async def test_g4_bad_input_gets_one_clear_answer(config, payload, code, wanted):
-    """One rejection with the contract's code under the photo's id, and good photos are answered as ever."""
+@pytest.mark.parametrize(("payload", "code", "expected_id"), BAD.values(), ids=BAD.keys())
+async def test_g4_bad_input_gets_one_clear_answer(config, payload, code, expected_id):
+    """One rejection with the contract's code and the photo's id; photos before and after are classified."""
     async with station(config) as seen:
         for number, sent in enumerate((enveloped(1, photo(1)), payload, enveloped(2, photo(2)))):
             await seen.send(sent)
             if number == 1:
-                rejection = await seen.answer(wanted)
+                rejection = await seen.answer(expected_id)
         good = [await seen.answer(photo_id(number)) for number in (1, 2)]
     assert (rejection.status, rejection.code) == ("rejected", code)
     assert rejection.reason
@@ -74,8 +74,8 @@ async def test_g4_bad_input_gets_one_clear_answer(config, payload, code, wanted)
     assert len(seen.results) == 3
 
 
-async def test_g4_bad_input_does_not_hold_up_others(config):
-    """A device that publishes nothing but rubbish, without waiting, keeps no other from its answers."""
+async def test_g4_bad_input_does_not_delay_others(config):
+    """While one device publishes invalid photos without pause, another one is answered."""
     async with Observer(config.broker).watching() as seen:
         async with edge_running(config):
             await seen.status("online")
@@ -89,8 +89,8 @@ async def test_g4_bad_input_does_not_hold_up_others(config):
         assert counters["photo.rejected_malformed-message"] + counters.get("photo.shed", 0) == 400
 
 
-async def test_g4_a_topic_that_is_none_is_refused_or_reaches_nobody(config, capsys):
-    """Our own tools refuse a device that is no DNS label; from others, such a topic does no harm."""
+async def test_g4_an_invalid_topic_is_refused_or_ignored(config, capsys):
+    """Gleaner's tools refuse a device name that is not a DNS label; the edge ignores such topics."""
     with pytest.raises(TopicError, match="DNS label"):
         PHOTO.name(node=NODE, device="a/b")
     with pytest.raises(SystemExit, match="2"):

@@ -1,8 +1,7 @@
-"""G3: what the edge keeps stays inside its bounds, whatever is away for however long."""
+"""G3: memory and disk of the edge stay within bounds during outages of any length."""
 
 import asyncio
 from collections import Counter
-from itertools import count
 
 import msgspec
 
@@ -13,18 +12,19 @@ from bus.outbox.sqlite import Database
 from edge.harvest import history
 from edge.harvest.sampler import Sampler
 from edge.serving.prediction import Prediction
+from schemas.lanes import AUTO
 from schemas.messages import Caps, HarvestRules, Photo
 from tests.conftest import eventually, fill
 from tests.nodes import NODE, QUICK, enveloped, photo, photo_id, station
 
 DAY_S = 86_400
-SURE = Prediction("pets", 1, {"cat": 0.95, "dog": 0.05}, b"")
+CONFIDENT = Prediction("pets", 1, {"cat": 0.95, "dog": 0.05}, b"")
 
 
-async def test_g3_two_days_without_the_cloud_keep_what_the_caps_allow(tmp_path):
-    """Cut off, an edge keeps what the caps allow until its outbox is full, and sends it all later.
+async def test_g3_two_days_without_the_cloud_fill_the_outbox_within_caps(tmp_path):
+    """An edge without a cloud keeps what the caps allow until its outbox is full, and sends it all later.
 
-    A photo every 40 seconds by the sampler's clock; the second day no longer fits.
+    A photo every 40 seconds by the sampler's clock; the outbox is full on the second day.
     """
     tables = {"outbox": Outbox.MIGRATIONS, "harvested": history.MIGRATIONS}
     rules = HarvestRules(
@@ -36,23 +36,23 @@ async def test_g3_two_days_without_the_cloud_keep_what_the_caps_allow(tmp_path):
     async with Database(tmp_path / "edge.db", tables) as database:
         outbox = Outbox(database, limits, Counters(), name="sample")
         sampler = Sampler(rules, outbox, clock=lambda: now)
-        views = [await sampler.view(image) for image in images]
-        kept: Counter[str] = Counter()
-        kept_by_day = []
+        hashed = [await sampler.hash_photo(image) for image in images]
+        outcomes: Counter[str] = Counter()
+        harvested_by_day = []
         for number in range(2 * DAY_S // 40):
             now = number * 40.0
             which = number % len(images)
             taken = Photo(photo_id=photo_id(number), node=NODE, device="pi-1", image=images[which])
-            got, why = await sampler.sample(taken, views[which], SURE)
-            kept[why] += 1
-            if got is not None:
-                await database.run(got.write)
-                outbox.commit(got.item)
+            sample, outcome = await sampler.sample(taken, hashed[which], CONFIDENT)
+            outcomes[outcome] += 1
+            if sample is not None:
+                await database.run(sample.write)
+                outbox.commit(sample.item)
             if number in (DAY_S // 40 - 1, 2 * DAY_S // 40 - 1):
-                kept_by_day.append(kept["auto"])
-        assert kept_by_day == [500, 800]
-        assert kept.total() == 2 * DAY_S // 40
-        assert {"cap-per-hour", "cap-per-day", "outbox-full"} < set(kept)
+                harvested_by_day.append(outcomes[AUTO])
+        assert harvested_by_day == [500, 800]
+        assert outcomes.total() == 2 * DAY_S // 40
+        assert {"cap-per-hour", "cap-per-day", "outbox-full"} < set(outcomes)
         assert len(outbox) == 800
         assert outbox.size_bytes <= 800 * (max(map(len, images)) + 1000)
         await _drain(outbox)
@@ -60,7 +60,7 @@ async def test_g3_two_days_without_the_cloud_keep_what_the_caps_allow(tmp_path):
 
 
 async def _drain(outbox: Outbox) -> None:
-    """Let the cloud be back: every sample is answered as soon as it is sent."""
+    """Answer every sample as soon as it is sent."""
     sent: asyncio.Queue[str] = asyncio.Queue()
 
     async def publish(_: str, payload: bytes) -> None:
@@ -72,15 +72,17 @@ async def _drain(outbox: Outbox) -> None:
         return 1
 
     sending = asyncio.create_task(outbox.run(publish, connected))
-    async with asyncio.timeout(60):
-        while len(outbox):
-            await outbox.mark_answered(await sent.get())
+    while len(outbox):
+        ids = [await sent.get()]
+        while not sent.empty():  # together they share a commit, so that the speed of the disk matters less
+            ids.append(sent.get_nowait())
+        await asyncio.gather(*(outbox.mark_answered(photo_id) for photo_id in ids))
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
 
 
-async def test_g3_a_full_disk_defers_and_says_so_and_loses_nothing(config, small_disk):
-    """With its disk full an edge defers and its Status says why; with room again it answers for good."""
+async def test_g3_a_full_disk_defers_and_loses_nothing(config, small_disk):
+    """While its disk is full an edge defers photos, with the reason in its status; then it answers them."""
     config = msgspec.structs.replace(
         config,
         state_dir=str(small_disk / "state"),
@@ -88,18 +90,17 @@ async def test_g3_a_full_disk_defers_and_says_so_and_loses_nothing(config, small
     )
     async with station(config) as seen:
         await seen.send(enveloped(1, photo(1)))
-        assert (await seen.answer(photo_id(1))).harvest == "auto"
+        assert (await seen.answer(photo_id(1))).harvest == AUTO
         filler = fill(small_disk)
-        numbers = count(2)
-        while seen.newest().state == "online":  # the log may still have room for a few
-            await seen.send(enveloped(next(numbers), photo(2)))
-            await asyncio.sleep(0.05)
-        last = next(numbers) - 1
-        await eventually(lambda: any(result.status == "deferred" for result in seen.results))
-        assert "disk" in (seen.newest().reason or "")
+        last = 1
+        while seen.results[-1].status != "deferred":  # SQLite's log may still have room for a few results
+            last += 1
+            await seen.send(enveloped(last, photo(2)))
+            await eventually(lambda sent=last: any(one.photo_id == photo_id(sent) for one in seen.results))
+        assert "disk" in ((await seen.status("degraded")).reason or "")
         filler.unlink()
         for number in range(2, last + 1):
-            assert (await seen.answer(photo_id(number), within_s=30)).status == "ok"
+            assert (await seen.answer(photo_id(number))).status == "ok"
         await seen.send(enveloped(last + 1, photo(3)))
-        assert (await seen.answer(photo_id(last + 1))).harvest == "auto"
-        await eventually(lambda: seen.newest().state == "online")
+        assert (await seen.answer(photo_id(last + 1))).harvest == AUTO
+        await seen.status("online")

@@ -1,6 +1,5 @@
-"""The edge as a process that is killed: no answer and no sample is lost or doubled."""
+"""kill -9 of the edge process loses or doubles no result and no sample."""
 
-import asyncio
 import sqlite3
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tests.nodes import NODE, Observer, device, edge_process, enveloped, photo, 
 
 
 def table(config, query: str) -> list[tuple]:
-    """Read the database that a killed edge left behind."""
+    """Read the database of an edge that was killed."""
     with sqlite3.connect(Path(config.state_dir) / "edge.db") as connection:
         rows = connection.execute(query).fetchall()
     connection.close()
@@ -21,23 +20,22 @@ def table(config, query: str) -> list[tuple]:
 
 
 async def test_g1_every_photo_gets_one_recorded_answer(broker, config, tmp_path):
-    """Handler and broker are killed in the middle of a stream, several times: each photo has one answer."""
+    """Handler and broker are killed several times in the middle of a stream; each photo has one result."""
     topic = PHOTO.name(node=NODE, device="pi-1")
     with edge_process(config, tmp_path) as edge:
         edge.start()
         async with Observer(config.broker).watching() as seen, device(seen, tmp_path) as outbox:
-            await seen.status("online", within_s=30)
+            await seen.status("online")
             for number in range(120):
                 await outbox.put(photo_id(number), topic, enveloped(number, photo(number)))
                 if number in (30, 60, 90):
-                    await eventually(lambda wanted=number // 2: len(seen.final()) > wanted, within_s=60)
+                    await eventually(lambda wanted=number // 2: len(seen.final()) > wanted)
                     edge.kill()
                     edge.start()
                 if number in (45, 90):
                     broker.kill()
                     broker.start()
-            async with asyncio.timeout(60):
-                await outbox.wait_until_empty()
+            await outbox.wait_until_empty()
             answers = seen.final()
             assert set(answers) == {photo_id(number) for number in range(120)}
             assert all(result == answers[result.photo_id] for result in seen.results if result.label)
@@ -46,13 +44,13 @@ async def test_g1_every_photo_gets_one_recorded_answer(broker, config, tmp_path)
     assert recorded == [(photo_id(number), 1) for number in range(120)]
 
 
-async def test_near_duplicates_and_caps_outlive_the_handler(config, tmp_path):
-    """After kill -9 an edge still knows the views that it harvested, and what it has spent."""
+async def test_near_duplicates_and_caps_survive_a_kill(config, tmp_path):
+    """After kill -9 an edge still has the hashes and counts of its samples."""
     rules = HarvestRules(audit_share=0, caps=Caps(per_day=3))
     with edge_process(structs.replace(config, harvest=rules), tmp_path) as edge:
         async with Observer(config.broker).watching() as seen:
             edge.start()
-            await seen.status("online", within_s=30)
+            await seen.status("online")
             for number in range(2):
                 await seen.send(enveloped(number, photo(number)))
                 assert (await seen.answer(photo_id(number))).harvest == "auto"
@@ -60,28 +58,28 @@ async def test_near_duplicates_and_caps_outlive_the_handler(config, tmp_path):
             edge.start()
             for number, wanted in enumerate(["near-duplicate", "near-duplicate", "auto", "cap-per-day"]):
                 await seen.send(enveloped(10 + number, photo(number)))
-                assert (await seen.answer(photo_id(10 + number), within_s=30)).harvest == wanted
+                assert (await seen.answer(photo_id(10 + number))).harvest == wanted
         edge.kill()
 
 
-async def test_g2_a_harvested_sample_outlives_the_handler(config, tmp_path):
-    """What an answer called harvested is sent after kill -9 too, until its receipt comes."""
+async def test_g2_a_harvested_sample_survives_a_kill(config, tmp_path):
+    """A sample that a result announced is sent after kill -9 too, until its receipt arrives."""
     with edge_process(config, tmp_path) as edge:
         async with Observer(config.broker).watching() as seen:
             edge.start()
-            await seen.status("online", within_s=30)
+            await seen.status("online")
             for number in range(30):
                 await seen.send(enveloped(number, photo(number)))
             await eventually(lambda: len(seen.final()) >= 15)
             edge.kill()
             edge.start()
-            for number in range(30):  # those in hand come again from the broker
-                assert (await seen.answer(photo_id(number), within_s=30)).harvest == "auto"
+            for number in range(30):  # the broker redelivers those in flight
+                assert (await seen.answer(photo_id(number))).harvest == "auto"
             seen.samples.clear()
             edge.kill()
             edge.start()
             wanted = {photo_id(number) for number in range(30)}
-            await eventually(lambda: {sample.photo_id for sample in seen.samples} == wanted, within_s=30)
+            await eventually(lambda: {sample.photo_id for sample in seen.samples} == wanted)
             images = {(sample.photo_id, sample.image) for sample in seen.samples}
             assert images == {(photo_id(number), photo(number)) for number in range(30)}
             last = photo_id(29)

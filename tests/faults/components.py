@@ -1,4 +1,4 @@
-"""The processes of a stack: each in a session of its own, ended at any moment and started again."""
+"""The processes of a stack. Each has its own session and can be killed and restarted at any moment."""
 
 import asyncio
 import os
@@ -11,15 +11,16 @@ import msgspec
 
 from bus.broker.process import BrokerProcess
 from tests.conftest import ROOT
-from tests.faults.pulse import Pulse
+from tests.faults.crashing import STOP_S
+from tests.faults.event_counter import EventCounter
 
-_STOP_S = 9.0  # a second before it would give up by itself
+_STOP_S = STOP_S - 1.0  # before the process gives up by itself
 _LINE_BYTES = 1 << 20
 _ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONFAULTHANDLER": "1"}
 
 
 class Line(msgspec.Struct, frozen=True):
-    """What an agent prints of a result, as far as it is counted here."""
+    """The fields of a printed result that are checked."""
 
     photo_id: str
     status: str
@@ -28,7 +29,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Component(Protocol):
-    """A process that keeps its name and its ports through restarts."""
+    """A process that keeps its name and ports through restarts."""
 
     name: str
 
@@ -40,26 +41,26 @@ class Component(Protocol):
         """Start it."""
 
     async def kill(self) -> None:
-        """End it at once, as a power cut would."""
+        """Kill it, like a power cut."""
 
     async def stop(self) -> None:
-        """End it in order."""
+        """Stop it with SIGTERM."""
 
 
 def pause(component: Component) -> None:
-    """Stop a process where it stands; its connections stay open and nobody answers on them."""
+    """Suspend a process; its connections stay open and get no answer."""
     if component.pid is not None:
         os.kill(component.pid, signal.SIGSTOP)
 
 
 def resume(component: Component) -> None:
-    """Let a stopped process go on."""
+    """Resume a suspended process."""
     if component.pid is not None:
         os.kill(component.pid, signal.SIGCONT)
 
 
 class Broker:
-    """A mosquitto as a component."""
+    """A mosquitto process as a component."""
 
     def __init__(self, name: str, process: BrokerProcess) -> None:
         self.name = name
@@ -76,11 +77,11 @@ class Broker:
         await asyncio.to_thread(self._process.start)
 
     async def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
         await asyncio.to_thread(self._process.kill)
 
     async def stop(self) -> None:
-        """End it in order: it saves what it holds."""
+        """Stop it: it saves sessions and messages."""
         await asyncio.to_thread(self._process.stop)
 
 
@@ -88,14 +89,16 @@ class Command:
     """A `gleaner` command.
 
     Args:
-        name: Of the component.
+        name: Name of the component.
         folder: For its log.
-        words: The subcommand and its options.
-        variant: A rule of the product to break; none if None.
-        pulse: Beats with each final answer that it prints.
+        words: Subcommand and options.
+        variant: Rule of the product to break; None for none.
+        counter: Counts the final answers that it prints.
     """
 
-    def __init__(self, name: str, folder: Path, *words: str, variant: str | None, pulse: Pulse) -> None:
+    def __init__(
+        self, name: str, folder: Path, *words: str, variant: str | None, counter: EventCounter
+    ) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
         self.lines: list[Line] = []
@@ -103,7 +106,7 @@ class Command:
         self.armed = False
         self._words = words
         self._variant = variant
-        self.pulse = pulse
+        self.counter = counter
         self._process: asyncio.subprocess.Process | None = None
         self._following: asyncio.Task[None] | None = None
 
@@ -114,15 +117,15 @@ class Command:
         return None if process is None or process.returncode is not None else process.pid
 
     async def start(self, *more: str, at: str | None = None, nth: int = 1, stop: bool = False) -> None:
-        """Start it, without waiting until it is ready.
+        """Start it without waiting until it is ready.
 
         Args:
             more: Further options for this run.
-            at: The step of the protocol at which it ends itself.
-            nth: At which passing of it.
-            stop: Stop there instead of dying.
+            at: Step of the protocol at which it kills itself.
+            nth: At which call of that step.
+            stop: Suspend there instead.
         """
-        launcher = ["tests.faults.crashing"] if at or self._variant else ["cli.main"]
+        launcher = ["tests.faults.crashing"]
         if self._variant:
             launcher += ["--variant", self._variant]
         self.armed = at is not None
@@ -142,39 +145,39 @@ class Command:
         self._following = asyncio.create_task(self._follow(self._process), name=f"follow {self.name}")
 
     async def _follow(self, process: asyncio.subprocess.Process) -> None:
-        """Read what a run prints until it ends; a death that nobody ordered is written down."""
+        """Read its output until it ends; record an exit that the test did not cause."""
         assert process.stdout is not None
         async for text in process.stdout:
             if not text.endswith(b"\n"):
-                break  # killed while it printed
+                break  # killed while printing
             line = msgspec.json.decode(text, type=Line)
             if line.status != "deferred":
                 self.lines.append(line)
-                self.pulse.beat()
+                self.counter.add()
         code = await process.wait()
         if code not in {0, -signal.SIGKILL, -signal.SIGTERM}:
             self.deaths.append(f"{self.name}: exit code {code}, see {self.log}")
 
     async def ended(self) -> int:
-        """Wait until it ends by itself and return its exit code."""
+        """Wait until it ends and return its exit code."""
         assert self._process is not None
         code = await self._process.wait()
         await self._followed()
         return code
 
     async def stopped(self) -> None:
-        """Wait until it has stopped itself."""
+        """Wait until it has suspended itself."""
         while self.pid is None or _state(self.pid) != "T":  # noqa: ASYNC110  # /proc has no event
             await asyncio.sleep(0.01)
 
     async def kill(self) -> None:
-        """End it at once, as a power cut would."""
+        """Kill it, like a power cut."""
         if self._process is not None and self.pid is not None:
             self._process.kill()
         await self._followed()
 
     async def stop(self) -> None:
-        """End it in order; one that does not end has to write down where it stands, and dies of that."""
+        """Stop it with SIGTERM; if it does not end, SIGABRT makes it print its stacks."""
         if self._process is None or self.pid is None:
             return
         self._process.terminate()
@@ -187,7 +190,7 @@ class Command:
 
     async def _followed(self) -> None:
         if self._following is not None:
-            await asyncio.shield(self._following)
+            await asyncio.shield(self._following)  # a timeout must not stop the reading
 
 
 def _state(pid: int) -> str:

@@ -1,4 +1,4 @@
-"""The known photos of a run, and how its components are configured."""
+"""Known photos, and the configurations of the components."""
 
 import random
 from pathlib import Path
@@ -11,7 +11,7 @@ from schemas.messages import Caps, HarvestRules
 from tests.faults.ledger import BROKEN
 from tests.nodes import NODE, photo, truncated
 
-_TRUTHS = {"red": "cat", "blue": "dog"}  # what the model says of a photo by its colour
+_TRUTHS = {"red": "cat", "blue": "dog"}  # label of a photo by its colour
 _PHOTOS = 200
 _SIZE = (180, 160)  # 2 to 3 kB
 _KEEPALIVE_S = 5
@@ -21,12 +21,12 @@ _CAPS = Caps(
     **dict.fromkeys(("per_minute", "per_hour", "per_day"), _MANY),
     **dict.fromkeys(("bytes_per_minute", "bytes_per_hour", "bytes_per_day"), _MANY * 10_000),
 )
-# Every photo gets a lane and none is a duplicate, so that each one tests both guarantees.
+# Every photo is harvested and none is a near-duplicate, so that each tests G1 and G2.
 RULES = HarvestRules(auto_confidence=0.5, near_duplicate_s=0, quota_per_day=_MANY, caps=_CAPS)
 
 
 def take_photos(folder: Path) -> None:
-    """Draw the known photos: a folder for each label, one photo in fifty broken."""
+    """Write the known photos, one folder per label; one photo in fifty is truncated."""
     draw = random.Random(7)
     for number in range(_PHOTOS):
         colour = draw.choice(list(_TRUTHS))
@@ -39,13 +39,13 @@ def take_photos(folder: Path) -> None:
 
 
 def collector(broker_port: int, folder: Path) -> CollectorConfig:
-    """Return the configuration of the collector: small commits."""
+    """Return the configuration of the collector, with small commits."""
     dataset = str(folder / "dataset.lance")
     return CollectorConfig(broker=_address(broker_port), dataset=dataset, batch=32)
 
 
 def edge(broker_port: int, serving_port: int, folder: Path, node: str = NODE) -> EdgeConfig:
-    """Return the configuration of the edge: it harvests everything."""
+    """Return the configuration of the edge, which harvests every photo."""
     return EdgeConfig(
         node=node,
         broker=_address(broker_port),
@@ -59,7 +59,7 @@ def edge(broker_port: int, serving_port: int, folder: Path, node: str = NODE) ->
 
 
 def device(name: str, broker_port: int, folder: Path, interval_s: float, node: str = NODE) -> DeviceConfig:
-    """Return the configuration of an agent: it replays the known photos without end, in its own order."""
+    """Return the configuration of a device that replays the known photos forever, in its own order."""
     return DeviceConfig(
         node=node,
         name=name,

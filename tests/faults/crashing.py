@@ -1,9 +1,9 @@
-"""Run a `gleaner` command that meets its end at a chosen step of the protocol.
+"""Run a `gleaner` command that kills itself at a chosen step of the protocol.
 
     python -m tests.faults.crashing --at edge.in-transaction --nth 3 edge --config edge.toml
 
-The product knows nothing of this: the named functions are wrapped before the command starts, and at the n-th
-passing the process kills itself with SIGKILL, or stops itself with SIGSTOP until the laboratory goes on.
+The product is unchanged: the named functions are wrapped before the command starts. At the n-th call the
+process sends itself SIGKILL, or SIGSTOP.
 """
 
 import importlib
@@ -18,7 +18,11 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Literal
 
+from cli import run_service
 from tests.faults import variants
+
+STOP_S = 120.0
+"""Seconds that a command gets to stop; the product's own limit is too short for a busy machine."""
 
 _PUBLISH = "bus.mqtt.client:Bus.publish_bytes"
 _ACKNOWLEDGE = "paho.mqtt.client:Client.ack"
@@ -26,12 +30,12 @@ _ACKNOWLEDGE = "paho.mqtt.client:Client.ack"
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A step boundary: before or after a function.
+    """A point in the protocol: before or after a function.
 
     Args:
-        when: On which side of the function.
+        when: Before or after the call.
         function: `module:name` or `module:Class.name`.
-        topic: Only calls about this kind of topic count.
+        topic: Count only calls with this kind of topic.
     """
 
     when: Literal["before", "after"]
@@ -72,7 +76,7 @@ POINTS = {
     "model-server.predicting": Point("before", "edge.modelserver.services:PredictionService.Predict"),
     "model-server.predicted": Point("after", "edge.modelserver.services:PredictionService.Predict"),
 }
-"""Every boundary between two steps of the protocol, by component."""
+"""Every point between two steps of the protocol, by component."""
 
 
 def points_of(component: str) -> list[str]:
@@ -82,10 +86,10 @@ def points_of(component: str) -> list[str]:
 
 
 def find(function: str) -> tuple[Any, str, Callable[..., Any]]:
-    """Return what holds a function of the product, its name there, and the function itself.
+    """Return the object that has a function, the name of its attribute, and the function.
 
     Raises:
-        AttributeError, ModuleNotFoundError: The product has no such function any more.
+        AttributeError, ModuleNotFoundError: The function does not exist any more.
     """
     module, path = function.split(":")
     if module.startswith("edge.modelserver"):
@@ -98,13 +102,13 @@ def find(function: str) -> tuple[Any, str, Callable[..., Any]]:
 
 
 def arm(point: Point, nth: int, end: signal.Signals) -> None:
-    """Wrap a function of the product, so that its n-th passing sends the signal to this process."""
+    """Wrap a function so that its n-th call sends the signal to this process."""
     owner, name, original = find(point.function)
-    passings = itertools.count(1)
+    calls = itertools.count(1)
 
     def pass_by(side: str, *arguments: object) -> None:
         wanted = side == point.when and (not point.topic or f"/{point.topic}/" in str(arguments[1]))
-        if wanted and next(passings) == nth:
+        if wanted and next(calls) == nth:
             os.kill(os.getpid(), end)
 
     @wraps(original)
@@ -125,23 +129,24 @@ def arm(point: Point, nth: int, end: signal.Signals) -> None:
 
 
 def main() -> int:
-    """Arm this process, then be the command."""
+    """Wrap the function of the chosen step, then run the command."""
     parser = ArgumentParser(prog="python -m tests.faults.crashing")
     parser.add_argument("--at", choices=POINTS)
     parser.add_argument("--nth", type=int, default=1)
-    parser.add_argument("--stop", action="store_true", help="stop there instead of dying")
+    parser.add_argument("--stop", action="store_true", help="suspend there instead")
     parser.add_argument("--variant", choices=variants.VARIANTS)
     parser.add_argument("command", nargs=REMAINDER)
     arguments = parser.parse_args()
+    run_service.STOP_S = STOP_S
     if arguments.variant:
         variants.VARIANTS[arguments.variant]()
     if arguments.at in {"collector.compaction-written", "collector.compacted"}:
         importlib.import_module(
             "cloud.collector.collector"
-        )._FRAGMENTS = 4  # else it takes 128 commits to get there
+        )._FRAGMENTS = 4  # otherwise compaction needs 128 commits
     if arguments.at:
         arm(POINTS[arguments.at], arguments.nth, signal.SIGSTOP if arguments.stop else signal.SIGKILL)
-    from cli.main import main as gleaner  # noqa: PLC0415  # after its parts are wrapped
+    from cli.main import main as gleaner  # noqa: PLC0415  # after its functions are wrapped
 
     return gleaner(arguments.command)
 

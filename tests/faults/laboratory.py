@@ -1,4 +1,4 @@
-"""Hurts a stack as told, heals it, and measures how long it takes until something comes through again."""
+"""Inject faults into a stack, remove them, and measure the time until messages arrive again."""
 
 import asyncio
 import time
@@ -12,21 +12,21 @@ from bus.mqtt.subscription import Subscription
 from schemas.errors import CodecError
 from schemas.messages import Status
 from schemas.topics import CLOUD, PHOTO, RECEIPT, STATUS
-from tests.faults import books
+from tests.faults import databases
 from tests.faults.components import Command, pause, resume
-from tests.faults.ledger import Ledger, reckon
-from tests.faults.pulse import Pulse
+from tests.faults.event_counter import EventCounter
+from tests.faults.ledger import Ledger, compare
 from tests.faults.schedule import Fault
 from tests.faults.stack import Stack
 from tests.nodes import NODE
 
 CRASH_S = 8.0
-"""A component that does not reach its step within this time is killed where it is."""
+"""Seconds after which a component that has not reached its step is killed."""
 
 RECOVERY_S = 60.0
-"""What needs longer to come through again is overdue."""
+"""Seconds after which a recovery counts as overdue."""
 
-_DRAIN_S = 120.0
+_DRAIN_S = 600.0
 _QUIET_S = 4.0
 _LOOK_S = 0.1
 _CLOUD_SIDE = ("cloud-broker", "collector", "link bridge", "link collector")
@@ -34,11 +34,11 @@ _CLOUD_SIDE = ("cloud-broker", "collector", "link bridge", "link collector")
 
 @dataclass(slots=True)
 class Report:
-    """What a run saw.
+    """Recoveries of a run.
 
     Args:
-        recoveries: By target and kind of fault, seconds from the healing to the next sign of life behind it.
-        overdue: Faults behind which nothing came through within `RECOVERY_S`.
+        recoveries: By target and kind of fault: seconds from its removal to the next message behind it.
+        overdue: Faults without a message within `RECOVERY_S`.
     """
 
     recoveries: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -46,36 +46,36 @@ class Report:
 
     @property
     def faults(self) -> int:
-        """How many there were."""
+        """Number of faults."""
         return sum(map(len, self.recoveries.values()))
 
 
 class Laboratory:
-    """Works on a running stack; `listening` enters it.
+    """Injects faults into a running stack; entered by `listening`.
 
     Args:
-        stack: Running.
+        stack: A running stack.
     """
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self.report = Report()
-        self.photos = Pulse()
-        """Beats with each photo that reaches the edge's broker."""
-        self.receipts = Pulse()
-        """Beats with each receipt that reaches the edge's broker."""
+        self.photos = EventCounter()
+        """Counts the photos that reach the edge's broker."""
+        self.receipts = EventCounter()
+        """Counts the receipts that reach the edge's broker."""
         self._counters: dict[str, dict[str, int]] = {}
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator["Laboratory"]:
-        """Listen at both brokers for the length of a block."""
+        """Subscribe at both brokers for the duration of a block."""
         edge, cloud = (self.stack.bus(name) for name in ("edge-broker", "cloud-broker"))
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(work)
                 for work in (
-                    _beat(edge.subscribe(PHOTO, queue=4096, node=NODE), self.photos),
-                    _beat(edge.subscribe(RECEIPT, queue=4096, node=NODE), self.receipts),
+                    _count_deliveries(edge.subscribe(PHOTO, queue=4096, node=NODE), self.photos),
+                    _count_deliveries(edge.subscribe(RECEIPT, queue=4096, node=NODE), self.receipts),
                     self._count(edge.subscribe(STATUS, queue=4096, node=NODE)),
                     self._count(cloud.subscribe(STATUS, node=CLOUD)),
                     edge.run(),
@@ -96,36 +96,36 @@ class Laboratory:
                 self._counters[status.run_id] = status.counters
 
     def counted(self, *names: str) -> int:
-        """Return a sum of counters over all runs of all components, as far as they lived to report them."""
+        """Return the sum of counters over all runs of all components, as far as they were reported."""
         return sum(counters.get(name, 0) for counters in self._counters.values() for name in names)
 
-    async def inflict(self, faults: Iterable[Fault]) -> None:
-        """Inflict one fault after the other: pause, hurt, hold, heal, and wait for a sign of life."""
+    async def inject(self, faults: Iterable[Fault]) -> None:
+        """Inject faults one after the other: pause, inject, hold, remove, wait for the next message."""
         for fault in faults:
             await asyncio.sleep(fault.pause_s)
-            self._note("hurt", fault)
-            await (self._hurt_link if fault.target in self.stack.links else self._hurt_component)(fault)
-            self._note("healed", fault)
-            healed = time.monotonic()
+            self._note("injected", fault)
+            await (self._fault_link if fault.target in self.stack.links else self._fault_component)(fault)
+            self._note("removed", fault)
+            removed = time.monotonic()
             try:
                 async with asyncio.timeout(RECOVERY_S):
-                    await self._pulse(fault.target).next()
+                    await self._counter_of(fault.target).next()
             except TimeoutError:
                 self.report.overdue.append(fault)
-            self.report.recoveries[fault.target, fault.kind].append(time.monotonic() - healed)
+            self.report.recoveries[fault.target, fault.kind].append(time.monotonic() - removed)
 
     def _note(self, what: str, fault: Fault) -> None:
-        """Write down when something was done, for whoever looks for the cause of a failure."""
+        """Log the time of a fault, to find the cause of a failure."""
         with (self.stack.logs / "faults.log").open("a", encoding="utf-8") as log:
             log.write(f"{datetime.now(UTC):%H:%M:%S.%f} {what} {fault}\n")
 
-    def _pulse(self, target: str) -> Pulse:
+    def _counter_of(self, target: str) -> EventCounter:
         if target in _CLOUD_SIDE:
             return self.receipts
         name = target.removeprefix("link ")
-        return self.stack.command(name).pulse if name.startswith("device-") else self.stack.answered
+        return self.stack.command(name).counter if name.startswith("device-") else self.stack.answered
 
-    async def _hurt_component(self, fault: Fault) -> None:
+    async def _fault_component(self, fault: Fault) -> None:
         component = self.stack.components[fault.target]
         if fault.kind == "freeze":
             pause(component)
@@ -142,7 +142,7 @@ class Laboratory:
         await component.start()
 
     async def crash(self, fault: Fault, within_s: float = CRASH_S) -> bool:
-        """Start a component that runs into its death; tells whether it reached the step."""
+        """Start a component that kills itself; return True if it reached the step."""
         command = self.stack.command(fault.target)
         await command.start(at=fault.point, nth=fault.nth)
         try:
@@ -153,7 +153,7 @@ class Laboratory:
             return False
         return True
 
-    async def _hurt_link(self, fault: Fault) -> None:
+    async def _fault_link(self, fault: Fault) -> None:
         link = self.stack.links[fault.target]
         match fault.kind:
             case "cut":
@@ -171,7 +171,7 @@ class Laboratory:
         link.heal()
 
     async def settle(self) -> Ledger:
-        """Heal everything, wait until all is answered and stored or the deadline is over, and reckon."""
+        """Remove all faults, wait until everything is answered and stored, and compare."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S):
                 await self.stack.heal()
@@ -179,38 +179,38 @@ class Laboratory:
                 await self._stored()
         for command in (*self.stack.devices, self.stack.command("edge")):
             await command.stop()
-        return await self._reckon()
+        return await self._compare()
 
     async def _stored(self) -> None:
-        """Wait until all samples are stored and receipted; where some are lost, until no more come."""
+        """Wait until all samples are stored and have receipts; if some are lost, until no more arrive."""
         edge, stored, since = self.stack.command("edge"), -1, time.monotonic()
-        while (book := books.look(self.stack.edge_database, edge)).waiting or (
-            stored < book.accepted and time.monotonic() - since < _QUIET_S
+        while (contents := databases.read_running(self.stack.edge_database, edge)).waiting or (
+            stored < contents.accepted and time.monotonic() - since < _QUIET_S
         ):
-            before, stored = stored, await asyncio.to_thread(books.stored, self.stack.dataset)
+            before, stored = stored, await asyncio.to_thread(databases.stored, self.stack.dataset)
             since = since if stored == before else time.monotonic()
             await asyncio.sleep(_LOOK_S)
 
-    async def _reckon(self) -> Ledger:
+    async def _compare(self) -> Ledger:
         photos = (self.stack.folder / "photos").rglob("*.jpg")
         devices = self.stack.devices
-        return reckon(
-            [books.read(self.stack.folder / device.name / f"{device.name}.db") for device in devices],
-            books.read(self.stack.edge_database),
-            await asyncio.to_thread(books.rows, self.stack.dataset),
+        return compare(
+            [databases.read(self.stack.folder / device.name / f"{device.name}.db") for device in devices],
+            databases.read(self.stack.edge_database),
+            await asyncio.to_thread(databases.rows, self.stack.dataset),
             [line for device in devices for line in device.lines],
             {photo.read_bytes(): photo.parent.name for photo in photos},
         )
 
 
-async def _beat(subscription: Subscription, pulse: Pulse) -> None:
+async def _count_deliveries(subscription: Subscription, counter: EventCounter) -> None:
     async for delivery in subscription:
         delivery.ack()
-        pulse.beat()
+        counter.add()
 
 
 async def finish(device: Command) -> None:
-    """Let an agent take one more photo and end when it has all its answers."""
+    """Restart a device for one more photo; wait until it has all its answers and ends."""
     await device.stop()
     await device.start("--count", "1")
     await device.ended()

@@ -1,20 +1,20 @@
-"""The reckoning: every photo has one answer, every sample one row. A plain function of what is on disk."""
+"""Check what is on disk: every photo has one answer, every sample one row."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.faults.books import Book, Row
 from tests.faults.components import Line
+from tests.faults.databases import Contents, Row
 
 LANES = frozenset({"auto", "hard", "audit"})
 BROKEN = "broken"
-"""The label of photos whose picture is cut off: they are answered with a rejection."""
+"""The label of truncated photos, which are rejected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What was counted. The guarantees hold where `verdict` is empty."""
+    """The counts of a run. The guarantees hold if `verdict` is empty."""
 
     photos: int
     answered: int
@@ -24,45 +24,45 @@ class Ledger:
     photos_doubled: int
     samples_lost: int
     samples_doubled: int
-    rows_nobody_sent: int
+    rows_unsent: int
     still_waiting: int
     not_harvested: Mapping[str, int]
     wrong: Sequence[str]
 
     @property
     def verdict(self) -> list[str]:
-        """Return what is not as guaranteed, in words."""
+        """Return the violations of the guarantees."""
         found = [
             (self.photos_lost, f"photos lost ({self.still_waiting} messages still wait in outboxes)"),
             (self.photos_doubled, "photos answered twice"),
             (self.samples_lost, "samples lost"),
             (self.samples_doubled, "samples stored twice"),
-            (self.rows_nobody_sent, "rows that nobody sent"),
+            (self.rows_unsent, "rows without a sample"),
             (len(self.wrong), "wrong: " + "; ".join(self.wrong[:3])),
             (sum(self.not_harvested.values()), f"not harvested: {dict(self.not_harvested)}"),
         ]
         return [f"{count} {words}" for count, words in found if count]
 
 
-def reckon(
-    devices: Sequence[Book],
-    edge: Book,
+def compare(
+    devices: Sequence[Contents],
+    edge: Contents,
     stored: Sequence[Row],
     printed: Sequence[Line],
     known: Mapping[bytes, str],
 ) -> Ledger:
-    """Hold what was accepted against what was answered, harvested and stored.
+    """Compare accepted photos with answers, samples and rows.
 
     Args:
-        devices: The agents' books.
-        edge: The edge's book.
+        devices: Contents of the devices' databases.
+        edge: Contents of the edge's database.
         stored: Rows of the dataset.
-        printed: Final answers that the agents printed. One that was killed between recording and printing
-            has printed less than it recorded, and never more.
-        known: Each photo's bytes and what they show.
+        printed: Final answers printed by the devices. A device killed between recording and printing has
+            printed less than it recorded, never more.
+        known: Bytes of each photo to its label.
     """
-    answers = [answer for book in devices for answer in book.answers]
-    accepted = sum(book.accepted for book in devices)
+    answers = [answer for device in devices for answer in device.answers]
+    accepted = sum(device.accepted for device in devices)
     harvested = {answer.photo_id for answer in edge.answers if answer.harvest in LANES}
     copies = Counter(row.photo_id for row in stored)
     shown = Counter(line.photo_id for line in printed)
@@ -75,8 +75,8 @@ def reckon(
         photos_doubled=shown.total() - len(shown),
         samples_lost=len(harvested - copies.keys()),
         samples_doubled=copies.total() - len(copies),
-        rows_nobody_sent=len(copies.keys() - harvested),
-        still_waiting=sum(book.waiting for book in (*devices, edge)),
+        rows_unsent=len(copies.keys() - harvested),
+        still_waiting=sum(contents.waiting for contents in (*devices, edge)),
         not_harvested=Counter(
             answer.harvest or "no reason"
             for answer in edge.answers
@@ -86,18 +86,18 @@ def reckon(
     )
 
 
-def _disagreeing(devices: Sequence[Book], edge: Book) -> list[str]:
+def _disagreeing(devices: Sequence[Contents], edge: Contents) -> list[str]:
     recorded = {(answer.device, answer.photo_id): answer for answer in edge.answers}
     return [
         f"{answer.photo_id}: {answer.device} and the edge recorded different answers"
-        for book in devices
-        for answer in book.answers
+        for device in devices
+        for answer in device.answers
         if recorded.get((answer.device, answer.photo_id)) != answer
     ]
 
 
 def _mistaken(printed: Sequence[Line]) -> list[str]:
-    """Return answers that belong to another photo; of photos taken before a restart the truth is gone."""
+    """Return answers that belong to another photo; photos taken before a restart have no true label."""
     return [
         f"{line.photo_id}: {line.truth} was answered {line.label or line.status}"
         for line in printed

@@ -1,6 +1,6 @@
-"""Which fault comes when: a seed decides, and nothing else. Plain functions without clock or I/O.
+"""Draw a reproducible sequence of faults from a seed. No clock, no I/O.
 
-The parts of a stack are hurt in parallel streams, so that outages overlap. Each stream draws its own faults.
+Faults are injected in parallel streams, so that outages overlap; each stream draws its own faults.
 """
 
 import random
@@ -17,7 +17,7 @@ STREAMS = {
     "cloud": ("cloud-broker", "link bridge", "link bridge"),
     "collector": ("collector", "collector", "link collector"),
 }
-"""The targets of each stream; one that stands there twice is hurt twice as often."""
+"""The targets of each stream; a target listed twice is drawn twice as often."""
 
 _COMMAND_FAULTS = {"kill": 4, "crash": 4, "freeze": 3, "restart": 1}
 _BROKER_FAULTS = {"kill": 4, "freeze": 2, "restart": 1}
@@ -35,10 +35,10 @@ class Fault:
         target: A component, or `link` and the name of a link.
         kind: `kill` (SIGKILL), `crash` (SIGKILL at a step of the protocol), `freeze` (SIGSTOP, SIGCONT) or
             `restart` (SIGTERM); of links `cut`, `halve`, `delay`, `silence` or `close`.
-        pause_s: Before it.
-        hold_s: From the harm to the healing.
+        pause_s: Seconds before it.
+        hold_s: Seconds until it is removed.
         point: For `crash`: the step.
-        nth: For `crash`: at which passing of it.
+        nth: For `crash`: at which call of the step.
     """
 
     target: str
@@ -50,7 +50,7 @@ class Fault:
 
 
 def faults(seed: int, stream: str, mean_pause_s: float = 3.0) -> Iterator[Fault]:
-    """Yield the faults of a stream without end: the same seed, the same faults."""
+    """Yield the faults of a stream, infinitely; the same seed gives the same faults."""
     draw = random.Random(f"{seed} {stream}")
     while True:
         target = draw.choice(STREAMS[stream])

@@ -1,6 +1,6 @@
-"""The long run: `python -m tests.faults.soak --minutes 20 --seed 1`.
+"""Long run with faults: `python -m tests.faults.soak --minutes 20 --seed 1`.
 
-Prints progress and a table, writes the same as JSON, and ends with 1 if anything is lost or doubled.
+Prints progress and a table, writes the table as JSON, and exits with 1 if anything is lost or duplicated.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _PROGRESS_S = 15.0
 
 
 async def soak(arguments: Namespace, folder: Path) -> dict[str, object]:
-    """Run the laboratory and return what it found."""
+    """Run the laboratory and return its results."""
     began = time.monotonic()
 
     def say(text: str) -> None:
@@ -38,19 +38,19 @@ async def soak(arguments: Namespace, folder: Path) -> dict[str, object]:
         Laboratory(running).listening() as laboratory,
         asyncio.TaskGroup() as tasks,
     ):
-        telling = tasks.create_task(_tell(laboratory, say))
+        progress = tasks.create_task(_print_progress(laboratory, say))
         with suppress(TimeoutError):
             async with asyncio.timeout(arguments.minutes * 60), asyncio.TaskGroup() as streams:
                 for stream in arguments.streams:
                     drawn = faults(arguments.seed, stream, arguments.pause)
-                    streams.create_task(laboratory.inflict(drawn))
-        telling.cancel()
-        say("healing everything, waiting until all is answered and stored")
+                    streams.create_task(laboratory.inject(drawn))
+        progress.cancel()
+        say("removing all faults, waiting until everything is answered and stored")
         ledger = await laboratory.settle()
         return facts(laboratory, ledger, seed=arguments.seed, took_s=round(time.monotonic() - began))
 
 
-async def _tell(laboratory: Laboratory, say) -> None:
+async def _print_progress(laboratory: Laboratory, say) -> None:
     while True:
         counts = laboratory.report.faults, laboratory.stack.answered.count, laboratory.receipts.count
         say("{} faults, {} answers, {} receipts".format(*counts))
@@ -58,7 +58,7 @@ async def _tell(laboratory: Laboratory, say) -> None:
 
 
 def facts(laboratory: Laboratory, ledger: Ledger, *, seed: int, took_s: int) -> dict[str, object]:
-    """Return what a run found, as values for JSON."""
+    """Return the results of a run as values for JSON."""
     report = laboratory.report
     kinds: Counter[str] = Counter()
     for (_, kind), times in report.recoveries.items():
@@ -74,7 +74,7 @@ def facts(laboratory: Laboratory, ledger: Ledger, *, seed: int, took_s: int) -> 
         "samples": ledger.samples,
         "samples lost": ledger.samples_lost,
         "samples doubled": ledger.samples_doubled,
-        "rows that nobody sent": ledger.rows_nobody_sent,
+        "rows without a sample": ledger.rows_unsent,
         "photos sent again": laboratory.counted("photo.resent"),
         "samples sent again": laboratory.counted("sample.resent"),
         "duplicates absorbed": {
@@ -97,7 +97,7 @@ def facts(laboratory: Laboratory, ledger: Ledger, *, seed: int, took_s: int) -> 
 
 
 def table(found: dict[str, object]) -> list[str]:
-    """Return the same as lines to read."""
+    """Return the results as lines of text."""
     lines = []
     for name, value in found.items():
         if not isinstance(value, dict):
@@ -115,13 +115,13 @@ def table(found: dict[str, object]) -> list[str]:
 
 
 def main() -> int:
-    """Read the options and run; the folder with the logs is kept if the run failed."""
+    """Parse the options and run; the folder with the logs is kept if the run failed."""
     parser = ArgumentParser(prog="python -m tests.faults.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--variant", choices=VARIANTS, help="break a rule of the product")
     parser.add_argument(
-        "--streams", nargs="+", choices=STREAMS, default=list(STREAMS), help="hurt these alone"
+        "--streams", nargs="+", choices=STREAMS, default=list(STREAMS), help="only these streams"
     )
     parser.add_argument("--pause", type=float, default=3.0, metavar="S", help="mean pause between faults (3)")
     parser.add_argument(

@@ -1,7 +1,7 @@
-"""The whole system as real processes, with a proxy in each link.
+"""The whole system as real processes, with a proxy in each connection.
 
-The devices and the edge are at the edge's broker, the collector is at the cloud's, a bridge joins the two,
-and the edge asks the model server.
+Devices and edge connect to the edge's broker, the collector to the cloud's; a bridge connects the brokers,
+and the edge calls the model server.
 """
 
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from bus.config import Broker as Address
 from bus.mqtt.client import Bus, transient_client_id
 from tests.faults import configs
 from tests.faults.components import Broker, Command, Component, resume
-from tests.faults.pulse import Pulse
+from tests.faults.event_counter import EventCounter
 from tests.nodes import NODE, toml
 from tests.proxy import Proxy, proxy_to
 from tests.serving import place
@@ -27,24 +27,24 @@ DEVICES = ("device-1", "device-2", "device-3")
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What runs, by name.
+    """The running processes and proxies, by name.
 
     Args:
-        folder: For everything that it writes.
+        folder: For all files.
         components: Processes.
         links: Proxies: `link device-1` and so on, `link edge` and `link collector` to their brokers,
             `link bridge` between the brokers, `link serving` to the model server.
-        answered: Beats with each final answer that an agent prints.
+        answered: Counts the final answers that the devices print.
     """
 
     folder: Path
     components: dict[str, Component]
     links: dict[str, Proxy]
-    answered: Pulse
+    answered: EventCounter
 
     @property
     def logs(self) -> Path:
-        """Where each component writes its log."""
+        """Folder of the components' logs."""
         return self.folder / "logs"
 
     @property
@@ -54,12 +54,12 @@ class Stack:
 
     @property
     def edge_database(self) -> Path:
-        """The edge's answers and outbox."""
+        """The edge's database: answers and outbox."""
         return self.folder / "edge/edge.db"
 
     @property
     def devices(self) -> list[Command]:
-        """The agents."""
+        """The devices."""
         return [self.command(name) for name in DEVICES]
 
     def command(self, name: str) -> Command:
@@ -69,18 +69,18 @@ class Stack:
         return component
 
     def bus(self, broker: str) -> Bus:
-        """Return a connection to one of the brokers, past the proxies."""
+        """Return a direct connection to one of the brokers, not through a proxy."""
         component = self.components[broker]
         assert isinstance(component, Broker)
         return Bus(Address(port=component.port, keepalive_s=5), transient_client_id("laboratory"))
 
     def deaths(self) -> list[str]:
-        """Return which processes ended although nobody had ordered it."""
+        """Return the processes that ended without the test's doing."""
         commands = [component for component in self.components.values() if isinstance(component, Command)]
         return [death for command in commands for death in command.deaths]
 
     async def heal(self) -> None:
-        """Undo every fault: links pass, stopped processes go on, dead and armed ones are started anew."""
+        """Remove all faults: connections work, suspended processes resume, killed and armed ones restart."""
         for link in self.links.values():
             link.heal()
         for component in self.components.values():
@@ -95,12 +95,12 @@ class Stack:
 async def stack(
     folder: Path, *, interval_s: float = 0.05, variant: str | None = None
 ) -> AsyncIterator[Stack]:
-    """Run the system for the length of a block; whatever happens, nothing of it runs on.
+    """Run the system for the duration of a block; all processes are killed at its end.
 
     Args:
-        folder: For everything that it writes.
-        interval_s: Between the photos of each device.
-        variant: A rule of the product to break.
+        folder: For all files.
+        interval_s: Seconds between the photos of each device.
+        variant: Rule of the product to break.
     """
     (folder / "logs").mkdir(parents=True)
     configs.take_photos(folder / "photos")
@@ -113,7 +113,7 @@ async def stack(
         ports = {"serving": serving, "edge": edge.port, "collector": cloud.port}
         for name, port in (ports | dict.fromkeys(DEVICES, edge.port)).items():
             links[f"link {name}"] = await opened.enter_async_context(proxy_to(port))
-        running = Stack(folder, {}, links, Pulse())
+        running = Stack(folder, {}, links, EventCounter())
         opened.push_async_callback(_kill_all, running)
         for part in (
             _model_server(running, serving, variant),
@@ -141,18 +141,18 @@ def _model_server(running: Stack, port: int, variant: str | None) -> Command:
         f"--port={port}",
         "--grpc_max_threads=4",
         variant=variant,
-        pulse=Pulse(),
+        counter=EventCounter(),
     )
 
 
 def _services(running: Stack, interval_s: float, variant: str | None) -> list[Command]:
-    """Return edge, collector and agents, each with its configuration written."""
+    """Return edge, collector and devices, with their configurations written."""
     links, folder = running.links, running.folder
 
     def service(name: str, config: Struct, *words: str) -> Command:
         path = str(toml(config, folder / f"{name}.toml"))
         words = (*words, "--config", path)
-        return Command(name, running.logs, *words, variant=variant, pulse=Pulse(running.answered))
+        return Command(name, running.logs, *words, variant=variant, counter=EventCounter(running.answered))
 
     return [
         service("collector", configs.collector(links["link collector"].port, folder), "cloud", "collect"),

@@ -1,4 +1,4 @@
-"""Every step of the protocol: its component is killed there, or a broker while the component stands there."""
+"""Kill a component at every step of the protocol, or a broker while the component is suspended there."""
 
 import asyncio
 import random
@@ -14,8 +14,8 @@ from tests.faults.laboratory import Laboratory
 from tests.faults.schedule import Fault
 from tests.faults.stack import stack
 
-STEP_S = 90.0
-"""So long may it take on a busy machine until a step is reached."""
+STEP_S = 600.0
+"""Seconds to reach a step, on a busy machine."""
 
 SEED = 1
 HELD_BY = {
@@ -27,24 +27,24 @@ HELD_BY = {
     "collector.sample-received": ("cloud-broker",),
     "collector.receipt-published": ("edge-broker", "cloud-broker"),
 }
-"""Where a message has left its sender without an answer, and the brokers that hold it then."""
+"""Steps at which a message is sent and not yet answered, and the brokers that have it then."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
-def test_every_step_is_still_a_function_of_the_product():
-    """A step whose function was renamed would never be reached, and so never be tested."""
+def test_every_step_is_a_function_of_the_product():
+    """A step whose function was renamed would never be reached, and so not be tested."""
     code = "from tests.faults.crashing import POINTS, find; [find(p.function) for p in POINTS.values()]"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-1000:]
 
 
-async def test_g1_g2_a_crash_at_any_step_loses_and_doubles_nothing(tmp_path):
-    """Whatever a component was doing when it was killed: one answer to each photo, one row of each sample."""
+async def test_g1_g2_a_crash_at_any_step_loses_and_duplicates_nothing(tmp_path):
+    """Each photo has one answer and each sample one row, at whatever step a component was killed."""
     draw = random.Random(SEED)
     async with stack(tmp_path / "stack") as running, Laboratory(running).listening() as laboratory:
 
-        async def crash_everywhere(target: str) -> None:
+        async def crash_at_each_step(target: str) -> None:
             for point in points_of(target):
                 await running.command(target).stop()
                 fault = Fault(target, "crash", point=point, nth=draw.randint(1, 4))
@@ -53,12 +53,12 @@ async def test_g1_g2_a_crash_at_any_step_loses_and_doubles_nothing(tmp_path):
 
         async with asyncio.TaskGroup() as tasks:
             for target in ("device-1", "edge", "collector", "model-server"):
-                tasks.create_task(crash_everywhere(target))
-        await holds(laboratory)
+                tasks.create_task(crash_at_each_step(target))
+        await check_guarantees(laboratory)
 
 
-async def test_g1_g2_a_broker_killed_at_any_step_loses_and_doubles_nothing(tmp_path):
-    """What a broker has promised to pass on and forgets is sent again by whoever has no answer to it."""
+async def test_g1_g2_a_broker_killed_at_any_step_loses_and_duplicates_nothing(tmp_path):
+    """A message that a broker has acknowledged and lost is sent again by its sender."""
     async with stack(tmp_path / "stack") as running, Laboratory(running).listening() as laboratory:
         for point, brokers in HELD_BY.items():
             component = point.partition(".")[0]
@@ -71,11 +71,11 @@ async def test_g1_g2_a_broker_killed_at_any_step_loses_and_doubles_nothing(tmp_p
                 await running.components[name].kill()
                 await running.components[name].start()
             resume(command)
-        await holds(laboratory)
+        await check_guarantees(laboratory)
 
 
-async def holds(laboratory: Laboratory) -> None:
-    """Let everything settle and assert what G1 and G2 promise."""
+async def check_guarantees(laboratory: Laboratory) -> None:
+    """Wait until everything is answered and stored, and assert G1 and G2."""
     ledger = await laboratory.settle()
     assert ledger.photos > 0
     assert ledger.samples > 0

@@ -1,13 +1,13 @@
-"""The reckoning itself: it finds each way of losing or doubling something."""
+"""The ledger finds each kind of loss and duplication."""
 
 from dataclasses import replace
 
 import pytest
 
 from schemas.messages import Result
-from tests.faults.books import Book, Row
 from tests.faults.components import Line
-from tests.faults.ledger import BROKEN, reckon
+from tests.faults.databases import Contents, Row
+from tests.faults.ledger import BROKEN, compare
 
 KNOWN = {b"a cat": "cat", b"a dog": "dog"}
 
@@ -16,12 +16,12 @@ def result(number: int, label: str = "cat", **changes: object) -> Result:
     facts: dict[str, object] = {"status": "ok", "harvest": "auto", "label": label}
     return Result(
         photo_id=f"{number:032x}", node="edge-1", device="device-1", answered_at_ms=1, **(facts | changes)
-    )  # type: ignore[arg-type]  # a test's own words
+    )  # type: ignore[arg-type]  # fields of Result
 
 
 RESULTS = (result(1), result(2, "dog"), result(3, None, status="rejected", harvest=None))
-DEVICE = Book(accepted=3, answers=RESULTS)
-EDGE = Book(accepted=2, answers=RESULTS)
+DEVICE = Contents(accepted=3, answers=RESULTS)
+EDGE = Contents(accepted=2, answers=RESULTS)
 STORED = [Row(RESULTS[0].photo_id, "cat", b"a cat"), Row(RESULTS[1].photo_id, "dog", b"a dog")]
 PRINTED = [
     Line(RESULTS[0].photo_id, "ok", "cat", "cat"),
@@ -31,9 +31,9 @@ PRINTED = [
 SOUND = {"devices": [DEVICE], "edge": EDGE, "stored": STORED, "printed": PRINTED, "known": KNOWN}
 
 
-def test_what_is_as_promised_has_no_verdict():
-    """One answer for each photo and one row for each sample is what was promised."""
-    ledger = reckon(**SOUND)
+def test_a_correct_run_has_no_verdict():
+    """One answer per photo and one row per sample satisfy the guarantees."""
+    ledger = compare(**SOUND)
     assert ledger.verdict == []
     assert (ledger.photos, ledger.answered, ledger.samples, ledger.rows) == (3, 3, 2, 2)
 
@@ -45,7 +45,7 @@ def test_what_is_as_promised_has_no_verdict():
         ({"printed": [*PRINTED, PRINTED[1]]}, "1 photos answered twice"),
         ({"stored": STORED[:1]}, "1 samples lost"),
         ({"stored": [*STORED, STORED[0]]}, "1 samples stored twice"),
-        ({"stored": [*STORED, Row("f" * 32, "cat", b"a cat")]}, "1 rows that nobody sent"),
+        ({"stored": [*STORED, Row("f" * 32, "cat", b"a cat")]}, "1 rows without a sample"),
         ({"stored": [STORED[0], Row(RESULTS[1].photo_id, "dog", b"a cat")]}, "cat was stored as dog"),
         ({"printed": [Line(RESULTS[0].photo_id, "ok", "dog", "cat")]}, "cat was answered dog"),
         ({"printed": [Line(RESULTS[0].photo_id, "ok", "dog", BROKEN)]}, "broken was answered dog"),
@@ -57,6 +57,6 @@ def test_what_is_as_promised_has_no_verdict():
         ),
     ],
 )
-def test_each_fault_is_found(changes, words):
-    """Whatever is lost, doubled, mixed up or made up is in the verdict."""
-    assert any(words in sentence for sentence in reckon(**(SOUND | changes)).verdict)
+def test_each_violation_is_in_the_verdict(changes, words):
+    """Lost, duplicated, swapped and invented photos and rows are reported."""
+    assert any(words in sentence for sentence in compare(**(SOUND | changes)).verdict)

@@ -3,15 +3,15 @@ from itertools import islice
 from tests.faults.schedule import STREAMS, faults
 
 
-def test_a_seed_is_a_schedule():
-    """The same seed draws the same faults, another seed others, and no two streams the same."""
+def test_a_seed_determines_the_faults():
+    """The same seed draws the same faults, another seed others; no two streams are the same."""
     drawn = {(seed, stream): tuple(islice(faults(seed, stream), 20)) for seed in (1, 2) for stream in STREAMS}
     assert drawn == {key: tuple(islice(faults(*key), 20)) for key in drawn}
     assert len(set(drawn.values())) == len(drawn)
 
 
-def test_everything_is_hurt_in_every_way():
-    """Each target of each stream gets each of its kinds of faults sooner or later."""
+def test_every_target_gets_every_kind_of_fault():
+    """Each target of each stream gets each of its kinds of faults."""
     kinds: dict[str, set[str]] = {}
     for stream in STREAMS:
         for fault in islice(faults(1, stream), 500):

@@ -1,6 +1,6 @@
-"""The same product with one of its rules broken: what the laboratory has to notice.
+"""Variants of the product that break one rule, to check that the laboratory detects it.
 
-Each variant is what a simpler system does: trust the broker's PUBACK, or let the library acknowledge.
+Each variant is what a simpler system does: rely on the broker's PUBACK, or acknowledge automatically.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from bus.outbox.sqlite import StorageError, Work
 
 
 def outbox_on_puback() -> None:
-    """Forget a message when the broker has it, without waiting for its answer."""
+    """Remove a message from the outbox on PUBACK, without waiting for its answer."""
     run, answered = Outbox.run, Outbox.mark_answered
 
     async def run_on_puback(self: Outbox, publish: Publish, connected: Connected) -> None:
@@ -25,12 +25,12 @@ def outbox_on_puback() -> None:
         await run(self, publish_and_forget, connected)
 
     async def answered_or_recorded(self: Outbox, message_id: str, record: Work[None] | None = None) -> bool:
-        """Record an answer although its message is forgotten already."""
+        """Record an answer although its message is already removed."""
         if await answered(self, message_id, record):
             return True
         if record is None:
             return False
-        with contextlib.suppress(StorageError, sqlite3.IntegrityError):  # recorded before
+        with contextlib.suppress(StorageError, sqlite3.IntegrityError):  # already recorded
             await self._database.run(record)
             return True
         return False
@@ -39,9 +39,9 @@ def outbox_on_puback() -> None:
 
 
 def auto_ack() -> None:
-    """Acknowledge each delivery on arrival, as paho does by itself; beside an outbox emptied on PUBACK.
+    """Acknowledge each delivery on arrival, as paho does by default, and empty the outbox on PUBACK.
 
-    Alone it loses nothing: whatever the receiver forgets, the sender's outbox still has.
+    Automatic acknowledgement alone loses nothing, because the sender's outbox keeps each message.
     """
     outbox_on_puback()
     deliver = Bus._deliver

@@ -1,7 +1,7 @@
-"""Fuzz for as long as one likes, guided by coverage: `make fuzz MINUTES=10`. Needs atheris.
+"""Coverage-guided fuzzing with atheris: `make fuzz MINUTES=10`.
 
-Inputs that reach something new are kept in a folder and tried first the next time. One that breaks a rule is
-written to `crash-…` and printed.
+Inputs that reach new code are stored in a folder and tried first in the next run. An input that violates a
+rule is written to `crash-…` and printed.
 """
 
 import sys
@@ -17,7 +17,7 @@ CORPUS = Path(".cache/fuzz")
 
 
 def main(seconds: int) -> None:
-    """Seed the folder of inputs and fuzz."""
+    """Write the seeds to the folder of inputs and fuzz."""
     CORPUS.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(seeds()):
         (CORPUS / f"seed-{number}").write_bytes(seed)

@@ -1,4 +1,4 @@
-"""Inputs to begin with: recorded messages and small pictures, whole and broken at every joint."""
+"""Seed inputs: recorded messages, and small images, intact and corrupted at every segment."""
 
 import base64
 import io
@@ -9,13 +9,13 @@ from pathlib import Path
 from PIL import Image
 
 from schemas.topics import TOPICS, find
-from tests.fuzz.targets import TARGETS, look_at, read_topic, take_photo
+from tests.fuzz.targets import TARGETS, read_image, read_topic, take_photo
 
 _VECTORS = Path(__file__).resolve().parents[1] / "contract/v1.0/vectors.json"
 
 
-def pictures() -> Iterator[bytes]:
-    """Yield small pictures of each format and mode that the edge takes."""
+def images() -> Iterator[bytes]:
+    """Yield small images of each format and mode that the edge accepts."""
     for mode in ("RGB", "L", "CMYK"):
         yield _encoded(mode, "JPEG")
     for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16"):
@@ -23,13 +23,13 @@ def pictures() -> Iterator[bytes]:
     yield _encoded("RGB", "JPEG", progressive=True)
 
 
-def broken(picture: bytes) -> Iterator[bytes]:
-    """Yield a picture cut at every segment or chunk, and with each one's length and type spoilt."""
-    for at in _joints(picture):
-        yield picture[:at]
-        for spoilt in (b"\x00", b"\xff", b"\x7f"):
-            yield picture[: at + 1] + spoilt + picture[at + 2 :]
-            yield picture[: at + 2] + spoilt * 2 + picture[at + 4 :]
+def corrupted(image: bytes) -> Iterator[bytes]:
+    """Yield an image truncated at each segment or chunk, and with the type and length of each overwritten."""
+    for at in _segments(image):
+        yield image[:at]
+        for byte in (b"\x00", b"\xff", b"\x7f"):
+            yield image[: at + 1] + byte + image[at + 2 :]
+            yield image[: at + 2] + byte * 2 + image[at + 4 :]
 
 
 def seeds() -> Iterator[bytes]:
@@ -40,9 +40,9 @@ def seeds() -> Iterator[bytes]:
         yield bytes([TOPICS.index(kind)]) + payload
         yield bytes([TARGETS.index(take_photo)]) + payload
         yield bytes([TARGETS.index(read_topic)]) + vector["topic"].encode()
-    for picture in pictures():
-        for image in (picture, *broken(picture)):
-            yield bytes([TARGETS.index(look_at)]) + image
+    for intact in images():
+        for image in (intact, *corrupted(intact)):
+            yield bytes([TARGETS.index(read_image)]) + image
 
 
 def _encoded(mode: str, kind: str, **options: bool) -> bytes:
@@ -51,9 +51,9 @@ def _encoded(mode: str, kind: str, **options: bool) -> bytes:
     return out.getvalue()
 
 
-def _joints(picture: bytes) -> Iterator[int]:
-    """Yield where JPEG markers and PNG chunk types begin."""
-    marks = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND") if picture.startswith(b"\x89") else (b"\xff",)
-    for at in range(2, len(picture)):
-        if picture.startswith(marks, at):
+def _segments(image: bytes) -> Iterator[int]:
+    """Yield the positions of JPEG markers or PNG chunk types."""
+    marks = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND") if image.startswith(b"\x89") else (b"\xff",)
+    for at in range(2, len(image)):
+        if image.startswith(marks, at):
             yield at

@@ -1,7 +1,7 @@
-"""What fuzzing calls: every place where bytes from outside are read, and the rule that holds there.
+"""Fuzzing targets: every function that parses bytes from outside, with the rule that it has to keep.
 
-The first byte of an input chooses the place, the rest is what arrives. A broken rule raises AssertionError,
-and any error that is not the place's own comes through.
+The first byte of an input selects the target, the rest is its argument. A violated rule raises
+AssertionError; an exception that the target may not raise propagates.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ UNDECODABLE = (OSError, ValueError, SyntaxError)
 
 
 def read_message(topic: Topic[Message], payload: bytes) -> None:
-    """A payload is a message or a CodecError, and what was read is written and read again as the same."""
+    """A payload is a message or a CodecError; a message is the same after encoding and decoding it."""
     names = {name: NAMES[name] for name in topic.names}
     try:
         message = decode(topic, payload, names)
@@ -37,11 +37,11 @@ def take_photo(payload: bytes) -> None:
     assert photo.photo_id
     if isinstance(said, Photo):
         assert len(photo.image) <= LIMITS.max_photo_bytes
-        look_at(photo.image)
+        read_image(photo.image)
 
 
-def look_at(image: bytes) -> None:
-    """An image has a header within the limits and a hash, or is undecodable in one of the known ways."""
+def read_image(image: bytes) -> None:
+    """An image has a header, a hash and a thumbnail, or fails with one of the known exceptions."""
     try:
         header = read_header(image)
     except ImageError:
@@ -56,7 +56,7 @@ def look_at(image: bytes) -> None:
 
 
 def read_topic(name: bytes) -> None:
-    """Any topic at all is one of the contract, and then spelt as the contract spells it, or is none."""
+    """A string is not a topic of the contract, or it is exactly the topic that the contract builds."""
     topic = name.decode(errors="surrogateescape")
     if (found := find(topic)) is not None:
         kind, names = found
@@ -66,12 +66,12 @@ def read_topic(name: bytes) -> None:
 TARGETS: tuple[Callable[[bytes], None], ...] = (
     *(lambda payload, topic=topic: read_message(topic, payload) for topic in TOPICS),
     take_photo,
-    look_at,
+    read_image,
     read_topic,
 )
 
 
 def run(data: bytes) -> None:
-    """Hand an input to the place that its first byte chooses."""
+    """Call the target that the first byte selects."""
     if data:
         TARGETS[data[0] % len(TARGETS)](data[1:])

@@ -2,13 +2,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.seeds import pictures, seeds
+from tests.fuzz.seeds import images, seeds
 from tests.fuzz.targets import TARGETS, run
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of what is odd in a broken picture
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns about corrupted images
 def test_g4_every_seed_is_read_or_refused():
-    """Recorded messages and pictures, whole or spoilt at every joint, keep the rule of their place."""
+    """Recorded messages and images, intact or corrupted at each segment, satisfy the rule of their target."""
     count = 0
     for seed in seeds():
         run(seed)
@@ -20,7 +20,7 @@ def test_g4_every_seed_is_read_or_refused():
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @pytest.mark.filterwarnings("ignore::UserWarning")  # as above
 def test_g4_any_bytes_are_read_or_refused(data):
-    """Any bytes, and any picture or message with some of its bytes changed, keep the rule of their place."""
+    """Any bytes, and any image or message with some bytes changed, satisfy the rule of their target."""
     start = data.draw(st.sampled_from(list(seeds())))
     at = data.draw(st.integers(1, len(start)))
     middle = data.draw(st.binary(max_size=16))
@@ -38,11 +38,11 @@ def test_g4_any_bytes_are_read_or_refused(data):
 @settings(max_examples=300, deadline=None)
 @pytest.mark.filterwarnings("ignore::UserWarning")  # as above
 def test_g4_raw_bytes_are_read_or_refused_everywhere(payload):
-    """The same bytes may arrive in every place."""
+    """Every target accepts any bytes."""
     for target in range(len(TARGETS)):
         run(bytes([target]) + payload)
 
 
-def test_the_pictures_to_begin_with_are_whole():
-    """Seeds are good pictures: otherwise the fuzzing would begin at a wall."""
-    assert len(list(pictures())) == 11
+def test_the_seed_images_are_complete():
+    """There is an image of each format and mode."""
+    assert len(list(images())) == 11

@@ -1,1 +1,1 @@
-"""A real KubeEdge on this machine, without containers: what the tests marked `kubeedge` run on."""
+"""A real KubeEdge on this machine, without containers, for the tests marked `kubeedge`."""

@@ -1,4 +1,4 @@
-"""The laboratory as a command: `build`, `start`, `status`, `stop`. Started, it runs until it is stopped."""
+"""Build, start and stop the laboratory; it runs until it is stopped."""
 
 import argparse
 import asyncio
@@ -20,7 +20,7 @@ def main() -> int:
     """Run one command and return the exit code."""
     parser = argparse.ArgumentParser(prog="kubeedge-lab", description=__doc__)
     parser.add_argument("command", choices=("build", "start", "status", "stop"))
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where it keeps everything")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder of all its files")
     parser.add_argument("--nodes", default=",".join(NODES), help="names of the edge nodes")
     parser.add_argument("--transport", choices=("websocket", "quic"), default="websocket")
     chosen = parser.parse_args()
@@ -44,7 +44,7 @@ def main() -> int:
 
 def _built() -> Programs:
     if missing := locate().missing():
-        print(f"building {', '.join(missing)}: ten minutes of a processor, the first time", flush=True)
+        print(f"building {', '.join(missing)}: ten minutes of CPU time, the first time", flush=True)
     began = time.monotonic()
     programs = build()
     print(f"programs in {programs.folder}, {time.monotonic() - began:.0f} s")
@@ -68,7 +68,7 @@ async def _start(lab: Lab) -> None:
 def _status(folder: Path) -> None:
     for pid_file in sorted(folder.glob("*.pid")):
         pid = running(pid_file)
-        state = f"pid {pid:<8} {memory_bytes(pid) / 1e6:4.0f} MB" if pid else "has ended"
+        state = f"pid {pid:<8} {memory_bytes(pid) / 1e6:4.0f} MB" if pid else "not running"
         print(f"{pid_file.stem:<18} {state}")
 
 

@@ -1,4 +1,4 @@
-"""As much of a Kubernetes client as the laboratory needs."""
+"""A minimal Kubernetes client."""
 
 import asyncio
 import http.client
@@ -20,9 +20,9 @@ class Api:
     """The API server on this machine.
 
     Args:
-        port: On 127.0.0.1.
-        token: Of the user.
-        authority: The certificate that the server's own must come from.
+        port: Port on 127.0.0.1.
+        token: Bearer token of the user.
+        authority: Certificate of the CA that signed the server's.
     """
 
     port: int
@@ -30,10 +30,10 @@ class Api:
     authority: Path
 
     async def read(self, path: str) -> Thing | None:
-        """Return an object, None where there is no such.
+        """Return an object, or None if it does not exist.
 
         Raises:
-            TransientError: The server cannot be reached or refuses.
+            TransientError: The server cannot be reached or refuses the request.
         """
         status, body = await self._call("GET", path)
         if status == HTTPStatus.NOT_FOUND:
@@ -41,17 +41,17 @@ class Api:
         return cast(Thing, json.loads(_good(status, body, path)))
 
     async def ready(self) -> bool:
-        """Tell whether the server answers and says that it is ready."""
+        """Return True if the server is ready."""
         try:
             return (await self._call("GET", "/readyz"))[0] == HTTPStatus.OK
         except TransientError:
             return False
 
     async def create(self, path: str, thing: Thing | bytes) -> None:
-        """Create an object, given as JSON or as the text of a YAML file; one that exists is left as it is.
+        """Create an object from JSON or the text of a YAML file; an existing one is not changed.
 
         Raises:
-            TransientError: The server cannot be reached or refuses.
+            TransientError: The server cannot be reached or refuses the request.
         """
         body, kind = (thing, "yaml") if isinstance(thing, bytes) else (json.dumps(thing).encode(), "json")
         status, answer = await self._call("POST", path, body, f"application/{kind}")
@@ -59,10 +59,10 @@ class Api:
             _good(status, answer, path)
 
     async def delete(self, path: str) -> None:
-        """Delete an object; one that does not exist is fine.
+        """Delete an object, if it exists.
 
         Raises:
-            TransientError: The server cannot be reached or refuses.
+            TransientError: The server cannot be reached or refuses the request.
         """
         status, answer = await self._call("DELETE", path)
         if status != HTTPStatus.NOT_FOUND:
@@ -77,18 +77,18 @@ class Api:
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": kind}
         try:
             trust = ssl.create_default_context(cafile=self.authority)
-            link = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=_CALL_S, context=trust)
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=_CALL_S, context=trust)
             try:
-                link.request(method, path, body, headers)
-                answer = link.getresponse()
-                return answer.status, answer.read()
+                connection.request(method, path, body, headers)
+                response = connection.getresponse()
+                return response.status, response.read()
             finally:
-                link.close()
+                connection.close()
         except (OSError, http.client.HTTPException) as error:
-            raise TransientError(f"{method} {path}", expected="an answer", got=error) from None
+            raise TransientError(f"no response to {method} {path}: {error}") from None
 
 
 def _good(status: int, body: bytes, path: str) -> bytes:
     if status >= HTTPStatus.BAD_REQUEST:
-        raise TransientError(path, expected="success", got=f"{status} {body.decode(errors='replace')}")
+        raise TransientError(f"{path} failed: {status} {body.decode(errors='replace')}")
     return body

@@ -1,4 +1,4 @@
-"""The laboratory as a fixture, started once for all tests that need it, and the table at the end."""
+"""The laboratory as a session fixture, and the table of measurements at the end."""
 
 import asyncio
 import time
@@ -17,16 +17,16 @@ _noted: list[tuple[str, str]] = []
 
 @pytest.fixture(scope="session")
 def note() -> Note:
-    """Puts a line into the table at the end: what was measured, and its value with the unit."""
+    """Add a line to the table at the end: the quantity, and its value with unit."""
     return lambda what, value: _noted.append((what, value))
 
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory, note: Note) -> Iterator[Lab]:
-    """A running KubeEdge with two edge nodes; a test may stop, kill and start its parts."""
+    """A running KubeEdge with two edge nodes; a test may stop, kill and restart its processes."""
     programs = locate()
     if missing := programs.missing():
-        pytest.skip(f"{', '.join(missing)} not built: `make kubeedge-lab` does it, and takes Go")
+        pytest.skip(f"{', '.join(missing)} not built: run `make kubeedge-lab`, which needs Go")
     made = Lab(tmp_path_factory.mktemp("lab"), programs)
     try:
         began = time.monotonic()
@@ -42,12 +42,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory, note: Note) -> Iterator[Lab]:
 
 @pytest.fixture(scope="session", params=["websocket", "quic"])
 def link(request: pytest.FixtureRequest) -> BrokerConnection:
-    """Either transport; for the session, so that all tests of one come one after the other."""
+    """Each transport; session-scoped, so that the tests of one transport run together."""
     return BrokerConnection(transport=request.param)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table."""
+    """Print the table of measurements."""
     if _noted:
         terminalreporter.section("KubeEdge")
         for what, value in _noted:

@@ -1,7 +1,7 @@
 """Gleaner on the laboratory.
 
-At each node handler, model server and camera; in the cloud broker, collector, gateway. All are processes, as
-anybody would start them. The edges' uplink is the EventBus; nothing else joins the two sides.
+Each node has an edge handler, a model server and a camera; the cloud has a broker, a collector and a gateway.
+All are processes started by their normal commands. EventBus is the only connection between edge and cloud.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from schemas.messages import Receipt, Result, Status
 from schemas.topics import RECEIPT, RESULT, STATUS
 from tests.cli.conftest import Done, gleaner
 from tests.conftest import running
-from tests.faults import books, configs
+from tests.faults import configs, databases
 from tests.faults.components import Broker, Command, Component
+from tests.faults.event_counter import EventCounter
 from tests.faults.laboratory import finish
-from tests.faults.ledger import Ledger, reckon
-from tests.faults.pulse import Pulse
+from tests.faults.ledger import Ledger, compare
 from tests.kubeedge import objects
 from tests.kubeedge.lab import Lab
 from tests.kubeedge.service import write_private
@@ -37,7 +37,7 @@ from tests.nodes import toml
 from tests.serving import place
 
 INTERVAL_S = 0.25
-"""Between the photos of a node's camera."""
+"""Seconds between the photos of a camera."""
 _COMES_THROUGH_S = 180.0
 _DRAIN_S = 240.0
 _LOOK_S = 0.5
@@ -45,21 +45,22 @@ _LOOK_S = 0.5
 
 @dataclass(slots=True)
 class Seen:
-    """What crosses a node's broker."""
+    """What was observed at the broker of a node."""
 
-    receipts: Pulse = field(default_factory=Pulse)
+    receipts: EventCounter = field(default_factory=EventCounter)
     versions: set[int] = field(default_factory=set)
     counters: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Everything that runs, by name; the parts of a node by the node's.
+    """All processes by name; those of a node by the name of the node.
 
     Args:
-        lab: With its edge nodes connected.
-        folder: For everything that is written.
-        listen: Where the gateway takes the Router's posts.
+        lab: The laboratory, with its edge nodes connected.
+        folder: For all files.
+        listen: Address at which the gateway receives the Router's requests.
+        broker: The cloud's broker.
     """
 
     lab: Lab
@@ -74,7 +75,7 @@ class Fleet:
 
     @property
     def components(self) -> list[Component]:
-        """All processes, in the order in which they start."""
+        """All processes, in start order."""
         parts = (self.cloud, self.servers, self.edges, self.devices)
         return [self.broker, *(command for part in parts for command in part.values())]
 
@@ -92,7 +93,7 @@ class Fleet:
         return Bus(Address(port=self.broker.port), transient_client_id("fleet"))
 
     async def deploy(self, step: str, *words: str) -> Done:
-        """Run a step of `gleaner deploy` for all nodes against the laboratory's API server."""
+        """Run a subcommand of `gleaner deploy` against the laboratory's API server."""
         token = self.folder / "token"
         write_private(token, self.lab.api.token)
         server = ("--server", f"https://127.0.0.1:{self.lab.ports.apiserver}", "--server-token", token)
@@ -102,7 +103,7 @@ class Fleet:
         return await gleaner("deploy", step, *server, *where, *words)
 
     async def apply_rules(self) -> int:
-        """Render the Rules of the cluster's nodes and create them; returns how many objects there are."""
+        """Render and create the Rules of the cluster's nodes; return the number of objects."""
         out = self.folder / "rules"
         rendered = await self.deploy("render", "--out", str(out))
         assert rendered.code == 0, rendered.err
@@ -113,33 +114,33 @@ class Fleet:
         return len(things)
 
     async def comes_through(self) -> float:
-        """Wait until each node has a receipt for something new; returns how long that took, in seconds."""
+        """Wait until each node has a new receipt; return the seconds that it took."""
         began = time.monotonic()
         async with asyncio.timeout(_COMES_THROUGH_S):
             await asyncio.gather(*(seen.receipts.next() for seen in self.seen.values()))
         return time.monotonic() - began
 
     def counted(self, name: str) -> int:
-        """Return a sum over all runs of the edges, as far as they lived to report it."""
+        """Return the sum of a counter over all runs of the edges, as far as it was reported."""
         return sum(
             counters.get(name, 0) for seen in self.seen.values() for counters in seen.counters.values()
         )
 
     async def settle(self) -> Ledger:
-        """Let the cameras end and everything be answered, stored and receipted, and reckon."""
+        """Stop the cameras, wait until everything is answered, stored and has receipts, and compare."""
         async with asyncio.timeout(_DRAIN_S):
             await asyncio.gather(*(finish(device) for device in self.devices.values()))
             for node, edge in self.edges.items():
-                while books.look(self._edge_database(node), edge).waiting:  # noqa: ASYNC110  # another process's
+                while databases.read_running(self._edge_database(node), edge).waiting:  # noqa: ASYNC110  # a file has no event
                     await asyncio.sleep(_LOOK_S)
         for command in (*self.devices.values(), *self.edges.values()):
             await command.stop()
-        edges = [books.read(self._edge_database(node)) for node in self.edges]
+        edges = [databases.read(self._edge_database(node)) for node in self.edges]
         photos = (self.folder / "photos").rglob("*.jpg")
-        return reckon(
-            [books.read(self.at(node) / f"camera/{name_of(node)}.db") for node in self.devices],
-            books.Book(answers=tuple(answer for book in edges for answer in book.answers)),
-            await asyncio.to_thread(books.rows, self.dataset),
+        return compare(
+            [databases.read(self.at(node) / f"camera/{name_of(node)}.db") for node in self.devices],
+            databases.Contents(answers=tuple(answer for edge in edges for answer in edge.answers)),
+            await asyncio.to_thread(databases.rows, self.dataset),
             [line for device in self.devices.values() for line in device.lines],
             {photo.read_bytes(): photo.parent.name for photo in photos},
         )
@@ -152,7 +153,7 @@ class Fleet:
         return self.at(node) / "edge/edge.db"
 
     def gateway_config(self) -> GatewayConfig:
-        """Return the configuration of the gateway; its queue is small, so that it refuses soon."""
+        """Return the configuration of the gateway, with a small queue that fills up soon."""
         return GatewayConfig(
             broker=Address(port=self.broker.port, keepalive_s=5),
             nodes=tuple(self.lab.nodes),
@@ -164,13 +165,13 @@ class Fleet:
 
 
 def name_of(node: str) -> str:
-    """Return the name of a node's camera; the names differ, so that no answer is taken for another's."""
+    """Return the name of a node's camera, unique so that results cannot be confused."""
     return f"camera-{node}"
 
 
 @asynccontextmanager
 async def fleet(lab: Lab, folder: Path) -> AsyncIterator[Fleet]:
-    """Run it all for the length of a block; whatever happens, nothing of it and none of its Rules stays."""
+    """Run all processes for the duration of a block; at its end they are killed and the Rules deleted."""
     configs.take_photos(folder / "photos")
     (folder / "logs").mkdir()
     broker = Broker("cloud-broker", BrokerProcess(folder / "cloud-broker"))
@@ -191,7 +192,7 @@ def _lay_out(made: Fleet) -> None:
 
     def service(name: str, *words: str, config: msgspec.Struct | None = None) -> Command:
         path = () if config is None else ("--config", str(toml(config, folder / f"{name}.toml")))
-        return Command(name, folder / "logs", *words, *path, variant=None, pulse=Pulse())
+        return Command(name, folder / "logs", *words, *path, variant=None, counter=EventCounter())
 
     made.cloud["gateway"] = service("gateway", "gateway", config=made.gateway_config())
     collector = configs.collector(made.broker.port, folder)
@@ -215,7 +216,7 @@ def _lay_out(made: Fleet) -> None:
 
 @asynccontextmanager
 async def _watching(made: Fleet, node: str) -> AsyncIterator[None]:
-    """Follow a node's broker for the length of a block."""
+    """Subscribe at a node's broker for the duration of a block."""
     bus = Bus(Address(port=made.lab.nodes[node].port), transient_client_id("fleet"))
     seen = made.seen[node] = Seen()
     receipts = bus.subscribe(RECEIPT, queue=4096, node=node)
@@ -223,7 +224,7 @@ async def _watching(made: Fleet, node: str) -> AsyncIterator[None]:
     statuses = bus.subscribe(STATUS, queue=4096, node=node, name="edge")
     async with running(bus), asyncio.TaskGroup() as tasks:
         following = [
-            tasks.create_task(_beat(receipts, seen.receipts)),
+            tasks.create_task(_count_deliveries(receipts, seen.receipts)),
             tasks.create_task(_note_versions(results, seen.versions)),
             tasks.create_task(_count(statuses, seen.counters)),
         ]
@@ -234,10 +235,10 @@ async def _watching(made: Fleet, node: str) -> AsyncIterator[None]:
                 task.cancel()
 
 
-async def _beat(receipts: Subscription[Receipt], pulse: Pulse) -> None:
+async def _count_deliveries(receipts: Subscription[Receipt], counter: EventCounter) -> None:
     async for delivery in receipts:
         delivery.ack()
-        pulse.beat()
+        counter.add()
 
 
 async def _note_versions(results: Subscription[Result], versions: set[int]) -> None:

@@ -1,4 +1,4 @@
-"""The two hops of a node, each with a rule of its own: samples go up, receipts come down."""
+"""The two directions of a node, each with its own Rule: samples up, receipts down."""
 
 import asyncio
 import json
@@ -26,14 +26,14 @@ _AGAIN_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Hops:
-    """A node with its two rules.
+    """A node with its two Rules.
 
     Args:
-        lab: The laboratory that it is in.
-        node: Its name.
+        lab: The laboratory.
+        node: Name of the node.
         bus: A client of its broker.
-        receipts: What arrives there from above.
-        target: Where its samples are posted to.
+        receipts: Messages that arrive there from the cloud.
+        target: Endpoint to which its samples are posted.
     """
 
     lab: Lab
@@ -44,18 +44,18 @@ class Hops:
 
     @property
     def samples(self) -> str:
-        """The topic that goes up to the target's `/sample`."""
+        """The topic whose messages are posted to the target's `/sample`."""
         return SAMPLE.name(node=self.node)
 
     async def posted(self, message: bytes) -> str:
-        """Wait until a message is at the target, and return the path that it was posted to."""
+        """Wait until a message arrives at the target; return the path to which it was posted."""
         async with asyncio.timeout(_WITHIN_S):
             while (got := await self.target.got.get()).body != message:
                 pass
             return got.path
 
     async def go_up(self, topic: str = "") -> None:
-        """Publish until something of it arrives: what is published while the link is down is lost."""
+        """Publish until a message arrives; messages published while the connection is down are lost."""
         async with asyncio.timeout(_WITHIN_S):
             while True:
                 message = _fresh()
@@ -68,7 +68,7 @@ class Hops:
                 return
 
     async def go_down(self) -> list[bytes]:
-        """Post until something of it arrives; return what arrived before."""
+        """Post until a message arrives; return the messages that arrived before it."""
         before = []
         async with asyncio.timeout(_WITHIN_S):
             while True:
@@ -92,7 +92,7 @@ class Hops:
 
 @asynccontextmanager
 async def hops(lab: Lab, node: str, link: BrokerConnection) -> AsyncIterator[Hops]:
-    """Connect a node in this way, which may take a restart of its edgecore, and make its rules."""
+    """Connect a node with a transport, which may restart its edgecore, and create its Rules."""
     await lab.connect(node, link)
     bus = Bus(Broker(port=lab.nodes[node].port), transient_client_id("test"))
     receipts = bus.subscribe_raw(RECEIPT.select())
@@ -108,13 +108,13 @@ async def hops(lab: Lab, node: str, link: BrokerConnection) -> AsyncIterator[Hop
 
 
 def uplink(node: str, topic: str, url: str) -> Thing:
-    """Return the rule for a topic of ours, named after its node and the end of its URL."""
+    """Return the Rule for a Gleaner topic, named after the node and the end of the URL."""
     return objects.uplink_rule(f"{url.rsplit('/', 1)[-1]}-{node}", node=node, topic=_inside(topic), url=url)
 
 
 @asynccontextmanager
 async def rule(lab: Lab, thing: Thing) -> AsyncIterator[None]:
-    """Have a rule in our namespace for the length of a block."""
+    """Create a Rule in Gleaner's namespace for the duration of a block."""
     await lab.prepare(NAMESPACE)
     rules = objects.rules_path(NAMESPACE)
     await lab.api.create(rules, thing)
@@ -125,7 +125,7 @@ async def rule(lab: Lab, thing: Thing) -> AsyncIterator[None]:
 
 
 def _inside(topic: str) -> str:
-    """Return what is left of a topic without the namespace that the Router puts before it."""
+    """Return a topic without the namespace, which the Router prepends."""
     return topic.removeprefix(f"{NAMESPACE}/")
 
 

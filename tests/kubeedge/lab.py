@@ -28,26 +28,26 @@ from tests.kubeedge.service import Service, write_private
 from tests.kubeedge.settings import DEFAULT_LINK, HOST, BrokerConnection, Ports
 
 NODES = ("edge-1", "edge-2")
-_MARK = "cloudcore.yaml"  # what a folder of the laboratory has, and no other
-_NAMESPACE = "lab"  # of the rule by which one sees that a node is connected
+_MARK = "cloudcore.yaml"  # marks a folder as one of the laboratory
+_NAMESPACE = "lab"  # namespace of the Rule that tests whether a node is connected
 _PING = f"{_NAMESPACE}/ping"
-_PING_S = 1.0
+_PING_S = 5.0
 _LOOK_S = 0.1
-_READY_S = 180.0
+_READY_S = 600.0
 
 
 class LabError(TransientError):
-    """A part of the laboratory does not come up."""
+    """A process of the laboratory does not start."""
 
 
 class Lab:
-    """A whole KubeEdge on loopback, in a folder of its own.
+    """A KubeEdge installation on loopback.
 
     Args:
-        folder: Everything is below it; what an earlier laboratory left there is removed.
-        programs: Built before.
-        nodes: The edge nodes.
-        link: Of every edge node to cloudcore, until `connect()` says otherwise.
+        folder: For all files; those of an earlier laboratory are removed.
+        programs: The built programs.
+        nodes: Names of the edge nodes.
+        link: Connection of each edge node to cloudcore, until `connect()` changes it.
     """
 
     def __init__(
@@ -75,16 +75,16 @@ class Lab:
 
     @property
     def services(self) -> list[Service]:
-        """All processes in the order in which they start."""
+        """All processes, in start order."""
         edge = [service for node in self.nodes.values() for service in (node.broker, node.edgecore)]
         return [self.etcd, self.apiserver, self.cloudcore, *edge]
 
     def route(self, node: str, namespace: str, path: str) -> str:
-        """Return the URL of the Router that leads to a node."""
+        """Return the Router's URL for a path of a node."""
         return f"http://{HOST}:{self.ports.router}/{node}/{namespace}{path}"
 
     async def __aenter__(self) -> Self:
-        """Start everything; entered when every node is connected."""
+        """Start all processes; entered when every node is connected."""
         try:
             await self.start()
         except BaseException:
@@ -95,14 +95,14 @@ class Lab:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop everything."""
+        """Stop all processes."""
         self.stop()
 
     async def start(self) -> None:
-        """Start everything and wait until every node is connected.
+        """Start all processes and wait until every node is connected.
 
         Raises:
-            LabError: Something ended or did not come up in time; the message quotes its log.
+            LabError: A process ended or did not start in time; the message quotes its log.
         """
         self._lay_out()
         self.etcd.start()
@@ -118,15 +118,15 @@ class Lab:
         await asyncio.gather(*(self.connect(name, self._link) for name in self.nodes))
 
     def stop(self) -> None:
-        """Stop everything, in the opposite order."""
+        """Stop all processes in reverse order."""
         for service in reversed(self.services):
             service.stop()
 
     async def connect(self, node: str, link: BrokerConnection) -> None:
-        """Have a node connected in this way, which takes a restart of its edgecore if it is in another.
+        """Connect a node with a transport; restarts its edgecore if the transport changes.
 
         Raises:
-            LabError: It does not come up in time.
+            LabError: It does not connect in time.
         """
         chosen = self.nodes[node]
         if chosen.link != link:
@@ -136,13 +136,12 @@ class Lab:
         await self.connected(node)
 
     async def connected(self, node: str) -> None:
-        """Wait until what is posted for a node arrives at its broker.
-
-        The Router's word is not enough: it says "delivered" as long as it remembers a session, dead or not.
+        """Wait until a message posted for a node arrives at its broker.
 
         Raises:
-            LabError: Not in time.
+            LabError: None arrives in time.
         """
+        # The Router's status does not suffice: it is 200 as long as the Router has a session, dead or alive.
         url = self.route(node, _NAMESPACE, "/ping")
         bus = Bus(Broker(port=self.nodes[node].port), transient_client_id("lab"))
         pings = bus.subscribe_raw(_PING)
@@ -163,27 +162,29 @@ class Lab:
             await self.until(arrives, self.nodes[node].edgecore)
 
     async def until(self, holds: Callable[[], Awaitable[bool]], service: Service) -> None:
-        """Wait until something holds that is up to a service.
+        """Wait until a condition holds that depends on a service.
 
         Raises:
-            LabError: A service has ended by itself, or it took too long; the message quotes the log.
+            LabError: A service has ended, or it took too long; the message quotes the log.
         """
         deadline = time.monotonic() + _READY_S
         while not await holds():
             for one in self.services:
                 if (code := one.ended()) is not None:
-                    raise LabError(one.name, expected="to keep running", got=f"exit {code} | {one.tail()}")
+                    raise LabError(f"{one.name} ended with code {code}: {one.tail()}")
             if time.monotonic() > deadline:
-                raise LabError(service.name, expected=f"to come up in {_READY_S:.0f} s", got=service.tail())
+                raise LabError(f"{service.name} was not ready within {_READY_S:.0f} s: {service.tail()}")
             await asyncio.sleep(_LOOK_S)
 
     def _lay_out(self) -> None:
-        """Clear the folder and write what the processes read."""
+        """Clear the folder and write the files that the processes read."""
         if self.folder.exists() and any(self.folder.iterdir()) and not (self.folder / _MARK).exists():
-            raise LabError(str(self.folder), expected="nothing but a laboratory", got="other things")
+            raise LabError(
+                f"cannot use {self.folder}: it has files of something else", hint="choose an empty folder"
+            )
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        subprocess.run(  # openssl with arguments of our own
+        subprocess.run(  # openssl with fixed arguments
             ["openssl", "genpkey", "-algorithm", "RSA", "-out", self.folder / "service-account.key"],
             check=True,
             capture_output=True,
@@ -200,14 +201,14 @@ class Lab:
         return self.api.authority.exists() and await self.api.ready()
 
     async def _populate(self) -> None:
-        """Create what a cluster has before a node joins, and the rule by which `connected()` sees one."""
+        """Create the objects that a node needs to join, and the Rule that `connected()` uses."""
         definitions = self._programs.resource_definitions
         for definition in definitions:
             await self.api.create(objects.DEFINITIONS, definition.read_bytes())
 
         async def established() -> bool:
-            there = await self.api.read(objects.DEFINITIONS) or {"items": []}
-            return sum(map(_established, there["items"])) == len(definitions)
+            existing = await self.api.read(objects.DEFINITIONS) or {"items": []}
+            return sum(map(_established, existing["items"])) == len(definitions)
 
         await self.until(established, self.apiserver)
         for name in self.nodes:
@@ -217,13 +218,13 @@ class Lab:
         await self.api.create(objects.rules_path(_NAMESPACE), ping)
 
     async def prepare(self, namespace: str) -> None:
-        """Create a namespace with the two rule endpoints that its rules name."""
+        """Create a namespace with the two RuleEndpoints that its Rules refer to."""
         await self.api.create(objects.NAMESPACES, objects.namespace_object(namespace))
         for kind in ("rest", "eventbus"):
             await self.api.create(objects.endpoints_path(namespace), objects.endpoint_object(kind))
 
     async def _joinable(self) -> bool:
-        """Tell whether cloudcore lets nodes join, and keep the token that they need for it."""
+        """Return True if nodes can join cloudcore; stores the token that they need."""
         secret = await self.api.read(objects.TOKEN)
         if secret is not None:
             self._token = base64.b64decode(secret["data"]["tokendata"]).decode()

@@ -1,10 +1,11 @@
-"""An edge node of the laboratory: its broker and its edgecore."""
+"""An edge node of the laboratory: broker and edgecore."""
 
 import json
 from pathlib import Path
 
 from bus.broker.locate import find_mosquitto
 from bus.broker.mosquitto_conf import configuration
+from bus.broker.process import free_port
 from tests.kubeedge import settings
 from tests.kubeedge.programs import Programs
 from tests.kubeedge.service import Service, write_private
@@ -15,14 +16,14 @@ class EdgeNode:
     """An edge node: a mosquitto, and an edgecore that connects it to cloudcore.
 
     Args:
-        name: Of the node.
-        folder: Of the laboratory.
-        programs: Built before.
+        name: Name of the node.
+        folder: Folder of the laboratory.
+        programs: The built programs.
     """
 
     def __init__(self, name: str, folder: Path, programs: Programs) -> None:
         self.name = name
-        self.port = settings.steady_port()
+        self.port = free_port()
         self.link: BrokerConnection | None = None
         self._folder = folder / name
         self._broker_config = self._folder / "mosquitto.conf"
@@ -35,17 +36,17 @@ class EdgeNode:
         )
 
     def lay_out(self) -> None:
-        """Make the node's folder, with its broker's configuration."""
+        """Create the node's folder with the configuration of its broker."""
         self._folder.mkdir()
         self._broker_config.write_text(configuration(self.port, self._folder), encoding="utf-8")
 
     def configure(self, link: BrokerConnection, ports: Ports, token: str) -> None:
-        """Choose how edgecore connects at its next start.
+        """Write the configuration with which edgecore connects at its next start.
 
         Args:
-            link: Transport and pace.
-            ports: Of the cloud side.
-            token: With which it joins the first time.
+            link: Transport and rate limit.
+            ports: Ports of the cloud side.
+            token: Token for joining the first time.
         """
         self.link = link
         tree = settings.edgecore(

@@ -9,12 +9,12 @@ TOKEN = f"{NAMESPACES}/kubeedge/secrets/tokensecret"
 
 
 def rules_path(namespace: str) -> str:
-    """Return where the rules of a namespace are."""
+    """Return the API path of the Rules of a namespace."""
     return f"/apis/rules.kubeedge.io/v1/namespaces/{namespace}/rules"
 
 
 def endpoints_path(namespace: str) -> str:
-    """Return where the rule endpoints of a namespace are."""
+    """Return the API path of the RuleEndpoints of a namespace."""
     return f"/apis/rules.kubeedge.io/v1/namespaces/{namespace}/ruleendpoints"
 
 
@@ -24,7 +24,7 @@ def namespace_object(name: str) -> Thing:
 
 
 def node_object(name: str) -> Thing:
-    """Return an edge node as keadm would label it."""
+    """Return an edge node with the labels that keadm sets."""
     labels = {
         "kubernetes.io/hostname": name,
         "node-role.kubernetes.io/edge": "",
@@ -44,12 +44,12 @@ def endpoint_object(kind: str) -> Thing:
 
 
 def uplink_rule(name: str, *, node: str, topic: str, url: str) -> Thing:
-    """Return a rule that posts what is published on a topic of a node, without its first level, to a URL."""
+    """Return a Rule that posts messages of a node's topic, given without its first level, to a URL."""
     return _rule(name, "eventbus", {"topic": topic, "node_name": node}, "rest", {"resource": url})
 
 
 def downlink_rule(name: str, *, path: str, topic: str) -> Thing:
-    """Return a rule that publishes what is posted to `/{node}/{namespace}{path}` on a topic of that node."""
+    """Return a Rule that publishes requests to `/{node}/{namespace}{path}` on a topic of that node."""
     return _rule(name, "rest", {"path": path}, "eventbus", {"topic": topic})
 
 

@@ -1,4 +1,4 @@
-"""Where the laboratory's programs come from: Go modules as published, and Debian's etcd."""
+"""Build the laboratory's programs from published Go modules; etcd is Debian's package."""
 
 import hashlib
 import os
@@ -23,12 +23,12 @@ _BUILD_S = 3 * 3600
 
 
 class BuildError(PermanentError):
-    """A program of the laboratory cannot be built or fetched."""
+    """A program of the laboratory cannot be built or downloaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """The programs of the laboratory, all in one folder of the cache."""
+    """The programs of the laboratory, in one folder of the cache."""
 
     folder: Path
 
@@ -49,7 +49,7 @@ class Programs:
 
     @property
     def etcd(self) -> Path:
-        """What the API server keeps its objects in."""
+        """The database of the API server."""
         return self.folder / "etcd/usr/bin/etcd"
 
     @property
@@ -58,30 +58,30 @@ class Programs:
         return sorted((self.folder / "crds").rglob("*.yaml"))
 
     def missing(self) -> list[str]:
-        """Return the names of those that are not there."""
+        """Return the names of the programs that are not built."""
         programs = (self.cloudcore, self.edgecore, self.apiserver, self.etcd)
         return [program.name for program in programs if not program.exists()]
 
 
 def versions() -> dict[str, str]:
-    """Return the pinned release of KubeEdge and of Kubernetes, as the Go module says."""
+    """Return the releases of KubeEdge and Kubernetes that the Go module pins."""
     text = (MODULE / "go.mod").read_text(encoding="utf-8")
     patterns = {"kubeedge": rf"{_KUBEEDGE} (v\S+)", "kubernetes": r"k8s\.io/kubernetes => \S+ (v\S+)"}
     return {name: found[1] for name, pattern in patterns.items() if (found := re.search(pattern, text))}
 
 
 def locate() -> Programs:
-    """Return where the programs of these versions are, built or not."""
+    """Return the paths of the programs of these versions, built or not."""
     content = (MODULE / "go.mod").read_bytes() + (MODULE / "go.sum").read_bytes()
     name = "_".join([*(f"{what}-{version}" for what, version in versions().items()), _digest(content)])
     return Programs(default_cache() / "kubeedge" / name)
 
 
 def build() -> Programs:
-    """Build and fetch what is missing: takes Go, a C compiler and, the first time, a long while.
+    """Build or download missing programs; needs Go and a C compiler, and takes minutes the first time.
 
     Raises:
-        BuildError: There is no Go or no C compiler, or the build failed.
+        BuildError: Go or the C compiler is missing, or the build failed.
         PackageError: Debian's archive cannot be reached.
     """
     programs = locate()
@@ -90,7 +90,9 @@ def build() -> Programs:
     if set(programs.missing()) - {"etcd"}:
         for tool, package in (("go", "golang-go, 1.24 or later"), ("gcc", "gcc")):
             if shutil.which(tool) is None:
-                raise BuildError("the laboratory", expected=f"{tool} on the PATH ({package})", got="none")
+                raise BuildError(
+                    f"cannot build the laboratory: no {tool} on the PATH", hint=f"install {package}"
+                )
         _compile(programs.folder)
     return programs
 
@@ -103,7 +105,7 @@ def _compile(folder: Path) -> None:
     }
     link = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in names.items())])
     for package in _PACKAGES:
-        # Built beside and renamed: a build that was stopped leaves no half program behind.
+        # Built under another name and renamed, so that an interrupted build leaves no incomplete program.
         partial = folder / f"{package.rsplit('/', 1)[-1]}.{os.getpid()}"
         _go("build", "-trimpath", "-ldflags", link, "-o", str(partial), package)
         partial.rename(folder / package.rsplit("/", 1)[-1])
@@ -112,8 +114,8 @@ def _compile(folder: Path) -> None:
 
 
 def _go(*arguments: str) -> str:
-    done = subprocess.run(  # the user's Go, with arguments of our own
-        ["go", *arguments],  # whichever the PATH has
+    done = subprocess.run(  # the user's Go, with fixed arguments
+        ["go", *arguments],  # from the PATH
         cwd=MODULE,
         stdout=subprocess.PIPE,
         text=True,
@@ -121,7 +123,7 @@ def _go(*arguments: str) -> str:
         check=False,
     )
     if done.returncode:
-        raise BuildError(f"go {arguments[0]} {arguments[-1]}", expected="to end well", got="the errors above")
+        raise BuildError(f"go {arguments[0]} {arguments[-1]} failed with code {done.returncode}; see above")
     return done.stdout
 
 

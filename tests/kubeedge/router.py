@@ -1,4 +1,4 @@
-"""The two ends of the Router in plain HTTP: posting to it, and being the target that it posts to."""
+"""Both ends of the Router in plain HTTP: post to it, and receive its posts."""
 
 import asyncio
 import http.client
@@ -13,28 +13,28 @@ _CALL_S = 30.0
 
 
 async def post(url: str, body: bytes) -> int:
-    """Post to the Router and return the status, 0 where nothing listens."""
+    """Post to the Router and return the HTTP status, 0 if it cannot be reached."""
     return await asyncio.to_thread(_post, url, body)
 
 
 def _post(url: str, body: bytes) -> int:
     parts = urlsplit(url)
-    link = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_CALL_S)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_CALL_S)
     try:
-        link.request("POST", parts.path, body)
-        answer = link.getresponse()
-        answer.read()
+        connection.request("POST", parts.path, body)
+        response = connection.getresponse()
+        response.read()
     except (OSError, http.client.HTTPException):
         return 0
     else:
-        return answer.status
+        return response.status
     finally:
-        link.close()
+        connection.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """What was posted, and when, in seconds of the monotonic clock."""
+    """A request, and its time on the monotonic clock in seconds."""
 
     path: str
     body: bytes
@@ -42,10 +42,10 @@ class Posted:
 
 
 class Target:
-    """An HTTP endpoint on loopback that keeps what is posted to it.
+    """An HTTP endpoint on loopback that records its requests.
 
     Args:
-        status: What it answers, always with a body: without one cloudcore leaks a file descriptor a message.
+        status: Status of its responses.
     """
 
     def __init__(self, status: int = HTTPStatus.OK) -> None:
@@ -59,24 +59,25 @@ class Target:
         return f"http://127.0.0.1:{self.port}{path}"
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Read one request, keep its path and body, answer and close."""
+        """Read one request, record its path and body, respond and close."""
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             lengths = [line.split(":")[1] for line in head if line.lower().startswith("content-length:")]
             body = await reader.readexactly(int(lengths[0]))
             self.posts.append(Posted(head[0].split(" ")[1], body, time.monotonic()))
             self.got.put_nowait(self.posts[-1])
+            # With a body: without one cloudcore leaks a file descriptor per message.
             writer.write(b"HTTP/1.1 %d x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok" % self.status)
             await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # it went away: the one who posts sees that
+            pass  # the client closed the connection and knows that its request failed
         finally:
             writer.close()
 
 
 @asynccontextmanager
 async def target(status: int = HTTPStatus.OK) -> AsyncIterator[Target]:
-    """Serve a target on a free port for the length of a block."""
+    """Serve a target on a free port for the duration of a block."""
     made = Target(status)
     server = await asyncio.start_server(made.answer, "127.0.0.1", 0)
     made.port = server.sockets[0].getsockname()[1]

@@ -1,4 +1,4 @@
-"""One process of the laboratory: started, stopped, killed, and found again by the pid that it wrote down."""
+"""A process of the laboratory, which a later command finds by its pid file."""
 
 import os
 import signal
@@ -13,13 +13,13 @@ _TAIL_LINES = 5
 
 
 class Service:
-    """A program that keeps running until it is stopped, also after whoever started it has ended.
+    """A process that runs until it is stopped, even after the process that started it.
 
     Args:
-        name: Of the service; its log and pid are in files of that name.
-        folder: Of the laboratory.
-        command: The program and its arguments.
-        environment: Instead of the present one.
+        name: Name of the service, and of its log and pid files.
+        folder: Folder of the laboratory.
+        command: Program and arguments.
+        environment: Its environment; None for that of this process.
     """
 
     def __init__(
@@ -34,11 +34,11 @@ class Service:
 
     @property
     def pid(self) -> int:
-        """The process id, 0 when it does not run."""
+        """The process id, 0 if it does not run."""
         return running(self._pid_file)
 
     def start(self) -> None:
-        """Start it; whether it is ready is for the laboratory to see."""
+        """Start it without waiting until it is ready."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # a program of the laboratory
                 self._command,
@@ -47,24 +47,24 @@ class Service:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for the one who started us; they end it in order
+                start_new_session=True,  # Ctrl-C must not reach it: processes are stopped in order
             )
         self._pid_file.write_text(f"{self._process.pid} {self._command[0]}", encoding="utf-8")
 
     def stop(self) -> None:
-        """End it in order."""
+        """Stop it with SIGTERM."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once, as a power cut would."""
+        """Kill it, like a power cut."""
         self._end(signal.SIGKILL)
 
     def ended(self) -> int | None:
-        """Return the exit code of a process that has ended by itself, else None."""
+        """Return the exit code if the process has ended, else None."""
         return None if self._process is None else self._process.poll()
 
     def tail(self) -> str:
-        """Return the end of its log."""
+        """Return the last lines of its log."""
         return " | ".join(self.log.read_text(errors="replace").strip().splitlines()[-_TAIL_LINES:])
 
     def _end(self, how: signal.Signals) -> None:
@@ -80,7 +80,7 @@ class Service:
 
 
 def running(pid_file: Path) -> int:
-    """Return the pid in a file if that very program still runs, else 0."""
+    """Return the pid in a file if that process still runs the same program, else 0."""
     try:
         pid, program = pid_file.read_text(encoding="utf-8").split(" ", 1)
         command = _command(pid)
@@ -90,7 +90,7 @@ def running(pid_file: Path) -> int:
 
 
 def _command(pid: str) -> bytes:
-    """Return the command line of a process; it has none while it begins and after its end."""
+    """Return the command line of a process, which is empty before exec and after the end."""
     process, deadline = Path("/proc", pid), time.monotonic() + _BEGIN_S
     while not (command := (process / "cmdline").read_bytes()) and time.monotonic() < deadline:
         if (process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z":
@@ -100,7 +100,7 @@ def _command(pid: str) -> bytes:
 
 
 def end(pid_file: Path) -> bool:
-    """End a process that an earlier command started, known by its pid file; tell whether it ran."""
+    """Stop the process of a pid file; return True if it was running."""
     if not (pid := running(pid_file)):
         pid_file.unlink(missing_ok=True)
         return False
@@ -121,6 +121,6 @@ def memory_bytes(pid: int) -> int:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that nobody else may read."""
+    """Write a file that only its owner may read."""
     path.touch(mode=0o600)
     path.write_text(text, encoding="utf-8")

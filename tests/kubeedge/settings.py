@@ -1,28 +1,26 @@
-"""What each process of the laboratory is told: command lines and configurations, as plain values.
+"""Command lines and configurations of the laboratory's processes, as plain values.
 
-KubeEdge reads YAML, of which JSON is a part.
+KubeEdge reads YAML, a superset of JSON.
 """
 
-import contextlib
-import random
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bus.broker.process import free_port
+
 Transport = Literal["websocket", "quic"]
 HOST = "127.0.0.1"
-_STEADY_PORTS = range(20_000, 32_000)
 Tree = dict[str, Any]  # a configuration as JSON
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerConnection:
-    """How an edgecore is connected to cloudcore.
+    """Connection of an edgecore to cloudcore.
 
     Args:
-        transport: One of KubeEdge's two.
-        messages_per_s: Most messages that it sends up, `messageQPS`; bursts may have twice as many.
+        transport: One of KubeEdge's two transports.
+        messages_per_s: Maximum rate of messages to the cloud, `messageQPS`; bursts may be twice as fast.
     """
 
     transport: Transport = "websocket"
@@ -34,7 +32,7 @@ DEFAULT_LINK = BrokerConnection()
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The ports of the cloud side, all on loopback; QUIC's is for UDP."""
+    """Ports of the cloud side, on loopback; the one of QUIC is a UDP port."""
 
     etcd: int
     etcd_peer: int
@@ -47,23 +45,8 @@ class Ports:
 
     @classmethod
     def free(cls) -> "Ports":
-        """Return ports that are free now."""
-        chosen: set[int] = set()
-        while len(chosen) < len(cls.__slots__):
-            chosen.add(steady_port())
-        return cls(*chosen)
-
-
-def steady_port() -> int:
-    """Return a free port that stays free while its service is down.
-
-    It is below those that Linux gives to outgoing connections: one of these would be taken sooner or later.
-    """
-    while True:
-        port = random.choice(_STEADY_PORTS)
-        with socket.socket() as listener, contextlib.suppress(OSError):
-            listener.bind((HOST, port))
-            return port
+        """Reserve free ports."""
+        return cls(*(free_port() for _ in cls.__slots__))
 
 
 def etcd_options(ports: Ports, folder: Path) -> list[str]:
@@ -80,9 +63,9 @@ def etcd_options(ports: Ports, folder: Path) -> list[str]:
 
 
 def apiserver_options(ports: Ports, folder: Path) -> list[str]:
-    """Return kube-apiserver's options: who has the token may do everything.
+    """Return kube-apiserver's options; the token gives access to everything.
 
-    It makes its own certificate. There are no controllers here, hence no service accounts for pods.
+    It creates its own certificate. There are no controllers, hence no service accounts for pods.
     """
     return [
         f"--etcd-servers=http://{HOST}:{ports.etcd}",
@@ -103,7 +86,7 @@ def apiserver_options(ports: Ports, folder: Path) -> list[str]:
 
 
 def kubeconfig(ports: Ports, authority: Path, token: str) -> Tree:
-    """Return how kubectl and cloudcore reach the API server."""
+    """Return the kubeconfig of kubectl and cloudcore."""
     return {
         "apiVersion": "v1",
         "kind": "Config",
@@ -123,7 +106,7 @@ def kubeconfig(ports: Ports, authority: Path, token: str) -> Tree:
 
 
 def cloudcore(ports: Ports, folder: Path) -> Tree:
-    """Return cloudcore's configuration: the router on, and nothing that touches the machine's firewall."""
+    """Return cloudcore's configuration: Router on, everything off that changes the firewall."""
     return {
         "apiVersion": "cloudcore.config.kubeedge.io/v1alpha1",
         "kind": "CloudCore",
@@ -132,7 +115,7 @@ def cloudcore(ports: Ports, folder: Path) -> Tree:
         "modules": {
             "cloudHub": {
                 "advertiseAddress": [HOST],
-                # None of these exists: cloudcore makes its authority and keeps it in the cluster.
+                # None of these files exists: cloudcore creates its CA and stores it in the cluster.
                 "tlsCAFile": str(folder / "cloudcore/ca.crt"),
                 "tlsCAKeyFile": str(folder / "cloudcore/ca.key"),
                 "tlsCertFile": str(folder / "cloudcore/server.crt"),
@@ -154,12 +137,12 @@ def edgecore(
     """Return edgecore's configuration: no containers, EventBus to the node's own mosquitto.
 
     Args:
-        ports: Of the cloud side.
-        folder: Of the node.
-        name: Of the node.
-        broker_port: Of its mosquitto.
-        link: To cloudcore.
-        token: With which it asks cloudcore for a certificate the first time.
+        ports: Ports of the cloud side.
+        folder: Folder of the node.
+        name: Name of the node.
+        broker_port: Port of its mosquitto.
+        link: Connection to cloudcore.
+        token: Token for requesting its first certificate from cloudcore.
     """
     return {
         "apiVersion": "edgecore.config.kubeedge.io/v1alpha2",

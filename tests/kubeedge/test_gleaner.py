@@ -1,4 +1,4 @@
-"""Gleaner on a real KubeEdge: what works there, and that nothing is lost or doubled whatever fails."""
+"""Gleaner on a real KubeEdge: nothing is lost or duplicated by any failure."""
 
 import asyncio
 from pathlib import Path
@@ -23,13 +23,13 @@ pytestmark = [pytest.mark.kubeedge, pytest.mark.slow, pytest.mark.timeout(1800)]
 FIRST, SECOND = NODES
 AWAY_S = 60.0
 SHORT_S = 5.0
-ARRIVES_S = 180.0
+ARRIVES_S = 600.0
 
 
-async def test_g1_g2_on_kubeedge_whatever_fails_nothing_is_lost_or_doubled(
+async def test_g1_g2_on_kubeedge_failures_lose_and_duplicate_nothing(
     lab: Lab, tmp_path: Path, note: Note
 ) -> None:
-    """Two nodes, one on each transport: every photo has one answer, every sample one row, whatever fails."""
+    """Two nodes, one per transport: each photo has one answer and each sample one row, after every fault."""
     await asyncio.gather(
         lab.connect(FIRST, BrokerConnection("websocket")), lab.connect(SECOND, BrokerConnection("quic"))
     )
@@ -50,7 +50,7 @@ async def test_g1_g2_on_kubeedge_whatever_fails_nothing_is_lost_or_doubled(
 
 
 async def all_rules_work(made: Fleet, note: Note) -> None:
-    """Have the Rules from the cluster's own node list, see each of them work, and samples cross."""
+    """Create the Rules from the cluster's node list; check that each works and samples arrive."""
     count = await made.apply_rules()
     verified = await made.deploy("verify")
     assert verified.code == 0, verified.out + verified.err
@@ -59,35 +59,35 @@ async def all_rules_work(made: Fleet, note: Note) -> None:
 
 
 async def edgecore_killed(made: Fleet) -> None:
-    """Kill both edgecores at once, as a power cut would."""
+    """Kill both edgecores at the same time, like a power cut."""
     for node in made.lab.nodes.values():
         node.edgecore.kill()
         node.edgecore.start()
 
 
 async def gateway_killed(made: Fleet) -> None:
-    """Let the Router's posts meet a closed port for a while."""
+    """Stop the gateway for a while, so that the Router's posts fail."""
     await made.cloud["gateway"].kill()
     await asyncio.sleep(SHORT_S)
     await made.cloud["gateway"].start()
 
 
 async def cloud_broker_away(made: Fleet) -> None:
-    """Let the gateway refuse with 503 when its queue is full, which the Router takes for success."""
+    """Stop the broker, so that the gateway answers 503 when its queue is full; the Router ignores that."""
     await made.broker.kill()
     await asyncio.sleep(2 * SHORT_S)
     await made.broker.start()
 
 
 async def cloudcore_away(made: Fleet) -> None:
-    """Keep cloudcore, with the Router in it, down for a minute while photos are taken."""
+    """Stop cloudcore and its Router for a minute while photos are taken."""
     made.lab.cloudcore.kill()
     await asyncio.sleep(AWAY_S)
     made.lab.cloudcore.start()
 
 
 async def released_to_a_node_that_is_away(made: Fleet) -> None:
-    """Publish policy and release while a node is offline; both arrive when it is back."""
+    """Publish policy and release while a node is offline; both arrive when it is online again."""
     bundle = await asyncio.to_thread(pack, saved_models() / "straight", made.folder / "2.tar")
     away = made.lab.nodes[SECOND]
     away.edgecore.stop()
@@ -105,7 +105,7 @@ async def released_to_a_node_that_is_away(made: Fleet) -> None:
 
 
 async def rule_made_while_its_node_is_away(made: Fleet) -> None:
-    """Make a Rule for labels of a camera while its node is offline: `deploy verify` names and repairs it."""
+    """Create a Rule for a camera's labels while its node is offline: `deploy verify` finds and repairs it."""
     away, camera = made.lab.nodes[FIRST], name_of(FIRST)
     topic = FEEDBACK.name(node=FIRST, device=camera)
     labels = next(one for one in node_routes(FIRST, [camera]) if one.name == topic)

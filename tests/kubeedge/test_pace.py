@@ -1,4 +1,4 @@
-"""How many samples a second a rule carries, at KubeEdge's own limit and with the limit raised."""
+"""Samples per second through a Rule, with KubeEdge's default limit and with a higher one."""
 
 import asyncio
 import json
@@ -10,18 +10,18 @@ from tests.kubeedge.hops import Hops, hops
 from tests.kubeedge.lab import NODES, Lab
 from tests.kubeedge.settings import BrokerConnection, Transport
 
-pytestmark = [pytest.mark.kubeedge, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kubeedge, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SAMPLE_BYTES = 30_000  # a photo of 320 pixels on its short side, in base64
-WITHIN_S = 300
+WITHIN_S = 1200
 
 
 @pytest.mark.parametrize(("messages_per_s", "count"), [(30, 300), (1000, 2000)])
 @pytest.mark.parametrize("transport", ["websocket", "quic"])
-async def test_every_sample_arrives_once_while_the_link_holds(
+async def test_every_sample_arrives_once_while_connected(
     lab: Lab, transport: Transport, messages_per_s: int, count: int, note: Note
 ) -> None:
-    """Samples published as fast as the broker takes them are all posted, each once, in any order."""
+    """Samples published at full speed are all posted, each once, in any order."""
     async with hops(lab, NODES[0], BrokerConnection(transport, messages_per_s)) as way:
         await way.go_up()
         already = len(way.target.posts)
@@ -40,7 +40,7 @@ async def test_every_sample_arrives_once_while_the_link_holds(
 
 
 async def flood(way: Hops, count: int) -> None:
-    """Publish samples as fast as the broker takes them."""
+    """Publish samples as fast as the broker accepts them."""
     filling = "x" * SAMPLE_BYTES
     for number in range(count):
         message = json.dumps({"number": number, "image": filling}).encode()

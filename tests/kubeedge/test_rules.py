@@ -1,4 +1,4 @@
-"""Rules on a real KubeEdge: up from EventBus to an HTTP endpoint, down from the Router to EventBus."""
+"""Rules on a real KubeEdge: from EventBus to an HTTP endpoint, and from the Router to EventBus."""
 
 import json
 import time
@@ -10,14 +10,14 @@ from tests.kubeedge.hops import hops
 from tests.kubeedge.lab import NODES, Lab
 from tests.kubeedge.settings import BrokerConnection
 
-pytestmark = [pytest.mark.kubeedge, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kubeedge, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.mark.parametrize("node", NODES)
-async def test_what_is_published_at_a_node_reaches_the_rules_target(
+async def test_a_message_of_a_node_reaches_the_target_of_its_rule(
     lab: Lab, node: str, link: BrokerConnection
 ) -> None:
-    """A JSON message on `gleaner/v1/sample/{node}` is posted to the rule's URL, byte for byte."""
+    """A JSON message on `gleaner/v1/sample/{node}` is posted unchanged to the URL of the Rule."""
     async with hops(lab, node, link) as way:
         await way.go_up()
         message = json.dumps({"photo_id": "0" * 32, "classes": ["Katze", "Hündin"]}, ensure_ascii=False)
@@ -25,10 +25,8 @@ async def test_what_is_published_at_a_node_reaches_the_rules_target(
         assert await way.posted(message.encode()) == "/sample"
 
 
-async def test_what_is_posted_to_the_router_is_published_at_that_node_alone(
-    lab: Lab, link: BrokerConnection
-) -> None:
-    """`POST {router}/{node}/{namespace}/{path}` ends on the rule's topic at that node's broker."""
+async def test_a_post_to_the_router_is_published_at_its_node_only(lab: Lab, link: BrokerConnection) -> None:
+    """`POST {router}/{node}/{namespace}/{path}` is published on the Rule's topic at that node's broker."""
     async with hops(lab, NODES[0], link) as first, hops(lab, NODES[1], link) as second:
         for way, other in ((first, second), (second, first)):
             await way.go_down()
@@ -38,7 +36,7 @@ async def test_what_is_posted_to_the_router_is_published_at_that_node_alone(
 async def test_rules_work_again_after_edgecore_was_killed(
     lab: Lab, link: BrokerConnection, note: Note
 ) -> None:
-    """The node remembers what it was subscribed to."""
+    """A restarted edgecore restores its subscriptions."""
     async with hops(lab, NODES[0], link) as way:
         await way.go_up()
         began = time.monotonic()
@@ -50,7 +48,7 @@ async def test_rules_work_again_after_edgecore_was_killed(
 
 
 async def test_rules_work_again_after_cloudcore_was_killed(lab: Lab, note: Note) -> None:
-    """Two nodes, one on each transport, send and receive again without anybody's help."""
+    """Two nodes, one per transport, send and receive again without intervention."""
     first, second = BrokerConnection("websocket"), BrokerConnection("quic")
     async with hops(lab, NODES[0], first) as one, hops(lab, NODES[1], second) as other:
         await one.go_up()

@@ -31,7 +31,7 @@ def get_backbone(name: str) -> Backbone:
     """Return the backbone of that name.
 
     Raises:
-        BackboneUnavailableError: there is none of that name.
+        BackboneUnavailableError: no backbone has that name.
     """
     if name not in BACKBONES:
         raise BackboneUnavailableError("backbone", expected=f"one of {', '.join(BACKBONES)}", got=repr(name))

@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from schemas.errors import PermanentError
 
-CHANNELS = 3  # RGB, whatever the file holds
+CHANNELS = 3  # RGB; `decode_image` converts grey and alpha
 
 
 class BackboneUnavailableError(PermanentError):
-    """There is no such backbone, or its weights are not available; the message names what to use instead."""
+    """The backbone is unknown, or its weights are not available; the message names what to use instead."""
 
 
 @dataclass(frozen=True, slots=True)

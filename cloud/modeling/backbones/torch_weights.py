@@ -19,7 +19,7 @@ _COUNT_BYTES = 8  # each storage is preceded by its number of elements, a little
 
 
 class CheckpointError(PermanentError):
-    """A file is no checkpoint of the legacy PyTorch format, or asks for more than tensors."""
+    """A file is not a legacy PyTorch checkpoint, or has something other than tensors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def read_checkpoint(path: Path) -> dict[str, NDArray[np.generic]]:
 class _TensorUnpickler(pickle.Unpickler):
     """Resolves the four names of a plain state dict to inert substitutes; any other name is an error."""
 
-    # The only gate between a pickle and a call: whatever is returned here may be called with any arguments.
+    # The only gate between a pickle and a call: what is returned here may be called with any arguments.
     def find_class(self, module: str, name: str) -> Callable[..., object] | np.dtype[np.generic]:
         allowed: dict[tuple[str, str], Callable[..., object] | np.dtype[np.generic]] = {
             ("collections", "OrderedDict"): OrderedDict,

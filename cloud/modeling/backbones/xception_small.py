@@ -78,7 +78,7 @@ def _separable(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
 
 
 def _normalised(x: keras.KerasTensor) -> keras.KerasTensor:
-    # Synchronised: a batch has the same statistics, whatever the number of workers that share it.
+    # Synchronised: a batch has the same statistics, with any number of workers.
     return keras.layers.BatchNormalization(momentum=_BATCH_NORM_MOMENTUM, synchronized=True)(x)
 
 

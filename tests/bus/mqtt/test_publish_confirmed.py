@@ -19,7 +19,7 @@ async def test_publishing_ends_when_the_broker_delivers_the_message(address):
 
 
 async def test_a_message_that_is_not_delivered_is_an_error(address, monkeypatch):
-    """If the message does not arrive, an error names its topic; another message is no confirmation."""
+    """If the message does not arrive, an error names its topic; another message does not count."""
     monkeypatch.setattr("bus.mqtt.publish_confirmed._CONFIRM_S", 0.5)
     bus = Bus(address, transient_client_id("publisher"))
     elsewhere = bus.subscribe(POLICY, node="edge-2")

@@ -1,4 +1,4 @@
-"""All ways in which a connection fails or ends, with a real broker."""
+"""All the ways that a connection fails or ends, with a real broker."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ async def through_proxy(broker: BrokerProcess) -> AsyncIterator[tuple[Proxy, Bro
 
 
 async def retained_state(address: Broker) -> str | None:
-    """Return the component's state in the retained Status, None if there is no Status."""
+    """Return the component's state in the retained Status, or None."""
     bus = Bus(address, transient_client_id("reader"))
     statuses, markers = bus.subscribe(STATUS, node="n", name="e"), bus.subscribe(EVENT)
     async with running(bus), asyncio.timeout(DEADLINE_S):
@@ -148,7 +148,7 @@ async def test_each_outage_is_logged_as_a_warning(broker, address):
 
 @pytest.mark.parametrize("state", ["subscribing", "probing", "connected", "lost"])
 async def test_the_status_is_offline_after_a_cancellation_in_any_state(broker, address, state, monkeypatch):
-    """In whatever state it is cancelled, the retained Status is `offline` afterwards."""
+    """The retained Status is `offline` after a cancellation in any state."""
     async with through_proxy(broker) as (proxy, far):
         bus = present(far)
         connection = asyncio.create_task(bus.run())

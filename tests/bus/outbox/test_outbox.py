@@ -63,7 +63,7 @@ async def test_a_message_is_sent_until_it_is_answered(tmp_path):
 
 
 async def test_a_slow_publish_is_not_repeated(tmp_path):
-    """A message that is being published is not queued again, however often it is due meanwhile."""
+    """A message that is being published is not queued again, however often it becomes due."""
     receiver = Receiver()
     waiting: list[bytes] = []
 

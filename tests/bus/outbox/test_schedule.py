@@ -95,7 +95,7 @@ def test_a_live_message_becomes_backlog_with_age():
 
 
 def test_a_new_connection_makes_unanswered_messages_due():
-    """After a reconnect, unanswered messages are due soon, whatever their timers were."""
+    """After a reconnect, all unanswered messages are due soon, regardless of their timers."""
     outbox = schedule()
     outbox.add(entry("a"), now=0)
     outbox.take_due(0)

@@ -93,7 +93,7 @@ def refusals(direction: int) -> int:
 
 @dataclass
 class Secured:
-    """A broker to which all identities of a site may connect, and a witness with all permissions."""
+    """A broker for all identities of a site, and a witness with all permissions."""
 
     port: int
     identities: dict[str, tuple[int, Tls]]

@@ -61,7 +61,7 @@ def test_g6_a_signature_is_valid_after_encoding(keys):
 
 @pytest.mark.parametrize("field", SIGNED + SIGNED_LATER)
 def test_g6_a_changed_field_invalidates_the_signature(keys, field):
-    """G6: changing any field on which a node acts makes the signature invalid."""
+    """G6: changing any field that a node acts on makes the signature invalid."""
     signing, verifying = keys
     altered = msgspec.structs.replace(sign(RELEASE, signing), **{field: OTHER[field]})
     assert "does not belong" in (signature_error(altered, verifying) or "")

@@ -147,9 +147,9 @@ async def dying(commit: str, moment: str, address: Broker, dataset: Path, edge: 
     """Run the collector above; the block is entered when it is online and left when it is dead."""
     arguments = ["-c", DYING, commit, moment, str(address.port), str(dataset)]
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, cwd=ROOT)
-    await eventually(lambda: edge.newest("collector").state == "online", within_s=30)
+    await eventually(lambda: edge.newest("collector").state == "online", within_s=120)
     yield
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         assert await process.wait() == -signal.SIGKILL
 
 

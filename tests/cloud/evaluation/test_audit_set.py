@@ -20,7 +20,7 @@ def drawn(number: int, **fields: Any) -> Row:
 
 
 def test_the_audit_slice_has_labelled_audit_photos_received_since(tmp_path: Path) -> None:
-    """Randomly drawn, labelled with a class by a person, not gold, received later; with sampling weights."""
+    """Randomly drawn, with a human label of a class, not gold, received later; with sampling weights."""
     store = Store.open(tmp_path / "photos.lance")
     unlabelled = {"human_label": None, "human_by": None, "human_at_ms": None}
     teacher = {"teacher_label": "cat", "teacher_by": "vit", "teacher_at_ms": 9}
@@ -46,7 +46,7 @@ def example(image: bytes, label: str, photo_id: str = "0" * 32) -> Example:
 
 
 def test_evaluation_photos_are_not_trained_on() -> None:
-    """Photos of the slice are removed from the training by content, whatever their ids."""
+    """Photos of the slice are removed from the training by content, not by id."""
     audit = [example(b"a", "cat"), example(b"b", "dog")]
     examples = [
         example(b"a", "cat", "1" * 32),

@@ -85,7 +85,7 @@ def test_a_version_without_a_mistake_is_never_rejected(photos: int, others: int)
 
 @pytest.mark.parametrize("photos", [1, 2, 3])
 def test_one_mistake_among_the_first_audits_does_not_reject(photos: int) -> None:
-    """A version that is 99 % accurate makes such a mistake in one to three of a hundred rollouts."""
+    """A version that is 99 % accurate makes it in one to three of a hundred rollouts."""
     assert equal_accuracy_p_value(audit(400, 396), audit(photos, photos - 1)) >= 0.01
 
 

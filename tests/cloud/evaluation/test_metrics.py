@@ -1,4 +1,4 @@
-"""Metrics of a model, compared with values computed by hand."""
+"""Metrics of a model, compared with precomputed values."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from cloud.evaluation.metrics import calibration_error, confusion_matrix, measur
 
 
 def test_metrics_of_five_answers() -> None:
-    """Accuracy, recall and confusion match a count by hand; a class without photos has no recall."""
+    """Accuracy, recall and confusion have their exact values; a class without photos has no recall."""
     probabilities = np.array([[0.9, 0.1, 0], [0.4, 0.6, 0], [0.2, 0.8, 0], [0.3, 0.7, 0], [0.1, 0.9, 0]])
     metrics = measure(probabilities, np.array([0, 0, 1, 1, 1]), ("cat", "dog", "fox"))
     assert metrics.photos == 5
@@ -44,7 +44,7 @@ def test_confusion_counts_truth_by_row() -> None:
 
 
 def test_calibration_error_of_calibrated_and_overconfident_answers() -> None:
-    """80 % confidence at 80 % accuracy is no error; full confidence at 50 % accuracy is an error of 0.5."""
+    """80 % confidence at 80 % accuracy is an error of 0; 100 % at 50 % accuracy is 0.5."""
     right = np.array([True, True, True, True, False])
     assert calibration_error(np.full(5, 0.8), right) == pytest.approx(0)
     assert calibration_error(np.full(4, 1.0), np.array([True, False, True, False])) == pytest.approx(0.5)

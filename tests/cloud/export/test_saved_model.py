@@ -123,7 +123,6 @@ BUILDERS = {
 }
 
 
-@pytest.mark.timeout(300)  # exporting the large network takes a minute on a busy machine
 @pytest.mark.parametrize("backbone", BUILDERS, ids=lambda backbone: backbone.name)
 def test_call_without_photos_has_empty_outputs(backbone: Backbone, tmp_path: Path) -> None:
     """A call with no photos returns outputs with 0 rows, for every backbone and on every processor."""

@@ -42,7 +42,6 @@ def teacher_labels(store: Store) -> dict[str, tuple[str, str]]:
     return {str(r["photo_id"]): (str(r["teacher_label"]), str(r["teacher_by"])) for r in rows}
 
 
-@pytest.mark.timeout(300)  # seconds alone, minutes on a busy machine
 def test_teacher_labels_unlabelled_samples_only(make_example: Any, cache_dir: Path, tmp_path: Path) -> None:
     """Samples get correct labels once; gold, audit and human-labelled photos get none.
 

@@ -18,24 +18,30 @@ LITE = "efficientnet-lite0"
 
 
 def test_swapped_labels_are_found_and_few_others(make_example: Any, tmp_path: Path) -> None:
-    """Of 5 swapped labels among 50, at least 4 are found with the right suggestion, and at most 2 others."""
+    """Of 5 swapped labels among 50, at least 4 on average are found and corrected, and at most 2 others.
+
+    The average is of four draws: which labels are swapped matters more than anything that is tested here.
+    """
     correct = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(25)]
-    chosen = set(np.random.default_rng(3).permutation(50)[:5])
     other = {"dawn": "dusk", "dusk": "dawn"}
-    photos = [
-        Example(one.photo_id, one.image, other[one.label], "teacher") if place in chosen else one
-        for place, one in enumerate(correct)
-    ]
-    found = find_label_errors(photos, LITE, tmp_path, seed=0, progress=NoProgress())
-    swapped = {correct[place].photo_id: correct[place].label for place in chosen}
-    hits = {error.photo_id: error.suggestion for error in found if error.photo_id in swapped}
-    assert len(hits) >= 4
-    assert hits.items() <= swapped.items()
-    assert len(found) - len(hits) <= 2
-    assert [error.self_confidence for error in found] == sorted(error.self_confidence for error in found)
-    assert {error.source for error in found if error.photo_id in swapped} == {"teacher"}
-    fields = {"photo_id", "label", "source", "likely", "credibility"}
-    assert set(msgspec.json.decode(msgspec.json.encode(found[0]))) == fields
+    hit_count, draws = 0, (3, 4, 5, 6)
+    for draw in draws:
+        chosen = set(np.random.default_rng(draw).permutation(50)[:5])
+        photos = [
+            Example(one.photo_id, one.image, other[one.label], "teacher") if place in chosen else one
+            for place, one in enumerate(correct)
+        ]
+        found = find_label_errors(photos, LITE, tmp_path, seed=0, progress=NoProgress())
+        swapped = {correct[place].photo_id: correct[place].label for place in chosen}
+        hits = {error.photo_id: error.suggestion for error in found if error.photo_id in swapped}
+        hit_count += len(hits)
+        assert hits.items() <= swapped.items()
+        assert len(found) - len(hits) <= 2
+        assert [error.self_confidence for error in found] == sorted(error.self_confidence for error in found)
+        assert {error.source for error in found if error.photo_id in swapped} == {"teacher"}
+        fields = {"photo_id", "label", "source", "likely", "credibility"}
+        assert set(msgspec.json.decode(msgspec.json.encode(found[0]))) == fields
+    assert hit_count >= 4 * len(draws)
 
 
 def test_one_class_or_one_photo_of_each_finds_nothing(make_example: Any, tmp_path: Path) -> None:

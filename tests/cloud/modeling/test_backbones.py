@@ -205,7 +205,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a zip", pickle.dumps(1) * 5, b"\x80\x02K\x01"])
 def test_other_files_are_an_error_of_the_reader(tmp_path: Path, content: bytes) -> None:
-    """Whatever the content, the error is CheckpointError with the file's name."""
+    """For any content, the error is CheckpointError with the file's name."""
     path = tmp_path / "other.pth"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"other\.pth"):

@@ -26,7 +26,7 @@ def test_one_known_photo_in_twenty_is_novel_and_all_foreign_ones():
 
 
 def test_a_training_photo_has_no_novelty():
-    """Training photos are at distance 0, whatever the length of the embedding; a seed repeats the fit."""
+    """Training photos are at distance 0, for embeddings of any length; a seed repeats the fit."""
     photos = around(0, 50, seed=1)
     model = fit_novelty(photos, seed=0)
     np.testing.assert_allclose(novelty_scores(model, 7 * photos), 0, atol=1e-4)

@@ -1,4 +1,4 @@
-"""A new version meets the champion: which one that is, by the cards, and what both answer."""
+"""Champion evaluation over many versions, and with classes that only one version knows."""
 
 import tempfile
 
@@ -22,19 +22,19 @@ GOLD = [Example(f"{number:032x}", b"", CLASSES[number % 2], "human") for number 
 TRUTH = label_indices(GOLD, CLASSES)
 
 
-def sure_of(answers: np.ndarray) -> np.ndarray:
-    """Return probabilities of two classes."""
+def probabilities_of(answers: np.ndarray) -> np.ndarray:
+    """Return probabilities that make these answers."""
     return np.eye(2)[answers] * 0.8 + 0.1
 
 
 @given(models=st.lists(st.tuples(st.integers(-2, 3), st.sampled_from([0, 0, 5, 60])), max_size=8))
 @example(models=[(1, 0)] * 8)
 @settings(deadline=None, max_examples=10)
-def test_no_sequence_of_versions_slides_downwards(models: list[tuple[int, int]]) -> None:
-    """Who is champion and how good the best was come from the cards; however many, it never sinks further.
+def test_many_small_losses_do_not_add_up(models: list[tuple[int, int]]) -> None:
+    """Over any sequence of versions, accuracy stays within the allowed loss of the best one so far.
 
-    Each model is wrong in some photos more or less than the one before, from a place on; if each loses one,
-    the gate has to stop the fifth. A version is written as a training writes it.
+    Each version is wrong on some photos more or less than the one before. If each loses one photo, the gate
+    has to stop the fifth: it also compares with the best champion of all cards.
     """
     answers: dict[int, np.ndarray] = {}
     best, wrong = 0.0, 10
@@ -47,11 +47,11 @@ def test_no_sequence_of_versions_slides_downwards(models: list[tuple[int, int]])
             champion = registry.champion()
             verdict = None
             if champion is not None:
-                pair = (sure_of(answers[number]) for number in (champion.card.version, version))
+                pair = (probabilities_of(answers[number]) for number in (champion.card.version, version))
                 on_gold = promotion_gate.PairedPredictions(*pair, TRUTH, np.ones(len(GOLD)))
                 evidence = promotion_gate.Evidence(on_gold, best_so_far(champion, GOLD, on_gold), CLASSES)
                 verdict = promotion_gate.decide_promotion(evidence, champion.card.version)
-            metrics = measure(sure_of(answers[version]), TRUTH, CLASSES)
+            metrics = measure(probabilities_of(answers[version]), TRUTH, CLASSES)
             made = card(version, verdict)
             registry.write_card(msgspec.structs.replace(made, metrics=metrics, gold_digest=gold_digest(GOLD)))
             serving = registry.champion()
@@ -61,11 +61,11 @@ def test_no_sequence_of_versions_slides_downwards(models: list[tuple[int, int]])
             assert accuracy >= best - promotion_gate.GateLimits().accuracy_loss - 1e-9
 
 
-def test_a_class_that_the_champion_does_not_know_is_no_loss_of_the_challenger() -> None:
-    """The champion gets its photos wrong, which is all that is said of them.
+def test_a_class_that_only_the_challenger_knows_is_no_loss() -> None:
+    """The champion is wrong on photos of a class that it does not know; the challenger has no loss by it.
 
-    Both are as modest about the classes that both know; over all photos the champion's confidence of 0.7
-    would be near its 67 % of right answers, and so seem better than the challenger's.
+    Both are equally confident on the classes that both know. Over all photos the champion's confidence of 0.7
+    would be close to its accuracy of 67 %, and its calibration would seem better than the challenger's.
     """
     names = ["cat", "dog", "fox"]
     truth = np.arange(300) % 3

@@ -1,4 +1,4 @@
-"""The card on disk and where its code stands."""
+"""Rules of cloud/registry/model_card.py: encoding, and the commit of the code."""
 
 import subprocess
 from pathlib import Path
@@ -17,7 +17,7 @@ def test_the_commit_of_a_checkout_is_known(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In a git checkout the commit is the one that git names, with loose and with packed references."""
+    """The commit is the one that git reports, with loose and with packed references."""
     git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=n@example.org"]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
@@ -29,14 +29,14 @@ def test_the_commit_of_a_checkout_is_known(
 
 
 def test_an_installed_package_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outside of a checkout the commit is unknown, which is no error."""
+    """Outside of a checkout the commit is None."""
     monkeypatch.setattr(model_card, "__file__", str(tmp_path / "cloud" / "registry" / "model_card.py"))
     assert model_card.code_commit() is None
 
 
 @pytest.mark.parametrize("content", [b"nothing", b"{}", b"\xff"])
 def test_an_invalid_card_is_an_error_that_names_its_file(content: bytes) -> None:
-    """Content that is no model card is a PermanentError."""
+    """Invalid content is a PermanentError."""
     with pytest.raises(PermanentError, match=r"^no valid model card in 3/model.json: "):
         model_card.decode_card(content, Path("3/model.json"))
 
@@ -56,5 +56,5 @@ def test_a_card_with_unknown_fields_can_be_read() -> None:
 
 
 def test_library_versions_are_those_installed() -> None:
-    """What decides the figures is listed with its version."""
+    """The libraries that affect the figures are listed with their versions."""
     assert set(model_card.library_versions()) == {"keras", "numpy", "tensorflow"}

@@ -150,6 +150,6 @@ def test_files_of_a_new_version_can_be_synced(tmp_path: Path) -> None:
     partial = tmp_path / "tmp-3"
     registry.write_card(card(3), partial)
     before = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
-    registry.sync_files(3, partial)
+    registry.sync_files(partial)
     registry.sync_names()
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == before

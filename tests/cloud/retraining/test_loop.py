@@ -53,7 +53,7 @@ path.write_text(json.dumps(card))
 mine.unlink()
 """
 
-# Notes which steps followed the training, and of which version.
+# Records the steps after the training and their versions.
 FOLLOW_UP = """
 print(step["type"], step.get("version", ""), file=(folder / "followed").open("a"))
 """
@@ -99,7 +99,7 @@ class Site:
         return TrainerConfig(name=name, broker=self.address, models=str(self.registry.folder), **given)
 
     def label(self, *numbers: int) -> None:
-        """Store photos with labels from a person."""
+        """Store photos with human labels."""
         rows = [
             Row(photo_id=photo_id(n), image=b"x", width=1, height=1, received_at_ms=1, edge_label="cat")
             for n in numbers
@@ -184,7 +184,7 @@ async def test_new_labels_start_exactly_one_round(site):
     assert (started.node, started.name, started.reason) == ("cloud", "trainer", "2 new labels by people")
     assert started.facts == {"trigger": "labels", "labels": 2}
     assert finished.facts["version"] == 1
-    async with site.watching("trainer-2", release=None):  # it saw none of that; the card tells it
+    async with site.watching("trainer-2", release=None):  # it finds the card of the first round
         await asyncio.to_thread(site.label, 3)
         assert site.ran == ["1"]
         await asyncio.to_thread(site.label, 4)
@@ -192,7 +192,7 @@ async def test_new_labels_start_exactly_one_round(site):
 
 
 async def test_a_trainer_survives_a_dataset_that_cannot_be_read(site):
-    """Its status is degraded meanwhile; it continues when the files are back."""
+    """Its status is degraded until the files are back; then it continues."""
     site.label(1)
     (site.folder / "go").touch()
     data = site.folder / "dataset" / "data"
@@ -235,7 +235,7 @@ async def test_a_killed_training_is_started_again(site):
 
 
 async def test_no_round_runs_beside_what_a_killed_trainer_left(site):
-    """The lock lasts as long as the step that inherited it, not as long as the trainer."""
+    """The lock is held until the step that inherited it ends, even if the trainer was killed."""
     site.label(1, 2)
     (site.folder / "dataset_version").write_text(str(site.store.version))
     async with site.watching():
@@ -261,21 +261,21 @@ async def test_a_failed_round_reports_the_last_line_and_pauses(site):
 
 
 @pytest.mark.parametrize(
-    ("script", "words"),
+    ("script", "step_timeout_s", "words"),
     [
-        ("", "the training made no version"),
-        ("import time; time.sleep(60)", "step 'train' did not end within 0.2 s"),
-        (None, "No such file"),
+        ("", 600.0, "the training made no version"),
+        ("import time; time.sleep(600)", 0.2, "step 'train' did not end within 0.2 s"),
+        (None, 600.0, "No such file"),
     ],
 )
-async def test_a_round_without_a_new_version_has_failed(site, script, words):
+async def test_a_round_without_a_new_version_has_failed(site, script, step_timeout_s, words):
     """A training that makes no version, takes too long or cannot be started; nothing keeps running."""
     if script is None:
         site.worker = ("/no/such/program",)
     else:
         site.step("train", script)
     with pytest.raises(PermanentError, match=r"the round failed; see .*round.log"):
-        await site.run_one_round(step_timeout_s=0.2)
+        await site.run_one_round(step_timeout_s=step_timeout_s)
     await eventually(lambda: "round.failed" in site.events)
     assert words in site.event("round.failed").reason
     assert site.event("round.started").facts == {"trigger": "hand"}
@@ -331,7 +331,7 @@ async def test_a_rollout_has_no_time_limit(site):
 
 
 async def test_a_release_that_fails_is_reported(site):
-    """The round has finished, and its version can be released by hand."""
+    """The round has finished; its version can still be released with the command."""
     (site.folder / "go").touch()
     site.step("release", "raise SystemExit('no node')")
     assert (await site.run_one_round()).version == 1

@@ -61,7 +61,7 @@ def test_the_configuration_reaches_the_steps():
 
 
 def test_without_teachers_and_release_there_is_only_the_training():
-    """Nobody teaches, and versions are released and policies tuned by hand."""
+    """No teacher labels samples, and versions are released with the command."""
     config = structs.replace(CONFIG, teachers=(), release=None)
     assert [type(step) for step in training_steps(config)] == [TrainingOptions]
     assert release_step(config, card(2)) is tuning_step(config) is None
@@ -78,7 +78,7 @@ def test_each_step_survives_its_way_to_the_worker():
 async def test_a_step_fails_with_one_sentence(step, tmp_path):
     """The last line of the worker's output is the reason of the failed step."""
     step = structs.replace(step, dataset=str(tmp_path / "none"))
-    with pytest.raises(PermanentError, match=r"failed with exit code 1: table .*none: expected a dataset"):
+    with pytest.raises(PermanentError, match=r"failed with exit code 1: no dataset at .*none; "):
         await run(step, tmp_path)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from cloud.retraining.triggers import Facts, Triggers, decide, stability_index
+from cloud.retraining.triggers import Signals, Triggers, decide, stability_index
 from tests.cloud.judging import audit
 
 RULES = Triggers()
@@ -16,55 +16,57 @@ SCORES = arrays.arrays(float, st.integers(1, 300), elements=st.floats(0, 1))
 
 
 def confidences(seed: int, count: int = 400, power: float = 8.0) -> np.ndarray:
-    """Draw confidences of which most are high; the lower the power, the less."""
+    """Draw confidences, mostly high ones; a lower power gives lower ones."""
     return np.random.default_rng(seed).beta(power, 1.0, count)
 
 
 @pytest.mark.parametrize(
     ("facts", "trigger"),
     [
-        (Facts(), None),
-        (Facts(labels=19), None),
-        (Facts(labels=20), "labels"),
-        (Facts(samples=999), None),
-        (Facts(samples=1000), "samples"),
-        (Facts(samples=1000, labels=20), "labels"),
-        (Facts(labels=20, last_round_s=599.0), None),
-        (Facts(labels=20, last_round_s=600.0), "labels"),
-        (Facts(labels=20, last_round_s=-5.0), "labels"),
-        (Facts(reference=confidences(1), recent=confidences(2)), None),
-        (Facts(reference=confidences(1), recent=confidences(2, power=3.0)), "drift"),
-        (Facts(reference=confidences(1), recent=confidences(2, 399, power=3.0)), None),
-        (Facts(audit=audit(30, 22), accuracy_low=0.95), "audit"),
-        (Facts(audit=audit(30, 28), accuracy_low=0.95), None),
-        (Facts(audit=audit(29, 0), accuracy_low=0.95), None),
-        (Facts(audit=audit(30, 0)), None),
+        (Signals(), None),
+        (Signals(labels=19), None),
+        (Signals(labels=20), "labels"),
+        (Signals(samples=999), None),
+        (Signals(samples=1000), "samples"),
+        (Signals(samples=1000, labels=20), "labels"),
+        (Signals(labels=20, last_round_s=599.0), None),
+        (Signals(labels=20, last_round_s=600.0), "labels"),
+        (Signals(labels=20, last_round_s=-5.0), "labels"),
+        (Signals(reference=confidences(1), recent=confidences(2)), None),
+        (Signals(reference=confidences(1), recent=confidences(2, power=3.0)), "drift"),
+        (Signals(reference=confidences(1), recent=confidences(2, 399, power=3.0)), None),
+        (Signals(audit=audit(30, 22), accuracy_low=0.95), "audit"),
+        (Signals(audit=audit(30, 28), accuracy_low=0.95), None),
+        (Signals(audit=audit(29, 0), accuracy_low=0.95), None),
+        (Signals(audit=audit(30, 0)), None),
     ],
 )
-def test_each_reason_starts_a_round_at_its_bound(facts: Facts, trigger: str | None) -> None:
-    """Labels, samples, drift and audits: not before there is enough, and not in the pause after a round."""
+def test_each_trigger_starts_a_round_at_its_threshold(facts: Signals, trigger: str | None) -> None:
+    """Labels, samples, drift and audits start a round at their threshold, except in the pause after one."""
     reason = decide(facts, RULES)
     assert (reason and reason.trigger) == trigger
 
 
-def test_the_reason_is_said_with_its_figures() -> None:
-    """People read the words, programs the facts."""
-    reason = decide(Facts(audit=audit(40, 30), accuracy_low=0.95), RULES)
+def test_a_reason_has_words_and_figures() -> None:
+    """A reason has a sentence for people and figures for programs."""
+    reason = decide(Signals(audit=audit(40, 30), accuracy_low=0.95), RULES)
     assert reason is not None
     assert reason.words == "75.0% right in 40 audits, where the card says at least 95.0%"
     assert reason.facts == {"audits": 40, "accuracy": 0.75}
-    drift = decide(Facts(reference=confidences(1), recent=confidences(2, power=2.0)), RULES)
+    drift = decide(Signals(reference=confidences(1), recent=confidences(2, power=2.0)), RULES)
     assert drift is not None
     assert drift.facts["stability_index"] > 0.25
     assert drift.words.startswith("the confidences of the latest 400 samples drifted: ")
-    told = decide(Facts(reference=confidences(1), recent=confidences(2, power=2.0), compared="audits"), RULES)
-    assert told is not None
-    assert told.words.startswith("the confidences of the latest 400 audits drifted: ")
+    audits = decide(
+        Signals(reference=confidences(1), recent=confidences(2, power=2.0), compared="audits"), RULES
+    )
+    assert audits is not None
+    assert audits.words.startswith("the confidences of the latest 400 audits drifted: ")
 
 
 COUNT = st.integers(0, 3000)
-FACTS = st.builds(
-    Facts,
+SIGNALS = st.builds(
+    Signals,
     labels=COUNT,
     samples=COUNT,
     reference=SCORES,
@@ -80,9 +82,9 @@ FACTS = st.builds(
 )
 
 
-@given(FACTS, st.integers(0, 100))
-def test_more_of_a_reason_is_a_reason_too(facts: Facts, more: int) -> None:
-    """No count that starts a round starts none when it grows; and in the pause nothing does."""
+@given(SIGNALS, st.integers(0, 100))
+def test_more_labels_or_samples_never_prevent_a_round(facts: Signals, more: int) -> None:
+    """More labels or samples never prevent a round; the pause always does."""
     if decide(facts, RULES) is not None:
         grown = dataclasses.replace(facts, labels=facts.labels + more, samples=facts.samples + more)
         assert decide(grown, RULES) is not None
@@ -91,13 +93,13 @@ def test_more_of_a_reason_is_a_reason_too(facts: Facts, more: int) -> None:
 
 @given(SCORES, SCORES, st.randoms())
 def test_the_stability_index_is_a_distance(reference: np.ndarray, recent: np.ndarray, chance: object) -> None:
-    """At least 0, finite, 0 for the same scores in any order."""
+    """It is finite, at least 0, and 0 for the same scores in any order."""
     assert 0 <= stability_index(reference, recent) < 100
     assert stability_index(reference, np.random.default_rng(0).permutation(reference)) == pytest.approx(0)
 
 
 def test_chance_alone_is_no_drift() -> None:
-    """Of two draws from one distribution, 400 each, none in 300 passes the bound; a clear shift does."""
+    """Of 300 pairs of draws from one distribution none is above the threshold; a clear shift always is."""
     same = [stability_index(confidences(n), confidences(1000 + n)) for n in range(300)]
     moved = [stability_index(confidences(n), confidences(1000 + n, power=3.0)) for n in range(300)]
     assert max(same) < RULES.stability < min(moved)

@@ -80,7 +80,7 @@ def test_shares_are_pooled_over_nodes_and_latency_is_not():
 @settings(deadline=None)
 @given(compared=COUNTS, agreed=COUNTS)
 def test_disagreement_within_the_limit_is_no_alarm(compared, agreed):
-    """Whatever the counts; disagreement in all of 20 photos or more always is one."""
+    """For any counts; disagreement in all of 20 photos or more always is one."""
     disagreed = min(compared // 5, agreed)
     assert reasons(report(compared=compared, disagreed=disagreed)) == []
     assert bool(reasons(report(compared=compared, disagreed=compared))) == (compared >= 20)
@@ -102,7 +102,7 @@ def test_disagreement_that_the_champions_mistakes_explain_is_no_alarm():
 @settings(deadline=None)
 @given(photos=st.integers(20, 500), compared=st.integers(20, 2000), data=st.data())
 def test_no_audit_makes_a_rollout_stricter(photos, compared, data):
-    """What is allowed without audits is allowed with them, and explained disagreement is no alarm."""
+    """What is allowed without audits is allowed with them, and explained disagreement gives no alarm."""
     audits = RolloutAudits(champion=audit(photos, data.draw(st.integers(0, photos))))
     disagreed = data.draw(st.integers(0, compared))
     one = report(compared=compared, disagreed=disagreed)
@@ -122,7 +122,7 @@ def test_audits_alarm_on_a_significantly_worse_version_only(photos, data):
 
 
 def test_the_reason_names_the_period_of_the_audits():
-    """Since the rollout began, or with the days before it; without audits of both there is no alarm."""
+    """Since the rollout began, or with the days before it; without audits of both versions, no alarm."""
     bad = audit(8, 2)
     assert not list(audit_alarms(RolloutAudits(bad)))
     assert not list(audit_alarms(RolloutAudits(champion=audit(1500, 1500))))
@@ -133,5 +133,5 @@ def test_the_reason_names_the_period_of_the_audits():
 
 
 def test_the_champions_earlier_audits_are_unused_if_there_are_enough():
-    """Drift lowers the accuracy of both versions alike, and is no reason against one."""
+    """Drift lowers the accuracy of both versions alike and gives no alarm."""
     assert not list(audit_alarms(RolloutAudits(audit(40, 24), audit(60, 36), audit(900, 880))))

@@ -51,7 +51,7 @@ def thresholds(rules: HarvestRules) -> dict[str, float]:
 @settings(deadline=None)
 @given(HARVEST, AUDITS, SHARES)
 def test_thresholds_stay_in_range(rules, audited, target):
-    """Whatever is audited, NaN included, a threshold that moves ends in [0, 1]."""
+    """For any audits, NaN included, a threshold that moves ends in [0, 1]."""
     after, reasons = tune_rules(rules, audited, target=target)
     moved = {label for label, value in thresholds(after).items() if value != thresholds(rules)[label]}
     assert len(reasons) == len(moved)
@@ -71,7 +71,7 @@ def test_a_higher_target_never_lowers_a_threshold(rules, audited, one, other):
 @settings(deadline=None)
 @given(HARVEST, AUDITS.map(lambda photos: photos[: MIN_AUDITED - 1]), SHARES)
 def test_without_evidence_nothing_changes(rules, audited, target):
-    """With fewer photos than the minimum, of whatever kind, the rules stay unchanged."""
+    """With fewer photos than the minimum, of any kind, the rules stay unchanged."""
     assert tune_rules(rules, audited, target=target) == (rules, [])
 
 
@@ -129,7 +129,7 @@ def test_photos_count_by_their_sampling_weights():
     ],
 )
 def test_the_lane_auto_follows_the_cards(auto, helps, helped_before, after):
-    """Off while it does not help, on again when it does, unless a person switched it off."""
+    """Off while it does not help, on again when it does, unless an operator switched it off."""
     rules = structs.replace(RULES, auto=auto)
     got, reasons = tune_rules(
         rules, auto_helps=helps, auto_helped_before=helped_before, target=TARGET_PRECISION

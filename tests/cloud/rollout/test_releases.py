@@ -1,4 +1,4 @@
-"""Rules of cloud/rollout/releases.py: what a release says, and when it is served."""
+"""Rules of cloud/rollout/releases.py: the content of a release, and when it is served."""
 
 import asyncio
 import hashlib
@@ -64,7 +64,7 @@ async def test_a_release_is_retained_for_offline_nodes(address, release):
     async with running(sender):
         await announcer.announce([release("edge-1")])
     node = Node(address, "edge-1")
-    async with running(node.bus), asyncio.timeout(15):
+    async with running(node.bus), asyncio.timeout(120):
         delivery = await node.releases.queue.get()
         assert (delivery.retained, delivery.message().version) == (True, 2)
 
@@ -74,7 +74,7 @@ async def test_served_yields_each_node_as_it_serves(address, release):
     one, two, other = (Node(address, name) for name in ("edge-1", "edge-2", "edge-3"))
     sender = Bus(address, transient_client_id("sender"))
     announcer = Announcer(sender, ["edge-1", "edge-2", "edge-1"])
-    async with running(sender, one.bus, two.bus, other.bus), asyncio.timeout(30):
+    async with running(sender, one.bus, two.bus, other.bus), asyncio.timeout(120):
         await announcer.announce([release(name) for name in ("edge-1", "edge-2")])
         served = announcer.served(2)
         await other.serves(2)
@@ -94,7 +94,7 @@ async def test_a_node_that_served_it_before_counts(address, release):
     async with running(node.bus):
         await node.serves(2)
         announcer = Announcer(sender, ["edge-1"])
-        async with running(sender), asyncio.timeout(15):
+        async with running(sender), asyncio.timeout(120):
             await announcer.announce([release("edge-1")])
             assert [name async for name in announcer.served(2)] == ["edge-1"]
 
@@ -104,7 +104,7 @@ async def test_g6_a_node_that_cannot_serve_it_ends_the_wait(address, release, ev
     """The error has the node's reason; failures of other versions are ignored."""
     node, sender = Node(address, "edge-1"), Bus(address, transient_client_id("sender"))
     announcer = Announcer(sender, ["edge-1"])
-    async with running(sender, node.bus), asyncio.timeout(15):
+    async with running(sender, node.bus), asyncio.timeout(120):
         await announcer.announce([release("edge-1")])
         await node.says("model.failed", "that was last week", version=1)
         await node.says(event, "digest differs", **facts)

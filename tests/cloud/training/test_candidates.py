@@ -1,4 +1,4 @@
-"""Human labels with and without those of models, held out and chosen between."""
+"""Candidates: which labels each is trained on, cross-validation, and the choice."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|
 
 
 def world(human: int, harvested: int, wrong: int = 0) -> tuple[FrozenLearner, Labelled, Ints]:
-    """Two clusters in 30 dimensions; of the harvested labels, the first `wrong` are wrong."""
+    """Return two clusters in 30 dimensions; the first `wrong` harvested labels are wrong."""
     generator = np.random.default_rng(0)
     truth = np.arange(human + harvested) % 2
     features = generator.normal(size=(len(truth), 30)) + np.where(truth, 1.0, -1.0)[:, None]
@@ -38,7 +38,7 @@ def world(human: int, harvested: int, wrong: int = 0) -> tuple[FrozenLearner, La
 
 
 def test_only_confirmed_harvested_photos_are_trained_on() -> None:
-    """Harvested labels that the head of human labels contradicts are left out, the others taken."""
+    """A label of the lane auto is used if the candidate of human labels predicts the same one."""
     learner, labelled, human = world(human=10, harvested=40, wrong=6)
     fitted = fit_candidates(learner, labelled, human)
     assert fitted[HUMAN].positions.tolist() == list(range(10))
@@ -46,16 +46,16 @@ def test_only_confirmed_harvested_photos_are_trained_on() -> None:
 
 
 def test_without_a_harvest_there_is_one_candidate() -> None:
-    """Nothing harvested, or nothing of it confirmed, leaves people's labels alone."""
+    """Without harvested labels, or without a confirmed one, only the candidate of human labels is trained."""
     assert list(fit_candidates(*world(human=10, harvested=0))) == [HUMAN]
     assert list(fit_candidates(*world(human=10, harvested=8, wrong=8))) == [HUMAN]
 
 
-def test_the_teachers_labels_come_before_the_lane_auto() -> None:
-    """The second candidate has the teacher's labels as they are; the third the lane auto where both agree.
+def test_candidates_add_the_teachers_labels_before_the_lane_auto() -> None:
+    """The second candidate adds the teacher's labels; the third the lane auto where edge and teacher agree.
 
-    The teacher labelled four photos: two of which the edge was not sure, two where both said the same. Where
-    it is silent the edge's label is not believed, whatever the first candidate says.
+    The teacher labelled four photos: two of other lanes, and two of the lane auto with the edge's label.
+    Where it abstains, the edge's label is not used, even if the first candidate predicts the same.
     """
     learner, labelled, human = world(human=10, harvested=40, wrong=6)
     at = np.arange(50)
@@ -67,8 +67,8 @@ def test_the_teachers_labels_come_before_the_lane_auto() -> None:
     assert fitted[HARVESTED].positions.tolist() == list(range(14))
 
 
-def test_the_edges_label_stands_alone_until_there_can_be_a_teacher() -> None:
-    """As long as no teacher said anything, and people labelled fewer samples than it takes to judge one."""
+def test_the_edges_label_is_used_alone_until_there_can_be_a_teacher() -> None:
+    """Without labels by a teacher, and with too few labelled samples to validate one."""
 
     def alone(*kinds: tuple[Source, str | None, int]) -> bool:
         photos = [
@@ -81,8 +81,8 @@ def test_the_edges_label_stands_alone_until_there_can_be_a_teacher() -> None:
     assert not alone(("human", None, 99), ("teacher", "auto", 1), ("edge", "auto", 99))
 
 
-def test_a_copy_counts_as_the_photo_that_it_shows() -> None:
-    """A head of photos and copies that are the photos again is the head of twice as many photos."""
+def test_a_copy_weighs_as_much_as_its_photo() -> None:
+    """Copies equal to the photos give the same head as training on each photo twice."""
     learner, labelled, human = world(human=10, harvested=0)
     both = replace(learner, copies=learner.features)
     labels, weights = labelled.labels[human], labelled.weigh(human)
@@ -92,7 +92,7 @@ def test_a_copy_counts_as_the_photo_that_it_shows() -> None:
 
 
 def test_the_lane_auto_is_switched_off_when_it_did_not_help_twice() -> None:
-    """Two rounds running in which it made held-out loss no less; rounds that say nothing do not count."""
+    """The lane auto goes off after two rounds without a lower loss; rounds without figures are ignored."""
     helped = {HUMAN: 0.5, TEACHER: 0.4, HARVESTED: 0.3}
     worse = {HUMAN: 0.5, TEACHER: 0.4, HARVESTED: 0.45}
     silent: dict[str, float | None] = {HUMAN: 0.5}
@@ -104,39 +104,39 @@ def test_the_lane_auto_is_switched_off_when_it_did_not_help_twice() -> None:
     assert not auto_helps([helped, worse, silent, untested, worse])
 
 
-class Watched:
-    """A learner that notes which photos a candidate answers though it was trained on them."""
+class Recording:
+    """A learner that records which photos it answers, and which of them it was trained on."""
 
     def __init__(self, learner: FrozenLearner) -> None:
         self._learner, self.folds, self.photo_count = learner, learner.folds, learner.photo_count
-        self.seen_before: set[int] = set()
+        self.trained_on: set[int] = set()
         self.answered: list[int] = []
 
     def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:
-        """Train as the learner does."""
+        """Train with the wrapped learner."""
         return self._learner.fit(positions, labels, weights)
 
     def logits(self, fitted: Fitted, positions: Ints) -> Floats:
-        """Answer as the learner does."""
-        self.seen_before |= set(fitted.positions.tolist()) & set(positions.tolist())
+        """Answer with the wrapped learner."""
+        self.trained_on |= set(fitted.positions.tolist()) & set(positions.tolist())
         self.answered += positions.tolist()
         return self._learner.logits(fitted, positions)
 
 
 def test_each_human_label_is_answered_by_candidates_that_did_not_see_it() -> None:
-    """Cross-validation answers every human label once per candidate, none by one trained on it."""
+    """Cross-validation answers every human-labelled photo once per candidate, with none trained on it."""
     learner, labelled, human = world(human=12, harvested=20, wrong=3)
-    watched = Watched(learner)
-    held_out = cross_validate(watched, labelled, seed=1, progress=NoProgress())
-    assert not watched.seen_before
-    assert sorted(p for p in watched.answered if p < 12) == sorted([*human] * 3)
+    recording = Recording(learner)
+    held_out = cross_validate(recording, labelled, seed=1, progress=NoProgress())
+    assert not recording.trained_on
+    assert sorted(p for p in recording.answered if p < 12) == sorted([*human] * 3)
     for answers in held_out.values():
         assert np.bincount(answers.labels).tolist() == [6, 6]
         assert answers.logits.shape == (12, 2)
 
 
 def test_the_least_held_out_loss_is_chosen() -> None:
-    """The candidate that answers held-out labels better is chosen; without any, people's labels are."""
+    """The lowest held-out loss is chosen; without held-out labels, the candidate of human labels."""
     labels = np.arange(20) % 2
     right, guess = HeldOut(np.eye(2)[labels] * 3, labels), HeldOut(np.zeros((20, 2)), labels)
     assert choose([HUMAN, HARVESTED], {HUMAN: guess, HARVESTED: right}) == HARVESTED
@@ -145,8 +145,8 @@ def test_the_least_held_out_loss_is_chosen() -> None:
     assert choose([HUMAN, HARVESTED], {HUMAN: nothing, HARVESTED: nothing}) == HUMAN
 
 
-def test_a_harvest_that_helps_is_chosen() -> None:
-    """With few labels and a large right harvest, the second candidate wins."""
+def test_the_lane_auto_is_chosen_if_it_helps() -> None:
+    """With few human labels and many correct harvested ones, the candidate with the lane auto is chosen."""
     learner, labelled, human = world(human=10, harvested=300)
     held_out = cross_validate(learner, labelled, seed=0, progress=NoProgress())
     assert choose(fit_candidates(learner, labelled, human), held_out) == HARVESTED

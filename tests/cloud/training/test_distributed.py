@@ -1,4 +1,4 @@
-"""Several workers train one model: real processes on loopback, started as Kubeflow's trainer starts them."""
+"""Distributed training with real processes on loopback, started as Kubeflow's trainer starts them."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from cloud.dataset.example import TrainingError
 from cloud.dataset.store import Row, Store
 from cloud.export.v1_loader import SavedModel
 from cloud.training import from_scratch
-from cloud.training.distributed import Team, alone, join, read_place
+from cloud.training.distributed import Team, alone, join, worker_index
 from tests.cloud import together
 from tests.conftest import ROOT
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|
 
 
 def configs(count: int) -> list[str]:
-    """Return TF_CONFIG for each of so many workers on free ports."""
+    """Return TF_CONFIG for each of `count` workers on free ports."""
     listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     workers = [f"127.0.0.1:{one.getsockname()[1]}" for one in listening]
     for one in listening:
@@ -37,7 +37,7 @@ def configs(count: int) -> list[str]:
 
 
 async def run(config: str, words: Sequence[object]) -> tuple[int, str]:
-    """Run a Python program as a worker, and return its exit code and what it said."""
+    """Run a Python program as a worker; return its exit code and output."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, *map(str, words), env={**os.environ, "TF_CONFIG": config}, cwd=ROOT,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
@@ -48,30 +48,30 @@ async def run(config: str, words: Sequence[object]) -> tuple[int, str]:
 
 
 async def run_all(words: Sequence[Sequence[object]]) -> list[tuple[int, str]]:
-    """Run workers side by side."""
+    """Run several workers at the same time."""
     async with asyncio.timeout(240):
         return await asyncio.gather(*map(run, configs(len(words)), words))
 
 
 def test_the_parts_of_all_workers_are_the_whole() -> None:
-    """Whatever the length, each thing is in one part, and in order."""
+    """The parts are disjoint, complete and in order, for any length."""
     strategy = alone().strategy
     for length in range(9):
         parts = [np.arange(length)[Team(strategy, index, 4).part(length)] for index in range(4)]
         assert np.concatenate(parts).tolist() == list(range(length))
 
 
-def test_the_place_is_read_as_tensorflow_specifies_it() -> None:
-    """A chief comes first where there is one, parameter servers do not train, and nonsense is said to be."""
+def test_the_workers_index_is_read_as_tensorflow_specifies_it() -> None:
+    """The chief is worker 0, parameter servers are not counted, and invalid content is an error."""
     cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"], "ps": ["d:1"]}
 
-    def place(kind: str, index: object) -> tuple[int, int]:
-        return read_place(json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}}))
+    def read(kind: str, index: object) -> tuple[int, int]:
+        return worker_index(json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}}))
 
-    assert [place("chief", 0), place("worker", "0"), place("worker", 1)] == [(0, 3), (1, 3), (2, 3)]
+    assert [read("chief", 0), read("worker", "0"), read("worker", 1)] == [(0, 3), (1, 3), (2, 3)]
     for config in ("", "[]", "{}", '{"cluster": [], "task": {}}'):
-        with pytest.raises(TrainingError, match="TF_CONFIG: expected a cluster"):
-            read_place(config)
+        with pytest.raises(TrainingError, match="TF_CONFIG: expected a cluster with this worker's task"):
+            worker_index(config)
     assert join({}).count == 1
     assert join(
         {"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}'}
@@ -79,9 +79,8 @@ def test_the_place_is_read_as_tensorflow_specifies_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 async def test_two_workers_train_the_model_that_one_trains(make_example, tmp_path: Path) -> None:
-    """Both end well, the first writes the one bundle, and it answers as that of a single worker does."""
+    """Both workers succeed, only the first writes a version, and it answers like that of a single worker."""
     store = Store.open(tmp_path / "photos.lance")
     photos = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(6)]
     said = {"human_by": "ann", "human_at_ms": 1, "origin": "import"}
@@ -112,11 +111,10 @@ async def test_two_workers_train_the_model_that_one_trains(make_example, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 async def test_two_workers_train_a_network_as_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Gradients and statistics of a batch are those of the whole batch, whoever computes its parts."""
+    """Gradients and batch statistics are those of the whole batch, however it is split."""
     names = ("first", "second")
     ran = await run_all([["-m", "tests.cloud.together", tmp_path / f"{name}.npz"] for name in names])
     assert [code for code, _ in ran] == [0, 0], ran

@@ -17,13 +17,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|
 
 
 class Counting:
-    """Remembers what was computed."""
+    """Progress that counts the computed photos."""
 
     def __init__(self) -> None:
         self.done = 0
 
     def start(self, step: str, total: int) -> None:
-        """Begin at nothing."""
+        """Ignore the step."""
 
     def advance(self, count: int = 1) -> None:
         """Count."""
@@ -32,18 +32,18 @@ class Counting:
 
 @pytest.fixture(scope="module")
 def network() -> Any:
-    """A small network with weights of its own."""
+    """A small network with random weights."""
     return XCEPTION_SMALL.build()
 
 
 @pytest.fixture
 def photos(make_example: Any) -> list[Example]:
-    """More than a batch of different photos."""
+    """Distinct photos, more than one batch."""
     return [make_example("dawn", seed) for seed in range(BATCH_PHOTOS + 3)]
 
 
 def test_a_photo_is_embedded_once(network: Any, photos: list[Example], tmp_path: Path) -> None:
-    """A second call computes only what is new, in whatever order, and answers the same bits."""
+    """A second call computes only new photos, in any order; the embeddings of the others are identical."""
     first, second = Counting(), Counting()
     known = embeddings(photos[:-1], XCEPTION_SMALL, network, tmp_path, first)
     both = embeddings([*reversed(photos), photos[0]], XCEPTION_SMALL, network, tmp_path, second)
@@ -52,14 +52,16 @@ def test_a_photo_is_embedded_once(network: Any, photos: list[Example], tmp_path:
     np.testing.assert_array_equal(both[-1], known[0])
 
 
-def test_the_cache_holds_what_the_network_says(network: Any, photos: list[Example], tmp_path: Path) -> None:
+def test_cached_embeddings_are_those_of_the_network(
+    network: Any, photos: list[Example], tmp_path: Path
+) -> None:
     """Embeddings with and without the cache are the same."""
     cached = embeddings(photos[:4], XCEPTION_SMALL, network, tmp_path, NoProgress())
     np.testing.assert_array_equal(cached, embed(photos[:4], XCEPTION_SMALL, network, NoProgress()))
 
 
 def test_other_weights_use_another_cache(network: Any, photos: list[Example], tmp_path: Path) -> None:
-    """Embeddings of one state of a network are never taken for those of another."""
+    """Other weights of the same backbone use another cache file."""
     embeddings(photos[:2], XCEPTION_SMALL, network, tmp_path, NoProgress())
     other = Counting()
     embeddings(photos[:2], XCEPTION_SMALL, XCEPTION_SMALL.build(), tmp_path, other)
@@ -68,7 +70,7 @@ def test_other_weights_use_another_cache(network: Any, photos: list[Example], tm
 
 
 def test_a_damaged_row_is_computed_again(network: Any, photos: list[Example], tmp_path: Path) -> None:
-    """An embedding of the wrong length counts as absent."""
+    """A row of the wrong length is computed again."""
     before = embeddings(photos[:3], XCEPTION_SMALL, network, tmp_path, NoProgress())
     (path,) = tmp_path.glob("*.sqlite3")
     with sqlite3.connect(path) as cache:
@@ -80,14 +82,11 @@ def test_a_damaged_row_is_computed_again(network: Any, photos: list[Example], tm
     np.testing.assert_allclose(after, before, atol=1e-5)
 
 
-def test_what_was_embedded_before_a_failure_is_kept(
-    network: Any, photos: list[Example], tmp_path: Path
-) -> None:
-    """A run that fails in its second batch does not do the first again, and names the bad photo."""
+def test_embeddings_before_a_failure_are_kept(network: Any, photos: list[Example], tmp_path: Path) -> None:
+    """After a failure in the second batch, the first is cached, and the error names the undecodable photo."""
     bad = Example("bad0" * 8, b"no photo", "dawn", "human")
-    with pytest.raises(
-        TrainingError, match=f"photo {'bad0' * 8}: expected a decodable JPEG or PNG, got 8 bytes"
-    ):
+    sentence = rf"cannot decode photo {'bad0' * 8} \(8 bytes\): Unknown image file format\."
+    with pytest.raises(TrainingError, match=sentence):
         embeddings([*photos, bad], XCEPTION_SMALL, network, tmp_path, NoProgress())
     again = Counting()
     embeddings(photos, XCEPTION_SMALL, network, tmp_path, again)
@@ -95,15 +94,15 @@ def test_what_was_embedded_before_a_failure_is_kept(
 
 
 def test_embeddings_do_not_depend_on_their_batch(efficientnet: Any, photos: list[Example]) -> None:
-    """A photo alone and among others has the same embedding."""
+    """The embedding of a photo does not depend on the other photos in its batch."""
     together = embed(photos[:5], EFFICIENTNET_LITE0, efficientnet, NoProgress())
     alone = embed(photos[4:5], EFFICIENTNET_LITE0, efficientnet, NoProgress())
     assert together.shape == (5, EFFICIENTNET_LITE0.embedding_dim)
     np.testing.assert_allclose(together[4:5], alone, atol=1e-4)
 
 
-def test_dimmed_photos_are_kept_apart(network: Any, photos: list[Example], tmp_path: Path) -> None:
-    """The same photo at dusk has an embedding of its own, whichever was asked for first."""
+def test_dimmed_photos_are_cached_separately(network: Any, photos: list[Example], tmp_path: Path) -> None:
+    """Plain and dimmed embeddings of one photo are cached separately."""
     plain, dim, again = (
         embeddings(photos[:2], XCEPTION_SMALL, network, tmp_path, NoProgress(), dim=dim)
         for dim in (False, True, False)
@@ -112,8 +111,8 @@ def test_dimmed_photos_are_kept_apart(network: Any, photos: list[Example], tmp_p
     assert np.abs(plain - dim).max() > 0.1 * np.abs(plain).max()
 
 
-def test_dusk_takes_light_and_colour() -> None:
-    """Half of the light is left, and of each channel's distance from grey two fifths of that."""
+def test_dimming_reduces_brightness_and_colour() -> None:
+    """Brightness is halved, and the distance of each channel from grey is reduced to 40 % of that."""
     plan = EFFICIENTNET_LITE0
     red = (np.array([[[[200.0, 80.0, 80.0]]]], np.float32) - plan.offset) / plan.scale
     values = dimmed(red, plan).numpy() * plan.scale + plan.offset

@@ -1,4 +1,4 @@
-"""Training from scratch: how long, and on what. That it learns is shown in test_train."""
+"""Training from scratch: steps, batches and augmentation. That it learns is tested in test_train."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,8 @@ from cloud.training import from_scratch
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
 
 
-def test_augmented_photos_follow_the_draw() -> None:
-    """One draw always gives the same photos, also in parts; another gives others, and the shape stays."""
+def test_augmentation_is_reproducible() -> None:
+    """The same draw gives the same images, also in parts; another draw gives other images."""
     photos = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
     one, same, other = (
         from_scratch.augmented(photos, np.array([7, step]), slice(4), 4).numpy() for step in (1, 1, 2)
@@ -24,16 +24,16 @@ def test_augmented_photos_follow_the_draw() -> None:
     assert np.abs(one - other).mean() > 0.1
 
 
-def test_the_length_of_a_training_follows_its_photos_within_bounds() -> None:
-    """Few photos get the fewest steps, many the most, and between them each is shown as often."""
+def test_the_number_of_steps_follows_the_number_of_photos() -> None:
+    """The number of steps is proportional to the number of photos, within bounds."""
     fewest, most = from_scratch.STEPS
     assert from_scratch.step_count(2) == fewest
     assert from_scratch.step_count(10**6) == most
     assert from_scratch.step_count(800) == 800 * from_scratch.EPOCHS // from_scratch.BATCH_PHOTOS
 
 
-def test_batches_are_made_up_as_the_weights_say() -> None:
-    """A photo with half of the weight is about half of what is drawn; one seed draws the same."""
+def test_batches_follow_the_weights() -> None:
+    """Photos are sampled in proportion to their weight, and reproducibly."""
     human, weights = np.array([True, True, False]), np.array([0.5, 0.25, 0.25])
     drawn = np.concatenate(list(from_scratch._batches(human, weights, 50, seed=1)))
     np.testing.assert_allclose(np.bincount(drawn) / len(drawn), weights, atol=0.05)
@@ -43,8 +43,8 @@ def test_batches_are_made_up_as_the_weights_say() -> None:
 
 
 @given(share=st.floats(0.5, 1.0), seed=st.integers(0, 99))
-def test_half_of_each_batch_has_a_persons_label(share: float, seed: int) -> None:
-    """Whatever is drawn, and whatever the weights of a training say, people's labels are not outnumbered."""
+def test_half_of_each_batch_has_human_labels(share: float, seed: int) -> None:
+    """At least half of each batch has human labels."""
     human = np.arange(10) < 5
     weights = np.where(human, share, 1 - share) / 5
     for batch in from_scratch._batches(human, weights, 5, seed):

@@ -1,4 +1,4 @@
-"""Weights and folds."""
+"""Sample weights and cross-validation folds."""
 
 import numpy as np
 import pytest
@@ -12,8 +12,10 @@ LABELS = st.lists(st.integers(0, CLASSES - 1), max_size=60)
 
 
 @given(human=LABELS, harvested=LABELS)
-def test_people_outweigh_models_and_no_class_drowns_another(human: list[int], harvested: list[int]) -> None:
-    """Human labels get half or more, classes differ by three at most, and nothing gets no weight."""
+def test_human_labels_have_half_of_the_weight_and_classes_are_balanced(
+    human: list[int], harvested: list[int]
+) -> None:
+    """Human labels have at least half of the weight, classes differ by at most 3 : 1, no weight is zero."""
     labels = np.array([*range(CLASSES), *human, *harvested])
     is_human = np.arange(len(labels)) < CLASSES + len(human)
     weights = training_weights(labels, is_human, np.ones(len(labels)), CLASSES)
@@ -24,8 +26,8 @@ def test_people_outweigh_models_and_no_class_drowns_another(human: list[int], ha
     assert masses.max() <= CLASS_RATIO * masses.min() + 1e-9
 
 
-def test_own_weights_count_within_a_source_and_class() -> None:
-    """An example of twice the weight gets twice the share of its equals."""
+def test_weights_of_examples_hold_within_a_source_and_class() -> None:
+    """Within a source and class, weights are proportional to those of the examples."""
     labels = np.array([0, 0, 1, 1])
     weights = training_weights(labels, labels >= 0, np.array([2.0, 1.0, 1.0, 1.0]), 2)
     assert weights[0] == pytest.approx(2 * weights[1])
@@ -33,7 +35,7 @@ def test_own_weights_count_within_a_source_and_class() -> None:
 
 
 def test_few_harvested_photos_do_not_count_more_than_human_labels() -> None:
-    """Two harvested photos beside ninety-eight labels get two hundredths, not half."""
+    """Two harvested photos and 98 human labels: the harvested ones have 2 % of the weight."""
     labels = np.arange(100) % 2
     weights = training_weights(labels, np.arange(100) < 98, np.ones(100), 2)
     assert weights[98:].sum() == pytest.approx(0.02)
@@ -41,7 +43,7 @@ def test_few_harvested_photos_do_not_count_more_than_human_labels() -> None:
 
 @given(labels=st.lists(st.integers(0, 3), min_size=1, max_size=50), seed=st.integers(0, 9))
 def test_folds_hold_out_each_example_once(labels: list[int], seed: int) -> None:
-    """Each example of a class with two or more is held out once, and its class stays to be learnt."""
+    """Each example of a class with two or more is held out once, and others of its class are trained on."""
     array = np.array(labels)
     out = []
     splits = list(folds(array, seed))
@@ -54,7 +56,7 @@ def test_folds_hold_out_each_example_once(labels: list[int], seed: int) -> None:
 
 
 def test_folds_follow_the_seed() -> None:
-    """One seed always gives the same folds; another gives others."""
+    """The same seed gives the same folds; another seed gives others."""
     labels = np.arange(40) % 2
 
     def first(seed: int) -> list[int]:

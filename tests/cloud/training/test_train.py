@@ -1,9 +1,8 @@
-"""Training from examples to a packed model."""
+"""Training from examples to a version on disk."""
 
 import hashlib
 import io
 import random
-import signal
 import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,14 +31,14 @@ LITE = "efficientnet-lite0"
 
 
 def ask(trained: Trained, photos: Sequence[bytes]) -> dict[str, np.ndarray]:
-    """Ask a model on disk."""
+    """Return the answers of an exported model."""
     with SavedModel(trained.directory) as saved:
         return saved.predict(photos)
 
 
 @pytest.fixture(scope="module")
 def examples(make_example: Any) -> list[Example]:
-    """Four human labels per class, and harvested photos of which one in eight has the wrong label."""
+    """Four human labels per class, and harvested photos; one in eight of these has the wrong label."""
     human = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(4)]
     right = [make_example(x, seed, "edge", 0.5) for x in ("dawn", "dusk") for seed in range(100, 107)]
     wrong = [make_example(x, 200, "edge", 0.5) for x in ("dawn", "dusk")]
@@ -49,13 +48,13 @@ def examples(make_example: Any) -> list[Example]:
 
 @pytest.fixture(scope="module")
 def gold(make_example: Any) -> list[Example]:
-    """Photos to measure on."""
+    """The gold set."""
     return [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(300, 310)]
 
 
 @pytest.fixture(scope="module")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Embeddings, shared by the tests as by trainings."""
+    """An embedding cache that the tests share."""
     return tmp_path_factory.mktemp("cache")
 
 
@@ -63,7 +62,7 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(
     examples: list[Example], gold: list[Example], cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Trained:
-    """Version 2, from all of them."""
+    """Version 2, trained on all examples."""
     return train(
         examples,
         gold,
@@ -77,8 +76,8 @@ def trained(
     )
 
 
-def test_the_card_says_what_the_model_is(trained: Trained) -> None:
-    """The card counts the examples, names its dataset and gold set, and is beside the model."""
+def test_the_card_describes_the_version(trained: Trained) -> None:
+    """The card has the number of examples, the dataset version and the metrics, and is in the registry."""
     card = trained.card
     assert card == Registry(trained.directory.parent).card(2)
     assert (card.version, card.parent, card.dataset_version, card.seed) == (2, None, 9, 5)
@@ -91,15 +90,15 @@ def test_the_card_says_what_the_model_is(trained: Trained) -> None:
     assert card.chosen in {c.name for c in card.candidates}
 
 
-def test_harvested_labels_that_the_human_ones_contradict_are_left_out(trained: Trained) -> None:
-    """The wrongly harvested photos do not get into a training, and human labels all do."""
+def test_harvested_labels_that_contradict_the_human_ones_are_not_used(trained: Trained) -> None:
+    """Wrong harvested labels are not trained on; all human labels are."""
     harvested = trained.card.candidates[1]
     assert harvested.photos == 8 + 14
     assert harvested.held_out_photos == 8
 
 
-def test_the_bundle_is_beside_the_model(trained: Trained) -> None:
-    """The directory is named by the version, and the bundle's digest and size are stated."""
+def test_the_bundle_is_in_the_registry(trained: Trained) -> None:
+    """Directory and bundle have the version's number; digest and size of the bundle are returned."""
     assert trained.directory.name == "2"
     assert (trained.directory / EXTRA_ASSETS / NETWORK_FILE).stat().st_size  # it was asked for
     assert trained.bundle_path == trained.directory.with_name("2.tar")
@@ -108,7 +107,7 @@ def test_the_bundle_is_beside_the_model(trained: Trained) -> None:
 
 
 def test_the_served_model_gives_the_accuracy_of_its_card(trained: Trained, gold: list[Example]) -> None:
-    """Accuracy, counted on the exported graph, is the one on the card."""
+    """The accuracy of the exported model is the one on the card."""
     answers = ask(trained, [photo.image for photo in gold])
     named = [trained.card.classes[index] for index in answers["probabilities"].argmax(axis=1)]
     accuracy = np.mean([name == photo.label for name, photo in zip(named, gold, strict=True)])
@@ -118,8 +117,8 @@ def test_the_served_model_gives_the_accuracy_of_its_card(trained: Trained, gold:
     assert confidence == pytest.approx(trained.card.metrics.mean_confidence, abs=1e-3)
 
 
-def test_the_served_model_tells_what_it_has_never_seen(trained: Trained, examples: list[Example]) -> None:
-    """A photo of the training has no novelty; noise, which is of neither class, is above 1."""
+def test_the_served_model_reports_novelty(trained: Trained, examples: list[Example]) -> None:
+    """A training photo has novelty 0; noise, which is out of distribution, is above 1."""
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     photos = [examples[0].image, tf.io.encode_jpeg(noise).numpy()]
     known, foreign = ask(trained, photos)["novelty"]
@@ -127,10 +126,10 @@ def test_the_served_model_tells_what_it_has_never_seen(trained: Trained, example
     assert foreign > 1
 
 
-def test_a_version_meets_the_champion(
+def test_a_version_is_compared_with_the_champion(
     examples: list[Example], gold: list[Example], trained: Trained, cache_dir: Path
 ) -> None:
-    """The verdict of the gate is on the card; who was taught the opposite stays out, and is no champion."""
+    """The verdict is on the card; a version trained on swapped labels does not become champion."""
     champion = Registry(trained.directory.parent).champion()
     assert champion is not None
     assert champion.directory == trained.directory
@@ -153,7 +152,7 @@ def test_a_version_meets_the_champion(
 
 
 def stored(example: Example, number: int) -> Row:
-    """An example as the dataset holds it, under an id of its own."""
+    """Return the dataset row of an example, with another photo id."""
     said: dict[str, Any] = (
         {"human_label": example.label, "human_by": "ann", "human_at_ms": 1, "origin": "import"}
         if example.human
@@ -166,7 +165,7 @@ def stored(example: Example, number: int) -> Row:
 def test_the_card_suffices_to_repeat_the_run(
     trained: Trained, examples: list[Example], gold: list[Example], cache_dir: Path, tmp_path: Path
 ) -> None:
-    """Dataset version, seed, classes and backbone give the same model, whatever ids the photos got."""
+    """Dataset version, seed, classes and backbone of the card give the same model, with other photo ids."""
     store = Store.open(tmp_path / "photos.lance")
     store.upsert([stored(example, number) for number, example in enumerate(examples)])
     then = store.version
@@ -191,7 +190,7 @@ def test_the_card_suffices_to_repeat_the_run(
 
 
 def test_the_card_has_the_calibration_before_and_after(trained: Trained) -> None:
-    """The temperature is measured on held-out labels and on gold; what is served is the calibrated one."""
+    """Calibration errors before and after the temperature; the metrics are those after it."""
     card = trained.card
     assert card.metrics is not None
     assert card.calibration.gold_after == card.metrics.calibration_error
@@ -202,7 +201,7 @@ def test_the_card_has_the_calibration_before_and_after(trained: Trained) -> None
 
 
 def coloured(label: str, seed: int) -> Example:
-    """A noisy photo of one colour."""
+    """Return a noisy photo of one colour."""
     generator = np.random.default_rng([seed, *label.encode()])
     tint = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "grey": (90, 90, 90)}[label]
     array = np.array(tint) + generator.normal(0, 30, (48, 64, 3))
@@ -212,7 +211,7 @@ def coloured(label: str, seed: int) -> Example:
 
 
 def test_a_class_is_added_by_labels(cache_dir: Path, tmp_path: Path) -> None:
-    """Version 2 knows a fourth class from three labels; the wider list is no loss to gate or audit slice."""
+    """Version 2 learns a fourth class from three labels; neither gate nor audit slice counts a loss."""
     three, four = ("red", "green", "blue"), ("red", "green", "blue", "grey")
     known = [coloured(label, seed) for label in four for seed in range(3)]
     gold = [coloured(label, seed) for label in four for seed in range(10, 14)]
@@ -247,7 +246,7 @@ def test_a_class_is_added_by_labels(cache_dir: Path, tmp_path: Path) -> None:
 def test_three_classes_in_a_given_order_without_gold(
     make_example: Any, cache_dir: Path, tmp_path: Path
 ) -> None:
-    """Nothing assumes two classes, a gold set or more than one example of a class."""
+    """A training works with three classes, without a gold set, and with one example of a class."""
     photos = [make_example(label, seed) for label in ("dusk", "dawn") for seed in range(2)]
     photos.append(make_example("fog", 1))
     wanted = ["fog", "dusk", "dawn"]
@@ -260,8 +259,10 @@ def test_three_classes_in_a_given_order_without_gold(
     assert card.signature["probabilities"] == "float32[None,3]"
 
 
-def test_one_label_per_class_is_enough_to_begin(make_example: Any, cache_dir: Path, tmp_path: Path) -> None:
-    """With nothing to hold out, the temperature stays 1 and people's labels are chosen."""
+def test_one_label_per_class_is_enough_for_a_first_version(
+    make_example: Any, cache_dir: Path, tmp_path: Path
+) -> None:
+    """Without held-out labels, the temperature is 1 and the candidate of human labels is chosen."""
     photos = [make_example(label, 1) for label in ("dusk", "dawn")]
     card = train(photos, [], backbone=LITE, cache_dir=cache_dir, registry=Registry(tmp_path), version=1).card
     assert card.temperature == 1.0
@@ -269,10 +270,10 @@ def test_one_label_per_class_is_enough_to_begin(make_example: Any, cache_dir: Pa
     assert card.candidates[0].held_out_loss is None
 
 
-def test_a_version_is_there_with_its_bundle_or_not_at_all(
+def test_a_version_exists_with_its_bundle_or_not_at_all(
     make_example: Any, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who is killed while the bundle is packed leaves no version, and the next training makes it."""
+    """A training that is killed while it packs the bundle leaves no version; the next one makes it."""
     few = [make_example(label, 0) for label in ("dawn", "dusk")]
     terms: dict[str, Any] = {
         "backbone": LITE,
@@ -280,8 +281,12 @@ def test_a_version_is_there_with_its_bundle_or_not_at_all(
         "registry": Registry(tmp_path),
         "version": 1,
     }
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr("tarfile.TarFile.addfile", lambda *_: signal.raise_signal(signal.SIGINT))
+        patch.setattr("tarfile.TarFile.addfile", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(few, [], **terms)
     assert not (tmp_path / "1").exists()
@@ -315,17 +320,18 @@ def test_xception_small_learns_from_scratch(
 def test_an_undecodable_photo_is_named(
     backbone: str, make_example: Any, cache_dir: Path, tmp_path: Path
 ) -> None:
-    """Either way of training names the photo that it could not decode, and writes no model."""
+    """Both learners name an undecodable photo, and write no version."""
     photos = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(3)]
     photos.append(Example("bad0" * 8, photos[0].image[:200], "dawn", "human"))
     registry = Registry(tmp_path / "out")
-    with pytest.raises(TrainingError, match=f"photo {'bad0' * 8}: expected a decodable JPEG or PNG"):
+    sentence = rf"cannot decode photo {'bad0' * 8} \(200 bytes\): jpeg::Uncompress failed"
+    with pytest.raises(TrainingError, match=sentence):
         train(photos, [], backbone=backbone, cache_dir=cache_dir, registry=registry, version=1)
     assert not registry.folder.exists()
 
 
 def test_gold_photos_must_not_be_trained_on(examples: list[Example], tmp_path: Path) -> None:
-    """A gold or audit photo that is also an example, or of no known class, is refused by its id."""
+    """A gold or audit photo that is also an example, or has an unknown class, is an error with its id."""
     noon, registry = Example("ab" * 16, b"x", "noon", "human"), Registry(tmp_path)
     for kind, bad, gold, audit in (
         ("gold", examples[0], examples[:1], []),
@@ -345,7 +351,7 @@ def test_gold_photos_must_not_be_trained_on(examples: list[Example], tmp_path: P
 
 
 def test_an_existing_version_is_refused_before_the_work(trained: Trained, examples: list[Example]) -> None:
-    """Versions are never overwritten, and a file is no place for one."""
+    """A version is never overwritten, and a models folder that is a file is an error."""
     with pytest.raises(PermanentError, match="version 2 already exists"):
         train(
             examples,
@@ -367,13 +373,13 @@ def test_an_existing_version_is_refused_before_the_work(trained: Trained, exampl
 
 
 def real(folder: Path, split: str) -> list[Example]:
-    """Photos of the collection with their folder's label."""
+    """Return photos of the collection, labelled by folder."""
     paths = sorted((folder / split).glob("*/*.jpg"))
     return [Example(f"{i:032x}", p.read_bytes(), p.parent.name, "human") for i, p in enumerate(paths)]
 
 
 def harvested(trained: Trained, stream: Sequence[Example]) -> list[Example]:
-    """What the loop makes of a stream: the 20 least certain to a person, the rest by confidence 0.8."""
+    """Return the stream as labelled after harvesting: the 20 least certain by people, others by the model."""
     answers = ask(trained, [photo.image for photo in stream])["probabilities"]
     order = np.argsort(answers.max(axis=1))
     sure = [position for position in order[20:] if answers[position].max() >= 0.8]
@@ -386,9 +392,8 @@ def harvested(trained: Trained, stream: Sequence[Example]) -> list[Example]:
 
 @pytest.mark.photos
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_the_second_version_of_real_photos_is_better(photo_collection: Path, tmp_path: Path) -> None:
-    """From ten labels and 400 unlabelled photos, version 2 reaches 97 % and more than version 1."""
+    """From ten labels and 400 unlabelled photos, version 2 beats version 1 and reaches 97 %."""
     train_photos, gold = real(photo_collection, "train"), real(photo_collection, "gold")
     generator = random.Random(0)
     ten = [

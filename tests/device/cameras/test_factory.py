@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from device.cameras.base import CameraError, CameraExhausted
@@ -24,25 +26,32 @@ def folder(tmp_path):
     return tmp_path
 
 
-async def test_a_folder_with_and_without_its_prefix(folder):
-    """A path alone is a folder too."""
+async def test_a_folder_with_or_without_its_prefix(folder):
+    """A path alone is a folder camera."""
     assert await sources(str(folder)) == await sources(f"folder:{folder}") == [f"{n}.jpg" for n in range(4)]
 
 
 async def test_the_options_of_a_folder(folder):
-    """loop, shuffle and part do what they say together."""
+    """loop, shuffle and part can be combined."""
     once = await sources(f"folder:{folder}?shuffle=7&part=1/2")
     assert len(once) == 2
     assert await sources(f"folder:{folder}?shuffle=7&part=1/2&loop=1") == once * 4
 
 
 async def test_the_options_of_a_drawn_camera():
-    """count, seed and look are numbers and a name."""
+    """count, seed and look are accepted."""
     assert len(await sources("drawn?count=2&seed=3&look=dusk")) == 2
 
 
-def test_hardware_is_named():
-    """A number is a USB camera's, a path is a device's."""
+def test_the_drawn_camera_is_not_part_of_an_installed_device(monkeypatch):
+    """Without the demonstration, `drawn` is an error that names the other cameras."""
+    monkeypatch.setitem(sys.modules, "demo.synthetic.camera", None)
+    with pytest.raises(CameraError, match=r"camera 'drawn' is not installed.*folder:DIR, usb:0 or picamera"):
+        open_camera("drawn")
+
+
+def test_hardware_cameras():
+    """`usb:` takes a number or a path."""
     assert isinstance(open_camera("usb:0"), OpenCvCamera)
     assert isinstance(open_camera("usb:/dev/video0"), OpenCvCamera)
     assert isinstance(open_camera("picamera"), PicameraCamera)
@@ -51,27 +60,27 @@ def test_hardware_is_named():
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("", "expected folder:DIR"),
-        ("webcam", "expected folder:DIR"),
-        ("folder:", "expected folder:DIR"),
-        ("usb:", "expected folder:DIR"),
-        ("usb:0?quality=3", "got option quality"),
-        ("drawn:3", "expected folder:DIR"),
-        ("drawn?sed=3", "got option sed"),
-        ("drawn?seed=x", "seed of the camera: expected a whole number up to 4294967295, got 'x'"),
+        ("", "use folder:DIR"),
+        ("webcam", "use folder:DIR"),
+        ("folder:", "use folder:DIR"),
+        ("usb:", "use folder:DIR"),
+        ("usb:0?quality=3", "has no option quality"),
+        ("drawn:3", "use folder:DIR"),
+        ("drawn?sed=3", "has no option sed"),
+        ("drawn?seed=x", "camera option 'seed': expected a whole number up to 4294967295, got 'x'"),
         ("drawn?seed=-1", "got '-1'"),
-        ("drawn?count=many", "count of the camera"),
-        ("drawn?look=noir", "expected a look of"),
-        ("folder:/x?loop=2", "loop of the camera: expected a whole number up to 1, got '2'"),
-        ("folder:/x?part=3/3", "expected 0/3, 1/3 and so on, got '3/3'"),
+        ("drawn?count=many", "camera option 'count'"),
+        ("drawn?look=noir", "has no look 'noir'; use one of daylight"),
+        ("folder:/x?loop=2", "camera option 'loop': expected a whole number up to 1, got '2'"),
+        ("folder:/x?part=3/3", "camera option 'part': expected 0/3, 1/3 or 2/3, for example, got '3/3'"),
         ("folder:/x?part=1", "got '1'"),
         ("folder:/x?part=0/0", "got '0/0'"),
-        ("folder:/x?order=random", "got option order"),
-        ("picamera:1", "expected folder:DIR"),
+        ("folder:/x?order=random", "has no option order"),
+        ("picamera:1", "use folder:DIR"),
     ],
 )
-def test_a_wrong_description_is_one_sentence(spec, words):
-    """What a person mistyped is said with what would have been right."""
+def test_a_wrong_specification_is_one_sentence(spec, words):
+    """The error has the wrong value and what is accepted."""
     with pytest.raises(CameraError) as refusal:
         open_camera(spec)
     assert words in str(refusal.value)

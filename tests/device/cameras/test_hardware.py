@@ -16,8 +16,8 @@ from tests.conftest import jpeg
 
 @pytest.fixture
 def video(tmp_path):
-    """A film of three grey frames."""
-    path = tmp_path / "film.avi"
+    """A video of three grey frames."""
+    path = tmp_path / "video.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 5.0, (64, 48))
     for shade in (40, 120, 200):
         writer.write(np.full((48, 64, 3), shade, np.uint8))
@@ -32,19 +32,19 @@ def shade(image: bytes) -> int:
         return round(np.asarray(picture).mean())
 
 
-async def test_opencv_delivers_jpeg_and_recovers_from_the_end(video):
-    """Each capture is the next frame as JPEG; a failure is said, and the camera is opened again."""
+async def test_opencv_delivers_jpeg_and_reopens_after_a_failure(video):
+    """Each capture is the next frame as JPEG; the first capture after a failure reopens the camera."""
     async with OpenCvCamera(str(video)) as camera:
         assert camera.live
         shades = [shade((await camera.capture()).image) for _ in range(3)]
         assert shades == pytest.approx([40, 120, 200], abs=4)
-        with pytest.raises(CameraError, match="expected a frame, got none"):
+        with pytest.raises(CameraError, match="delivered no frame"):
             await camera.capture()
         assert (await camera.capture()).source == f"usb:{video}"
 
 
 async def test_opencv_reads_a_sequence_of_images(tmp_path):
-    """Photos that are numbered in a folder are a stream as well."""
+    """Numbered files are read as a stream."""
     for number in range(2):
         (tmp_path / f"{number:03d}.jpg").write_bytes(jpeg(number))
     async with OpenCvCamera(str(tmp_path / "%03d.jpg")) as camera:
@@ -52,76 +52,76 @@ async def test_opencv_reads_a_sequence_of_images(tmp_path):
         assert motion((await camera.capture()).image, jpeg(1)) < 0.05
 
 
-@pytest.mark.parametrize("device", [97, "/nowhere/film.avi"])
-async def test_a_usb_camera_that_is_not_there_is_said(device):
-    """No such camera is one sentence with its name."""
-    with pytest.raises(CameraError, match=f"camera usb:{device}: expected a camera that opens, got none"):
+@pytest.mark.parametrize("device", [97, "/nowhere/video.avi"])
+async def test_a_missing_usb_camera_is_an_error(device):
+    """The error names the camera."""
+    with pytest.raises(CameraError, match=f"camera usb:{device} cannot be opened"):
         async with OpenCvCamera(device):
             pass
 
 
-async def test_without_opencv_the_sentence_says_how_to_get_it(monkeypatch):
-    """A device without the `usb` extra is told which one to install."""
+async def test_without_opencv_the_error_says_how_to_install_it(monkeypatch):
+    """The error names the extra to install."""
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(CameraError, match=r"pip install 'gleaner\[usb\]'"):
         async with OpenCvCamera(0):
             pass
 
 
-async def test_without_picamera_the_sentence_says_how_to_get_it():
-    """Anywhere but on a Raspberry Pi the camera says what it needs."""
+async def test_without_picamera_the_error_says_how_to_install_it():
+    """The error names the Debian package."""
     with pytest.raises(CameraError, match="sudo apt install python3-picamera2"):
         async with PicameraCamera():
             pass
 
 
-class RaspberryPi:
-    """What a Raspberry Pi's library answers, as far as the camera asks: this machine cannot have it."""
+class FakePicamera2:
+    """The part of Picamera2 that the camera uses; the library exists only for the Raspberry Pi."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.calls: list[str] = []
 
     def create_still_configuration(self) -> str:
         return "still"
 
     def configure(self, what: str) -> None:
-        self.said.append(what)
+        self.calls.append(what)
 
     def start(self) -> None:
-        self.said.append("start")
+        self.calls.append("start")
 
-    def capture_file(self, out: io.BytesIO, format: str) -> None:  # noqa: A002  # Picamera2's own word
+    def capture_file(self, out: io.BytesIO, format: str) -> None:  # noqa: A002  # the name in Picamera2
         assert format == "jpeg"
         out.write(jpeg(3))
 
     def close(self) -> None:
-        self.said.append("close")
+        self.calls.append("close")
 
 
 async def test_picamera_takes_stills_and_is_closed(monkeypatch):
-    """The library is configured for stills, started, asked for JPEG and closed."""
-    module = RaspberryPi()
+    """Picamera2 is configured for stills, started, asked for JPEG and closed."""
+    module = FakePicamera2()
     monkeypatch.setitem(sys.modules, "picamera2", types.SimpleNamespace(Picamera2=lambda: module))
     async with PicameraCamera() as camera:
         assert (await camera.capture()).image == jpeg(3)
-    assert module.said == ["still", "start", "close"]
+    assert module.calls == ["still", "start", "close"]
 
 
-async def test_no_camera_on_the_ribbon_is_said(monkeypatch):
-    """Picamera2 finds an empty list of cameras: that is a sentence and no traceback."""
+async def test_picamera_without_a_camera_is_an_error(monkeypatch):
+    """The IndexError that Picamera2 raises without a camera becomes a CameraError."""
 
     def none() -> None:
         raise IndexError("list index out of range")
 
     monkeypatch.setitem(sys.modules, "picamera2", types.SimpleNamespace(Picamera2=none))
-    with pytest.raises(CameraError, match="camera picamera: expected to work"):
+    with pytest.raises(CameraError, match="camera picamera failed: list index"):
         async with PicameraCamera():
             pass
 
 
-async def test_a_driver_that_hangs_is_an_error_and_not_a_wait(monkeypatch):
-    """After its deadline the call fails; the next one never runs beside the one that hangs."""
-    monkeypatch.setattr(hardware, "_CAPTURE_S", 0.05)
+async def test_a_driver_that_hangs_times_out(monkeypatch):
+    """A call fails after its timeout, and no other call runs at the same time as the one that hangs."""
+    monkeypatch.setattr(hardware, "_CAPTURE_TIMEOUT_S", 0.05)
     driver, freed, inside = hardware._Driver("camera x"), threading.Event(), []
 
     def hang() -> None:
@@ -130,11 +130,11 @@ async def test_a_driver_that_hangs_is_an_error_and_not_a_wait(monkeypatch):
         inside.append("free")
 
     for work in (hang, lambda: inside.append("next")):
-        with pytest.raises(CameraError, match=r"got none within 0.05 s"):
+        with pytest.raises(CameraError, match=r"no answer in 0.05 s"):
             await driver.call(work)
     assert inside == ["hang"]
     freed.set()
-    monkeypatch.setattr(hardware, "_CAPTURE_S", 20.0)
+    monkeypatch.setattr(hardware, "_CAPTURE_TIMEOUT_S", 20.0)
     await driver.call(lambda: inside.append("later"))
     assert inside == ["hang", "free", "later"]
     driver.close()

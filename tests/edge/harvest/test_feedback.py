@@ -1,7 +1,8 @@
-"""Labels that are given at the node, on a real broker."""
+"""Labels sent at the node harvest photos, on a real broker."""
 
 from msgspec import structs
 
+from schemas.lanes import FEEDBACK as FEEDBACK_LANE
 from schemas.messages import Feedback, HarvestRules
 from schemas.topics import FEEDBACK
 from tests.conftest import eventually
@@ -12,8 +13,8 @@ def label(number: int, device: str = "pi-1") -> Feedback:
     return Feedback(photo_id=photo_id(number), node=NODE, device=device, label="dog", by="ann")
 
 
-async def test_a_label_harvests_the_photo_that_was_refused(config):
-    """A near-duplicate that a person names becomes a sample; what is unknown or malformed harms nothing."""
+async def test_a_label_harvests_a_photo_that_was_refused(config):
+    """A labelled near-duplicate becomes a sample; unknown photos and malformed labels are counted."""
     config = structs.replace(config, harvest=HarvestRules(audit_share=0))
     async with Observer(config.broker).watching() as seen:
         async with edge_running(config):
@@ -25,9 +26,9 @@ async def test_a_label_harvests_the_photo_that_was_refused(config):
             await seen.bus.publish_bytes(FEEDBACK.name(node=NODE, device="pi-1"), b"no label")
             for one in (label(1), label(2, "pi-2"), label(2)):
                 await seen.bus.publish(FEEDBACK, one, node=NODE, device=one.device)
-            await eventually(lambda: any(sample.lane == "feedback" for sample in seen.samples))
+            await eventually(lambda: any(sample.lane == FEEDBACK_LANE for sample in seen.samples))
         counters = await counted(seen)
-    sample = next(sample for sample in seen.samples if sample.lane == "feedback")
+    sample = next(sample for sample in seen.samples if sample.lane == FEEDBACK_LANE)
     assert (sample.photo_id, sample.label, sample.image) == (photo_id(2), "cat", photo(7))
     assert (counters["harvest.feedback"], counters["feedback.malformed"]) == (1, 1)
     assert counters["feedback.unmatched"] == 2

@@ -1,4 +1,4 @@
-"""What the model says chooses the lane; whatever it says, there is a lane or a named refusal."""
+"""The scores choose the lane; any scores give a lane or a named refusal."""
 
 import math
 import random
@@ -19,8 +19,8 @@ OFF = structs.replace(RULES, auto=False)
 REFUSALS = {"between-thresholds", "auto-off"}
 
 
-class ModelScores(NamedTuple):
-    """What a model may say, freely chosen."""
+class Scores(NamedTuple):
+    """Inputs of the lane decision, each chosen by itself."""
 
     confidence: float = 0.95
     margin: float = 0.9
@@ -30,59 +30,59 @@ class ModelScores(NamedTuple):
 
 
 @pytest.mark.parametrize(
-    ("said", "decision"),
+    ("scores", "decision"),
     [
-        (ModelScores(), ("auto", None)),
-        (ModelScores(confidence=0.9), ("auto", None)),
-        (ModelScores(confidence=0.8999, margin=0.8), (None, "between-thresholds")),
-        (ModelScores(confidence=0.3, margin=0.3), (None, "between-thresholds")),
-        (ModelScores(entropy=0.5, novelty=1.0), ("auto", None)),
-        (ModelScores(margin=0.1), ("hard", None)),
-        (ModelScores(entropy=0.5001), ("hard", None)),
-        (ModelScores(novelty=1.0001), ("hard", None)),
-        (ModelScores(novelty=None), ("auto", None)),
-        (ModelScores(confidence=math.nan), ("hard", None)),
-        (ModelScores(margin=math.nan), ("hard", None)),
-        (ModelScores(entropy=math.nan), ("hard", None)),
-        (ModelScores(novelty=math.nan), ("hard", None)),
+        (Scores(), ("auto", None)),
+        (Scores(confidence=0.9), ("auto", None)),
+        (Scores(confidence=0.8999, margin=0.8), (None, "between-thresholds")),
+        (Scores(confidence=0.3, margin=0.3), (None, "between-thresholds")),
+        (Scores(entropy=0.5, novelty=1.0), ("auto", None)),
+        (Scores(margin=0.1), ("hard", None)),
+        (Scores(entropy=0.5001), ("hard", None)),
+        (Scores(novelty=1.0001), ("hard", None)),
+        (Scores(novelty=None), ("auto", None)),
+        (Scores(confidence=math.nan), ("hard", None)),
+        (Scores(margin=math.nan), ("hard", None)),
+        (Scores(entropy=math.nan), ("hard", None)),
+        (Scores(novelty=math.nan), ("hard", None)),
     ],
 )
-def test_doubt_of_any_kind_is_hard_and_certainty_auto(said, decision):
-    """Each score has its threshold, no number is doubt, and what is neither hard nor auto is refused."""
-    assert lane_of(said, RULES) == decision
+def test_each_threshold_decides(scores, decision):
+    """Uncertain, novel or NaN is hard, confident is auto, and photos between both are refused."""
+    assert lane_of(scores, RULES) == decision
 
 
-def test_a_class_may_have_a_threshold_of_its_own():
-    """Where the model is known to be wrong more often, it has to be surer."""
+def test_auto_by_class_replaces_auto_confidence():
+    """Classes without an entry use the common threshold."""
     rules = structs.replace(RULES, auto_by_class={"dog": 0.99})
-    assert lane_of(ModelScores(label="cat"), rules).lane == "auto"
-    assert lane_of(ModelScores(label="dog"), rules).refused == "between-thresholds"
-    assert lane_of(ModelScores(label="dog", confidence=0.99), rules).lane == "auto"
+    assert lane_of(Scores(label="cat"), rules).lane == "auto"
+    assert lane_of(Scores(label="dog"), rules).refused == "between-thresholds"
+    assert lane_of(Scores(label="dog", confidence=0.99), rules).lane == "auto"
 
 
-def test_the_switch_costs_the_lane_auto_alone():
-    """Switched off, what would be auto is refused by that name; nothing else changes."""
-    assert lane_of(ModelScores(), OFF) == (None, "auto-off")
-    assert lane_of(ModelScores(confidence=0.8, margin=0.75), OFF) == (None, "between-thresholds")
-    assert lane_of(ModelScores(margin=0.1), OFF) == ("hard", None)
+def test_auto_off_affects_the_lane_auto_only():
+    """Photos for the lane auto are refused as `auto-off`; other decisions stay."""
+    assert lane_of(Scores(), OFF) == (None, "auto-off")
+    assert lane_of(Scores(confidence=0.8, margin=0.75), OFF) == (None, "between-thresholds")
+    assert lane_of(Scores(margin=0.1), OFF) == ("hard", None)
 
 
-def test_a_flip_is_hard_however_sure_the_model_is():
-    """Nearly the same view under another name: one of the two is wrong."""
-    assert lane_of(ModelScores(confidence=1.0, margin=1.0, entropy=0.0), RULES, flipped=True).lane == "hard"
-    assert lane_of(ModelScores(), OFF, flipped=True).lane == "hard"
+def test_a_flip_is_hard_whatever_the_scores():
+    """Nearly the same view has two labels, so one of them is wrong."""
+    assert lane_of(Scores(confidence=1.0, margin=1.0, entropy=0.0), RULES, flipped=True).lane == "hard"
+    assert lane_of(Scores(), OFF, flipped=True).lane == "hard"
 
 
-def former_lane(said: Prediction, rules: HarvestRules) -> str | None:
+def former_lane(prediction: Prediction, rules: HarvestRules) -> str | None:
     """Return the lane by the three former rules: confidence, margin and entropy."""
     certain = (
-        said.confidence >= rules.hard_confidence
-        and said.margin >= rules.hard_margin
-        and said.entropy <= rules.uncertain_above
+        prediction.confidence >= rules.hard_confidence
+        and prediction.margin >= rules.hard_margin
+        and prediction.entropy <= rules.uncertain_above
     )
     if not certain:
         return "hard"
-    return "auto" if said.confidence >= rules.auto_confidence else None
+    return "auto" if prediction.confidence >= rules.auto_confidence else None
 
 
 @given(
@@ -93,18 +93,18 @@ def former_lane(said: Prediction, rules: HarvestRules) -> str | None:
 @settings(deadline=None)
 def test_with_two_classes_the_lane_is_that_of_the_three_former_rules(cat, auto_confidence, uncertain_above):
     """With two classes the former defaults of confidence and margin never decided; the entropy did."""
-    said = Prediction("pets", 1, {"cat": cat, "dog": 1 - cat}, b"")
-    assume(abs(said.entropy - uncertain_above) > 1e-9)  # rounding differs
+    prediction = Prediction("pets", 1, {"cat": cat, "dog": 1 - cat}, b"")
+    assume(abs(prediction.entropy - uncertain_above) > 1e-9)  # rounding differs
     rules = HarvestRules(auto_confidence=auto_confidence, uncertain_above=uncertain_above)
-    assert lane_of(said, rules).lane == former_lane(said, rules)
+    assert lane_of(prediction, rules).lane == former_lane(prediction, rules)
 
 
 @given(st.floats(0.5, 1))
 def test_the_deprecated_rules_decide_nothing(confidence):
     """`hard_confidence` and `hard_margin` are read from an older policy and ignored."""
-    said = Prediction("pets", 1, {"cat": confidence, "dog": 1 - confidence}, b"")
+    prediction = Prediction("pets", 1, {"cat": confidence, "dog": 1 - confidence}, b"")
     strict = structs.replace(RULES, hard_confidence=1.0, hard_margin=1.0)
-    assert lane_of(said, strict) == lane_of(said, RULES)
+    assert lane_of(prediction, strict) == lane_of(prediction, RULES)
 
 
 def test_a_tie_between_two_of_many_classes_is_hard():
@@ -139,27 +139,26 @@ shares = st.floats(0, 1)
 )
 @settings(deadline=None)
 def test_any_scores_get_a_lane_or_a_named_refusal(scores, times, novelty, rules, flipped):
-    """No scores or thresholds raise or fall between: exactly one of lane and refusal is there."""
+    """No scores or thresholds raise; exactly one of lane and refusal is set."""
     by_class = {f"class-{number}": clamp_probability(score) for number, score in enumerate(scores * times)}
-    said = Prediction("pets", 1, by_class, b"", clamp_novelty(novelty))
-    chosen = lane_of(said, rules, flipped=flipped)
+    prediction = Prediction("pets", 1, by_class, b"", clamp_novelty(novelty))
+    chosen = lane_of(prediction, rules, flipped=flipped)
     assert (chosen.lane in ("auto", "hard")) != (chosen.refused in REFUSALS)
     assert (chosen.lane is None) != (chosen.refused is None)
 
 
 @given(scores=st.lists(numbers, min_size=5, max_size=5))
 @settings(deadline=None)
-def test_any_numbers_at_all_get_a_lane_or_a_named_refusal(scores):
-    """The same where a caller has its numbers from elsewhere and checked none of them."""
-    said = ModelScores(*scores[:4])
-    chosen = lane_of(said, RULES)
+def test_unchecked_numbers_get_a_lane_or_a_named_refusal(scores):
+    """The same for numbers that no prediction can have."""
+    chosen = lane_of(Scores(*scores[:4]), RULES)
     assert (chosen.lane in ("auto", "hard")) != (chosen.refused in REFUSALS)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.02, 0.3])
 @pytest.mark.parametrize("ids", ["random", "counted"])
 def test_the_audit_is_a_uniform_share(share, ids):
-    """Of 20 000 ids so many are drawn as of a fair lottery, within four standard deviations."""
+    """Of 20 000 ids, the drawn share is within four standard deviations of the binomial distribution."""
     count, draw = 20_000, random.Random(1)
     chosen = [photo_id(draw.getrandbits(128) if ids == "random" else number) for number in range(count)]
     drawn = sum(drawn_for_audit(one, share) for one in chosen)
@@ -168,8 +167,8 @@ def test_the_audit_is_a_uniform_share(share, ids):
 
 @given(number=st.integers(0, 2**128 - 1), one=shares, other=shares)
 @settings(deadline=None)
-def test_a_photo_is_drawn_the_same_again(number, one, other):
-    """The draw hangs on the id alone; a larger share draws all of a smaller one, 0 none and 1 all."""
+def test_the_draw_depends_on_the_id_alone(number, one, other):
+    """A larger share includes all photos of a smaller one; 0 draws none and 1 all."""
     low, high = sorted((one, other))
     assert drawn_for_audit(photo_id(number), low) <= drawn_for_audit(photo_id(number), high)
     assert not drawn_for_audit(photo_id(number), 0.0)

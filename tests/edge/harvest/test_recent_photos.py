@@ -1,4 +1,4 @@
-"""Photos that were not harvested are kept for a label that follows, within bounds."""
+"""Photos that were not harvested are kept for a label, within bounds."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,49 +8,49 @@ from edge.serving.prediction import Prediction
 from schemas.messages import Photo
 from tests.nodes import NODE, photo_id
 
-SAID = Prediction("pets", 1, {"cat": 0.5, "dog": 0.5}, b"")
+PREDICTION = Prediction("pets", 1, {"cat": 0.5, "dog": 0.5}, b"")
 
 
 def answered(number: int, device: str = "pi-1", size_bytes: int = 500) -> AnsweredPhoto:
     photo = Photo(photo_id=photo_id(number), node=NODE, device=device, image=bytes(size_bytes))
-    return AnsweredPhoto(photo, SAID)
+    return AnsweredPhoto(photo, PREDICTION)
 
 
-def test_what_is_kept_comes_back_as_it_was():
-    """A device's own photo is found until it is forgotten; another's of the same id is another."""
+def test_a_photo_is_found_by_device_and_id_until_removed():
+    """Photos of two devices with the same id are kept apart."""
     recent = RecentPhotos(10_000)
-    recent.keep(answered(1))
-    recent.keep(answered(1, "pi-2", 7))
+    recent.add(answered(1))
+    recent.add(answered(1, "pi-2", 7))
     assert recent.find("pi-1", photo_id(1)) == answered(1)
     assert recent.find("pi-2", photo_id(1)) == answered(1, "pi-2", 7)
-    recent.forget("pi-1", photo_id(1))
+    recent.remove("pi-1", photo_id(1))
     assert recent.find("pi-1", photo_id(1)) is None
 
 
-def test_the_oldest_make_room():
-    """The newest stay, and what alone is too large does not cost the others their place."""
+def test_the_oldest_are_dropped_first():
+    """A photo that exceeds the limit alone is not added and drops no other."""
     recent = RecentPhotos(3 * answered(0).size_bytes)
     for number in range(5):
-        recent.keep(answered(number))
-    recent.keep(answered(9, size_bytes=20_000))
+        recent.add(answered(number))
+    recent.add(answered(9, size_bytes=20_000))
     found = [number for number in range(10) if recent.find("pi-1", photo_id(number)) is not None]
     assert found == [2, 3, 4]
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3000), st.booleans()), max_size=50))
 @settings(deadline=None)
-def test_never_more_bytes_than_allowed(script):
-    """Whatever is kept, kept again and forgotten, the bytes are counted right and within bounds."""
+def test_bytes_are_counted_and_bounded(script):
+    """After any sequence of adding, replacing and removing, the count is right and within the limit."""
     recent = RecentPhotos(5000)
-    for number, size_bytes, forgets in script:
-        if forgets:
-            recent.forget("pi-1", photo_id(number))
+    for number, size_bytes, removes in script:
+        if removes:
+            recent.remove("pi-1", photo_id(number))
         else:
-            recent.keep(answered(number, size_bytes=size_bytes))
+            recent.add(answered(number, size_bytes=size_bytes))
         assert recent._bytes == sum(one.size_bytes for one in recent._answered.values()) <= 5000
 
 
-def test_small_photos_count_with_all_that_is_kept_of_them():
-    """Memory is bounded where images are tiny and what the model said of them is not."""
+def test_the_prediction_counts_too():
+    """Scores and embedding of a small photo can be larger than its image."""
     large = Prediction("pets", 1, {f"class-{number}": 0.001 for number in range(1000)}, bytes(5120))
     assert AnsweredPhoto(answered(1).photo, large).size_bytes > 100_000

@@ -1,3 +1,5 @@
+"""Results are built from predictions and rejections."""
+
 import math
 from array import array
 from dataclasses import replace
@@ -19,58 +21,60 @@ PHOTO = Photo(photo_id=photo_id(1), node=NODE, device="pi-1", image=b"x", taken_
 NAMES = {"node": NODE, "device": "pi-1"}
 
 
-def predictions(*rows: list[float]) -> BatchOutput:
+def output(*rows: list[float]) -> BatchOutput:
     return BatchOutput(3, [array("f", row) for row in rows], [b""] * len(rows), [None] * len(rows))
 
 
 def test_each_photo_of_a_batch_gets_its_own_row():
-    """Row n of the model's answer goes to photo n, score k to class k."""
-    answer = replace(predictions([0.75, 0.25], [0.125, 0.875]), novelties=[0.5, math.nan])
-    said = to_predictions("pets", answer, ("cat", "dog"), 2.0)
-    assert [(one.label, one.confidence) for one in said] == [("cat", 0.75), ("dog", 0.875)]
-    assert [(one.novelty, one.temperature) for one in said] == [(0.5, 2.0), (1e6, 2.0)]
+    """Row n of the output belongs to photo n, score k to class k."""
+    batch = replace(output([0.75, 0.25], [0.125, 0.875]), novelties=[0.5, math.nan])
+    predictions = to_predictions("pets", batch, ("cat", "dog"), 2.0)
+    assert [(one.label, one.confidence) for one in predictions] == [("cat", 0.75), ("dog", 0.875)]
+    assert [(one.novelty, one.temperature) for one in predictions] == [(0.5, 2.0), (1e6, 2.0)]
 
 
-def test_an_answer_says_how_sure_the_model_is():
-    """Raw confidence, margin, entropy and novelty are in the Result, rounded; what is unknown is absent."""
-    said = Prediction("pets", 3, {"cat": 2 / 3, "dog": 1 / 3}, b"", novelty=1 / 3, temperature=2.0)
-    answer = results.ok(PHOTO, said, "auto", 0.0)
+def test_a_result_has_the_measures_of_uncertainty():
+    """Raw confidence, margin, entropy and novelty are rounded; unknown ones are absent."""
+    prediction = Prediction("pets", 3, {"cat": 2 / 3, "dog": 1 / 3}, b"", novelty=1 / 3, temperature=2.0)
+    answer = results.ok(PHOTO, prediction, "auto", 0.0)
     assert (answer.raw_confidence, answer.margin, answer.entropy) == (0.8, 0.333333, 0.918296)
     assert answer.novelty == 0.333333
-    plain = results.ok(PHOTO, replace(said, novelty=None, temperature=None), "auto", 0.0)
+    plain = results.ok(PHOTO, replace(prediction, novelty=None, temperature=None), "auto", 0.0)
     assert (plain.raw_confidence, plain.novelty) == (None, None)
 
 
-def test_no_classes_at_all_are_the_models_fault():
-    """An answer of width 0 and a file without names agree, and still nobody can use them."""
+def test_no_classes_are_a_fault_of_the_model():
+    """An output of width 0 is unusable, although it fits an empty list of names."""
     with pytest.raises(ModelOutputError):
-        to_predictions("pets", predictions([]), ())
+        to_predictions("pets", output([]), ())
 
 
-def test_of_equals_the_first_class_is_the_label():
-    """A tie has an answer, and always the same."""
-    assert to_predictions("pets", predictions([0.5, 0.5]), ("cat", "dog"))[0].label == "cat"
+def test_the_first_of_equal_classes_is_the_label():
+    """A tie always gives the same label."""
+    assert to_predictions("pets", output([0.5, 0.5]), ("cat", "dog"))[0].label == "cat"
 
 
 @pytest.mark.parametrize("names", [None, (), ("cat",), ("cat", "dog", "bird")])
-def test_class_names_that_do_not_fit_are_the_models_fault(names):
-    """No or too many names make the model unfit; no photo is labelled with a guess."""
+def test_class_names_that_do_not_fit_are_a_fault_of_the_model(names):
+    """Missing, too few or too many names raise; no photo gets a guessed label."""
     with pytest.raises(ModelOutputError, match="expected 2 class names"):
-        to_predictions("pets", predictions([0.5, 0.5]), names)
+        to_predictions("pets", output([0.5, 0.5]), names)
 
 
 @given(st.lists(st.floats(width=32), min_size=2, max_size=5))
-def test_any_scores_make_a_valid_answer(scores):
-    """Infinite, negative or no number at all: the Result is one that every reader takes."""
+def test_any_scores_make_a_valid_result(scores):
+    """Infinite, negative or NaN scores give a result that every reader accepts."""
     names = tuple(f"class-{number}" for number in range(len(scores)))
-    said = to_predictions("pets", predictions(scores), names)[0]
-    answer = results.ok(PHOTO, said, "auto", 0.0)
+    prediction = to_predictions("pets", output(scores), names)[0]
+    answer = results.ok(PHOTO, prediction, "auto", 0.0)
     assert decode(RESULT, encode(RESULT, answer), NAMES) == answer
-    assert all(said.scores[name] == 0 for name, score in zip(names, scores, strict=True) if math.isnan(score))
+    assert all(
+        prediction.scores[name] == 0 for name, score in zip(names, scores, strict=True) if math.isnan(score)
+    )
 
 
-def test_every_answer_names_its_photo():
-    """Whatever the answer, it carries the photo's id, place and time, and a reason of bounded length."""
+def test_every_result_identifies_its_photo():
+    """Id, node, device and time of the photo are in each result, and the reason is of bounded length."""
     rejected = results.rejected(Rejected(PHOTO, "too-large", "x" * 2000), 0.0)
     deferred = results.deferred(PHOTO, "y" * 2000, 0.0)
     for answer in (rejected, deferred):

@@ -1,3 +1,5 @@
+"""Answered photos are compared with the other version of a rollout."""
+
 import asyncio
 
 from bus.metrics import Counters
@@ -11,39 +13,39 @@ from tests.nodes import photo
 from tests.serving import CLASSES
 
 
-def said(version: int) -> Prediction:
+def prediction(version: int) -> Prediction:
     return Prediction("pets", version, {"cat": 0.9, "dog": 0.1}, b"")
 
 
-async def test_what_finds_no_room_is_dropped_and_counted(serving):
-    """At most 16 photos wait, nobody waits for room, and busy times see one photo a second."""
+async def test_photos_beyond_the_queue_are_dropped_and_counted(serving):
+    """16 photos are queued, and while the edge is busy one a second is compared."""
     router, counters = TrafficRouter(), Counters()
     async with Predictor(serving.address, "pets") as predictor:
         shadow = Shadow(predictor, router, lambda _: CLASSES, counters, busy=lambda: True)
-        shadow.offer(photo(1), said(2))
+        shadow.offer(photo(1), prediction(2))
         plan = CanaryPlan("canary", 0.5, 1, 2, 0)
         router.apply(TrafficSplit.preparing(plan).with_challenger(ready=True))
         for number in range(20):
-            shadow.offer(photo(number), said(2))
-        assert counters.snapshot() == {"trial.not_compared": 4}
+            shadow.offer(photo(number), prediction(2))
+        assert counters.snapshot() == {"shadow.dropped": 4}
         task = asyncio.create_task(shadow.run())
         await eventually(lambda: router.canary_report().compared == 1)
-        shadow.offer(photo(1), said(2))
-        shadow.offer(photo(1), said(2))
-        assert counters.snapshot() == {"trial.not_compared": 5}
+        shadow.offer(photo(1), prediction(2))
+        shadow.offer(photo(1), prediction(2))
+        assert counters.snapshot() == {"shadow.dropped": 5}
         assert (router.canary_report().compared, router.canary_report().disagreed) == (1, 0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_version_that_is_not_there_ends_the_comparing_until_it_is(serving):
-    """It is no failure of the version: the server was started anew, or unloads it just now."""
+async def test_a_missing_version_stops_the_comparison(serving):
+    """It is not a failure of the version: the server was restarted, or is unloading it."""
     router = TrafficRouter()
     plan = CanaryPlan("shadow", 1.0, 1, 9, 0)
     router.apply(TrafficSplit.preparing(plan).with_challenger(ready=True))
     async with Predictor(serving.address, "pets") as predictor:
         shadow = Shadow(predictor, router, lambda _: CLASSES, Counters(), busy=lambda: False)
-        shadow.offer(photo(1), said(1))
+        shadow.offer(photo(1), prediction(1))
         task = asyncio.create_task(shadow.run())
         await eventually(lambda: not router.split.ready)
         task.cancel()

@@ -1,3 +1,5 @@
+"""KubeEdge's device twins follow the device statuses."""
+
 import asyncio
 import re
 
@@ -10,11 +12,11 @@ from bus.mqtt.presence import Presence
 from edge.kubeedge.device_twins import TwinPublisher, messages, twin
 from schemas.messages import ServedModel, Status
 from schemas.topics import STATUS
-from tests.conftest import running
+from tests.conftest import DEADLINE_S, running
 from tests.schemas.strategies import messages as any_message
 
 NODE = "edge-1"
-# What KubeEdge takes: edge/pkg/devicetwin of 1.23.
+# What KubeEdge accepts: edge/pkg/devicetwin of 1.23.
 KEY = re.compile(r"[a-zA-Z0-9\-_.,:/@#]{1,128}")
 VALUE = re.compile(r"[a-zA-Z0-9\-_.,:/@#]{1,512}")
 STATES = {"online", "offline", "ok", "unknown", "unhealthy"}
@@ -33,53 +35,53 @@ def status(name: str = "pi-1", state: str = "online", software: str = "1.0", **f
     )
 
 
-@given(said=any_message(Status))
-def test_kubeedge_takes_whatever_a_device_says(said):
-    """States, names and values of a twin are of the alphabet without which KubeEdge drops them."""
-    told = twin(said, 2**53)
-    assert told.state in STATES
-    for name, value in told.properties.items():
+@given(any_status=any_message(Status))
+def test_kubeedge_accepts_the_twin_of_any_status(any_status):
+    """States, names and values have only characters that KubeEdge accepts."""
+    current = twin(any_status, 2**53)
+    assert current.state in STATES
+    for name, value in current.properties.items():
         assert KEY.fullmatch(name)
         assert VALUE.fullmatch(value)
 
 
-def test_a_device_is_told_of_under_its_own_name():
+def test_a_device_has_its_own_topics():
     """State and properties go to the topics of the Device `node.device` in our namespace."""
-    made = messages(NODE, "pi-1", twin(status(), 3))
-    place = "$hw/events/device/gleaner/edge-1.pi-1"
-    assert set(made) == {f"{place}/state/update", f"{place}/twin/update"}
-    assert msgspec.json.decode(made[f"{place}/state/update"])["state"] == "online"
-    properties = msgspec.json.decode(made[f"{place}/twin/update"])["twin"]
+    updates = messages(NODE, "pi-1", twin(status(), 3))
+    prefix = "$hw/events/device/gleaner/edge-1.pi-1"
+    assert set(updates) == {f"{prefix}/state/update", f"{prefix}/twin/update"}
+    assert msgspec.json.decode(updates[f"{prefix}/state/update"])["state"] == "online"
+    properties = msgspec.json.decode(updates[f"{prefix}/twin/update"])["twin"]
     assert properties["model-version"]["actual"]["value"] == "3"
 
 
 @pytest.mark.parametrize(("state", "expected"), [("degraded", "unhealthy"), ("offline", "offline")])
-def test_trouble_is_told_in_kubeedges_words(state, expected):
-    """A device that is degraded is unhealthy in Kubernetes."""
+def test_states_have_kubeedges_names(state, expected):
+    """A degraded device is unhealthy in Kubernetes."""
     assert twin(status(state=state), None).state == expected
 
 
-async def test_a_device_that_was_there_before_its_edge_is_told_of(address):
-    """The retained statuses that an edge finds when it starts are told, without waiting for the next ones."""
+async def test_a_device_older_than_its_edge_is_published(address):
+    """Retained statuses are published when the edge starts, without waiting for the next ones."""
     devices = Bus(address, transient_client_id("devices"))
     seen = devices.subscribe_raw("$hw/#")
     async with running(devices):
         await devices.publish(STATUS, status(), node=NODE, name="pi-1")
         bus = Bus(address, transient_client_id("edge"), presence=Presence(NODE, "edge"))
         following = asyncio.create_task(TwinPublisher(bus, NODE).run())
-        async with running(bus), asyncio.timeout(20):
+        async with running(bus), asyncio.timeout(DEADLINE_S):
             assert (await seen.get()).topic.endswith("edge-1.pi-1/state/update")
         following.cancel()
 
 
-async def test_changes_are_told_twice_and_nothing_else(address):
-    """Over a real broker: a device's start, its new model and its end, and not each of its reports."""
+async def test_changes_are_published_twice_and_nothing_else(address):
+    """Over a real broker: start, new model and end of a device, not each of its statuses."""
     bus, devices = Bus(address, transient_client_id("edge")), Bus(address, transient_client_id("devices"))
     seen = devices.subscribe_raw("$hw/#")
     following = asyncio.create_task(TwinPublisher(bus, NODE).run())
     served = ServedModel(name="pets", version=2, state="available")
     async with running(bus, devices):
-        for said in (
+        for one in (
             *[status()] * 4,
             status("edge", model=served),
             *[status()] * 4,
@@ -87,10 +89,10 @@ async def test_changes_are_told_twice_and_nothing_else(address):
             status("edge-2"),
             status(state="offline"),
         ):
-            await devices.publish(STATUS, said, node=NODE, name=said.name)
-        async with asyncio.timeout(20):
-            told = [msgspec.json.decode((await seen.get()).payload) for _ in range(10)]
+            await devices.publish(STATUS, one, node=NODE, name=one.name)
+        async with asyncio.timeout(DEADLINE_S):
+            updates = [msgspec.json.decode((await seen.get()).payload) for _ in range(10)]
     following.cancel()
-    assert [one["state"] for one in told if "state" in one] == ["online"] * 4 + ["offline"]
-    assert ["model-version" in one["twin"] for one in told if "twin" in one] == [False] * 2 + [True] * 3
+    assert [one["state"] for one in updates if "state" in one] == ["online"] * 4 + ["offline"]
+    assert ["model-version" in one["twin"] for one in updates if "twin" in one] == [False] * 2 + [True] * 3
     assert seen.empty()

@@ -1,3 +1,5 @@
+"""The uplink over EventBus: JSON, rate limited, with retained messages on disk."""
+
 import asyncio
 import time
 
@@ -11,7 +13,7 @@ from edge.kubeedge.rate_limit import RateLimiter
 from schemas.codec import MAX_PAYLOAD_BYTES, decode, encode, to_json
 from schemas.messages import HarvestRules, Policy, Sample
 from schemas.topics import POLICY, SAMPLE
-from tests.conftest import eventually, running
+from tests.conftest import DEADLINE_S, eventually, running
 
 NODE = "edge-1"
 NAMES = {"node": NODE}
@@ -37,8 +39,8 @@ def sample(image: bytes = b"\xff\xd8\x00\xfe") -> Sample:
     )
 
 
-async def test_a_sample_crosses_as_text_and_is_the_same_sample():
-    """KubeEdge makes rubbish of bytes: a sample goes out as ASCII, and one kept from a bridge's time too."""
+async def test_a_sample_is_sent_as_ascii_json():
+    """It decodes to the same sample; one that was stored as JSON is sent as well."""
     sent: list[bytes] = []
 
     async def publish(_: str, payload: bytes) -> None:
@@ -51,38 +53,38 @@ async def test_a_sample_crosses_as_text_and_is_the_same_sample():
     assert [decode(SAMPLE, payload, NAMES) for payload in sent] == [sample(), sample()]
 
 
-async def test_the_largest_sample_stays_below_the_largest_message():
-    """What is admitted as msgpack is no larger than allowed once it is JSON."""
+async def test_the_largest_sample_fits_into_a_message():
+    """The largest msgpack sample is within `max_bytes` as JSON."""
     limits = EventBusLimits(max_bytes=1_000_000)
-    most = max_sample_bytes(limits)
-    around_bytes = len(encode(SAMPLE, sample(b"x" * 100_000))) - 100_000
-    largest = sample(b"x" * (most - around_bytes))
-    assert len(encode(SAMPLE, largest)) == most
+    limit = max_sample_bytes(limits)
+    envelope_bytes = len(encode(SAMPLE, sample(b"x" * 100_000))) - 100_000
+    largest = sample(b"x" * (limit - envelope_bytes))
+    assert len(encode(SAMPLE, largest)) == limit
     assert len(to_json(largest)) <= limits.max_bytes * 1.001
-    assert most < MAX_PAYLOAD_BYTES
-    assert most > SHORT_SIDE_PX * SHORT_SIDE_PX  # an ordinary sample is far below
+    assert limit < MAX_PAYLOAD_BYTES
+    assert limit > SHORT_SIDE_PX * SHORT_SIDE_PX  # an ordinary sample is much smaller
 
 
-async def test_the_pace_is_even_whoever_asks():
-    """Callers that come together leave one after the other, never sooner than their turn."""
-    pace = RateLimiter(50)
+async def test_concurrent_callers_are_spaced_evenly():
+    """No caller continues before its slot."""
+    limiter = RateLimiter(50)
     began = time.monotonic()
-    left = []
+    continued = []
 
     async def go() -> None:
-        await pace.turn()
-        left.append(time.monotonic() - began)
+        await limiter.wait()
+        continued.append(time.monotonic() - began)
 
     await asyncio.gather(*(go() for _ in range(6)))
-    assert all(at >= number * 0.02 - 0.001 for number, at in enumerate(left))
+    assert all(at >= number * 0.02 - 0.001 for number, at in enumerate(continued))
 
 
-async def test_the_last_policy_outlives_a_restart_without_a_retaining_broker(address, tmp_path):
-    """On a bus that retains nothing, an edge starts with the policy that it followed last."""
+async def test_the_last_policy_survives_a_restart_without_retained_messages(address, tmp_path):
+    """An edge on EventBus starts with the last valid policy that it received."""
     policy = Policy(node=NODE, harvest=HarvestRules(auto_confidence=0.5))
     at_cloud = Bus(address, transient_client_id("cloud"))
     first = Bus(address, transient_client_id("edge"))
-    keeping = asyncio.create_task(RetainedMessage(first, POLICY, NODE, tmp_path).run())
+    storing = asyncio.create_task(RetainedMessage(first, POLICY, NODE, tmp_path).run())
     async with running(first, at_cloud):
         topic = POLICY.name(node=NODE)
         await at_cloud.publish_bytes(topic, to_json(policy))
@@ -90,13 +92,13 @@ async def test_the_last_policy_outlives_a_restart_without_a_retaining_broker(add
         await at_cloud.publish_bytes(topic, b"\xef\xbf\xbd")
         await eventually((tmp_path / "last-policy").exists)
         await eventually(first._raw_queues[topic].empty)
-    keeping.cancel()
+    storing.cancel()
     second = Bus(address, transient_client_id("edge"))
     policies = second.subscribe(POLICY, node=NODE)
-    keeping = asyncio.create_task(RetainedMessage(second, POLICY, NODE, tmp_path).run())
-    async with asyncio.timeout(10):
+    storing = asyncio.create_task(RetainedMessage(second, POLICY, NODE, tmp_path).run())
+    async with asyncio.timeout(DEADLINE_S):
         delivery = await anext(policies)
-    keeping.cancel()
+    storing.cancel()
     delivery.ack()
     assert delivery.message() == policy
     assert msgspec.json.decode((tmp_path / "last-policy").read_bytes(), type=Policy) == policy

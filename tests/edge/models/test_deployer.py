@@ -51,7 +51,7 @@ async def nth_event(seen: Observer, event: str, number: int = 0) -> Event:
     def matching() -> list[Event]:
         return [one for one in seen.events if one.event == event]
 
-    await eventually(lambda: len(matching()) > number, within_s=40)
+    await eventually(lambda: len(matching()) > number, within_s=120)
     return matching()[number]
 
 

@@ -154,5 +154,5 @@ async def test_an_unreadable_release_key_stops_the_edge(tmp_path, address):
     """An edge with a configured key never accepts unsigned releases."""
     config = edge_config(address, "127.0.0.1:1", tmp_path, release_key=str(tmp_path / "none.pem"))
     with pytest.raises(ConfigError, match=r"none\.pem"):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             await service.run(config)

@@ -150,7 +150,7 @@ async def test_a_version_that_cannot_be_loaded_is_failed(own_serving):
     """A broken version has the server's reason, and the version that serves is available."""
     own_serving.start()
     place("broken", own_serving.base / "pets", 2)
-    async with Predictor(own_serving.address, "pets") as predictor, asyncio.timeout(20):
+    async with Predictor(own_serving.address, "pets") as predictor, asyncio.timeout(120):
         while (served := await predictor.model_status(2)).state != "failed":
             assert served.state in ("absent", "loading")
         assert served.reason

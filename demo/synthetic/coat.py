@@ -1,20 +1,20 @@
-"""Fur: pattern, shading and hair, painted into the outline of a part of the body."""
+"""Fur: pattern, shading and hair, painted inside the outline of a part of the body."""
 
 from random import Random
 
-from device.cameras.synthetic.pen import Pen, oval, path, shade
-from device.cameras.synthetic.traits import Coat
+from demo.synthetic.pen import Pen, oval, path, shade
+from demo.synthetic.traits import Coat
 
 _Box = tuple[float, float, float, float]
 
 
 def fur(pen: Pen, coat: Coat, box: _Box) -> None:
-    """Paint the coat's pattern, a shadow below and hair over a box (left, top, right, bottom).
+    """Paint the pattern of the coat, a shadow below and hair, over a box (left, top, right, bottom).
 
     Args:
-        pen: One that is clipped to the part's outline.
-        coat: The animal's coat; the same coat gives the same marks in the same box.
-        box: Extent of the part in the pen's units.
+        pen: A pen that is clipped to the outline of the part.
+        coat: The coat; the same coat gives the same marks in the same box.
+        box: Extent of the part in units of the pen.
     """
     rng = Random(coat.seed)
     left, top, right, bottom = box

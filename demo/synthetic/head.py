@@ -1,8 +1,8 @@
-"""Heads of drawn animals, from the front and from the side. The unit is the head's radius."""
+"""Heads of the animals, from the front and from the side. The unit is the radius of the head."""
 
-from device.cameras.synthetic.coat import fur
-from device.cameras.synthetic.pen import Colour, Pen, Point, both_sides, limb, mix, oval, path, ring, shade
-from device.cameras.synthetic.traits import Traits
+from demo.synthetic.coat import fur
+from demo.synthetic.pen import Colour, Pen, Point, both_sides, limb, mix, oval, path, ring, shade
+from demo.synthetic.traits import Traits
 
 _DARK = (28, 24, 26)
 _TONGUE = (226, 106, 118)
@@ -11,7 +11,7 @@ _LINE = 0.045
 
 
 def front(pen: Pen, animal: Traits) -> None:
-    """Paint a head that looks at the camera, its skull's middle at (0, 0)."""
+    """Paint a head that faces the camera, with the middle of the skull at (0, 0)."""
     coat, cheek, jaw = animal.coat, animal.cheek, animal.jaw
     if animal.ear != "floppy":
         _ears(pen, animal)
@@ -34,7 +34,7 @@ def front(pen: Pen, animal: Traits) -> None:
 
 
 def side(pen: Pen, animal: Traits) -> None:
-    """Paint a head that looks to the right, its skull's middle at (0, 0)."""
+    """Paint a head that faces right, with the middle of the skull at (0, 0)."""
     coat, tip = animal.coat, 0.72 + animal.snout
     depth = 0.16 + 0.22 * animal.nose / 0.2
     far = pen.within(0.34, 0.04, scale=0.92)
@@ -62,7 +62,7 @@ def side(pen: Pen, animal: Traits) -> None:
 
 
 def _muzzle(pen: Pen, animal: Traits) -> None:
-    """Paint mouth and nose from the front: small under a short jaw, a whole snout on a long one."""
+    """Paint mouth and nose from the front; a long jaw gets a snout."""
     jaw, nose, coat = animal.jaw, animal.nose, animal.coat
     y = jaw * 0.36 if animal.snout > 0.4 else 0.24
     lobe = nose * 1.25 + 0.06

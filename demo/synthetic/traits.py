@@ -1,9 +1,9 @@
-"""What a drawn cat or dog looks like: drawn at random once, as plain numbers, before anything is painted."""
+"""Random traits of an animal, as plain numbers for the painting."""
 
 from random import Random
 from typing import NamedTuple
 
-from device.cameras.synthetic.pen import Colour, mix, shade
+from demo.synthetic.pen import Colour, mix, shade
 
 CLASSES = ("cat", "dog")
 
@@ -24,7 +24,7 @@ _COLLARS: tuple[Colour, ...] = ((196, 52, 52), (48, 96, 184), (60, 150, 90), (23
 
 
 class Coat(NamedTuple):
-    """Colours and pattern of the fur; both classes share all of them, so that colour is no cue."""
+    """Colours and pattern of the fur; the same for both classes, so that they do not tell the class."""
 
     base: Colour
     second: Colour
@@ -55,13 +55,13 @@ class Traits(NamedTuple):
     ear_size: float
     cheek: float
     jaw: float
-    """How far the chin hangs below the middle of the face, from the front."""
+    """Distance of the chin below the middle of the face, from the front."""
     snout: float
-    """How far the nose stands out of the face, from the side."""
+    """Length of the nose in front of the face, from the side."""
     eye: float
     eye_gap: float
     eyes: str
-    """slit, wide (dilated pupil), dark (hardly any iris) or closed."""
+    """slit, wide (dilated pupil), dark (almost no iris) or closed."""
     iris: Colour
     nose: float
     nose_colour: Colour
@@ -77,17 +77,17 @@ class Traits(NamedTuple):
 
 
 def traits(label: str, rng: Random) -> Traits:
-    """Draw the traits of an animal of a class; the painting knows no class, only these.
+    """Draw random traits for a class; the painting uses only these and not the class.
 
     Args:
         label: "cat" or "dog".
-        rng: Where all chance comes from.
+        rng: The only source of randomness.
 
     Returns:
-        Traits; most ranges of the two classes overlap, so that no single one tells them apart.
+        Traits; most ranges of the two classes overlap, so that no single trait tells the class.
 
     Raises:
-        ValueError: There is no such class.
+        ValueError: The class is unknown.
     """
     kind = {"cat": _cat, "dog": _dog}.get(label)
     if kind is None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from device.cameras.synthetic import CLASSES, LOOKS, SPLITS, draw, draw_collection, seed_of
+from demo.synthetic import CLASSES, LOOKS, SPLITS, draw, draw_collection, seed_of
 
 
 def pixels(image: bytes) -> np.ndarray:
@@ -18,7 +18,7 @@ def pixels(image: bytes) -> np.ndarray:
 @pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("label", CLASSES)
 def test_every_look_shows_both_classes(label: str, look: str):
-    """Each camera gives a JPEG of its own size of either animal, with something to see on it."""
+    """Each look gives a JPEG of its size for both classes, and not a blank one."""
     image = draw(label, 7, LOOKS[look])
     with Image.open(io.BytesIO(image)) as picture:
         assert picture.format == "JPEG"
@@ -27,14 +27,14 @@ def test_every_look_shows_both_classes(label: str, look: str):
 
 
 @pytest.mark.parametrize("label", CLASSES)
-def test_a_seed_always_draws_the_same(label: str):
-    """The same class, seed and look give the same bytes; another seed gives another picture."""
+def test_drawing_is_deterministic(label: str):
+    """The same class, seed and look give the same bytes; another seed gives different ones."""
     assert draw(label, 3) == draw(label, 3)
     assert draw(label, 3) != draw(label, 4)
 
 
-def test_the_classes_share_no_scene():
-    """A cat and a dog of one seed stand in different places, so that no background tells the class."""
+def test_the_classes_do_not_share_scenes():
+    """A cat and a dog with the same seed have different backgrounds, so that these do not tell the class."""
     cat, dog = (pixels(draw(label, 5)) for label in CLASSES)
     corners = [
         np.abs(cat - dog)[rows, columns].mean()
@@ -45,7 +45,7 @@ def test_the_classes_share_no_scene():
 
 
 def test_looks_differ_in_light():
-    """Dusk is darker than daylight on average, whatever is drawn."""
+    """Photos at dusk are darker than in daylight on average."""
 
     def brightness(look: str) -> float:
         return float(np.mean([pixels(draw("cat", seed, LOOKS[look])).mean() for seed in range(8)]))
@@ -57,26 +57,26 @@ def test_looks_differ_in_light():
     first=st.tuples(st.sampled_from(SPLITS), st.integers(0, 1000), st.integers(0, 2**32 - 1)),
     second=st.tuples(st.sampled_from(SPLITS), st.integers(0, 1000), st.integers(0, 2**32 - 1)),
 )
-def test_no_two_photos_have_one_seed(first: tuple[str, int, int], second: tuple[str, int, int]):
-    """Split, seed and number together decide the drawing, so the splits of all seeds share nothing."""
+def test_drawing_seeds_are_unique(first: tuple[str, int, int], second: tuple[str, int, int]):
+    """Different splits, seeds or numbers give different drawing seeds."""
     assert (seed_of(*first) == seed_of(*second)) == (first == second)
 
 
 @pytest.mark.parametrize("wrong", [("test", 0, 0), ("gold", -1, 0), ("gold", 0, -1), ("gold", 0, 2**32)])
-def test_a_seed_out_of_range_is_refused(wrong: tuple[str, int, int]):
-    """What would leave a split's own range of seeds is an error and not another split's photo."""
+def test_a_seed_out_of_range_is_an_error(wrong: tuple[str, int, int]):
+    """A number outside the range of a split is an error and not a photo of another split."""
     with pytest.raises(ValueError, match="expected one of train, stream, gold, camera"):
         seed_of(*wrong)
 
 
-def test_there_is_no_third_class():
-    """The error names the classes that there are."""
+def test_an_unknown_class_is_an_error():
+    """The error lists the classes."""
     with pytest.raises(ValueError, match="expected a class of cat, dog, got 'fox'"):
         draw("fox", 0)
 
 
-def test_a_collection_has_its_photos_in_folders_by_split_and_class(tmp_path: Path):
-    """Photos are shared evenly by the classes, the looks take turns, and no content comes twice."""
+def test_a_collection_has_a_folder_per_split_and_class(tmp_path: Path):
+    """Classes have equal numbers of photos, the looks alternate, and all contents are distinct."""
     looks = list(LOOKS.values())
     drawing = draw_collection(tmp_path, counts={"train": 8, "gold": 4}, looks=looks, seed=1)
     first = next(drawing)
@@ -90,8 +90,8 @@ def test_a_collection_has_its_photos_in_folders_by_split_and_class(tmp_path: Pat
     assert widths == {look.width_px for look in looks}
 
 
-def test_a_collection_follows_its_seed(tmp_path: Path):
-    """One seed writes the same files again, another one shares none with it."""
+def test_a_collection_depends_on_its_seed(tmp_path: Path):
+    """The same seed writes the same files, another seed only different ones."""
     contents = []
     for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
         drawn = list(draw_collection(tmp_path / folder, counts={"stream": 4}, seed=seed))

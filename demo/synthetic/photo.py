@@ -1,4 +1,4 @@
-"""A drawn photo: a scene with one cat or dog, and the camera that looks at it."""
+"""Draw a photo: a scene with one cat or dog, and the effects of a camera."""
 
 import io
 import math
@@ -11,31 +11,31 @@ from types import MappingProxyType
 from PIL import Image, ImageChops, ImageFilter
 from PIL.Image import Resampling
 
-from device.cameras.synthetic import scene
-from device.cameras.synthetic.body import POSES
-from device.cameras.synthetic.pen import Pen, Place, oval
-from device.cameras.synthetic.traits import traits
+from demo.synthetic import scene
+from demo.synthetic.body import POSES
+from demo.synthetic.pen import Pen, Place, oval
+from demo.synthetic.traits import traits
 
 _Range = tuple[float, float]
 
 _FINE = 2
-"""The animal is painted this many times finer than the photo, so that its outlines are smooth."""
+"""Supersampling factor of the animal, for smooth outlines."""
 _OCCLUDED = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Look:
-    """The character of a camera. Pairs are ranges that each photo draws from anew.
+    """Characteristics of a camera. Pairs are ranges; each photo draws a value.
 
     Args:
         width_px: Width of its photos.
         height_px: Height of its photos.
-        exposure: Brightness, 1 being right.
+        exposure: Brightness; 1 is correct.
         tint: Gains of red, green and blue.
-        contrast: 1 being right.
-        saturation: Strength of colours, 1 being right, 0 grey.
-        zoom: Size of the animal, 1 filling the photo.
-        vignette: How much darker the corners are, 0..1.
+        contrast: 1 is correct.
+        saturation: 1 is correct, 0 is grey.
+        zoom: Size of the animal; 1 fills the photo.
+        vignette: Darkening of the corners, 0..1.
         blur_px: Radius of the blur.
         noise: Standard deviation of the brightness noise, of 255.
         grain_px: Size of a grain of noise.
@@ -89,7 +89,7 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
         ),
     }
 )
-"""Cameras that differ, so that a model trained on one meets drift at another."""
+"""Different cameras: a model that is trained on one sees drift on another."""
 
 
 def draw(label: str, seed: int, look: Look = LOOKS["daylight"]) -> bytes:
@@ -97,18 +97,19 @@ def draw(label: str, seed: int, look: Look = LOOKS["daylight"]) -> bytes:
 
     Args:
         label: "cat" or "dog".
-        seed: The same seed gives the same bytes on the same version of Pillow. The two classes share
-            nothing but the seed, and the looks show the same scene.
+        seed: The same seed gives the same bytes with the same version of Pillow. All looks of a seed show the
+            same scene, the two classes different ones.
         look: The camera.
 
     Returns:
         JPEG, 8 to 40 kB.
 
     Raises:
-        ValueError: There is no such class.
+        ValueError: The class is unknown.
     """
     chance = Random(f"scene {label} {seed}")
     image = _scene(label, chance, look)
+    # A second generator, so that a look changes the picture and not the scene.
     chance = Random(f"lens {label} {seed}")
     encoded = io.BytesIO()
     _lens(image, chance, look).save(encoded, "JPEG", quality=chance.randint(*look.quality))

@@ -1,16 +1,16 @@
-"""Rooms and gardens around a drawn animal. 1 is the picture's height; x runs from 0 to `wide`."""
+"""Rooms and gardens around the animal. The unit is the height of the picture; x is 0 to `wide`."""
 
 from random import Random
 
-from device.cameras.synthetic.palette import CARDS, CLOTHS, FLOORS, LAWNS, LEAVES, SKIES, WALLS, WOODS
-from device.cameras.synthetic.pen import Colour, Pen, Point, box, limb, mix, oval, path, shade
-from device.cameras.synthetic.things import INDOORS, ON_THE_FLOOR, OUTDOORS
+from demo.synthetic.palette import CARDS, CLOTHS, FLOORS, LAWNS, LEAVES, SKIES, WALLS, WOODS
+from demo.synthetic.pen import Colour, Pen, Point, box, limb, mix, oval, path, shade
+from demo.synthetic.things import INDOORS, ON_THE_FLOOR, OUTDOORS
 
 _HAZE = (250, 246, 236)
 
 
 def background(pen: Pen, rng: Random, wide: float, ground: float) -> None:
-    """Paint a room or a garden with things in it; the floor begins at y = ground."""
+    """Paint a room or a garden with objects; the floor starts at y = ground."""
     if rng.random() < 0.68:
         _room(pen, rng, wide, ground)
         things = rng.sample(INDOORS, rng.randint(2, 4))
@@ -24,7 +24,7 @@ def background(pen: Pen, rng: Random, wide: float, ground: float) -> None:
 
 
 def foreground(pen: Pen, rng: Random, wide: float) -> None:
-    """Paint something between the camera and the animal, which hides a part of it."""
+    """Paint an object in front of the animal, which hides a part of it."""
     rng.choice([_near_leaves, _near_leaves, _near_box, _near_grass, _near_rail, _near_blanket])(
         pen, rng, wide
     )
@@ -75,7 +75,7 @@ def _garden(pen: Pen, rng: Random, wide: float, ground: float) -> None:
 
 
 def _light(pen: Pen, rng: Random, wide: float) -> None:
-    """Paint a slanting beam of light, or the shadow of something outside the picture."""
+    """Paint a slanting beam of light or shadow."""
     x, width, lean = rng.uniform(0, wide), rng.uniform(0.15, 0.5), rng.uniform(-0.5, 0.5)
     colour = (255, 244, 214, 46) if rng.random() < 0.6 else (10, 12, 30, 50)
     pen.fill([(x, 0), (x + width, 0), (x + width + lean, 1), (x + lean, 1)], colour)

@@ -1,33 +1,34 @@
-"""Collections of drawn photos whose splits share no drawing."""
+"""Collections of synthetic photos whose splits have no photo in common."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from device.cameras.synthetic.photo import LOOKS, Look, draw
-from device.cameras.synthetic.traits import CLASSES
+from demo.synthetic.photo import LOOKS, Look, draw
+from demo.synthetic.traits import CLASSES
 
 SPLITS = ("train", "stream", "gold", "camera")
-"""What drawings are for; "camera" is what a drawn camera sees."""
+"""Purposes of photos; "camera" is for those of the camera `drawn`."""
 
 _SEEDS_PER_SPLIT = 1 << 32
 
 
 def seed_of(split: str, seed: int, number: int) -> int:
-    """Return the drawing seed of a photo: another one for each split, seed and number.
+    """Return the drawing seed of a photo, unique for each split, seed and number.
 
     Args:
         split: One of SPLITS.
-        seed: Of the collection, 0 or more.
-        number: Of the photo in its split, 0 up to below 2**32.
+        seed: Seed of the collection, 0 or more.
+        number: Number of the photo in its split, below 2**32.
 
     Raises:
-        ValueError: There is no such split, or a number is out of range.
+        ValueError: The split is unknown, or a number is out of range.
     """
     if split not in SPLITS or seed < 0 or not 0 <= number < _SEEDS_PER_SPLIT:
         raise ValueError(
             f"drawing: expected one of {', '.join(SPLITS)}, a seed from 0 and a number below 2**32,"
             f" got {split!r}, {seed} and {number}"
         )
+    # Disjoint ranges per seed and split, so that no photo of gold can appear in another split.
     return (seed * len(SPLITS) + SPLITS.index(split)) * _SEEDS_PER_SPLIT + number
 
 
@@ -39,17 +40,17 @@ def draw_collection(
     looks: Sequence[Look] = (LOOKS["daylight"],),
     seed: int = 0,
 ) -> Iterator[Path]:
-    """Write drawn photos as `directory/split/class/class-number.jpg`, one with each step of the iteration.
+    """Draw photos into `directory/split/class/class-number.jpg`, one per step of the iteration.
 
     Args:
-        directory: Made if missing; files of the same name are replaced.
-        counts: Photos per split, shared evenly by the classes.
-        classes: Which classes to draw.
-        looks: Cameras, taken in turn.
-        seed: Another seed gives other photos.
+        directory: Created if missing; files of the same name are replaced.
+        counts: Photos per split, divided evenly among the classes.
+        classes: Classes to draw.
+        looks: Looks of the cameras, used in turn.
+        seed: Another seed gives different photos.
 
     Yields:
-        Each file; a photo takes about 15 ms.
+        The path of each file; a photo takes about 15 ms.
     """
     for split, count in counts.items():
         for label, number, drawing in _numbered(count, classes):
@@ -61,6 +62,6 @@ def draw_collection(
 
 
 def _numbered(count: int, classes: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-    """Yield class, number in the split and number in the class of each photo."""
+    """Yield the class, the number in the split and the number in the class of each photo."""
     for number in range(count):
         yield classes[number % len(classes)], number, number // len(classes)

@@ -1,12 +1,12 @@
-"""Things that stand around in rooms and gardens.
+"""Objects in rooms and gardens.
 
-The pen's (0, 0) is where the thing's middle meets the far end of the floor; 1 is the picture's height.
+(0, 0) is the far end of the floor, at the middle of the object; the unit is the height of the picture.
 """
 
 from random import Random
 
-from device.cameras.synthetic.palette import CARDS, CLOTHS, LEAVES, PANES, POTS, ROOFS, WALLS, WOODS
-from device.cameras.synthetic.pen import Pen, box, limb, oval, path, ring, shade
+from demo.synthetic.palette import CARDS, CLOTHS, LEAVES, PANES, POTS, ROOFS, WALLS, WOODS
+from demo.synthetic.pen import Pen, box, limb, oval, path, ring, shade
 
 _FRAME = (244, 242, 236)
 _METAL = (80, 72, 66)

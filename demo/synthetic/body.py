@@ -1,26 +1,26 @@
-"""Bodies and poses of drawn animals. The unit is the head's radius; (0, 0) is the middle of the animal."""
+"""Bodies and poses of the animals. The unit is the radius of the head; (0, 0) is the middle of the animal."""
 
 from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
-from device.cameras.synthetic.coat import fur
-from device.cameras.synthetic.head import front, side
-from device.cameras.synthetic.pen import Pen, Point, both_sides, limb, oval, ring, shade
-from device.cameras.synthetic.traits import Traits
+from demo.synthetic.coat import fur
+from demo.synthetic.head import front, side
+from demo.synthetic.pen import Pen, Point, both_sides, limb, oval, ring, shade
+from demo.synthetic.traits import Traits
 
 _LINE = 0.05
 
 
 class Pose(NamedTuple):
-    """How an animal holds itself, and the room that takes in head radii."""
+    """A pose of an animal, and its extent in head radii."""
 
     paint: Callable[[Pen, Traits, Random], None]
     width: float
     top: float
     bottom: float
     share: float
-    """How often it is taken, of all poses."""
+    """Relative frequency among the poses."""
 
 
 def _solid(pen: Pen, animal: Traits, outline: list[Point], box: tuple[float, float, float, float]) -> None:
@@ -30,7 +30,7 @@ def _solid(pen: Pen, animal: Traits, outline: list[Point], box: tuple[float, flo
 
 
 def _leg(pen: Pen, animal: Traits, top: Point, foot: Point, *, far: bool = False) -> None:
-    """Paint a leg with a paw that points to the right; the far ones are darker."""
+    """Paint a leg with a paw that points to the right; far legs are darker."""
     coat, thick = animal.coat, 0.4 * animal.bulk**0.5
     colour = shade(coat.base, 0.78) if far else coat.base
     paw = shade(coat.second, 0.8 if far else 1) if coat.pattern in {"bib", "patches"} else colour
@@ -42,7 +42,7 @@ def _leg(pen: Pen, animal: Traits, top: Point, foot: Point, *, far: bool = False
 
 
 def _tail(pen: Pen, animal: Traits, root: Point, *, along: float) -> None:
-    """Paint a tail that leaves to the left: `along` is how far it lies along the ground before it rises."""
+    """Paint a tail to the left; `along` is how far it lies on the ground before it rises."""
     length, thick = animal.tail
     lift, (x, y) = animal.tail_lift, root
     knots: list[Point] = [
@@ -64,7 +64,7 @@ def _collar(pen: Pen, animal: Traits, left: Point, right: Point) -> None:
 
 
 def _head(pen: Pen, animal: Traits, rng: Random, at: Point) -> None:
-    """Paint the head at a place, turned to the camera or to the right."""
+    """Paint the head, facing the camera or to the right."""
     tilt = rng.gauss(0, 0.14)
     if rng.random() < 0.88:
         front(pen.within(*at, scale=1.2, turn=tilt), animal)

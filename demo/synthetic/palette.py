@@ -1,6 +1,6 @@
 """Colours of rooms and gardens."""
 
-from device.cameras.synthetic.pen import Colour
+from demo.synthetic.pen import Colour
 
 WALLS: tuple[Colour, ...] = (
     (214, 222, 216),

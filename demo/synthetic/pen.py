@@ -1,4 +1,4 @@
-"""Smooth shapes on an image, given in the drawn thing's own coordinates."""
+"""Smooth shapes on an image, in the local coordinates of what is drawn."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,11 +10,11 @@ from PIL import Image, ImageDraw
 
 Point = tuple[float, float]
 Colour = tuple[int, ...]
-"""Red, green, blue and, where translucent, alpha; each 0..255."""
+"""Red, green, blue and optionally alpha, each 0..255."""
 
 
 class Place(NamedTuple):
-    """An affine frame: where local coordinates (y points down) fall on the image, in pixels."""
+    """Affine transform from local coordinates (y points down) to pixels of the image."""
 
     xx: float
     xy: float
@@ -30,7 +30,7 @@ class Place(NamedTuple):
     def within(
         self, x: float = 0, y: float = 0, *, scale: float = 1, turn: float = 0, mirror: bool = False
     ) -> "Place":
-        """Return the frame of a part at (x, y): scaled, turned clockwise (radians), then mirrored in x."""
+        """Return the transform of a part at (x, y): scaled, turned clockwise (radians), mirrored in x."""
         cos, sin = math.cos(turn) * scale, math.sin(turn) * scale
         side = -1 if mirror else 1
         dx, dy = self.at(x, y)
@@ -50,12 +50,12 @@ class Place(NamedTuple):
 
 
 def mix(one: Colour, other: Colour, share: float) -> Colour:
-    """Return the colour that lies `share` (0..1) of the way from one colour to the other."""
+    """Interpolate two colours; `share` is 0..1."""
     return tuple(round(a + (b - a) * share) for a, b in zip(one[:3], other[:3], strict=True))
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """Return the colour made darker (factor below 1) or lighter (above 1)."""
+    """Return a darker (factor below 1) or lighter colour (above 1)."""
     return tuple(min(255, round(channel * factor)) for channel in colour[:3])
 
 
@@ -130,7 +130,7 @@ def oval(x: float, y: float, rx: float, ry: float, turn: float = 0) -> list[Poin
 
 
 class Pen:
-    """Draws shapes given in the coordinates of one place on an image."""
+    """Draws shapes in the local coordinates of one place on an image."""
 
     def __init__(self, image: Image.Image, place: Place) -> None:
         self.image = image
@@ -140,7 +140,7 @@ class Pen:
     def within(
         self, x: float = 0, y: float = 0, *, scale: float = 1, turn: float = 0, mirror: bool = False
     ) -> Self:
-        """Return a pen for a part of the thing; see `Place.within`."""
+        """Return a pen for a part; see `Place.within`."""
         return type(self)(self.image, self.place.within(x, y, scale=scale, turn=turn, mirror=mirror))
 
     def fill(
@@ -159,7 +159,7 @@ class Pen:
 
     @contextmanager
     def inside(self, outline: Sequence[Point]) -> Iterator["Pen"]:
-        """Yield a pen whose marks are kept only where they fall inside the outline."""
+        """Yield a pen that is clipped to the outline."""
         pixels = [self.place.at(x, y) for x, y in outline]
         box = _bounds(pixels, self.image.size)
         if box is None:
@@ -174,7 +174,7 @@ class Pen:
 
 
 def _bounds(pixels: Sequence[Point], size: tuple[int, int]) -> tuple[int, int, int, int] | None:
-    """Return the pixel box around an outline, cut to the image; None where they do not meet."""
+    """Return the pixel box around an outline, clipped to the image; None if it is outside."""
     across, down = [x for x, _ in pixels], [y for _, y in pixels]
     left, top = max(0, math.floor(min(across))), max(0, math.floor(min(down)))
     right, bottom = min(size[0], math.ceil(max(across)) + 1), min(size[1], math.ceil(max(down)) + 1)

@@ -1,8 +1,4 @@
-"""What a run left on the disks: the databases of devices and edge, and the dataset.
-
-SQLite counts in `sqlite_sequence` how many rows an AUTOINCREMENT table ever took, in the same transactions as
-the rows: so an outbox itself says how many messages it accepted, whatever became of them.
-"""
+"""Read what a run left on disk: the databases of devices and edge, and the dataset."""
 
 import shutil
 import sqlite3
@@ -21,12 +17,12 @@ _SAMPLES = "origin = 'sample'"
 
 
 @dataclass(frozen=True, slots=True)
-class Book:
-    """A database of a device or an edge.
+class Contents:
+    """Contents of the database of a device or an edge.
 
     Args:
-        accepted: How many messages its outbox ever took.
-        waiting: How many are in it.
+        accepted: Messages that its outbox has accepted, including removed ones.
+        waiting: Messages in its outbox.
         answers: The recorded results.
     """
 
@@ -44,21 +40,23 @@ class Row:
     image: bytes
 
 
-def read(path: Path) -> Book:
-    """Read a database whose owner does not run."""
+def read(path: Path) -> Contents:
+    """Read a database of a process that does not run."""
     connection = sqlite3.connect(path)
     try:
+        # SQLite keeps the number of rows ever inserted in the same transaction as the rows themselves.
         accepted = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
         waiting = connection.execute("SELECT count(*) FROM outbox").fetchone()
         results = connection.execute("SELECT result FROM answer ORDER BY seq").fetchall()
     finally:
         connection.close()
     answers = tuple(msgspec.json.decode(result, type=Result) for (result,) in results)
-    return Book(accepted[0] if accepted else 0, waiting[0], answers)
+    return Contents(accepted[0] if accepted else 0, waiting[0], answers)
 
 
-def look(path: Path, owner: Component) -> Book:
-    """Read the database of a process that runs, as a power cut would leave it at this moment."""
+def read_running(path: Path, owner: Component) -> Contents:
+    """Read the database of a running process, as a power cut would leave it at this moment."""
+    # A copy, because SQLite would otherwise recover the write-ahead log of the running process.
     with tempfile.TemporaryDirectory() as folder:
         components.pause(owner)
         try:

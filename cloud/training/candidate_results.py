@@ -1,0 +1,113 @@
+"""Train the candidates of a version and evaluate them: the part of a training that all workers share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloud.dataset.example import Example, TrainingError, class_names, sorted_by_content
+from cloud.modeling.arrays import Floats
+from cloud.modeling.backbones import get_backbone
+from cloud.progress import NoProgress, Progress
+from cloud.training.candidates import HeldOut, Labelled, choose, cross_validate, fit_candidates
+from cloud.training.distributed import Team
+from cloud.training.learners import Fitted, learner_for
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateResults:
+    """Outcome of the candidates, the same in all workers of a team.
+
+    Attributes:
+        classes: in the order of the outputs.
+        examples: in an order that depends only on their content.
+        gold: the same.
+        fitted: candidates by name.
+        held_out: by candidate, answers to human labels that it was not trained on.
+        on_gold: by candidate, logits on the gold set, `[N, K]`; empty without gold photos.
+        chosen: name of the best candidate.
+        training_embeddings: of the photos that the best candidate was trained on, `[n, D]`.
+    """
+
+    classes: tuple[str, ...]
+    examples: list[Example]
+    gold: list[Example]
+    fitted: dict[str, Fitted]
+    held_out: dict[str, HeldOut]
+    on_gold: dict[str, Floats]
+    chosen: str
+    training_embeddings: NDArray[np.float32]
+
+    @property
+    def chosen_fit(self) -> Fitted:
+        """The best candidate."""
+        return self.fitted[self.chosen]
+
+
+def evaluate_candidates(
+    examples: Sequence[Example],
+    gold: Sequence[Example],
+    *,
+    backbone: str,
+    cache_dir: Path,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    team: Team | None = None,
+) -> CandidateResults:
+    """Train the candidates and evaluate them on held-out labels and on the gold set.
+
+    This is the only part that needs the whole team: the first worker calls `train`, each other one this
+    function, with the same examples and arguments. `train` describes the arguments.
+    """
+    progress = progress or NoProgress()
+    # The order decides folds and batches: sorted, the same photos give the same model whatever their ids.
+    examples, gold = sorted_by_content(examples), sorted_by_content(gold)
+    names = class_names(examples, classes)
+    _check_gold(gold, names)
+    check_unseen("gold", gold, examples)
+    learner = learner_for(
+        get_backbone(backbone),
+        [*examples, *gold],
+        len(names),
+        trainable=len(examples),
+        cache_dir=cache_dir,
+        seed=seed,
+        progress=progress,
+        team=team,
+    )
+    labelled = Labelled.of(examples, names)
+    # Before the candidates are fitted on everything: their temperature comes from held-out answers.
+    held_out = cross_validate(learner, labelled, seed=seed, progress=progress)
+    fitted = fit_candidates(learner, labelled, np.flatnonzero(labelled.human))
+    # The learner knows photos by position: the gold photos come after the examples.
+    gold_positions = len(examples) + np.arange(len(gold))
+    on_gold = {name: learner.logits(fitted[name], gold_positions) for name in fitted} if gold else {}
+    chosen = choose(fitted, held_out)
+    # Each photo once: from scratch, embedding a repeated position would run the network again.
+    embedded = learner.embeddings(fitted[chosen], np.unique(fitted[chosen].positions))
+    return CandidateResults(names, examples, gold, fitted, held_out, on_gold, chosen, embedded)
+
+
+def _check_gold(gold: Sequence[Example], classes: Sequence[str]) -> None:
+    """Refuse gold photos of other classes."""
+    for photo in gold:
+        if photo.label not in classes:
+            raise TrainingError(
+                f"gold photo {photo.photo_id} has label {photo.label!r}, which is none of {list(classes)}",
+                hint="label photos of that class for training too, or name the classes with --classes",
+            )
+
+
+def check_unseen(kind: str, photos: Sequence[Example], examples: Sequence[Example]) -> None:
+    """Refuse photos for evaluation that the training would see."""
+    # By content: the same photo may be stored twice, once as an import and once as a sample.
+    seen = {example.image for example in examples}
+    for photo in photos:
+        if photo.image in seen:
+            raise TrainingError(
+                f"{kind} photo {photo.photo_id} is also a training example",
+                hint="a photo is either trained on or evaluated on",
+            )
