@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 from PIL import Image, ImageDraw
 
 from bus.broker.locate import Mosquitto, find_mosquitto
@@ -23,6 +24,10 @@ from bus.mqtt.client import Bus
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 60.0
 """How long a test waits for an event before it fails: generous, for a machine that is busy otherwise."""
+
+# Hypothesis would fail an example that takes longer than 200 ms, which any may on a busy machine.
+settings.register_profile("gleaner", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("gleaner")
 
 
 def pytest_configure() -> None:

@@ -319,13 +319,13 @@ class Bus:
         """Put a message into the queues of its subscribers; must not block."""
         if self._is_probe(incoming):
             self._probe_returned.set()
-        taken = self._put_raw(incoming)
+        expected = self._put_raw(incoming)
         for subscription in self._subscriptions:
             if (names := subscription.topic.match(incoming.topic)) is not None:
                 self._deliver(subscription, names, incoming)
                 break  # one delivery has one ack, so one subscription gets it
         else:
-            self._discard(incoming, expected=taken)
+            self._discard(incoming, expected=expected)
 
     def _deliver(
         self, subscription: Subscription[Message], names: dict[str, str], incoming: Incoming

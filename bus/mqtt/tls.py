@@ -29,22 +29,22 @@ def context(tls: Tls) -> ssl.SSLContext:
         ConfigError: A file is missing or not PEM, or the key does not belong to the certificate.
     """
     try:
-        made = ssl.create_default_context(cafile=tls.ca)
+        ssl_context = ssl.create_default_context(cafile=tls.ca)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise ConfigError(f"CA file {tls.ca}", expected="certificates in PEM", got=_reason(error)) from None
     # As the broker's; older versions are broken.
-    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    ssl_context.minimum_version = ssl.TLSVersion.TLSv1_2
     if tls.certificate is not None:
         try:
             # Without a password, OpenSSL would prompt for that of an encrypted key on the terminal and hang.
-            made.load_cert_chain(tls.certificate, tls.key, password="")
+            ssl_context.load_cert_chain(tls.certificate, tls.key, password="")
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"certificate {tls.certificate} with key {tls.key or '(in the same file)'}",
                 expected="a certificate and its own unencrypted key in PEM",
                 got=_reason(error),
             ) from None
-    return made
+    return ssl_context
 
 
 def explain(error: BaseException) -> str:

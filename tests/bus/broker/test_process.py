@@ -86,14 +86,14 @@ def test_a_port_is_reserved_until_its_process_ends():
     port = free_port(count=2)
     script = (
         "import bus.broker.process as process\n"
-        f"ports = iter([{port}, {port + 1}, {port + 2}])\n"
+        f"ports = iter(range({port}, {port + 100}))\n"
         "process.random.choice = lambda _: next(ports)\n"
         "print(process.free_port())"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert int(done.stdout) == port + 2
+    assert int(done.stdout) >= port + 2
 
 
 def test_debians_package_runs_without_being_installed(tmp_path, monkeypatch, mosquitto):

@@ -94,13 +94,13 @@ async def test_an_attempt_that_times_out_closes_its_socket(broker, monkeypatch):
     async with through_proxy(broker) as (proxy, address):
         proxy.go_silent()
         bus = present(address)
-        make, made = bus._open, []
-        monkeypatch.setattr(bus, "_open", lambda: made.append(make()) or made[-1])
+        open_connection, attempts = bus._open, []
+        monkeypatch.setattr(bus, "_open", lambda: attempts.append(open_connection()) or attempts[-1])
         async with asyncio.TaskGroup() as tasks:
             connection = tasks.create_task(bus.run())
             await eventually(lambda: bus.counters["bus.disconnected"] >= 2)
             assert proxy.accepted >= 2
-            assert [attempt._paho.socket() for attempt in made[:2]] == [None, None]
+            assert [attempt._paho.socket() for attempt in attempts[:2]] == [None, None]
             connection.cancel()
 
 
@@ -179,14 +179,18 @@ async def test_a_cancelled_connection_attempt_closes_its_socket(address, monkeyp
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     for turns in range(0, 400, 10):
         bus = present(address)
-        make, made = bus._open, []
-        monkeypatch.setattr(bus, "_open", lambda make=make, made=made: made.append(make()) or made[-1])
+        open_connection, attempts = bus._open, []
+        monkeypatch.setattr(
+            bus,
+            "_open",
+            lambda opener=open_connection, opened=attempts: opened.append(opener()) or opened[-1],
+        )
         connection = asyncio.create_task(bus.run())
         for _ in range(turns):
             await asyncio.sleep(0)
         connection.cancel()
         await asyncio.wait([connection])
-        assert [attempt._paho.socket() for attempt in made] == [None] * len(made)
+        assert [attempt._paho.socket() for attempt in attempts] == [None] * len(attempts)
     assert errors == []
 
 
