@@ -1,9 +1,33 @@
+import re
 from pathlib import Path
 
 from cli.main import COMMANDS
 from cli.reference import reference, topics
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = "bus|cloud|edge|device|cli|schemas|tests|bench|demo|deploy|docs"
+PATH = re.compile(rf"`((?:{PACKAGES})/[\w/.-]+)`")
+LINK = re.compile(r"\]\(([^)\s]*)\)")
+# Records of why something was changed, and measurements, may name what is no longer there.
+HISTORY = {"docs/decisions", "docs/experiments.md", "CHANGELOG.md"}
+
+
+def documents() -> dict[str, str]:
+    """Return the text of each Markdown file of the repository, by its path."""
+    folders = (
+        ROOT,
+        *(ROOT / name for name in ("docs", "docs/decisions", "deploy/kubeedge", "deploy/kubeedge/lab")),
+    )
+    return {
+        str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+        for folder in folders
+        for path in sorted(folder.glob("*.md"))
+    }
+
+
+def slug(heading: str) -> str:
+    """Return the anchor that a Markdown viewer gives to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def test_the_reference_is_up_to_date():
@@ -20,3 +44,36 @@ def test_every_command_is_documented():
     """Each command has a section in the reference."""
     text = reference()
     assert [name for name in COMMANDS if f"### `gleaner {name}`" not in text] == []
+
+
+def test_paths_in_the_documents_exist():
+    """A file that a document names exists, so that a reader finds it."""
+    missing = [
+        f"{name}: {path}"
+        for name, text in documents().items()
+        if not any(name.startswith(history) for history in HISTORY)
+        for path in PATH.findall(text)
+        if not (ROOT / path).exists()
+    ]
+    assert missing == []
+
+
+def test_links_in_the_documents_lead_somewhere():
+    """A relative link leads to an existing file, and to an existing heading where it names one."""
+    broken = [
+        f"{name}: {link}"
+        for name, text in documents().items()
+        for link in LINK.findall(text)
+        if not link.startswith(("http:", "https:", "mailto:")) and not leads_somewhere(ROOT / name, link)
+    ]
+    assert broken == []
+
+
+def leads_somewhere(document: Path, link: str) -> bool:
+    """Return True if a relative link of a document has a target."""
+    path, _, anchor = link.partition("#")
+    target = document.parent / path if path else document
+    if not anchor:
+        return target.exists()
+    headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+    return anchor in map(slug, headings)

@@ -15,7 +15,8 @@ import structlog
 from edge.models import actions, smoke_test, version_dirs
 from edge.models.bundle import BundleError, check
 from edge.models.canary import Canary
-from edge.models.reconcile import VERSIONS_KEPT, Attempt, Folder, Observation, Server
+from edge.models.observation import Attempt, Folder, Observation, Server
+from edge.models.reconcile import VERSIONS_KEPT
 from edge.models.release_records import ReleaseRecords
 from edge.serving.client import ModelMissingError, Predictor
 from edge.serving.traffic_router import TrafficRouter

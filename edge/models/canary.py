@@ -14,7 +14,8 @@ from typing import assert_never
 import structlog
 
 from edge.models import actions, smoke_test, version_dirs
-from edge.models.reconcile import Attempt, canary_plan
+from edge.models.observation import Attempt
+from edge.models.reconcile import canary_plan
 from edge.models.release_records import ReleaseRecords
 from edge.serving.client import ModelUnavailableError, Predictor
 from edge.serving.traffic_router import TrafficRouter

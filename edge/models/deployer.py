@@ -15,7 +15,8 @@ from edge.config import EdgeConfig
 from edge.models import version_dirs
 from edge.models.actions import Final, Nothing, Refuse, Undo, Wait
 from edge.models.actuator import Actuator
-from edge.models.reconcile import Attempt, reconcile
+from edge.models.observation import Attempt
+from edge.models.reconcile import reconcile
 from edge.models.release_records import ReleaseRecords
 from edge.models.releases import Releases
 from edge.serving.client import Predictor
@@ -170,6 +171,7 @@ class Deployer:
 
     async def _report(self) -> None:
         """Publish what is in service if it changed, and at most every 5 s the counts of a canary."""
+        # The version that answers, not the newest: in a canary that is the challenger.
         served = await self._predictor.model_status(self._router.split.pinned)
         if served != self._served:
             self._served = served

@@ -94,6 +94,7 @@ class ReleaseRecords:
         self._loads_path(version).unlink(missing_ok=True)
 
     def _description(self, version: int) -> Release | None:
+        # An activated release before its record, which may be of an earlier bundle of this number.
         return self._described.get(version) or self.recorded(version)
 
     def _path(self, version: int) -> Path:

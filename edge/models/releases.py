@@ -59,7 +59,7 @@ class Releases:
         """Receive releases until cancelled. Safe to cancel: the retained release is delivered again."""
         latest: Release | None = None
         async for delivery in self._subscription:
-            delivery.ack()
+            delivery.ack()  # at once: the release is retained, so a crash loses nothing
             release = await self._acceptable(delivery, latest)
             if release is None:
                 continue

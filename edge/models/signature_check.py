@@ -47,6 +47,8 @@ class SignatureVerifier:
             return None
         if (fault := signing.signature_error(release, self._key)) is not None:
             return fault
+        # Only now: a forged time must not raise the limit. Equal times pass, as each restart delivers the
+        # retained release again.
         if release.released_at_ms < self._newest_ms:
             return (
                 f"release was signed at {release.released_at_ms} ms, before the newest accepted one of "

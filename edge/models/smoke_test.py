@@ -73,6 +73,6 @@ async def _problem(predictor: Predictor, release: Release, status: ServedModel, 
         output = await predictor.smoke_test(release.version)
     except ModelUnavailableError as error:
         return str(error)
-    to_predictions(release.model, output, tuple(release.classes))
+    to_predictions(release.model, output, tuple(release.classes))  # raises unless the widths agree
     newest = (await predictor.model_status()).version if alone else release.version
     return None if newest == release.version else f"version {newest} is still served"

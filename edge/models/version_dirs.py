@@ -152,7 +152,7 @@ def stage_canary(champion: int, challenger: int, base: Path) -> None:
     partial.mkdir()
     _copy(base / str(champion), partial / str(champion))
     _incoming(challenger, base).rename(partial / str(challenger))
-    _remove(canary_folder(base))
+    _remove(canary_folder(base))  # a folder cannot be renamed over one that is not empty
     partial.rename(canary_folder(base))
 
 

@@ -251,6 +251,7 @@ class Predictor:
     def _mapped(self, error: grpc.aio.AioRpcError) -> PermanentError | TransientError:
         """Map a gRPC status: INVALID_ARGUMENT is the input's fault, everything else may pass."""
         status = f"{error.code().name}: {error.details()}"
+        # UNKNOWN, INTERNAL and the like say nothing about the photo: it is retried, never rejected.
         if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
             return BadInputError(f"model {self.model} refuses an image: {status}")
         kind = ModelMissingError if error.code() in _MISSING else ModelUnavailableError

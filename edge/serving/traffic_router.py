@@ -35,6 +35,7 @@ class TrafficRouter:
 
     def apply(self, split: TrafficSplit) -> None:
         """Replace the split. Counts restart with another plan, that is with each stage of a rollout."""
+        # Not with each split: pausing for a restart of the server must not forget what the challenger did.
         if split.plan != self._split.plan:
             self._restart_counts()
         self._split = split
@@ -129,6 +130,6 @@ class TrafficRouter:
         plan = self._split.plan
         if plan is None:
             return self._stats.get(version)
-        if version not in (plan.champion, plan.challenger):
+        if version not in (plan.champion, plan.challenger):  # a call that began before the stage
             return None
         return self._stats.setdefault(version, CallStats())

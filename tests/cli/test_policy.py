@@ -170,6 +170,6 @@ async def test_an_invalid_retained_policy_is_not_changed(at, published, tmp_path
     await bus.publish_bytes(POLICY.name(node="edge-1"), b'{"harvest": 7}', retain=True)
     done = await gleaner("cloud", "policy", "--auto", "off", *at)
     assert done.code == 1
-    assert "policy: expected Policy, got " in done.sentence
+    assert "policy: not a valid Policy: " in done.sentence
     (tmp_path / "rules.toml").write_text("auto = false")
     assert (await gleaner("cloud", "policy", "--set", tmp_path / "rules.toml", *at)).code == 0

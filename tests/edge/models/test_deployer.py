@@ -152,6 +152,18 @@ async def test_g6_a_version_without_a_verdict_is_tested_first(config, base, rele
         assert await classify(seen, 1) == ("cat", 1)
 
 
+async def test_g6_a_rollback_does_not_return_to_a_version_without_a_verdict(config, base, release, bundles):
+    """A version that a killed run activated is removed before the next one, which may fail too."""
+    place("flat", base, 2)
+    (base / "2/.unproven").write_text("0" * 64)
+    async with station(config) as seen:
+        await eventually(lambda: seen.newest().model is not None and seen.newest().model.version == 2)
+        await release(seen, bundles["broken"], 3)
+        assert (await nth_event(seen, "model.failed")).facts["version"] == 3
+        assert [path.name for path in base.iterdir()] == ["1"]
+        assert await classify(seen, 1) == ("cat", 1)
+
+
 async def test_g6_a_bad_older_version_is_rolled_back(config, base, release, bundles):
     """The newer version, which stepped aside for it, is in service again."""
     place("swapped", base, 5)

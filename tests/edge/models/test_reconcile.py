@@ -6,16 +6,8 @@ import pytest
 from msgspec import structs
 
 from edge.models import actions as act
-from edge.models.reconcile import (
-    LOADS,
-    STABLE_AFTER_S,
-    Attempt,
-    Folder,
-    Observation,
-    Server,
-    canary_plan,
-    reconcile,
-)
+from edge.models.observation import Attempt, Folder, Observation, Server
+from edge.models.reconcile import LOADS, STABLE_AFTER_S, canary_plan, reconcile
 from edge.serving.traffic_split import TrafficSplit
 from schemas.messages import Release, ServedModel
 

@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 
 from edge.models import actions as act
 from edge.models.actions import Action, Final, Wait
-from edge.models.reconcile import (
-    VERSIONS_KEPT,
-    Attempt,
-    Folder,
-    Observation,
-    Server,
-    canary_plan,
-    reconcile,
-)
+from edge.models.observation import Attempt, Folder, Observation, Server
+from edge.models.reconcile import VERSIONS_KEPT, canary_plan, reconcile
 from edge.serving.traffic_split import TrafficSplit
 from schemas.errors import TransientError
 from schemas.messages import Release, ServedModel
