@@ -8,7 +8,8 @@ RESOLVE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-has
 
 INSTALL = install --require-hashes -r
 # Test modules run in parallel processes, each with its own brokers and ports; three, because many tests wait.
-WORKERS ?= --numprocesses 3 --dist loadscope
+# They are started in the order of collection, see tests/conftest.py.
+WORKERS ?= --numprocesses 3 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fuzz soak bench bench-learning kubeedge-lab kubeedge-lab-stop test-kubeedge lock clean

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import os
 import shutil
 import signal
 import subprocess
@@ -37,6 +36,12 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules that have slow tests, so that none of them runs alone at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
@@ -86,15 +91,6 @@ def fill(folder: Path, *, leave_bytes: int = 0) -> Path:
     with filler.open("wb") as file:
         file.write(bytes(max(0, shutil.disk_usage(folder).free - leave_bytes)))
     return filler
-
-
-@pytest.fixture(scope="session")
-def photos_dir() -> Path:
-    """The photo collection, which is not part of the repository."""
-    path = Path(os.environ.get("GLEANER_PHOTOS") or ROOT.parent / "shared" / "photos")
-    if not (path / "manifest.csv").exists():
-        pytest.skip(f"no photo collection at {path}; name one with GLEANER_PHOTOS")
-    return path
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """A tiny real SavedModel, bundles of it, and the real model server as a separate process."""
 
 import hashlib
+import inspect
 import io
 import os
 import shutil
@@ -12,9 +13,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
+from bus.broker.locate import default_cache
 from bus.broker.process import free_port, is_listening
+from bus.file_lock import exclusive_lock
 from schemas.messages import Release
 from tests.conftest import ROOT
 
@@ -75,13 +79,25 @@ for name, sign in signs.items():
 
 @cache
 def saved_models() -> Path:
-    """Build the SavedModels once per session, in a separate process.
+    """Return the folder of the SavedModels; they are built once per machine. Do not change them.
 
     `straight` and `swapped` work, and so does `novel`, whose novelty is high for green and grey images.
     `flat` has an output of the wrong rank, `refusing` refuses every image, `picky` every image that does not
     have the size of the smoke test's image, and `broken` cannot be loaded.
     """
-    folder = Path(tempfile.mkdtemp(prefix="gleaner-models-"))
+    content = f"{metadata.version('tensorflow')} {_BUILD} {inspect.getsource(_build)}"
+    folder = default_cache() / "test-models" / hashlib.sha256(content.encode()).hexdigest()[:16]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Parallel test processes need the same models: one builds them, the others wait.
+    with exclusive_lock(folder.parent / "lock", timeout_s=START_S):
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+                _build(Path(scratch, "models")).rename(folder)
+    return folder
+
+
+def _build(folder: Path) -> Path:
+    folder.mkdir()
     done = subprocess.run(
         [sys.executable, "-c", _BUILD, str(folder)],
         env=dict(os.environ) | QUIET,

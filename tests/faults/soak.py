@@ -21,7 +21,6 @@ from tests.faults.ledger import Ledger
 from tests.faults.schedule import STREAMS, faults
 from tests.faults.stack import stack
 from tests.faults.variants import VARIANTS
-from tests.serving import saved_models
 
 _PROGRESS_S = 15.0
 
@@ -140,7 +139,6 @@ def main() -> int:
         path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         print("\n".join(table(found)), path, sep="\n")
     finally:
-        shutil.rmtree(saved_models())
         if verdict:
             print(f"kept: {folder}", file=sys.stderr)
         else:

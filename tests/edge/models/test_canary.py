@@ -13,6 +13,8 @@ from tests.canaries import canary_report, classify, nth_event, release, shorten_
 from tests.conftest import eventually
 from tests.nodes import Observer, edge_config, edge_running, station
 
+pytestmark = pytest.mark.slow
+
 CANARY = {"stage": "canary", "share": 1.0, "baseline": 1}
 
 
