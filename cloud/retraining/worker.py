@@ -38,10 +38,9 @@ def run_step(step: Step) -> None:
         GleanerError: It failed; from tasks in an `ExceptionGroup`.
     """
     match step:
+        # SIGTERM ends these two at once: a Python handler would wait for TensorFlow to return.
         case TeachStep():
-            _teach(
-                step
-            )  # SIGTERM ends this and a training at once: a Python handler would wait for TensorFlow
+            _teach(step)
         case TrainingOptions():
             _train(step)
         case ReleaseStep():
@@ -123,7 +122,7 @@ def main() -> int:
             raise  # a bug: the log gets its traceback
         sys.stderr.write(f"{cause}\n")
         return EXIT_TEMPORARY if isinstance(cause, TransientError) else EXIT_FAILED
-    except asyncio.CancelledError:  # after SIGTERM
+    except (asyncio.CancelledError, KeyboardInterrupt):  # SIGTERM; Ctrl-C in the trainer's terminal
         return EXIT_TEMPORARY
     return 0
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.training import from_scratch
@@ -43,6 +43,7 @@ def test_batches_follow_the_weights() -> None:
 
 
 @given(share=st.floats(0.5, 1.0), seed=st.integers(0, 99))
+@settings(deadline=None)
 def test_half_of_each_batch_has_human_labels(share: float, seed: int) -> None:
     """At least half of each batch has human labels."""
     human = np.arange(10) < 5

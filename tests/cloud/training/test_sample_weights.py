@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.training.sample_weights import CLASS_RATIO, FOLDS, HUMAN_SHARE, folds, training_weights
@@ -12,6 +12,7 @@ LABELS = st.lists(st.integers(0, CLASSES - 1), max_size=60)
 
 
 @given(human=LABELS, harvested=LABELS)
+@settings(deadline=None)
 def test_human_labels_have_half_of_the_weight_and_classes_are_balanced(
     human: list[int], harvested: list[int]
 ) -> None:
@@ -42,6 +43,7 @@ def test_few_harvested_photos_do_not_count_more_than_human_labels() -> None:
 
 
 @given(labels=st.lists(st.integers(0, 3), min_size=1, max_size=50), seed=st.integers(0, 9))
+@settings(deadline=None)
 def test_folds_hold_out_each_example_once(labels: list[int], seed: int) -> None:
     """Each example of a class with two or more is held out once, and others of its class are trained on."""
     array = np.array(labels)
