@@ -35,16 +35,20 @@ def test_sample_twice_in_a_batch_is_one_row():
 
 
 @pytest.mark.parametrize(
-    ("payload", "known"),
-    [(b"", False), (jpeg(1), False), (b'{"photo_id": "%s"}' % photo_id(2).encode(), True)],
+    ("payload", "known", "reason"),
+    [
+        (b"", False, "sample: expected "),
+        (jpeg(1), False, "sample: expected "),
+        (b'{"photo_id": "%s"}' % photo_id(2).encode(), True, "sample: not a valid Sample: "),
+    ],
 )
-def test_g4_invalid_sample_is_a_dead_letter_with_its_id_if_readable(payload, known):
+def test_g4_invalid_sample_is_a_dead_letter_with_its_id_if_readable(payload, known, reason):
     """Its node is that of the topic, and its payload is unchanged."""
     rows, (dead_letter,) = validate_samples([delivery(payload, "edge-7")])
     assert rows == {}
     assert dead_letter.photo_id == (photo_id(2) if known else None)
     assert (dead_letter.node, dead_letter.payload) == ("edge-7", payload)
-    assert dead_letter.reason.startswith("sample: ")
+    assert dead_letter.reason.startswith(reason)
 
 
 def test_g4_sample_with_too_many_pixels_is_a_dead_letter(monkeypatch):
