@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import os
 import shutil
 import signal
 import subprocess
@@ -30,10 +31,11 @@ settings.load_profile("gleaner")
 
 
 def pytest_configure() -> None:
-    """Take back SIGINT, which a non-interactive shell lets its background jobs ignore.
-
-    Children inherit an ignored signal, and Ctrl-C could not be tested in them.
-    """
+    """Set up this process, and with it the processes that tests start."""
+    # Before NumPy is imported. The matrices are small and several test processes share the cores: the threads
+    # of OpenBLAS would double the time by waiting for one another.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Background jobs of a non-interactive shell ignore SIGINT, and so would the processes of the tests.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
