@@ -30,6 +30,20 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     sync_folder(path.parent)  # without this a power cut can bring the old name back
 
 
+def sync_file(path: Path) -> None:
+    """Sync the content of a file that was written and closed, by this process or another library.
+
+    Raises:
+        OSError: The disk refused.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        # fsync flushes the file, whichever descriptor wrote it.
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Sync a folder, so that names created, renamed or removed in it survive a power cut.
 

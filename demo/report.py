@@ -10,6 +10,7 @@ from cloud.registry.model_card import Card
 from demo import charts
 from demo.curve import DRAWS, Point
 from demo.tally import Line, Outcome, Tally, accuracy, labels, percentile
+from schemas.lanes import AUTO, HARD
 
 _PHOTOS_PER_GROUP = 24
 _STYLE = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
@@ -28,8 +29,8 @@ def photo_groups(outcome: Outcome) -> list[PhotoGroup]:
     ordered = sorted(outcome.replay.harvested(), key=lambda line: line.confidence or 0.0)
     reviewed = [line for line in ordered if line.photo_id in outcome.reviewed]
     others = [line for line in ordered if line.photo_id not in outcome.reviewed]
-    auto = [line for line in reversed(others) if line.harvest == "auto"]
-    hard = [line for line in others if line.harvest == "hard"]
+    auto = [line for line in reversed(others) if line.harvest == AUTO]
+    hard = [line for line in others if line.harvest == HARD]
     return [
         PhotoGroup(
             "Labelled by the reviewer",

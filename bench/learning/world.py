@@ -16,6 +16,7 @@ from cloud.modeling.arrays import Ints
 from cloud.progress import Progress
 from cloud.training.embeddings import embeddings
 from edge.harvest.image import dhash, shrink
+from schemas.codec import content_id
 from schemas.messages import NEITHER
 
 CLASSES = ("cat", "dog")
@@ -175,7 +176,7 @@ class Worlds:
         plan, network = self._embedder.backbone, self._embedder.network
         dim = embeddings(known, plan, network, self._cache, self._progress, dim=True)
         for file, image, sight in zip(files, images, np.stack([*seen, dim], axis=1), strict=True):
-            photo_id = hashlib.blake2b(image, digest_size=16).hexdigest()
+            photo_id = content_id(image)
             self._embedded[file, strength] = _EmbeddedPhoto(photo_id, sight, dhash(image))
 
 

@@ -25,7 +25,7 @@ import lance
 import pyarrow as pa
 import structlog
 
-from bus.atomic_file import sync_folder
+from bus.atomic_file import sync_file, sync_folder
 from bus.file_lock import LockHeldError, exclusive_lock
 from schemas.errors import TransientError
 
@@ -131,16 +131,6 @@ def sync_tag(root: Path | None, name: str) -> None:
     if root is not None:
         sync_file(root / "_refs" / "tags" / f"{name}.json")
         sync_folder(root / "_refs" / "tags")
-
-
-def sync_file(path: Path) -> None:
-    """Sync the content of a file that Lance has written and closed."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        # fsync flushes the file, whichever descriptor wrote it.
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def manifest_name(version: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from bus.atomic_file import sync_folder, write_atomic
+from bus.atomic_file import sync_file, sync_folder, write_atomic
 from bus.file_lock import LockHeldError, exclusive_lock
 from cloud.registry.model_card import Card, decode_card, encode_card
 from cloud.registry.rollout_state import Rollout, RolloutFile
@@ -163,8 +163,7 @@ class Registry:
         """
         for folder, _, names in os.walk(directory):
             for name in names:
-                with Path(folder, name).open("rb") as file:
-                    os.fsync(file.fileno())
+                sync_file(Path(folder, name))
             sync_folder(Path(folder))
 
     def sync_names(self) -> None:

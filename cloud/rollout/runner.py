@@ -182,9 +182,7 @@ async def release_version(
     with state.lock():  # held until the end: a second controller would undo the stages of this one
         rollout = open_rollout(state, bundle, options)
         if not rollout.announced:
-            audits = audit_reader(
-                dataset, lambda error: log.warning("rollout.audits_unavailable", error=str(error))
-            )
+            audits = audit_reader(dataset, _log_unavailable)
             rollout = await run_rollout(state, broker, password, sign=sign, audits=audits)
     check_succeeded(rollout)
 
