@@ -1,8 +1,8 @@
 """Encode and decode messages; every payload from outside is checked here.
 
 Messages with bytes are written as msgpack, all others as JSON; a reader accepts either for any message. The
-first bytes distinguish them: `{` is JSON, `FF D8` and `89 50 4E 47` are images, all else must be a msgpack
-map.
+first bytes distinguish them: `{`, also after white space or a UTF-8 byte order mark, is JSON, `FF D8` and
+`89 50 4E 47` are images, all else must be a msgpack map.
 
 For any input, `decode` raises only `CodecError` and takes linear time. In addition to a few copies of the
 payload it needs at most about 100 bytes of memory for each byte of `MAX_STRUCTURE_BYTES`.
@@ -15,7 +15,10 @@ from typing import TypeVar
 import msgpack
 import msgspec
 
+from schemas.contract.published import portable
 from schemas.errors import CodecError
+from schemas.image.signatures import format_name
+from schemas.lenient_values import has_nonfinite, with_integers, with_plain_base64
 from schemas.messages import VERSION, Message
 from schemas.topics import PHOTO, Topic
 
@@ -36,8 +39,13 @@ _MSGPACK_LIMITS = {
     "max_ext_len": 0,  # the contract uses no extension types
 }
 _MSGPACK_BIN = frozenset({0xC4, 0xC5, 0xC6})  # first byte of `bin 8`, `bin 16` and `bin 32`
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_WHITE_SPACE = b" \t\r\n"
+# Byte order marks of UTF-16 and UTF-32, and an opening brace in them without one.
+_WIDE_TEXT = (b"\xff\xfe", b"\xfe\xff", b"{\0", b"\0{", b"\0\0\xfe\xff", b"\0\0\0{")
 _JPEG_START = b"\xff\xd8"
 _PNG_START = b"\x89PNG"
+_MAY_HOLD_FLOATS = frozenset({float, dict, list})
 _ID_BYTES = 16
 _ID_DIGITS = 2 * _ID_BYTES
 _HEX_DIGITS = "0123456789abcdef"
@@ -50,6 +58,11 @@ _QUOTED_BYTES = 8
 def is_image(payload: bytes) -> bool:
     """Return True if the bytes start like a JPEG or a PNG."""
     return payload.startswith((_JPEG_START, _PNG_START))
+
+
+def _is_file(payload: bytes) -> bool:
+    """Return True for a bare image, also one of a format that is then rejected by its name."""
+    return is_image(payload) or format_name(payload) is not None
 
 
 def content_id(payload: bytes) -> str:
@@ -90,7 +103,7 @@ def decode(topic: Topic[M], payload: bytes, names: dict[str, str]) -> M:
         raise CodecError(
             topic.kind, expected=f"at most {MAX_PAYLOAD_BYTES} bytes", got=len(payload), code="too-large"
         )
-    if topic.bare_image and is_image(payload):
+    if topic.bare_image and _is_file(payload):
         return _convert(topic, names, {"photo_id": content_id(payload), "image": payload})
     fields = _parse(topic, payload)
     _check_version(topic.kind, fields)
@@ -103,33 +116,62 @@ def to_text(topic: Topic[M], payload: bytes) -> bytes:
     Raises:
         CodecError: The payload is neither a JSON object nor a msgpack map.
     """
-    return payload if payload[:1] == b"{" else msgspec.json.encode(_parse(topic, payload))
+    text = _json_text(payload)
+    return msgspec.json.encode(_parse(topic, payload)) if text is None else text
 
 
 def mark_historical(payload: bytes) -> bytes:
     """Return an encoded Photo marked as sent late, after an outage. A bare image is returned unchanged."""
-    if is_image(payload):
+    if _is_file(payload):
         return payload
     # Fields, not a Photo: unknown fields of a newer sender are kept.
     packed: bytes = msgpack.packb(_parse(PHOTO, payload) | {"historical": True})
     return packed
 
 
+def stored_id(topic: Topic[M], name: str, payload: bytes) -> str:
+    """Return the photo id in a stored payload of a topic.
+
+    Args:
+        topic: The kind of topic.
+        name: Its topic name.
+        payload: The encoded message.
+
+    Raises:
+        CodecError: The payload is not a valid message of that topic name.
+    """
+    names = topic.match(name)
+    if names is None:
+        raise CodecError(f"{name!r} is no topic of a {topic.kind}", code="malformed-message")
+    return str(decode(topic, payload, names).photo_id)  # type: ignore[attr-defined]  # only for messages with one
+
+
 def _parse(topic: Topic[M], payload: bytes) -> dict[str, object]:
     """Return the fields of a payload; only the syntax and the limits are checked."""
     try:
-        fields = _parse_json(topic, payload) if payload[:1] == b"{" else _parse_msgpack(topic, payload)
+        text = _json_text(payload)
+        fields = _parse_msgpack(topic, payload) if text is None else _parse_json(topic, text)
     except (
         ValueError,
         RecursionError,
     ) as error:  # both libraries raise ValueErrors; deep nesting: RecursionError
-        got = f"{_describe(payload)}: {str(error) or type(error).__name__}"
+        reason = str(error) or type(error).__name__
+        if payload.startswith(_WIDE_TEXT):
+            reason = "it looks like UTF-16 or UTF-32, and JSON is UTF-8"
+        got = f"{_describe(payload)}: {reason}"
         raise CodecError(topic.kind, expected="JSON or msgpack", got=got, code="malformed-message") from None
     if not isinstance(fields, dict):
         raise CodecError(
             topic.kind, expected="a map of fields", got=type(fields).__name__, code="malformed-message"
         )
     return fields
+
+
+def _json_text(payload: bytes) -> bytes | None:
+    """Return the JSON object in a payload, None if it cannot be one."""
+    # No msgpack map starts with one of these bytes.
+    text = payload.removeprefix(_BYTE_ORDER_MARK).lstrip(_WHITE_SPACE)
+    return text if text.startswith(b"{") else None
 
 
 def _parse_json(topic: Topic[M], payload: bytes) -> object:
@@ -193,11 +235,11 @@ def _check_version(kind: str, fields: dict[str, object]) -> None:
 
 def _convert(topic: Topic[M], names: dict[str, str], fields: dict[str, object]) -> M:
     try:
-        # Fields of the payload win; they are compared with the topic below.
-        message = msgspec.convert(names | fields, topic.message)
+        message = _typed(topic, names | fields)  # fields of the payload win; compared with the topic below
     except (msgspec.ValidationError, RecursionError) as error:
+        reason = portable(str(error))[:_QUOTED_ERROR_CHARS] or "nested too deeply"
         raise CodecError(
-            f"{topic.kind}: not a valid {topic.message.__name__}: {str(error)[:_QUOTED_ERROR_CHARS]}",
+            f"{topic.kind}: not a valid {topic.message.__name__}: {reason}",
             code="malformed-message",
             photo_id=_photo_id(fields),
         ) from None
@@ -212,6 +254,24 @@ def _convert(topic: Topic[M], names: dict[str, str], fields: dict[str, object]) 
                 photo_id=_photo_id(fields),
             )
     return message
+
+
+def _typed(topic: Topic[M], fields: dict[str, object]) -> M:
+    """Return the message with these fields.
+
+    Raises:
+        msgspec.ValidationError: A field is missing or has a wrong value.
+        RecursionError: A field is nested too deeply.
+    """
+    for name in topic.message.__struct_encode_fields__:
+        value = fields.get(name)
+        if type(value) in _MAY_HOLD_FLOATS and has_nonfinite(value):  # few fields do: no call for the others
+            raise msgspec.ValidationError(f"Expected a finite number, got NaN or infinity - at `$.{name}`")
+    try:
+        return msgspec.convert(fields, topic.message)
+    except msgspec.ValidationError:
+        # Only now: most senders write integers as such, and `facts` may have floats that are integers.
+        return msgspec.convert(with_plain_base64(topic.message, with_integers(fields)), topic.message)
 
 
 def _photo_id(fields: dict[str, object]) -> str | None:

@@ -40,6 +40,7 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Duration = Annotated[float, Meta(ge=0, le=1e12, description="duration in milliseconds")]
 Probability = Annotated[float, Meta(ge=0, le=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Label = Annotated[str, Meta(min_length=1, max_length=128, description="name of a class")]
 MAX_TEXT_CHARS = 1024
 """Most characters in a reason or other free text of a message."""
@@ -117,6 +118,17 @@ class Photo(Message, frozen=True, kw_only=True):
         Milliseconds | None,
         Meta(description=f"rejected as `expired` after this time; {_EPOCH_MS}; null: never"),
     ] = None
+    damaged: Annotated[
+        Text | None,
+        Meta(description="why some pixels may be wrong, if the sender knows; null otherwise"),
+    ] = None
+    crop: Annotated[
+        Annotated[tuple[Share, ...], Meta(min_length=4, max_length=4)] | None,
+        Meta(
+            description="the part of the camera's picture that `image` shows: left, top, right and bottom "
+            "edge as shares of width and height; null: all of it. The device has cropped it already"
+        ),
+    ] = None
 
 
 class Result(Message, frozen=True, kw_only=True):
@@ -148,12 +160,26 @@ class Result(Message, frozen=True, kw_only=True):
     reason: Annotated[
         Text | None, Meta(description="why it was rejected or deferred, for people; null if `ok`")
     ] = None
+    retry_after_s: Annotated[
+        Seconds | None,
+        Meta(
+            description="for `deferred`: the edge does not keep the photo, send it again after so many "
+            "seconds; null: it is kept, and its final result follows by itself"
+        ),
+    ] = None
     harvest: Annotated[
         Text | None,
         Meta(description="lane it was harvested in, or why it was not; null if not considered"),
     ] = None
     taken_at_ms: Annotated[
         Milliseconds | None, Meta(description=f"copied from the Photo; {_EPOCH_MS}; null if unknown")
+    ] = None
+    damaged: Annotated[
+        Text | None,
+        Meta(
+            description="why some pixels of the photo are missing or wrong; it is then not harvested in lane "
+            "auto; null if none are known to be"
+        ),
     ] = None
     answered_at_ms: Annotated[Milliseconds, Meta(description=f"when the edge answered; {_EPOCH_MS}")]
     edge_ms: Annotated[
@@ -229,7 +255,12 @@ class Feedback(Message, frozen=True, kw_only=True):
     node: Name
     device: Name
     label: Annotated[
-        Label, Meta(description=f"name of a class, or `{NEITHER}` if the photo shows none of the classes")
+        Label,
+        Meta(
+            # Words and no pattern: a message of version 1 must stay valid, and readers tidy what they can.
+            description=f"name of a class, or `{NEITHER}` if the photo shows none of the classes; composed "
+            "(NFC), without control and invisible characters, and without white space at its ends",
+        ),
     ]
     by: Annotated[str, Meta(max_length=128, description="who gave the label")] = "unknown"
     at_ms: Annotated[
@@ -290,6 +321,14 @@ class HarvestRules(Struct, frozen=True, kw_only=True):
     audit_share: Annotated[
         Probability, Meta(description="share of all photos drawn at random for lane audit, 0 to 1")
     ] = 0.02
+    audits_per_day: Annotated[Count, Meta(description="most samples in lane audit per day")] = 2_000
+    audits_per_device: Annotated[
+        Count, Meta(description="of these, samples of one device; neither counts other lanes")
+    ] = 500
+    usual_audit_share: Annotated[
+        Probability | None,
+        Meta(description="`audit_share` before a drift alarm raised it, which returns; null outside of one"),
+    ] = None
     quota_per_day: Annotated[
         Count, Meta(description="most samples of one class per day, separately in lanes auto and hard")
     ] = 5_000
@@ -378,6 +417,10 @@ class ServedModel(Struct, frozen=True, kw_only=True):
     version: Annotated[ModelVersion | None, Meta(description="version served; null if none is")] = None
     state: Literal["available", "loading", "failed", "absent"]
     reason: Annotated[Text | None, Meta(description="why it is not available; null if it is")] = None
+    sha256: Annotated[
+        Sha256 | None,
+        Meta(description="SHA-256 of the bundle in service; null if it did not come from a release"),
+    ] = None
 
 
 class VersionStats(Struct, frozen=True, kw_only=True):
@@ -429,6 +472,14 @@ class Status(Message, frozen=True, kw_only=True):
     counters: Annotated[
         dict[str, Count], Meta(max_length=256, description="event counts since the start, by name")
     ] = {}
+    clock_offsets_s: Annotated[
+        dict[Name, float],
+        Meta(
+            max_length=64,
+            description="of an edge: devices whose clock is wrong, with the edge's time minus theirs in "
+            "seconds, as their photos arrive",
+        ),
+    ] = {}
 
 
 class Event(Message, frozen=True, kw_only=True):
@@ -452,3 +503,33 @@ class Event(Message, frozen=True, kw_only=True):
         dict[str, str | int | float | bool],
         Meta(max_length=64, description="details by name, for programs; the names depend on the event"),
     ] = {}
+
+
+class Steering(Message, frozen=True, kw_only=True):
+    """An operator's order to a running rollout. Retained: a controller that is away finds it later."""
+
+    node: Name
+    name: Name
+    order_id: Annotated[
+        str,
+        Meta(
+            pattern=r"^[0-9a-f]{32}$(?!\n)",
+            description="random id, 32 hexadecimal digits: an order is carried out once",
+        ),
+    ]
+    action: Annotated[
+        Literal["pause", "resume", "roll-back", "promote"],
+        Meta(
+            description="pause: no further stage, a bad version is still rolled back; resume: go on; "
+            "roll-back: every node returns to the champion; promote: every node gets the version now, or, "
+            "while it is only watched, the rollout is finished"
+        ),
+    ]
+    version: Annotated[ModelVersion, Meta(description="version that is rolled out")]
+    began_ms: Annotated[
+        Milliseconds,
+        Meta(description=f"when that rollout began; an order for another rollout is ignored; {_EPOCH_MS}"),
+    ]
+    by: Annotated[str, Meta(min_length=1, max_length=128, description="who gave the order")]
+    reason: Annotated[Text | None, Meta(description="why, for people; null if not given")] = None
+    at_ms: Annotated[Milliseconds, Meta(description=f"when the order was given; {_EPOCH_MS}")]

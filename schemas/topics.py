@@ -22,6 +22,7 @@ from schemas.messages import (
     Result,
     Sample,
     Status,
+    Steering,
 )
 
 ROOT = (
@@ -30,7 +31,9 @@ ROOT = (
 # A DNS label is also valid as a Kubernetes node name, in a certificate's name, a URL and a file name.
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # Components share the status and event topics with devices, so a device must not have one of these names.
-RESERVED_NAMES = ("edge", "model-server", "collector", "trainer", "rollout", "gateway")
+RESERVED_NAMES = ("edge", "model-server", "collector", "trainer", "rollout", "gateway", "console", "notify")
+# Nor one that would give it the certificate name of something else.
+_NOT_FOR_DEVICES = (*RESERVED_NAMES, "operator", "broker", "bridge", "eventbus", "homeassistant")
 Handler = Literal["edge", "edge-2", "edge-3", "edge-4"]
 HANDLERS: tuple[Handler, ...] = get_args(Handler)
 """Names of the edge handlers of a node; most nodes have only the first."""
@@ -61,9 +64,52 @@ def check_name(value: str, *, what: str = "name") -> str:
     return value
 
 
+def check_device_name(value: str) -> str:
+    """Return the value if a device may have this name.
+
+    Raises:
+        TopicError: It is not a DNS label, or it is the name of a component, such as `edge` or `collector-2`.
+    """
+    if _unnumbered(check_name(value)) in _NOT_FOR_DEVICES:
+        raise TopicError(
+            f"a device cannot be called {value!r}: the name is reserved", hint="choose another name"
+        )
+    return value
+
+
+def check_node_name(value: str) -> str:
+    """Return the value if an edge node may have this name; raises TopicError like `check_device_name`."""
+    if check_name(value) == CLOUD:
+        raise TopicError(
+            f"a node cannot be called {value!r}: the name is reserved", hint="choose another name"
+        )
+    return value
+
+
+def check_component_name(value: str, kind: str) -> str:
+    """Return the value if a component in the cloud may have this name.
+
+    Args:
+        value: Any text.
+        kind: What it is, such as `collector`; `collector-2` is another one of it.
+
+    Raises:
+        TopicError: It is not a DNS label, or it is the name of another kind of component.
+    """
+    if is_reserved(check_name(value)) and _unnumbered(value) != kind:
+        raise TopicError(
+            f"a {kind} cannot be called {value!r}: the name is reserved", hint=f"use {kind} or {kind}-2"
+        )
+    return value
+
+
 def is_reserved(name: str) -> bool:
     """Return True for the name of a component, such as `edge` or `collector-2`: no device may have it."""
-    return re.sub(r"-[0-9]+$", "", name) in RESERVED_NAMES
+    return _unnumbered(name) in RESERVED_NAMES
+
+
+def _unnumbered(name: str) -> str:
+    return re.sub(r"-[0-9]+$", "", name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +199,7 @@ POLICY = Topic(f"{ROOT}/policy/{{node}}", Policy, "cloud → edge", retain=True)
 RELEASE = Topic(f"{ROOT}/release/{{node}}", Release, "cloud → edge", retain=True)
 STATUS = Topic(f"{ROOT}/status/{{node}}/{{name}}", Status, "each → all", retain=True)
 EVENT = Topic(f"{ROOT}/event/{{node}}/{{name}}", Event, "each → all")
+STEERING = Topic(f"{ROOT}/steering/{{node}}/{{name}}", Steering, "operator → rollout", retain=True)
 
 TOPICS: tuple[Topic[Message], ...] = (
     PHOTO,
@@ -165,6 +212,7 @@ TOPICS: tuple[Topic[Message], ...] = (
     RELEASE,
     STATUS,
     EVENT,
+    STEERING,
 )
 
 

@@ -4,6 +4,9 @@ import json
 
 import msgspec
 
+from schemas.codec import to_json
+from schemas.contract.examples import examples_of
+from schemas.contract.published import published
 from schemas.messages import Message
 from schemas.topics import TOPICS, Topic
 
@@ -11,6 +14,38 @@ _TITLE = "Gleaner"
 _MSGPACK = "application/x-msgpack"
 _JSON = "application/json"
 _BINDING_VERSION = "0.2.0"
+_ID = "urn:gleaner:v1:{kind}"
+_REPLIES = {"photo": "result", "sample": "receipt"}
+"""Kind of the topic on which a message is answered; the answer has the same `photo_id`."""
+_HAS_PHOTO_ID = ("photo", "result", "sample", "receipt", "feedback")
+_SERVERS: dict[str, object] = {
+    "local": {
+        "host": "127.0.0.1:1883",
+        "protocol": "mqtt",
+        "protocolVersion": "3.1.1",
+        "description": "`gleaner broker`: anonymous, on one machine; MQTT 5 clients are accepted too",
+    },
+    "site": {
+        "host": "{broker}:8883",
+        "protocol": "secure-mqtt",
+        "protocolVersion": "3.1.1",
+        "description": "a broker of a site made by `gleaner provision`: each client has a certificate",
+        "variables": {"broker": {"description": "host name of the node's or the cloud's broker"}},
+        "security": [{"$ref": "#/components/securitySchemes/certificate"}],
+    },
+    "lan": {
+        "host": "{broker}:1883",
+        "protocol": "mqtt",
+        "protocolVersion": "3.1.1",
+        "description": "a broker with user names and passwords",
+        "variables": {"broker": {"description": "host name or address of the broker"}},
+        "security": [{"$ref": "#/components/securitySchemes/password"}],
+    },
+}
+_SECURITY: dict[str, object] = {
+    "certificate": {"type": "X509", "description": "client certificate whose common name is NODE.NAME"},
+    "password": {"type": "userPassword", "description": "user name and password of MQTT"},
+}
 
 
 def documents() -> dict[str, str]:
@@ -22,9 +57,24 @@ def documents() -> dict[str, str]:
 
 
 def json_schema(message: type[Message]) -> dict[str, object]:
-    """Return the JSON Schema (2020-12) of one message."""
+    """Return the JSON Schema (2020-12) of one message.
+
+    In messages decoded from msgpack, bytes are valid as the decoder returns them.
+    """
     schema = msgspec.json.schema(message)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    kind = next(topic.kind for topic in TOPICS if topic.message is message)
+    definitions = {name: published(name, inner) for name, inner in schema["$defs"].items()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": _ID.format(kind=kind),
+        **schema,
+        "$defs": definitions,
+        "examples": _examples(message),
+    }
+
+
+def _examples(message: type[Message]) -> list[object]:
+    return [msgspec.json.decode(to_json(example)) for example in examples_of(message)]
 
 
 def asyncapi() -> dict[str, object]:
@@ -41,10 +91,12 @@ def asyncapi() -> dict[str, object]:
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": _JSON,
+        "servers": _SERVERS,
         "channels": {topic.kind: _channel(topic) for topic in TOPICS},
         "operations": _operations(),
         "components": {
-            "schemas": components,
+            "securitySchemes": _SECURITY,
+            "schemas": {kind: published(kind, schema) for kind, schema in components.items()},
             "messages": {topic.message.__name__: _message(topic) for topic in TOPICS},
         },
     }
@@ -74,8 +126,16 @@ def _message(topic: Topic[Message]) -> dict[str, object]:
         f"and ignore unknown fields.{bare_image}",
         "contentType": content_type,
         "payload": {"$ref": f"#/components/schemas/{name}"},
+        "examples": [{"payload": payload} for payload in _examples(topic.message)],
         "bindings": {"mqtt": {"bindingVersion": _BINDING_VERSION}},
-    }
+    } | _correlation(topic)
+
+
+def _correlation(topic: Topic[Message]) -> dict[str, object]:
+    """Return the field by which an answer belongs to its message."""
+    if topic.kind not in _HAS_PHOTO_ID:
+        return {}
+    return {"correlationId": {"location": "$message.payload#/photo_id"}}
 
 
 def _operations() -> dict[str, object]:
@@ -89,8 +149,13 @@ def _operations() -> dict[str, object]:
                 "action": action,
                 "channel": {"$ref": f"#/channels/{topic.kind}"},
                 "bindings": {"mqtt": mqtt},
-            }
+            } | _reply(topic)
     return operations
+
+
+def _reply(topic: Topic[Message]) -> dict[str, object]:
+    kind = _REPLIES.get(topic.kind)
+    return {} if kind is None else {"reply": {"channel": {"$ref": f"#/channels/{kind}"}}}
 
 
 def _text(value: dict[str, object]) -> str:

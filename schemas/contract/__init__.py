@@ -1,0 +1,1 @@
+"""The published contract: JSON Schemas and the AsyncAPI document, generated from the messages."""

@@ -1,0 +1,63 @@
+"""Escape text from outside, such as reasons, labels and file names, before it is printed or logged.
+
+A terminal obeys control characters: text that contains them could set the window's title, hide or reorder
+other text, or pretend to be another line. So whatever is not printable is shown as its escape sequence.
+"""
+
+import re
+
+import msgspec
+
+MAX_SHOWN_CHARS = 16_384
+"""Longest text that is shown whole; a message for people is far below."""
+
+_NOT_ASCII = re.compile(r"[^ -~]")
+
+
+def escaped(text: object, most: int = MAX_SHOWN_CHARS) -> str:
+    r"""Return text with everything that is not printable as an escape sequence, such as `\x1b` or `\u202e`.
+
+    That are the control characters C0 and C1 (line breaks too), bidirectional and other format characters,
+    separators other than the space, unassigned and private code points, and lone surrogates (bytes of a file
+    name that are not UTF-8).
+
+    Args:
+        text: The text, or an object that is shown as its `str`.
+        most: Characters that are kept; the rest is replaced by its number.
+    """
+    whole = str(text)
+    shown = whole[:most]
+    if not shown.isprintable():
+        shown = "".join(map(_escaped_character, shown))
+    return shown if len(whole) <= most else f"{shown}… ({len(whole) - most} more characters)"
+
+
+def ascii_json(value: object) -> str:
+    r"""Return a value as JSON on one line, in ASCII: everything else in it is written as `\uXXXX`.
+
+    A lone surrogate, which JSON for other programs must not contain, is replaced by its escape sequence.
+    """
+    try:
+        text = msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:
+        text = msgspec.json.encode(_without_surrogates(msgspec.to_builtins(value))).decode()
+    return _NOT_ASCII.sub(_json_escape, text)
+
+
+def _escaped_character(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
+def _without_surrogates(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_without_surrogates(name): _without_surrogates(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_surrogates(one) for one in value]
+    return value
