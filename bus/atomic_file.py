@@ -1,5 +1,6 @@
 """Whole-file atomic writes, durable across power loss."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -55,3 +56,22 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Sync all files and folders below a folder, and the folder itself.
+
+    Raises:
+        OSError: The disk refused.
+    """
+    for path, _, files in os.walk(folder, topdown=False):  # files before the folders that name them
+        for name in files:
+            sync_file(Path(path) / name)
+        sync_folder(Path(path))
+
+
+def make_private(path: Path) -> None:
+    """Let only its owner read and write a file, if it exists and is ours."""
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)

@@ -1,16 +1,18 @@
 """Load a TOML file into a frozen Struct. It is read once, at start-up, and passed to what needs it.
 
-Unknown fields are errors, so that a misspelt limit does not silently become a default. Secrets come only from
-the environment: `GLEANER_MQTT_PASSWORD`.
+Unknown fields are errors, so that a misspelt limit does not silently become a default. The password is in no
+configuration: it is read from the environment, from a file, or from systemd's credentials.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
+from bus import config_fields
 from schemas.errors import PermanentError
 
 T = TypeVar("T", bound=Struct)
@@ -20,10 +22,14 @@ HealthAddress = Annotated[
     str,
     Meta(
         pattern=r"^[^ ]+:[0-9]{1,5}$",
-        description="HOST:PORT of the health endpoints /livez and /readyz; not served if absent",
+        description="HOST:PORT of /livez, /readyz and /metrics, which are not served if absent",
     ),
 ]
 PASSWORD_VARIABLE = "GLEANER_MQTT_PASSWORD"  # noqa: S105  # a variable's name, not a password
+
+
+CREDENTIAL = "mqtt-password"
+"""Name of the systemd credential with the password."""
 
 
 class ConfigError(PermanentError):
@@ -38,6 +44,13 @@ class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str | None, Meta(description="client certificate of this component; none if absent")
     ] = None
     key: Annotated[str | None, Meta(description="private key of the client certificate")] = None
+    crl: Annotated[
+        str | None,
+        Meta(
+            description="revoked certificates, a list of each CA, as in `revoked.crl`; a broker with "
+            "one of them is refused. Read again for each connection. Not checked if absent"
+        ),
+    ] = None
 
 
 class Broker(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,6 +61,13 @@ class Broker(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     username: Annotated[
         str | None,
         Meta(description=f"user name; the password is read from the environment: {PASSWORD_VARIABLE}"),
+    ] = None
+    password_file: Annotated[
+        str | None,
+        Meta(
+            description=f"file with the password; absent: {PASSWORD_VARIABLE}, or systemd's credential "
+            f"`{CREDENTIAL}`"
+        ),
     ] = None
     keepalive_s: Annotated[
         int,
@@ -98,16 +118,61 @@ def load(path: Path | None, kind: type[T]) -> T:
     Raises:
         ConfigError: The file cannot be read, is not TOML, or has an invalid or unknown field.
     """
-    if path is None:
-        return kind()
+    return kind() if path is None else convert(read_fields(path), kind, path)
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """Return the fields of a TOML file.
+
+    Raises:
+        ConfigError: The file cannot be read or is not TOML.
+    """
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=kind)
+        fields: dict[str, Any] = msgspec.toml.decode(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"cannot read configuration {path}: {error.strerror}") from None
-    except (msgspec.MsgspecError, ValueError) as error:  # ValueError: not UTF-8
+    except (msgspec.MsgspecError, PermanentError, ValueError) as error:  # ValueError: not UTF-8
         raise ConfigError(f"configuration {path} is invalid: {error}") from None
+    return fields
 
 
-def password() -> str | None:
-    """Return the broker password from the environment, None if it is not set."""
-    return os.environ.get(PASSWORD_VARIABLE)
+def convert(fields: Mapping[str, Any], kind: type[T], path: Path) -> T:
+    """Return the configuration with the fields of a file.
+
+    Raises:
+        ConfigError: A field is unknown or invalid.
+    """
+    try:
+        converted: T = config_fields.convert(fields, kind)
+    except (PermanentError, ValueError) as error:
+        raise ConfigError(f"configuration {path} is invalid: {error}") from None
+    return converted
+
+
+def password(broker: Broker | None = None) -> str | None:
+    """Return the broker's password; None if there is none.
+
+    The first of these that is set: the variable `GLEANER_MQTT_PASSWORD`, the file that the configuration
+    names, systemd's credential `mqtt-password` (`LoadCredential=` of the unit).
+
+    Raises:
+        ConfigError: The file that the configuration names cannot be read or is empty.
+    """
+    if (given := os.environ.get(PASSWORD_VARIABLE)) is not None:
+        return given
+    if broker is not None and broker.password_file is not None:
+        return _read_password(Path(broker.password_file))
+    credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "")) / CREDENTIAL
+    if "CREDENTIALS_DIRECTORY" in os.environ and credential.is_file():
+        return _read_password(credential)
+    return None
+
+
+def _read_password(path: Path) -> str:
+    try:
+        found = path.read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the password in {path}: {error}") from None
+    if not found:
+        raise ConfigError(f"the password file {path} is empty")
+    return found

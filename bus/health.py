@@ -1,4 +1,4 @@
-"""HTTP health endpoints for an orchestrator: `GET /livez` and `GET /readyz`.
+"""HTTP health endpoints for an orchestrator: `GET /livez` and `GET /readyz`; metrics: `GET /metrics`.
 
 Alive: the event loop runs, so the request is answered. Ready: the broker connection works and no component is
 degraded; otherwise 503 with the reason.
@@ -10,11 +10,11 @@ from http import HTTPStatus
 
 import structlog
 
+from bus.observability.connection_limit import HEAD_S, ConnectionLimit
 from schemas.errors import PermanentError
 
 log = structlog.get_logger()
 
-_REQUEST_S = 5.0
 _HEAD_BYTES = 8192
 _CONNECTIONS = 16
 
@@ -29,13 +29,20 @@ class HealthServer:
     Args:
         address: `HOST:PORT` to listen on.
         unready_reason: Returns why the process is not ready, or None if it is.
+        metrics: Returns the metrics in Prometheus' text format; None without any.
     """
 
-    def __init__(self, address: str, unready_reason: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        address: str,
+        unready_reason: Callable[[], str | None],
+        metrics: Callable[[], bytes] | None = None,
+    ) -> None:
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
         self._unready_reason = unready_reason
-        self._slots = asyncio.Semaphore(_CONNECTIONS)
+        self._metrics = metrics
+        self._limit = ConnectionLimit(_CONNECTIONS)
 
     async def run(self) -> None:
         """Serve until cancelled.
@@ -57,24 +64,28 @@ class HealthServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request; close the connection if it is late or too large."""
+        transport = writer.transport
+        self._limit.opened(transport)
         try:
-            # The slot comes first: a connection that waits for one keeps its full time afterwards.
-            async with self._slots, asyncio.timeout(_REQUEST_S):
+            async with asyncio.timeout(HEAD_S):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(response(head, self._unready_reason()))
+                self._limit.begun(transport)
+                writer.write(response(head, self._unready_reason(), self._metrics))
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # a client that disconnects, is too slow or sends too much is no error of ours
         finally:
+            self._limit.closed(transport)
             writer.close()
 
 
-def response(head: bytes, unready_reason: str | None) -> bytes:
+def response(head: bytes, unready_reason: str | None, metrics: Callable[[], bytes] | None = None) -> bytes:
     """Return the HTTP response to a request.
 
     Args:
         head: Request line and headers, any bytes.
         unready_reason: Why the process is not ready, or None if it is.
+        metrics: Returns the metrics; called only for a request of them.
     """
     method, _, rest = head.partition(b" ")
     path = rest.split(b" ")[0].partition(b"?")[0]
@@ -86,13 +97,18 @@ def response(head: bytes, unready_reason: str | None) -> bytes:
         if unready_reason is None:
             return _text(HTTPStatus.OK, "ready")
         return _text(HTTPStatus.SERVICE_UNAVAILABLE, unready_reason)
-    return _text(HTTPStatus.NOT_FOUND, "only /livez and /readyz exist")
+    if path == b"/metrics" and metrics is not None:
+        return _answer(HTTPStatus.OK, metrics(), "text/plain; version=0.0.4; charset=utf-8")
+    return _text(HTTPStatus.NOT_FOUND, "only /livez, /readyz and /metrics exist")
 
 
 def _text(status: HTTPStatus, body: str) -> bytes:
-    content = f"{body}\n".encode()
+    return _answer(status, f"{body}\n".encode(), "text/plain; charset=utf-8")
+
+
+def _answer(status: HTTPStatus, content: bytes, content_type: str) -> bytes:
     head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {content_type}\r\n"
         f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"  # one request per connection
     )
     return head.encode() + content

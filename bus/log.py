@@ -1,9 +1,19 @@
 """Set up structlog: text on a terminal, JSON otherwise, always to standard error."""
 
+import io
 import logging
+import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
 import structlog
+
+from schemas.text import escaped
+
+_STDERR_BYTES = 8192
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -21,25 +31,87 @@ def configure(level: str = "info", *, json: bool | None = None, **bound: str) ->
         structlog.processors.JSONRenderer()
         if as_json
         # With rich installed, the default formatter prints the values of local variables, also secrets.
-        else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        else structlog.dev.ConsoleRenderer(exception_formatter=_escaped_traceback)
     )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info if as_json else _unchanged,
+            structlog.processors.format_exc_info if as_json else _escape_values,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     structlog.contextvars.bind_contextvars(**bound)
+    _capture_libraries()
     # paho and aiomqtt log the same errors that bus.mqtt.connection raises.
     logging.getLogger("mqtt").setLevel(logging.CRITICAL)
 
 
-def _unchanged(
+class _Forward(logging.Handler):
+    """Turn records of the standard library's logging into events: of asyncio, of warnings, of libraries."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log a record under the event `library.logged`."""
+        structlog.get_logger().log(
+            record.levelno,
+            "library.logged",
+            logger=record.name,
+            message=record.getMessage(),
+            exc_info=record.exc_info,
+        )
+
+
+def _capture_libraries() -> None:
+    """Log warnings, and what libraries log from `warning` on, as events instead of plain lines."""
+    logging.captureWarnings(True)  # noqa: FBT003  # the library's signature
+    root = logging.getLogger()
+    # Only ours are replaced: a test runner has handlers of its own.
+    root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, _Forward)]
+    root.addHandler(_Forward(logging.WARNING))
+
+
+@contextmanager
+def stderr_captured() -> Iterator[None]:
+    """Turn what C libraries write to standard error into events `stderr.written`, for the length of a block.
+
+    Bounded: a library that writes more than a pipe holds, while this process cannot read it, loses the rest.
+    """
+    own = os.dup(2)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)  # else a library that holds the GIL could wait for our thread for ever
+    os.dup2(writing, 2)
+    os.close(writing)
+    with os.fdopen(own, "w", buffering=1) as stream:
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(stream))
+        thread = threading.Thread(target=_log_lines, args=(reading,), name="log.stderr", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            os.dup2(own, 2)  # closes the last writing end, which ends the thread
+            thread.join()
+            structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+
+def _log_lines(reading: int) -> None:
+    with os.fdopen(reading, "rb", buffering=0) as pipe:
+        while written := pipe.read(_STDERR_BYTES):
+            text = written.decode(errors="replace").strip()
+            if text:
+                structlog.get_logger().warning("stderr.written", text=text)
+
+
+def _escape_values(
     _: structlog.typing.WrappedLogger, __: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    return event
+    """Escape the texts: only of other values does the renderer print the repr, which is escaped."""
+    return {escaped(key): escaped(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _escaped_traceback(stream: TextIO, exception: structlog.typing.ExcInfo) -> None:
+    plain = io.StringIO()
+    structlog.dev.plain_traceback(plain, exception)
+    stream.write("".join(f"{escaped(line)}\n" for line in plain.getvalue().split("\n")))

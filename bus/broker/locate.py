@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus.broker.debian_package import PackageError, unpack
+from bus.cache_folder import default_cache
 from schemas.errors import PermanentError
 
 PACKAGES = ("mosquitto", "libcjson1", "libmosquitto1", "libwrap0", "libdlt2")
+_BINARY = "usr/sbin/mosquitto"
 
 
 class BrokerError(PermanentError):
@@ -29,9 +31,19 @@ class Mosquitto:
         return dict(os.environ) | {"LD_LIBRARY_PATH": os.pathsep.join(map(str, self.libraries))}
 
 
-def default_cache() -> Path:
-    """Return the folder for downloaded programs: `$XDG_CACHE_HOME/gleaner`, or `~/.cache/gleaner`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gleaner"
+def is_installed(cache: Path | None = None) -> bool:
+    """Return True if `find_mosquitto` need not download anything."""
+    return _on_the_path() is not None or (_unpacked(cache) / _BINARY).exists()
+
+
+def _on_the_path() -> str | None:
+    # Debian installs mosquitto to /usr/sbin, which is not on the PATH of ordinary users.
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
+    return shutil.which("mosquitto", path=path)
+
+
+def _unpacked(cache: Path | None) -> Path:
+    return (cache or default_cache()) / "mosquitto"
 
 
 def find_mosquitto(cache: Path | None = None) -> Mosquitto:
@@ -43,12 +55,10 @@ def find_mosquitto(cache: Path | None = None) -> Mosquitto:
     Raises:
         BrokerError: mosquitto is not installed and cannot be downloaded.
     """
-    # Debian installs mosquitto to /usr/sbin, which is not on the PATH of ordinary users.
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
-    if (installed := shutil.which("mosquitto", path=path)) is not None:
+    if (installed := _on_the_path()) is not None:
         return Mosquitto(Path(installed))
-    folder = (cache or default_cache()) / "mosquitto"
-    if not (folder / "usr/sbin/mosquitto").exists():
+    folder = _unpacked(cache)
+    if not (folder / _BINARY).exists():
         try:
             unpack(PACKAGES, folder)
         except PackageError as error:
@@ -56,4 +66,4 @@ def find_mosquitto(cache: Path | None = None) -> Mosquitto:
                 f"mosquitto is not installed, and {error}",
                 hint="install it with `sudo apt install mosquitto`, or put it on the PATH",
             ) from None
-    return Mosquitto(folder / "usr/sbin/mosquitto", tuple((folder / "usr/lib").glob("*-linux-gnu*")))
+    return Mosquitto(folder / _BINARY, tuple((folder / "usr/lib").glob("*-linux-gnu*")))

@@ -34,11 +34,13 @@ class Access:
         tls: CA of devices, edges and bridges; certificate and key of the broker.
         operations: Path of the CA certificate of cloud components and the operator.
         acl_file: Path of the access control list.
+        revoked: Path of the lists of revoked certificates, one of each CA; None: none is checked.
     """
 
     tls: Tls
     operations: str
     acl_file: str
+    revoked: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def configuration(
         user: User to switch to when root starts it; `mosquitto` if None.
 
     Raises:
-        ConfigError: Without `access`, the address is not a loopback address.
+        ConfigError: Without `access`, the address is not a loopback address, or a path is not printable.
     """
     if access is None and not is_loopback(address):
         raise ConfigError(
@@ -123,6 +125,9 @@ def configuration(
         lines.append(f"user {user}")
     if bridge:
         lines += _bridge_lines(bridge)
+    # A line break would begin another setting; mosquitto reads UTF-8 only, and no control characters.
+    if odd := [line for line in lines if not line.isprintable()]:
+        raise ConfigError(f"mosquitto cannot read {odd[0]!r}", hint="choose a folder with a printable name")
     return "\n".join(lines) + "\n"
 
 
@@ -135,21 +140,23 @@ def is_loopback(host: str) -> bool:
 
 
 def _tls_listeners(port: int, address: str, access: Access) -> Iterator[str]:
-    yield from _listener(port, address, access.tls.ca, access.tls)
+    yield from _listener(port, address, access.tls.ca, access)
     yield "use_username_as_clientid true"
-    yield from _listener(port + 1, address, access.operations, access.tls)
+    yield from _listener(port + 1, address, access.operations, access)
     yield "allow_anonymous false"
     yield f"acl_file {access.acl_file}"
 
 
-def _listener(port: int, address: str, ca: str, broker: Tls) -> Iterator[str]:
+def _listener(port: int, address: str, ca: str, access: Access) -> Iterator[str]:
     yield f"listener {port} {address}".rstrip()
     yield f"cafile {ca}"
-    yield f"certfile {broker.certificate}"
-    yield f"keyfile {broker.key}"
+    yield f"certfile {access.tls.certificate}"
+    yield f"keyfile {access.tls.key}"
     yield "tls_version tlsv1.2"  # the minimum
     yield "require_certificate true"
     yield "use_identity_as_username true"
+    if access.revoked:
+        yield f"crlfile {access.revoked}"
 
 
 def _bridge_lines(bridge: Bridge) -> Iterator[str]:

@@ -3,12 +3,14 @@
 import contextlib
 import os
 import random
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bus.broker import stray
 from bus.broker.locate import BrokerError, Mosquitto, find_mosquitto
 from bus.broker.mosquitto_conf import Access, Bridge, configuration
 from schemas.errors import TransientError
@@ -99,6 +101,7 @@ class BrokerProcess:
         Raises:
             BrokerError: It ended, or did not listen within 60 s; the message quotes its log.
         """
+        stray.end_stray(self._folder)
         if is_listening(self.port):  # otherwise the other program would pass for this broker until it ends
             raise BrokerError(f"cannot start mosquitto: port {self.port} is in use by another program")
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -117,6 +120,7 @@ class BrokerProcess:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C must not end it before the process that uses it
             )
+        stray.note(self._folder, self._process.pid)
         self._wait_listening(log_path)
 
     def stop(self) -> None:
@@ -141,16 +145,26 @@ class BrokerProcess:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        stray.forget(self._folder)
 
     def _wait_listening(self, log_path: Path) -> None:
         ports = [self.port] if self._access is None else [self.port, self.port + 1]
         deadline = time.monotonic() + _START_S
-        while not all(map(is_listening, ports)):
+        while not (all(map(is_listening, ports)) and self._catches_sigterm()):
             if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
                 self._end(kill=True)
                 tail = log_path.read_text(errors="replace").strip().splitlines()[-_QUOTED_LOG_LINES:]
                 raise BrokerError(f"mosquitto did not start on port {self.port}: {' | '.join(tail)}")
             time.sleep(_POLL_S)
+
+    def _catches_sigterm(self) -> bool:
+        """Return True if SIGTERM makes mosquitto save its state: it listens before it handles signals."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
+        except OSError:  # it ended
+            return False
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+        return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def is_listening(port: int, address: str = "127.0.0.1") -> bool:
@@ -174,6 +188,7 @@ def local_broker(folder: Path, *, port: int | None = None) -> Iterator[BrokerPro
         BrokerError: mosquitto is not available, or does not start.
         TransientError: The port is in use.
     """
+    stray.end_stray(folder)
     if port is not None and is_listening(port):
         raise TransientError(
             f"cannot start a broker on port {port}: it is in use", hint="choose another port with --port"

@@ -6,6 +6,28 @@ from msgspec import Meta, Struct
 
 from bus.config import Broker, HealthAddress
 from schemas.messages import Name
+from schemas.topics import check_component_name, check_node_name
+
+
+class RuleRepairConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the gateway keeps the Rules of its nodes working."""
+
+    gateway: Annotated[
+        str,
+        Meta(pattern=r"^https?://[^ ]+[^/ ]$", description="URL of this gateway, as reached from cloudcore"),
+    ] = "http://gateway.gleaner.svc:8480"
+    every_s: Annotated[
+        float, Meta(gt=0, description="interval at which Rules that do not work are probed, in seconds")
+    ] = 15.0
+    recheck_s: Annotated[
+        float, Meta(gt=0, description="interval at which Rules that work are probed, in seconds")
+    ] = 600.0
+    server: Annotated[str, Meta(description="API server (in a pod: that of its cluster)")] | None = None
+    server_token: (
+        Annotated[str, Meta(description="file with a bearer token (in a pod: that of its service account)")]
+        | None
+    ) = None
+    server_ca: Annotated[str, Meta(description="CA certificate of the API server, PEM")] | None = None
 
 
 class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,3 +66,10 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         float, Meta(gt=0, description="interval at which policy and release are sent again to every edge")
     ] = 60.0
     probes: HealthAddress | None = None
+    rule_repair: RuleRepairConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse reserved names; raises TopicError."""
+        check_component_name(self.name, "gateway")
+        for node in self.nodes:
+            check_node_name(node)

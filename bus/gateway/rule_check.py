@@ -35,7 +35,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class RuleFinding:
     """Result for one Rule; `reason` is the Router's answer, if it refused the probe."""
 
     route: Route
@@ -72,21 +72,21 @@ class Verifier:
             if isinstance(number, str) and number in self._awaited:
                 self._awaited[number].set()
 
-    async def check(self, routes: Iterable[Route]) -> AsyncIterator[Finding]:
+    async def check(self, routes: Iterable[Route]) -> AsyncIterator[RuleFinding]:
         """Probe the Rules of routes, several at a time; yield the findings in the order of the routes."""
         async with asyncio.TaskGroup() as tasks:
             for probing in [tasks.create_task(self._check_route(route)) for route in routes]:
                 yield await probing
 
-    async def _check_route(self, route: Route) -> Finding:
+    async def _check_route(self, route: Route) -> RuleFinding:
         async with self._slots:
             for _ in range(_ATTEMPTS):  # EventBus loses messages even when all Rules work
                 try:
                     if await self._arrives(route):
-                        return Finding(route, Verdict.WORKS)
+                        return RuleFinding(route, Verdict.WORKS)
                 except RouterError as error:
-                    return Finding(route, Verdict.UNDELIVERED, error.reason)
-        return Finding(route, Verdict.SILENT)
+                    return RuleFinding(route, Verdict.UNDELIVERED, error.reason)
+        return RuleFinding(route, Verdict.SILENT)
 
     async def _arrives(self, route: Route) -> bool:
         probe = rule_probe.new_probe()

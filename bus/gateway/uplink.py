@@ -2,11 +2,13 @@
 
 import asyncio
 import time
+import zlib
 from http import HTTPStatus
 from typing import NamedTuple
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from bus.backoff import backoff
 from bus.gateway.byte_queue import BoundedQueue, QueuedMessage
@@ -18,6 +20,7 @@ from bus.gateway.rule_probe import probe_event
 from bus.mqtt.client import Bus
 from bus.mqtt.connection import BrokerConnectionError
 from bus.mqtt.presence import now_ms
+from bus.observability.connection_limit import LimitedProtocol
 from schemas.codec import decode, encode
 from schemas.errors import CodecError, PermanentError
 from schemas.messages import MAX_TEXT_CHARS, Receipt, Status
@@ -27,6 +30,7 @@ log = structlog.get_logger()
 
 _BODY_S = 10.0
 _CONCURRENT_BODIES = 64
+_CONNECTIONS = 96
 _RETRY_CAP_S = 5.0
 _LOGGED_PATH_CHARS = 200
 
@@ -79,23 +83,28 @@ class Uplink:
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         try:
-            await self._listen(runner)
-            async with asyncio.TaskGroup() as tasks:
+            async with await self._listen(runner), asyncio.TaskGroup() as tasks:
                 for node, queue in self._queues.items():
                     tasks.create_task(self._publish_queued(queue), name=f"up.{node}")
         finally:
             await runner.cleanup()
 
-    async def _listen(self, runner: web.AppRunner) -> None:
+    async def _listen(self, runner: web.AppRunner) -> asyncio.Server:
         host, _, port = self._config.listen.rpartition(":")
+        assert runner.server is not None  # after `setup`
+        loop = asyncio.get_running_loop()
         try:
-            await web.TCPSite(runner, host, int(port)).start()
+            # Not a TCPSite: aiohttp has no deadline for the head of a request, and no bound of connections.
+            server = await loop.create_server(
+                LimitedProtocol.factory(runner.server, _CONNECTIONS), host, int(port), reuse_address=True
+            )
         except OSError as error:
             raise UplinkError(
                 f"the gateway cannot listen on {self._config.listen}: {error.strerror or error}",
                 hint="choose another address with --listen",
             ) from None
-        log.info("up.listening", port=runner.addresses[0][1])
+        log.info("up.listening", port=server.sockets[0].getsockname()[1])
+        return server
 
     async def _handle(self, request: web.Request) -> web.Response:
         route = find_route(**request.match_info)
@@ -123,6 +132,9 @@ class Uplink:
                 body = await request.read()
         except (TimeoutError, ConnectionError):
             return Answer(HTTPStatus.REQUEST_TIMEOUT, f"no complete body within {_BODY_S:g} s", "timed_out")
+        except (web.RequestPayloadError, HttpProcessingError, zlib.error) as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            return Answer(HTTPStatus.BAD_REQUEST, f"the body cannot be read: {reason}", "malformed")
         except web.HTTPRequestEntityTooLarge:
             limit = f"the body exceeds {self._config.max_body_bytes} bytes"
             return Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, limit, "malformed")
@@ -182,5 +194,9 @@ class Uplink:
                 except BrokerConnectionError as error:
                     log.debug("up.publish_failed", topic=message.topic, error=str(error))
                     await asyncio.sleep(delay_s)
+                except PermanentError as error:  # larger than a limit of the broker
+                    self._counters.add("up.set_aside")
+                    log.error("up.message_refused", topic=message.topic, error=str(error))  # noqa: TRY400
+                    break
                 else:
                     break

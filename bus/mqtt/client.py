@@ -4,28 +4,30 @@ import asyncio
 import contextlib
 import secrets
 import time
+from collections.abc import Callable
 from typing import TypeVar
 
 import structlog
 
-from bus.backoff import ReconnectBackoff
 from bus.config import Broker
 from bus.metrics import Counters
+from bus.mqtt.backpressure import Backpressure
 from bus.mqtt.connection import (
     CONCURRENT_PUBLISHES,
     BrokerConnection,
-    BrokerConnectionError,
     ClientIdentity,
     Incoming,
     Will,
     address,
-    matches,
     raise_if_cancelled,
 )
-from bus.mqtt.presence import Presence
-from bus.mqtt.subscription import Delivery, RawMessage, Subscription
+from bus.mqtt.errors import BrokerConnectionError, ProtocolRefusedError
+from bus.mqtt.outage import Outage
+from bus.mqtt.presence import Presence, Reporter
+from bus.mqtt.subscription import Delivery, DeliveryQueue, RawMessage, RawSubscriptions, Subscription
 from schemas.codec import encode
-from schemas.messages import Message
+from schemas.errors import PermanentError
+from schemas.messages import Message, Status
 from schemas.topics import STATUS, Topic
 
 log = structlog.get_logger()
@@ -33,10 +35,15 @@ log = structlog.get_logger()
 M = TypeVar("M", bound=Message)
 
 _PROBE_S = 10.0
-_OFFLINE_PUBLISH_S = 2.0
-_RECONNECT_CAP_S = 10.0
-_FLAPPING_CONNECTIONS = 3
+_CHECK_S = 1.0
+# Packets that may be read from the socket at once, after reading was stopped in the middle.
+_READ_AHEAD = 2 * CONCURRENT_PUBLISHES
 _LOGGED_TOPIC_CHARS = 200
+_STALLED_PART = "subscription"
+
+
+class _RedeliveryNeededError(Exception):
+    """Messages were left to the broker, which delivers them again on the next connection."""
 
 
 class Bus:
@@ -66,14 +73,23 @@ class Bus:
         counters: Counters | None = None,
     ) -> None:
         self.counters = counters if counters is not None else Counters()
+        self.on_unmatched: Callable[[str, bytes], None] = _ignore
+        """Called with topic and payload of a message without a subscription, as a name in its topic is not a
+        DNS label; must not block."""
+        self.stray_filters: tuple[str, ...] = ()
+        """Filters of further messages for `on_unmatched`; a broker may refuse them."""
         self.last_error = "no answer"
         """Why the last connection attempt failed or the last connection ended."""
+        self.last_hint: str | None = None
+        """What to do about it."""
         self._broker = broker
         self._address = address(broker)
         self._identity = ClientIdentity(client_id, password, durable)
         self._presence = presence
+        self._reporter = Reporter(presence, self.counters)
+        self._backpressure = Backpressure(self.counters)
         self._subscriptions: list[Subscription[Message]] = []
-        self._raw_queues: dict[str, asyncio.Queue[RawMessage]] = {}
+        self._raw = RawSubscriptions(self.counters)
         self._publish_slots = asyncio.Semaphore(CONCURRENT_PUBLISHES)
         self._connection: BrokerConnection | None = None
         """The present connection; set only while it is proven to work."""
@@ -89,8 +105,8 @@ class Bus:
 
         Args:
             topic: The kind of topic.
-            queue: Most deliveries that may wait in this process. Must exceed the broker's
-                `max_inflight_messages`, otherwise a full queue ends the connection.
+            queue: Most deliveries that may wait in this process; while it is full, nothing more is read from
+                the broker.
             group: Share the messages among all subscribers of this group (MQTT `$share`).
             names: Values for some of the topic's names; the others match any value.
 
@@ -99,17 +115,24 @@ class Bus:
         """
         topic_filter = topic.select(**names)
         subscription = Subscription(
-            topic, f"$share/{group}/{topic_filter}" if group else topic_filter, asyncio.Queue(queue)
+            topic, f"$share/{group}/{topic_filter}" if group else topic_filter, DeliveryQueue(queue)
         )
+        self._backpressure.watch(subscription.queue)
         self._subscriptions.append(subscription)  # type: ignore[arg-type]  # only ever gets messages of its own topic
         return subscription
 
-    def subscribe_raw(self, topic_filter: str, *, queue: int = 1024) -> asyncio.Queue[RawMessage]:
+    def subscribe_raw(
+        self, topic_filter: str, *, queue: int = 1024, optional: bool = False
+    ) -> asyncio.Queue[RawMessage]:
         """Subscribe to any MQTT filter without decoding, for diagnostics; call before `run`.
 
-        When the queue is full, messages are dropped and counted as `bus.overflowed`.
+        Args:
+            topic_filter: Any MQTT filter.
+            queue: Most messages that wait. When it is full, messages are dropped and counted as
+                `bus.overflowed`; of an optional one the oldest is replaced.
+            optional: Whether a broker may refuse it.
         """
-        return self._raw_queues.setdefault(topic_filter, asyncio.Queue(queue))
+        return self._raw.add(topic_filter, queue, optional=optional)
 
     def inject(self, topic: str, payload: bytes) -> None:
         """Deliver a message to the subscriptions as if the broker had retained it; call before `run`."""
@@ -136,11 +159,23 @@ class Bus:
                 await self._ready.wait_for(lambda: self._connection is not None and self._number > after)
         return self._number
 
+    @property
+    def connection_number(self) -> int | None:
+        """The number of the working connection, as `connected` returns it; None without one."""
+        return None if self._connection is None else self._number
+
+    def status(self) -> Status:
+        """Return the Status as of now; only for a component with a presence."""
+        assert self._presence is not None
+        return self._presence.status(self.counters)
+
     def unready_reason(self) -> str | None:
         """Return why this component cannot work at present, None if it can."""
         if self._connection is None:
             return f"no connection to {self._address}"
-        return None if self._presence is None else self._presence.degraded_reason()
+        if self._presence is None:
+            return self._backpressure.stalled()
+        return self._presence.degraded_reason()
 
     async def publish(self, topic: Topic[M], message: M, **names: str) -> None:
         """Publish a message at QoS 1 and wait for the broker's acknowledgement.
@@ -150,7 +185,8 @@ class Bus:
         Raises:
             TopicError: A name is not a DNS label.
             BrokerConnectionError: Not connected, or the connection was lost; the broker may have the message
-                all the same.
+                all the same. Or the broker refuses the message.
+            MessageTooLargeError: The message is larger than a limit of the broker.
         """
         await self.publish_bytes(topic.name(**names), encode(topic, message), retain=topic.retain)
 
@@ -168,9 +204,8 @@ class Bus:
         Args:
             fields: Fields of Status, for example `model`.
         """
-        if self._presence is not None:
-            self._presence.update(**fields)
-            await self._publish_status_if_connected()
+        self._reporter.update(**fields)
+        await self._reporter.publish_if_connected()
 
     def report_later(self, **fields: object) -> None:
         """Change fields of the Status without publishing: they are part of the next Status.
@@ -178,8 +213,7 @@ class Bus:
         Args:
             fields: Fields of Status, for example `serving`.
         """
-        if self._presence is not None:
-            self._presence.update(**fields)
+        self._reporter.update(**fields)
 
     async def report_degraded(self, part: str, reason: str) -> None:
         """Mark a part of this component as not working; log it and publish the Status if the reason is new.
@@ -188,20 +222,11 @@ class Bus:
             part: For example `camera`, `disk` or `model`; several can be degraded at the same time.
             reason: Why, for people.
         """
-        if self._presence is None:
-            return
-        before = self._presence.degraded_reason()
-        level = log.warning if self._presence.degrade(part, reason) else log.debug
-        level("bus.degraded", part=part, reason=reason)
-        if self._presence.degraded_reason() != before:
-            await self._publish_status_if_connected()
+        await self._reporter.degrade(part, reason)
 
     async def report_recovered(self, part: str) -> None:
         """Mark a part of this component as working again; does nothing if it was not degraded."""
-        if self._presence is None or (outage_s := self._presence.recover(part)) is None:
-            return
-        log.info("bus.recovered", part=part, outage_s=round(outage_s, 1))
-        await self._publish_status_if_connected()
+        await self._reporter.recover(part)
 
     async def run(self) -> None:
         """Stay connected until cancelled; then publish `offline` if connected. Safe to cancel.
@@ -209,32 +234,20 @@ class Bus:
         Raises:
             PermanentError: The broker refuses a subscription.
         """
-        reconnect = ReconnectBackoff(_RECONNECT_CAP_S)
-        failed_at: float | None = None
+        outage = Outage(self._address, self._identity.client_id, self.counters)
         while True:
             self._connected_at = None
             try:
-                await self._run_connection(failed_at)
-            except BrokerConnectionError as error:
-                now = time.monotonic()
-                delay_s = reconnect.next_delay(
-                    None if self._connected_at is None else now - self._connected_at
+                await self._run_connection(outage.began_at)
+            except _RedeliveryNeededError:
+                log.info(
+                    "bus.reconnecting", broker=self._address, reason="messages did not fit and come again"
                 )
-                self.counters.add("bus.disconnected")
-                self.last_error = error.reason
-                # Only the first failure of an outage is a warning; a broker that stays down must not fill the
-                # log.
-                first = reconnect.failures == 1
-                failed_at = now if first else failed_at
-                level = log.warning if first else log.debug
-                level("bus.disconnected", broker=self._address, error=str(error))
-                if reconnect.short_connections == _FLAPPING_CONNECTIONS:
-                    self.counters.add("bus.flapping")
-                    hint = "does another client use the same id?"
-                    log.warning(
-                        "bus.flapping", broker=self._address, client_id=self._identity.client_id, hint=hint
-                    )
-                await asyncio.sleep(delay_s)
+            except BrokerConnectionError as error:
+                self.last_error, self.last_hint = error.reason, error.hint
+                if isinstance(error, ProtocolRefusedError):
+                    self._identity = self._identity.with_other_protocol()
+                await asyncio.sleep(outage.failed(error, self._connected_at))
 
     async def _run_connection(self, failed_at: float | None) -> None:
         """Run one connection in its own task, so that its failure cannot mask our cancellation."""
@@ -256,13 +269,17 @@ class Bus:
             async with self._open() as connection:
                 try:
                     raise_if_cancelled()  # connecting uses asyncio.wait_for too
+                    self._backpressure.begin()
                     async with asyncio.TaskGroup() as tasks:
                         tasks.create_task(connection.wait_closed(), name="bus.receive")
+                        tasks.create_task(connection.watch(), name="bus.watch")
+                        tasks.create_task(self._watch_queues(), name="bus.queues")
                         tasks.create_task(self._serve(connection, failed_at), name="bus.serve")
                 finally:
                     self._connection = None  # first: no publish may begin from here on
+                    self._reporter.attach(None)
                     connection.fail_publishes()
-                    await self._publish_offline(connection)
+                    await self._reporter.publish_offline(connection)
         except BaseExceptionGroup as group:
             # Callers handle the plain error. If both tasks failed, it was for the same reason.
             raise _first(group) from None
@@ -278,9 +295,12 @@ class Bus:
         """Subscribe, probe the connection, let publishers in, then publish the Status at intervals."""
         for topic_filter in (
             *(subscription.filter for subscription in self._subscriptions),
-            *self._raw_queues,
+            *self._raw.filters,
         ):
             await connection.subscribe(topic_filter)
+        for topic_filter in (*self.stray_filters, *self._raw.optional_filters):
+            with contextlib.suppress(PermanentError):
+                await connection.subscribe(topic_filter)
         if self._presence is not None:
             # QoS 0: at QoS 1 the probe would queue behind messages that wait for our acknowledgement.
             await connection.subscribe(self._presence.topic, qos=0)
@@ -288,16 +308,27 @@ class Bus:
         # Only now: subscriptions are complete, and a message that is published is delivered.
         async with self._ready:
             self._connection = connection
+            self._reporter.attach(connection)
+            self._backpressure.attach(connection)
             self._connected_at = time.monotonic()
             self._ready.notify_all()
         if self._presence is not None and self._presence.unpublished:  # changed since the probe
-            await self._publish_status(connection)
+            await self._reporter.publish(connection)
         outage_s = None if failed_at is None else round(time.monotonic() - failed_at, 1)
         log.info("bus.connected", broker=self._address, outage_s=outage_s)
         self.counters.add("bus.connected")
-        while self._presence is not None:
-            await asyncio.sleep(self._presence.every_s)
-            await self._publish_status(connection)
+        await self._reporter.run(connection)
+
+    async def _watch_queues(self) -> None:
+        """Report messages that nobody takes; fetch again what did not fit."""
+        while True:
+            await asyncio.sleep(_CHECK_S)
+            if (reason := self._backpressure.stalled()) is not None:
+                await self._reporter.degrade(_STALLED_PART, reason)
+            else:
+                await self._reporter.recover(_STALLED_PART)
+            if self._backpressure.needs_redelivery():
+                raise _RedeliveryNeededError
 
     async def _probe(self, connection: BrokerConnection, status_topic: str) -> None:
         """Publish our Status and wait until the broker sends it to us.
@@ -305,9 +336,8 @@ class Bus:
         A missing permission is not reported otherwise: the broker acknowledges a publish that it drops.
         """
         try:
-            async with asyncio.timeout(_PROBE_S):
-                await self._publish_status(connection)
-                await self._probe_returned.wait()
+            await connection.until(self._reporter.publish(connection), _PROBE_S)
+            await connection.until(self._probe_returned.wait(), _PROBE_S)
         except TimeoutError:
             raise BrokerConnectionError(
                 self._address,
@@ -319,7 +349,7 @@ class Bus:
         """Put a message into the queues of its subscribers; must not block."""
         if self._is_probe(incoming):
             self._probe_returned.set()
-        expected = self._put_raw(incoming)
+        expected = self._raw.put(incoming)
         for subscription in self._subscriptions:
             if (names := subscription.topic.match(incoming.topic)) is not None:
                 self._deliver(subscription, names, incoming)
@@ -338,32 +368,12 @@ class Bus:
             time.monotonic(),
             incoming.ack or _no_ack,
         )
-        try:
+        # Injected and QoS 0 messages have no PUBACK and would not come again: they take part all the same.
+        if subscription.queue.qsize() <= subscription.queue.limit + _READ_AHEAD:
             subscription.queue.put_nowait(delivery)
-        except asyncio.QueueFull:
-            self.counters.add("bus.overflowed")
-            log.warning("bus.overflowed", topic=incoming.topic)
-            if incoming.ack is not None:
-                # Without a PUBACK this message would occupy a place in the broker's in-flight window until
-                # the connection ends, and a full window stops all deliveries. Reconnecting redelivers it.
-                raise BrokerConnectionError(
-                    self._address,
-                    reason=f"more than {subscription.queue.maxsize} unacknowledged messages on "
-                    f"{subscription.filter} (is max_inflight_messages too high?)",
-                ) from None
-
-    def _put_raw(self, incoming: Incoming) -> bool:
-        """Put a message into the raw queues whose filter matches; return whether there was one."""
-        matched = False
-        for topic_filter, queue in self._raw_queues.items():
-            if not matches(topic_filter, incoming.topic):
-                continue
-            matched = True
-            try:
-                queue.put_nowait(RawMessage(incoming.topic, incoming.payload, incoming.retained))
-            except asyncio.QueueFull:
-                self.counters.add("bus.overflowed")
-        return matched
+            self._backpressure.update()
+        else:
+            self._backpressure.overflow(incoming.topic)
 
     def _discard(self, incoming: Incoming, *, expected: bool) -> None:
         """Acknowledge a message without a subscription; count it unless it is expected or a Status.
@@ -375,6 +385,7 @@ class Bus:
         if not expected and STATUS.match(incoming.topic) is None:
             self.counters.add("bus.unmatched")
             log.warning("bus.unmatched", topic=incoming.topic[:_LOGGED_TOPIC_CHARS])
+            self.on_unmatched(incoming.topic, incoming.payload)
 
     def _is_probe(self, incoming: Incoming) -> bool:
         if self._probe_returned.is_set() or self._presence is None:
@@ -382,27 +393,9 @@ class Bus:
         # The retained Status of an earlier run arrives on the same topic, before ours.
         return incoming.topic == self._presence.topic and self._presence.is_own(incoming.payload)
 
-    async def _publish_status_if_connected(self) -> None:
-        if (connection := self._connection) is not None:
-            with contextlib.suppress(BrokerConnectionError):  # published again on reconnecting
-                await self._publish_status(connection)
 
-    async def _publish_status(self, connection: BrokerConnection, *, offline: str | None = None) -> None:
-        if self._presence is None:
-            return
-        status = self._presence.status(self.counters, offline=offline)
-        await connection.publish(self._presence.topic, encode(STATUS, status), retain=True)
-
-    async def _publish_offline(self, connection: BrokerConnection) -> None:
-        """Publish `offline` on a connection that still works.
-
-        The broker does not send the will when a client disconnects properly, which aiomqtt does even when an
-        exception ends the connection.
-        """
-        with contextlib.suppress(BrokerConnectionError, TimeoutError):
-            async with asyncio.timeout(_OFFLINE_PUBLISH_S):
-                connection.allow_last_publish()
-                await self._publish_status(connection, offline="it was stopped")
+def _ignore(_topic: str, _payload: bytes) -> None:
+    """Do nothing with a message without a subscription."""
 
 
 def _no_ack() -> None:

@@ -1,64 +1,74 @@
-"""One MQTT connection, from handshake to end. The only module that imports aiomqtt.
+"""One MQTT connection, from handshake to end. With `paho_hooks` the only module that imports aiomqtt.
 
-It works around several properties of aiomqtt 2.5.1 on paho 2.2.0, and uses private parts of both for that; a
-test checks that they exist.
+It speaks MQTT 5, in which a broker tells its limits and why it refuses a message, and 3.1.1 with a broker
+that knows nothing newer.
 """
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 import aiomqtt
-from paho.mqtt.client import MQTT_LOG_ERR, error_string
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
-from bus.config import Broker
+from bus.config import PASSWORD_VARIABLE, Broker
 from bus.mqtt import tls
-from schemas.errors import PermanentError, TransientError
+from bus.mqtt.errors import BrokerConnectionError, ProtocolRefusedError
+from bus.mqtt.paho_hooks import Inbox, Socket, fail_early_when_refused
+from bus.mqtt.publisher import Publisher
+from schemas.errors import PermanentError
+
+__all__ = [
+    "CONCURRENT_PUBLISHES",
+    "BrokerConnection",
+    "BrokerConnectionError",
+    "ClientIdentity",
+    "Incoming",
+    "Will",
+]
+
+T = TypeVar("T")
 
 CONCURRENT_PUBLISHES = 20
 """More concurrent publishes do not raise the throughput: they queue up inside paho."""
 
 _CONNECT_S = 10.0
 _ABANDON_S = 2.0
-_PUBLISH_S = 10.0
+_WATCH_S = 1.0
 _SUBACK_FAILURE = 0x80
+_UNSUPPORTED_PROTOCOL = 0x84
+_WRONG_LOGIN = (0x86, 0x87)
+_RECEIVE_MAXIMUM = 512  # less than a subscription's queue holds; mosquitto 2.0.11 forgets it after some acks
+_NEVER_EXPIRES = 0xFFFFFFFF
 _FOREIGN_ERRORS = (aiomqtt.MqttError, OSError, TimeoutError)
-
-
-class BrokerConnectionError(TransientError):
-    """The broker cannot be reached, refuses the client, or the connection was lost.
-
-    Args:
-        subject: What failed; with `reason`, usually the broker's address.
-        reason: Why, in a few words; appended to the subject.
-        hint: What to do about it.
-    """
-
-    def __init__(
-        self,
-        subject: str,
-        *,
-        reason: str | None = None,
-        expected: str | None = None,
-        got: object = None,
-        hint: str | None = None,
-    ) -> None:
-        sentence = subject if reason is None else f"{subject}: {reason}"
-        super().__init__(sentence, expected=expected, got=got, hint=hint)
-        self.reason = str(self) if reason is None else reason
 
 
 @dataclass(frozen=True, slots=True)
 class ClientIdentity:
-    """Client id and password, and whether the broker keeps the session while the client is offline."""
+    """Client id and password, the session, and the version of MQTT.
+
+    Args:
+        client_id: Unique among the broker's clients.
+        password: Of the broker's user.
+        durable: Whether the broker keeps the session while the client is offline.
+        protocol: Version of MQTT to speak.
+    """
 
     client_id: str
     password: str | None = field(repr=False)
     durable: bool
+    protocol: aiomqtt.ProtocolVersion = aiomqtt.ProtocolVersion.V5
+
+    def with_other_protocol(self) -> Self:
+        """Return this identity with MQTT 3.1.1 instead of 5, or the reverse."""
+        newest = self.protocol == aiomqtt.ProtocolVersion.V5
+        return replace(self, protocol=aiomqtt.ProtocolVersion.V311 if newest else aiomqtt.ProtocolVersion.V5)
 
 
 class Will(NamedTuple):
@@ -103,8 +113,7 @@ class BrokerConnection:
         on_message: Callable[[Incoming], None],
     ) -> None:
         self.address = address(broker)
-        self._lost = False
-        self._unacknowledged: dict[int, asyncio.Future[None]] = {}
+        self._closed_early = False
         self._on_message = on_message
         self._opened = contextlib.AsyncExitStack()
         with self._mapped_errors():
@@ -112,28 +121,30 @@ class BrokerConnection:
                 broker, identity, will
             )  # an aiomqtt Client serves one connection
         self._paho = self._client._client  # noqa: SLF001  # aiomqtt has no API for manual acknowledgement
+        self._socket = Socket(self._client)
         # Must be set before connecting: otherwise paho acknowledges a message before the application sees it.
         self._paho.manual_ack_set(True)  # noqa: FBT003  # paho's signature
-        # aiomqtt's own publish() notices a lost connection only after its timeout, so PUBACKs are handled
-        # here.
-        self._paho.on_publish = self._on_puback
-        _fail_early_when_refused(self._client)
+        self.publisher = Publisher(self.address, self._paho, self._socket, float(broker.keepalive_s))
+        """Its publishes."""
+        self._read_limits()
+        fail_early_when_refused(self._client, self._note_early_close)
 
     def _make_client(self, broker: Broker, identity: ClientIdentity, will: Will | None) -> aiomqtt.Client:
         return aiomqtt.Client(
-            broker.host,
+            broker.host.strip("[]"),  # as IPv6 addresses stand in URLs
             broker.port,
             username=broker.username,
             password=identity.password,
             identifier=identity.client_id,
-            clean_session=not identity.durable,
+            protocol=identity.protocol,
             keepalive=broker.keepalive_s,
             will=None if will is None else aiomqtt.Will(*will, qos=1, retain=True),
             tls_context=None if broker.tls is None else tls.context(broker.tls),
             timeout=_CONNECT_S,
-            queue_type=cast(type[asyncio.Queue[aiomqtt.Message]], partial(_Inbox, self._receive)),
+            queue_type=cast(type[asyncio.Queue[aiomqtt.Message]], partial(Inbox, self._receive)),
             # Without it a TLS message of 100 KB takes 8.9 ms instead of 1.3 ms.
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+            **_session(identity),
         )
 
     async def __aenter__(self) -> Self:
@@ -152,6 +163,10 @@ class BrokerConnection:
                     await asyncio.shield(connecting)
             except asyncio.CancelledError:
                 await _wait_briefly(connecting)
+                raise
+            except BrokerConnectionError as error:
+                if self._closed_early:
+                    raise ProtocolRefusedError(self.address, reason=error.reason) from None
                 raise
             self._opened = opened.pop_all()
         # Even without a handler, paho formats a log line for each packet.
@@ -175,15 +190,63 @@ class BrokerConnection:
             async for error in cast(AsyncIterator[Exception], self._client.messages):
                 raise error
 
+    async def watch(self) -> None:
+        """Raise when no byte makes progress any more while publishes wait for their PUBACK.
+
+        Raises:
+            BrokerConnectionError: The connection is dead.
+        """
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            if self.publisher.is_waiting() or self.paused:
+                self._socket.keep_alive()  # a PINGRESP is late for the same reason as a PUBACK
+            if (reason := self.publisher.dead_reason()) is not None:
+                raise BrokerConnectionError(self.address, reason=reason)
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is read from the broker at present."""
+        return self._socket.paused
+
+    def pause(self) -> None:
+        """Read nothing more until `resume`."""
+        self._socket.pause()
+
+    def resume(self) -> None:
+        """Read again."""
+        self._socket.resume()
+
     def fail_publishes(self) -> None:
         """Fail all publishes that wait for a PUBACK, and all later ones: the connection is lost."""
-        self._lost = True
-        for puback in self._unacknowledged.values():
-            self._fail(puback, "the connection was lost")
+        self.publisher.fail_all()
 
     def allow_last_publish(self) -> None:
-        """Allow publishing again after `fail_publishes`, for the offline status during shutdown."""
-        self._lost = False
+        """Allow the offline status, which is sent `first`, after `fail_publishes`."""
+        self.publisher.allow_last()
+        self._socket.resume()
+
+    async def until(self, arrival: Awaitable[T], silence_s: float) -> T:
+        """Wait for something to arrive for as long as bytes arrive.
+
+        Args:
+            arrival: Cancelled if nothing arrives any more.
+            silence_s: How long no byte may arrive, in seconds.
+
+        Raises:
+            TimeoutError: No byte arrived for that long.
+        """
+        waiting = asyncio.ensure_future(arrival)
+        try:
+            while True:
+                before = self._socket.traffic()
+                done, _ = await asyncio.wait({waiting}, timeout=silence_s)
+                if done:
+                    return waiting.result()
+                # On a slow link it arrives behind all that the broker has queued, or that we still send.
+                if self._socket.traffic() == before and not self.paused:
+                    raise TimeoutError(f"nothing arrived for {silence_s:g} s")
+        finally:
+            waiting.cancel()
 
     async def subscribe(self, topic_filter: str, *, qos: int = 1) -> None:
         """Subscribe to a filter.
@@ -193,49 +256,33 @@ class BrokerConnection:
             PermanentError: The broker refuses the subscription.
         """
         with self._mapped_errors():
-            granted = await self._client.subscribe(topic_filter, qos=qos)
+            subscribing = self._client.subscribe(topic_filter, qos=qos, timeout=float("inf"))
+            granted = await self.until(subscribing, _CONNECT_S)
         raise_if_cancelled()
         for code in granted:  # aiomqtt does not report a refusal
             value = code if isinstance(code, int) else code.value
             if value >= _SUBACK_FAILURE:
                 raise PermanentError(f"the broker refused a subscription to {topic_filter} ({value:#x})")
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish at QoS 1 and wait for the PUBACK. Fails at once when the connection is lost.
-
-        Raises:
-            BrokerConnectionError: No PUBACK arrived; the broker may have the message all the same.
-        """
-        if self._lost:
-            raise self._not_acknowledged("the connection was lost")
-        loop = asyncio.get_running_loop()
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False, first: bool = False) -> None:
+        """Publish at QoS 1; see `Publisher.publish`."""
         with self._mapped_errors():
-            sent = self._paho.publish(topic, payload, 1, retain)
-        if sent.rc:
-            raise self._not_acknowledged(error_string(sent.rc))
-        # Set after publish(), but no PUBACK is missed: paho's callbacks run in this thread, between awaits.
-        self._unacknowledged[sent.mid] = puback = loop.create_future()
-        # call_later instead of asyncio.timeout: one timer, and no task switch per publish.
-        deadline = loop.call_later(
-            _PUBLISH_S, self._fail, puback, f"no acknowledgement within {_PUBLISH_S:g} s"
-        )
-        try:
-            await puback
-        finally:
-            deadline.cancel()
-            self._unacknowledged.pop(sent.mid, None)
+            await self.publisher.publish(topic, payload, retain=retain, first=first)
 
-    def _on_puback(self, _client: object, _userdata: object, mid: int, *_facts: object) -> None:
-        """Complete the publish with this message id; called by paho, in the event loop's thread."""
-        if (puback := self._unacknowledged.get(mid)) is not None and not puback.done():
-            puback.set_result(None)
+    def _read_limits(self) -> None:
+        """Take the broker's limits from its CONNACK."""
+        on_connect: Any = self._paho.on_connect
 
-    def _fail(self, puback: asyncio.Future[None], reason: str) -> None:
-        if not puback.done():
-            puback.set_exception(self._not_acknowledged(reason))
+        def connected(client: Any, data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+            self.publisher.most_bytes = getattr(properties, "MaximumPacketSize", None)
+            self._closed_early = reason.value == _UNSUPPORTED_PROTOCOL
+            if on_connect is not None:
+                on_connect(client, data, flags, reason, properties)
 
-    def _not_acknowledged(self, reason: str) -> BrokerConnectionError:
-        return BrokerConnectionError(f"{self.address} did not acknowledge a message", reason=reason)
+        self._paho.on_connect = connected
+
+    def _note_early_close(self) -> None:
+        self._closed_early = True
 
     def _receive(self, message: aiomqtt.Message) -> None:
         def ack() -> None:
@@ -251,27 +298,25 @@ class BrokerConnection:
             yield
         except _FOREIGN_ERRORS as error:
             reason = tls.explain(error) or type(error).__name__
-            raise BrokerConnectionError(self.address, reason=reason) from None
+            raise BrokerConnectionError(self.address, reason=reason, hint=_login_hint(error)) from None
 
 
-class _Inbox(asyncio.Queue[Any]):
-    """Replaces aiomqtt's message queue: passes each message on as it is read from the socket.
+def _session(identity: ClientIdentity) -> dict[str, Any]:
+    """Return the options of aiomqtt for a session that ends with the connection, or is kept."""
+    if identity.protocol != aiomqtt.ProtocolVersion.V5:
+        return {"clean_session": not identity.durable}
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's
+    properties.ReceiveMaximum = _RECEIVE_MAXIMUM
+    if identity.durable:
+        properties.SessionExpiryInterval = _NEVER_EXPIRES
+    return {"clean_start": not identity.durable, "properties": properties}
 
-    So no second queue grows in this process, and unread messages stay with the broker. The broker's in-flight
-    window does not bound it: mosquitto before 2.0.13 ignores the window for a client that publishes.
-    """
 
-    def __init__(self, on_message: Callable[[aiomqtt.Message], None], maxsize: int = 0) -> None:
-        super().__init__(maxsize)
-        self._on_message = on_message
-
-    def put_nowait(self, item: aiomqtt.Message) -> None:
-        if not self.empty():
-            return  # an earlier message failed and the connection ends; the broker redelivers this one
-        try:
-            self._on_message(item)
-        except Exception as error:  # noqa: BLE001  # wait_closed raises it; paho would only log it
-            super().put_nowait(error)
+def _login_hint(error: BaseException) -> str | None:
+    code = getattr(error, "rc", None)
+    if getattr(code, "value", code) not in _WRONG_LOGIN:
+        return None
+    return f"check the user name, and the password in {PASSWORD_VARIABLE}"
 
 
 async def _wait_briefly(connecting: asyncio.Future[aiomqtt.Client]) -> None:
@@ -282,8 +327,10 @@ async def _wait_briefly(connecting: asyncio.Future[aiomqtt.Client]) -> None:
 
 
 def address(broker: Broker) -> str:
-    """Return how error messages name a broker: `broker HOST:PORT`."""
-    return f"broker {broker.host}:{broker.port}"
+    """Return how error messages name a broker: `broker HOST:PORT`, with brackets around an IPv6 address."""
+    bare = broker.host.strip("[]")
+    host = f"[{bare}]" if ":" in bare else bare
+    return f"broker {host}:{broker.port}"
 
 
 def matches(topic_filter: str, topic: str) -> bool:
@@ -299,24 +346,3 @@ def raise_if_cancelled() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
-
-
-def _fail_early_when_refused(client: aiomqtt.Client) -> None:
-    """Make connecting fail at once, with the reason, if the connection closes before the CONNACK.
-
-    aiomqtt only logs that, for example for a rejected certificate, and waits until its timeout.
-    """
-    errors: list[str] = []
-    paho, connected, on_disconnect = client._client, client._connected, client._on_disconnect  # noqa: SLF001  # no public way
-
-    def on_log(_client: object, _userdata: object, level: int, text: str) -> None:
-        if level == MQTT_LOG_ERR:
-            errors.append(text)
-
-    def fail(*facts: Any) -> None:
-        if not connected.done():
-            connected.set_exception(aiomqtt.MqttError(tls.explain_refusal(errors[-1] if errors else "")))
-        on_disconnect(*facts)
-
-    paho.on_log = on_log
-    paho.on_disconnect = fail

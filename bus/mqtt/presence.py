@@ -1,17 +1,27 @@
-"""The Status of a component: its fields, its degraded parts, and its last will."""
+"""The Status of a component: its fields, its degraded parts, its last will, and publishing it."""
 
+import asyncio
+import contextlib
 import secrets
 import time
-from importlib.metadata import version
 from typing import NamedTuple
 
+import structlog
 from msgspec import structs
 
 from bus.metrics import Counters
-from schemas.codec import decode
+from bus.mqtt.connection import BrokerConnection
+from bus.mqtt.errors import BrokerConnectionError, MessageTooLargeError, PublishRefusedError
+from schemas import distribution
+from schemas.codec import decode, encode
 from schemas.errors import CodecError
 from schemas.messages import MAX_TEXT_CHARS, Status
 from schemas.topics import STATUS
+
+log = structlog.get_logger()
+
+_WAIT_S = 10.0
+_OFFLINE_PUBLISH_S = 2.0
 
 
 def now_ms() -> int:
@@ -45,14 +55,14 @@ class Presence:
         self.every_s = every_s
         self._problems: dict[str, Problem] = {}
         self.unpublished = False
-        """Whether something changed since the last call of `status`."""
+        """Whether something changed since the last Status was sent."""
         self._status = Status(
             node=node,
             name=name,
             state="online",
             at_ms=now_ms(),
             since_ms=now_ms(),
-            software=version("gleaner"),
+            software=distribution.version(),
             run_id=secrets.token_hex(8),  # lets the gateway detect restarts, and `is_own` earlier runs
         )
 
@@ -88,7 +98,6 @@ class Presence:
             counters: Values for its counters.
             offline: Why the component goes offline; None if it does not.
         """
-        self.unpublished = False
         reason = offline or self.degraded_reason()
         return structs.replace(
             self._status,
@@ -105,3 +114,102 @@ class Presence:
         except CodecError:
             return False
         return status.run_id == self._status.run_id and status.state != "offline"
+
+
+class Reporter:
+    """The Status of one component, on whichever connection it has at present.
+
+    Args:
+        presence: Builds the Status; None for a client without one: then nothing is published.
+        counters: Part of the Status.
+    """
+
+    def __init__(self, presence: Presence | None, counters: Counters) -> None:
+        self._presence = presence
+        self._counters = counters
+        self._connection: BrokerConnection | None = None
+        self._turn = asyncio.Lock()
+
+    def attach(self, connection: BrokerConnection | None) -> None:
+        """Use a connection that works, or none."""
+        self._connection = connection
+
+    def update(self, **fields: object) -> None:
+        """Change fields of the Status without publishing it."""
+        if self._presence is not None:
+            self._presence.update(**fields)
+
+    async def degrade(self, part: str, reason: str) -> None:
+        """Mark a part as not working; log it and publish the Status if the reason is new."""
+        if self._presence is None:
+            return
+        before = self._presence.degraded_reason()
+        level = log.warning if self._presence.degrade(part, reason) else log.debug
+        level("bus.degraded", part=part, reason=reason)
+        if self._presence.degraded_reason() != before:
+            await self.publish_if_connected()
+
+    async def recover(self, part: str) -> None:
+        """Mark a part as working again; does nothing if it was not degraded."""
+        if self._presence is None or (outage_s := self._presence.recover(part)) is None:
+            return
+        log.info("bus.recovered", part=part, outage_s=round(outage_s, 1))
+        await self.publish_if_connected()
+
+    async def publish_if_connected(self) -> None:
+        """Publish the Status now if there is a connection, otherwise it is published on connecting."""
+        if (connection := self._connection) is not None:
+            with contextlib.suppress(BrokerConnectionError):  # published again on reconnecting
+                await self.publish(connection)
+
+    async def publish(self, connection: BrokerConnection) -> None:
+        """Publish the Status and wait a little for its PUBACK.
+
+        A PUBACK that is late, behind a photo on a slow link, is no error: whether the connection lives is
+        decided by the bytes that move.
+
+        Raises:
+            BrokerConnectionError: The connection was lost.
+        """
+        if self._presence is None:
+            return
+        try:
+            async with asyncio.timeout(_WAIT_S), self._turn:
+                # One at a time: on a slow link they would pile up behind a photo. The next one has it all.
+                if not connection.publisher.is_first_waiting():
+                    await self._send(connection, self._presence)
+        except TimeoutError:
+            log.debug("bus.status_late", topic=self._presence.topic)
+
+    async def _send(
+        self, connection: BrokerConnection, presence: Presence, *, offline: str | None = None
+    ) -> None:
+        payload = encode(STATUS, presence.status(self._counters, offline=offline))
+        presence.unpublished = False
+        try:
+            await connection.publish(presence.topic, payload, retain=True, first=True)
+        except (PublishRefusedError, MessageTooLargeError) as error:
+            log.warning("bus.status_refused", topic=presence.topic, error=str(error))
+
+    async def publish_offline(self, connection: BrokerConnection) -> None:
+        """Publish `offline` on a connection that still works.
+
+        The broker does not send the will when a client disconnects properly, which aiomqtt does even when an
+        exception ends the connection.
+        """
+        if self._presence is None:
+            return
+        with contextlib.suppress(BrokerConnectionError, TimeoutError):
+            async with asyncio.timeout(_OFFLINE_PUBLISH_S):
+                connection.allow_last_publish()
+                await self._send(connection, self._presence, offline="it was stopped")
+
+    async def run(self, connection: BrokerConnection) -> None:
+        """Publish the Status at intervals until cancelled. Safe to cancel.
+
+        Raises:
+            BrokerConnectionError: The connection was lost.
+        """
+        while self._presence is not None:
+            await asyncio.sleep(self._presence.every_s)
+            await self.publish(connection)

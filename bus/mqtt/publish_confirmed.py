@@ -4,8 +4,9 @@ import asyncio
 from typing import TypeVar
 
 from bus.mqtt.client import Bus
-from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.errors import RIGHTS_HINT, BrokerConnectionError, PublishRefusedError
 from bus.mqtt.subscription import Subscription
+from bus.security import acl
 from schemas.codec import encode
 from schemas.messages import Message
 from schemas.topics import Topic
@@ -31,10 +32,19 @@ async def publish_confirmed(
 
     Raises:
         TopicError: A name is not a DNS label.
-        BrokerConnectionError: Not connected, or the client may not write or not read the topic.
+        PublishRefusedError: The client may not write the topic.
+        BrokerConnectionError: Not connected, or the client may not read the topic; or it may not write it,
+            and the broker speaks MQTT 3.1.1, which has no word for that.
     """
     payload, topic_name = encode(topic, message), topic.name(**names)
-    await bus.publish(topic, message, **names)
+    try:
+        await bus.publish(topic, message, **names)
+    except PublishRefusedError:
+        allowed = " or ".join(acl.writers(topic))
+        raise PublishRefusedError(
+            f"this client may not write {topic_name}",
+            hint=f"use the certificate of {allowed}, see 'gleaner provision'" if allowed else RIGHTS_HINT,
+        ) from None
     try:
         async with asyncio.timeout(_CONFIRM_S):
             async for delivery in subscription:
@@ -44,5 +54,5 @@ async def publish_confirmed(
     except TimeoutError:
         raise BrokerConnectionError(
             f"the broker did not deliver the message on {topic_name} within {_CONFIRM_S:g} s",
-            hint="may this client write and read it?",
+            hint=RIGHTS_HINT,
         ) from None

@@ -1,7 +1,7 @@
 """Retry a dependency until it succeeds; until then report the component as degraded."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from bus.backoff import backoff
@@ -28,13 +28,14 @@ async def retry_until_ok(
         attempt: Called for each attempt; must have its own timeout.
         on_failure: Called after each failed attempt.
     """
-    delays = backoff(_FIRST_RETRY_S, _RETRY_CAP_S)
+    delays: Iterator[float] | None = None
     while True:
         try:
             result = await attempt()
         except TransientError as error:
             on_failure(error)
             await bus.report_degraded(part, str(error))  # logs a warning once, repeats at debug level
+            delays = delays or backoff(_FIRST_RETRY_S, _RETRY_CAP_S)
             await asyncio.sleep(next(delays))
         else:
             await bus.report_recovered(part)

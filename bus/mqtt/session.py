@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from bus.config import Broker
 from bus.mqtt.client import Bus
-from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.errors import BrokerConnectionError, BrokerRefusedError
 
 CONNECT_S = 10.0
 """Default deadline of the first connection, in seconds."""
@@ -25,6 +25,7 @@ async def connected(bus: Bus, broker: Broker, timeout_s: float = CONNECT_S) -> A
 
     Raises:
         BrokerConnectionError: Not connected in time; has the reason of the last attempt.
+        BrokerRefusedError: The broker does not let this client in.
     """
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(bus.run(), name="bus.session")
@@ -32,6 +33,11 @@ async def connected(bus: Bus, broker: Broker, timeout_s: float = CONNECT_S) -> A
             async with asyncio.timeout(timeout_s):
                 await bus.connected()
         except TimeoutError:
+            if bus.last_hint is not None:  # only after a refusal of the login
+                raise BrokerRefusedError(
+                    f"the broker {broker.host}:{broker.port} refuses this client: {bus.last_error}",
+                    hint=bus.last_hint,
+                ) from None
             raise BrokerConnectionError(
                 f"no connection to {broker.host}:{broker.port} in {timeout_s:g} s: {bus.last_error}",
                 hint="try 'gleaner doctor'",

@@ -7,6 +7,9 @@ from bus.config import ConfigError, Tls
 
 # Names in OpenSSL's error texts; the first that occurs in a text is used.
 _EXPLANATIONS = {
+    "certificate revoked": "the broker's certificate is revoked (tls.crl)",
+    "unable to get certificate CRL": "tls.crl has no list of the CA that signed the broker's certificate",
+    "CRL has expired": "the list of revoked certificates is overdue (tls.crl)",
     "CERTIFICATE_VERIFY_FAILED": "the broker's certificate is not valid for that host (option --ca)",
     "ALERT_UNKNOWN_CA": "our certificate is not signed by the CA of that port",
     "ALERT_DECRYPT_ERROR": "our certificate is not signed by the CA of that port",
@@ -34,6 +37,8 @@ def context(tls: Tls) -> ssl.SSLContext:
         raise ConfigError(f"CA file {tls.ca}", expected="certificates in PEM", got=_reason(error)) from None
     # As the broker's; older versions are broken.
     ssl_context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.crl is not None:
+        _check_revocation(ssl_context, tls.crl)
     if tls.certificate is not None:
         try:
             # Without a password, OpenSSL would prompt for that of an encrypted key on the terminal and hang.
@@ -45,6 +50,18 @@ def context(tls: Tls) -> ssl.SSLContext:
                 got=_reason(error),
             ) from None
     return ssl_context
+
+
+def _check_revocation(ssl_context: ssl.SSLContext, path: str) -> None:
+    try:
+        ssl_context.load_verify_locations(cafile=path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"file {path}", expected="revoked certificates in PEM", got=_reason(error)
+        ) from None
+    if not ssl_context.cert_store_stats()["crl"]:
+        raise ConfigError(f"file {path}", expected="revoked certificates in PEM", got="no list of them")
+    ssl_context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
 
 
 def explain(error: BaseException) -> str:

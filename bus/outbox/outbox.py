@@ -10,42 +10,27 @@ import sqlite3
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 import structlog
 
 from bus.config import OutboxLimits
 from bus.metrics import Counters
+from bus.outbox import rows
+from bus.outbox.admission import Item, OutboxFullError, check_disk, full, monotonic_time, unchanged
+from bus.outbox.overdue import describe
 from bus.outbox.schedule import Entry, Schedule
-from bus.outbox.sqlite import Database, Work
-from schemas.errors import TransientError
+from bus.outbox.silence import Silence
+from bus.outbox.sqlite import Database, StorageError, Work
+from schemas.errors import PermanentError, TransientError
+
+__all__ = ["Item", "Outbox", "OutboxFullError"]
 
 log = structlog.get_logger()
 
 Publish = Callable[[str, bytes], Awaitable[None]]
 Connected = Callable[[int], Awaitable[int]]
-
 _SENDERS = 16  # below the 20 publishes that a connection handles at once
 _CACHE_BYTES = 4_000_000  # payloads kept in memory until they are first sent
-
-
-class OutboxFullError(TransientError):
-    """The outbox or its disk is full: the message was not accepted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A message that was admitted and is not yet on the disk."""
-
-    message_id: str
-    topic: str
-    payload: bytes
-    created_ms: int
-
-
-def unchanged(payload: bytes) -> bytes:
-    """Return a late message unchanged."""
-    return payload
 
 
 class Outbox:
@@ -60,6 +45,9 @@ class Outbox:
         counters: Where sent, resent, answered and refused messages are counted.
         name: Prefix of the counters, and `outbox` in the log: `photo` or `sample`.
         transform_late: Applied to a payload that is sent later than `live_s` after its creation.
+        read_id: Returns the id in a payload, given its topic too; raises CodecError. It checks messages of
+            versions that stored no checksum.
+        sparing: While no answer arrives at all, repeat a single message, for a link where bytes cost.
     """
 
     MIGRATIONS = (
@@ -72,6 +60,7 @@ class Outbox:
             created_ms INTEGER NOT NULL
         )
         """,
+        "ALTER TABLE outbox ADD COLUMN checksum TEXT",
     )
 
     def __init__(
@@ -82,16 +71,22 @@ class Outbox:
         *,
         name: str,
         transform_late: Callable[[bytes], bytes] = unchanged,
+        read_id: rows.ReadId | None = None,
+        sparing: bool = False,
     ) -> None:
         self._database = database
         self._limits = limits
         self._counters = counters
         self._name = name
         self._transform_late = transform_late
-        self._schedule = Schedule(limits)
+        self._read_id = read_id
+        self._schedule = Schedule(
+            limits, silence=Silence(after_s=limits.resend_first_s / 2) if sparing else None
+        )
         self._bytes = 0
         self._cached_bytes = 0
         self._admitted: dict[str, int] = {}
+        self._being_answered: set[str] = set()
         self._changed = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -118,20 +113,33 @@ class Outbox:
         """
         return self._schedule.send_count(message_id)
 
+    def overdue(self, age_s: float) -> str | None:
+        """Return a sentence about messages first tried more than `age_s` seconds ago; None without any."""
+        return describe(self._schedule.overdue(time.monotonic() - age_s), self._name)
+
+    def oldest_s(self) -> float:
+        """Return the age of the oldest message in seconds, 0 without one."""
+        created_at = self._schedule.oldest_created_at()
+        return 0.0 if created_at is None else max(0.0, time.monotonic() - created_at)
+
     async def load(self) -> None:
-        """Load the messages of an earlier run; call once, before `run`."""
-        rows = await self._database.run(
-            lambda connection: connection.execute(
-                "SELECT id, topic, length(payload), created_ms FROM outbox ORDER BY seq"
-            ).fetchall()
-        )
-        for message_id, topic, size_bytes, created_ms in rows:
-            created_at = _monotonic(created_ms)
+        """Load the messages of an earlier run; call once, before `run`.
+
+        A damaged row is set aside and counted; the others are loaded.
+
+        Raises:
+            StorageError: The disk failed.
+        """
+        found, damaged = await self._database.run(rows.load)
+        for row in found:
             # The earlier run may have sent it: with a count of 1, a `duplicate` answer would be misread.
-            self._add(Entry(message_id, sys.intern(topic), size_bytes, created_at, send_count=2))
-        if rows:
-            self._counters.add(f"{self._name}.restored", len(rows))
-            log.info("outbox.loaded", outbox=self._name, messages=len(rows), bytes=self._bytes)
+            created_at = monotonic_time(row.created_ms)
+            self._add(Entry(row.message_id, sys.intern(row.topic), row.size_bytes, created_at, send_count=2))
+        if damaged:
+            self._counters.add(f"{self._name}.damaged", damaged)
+        if found:
+            self._counters.add(f"{self._name}.restored", len(found))
+            log.info("outbox.loaded", outbox=self._name, messages=len(found), bytes=self._bytes)
 
     async def put(self, message_id: str, topic: str, payload: bytes) -> bool:
         """Store a message and send it; when this returns, it is on the disk.
@@ -169,7 +177,7 @@ class Outbox:
         """
         if message_id in self._schedule or message_id in self._admitted:
             return None
-        self._check_disk(len(payload))
+        check_disk(self._database, self._limits, len(payload), self._counters, self._name)
         # A loop: while an old message is dropped, another caller may take its room.
         while not self._has_room(len(payload)):
             await self._make_room(len(payload))
@@ -181,10 +189,7 @@ class Outbox:
     @staticmethod
     def write(connection: sqlite3.Connection, item: Item) -> None:
         """Insert an admitted message, in the caller's transaction: the second step of `put`."""
-        connection.execute(
-            "INSERT INTO outbox (id, topic, payload, created_ms) VALUES (?, ?, ?, ?)",
-            (item.message_id, item.topic, item.payload, item.created_ms),
-        )
+        rows.insert(connection, item.message_id, item.topic, item.payload, item.created_ms)
 
     def commit(self, item: Item) -> None:
         """Send a message whose transaction was committed: the third step of `put`."""
@@ -217,23 +222,36 @@ class Outbox:
         """
         if message_id not in self._schedule:
             self._counters.add(f"{self._name}.answered_again")
+            self._schedule.answered(time.monotonic())
             return False
 
         def remove(connection: sqlite3.Connection) -> bool:
-            if not connection.execute("DELETE FROM outbox WHERE id = ?", (message_id,)).rowcount:
+            if not rows.delete(connection, message_id):
                 return False  # a duplicate answer that was queued behind the first
             if record is not None:
                 record(connection)
             return True
 
-        removed = await self._database.run(remove)
-        self._remove(message_id)  # after the commit: if that fails, the message is sent again
+        self._being_answered.add(message_id)
+        try:
+            removed = await self._database.run(remove)
+            self._remove(message_id)  # after the commit: if that fails, the message is sent again
+            self._schedule.answered(time.monotonic())
+        finally:
+            self._being_answered.discard(message_id)
         self._counters.add(f"{self._name}.{'answered' if removed else 'answered_again'}")
         return removed
 
-    def defer(self, message_id: str) -> None:
-        """Postpone sending a message again: its receiver has it and will answer later."""
-        self._schedule.defer(message_id, time.monotonic())
+    def defer(self, message_id: str, retry_after_s: float | None = None) -> None:
+        """Postpone sending a message again, as its receiver says.
+
+        Args:
+            message_id: The id in the answer.
+            retry_after_s: Delay in seconds if the receiver does not keep the message, longer for each further
+                attempt; None if it does, and will answer later.
+        """
+        self._schedule.defer(message_id, time.monotonic(), retry_after_s)
+        self._changed.set()
 
     async def wait_until_empty(self) -> None:
         """Wait until every message is answered. Safe to cancel."""
@@ -282,12 +300,15 @@ class Outbox:
             try:
                 if (payload := await self._payload(entry)) is None:
                     continue  # answered while it waited here
+                entry.tried_at = entry.tried_at or time.monotonic()
                 entry.send_count += 1  # before publishing: a failed publish may have arrived all the same
                 await publish(entry.topic, payload)
             except TransientError as error:
                 log.debug(
                     "outbox.send_failed", outbox=self._name, message_id=entry.message_id, error=str(error)
                 )
+            except PermanentError as error:
+                await self._set_aside(entry.message_id, str(error))
             else:
                 self._counters.add(f"{self._name}.{'resent' if entry.sent else 'sent'}")
                 entry.sent = True
@@ -300,18 +321,42 @@ class Outbox:
         if entry.message_id not in self._schedule:
             return None
         payload = entry.payload
-        if payload is None:
-            row = await self._database.run(
-                lambda connection: connection.execute(
-                    "SELECT payload FROM outbox WHERE id = ?", (entry.message_id,)
-                ).fetchone()
-            )
-            if row is None:  # its answer was committed while this read waited
-                return None
-            payload = row[0]
+        if payload is None and (payload := await self._stored_payload(entry)) is None:
+            return None
         self._uncache(entry)  # it is rarely sent again; then it is read from the database
         late = entry.backlog or time.monotonic() - entry.created_at > self._limits.live_s
         return self._transform_late(payload) if late else payload
+
+    async def _stored_payload(self, entry: Entry) -> bytes | None:
+        """Return the payload from the disk; None if the message was answered or its row is damaged."""
+        message_id = entry.message_id
+        found = await self._database.run(
+            lambda connection: rows.read_payload(connection, message_id, self._read_id)
+        )
+        if isinstance(found, bytes):
+            return found
+        answered = message_id not in self._schedule or message_id in self._being_answered
+        if found is not None:
+            self._give_up(message_id, found.reason)
+        elif not answered:  # a repair of the database could not save its row
+            self._give_up(message_id, "its row was lost")
+        return None
+
+    async def _set_aside(self, message_id: str, reason: str) -> None:
+        """Move a message that can never be sent to the damaged rows."""
+        try:
+            await self._database.run(lambda connection: rows.remove(connection, message_id, reason))
+        except StorageError as error:  # it stays, and is tried again when it is due again
+            log.warning("outbox.set_aside_failed", message_id=message_id, error=str(error))
+        else:
+            self._remove(message_id)
+            self._counters.add(f"{self._name}.set_aside")
+
+    def _give_up(self, message_id: str, reason: str) -> None:
+        """Forget a message that can never be sent; the others are unaffected."""
+        self._remove(message_id)
+        self._counters.add(f"{self._name}.damaged")
+        log.error("outbox.damaged", outbox=self._name, message_id=message_id, reason=reason)
 
     async def _resend_on_reconnect(self, connected: Connected) -> None:
         number = 0
@@ -320,19 +365,6 @@ class Outbox:
             # Messages or answers of the lost connection may be lost with it.
             self._schedule.resend_soon(time.monotonic())
             self._changed.set()
-
-    def _check_disk(self, size_bytes: int) -> None:
-        """Raise if the disk is nearly full.
-
-        Deleting an answered message needs space too, so new messages must not take the last of it.
-        """
-        free_bytes = self._database.free_bytes()
-        if free_bytes < self._limits.min_free_bytes + size_bytes:
-            self._counters.add(f"{self._name}.refused_disk_full")
-            raise OutboxFullError(
-                f"{self._name} outbox refused a message: {free_bytes} bytes are free on its disk, "
-                f"{self._limits.min_free_bytes + size_bytes} are needed"
-            )
 
     def _has_room(self, size_bytes: int) -> bool:
         return (
@@ -343,16 +375,9 @@ class Outbox:
         oldest = self._schedule.oldest_unsent() if self._limits.when_full == "drop-oldest" else None
         if oldest is None:
             self._counters.add(f"{self._name}.refused_outbox_full")
-            raise OutboxFullError(
-                f"{self._name} outbox is full: it has no room for {size_bytes} bytes "
-                f"({self._bytes} of {self._limits.max_bytes} bytes, "
-                f"{len(self)} of {self._limits.max_messages} messages)"
-            )
+            raise full(self._limits, size_bytes, self._bytes, len(self), self._name)
 
-        def delete_oldest(connection: sqlite3.Connection) -> None:
-            connection.execute("DELETE FROM outbox WHERE id = ?", (oldest,))
-
-        await self._database.run(delete_oldest)
+        await self._database.run(lambda connection: rows.delete(connection, oldest))
         self._remove(oldest)
         self._counters.add(f"{self._name}.dropped_oldest")
         log.warning("outbox.dropped_oldest", outbox=self._name, message_id=oldest)
@@ -379,10 +404,3 @@ class Outbox:
         self._removed.set()
         if not len(self):
             self._empty.set()
-
-
-def _monotonic(created_ms: int) -> float:
-    """Convert a time to this process's monotonic clock; a time in the future, of a clock set back, is now."""
-    # The monotonic clock starts anew with each boot, so the age is taken from the wall clock.
-    age_s = max(0.0, time.time() - created_ms / 1000)
-    return time.monotonic() - age_s

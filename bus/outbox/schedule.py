@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from bus.backoff import resend_delay
 from bus.config import OutboxLimits
+from bus.outbox.silence import Silence
 
 
 @dataclass(slots=True)
@@ -27,6 +28,7 @@ class Entry:
         backlog: Whether it is older than `live_s`.
         queued: Whether it waits for a free sender.
         sent: Whether this run has sent it.
+        tried_at: When this run tried to send it for the first time.
         payload: Its payload, if cached; otherwise it is read from the database.
     """
 
@@ -40,6 +42,7 @@ class Entry:
     backlog: bool = False
     queued: bool = False
     sent: bool = False
+    tried_at: float | None = None
     payload: bytes | None = None
 
 
@@ -53,10 +56,12 @@ class Schedule:
     Args:
         limits: Window, shares and delays.
         rng: Source of randomness for the delays.
+        silence: Holds repetitions back while no answer arrives; None repeats each message.
     """
 
     limits: OutboxLimits
     rng: random.Random = field(default_factory=random.Random)
+    silence: Silence | None = None
     _entries: dict[str, Entry] = field(default_factory=dict)
     # Ids in order of arrival. An id stays here after its entry was removed, and is skipped when it comes
     # first.
@@ -83,15 +88,35 @@ class Schedule:
         """Number of messages that were sent and are not answered."""
         return len(self._in_flight)
 
+    def oldest_created_at(self) -> float | None:
+        """Return when the message was created that was added first; None if it is empty."""
+        return next((entry.created_at for entry in self._entries.values()), None)
+
+    def overdue(self, before: float) -> list[Entry]:
+        """Return the unanswered messages first tried before a moment, the oldest first."""
+        sent = (self._entries[message_id] for message_id in self._in_flight)
+        found = [entry for entry in sent if entry.tried_at is not None and entry.tried_at < before]
+        return sorted(found, key=lambda entry: entry.tried_at or 0.0)
+
     def add(self, entry: Entry, now: float) -> None:
         """Add a message, as live or backlog according to its age."""
         self._entries[entry.message_id] = entry
         entry.backlog = now - entry.created_at > self.limits.live_s
         (self._backlog if entry.backlog else self._live).append(entry.message_id)
 
+    def answered(self, now: float) -> None:
+        """Note that an answer arrived."""
+        if self.silence is None or not self.silence.answered(now, unanswered=len(self._in_flight)):
+            return
+        # What was sent before is on its way: a repetition of all of it would only delay that.
+        for message_id in self._in_flight:
+            self._set_timer(self._entries[message_id], now + self.limits.resend_cap_s)
+
     def remove(self, message_id: str) -> Entry | None:
         """Remove a message that was answered or dropped; return it, None if it is unknown."""
         entry = self._entries.pop(message_id, None)
+        if self.silence is not None:
+            self.silence.forget(message_id)
         if entry is not None and message_id in self._in_flight:
             self._in_flight.remove(message_id)
             self._in_flight_backlog -= entry.backlog
@@ -129,22 +154,35 @@ class Schedule:
 
     def resend_soon(self, now: float, spread_s: float = 1.0) -> None:
         """Make all unanswered messages due within `spread_s` seconds: the connection is new."""
+        if self.silence is not None and self._in_flight:
+            self.silence.restart(now)
         # Spread out, so that a full window is not sent in one burst.
         for message_id in self._in_flight:
             self._entries[message_id].attempts = 0  # the backoff belonged to the old connection
             self._set_timer(self._entries[message_id], now + self.rng.uniform(0, spread_s))
 
-    def defer(self, message_id: str, now: float) -> None:
-        """Postpone sending a message again by `resend_cap_s`."""
-        if message_id in self._in_flight:
-            self._set_timer(self._entries[message_id], now + self.limits.resend_cap_s)
+    def defer(self, message_id: str, now: float, retry_after_s: float | None = None) -> None:
+        """Postpone sending a message again, by `resend_cap_s` if no delay is given.
+
+        A given delay grows with the attempts, so that a receiver without room gets fewer and fewer messages.
+        """
+        if message_id not in self._in_flight:
+            return
+        entry, delay_s = self._entries[message_id], self.limits.resend_cap_s
+        if retry_after_s is not None:
+            delay_s = resend_delay(entry.attempts, first_s=retry_after_s, cap_s=delay_s, rng=self.rng)
+        self._set_timer(entry, now + delay_s)
 
     def _due(self, now: float) -> list[Entry]:
         due = []
         while self._timers and self._timers[0][0] <= now:
             due_at, message_id = heapq.heappop(self._timers)
-            if not self._stale(due_at, message_id):
+            if self._stale(due_at, message_id):
+                continue
+            if self.silence is None or self.silence.may_repeat(message_id, now):
                 due.append(self._entries[message_id])
+            else:
+                self._set_timer(self._entries[message_id], now + self.limits.resend_cap_s)
         return due
 
     def _stale(self, due_at: float, message_id: str) -> bool:
@@ -153,6 +191,8 @@ class Schedule:
         return entry is None or message_id not in self._in_flight or entry.due_at != due_at
 
     def _restart(self, entry: Entry, now: float) -> Entry:
+        if self.silence is not None:
+            self.silence.sent(now)
         entry.attempts += 1
         self._start_timer(entry, now)
         return entry

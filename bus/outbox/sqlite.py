@@ -5,6 +5,7 @@ which costs one sync of the disk, contains up to `_BATCH` jobs; that makes a dur
 """
 
 import asyncio
+import contextlib
 import queue
 import shutil
 import sqlite3
@@ -15,6 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from bus.atomic_file import make_private
+from bus.outbox import repair
+from bus.outbox.damage import MIGRATIONS as DAMAGED_ROWS
+from bus.outbox.damage import DamageLog, RecordingConnection
 from schemas.errors import TransientError
 
 T = TypeVar("T")
@@ -23,6 +28,8 @@ Migrations = Mapping[str, Sequence[str]]
 
 _BATCH = 256
 _PENDING = 4096
+_IN_USE = "another gleaner uses this folder: stop it, or choose another one with --state-dir"
+_OWN_TABLES: Migrations = {"damaged": DAMAGED_ROWS}
 
 
 class StorageError(TransientError):
@@ -46,11 +53,15 @@ class Database:
         path: The file; it and its folder are created.
         migrations: SQL scripts for each part of the schema, in order. A script that has run must not be
             changed: append another one.
+        damage: Told of everything that is found damaged. A damaged file is then moved aside and replaced by
+            a new one with the rows that can still be read, when it is opened and at any time later; without
+            it a damaged file is a StorageError.
     """
 
-    def __init__(self, path: Path, migrations: Migrations) -> None:
+    def __init__(self, path: Path, migrations: Migrations, *, damage: DamageLog | None = None) -> None:
         self._path = path
-        self._migrations = migrations
+        self._migrations = {**migrations, **_OWN_TABLES}
+        self._damage = damage
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._slots = asyncio.Semaphore(_PENDING)
         self._thread: threading.Thread | None = None
@@ -59,7 +70,8 @@ class Database:
         """Open the file and run the migrations that are missing.
 
         Raises:
-            StorageError: The file cannot be opened, is not a database, or is locked by another process.
+            StorageError: The file cannot be opened, is locked by another process, or is damaged and there is
+                no `damage` to report that.
         """
         self._loop = asyncio.get_running_loop()
         opened: asyncio.Future[None] = self._loop.create_future()
@@ -99,33 +111,106 @@ class Database:
             result: T = await job.future
             return result
 
+    async def answered(self) -> None:
+        """Wait until the database's thread has run a transaction: proof that it does not hang.
+
+        Raises:
+            StorageError: SQLite failed.
+        """
+        await self.run(lambda connection: connection.execute("SELECT 1").fetchone())
+
     def _main(self, opened: "asyncio.Future[None]") -> None:
         try:
             connection = self._open()
-        except (sqlite3.Error, OSError) as error:
-            failure = StorageError(f"cannot open database {self._path}: {error}")
+        except (sqlite3.Error, OSError, ValueError, TypeError, OverflowError) as error:
+            hint = _IN_USE if "locked" in str(error) else None
+            failure = StorageError(f"cannot open database {self._path}: {error}", hint=hint)
             self._loop.call_soon_threadsafe(opened.set_exception, failure)
             return
         self._loop.call_soon_threadsafe(opened.set_result, None)
+        usable: RecordingConnection | None = connection
         try:
             while jobs := self._next():
-                self._commit(connection, jobs)
+                usable = self._run_jobs(usable, jobs)
                 # Only after the commit: a caller may rely on the disk as soon as its future is done.
                 self._loop.call_soon_threadsafe(_complete, jobs)
         finally:
-            connection.close()
+            if usable is not None:
+                usable.close()
 
-    def _open(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+    def _open(self) -> RecordingConnection:
+        """Open the file; a damaged one is repaired first, if there is somebody to tell."""
+        # Photos and answers are private: other users of the machine may not read them.
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if self._damage is None:
+            return self._connect()
+        if (moved_to := repair.clear_the_way(self._path)) is not None:
+            self._report(f"{self._path} is empty or no file: it was moved to {moved_to}")
+        try:
+            return self._connect()
+        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
+            if not repair.is_damage_when_opening(error):
+                raise
+            self._repair(error)
+            return self._connect()
+
+    def _connect(self) -> RecordingConnection:
         # isolation_level None: sqlite3 must not begin transactions on its own.
-        connection = sqlite3.connect(self._path, isolation_level=None, timeout=5.0)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        # A second process with the same outbox would send everything twice: let it fail to open the file.
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        connection.execute("BEGIN IMMEDIATE")
-        migrate(connection, self._migrations)
-        connection.execute("COMMIT")
+        connection = sqlite3.connect(
+            self._path, isolation_level=None, timeout=5.0, factory=RecordingConnection
+        )
+        try:
+            # A damaged text must not end a query: its row fails its own checks instead.
+            connection.text_factory = _tolerant_text
+            connection.execute("PRAGMA journal_mode = WAL")
+            for part in repair.parts(self._path):  # before anything is written
+                make_private(part)
+            connection.execute("PRAGMA synchronous = FULL")
+            # A second process with the same outbox would send everything twice: let it fail to open the file.
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("BEGIN IMMEDIATE")
+            migrate(connection, self._migrations)
+            check_schema(connection, self._migrations)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _repair(self, error: Exception) -> None:
+        """Replace the file, which no connection has open; raises sqlite3.Error or OSError."""
+        result = repair.repair(self._path, lambda connection: migrate(connection, self._migrations))
+        rest = "; the rest could not be read" if result.lost else ""
+        self._report(
+            f"database {self._path} was damaged ({error}): it was moved to {result.moved_to}, and "
+            f"{result.rows} of its rows were saved{rest}"
+        )
+
+    def _report(self, sentence: str) -> None:
+        if self._damage is not None:
+            self._loop.call_soon_threadsafe(self._damage.add, sentence)
+
+    def _run_jobs(
+        self, connection: RecordingConnection | None, jobs: list[_Job]
+    ) -> RecordingConnection | None:
+        """Commit jobs; if the file turns out to be damaged, repair it and commit them to the new one.
+
+        Returns:
+            The connection for the next jobs, None if the repair failed: they try again.
+        """
+        try:
+            connection = connection or self._open()
+            failure = self._commit(connection, jobs)
+            if failure is not None and self._damage is not None and repair.is_damage(failure):
+                connection.close()
+                connection = None
+                self._repair(failure)
+                connection = self._connect()
+                for job in jobs:  # they were rolled back with the damaged file
+                    job.result = job.error = None
+                self._commit(connection, jobs)
+        except (sqlite3.Error, OSError) as error:
+            self._fail(jobs, StorageError(f"cannot repair database {self._path}: {error}"))
         return connection
 
     def _next(self) -> list[_Job]:
@@ -141,18 +226,31 @@ class Database:
             self._jobs.put(None)  # close after these jobs
         return jobs
 
-    def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+    def _commit(self, connection: RecordingConnection, jobs: list[_Job]) -> Exception | None:
+        """Run jobs in one transaction; returns an error that shows that the file is damaged."""
+        connection.damaged.clear()
         try:
             connection.execute("BEGIN IMMEDIATE")
             for job in jobs:
                 _attempt(connection, job)
+                if self._damage is not None and repair.is_damage(job.error):
+                    connection.execute("ROLLBACK")
+                    return job.error
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            failure = StorageError(f"cannot commit to database {self._path}: {error}")
-            for job in jobs:
-                job.error = job.error or failure
+            with contextlib.suppress(sqlite3.Error):
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+            failed = next((job.error for job in jobs if repair.is_damage(job.error)), error)
+            self._fail(jobs, StorageError(f"cannot commit to database {self._path}: {error}"))
+            return failed
+        for sentence in connection.damaged:
+            self._report(f"{self._path}: {sentence}")
+        return None
+
+    def _fail(self, jobs: list[_Job], failure: StorageError) -> None:
+        for job in jobs:
+            job.error = job.error or failure
 
 
 def migrate(connection: sqlite3.Connection, migrations: Migrations) -> None:
@@ -164,6 +262,27 @@ def migrate(connection: sqlite3.Connection, migrations: Migrations) -> None:
         for script in scripts[done.get(part, 0) :]:
             connection.execute(script)
         connection.execute("INSERT OR REPLACE INTO schema_version VALUES (?, ?)", (part, len(scripts)))
+
+
+def check_schema(connection: sqlite3.Connection, migrations: Migrations) -> None:
+    """Compare the tables with those that the migrations make.
+
+    Raises:
+        DamagedError: A table or column is missing; a flipped bit in a name is enough.
+    """
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as wanted:
+        migrate(wanted, migrations)
+        for (name,) in wanted.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+            if missing := _columns(wanted, name) - _columns(connection, name):
+                raise repair.DamagedError(f"table {name} has no {', '.join(sorted(missing))}")
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")}
+
+
+def _tolerant_text(raw: bytes) -> str:
+    return raw.decode(errors="replace")
 
 
 def _attempt(connection: sqlite3.Connection, job: _Job) -> None:

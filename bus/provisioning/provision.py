@@ -6,14 +6,14 @@
     devices/{node}.{name}/ a device
     operator/              commands such as `gleaner tail`
 
-Another run adds what is missing and never replaces a key. The files `rights` (ACL) and `mosquitto.conf` are
-written again each time; TOML files are not, because people edit them.
+Another run adds what is missing, and replaces a key only on request. `rights` (ACL), `revoked.crl` and
+`mosquitto.conf` are written again where they change; TOML files are not, because people edit them.
 """
 
 import os
 import pwd
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,16 +23,17 @@ from typing import Literal
 
 import msgspec
 
-from bus.atomic_file import write_atomic
 from bus.broker.mosquitto_conf import Access, Bridge, configuration, is_loopback
 from bus.config import ConfigError, Tls
+from bus.provisioning.authorities import AUTHORITY_DAYS, CAS, Authorities, Trust, open_authorities
+from bus.provisioning.files import make_folder, read_or_create, write
+from bus.provisioning.revocation import REVOKED, record_issued, revoked, write_revocations
 from bus.provisioning.site import Address, ClientFiles, Site, allowed_identities, client_files
-from bus.security import acl, certificates, signing
-from bus.security.certificates import Authority
+from bus.security import acl, certificates
 from schemas.topics import CLOUD
 
 SITE = "site.json"
-_AUTHORITY_DAYS = 3650
+AUTHORITY = "authority"
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _BROKER_DATA = "/var/lib/mosquitto"
 _STATE = "/var/lib/gleaner"
@@ -47,7 +48,7 @@ class Issued:
     name: str
     path: Path
     until: datetime
-    done: Literal["new", "renewed", "kept"]
+    done: Literal["new", "renewed", "kept", "authority"]
 
 
 def read_site(directory: Path) -> Site | None:
@@ -65,14 +66,17 @@ def read_site(directory: Path) -> Site | None:
         raise ConfigError(f"cannot read {path}: {error}") from None
 
 
-def provision(directory: Path, site: Site, *, days: int, renew: bool = False) -> list[Issued]:
-    """Write all files of a site that are missing.
+def provision(
+    directory: Path, site: Site, *, days: int, renew: bool = False, replace: Collection[str] = ()
+) -> list[Issued]:
+    """Write all files of a site that are missing, and revoke what the site no longer has.
 
     Args:
         directory: Folder of the site.
         site: Its complete description.
         days: Validity of new certificates for brokers and clients.
         renew: Issue all these certificates again, for the existing keys.
+        replace: Common names that get a new key; the certificates of their present keys are revoked.
 
     Returns:
         All certificates of brokers and clients.
@@ -81,17 +85,65 @@ def provision(directory: Path, site: Site, *, days: int, renew: bool = False) ->
         ConfigError: An existing file is invalid, or a key of the authority is missing.
     """
     directory = directory.resolve()
-    if days > _AUTHORITY_DAYS:
+    if not str(directory).isprintable():  # configurations contain it, and TOML is UTF-8
         raise ConfigError(
-            f"certificates cannot be valid for {days} days: the CA is for {_AUTHORITY_DAYS} days at most"
+            f"cannot provision {directory}: its path is not printable", hint="choose another folder"
+        )
+    if days > AUTHORITY_DAYS:
+        raise ConfigError(
+            f"certificates cannot be valid for {days} days: the CA is for {AUTHORITY_DAYS} days at most"
         )
     try:
         # Keys first: once site.json exists, a missing key is an error.
-        keys = _keys(directory)
-        _write(directory / SITE, msgspec.json.format(msgspec.json.encode(site), indent=2) + b"\n")
-        return list(_Issuer(directory, site, *keys, days, renew).issue())
+        authorities = open_authorities(directory / AUTHORITY, create=not (directory / SITE).exists())
+        record_issued(directory, authorities.key_ids)  # before a key or a certificate is replaced
+        write(directory / SITE, msgspec.json.format(msgspec.json.encode(site), indent=2) + b"\n")
+        issued = list(_Issuer(directory, site, authorities, days, renew, frozenset(replace)).issue())
+        _revoke(directory, site, authorities, issued)
     except OSError as error:
         raise ConfigError(f"cannot write site {directory}: {error.filename}: {error.strerror}") from None
+    return issued
+
+
+def certificates_of(directory: Path, site: Site) -> Iterator[Issued]:
+    """Yield the certificates of a site as they are, those of its authorities first; nothing is written.
+
+    Raises:
+        ConfigError: A file is missing.
+    """
+    stems = [f"{AUTHORITY}/{name}" for name in CAS]
+    stems += ["cloud/broker", *(f"edges/{node}/broker" for node in site.edges)]
+    stems += [f"{files.folder}/{files.stem}" for files in client_files(site)]
+    for stem in stems:
+        path = directory / f"{stem}.pem"
+        try:
+            facts = certificates.read(path.read_bytes())
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+        yield Issued(facts.name, path, facts.until, "kept" if facts.issuer_id else "authority")
+
+
+def _revoke(directory: Path, site: Site, authorities: Authorities, issued: list[Issued]) -> None:
+    """Write the lists of revoked certificates for all brokers."""
+    records = record_issued(directory, authorities.key_ids)
+    valid = {one.name: certificates.read(one.path.read_bytes()).key_id for one in issued}
+    path = directory / AUTHORITY / REVOKED
+    lists = write_revocations(path, authorities.all, revoked(records, valid))
+    for folder in ("cloud", *(f"edges/{node}" for node in site.edges)):
+        write(directory / folder / REVOKED, lists)
+
+
+def check_known(site: Site, names: Iterable[str]) -> None:
+    """Check that a site has these common names.
+
+    Raises:
+        ConfigError: It has no such client or broker.
+    """
+    known = {files.identity.common_name for files in client_files(site)}
+    known |= {f"{node}.broker" for node in (CLOUD, *site.edges)}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"there is no {name} in this site", hint="see 'gleaner provision DIR --list'")
 
 
 def handlers_without_shares(directory: Path, site: Site) -> Iterator[Path]:
@@ -108,46 +160,22 @@ def handlers_without_shares(directory: Path, site: Site) -> Iterator[Path]:
                     yield path
 
 
-def _keys(directory: Path) -> tuple[dict[str, Authority], bytes]:
-    """Return the CAs and the public release key, created for a new site.
-
-    For an existing site a missing key is an error: with a new CA no client could connect any more.
-    """
-    folder = directory / "authority"
-    names = ("ca", "operations")
-    if (directory / SITE).exists():
-        for name in (*names, "signing"):
-            if not (folder / f"{name}.key").exists():
-                raise ConfigError(
-                    f"site {directory} has no authority/{name}.key", hint="run where its authority folder is"
-                )
-    _read_or_create(folder / "signing.key", signing.new_signing_key)
-    signing_key = signing.read_signing_key(folder / "signing.key")
-    return {name: _authority(folder, name) for name in names}, signing.release_key(signing_key)
-
-
-def _authority(directory: Path, name: str) -> Authority:
-    key = _read_or_create(directory / f"{name}.key", certificates.new_key)
-    make = partial(certificates.authority_certificate, key, f"gleaner {name}", days=_AUTHORITY_DAYS)
-    return Authority(_read_or_create(directory / f"{name}.pem", make), key)
-
-
 @dataclass(frozen=True, slots=True)
 class _Issuer:
     """Writes the folders of the machines of a site."""
 
     directory: Path
     site: Site
-    authorities: dict[str, Authority]
-    release_key: bytes
+    authorities: Authorities
     days: int
     renew: bool
+    replaced: frozenset[str]
 
     def issue(self) -> Iterator[Issued]:
         yield self._broker("cloud", None, self.site.cloud)
         for node, edge in self.site.edges.items():
             yield self._broker(f"edges/{node}", node, edge.broker)
-            _write(self.directory / f"edges/{node}/release.pem", self.release_key)
+            write(self.directory / f"edges/{node}/release.pem", self.authorities.release_keys)
         for files in client_files(self.site):
             yield self._client(files)
 
@@ -157,20 +185,22 @@ class _Issuer:
         hosts = tuple(dict.fromkeys((address.host, *_LOCAL_HOSTS)))
         make = partial(certificates.broker_certificate, hosts=hosts)
         issued = self._certificate(directory / "broker", f"{node or CLOUD}.broker", "ca", make)
-        _write(directory / "ca.pem", self.authorities["ca"].certificate)
-        _write(directory / "operations.pem", self.authorities["operations"].certificate)
-        _write(directory / "rights", acl.access_list(allowed_identities(self.site, node)).encode())
+        write(directory / "ca.pem", self.authorities.trusts["ca"].bundle)
+        write(directory / "operations.pem", self.authorities.trusts["operations"].bundle)
+        write(directory / "rights", acl.access_list(allowed_identities(self.site, node)).encode())
         cloud = self.site.cloud
         text = configuration(
             address.port,
-            Path(_BROKER_DATA) if self.site.home else _make_folder(directory / "data"),
+            Path(_BROKER_DATA) if self.site.home else make_folder(directory / "data"),
             # The host may be an address that this machine does not have, as behind NAT: listen on all.
             address=address.host if is_loopback(address.host) else "",
-            access=Access(_tls(home, "broker"), f"{home}/operations.pem", f"{home}/rights"),
+            access=Access(
+                _tls(home, "broker"), f"{home}/operations.pem", f"{home}/rights", f"{home}/{REVOKED}"
+            ),
             bridge=Bridge(node, cloud.host, cloud.port, _tls(home, "bridge")) if node else None,
             user=None if self.site.home else _user(),
         )
-        _write(directory / "mosquitto.conf", f"# Overwritten by each gleaner provision.\n{text}".encode())
+        write(directory / "mosquitto.conf", f"# Overwritten by each gleaner provision.\n{text}".encode())
         return issued
 
     def _client(self, files: ClientFiles) -> Issued:
@@ -182,11 +212,11 @@ class _Issuer:
             files.authority,
             certificates.client_certificate,
         )
-        _write(directory / "ca.pem", self.authorities["ca"].certificate)
+        write(directory / "ca.pem", self.authorities.trusts["ca"].bundle)
         # Existing configurations are kept: people edit them.
         for stem, address, fields in self._configurations(files):
             text = _toml(fields, address, files.authority, _tls(home, files.stem))
-            _read_or_create(directory / f"{stem}.toml", text.encode)
+            read_or_create(directory / f"{stem}.toml", text.encode)
         return issued
 
     def _configurations(self, files: ClientFiles) -> Iterator[tuple[str, Address, Fields]]:
@@ -198,6 +228,8 @@ class _Issuer:
             case "edge":
                 release_key = f"{self._home(files.folder)}/release.pem"
                 fields: Fields = {"node": identity.node, "release_key": release_key}
+                if edges[identity.node].homeassistant:
+                    fields["homeassistant"] = True
                 # A single handler keeps the default name and state_dir, as in sites of earlier versions.
                 if edges[identity.node].handlers > 1:
                     fields |= {
@@ -212,20 +244,30 @@ class _Issuer:
                     yield node, edge.broker, {}
             case "collector":
                 yield files.stem, cloud, {"name": identity.name}
-            case "trainer" | "rollout" | "gateway":
+            case "trainer" | "rollout" | "gateway" | "console" | "notify":
                 yield files.stem, cloud, {}
-            case "bridge":
-                return  # configured in mosquitto.conf
+            case "bridge" | "homeassistant":
+                return  # configured in mosquitto.conf, and by its user
 
     def _certificate(self, stem: Path, name: str, authority: str, make: Callable[..., bytes]) -> Issued:
         path, key_path = stem.with_name(f"{stem.name}.pem"), stem.with_name(f"{stem.name}.key")
-        done: Literal["new", "renewed", "kept"] = "new"
-        if path.exists() and key_path.exists():  # a certificate without its key is useless: issue a new one
-            done = "renewed" if self.renew else "kept"
-        key = _read_or_create(key_path, certificates.new_key)
+        if name in self.replaced:
+            write(key_path, certificates.new_key())
+        key = read_or_create(key_path, certificates.new_key)
+        done = self._verdict(path, key, self.authorities.trusts[authority])
         if done != "kept":
-            _write(path, make(self.authorities[authority], key, name, days=self.days))
-        return Issued(name, path, certificates.expiry(path.read_bytes()), done)
+            write(path, make(self.authorities.trusts[authority].current, key, name, days=self.days))
+        return Issued(name, path, certificates.read(path.read_bytes()).until, done)
+
+    def _verdict(self, path: Path, key: bytes, trust: Trust) -> Literal["new", "renewed", "kept"]:
+        """Return what to do with a certificate: issue it, issue it again for its key, or keep it."""
+        if not path.exists():
+            return "new"
+        facts = certificates.read(path.read_bytes())
+        if facts.key_id != certificates.key_id(key):  # without its key it is useless
+            return "new"
+        ended = facts.issuer_id not in {certificates.key_id(one.key) for one in trust.all}
+        return "renewed" if self.renew or ended else "kept"
 
     def _home(self, folder: str) -> str:
         """Return where a folder will be used; the operator's is used where it is written."""
@@ -241,7 +283,8 @@ def _toml(fields: Fields, address: Address, authority: str, tls: Tls) -> str:
     port = address.port if authority == "ca" else address.port + 1
     lines = [f"{name} = {_toml_value(value)}" for name, value in fields.items()]
     lines += ["", "[broker]", f"host = {_toml_value(address.host)}", f"port = {port}", "", "[broker.tls]"]
-    lines += [f"{name} = {_toml_value(value)}" for name, value in msgspec.structs.asdict(tls).items()]
+    files = msgspec.structs.asdict(tls)
+    lines += [f"{name} = {_toml_value(value)}" for name, value in files.items() if value is not None]
     return "\n".join(lines).strip() + "\n"
 
 
@@ -255,24 +298,3 @@ def _user() -> str | None:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return None
-
-
-def _make_folder(path: Path) -> Path:
-    """Create a folder and its parents with mode 0700."""
-    if not path.is_dir():
-        _make_folder(path.parent)
-        path.mkdir(mode=0o700)
-    return path
-
-
-def _read_or_create(path: Path, make: Callable[[], bytes]) -> bytes:
-    """Return the content of a file, which is created first if it does not exist."""
-    if not path.exists():
-        _write(path, make())
-    return path.read_bytes()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file with mode 0600, complete or not at all."""
-    _make_folder(path.parent)  # write_atomic would create it with the default mode
-    write_atomic(path, content, mode=0o600)

@@ -33,6 +33,7 @@ class Edge(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     broker: Address
     devices: list[Name] = []
     handlers: Annotated[int, Meta(ge=1, le=len(HANDLERS))] = 1
+    homeassistant: bool = False
 
 
 class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,7 +72,13 @@ class ClientFiles:
 
 
 def with_edge(
-    site: Site, node: str, broker: Address | None, devices: list[str], handlers: int | None = None
+    site: Site,
+    node: str,
+    broker: Address | None,
+    devices: list[str],
+    handlers: int | None = None,
+    *,
+    homeassistant: bool = False,
 ) -> Site:
     """Return the site with an edge node and devices added; existing ones stay.
 
@@ -81,6 +88,7 @@ def with_edge(
         broker: Address of its broker; None: unchanged, for a new node port 8883 of the host `node`.
         devices: Devices to add.
         handlers: How many handlers share its photos; None: unchanged, for a new node 1.
+        homeassistant: Whether to add a certificate for Home Assistant at its broker.
 
     Raises:
         TopicError: A name is not valid.
@@ -101,6 +109,7 @@ def with_edge(
         edge,
         devices=sorted({*edge.devices, *devices}),
         handlers=edge.handlers if handlers is None else handlers,
+        homeassistant=edge.homeassistant or homeassistant,
     )
     return structs.replace(site, edges=site.edges | {node: edge})
 
@@ -119,17 +128,30 @@ def without_device(site: Site, name: str) -> Site:
     return structs.replace(site, edges=site.edges | {node: structs.replace(edge, devices=remaining)})
 
 
+def without_node(site: Site, node: str) -> Site:
+    """Return the site without an edge node and its devices.
+
+    Raises:
+        PermanentError: The site does not have this node.
+    """
+    if node not in site.edges:
+        raise PermanentError(f"there is no edge {node} in this site")
+    return structs.replace(site, edges={name: edge for name, edge in site.edges.items() if name != node})
+
+
 def client_files(site: Site) -> Iterator[ClientFiles]:
     """Yield all clients of a site with their files."""
     for node, edge in site.edges.items():
         for handler in HANDLERS[: edge.handlers]:
             yield ClientFiles(acl.edge(node, handler), f"edges/{node}", handler, "ca")
         yield ClientFiles(acl.bridge(node), f"edges/{node}", "bridge", "ca")
+        if edge.homeassistant:
+            yield ClientFiles(acl.homeassistant(node), f"edges/{node}", "homeassistant", "ca")
         for name in edge.devices:
             yield ClientFiles(acl.device(node, name), f"devices/{node}.{name}", "device", "ca")
     # The first has no number, so that a site with one collector needs none.
     further_collectors = (f"collector-{number}" for number in range(2, site.collectors + 1))
-    for name in ("collector", *further_collectors, "trainer", "rollout", "gateway"):
+    for name in ("collector", *further_collectors, "trainer", "rollout", "gateway", "console", "notify"):
         yield ClientFiles(acl.component(name), "cloud", name, "operations")
     yield ClientFiles(acl.component("operator"), "operator", "operator", "operations")
 
@@ -142,4 +164,4 @@ def allowed_identities(site: Site, node: str | None) -> list[acl.Identity]:
         local = [identity for identity in identities if identity.node == node and identity.kind != "bridge"]
         return [*local, acl.eventbus(node), acl.component("operator")]
     # Devices and handlers connect only to the broker of their node.
-    return [identity for identity in identities if identity.kind not in ("device", "edge")]
+    return [one for one in identities if one.kind not in ("device", "edge", "homeassistant")]

@@ -22,25 +22,24 @@ from schemas.topics import (
     POLICY,
     RECEIPT,
     RELEASE,
-    RESERVED_NAMES,
     RESULT,
     SAMPLE,
     STATUS,
+    STEERING,
     TOPICS,
     Topic,
-    check_name,
+    check_device_name,
+    check_node_name,
 )
 
 Kind = Literal[
-    "device", "edge", "bridge", "eventbus", "collector", "trainer", "rollout", "gateway", "operator"
-]
+    "device", "edge", "bridge", "eventbus", "homeassistant",
+    "collector", "trainer", "rollout", "gateway", "console", "notify", "operator",
+]  # fmt: skip
 Direction = Literal["read", "write"]
 
-_COMPONENTS = get_args(Kind)[4:]  # from `collector` on
+_COMPONENTS = get_args(Kind)[5:]  # from `collector` on
 _MAX_COMMON_NAME_CHARS = 64  # the limit of X.509
-# A device with such a name would have the certificate name, or the status topic, of something else.
-_NOT_FOR_DEVICES = (*RESERVED_NAMES, "operator", "broker", "bridge", "eventbus")
-_RESERVED = re.compile(rf"({'|'.join(_NOT_FOR_DEVICES)})(-[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +81,8 @@ _NODE = Scope("{node}", (None,), "its node's")
 _EDGE_OF_NODE = Scope("{node}", HANDLERS[:1], "its edge's")
 _HANDLERS_OF_NODE = Scope("{node}", HANDLERS, "its handlers'")
 _ANY_EDGE = Scope(None, HANDLERS[:1], "every edge's")
+_PERSONS = Scope(CLOUD, ("operator",), "people's")
+_CLOUD = Scope(CLOUD, (None,), "the cloud's")
 _ANY = Scope(None, (None,), "all")
 
 
@@ -125,6 +126,9 @@ ACL: tuple[AclEntry, ...] = (
     *_allow("eventbus", "write", _EDGE_OF_NODE, STATUS, EVENT),
     *_allow("eventbus", "read", _NODE, SAMPLE, FEEDBACK),
     *_allow("eventbus", "read", _EDGE_OF_NODE, STATUS, EVENT),
+    # Home Assistant reads the states of its node's devices and tells them to take photos.
+    *_allow("homeassistant", "write", _NODE, COMMAND),
+    *_allow("homeassistant", "read", _NODE, STATUS),
     *_allow("collector", "write", _ANY, RECEIPT),
     *_allow("collector", "write", _OWN, STATUS, EVENT),
     *_allow("collector", "read", _ANY, SAMPLE, FEEDBACK),
@@ -134,16 +138,37 @@ ACL: tuple[AclEntry, ...] = (
     *_allow("rollout", "write", _ANY, POLICY, RELEASE),
     *_allow("rollout", "write", _OWN, STATUS, EVENT),
     *_allow("rollout", "read", _ANY, POLICY, RELEASE, STATUS, EVENT),
+    *_allow("rollout", "read", _OWN, STEERING),
     # The gateway publishes for the edges: it may do for all nodes what EventBus may do for one.
     *_allow("gateway", "write", _ANY, SAMPLE, FEEDBACK),
     *_allow("gateway", "write", _ANY_EDGE, STATUS, EVENT),
     *_allow("gateway", "write", _OWN, STATUS, EVENT),
     *_allow("gateway", "read", _ANY, RECEIPT, POLICY, RELEASE, COMMAND),
     *_allow("gateway", "read", _OWN, STATUS, EVENT),  # `gleaner deploy verify` uses its certificate too
+    # As a person: on the topic of node `cloud`, which no device may write.
+    *_allow("console", "write", _PERSONS, FEEDBACK),
+    *_allow("console", "write", _OWN, STATUS, EVENT),
+    *_allow("console", "write", _CLOUD, STEERING),
+    *_allow("console", "write", _ANY, POLICY),
+    *_allow("console", "read", _CLOUD, STEERING),
+    *_allow("console", "read", _ANY, PHOTO, RESULT, STATUS, EVENT, POLICY, RELEASE),
+    *_allow("notify", "write", _OWN, STATUS, EVENT),
+    *_allow("notify", "read", _ANY, STATUS, EVENT),
     *_allow("operator", "write", _ANY, PHOTO, FEEDBACK, COMMAND),
     *_allow("operator", "write", _OWN, EVENT),
+    *_allow("operator", "write", _CLOUD, STEERING),
     *_allow("operator", "read", _ANY, *TOPICS),  # for `gleaner tail` and `gleaner cloud status`
 )
+
+
+def writers(topic: Topic[Message]) -> list[Kind]:
+    """Return the kinds that may write a topic of every node, except the gateway, which only forwards."""
+    anywhere = (entry.kind for entry in ACL if _writes_anywhere(entry, topic))
+    return [kind for kind in anywhere if kind != "gateway"]
+
+
+def _writes_anywhere(entry: AclEntry, topic: Topic[Message]) -> bool:
+    return (entry.direction, entry.topic, entry.scope) == ("write", topic, _ANY)
 
 
 def device(node: str, name: str) -> Identity:
@@ -152,11 +177,7 @@ def device(node: str, name: str) -> Identity:
     Raises:
         TopicError: A name is not a DNS label or is reserved, or the common name is too long.
     """
-    if _RESERVED.fullmatch(check_name(name, what="device")):
-        raise TopicError(
-            f"a device cannot be called {name!r}: the name is reserved", hint="choose another name"
-        )
-    return Identity("device", _edge_node(node, name), name)
+    return Identity("device", _edge_node(node, check_device_name(name)), name)
 
 
 def edge(node: str, name: str = HANDLERS[0]) -> Identity:
@@ -170,10 +191,7 @@ def bridge(node: str) -> Identity:
 
 
 def _edge_node(node: str, name: str = "broker") -> str:
-    if check_name(node, what="node") == CLOUD:
-        raise TopicError(
-            f"a node cannot be called {CLOUD!r}: the name is reserved", hint="choose another name"
-        )
+    check_node_name(node)
     if len(f"{node}.{name}") > _MAX_COMMON_NAME_CHARS:
         raise TopicError(
             "node and name", expected=f"at most {_MAX_COMMON_NAME_CHARS} characters", got=f"{node}.{name}"
@@ -184,6 +202,11 @@ def _edge_node(node: str, name: str = "broker") -> str:
 def eventbus(node: str) -> Identity:
     """Return the identity of KubeEdge's EventBus at a node's broker; raises TopicError like `device`."""
     return Identity("eventbus", _edge_node(node), "eventbus")
+
+
+def homeassistant(node: str) -> Identity:
+    """Return the identity of Home Assistant at a node's broker; raises TopicError like `device`."""
+    return Identity("homeassistant", _edge_node(node, "homeassistant"), "homeassistant")
 
 
 def component(name: str) -> Identity:
@@ -198,10 +221,21 @@ def component(name: str) -> Identity:
     return Identity(kind, CLOUD, name)  # type: ignore[arg-type]  # checked above
 
 
-# Topics outside the contract: the broker's statistics, and KubeEdge's topics for devices and uploads.
+_DROPS = "topic read $SYS/broker/publish/messages/dropped"  # a metric
+_SHOWN = "gleaner/homeassistant/{node}/#"
+# Topics outside the contract: the broker's statistics, KubeEdge's topics for devices and uploads, and Home
+# Assistant's discovery, which it clears itself when a user deletes a device.
 _EXTRA_LINES: dict[Kind, tuple[str, ...]] = {
     "operator": ("topic read $SYS/#",),
-    "edge": ("topic write $hw/events/device/#",),
+    "edge": (
+        "topic write $hw/events/device/#",
+        _DROPS,
+        "topic write homeassistant/#",
+        "topic read homeassistant/status",
+        f"topic readwrite {_SHOWN}",
+    ),
+    "homeassistant": ("topic readwrite homeassistant/#", f"topic read {_SHOWN}"),
+    "collector": (_DROPS,),
     "eventbus": ("topic readwrite $hw/#", "topic read +/user/#", "topic read SYS/dis/upload_records"),
 }
 
@@ -219,7 +253,7 @@ def access_list(identities: Iterable[Identity]) -> str:
         lines += ["", f"user {identity.common_name}"]
         lines += [f"topic write {topic_filter}" for topic_filter in filters(identity, "write")]
         lines += [f"topic read {topic_filter}" for topic_filter in filters(identity, "read")]
-        lines += _EXTRA_LINES.get(identity.kind, ())
+        lines += [line.format(node=identity.node) for line in _EXTRA_LINES.get(identity.kind, ())]
     return "\n".join(lines) + "\n"
 
 

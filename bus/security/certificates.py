@@ -4,7 +4,7 @@ Keys are EC P-256, serial numbers are random (RFC 5280). A broker's certificate 
 client's only for clients.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -37,7 +37,7 @@ def new_key() -> bytes:
     )
 
 
-def authority_certificate(key: bytes, name: str, *, days: int, now: datetime | None = None) -> bytes:
+def authority_certificate(key: bytes, name: str, *, days: float, now: datetime | None = None) -> bytes:
     """Return the self-signed certificate of a CA, valid for `days` from `now`."""
     builder = (
         _builder(key, name, days, now)
@@ -81,19 +81,85 @@ def client_certificate(
     return _issued(_builder(key, name, days, now), authority, ExtendedKeyUsageOID.CLIENT_AUTH)
 
 
-def expiry(certificate: bytes) -> datetime:
-    """Return when a certificate expires, in UTC.
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a certificate says.
+
+    Args:
+        name: Common name.
+        serial: Serial number.
+        key_id: Digest of its public key, hexadecimal; that of a CA is the `issuer_id` of what it signed.
+        issuer_id: Digest of its issuer's public key, empty for a CA.
+        until: When it expires, UTC.
+    """
+
+    name: str
+    serial: int
+    key_id: str
+    issuer_id: str
+    until: datetime
+
+
+def read(certificate: bytes) -> Facts:
+    """Return what a certificate says.
 
     Raises:
         PermanentError: The bytes are not a certificate in PEM.
     """
     try:
-        return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
+        loaded = x509.load_pem_x509_certificate(certificate)
     except ValueError as error:
         raise PermanentError("certificate", expected="PEM", got=error) from None
+    [common_name] = loaded.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return Facts(
+        str(common_name.value),
+        loaded.serial_number,
+        x509.SubjectKeyIdentifier.from_public_key(loaded.public_key()).digest.hex(),
+        _issuer_id(loaded.extensions),
+        loaded.not_valid_after_utc,
+    )
 
 
-def _builder(key: bytes, name: str, days: int, now: datetime | None) -> x509.CertificateBuilder:
+def key_id(key: bytes) -> str:
+    """Return the digest of the public key of a private key, as in `Facts`."""
+    return x509.SubjectKeyIdentifier.from_public_key(_load(key).public_key()).digest.hex()
+
+
+def revocation_list(authority: Authority, serials: Iterable[int]) -> bytes:
+    """Return a CA's list of revoked certificates, PEM; it is valid as long as the CA."""
+    issuer, now = x509.load_pem_x509_certificate(authority.certificate), datetime.now(UTC)
+    key = _load(authority.key)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.subject)
+        .last_update(now - _CLOCK_SKEW)
+        # A list that is overdue would lock out everybody; a newer one takes effect when it is copied.
+        .next_update(max(issuer.not_valid_after_utc, now))
+        .add_extension(x509.CRLNumber(int(now.timestamp())), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+    )
+    for serial in serials:
+        revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - _CLOCK_SKEW)
+        builder = builder.add_revoked_certificate(revoked.build())
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def revoked_serials(lists: bytes) -> dict[str, frozenset[int]]:
+    """Return the revoked serial numbers in PEM lists by the `issuer_id` of their CA."""
+    end = b"-----END X509 CRL-----\n"
+    loaded = [x509.load_pem_x509_crl(part + end) for part in lists.split(end) if part.strip()]
+    return {_issuer_id(one.extensions): frozenset(entry.serial_number for entry in one) for one in loaded}
+
+
+def _issuer_id(extensions: x509.Extensions) -> str:
+    try:
+        issuer = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except x509.ExtensionNotFound:
+        return ""
+    return (issuer or b"").hex()
+
+
+def _builder(key: bytes, name: str, days: float, now: datetime | None) -> x509.CertificateBuilder:
     begin = now or datetime.now(UTC)
     public = _load(key).public_key()
     return (

@@ -7,6 +7,8 @@ people, and `temperature`, which a node only uses for the uncalibrated confidenc
 """
 
 import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -25,6 +27,8 @@ SIGNED = ("node", "model", "version", "url", "sha256", "size_bytes", "classes", 
 SIGNED_LATER = ("stage", "share", "baseline")
 """Fields added later: signed together with their wire name, and only where they differ from their default. So
 earlier signatures stay valid, and a node that does not know the field rejects a release that uses it."""
+_UNTIL = "until: "
+_END = "-----END PUBLIC KEY-----\n"
 _FIELDS = {field.name: field for field in structs.fields(Release)}
 
 
@@ -41,6 +45,14 @@ def signed_bytes(release: Release) -> bytes:
 def sign(release: Release, key: Ed25519PrivateKey) -> Release:
     """Return the release with its signature."""
     return structs.replace(release, signature=key.sign(signed_bytes(release)).hex())
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseKey:
+    """A public key whose signatures are accepted, until a time if a newer key replaces it."""
+
+    key: Ed25519PublicKey
+    until: datetime | None = None
 
 
 def signature_error(release: Release, key: Ed25519PublicKey) -> str | None:
@@ -62,9 +74,17 @@ def new_signing_key() -> bytes:
     )
 
 
-def release_key(signing_key: Ed25519PrivateKey) -> bytes:
-    """Return the public key for verifying, as PEM; edge nodes get it."""
-    return signing_key.public_key().public_bytes(
+def release_key(signing_key: Ed25519PrivateKey, until: datetime | None = None) -> bytes:
+    """Return the public key for verifying, as PEM; edge nodes get it.
+
+    Args:
+        signing_key: The private key.
+        until: When nodes stop accepting it, in a line before the key; None: never.
+    """
+    line = (
+        b"" if until is None else f"{_UNTIL}{until.astimezone(UTC).isoformat(timespec='seconds')}\n".encode()
+    )
+    return line + signing_key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
 
@@ -84,19 +104,27 @@ def read_signing_key(path: Path) -> Ed25519PrivateKey:
     return key
 
 
-def read_release_key(path: Path) -> Ed25519PublicKey:
-    """Read a public key for verifying.
+def read_release_keys(path: Path) -> list[ReleaseKey]:
+    """Read the public keys for verifying: one, or with a line `until:` before it one that ends.
 
     Raises:
-        ConfigError: The file is missing or is not an Ed25519 key.
+        ConfigError: The file is missing or is not of Ed25519 keys.
     """
     try:
-        key = serialization.load_pem_public_key(path.read_bytes())
+        *parts, rest = path.read_bytes().decode("ascii").split(_END)
+        if not parts or rest.strip():  # what is behind the last key would be a damaged key
+            raise _unusable(path, "public", "no PEM" if not parts else "bytes behind it")
+        return [_release_key(path, part + _END) for part in parts]
     except (OSError, ValueError, UnsupportedAlgorithm) as error:
         raise _unusable(path, "public", error) from None
+
+
+def _release_key(path: Path, text: str) -> ReleaseKey:
+    times = [line.removeprefix(_UNTIL) for line in text.splitlines() if line.startswith(_UNTIL)]
+    key = serialization.load_pem_public_key(text.encode())
     if not isinstance(key, Ed25519PublicKey):
         raise _unusable(path, "public", type(key).__name__)
-    return key
+    return ReleaseKey(key, datetime.fromisoformat(times[0]) if times else None)
 
 
 def _unusable(path: Path, side: str, got: object) -> ConfigError:

@@ -1,0 +1,115 @@
+"""Judge the statuses that components report: plain functions without I/O."""
+
+from collections.abc import Iterable
+
+from bus.diagnosis.finding import Finding, failed, passed
+from bus.mqtt.presence import now_ms
+from schemas.messages import Status
+from schemas.topics import HANDLERS
+
+STALE_S = 60
+"""Age in seconds from which a status is stale; a running component publishes one every 15 s."""
+
+_CLOCK_S = 5
+_READ_LOG = "read its log, and follow its status with 'gleaner tail status/#'"
+
+_REJECTION_WORDS = (
+    "refused",
+    "rejected",
+    "shed",
+    "dropped",
+    "overflowed",
+    "malformed",
+    "misnamed",
+    "unmatched",
+)
+"""Parts of the names of counters that count messages which were not accepted."""
+
+
+def status_finding(subject: str, status: Status, start: str) -> Finding:
+    """Judge the last status of a component.
+
+    Args:
+        subject: What reports it.
+        status: The retained one.
+        start: What to do if it is offline.
+    """
+    age_s = (now_ms() - status.at_ms) / 1000
+    found = f"{status.state}, gleaner {status.software}, reported {age_s:.0f} s ago"
+    if age_s < -_CLOCK_S:
+        advice = "set the clocks of both machines, for example with systemd-timesyncd"
+        return failed(subject, f"its clock is {-age_s:.0f} s ahead of this machine's", advice)
+    if status.reason:
+        found += f": {status.reason}"
+    if status.state == "online" and (flaps := status.counters.get("bus.flapping", 0)):
+        advice = "is a second one of the same name running? Stop it; otherwise check the network"
+        return failed(subject, f"{found}; it lost its connection again and again ({flaps} times)", advice)
+    advice = start if status.state == "offline" else _READ_LOG
+    return Finding(status.state == "online" and age_s < STALE_S, subject, found, advice)
+
+
+def handler_finding(status: Status) -> Finding:
+    """Judge the status of an edge handler."""
+    return status_finding(f"edge {status.node}", status, start_of_edge(status.node))
+
+
+def start_of_edge(node: str) -> str:
+    """Return what to do about an edge that is offline."""
+    return f"start it with 'gleaner edge --node {node}'"
+
+
+def component_finding(status: Status) -> Finding:
+    """Judge the status of a component that is no edge handler."""
+    retire = f"start it, or remove it for good: gleaner cloud retire {status.node}.{status.name}"
+    return status_finding(f"{status.name} of {status.node}", status, retire)
+
+
+def model_finding(status: Status | None) -> Finding:
+    """Judge whether the model server of an edge serves a model, as its status says."""
+    model = None if status is None else status.model
+    if model is None:
+        return failed("model", "none reported by the edge", "wait for its next status and try again")
+    if model.state == "available":
+        return passed("model", f"{model.name} version {model.version} is served")
+    return failed(
+        "model",
+        f"{model.name} is {model.state}: {model.reason or 'no reason given'}",
+        "start 'gleaner modelserver', check the edge's --serving, release with 'gleaner cloud release'",
+    )
+
+
+def refused_finding(status: Status | None) -> Finding:
+    """Report the counters of messages that an edge did not accept; never a failure."""
+    # That limits are enforced is what they are for.
+    counters = {} if status is None else status.counters
+    counted = [
+        f"{name} {count}"
+        for name, count in sorted(counters.items())
+        if count and any(word in name for word in _REJECTION_WORDS)
+    ]
+    return passed("refused", f"{', '.join(counted)} since the edge started" if counted else "nothing")
+
+
+def clocks_finding(status: Status | None) -> Finding | None:
+    """Report the devices whose clock is wrong, as the edge sees it; None if it knows of none."""
+    offsets = {} if status is None else status.clock_offsets_s
+    wrong = [
+        f"{device} {abs(offset_s):.0f} s {'behind' if offset_s > 0 else 'ahead'}"
+        for device, offset_s in sorted(offsets.items())
+    ]
+    # Never a failure: the edge judges the age of photos by their arrival.
+    return passed("clocks", ", ".join(wrong)) if wrong else None
+
+
+def fleet_findings(statuses: Iterable[Status]) -> list[Finding]:
+    """Judge the last status of every component, and the models of the edges; sorted by node and name."""
+    findings = []
+    for status in sorted(statuses, key=lambda one: (one.node, one.name)):
+        if status.name not in HANDLERS:
+            findings.append(component_finding(status))
+            continue
+        findings.append(handler := handler_finding(status))
+        model = model_finding(status)
+        if handler.passed and not model.passed:
+            findings.append(Finding(model.passed, f"model of {status.node}", model.found, model.advice))
+    return findings

@@ -1,0 +1,59 @@
+"""Log the end of connections: an outage once, and again when its reason changes."""
+
+import time
+
+import structlog
+
+from bus.backoff import ReconnectBackoff
+from bus.metrics import Counters
+from bus.mqtt.errors import BrokerConnectionError
+
+log = structlog.get_logger()
+
+_RECONNECT_CAP_S = 10.0
+_FLAPPING_CONNECTIONS = 3
+_MOST_REASONS = 16
+
+
+class Outage:
+    """The present outage of one client, if there is one.
+
+    Args:
+        address: How messages name the broker.
+        client_id: The client's id.
+        counters: Ends of connections are counted as `bus.disconnected` and `bus.flapping`.
+    """
+
+    def __init__(self, address: str, client_id: str, counters: Counters) -> None:
+        self.began_at: float | None = None
+        """When it began, in seconds of the monotonic clock; None before the first failure."""
+        self._address = address
+        self._client_id = client_id
+        self._counters = counters
+        self._backoff = ReconnectBackoff(_RECONNECT_CAP_S)
+        self._reasons: set[str] = set()
+
+    def failed(self, error: BrokerConnectionError, connected_at: float | None) -> float:
+        """Log a failed attempt or the end of a connection; returns the delay of the next attempt, in seconds.
+
+        Args:
+            error: Why.
+            connected_at: When the connection was proven to work, None for a failed attempt.
+        """
+        now = time.monotonic()
+        delay_s = self._backoff.next_delay(None if connected_at is None else now - connected_at)
+        self._counters.add("bus.disconnected")
+        if self._backoff.failures == 1:
+            self.began_at = now
+            self._reasons.clear()
+        # A broker that stays down must not fill the log, but each reason is told once: "not authorized" after
+        # "connection refused" is another fault.
+        known = error.reason in self._reasons or len(self._reasons) >= _MOST_REASONS
+        self._reasons.add(error.reason)
+        level = log.debug if known else log.warning
+        level("bus.disconnected", broker=self._address, error=str(error))
+        if self._backoff.short_connections == _FLAPPING_CONNECTIONS:
+            self._counters.add("bus.flapping")
+            hint = "does another client use the same id?"
+            log.warning("bus.flapping", broker=self._address, client_id=self._client_id, hint=hint)
+        return delay_s

@@ -1,0 +1,1 @@
+"""What a monitoring system can read of a service: metrics for Prometheus."""

@@ -1,0 +1,111 @@
+"""Damaged rows and files at rest: set aside, counted, and reported as `degraded`.
+
+A row is moved to the table `damaged_row` of its own database, so that it costs itself and not its neighbours.
+"""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+
+import msgpack
+import structlog
+
+from bus.metrics import Counters
+
+log = structlog.get_logger()
+
+Report = Callable[[str, str], Awaitable[None]]
+
+MIGRATIONS = (
+    """
+    CREATE TABLE damaged_row (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        source TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        at_ms INTEGER NOT NULL,
+        content BLOB NOT NULL
+    )
+    """,
+)
+
+_KEPT_ROWS = 256
+_KEPT_CONTENT_BYTES = 1_000_000  # of one row; a longer one is cut, so the table stays below 256 MB
+
+
+class RecordingConnection(sqlite3.Connection):
+    """A connection that remembers which rows `set_aside` moved since the last commit."""
+
+    damaged: list[str]
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*arguments, **options)  # type: ignore[arg-type]  # passed on unchanged
+        self.damaged = []
+
+
+def set_aside(connection: sqlite3.Connection, table: str, row: int, reason: str) -> None:
+    """Move one row to `damaged_row`, in the caller's transaction.
+
+    Bounded: the newest 256 rows stay, of each at most 1 MB.
+
+    Args:
+        connection: Given to the work by `Database.run`.
+        table: Name of the row's table.
+        row: Its rowid, which is its INTEGER PRIMARY KEY if the table has one.
+        reason: What is wrong with it, for people.
+    """
+    columns = [name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")]
+    # As blobs: a damaged text need not be valid UTF-8.
+    selected = ", ".join(f"CAST({name} AS BLOB)" for name in columns)
+    values = connection.execute(f"SELECT {selected} FROM {table} WHERE rowid = ?", (row,)).fetchone()  # noqa: S608  # names of the code
+    if values is None:
+        return
+    content = msgpack.packb(dict(zip(columns, values, strict=True)))[:_KEPT_CONTENT_BYTES]
+    connection.execute(
+        "INSERT INTO damaged_row (source, reason, at_ms, content) VALUES (?, ?, ?, ?)",
+        (table, reason, time.time_ns() // 1_000_000, content),
+    )
+    connection.execute(
+        "DELETE FROM damaged_row WHERE seq <= (SELECT max(seq) FROM damaged_row) - ?", (_KEPT_ROWS,)
+    )
+    connection.execute(f"DELETE FROM {table} WHERE rowid = ?", (row,))  # noqa: S608  # as above
+    if isinstance(connection, RecordingConnection):
+        connection.damaged.append(f"a row of {table} was set aside: {reason}")
+
+
+class DamageLog:
+    """What was found damaged in this run: counted, logged, and reported as `degraded` until the next start.
+
+    Args:
+        counters: Damage is counted as `database.damaged`.
+    """
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._last: str | None = None
+        self._count = 0
+        self._changed = asyncio.Event()
+
+    def add(self, sentence: str) -> None:
+        """Count and log one finding; `run` reports it.
+
+        Args:
+            sentence: What was damaged and where it is now.
+        """
+        self._counters.add("database.damaged")
+        log.error("database.damaged", reason=sentence)
+        self._last, self._count = sentence, self._count + 1
+        self._changed.set()
+
+    async def run(self, report: Report) -> None:
+        """Report what is found until cancelled. Safe to cancel.
+
+        Args:
+            report: Called with the part and the reason, such as `Bus.report_degraded`.
+        """
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            if self._last is not None:
+                others = f" ({self._count - 1} more findings in the log)" if self._count > 1 else ""
+                await report("database", f"{self._last}{others}")
