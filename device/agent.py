@@ -114,7 +114,7 @@ class Agent:
 
     async def _take_photos(self) -> None:
         previous: Frame | None = None
-        started_at = -math.inf  # the first photo is due at once
+        started_at = photo_at = -math.inf  # the first photo is due at once
         while self._config.count is None or self._sequence < self._config.count:
             await self._wait_for_trigger(started_at)
             started_at = asyncio.get_running_loop().time()
@@ -124,10 +124,10 @@ class Agent:
                 frame = await self._capture(first=previous is None)
             except CameraExhausted:
                 return
-            if requested or previous is None or await self._has_moved(previous, frame):
+            if requested or previous is None or await self._is_due(previous, frame, started_at - photo_at):
                 await self._enqueue(frame)
                 # The last photo, not the last frame: a slow movement adds up until it reaches the threshold.
-                previous = frame
+                previous, photo_at = frame, started_at
 
     async def _wait_for_trigger(self, last: float) -> None:
         """Wait until the next frame is due, or a command asks for one."""
@@ -161,24 +161,29 @@ class Agent:
                 await self._bus.report_recovered("camera")
                 return frame
 
-    async def _has_moved(self, previous: Frame, frame: Frame) -> bool:
-        """Return True if the frame differs enough from the last photo, or if no threshold is set."""
-        threshold = self._config.motion
-        return not threshold or await asyncio.to_thread(motion, previous.image, frame.image) >= threshold
+    async def _is_due(self, previous: Frame, frame: Frame, elapsed_s: float) -> bool:
+        """Return True if a frame is to be sent, that many seconds after the last photo."""
+        config = self._config
+        if not config.motion or elapsed_s >= (config.heartbeat_s or math.inf):
+            return True
+        if elapsed_s < config.motion_pause_s:  # no need to compare: motion is found when the pause is over
+            return False
+        return await asyncio.to_thread(motion, previous.image, frame.image) >= config.motion
 
     async def _enqueue(self, frame: Frame) -> None:
         """Put a photo into the outbox; count and report one that the outbox cannot take."""
         self._sequence += 1
-        now = now_ms()
+        taken_at_ms = now_ms() if frame.taken_at_ms is None else frame.taken_at_ms
         expires_s = self._config.expires_s
         photo = Photo(
             photo_id=secrets.token_hex(16),
             node=self._config.node,
             device=self._config.name,
             image=frame.image,
-            taken_at_ms=now,
+            taken_at_ms=taken_at_ms,
             sequence=self._sequence,
-            expires_at_ms=None if expires_s is None else now + round(expires_s * 1000),
+            expires_at_ms=None if expires_s is None else taken_at_ms + round(expires_s * 1000),
+            crop=frame.crop,
         )
         # Before put(): the outbox may send the photo, and its result arrive, before put() returns.
         self._remember(photo.photo_id, frame)
@@ -207,7 +212,7 @@ class Agent:
                 delivery.ack()  # or the broker would deliver it again on every connection
                 continue
             if result.status == "deferred":
-                self._outbox.defer(result.photo_id)
+                self._outbox.defer(result.photo_id, result.retry_after_s)
                 self._on_result(self._with_origin(result))
             elif await self._record(result):
                 self._on_result(self._with_origin(result))

@@ -24,7 +24,8 @@ def record(connection: sqlite3.Connection, result: Result, *, keep: int) -> None
     nor record one twice.
     """
     connection.execute(
-        "INSERT INTO answer (photo_id, result) VALUES (?, ?)",
+        # IGNORE: a row with this id, after a repair or a flipped bit, must not keep the photo in the outbox.
+        "INSERT OR IGNORE INTO answer (photo_id, result) VALUES (?, ?)",
         (result.photo_id, msgspec.json.encode(result)),
     )
     # By distance from the newest number instead of count(*): this needs no scan of the table.

@@ -1,163 +1,194 @@
-"""Cameras of this machine: a USB camera through OpenCV, and a Raspberry Pi's camera through Picamera2."""
+"""Cameras behind a blocking driver: OpenCV for USB and video streams, Picamera2 for a Raspberry Pi."""
 
-import asyncio
 import io
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import Any, Self, TypeVar
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from device.cameras.base import CameraError, Frame
+import structlog
 
-T = TypeVar("T")
+from device.cameras.address import scheme_of, without_secrets
+from device.cameras.base import CameraError
+from device.cameras.driver import CAPTURE_TIMEOUT_S, OPEN_TIMEOUT_S, DriverCamera
+from device.cameras.lag import LagMeter
+from schemas.distribution import install_command
 
-_CAPTURE_TIMEOUT_S = 20.0
-_JPEG_QUALITY = 90
-_INSTALL_OPENCV = "install it with: pip install 'gleaner[usb]'"
+log = structlog.get_logger()
+
+_INSTALL_OPENCV = f"install it with: {install_command('usb')}"
 _INSTALL_PICAMERA = (
     "install it with: sudo apt install python3-picamera2, and create the venv with --system-site-packages"
 )
+_CHECK_DEVICE = "check that it is plugged in and that no other program uses it"
+_CHECK_STREAM = "check address, user and password, and that the camera answers"
+_QUIET = "-8"  # AV_LOG_QUIET
+_TIMED = ("rtsp", "rtsps")
+"""Streams whose frames have times of their own; for others OpenCV assumes a frame rate."""
+MAX_LAG_S = 2.0
+"""A stream that is further behind is opened again."""
 
 
-class _Driver:
-    """Run the calls of a blocking driver in one thread, one at a time, each with a timeout."""
-
-    def __init__(self, subject: str) -> None:
-        self.subject = subject
-        # One thread, because drivers are not thread-safe: after a timeout the next call waits in the queue
-        # until the driver returns from the one that hangs.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=subject)
-
-    async def call(self, work: Callable[[], T]) -> T:
-        """Run a function in the driver's thread and return its result.
-
-        A call that is cancelled or has timed out goes on in its thread; a thread cannot be interrupted.
-
-        Raises:
-            CameraError: The call failed or timed out.
-        """
-        try:
-            async with asyncio.timeout(_CAPTURE_TIMEOUT_S):
-                return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except TimeoutError:
-            raise CameraError(f"{self.subject}: no answer in {_CAPTURE_TIMEOUT_S:g} s") from None
-        except (OSError, RuntimeError, IndexError) as error:  # Picamera2 raises IndexError without a camera
-            raise CameraError(f"{self.subject} failed: {error}") from None
-
-    def close(self) -> None:
-        """End the thread after the running call, without waiting for it."""
-        self._thread.shutdown(wait=False)
-
-
-class OpenCvCamera:
-    """A USB camera, or a file or stream that OpenCV can read; reopened by the first capture after a failure.
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """What a camera is asked for.
 
     Args:
-        device: Number of the camera, or path or URL.
+        size: Width and height in pixels; None: what the camera delivers by default.
+        quality: JPEG quality, 1 to 100.
     """
 
-    live = True
+    size: tuple[int, int] | None = None
+    quality: int = 90
 
-    def __init__(self, device: int | str) -> None:
+
+def opencv_camera(device: int | str, shot: Shot = Shot()) -> DriverCamera:  # frozen
+    """Return a USB camera, or a file or stream that OpenCV can read.
+
+    Args:
+        device: Number of the camera, or path or URL. Of a file, each photo is its next frame.
+        shot: Size is a wish: the camera takes the nearest that it has.
+    """
+    shown = without_secrets(str(device))
+    name = shown if scheme_of(shown) else f"usb:{shown}"
+    subject = f"camera {name}"
+    return DriverCamera(lambda: _OpenCv(device, shot, subject), subject=subject, source=name)
+
+
+def picamera(shot: Shot = Shot()) -> DriverCamera:  # frozen
+    """Return the camera of a Raspberry Pi; without a size its full resolution is taken."""
+    return DriverCamera(lambda: _Picamera(shot), subject="camera picamera", source="picamera")
+
+
+class _OpenCv:
+    def __init__(self, device: int | str, shot: Shot, subject: str) -> None:
         self._device = device
-        self._driver = _Driver(f"camera usb:{device}")
+        self._shot = shot
+        self._subject = subject
+        self._is_stream = bool(scheme_of(str(device)))
+        self._hint = _CHECK_STREAM if self._is_stream else _CHECK_DEVICE
         self._opened: Any = None
+        self._lag = LagMeter()
+        self._has_lagged = False
 
-    async def __aenter__(self) -> Self:
-        """Open the camera."""
-        await self._driver.call(self._open)
-        return self
+    @property
+    def continuous(self) -> bool:
+        """True for cameras and streams; False for files, which wait."""
+        local = isinstance(self._device, int) or Path(self._device).is_char_device()
+        return local or self._is_stream
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Release the camera."""
-        try:
-            await self._driver.call(self._release)
-        finally:
-            self._driver.close()
-
-    async def capture(self) -> Frame:
-        """Take a photo as JPEG of quality 90."""
-        return await self._driver.call(self._take)
-
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Open the device."""
+        # FFmpeg would print its own lines to stderr. OpenCV reads this variable when it first opens a stream.
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _QUIET)
         try:
             import cv2  # noqa: PLC0415  # tens of megabytes that only this camera needs
         except ImportError:
-            raise CameraError(f"{self._driver.subject} needs OpenCV", hint=_INSTALL_OPENCV) from None
+            raise CameraError(f"{self._subject} needs OpenCV", hint=_INSTALL_OPENCV) from None
         # OpenCV prints its warnings to stderr; the failure itself is raised below as one sentence.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._cv2 = cv2
-        opened = cv2.VideoCapture(self._device)
-        if not opened.isOpened():
-            raise CameraError(
-                f"{self._driver.subject} cannot be opened",
-                hint="check that it is plugged in and that no other program uses it",
-            )
-        opened.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        self._opened = opened
+        self._opened = cv2.VideoCapture(self._device, *self._backend())
+        if not self._opened.isOpened():
+            raise CameraError(f"{self._subject} cannot be opened", hint=self._hint)
+        self._lag = LagMeter()
+        if not self._is_stream:
+            self._configure()
 
-    def _take(self) -> Frame:
-        if self._opened is None:
-            self._open()
+    def _backend(self) -> tuple[int, list[int]] | tuple[()]:
+        if not self._is_stream:
+            return ()
+        # Below our own timeouts: a camera that is switched off is not a driver that hangs.
+        timeouts = {
+            self._cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: OPEN_TIMEOUT_S - 2,
+            self._cv2.CAP_PROP_READ_TIMEOUT_MSEC: CAPTURE_TIMEOUT_S - 2,
+        }
+        return self._cv2.CAP_FFMPEG, [
+            value for name, timeout_s in timeouts.items() for value in (name, int(timeout_s * 1000))
+        ]
+
+    def _configure(self) -> None:
+        self._opened.set(self._cv2.CAP_PROP_BUFFERSIZE, 1)
+        if self._shot.size is not None:
+            # Uncompressed video of most USB cameras ends at 640 x 480.
+            self._opened.set(self._cv2.CAP_PROP_FOURCC, self._cv2.VideoWriter.fourcc(*"MJPG"))
+            self._opened.set(self._cv2.CAP_PROP_FRAME_WIDTH, self._shot.size[0])
+            self._opened.set(self._cv2.CAP_PROP_FRAME_HEIGHT, self._shot.size[1])
+
+    def grab(self) -> float:
+        """Wait for the next frame; open a stream again whose frames are too late."""
+        age_s = self._grab()
+        if age_s > MAX_LAG_S:
+            # A machine that decodes more slowly than frames come would fall behind without end.
+            level = log.debug if self._has_lagged else log.warning
+            level("camera.lagging", camera=self._subject, lag_s=round(age_s, 1))
+            self._has_lagged = True
+            self.close()
+            self.open()
+            age_s = self._grab()
+        return age_s
+
+    def _grab(self) -> float:
         try:
-            if isinstance(self._device, int):
-                self._opened.grab()  # drop the buffered frame: it is as old as the previous photo
-            delivered, pixels = self._opened.read()
+            delivered = self._opened.grab()
         except self._cv2.error:
             delivered = False
         if not delivered:
-            self._release()  # so that the next capture opens it again, for example after a pulled plug
-            raise CameraError(
-                f"{self._driver.subject} delivered no frame", hint="check that it is plugged in"
-            )
-        _, encoded = self._cv2.imencode(".jpg", pixels, [self._cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-        return Frame(encoded.tobytes(), f"usb:{self._device}")
+            raise CameraError(f"{self._subject} delivered no frame", hint=self._hint)
+        if scheme_of(str(self._device)) not in _TIMED:
+            return 0.0
+        return self._lag.lag_s(self._opened.get(self._cv2.CAP_PROP_POS_MSEC) / 1000, time.monotonic())
 
-    def _release(self) -> None:
+    def encode(self) -> bytes:
+        """Decode the frame and return it as JPEG."""
+        try:
+            delivered, pixels = self._opened.retrieve()
+        except self._cv2.error:
+            delivered = False
+        if not delivered:
+            raise CameraError(f"{self._subject} delivered no frame", hint=self._hint)
+        quality = [self._cv2.IMWRITE_JPEG_QUALITY, self._shot.quality]
+        image: bytes = self._cv2.imencode(".jpg", pixels, quality)[1].tobytes()
+        return image
+
+    def close(self) -> None:
+        """Release the device."""
         if self._opened is not None:
             self._opened.release()
-            self._opened = None
 
 
-class PicameraCamera:
-    """The camera of a Raspberry Pi, through Picamera2."""
+class _Picamera:
+    # A capture delivers the frame that is exposed next, so nothing has to be read in between.
+    continuous = False
 
-    live = True
-
-    def __init__(self) -> None:
-        self._driver = _Driver("camera picamera")
+    def __init__(self, shot: Shot) -> None:
+        self._shot = shot
         self._opened: Any = None
 
-    async def __aenter__(self) -> Self:
+    def open(self) -> None:
         """Open and start the camera."""
-        await self._driver.call(self._open)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop the camera."""
-        try:
-            await self._driver.call(self._opened.close)
-        finally:
-            self._driver.close()
-
-    async def capture(self) -> Frame:
-        """Take a photo as JPEG."""
-        return await self._driver.call(self._take)
-
-    def _open(self) -> None:
         try:
             from picamera2 import Picamera2  # noqa: PLC0415  # only a Raspberry Pi has it
         except ImportError:
             raise CameraError("camera picamera needs Picamera2", hint=_INSTALL_PICAMERA) from None
         self._opened = Picamera2()
-        self._opened.configure(self._opened.create_still_configuration())
+        # Scaled by the camera's own hardware, from the whole sensor.
+        main = {} if self._shot.size is None else {"main": {"size": self._shot.size}}
+        self._opened.configure(self._opened.create_still_configuration(**main))
         self._opened.start()
 
-    def _take(self) -> Frame:
+    def grab(self) -> float:
+        """Do nothing: `encode` waits for the frame."""
+        return 0.0
+
+    def encode(self) -> bytes:
+        """Take a photo as JPEG."""
         out = io.BytesIO()
         self._opened.capture_file(out, format="jpeg")
-        return Frame(out.getvalue(), "picamera")
+        return out.getvalue()
+
+    def close(self) -> None:
+        """Stop the camera."""
+        if self._opened is not None:
+            self._opened.close()

@@ -14,7 +14,11 @@ from device.cameras.base import Camera, CameraError, CameraExhausted, Frame
 
 log = structlog.get_logger()
 
-_SUFFIXES = {".jpg", ".jpeg", ".png"}
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+_CONVERTED = frozenset(
+    {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".mpo", ".tif", ".tiff", ".webp"}
+)
+"""Of files that the device converts to JPEG before it sends them."""
 
 
 class ReplayCamera:
@@ -58,7 +62,7 @@ class ReplayCamera:
 def folder_camera(
     directory: Path, *, loop: bool = False, shuffle: int | None = None, part: tuple[int, int] = (0, 1)
 ) -> Camera:
-    """Return a camera that replays the JPEG and PNG files below a folder, byte for byte.
+    """Return a camera that replays the pictures below a folder, byte for byte.
 
     A file that is empty or cannot be read is skipped with a warning.
 
@@ -71,7 +75,7 @@ def folder_camera(
     """
 
     def frames() -> Iterator[Frame]:
-        files = photo_files(directory)
+        files = photo_files(directory, _SUFFIXES | _CONVERTED)
         if not files:
             raise CameraError(f"no JPEG or PNG files in {directory}")
         labelled = len({file.parent for file in files}) > 1
@@ -83,8 +87,12 @@ def folder_camera(
     return ReplayCamera(frames, f"folder {directory}")
 
 
-def photo_files(directory: Path) -> list[Path]:
+def photo_files(directory: Path, suffixes: frozenset[str] = _SUFFIXES) -> list[Path]:
     """Return the JPEG and PNG files below a folder, sorted; links to folders are not followed.
+
+    Args:
+        directory: Hidden files and folders in it are skipped.
+        suffixes: Those of the files, in lower case.
 
     Raises:
         CameraError: The folder does not exist.
@@ -97,7 +105,7 @@ def photo_files(directory: Path) -> list[Path]:
         files += [
             Path(parent, name)
             for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in _SUFFIXES
+            if not name.startswith(".") and Path(name).suffix.lower() in suffixes
         ]
     return sorted(files)
 

@@ -1,0 +1,98 @@
+"""Requests to a camera with an HTTP address. Errors of aiohttp end here."""
+
+import re
+from base64 import b64encode
+from typing import TYPE_CHECKING
+
+from device.cameras.address import without_secrets
+from device.cameras.base import CameraError
+from schemas.distribution import install_command
+
+if TYPE_CHECKING:
+    import aiohttp
+
+_SILENCE_S = 10.0
+_UNAUTHORIZED = 401
+_OK = 200
+_CHUNK_BYTES = 64 * 1024
+_INSTALL = f"install it with: {install_command('http')}"
+
+
+class HttpClient:
+    """Client of one address, with Basic or Digest authentication as the camera asks for.
+
+    Args:
+        url: With user and password if necessary.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.subject = f"camera {without_secrets(url)}"
+        self._url = url
+
+    async def open(self) -> None:
+        """Create the client; nothing is sent.
+
+        Raises:
+            CameraError: aiohttp is not installed.
+        """
+        try:
+            import aiohttp  # noqa: PLC0415  # megabytes that only this camera needs
+            import yarl  # noqa: PLC0415  # aiohttp's URLs
+        except ImportError:
+            raise CameraError(f"{self.subject} needs aiohttp", hint=_INSTALL) from None
+        self._aiohttp = aiohttp
+        url = yarl.URL(self._url)
+        # Never sent with the first request: a camera that asks for Digest must not get it in the clear.
+        self._login = None if url.user is None else (url.user, url.password or "")
+        self._address = url.with_user(None)
+        self._session = aiohttp.ClientSession(
+            middlewares=() if self._login is None else (aiohttp.DigestAuthMiddleware(*self._login),),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_SILENCE_S, sock_read=_SILENCE_S),
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    async def get(self) -> "aiohttp.ClientResponse":
+        """Request the address; the caller closes the response.
+
+        Raises:
+            CameraError: The camera cannot be reached or does not answer with status 200.
+        """
+        try:
+            response = await self._session.get(self._address)
+            challenge = response.headers.get("WWW-Authenticate", "").lower()
+            if response.status == _UNAUTHORIZED and self._login and challenge.startswith("basic"):
+                response.close()
+                response = await self._session.get(self._address, headers=_basic(*self._login))
+        except (self._aiohttp.ClientError, OSError) as error:
+            raise self._failure(error) from None
+        if response.status != _OK:
+            response.close()
+            asks = response.status == _UNAUTHORIZED
+            raise CameraError(
+                f"{self.subject} answered {response.status} {response.reason}",
+                hint="write the address as http://USER:PASSWORD@HOST/…" if asks else None,
+            )
+        return response
+
+    async def chunk(self, response: "aiohttp.ClientResponse") -> bytes:
+        """Return the next bytes of a response; empty at its end.
+
+        Raises:
+            CameraError: The connection broke, or was silent for ten seconds.
+        """
+        try:
+            return await response.content.read(_CHUNK_BYTES)
+        except (self._aiohttp.ClientError, OSError) as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: Exception) -> CameraError:
+        # aiohttp's sentences may contain the whole address.
+        reason = re.sub(r"\S+://\S+", "the address", str(error)) or type(error).__name__
+        return CameraError(f"{self.subject}: {reason}")
+
+
+def _basic(user: str, password: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + b64encode(f"{user}:{password}".encode()).decode()}

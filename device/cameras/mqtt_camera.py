@@ -1,0 +1,92 @@
+"""Cameras that publish their pictures to an MQTT topic of their own, such as an ESP32-CAM or Frigate."""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from bus.config import Broker
+from bus.mqtt.client import Bus, transient_client_id
+from device.cameras.base import CameraError, Frame, looks_like_picture
+from device.cameras.newest import NewestPicture
+from schemas.errors import PermanentError
+
+log = structlog.get_logger()
+
+_ANY_AGE_S = float("inf")
+
+
+class MqttCamera:
+    """A camera whose pictures are the messages of a topic; each is taken once, and only the newest.
+
+    The time of a picture is that of its arrival, also of one that the broker had retained. Other messages
+    than pictures are skipped.
+
+    Args:
+        topic: Topic, or filter with wildcards.
+        broker: The broker that carries it.
+        password: For the broker's user name.
+
+    Raises:
+        CameraError: The filter is invalid.
+    """
+
+    live = True
+
+    def __init__(self, topic: str, broker: Broker, password: str | None = None) -> None:
+        check_filter(topic)
+        self._topic = topic
+        self._bus = Bus(broker, transient_client_id("camera"), password=password)
+        self._messages = self._bus.subscribe_raw(topic)
+        self._newest = NewestPicture(f"mqtt:{topic}")
+        self._skipped = 0
+
+    async def __aenter__(self) -> Self:
+        """Start to connect and to receive."""
+        self._running = asyncio.create_task(self._run(), name="camera.mqtt")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Disconnect."""
+        self._running.cancel()
+        await asyncio.wait([self._running])
+
+    async def capture(self) -> Frame:
+        """Wait for a picture that arrived since the last photo, however long that takes.
+
+        Raises:
+            CameraError: The broker refuses the subscription.
+        """
+        return await self._newest.take(_ANY_AGE_S)
+
+    async def _run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._bus.run(), name="camera.bus")
+                tasks.create_task(self._receive(), name="camera.receive")
+        except* PermanentError as errors:
+            self._newest.fail(CameraError(f"camera mqtt:{self._topic} failed: {errors.exceptions[0]}"))
+
+    async def _receive(self) -> None:
+        now = asyncio.get_running_loop().time
+        while True:
+            message = await self._messages.get()
+            if looks_like_picture(message.payload):
+                self._newest.put(message.payload, began_at=now(), arrived_at=now())
+                continue
+            self._skipped += 1
+            level = log.warning if self._skipped == 1 else log.debug
+            level("camera.message_skipped", topic=message.topic, bytes=len(message.payload))
+
+
+def check_filter(topic: str) -> None:
+    """Raise CameraError for a topic filter that MQTT does not allow."""
+    levels = topic.split("/")
+    wildcards = all(level in ("+", "#") or not set(level) & {"+", "#"} for level in levels)
+    if not topic or "\0" in topic or not wildcards or "#" in levels[:-1]:
+        raise CameraError(
+            f"camera topic {topic!r} is no MQTT topic filter", hint="use mqtt:TOPIC, such as mqtt:cam/1/jpeg"
+        )
