@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from bus.config import Broker, HealthAddress, OutboxLimits
-from schemas.messages import HarvestRules, ModelName, Name
-from schemas.topics import Handler
+from schemas.messages import HarvestRules, Label, ModelName, Name
+from schemas.topics import Handler, check_node_name
 
 
 class EventBusLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,6 +43,14 @@ class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         "127.0.0.1:8500"
     )
     model: Annotated[ModelName, Meta(description="name of the model on the server")] = "pets"
+    classes: Annotated[
+        Annotated[tuple[Label, ...], Meta(min_length=2)] | None,
+        Meta(description="classes in the order of the model's scores, for one without release and assets"),
+    ] = None
+    scores: Annotated[
+        Literal["logits", "probabilities"] | None,
+        Meta(description="what the model gives. Absent: logits if its output has that name"),
+    ] = None
     models_dir: Annotated[
         str | None, Meta(description="folder that holds <model>/<version>, shared with the model server")
     ] = None
@@ -81,5 +89,20 @@ class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int,
         Meta(ge=0, description="memory for photos that were not harvested, in case of a label; 0 keeps none"),
     ] = 4_000_000
+    homeassistant: Annotated[
+        bool,
+        Meta(description="announce devices to Home Assistant by MQTT discovery, with answers and photos"),
+    ] = False
+    homeassistant_discovery: Annotated[
+        Literal["entities", "device"],
+        Meta(
+            description="one message for each entity, which every Home Assistant reads, or for each device, "
+            "since its 2024.11"
+        ),
+    ] = "entities"
     probes: HealthAddress | None = None
     outbox: OutboxLimits = OutboxLimits()
+
+    def __post_init__(self) -> None:
+        """Refuse a reserved name; raises TopicError."""
+        check_node_name(self.node)

@@ -1,32 +1,51 @@
 """Run the edge handler as one process: inference, harvest, model deployment and the uplink."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
+from bus import systemd
 from bus.config import ConfigError
 from bus.health import HealthServer
 from bus.metrics import Counters
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import Presence
 from bus.mqtt.subscription import Delivery, Subscription
+from bus.observability.exposition import Exposition
+from bus.observability.measurements import (
+    BrokerDrops,
+    certificate_measurements,
+    disk_measurements,
+    outbox_measurements,
+)
+from bus.outbox.damage import DamageLog
 from bus.outbox.outbox import Outbox
+from bus.outbox.overdue import report_overdue
 from bus.outbox.sqlite import Database, StorageError
+from edge import large_blocks
 from edge.config import EdgeConfig
-from edge.harvest import history
+from edge.harvest import history, unshrunk
+from edge.harvest.decoders import Decoders
 from edge.harvest.feedback import harvest_labelled_photos
 from edge.harvest.sampler import Sampler
-from edge.inference import result_log
-from edge.inference.pipeline import Pipeline
+from edge.harvest.shrinking import Shrinking
+from edge.homeassistant.announcer import Announcer
+from edge.inference import attempts, result_log
+from edge.inference.pipeline import GROUP, Pipeline
 from edge.kubeedge.eventbus import eventbus_tasks, max_sample_bytes, rate_limited
+from edge.misnamed import MisnamedPhotos
 from edge.models.deployer import Deployer
 from edge.serving.client import Predictor
+from edge.serving.metadata_check import MetadataCheck
 from edge.serving.traffic_router import TrafficRouter
-from schemas.codec import MAX_PAYLOAD_BYTES
+from schemas.codec import MAX_PAYLOAD_BYTES, stored_id
 from schemas.errors import CodecError
+from schemas.image import ImageLimits
 from schemas.messages import Policy, Receipt
-from schemas.topics import FEEDBACK, HANDLERS, POLICY, RECEIPT
+from schemas.topics import FEEDBACK, HANDLERS, POLICY, RECEIPT, SAMPLE
 
 log = structlog.get_logger()
 
@@ -46,6 +65,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             f"handler {config.name} would answer every photo a second time",
             hint="set shares = true for all handlers of the node",
         )
+    large_blocks.return_when_freed()
     counters = Counters()
     bus = Bus(
         config.broker,
@@ -59,18 +79,39 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
     tables = {
         "outbox": Outbox.MIGRATIONS,
         "answers": result_log.MIGRATIONS,
+        "attempts": attempts.MIGRATIONS,
         "harvested": history.MIGRATIONS,
+        "unshrunk": unshrunk.MIGRATIONS,
     }
+    damage = DamageLog(counters)
     async with (
-        Database(Path(config.state_dir) / "edge.db", tables) as database,
+        Database(Path(config.state_dir) / "edge.db", tables, damage=damage) as database,
         Predictor(config.serving, config.model, timeout_s=config.predict_timeout_s) as predictor,
     ):
-        outbox = Outbox(database, config.outbox, counters, name="sample")
-        await outbox.load()
         over_eventbus = config.uplink == "eventbus"
+        outbox = Outbox(
+            database,
+            config.outbox,
+            counters,
+            name="sample",
+            read_id=partial(stored_id, SAMPLE),
+            sparing=not over_eventbus,  # a bridge queues what it cannot send, and KubeEdge loses it
+        )
+        limits, decoders = ImageLimits.for_pixels(config.max_pixels), Decoders()
+        shrinking = Shrinking(database, outbox, decoders, limits)
+        await shrinking.load()  # before the outbox, which sends what it loads
+        await outbox.load()
         max_bytes = max_sample_bytes(config.eventbus) if over_eventbus else MAX_PAYLOAD_BYTES
         send = rate_limited(bus.publish_bytes, config.eventbus) if over_eventbus else bus.publish_bytes
-        sampler = Sampler(config.harvest, outbox, max_bytes=max_bytes, recent_bytes=config.recent_bytes)
+        sampler = Sampler(
+            config.harvest,
+            outbox,
+            max_bytes=max_bytes,
+            recent_bytes=config.recent_bytes,
+            limits=limits,
+            decoders=decoders,
+            shrinking=shrinking,
+        )
         await sampler.load(database)
         router = TrafficRouter()
         deployer = Deployer(config, bus, predictor, router)
@@ -80,33 +121,80 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             bus,
             predictor=predictor,
             database=database,
-            outbox=outbox,
             sampler=sampler,
             class_names=deployer.class_names,
             temperature=deployer.temperature,
             router=router,
         )
+        metadata_check = MetadataCheck(
+            bus,
+            predictor,
+            router,
+            class_names=deployer.class_names,
+            scores=config.scores,
+            publish=deployer.publish_event,
+        )
+        misnamed = MisnamedPhotos(bus, config.node, config.name, GROUP if config.shares else None)
         # All subscriptions are made before the bus runs, which subscribes when it connects.
         receipts = bus.subscribe(RECEIPT, node=config.node)
         policies = bus.subscribe(POLICY, node=config.node)
         labels = bus.subscribe(FEEDBACK, node=config.node)
-        companions = eventbus_tasks(config, bus) if over_eventbus else []
+        companions = _companions(config, bus, pipeline, outbox)
         # A task that fails ends the process: an edge without one of its tasks would still report `online`.
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bus.run(), name="edge.bus")
+            tasks.create_task(damage.run(bus.report_degraded), name="edge.damage")
+            tasks.create_task(
+                report_overdue(outbox, bus.report_degraded, bus.report_recovered), name="edge.overdue"
+            )
             tasks.create_task(pipeline.run(), name="edge.pipeline")
+            tasks.create_task(misnamed.run(), name="edge.misnamed")
             tasks.create_task(deployer.run(), name="edge.deployer")
+            tasks.create_task(metadata_check.run(), name="edge.metadata")
             tasks.create_task(outbox.run(send, bus.connected), name="edge.outbox")
             tasks.create_task(_take_receipts(receipts, outbox, sampler, counters), name="edge.receipts")
-            tasks.create_task(_follow_policies(policies, sampler), name="edge.policies")
+            own = Policy(node=config.node, harvest=config.harvest)
+            tasks.create_task(_follow_policies(policies, sampler, own), name="edge.policies")
             tasks.create_task(
                 harvest_labelled_photos(labels, bus, sampler=sampler, database=database, outbox=outbox),
                 name="edge.labels",
             )
             for companion in companions:
-                tasks.create_task(companion.run(), name="edge.eventbus")
-            if config.probes is not None:
-                tasks.create_task(HealthServer(config.probes, bus.unready_reason).run(), name="edge.probes")
+                tasks.create_task(companion.run(), name=f"edge.{type(companion).__name__.lower()}")
+            tasks.create_task(systemd.report(bus.unready_reason, database.answered), name="edge.systemd")
+
+
+class _Companion(Protocol):
+    """A part that the configuration adds."""
+
+    async def run(self) -> None: ...
+
+
+def _companions(config: EdgeConfig, bus: Bus, pipeline: Pipeline, outbox: Outbox) -> list[_Companion]:
+    """Return the parts that the configuration adds; before the bus runs, as they subscribe."""
+    companions: list[_Companion] = []
+    if config.uplink == "eventbus":
+        companions += eventbus_tasks(config, bus)
+    if config.homeassistant:
+        announcer = Announcer(config, bus)
+        pipeline.on_answered(announcer.answered)
+        companions.append(announcer)
+    if config.probes is not None:
+        page = _metrics(config, bus, pipeline, outbox).page
+        companions.append(HealthServer(config.probes, bus.unready_reason, page))
+    return companions
+
+
+def _metrics(config: EdgeConfig, bus: Bus, pipeline: Pipeline, outbox: Outbox) -> Exposition:
+    return Exposition(
+        "edge",
+        bus,
+        pipeline.measurements,
+        partial(outbox_measurements, "sample", outbox, config.outbox),
+        partial(disk_measurements, config.state_dir),
+        partial(certificate_measurements, config.broker),
+        BrokerDrops(bus).measurements,
+    )
 
 
 async def _take_receipts(
@@ -149,16 +237,17 @@ async def _settle(receipt: Receipt, outbox: Outbox, sampler: Sampler, counters: 
         log.warning("sample.refused", photo_id=receipt.photo_id, reason=receipt.reason)
 
 
-async def _follow_policies(policies: Subscription[Policy], sampler: Sampler) -> None:
+async def _follow_policies(policies: Subscription[Policy], sampler: Sampler, own: Policy) -> None:
+    """Apply each policy; an empty message, which clears it, brings back the rules of the configuration."""
     newest: Policy | None = None
     async for delivery in policies:
         try:
-            policy = delivery.message()
+            policy = delivery.message() if delivery.payload else own
         except CodecError as error:
             log.warning("policy.malformed", error=str(error))
         else:
             if policy != newest:  # the broker retains it, so that it arrives again with each connection
                 newest = policy
                 sampler.set_rules(policy.harvest)
-                log.info("policy.applied")
+                log.info("policy.applied" if delivery.payload else "policy.cleared")
         delivery.ack()

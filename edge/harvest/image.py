@@ -5,14 +5,15 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from schemas.image import DEFAULT_LIMITS, ImageFacts, ImageLimits, inspect_image, normal_form
+from schemas.pixels import decode_photo
+from schemas.pixels.difference_hash import HASHED_SIZE, difference_hash
+
 SHORT_SIDE_PX = 320
+_SHRUNK_ABOVE_PX = SHORT_SIDE_PX * 3 // 2
+_SHRUNK_ABOVE_PIXELS = 500_000
 
 _JPEG_QUALITY = 90
-_HASH_COLUMNS = 9
-_HASH_ROWS = 8
-
-# `edge.inference.validation` already limits the pixels in the header; Pillow's own limit would only warn.
-Image.MAX_IMAGE_PIXELS = None
 
 
 class Shrunk(NamedTuple):
@@ -23,50 +24,79 @@ class Shrunk(NamedTuple):
     height: int
 
 
-def shrink(image: bytes, short_side_px: int = SHORT_SIDE_PX) -> Shrunk:
-    """Return a photo scaled down to this short side; a smaller one is returned unchanged.
+class HashedImage(NamedTuple):
+    """The difference hash of an image.
+
+    Args:
+        dhash: 64 bits.
+        damaged: Why some of its pixels may be wrong.
+        facts: Of the file.
+    """
+
+    dhash: int
+    damaged: str | None
+    facts: ImageFacts | None
+
+
+def shrink(
+    image: bytes,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    *,
+    damaged: bool = False,
+) -> Shrunk:
+    """Return a photo upright and scaled down to training size; one that is not much larger stays unchanged.
 
     Args:
         image: JPEG or PNG.
-        short_side_px: Target length in pixels.
+        limits: The photo is not decoded if it exceeds them.
+        damaged: Whether its data are damaged: then a small one too is encoded again, as it is seen.
 
     Raises:
-        OSError, ValueError, SyntaxError: Pillow cannot decode it.
+        ImageError: It cannot be decoded.
     """
-    with Image.open(io.BytesIO(image), formats=("JPEG", "PNG")) as picture:
-        width, height = picture.size
-        if min(width, height) <= short_side_px:
-            return Shrunk(image, width, height)  # encoding it again would lose quality for nothing
-        scale = short_side_px / min(width, height)
-        size = round(width * scale), round(height * scale)
-        picture.draft("RGB", size)  # lets the JPEG decoder scale by 1/2, 1/4 or 1/8: less time and memory
-        # BOX averages all pixels under a target pixel: no aliasing, and the cheapest filter that does so.
-        small = picture.convert("RGB").resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+    facts = inspect_image(image, limits)
+    size = shrunk_size(facts)
+    if size is None and not damaged:
+        return Shrunk(image if facts.exact else normal_form(image, limits), facts.width, facts.height)
+    size = size or (facts.width, facts.height)
+    # The JPEG decoder scales by 1/2, 1/4 or 1/8: less time and memory.
+    picture = decode_photo(image, limits, at_least=size).picture
+    # BOX averages all pixels under a target pixel: no aliasing, and the cheapest filter that does so.
+    small = picture.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
     out = io.BytesIO()
     small.save(out, "JPEG", quality=_JPEG_QUALITY)
     return Shrunk(out.getvalue(), *size)
 
 
-def dhash(image: bytes) -> int:
-    """Return the 64-bit difference hash of an encoded image.
+def dhash(image: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> int:
+    """Return the difference hash of an encoded image; see `hash_image`."""
+    return hash_image(image, limits).dhash
 
-    Each bit is 1 if one of 9 x 8 grey cells is brighter than its right neighbour, so size, brightness and
-    compression change few bits.
+
+def hash_image(image: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> HashedImage:
+    """Return the difference hash of an encoded image, and whether its data are damaged.
 
     Raises:
-        OSError, ValueError, SyntaxError: Pillow cannot decode it.
-
-    Source: D. Hackerfactor (N. Krawetz), "Kind of Like That", 2013.
+        ImageError: It cannot be decoded.
     """
-    with Image.open(io.BytesIO(image), formats=("JPEG", "PNG")) as picture:
-        picture.draft("L", (8 * _HASH_COLUMNS, 8 * _HASH_ROWS))  # a JPEG is decoded at 1/8 of its size
-        cells = picture.convert("L").resize((_HASH_COLUMNS, _HASH_ROWS), Image.Resampling.BOX).tobytes()
-    bits = 0
-    for row in range(_HASH_ROWS):
-        for column in range(_HASH_COLUMNS - 1):
-            at = row * _HASH_COLUMNS + column
-            bits = bits << 1 | (cells[at] > cells[at + 1])
-    return bits
+    # That libjpeg reads all of a JPEG's data, at whatever size it decodes, is enough to find damage.
+    decoded = decode_photo(image, limits, at_least=HASHED_SIZE, grey=True)
+    return HashedImage(difference_hash(decoded.picture), decoded.damaged, decoded.facts)
+
+
+def shrunk_size(facts: ImageFacts) -> tuple[int, int] | None:
+    """Return width and height in pixels of a photo at training size; None if it stays as it is.
+
+    So does a JPEG that is less than half as large again: its bytes are not worth the time of shrinking it.
+    """
+    short_side = min(facts.width, facts.height)
+    stays = facts.format == "jpeg" and facts.pixels <= _SHRUNK_ABOVE_PIXELS
+    if short_side <= (_SHRUNK_ABOVE_PX if stays else SHORT_SIDE_PX):
+        return None
+    return (
+        round(facts.width * SHORT_SIDE_PX / short_side),
+        round(facts.height * SHORT_SIDE_PX / short_side),
+    )
 
 
 def distance(one: int, other: int) -> int:

@@ -45,15 +45,15 @@ class Decision(NamedTuple):
     refused: str | None = None
 
 
-def drawn_for_audit(photo_id: str, share: float) -> bool:
+def drawn_for_audit(photo_id: str, share: float, key: bytes = b"") -> bool:
     """Return True for a uniform random share of all photos, independent of the model.
 
     Args:
-        photo_id: Its hash decides, so a photo that is sent again gets the same answer, on every node.
+        photo_id: Its hash decides, so a photo that is sent again gets the same answer.
         share: 0 to 1.
+        key: Random and secret, at most 64 bytes: whoever knew it could choose ids that are drawn.
     """
-    # Another `person` would draw other photos and so change the audit of every node.
-    digest = hashlib.blake2b(photo_id.encode(), digest_size=8, person=b"audit").digest()
+    digest = hashlib.blake2b(photo_id.encode(), digest_size=8, key=key, person=b"audit").digest()
     return int.from_bytes(digest, "big") < share * _HASH_VALUES
 
 

@@ -1,55 +1,50 @@
 """Turn classified photos into samples for the cloud."""
 
 import asyncio
-import sqlite3
 import time
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain, repeat
+from typing import NamedTuple
 
 import structlog
 
+from bus.mqtt.client import Bus
 from bus.mqtt.presence import now_ms
-from bus.outbox.outbox import Item, Outbox, OutboxFullError
+from bus.outbox.outbox import Outbox, OutboxFullError
 from bus.outbox.sqlite import Database, StorageError
 from edge.harvest import history
+from edge.harvest.decoders import Decoders
 from edge.harvest.history import HarvestedSample
-from edge.harvest.image import Shrunk, shrink
-from edge.harvest.image import dhash as dhash_of
+from edge.harvest.image import HashedImage, Shrunk, hash_image, shrink, shrunk_size
 from edge.harvest.recent_photos import AnsweredPhoto, RecentPhotos
+from edge.harvest.samples import AdmittedSample, make_sample
 from edge.harvest.selector import Selector
+from edge.harvest.shrinking import Shrinking
 from edge.serving.prediction import Prediction
 from schemas.codec import MAX_PAYLOAD_BYTES, encode
-from schemas.lanes import AUDIT, FEEDBACK
+from schemas.image import DEFAULT_LIMITS, ImageFacts, ImageLimits
+from schemas.lanes import AUDIT, AUTO, FEEDBACK
 from schemas.messages import Feedback, HarvestRules, Photo, Sample
 from schemas.topics import SAMPLE
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
-
 OUTBOX_FULL = "outbox-full"
 _UNDECODABLE = "undecodable"
+_DAMAGED = "damaged"
 
-_DECODERS = 2
+_ENVELOPE_BYTES = 100_000
+_BYTES_PER_PIXEL = 0.25
+"""Of a usual photo as JPEG; what a sample really has is counted once it is shrunk."""
 
 
 class HashedPhoto(NamedTuple):
-    """The difference hash of a photo, or the reason not to harvest it without one."""
+    """The difference hash of a photo, its damage and facts; or why it is not harvested and has no hash."""
 
     dhash: int | None
     refused: str = ""
-
-
-class AdmittedSample(NamedTuple):
-    """A sample that has room in the outbox and is not on the disk yet."""
-
-    item: Item
-    sample: HarvestedSample
-
-    def write(self, connection: sqlite3.Connection) -> None:
-        """Write the sample and its row in the history in the transaction of the connection."""
-        Outbox.write(connection, self.item)
-        history.write(connection, self.sample, now_ms())
+    damaged: str | None = None
+    facts: ImageFacts | None = None
 
 
 class Sampler:
@@ -60,7 +55,10 @@ class Sampler:
         outbox: For the samples.
         max_bytes: Largest encoded sample that the uplink carries.
         recent_bytes: Memory for photos that were not harvested, in case of a label.
+        limits: Photos that exceed them are not decoded.
         clock: Seconds of a monotonic clock.
+        decoders: Threads that decode; its own by default.
+        shrinking: Shrinks samples after the answer; without it they are shrunk before.
     """
 
     def __init__(
@@ -70,23 +68,32 @@ class Sampler:
         *,
         max_bytes: int = MAX_PAYLOAD_BYTES,
         recent_bytes: int = 0,
+        limits: ImageLimits = DEFAULT_LIMITS,
         clock: Callable[[], float] = time.monotonic,
+        decoders: Decoders | None = None,
+        shrinking: Shrinking | None = None,
     ) -> None:
         self._clock = clock
         self._selector = Selector(rules)
         self._outbox = outbox
         self._max_bytes = max_bytes
         self._recent = RecentPhotos(recent_bytes)
-        self._decoding = asyncio.Semaphore(_DECODERS)
+        self._limits = limits
+        self._decoders = decoders or Decoders()
+        self._shrinking = shrinking
         self._admitting = asyncio.Lock()
 
     async def load(self, database: Database) -> None:
-        """Count the samples of earlier runs. Call once, before the first photo.
+        """Count the samples of earlier runs, and read the node's key. Call once, before the first photo.
 
         Raises:
             StorageError: The database cannot be read.
         """
-        samples = await database.run(lambda connection: history.load(connection, self._clock(), now_ms()))
+        self._selector.audit_key = await database.run(history.audit_key)
+        boot = history.boot_id()
+        samples = await database.run(
+            lambda connection: history.load(connection, self._clock(), now_ms(), boot)
+        )
         self._selector.restore(samples)
 
     def set_rules(self, rules: HarvestRules) -> None:
@@ -97,13 +104,31 @@ class Sampler:
         """Stop counting a sample against caps and quota, because the cloud had it already; idempotent."""
         self._selector.budget.refund(photo_id)
 
-    async def hash_photo(self, image: bytes) -> HashedPhoto:
-        """Compute the difference hash of an encoded photo, unless a cap is exhausted. Safe to cancel."""
+    async def hash_photo(self, image: bytes, device: str | None = None) -> HashedPhoto:
+        """Compute the difference hash of a photo; see `hash_photos`."""
+        return (await self.hash_photos([(image, device)]))[0]
+
+    async def hash_photos(
+        self, photos: Sequence[tuple[bytes, str | None]], *, expensive: bool = False
+    ) -> list[HashedPhoto]:
+        """Compute the difference hash of each photo, unless a cap or its device's share is exhausted.
+
+        In one thread for all: handing each over would cost more than most hashes. If one of them occupies the
+        decoder, those behind it are not harvested. Safe to cancel.
+
+        Args:
+            photos: Encoded image and device of those in a call to the model server.
+            expensive: Whether decoding may take much longer than for usual photos.
+        """
         # Decoding is half of what a photo costs under load; without room for a sample it would be wasted.
-        if (cap := self._selector.exhausted_cap(self._clock())) is not None:
-            return HashedPhoto(None, cap)
-        dhash = await self._decode(dhash_of, image)
-        return HashedPhoto(dhash, _UNDECODABLE if dhash is None else "")
+        now = self._clock()
+        refused = [self._selector.exhausted_cap(now, device) for _, device in photos]
+        images = [image for (image, _), cap in zip(photos, refused, strict=True) if cap is None]
+        hashes: list[HashedImage | None] = []
+        if images:
+            await self._decoders.run(lambda: _hash_each(images, self._limits, hashes), expensive=expensive)
+        hashed = chain(list(hashes), repeat(None))  # a copy: a thread that was given up may go on
+        return [HashedPhoto(None, cap) if cap is not None else _hashed(next(hashed)) for cap in refused]
 
     async def sample(
         self, photo: Photo, hashed: HashedPhoto, prediction: Prediction
@@ -112,7 +137,7 @@ class Sampler:
 
         Returns:
             The sample and its lane; or None and the reason of the refusal. A sample holds room in the outbox
-            until `Outbox.commit` or `Outbox.abort`.
+            until `commit` or `abort`.
         """
         if hashed.dhash is None:
             return None, hashed.refused
@@ -123,12 +148,32 @@ class Sampler:
         )
         if lane is None:
             return None, refused or "unwanted"
-        shrunk = await self._decode(shrink, photo.image)
-        if shrunk is None:
+        if lane == AUTO and hashed.damaged is not None:
+            return None, _DAMAGED  # the model is sure of what is left of it, whatever was in the rest
+        if (found := await self._shrink(photo, hashed)) is None:
             return None, _UNDECODABLE
+        shrunk, later_bytes = found
         inclusion = share if lane == AUDIT else None
-        sample = _sample(photo, shrunk, hashed.dhash, prediction, lane=lane, inclusion=inclusion)
-        return await self._admit(sample)
+        sample = make_sample(photo, shrunk, hashed.dhash, prediction, lane=lane, inclusion=inclusion)
+        return await self._admit(sample, later_bytes)
+
+    def commit(self, admitted: AdmittedSample) -> None:
+        """Send a sample whose transaction was committed, after it is shrunk."""
+        if admitted.original is None or self._shrinking is None:
+            self._outbox.commit(admitted.item)
+        else:
+            self._shrinking.put(admitted)
+
+    def abort(self, admitted: AdmittedSample) -> None:
+        """Release the room of a sample that is not needed."""
+        self._outbox.abort(admitted.item)
+        if admitted.original is not None and self._shrinking is not None:
+            self._shrinking.withdraw()
+
+    async def run(self, bus: Bus, idle: Callable[[], Awaitable[None]]) -> None:
+        """Shrink samples after the answers until cancelled; see `Shrinking.run`."""
+        if self._shrinking is not None:
+            await self._shrinking.run(bus, self._selector.budget, idle)
 
     def keep_for_labels(self, photo: Photo, prediction: Prediction) -> None:
         """Keep a photo that was not harvested, in case of a label."""
@@ -144,34 +189,41 @@ class Sampler:
         if answered is None:
             return None
         photo, prediction = answered
-        refused = self._selector.refusal(FEEDBACK, prediction.label, 0, self._clock())
+        refused = self._selector.refusal(FEEDBACK, prediction.label, 0, self._clock(), label.device)
         if refused is not None:
             return None, refused  # before the cost of decoding
-        dhash = await self._decode(dhash_of, photo.image)
-        shrunk = await self._decode(shrink, photo.image)
-        if dhash is None or shrunk is None:  # it never will be: free the memory
+        hashed = await self._decoders.run(lambda: hash_image(photo.image, self._limits), expensive=True)
+        shrunk = await self._shrink_now(photo, damaged=hashed is not None and hashed.damaged is not None)
+        if hashed is None or shrunk is None:  # it never will be: free the memory
             self._recent.remove(label.device, label.photo_id)
             return None, _UNDECODABLE
-        sample, harvest = await self._admit(_sample(photo, shrunk, dhash, prediction, lane=FEEDBACK))
+        sample, harvest = await self._admit(
+            make_sample(photo, shrunk, hashed.dhash, prediction, lane=FEEDBACK)
+        )
         if sample is not None:  # after a refusal the photo stays, for a label when there is room
             self._recent.remove(label.device, label.photo_id)
         return sample, harvest
 
-    async def _admit(self, sample: Sample) -> tuple[AdmittedSample | None, str]:
+    async def _admit(
+        self, sample: Sample, later_bytes: int | None = None
+    ) -> tuple[AdmittedSample | None, str]:
+        """Admit a sample to the outbox, as it is or, with its probable size, to be shrunk later."""
         entry = HarvestedSample(
             photo_id=sample.photo_id,
             device=sample.device,
             dhash=int(sample.dhash, 16),
             label=sample.label,
             lane=sample.lane,
-            size_bytes=len(sample.image),
+            size_bytes=len(sample.image) if later_bytes is None else later_bytes,
             at=self._clock(),
         )
         payload = encode(SAMPLE, sample)
         # One at a time: `Outbox.admit` awaits between the check of the caps and the count, and two samples
         # that pass the check together would exceed a cap.
         async with self._admitting:
-            refused = self._selector.refusal(entry.lane, entry.label, entry.size_bytes, entry.at)
+            refused = self._selector.refusal(
+                entry.lane, entry.label, entry.size_bytes, entry.at, entry.device
+            )
             if refused is not None:
                 return None, refused
             if len(payload) > self._max_bytes:
@@ -183,47 +235,42 @@ class Sampler:
             if item is None:
                 return None, "already-waiting"
             self._selector.record(entry)
-            return AdmittedSample(item, entry), entry.lane
+            if later_bytes is None or self._shrinking is None:
+                return AdmittedSample(item, entry), entry.lane
+            self._shrinking.promise()
+            return AdmittedSample(item, entry, original=sample), entry.lane
 
-    async def _decode(self, function: Callable[[bytes], T], image: bytes) -> T | None:
-        """Run a function that decodes an image in a thread; return None if Pillow cannot decode it."""
-        async with self._decoding:  # a decoded photo is a hundred times its encoded size
-            try:
-                return await asyncio.to_thread(function, image)
-            except Exception as error:  # noqa: BLE001  # Pillow raises errors of all kinds for hostile bytes
-                log.debug("photo.undecodable", error=repr(error))
-                return None
+    async def _shrink(self, photo: Photo, hashed: HashedPhoto) -> tuple[Shrunk, int | None] | None:
+        """Return the image of a sample, and its probable size if it is shrunk later; None if that fails."""
+        facts = hashed.facts
+        if facts is not None and facts.exact and hashed.damaged is None:
+            size = shrunk_size(facts)
+            as_it_is = Shrunk(photo.image, facts.width, facts.height)
+            if size is None:
+                return as_it_is, None
+            fits = len(photo.image) + _ENVELOPE_BYTES <= self._max_bytes  # as it is, after a failure
+            if fits and self._shrinking is not None and self._shrinking.has_room():
+                return as_it_is, min(len(photo.image), round(_BYTES_PER_PIXEL * size[0] * size[1]))
+        shrunk = await self._shrink_now(photo, damaged=hashed.damaged is not None)
+        return None if shrunk is None else (shrunk, None)
+
+    async def _shrink_now(self, photo: Photo, *, damaged: bool) -> Shrunk | None:
+        return await self._decoders.run(
+            lambda: shrink(photo.image, limits=self._limits, damaged=damaged), expensive=True
+        )
 
 
-def _sample(
-    photo: Photo,
-    shrunk: Shrunk,
-    dhash: int,
-    prediction: Prediction,
-    *,
-    lane: str,
-    inclusion: float | None = None,
-) -> Sample:
-    return Sample(
-        photo_id=photo.photo_id,
-        node=photo.node,
-        device=photo.device,
-        image=shrunk.image,
-        width=shrunk.width,
-        height=shrunk.height,
-        dhash=f"{dhash:016x}",
-        lane=lane,
-        label=prediction.label,
-        confidence=prediction.confidence,
-        scores=prediction.scores,
-        raw_confidence=prediction.raw_confidence,
-        margin=prediction.margin,
-        entropy=prediction.entropy,
-        novelty=prediction.novelty,
-        inclusion=inclusion,
-        model=prediction.model,
-        model_version=prediction.version,
-        embedding=prediction.embedding,
-        taken_at_ms=photo.taken_at_ms,
-        harvested_at_ms=now_ms(),
-    )
+def _hash_each(images: Sequence[bytes], limits: ImageLimits, hashes: list[HashedImage | None]) -> None:
+    """Append the hash of each image, None for one that cannot be decoded."""
+    for image in images:
+        try:
+            hashes.append(hash_image(image, limits))
+        except Exception as error:  # noqa: BLE001  # Pillow raises errors of all kinds for hostile bytes
+            log.debug("photo.undecodable", error=repr(error))
+            hashes.append(None)
+
+
+def _hashed(image: HashedImage | None) -> HashedPhoto:
+    if image is None:
+        return HashedPhoto(None, _UNDECODABLE)
+    return HashedPhoto(image.dhash, damaged=image.damaged, facts=image.facts)

@@ -21,10 +21,14 @@ class Selector:
     rules: HarvestRules
     seen: SeenHashes = field(default_factory=SeenHashes)
     budget: Budget = field(default_factory=Budget)
+    audit_key: bytes = b""
+    """Random key of this node for the draw of audits, because devices choose the ids of their photos."""
 
-    def exhausted_cap(self, now: float) -> str | None:
-        """Return a cap that any further sample would exceed, so that photos need not be decoded."""
-        return self.budget.exhausted_cap(self.rules.caps, now)
+    def exhausted_cap(self, now: float, device: str | None = None) -> str | None:
+        """Return a cap or share that any further sample would exceed, so that photos need not be decoded."""
+        if device is not None:
+            self.budget.active.seen(device, now)
+        return self.budget.exhausted_cap(self.rules.caps, now, device)
 
     def choose(self, photo_id: str, device: str, dhash: int, scores: ModelScores, now: float) -> Decision:
         """Decide whether to harvest a photo; `record` has to follow if it is.
@@ -42,21 +46,23 @@ class Selector:
         if chosen.lane is None:
             return chosen
         # The size is not known yet. Checking twice saves decoding and shrinking a photo that has no room.
-        refused = self.refusal(chosen.lane, scores.label, 0, now)
+        refused = self.refusal(chosen.lane, scores.label, 0, now, device)
         return Decision(None, refused) if refused else chosen
 
     def _choose(self, photo_id: str, device: str, dhash: int, scores: ModelScores, now: float) -> Decision:
         # First: any rule before it that depends on the content would bias the audit.
-        if drawn_for_audit(photo_id, self.rules.audit_share):
+        if drawn_for_audit(photo_id, self.rules.audit_share, self.audit_key):
             return Decision(AUDIT)
         similarity = self.seen.compare(device, dhash, scores.label, self.rules, now)
         if similarity == "near-duplicate":
             return Decision(None, "near-duplicate")
         return lane_of(scores, self.rules, flipped=similarity == "flip")
 
-    def refusal(self, lane: str, label: str, size_bytes: int, now: float) -> str | None:
-        """Return the quota or cap that a sample of this size would exceed, or None."""
-        return self.budget.refusal(lane, label, size_bytes, self.rules, now)
+    def refusal(
+        self, lane: str, label: str, size_bytes: int, now: float, device: str | None = None
+    ) -> str | None:
+        """Return the quota, cap or share that a sample of this size would exceed, or None."""
+        return self.budget.refusal(lane, label, size_bytes, self.rules, now, device=device)
 
     def record(self, sample: HarvestedSample) -> None:
         """Count a sample that was admitted to the outbox."""

@@ -6,9 +6,16 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from bus.metrics import Counters
-from edge.inference.fair_queue import InFlightPhoto
 from edge.inference.validation import Rejected
-from edge.serving.client import BadInputError, BatchOutput, ModelMissingError, Predictor
+from edge.scheduling.in_flight import InFlightPhoto
+from edge.serving.client import (
+    KNOWN_GOOD,
+    BadInputError,
+    BatchOutput,
+    ModelMissingError,
+    ModelOutputError,
+    Predictor,
+)
 from edge.serving.prediction import Prediction, to_predictions
 from edge.serving.traffic_router import TrafficRouter
 from schemas.errors import TransientError
@@ -18,6 +25,8 @@ log = structlog.get_logger()
 ClassNames = Callable[[int], "tuple[str, ...] | None"]
 Temperature = Callable[[int], float | None]
 Classified = tuple[InFlightPhoto, Prediction | Rejected]
+
+_CHECK_S = 3.0
 
 
 class Classifier:
@@ -64,7 +73,7 @@ class Classifier:
             return await self._classify_stable(part)
         try:
             timeout_s = self._router.challenger_timeout_s(len(part))
-            return self._interpret(part, await self._call(part, challenger, timeout_s))
+            return list[Classified](self._interpret(part, await self._call(part, challenger, timeout_s)))
         except ModelMissingError:
             self._router.mark_missing(challenger)
             return await self._bisect(part)
@@ -75,6 +84,65 @@ class Classifier:
                 log.warning("predict.failed", version=challenger, error=str(error))
                 self._router.record_failure(challenger)
             return classified
+
+    async def classify_alone(self, entry: InFlightPhoto) -> Prediction | Rejected:
+        """Classify one photo by the stable version. Safe to cancel.
+
+        Raises:
+            UnfinishedError: The deadline passed.
+            TransientError: The server or the model failed.
+        """
+        # A slow call counts neither as a failure of the version nor in its latency: the photo is suspected
+        # already. That the model refuses a known-good image too does count.
+        try:
+            output = await self._predictor.predict(
+                [entry.photo.image], self._router.split.pinned, timeout_s=self._router.call_timeout_s(1)
+            )
+        except BadInputError:
+            try:
+                return (await self._find_fault(entry))[1]
+            except ModelOutputError:
+                self._router.record_serving_failure()
+                raise
+        return self.interpret(entry, output)
+
+    def interpret(self, entry: InFlightPhoto, output: BatchOutput) -> Prediction:
+        """Return the prediction for a photo from the output of a call with it alone.
+
+        Raises:
+            ModelOutputError: The output has the wrong form.
+        """
+        return self._interpret([entry], output)[0][1]
+
+    async def check_server(self) -> None:
+        """Return if the model server answers a known-good image. Safe to cancel.
+
+        Raises:
+            TransientError: It does not.
+        """
+        try:
+            await self._predictor.smoke_test(self._router.split.pinned, timeout_s=_CHECK_S)
+        except ModelOutputError:  # the version's failure, and not that of a photo
+            self._router.record_serving_failure()
+            raise
+
+    async def check_repeatedly(self, times: int) -> None:
+        """Return if the model server classifies a known-good image so many times in a row. Safe to cancel.
+
+        Raises:
+            TransientError: It does not.
+        """
+        await self.check_server()
+        for _ in range(times - 1):
+            await self._predictor.predict([KNOWN_GOOD], self._router.split.pinned, timeout_s=_CHECK_S)
+
+    async def works(self) -> bool:
+        """Return True if `check_server` passes. Safe to cancel."""
+        try:
+            await self.check_server()
+        except TransientError:
+            return False
+        return True
 
     async def _classify_stable(self, part: list[InFlightPhoto]) -> list[Classified]:
         try:
@@ -94,7 +162,7 @@ class Classifier:
                 return [await self._find_fault(batch[0])]
             middle = len(batch) // 2
             return [*await self._bisect(batch[:middle]), *await self._bisect(batch[middle:])]
-        return self._interpret(batch, output)
+        return list[Classified](self._interpret(batch, output))
 
     async def _call_stable(self, batch: list[InFlightPhoto]) -> BatchOutput:
         while True:
@@ -114,8 +182,14 @@ class Classifier:
         self, batch: list[InFlightPhoto], version: int | None, timeout_s: float | None = None
     ) -> BatchOutput:
         began = time.monotonic()
+        if timeout_s is None:
+            timeout_s = self._router.call_timeout_s(len(batch))
         images = [entry.photo.image for entry in batch]
-        output = await self._predictor.predict(images, version, timeout_s=timeout_s)
+        try:
+            output = await self._predictor.predict(images, version, timeout_s=timeout_s)
+        except TransientError:
+            self._counters.add("predict.failed")
+            raise
         self._router.record_success(output.version, len(batch), time.monotonic() - began)
         return output
 
@@ -133,7 +207,9 @@ class Classifier:
             return entry, Rejected(entry.photo, "corrupt-image", str(error))
         return self._interpret([entry], output)[0]
 
-    def _interpret(self, batch: list[InFlightPhoto], output: BatchOutput) -> list[Classified]:
+    def _interpret(
+        self, batch: list[InFlightPhoto], output: BatchOutput
+    ) -> list[tuple[InFlightPhoto, Prediction]]:
         self._counters.add("predict.calls")
         self._counters.add("predict.photos", len(batch))
         names = self._class_names(output.version)

@@ -4,9 +4,9 @@ import asyncio
 import time
 
 from bus.mqtt.client import Bus
-from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.errors import UNPUBLISHED
 from edge.inference import results
-from edge.inference.fair_queue import InFlightPhoto
+from edge.scheduling.in_flight import InFlightPhoto
 from schemas.messages import Result
 from schemas.topics import RESULT
 
@@ -28,12 +28,18 @@ class Deferrals:
         self._bus = bus
         self._queue: asyncio.Queue[Result] = asyncio.Queue(_MAX_QUEUED)
 
-    def defer(self, entry: InFlightPhoto, reason: str) -> None:
-        """Queue a `deferred` result for a photo; the second and further ones are not sent."""
+    def defer(self, entry: InFlightPhoto, reason: str, *, retry_after_s: float | None = None) -> None:
+        """Queue a `deferred` result for a photo; the second and further ones are not sent.
+
+        Args:
+            entry: The photo.
+            reason: For people.
+            retry_after_s: When its sender should send it again, in seconds, if it is not kept here.
+        """
         if entry.deferral_sent:
             return
         try:
-            self._queue.put_nowait(results.deferred(entry.photo, reason, entry.arrived_at))
+            self._queue.put_nowait(results.deferred(entry.photo, reason, entry.arrived_at, retry_after_s))
         except asyncio.QueueFull:
             self._bus.counters.add("result.deferral_dropped")
         else:
@@ -46,7 +52,7 @@ class Deferrals:
             began = time.monotonic()
             try:
                 await self._bus.publish(RESULT, result, node=result.node, device=result.device)
-            except BrokerConnectionError:
+            except UNPUBLISHED:
                 self._bus.counters.add("result.deferral_dropped")
             else:
                 self._bus.counters.add("result.deferred")

@@ -6,24 +6,30 @@ result and at most one sample of a photo.
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
 from bus.backoff import backoff
+from bus.metrics import Durations
 from bus.mqtt.client import Bus
-from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.errors import BrokerConnectionError, MessageTooLargeError
 from bus.mqtt.retry import retry_until_ok
-from bus.outbox.outbox import Outbox
+from bus.observability.metric_catalogue import DURATION_BOUNDS_S
 from bus.outbox.sqlite import Database
 from edge.config import EdgeConfig
-from edge.harvest.sampler import AdmittedSample
-from edge.inference import result_log
-from edge.inference.fair_queue import FairQueue, InFlightPhoto
-from edge.inference.result_log import PhotoKey
+from edge.harvest.sampler import Sampler
+from edge.harvest.samples import AdmittedSample
+from edge.inference import attempts, result_log, results
+from edge.inference.repetition import id_reused
+from edge.inference.validation import Rejected
+from edge.scheduling.fair_queue import FairQueue
+from edge.scheduling.in_flight import InFlightPhoto, PhotoKey
+from schemas.codec import content_id
 from schemas.errors import TransientError
-from schemas.messages import Result
+from schemas.messages import Photo, Result
 from schemas.topics import RESULT
 
 log = structlog.get_logger()
@@ -34,11 +40,19 @@ _LAST_RETRY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A photo with its final result, and its sample if it is harvested."""
+    """A photo with its final result, and its sample if it is harvested.
+
+    Args:
+        entry: The photo.
+        result: Its result; one that is recorded already wins.
+        sample: To be written with the result.
+        recorded: False for a result that must not become that of the photo's id.
+    """
 
     entry: InFlightPhoto
     result: Result
     sample: AdmittedSample | None = None
+    recorded: bool = True
 
 
 class Responder:
@@ -50,7 +64,7 @@ class Responder:
         config: For the number of results that are kept.
         bus: Connected by its own `run`.
         database: With the tables of `edge.inference.result_log`, `edge.harvest.history` and the outbox.
-        outbox: For samples.
+        sampler: Sends the samples.
         queue: Photos in flight; answered ones are removed.
         defer: Called with photos that have to wait and the reason, while the disk fails.
     """
@@ -61,21 +75,33 @@ class Responder:
         bus: Bus,
         *,
         database: Database,
-        outbox: Outbox,
+        sampler: Sampler,
         queue: FairQueue,
         defer: Callable[[list[InFlightPhoto], TransientError], None],
     ) -> None:
         self._results_kept = config.answers_kept
         self._bus = bus
         self._database = database
-        self._outbox = outbox
+        self._sampler = sampler
         self._queue = queue
         self._defer = defer
+        self.on_answered: Callable[[Photo, Result], None] = _ignore
+        """Called with each published final result; must not block."""
+        self.durations = Durations(DURATION_BOUNDS_S)
+        """From the arrival of a photo to its published final result."""
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(config.waiting)
 
     def put(self, outcome: Outcome) -> None:
         """Queue the outcome of a photo in flight."""
         self._outcomes.put_nowait(outcome)  # as large as the bound of photos in flight: never full
+
+    def refuse(self, entry: InFlightPhoto, rejected: Rejected) -> None:
+        """Answer a photo that is not in flight, without a record; if the queue is full, drop and count it."""
+        if self._outcomes.full():
+            self._bus.counters.add("photo.shed")
+            entry.ack()
+        else:
+            self.put(Outcome(entry, results.rejected(rejected, entry.arrived_at), recorded=False))
 
     async def run(self) -> None:
         """Record and publish until cancelled. Safe to cancel: the broker redelivers unanswered photos."""
@@ -87,11 +113,14 @@ class Responder:
                 recorded = await self._make_durable(outcomes)
                 for outcome in outcomes:
                     self._queue.release_share(outcome.entry)
-                    result = recorded.get(outcome.entry.key, outcome.result)
+                    result = outcome.result
+                    if outcome.recorded:
+                        result = recorded.get(outcome.entry.key, result)
                     publishing.create_task(self._publish(outcome.entry, result), name="edge.answer")
 
     async def _make_durable(self, outcomes: list[Outcome]) -> dict[PhotoKey, Result]:
         """Write results and samples; return the results that were recorded before, which win."""
+        outcomes = [outcome for outcome in outcomes if outcome.recorded]
         recorded = await retry_until_ok(
             self._bus,
             "disk",
@@ -102,7 +131,7 @@ class Responder:
             if outcome.sample is not None:
                 # Two deliveries of a photo may both be classified before the first result is recorded.
                 is_new = outcome.entry.key not in recorded
-                (self._outbox.commit if is_new else self._outbox.abort)(outcome.sample.item)
+                (self._sampler.commit if is_new else self._sampler.abort)(outcome.sample)
         return recorded
 
     async def _publish(self, entry: InFlightPhoto, result: Result) -> None:
@@ -115,9 +144,17 @@ class Responder:
             except BrokerConnectionError:
                 self._bus.counters.add("result.unpublished")
                 await asyncio.sleep(delay_s)
+            except MessageTooLargeError as error:
+                self._bus.counters.add("result.too_large")
+                log.error("result.too_large", photo_id=result.photo_id, error=str(error))  # noqa: TRY400
+                if (short := results.shortened(result)) == result:
+                    break  # acknowledged all the same: no later attempt can end otherwise
+                result = short
         entry.ack()  # not before the broker has the result: a crash in between would lose it
         self._queue.remove(entry)
         self._bus.counters.add(f"result.{result.status}")
+        self.on_answered(entry.photo, result)
+        self.durations.observe(time.monotonic() - entry.arrived_at)
         log.info(
             "photo.answered",
             photo_id=result.photo_id,
@@ -126,17 +163,41 @@ class Responder:
             label=result.label,
             confidence=result.confidence,
             code=result.code,
+            reason=result.reason,
             harvest=result.harvest,
             edge_ms=result.edge_ms,
         )
 
 
+def _ignore(_photo: Photo, _result: Result) -> None:
+    """Do nothing with a published result."""
+
+
 def _record(connection: sqlite3.Connection, outcomes: list[Outcome], kept: int) -> dict[PhotoKey, Result]:
+    keys = [outcome.entry.key for outcome in outcomes]
+    if renewed := [outcome.entry.key for outcome in outcomes if outcome.entry.renew]:
+        result_log.forget(connection, renewed)
     # In the same transaction as the insert, so that no second result can slip in.
-    recorded = result_log.find(connection, [outcome.entry.key for outcome in outcomes])
-    new = [outcome for outcome in outcomes if outcome.entry.key not in recorded]
-    result_log.record(connection, [outcome.result for outcome in new], kept=kept)
-    for outcome in new:
+    recorded = result_log.find(connection, keys)
+    new = {key: outcome for key, outcome in zip(keys, outcomes, strict=True) if key not in recorded}
+    if recorded:
+        _refuse_other_pictures(connection, outcomes, recorded)
+    images = {key: outcome.entry.photo.image for key, outcome in new.items()}
+    result_log.record(connection, [outcome.result for outcome in new.values()], kept=kept, images=images)
+    if tried := [key for key, one in new.items() if one.entry.suspected and one.result.status == "ok"]:
+        attempts.clear(connection, tried)
+    for outcome in new.values():
         if outcome.sample is not None:
             outcome.sample.write(connection)
     return recorded
+
+
+def _refuse_other_pictures(
+    connection: sqlite3.Connection, outcomes: list[Outcome], recorded: dict[PhotoKey, Result]
+) -> None:
+    """Replace the recorded results of photos that are other pictures by rejections."""
+    pictures = result_log.pictures(connection, list(recorded))
+    for outcome in outcomes:
+        key, photo = outcome.entry.key, outcome.entry.photo
+        if photo.image and key in pictures and pictures[key] != content_id(photo.image):
+            recorded[key] = results.rejected(id_reused(photo), outcome.entry.arrived_at)

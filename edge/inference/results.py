@@ -7,8 +7,12 @@ from edge.inference.validation import Rejected
 from edge.serving.prediction import Prediction
 from schemas.messages import MAX_TEXT_CHARS, Photo, Result
 
+_SHORT_REASON_CHARS = 60
 
-def ok(photo: Photo, prediction: Prediction, harvest: str, arrived_at: float) -> Result:
+
+def ok(
+    photo: Photo, prediction: Prediction, harvest: str, arrived_at: float, damaged: str | None = None
+) -> Result:
     """Return the final result of a classified photo.
 
     Args:
@@ -16,6 +20,7 @@ def ok(photo: Photo, prediction: Prediction, harvest: str, arrived_at: float) ->
         prediction: By the model.
         harvest: Its lane, or why it was not harvested.
         arrived_at: Seconds of the monotonic clock.
+        damaged: Why some of its pixels are missing or wrong.
     """
     return Result(
         photo_id=photo.photo_id,
@@ -32,10 +37,28 @@ def ok(photo: Photo, prediction: Prediction, harvest: str, arrived_at: float) ->
         model=prediction.model,
         model_version=prediction.version,
         harvest=harvest,
+        damaged=None if damaged is None else damaged[:MAX_TEXT_CHARS],
         taken_at_ms=photo.taken_at_ms,
         answered_at_ms=now_ms(),
         edge_ms=_since_ms(arrived_at),
         historical=photo.historical,
+    )
+
+
+def shortened(result: Result) -> Result:
+    """Return a result without all that its receiver can do without, for a broker that accepts only little."""
+    return Result(
+        photo_id=result.photo_id,
+        node=result.node,
+        device=result.device,
+        status=result.status,
+        label=result.label,
+        confidence=result.confidence,
+        model=result.model,
+        model_version=result.model_version,
+        code=result.code,
+        reason=result.reason and result.reason[:_SHORT_REASON_CHARS],
+        answered_at_ms=result.answered_at_ms,
     )
 
 
@@ -56,14 +79,22 @@ def rejected(rejection: Rejected, arrived_at: float) -> Result:
     )
 
 
-def deferred(photo: Photo, reason: str, arrived_at: float) -> Result:
-    """Return a result with the reason for the delay; the sender keeps the photo until the final one."""
+def deferred(photo: Photo, reason: str, arrived_at: float, retry_after_s: float | None = None) -> Result:
+    """Return a result with the reason for the delay; the sender keeps the photo until the final one.
+
+    Args:
+        photo: The photo.
+        reason: For people.
+        arrived_at: Seconds of the monotonic clock.
+        retry_after_s: When to send it again, in seconds, if it is not kept here.
+    """
     return Result(
         photo_id=photo.photo_id,
         node=photo.node,
         device=photo.device,
         status="deferred",
         reason=reason[:MAX_TEXT_CHARS],
+        retry_after_s=retry_after_s,
         taken_at_ms=photo.taken_at_ms,
         answered_at_ms=now_ms(),
         edge_ms=_since_ms(arrived_at),

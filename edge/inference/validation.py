@@ -1,12 +1,16 @@
 """Validate a photo before it costs anything: a plain function of its bytes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
+from edge.scheduling.clocks import DeviceClocks, describe, is_expired
 from schemas.codec import content_id, decode
-from schemas.errors import CodecError
-from schemas.image import ImageError, read_header
+from schemas.errors import CodecError, TopicError
+from schemas.image import ImageError, ImageFacts, ImageLimits, inspect_image, normal_form
 from schemas.messages import Photo, Rejection
-from schemas.topics import PHOTO
+from schemas.topics import PHOTO, check_device_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,43 +36,78 @@ class Rejected:
     reason: str
 
 
-def validate(payload: bytes, names: dict[str, str], limits: PhotoLimits, now_ms: int) -> Photo | Rejected:
+def validate(
+    payload: bytes,
+    names: dict[str, str],
+    limits: PhotoLimits,
+    now_ms: int,
+    clocks: DeviceClocks | None = None,
+    *,
+    note_facts: Callable[[ImageFacts], None] = lambda _: None,
+) -> Photo | Rejected:
     """Return the photo in a payload, or why it is rejected. Decodes no pixels.
+
+    A photo that decoders could read differently has its normal form in the place of the image; `damaged` is
+    set if the file tells that pixels are missing.
 
     Args:
         payload: Any bytes.
         names: `node` and `device` of the topic that it came on.
         limits: Of this edge.
-        now_ms: For expiry, UTC milliseconds since 1970.
+        now_ms: Time of arrival, UTC milliseconds since 1970.
+        clocks: Of the devices, for expiry; None if they are not known.
+        note_facts: Called with the facts of an acceptable image.
     """
     try:
         photo = decode(PHOTO, payload, names)
     except CodecError as error:
-        photo_id = error.photo_id or content_id(payload)  # every rejection needs an id that its sender knows
+        # Every rejection needs an id that its sender knows or can compute.
+        photo_id = error.photo_id or content_id(payload)
         unread = Photo(photo_id=photo_id, node=names["node"], device=names["device"], image=b"")
-        return Rejected(unread, error.code, str(error))
+        digest = (
+            "" if error.photo_id else " (photo_id is the BLAKE2b of the message: its own was not readable)"
+        )
+        return Rejected(unread, error.code, f"{error}{digest}")
+    try:
+        check_device_name(photo.device)
+    except TopicError as error:
+        return Rejected(photo, "malformed-message", str(error))
     size_bytes = len(photo.image)
     if size_bytes > limits.max_photo_bytes:
         reason = f"expected at most {limits.max_photo_bytes} bytes, got {size_bytes}"
         return Rejected(photo, "too-large", reason)
-    if is_expired(photo, now_ms):
-        return expired(photo)
+    if clocks is not None:
+        clocks.observe(photo, now_ms)
+    if photo.expires_at_ms is not None:
+        offset_ms = 0 if clocks is None else clocks.offset_ms(photo, now_ms)
+        if is_expired(photo, now_ms, offset_ms):
+            return expired(photo, now_ms, offset_ms)
     try:
-        header = read_header(photo.image)
+        image_limits = ImageLimits.for_pixels(limits.max_pixels)
+        facts = inspect_image(photo.image, image_limits)
+        note_facts(facts)
+        return _decodable(photo, facts, image_limits)
     except ImageError as error:
         return Rejected(photo, error.code, str(error))
-    # By the header: a few hundred bytes can declare 900 million pixels, and no decoder may see them.
-    if header.pixels > limits.max_pixels:
-        reason = f"expected at most {limits.max_pixels} pixels, got {header.width} x {header.height}"
-        return Rejected(photo, "too-many-pixels", reason)
-    return photo
 
 
-def is_expired(photo: Photo, now_ms: int) -> bool:
-    """Return True if the sender no longer wants an answer."""
-    return photo.expires_at_ms is not None and now_ms > photo.expires_at_ms
+def _decodable(photo: Photo, facts: ImageFacts, limits: ImageLimits) -> Photo:
+    if facts.exact and facts.damaged is None:
+        return photo
+    image = photo.image if facts.exact else normal_form(photo.image, limits)
+    return msgspec.structs.replace(photo, image=image, damaged=photo.damaged or facts.damaged)
 
 
-def expired(photo: Photo) -> Rejected:
-    """Return the rejection of an expired photo."""
-    return Rejected(photo, "expired", f"expired at {photo.expires_at_ms} (ms since 1970)")
+def expired(photo: Photo, now_ms: int, offset_ms: int) -> Rejected:
+    """Return the rejection of an expired photo.
+
+    Args:
+        photo: Has a time of expiry.
+        now_ms: By the edge's clock, milliseconds since 1970.
+        offset_ms: Of the device's clock.
+    """
+    late_s = (now_ms - offset_ms - (photo.expires_at_ms or 0)) / 1000
+    clock = describe(offset_ms) or "by the edge's clock"
+    return Rejected(
+        photo, "expired", f"expired {late_s:.1f} s ago, at {photo.expires_at_ms} ms since 1970; {clock}"
+    )

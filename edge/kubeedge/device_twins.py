@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from bus.mqtt.client import Bus
-from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.errors import UNPUBLISHED
 from bus.mqtt.presence import now_ms
 from schemas.errors import CodecError
 from schemas.messages import Status
@@ -83,7 +83,7 @@ class TwinPublisher:
         async for delivery in self._statuses:
             delivery.ack()
             await self._bus.connected()  # retained statuses arrive before the connection can publish
-            with contextlib.suppress(CodecError, BrokerConnectionError):  # the next status repeats it
+            with contextlib.suppress(CodecError, *UNPUBLISHED):  # the next status repeats it
                 await self._follow(delivery.message())
 
     async def _follow(self, status: Status) -> None:

@@ -68,13 +68,18 @@ class RetainedMessage:
             if payload == stored:
                 continue  # the gateway repeats it, because EventBus may lose it
             try:
-                decode(
-                    self._topic, payload, self._names
-                )  # the file must never hold what a restart cannot use
-                await asyncio.to_thread(write_atomic, self._path, payload)
+                await self._store(payload)
                 stored = payload
             except (CodecError, OSError) as error:  # subscribers of the topic report a malformed one as well
                 log.warning("retained.store_failed", topic=self._topic.kind, error=str(error))
+
+    async def _store(self, payload: bytes) -> None:
+        """Write a valid message to the file; an empty one clears it, as it clears a retained message."""
+        if not payload:
+            await asyncio.to_thread(self._path.unlink, missing_ok=True)
+            return
+        decode(self._topic, payload, self._names)  # the file must never hold what a restart cannot use
+        await asyncio.to_thread(write_atomic, self._path, payload)
 
 
 def eventbus_tasks(config: EdgeConfig, bus: Bus) -> list[RetainedMessage | TwinPublisher]:

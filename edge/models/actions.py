@@ -37,6 +37,13 @@ class Revert:
 
 
 @dataclass(frozen=True, slots=True)
+class Displace:
+    """Remove the version because its files are damaged: an older one is served until it is fetched again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ServeNewest:
     """Have the model server watch the newest version again, while the canary folder stays."""
 
@@ -148,7 +155,18 @@ class RejectCanary:
     reason: str
 
 
-VersionStep = Fetch | Restore | WaitForRescan | Activate | Revert | ServeNewest | SmokeTest | Prune | Rollback
+VersionStep = (
+    Fetch
+    | Restore
+    | WaitForRescan
+    | Activate
+    | Revert
+    | Displace
+    | ServeNewest
+    | SmokeTest
+    | Prune
+    | Rollback
+)
 """Actions on the version directories."""
 
 CanaryStep = (

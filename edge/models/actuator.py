@@ -6,13 +6,14 @@ No decisions here: an action succeeds, changes the Attempt, or raises a Transien
 import asyncio
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
 import structlog
 
-from edge.models import actions, smoke_test, version_dirs
+from edge.models import actions, manifest, smoke_test, version_dirs
 from edge.models.bundle import BundleError, check
 from edge.models.canary import Canary
 from edge.models.observation import Attempt, Folder, Observation, Server
@@ -46,8 +47,18 @@ class Actuator:
         self._router = router
         self._canary = None if base is None else Canary(base, records, predictor, router)
         self._removed_at: dict[int, float] = {}
+        self._verifier = manifest.Verifier()
+        self.abandoned: Callable[[], bool] = lambda: False
+        """Asked during a download, in its thread; True ends it."""
 
     # observe
+
+    def torn_version(self) -> int | None:
+        """Return the version that the model server loads by itself, if its files are damaged. Blocking."""
+        newest = None if self._base is None else version_dirs.newest(self._base)
+        if newest is None or self._base is None:
+            return None
+        return newest if self._verifier.damage(self._base / str(newest)) is not None else None
 
     async def observe(self, release: Release, attempt: Attempt) -> Observation:
         """Return all that the next decision depends on. Safe to cancel."""
@@ -78,6 +89,8 @@ class Actuator:
             set_aside=version_dirs.is_set_aside(base),
             unproven=version_dirs.unproven(base),
             mismatch=_mismatch(base / str(release.version), release),
+            damage=self._verifier.damage(base / str(release.version)),
+            verifiable=(base / str(release.version) / manifest.NAME).exists(),
         )
         return folder, recorded, loads
 
@@ -131,6 +144,11 @@ class Actuator:
             case actions.Revert():
                 for removed in await asyncio.to_thread(version_dirs.revert, base):
                     self._note_removal(removed)
+            case actions.Displace(reason):
+                log.error("model.damaged", version=version, reason=reason)
+                await asyncio.to_thread(version_dirs.displace, version, base)
+                self._note_removal(version)
+                return replace(attempt, fetched=False)
             case actions.ServeNewest():
                 await self._predictor.reload_config(base)
                 return replace(attempt, reloaded=True)
@@ -157,7 +175,7 @@ class Actuator:
     async def _fetch(self, release: Release, attempt: Attempt, base: Path) -> Attempt:
         log.info("release.fetching", version=release.version, url=release.url)
         try:
-            await asyncio.to_thread(version_dirs.download, release, base)
+            await asyncio.to_thread(version_dirs.download, release, base, self.abandoned)
         except BundleError as error:
             return replace(attempt, invalid=str(error))
         return replace(attempt, fetched=True)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import structlog
+from msgspec import structs
 
 from bus.backoff import backoff
 from bus.mqtt.client import Bus
@@ -32,6 +33,7 @@ _CHECK_S = 2.0
 _CANARY_REPORT_S = 5.0
 _LONGEST_RETRY_S = 60.0
 _MOST_STEPS = 64
+_DELAYED_PART = "release"
 
 
 class Deployer:
@@ -43,6 +45,9 @@ class Deployer:
         bus: Connected by its own `run`; make this before that.
         predictor: The model server.
         router: Routes the photos.
+
+    Attributes:
+        publish_event: Publishes an event about the model.
     """
 
     def __init__(self, config: EdgeConfig, bus: Bus, predictor: Predictor, router: TrafficRouter) -> None:
@@ -51,16 +56,23 @@ class Deployer:
         self._router = router
         # Absolute: the path is sent to the model server, which is another process.
         self._base = None if config.models_dir is None else Path(config.models_dir).absolute() / config.model
+        self._classes = config.classes
         self._records = ReleaseRecords(Path(config.state_dir) / "releases", config.model, self._base)
         self._releases = Releases(config, bus, self._records)
         self._actuator = Actuator(self._base, self._records, predictor, router)
+        self.publish_event = self._releases.publish_event
+        self._actuator.abandoned = self._releases.has_newer
         self._served: ServedModel | None = None
+        self._expected: int | None = None
         self._reported: CanaryReport | None = None
         self._reported_at = 0.0
 
     def class_names(self, version: int) -> tuple[str, ...] | None:
-        """Return the classes of a version in the order of its outputs, from its release or its assets."""
-        return self._records.class_names(version)
+        """Return the classes of a version in the order of its outputs.
+
+        From its release, else from its assets, else from the configuration.
+        """
+        return self._records.class_names(version) or self._classes
 
     def temperature(self, version: int) -> float | None:
         """Return what divides the logits inside a version; None without a release of it."""
@@ -89,7 +101,7 @@ class Deployer:
             tasks.create_task(self._report_all(), name="models.report")
 
     async def _deploy_all(self) -> None:
-        release: Release | None = None
+        release = await self._torn_release()
         while True:
             release = release or await self._releases.next(_CHECK_S)
             if release is None:
@@ -101,17 +113,47 @@ class Deployer:
         """Deploy a release; returns a newer one that arrived while this one had to wait."""
         attempt = Attempt()
         started = time.monotonic()
+        delayed: str | None = None
         for delay_s in backoff(cap_s=_LONGEST_RETRY_S):
             outcome, attempt = await self._converge(release, attempt)
             if not isinstance(outcome, Wait):
+                await self._bus.report_recovered(_DELAYED_PART)
+                if self._base is None:
+                    await self._expect_placed(release)
                 await self._finish(release, outcome, attempt, time.monotonic() - started)
                 break
-            log.warning("release.delayed", version=release.version, reason=outcome.reason)
+            if outcome.reason != delayed and not self._releases.has_newer():
+                delayed = outcome.reason
+                await self._publish_delay(release, delayed)
             attempt = attempt.after_wait()
             # The only point where a newer release takes over: an activated version gets its verdict first.
             if (newer := await self._releases.next(delay_s)) is not None:
                 return newer
         return None
+
+    async def _publish_delay(self, release: Release, reason: str) -> None:
+        """Report why a release cannot be deployed now: in log, Status and an event."""
+        log.warning("release.delayed", version=release.version, reason=reason)
+        await self._bus.report_degraded(_DELAYED_PART, f"version {release.version} is delayed: {reason}")
+        await self._releases.publish_event(EventName.MODEL_DELAYED, reason=reason, version=release.version)
+
+    async def _expect_placed(self, release: Release) -> None:
+        """Without `models_dir`, report until somebody else has placed the released version."""
+        served = await self._predictor.model_status(None)
+        if release.stage == "all" and served.version != release.version:
+            self._expected = release.version
+            await self._publish_delay(
+                release,
+                "it is not served, and models_dir is not configured: set it to the folder that the model "
+                "server watches, or place the version there",
+            )
+
+    async def _torn_release(self) -> Release | None:
+        """Return the release of the newest version if a power loss tore its files, to deploy it again."""
+        torn = await asyncio.to_thread(self._actuator.torn_version)
+        recorded = None if torn is None else await asyncio.to_thread(self._records.recorded, torn)
+        # A champion was recorded with stage all; a torn challenger is not in the folder that is looked at.
+        return None if recorded is None or recorded.stage != "all" else recorded
 
     async def _keep_canary(self) -> None:
         """Load the challenger again after a restart of the model server; reject it if it caused several."""
@@ -137,8 +179,10 @@ class Deployer:
                     return action, attempt
                 log.debug("release.step", version=release.version, action=action)
                 attempt = await self._actuator.perform(action, release, attempt)
-        except (TransientError, OSError) as error:
+        except TransientError as error:
             return Wait(str(error)), attempt
+        except OSError as error:
+            return Wait(f"cannot write the models or their records: {error}"), attempt
         return Wait(f"no end after {_MOST_STEPS} actions, the last one {action}"), attempt
 
     async def _finish(self, release: Release, outcome: Final, attempt: Attempt, took_s: float) -> None:
@@ -164,6 +208,13 @@ class Deployer:
         log.error(str(event), version=release.version, reason=outcome.reason)
         await self._releases.publish_event(event, reason=outcome.reason, version=release.version)
 
+    async def _with_digest(self, served: ServedModel) -> ServedModel:
+        """Add the digest of the released bundle: two bundles may have the same number."""
+        if served.version is None:
+            return served
+        release = await asyncio.to_thread(self._records.recorded, served.version)
+        return served if release is None else structs.replace(served, sha256=release.sha256)
+
     async def _report_all(self) -> None:
         while True:
             await self._report()
@@ -172,11 +223,15 @@ class Deployer:
     async def _report(self) -> None:
         """Publish what is in service if it changed, and at most every 5 s the counts of a canary."""
         # The version that answers, not the newest: in a canary that is the challenger.
-        served = await self._predictor.model_status(self._router.split.pinned)
+        served = await self._with_digest(await self._predictor.model_status(self._router.split.pinned))
         if served != self._served:
             self._served = served
             log.info("model.served", version=served.version, state=served.state, reason=served.reason)
             await self._bus.report(model=served)
+        if self._expected is not None and served.version == self._expected:
+            self._expected = None
+            await self._bus.report_recovered(_DELAYED_PART)
+        self._router.available = served.version if served.state == "available" else None
         if served.state == "available" and served.version is not None:
             self._router.set_serving(served.version)
         self._bus.report_later(serving=self._router.serving_report())

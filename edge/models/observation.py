@@ -60,6 +60,9 @@ class Folder:
         unproven: Versions that were activated and have no verdict, with the sha256 of their bundles.
         mismatch: Why the directory of the desired version is not the released model; None if it is, or
             without a directory.
+        damage: Why the files of the desired version are not those that were unpacked; None if they are.
+        verifiable: Whether the desired version has a manifest; those placed by earlier releases of Gleaner
+            have none.
     """
 
     versions: frozenset[int] = frozenset()
@@ -68,6 +71,8 @@ class Folder:
     set_aside: bool = False
     unproven: frozenset[tuple[int, str]] = frozenset()
     mismatch: str | None = None
+    damage: str | None = None
+    verifiable: bool = True
 
     @property
     def newest(self) -> int | None:

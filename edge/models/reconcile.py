@@ -10,11 +10,13 @@ anywhere continues from what it finds. `Attempt` holds only what cannot be obser
     loaded         SmokeTest                        SmokeTest
     proven         Record → EndCanary → Prune       StartSplit
     unusable       Rollback                         RejectCanary
+    torn           Displace (or Fetch)              RejectCanary
 """
 
 from edge.models.actions import (
     Action,
     Activate,
+    Displace,
     EndCanary,
     Fail,
     Fetch,
@@ -62,6 +64,8 @@ def reconcile(seen: Observation) -> Action:
         return Revert()
     if seen.attempt.invalid is not None:
         return Fail(seen.attempt.invalid)
+    if in_place and seen.folder.damage is not None:
+        return _mend(seen, seen.folder, seen.folder.damage)
     if seen.release.stage == "all":
         return _serve_all(seen, seen.folder)
     return _serve_canary(seen, seen.folder)
@@ -87,8 +91,7 @@ def _serve_all(seen: Observation, folder: Folder) -> Action:
         return _prove(seen, folder)
     # Unknown and away is not a reason to wait: it may be an earlier, broken bundle of this number.
     if in_place and seen.known and (serving is None or serving.state == "absent"):
-        reason = "no status" if serving is None else serving.reason
-        return Wait(f"{seen.model} is in place, but the model server does not serve it: {reason}")
+        return _await_server(seen, folder)
     if in_place and serving is not None and serving.version == version:
         if seen.recorded is not None and not seen.known:
             return Fail(
@@ -101,10 +104,27 @@ def _serve_all(seen: Observation, folder: Folder) -> Action:
     return _replace(seen, folder)
 
 
+def _await_server(seen: Observation, folder: Folder) -> Action:
+    """Wait for a version that is in place; without a manifest fetch it again, since it may be torn."""
+    if not folder.verifiable:
+        return _replace(seen, folder)  # it stays until then
+    serving = seen.server.in_service
+    reason = "no status" if serving is None else serving.reason
+    return Wait(f"{seen.model} is in place, but the model server does not serve it: {reason}")
+
+
+def _mend(seen: Observation, folder: Folder, damage: str) -> Action:
+    """Fetch a version again whose files are damaged."""
+    serving = seen.server.in_service
+    # Loaded before its files were damaged, it goes on answering. Otherwise no server can start with it.
+    loaded = _is_available(serving) and serving is not None and serving.version == seen.release.version
+    return _replace(seen, folder) if loaded else Displace(damage)
+
+
 def _replace(seen: Observation, folder: Folder) -> Action:
     """Bring another version into service, up to its activation."""
     version, split = seen.release.version, seen.split
-    in_canary = seen.known and version in folder.canary
+    in_canary = seen.known and version in folder.canary and folder.damage is None
     # A ready challenger keeps answering all the way: no request waits for a load.
     promote = in_canary and split.ready and split.challenger == version
     if not promote and split.plan is not None:

@@ -4,10 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from bus.atomic_file import write_atomic
 from edge.models.bundle import read_class_names
+from schemas.codec import content_id
 from schemas.messages import Release
+
+log = structlog.get_logger()
 
 
 class ReleaseRecords:
@@ -33,7 +37,8 @@ class ReleaseRecords:
         Raises:
             OSError: The disk refused; the previous record is intact.
         """
-        write_atomic(self._path(release.version), msgspec.json.encode(release))
+        encoded = msgspec.json.encode(release)
+        write_atomic(self._path(release.version), encoded + b"\n" + content_id(encoded).encode())
         self._recorded[release.version] = release
         self._described[release.version] = release
 
@@ -105,7 +110,20 @@ class ReleaseRecords:
 
 
 def _read(path: Path) -> Release | None:
+    """Return a recorded release; None if it is missing, or damaged: then it is recorded again."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Release)
-    except (OSError, msgspec.MsgspecError):  # missing, or written by another version of this program
+        # Records of earlier versions have no second line, and are believed.
+        encoded, _, checksum = path.read_bytes().partition(b"\n")
+        if checksum and content_id(encoded).encode() != checksum:
+            _report(path, "it does not have its checksum")
+            return None
+        return msgspec.json.decode(encoded, type=Release)
+    except FileNotFoundError:
         return None
+    except (OSError, msgspec.MsgspecError) as error:
+        _report(path, str(error))
+        return None
+
+
+def _report(path: Path, reason: str) -> None:
+    log.error("release.record_damaged", path=str(path), reason=reason)

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 import structlog
 
 from bus.mqtt.client import Bus
-from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.errors import UNPUBLISHED
 from bus.mqtt.presence import now_ms
 from bus.mqtt.subscription import Delivery, Subscription
 from edge.config import EdgeConfig
@@ -36,7 +37,9 @@ class Releases:
         self._bus = bus
         self._records = records
         self._subscription: Subscription[Release] = bus.subscribe(RELEASE, node=config.node)
-        self._verifier = SignatureVerifier(config.release_key)
+        self._verifier = SignatureVerifier(
+            config.release_key, Path(config.state_dir) / "releases" / f"{config.model}.accepted"
+        )
         self._newest: asyncio.Queue[Release] = asyncio.Queue(1)
 
     def load(self) -> None:
@@ -46,6 +49,10 @@ class Releases:
             ConfigError: The release key cannot be used.
         """
         self._verifier.load(self._records.all())
+
+    def has_newer(self) -> bool:
+        """Return True while a release waits for `next`; may be called from any thread."""
+        return self._newest.full()
 
     async def next(self, within_s: float | None = None) -> Release | None:
         """Wait for the next release; None if none arrives in time. Safe to cancel: a release is not lost."""
@@ -67,7 +74,9 @@ class Releases:
             await self._offer(release)
 
     async def _acceptable(self, delivery: Delivery[Release], latest: Release | None) -> Release | None:
-        """Return the release of a message, None for a malformed one or a repetition."""
+        """Return the release of a message, None for a cleared or malformed one or a repetition."""
+        if not delivery.payload:
+            return None
         try:
             release = delivery.message()
         except CodecError as error:
@@ -109,7 +118,7 @@ class Releases:
             reason=reason and reason[:MAX_TEXT_CHARS],
             facts={"model": self._config.model, **facts},
         )
-        with contextlib.suppress(BrokerConnectionError, TimeoutError):
+        with contextlib.suppress(*UNPUBLISHED, TimeoutError):
             async with asyncio.timeout(_PUBLISH_TIMEOUT_S):
                 # A retained release is delivered before the connection is open for publishing.
                 await self._bus.connected()

@@ -1,20 +1,24 @@
 """The version directories of one model. Blocking functions, called in a thread.
 
     <base>/7             a version; the model server watches these and loads the newest
+    <base>/7/.manifest   size and digest of each file
     <base>/7/.unproven   activated, no verdict yet; holds the bundle's sha256
     <base>/incoming-8    fetched and verified, not served yet
     <base>/aside-9       stepped aside while an older version is activated; comes back if that fails
     <base>/trial/7, 8    the canary folder: champion and challenger, served from there during a canary
 
 The model server ignores names that are no numbers. One that restarts during a canary loads the newest version
-of `<base>`: the champion. All changes are renames, so a killed process leaves the old or the new state.
+of `<base>`: the champion. All changes are renames, so a killed process leaves the old or the new
+state; what is renamed was synced before, so a power loss does too.
 """
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from bus.atomic_file import write_atomic
+from bus.atomic_file import sync_folder, sync_tree, write_atomic
+from edge.models import manifest
 from edge.models.bundle import check, fetch, unpack
 from schemas.messages import Release
 
@@ -24,21 +28,24 @@ _UNPROVEN = ".unproven"
 _CANARY = "trial"  # a name on disk: nodes that are upgraded during a canary have this folder
 
 
-def download(release: Release, base: Path) -> None:
+def download(release: Release, base: Path, abandoned: Callable[[], bool] = lambda: False) -> None:
     """Fetch, verify and unpack a release next to the served versions.
 
     Raises:
-        BundleError, FetchError, OSError: See `edge.models.bundle`; the served versions are unchanged.
+        BundleError, FetchError, DiskError, OSError: The served versions are unchanged.
     """
     base.mkdir(parents=True, exist_ok=True)
     for leftover in base.glob(f"{_INCOMING}*"):  # of a killed process, or of a release that was replaced
         _remove(leftover)
     bundle, unpacked = base / f"{_INCOMING}{release.version}.tar", _incoming(release.version, base)
     try:
-        fetch(release, bundle)
+        fetch(release, bundle, abandoned)
         unpack(bundle, unpacked, most_bytes=release.size_bytes)
         check(unpacked, release)
-        _remove(unpacked / _UNPROVEN)  # the mark is ours, not the bundle's
+        for ours in (_UNPROVEN, manifest.NAME):  # not the bundle's
+            _remove(unpacked / ours)
+        manifest.write(unpacked)
+        sync_tree(unpacked)  # before any name that is believed points to it
     except BaseException:
         _remove(unpacked)
         raise
@@ -50,6 +57,7 @@ def restore(version: int, base: Path) -> None:
     """Copy a version from the canary folder, for `activate`; the canary folder is unchanged."""
     _remove(_incoming(version, base))
     _copy(canary_folder(base) / str(version), _incoming(version, base))
+    sync_tree(_incoming(version, base))
 
 
 def is_fetched(version: int, base: Path) -> bool:
@@ -75,6 +83,7 @@ def activate(version: int, base: Path, *, unproven_sha256: str | None) -> None:
     for number, path in _versions(base).items():
         if number > version:
             path.rename(base / f"{_ASIDE}{path.name}")
+    sync_folder(base)  # before the record of it
 
 
 def rollback(version: int, base: Path) -> None:
@@ -84,6 +93,14 @@ def rollback(version: int, base: Path) -> None:
         _remove(original)
         aside.rename(original)
     _discard(base / str(version))  # last: the server has another version to load at any moment
+    sync_folder(base)
+
+
+def displace(version: int, base: Path) -> None:
+    """Remove a version whose files are damaged, and its copy in a canary folder, which has the same files."""
+    _discard(base / str(version))
+    _discard(canary_folder(base) / str(version))
+    sync_folder(base)
 
 
 def revert(base: Path) -> frozenset[int]:
@@ -152,8 +169,10 @@ def stage_canary(champion: int, challenger: int, base: Path) -> None:
     partial.mkdir()
     _copy(base / str(champion), partial / str(champion))
     _incoming(challenger, base).rename(partial / str(challenger))
+    sync_tree(partial)
     _remove(canary_folder(base))  # a folder cannot be renamed over one that is not empty
     partial.rename(canary_folder(base))
+    sync_folder(base)
 
 
 def remove_canary(base: Path) -> None:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from google.protobuf import text_format
-from tensorflow_serving.config import file_system_storage_path_source_pb2, model_server_config_pb2
 
 from edge.modelserver.status import Code, ServingError
 from edge.modelserver.versions import All, Latest, Policy, Specific
+from edge.serving import messages_pb2 as messages
 
 PLATFORM = "tensorflow"
 _TENSORFLOW_TYPE = 1  # ModelType.TENSORFLOW, deprecated in favour of model_platform
@@ -37,7 +37,7 @@ def parse(text: str) -> tuple[ModelConfig, ...]:
     Raises:
         ServingError: INVALID_ARGUMENT if the text is invalid or a model in it cannot be served.
     """
-    config = model_server_config_pb2.ModelServerConfig()
+    config = messages.ModelServerConfig()
     try:
         text_format.Parse(text, config)
     except text_format.ParseError as error:
@@ -47,7 +47,7 @@ def parse(text: str) -> tuple[ModelConfig, ...]:
     return from_proto(config.model_config_list)
 
 
-def from_proto(config_list: model_server_config_pb2.ModelConfigList) -> tuple[ModelConfig, ...]:
+def from_proto(config_list: messages.ModelConfigList) -> tuple[ModelConfig, ...]:
     """Validate a ModelConfigList and convert it.
 
     Raises:
@@ -90,7 +90,7 @@ def check_base_path(name: str, base_path: str) -> None:
         )
 
 
-def _check_platform(config: model_server_config_pb2.ModelConfig) -> None:
+def _check_platform(config: messages.ModelConfig) -> None:
     platform = config.model_platform or (PLATFORM if config.model_type == _TENSORFLOW_TYPE else "")
     if not platform:
         raise ServingError(
@@ -105,7 +105,7 @@ def _check_platform(config: model_server_config_pb2.ModelConfig) -> None:
 
 
 def _policy(
-    policy: file_system_storage_path_source_pb2.FileSystemStoragePathSourceConfig.ServableVersionPolicy,
+    policy: messages.ServableVersionPolicy,
 ) -> Policy:
     match policy.WhichOneof("policy_choice"):
         case "all":

@@ -1,12 +1,11 @@
 """Answer Classify and Regress requests, which carry tf.Example messages."""
 
-from tensorflow.core.framework import tensor_pb2
-from tensorflow_serving.apis import classification_pb2, input_pb2, model_pb2, regression_pb2
-
-from edge.modelserver.predict import DEFAULT_SIGNATURE, Runner, response_spec
-from edge.modelserver.servable import Servable, Signature
+from edge.modelserver.predict import Runner, response_spec
+from edge.modelserver.runtimes.base import SERVING_SIGNATURE, Signature
+from edge.modelserver.servable import Servable
 from edge.modelserver.status import Code, ServingError
 from edge.modelserver.tensors import Array, to_array, type_name, type_number
+from edge.serving import messages_pb2 as messages
 
 _CLASSIFY = "tensorflow/serving/classify"
 _REGRESS = "tensorflow/serving/regress"
@@ -21,10 +20,10 @@ _MATRIX_RANK = 2
 
 def classify(
     servable: Servable,
-    request: classification_pb2.ClassificationRequest,
+    request: messages.ClassificationRequest,
     runner: Runner,
     timeout_s: float | None,
-) -> classification_pb2.ClassificationResponse:
+) -> messages.ClassificationResponse:
     """Answer a ClassificationRequest; same arguments and errors as `predict.predict`."""
     name, signature = _signature(servable, request.model_spec, _CLASSIFY, "classification")
     _check_one_input(signature, "classification")
@@ -41,7 +40,7 @@ def classify(
     arrays = dict(
         zip(aliases, runner(servable, _feeds(signature, examples), fetches, timeout_s), strict=True)
     )
-    response = classification_pb2.ClassificationResponse(
+    response = messages.ClassificationResponse(
         model_spec=response_spec(servable, request.model_spec.name, name)
     )
     _write_classes(response.result, arrays, len(examples))
@@ -49,8 +48,8 @@ def classify(
 
 
 def regress(
-    servable: Servable, request: regression_pb2.RegressionRequest, runner: Runner, timeout_s: float | None
-) -> regression_pb2.RegressionResponse:
+    servable: Servable, request: messages.RegressionRequest, runner: Runner, timeout_s: float | None
+) -> messages.RegressionResponse:
     """Answer a RegressionRequest; same arguments and errors as `predict.predict`."""
     name, signature = _signature(servable, request.model_spec, _REGRESS, "regression")
     _check_one_input(signature, "regression")
@@ -60,18 +59,14 @@ def regress(
         raise ServingError(Code.FAILED_PRECONDITION, "No regression outputs found in SignatureDef.")
     examples = _serialize(request.input)
     (array,) = runner(servable, _feeds(signature, examples), [signature.outputs[_OUTPUTS]], timeout_s)
-    response = regression_pb2.RegressionResponse(
-        model_spec=response_spec(servable, request.model_spec.name, name)
-    )
+    response = messages.RegressionResponse(model_spec=response_spec(servable, request.model_spec.name, name))
     for value in _regressions(array, len(examples)):
         response.result.regressions.add(value=value)
     return response
 
 
-def _signature(
-    servable: Servable, spec: model_pb2.ModelSpec, method: str, kind: str
-) -> tuple[str, Signature]:
-    name = spec.signature_name or DEFAULT_SIGNATURE
+def _signature(servable: Servable, spec: messages.ModelSpec, method: str, kind: str) -> tuple[str, Signature]:
+    name = spec.signature_name or SERVING_SIGNATURE
     signature = servable.signatures.get(name)
     if signature is None:
         # Predict answers FAILED_PRECONDITION here; TensorFlow Serving differs in the same way.
@@ -88,27 +83,25 @@ def _check_one_input(signature: Signature, kind: str) -> None:
         raise ServingError(Code.FAILED_PRECONDITION, f"No {kind} inputs found in SignatureDef.")
 
 
-def _serialize(source: input_pb2.Input) -> list[bytes]:
+def _serialize(source: messages.Input) -> list[bytes]:
     """Serialize the examples, each with the shared context if there is one."""
-    context, examples = b"", source.example_list.examples
+    context, examples = b"", list(source.example_list.examples)
     if source.WhichOneof("kind") == "example_list_with_context":
-        context = source.example_list_with_context.context.SerializeToString()
-        examples = source.example_list_with_context.examples
+        context = source.example_list_with_context.context
+        examples = list(source.example_list_with_context.examples)
     if not examples:
         raise _invalid("Input is empty.")
     # Parsing concatenated messages merges them, and the later one wins: the example overrides the context.
-    return [context + example.SerializeToString() for example in examples]
+    return [context + example for example in examples]
 
 
 def _feeds(signature: Signature, examples: list[bytes]) -> dict[str, Array]:
-    proto = tensor_pb2.TensorProto(dtype=_STRING, string_val=examples)
+    proto = messages.TensorProto(dtype=_STRING, string_val=examples)
     proto.tensor_shape.dim.add(size=len(examples))
     return {signature.inputs[_INPUTS].tensor: to_array(proto)}
 
 
-def _write_classes(
-    result: classification_pb2.ClassificationResult, arrays: dict[str, Array], count: int
-) -> None:
+def _write_classes(result: messages.ClassificationResult, arrays: dict[str, Array], count: int) -> None:
     for alias, expected in ((_CLASSES, _STRING), (_SCORES, _FLOAT)):
         if alias in arrays:
             _check_matrix(alias, arrays[alias], expected, count)

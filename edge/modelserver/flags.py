@@ -1,4 +1,4 @@
-"""Parse the flags of tensorflow_model_server, without loading TensorFlow."""
+"""Parse the flags of tensorflow_model_server and our own, without loading a runtime."""
 
 import argparse
 import math
@@ -6,14 +6,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn, get_args
 
 from edge.modelserver import batching_parameters, config
 from edge.modelserver.batching_parameters import BatchingParameters
 from edge.modelserver.config import ModelConfig
 from edge.modelserver.status import ServingError
 
+RuntimeName = Literal["auto", "tensorflow", "litert"]
+
 _LARGEST_PORT = 65535
+_FEWEST_RPC_THREADS = 8  # an image that is slow to decode occupies one until it ends
 
 
 class FlagError(Exception):
@@ -26,7 +29,8 @@ class Flags:
 
     Args:
         host: address to listen on.
-        port: port to listen on; 0 for any free port.
+        port: port to listen on; 0 for any free port, or for none if there is a socket.
+        socket_path: Unix socket to listen on as well; None for none.
         models: the models to serve.
         poll_wait_s: seconds between scans of the base paths; 0 for a single scan, negative for none.
         batching: batching parameters; None if calls are not batched.
@@ -35,13 +39,18 @@ class Flags:
         grpc_max_threads: calls answered concurrently.
         intra_op_parallelism: threads of one operation; 0 lets TensorFlow choose.
         inter_op_parallelism: operations that run concurrently; 0 lets TensorFlow choose.
-        prefer_tflite_model: run the network in LiteRT if the version includes one.
+        max_image_pixels: images with more pixels are refused before the graph decodes them.
+        runtime: what runs the versions: `auto`, `tensorflow` or `litert`.
+        litert_variant: name of the LiteRT variant to use where a version has it; `auto` for the fastest.
+        litert_cache: file of earlier choices of a variant; None for the default.
+        prefer_tflite_model: with TensorFlow, run the network in LiteRT if the version includes one.
         enable_model_warmup: run the warm-up records of a version before it serves.
         allow_labels_for_unavailable: allow a new label on a version that is not available yet.
     """
 
     host: str
     port: int
+    socket_path: str | None
     models: tuple[ModelConfig, ...]
     poll_wait_s: float
     batching: BatchingParameters | None
@@ -50,6 +59,10 @@ class Flags:
     grpc_max_threads: int
     intra_op_parallelism: int
     inter_op_parallelism: int
+    max_image_pixels: int
+    runtime: RuntimeName
+    litert_variant: str
+    litert_cache: Path | None
     prefer_tflite_model: bool
     enable_model_warmup: bool
     allow_labels_for_unavailable: bool
@@ -108,7 +121,15 @@ def _parser() -> _Parser:
 
 def _add_listening(parser: _Parser) -> None:
     port = _at_least(0, _LARGEST_PORT)
-    parser.add_argument("--port", type=port, default=8500, help="port to listen on; 0: any free port")
+    parser.add_argument(
+        "--port",
+        type=port,
+        default=8500,
+        help="port to listen on; 0: any free port, or none with --grpc_socket_path",
+    )
+    parser.add_argument(
+        "--grpc_socket_path", default="", help="absolute path of a Unix socket to listen on as well"
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -120,7 +141,7 @@ def _add_listening(parser: _Parser) -> None:
     parser.add_argument(
         "--grpc_max_threads",
         type=_at_least(1, 10_000),
-        default=4 * (os.cpu_count() or 1),
+        default=max(_FEWEST_RPC_THREADS, 4 * (os.cpu_count() or 1)),
         help="calls answered concurrently",
     )
 
@@ -180,11 +201,34 @@ def _add_running(parser: _Parser) -> None:
             default=0,
             help=f"{kind}-op threads of a session; 0: TensorFlow chooses",
         )
+    parser.add_argument(
+        "--max_image_pixels",
+        type=_at_least(1),
+        default=16_000_000,
+        help="JPEG and PNG inputs with more pixels are refused; not a flag of tensorflow_model_server",
+    )
     _add_switch(
         parser,
         "--prefer_tflite_model",
         default=False,
-        help="run the network in LiteRT if the version was trained with `--tflite`",
+        help="with the runtime tensorflow: decode in TensorFlow, and run the network in LiteRT",
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=get_args(RuntimeName),
+        default="auto",
+        help="what runs the versions; auto: litert for those with a LiteRT part if it is installed, else "
+        "tensorflow. Not a flag of tensorflow_model_server, like the next two",
+    )
+    parser.add_argument(
+        "--litert_variant",
+        default="auto",
+        help="variant that litert runs, such as float32 or int8; auto: the fastest, measured once",
+    )
+    parser.add_argument(
+        "--litert_cache",
+        default="",
+        help="file that keeps the choice of a variant; default: litert-variants.json in the user's cache",
     )
 
 
@@ -211,6 +255,7 @@ def parse(argv: Sequence[str] | None) -> Flags:
     return Flags(
         host=parsed.host,
         port=parsed.port,
+        socket_path=parsed.grpc_socket_path or None,
         models=_models(parsed.model_config_file, parsed.model_name, parsed.model_base_path),
         poll_wait_s=parsed.file_system_poll_wait_seconds,
         batching=_batching(parsed.batching_parameters_file, enabled=parsed.enable_batching),
@@ -219,6 +264,10 @@ def parse(argv: Sequence[str] | None) -> Flags:
         grpc_max_threads=parsed.grpc_max_threads,
         intra_op_parallelism=parsed.tensorflow_intra_op_parallelism,
         inter_op_parallelism=parsed.tensorflow_inter_op_parallelism,
+        max_image_pixels=parsed.max_image_pixels,
+        runtime=parsed.runtime,
+        litert_variant=parsed.litert_variant,
+        litert_cache=Path(parsed.litert_cache) if parsed.litert_cache else None,
         prefer_tflite_model=parsed.prefer_tflite_model,
         enable_model_warmup=parsed.enable_model_warmup,
         allow_labels_for_unavailable=parsed.allow_version_labels_for_unavailable_models,

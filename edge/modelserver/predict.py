@@ -2,22 +2,19 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from tensorflow.core.framework import tensor_pb2
-from tensorflow_serving.apis import model_pb2, predict_pb2
-
-from edge.modelserver.servable import Servable, Signature
+from edge.modelserver.runtimes.base import SERVING_SIGNATURE, Signature
+from edge.modelserver.servable import Servable
 from edge.modelserver.status import Code, ServingError
 from edge.modelserver.tensors import Array, TensorError, to_array, type_name, type_number, write
-
-DEFAULT_SIGNATURE = "serving_default"
+from edge.serving import messages_pb2 as messages
 
 Runner = Callable[[Servable, Mapping[str, Array], Sequence[str], float | None], list[Array]]
 """Runs a servable on feeds: `Servable.run`, or `BatchScheduler.run`, which merges calls."""
 
 
 def predict(
-    servable: Servable, request: predict_pb2.PredictRequest, runner: Runner, timeout_s: float | None
-) -> predict_pb2.PredictResponse:
+    servable: Servable, request: messages.PredictRequest, runner: Runner, timeout_s: float | None
+) -> messages.PredictResponse:
     """Answer a PredictRequest.
 
     Args:
@@ -29,7 +26,7 @@ def predict(
     Raises:
         ServingError: with the status code and message for the client.
     """
-    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    name = request.model_spec.signature_name or SERVING_SIGNATURE
     signature = servable.signatures.get(name)
     if signature is None:
         raise ServingError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
@@ -37,21 +34,21 @@ def predict(
     aliases = _aliases(signature, request.output_filter)
     fetches = list(dict.fromkeys(signature.outputs[alias] for alias in aliases))  # two aliases may share one
     arrays = dict(zip(fetches, runner(servable, feeds, fetches, timeout_s), strict=True))
-    response = predict_pb2.PredictResponse(model_spec=response_spec(servable, request.model_spec.name, name))
+    response = messages.PredictResponse(model_spec=response_spec(servable, request.model_spec.name, name))
     outputs = response.outputs
     for alias in aliases:
         write(outputs[alias], arrays[signature.outputs[alias]])
     return response
 
 
-def response_spec(servable: Servable, name: str, signature_name: str) -> model_pb2.ModelSpec:
+def response_spec(servable: Servable, name: str, signature_name: str) -> messages.ModelSpec:
     """Return the model_spec of a response: the requested names and the version that answered."""
-    spec = model_pb2.ModelSpec(name=name, signature_name=signature_name)
+    spec = messages.ModelSpec(name=name, signature_name=signature_name)
     spec.version.value = servable.version
     return spec
 
 
-def _feeds(signature: Signature, inputs: Mapping[str, tensor_pb2.TensorProto]) -> dict[str, Array]:
+def _feeds(signature: Signature, inputs: Mapping[str, messages.TensorProto]) -> dict[str, Array]:
     count, expected = len(inputs), len(signature.inputs)
     if count > expected or (count < expected and not signature.defaults):
         raise ServingError(Code.INVALID_ARGUMENT, _count_message(set(inputs), set(signature.inputs)))
@@ -78,7 +75,7 @@ def _feeds(signature: Signature, inputs: Mapping[str, tensor_pb2.TensorProto]) -
     return feeds
 
 
-def _array(alias: str, proto: tensor_pb2.TensorProto) -> Array:
+def _array(alias: str, proto: messages.TensorProto) -> Array:
     try:
         return to_array(proto)
     except TensorError as error:  # its reason stays here: TensorFlow Serving names the input and no more

@@ -1,4 +1,4 @@
-"""Start, run and stop the threads of the server. Loads TensorFlow when imported."""
+"""Start, run and stop the threads of the server."""
 
 import gc
 import os
@@ -12,23 +12,28 @@ from pathlib import Path
 
 import grpc
 import structlog
-from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
+from bus import systemd
 from edge.modelserver.batching import BatchScheduler
 from edge.modelserver.flags import Flags
+from edge.modelserver.image_budget import within_budget
 from edge.modelserver.loader import Loader, LoaderSchedule
 from edge.modelserver.predict import Runner
 from edge.modelserver.repository import Repository
-from edge.modelserver.servable import Servable, SessionOptions, load
-from edge.modelserver.services import ModelService, PredictionService
+from edge.modelserver.runtimes.base import Runtime
+from edge.modelserver.servable import Servable
+from edge.modelserver.services import ModelService, PredictionService, add_services
 from edge.modelserver.status import ServingError
 from edge.modelserver.warmup import warm_up
+from schemas.image import ImageLimits
 
 GRACE_S = 5.0
 """Seconds that requests may continue after the stop; then they are cancelled."""
 
 CLEANUP_S = 2.0
 """Seconds that each of the other threads gets to end after that."""
+
+_STATUS_THREADS = 2
 
 MAX_QUEUED_CALLS = 1000
 """Calls that may wait for a thread; further ones get RESOURCE_EXHAUSTED."""
@@ -42,7 +47,7 @@ _GRPC_OPTIONS = (
 log = structlog.get_logger()
 
 
-def run(flags: Flags, stop: threading.Event) -> int:
+def run(flags: Flags, runtime: Runtime, stop: threading.Event) -> int:
     """Serve until `stop` is set.
 
     As with tensorflow_model_server, the port opens once each model has an available version; until then
@@ -50,6 +55,7 @@ def run(flags: Flags, stop: threading.Event) -> int:
 
     Args:
         flags: the command line.
+        runtime: loads the versions.
         stop: set by the caller to end the server; also set here if one of the threads fails.
 
     Returns:
@@ -63,7 +69,7 @@ def run(flags: Flags, stop: threading.Event) -> int:
         stop.set()
 
     repository = Repository(allow_labels_for_unavailable=flags.allow_labels_for_unavailable)
-    loader = Loader(repository, partial(_load, flags), _schedule(flags))
+    loader = Loader(repository, partial(_load, flags, runtime), _schedule(flags))
     thread = threading.Thread(
         target=_run_reporting, args=(loader.run, fail), name="modelserver.loader", daemon=True
     )
@@ -75,7 +81,7 @@ def run(flags: Flags, stop: threading.Event) -> int:
         repository.stop()
         thread.join(CLEANUP_S)
     if thread.is_alive() or not loader.close(CLEANUP_S):
-        # TensorFlow is still in a load or a run: a normal exit would free the interpreter under its threads.
+        # The runtime is still in a load or a run: a normal exit would free the interpreter under its threads.
         log.warning("modelserver.stopped", unfinished=True)
         # `os._exit` skips clean-up, also the flushing of buffers.
         sys.stdout.flush()
@@ -99,11 +105,8 @@ def _schedule(flags: Flags) -> LoaderSchedule:
     return LoaderSchedule(flags.poll_wait_s, flags.max_num_load_retries, flags.load_retry_interval_s)
 
 
-def _load(flags: Flags, name: str, version: int, path: Path) -> Servable:
-    options = SessionOptions(
-        flags.intra_op_parallelism, flags.inter_op_parallelism, flags.prefer_tflite_model
-    )
-    servable = load(name, version, path, options)
+def _load(flags: Flags, runtime: Runtime, name: str, version: int, path: Path) -> Servable:
+    servable = Servable(name, version, runtime.load(path))
     try:
         if flags.enable_model_warmup:
             started_s = time.monotonic()
@@ -137,23 +140,48 @@ def _start_and_serve(
 
 def _serve(flags: Flags, repository: Repository, runner: Runner, stop: threading.Event) -> int:
     pool = ThreadPoolExecutor(flags.grpc_max_threads, thread_name_prefix="modelserver.rpc")
+    status_pool = ThreadPoolExecutor(_STATUS_THREADS, thread_name_prefix="modelserver.status")
     most_calls = flags.grpc_max_threads + MAX_QUEUED_CALLS
     server = grpc.server(pool, options=_GRPC_OPTIONS, maximum_concurrent_rpcs=most_calls)
-    prediction = PredictionService(repository, runner)
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
-    models = ModelService(repository, stop.is_set)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
+    limits = ImageLimits.for_pixels(flags.max_image_pixels)
+    prediction = PredictionService(repository, within_budget(runner, limits))
+    add_services(server, prediction, ModelService(repository, stop.is_set, status_pool))
     try:
-        port = server.add_insecure_port(f"{flags.host}:{flags.port}")
+        port = _listen(server, flags)
     except RuntimeError as error:
-        log.error("modelserver.start_failed", host=flags.host, port=flags.port, error=str(error))  # noqa: TRY400 - one line, no traceback
+        log.error(  # noqa: TRY400 - one line, no traceback
+            "modelserver.start_failed",
+            host=flags.host,
+            port=flags.port,
+            socket=flags.socket_path,
+            error=str(error),
+        )
         return 1
     server.start()
-    log.info("modelserver.listening", host=flags.host, port=port, models=[m.name for m in flags.models])
-    stop.wait()
-    log.info("modelserver.stopping", grace_s=GRACE_S)
+    models = [model.name for model in flags.models]
+    log.info("modelserver.listening", host=flags.host, port=port, socket=flags.socket_path, models=models)
+    systemd.notify(systemd.READY)
+    while not stop.wait(systemd.interval_s()):
+        systemd.notify(systemd.ALIVE)
+    systemd.notify(systemd.STOPPING)
     # Refuses new calls at once, lets running ones end, and cancels those that outlast the grace period.
-    server.stop(GRACE_S).wait()
-    # Without waiting: the thread of a cancelled call may still be in TensorFlow; `run` deals with it.
+    ended = server.stop(GRACE_S)
+    log.info("modelserver.stopping", grace_s=GRACE_S)
+    ended.wait()
+    # Without waiting: the thread of a cancelled call may still be in the runtime; `run` deals with it.
     pool.shutdown(wait=False, cancel_futures=True)
+    status_pool.shutdown(wait=False, cancel_futures=True)
     return 0
+
+
+def _listen(server: grpc.Server, flags: Flags) -> int | None:
+    """Bind the addresses of the flags; return the TCP port, or None if there is only a socket.
+
+    Raises:
+        RuntimeError: An address is in use or cannot be bound.
+    """
+    if flags.socket_path is not None:
+        server.add_insecure_port(f"unix:{flags.socket_path}")  # gRPC replaces a socket that is left over
+        if not flags.port:
+            return None
+    return int(server.add_insecure_port(f"{flags.host}:{flags.port}"))

@@ -9,7 +9,9 @@ from types import FrameType
 import structlog
 
 from bus import log as logging
-from edge.modelserver import flags, runtime
+from edge.modelserver import flags
+from schemas.errors import PermanentError
+from schemas.text import escaped
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -26,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 after a stop, 1 if it could not start or failed, 2 for an invalid command line.
     """
     try:
-        parsed = flags.parse(argv)  # before TensorFlow, which takes seconds to load
+        parsed = flags.parse(argv)  # before the runtime, which takes seconds to load
     except flags.FlagError as error:
-        sys.stderr.write(f"modelserver: error: {error}\n")
+        sys.stderr.write(f"modelserver: error: {escaped(error)}\n")
         return 2
     if not structlog.is_configured():  # `gleaner modelserver` has configured it
         logging.configure()
@@ -37,13 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    # Before TensorFlow is loaded: a stop during the load must end the process in order as well.
+    # Before the runtime is loaded: a stop during the load must end the process in order as well.
     before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
     try:
-        runtime.prepare()
-        from edge.modelserver import process  # noqa: PLC0415 - loads TensorFlow, so after the flags
+        # Both load numpy and gRPC: after the flags.
+        from edge.modelserver import process  # noqa: PLC0415 - see above
+        from edge.modelserver.runtimes.selection import select_runtime  # noqa: PLC0415 - see above
 
-        return process.run(parsed, stop)
+        return process.run(parsed, select_runtime(parsed), stop)
+    except PermanentError as error:  # the runtime is not installed
+        sys.stderr.write(f"modelserver: error: {escaped(error)}\n")
+        return 1
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,22 +1,13 @@
 """The gRPC services: map requests to the repository, and ServingError to gRPC status."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import NoReturn
+from functools import partial
+from typing import Any, NoReturn
 
 import grpc
-from tensorflow_serving.apis import (
-    classification_pb2,
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    inference_pb2,
-    model_management_pb2,
-    model_pb2,
-    model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
-    regression_pb2,
-)
+from google.protobuf.message import Message
 
 from edge.modelserver import config, examples
 from edge.modelserver import predict as predicting
@@ -24,10 +15,20 @@ from edge.modelserver.predict import Runner
 from edge.modelserver.repository import Repository
 from edge.modelserver.servable import Servable
 from edge.modelserver.status import Code, ServingError, truncate
+from edge.serving import messages_pb2 as messages
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 _NO_DEADLINE_S = 365 * 24 * 3600.0  # gRPC reports the absence of a deadline as one centuries ahead
 _SIGNATURE_DEF = "signature_def"
+_PACKAGE = "tensorflow.serving"
+
+_Methods = Mapping[str, tuple[Callable[..., Any], type[Message]]]
+_Request = (
+    messages.PredictRequest
+    | messages.ClassificationRequest
+    | messages.RegressionRequest
+    | messages.GetModelMetadataRequest
+)
 
 
 @contextmanager
@@ -50,12 +51,12 @@ def _timeout_s(context: grpc.ServicerContext) -> float | None:
     return None if left_s is None or left_s > _NO_DEADLINE_S else left_s
 
 
-def _check_spec(request: object) -> None:
-    if not request.HasField("model_spec"):  # type: ignore[attr-defined]  # every request has the field
+def _check_spec(request: Message) -> None:
+    if not request.HasField("model_spec"):
         raise ServingError(Code.INVALID_ARGUMENT, "Missing ModelSpec")
 
 
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc]  # it ships no types
+class PredictionService:
     """Predict, Classify, Regress and GetModelMetadata.
 
     Args:
@@ -68,36 +69,36 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
         self._runner = runner
 
     def Predict(  # noqa: N802 - name of the RPC
-        self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
-    ) -> predict_pb2.PredictResponse:
+        self, request: messages.PredictRequest, context: grpc.ServicerContext
+    ) -> messages.PredictResponse:
         """Run a signature on tensors."""
         with _abort_on_error(context), self._use(request) as servable:
             return predicting.predict(servable, request, self._runner, _timeout_s(context))
 
     def Classify(  # noqa: N802 - name of the RPC
-        self, request: classification_pb2.ClassificationRequest, context: grpc.ServicerContext
-    ) -> classification_pb2.ClassificationResponse:
+        self, request: messages.ClassificationRequest, context: grpc.ServicerContext
+    ) -> messages.ClassificationResponse:
         """Run a classification signature on tf.Example messages."""
         with _abort_on_error(context), self._use(request) as servable:
             return examples.classify(servable, request, self._runner, _timeout_s(context))
 
     def Regress(  # noqa: N802 - name of the RPC
-        self, request: regression_pb2.RegressionRequest, context: grpc.ServicerContext
-    ) -> regression_pb2.RegressionResponse:
+        self, request: messages.RegressionRequest, context: grpc.ServicerContext
+    ) -> messages.RegressionResponse:
         """Run a regression signature on tf.Example messages."""
         with _abort_on_error(context), self._use(request) as servable:
             return examples.regress(servable, request, self._runner, _timeout_s(context))
 
     def MultiInference(  # noqa: N802 - name of the RPC
-        self, request: inference_pb2.MultiInferenceRequest, context: grpc.ServicerContext
-    ) -> inference_pb2.MultiInferenceResponse:
+        self, request: bytes, context: grpc.ServicerContext
+    ) -> bytes:
         """Refuse the call: several signatures in one request are not supported."""
         del request
         _abort(context, Code.UNIMPLEMENTED, "MultiInference is not supported by this model server")
 
     def GetModelMetadata(  # noqa: N802 - name of the RPC
-        self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: grpc.ServicerContext
-    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        self, request: messages.GetModelMetadataRequest, context: grpc.ServicerContext
+    ) -> messages.GetModelMetadataResponse:
         """Return the signatures of a version."""
         with _abort_on_error(context):
             _check_spec(request)
@@ -106,13 +107,13 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
                 return _metadata(servable)
 
     @contextmanager
-    def _use(self, request: predict_pb2.PredictRequest) -> Iterator[Servable]:
+    def _use(self, request: _Request) -> Iterator[Servable]:
         _check_spec(request)
         with self._repository.use(request.model_spec.name, *_version_choice(request.model_spec)) as servable:
             yield servable
 
 
-def _version_choice(spec: model_pb2.ModelSpec) -> tuple[int | None, str | None]:
+def _version_choice(spec: messages.ModelSpec) -> tuple[int | None, str | None]:
     choice = spec.WhichOneof("version_choice")
     return (
         spec.version.value if choice == "version" else None,
@@ -120,7 +121,7 @@ def _version_choice(spec: model_pb2.ModelSpec) -> tuple[int | None, str | None]:
     )
 
 
-def _check_fields(request: get_model_metadata_pb2.GetModelMetadataRequest) -> None:
+def _check_fields(request: messages.GetModelMetadataRequest) -> None:
     if not request.metadata_field:
         raise ServingError(
             Code.INVALID_ARGUMENT, "GetModelMetadataRequest must specify at least one metadata_field"
@@ -131,32 +132,42 @@ def _check_fields(request: get_model_metadata_pb2.GetModelMetadataRequest) -> No
             raise ServingError(Code.INVALID_ARGUMENT, f"Metadata field %s is not supported{name}")
 
 
-def _metadata(servable: Servable) -> get_model_metadata_pb2.GetModelMetadataResponse:
-    response = get_model_metadata_pb2.GetModelMetadataResponse()
+def _metadata(servable: Servable) -> messages.GetModelMetadataResponse:
+    response = messages.GetModelMetadataResponse()
     response.model_spec.name = servable.name
     response.model_spec.version.value = servable.version
-    signatures = get_model_metadata_pb2.SignatureDefMap()
+    signatures = messages.SignatureDefMap()
     for name, definition in servable.signature_defs.items():
         signatures.signature_def[name].CopyFrom(definition)
-    response.metadata[_SIGNATURE_DEF].Pack(signatures)
+    # Not Pack(), which would write the name that the message has here.
+    response.metadata[_SIGNATURE_DEF].type_url = f"type.googleapis.com/{_PACKAGE}.SignatureDefMap"
+    response.metadata[_SIGNATURE_DEF].value = signatures.SerializeToString()
     return response
 
 
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]  # it ships no types
+class ModelService:
     """GetModelStatus and HandleReloadConfigRequest.
 
     Args:
         repository: the models.
         stopping: returns True once the server is shutting down: reloads stop waiting.
+        pool: answers GetModelStatus, apart from the threads that decode images.
     """
 
-    def __init__(self, repository: Repository, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, repository: Repository, stopping: Callable[[], bool], pool: ThreadPoolExecutor
+    ) -> None:
         self._repository = repository
         self._stopping = stopping
+        # gRPC runs a method that has this attribute in the pool given there. With all other threads occupied
+        # by slow images, a server that works would not even tell its status.
+        status = partial(self.GetModelStatus)
+        status.experimental_thread_pool = pool  # type: ignore[attr-defined]  # partial objects take attributes
+        self.GetModelStatus = status  # type: ignore[method-assign]  # what the generated code registers
 
     def GetModelStatus(  # noqa: N802 - name of the RPC
-        self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
-    ) -> get_model_status_pb2.GetModelStatusResponse:
+        self, request: messages.GetModelStatusRequest, context: grpc.ServicerContext
+    ) -> messages.GetModelStatusResponse:
         """Return the state of a model's versions."""
         with _abort_on_error(context):
             _check_spec(request)
@@ -164,7 +175,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore
             version, label = _version_choice(request.model_spec)
             if label is not None:
                 version = self._repository.version_of_label(name, label)
-            response = get_model_status_pb2.GetModelStatusResponse()
+            response = messages.GetModelStatusResponse()
             for number, state, error in self._repository.status(name, version):
                 added = response.model_version_status.add(version=number, state=int(state))
                 added.status.error_code = int(error.code) if error else int(Code.OK)
@@ -172,8 +183,8 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore
             return response
 
     def HandleReloadConfigRequest(  # noqa: N802 - name of the RPC
-        self, request: model_management_pb2.ReloadConfigRequest, context: grpc.ServicerContext
-    ) -> model_management_pb2.ReloadConfigResponse:
+        self, request: messages.ReloadConfigRequest, context: grpc.ServicerContext
+    ) -> messages.ReloadConfigResponse:
         """Replace the list of models."""
         with _abort_on_error(context):
             if request.config.WhichOneof("config") != "model_config_list":
@@ -185,6 +196,44 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore
             configs = config.from_proto(request.config.model_config_list)
             # A client that left frees the thread; the reload itself goes on.
             self._repository.reload(configs, is_cancelled=lambda: self._stopping() or not context.is_active())
-            response = model_management_pb2.ReloadConfigResponse()
+            response = messages.ReloadConfigResponse()
             response.status.error_code = int(Code.OK)
             return response
+
+
+def add_services(server: grpc.Server, prediction: PredictionService, models: ModelService) -> None:
+    """Register both services under the names of TensorFlow Serving."""
+    predictions: _Methods = {
+        "Predict": (prediction.Predict, messages.PredictRequest),
+        "Classify": (prediction.Classify, messages.ClassificationRequest),
+        "Regress": (prediction.Regress, messages.RegressionRequest),
+        "GetModelMetadata": (prediction.GetModelMetadata, messages.GetModelMetadataRequest),
+    }
+    management: _Methods = {
+        "GetModelStatus": (models.GetModelStatus, messages.GetModelStatusRequest),
+        "HandleReloadConfigRequest": (models.HandleReloadConfigRequest, messages.ReloadConfigRequest),
+    }
+    raw = grpc.unary_unary_rpc_method_handler(prediction.MultiInference)  # refused without parsing
+    server.add_generic_rpc_handlers(
+        (
+            _service("PredictionService", {**_handlers(predictions), "MultiInference": raw}),
+            _service("ModelService", _handlers(management)),
+        )
+    )
+
+
+def _service(name: str, handlers: Mapping[str, Any]) -> Any:
+    return grpc.method_handlers_generic_handler(f"{_PACKAGE}.{name}", handlers)
+
+
+def _handlers(methods: _Methods) -> dict[str, Any]:
+    return {
+        name: grpc.unary_unary_rpc_method_handler(
+            method, request_deserializer=request.FromString, response_serializer=_serialize
+        )
+        for name, (method, request) in methods.items()
+    }
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
-from tensorflow.core.framework import tensor_pb2
+
+from edge.serving import messages_pb2 as messages
 
 Array = NDArray[Any]
 
@@ -65,7 +66,7 @@ def type_number(array: Array) -> int:
     return _NUMBERS[array.dtype]
 
 
-def to_array(proto: tensor_pb2.TensorProto) -> Array:
+def to_array(proto: messages.TensorProto) -> Array:
     """Convert a TensorProto to an array.
 
     If `tensor_content` is empty and there are fewer values than elements, the last value is repeated; without
@@ -155,7 +156,7 @@ def _filled(flat: Array, count: int, dtype: np.dtype[Any]) -> Array:
     return whole
 
 
-def write(proto: tensor_pb2.TensorProto, array: Array) -> None:
+def write(proto: messages.TensorProto, array: Array) -> None:
     """Write an array into an empty TensorProto, in the field of its type, such as `float_val`.
 
     Args:

@@ -2,16 +2,12 @@
 
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
-from tensorflow_serving.apis import prediction_log_pb2
-
 from edge.modelserver.examples import classify, regress
 from edge.modelserver.predict import predict
-from edge.modelserver.servable import Servable, records
+from edge.modelserver.servable import Servable
 from edge.modelserver.status import Code, ServingError
-
-RECORDS_FILE = Path("assets.extra", "tf_serving_warmup_requests")
-MAX_RECORDS = 1000
+from edge.modelserver.warmup_records import warmup_logs
+from edge.serving import messages_pb2 as messages
 
 
 def warm_up(servable: Servable, path: Path) -> int:
@@ -25,44 +21,16 @@ def warm_up(servable: Servable, path: Path) -> int:
         The number of records run.
 
     Raises:
-        ServingError: a record cannot be read or fails, or there are more than `MAX_RECORDS`.
+        ServingError: a record cannot be read or fails, or there are too many.
     """
-    file = path / RECORDS_FILE
-    if not file.exists():
-        return 0
-    try:
-        count = 0
-        for record in records(file):
-            count += 1
-            _check_count(count, file)
-            _run(servable, _parsed(record, file))
-    except ServingError as error:
-        if error.code is Code.DATA_LOSS:
-            # TensorFlow Serving's hint: the kernel's own message does not say which file is meant.
-            hint = ". Please verify your warmup data is in TFRecord format."
-            raise ServingError(error.code, error.message + hint) from error
-        raise
+    count = 0
+    for log in warmup_logs(path):
+        _run(servable, log)
+        count += 1
     return count
 
 
-def _check_count(count: int, file: Path) -> None:
-    if count > MAX_RECORDS:
-        raise ServingError(
-            Code.INVALID_ARGUMENT,
-            f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {file}",
-        )
-
-
-def _parsed(record: bytes, file: Path) -> prediction_log_pb2.PredictionLog:
-    try:
-        return prediction_log_pb2.PredictionLog.FromString(record)
-    except DecodeError as error:
-        raise ServingError(
-            Code.INVALID_ARGUMENT, f"Failed to parse warmup record: {record[:64]!r} from {file}"
-        ) from error
-
-
-def _run(servable: Servable, log: prediction_log_pb2.PredictionLog) -> None:
+def _run(servable: Servable, log: messages.PredictionLog) -> None:
     match log.WhichOneof("log_type"):
         case "predict_log":
             predict(servable, log.predict_log.request, Servable.run, None)

@@ -96,7 +96,7 @@ def to_predictions(
     if not names or len(names) != width:
         raise ModelOutputError(
             f"model {model} version {output.version}",
-            expected=f"{width} class names from its release or its assets",
+            expected=f"{width} class names from its release, its assets or `classes` of the edge",
             got=names,
         )
     return [

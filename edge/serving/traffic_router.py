@@ -10,6 +10,14 @@ from schemas.messages import CanaryReport, VersionStats
 
 _SHORTEST_TIMEOUT_S = 2.0
 _TIMEOUT_FACTOR = 4.0
+_SHORTEST_CALL_S = 1.5
+_USUAL_CALL_S = 10.0
+_CALL_FACTOR = 10.0
+_LATENCY_EVERY = 16
+SHORTEST_SLOW_S = 0.15
+"""No call below this duration is unusually long."""
+_UNKNOWN_SLOW_S = 1.0
+_SLOW_FACTOR = 5.0
 
 
 class TrafficRouter:
@@ -20,10 +28,14 @@ class TrafficRouter:
 
     def __init__(self) -> None:
         self._split = TrafficSplit()
+        self.available: int | None = None
+        """Version in service as the model server last reported it; None while it is away."""
         self._restart_counts()
 
     def _restart_counts(self) -> None:
         self._stats: dict[int, CallStats] = {}
+        self._usual_ms: float | None = None
+        self._median_ms: float | None = None
         self._compared = 0
         self._disagreed = 0
         self._breaker = CircuitBreaker()
@@ -49,6 +61,13 @@ class TrafficRouter:
         """Return the challenger if it answers this device's photos, None for the version in service."""
         return self._split.challenger_for(device) if self._breaker.closed else None
 
+    def may_answer(self) -> frozenset[int]:
+        """Return the versions that may answer now; empty while the model server is away."""
+        if self.available is None:
+            return frozenset()
+        challenger = self._split.challenger
+        return frozenset({self.available} if challenger is None else {self.available, challenger})
+
     def counterpart(self, version: int) -> int | None:
         """Return the version to compare an answer with, None if there is nothing to compare."""
         return self._split.counterpart(version)
@@ -63,6 +82,22 @@ class TrafficRouter:
         usual_ms = None if champion is None else percentile(champion.calls_ms)
         return max(_SHORTEST_TIMEOUT_S, _TIMEOUT_FACTOR * (usual_ms or 0.0) * photos / 1000)
 
+    def call_timeout_s(self, photos: int) -> float:
+        """Return after how long a call may have a photo in it that occupies the server, in seconds.
+
+        Ten times the usual latency, at least 1.5 seconds; ten seconds while the latency is unknown.
+        """
+        if self._usual_ms is None:
+            return _USUAL_CALL_S
+        return max(_SHORTEST_CALL_S, _CALL_FACTOR * self._usual_ms * photos / 1000)
+
+    def slow_call_s(self, photos: int) -> float:
+        """Return from which duration a call is unusually long, in seconds: five times the median."""
+        # The median, because a few devices with slow photos must not become the usual case.
+        if self._median_ms is None:
+            return _UNKNOWN_SLOW_S
+        return max(SHORTEST_SLOW_S, _SLOW_FACTOR * self._median_ms * photos / 1000)
+
     def record_success(self, version: int, photos: int, duration_s: float | None) -> None:
         """Count a call that a version answered.
 
@@ -73,6 +108,11 @@ class TrafficRouter:
         """
         if (stats := self._stats_of(version)) is not None:
             stats.record_success(photos, duration_s)
+            if (
+                len(stats.calls_ms) % _LATENCY_EVERY == 0
+            ):  # sorting them for each call would be a large part of it
+                self._usual_ms = stats.p95_ms
+                self._median_ms = percentile(stats.calls_ms, 0.5)
             self._record_in_breaker(version, success=True)
 
     def record_failure(self, version: int) -> None:

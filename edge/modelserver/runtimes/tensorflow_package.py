@@ -5,6 +5,9 @@ import os
 import sys
 import types
 
+from schemas.distribution import install_command
+from schemas.errors import PermanentError
+
 
 def prepare() -> None:
     """Make later imports of `tensorflow.…` skip the package's `__init__`.
@@ -14,15 +17,16 @@ def prepare() -> None:
     so call this only in a process that does nothing but serve. No effect if TensorFlow is imported already.
 
     Raises:
-        ModuleNotFoundError: TensorFlow is not installed.
+        PermanentError: TensorFlow is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" in sys.modules:
         return
     spec = importlib.util.find_spec("tensorflow")  # finds the package without running it
     if spec is None or spec.submodule_search_locations is None:
-        raise ModuleNotFoundError(
-            "cannot start the model server: TensorFlow is not installed; install gleaner[modelserver]"
+        raise PermanentError(
+            "cannot start the model server: TensorFlow is not installed",
+            hint=f"{install_command('modelserver')}, or {install_command('litert')} for versions with LiteRT",
         )
     # A package object with the path alone: submodules import as usual, `__init__` never runs.
     package = types.ModuleType("tensorflow")

@@ -1,0 +1,26 @@
+"""Count the devices that sent photos lately, among which the caps of a node are shared. Bounded memory."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+_MAX_DEVICES = 1024
+
+
+@dataclass(slots=True)
+class ActiveDevices:
+    """When each device sent its last photo, seconds of a monotonic clock: the 1024 newest."""
+
+    _seen_at: OrderedDict[str, float] = field(default_factory=OrderedDict)
+
+    def seen(self, device: str, now: float) -> None:
+        """Note a photo, harvested or not."""
+        self._seen_at[device] = now
+        self._seen_at.move_to_end(device)
+        if len(self._seen_at) > _MAX_DEVICES:
+            self._seen_at.popitem(last=False)
+
+    def count(self, within_s: float, now: float) -> int:
+        """Return how many devices sent a photo within some seconds, at least 1."""
+        newest_first = reversed(self._seen_at.values())
+        return max(1, sum(1 for _ in takewhile(lambda at: now - at < within_s, newest_first)))

@@ -1,0 +1,1 @@
+"""What runs a version of a model: TensorFlow runs its graph, LiteRT its network without TensorFlow."""

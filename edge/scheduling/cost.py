@@ -1,0 +1,71 @@
+"""Estimate what decoding a photo costs, and decide which photos share a call: plain functions, no I/O."""
+
+from dataclasses import dataclass
+
+from schemas.image import ImageFacts
+
+EXPENSIVE_MS = 100.0
+"""Cost above which a photo is expensive. A usual JPEG of 12 megapixels is not."""
+MAX_CALL_MS = 200.0
+"""Most cost of the photos of one call; a single photo may have more."""
+QUANTUM_MS = 50.0
+"""What each device may spend in a turn, and saves for a photo that costs more."""
+
+_LIKE = 4.0
+_FLOOR_MS = 10.0
+# Nanoseconds on one core of a server processor, rounded up; a Raspberry Pi takes a few times as long for all.
+_JPEG_PIXEL_NS = 4.0
+_SCAN_PIXEL_NS = 1.0
+_PNG_SAMPLE_NS = 8.0  # with the filter that takes longest; a sender may choose it for every row
+_BYTE_NS = 15.0
+_MS_PER_NS = 1e-6
+_BITS = 8
+_CMYK_CHANNELS = 4
+
+
+def decode_ms(facts: ImageFacts, size_bytes: int) -> float:
+    """Return about how long decoding takes, in milliseconds of one core.
+
+    Args:
+        facts: Of the file.
+        size_bytes: Of the file.
+    """
+    if facts.format == "jpeg":
+        pixel_ns = _JPEG_PIXEL_NS + _SCAN_PIXEL_NS * (facts.scans - 1)
+        if facts.channels == _CMYK_CHANNELS:  # and its colours are computed outside libjpeg
+            pixel_ns *= 2
+    else:
+        pixel_ns = _PNG_SAMPLE_NS * facts.channels * max(1.0, facts.bit_depth / _BITS)
+    return _MS_PER_NS * (facts.pixels * pixel_ns + size_bytes * _BYTE_NS)
+
+
+def is_expensive(cost_ms: float) -> bool:
+    """Return True for a photo of which only few may be decoded at once."""
+    return cost_ms > EXPENSIVE_MS
+
+
+@dataclass(slots=True)
+class CallRoom:
+    """What still fits into a call that is being put together: photos of like cost, up to `MAX_CALL_MS`.
+
+    Args:
+        expensive: Whether an expensive photo may be decoded now.
+    """
+
+    expensive: bool = True
+    _first_ms: float | None = None
+    _spent_ms: float = 0.0
+
+    def fits(self, cost_ms: float) -> bool:
+        """Return True if a photo of this cost may be in the call."""
+        if is_expensive(cost_ms) and not self.expensive:
+            return False
+        if self._first_ms is None:
+            return True
+        low, high = sorted((max(cost_ms, _FLOOR_MS), max(self._first_ms, _FLOOR_MS)))
+        return high <= _LIKE * low and self._spent_ms + cost_ms <= MAX_CALL_MS
+
+    def take(self, cost_ms: float) -> None:
+        """Put a photo into the call."""
+        self._first_ms = cost_ms if self._first_ms is None else self._first_ms
+        self._spent_ms += cost_ms
