@@ -11,19 +11,23 @@ from typing import TypeVar
 
 import structlog
 
+from bus import systemd
 from bus.health import HealthServer
 from bus.metrics import Counters
 from bus.mqtt.client import Bus
-from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.errors import UNPUBLISHED
 from bus.mqtt.presence import Presence, now_ms
 from bus.mqtt.retry import retry_until_ok
 from bus.mqtt.subscription import Subscription
+from bus.observability.exposition import Exposition
+from bus.observability.measurements import BrokerDrops, certificate_measurements
 from cloud.collector.config import CollectorConfig
 from cloud.collector.ingest import validate_samples
 from cloud.dataset.dead_letters import Bounds, DeadLetter, DeadLetterTable
 from cloud.dataset.labels import Label
 from cloud.dataset.schema import Row
 from cloud.dataset.store import Store
+from schemas.class_names import class_name
 from schemas.errors import PermanentError, TransientError
 from schemas.events import EventName
 from schemas.messages import MAX_TEXT_CHARS, Event, Feedback, Receipt, Sample
@@ -36,6 +40,9 @@ T = TypeVar("T")
 _GROUP = "collectors"
 _FRAGMENTS = 128
 _CLEAN_UP_S = 86_400.0
+_REPORT_S = 1.0
+LABEL_WAITS_S = 30 * 86_400.0
+"""How long a label waits for its photo to arrive, in seconds; then it is removed and counted."""
 DEAD_LETTER_BYTES = 256_000_000
 """Maximum payload bytes of the dead-letter table; when it is reached, the oldest quarter is deleted."""
 
@@ -67,6 +74,8 @@ class Collector:
         self._dead_letters = dead_letters
         self._bounds = Bounds(config.dead_letter_rows, DEAD_LETTER_BYTES)
         self._counters = samples_bus.counters
+        tls = config.broker.tls
+        self._proven = tls is not None and tls.certificate is not None
         self._compact_at = _FRAGMENTS
         self._cleaned_at = -math.inf
         self._samples: Subscription[Sample] = samples_bus.subscribe(SAMPLE, group=_GROUP)
@@ -120,7 +129,7 @@ class Collector:
     async def _send(self, receipt: Receipt) -> None:
         try:
             await self._bus.publish(RECEIPT, receipt, node=receipt.node)
-        except BrokerConnectionError:
+        except UNPUBLISHED:
             # The edge resends the sample, which is then answered as `duplicate`.
             self._counters.add("receipt.publish_failed")
         else:
@@ -133,7 +142,7 @@ class Collector:
             labels: list[Label] = []
             for delivery in deliveries:
                 try:
-                    labels.append(_label(delivery.message()))
+                    labels.append(label_of(delivery.message(), proven=self._proven))
                 except PermanentError as error:
                     log.warning("feedback.refused", topic=delivery.names, error=str(error))
                     self._counters.add("feedback.refused")
@@ -147,7 +156,13 @@ class Collector:
                 delivery.ack()
 
     async def _publish_recorded(self, label: Label, outcome: str) -> None:
-        facts = {"photo_id": label.photo_id, "label": label.label, "by": label.by, "outcome": outcome}
+        facts: dict[str, str | int] = {
+            "photo_id": label.photo_id,
+            "label": label.label,
+            "by": label.by,
+            "at_ms": label.at_ms,
+            "outcome": outcome,
+        }
         log.info("feedback.recorded", **facts)
         event = Event(
             node=CLOUD,
@@ -157,7 +172,7 @@ class Collector:
             facts=dict(facts),
         )
         # The event is for information; the label itself is stored.
-        with contextlib.suppress(BrokerConnectionError):
+        with contextlib.suppress(*UNPUBLISHED):
             await self._bus.publish(EVENT, event, node=CLOUD, name=self._config.name)
 
     async def _write(self, component: str, work: Callable[[], T]) -> T:
@@ -182,19 +197,36 @@ class Collector:
                 # Before the call, so that a failing clean-up is not repeated with every batch.
                 self._cleaned_at = time.monotonic()
                 removed = await asyncio.to_thread(table.clean_up)
-                log.info("dataset.cleaned_up", versions=removed)
+                expired = await asyncio.to_thread(self._store.expire_labels, LABEL_WAITS_S)
+                self._counters.add("feedback.expired", expired)
+                log.info("dataset.cleaned_up", versions=removed, expired_labels=expired)
         except TransientError as error:
             # No sample depends on it: try again later, less often.
             self._compact_at *= 2
             log.warning("dataset.maintenance_failed", error=str(error))
 
 
-def _label(feedback: Feedback) -> Label:
+def label_of(feedback: Feedback, *, proven: bool = False) -> Label:
+    """Return feedback as a label.
+
+    Args:
+        feedback: The message.
+        proven: Whether the broker lets devices write on their own topic only. Then what comes on the topic of
+            a device is its own judgement, whoever it names; people use the topic of node `cloud`, which no
+            device may write. Without identities anybody can be anybody.
+
+    Raises:
+        PermanentError: The label is no class name, or a field is out of range.
+    """
+    by_person = feedback.node == CLOUD
     return Label(
         photo_id=feedback.photo_id,
-        label=feedback.label,
+        label=class_name(feedback.label),
         by=feedback.by,
         at_ms=now_ms() if feedback.at_ms is None else feedback.at_ms,
+        annotator="device" if proven and not by_person else "human",
+        node=None if by_person else feedback.node,
+        device=None if by_person else feedback.device,
     )
 
 
@@ -206,6 +238,16 @@ def _receipt(photo_id: str, node: str, status: str, reason: str | None = None) -
         reason=reason and reason[:MAX_TEXT_CHARS],
         received_at_ms=now_ms(),
     )
+
+
+async def _report_labels_bus(samples_bus: Bus, labels_bus: Bus) -> None:
+    """Report the trouble of the labels' connection in the collector's Status, until cancelled."""
+    while True:
+        if (reason := labels_bus.unready_reason()) is not None:
+            await samples_bus.report_degraded("labels", f"labels cannot arrive: {reason}")
+        else:
+            await samples_bus.report_recovered("labels")
+        await asyncio.sleep(_REPORT_S)
 
 
 async def run(config: CollectorConfig, password: str | None = None) -> None:
@@ -232,13 +274,20 @@ async def run(config: CollectorConfig, password: str | None = None) -> None:
     )
     labels_bus = Bus(config.broker, f"{client_id}-labels", password=password, durable=True, counters=counters)
     collector = Collector(config, samples_bus, labels_bus, store, dead_letters)
+    metrics = Exposition(
+        "collector",
+        samples_bus,
+        partial(certificate_measurements, config.broker),
+        BrokerDrops(samples_bus).measurements,
+    )
     async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(systemd.report(samples_bus.unready_reason), name="collect.systemd")
         if config.probes is not None:
-            tasks.create_task(
-                HealthServer(config.probes, samples_bus.unready_reason).run(), name="collect.probes"
-            )
+            health = HealthServer(config.probes, samples_bus.unready_reason, metrics.page)
+            tasks.create_task(health.run(), name="collect.probes")
         tasks.create_task(labels_bus.run(), name="collect.labels_bus")
         # samples_bus publishes `online`, which promises that the broker queues labels for this collector.
         await labels_bus.connected()
         tasks.create_task(samples_bus.run(), name="collect.bus")
+        tasks.create_task(_report_labels_bus(samples_bus, labels_bus), name="collect.report")
         tasks.create_task(collector.run(), name="collect.collector")

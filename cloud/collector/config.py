@@ -6,6 +6,7 @@ from msgspec import Meta, Struct
 
 from bus.config import Broker, HealthAddress
 from schemas.messages import Name
+from schemas.topics import check_component_name
 
 
 class CollectorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,3 +29,7 @@ class CollectorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         ),
     ] = 10_000
     probes: HealthAddress | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse reserved names; raises TopicError."""
+        check_component_name(self.name, "collector")

@@ -5,9 +5,11 @@ from collections.abc import Iterable
 from bus.mqtt.presence import now_ms
 from bus.mqtt.subscription import Delivery
 from cloud.dataset.dead_letters import DeadLetter
-from cloud.dataset.image_check import check_image
+from cloud.dataset.image_check import check_whole
 from cloud.dataset.schema import Row
+from schemas.class_names import class_name
 from schemas.errors import CodecError, PermanentError
+from schemas.image import ImageLimits
 from schemas.messages import Sample
 
 # The edge shrinks the short side to 320 px: this allows panoramas up to 39 : 1.
@@ -27,8 +29,8 @@ def validate_samples(deliveries: Iterable[Delivery[Sample]]) -> tuple[dict[str, 
         try:
             sample = delivery.message()
             photo_id = sample.photo_id
-            check_image(sample.image, MAX_PIXELS)
-            rows[photo_id] = row_of(sample)
+            checked = check_whole(sample.image, ImageLimits.for_pixels(MAX_PIXELS))
+            rows[photo_id] = row_of(sample, checked.image)
         except PermanentError as error:
             dead_letters.append(
                 DeadLetter(
@@ -43,15 +45,15 @@ def validate_samples(deliveries: Iterable[Delivery[Sample]]) -> tuple[dict[str, 
     return rows, dead_letters
 
 
-def row_of(sample: Sample) -> Row:
-    """Return a sample as a row of the dataset.
+def row_of(sample: Sample, image: bytes) -> Row:
+    """Return a sample as a row of the dataset, with its checked image.
 
     Raises:
         PermanentError: A field is out of the dataset's range.
     """
     return Row(
         photo_id=sample.photo_id,
-        image=sample.image,
+        image=image,
         width=sample.width,
         height=sample.height,
         received_at_ms=now_ms(),
@@ -60,7 +62,7 @@ def row_of(sample: Sample) -> Row:
         taken_at_ms=sample.taken_at_ms,
         dhash=sample.dhash,
         lane=sample.lane,
-        edge_label=sample.label,
+        edge_label=class_name(sample.label),
         confidence=sample.confidence,
         scores=sample.scores,
         raw_confidence=sample.raw_confidence,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import lance
 import pyarrow as pa
 
-from cloud.dataset.durable_commit import merge, sync_fragments, sync_version, writer_lock
+from cloud.dataset.durable_commit import merge, writer_lock
 from cloud.dataset.lance_table import Table
 from schemas.codec import content_id
 from schemas.errors import TransientError
@@ -149,7 +149,7 @@ class DeadLetterTable:
                     dataset = self.table.open_version()
                 dropped = rows_to_drop(self._stored(dataset), bounds)
                 if dropped:
-                    self._drop(dataset, dropped[0])
+                    self._drop(dropped[0])
         except OSError as error:
             raise self.table.transient_error("cannot be written", error) from error
         # The messages are on the disk by now: a failed compaction must not make the caller put them again.
@@ -160,6 +160,27 @@ class DeadLetterTable:
                 self.table.clean_up(_VERSIONS_KEPT_S)
         return len(dropped)
 
+    def remove(self, photo_ids: Sequence[str]) -> int:
+        """Remove the messages of photos for good, bytes and older versions included.
+
+        Returns:
+            How many messages were removed.
+
+        Raises:
+            TransientError: The table cannot be written now.
+        """
+        wanted = set(photo_ids)
+        with self.table.map_errors("cannot be written"), writer_lock(self.table.root):
+            dataset = self.table.open_version()
+            found = [row.photo_id for row in self._stored(dataset) if row.photo_id in wanted]
+            if found:
+                quoted = ", ".join(f"'{photo_id}'" for photo_id in found)
+                self.table.delete(f"photo_id IN ({quoted})")
+        if found:
+            self.table.compact(remove_deleted=True)
+            self.table.clean_up(0.0)
+        return len(found)
+
     def newest(self, limit: int) -> Iterator[DeadLetter]:
         """Yield the newest messages, newest first; one payload is in memory at a time.
 
@@ -167,7 +188,7 @@ class DeadLetterTable:
             TransientError: The table cannot be read, or not to its end.
         """
         dataset = self.table.open_version()
-        with self.table.map_read_errors():
+        with self.table.map_errors():
             for row in sorted(self._stored(dataset), reverse=True)[:limit]:
                 (found,) = dataset.to_table(
                     columns=["photo_id", "node", "reason", "received_at_ms", "payload"],
@@ -178,18 +199,11 @@ class DeadLetterTable:
     def _stored(self, dataset: lance.LanceDataset) -> list[StoredRow]:
         return [StoredRow(**row) for row in dataset.to_table(columns=list(StoredRow._fields)).to_pylist()]
 
-    def _drop(self, dataset: lance.LanceDataset, newest: StoredRow) -> None:
+    def _drop(self, newest: StoredRow) -> None:
         """Delete a row and all older ones; the caller holds the lock."""
         at_ms, photo_id, _ = newest
-        condition = f"received_at_ms < {at_ms} OR (received_at_ms = {at_ms} AND photo_id <= '{photo_id}')"
-        # Not dataset.delete(): it publishes the version before the deletion files are synced.
-        after = {fragment: fragment.delete(condition) for fragment in dataset.get_fragments()}
-        emptied = [fragment.fragment_id for fragment, left in after.items() if left is None]
-        changed = [left for fragment, left in after.items() if left not in (None, fragment.metadata)]
-        sync_fragments(self.table.root, changed)
-        operation = lance.LanceOperation.Delete(changed, emptied, condition)
-        committed = lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
-        sync_version(self.table.root, committed.version)
+        same_time = f"received_at_ms = {at_ms} AND photo_id <= '{photo_id}'"
+        self.table.delete(f"received_at_ms < {at_ms} OR ({same_time})")
 
 
 def _record(message: DeadLetter) -> dict[str, object]:

@@ -9,17 +9,17 @@ Lance's own commit publishes a manifest that no other writer has published. It l
 
 So a local commit writes the data, syncs it, publishes the manifest and syncs that, all under a lock on the
 table. The lock excludes the processes of one machine (over NFS those of all clients that support it). On an
-object store there is no lock: the loser of a race merges again on top of the winner. A process that writes
-to the table without this module loses durability, not uniqueness.
+object store there is no lock: Lance publishes with `If-None-Match: *`; the loser of a race merges again on
+top of the winner. A process that writes to the table without this module loses durability, not uniqueness.
 """
 
 import fcntl
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import lance
 import pyarrow as pa
@@ -27,7 +27,8 @@ import structlog
 
 from bus.atomic_file import sync_file, sync_folder
 from bus.file_lock import LockHeldError, exclusive_lock
-from schemas.errors import TransientError
+from bus.file_url import path_of
+from schemas.errors import PermanentError, TransientError
 
 FOLDERS = ("data", "_deletions", "_transactions", "_versions", "_refs/tags")
 
@@ -37,9 +38,13 @@ _log = structlog.get_logger(__name__)
 
 
 def local_root(url: str) -> Path | None:
-    """Return the folder of a table on a local path or file:// URL, None for an object store."""
+    """Return the folder of a table on a local path or file:// URL, None for an object store.
+
+    Raises:
+        PermanentError: The file:// URL names no path of this machine.
+    """
     if url.startswith("file://"):
-        return Path(unquote(urlsplit(url).path))
+        return path_of(url)
     return None if "://" in url else Path(url)
 
 
@@ -69,19 +74,20 @@ def writer_lock(root: Path | None, timeout_s: float = 60.0) -> Iterator[None]:
         yield
 
 
-def merge(dataset: lance.LanceDataset, records: pa.Table, root: Path | None) -> int:
+def merge(dataset: lance.LanceDataset, records: pa.Table, root: Path | None, *, key: str = "photo_id") -> int:
     """Insert rows with new ids, and replace a stored row by one with the next revision.
 
     Args:
         dataset: The newest version of the table.
         records: Whole rows, no id twice.
         root: Folder of a local table, whose lock the caller holds.
+        key: Name of the primary key.
 
     Returns:
         How many rows were written. Fewer than given: another writer was first, so read and decide again.
     """
     builder = (
-        dataset.merge_insert("photo_id")
+        dataset.merge_insert(key)
         # Compare and swap: a row that changed since it was read has another revision and is left alone.
         .when_matched_update_all("source.revision = target.revision + 1")
         .when_not_matched_insert_all()
@@ -164,3 +170,44 @@ def _is_torn(manifest: Path) -> bool:
         size_bytes = file.seek(0, os.SEEK_END)
         file.seek(max(0, size_bytes - len(_MANIFEST_MAGIC)))
         return file.read() != _MANIFEST_MAGIC
+
+
+def check_conditional_writes(url: str) -> None:
+    """Write one object twice at an `s3://` URL, the second time on condition that it does not exist.
+
+    Where a store ignores the condition, two writers publish the same version, and the first one's rows are
+    lost without an error. GCS and Azure have such a precondition in their own protocols.
+
+    Args:
+        url: Of the table. Any other scheme is not checked.
+
+    Raises:
+        PermanentError: The store accepted the second write, or s3fs is not installed.
+        TransientError: The store cannot be reached or refuses any write.
+    """
+    if not url.startswith("s3://"):
+        return
+    try:
+        import s3fs  # noqa: PLC0415  # only who creates a table on S3 needs it
+    except ModuleNotFoundError:
+        raise PermanentError(
+            f"table {url}: creating a table on S3 requires the package s3fs",
+            hint="install gleaner-aiot[s3]",
+        ) from None
+    store = s3fs.S3FileSystem(skip_instance_cache=True)
+    probe = f"{url.rstrip('/')}/_probe-{secrets.token_hex(8)}"
+    try:
+        store.pipe_file(probe, b"1")
+        try:
+            store.pipe_file(probe, b"2", mode="create")
+        except FileExistsError:
+            return
+        finally:
+            store.rm_file(probe)
+    except OSError as error:  # also what s3fs makes of an answer of the store
+        raise TransientError(f"table {url}: cannot be written: {error}") from error
+    raise PermanentError(
+        f"table {url}: the object store ignores conditional writes (If-None-Match), so two writers could "
+        "overwrite each other's samples",
+        hint="use a store that has them, as Amazon S3 and versitygw do, or a local disk",
+    )

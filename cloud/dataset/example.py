@@ -13,9 +13,10 @@ from schemas.codec import content_id
 from schemas.errors import PermanentError
 from schemas.messages import NEITHER
 
-Source = Literal["human", "teacher", "edge"]
+Source = Literal["human", "device", "teacher", "edge"]
 MIN_CLASS_LABELS = 3
 """Human labels that a class needs before it is trained, once two classes have as many."""
+_MORE_CLASSES = "import photos with 'gleaner cloud import DIR', or label some with 'gleaner cloud review'"
 MIN_TEACHER_LABELS = 24
 """Human labels of samples that are needed to measure a teacher's precision, if it gets all of them right."""
 
@@ -35,6 +36,7 @@ class Example:
         source: who gave the label; photos of an imported folder count as "human".
         weight: relative to other examples of its source, above 0.
         lane: why the edge harvested it; None for imported photos.
+        file: what it was imported from, for messages; None for a sample.
     """
 
     photo_id: str
@@ -43,6 +45,7 @@ class Example:
     source: Source
     weight: float = 1.0
     lane: str | None = None
+    file: str | None = None
 
     @property
     def human(self) -> bool:
@@ -63,6 +66,42 @@ class Example:
     def content_id(self) -> str:
         """Digest of the image, 32 hex digits; equal for equal images with different photo ids."""
         return content_id(self.image)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A row that a training does not use.
+
+    Attributes:
+        photo_id: 32 hex digits; None for the rows of a data file that cannot be read.
+        reason: why, the same words for all of its kind; counted on the card.
+        detail: what is special about this one.
+        file: what the photo was imported from; None for a sample.
+        count: how many rows.
+    """
+
+    photo_id: str | None
+    reason: str
+    detail: str = ""
+    file: str | None = None
+    count: int = 1
+
+    @classmethod
+    def of(cls, photo: Example, reason: str, detail: str = "") -> "LeftOut":
+        """Return the entry of an example."""
+        return cls(photo.photo_id, reason, detail, photo.file)
+
+    def __str__(self) -> str:
+        what = " ".join(filter(None, (self.file, self.photo_id))) or f"{self.count} rows"
+        return f"{what}: {self.reason}" + (f": {self.detail}" if self.detail else "")
+
+
+def count_reasons(left_out: Iterable[LeftOut]) -> dict[str, int]:
+    """Count rows by reason, most frequent first."""
+    counts = Counter[str]()
+    for one in left_out:
+        counts[one.reason] += one.count
+    return dict(counts.most_common())
 
 
 def classes_below_minimum(examples: Sequence[Example], gold: Sequence[Example] = ()) -> dict[str, int]:
@@ -103,7 +142,11 @@ def class_names(examples: Sequence[Example], wanted: Sequence[str] | None = None
     """
     names = tuple(wanted) if wanted is not None else tuple(sorted({e.label for e in examples}))
     if len(set(names)) != len(names) or len(names) < 2:  # noqa: PLR2004 - a classifier needs two
-        raise TrainingError(f"classes: expected at least two distinct names, got {list(names)}")
+        subject = "classes" if wanted is not None else f"cannot train with {_counted(len(names))}"
+        raise TrainingError(
+            f"{subject}: expected at least two distinct names, got {list(names)}",
+            hint=None if wanted is not None else _MORE_CLASSES,
+        )
     for name in names:
         if name == NEITHER:
             raise TrainingError(f"class {name!r}: reserved for photos of no class")
@@ -121,6 +164,10 @@ def class_names(examples: Sequence[Example], wanted: Sequence[str] | None = None
         if not example.weight > 0:
             raise TrainingError(f"photo {example.photo_id}: expected a weight above 0, got {example.weight}")
     return names
+
+
+def _counted(classes: int) -> str:
+    return "one class" if classes == 1 else "no labelled photos"
 
 
 def label_indices(examples: Sequence[Example], classes: Sequence[str]) -> NDArray[np.int64]:

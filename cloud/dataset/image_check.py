@@ -1,47 +1,65 @@
-"""Check that an image can be decoded: its header first, then every pixel."""
+"""Check that an image can be decoded and has all its pixels: its header first, then every pixel."""
 
-import io
-
-from PIL import Image, UnidentifiedImageError
+from dataclasses import replace
+from typing import NamedTuple
 
 from schemas.errors import PermanentError
-from schemas.image import ImageError, ImageHeader, read_header
+from schemas.image import ImageError, ImageFacts, ImageLimits, normal_form
+from schemas.pixels import SOURCE_LIMITS, decode_photo, fit_photo
 
 
-def check_image(image: bytes, max_pixels: int, subject: str = "image") -> ImageHeader:
-    """Decode a JPEG or PNG completely and return its header.
+class CheckedImage(NamedTuple):
+    """An image that every decoder reads: its bytes, which may be others than before, and its facts."""
+
+    image: bytes
+    facts: ImageFacts
+
+
+def check_image(image: bytes, max_pixels: int, subject: str = "image") -> ImageFacts:
+    """Return the facts of a JPEG or PNG; see `check_whole`."""
+    return check_whole(image, ImageLimits.for_pixels(max_pixels), subject).facts
+
+
+def check_whole(image: bytes, limits: ImageLimits, subject: str = "image") -> CheckedImage:
+    """Decode a JPEG or PNG completely and return the bytes to store, with which no decoder has trouble.
 
     Costs as much CPU as decoding: call it in a thread.
 
     Args:
         image: Any bytes.
-        max_pixels: Images with more are refused without decoding.
+        limits: Images that exceed them are refused without decoding.
         subject: Name of the image in errors.
 
     Raises:
-        PermanentError: It is not a JPEG or PNG, has too many pixels, or is truncated or damaged.
+        PermanentError: It is not a JPEG or PNG, has too many pixels, or is truncated or damaged. A JPEG that
+            lacks its end marker alone is accepted.
     """
     try:
-        header = read_header(image)
+        decoded = decode_photo(image, limits, at_least=(1, 1))
     except ImageError as error:
-        raise PermanentError(subject, expected=error.expected, got=error.got) from None
-    # Pillow decodes 50 000 x 50 000 pixels from a few kilobytes: refuse a bomb by its header.
-    if header.pixels > max_pixels:
-        got = f"{header.width} x {header.height}"
-        raise PermanentError(subject, expected=f"at most {max_pixels} pixels", got=got)
+        raise PermanentError(subject, expected=error.expected, got=error.got, hint=error.hint) from None
+    facts = decoded.facts
+    assert facts is not None
+    if decoded.lost is not None:
+        raise PermanentError(subject, expected=f"a whole {facts.format}", got=decoded.lost)
+    return CheckedImage(image if facts.exact else normal_form(image, limits), facts)
+
+
+def fit_image(image: bytes, max_bytes: int, max_pixels: int, subject: str = "image") -> CheckedImage:
+    """Return a picture of any camera as one to store: converted or scaled down where necessary.
+
+    Args:
+        image: Any bytes.
+        max_bytes: Of the result; a larger picture is scaled down.
+        max_pixels: Of the source.
+        subject: Name of the image in errors.
+
+    Raises:
+        PermanentError: It cannot be read, is damaged, or is too large even for this.
+    """
+    source = replace(SOURCE_LIMITS, max_pixels=max_pixels)
     try:
-        with Image.open(io.BytesIO(image), formats=("JPEG", "PNG")) as picture:
-            picture.verify()  # the checksums of a PNG; load() does not read past the last pixel
-        # verify() leaves the file unusable, so it is opened again.
-        with Image.open(io.BytesIO(image), formats=("JPEG", "PNG")) as picture:
-            picture.draft(
-                None, (1, 1)
-            )  # reads a JPEG to its end, but reconstructs only an eighth of its size
-            picture.load()
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001  # Pillow raises errors of all kinds for hostile bytes
-        # The message of UnidentifiedImageError contains the address of the BytesIO object.
-        got = "one that cannot be read" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise PermanentError(subject, expected=f"a whole {header.format}", got=got) from None
-    return header
+        fitted = fit_photo(image, max_bytes, source=source, whole=True)
+    except ImageError as error:
+        raise PermanentError(subject, expected=error.expected, got=error.got, hint=error.hint) from None
+    return check_whole(fitted, source, subject)

@@ -6,10 +6,11 @@ from typing import Annotated, Literal, TypeAlias, get_type_hints
 import msgspec
 
 from schemas import messages
+from schemas.class_names import class_name
 from schemas.errors import PermanentError
 
-Annotator: TypeAlias = Literal["human", "teacher"]
-ANNOTATORS: tuple[Annotator, ...] = ("human", "teacher")
+Annotator: TypeAlias = Literal["human", "device", "teacher"]
+ANNOTATORS: tuple[Annotator, ...] = ("human", "device", "teacher")
 AnnotatorName = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
 
@@ -29,16 +30,29 @@ def validate(value: object, subject: str) -> None:
             raise PermanentError(f"{name} of {subject}", expected=expected, got=got) from None
 
 
+def check_class_name(text: str, subject: str) -> None:
+    """Refuse a text that is not a class name as it is; `class_name` brings one into that form.
+
+    Raises:
+        PermanentError: It has other characters than a class name, or too many.
+    """
+    name = class_name(text)
+    if name != text:
+        raise PermanentError(f"label of {subject}", expected=f"the class name {name!r}", got=ascii(text))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Label:
-    """A photo's class according to a human or a teacher model.
+    """A photo's class according to a human, the device that took it, or a teacher model.
 
     Args:
         photo_id: 32 hex digits; the sample itself may arrive later.
         label: Name of the class, or `NEITHER`.
         by: Name of the human or the model.
         at_ms: When it was given, UTC. Of two labels by the same kind of annotator the later one counts.
-        annotator: Kind of the annotator, `human` or `teacher`.
+        annotator: Kind of the annotator: `human`, `device` or `teacher`.
+        node: Edge node of the camera whose photo it is meant for; None for any photo.
+        device: That camera. A label for the photo of another one, or for an imported photo, is refused.
 
     Raises:
         PermanentError: A field is out of range.
@@ -49,9 +63,13 @@ class Label:
     by: AnnotatorName
     at_ms: messages.Milliseconds
     annotator: Annotator = "human"
+    node: messages.Name | None = None
+    device: messages.Name | None = None
 
     def __post_init__(self) -> None:
-        validate(self, f"label for {self.photo_id!r:.40}")
+        subject = f"label for {self.photo_id!r:.40}"
+        validate(self, subject)
+        check_class_name(self.label, subject)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

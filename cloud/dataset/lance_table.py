@@ -13,6 +13,7 @@ import structlog
 from lance.optimize import Compaction
 
 from cloud.dataset.durable_commit import (
+    check_conditional_writes,
     drop_torn_manifests,
     local_root,
     make_folders,
@@ -31,7 +32,10 @@ BATCH_ROWS = 32
 # Lance appends the position in its Rust source, and sometimes a backtrace on further lines.
 _RUST_SOURCE = re.compile(r"(, \S+\.rs:\d+:\d+.*|\n.*)", re.DOTALL)
 
-_BAD_QUERY = "Invalid user input"
+_BAD_QUERY = re.compile(
+    "Invalid user input: (Schema error|Error parsing|Error during planning|Error resolving|The filter)"
+)
+_BAD_FILE = re.compile("Invalid user input|Not found: .*data|fill whole buffer|orrupt|UTF-8")
 
 log = structlog.get_logger()
 
@@ -88,9 +92,14 @@ class Table:
         try:
             table._prepare(schema, create=create)
         except (FileExistsError, NotADirectoryError, ValueError) as error:
+            if root is not None and any((root / "_versions").glob("*.manifest")):
+                raise PermanentError(
+                    f"table {table.url}: its newest version cannot be read: {lance_message(error)}",
+                    hint="'gleaner cloud repair' finds damaged files",
+                ) from None
             # A file is in the way, or Lance does not support the URL's scheme.
             raise PermanentError(
-                f"table {table.url}: not a folder or URL for a table: {_message(error)}"
+                f"table {table.url}: not a folder or URL for a table: {lance_message(error)}"
             ) from None
         except OSError as error:
             raise table.transient_error("cannot be opened", error) from None
@@ -109,15 +118,20 @@ class Table:
         except (OSError, ValueError) as error:
             if version is None or isinstance(error, OSError):
                 raise self.transient_error("is missing", error) from None
-            raise PermanentError(f"table {self.url}: no version {version}: {_message(error)}") from None
+            raise PermanentError(f"table {self.url}: no version {version}: {lance_message(error)}") from None
 
     def transient_error(self, problem: str, error: Exception) -> TransientError:
         """Return the error to raise where Lance or the disk fails."""
-        return TransientError(f"table {self.url} {problem}: {_message(error)}")
+        damaged = _BAD_FILE.search(str(error)) is not None
+        hint = "'gleaner cloud repair' finds damaged files" if damaged else None
+        return TransientError(f"table {self.url} {problem}: {lance_message(error)}", hint=hint)
 
     @contextmanager
-    def map_read_errors(self) -> Iterator[None]:
-        """Map the errors that Lance raises while rows are read.
+    def map_errors(self, problem: str = "cannot be read") -> Iterator[None]:
+        """Map the errors that Lance raises while rows are read or merged.
+
+        Args:
+            problem: What cannot be done now, for the message.
 
         Raises:
             TransientError: A file is missing or damaged; it may come back, for example from a backup.
@@ -125,27 +139,37 @@ class Table:
         """
         try:
             yield
-        except (OSError, pa.ArrowInvalid) as error:  # ArrowInvalid if the file is read behind a scanner
-            if _BAD_QUERY in str(error):
-                raise ValueError(_message(error)) from None
-            raise self.transient_error("cannot be read", error) from error
+        except (OSError, ValueError) as error:  # Arrow's errors are ValueErrors
+            # Lance calls a damaged file invalid input, too.
+            if _BAD_QUERY.search(str(error)):
+                raise ValueError(lance_message(error)) from None
+            raise self.transient_error(problem, error) from error
 
     def small_fragments(self) -> int:
         """Count the fragments that are not full: each commit adds one, and a compaction joins them."""
         fragments = self.open_version().get_fragments()
         return sum(fragment.physical_rows < _ROWS_PER_FRAGMENT for fragment in fragments)
 
-    def compact(self) -> CompactionResult:
+    def compact(self, *, remove_deleted: bool = False) -> CompactionResult:
         """Rewrite small fragments into larger ones, while writers go on.
 
         A rewrite whose rows were changed by a writer is dropped and counted. Memory: some batches of 32
         images.
 
+        Args:
+            remove_deleted: Rewrite every fragment with a deleted row, too; by default only those with many.
+
         Raises:
             TransientError: The table cannot be written now.
         """
         dataset = self.open_version()
-        options = {"target_rows_per_fragment": _ROWS_PER_FRAGMENT, "batch_size": BATCH_ROWS, "num_threads": 1}
+        options: dict[str, float] = {
+            "target_rows_per_fragment": _ROWS_PER_FRAGMENT,
+            "batch_size": BATCH_ROWS,
+            "num_threads": 1,
+        }
+        if remove_deleted:
+            options["materialize_deletions_threshold"] = 0.0
         plan = Compaction.plan(dataset, options=options)
         removed = added = conflicts = 0
         for task in plan.tasks:
@@ -190,6 +214,24 @@ class Table:
             raise self.transient_error("cannot be cleaned up", error) from error
         return int(removed.old_versions)
 
+    def delete(self, condition: str) -> None:
+        """Delete the rows that meet a condition in SQL; the caller holds the lock.
+
+        Raises:
+            OSError: The table cannot be written now.
+        """
+        dataset = self.open_version()
+        # Not dataset.delete(): it publishes the version before the deletion files are synced.
+        after = {fragment: fragment.delete(condition) for fragment in dataset.get_fragments()}
+        emptied = [fragment.fragment_id for fragment, left in after.items() if left is None]
+        changed = [left for fragment, left in after.items() if left not in (None, fragment.metadata)]
+        if not (emptied or changed):
+            return
+        sync_fragments(self.root, changed)
+        operation = lance.LanceOperation.Delete(changed, emptied, condition)
+        committed = lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
+        sync_version(self.root, committed.version)
+
     def _prepare(self, schema: pa.Schema, *, create: bool) -> None:
         if self.root is not None:
             if not create and not (self.root / "_versions").is_dir():
@@ -218,6 +260,7 @@ class Table:
                 raise
         if not create:
             raise self._missing()
+        check_conditional_writes(self.url)
         try:
             return lance.write_dataset(schema.empty_table(), self.url, session=self._session)
         except OSError:
@@ -247,6 +290,6 @@ class Table:
             log.info("table.migrated", table=self.url, columns=[field.name for field in missing])
 
 
-def _message(error: Exception) -> str:
+def lance_message(error: Exception) -> str:
     """Return Lance's message without the position in its source."""
     return _RUST_SOURCE.sub("", str(error))

@@ -8,14 +8,25 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from cloud.dataset.labels import ANNOTATORS, Annotator, AnnotatorName, Label, LabelChange, validate
+from cloud.dataset.labels import (
+    ANNOTATORS,
+    Annotator,
+    AnnotatorName,
+    Label,
+    LabelChange,
+    check_class_name,
+    validate,
+)
 from schemas import messages
 from schemas.errors import PermanentError
 
 Split: TypeAlias = Literal["train", "gold", "stream"]
 Origin: TypeAlias = Literal["sample", "import"]
 Outcome: TypeAlias = Literal["stored", "duplicate"]
-LabelOutcome: TypeAlias = Literal["stored", "waiting", "superseded"]
+ImportOutcome: TypeAlias = Literal[
+    "stored", "there", "labelled", "corrected", "kept", "forgotten", "other-split"
+]
+LabelOutcome: TypeAlias = Literal["stored", "waiting", "superseded", "forgotten", "refused"]
 Record: TypeAlias = dict[str, Any]
 
 # Lance refuses a second insert of a primary key only if the column is marked as such in its metadata.
@@ -60,13 +71,23 @@ SCHEMA = pa.schema(
         ("teacher_at_ms", pa.int64()),
         ("split", pa.string()),
         ("origin", pa.string()),
+        ("source", pa.string()),
+        ("imported_label", pa.string()),
+        ("forgotten_at_ms", pa.int64()),
+        ("device_label", pa.string()),
+        ("device_by", pa.string()),
+        ("device_at_ms", pa.int64()),
+        ("waiting_since_ms", pa.int64()),
     ]
 )
-STATE_COLUMNS = ["photo_id", "revision", "received_at_ms"] + [
+NO_TIME_LIMIT_MS = 2**53
+"""Later than every time of the contract: as `now_ms`, it bounds nothing."""
+STATE_COLUMNS = ["photo_id", "revision", "received_at_ms", "node", "device"] + [
     f"{annotator}_{part}" for annotator in ANNOTATORS for part in ("label", "by", "at_ms")
 ]
 """Columns that decide how a sample changes a row; none of them is large."""
 
+SourceName = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 _Pixels = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 
 
@@ -102,8 +123,15 @@ class Row:
         teacher_label: Class given by a teacher model.
         teacher_by: Name of that model.
         teacher_at_ms: When it was given, UTC.
+        device_label: Class given by the device that took it.
+        device_by: Name that it gave.
+        device_at_ms: When it was given, UTC.
         split: `gold` is measured on, `train` and `stream` are trained on.
         origin: `sample` or `import`.
+        source: File or record that it was imported from, relative to what was imported.
+        imported_label: Class that its latest import gave, whatever a person said since.
+        forgotten_at_ms: When the photo was taken out for good; such a row is only its mark.
+        waiting_since_ms: When a label came whose photo has not arrived; None for a photo.
 
     Raises:
         PermanentError: A field is out of range.
@@ -138,6 +166,13 @@ class Row:
     teacher_at_ms: messages.Milliseconds | None = None
     split: Split = "stream"
     origin: Origin = "sample"
+    source: SourceName | None = None
+    imported_label: messages.Label | None = None
+    forgotten_at_ms: messages.Milliseconds | None = None
+    device_label: messages.Label | None = None
+    device_by: AnnotatorName | None = None
+    device_at_ms: messages.Milliseconds | None = None
+    waiting_since_ms: messages.Milliseconds | None = None
 
     def __post_init__(self) -> None:
         subject = f"row {self.photo_id!r:.40}"
@@ -150,6 +185,9 @@ class Row:
             if any(given) and not all(given):
                 expected = f"{annotator}_label, {annotator}_by and {annotator}_at_ms, or none of them"
                 raise PermanentError(f"{annotator} label of {subject}", expected=expected, got=given)
+        for label in (self.human_label, self.device_label, self.teacher_label, self.imported_label):
+            if label is not None:
+                check_class_name(label, subject)
 
 
 def as_record(row: Row) -> Record:
@@ -178,6 +216,8 @@ def apply_sample(row: Row, existing: Record | None) -> Record | None:
     # MQTT keeps no order between topics, so a label can arrive before its sample. It is stored in a row
     # without an image, which the sample fills in here. (A second table for such labels would need commits
     # over two tables, which Lance does not have: a label could be lost or applied twice.)
+    if _is_for_another(existing, row.node, row.device):
+        return record  # a label on the topic of another camera; its own topic is all that it could use
     for annotator in ANNOTATORS:
         if _is_newer(existing[f"{annotator}_at_ms"], record, annotator):
             record |= {
@@ -186,29 +226,133 @@ def apply_sample(row: Row, existing: Record | None) -> Record | None:
     return record
 
 
-def apply_label(change: LabelChange, existing: Record | None) -> Record | None:
+def apply_label(
+    change: LabelChange, existing: Record | None, now_ms: int = NO_TIME_LIMIT_MS
+) -> Record | None:
     """Return the record to write when a label arrives or is withdrawn, or None if nothing changes.
 
     Args:
         change: The label or the withdrawal.
         existing: All columns of the stored row with that id, if any.
+        now_ms: Arrival, UTC. A later time of the label is a wrong clock: it counts as given now. A stored
+            label from the future is older than any other.
 
     Returns:
-        None if a label with the same or a later time is stored, or there is nothing to withdraw.
+        None if a label with the same or a later time is stored, there is nothing to withdraw, the photo was
+        forgotten, or it is not of the camera that the label is for.
     """
     annotator: Annotator = change.annotator if isinstance(change, Label) else "teacher"
     label = change.label if isinstance(change, Label) else None
     record: Record = existing or dict.fromkeys(SCHEMA.names)
     nothing_to_withdraw = label is None and record[f"{annotator}_label"] is None
+    at_ms = min(change.at_ms, now_ms)
     # On equal times the stored label stays, so that a redelivered one writes nothing.
-    if nothing_to_withdraw or not _is_newer(change.at_ms, record, annotator):
+    if nothing_to_withdraw or is_forgotten(record) or _is_misplaced(change, record):
         return None
+    if not _is_newer(at_ms, record, annotator, now_ms):
+        return None
+    if existing is None:
+        camera = (change.node, change.device) if isinstance(change, Label) else (None, None)
+        record |= {"waiting_since_ms": now_ms, "node": camera[0], "device": camera[1]}
     return record | {
         "photo_id": change.photo_id,
         f"{annotator}_label": label,
         f"{annotator}_by": change.by,
-        f"{annotator}_at_ms": change.at_ms,
+        f"{annotator}_at_ms": at_ms,
     }
+
+
+def apply_import(
+    row: Row, existing: Record, now_ms: int, *, frozen: bool = False
+) -> tuple[Record | None, ImportOutcome]:
+    """Return the record to write when a stored photo is imported again, or None, and what that means.
+
+    Another label than at the last import is a correction that is made now, whatever the date of the file: to
+    move a file into another class folder does not change its date. The same label as at the last import
+    changes nothing, so that a correction by a person stays.
+
+    Args:
+        row: The photo, as an import reads it.
+        existing: Columns of the stored row, of a photo that has arrived.
+        now_ms: Time of the import, UTC.
+        frozen: Whether a photo keeps the split that it is stored under, without being an error.
+    """
+    stored_split = existing["split"]
+    if is_forgotten(existing):
+        return None, "forgotten"
+    moved = stored_split != row.split and "gold" in {stored_split, row.split}
+    if moved and not frozen:
+        return None, "other-split"
+    changes: Record = {}
+    if existing["imported_label"] != row.imported_label:
+        changes = {"imported_label": row.imported_label, "source": row.source}
+    if moved and row.split == "gold":
+        changes["split"] = "gold"
+    outcome, at_ms = _imported_label(row, existing, now_ms)
+    if outcome in {"labelled", "corrected"}:
+        changes |= {"human_label": row.human_label, "human_by": row.human_by, "human_at_ms": at_ms}
+    elif changes.keys() == {"imported_label", "source"} and _last_import(existing) == row.imported_label:
+        changes = {}  # a dataset of an earlier version: nothing new, and each row written costs its image
+    return (existing | changes if changes else None), outcome
+
+
+def remember_import(record: Record) -> Record:
+    """Return a row that says what its latest import gave, before a person changes its label."""
+    return record | {"imported_label": _last_import(record)}
+
+
+def _last_import(existing: Record) -> str | None:
+    """Return the label that the latest import gave to a photo, None if it was never imported."""
+    if existing["imported_label"] is not None or existing["origin"] != "import":
+        label: str | None = existing["imported_label"]
+    else:  # a dataset of an earlier version, where nothing but another import could change this label
+        label = existing["human_label"]
+    return label
+
+
+def _imported_label(row: Row, existing: Record, now_ms: int) -> tuple[ImportOutcome, int | None]:
+    """Return what an import means for the label of a stored photo, and the time of the new label."""
+    human = existing["human_label"]
+    if human == row.human_label:
+        return "there", None
+    before = _last_import(existing)
+    if before == row.imported_label:
+        return "kept", None
+    if before is not None:
+        return "corrected", now_ms
+    if _is_newer(row.human_at_ms, existing, "human", now_ms):
+        return ("labelled" if human is None else "corrected"), row.human_at_ms
+    return "kept", None
+
+
+def _is_misplaced(change: LabelChange, record: Record) -> bool:
+    """Return whether a label on a camera's topic is for a photo that this camera did not take."""
+    if not isinstance(change, Label) or change.node is None or record["photo_id"] is None:
+        return False
+    return bool((record["node"], record["device"]) != (change.node, change.device))
+
+
+def _is_for_another(waiting: Record, node: str | None, device: str | None) -> bool:
+    """Return whether labels that wait for a photo came on the topic of another camera."""
+    return waiting["node"] is not None and (waiting["node"], waiting["device"]) != (node, device)
+
+
+def is_forgotten(record: Record) -> bool:
+    """Return whether a row is only the mark of a photo that was taken out for good."""
+    return record["forgotten_at_ms"] is not None
+
+
+def forget(record: Record, now_ms: int) -> Record | None:
+    """Return the mark that replaces a photo: its id and two times; None if it is one already.
+
+    The mark keeps `received_at_ms`, so that a sample that is sent again is a duplicate and stays out.
+    """
+    if is_forgotten(record):
+        return None
+    kept = {name: record[name] for name in ("photo_id", "revision")}
+    received_ms = record["received_at_ms"] if record["received_at_ms"] is not None else now_ms
+    empty = dict.fromkeys(SCHEMA.names)
+    return empty | kept | {"received_at_ms": received_ms, "forgotten_at_ms": now_ms}
 
 
 def apply_samples(
@@ -227,7 +371,9 @@ def apply_samples(
 
 
 def apply_labels(
-    changes: Iterable[LabelChange], existing: Mapping[str, Record]
+    changes: Iterable[LabelChange],
+    existing: Mapping[str, Record],
+    now_ms: int = NO_TIME_LIMIT_MS,
 ) -> tuple[list[Record], dict[str, LabelOutcome]]:
     """Apply many labels and withdrawals, in any order; several for one photo make one record.
 
@@ -237,15 +383,27 @@ def apply_labels(
     records: dict[str, Record] = {}
     outcomes: dict[str, LabelOutcome] = {}
     for change in changes:
-        outcomes.setdefault(change.photo_id, "superseded")
-        record = apply_label(change, records.get(change.photo_id, existing.get(change.photo_id)))
+        before = records.get(change.photo_id, existing.get(change.photo_id))
+        outcomes.setdefault(change.photo_id, _unchanged(change, before))
+        record = apply_label(change, before, now_ms)
         if record is not None:
             records[change.photo_id] = record
             outcomes[change.photo_id] = "waiting" if record["received_at_ms"] is None else "stored"
     return list(records.values()), outcomes
 
 
-def _is_newer(at_ms: int | None, record: Record, annotator: Annotator) -> bool:
+def _unchanged(change: LabelChange, record: Record | None) -> LabelOutcome:
+    """Return the outcome of a label that changes nothing."""
+    if record is not None and is_forgotten(record):
+        return "forgotten"
+    return "refused" if record is not None and _is_misplaced(change, record) else "superseded"
+
+
+def _is_newer(
+    at_ms: int | None, record: Record, annotator: Annotator, now_ms: int = NO_TIME_LIMIT_MS
+) -> bool:
     """Return whether a label of that time replaces the record's label of that annotator kind."""
     stored_ms = record[f"{annotator}_at_ms"]
-    return at_ms is not None and (stored_ms is None or stored_ms < at_ms)
+    if at_ms is None:
+        return False
+    return stored_ms is None or stored_ms < at_ms or stored_ms > now_ms

@@ -15,8 +15,11 @@ from typing import TypeVar
 
 import lance
 import pyarrow as pa
+import pyarrow.compute as pc
 from lance.dataset import ColumnOrdering
 
+from bus.mqtt.presence import now_ms
+from cloud.dataset.damage import Damage, damage_of
 from cloud.dataset.durable_commit import merge, sync_tag, sync_version, writer_lock
 from cloud.dataset.labels import Label, LabelChange, Withdrawal
 from cloud.dataset.lance_table import BATCH_ROWS, Table
@@ -35,14 +38,15 @@ from schemas.messages import NEITHER
 
 __all__ = ["HAS_HUMAN_CLASS", "HAS_IMAGE", "Label", "LabelOutcome", "Outcome", "Row", "Store", "Withdrawal"]
 
-HAS_IMAGE = "received_at_ms IS NOT NULL"
-"""SQL condition: the photo has arrived, not only a label for it."""
+HAS_IMAGE = "received_at_ms IS NOT NULL AND forgotten_at_ms IS NULL"
+"""SQL condition: the photo is there: it has arrived, not only a label for it, and was not forgotten."""
 HAS_HUMAN_CLASS = f"human_label != '{NEITHER}'"
 """SQL condition: the photo has a human label other than `NEITHER`."""
 
 _T = TypeVar("_T")
 _ATTEMPTS = 20
 _IDS_PER_LOOKUP = 1024
+_CHANGES_PER_COMMIT = 256
 
 
 @dataclass(frozen=True)
@@ -94,15 +98,42 @@ class Store:
             labels: Any number; the images of all their photos are held in memory.
 
         Returns:
-            By id, `stored`, `waiting` (stored; the photo has not arrived) or `superseded` (a label with the
-            same or a later time is stored already, or there is nothing to withdraw).
+            By id, `stored`, `waiting` (stored; the photo has not arrived), `superseded` (a label with the
+            same or a later time is stored already, or there is nothing to withdraw) or `forgotten`. A time in
+            the future counts as now.
 
         Raises:
             TransientError: The table cannot be written now; any of the labels may be missing.
         """
         ids = list({label.photo_id for label in labels})
         # All columns: Lance replaces whole rows, images included.
-        return self._write(ids, SCHEMA.names, lambda existing: apply_labels(labels, existing))
+        now = now_ms()
+        return self._write(ids, SCHEMA.names, lambda existing: apply_labels(labels, existing, now))
+
+    def change(self, photo_ids: Sequence[str], decide: Callable[[Record], Record | None]) -> list[str]:
+        """Change stored rows one by one, whoever else writes to them.
+
+        Args:
+            photo_ids: Any number; the images of 256 photos at a time are held in memory.
+            decide: Returns the row to write in place of a stored one, or None to leave it. Called again if
+                another writer changed the row in between.
+
+        Returns:
+            Ids of the rows that were changed, in the given order; ids without a row are left out.
+
+        Raises:
+            TransientError: The table cannot be written now; the rows of full batches before are changed.
+        """
+
+        def decide_all(existing: dict[str, Record]) -> tuple[list[Record], dict[str, bool]]:
+            written = {key: changed for key, row in existing.items() if (changed := decide(row)) is not None}
+            return list(written.values()), dict.fromkeys(written, True)
+
+        changed: set[str] = set()
+        for start in range(0, len(photo_ids), _CHANGES_PER_COMMIT):
+            batch = list(dict.fromkeys(photo_ids[start : start + _CHANGES_PER_COMMIT]))
+            changed |= self._write(batch, SCHEMA.names, decide_all).keys()
+        return [photo_id for photo_id in dict.fromkeys(photo_ids) if photo_id in changed]
 
     @property
     def version(self) -> int:
@@ -132,13 +163,52 @@ class Store:
             sync_tag(self.table.root, name)
             return int(dataset.version)
 
+    def expire_labels(self, older_than_s: float) -> int:
+        """Remove labels whose photo has not arrived for so long.
+
+        Returns:
+            How many photos they were for.
+
+        Raises:
+            TransientError: The table cannot be written now.
+        """
+        before_ms = now_ms() - int(older_than_s * 1000)
+        # Rows of an earlier version have no such time; for them the time of the label stands.
+        since = "coalesce(waiting_since_ms, human_at_ms, teacher_at_ms)"
+        condition = f"received_at_ms IS NULL AND {since} < {before_ms}"
+        with self.table.map_errors("cannot be written"), writer_lock(self.table.root):
+            count = int(self.table.open_version().count_rows(condition))
+            if count:
+                self.table.delete(condition)
+        return count
+
+    def purge(self) -> list[str]:
+        """Remove every version but the newest, and what rows that were replaced or deleted hold on the disk.
+
+        Readers of older versions fail from now on.
+
+        Returns:
+            The tags that were removed with their versions.
+
+        Raises:
+            TransientError: The table cannot be written now.
+        """
+        tags = list(self.tags())
+        with self.table.map_errors("cannot be written"), writer_lock(self.table.root):
+            dataset = self.table.open_version()
+            for name in tags:
+                dataset.tags.delete(name)
+        self.table.compact(remove_deleted=True)
+        self.table.clean_up(0.0)
+        return tags
+
     def tags(self) -> dict[str, int]:
         """Return version numbers by tag.
 
         Raises:
             TransientError: The table cannot be read now.
         """
-        with self.table.map_read_errors():
+        with self.table.map_errors():
             return {name: int(tag["version"]) for name, tag in self.table.open_version().tags.list().items()}
 
     def count(self, where: str = HAS_IMAGE, version: int | str | None = None) -> int:
@@ -149,7 +219,7 @@ class Store:
             TransientError: The table cannot be read now.
             ValueError: The condition is invalid.
         """
-        with self.table.map_read_errors():
+        with self.table.map_errors():
             return int(self.table.open_version(version).count_rows(where))
 
     def scan(
@@ -189,9 +259,66 @@ class Store:
             # Images are read after the filter, only for the rows that met it.
             late_materialization=["image"],
         )
-        with self.table.map_read_errors():
+        with self.table.map_errors():
             for batch in scanner.to_batches():
                 yield from batch.to_pylist()
+
+    def sizes(self, columns: Sequence[str]) -> Iterator[dict[str, object]]:
+        """Stream the photos with the length of each picture as `image_bytes`.
+
+        Args:
+            columns: Names of SCHEMA that are wanted too.
+
+        Raises:
+            TransientError: The table cannot be read.
+        """
+        scanner = self.table.open_version().scanner(
+            columns=[*columns, "image"], filter=HAS_IMAGE, batch_size=BATCH_ROWS, batch_readahead=2
+        )
+        with self.table.map_errors():
+            for batch in scanner.to_batches():
+                lengths = pc.binary_length(batch["image"])
+                yield from batch.select(list(columns)).append_column("image_bytes", lengths).to_pylist()
+
+    def scan_undamaged(
+        self, columns: Sequence[str], *, where: str = HAS_IMAGE, version: int | str | None = None
+    ) -> Iterator[dict[str, object] | Damage]:
+        """Stream rows as `scan` does, but go on after a part of the table that cannot be read.
+
+        Args:
+            columns: Names of SCHEMA.
+            where: Condition in SQL.
+            version: Number or tag, None for the newest.
+
+        Yields:
+            One dict per row, in any order, and one `Damage` per fragment that cannot be read to its end.
+
+        Raises:
+            PermanentError: The version does not exist.
+            TransientError: No fragment can be read, or the table is on an object store and one cannot.
+            ValueError: The condition or a column is invalid.
+        """
+        dataset = self.table.open_version(version)
+        fragments = dataset.get_fragments()
+        lost = 0
+        for fragment in fragments:
+            try:
+                scanner = dataset.scanner(
+                    columns=list(columns),
+                    filter=where,
+                    fragments=[fragment],
+                    batch_size=BATCH_ROWS,
+                    late_materialization=["image"],
+                )
+                with self.table.map_errors():
+                    for batch in scanner.to_batches():
+                        yield from batch.to_pylist()
+            except TransientError as error:
+                lost += 1
+                # An object store that cannot be reached now has every row a moment later.
+                if self.table.root is None or lost == len(fragments):
+                    raise
+                yield damage_of(fragment, error)
 
     def find(self, photo_ids: Sequence[str], columns: Sequence[str]) -> dict[str, dict[str, object]]:
         """Read some columns of the rows with these ids, by id; an id without a row is left out.
@@ -227,7 +354,9 @@ class Store:
                     written = pa.Table.from_pylist(records, schema=SCHEMA)
                     # Fewer rows written: some had another revision by then. Those written now are found as
                     # existing in the next attempt.
-                    if merge(dataset, written, self.table.root) == len(records):
+                    with self.table.map_errors("cannot be written"):
+                        count = merge(dataset, written, self.table.root)
+                    if count == len(records):
                         return outcomes
         except OSError as error:
             raise self.table.transient_error("cannot be written", error) from error
@@ -244,11 +373,12 @@ class Store:
             # No index on photo_id: with one, Lance no longer detects two inserts of one key. The scan of the
             # ids takes about 10 ms at 50 000 rows and 70 ms at 550 000. Ids are hex digits: safe to quote.
             quoted = ", ".join(f"'{photo_id}'" for photo_id in photo_ids[start : start + _IDS_PER_LOOKUP])
-            with self.table.map_read_errors():
+            with self.table.map_errors():
                 rows = dataset.to_table(
                     columns=list({"photo_id": None} | dict.fromkeys(columns)),
                     filter=f"photo_id IN ({quoted})",
-                    late_materialization=["image"],
+                    # Large columns are read after the filter: 100 000 embeddings are half a gigabyte.
+                    late_materialization=["image", "embedding"],
                 )
             found |= {record["photo_id"]: record for record in rows.to_pylist()}
         return found

@@ -1,39 +1,62 @@
 """Read the dataset as examples, with the label of each photo resolved: human, then teacher, then edge."""
 
 from collections import Counter
+from typing import Annotated, NamedTuple
 
 import msgspec
 
-from cloud.dataset.example import Example, Source
+from cloud.dataset.damage import Damage
+from cloud.dataset.example import Example, LeftOut, Source
 from cloud.dataset.schema import Split
 from cloud.dataset.store import HAS_IMAGE, Store
 from schemas import lanes
-from schemas.messages import NEITHER
+from schemas.class_names import ClassNameError, class_name
+from schemas.errors import PermanentError
+from schemas.messages import NEITHER, PhotoId
 
 # Example.weight must be above 0, and an edge can report a confidence of 0.
 MIN_WEIGHT = 0.01
+
+BAD_LABEL = "the label is no class name"
+DAMAGED_ROW = "the row is damaged"
+DAMAGED_FILE = "the data file is damaged"
 
 _IN_AUTO = f"coalesce(lane, '') = '{lanes.AUTO}'"
 # The edge's own label counts in lane auto only: in the other lanes the photo was harvested because the model
 # was uncertain, or at random. Where edge and teacher disagree there, the photo has no label. Where there is
 # no teacher's label, cloud/training/candidates.py measures whether such photos help.
 _HAS_LABEL = (
-    f"coalesce(human_label, teacher_label, edge_label) != '{NEITHER}' AND (human_label IS NOT NULL"
+    f"coalesce(human_label, device_label, teacher_label, edge_label) != '{NEITHER}'"
+    " AND (human_label IS NOT NULL OR device_label IS NOT NULL"
     f" OR (teacher_label IS NOT NULL AND NOT ({_IN_AUTO} AND teacher_label != coalesce(edge_label, '')))"
     f" OR (edge_label IS NOT NULL AND teacher_label IS NULL AND {_IN_AUTO}))"
 )
 
 
-def resolve_label(human: str | None, teacher: str | None, edge: str | None) -> tuple[str, Source] | None:
-    """Return the label with the highest precedence and its source: human, then teacher, then edge."""
-    labels: tuple[tuple[str | None, Source], ...] = ((human, "human"), (teacher, "teacher"), (edge, "edge"))
+def resolve_label(
+    human: str | None, teacher: str | None, edge: str | None, device: str | None = None
+) -> tuple[str, Source] | None:
+    """Return the label with the highest precedence and its source: human, device, teacher, then edge."""
+    labels: tuple[tuple[str | None, Source], ...] = (
+        (human, "human"),
+        (device, "device"),
+        (teacher, "teacher"),
+        (edge, "edge"),
+    )
     return next(((label, source) for label, source in labels if label is not None), None)
 
 
-def examples(
+class Reading(NamedTuple):
+    """Labelled photos, and the rows that are none although they have a label."""
+
+    examples: list[Example]
+    left_out: list[LeftOut]
+
+
+def read_examples(
     store: Store, *, version: int | str | None = None, split: Split | None = None, where: str = "true"
-) -> list[Example]:
-    """Read the labelled photos for training or evaluation into memory.
+) -> Reading:
+    """Read the labelled photos for training or evaluation into memory; a damaged row costs only itself.
 
     Args:
         store: The dataset.
@@ -44,26 +67,57 @@ def examples(
     Returns:
         Examples sorted by photo id, so that one version always gives the same list. The edge's label counts
         only in lane `auto` and only if no teacher contradicts it. Photos with the human label `NEITHER`
-        are left out.
+        are left out without an entry, because no training wants them.
+
+    Raises:
+        PermanentError: The version does not exist.
+        TransientError: The table cannot be read now.
     """
     in_split = "split != 'gold'" if split is None else f"split = '{split}'"
-    rows = store.scan(
+    rows = store.scan_undamaged(
         _Labelled.__struct_fields__,
         where=f"{HAS_IMAGE} AND {in_split} AND {_HAS_LABEL} AND ({where})",
         version=version,
     )
-    return sorted(map(_example, rows), key=lambda example: example.photo_id)
+    found: list[Example] = []
+    left_out: list[LeftOut] = []
+    for row in rows:
+        if isinstance(row, Damage):
+            detail = f"{', '.join(row.files)}: {row.reason}"
+            left_out.append(LeftOut(None, DAMAGED_FILE, detail, count=row.rows))
+            continue
+        try:
+            example = _example(row)
+        except (msgspec.ValidationError, PermanentError) as error:
+            reason = BAD_LABEL if isinstance(error, ClassNameError) else DAMAGED_ROW
+            left_out.append(LeftOut(str(row["photo_id"]), reason, str(error), _text(row["source"])))
+            continue
+        if example.label != NEITHER:
+            found.append(example)
+    return Reading(sorted(found, key=lambda example: example.photo_id), left_out)
+
+
+def examples(
+    store: Store, *, version: int | str | None = None, split: Split | None = None, where: str = "true"
+) -> list[Example]:
+    """Read the labelled photos as `read_examples` does, without those that are left out."""
+    return read_examples(store, version=version, split=split, where=where).examples
 
 
 def _example(row: dict[str, object]) -> Example:
     photo = msgspec.convert(row, _Labelled)
     edge = photo.edge_label if photo.lane == lanes.AUTO else None
-    resolved = resolve_label(photo.human_label, photo.teacher_label, edge)
+    resolved = resolve_label(photo.human_label, photo.teacher_label, edge, photo.device_label)
     assert resolved is not None, "the scan returns labelled photos only"
     label, source = resolved
     # Edge labels are weighted by the model's confidence; human and teacher labels count in full.
-    weight = max(photo.confidence or 0.0, MIN_WEIGHT) if source == "edge" else 1.0
-    return Example(photo.photo_id, photo.image, label, source, weight, photo.lane)
+    weight = max(MIN_WEIGHT, photo.confidence or 0.0) if source == "edge" else 1.0
+    # Datasets of earlier versions have labels with line breaks and outer spaces.
+    return Example(photo.photo_id, photo.image, class_name(label), source, weight, photo.lane, photo.source)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def label_counts(store: Store) -> dict[str, int]:
@@ -75,10 +129,12 @@ def label_counts(store: Store) -> dict[str, int]:
 class _Labelled(msgspec.Struct, frozen=True):
     """The columns of an example."""
 
-    photo_id: str
-    image: bytes
+    photo_id: PhotoId
+    image: Annotated[bytes, msgspec.Meta(min_length=1)]
     human_label: str | None
+    device_label: str | None
     teacher_label: str | None
     edge_label: str | None
     lane: str | None
     confidence: float | None
+    source: str | None

@@ -8,12 +8,14 @@ like any other labelled photo.
 from collections.abc import Iterator, Sequence
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from cloud.dataset.damage import Damage
 from cloud.dataset.example import Example
 from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
 from cloud.evaluation.audit_stats import sampling_weight
 from schemas import lanes
+from schemas.class_names import ClassNameError, class_name
 from schemas.messages import NEITHER
 
 _DRAWN = f"{HAS_IMAGE} AND lane = '{lanes.AUDIT}' AND split != 'gold'"
@@ -38,8 +40,8 @@ def audit_slice(store: Store, since_ms: int, *, version: int | str | None = None
         Examples in the order of their ids, weighted by `sampling_weight`.
     """
     where = f"{AUDITED} AND received_at_ms > {since_ms}"
-    rows = store.scan(_AuditRow.__struct_fields__, where=where, version=version)
-    drawn = [msgspec.convert(row, _AuditRow) for row in rows]
+    rows = store.scan_undamaged(_AuditRow.__struct_fields__, where=where, version=version)
+    drawn = [photo for row in rows if (photo := _audit_row(row)) is not None]
     return [
         Example(
             photo.photo_id,
@@ -61,6 +63,17 @@ class _AuditRow(Struct, frozen=True):
     image: bytes
     human_label: str
     inclusion: float | None
+
+
+def _audit_row(row: dict[str, object] | Damage) -> _AuditRow | None:
+    """Return a row with its class name, None if it cannot be used; a training counts such rows."""
+    if isinstance(row, Damage):
+        return None
+    try:
+        photo = msgspec.convert(row, _AuditRow)
+        return structs.replace(photo, human_label=class_name(photo.human_label))
+    except (msgspec.ValidationError, ClassNameError):
+        return None
 
 
 class AuditedAnswer(Struct, frozen=True):

@@ -80,6 +80,11 @@ def wilson_interval(successes: float, trials: float, z: float = _Z) -> tuple[flo
     return max(0.0, float((centre - spread) / scale)), min(1.0, float((centre + spread) / scale))
 
 
+def p_words(p_value: float) -> str:
+    """Return a p-value as it is printed: three decimals, and `p < 0.001` below."""
+    return f"p = {p_value:.3f}" if p_value >= 0.0005 else "p < 0.001"  # noqa: PLR2004  # what rounds to 0.001
+
+
 def confusion_matrix(truth: Ints, answers: Ints, classes: int) -> Ints:
     """Count answers: `[truth, answer]`, in the order of the classes."""
     counts = np.bincount(truth * classes + answers, minlength=classes**2)

@@ -11,13 +11,14 @@ from typing import Literal, TypeAlias
 import msgspec
 import numpy as np
 
-from cloud.evaluation.metrics import calibration_error
+from cloud.evaluation.metrics import calibration_error, p_words
 from cloud.modeling.arrays import Bools, Floats, Ints
 
 GateDecision: TypeAlias = Literal["promote", "keep", "inconclusive"]
 
 RESAMPLES = 2000
 SIGNIFICANCE = 0.05
+MORE_GOLD = "import some with 'gleaner cloud import DIR --hold-out 20%'"
 
 _BATCH_RESAMPLES = 200  # bounds the bootstrap's memory: scipy gathers a whole batch of resamples at once
 
@@ -99,6 +100,7 @@ class Verdict(msgspec.Struct, frozen=True):
         gold: comparison on the gold set, None without one.
         audit: comparison on the audit slice, None without one.
         latency_ratio: challenger's to champion's, None if not measured.
+        held_out: comparison on held-out labels, None unless there is no gold set.
     """
 
     decision: GateDecision
@@ -107,6 +109,7 @@ class Verdict(msgspec.Struct, frozen=True):
     gold: Comparison | None
     audit: Comparison | None
     latency_ratio: float | None
+    held_out: Comparison | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,8 @@ class Evidence:
         classes: K names.
         audit: predictions for the audit slice, None without one.
         latency_ratio: challenger's to champion's, None if not measured.
+        held_out: predictions for other photos with a person's label that neither version was trained on,
+            None without any; used where there is no gold set.
     """
 
     gold: PairedPredictions | None
@@ -127,6 +132,7 @@ class Evidence:
     classes: Sequence[str]
     audit: PairedPredictions | None = None
     latency_ratio: float | None = None
+    held_out: PairedPredictions | None = None
 
 
 _Finding: TypeAlias = tuple[GateDecision, str]
@@ -148,22 +154,54 @@ def decide_promotion(
         seed: of the bootstrap.
     """
     allowed = limits or GateLimits()
-    gold, audit = (None if pair is None else compare(pair, seed) for pair in (evidence.gold, evidence.audit))
-    if evidence.gold is None or gold is None:
-        findings: list[_Finding] = [("inconclusive", "no gold photos to judge on")]
-    else:
+    instead = _joined(evidence.held_out, evidence.audit) if evidence.gold is None else None
+    gold, audit, held_out = (
+        None if pair is None else compare(pair, seed) for pair in (evidence.gold, evidence.audit, instead)
+    )
+    findings: list[_Finding] = []
+    if evidence.gold is not None and gold is not None:
         findings = [
-            _accuracy(gold, allowed),
+            _accuracy("gold", gold, allowed),
             *_against_best(gold, evidence.best_gold_accuracy, allowed),
             *_recalls(evidence.gold, evidence.classes, allowed),
             *_calibration(evidence.gold, allowed, seed),
         ]
+    elif instead is not None and held_out is not None:
+        findings = [
+            _without_gold(_accuracy("held-out", held_out, allowed)),
+            *map(_without_gold, _recalls(instead, evidence.classes, allowed)),
+            *map(_without_gold, _calibration(instead, allowed, seed)),
+        ]
+    else:
+        findings = [("inconclusive", f"no gold photos to judge on; {MORE_GOLD}")]
     # The audit slice is small and only has a veto: it never makes a version be promoted.
     findings += [*([] if audit is None else _audited(audit)), *_latency(evidence.latency_ratio, allowed)]
     order: tuple[GateDecision, ...] = ("keep", "inconclusive", "promote")
     decision = min((found for found, _ in findings), key=order.index)
     reasons = [reason for found, reason in findings if found == decision]
-    return Verdict(decision, champion, reasons, gold, audit, evidence.latency_ratio)
+    return Verdict(decision, champion, reasons, gold, audit, evidence.latency_ratio, held_out)
+
+
+def _without_gold(finding: _Finding) -> _Finding:
+    decision, reason = finding
+    hint = "" if decision == "promote" or MORE_GOLD in reason else f"; {MORE_GOLD}"
+    return decision, f"no gold photos, judged on held-out labels and audits: {reason}{hint}"
+
+
+def _joined(one: PairedPredictions | None, other: PairedPredictions | None) -> PairedPredictions | None:
+    """Join photos of two sets with the same classes; each counts once, however it was drawn."""
+    pairs = [pair for pair in (one, other) if pair is not None]
+    if not pairs:
+        return None
+    # The audit slice may have labels that no version knows, in columns behind the common ones.
+    width = max(pair.champion.shape[1] for pair in pairs)
+
+    def rows(predictions: list[Floats]) -> Floats:
+        return np.concatenate([np.pad(some, ((0, 0), (0, width - some.shape[1]))) for some in predictions])
+
+    truth = np.concatenate([pair.truth for pair in pairs])
+    champion, challenger = rows([p.champion for p in pairs]), rows([p.challenger for p in pairs])
+    return PairedPredictions(champion, challenger, truth, np.ones(len(truth)))
 
 
 def compare(pair: PairedPredictions, seed: int = 0) -> Comparison:
@@ -241,17 +279,20 @@ def _bootstrap_interval(
     return float(interval.low), float(interval.high)
 
 
-def _accuracy(gold: Comparison, limits: GateLimits) -> _Finding:
-    change = f"gold accuracy {_change(gold)} on {gold.photos} photos"
+def _accuracy(of: str, gold: Comparison, limits: GateLimits) -> _Finding:
+    change = f"{of} accuracy {_change(gold)} on {gold.photos} photos"
     if _shown_worse(gold):
-        return "keep", f"{change}: worse (p = {gold.p_value:.3f})"
+        return "keep", f"{change}: worse ({p_words(gold.p_value)})"
+    # However few they are: chance alone would hardly give so many gains and so few losses.
+    if gold.p_value < SIGNIFICANCE and gold.gain > 0 and gold.low > 0:
+        return "promote", f"{change}: better ({p_words(gold.p_value)})"
     # If N photos show no loss, the true loss may still be up to 3 / N at 95 % confidence: Hanley and
     # Lippman-Hand, If nothing goes wrong, is everything all right? (1983).
     needed = int(np.ceil(3 / limits.accuracy_loss)) if limits.accuracy_loss else None
     if needed is None:
         return "inconclusive", f"{change}: no number of photos can exclude every loss"
     if gold.photos < needed:
-        return "inconclusive", f"{change}: too few to tell, at least {needed} are needed"
+        return "inconclusive", f"{change}: too few to tell, at least {needed} are needed; {MORE_GOLD}"
     if gold.low < -limits.accuracy_loss:
         return "inconclusive", f"{change}: a loss of {100 * limits.accuracy_loss:.1f} points is not excluded"
     return "promote", f"{change}: no worse"
@@ -267,7 +308,7 @@ def _against_best(gold: Comparison, best: float, limits: GateLimits) -> Iterator
 def _audited(audit: Comparison) -> Iterator[_Finding]:
     if _shown_worse(audit):
         change = f"audit accuracy {_change(audit)} on {audit.photos} photos"
-        yield "keep", f"{change}: worse (p = {audit.p_value:.3f})"
+        yield "keep", f"{change}: worse ({p_words(audit.p_value)})"
 
 
 def _recalls(gold: PairedPredictions, classes: Sequence[str], limits: GateLimits) -> Iterator[_Finding]:

@@ -10,56 +10,34 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import numpy as np
+import structlog
 import tensorflow as tf
 from numpy.typing import NDArray
 from scipy.special import softmax
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from bus.atomic_file import sync_folder
-from cloud.export.litert import convert_network, run_network
+from cloud.export.litert import NotConvertibleError, convert_network, run_networks
+from cloud.export.serving_module import ENCODED, Model, ServingModule
 from cloud.export.v1_loader import SERVING_SIGNATURE, SavedModel
-from cloud.modeling.backbones import Backbone, preprocess
-from cloud.modeling.linear_head import Head
-from cloud.modeling.novelty import NoveltyModel, novelty_scores
+from cloud.export.variants import quantized_variant, write_manifest
+from cloud.modeling.backbones import preprocess
+from cloud.modeling.novelty import novelty_scores
 from schemas.errors import PermanentError
+from schemas.litert import DECODE_SIGNATURE, EXTRA_ASSETS, FLOAT32, NETWORK_FILE, Variant
 
 CLASSES_FILE = "classes.txt"
-EXTRA_ASSETS = "assets.extra"
 WARMUP_FILE = "tf_serving_warmup_requests"
 WARMUP_BATCHES = (1, 2, 4, 8)
-NETWORK_FILE = "network.tflite"
-DECODE_SIGNATURE = "decode"
-"""Signature from encoded photos to pixels, the input of the network in `NETWORK_FILE`."""
-_ENCODED = (tf.TensorSpec([None], tf.string, name="image"),)
 TOLERANCE = 1e-4
 """Largest difference of served outputs from Keras' (embedding, novelty: relative to the largest value)."""
+
+log = structlog.get_logger()
 
 
 class ExportError(PermanentError):
     """The exported model does not load, answers unlike the trained one, or its directory exists."""
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """The parts of a trained model.
-
-    Attributes:
-        backbone: defines the preprocessing of pixels.
-        network: pixels to embedding.
-        head: embedding to logits.
-        temperature: divides the logits.
-        classes: names in the order of the outputs.
-        novelty: scores the distance of an embedding to the training set.
-    """
-
-    backbone: Backbone
-    network: keras.Model
-    head: Head
-    temperature: float
-    classes: tuple[str, ...]
-    novelty: NoveltyModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +64,9 @@ def signature_of(model: Model) -> dict[str, str]:
 
 
 @contextmanager
-def export_saved_model(model: Model, directory: Path, *, tflite: bool = False) -> Iterator[Path]:
+def export_saved_model(
+    model: Model, directory: Path, *, tflite: bool = False, calibration: Sequence[bytes] = ()
+) -> Iterator[Path]:
     """Write a SavedModel with class names and warm-up records, and prove that it can be served.
 
     It is written to a temporary directory, loaded as TensorFlow Serving loads it, and compared with Keras on
@@ -95,7 +75,8 @@ def export_saved_model(model: Model, directory: Path, *, tflite: bool = False) -
     Args:
         model: what to export.
         directory: the version directory; must not exist.
-        tflite: also write the network for LiteRT, for Gleaner's model server with `--prefer_tflite_model`.
+        tflite: also write the LiteRT part, with the network in float32.
+        calibration: photos to write the network in 8-bit integers with, none for float32 only.
 
     Yields:
         The temporary directory.
@@ -116,66 +97,45 @@ def export_saved_model(model: Model, directory: Path, *, tflite: bool = False) -
         _write_warmup(extra / WARMUP_FILE, photos)
         verify(partial, model, photos)
         if tflite:
-            network = convert_network(served, served.answer, model.network.input_shape[1:])
-            verify_network(network, model, photos)
-            (extra / NETWORK_FILE).write_bytes(network)
+            _write_networks(served, model, partial, photos, calibration)
         yield partial
         partial.rename(directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-class _ServingModule(tf.Module):  # type: ignore[misc] # TensorFlow ships no types
-    """The model as a graph from encoded photos to outputs."""
+def _write_networks(
+    served: ServingModule,
+    model: Model,
+    directory: Path,
+    photos: Sequence[bytes],
+    calibration: Sequence[bytes],
+) -> None:
+    """Write the LiteRT part: the network in float32, with photos to calibrate on in 8-bit integers too.
 
-    def __init__(self, model: Model, classes_file: Path) -> None:
-        super().__init__()
-        # The network itself is not an attribute: the loader of TensorFlow Serving does not find variables
-        # that are reachable only through a Keras model, and those reachable both ways are written twice.
-        self.network_variables = [weight.value for weight in model.network.weights]
-        # The temperature is folded into the head, which saves a division per call.
-        self.kernel = tf.Variable(model.head.kernel / model.temperature, dtype=tf.float32, trainable=False)
-        self.bias = tf.Variable(model.head.bias / model.temperature, dtype=tf.float32, trainable=False)
-        self.prototypes = tf.Variable(model.novelty.prototypes, dtype=tf.float32, trainable=False)
-        self.classes = tf.saved_model.Asset(str(classes_file))
-        filler = tf.io.encode_png(tf.zeros([1, 1, 3], tf.uint8)).numpy()
-
-        def decode(image: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"pixels": preprocess(model.backbone, image)}
-
-        def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            embedding = model.network(images, training=False)
-            probabilities = tf.nn.softmax(embedding @ self.kernel + self.bias)
-            similarity = tf.linalg.l2_normalize(embedding, axis=1) @ tf.transpose(self.prototypes)
-            # Rounding can make a similarity exceed 1.
-            distance = tf.maximum(1.0 - tf.reduce_max(similarity, axis=1), 0.0)
-            return {
-                "probabilities": probabilities,
-                "embedding": embedding,
-                "novelty": distance / model.novelty.scale,
-            }
-
-        def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
-            # With oneDNN (AVX-512) TensorFlow's convolutions return a wrong shape for a batch of 0, and the
-            # next operation fails. So an empty call runs one filler photo, and every output is cut back to
-            # the photos of the call. Otherwise the filler has 0 rows: the network sees the same batch.
-            count = tf.shape(image)[0]
-            filled = tf.concat([image, tf.repeat([filler], tf.cast(count == 0, tf.int32))], axis=0)
-            outputs = answer(decode(filled)["pixels"])
-            return {name: values[:count] for name, values in outputs.items()}
-
-        self.decode, self.answer = decode, answer
-        self.serve = tf.function(serve, input_signature=_ENCODED)
+    A network that has no form in LiteRT is served by TensorFlow alone.
+    """
+    try:
+        network = convert_network(served.parameters(), served.answer, model.network.input_shape[1:])
+    except NotConvertibleError as error:
+        log.warning("training.not_converted", backbone=model.backbone.name, reason=str(error))
+        return
+    verify_network(network, model, photos)
+    (directory / NETWORK_FILE).write_bytes(network)
+    variants = [Variant(FLOAT32, (NETWORK_FILE.name,))]
+    if calibration:
+        variants += quantized_variant(served, model, directory / EXTRA_ASSETS, calibration)
+    write_manifest(directory, model.backbone, variants)
 
 
-def _save(model: Model, directory: Path, *, tflite: bool) -> _ServingModule:
+def _save(model: Model, directory: Path, *, tflite: bool) -> ServingModule:
     with tempfile.TemporaryDirectory() as scratch:
         classes_file = Path(scratch, CLASSES_FILE)
         classes_file.write_text("".join(f"{name}\n" for name in model.classes), "utf-8")
-        served = _ServingModule(model, classes_file)
+        served = ServingModule(model, classes_file)
         signatures = {SERVING_SIGNATURE: served.serve}
         if tflite:
-            signatures[DECODE_SIGNATURE] = tf.function(served.decode, input_signature=_ENCODED)
+            signatures[DECODE_SIGNATURE] = tf.function(served.decode, input_signature=ENCODED)
         tf.saved_model.save(served, str(directory), signatures=signatures)
     return served
 
@@ -222,7 +182,7 @@ def verify(directory: Path, model: Model, photos: Sequence[bytes]) -> None:
         raise ExportError(
             f"{directory.name}: the V1 loader cannot serve the exported model: {error}"
         ) from error
-    # A call without photos takes another path through TensorFlow's kernels: see _ServingModule.
+    # A call without photos takes another path through TensorFlow's kernels: see ServingModule.
     for name, values in empty.items():
         expected = (0, *outputs[name].shape[1:])
         if values.shape != expected:
@@ -238,9 +198,9 @@ def verify_network(network: bytes, model: Model, photos: Sequence[bytes]) -> Non
     """
     images = _pixels(model, photos)
     try:
-        outputs = run_network(network, images.numpy())
+        outputs = run_networks([network], images.numpy())
     except (RuntimeError, ValueError) as error:
-        raise ExportError(f"{NETWORK_FILE}: LiteRT cannot run the converted network: {error}") from error
+        raise ExportError(f"{NETWORK_FILE.name}: LiteRT cannot run the converted network: {error}") from error
     _compare(outputs, model, images)
 
 

@@ -17,7 +17,7 @@ from cloud.dataset.example import (
 )
 from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Label, Store, Withdrawal
 from cloud.dataset.training_set import examples
-from cloud.labeling.embedder import Embedder
+from cloud.labeling.embedder import Embedder, decodable
 from cloud.labeling.ensemble import HEADS, Ensemble, fit_ensemble, lane_thresholds, out_of_fold_votes
 from cloud.modeling.arrays import Ints
 from cloud.progress import NoProgress, Progress
@@ -46,8 +46,11 @@ class Teacher:
     thresholds: tuple[float, float]
 
     def labels(self, photos: Sequence[Example], progress: Progress) -> dict[str, str]:
-        """Return labels by photo id; photos without a confident label are left out."""
+        """Return labels by photo id, without photos that cannot be decoded or labelled with confidence."""
         if not np.isfinite(self.thresholds).any():
+            return {}
+        photos = decodable(photos, self.embedders, progress)
+        if not photos:
             return {}
         votes = self.ensemble.votes([embedder.embed(photos, progress) for embedder in self.embedders])
         confident = np.flatnonzero(votes.confidence >= np.array(self.thresholds)[_is_hard(photos)])
@@ -133,11 +136,12 @@ def fit_teacher(
     # Audit photos measure models that are trained on this teacher's labels, so it must not learn from them.
     # The gold set is left out by `examples` for the same reason.
     labelled = examples(store, where=f"{HAS_HUMAN_CLASS} AND {_NO_AUDIT}")
+    embedders = tuple(Embedder.open(name, cache_dir) for name in backbones)
+    labelled = decodable(labelled, embedders, progress)
     rare = classes_below_minimum(labelled)
     known = [example for example in labelled if example.label not in rare]
     classes = class_names(known)
     indices = label_indices(known, classes)
-    embedders = tuple(Embedder.open(name, cache_dir) for name in backbones)
     embeddings = [embedder.embed(known, progress) for embedder in embedders]
     held_out = out_of_fold_votes(embeddings, indices, len(classes), seed=seed)
     if held_out is None:

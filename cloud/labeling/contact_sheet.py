@@ -11,12 +11,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from bus.atomic_file import write_atomic
 from schemas.errors import PermanentError
+from schemas.image import ImageError
+from schemas.pixels import SOURCE_LIMITS, decode_photo
 
 _THUMBNAIL_PX = 160
 _COLUMNS = 5
 _GAP_PX = 8
 _LINE_PX = 13
-_INK, _PAPER = (30, 30, 30), (250, 250, 250)
+_INK, _PAPER, _MISSING = (30, 30, 30), (250, 250, 250), (128, 128, 128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,26 @@ def write_sheet(path: Path, frames: Sequence[Frame]) -> None:
 
 
 def thumbnail(image: bytes, size: tuple[int, int] = (_THUMBNAIL_PX, _THUMBNAIL_PX)) -> Image.Image:
-    """Return a photo in RGB, scaled to fit into a size in pixels with its aspect ratio."""
-    with Image.open(io.BytesIO(image), formats=("JPEG", "PNG")) as picture:
-        picture.draft("RGB", size)  # a JPEG is decoded at a fraction of its size, but no smaller than this
-        scale = min(size[0] / picture.width, size[1] / picture.height)
-        fitted = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-        return picture.convert("RGB").resize(fitted, Image.Resampling.BILINEAR)
+    """Return a photo in RGB, upright, scaled to fit into a size in pixels with its aspect ratio.
+
+    A photo that cannot be decoded is a grey area: it must not keep a person from the others.
+    """
+    try:
+        # A JPEG is decoded at a fraction of its size, but no smaller than this.
+        picture, facts, _ = decode_photo(image, SOURCE_LIMITS, at_least=size)
+    except ImageError:
+        return Image.new("RGB", size, _MISSING)
+    assert facts is not None
+    scale = min(size[0] / facts.width, size[1] / facts.height)
+    fitted = (max(1, round(facts.width * scale)), max(1, round(facts.height * scale)))
+    return picture.resize(fitted, Image.Resampling.BILINEAR)
+
+
+def encoded_thumbnail(image: bytes, size: tuple[int, int] = (_THUMBNAIL_PX, _THUMBNAIL_PX)) -> bytes:
+    """Return the thumbnail of a photo as JPEG."""
+    out = io.BytesIO()
+    thumbnail(image, size).save(out, "JPEG")
+    return out.getvalue()
 
 
 def _png(frames: Sequence[Frame]) -> bytes:
@@ -109,6 +125,4 @@ def _fitted(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> st
 
 
 def _embedded(image: bytes) -> str:
-    out = io.BytesIO()
-    thumbnail(image).save(out, "JPEG")
-    return base64.b64encode(out.getvalue()).decode()
+    return base64.b64encode(encoded_thumbnail(image)).decode()

@@ -13,6 +13,7 @@ from cloud.labeling.ensemble import Embeddings
 from cloud.modeling.backbones import Backbone, BackboneUnavailableError, get_backbone, weights_digest
 from cloud.progress import Progress
 from cloud.training.embeddings import embeddings
+from cloud.training.photo_check import PhotoChecker
 
 _FLIPPED = "mirrored"
 """Folder of the flipped photos' embeddings within the cache."""
@@ -57,6 +58,10 @@ class Embedder:
         flipped = keras.Model(image, network(keras.ops.flip(image, axis=_WIDTH_AXIS)))
         return cls(backbone, network, flipped, cache_dir)
 
+    def decodable(self, photos: Sequence[Example], progress: Progress) -> list[Example]:
+        """Return the photos that can be decoded, in their order."""
+        return PhotoChecker(self.backbone, self.cache_dir).decodable(photos, progress)[0]
+
     @property
     def digest(self) -> str:
         """Digest of the network's weights."""
@@ -77,3 +82,11 @@ class Embedder:
             )
         )
         return np.stack(list(views))
+
+
+def decodable(photos: Sequence[Example], embedders: Sequence[Embedder], progress: Progress) -> list[Example]:
+    """Return the photos that every network can decode, in their order."""
+    usable = list(photos)
+    for embedder in embedders:
+        usable = embedder.decodable(usable, progress)
+    return usable

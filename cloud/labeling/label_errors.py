@@ -1,34 +1,12 @@
-"""Find labels that are probably wrong, by confident learning on out-of-fold votes."""
+"""Find labels that are probably wrong among photos, whose embeddings are computed or read from the cache."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-import numpy as np
-
-from cloud.dataset.example import Example, Source, label_indices
+from cloud.dataset.example import Example
 from cloud.labeling.embedder import Embedder
-from cloud.labeling.ensemble import out_of_fold_votes
-from cloud.modeling.arrays import Floats, Ints
+from cloud.labeling.label_judgement import LabelError, LabelledPhoto, judge_labels
 from cloud.progress import Progress
-
-
-class LabelError(msgspec.Struct, frozen=True):
-    """A label that is probably wrong.
-
-    Attributes:
-        photo_id: of the photo.
-        label: its label.
-        source: who gave the label.
-        suggestion: the most probable class.
-        self_confidence: probability of the label, in [0, 1], by models that were trained without the photo.
-    """
-
-    photo_id: str
-    label: str
-    source: Source
-    suggestion: str = msgspec.field(name="likely")
-    self_confidence: float = msgspec.field(name="credibility")
 
 
 def find_label_errors(
@@ -49,49 +27,9 @@ def find_label_errors(
         BackboneUnavailableError: the name is not a backbone, or its pretrained weights are not available.
         TrainingError: a photo cannot be decoded.
     """
-    classes = sorted({example.label for example in examples})
-    if len(classes) < 2:  # noqa: PLR2004 - with one class no label can be another
+    embedder = Embedder.open(backbone, cache_dir)
+    examples = embedder.decodable(examples, progress)
+    if not examples:
         return []
-    indices = label_indices(examples, classes)
-    embeddings = [Embedder.open(backbone, cache_dir).embed(examples, progress)]
-    held_out = out_of_fold_votes(embeddings, indices, len(classes), seed=seed)
-    if held_out is None:
-        return []
-    positions, votes = held_out
-    probabilities, given = votes.probabilities, indices[positions]
-    return [
-        LabelError(
-            examples[positions[row]].photo_id,
-            classes[given[row]],
-            examples[positions[row]].source,
-            classes[votes.labels[row]],
-            float(probabilities[row, given[row]]),
-        )
-        for row in rank_label_issues(given, probabilities)
-    ]
-
-
-def rank_label_issues(labels: Ints, probabilities: Floats) -> list[int]:
-    """Return the rows whose label is probably wrong, lowest self-confidence first.
-
-    Args:
-        labels: `[N]`, in [0, K).
-        probabilities: `[N, K]`, out of fold.
-
-    Source: Northcutt, Jiang and Chuang, Confident learning: estimating uncertainty in dataset labels (2021),
-    as implemented by cleanlab.
-    """
-    from cleanlab.filter import find_label_issues  # noqa: PLC0415 - it imports pandas
-    from sklearn.preprocessing import normalize  # noqa: PLC0415 - as above
-
-    # cleanlab finds other issues if a class has no label, so such classes are left out.
-    present, renumbered = np.unique(labels, return_inverse=True)
-    if len(present) < 2:  # noqa: PLR2004 - as above
-        return []
-    found = find_label_issues(
-        renumbered,
-        normalize(probabilities[:, present], norm="l1"),
-        return_indices_ranked_by="self_confidence",
-        n_jobs=1,
-    )
-    return [int(row) for row in found]
+    photos = [LabelledPhoto(one.photo_id, one.label, one.source) for one in examples]
+    return judge_labels(photos, embedder.embed(examples, progress), seed=seed)

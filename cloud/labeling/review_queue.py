@@ -1,33 +1,53 @@
-"""Rank the unlabelled samples for review (active learning): audit, disagreement, then informativeness."""
+"""Read the unlabelled samples for review in their order (active learning), and make the labels' messages."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from bus.mqtt.presence import now_ms
 from cloud.dataset.store import HAS_IMAGE, Label, Store
-from schemas import lanes
+from cloud.labeling.review_order import (
+    Pool,
+    UnlabelledPhoto,
+    informativeness,
+    most_informative,
+    pool_weights,
+)
+from cloud.modeling.alignment import align, moments_by_group
+from cloud.modeling.kernels import is_usable, most_common_length, unit_length
+from schemas.class_names import class_name
 from schemas.errors import PermanentError
+from schemas.lanes import AUDIT, HARD
 from schemas.messages import NEITHER, Feedback
+from schemas.topics import CLOUD
 
-NEAR_BITS = 6
-"""Largest Hamming distance of the difference hashes of near-duplicates, as at the edge."""
+__all__ = [
+    "PERSON",
+    "Embedded",
+    "ReviewItem",
+    "UnlabelledPhoto",
+    "awaiting_review",
+    "build_pool",
+    "count_uncertain",
+    "feedback_for",
+    "feedbacks_for",
+    "informativeness",
+    "known_classes",
+    "listed_for_review",
+    "most_informative",
+]
+
+MAX_LABELLED = 2048
+"""Most labelled photos whose embeddings are read, the newest labels first."""
 
 _AWAITING = f"{HAS_IMAGE} AND origin = 'sample' AND human_label IS NULL"
-
-
-class UnlabelledPhoto(msgspec.Struct, frozen=True, kw_only=True):
-    """The columns of a photo without a human label that decide its rank; the image is not among them."""
-
-    photo_id: str
-    dhash: str | None = None
-    lane: str | None = None
-    edge_label: str | None = None
-    teacher_label: str | None = None
-    confidence: float | None = None
-    margin: float | None = None
-    entropy: float | None = None
-    novelty: float | None = None
+_LABELLED = f"{HAS_IMAGE} AND human_label IS NOT NULL AND embedding IS NOT NULL AND split != 'gold'"
+_GROUP = ("device", "model", "model_version")
+"""Columns that two photos share whose embeddings are standardised together: one camera, one period."""
+_COLUMNS = tuple(name for name in UnlabelledPhoto.__struct_fields__ if name != "reason")
 
 
 class ReviewItem(UnlabelledPhoto, frozen=True, kw_only=True):
@@ -38,73 +58,88 @@ class ReviewItem(UnlabelledPhoto, frozen=True, kw_only=True):
     device: str | None
 
 
-def informativeness(photo: UnlabelledPhoto) -> float:
-    """Return how informative a human label would be, in [0, 1]: the largest of four signals.
+class Embedded(NamedTuple):
+    """A photo's embedding `[D]`, and the group that it is standardised with."""
 
-    They are the normalised entropy, 1 - margin, 1 - confidence, and the novelty scaled so that 1, where the
-    photo is out of distribution, becomes 0.5. Without any of them the result is 1.
-    """
-    signals = (
-        photo.entropy,
-        None if photo.margin is None else 1 - photo.margin,
-        None if photo.novelty is None else photo.novelty / (1 + photo.novelty),
-        None if photo.confidence is None else 1 - photo.confidence,
-    )
-    return max((signal for signal in signals if signal is not None), default=1.0)
+    embedding: NDArray[np.float32]
+    group: tuple[object, ...]
 
 
-def _sort_key(photo: UnlabelledPhoto) -> tuple[int, float, str]:
-    if photo.lane == lanes.AUDIT:
-        # By id, which is random: after any number of labels they are an unbiased sample.
-        return 0, 0.0, photo.photo_id
-    disputed = photo.teacher_label is not None and photo.teacher_label != photo.edge_label
-    return 1 if disputed else 2, -informativeness(photo), photo.photo_id
-
-
-def most_informative(photos: Iterable[UnlabelledPhoto], limit: int) -> list[UnlabelledPhoto]:
-    """Choose the photos to label, in a deterministic order.
-
-    Args:
-        photos: In any order.
-        limit: Maximum number of photos.
-
-    Returns:
-        First lane `audit`, which fills at most half of the list while there are others; then photos with
-        different labels by teacher and edge; then the rest. The last two are sorted by `informativeness`,
-        then by id. A near-duplicate of a listed photo comes after all others, unless it is of lane `audit`.
-    """
-    ranked = sorted(photos, key=_sort_key)
-    audits = sum(photo.lane == lanes.AUDIT for photo in ranked)
-    max_audits = max((limit + 1) // 2, limit - (len(ranked) - audits))
-    chosen: list[UnlabelledPhoto] = []
-    near_duplicates: list[UnlabelledPhoto] = []
-    hashes: list[int] = []
-    for photo in ranked[: min(audits, max_audits)] + ranked[audits:]:
-        if len(chosen) == limit:
-            break
-        dhash = None if photo.dhash is None else int(photo.dhash, 16)
-        is_near = dhash is not None and any((dhash ^ other).bit_count() <= NEAR_BITS for other in hashes)
-        # Leaving out audit photos by their content would bias the audited accuracy.
-        if is_near and photo.lane != lanes.AUDIT:
-            near_duplicates.append(photo)
-            continue
-        chosen.append(photo)
-        if dhash is not None:
-            hashes.append(dhash)
-    return (chosen + near_duplicates)[:limit]
+def count_uncertain(store: Store) -> int:
+    """Return how many samples of the lanes hard and audit have no human label."""
+    return store.count(f"{_AWAITING} AND lane IN ('{HARD}', '{AUDIT}')")
 
 
 def awaiting_review(store: Store, limit: int) -> list[ReviewItem]:
-    """Return samples without a human label, most informative first.
+    """Return samples without a human label in the order of `most_informative`, each with its reason.
 
     Args:
         store: The dataset.
-        limit: Maximum number; only their images are read.
+        limit: Maximum number; only their images are read, and the embeddings of at most `POOL_PHOTOS`
+            unlabelled and `MAX_LABELLED` labelled photos.
     """
-    rows = store.scan(UnlabelledPhoto.__struct_fields__, where=_AWAITING)
-    chosen = most_informative((msgspec.convert(row, UnlabelledPhoto) for row in rows), limit)
-    found = store.find([photo.photo_id for photo in chosen], ReviewItem.__struct_fields__)
-    return [msgspec.convert(found[photo.photo_id], ReviewItem) for photo in chosen]
+    chosen = listed_for_review(store, limit)
+    found = store.find(
+        [photo.photo_id for photo in chosen],
+        [name for name in ReviewItem.__struct_fields__ if name != "reason"],
+    )
+    return [msgspec.convert(found[photo.photo_id] | {"reason": photo.reason}, ReviewItem) for photo in chosen]
+
+
+def listed_for_review(store: Store, limit: int) -> list[UnlabelledPhoto]:
+    """Return the same photos without reading an image, for a caller that shows them one after the other."""
+    rows = store.scan(_COLUMNS, where=_AWAITING)
+    waiting = [msgspec.convert(row, UnlabelledPhoto) for row in rows]
+    return most_informative(waiting, limit, _pool(store, waiting))
+
+
+def _pool(store: Store, waiting: Sequence[UnlabelledPhoto]) -> Pool | None:
+    """Read embeddings that represent the waiting photos, and those of labelled ones; None if there are none.
+
+    Photos imported from a folder have no embedding, and count as unlabelled here. Those of another length
+    are of another backbone and are left out; of the same length they are taken for the same backbone.
+    """
+    weights = pool_weights(waiting)
+    columns = ["embedding", *_GROUP]
+    rows = store.find(list(weights), columns)
+    # Others were deleted since the scan, or harvested with a model that has no embeddings.
+    read = {key: _embedded(rows[key]) for key in weights if key in rows and rows[key]["embedding"]}
+    unlabelled = {key: one for key, one in read.items() if is_usable(one.embedding)}
+    order = ("-human_at_ms", "photo_id")
+    labelled = store.scan(columns, where=_LABELLED, limit=MAX_LABELLED, order=order) if unlabelled else ()
+    return build_pool(weights, unlabelled, [_embedded(row) for row in labelled])
+
+
+def build_pool(
+    weights: Mapping[str, float], unlabelled: Mapping[str, Embedded], labelled: Sequence[Embedded]
+) -> Pool | None:
+    """Align the embeddings of waiting and labelled photos; None if no waiting photo has one.
+
+    Args:
+        weights: How many photos each one stands for, by id.
+        unlabelled: Waiting photos, by id.
+        labelled: Labelled photos; those of another length than most waiting ones are left out.
+    """
+    if not unlabelled:
+        return None
+    length = most_common_length(one.embedding for one in unlabelled.values())
+    ids = [key for key, one in unlabelled.items() if len(one.embedding) == length]
+    rated = [one for one in labelled if len(one.embedding) == length and is_usable(one.embedding)]
+    aligned = _aligned([*(unlabelled[key] for key in ids), *rated])
+    return Pool(ids, aligned[: len(ids)], np.array([weights[key] for key in ids]), aligned[len(ids) :])
+
+
+def _aligned(photos: Sequence[Embedded]) -> NDArray[np.float32]:
+    """Standardise each photo's embedding by those of its camera and period, and divide by its length.
+
+    Without it, light and camera decide which photos are alike (docs/experiments.md).
+    """
+    embeddings, groups = np.stack([one.embedding for one in photos]), [one.group for one in photos]
+    return unit_length(align(embeddings, groups, moments_by_group(embeddings, groups)))
+
+
+def _embedded(row: dict[str, object]) -> Embedded:
+    return Embedded(np.array(row["embedding"], np.float32), tuple(row[name] for name in _GROUP))
 
 
 def known_classes(store: Store) -> list[str]:
@@ -113,26 +148,52 @@ def known_classes(store: Store) -> list[str]:
     return sorted({str(name) for row in rows for name in row.values() if name not in (None, NEITHER)})
 
 
-def feedback_for(store: Store, photo_id: str, label: str, by: str) -> Feedback:
-    """Return the message that gives a sample a label now.
+PERSON = "operator"
+"""Name on the topic of node `cloud` that people's labels have where devices prove who they are."""
+
+
+def feedback_for(
+    store: Store, photo_id: str, label: str, by: str, *, as_person: bool = False
+) -> Feedback | Label:
+    """Return the message that gives a sample a label now, or the label itself for an imported photo.
+
+    Args:
+        store: The dataset.
+        photo_id: Of a photo in the dataset.
+        label: Class.
+        by: Name of the person.
+        as_person: Address it to node `cloud`, which no device may write, instead of the device's own topic.
 
     Raises:
-        PermanentError: The sample does not exist, or a field is out of range.
+        PermanentError: The photo does not exist, or a field is out of range.
     """
-    checked = Label(photo_id=photo_id, label=label, by=by, at_ms=now_ms())
-    found = store.find([photo_id], ["node", "device"]).get(photo_id)
-    if found is None:
-        raise PermanentError(f"photo {photo_id}: not in the dataset")
-    if found["node"] is None:
-        # Feedback is addressed to the node and device of a sample.
-        raise PermanentError(
-            f"photo {photo_id}: imported with its label; only samples are labelled by review"
-        )
+    return feedbacks_for(store, [photo_id], label, by, as_person=as_person)[0]
+
+
+def feedbacks_for(
+    store: Store, photo_ids: Sequence[str], label: str, by: str, *, as_person: bool = False
+) -> list[Feedback | Label]:
+    """Return what `feedback_for` does for each of several photos that get the same label.
+
+    Raises:
+        PermanentError: One of the photos does not exist, or a field is out of range.
+    """
+    name, now = class_name(label) if label else label, now_ms()
+    labels = [Label(photo_id=photo_id, label=name, by=by, at_ms=now) for photo_id in photo_ids]
+    found = store.find(photo_ids, ["node", "device"])
+    if missing := [photo_id for photo_id in photo_ids if photo_id not in found]:
+        raise PermanentError(f"photo {missing[0]}: not in the dataset")
+    return [_addressed(one, found[one.photo_id], as_person=as_person) for one in labels]
+
+
+def _addressed(label: Label, row: Mapping[str, object], *, as_person: bool) -> Feedback | Label:
+    if row["node"] is None:
+        return label
     return Feedback(
-        photo_id=photo_id,
-        node=str(found["node"]),
-        device=str(found["device"]),
-        label=checked.label,
-        by=checked.by,
-        at_ms=checked.at_ms,
+        photo_id=label.photo_id,
+        node=CLOUD if as_person else str(row["node"]),
+        device=PERSON if as_person else str(row["device"]),
+        label=label.label,
+        by=label.by,
+        at_ms=label.at_ms,
     )

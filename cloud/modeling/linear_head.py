@@ -30,6 +30,11 @@ class Head:
     kernel: Floats
     bias: Floats
 
+    @classmethod
+    def identity(cls, classes: int) -> "Head":
+        """Return the head for embeddings that are logits of K classes."""
+        return cls(np.eye(classes), np.zeros(classes))
+
     def logits(self, embeddings: NDArray[np.floating]) -> Floats:
         """Return the logits `[N, K]` of embeddings `[N, D]`."""
         return np.asarray(embeddings @ self.kernel + self.bias, dtype=np.float64)
@@ -87,7 +92,19 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
     """
     if len(labels) == 0:
         return 1.0
-    targets = _smoothed(labels, logits.shape[1])
+    return match_temperature(logits, _smoothed(labels, logits.shape[1]))
+
+
+def match_temperature(logits: Floats, targets: Floats) -> float:
+    """Find the temperature whose probabilities are closest to others, by cross-entropy.
+
+    Args:
+        logits: `[N, K]`, N at least 1.
+        targets: probabilities `[N, K]`.
+
+    Returns:
+        The divisor of the logits, in [0.05, 20].
+    """
 
     def loss(log_temperature: float) -> float:
         return cross_entropy(softmax(logits / np.exp(log_temperature)), targets)

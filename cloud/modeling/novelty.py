@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cloud.modeling.kernels import unit_length
+
 MAX_PROTOTYPES = 512
 THRESHOLD_PERCENTILE = 95.0
 """Percentile of the training photos' distances that is a novelty of 1: one known photo in 20 exceeds it."""
 
 _MIN_SCALE = 1e-3  # reached if all training photos are alike
-_MIN_NORM = 1e-6  # an embedding may be all zeros
+_NO_SCALE = 1e6  # a cosine distance is at most 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,11 @@ class NoveltyModel:
     prototypes: NDArray[np.float32]
     scale: float
 
+    @classmethod
+    def unknown(cls, dim: int) -> "NoveltyModel":
+        """Return the model for embeddings of D numbers without any photo: every novelty is nearly 0."""
+        return cls(np.eye(1, dim, dtype=np.float32), _NO_SCALE)
+
 
 def fit_novelty(embeddings: NDArray[np.floating], seed: int) -> NoveltyModel:
     """Choose prototypes among the training photos, and the scale of their distances.
@@ -37,7 +44,7 @@ def fit_novelty(embeddings: NDArray[np.floating], seed: int) -> NoveltyModel:
         embeddings: `[N, D]` of all training photos, at least one.
         seed: of the random sample that is taken if there are more than `MAX_PROTOTYPES`.
     """
-    units = _unit(embeddings)
+    units = unit_length(embeddings)
     # A random sample: to it, the photos outside are like new ones, so their distances are unbiased. The
     # sample that covers the photos best (greedy k-centre) was no better: docs/experiments.md.
     chosen = np.sort(np.random.default_rng(seed).permutation(len(units))[:MAX_PROTOTYPES])
@@ -52,10 +59,5 @@ def fit_novelty(embeddings: NDArray[np.floating], seed: int) -> NoveltyModel:
 def novelty_scores(model: NoveltyModel, embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return the novelty of embeddings `[N, D]` as float32 `[N]`, at least 0; above 1 is novel."""
     # Rounding can make the cosine of a known photo slightly larger than 1.
-    nearest = 1.0 - (_unit(embeddings) @ model.prototypes.T).max(axis=1)
+    nearest = 1.0 - (unit_length(embeddings) @ model.prototypes.T).max(axis=1)
     return np.asarray(nearest.clip(0.0) / model.scale, dtype=np.float32)
-
-
-def _unit(embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return np.asarray(embeddings / np.maximum(lengths, _MIN_NORM), dtype=np.float32)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from msgspec import structs
@@ -35,6 +35,7 @@ def evaluate_challenger(
     gold: Sequence[Example],
     audit: Sequence[Example] = (),
     *,
+    held_out: "HeldOutAnswers | None" = None,
     backbone: str,
     classes: Sequence[str],
     seed: int,
@@ -46,19 +47,22 @@ def evaluate_challenger(
         challenger: directory of the new version's SavedModel.
         gold: photos with labels of the challenger's classes; may be empty.
         audit: the fresh audit slice, with weights. A version is wrong on labels that it does not know.
+        held_out: photos with a person's label that neither version was trained on, with the challenger's
+            answers; used where there is no gold photo.
         backbone: of the challenger.
         classes: of the challenger, in the order of its outputs.
         seed: of the bootstrap.
     """
     gold, audit = sorted_by_content(gold), sorted_by_content(audit)
     with SavedModel(champion.directory) as before, SavedModel(challenger) as after:
-        pair = _Pair((before, champion.card.classes), (after, classes))
+        pair = PairedModels((before, champion.card.classes), (after, classes))
         on_gold, on_audit = pair.answer(gold), pair.answer(audit)
+        on_held_out = None if gold or held_out is None else pair.compare_answered(held_out)
         # With the same backbone only the weights differ: the measurement would be noise.
         measurable = (*gold, *audit) if backbone != champion.card.backbone else ()
         ratio = _latency_ratio(before, after, measurable[0].image) if measurable else None
     evidence = promotion_gate.Evidence(
-        on_gold, best_so_far(champion, gold, on_gold), classes, on_audit, ratio
+        on_gold, best_so_far(champion, gold, on_gold), classes, on_audit, ratio, on_held_out
     )
     return promotion_gate.decide_promotion(evidence, champion.card.version, seed=seed)
 
@@ -101,11 +105,30 @@ def _with_labels(classes: Sequence[str], photos: Sequence[Example]) -> list[str]
     return list(dict.fromkeys([*classes, *(photo.label for photo in photos)]))
 
 
-class _Pair(NamedTuple):
+class HeldOutAnswers(NamedTuple):
+    """Photos with the challenger's answers to them, from trainings without them.
+
+    Attributes:
+        photos: N photos with a person's label.
+        probabilities: `[N, K]`, in the order of the challenger's classes.
+    """
+
+    photos: Sequence[Example]
+    probabilities: Floats
+
+
+class Predictor(Protocol):
+    """A loaded model."""
+
+    def predict(self, photos: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:
+        """Return `probabilities` `[N, K]` of encoded photos, and other outputs."""
+
+
+class PairedModels(NamedTuple):
     """Champion and challenger, loaded, each with its classes."""
 
-    champion: tuple[SavedModel, Sequence[str]]
-    challenger: tuple[SavedModel, Sequence[str]]
+    champion: tuple[Predictor, Sequence[str]]
+    challenger: tuple[Predictor, Sequence[str]]
 
     def answer(self, photos: Sequence[Example]) -> promotion_gate.PairedPredictions | None:
         """Run both on photos; None without photos."""
@@ -119,8 +142,23 @@ class _Pair(NamedTuple):
         weights = np.array([photo.weight for photo in photos])
         return promotion_gate.PairedPredictions(champion, challenger, label_indices(photos, classes), weights)
 
+    def compare_answered(self, held_out: HeldOutAnswers) -> promotion_gate.PairedPredictions | None:
+        """Run the champion on photos that the challenger has answered; None without photos."""
+        photos = held_out.photos
+        if not photos:
+            return None
+        model, of = self.champion
+        classes = _with_labels(self.challenger[1], photos)
+        answers = model.predict([photo.image for photo in photos])["probabilities"]
+        return promotion_gate.PairedPredictions(
+            _by_class(answers, of, classes),
+            _by_class(held_out.probabilities, self.challenger[1], classes),
+            label_indices(photos, classes),
+            np.ones(len(photos)),
+        )
 
-def _by_class(probabilities: NDArray[np.float32], of: Sequence[str], classes: Sequence[str]) -> Floats:
+
+def _by_class(probabilities: NDArray[np.floating], of: Sequence[str], classes: Sequence[str]) -> Floats:
     """Reorder columns to other classes; a class that a version does not know has probability 0."""
     columns = {name: probabilities[:, position] for position, name in enumerate(of)}
     absent = np.zeros(len(probabilities))

@@ -8,6 +8,7 @@ import msgspec
 
 from cloud.evaluation.metrics import Metrics
 from cloud.evaluation.promotion_gate import Verdict
+from cloud.evaluation.variant_gate import VariantVerdict
 from schemas.errors import PermanentError
 
 
@@ -76,6 +77,11 @@ class Card(msgspec.Struct, frozen=True):
         calibration: effect of the temperature.
         auto: False if the lane auto did not lower the loss in two rounds running and should be off.
         verdict: of the promotion gate, None if there was no champion.
+        decoding: version of the definition of a photo's pixels, `schemas.pixels.DECODING`.
+        variants: the LiteRT variants with the gate's decision about each; empty if none were written.
+        left_out: number of labelled rows that could not be used, by reason.
+        others: candidates of other backbones that were tried, by the backbone's name; their loss on the
+            held-out labels that all have is higher.
         rolled_back: whether its rollout was rolled back. Not stored in the card: the registry reads it from
             the state of the rollout.
     """
@@ -102,6 +108,10 @@ class Card(msgspec.Struct, frozen=True):
     calibration: Calibration = Calibration()
     auto: bool = True
     verdict: Verdict | None = None
+    decoding: int = 1
+    variants: list[VariantVerdict] = []
+    left_out: dict[str, int] = {}
+    others: dict[str, list[Candidate]] = {}
     rolled_back: bool = False
 
     @property

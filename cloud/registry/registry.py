@@ -8,16 +8,21 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from msgspec import structs
 
 from bus.atomic_file import sync_file, sync_folder, write_atomic
 from bus.file_lock import LockHeldError, exclusive_lock
+from cloud.registry.gold_mistakes import GoldMistakes, read_gold_mistakes
 from cloud.registry.model_card import Card, decode_card, encode_card
 from cloud.registry.rollout_state import Rollout, RolloutFile
 from schemas.errors import PermanentError, TransientError
 
 CARD_PATH = "assets.extra/model.json"
 """Path of the card below a version's directory, and its name inside a bundle."""
+REPORT_NAME = "report.html"
+"""Name of the report in a version's directory; it is not in the bundle."""
+_MISTAKES_NAME = "gold-mistakes.json"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -61,9 +66,11 @@ class Registry:
     """The versions in one models folder.
 
     Files:
-        N/: SavedModel of version N, with its card in `assets.extra/model.json`.
+        N/: SavedModel of version N, with its card in `assets.extra/model.json`, `report.html`, and
+            `gold-mistakes.json` if there is a gold set.
         N.tar: bundle of version N, which edges fetch. It is complete before `N/` exists.
         rollout-N.json: state of the rollout of version N.
+        tensorboard/N/: losses of version N, if it was trained from scratch.
         .round.lock, .rollout.lock: locked while a training round or a rollout is running.
         .round.log: output of the steps of the latest round.
 
@@ -83,6 +90,11 @@ class Registry:
     def round_log(self) -> Path:
         """Where the steps of the latest training round print."""
         return self.folder / ".round.log"
+
+    @property
+    def drift_file(self) -> Path:
+        """What was last announced of a drift, as JSON."""
+        return self.folder / ".drift.json"
 
     def version_dir(self, version: int) -> Path:
         """Return where a version's SavedModel is, or will be."""
@@ -130,7 +142,7 @@ class Registry:
         Raises:
             PermanentError: The version does not exist, or its card or rollout state cannot be read.
         """
-        numbers = [number for number in self.versions() if self._card_path(number).is_file()]
+        numbers = [number for number in self.versions() if self.card_path(number).is_file()]
         if not numbers:
             raise PermanentError(f"no version in {self.folder}", hint="train one with 'gleaner cloud train'")
         if version is not None and version not in numbers:
@@ -144,7 +156,7 @@ class Registry:
         Raises:
             PermanentError: A card or a rollout state cannot be read.
         """
-        return [self._read_card(number) for number in self.versions() if self._card_path(number).is_file()]
+        return [self._read_card(number) for number in self.versions() if self.card_path(number).is_file()]
 
     def write_card(self, card: Card, directory: Path | None = None) -> None:
         """Write the card of a version.
@@ -154,6 +166,40 @@ class Registry:
             directory: The version's directory while it is being written, under its temporary name.
         """
         write_atomic((directory or self.version_dir(card.version)) / CARD_PATH, encode_card(card))
+
+    def events_dir(self, version: int) -> Path:
+        """Return where TensorBoard finds the losses of a version that was trained from scratch."""
+        return self.folder / "tensorboard" / str(version)
+
+    def report_path(self, version: int) -> Path:
+        """Return where the report of a version is."""
+        return self.version_dir(version) / REPORT_NAME
+
+    def write_report(self, page: str, directory: Path) -> None:
+        """Write the report of a version.
+
+        Args:
+            page: HTML.
+            directory: The version's directory while it is being written, under its temporary name.
+        """
+        write_atomic(directory / REPORT_NAME, page.encode())
+
+    def gold_mistakes(self, version: int) -> GoldMistakes | None:
+        """Return what a version answered wrong on the gold set; None if it was not measured.
+
+        Raises:
+            PermanentError: The file cannot be read.
+        """
+        return read_gold_mistakes(self.version_dir(version) / _MISTAKES_NAME)
+
+    def write_gold_mistakes(self, found: GoldMistakes, directory: Path) -> None:
+        """Write what a version answered wrong on the gold set.
+
+        Args:
+            found: The mistakes.
+            directory: The version's directory while it is being written, under its temporary name.
+        """
+        write_atomic(directory / _MISTAKES_NAME, msgspec.json.encode(found))
 
     def sync_files(self, directory: Path) -> None:
         """Sync the files of a new version to disk, before its directory gets its final name.
@@ -244,11 +290,12 @@ class Registry:
                 ) from None
             yield descriptor
 
-    def _card_path(self, version: int) -> Path:
+    def card_path(self, version: int) -> Path:
+        """Return where the card of a version is."""
         return self.version_dir(version) / CARD_PATH
 
     def _read_card(self, version: int) -> Card:
-        path = self._card_path(version)
+        path = self.card_path(version)
         card = decode_card(path.read_bytes(), path)
         # The phase is only in the rollout's file: bundles are immutable, and each contains its card.
         rollout = self.rollout_file(version).read()

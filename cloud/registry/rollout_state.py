@@ -16,6 +16,7 @@ from schemas.errors import PermanentError, TransientError
 from schemas.messages import Count, Name, Probability, Release, Seconds, Stage, VersionStats
 
 Facts = dict[str, str | int | float | bool]
+Action = Literal["pause", "resume", "roll-back", "promote"]
 
 _LOCK = ".rollout.lock"
 
@@ -56,6 +57,24 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
         return f"canary for {self.share:.0%} of the devices" if self.stage == "canary" else self.stage
 
 
+class Order(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An operator's order that was carried out, for the audit trail.
+
+    Attributes:
+        order_id: its id, 32 hex digits.
+        action: what was ordered.
+        by: who gave it.
+        at_ms: when it was given, by the clock of whoever gave it.
+        reason: why, in words.
+    """
+
+    order_id: str
+    action: Action
+    by: str
+    at_ms: int
+    reason: str | None = None
+
+
 class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """State of a rollout: everything that a restarted controller needs.
 
@@ -75,6 +94,8 @@ class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         skipped: nodes that cannot try the challenger; they get it when the rollout is finished.
         baseline: by node, the champion's figures in the newest stage that ran both versions there.
         announced: whether all nodes have been sent the outcome.
+        paused: whether no further stage begins until an operator resumes.
+        orders: the newest orders that were carried out, oldest first.
     """
 
     champion: Release
@@ -93,6 +114,8 @@ class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     skipped: list[Name] = field(name="passed_over", default_factory=list)
     baseline: dict[Name, VersionStats] = field(name="usual", default_factory=dict)
     announced: bool = field(name="over", default=False)
+    paused: bool = False
+    orders: list[Order] = []
 
     @property
     def current_step(self) -> Step:

@@ -7,7 +7,9 @@ from msgspec import Meta, Struct
 from bus.config import Broker, HealthAddress
 from cloud.retraining.triggers import Triggers
 from cloud.rollout.options import RolloutOptions
+from schemas.messages import Label as ClassName
 from schemas.messages import Name
+from schemas.topics import check_component_name
 
 
 class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,10 +26,21 @@ class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         str, Meta(min_length=1, description="folder of the versions; one round at a time works in it")
     ] = "models"
     cache: Annotated[str, Meta(min_length=1, description="folder of embeddings, kept between rounds")] = (
-        ".cache/features"
+        "~/.cache/gleaner/features"
     )
     backbone: Annotated[str, Meta(description="backbone of the versions")] = "efficientnet-lite0"
-    tflite: Annotated[bool, Meta(description="write the network of each version for LiteRT too")] = False
+    also: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="backbones that are tried too where the first one makes mistakes on held-out labels;"
+            " one that is trained from scratch, from 300 human labels on"
+        ),
+    ] = ("compact",)
+    classes: Annotated[
+        tuple[ClassName, ...] | None,
+        Meta(description="classes of the versions; photos of others are left out. Absent: all labels"),
+    ] = None
+    tflite: Annotated[bool, Meta(description="write the LiteRT variants of each version too")] = True
     teachers: Annotated[
         tuple[str, ...], Meta(description="backbones of the teacher; empty: no teacher labels samples")
     ] = ("efficientnet-lite0",)
@@ -45,3 +58,7 @@ class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = 14_400.0
     triggers: Triggers = Triggers()
     probes: HealthAddress | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse reserved names; raises TopicError."""
+        check_component_name(self.name, "trainer")

@@ -7,25 +7,31 @@ dataset and registry show which work is left.
 import asyncio
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
 import structlog
+from msgspec import structs
 
 from bus.health import HealthServer
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence, now_ms
 from bus.mqtt.retry import retry_until_ok
 from bus.mqtt.session import connected
+from bus.observability import metric_catalogue as catalogue
+from bus.observability.exposition import Exposition
+from bus.observability.measurements import Measurement, certificate_measurements
 from cloud.dataset.store import Store
+from cloud.labeling.review_queue import count_uncertain
 from cloud.registry.model_card import Card
 from cloud.registry.registry import Registry, RoundRunningError, is_promoted, newest_promoted
+from cloud.retraining.announced import DriftWatch, read_announced, write_announced
 from cloud.retraining.config import TrainerConfig
-from cloud.retraining.signals import drift_signals
+from cloud.retraining.signals import drift_signals, with_alarm
 from cloud.retraining.step_process import run_in_process
 from cloud.retraining.steps import Step, release_step, training_steps, tuning_step
-from cloud.retraining.triggers import Reason, decide
+from cloud.retraining.triggers import DriftAlarm, Reason, decide, labels_missing
 from schemas.errors import PermanentError
 from schemas.events import EventName
 from schemas.messages import MAX_TEXT_CHARS, Event
@@ -33,8 +39,9 @@ from schemas.topics import CLOUD, EVENT
 
 log = structlog.get_logger()
 
-WORKER = (sys.executable, "-m", "cloud.retraining.worker")
+WORKER = (sys.executable, "-P", "-m", "gleaner.module", "cloud.retraining.worker")
 """Command that runs one step."""
+_FAILURES = (EventName.ROUND_FAILED, EventName.RELEASE_FAILED, EventName.POLICY_FAILED)
 
 
 class RetrainingLoop:
@@ -56,6 +63,10 @@ class RetrainingLoop:
         self._failed_at: float | None = None
         self._rollout_interrupted = True  # unknown at start-up: look for an interrupted rollout
         self._last_failure = ""
+        self._drift = DriftWatch(store, config.triggers)
+        self._alarm: DriftAlarm | None = None
+        self._missing: int | None = None
+        self._awaiting_label = 0
 
     async def run(self) -> None:
         """Run a round whenever there is a reason, until cancelled.
@@ -74,7 +85,67 @@ class RetrainingLoop:
                             await self.run_round(reason, lock)
                 except RoundRunningError as error:
                     log.debug("round.deferred", error=str(error))
+            else:
+                if self._alarm is not None:
+                    await self._announce(self._alarm)
+                await self._ask_for_labels()
             await asyncio.sleep(self._config.every_s)
+
+    def measurements(self) -> Iterator[Measurement]:
+        """Yield what the newest look found; nothing before the first."""
+        if (missing := self._missing) is not None:
+            yield Measurement(catalogue.LABELS_MISSING, missing)
+            yield Measurement(catalogue.AWAITING_LABEL, self._awaiting_label)
+            yield Measurement(catalogue.DRIFT_ALARM, int(self._alarm is not None))
+
+    async def _announce(self, alarm: DriftAlarm) -> None:
+        """Publish a drift alarm once, and raise the audit share, which is retried at each look."""
+        newest = (await asyncio.to_thread(self._registry.cards))[-1]
+        announced = await asyncio.to_thread(read_announced, self._registry)
+        known = announced.includes(alarm, newest.version)
+        if known and announced.raised:
+            return
+        try:
+            with self._registry.round_lock() as lock:
+                if not known:
+                    facts = {"p_value": alarm.p_value, "photos": alarm.photos}
+                    await self._publish(EventName.DRIFT_DETECTED, alarm.words, **facts)
+                    announced = announced.after(alarm, newest.version, raised=False)
+                    await asyncio.to_thread(write_announced, self._registry, announced)
+                if await self._raise_audits(newest, lock):
+                    done = announced.after(alarm, newest.version, raised=True)
+                    await asyncio.to_thread(write_announced, self._registry, done)
+        except RoundRunningError as error:
+            log.debug("round.deferred", error=str(error))
+
+    async def _ask_for_labels(self) -> None:
+        """Publish once for each version that labels are wanted, when enough photos wait for one."""
+        missing, awaiting = self._missing or 0, self._awaiting_label
+        if not 0 < missing <= awaiting:
+            return
+        cards = await asyncio.to_thread(self._registry.cards)
+        newest = cards[-1].version if cards else 0
+        if (await asyncio.to_thread(read_announced, self._registry)).asked >= newest:
+            return
+        try:
+            with self._registry.round_lock():
+                words = (
+                    f"{missing} labels are missing until the next training; {awaiting} photos wait for one"
+                )
+                await self._publish(EventName.LABELS_WANTED, words, missing=missing, awaiting=awaiting)
+                announced = await asyncio.to_thread(read_announced, self._registry)
+                asked = structs.replace(announced, asked=newest)
+                await asyncio.to_thread(write_announced, self._registry, asked)
+        except RoundRunningError as error:
+            log.debug("round.deferred", error=str(error))
+
+    async def _raise_audits(self, card: Card, lock: int) -> bool:
+        """Raise the audit share of the released nodes; return whether it succeeded."""
+        step = tuning_step(self._config, audit_share=self._config.triggers.drift_audit_share)
+        timeout_s = self._config.step_timeout_s
+        return step is None or await self._follow_up(
+            step, card, lock, failed=EventName.POLICY_FAILED, timeout_s=timeout_s
+        )
 
     async def run_round(self, reason: Reason, lock: int) -> Card | None:
         """Run one round.
@@ -92,9 +163,11 @@ class RetrainingLoop:
             card = await self._train(lock)
         except (PermanentError, OSError) as error:
             self._failed_at = time.monotonic()  # the wall clock may be set during the pause
+            self._bus.counters.add("round.failed")
             await self._publish(EventName.ROUND_FAILED, str(error), trigger=reason.trigger)
             return None
         self._failed_at = None
+        self._bus.counters.add("round.finished")
         took_s = round(time.monotonic() - began, 1)
         await self._publish(EventName.ROUND_FINISHED, _verdict(card), **_figures(card), took_s=took_s)
         if is_promoted(card):
@@ -164,6 +237,7 @@ class RetrainingLoop:
         return True
 
     async def _run_step(self, step: Step, lock: int, timeout_s: float | None) -> None:
+        log.info("round.step", step=str(step.__struct_config__.tag), output=str(self._registry.round_log))
         await run_in_process(
             self._worker, step, inherit=lock, output=self._registry.round_log, timeout_s=timeout_s
         )
@@ -172,7 +246,12 @@ class RetrainingLoop:
         return await retry_until_ok(self._bus, "dataset", partial(asyncio.to_thread, self._look))
 
     def _look(self) -> Reason | None:
-        facts = drift_signals(self._store, self._registry.cards(), self._config.triggers)
+        cards = self._registry.cards()
+        self._alarm = self._drift.look(cards)
+        facts = drift_signals(self._store, cards, self._config.triggers)
+        facts = with_alarm(self._store, facts, self._alarm)
+        self._missing = labels_missing(facts, self._config.triggers)
+        self._awaiting_label = count_uncertain(self._store)
         if self._failed_at is not None:
             # A failed round leaves no card that would start the pause.
             since_s = time.monotonic() - self._failed_at
@@ -181,7 +260,8 @@ class RetrainingLoop:
 
     async def _publish(self, event: EventName, reason: str, **facts: str | float | bool) -> None:
         """Publish an event; waits for the broker."""
-        log.info(event, reason=reason, **facts)  # also when the broker is away
+        level = log.error if event in _FAILURES else log.info
+        level(event, reason=reason, **facts)  # also when the broker is away
         message = Event(
             node=CLOUD,
             name=self._config.name,
@@ -197,7 +277,7 @@ class RetrainingLoop:
 
 def _verdict(card: Card) -> str:
     if card.verdict is None:
-        return f"version {card.version}: no champion to beat, or no gold photos"
+        return f"version {card.version}: no champion to beat"
     return f"version {card.version}: {card.verdict.decision}: {'; '.join(card.verdict.reasons)}"
 
 
@@ -231,11 +311,16 @@ async def run_loop(
         password=password,
         presence=Presence(CLOUD, config.name),
     )
+    loop = RetrainingLoop(config, bus, store, worker)
     async with asyncio.TaskGroup() as tasks:
         if config.probes is not None:
-            tasks.create_task(HealthServer(config.probes, bus.unready_reason).run(), name="trainer.probes")
+            metrics = Exposition(
+                "trainer", bus, loop.measurements, partial(certificate_measurements, config.broker)
+            )
+            health = HealthServer(config.probes, bus.unready_reason, metrics.page)
+            tasks.create_task(health.run(), name="trainer.probes")
         tasks.create_task(bus.run(), name="trainer.bus")
-        tasks.create_task(RetrainingLoop(config, bus, store, worker).run(), name="trainer.loop")
+        tasks.create_task(loop.run(), name="trainer.loop")
 
 
 async def run_one_round(

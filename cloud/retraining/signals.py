@@ -16,7 +16,7 @@ from cloud.evaluation.audit_set import audited_answers
 from cloud.evaluation.audit_stats import AuditStats
 from cloud.registry.model_card import Card
 from cloud.registry.registry import newest_promoted
-from cloud.retraining.triggers import Scores, Signals, Triggers
+from cloud.retraining.triggers import DriftAlarm, Scores, Signals, Triggers
 from schemas.errors import PermanentError
 from schemas.lanes import AUDIT
 
@@ -37,7 +37,7 @@ def drift_signals(store: Store, cards: Sequence[Card], triggers: Triggers) -> Si
     """
     # New is what the last training did not see, promoted or not; confidences are those of the served version.
     last, serving = cards[-1] if cards else None, newest_promoted(cards)
-    trained_at = _dataset_version(store, last)
+    trained_at = trained_dataset_version(store, last)
     # As sets of (photo, label), so that a label that was corrected since counts as new.
     new_labels = _labels(store, None) - (set() if trained_at is None else _labels(store, trained_at))
     signals = Signals(
@@ -56,6 +56,14 @@ def drift_signals(store: Store, cards: Sequence[Card], triggers: Triggers) -> Si
         audit=_audit(store, serving.version, new_labels),
         accuracy_low=None if serving.metrics is None else serving.metrics.accuracy_low,
     )
+
+
+def with_alarm(store: Store, signals: Signals, alarm: DriftAlarm | None) -> Signals:
+    """Add a drift alarm and the number of labels of photos that came after its reference."""
+    if alarm is None:
+        return signals
+    labels = store.count(f"{_LABELLED} AND received_at_ms > {alarm.since_ms}")
+    return replace(signals, alarm=alarm, drift_labels=labels)
 
 
 def _drift(
@@ -126,7 +134,7 @@ class _Score(msgspec.Struct, frozen=True, order=True):
     confidence: float
 
 
-def _dataset_version(store: Store, card: Card | None) -> int | None:
+def trained_dataset_version(store: Store, card: Card | None) -> int | None:
     """Return the dataset version that a model was trained from, None if the dataset no longer has it."""
     if card is None or card.dataset_version is None:
         return None

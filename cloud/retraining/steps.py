@@ -1,5 +1,6 @@
 """The steps of a round: the options of each, and their order."""
 
+from pathlib import Path
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -52,12 +53,14 @@ class TuneStep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
         models: the models folder.
         nodes: names of the edge nodes.
         broker: where the nodes are reached; the password is in the environment.
+        audit_share: if given, only raise the audit share to this.
     """
 
     dataset: str
     models: str
     nodes: tuple[str, ...]
     broker: Broker
+    audit_share: float | None = None
 
 
 # A tagged union: the worker decodes any of them from one JSON object.
@@ -66,16 +69,19 @@ Step: TypeAlias = TeachStep | TrainingOptions | ReleaseStep | TuneStep
 
 def training_steps(config: TrainerConfig) -> list[TeachStep | TrainingOptions]:
     """Return the steps that end with a new version in the models folder."""
+    cache = str(Path(config.cache).expanduser())
     train = TrainingOptions(
         dataset=config.dataset,
         models=config.models,
-        cache=config.cache,
+        cache=cache,
         backbone=config.backbone,
+        also=config.also,
+        classes=config.classes,
         tflite=config.tflite,
     )
     if not config.teachers:
         return [train]
-    return [TeachStep(dataset=config.dataset, cache=config.cache, backbones=config.teachers), train]
+    return [TeachStep(dataset=config.dataset, cache=cache, backbones=config.teachers), train]
 
 
 def release_step(config: TrainerConfig, card: Card) -> ReleaseStep | None:
@@ -91,9 +97,20 @@ def release_step(config: TrainerConfig, card: Card) -> ReleaseStep | None:
     )
 
 
-def tuning_step(config: TrainerConfig) -> TuneStep | None:
-    """Return the step that tunes the policies of the released nodes, None without a [release] table."""
+def tuning_step(config: TrainerConfig, *, audit_share: float | None = None) -> TuneStep | None:
+    """Return the step that tunes the policies of the released nodes, None without a [release] table.
+
+    Args:
+        config: Names and places.
+        audit_share: If given, the step only raises the audit share to this.
+    """
     if config.release is None:
         return None
     nodes = tuple(dict.fromkeys(config.release.nodes))  # without repetitions, in order
-    return TuneStep(dataset=config.dataset, models=config.models, nodes=nodes, broker=config.broker)
+    return TuneStep(
+        dataset=config.dataset,
+        models=config.models,
+        nodes=nodes,
+        broker=config.broker,
+        audit_share=audit_share,
+    )

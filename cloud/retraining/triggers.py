@@ -14,6 +14,8 @@ Trigger: TypeAlias = Literal["labels", "samples", "drift", "audit", "hand"]
 Scores: TypeAlias = NDArray[np.float64]
 
 BINS = 10
+MAX_NAMED = 5
+"""Most devices that the words of an alarm name."""
 
 
 class Triggers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,6 +35,32 @@ class Triggers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             " 200, chance alone may look like drift",
         ),
     ] = 400
+    drift_photos: Annotated[
+        int,
+        Meta(
+            ge=20, description="samples in a block whose embeddings are tested for drift against earlier ones"
+        ),
+    ] = 50
+    drift_level: Annotated[
+        float,
+        Meta(
+            gt=0.0001,
+            le=0.1,
+            description="probability of a drift alarm without drift, for each block of samples",
+        ),
+    ] = 0.005
+    drift_labels: Annotated[
+        int,
+        Meta(
+            ge=1, description="labels by people of photos since the drift that start a round after an alarm"
+        ),
+    ] = 10
+    drift_audit_share: Annotated[
+        float,
+        Meta(
+            ge=0, le=1, description="audit_share of the released nodes from a drift alarm to the next round"
+        ),
+    ] = 0.1
     audits: Annotated[
         int,
         Meta(ge=1, description="audited photos, labelled since the last round, that the accuracy needs"),
@@ -40,6 +68,29 @@ class Triggers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cool_down_s: Annotated[
         float, Meta(ge=0, le=1e7, description="pause after a round, finished or failed, in seconds")
     ] = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class DriftAlarm:
+    """New photos whose embeddings differ significantly from those of earlier ones.
+
+    Attributes:
+        scopes: names of the devices, or `the fleet`, the clearest first.
+        p_value: of the clearest one.
+        photos: number of new photos that were tested.
+        since_ms: arrival of the newest photo of the reference, UTC.
+    """
+
+    scopes: tuple[str, ...]
+    p_value: float
+    photos: int
+    since_ms: int
+
+    @property
+    def words(self) -> str:
+        """Return the alarm as a sentence."""
+        shown = ", ".join(self.scopes[:MAX_NAMED]) + ("" if len(self.scopes) <= MAX_NAMED else " and others")
+        return f"new photos of {shown} look different from earlier ones (p = {self.p_value:.2g})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +106,8 @@ class Signals:
         audit: of the version in service, by new labels.
         accuracy_low: lower limit of its accuracy on the gold set, None if it was not measured.
         last_round_s: seconds since the last round ended, None if there was none.
+        alarm: the drift alarm, None if there is none.
+        drift_labels: number of labels from people of photos that came after the alarm's reference.
     """
 
     labels: int = 0
@@ -65,6 +118,8 @@ class Signals:
     audit: AuditStats = field(default_factory=AuditStats)
     accuracy_low: float | None = None
     last_round_s: float | None = None
+    alarm: DriftAlarm | None = None
+    drift_labels: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +148,20 @@ def decide(signals: Signals, triggers: Triggers) -> Reason | None:
     if signals.last_round_s is not None and 0 <= signals.last_round_s < triggers.cool_down_s:
         return None
     # The most urgent reason first: it is the one that the event names.
-    return _audit(signals, triggers) or _drift(signals, triggers) or _counts(signals, triggers)
+    return (
+        _audit(signals, triggers)
+        or _alarm(signals, triggers)
+        or _drift(signals, triggers)
+        or _counts(signals, triggers)
+    )
+
+
+def labels_missing(signals: Signals, triggers: Triggers) -> int:
+    """Return how many labels are missing until labels alone start the next round; 0 if there are enough."""
+    missing = triggers.labels - signals.labels
+    if signals.alarm is not None:
+        missing = min(missing, triggers.drift_labels - signals.drift_labels)
+    return max(0, missing)
 
 
 def _audit(signals: Signals, triggers: Triggers) -> Reason | None:
@@ -104,6 +172,15 @@ def _audit(signals: Signals, triggers: Triggers) -> Reason | None:
         return None
     words = f"{audit.accuracy:.1%} right in {audit.photos} audits, where the card says at least {low:.1%}"
     return Reason("audit", words, {"audits": audit.photos, "accuracy": audit.accuracy})
+
+
+def _alarm(signals: Signals, triggers: Triggers) -> Reason | None:
+    """Check whether there are labels to learn a drift from."""
+    alarm, labels = signals.alarm, signals.drift_labels
+    if alarm is None or labels < triggers.drift_labels:
+        return None
+    words = f"{alarm.words}, and {labels} of them are labelled"
+    return Reason("drift", words, {"p_value": alarm.p_value, "photos": alarm.photos, "labels": labels})
 
 
 def _drift(signals: Signals, triggers: Triggers) -> Reason | None:

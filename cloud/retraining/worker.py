@@ -19,14 +19,17 @@ from bus.mqtt.session import connected
 from cloud.progress import LoggedProgress
 from cloud.registry.registry import Registry
 from cloud.retraining.steps import ReleaseStep, Step, TeachStep, TuneStep
-from cloud.rollout.policy_update import retained_policies, tuning, update_policies
+from cloud.rollout.policy_update import raising_audits, retained_policies, tuning, update_policies
 from cloud.rollout.runner import release_version
 from cloud.training.pipeline import TrainingOptions, run_training
 from schemas.errors import GleanerError, TransientError
+from schemas.text import escaped
 from schemas.topics import POLICY
 
 logger = structlog.get_logger()
 
+MAX_LISTED = 100
+"""Most photos that the log names of those that a training leaves out; the card has their number."""
 EXIT_FAILED = 1
 EXIT_TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h
 
@@ -61,10 +64,13 @@ def _teach(step: TeachStep) -> None:
 
 def _train(options: TrainingOptions) -> None:
     run = run_training(options, LoggedProgress())
+    for one in run.left_out[:MAX_LISTED]:
+        logger.warning("photo.left_out", photo_id=one.photo_id, file=one.file, reason=one.reason)
     if run.trained is not None:
         card = run.trained.card
         decision = None if card.verdict is None else card.verdict.decision
-        logger.info("version.trained", version=card.version, chosen=card.chosen, decision=decision)
+        facts = {"version": card.version, "chosen": card.chosen, "decision": decision}
+        logger.info("version.trained", **facts, left_out=card.left_out)
 
 
 async def _release(step: ReleaseStep) -> None:
@@ -74,13 +80,18 @@ async def _release(step: ReleaseStep) -> None:
         step.options,
         dataset=step.dataset,
         broker=step.broker,
-        password=config.password(),  # inherited in the environment: never in a command line or a file
+        password=config.password(
+            step.broker
+        ),  # inherited in the environment: never in a command line or a file
     )
 
 
 async def _tune(step: TuneStep) -> None:
-    change = tuning(step.dataset, Registry(step.models))
-    bus = Bus(step.broker, transient_client_id("policy"), password=config.password())
+    if step.audit_share is not None:
+        change = raising_audits(step.audit_share)
+    else:
+        change = tuning(step.dataset, Registry(step.models))
+    bus = Bus(step.broker, transient_client_id("policy"), password=config.password(step.broker))
     policies = bus.subscribe(POLICY)
     async with connected(bus, step.broker):
         known = await retained_policies(policies, step.nodes)
@@ -120,7 +131,7 @@ def main() -> int:
             cause = cause.exceptions[0]
         if not isinstance(cause, GleanerError | OSError):
             raise  # a bug: the log gets its traceback
-        sys.stderr.write(f"{cause}\n")
+        sys.stderr.write(f"{escaped(cause)}\n")
         return EXIT_TEMPORARY if isinstance(cause, TransientError) else EXIT_FAILED
     except (asyncio.CancelledError, KeyboardInterrupt):  # SIGTERM; Ctrl-C in the trainer's terminal
         return EXIT_TEMPORARY

@@ -12,12 +12,13 @@ import structlog
 from msgspec import structs
 
 from bus.mqtt.client import Bus
-from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.errors import UNPUBLISHED, BrokerConnectionError
 from bus.mqtt.presence import now_ms
 from bus.mqtt.publish_confirmed import publish_confirmed
 from cloud.evaluation.audit_stats import RolloutAudits
 from cloud.registry.rollout_state import Facts, Rollout, RolloutFile
 from cloud.rollout.canary_analysis import pool_reports
+from cloud.rollout.releases import later_than
 from cloud.rollout.state_machine import (
     Assignment,
     Decision,
@@ -27,14 +28,15 @@ from cloud.rollout.state_machine import (
     current_reports,
     decide,
 )
+from cloud.rollout.steering import ROLLOUT_NAME, is_open, obey, with_order
 from schemas.errors import CodecError, PermanentError, TransientError
 from schemas.events import EventName
-from schemas.messages import MAX_TEXT_CHARS, CanaryReport, Event, Release
-from schemas.topics import CLOUD, EVENT, RELEASE, STATUS
+from schemas.messages import MAX_TEXT_CHARS, CanaryReport, Event, Release, Steering
+from schemas.topics import CLOUD, EVENT, RELEASE, STATUS, STEERING
 
 log = structlog.get_logger()
 
-NAME = "rollout"
+NAME = ROLLOUT_NAME
 _POLL_S = 1.0
 _AUDIT_POLL_S = 30.0
 _EVENTS = {
@@ -72,10 +74,13 @@ class Controller:
         self._echoes = bus.subscribe(RELEASE)
         self._statuses = bus.subscribe(STATUS, name="edge")
         self._events = bus.subscribe(EVENT, name="edge")
+        self._orders = bus.subscribe(STEERING, node=CLOUD, name=NAME)
+        self._order: Steering | None = None
         self._nodes: dict[str, NodeState] = {}
         self._audits = RolloutAudits()
         self._audits_read = asyncio.Event()
         self._sent: dict[str, Assignment] = {}
+        self._retained: dict[str, Release] = {}
         self._reported: CanaryReport | None = None
 
     async def run(self) -> Rollout:
@@ -93,6 +98,7 @@ class Controller:
             listeners = [
                 tasks.create_task(self._collect_statuses(), name="rollout.statuses"),
                 tasks.create_task(self._collect_failures(rollout.challenger.version), name="rollout.events"),
+                tasks.create_task(self._collect_orders(), name="rollout.orders"),
                 tasks.create_task(self._poll_audits(rollout), name="rollout.audits"),
             ]
             ended = await self._advance(rollout)
@@ -105,28 +111,58 @@ class Controller:
         listening_since_ms = now_ms()
         # Time for retained statuses: they show which nodes are at the current step.
         await asyncio.sleep(_POLL_S)
+        self._read_retained()
         await self._send_assignments(rollout)
-        await self._publish_event(rollout, "", {})
+        await self._publish_event(rollout, _EVENTS[rollout.phase], "", {})
         # After a restart the bake time may be over: without the audits the first decision would end it.
         await self._audits_read.wait()
         while rollout.phase == "running":
             await self._report(rollout)
+            order = self._order
+            if order is not None and is_open(rollout, order):
+                rollout = await self._steer(rollout, order)
+                continue
             decision = decide(rollout, self._nodes, self._audits, now_ms(), listening_since_ms)
             if decision.action == "wait":
                 log.debug("rollout.waiting", reason=decision.reason)
                 await asyncio.sleep(_POLL_S)
                 continue
-            rollout = apply(rollout, decision, now_ms())
-            await self._save(rollout)  # before any node is sent it: a restart must not decide otherwise
-            self._on_decision(rollout, decision)
-            await self._send_assignments(rollout)
-            await self._publish_event(rollout, decision.reason, decision.facts)
+            rollout = await self._carry_out(apply(rollout, decision, now_ms()), decision)
+            await self._publish_event(rollout, _EVENTS[rollout.phase], decision.reason, decision.facts)
         # Until this is saved, a restarted controller sends the outcome again.
         await self._save(structs.replace(rollout, announced=True))
         return rollout
 
+    async def _carry_out(self, rollout: Rollout, decision: Decision) -> Rollout:
+        await self._save(rollout)  # before any node is sent it: a restart must not decide otherwise
+        self._on_decision(rollout, decision)
+        await self._send_assignments(rollout)
+        return rollout
+
+    async def _steer(self, rollout: Rollout, order: Steering) -> Rollout:
+        """Carry out an operator's order and publish that as an Event."""
+        decision = obey(order, current_reports(rollout, self._nodes))
+        # One write for both: an order is never carried out twice, nor noted and not carried out.
+        steered = with_order(apply(rollout, decision, now_ms()), order)
+        steered = await self._carry_out(steered, decision)
+        events = [EventName.ROLLOUT_STEERED]
+        if order.action in {"roll-back", "promote"}:
+            events.append(_EVENTS[steered.phase])
+        for event in events:
+            await self._publish_event(steered, event, decision.reason, decision.facts)
+        return steered
+
     async def _save(self, rollout: Rollout) -> None:
         await asyncio.to_thread(self._file.write, rollout)
+
+    def _read_retained(self) -> None:
+        """Note the retained releases, than which those of this controller have to be later."""
+        while not self._echoes.queue.empty():
+            delivery = self._echoes.queue.get_nowait()
+            delivery.ack()
+            with suppress(CodecError):
+                release = delivery.message()
+                self._retained[release.node] = release
 
     async def _send_assignments(self, rollout: Rollout) -> None:
         """Publish each assignment that this run has not sent, retained for nodes that are offline."""
@@ -137,7 +173,9 @@ class Controller:
                 continue
             # A failure or refusal of an earlier release does not count for this one.
             self._nodes[node] = NodeState(self._nodes.get(node, NodeState()).status)
-            await self._publish_release(_release(rollout, node, assignment))
+            release = later_than(_release(rollout, node, assignment), self._retained.get(node))
+            await self._publish_release(release)
+            self._retained[node] = release
             self._sent[node] = assignment
 
     async def _publish_release(self, release: Release) -> None:
@@ -154,25 +192,26 @@ class Controller:
                 log.info("rollout.announced", node=node, version=release.version, stage=release.stage)
                 return
 
-    async def _publish_event(self, rollout: Rollout, reason: str, facts: Facts) -> None:
-        event = Event(
+    async def _publish_event(self, rollout: Rollout, event: EventName, reason: str, facts: Facts) -> None:
+        message = Event(
             node=CLOUD,
             name=NAME,
-            event=_EVENTS[rollout.phase],
+            event=event,
             at_ms=now_ms(),
             reason=(rollout.reason or reason)[:MAX_TEXT_CHARS] or None,
             facts=facts
             | {
                 "version": rollout.challenger.version,
                 "champion": rollout.champion.version,
+                "began_ms": rollout.began_ms,
                 "group": rollout.group + 1,
                 "stage": rollout.current_step.stage,
                 "share": rollout.current_step.share,
             },
         )
-        log.info(event.event, reason=event.reason, **event.facts)
-        with suppress(BrokerConnectionError):  # an event is best effort: the file and the log have it too
-            await self._bus.publish(EVENT, event, node=CLOUD, name=NAME)
+        log.info(event, reason=message.reason, **message.facts)
+        with suppress(*UNPUBLISHED):  # an event is best effort: the file and the log have it too
+            await self._bus.publish(EVENT, message, node=CLOUD, name=NAME)
 
     async def _report(self, rollout: Rollout) -> None:
         """Put the current step's figures, pooled over its nodes, into this controller's Status."""
@@ -187,6 +226,12 @@ class Controller:
             with suppress(CodecError):
                 status = delivery.message()
                 self._nodes[status.node] = self._nodes.get(status.node, NodeState())._replace(status=status)
+
+    async def _collect_orders(self) -> None:
+        async for delivery in self._orders:
+            delivery.ack()
+            with suppress(CodecError):
+                self._order = delivery.message()  # retained: the newest replaces those before it
 
     async def _collect_failures(self, version: int) -> None:
         async for delivery in self._events:

@@ -84,6 +84,32 @@ def tune_rules(
     return structs.replace(rules, auto=auto, auto_by_class=by_class), reasons
 
 
+def raise_audit_share(rules: HarvestRules, share: float) -> tuple[HarvestRules, list[str]]:
+    """Return the rules during a drift alarm: more audits, whose labels measure what the drift costs.
+
+    Args:
+        rules: The current rules.
+        share: Wanted audit share; never lowered to it.
+
+    Returns:
+        The rules, and a reason for the change, if any.
+    """
+    if share <= rules.audit_share:
+        return rules, []
+    usual = rules.audit_share if rules.usual_audit_share is None else rules.usual_audit_share
+    reason = f"audit_share {rules.audit_share:g} → {share:g}: drift alarm"
+    return structs.replace(rules, audit_share=share, usual_audit_share=usual), [reason]
+
+
+def restore_audit_share(rules: HarvestRules) -> tuple[HarvestRules, list[str]]:
+    """Return the rules after the round that followed a drift alarm, and a reason for the change, if any."""
+    usual = rules.usual_audit_share
+    if usual is None:
+        return rules, []
+    reason = f"audit_share {rules.audit_share:g} → {usual:g}: a round followed the drift alarm"
+    return structs.replace(rules, audit_share=usual, usual_audit_share=None), [reason]
+
+
 def auto_helped_at(lineage: Sequence[Card], at_ms: int | None) -> bool:
     """Return whether the lane auto improved the training, by the card that was the newest at a time.
 

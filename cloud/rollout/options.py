@@ -26,7 +26,10 @@ class RolloutOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     model: Annotated[ModelName, Meta(description="name of the model on the model servers")] = "pets"
     url: Annotated[
         Url | None,
-        Meta(description="where nodes fetch the bundle: file, http, https or s3; absent: its path"),
+        Meta(
+            description="where nodes fetch the bundle: file, http, https or s3, with `{version}` for its "
+            "number; absent: its path"
+        ),
     ] = None
     champion_url: Annotated[Url | None, Meta(description="the same for the champion's bundle")] = None
     shadow_photos: Annotated[

@@ -10,7 +10,13 @@ from bus.mqtt.subscription import Subscription
 from cloud.dataset.store import Store
 from cloud.evaluation.live_accuracy import audited_photos
 from cloud.registry.registry import Registry, newest_promoted
-from cloud.rollout.harvest_policy import TARGET_PRECISION, auto_helped_at, tune_rules
+from cloud.rollout.harvest_policy import (
+    TARGET_PRECISION,
+    auto_helped_at,
+    raise_audit_share,
+    restore_audit_share,
+    tune_rules,
+)
 from schemas.errors import PermanentError
 from schemas.messages import HarvestRules, Policy
 from schemas.topics import POLICY
@@ -41,15 +47,22 @@ def tuning(dataset: str, registry: Registry, target: float = TARGET_PRECISION) -
 
     def change(policy: Policy) -> tuple[HarvestRules, list[str]]:
         helped_before = auto_helped_at(lineage, policy.issued_at_ms)
-        return tune_rules(
-            policy.harvest,
+        rules, restored = restore_audit_share(policy.harvest)
+        tuned, reasons = tune_rules(
+            rules,
             audits,
             auto_helps=lineage[-1].auto,
             auto_helped_before=helped_before,
             target=target,
         )
+        return tuned, restored + reasons
 
     return change
+
+
+def raising_audits(share: float) -> Change:
+    """Return the change during a drift alarm: an audit share of at least `share`."""
+    return lambda policy: raise_audit_share(policy.harvest, share)
 
 
 async def update_policies(

@@ -171,11 +171,11 @@ async def release_version(
         if not options.force:
             check_promoted(bundle.card)
         # No stages: without a champion, nothing could be compared and nothing restored.
-        releases = [sign(release_of(bundle, node, options.model, options.url)) for node in options.nodes]
+        releases = [release_of(bundle, node, options.model, options.url) for node in options.nodes]
         bus = Bus(broker, transient_client_id("release"), password=password)
         announcer = Announcer(bus, options.nodes)
         async with connected(bus, broker):
-            await announcer.announce(releases)
+            await announcer.announce(releases, sign)
         log.info("version.released", version=version, nodes=options.nodes)
         return
     state = registry.rollout_file(version)

@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from msgspec import structs
 
@@ -40,13 +40,16 @@ class Decision:
     """The next action with its reason and figures.
 
     Attributes:
-        action: `skip-node` excludes the node in `facts`; `skip-stages` gives the group the version untried.
+        action: `skip-node` excludes the node in `facts`; `skip-stages` gives the group the version untried;
+            `pause`, `resume` and `promote` are an operator's, see `cloud/rollout/steering.py`.
         reason: A sentence.
         facts: Figures behind it.
         baseline: By node, the champion's figures in the stage that ends.
     """
 
-    action: Literal["wait", "advance", "skip-stages", "skip-node", "roll-back", "finish"]
+    action: Literal[
+        "wait", "advance", "skip-stages", "skip-node", "roll-back", "finish", "pause", "resume", "promote"
+    ]
     reason: str
     facts: Facts = field(default_factory=dict)
     baseline: Mapping[str, VersionStats] = field(default_factory=dict)
@@ -97,6 +100,8 @@ def decide(
     for node in rollout.active_nodes:
         if (refusal := nodes.get(node, NodeState()).refusal) is not None:
             return Decision("skip-node", f"{node} cannot try it: {refusal}", {"node": node})
+    if rollout.paused:
+        return Decision("wait", "an operator paused it")
     # A node's silence before this controller listened does not show that it was offline.
     waited_ms = now_ms - max(rollout.since_ms, listening_since_ms)
     patient = waited_ms < rollout.rules.node_timeout_s * 1000
@@ -105,28 +110,38 @@ def decide(
 
 def apply(rollout: Rollout, decision: Decision, now_ms: int) -> Rollout:
     """Return the rollout after a decision."""
-    changes: dict[str, object] = {
-        # Strictly later, even if the clock was set back: older reports must not count for the new step.
-        "since_ms": max(now_ms, rollout.since_ms + 1),
-        "baseline": {**rollout.baseline, **decision.baseline},
-    }
     match decision.action:
         case "wait":
             return rollout
+        # In these `since_ms` stays: reports of the current step go on counting.
         case "skip-node":
-            # `since_ms` stays: the others are in the same step as before.
-            changes = {"skipped": [*rollout.skipped, str(decision.facts["node"])]}
-        case "advance" if rollout.step + 1 < len(rollout.steps):
-            changes |= {"step": rollout.step + 1}
+            return structs.replace(rollout, skipped=[*rollout.skipped, str(decision.facts["node"])])
+        case "pause" | "resume":
+            return structs.replace(rollout, paused=decision.action == "pause")
+    return structs.replace(
+        rollout,
+        # Strictly later, even if the clock was set back: older reports must not count for the new step.
+        since_ms=max(now_ms, rollout.since_ms + 1),
+        baseline={**rollout.baseline, **decision.baseline},
+        **_moved(rollout, decision),
+    )
+
+
+def _moved(rollout: Rollout, decision: Decision) -> dict[str, Any]:
+    """Return the fields that tell where the rollout is after a decision."""
+    last = len(rollout.steps) - 1
+    match decision.action:
+        case "advance" if rollout.step < last:
+            return {"step": rollout.step + 1}
         case "advance":
-            changes |= {"group": rollout.group + 1, "step": 0}
+            return {"group": rollout.group + 1, "step": 0}
         case "skip-stages":
-            changes |= {"step": len(rollout.steps) - 1}
+            return {"step": last}
+        case "promote" if not rollout.is_baking:
+            return {"group": len(rollout.groups) - 1, "step": last, "paused": False}
         case "roll-back":
-            changes |= {"phase": "returned", "reason": decision.reason, "facts": decision.facts}
-        case "finish":
-            changes |= {"phase": "finished"}
-    return structs.replace(rollout, **changes)
+            return {"phase": "returned", "reason": decision.reason, "facts": decision.facts}
+    return {"phase": "finished"}
 
 
 def _report_of(rollout: Rollout, status: Status | None) -> CanaryReport | None:

@@ -1,7 +1,7 @@
 """Train the candidates of a version and evaluate them: the part of a training that all workers share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +9,17 @@ from numpy.typing import NDArray
 
 from cloud.dataset.example import Example, TrainingError, class_names, sorted_by_content
 from cloud.modeling.arrays import Floats
-from cloud.modeling.backbones import get_backbone
+from cloud.modeling.backbones import Backbone, get_backbone
 from cloud.progress import NoProgress, Progress
+from cloud.reporting.loss_curves import LossCurves
 from cloud.training.candidates import HeldOut, Labelled, choose, cross_validate, fit_candidates
-from cloud.training.distributed import Team
-from cloud.training.learners import Fitted, learner_for
+from cloud.training.distributed import Team, alone
+from cloud.training.learners import Fitted, Learner, learner_for
+
+MIN_SCRATCH_LABELS = 300
+"""Human labels from which on a network is trained from scratch beside a pretrained one."""
+ENOUGH = 0.95
+"""Held-out accuracy of the pretrained network from which on the minutes of another training are saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,8 @@ class CandidateResults:
         on_gold: by candidate, logits on the gold set, `[N, K]`; empty without gold photos.
         chosen: name of the best candidate.
         training_embeddings: of the photos that the best candidate was trained on, `[n, D]`.
+        backbone: of the candidates.
+        others: results of other backbones that were tried, and whose held-out loss is higher.
     """
 
     classes: tuple[str, ...]
@@ -39,6 +47,8 @@ class CandidateResults:
     on_gold: dict[str, Floats]
     chosen: str
     training_embeddings: NDArray[np.float32]
+    backbone: Backbone
+    others: "tuple[CandidateResults, ...]" = ()
 
     @property
     def chosen_fit(self) -> Fitted:
@@ -52,33 +62,61 @@ def evaluate_candidates(
     *,
     backbone: str,
     cache_dir: Path,
+    also: Sequence[str] = (),
     classes: Sequence[str] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
     team: Team | None = None,
+    curves: LossCurves | None = None,
 ) -> CandidateResults:
     """Train the candidates and evaluate them on held-out labels and on the gold set.
 
     This is the only part that needs the whole team: the first worker calls `train`, each other one this
-    function, with the same examples and arguments. `train` describes the arguments.
+    function, with the same examples and arguments. `train` describes the arguments;
+    `curves` receives the losses of trainings from scratch.
     """
-    progress = progress or NoProgress()
+    progress, team = progress or NoProgress(), team or alone()
     # The order decides folds and batches: sorted, the same photos give the same model whatever their ids.
     examples, gold = sorted_by_content(examples), sorted_by_content(gold)
     names = class_names(examples, classes)
     _check_gold(gold, names)
     check_unseen("gold", gold, examples)
-    learner = learner_for(
-        get_backbone(backbone),
-        [*examples, *gold],
-        len(names),
-        trainable=len(examples),
-        cache_dir=cache_dir,
-        seed=seed,
-        progress=progress,
-        team=team,
-    )
-    labelled = Labelled.of(examples, names)
+
+    def evaluate(plan: Backbone) -> CandidateResults:
+        learner = learner_for(
+            plan,
+            [*examples, *gold],
+            len(names),
+            trainable=len(examples),
+            cache_dir=cache_dir,
+            seed=seed,
+            progress=progress,
+            team=team,
+            curves=curves,
+        )
+        return _evaluate(plan, learner, names, examples, gold, seed=seed, progress=progress)
+
+    others = [get_backbone(name) for name in also]  # an unknown name fails before the first training
+    best = evaluate(get_backbone(backbone))
+    for other in others:
+        # All workers train it, or none.
+        if team.agree(is_worth_trying(best, other)):
+            best = better(best, evaluate(other))
+    return best
+
+
+def _evaluate(
+    backbone: Backbone,
+    learner: Learner,
+    classes: tuple[str, ...],
+    examples: list[Example],
+    gold: list[Example],
+    *,
+    seed: int,
+    progress: Progress,
+) -> CandidateResults:
+    """Train the candidates on one backbone, and evaluate them."""
+    labelled = Labelled.of(examples, classes)
     # Before the candidates are fitted on everything: their temperature comes from held-out answers.
     held_out = cross_validate(learner, labelled, seed=seed, progress=progress)
     fitted = fit_candidates(learner, labelled, np.flatnonzero(labelled.human))
@@ -88,7 +126,37 @@ def evaluate_candidates(
     chosen = choose(fitted, held_out)
     # Each photo once: from scratch, embedding a repeated position would run the network again.
     embedded = learner.embeddings(fitted[chosen], np.unique(fitted[chosen].positions))
-    return CandidateResults(names, examples, gold, fitted, held_out, on_gold, chosen, embedded)
+    return CandidateResults(classes, examples, gold, fitted, held_out, on_gold, chosen, embedded, backbone)
+
+
+def is_worth_trying(best: CandidateResults, other: Backbone) -> bool:
+    """Decide whether another backbone is trained on the same labels.
+
+    Args:
+        best: Results of the backbones so far.
+        other: The next one.
+
+    Returns:
+        True if it is another one, there are enough human labels to train it, and the best one so far makes
+        mistakes on held-out labels.
+    """
+    accuracy = best.held_out[best.chosen].accuracy
+    human = sum(example.human for example in best.examples)
+    enough = other.pretrained or human >= MIN_SCRATCH_LABELS
+    return other.name != best.backbone.name and enough and accuracy is not None and accuracy < ENOUGH
+
+
+def better(one: CandidateResults, other: CandidateResults) -> CandidateResults:
+    """Return the results with the lower loss on the held-out labels that both have; the first one if equal.
+
+    A training from scratch holds out one fold in five, one on a frozen network all of them.
+    """
+    first, second = one.held_out[one.chosen], other.held_out[other.chosen]
+    both = np.intersect1d(first.positions, second.positions)
+    losses = [answers.at(both).loss for answers in (first, second)]
+    first_wins = losses[0] is None or losses[1] is None or losses[0] <= losses[1]
+    winner, loser = (one, other) if first_wins else (other, one)
+    return replace(winner, others=(*winner.others, replace(loser, others=()), *loser.others))
 
 
 def _check_gold(gold: Sequence[Example], classes: Sequence[str]) -> None:

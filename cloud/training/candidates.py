@@ -1,7 +1,7 @@
 """Train candidates on different label sources, cross-validate them, and choose the best."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class Labelled:
     Attributes:
         labels: `[N]`, in [0, classes).
         human: `[N]`, True if a person gave the label.
-        teacher: `[N]`, True if the teacher gave it.
+        teacher: `[N]`, True if the teacher gave it, or the device that took the photo.
         auto: `[N]`, True for a photo of the lane auto that no person labelled.
         weights: `[N]`, the examples' weights times those of their sources.
         classes: K.
@@ -50,7 +50,8 @@ class Labelled:
         return cls(
             labels=label_indices(examples, classes),
             human=np.array([example.human for example in examples]),
-            teacher=np.array([example.source == "teacher" for example in examples]),
+            # A device judges its own photos: like a teacher's, its labels are no person's.
+            teacher=np.array([example.source in {"teacher", "device"} for example in examples]),
             auto=np.array([example.auto for example in examples]),
             weights=np.array([example.weight * SOURCE_WEIGHTS[example.source] for example in examples]),
             classes=len(classes),
@@ -71,10 +72,17 @@ class HeldOut:
     Attributes:
         logits: `[M, K]`.
         labels: `[M]`.
+        positions: `[M]`, of the photos among all labelled ones; empty if unknown.
     """
 
     logits: Floats
     labels: Ints
+    positions: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def at(self, positions: Ints) -> "HeldOut":
+        """Return the answers to the photos at some positions."""
+        chosen = np.isin(self.positions, positions)
+        return HeldOut(self.logits[chosen], self.labels[chosen], self.positions[chosen])
 
     @property
     def temperature(self) -> float:
@@ -173,8 +181,11 @@ def cross_validate(
             logits.append(learner.logits(_candidate_or_previous(fitted, name), human[held_out]))
         progress.advance()
     empty = np.zeros((0, labelled.classes))  # without folds, concatenate would have nothing to join
-    labels = labelled.labels[human[np.concatenate([[], *(h for _, h in splits)]).astype(np.int64)]]
-    return {name: HeldOut(np.concatenate([empty, *logits]), labels) for name, logits in parts.items()}
+    positions = human[np.concatenate([[], *(h for _, h in splits)]).astype(np.int64)]
+    labels = labelled.labels[positions]
+    return {
+        name: HeldOut(np.concatenate([empty, *logits]), labels, positions) for name, logits in parts.items()
+    }
 
 
 def choose(fitted: Iterable[str], held_out: Mapping[str, HeldOut]) -> str:

@@ -14,9 +14,10 @@ from cloud.dataset.example import Example, TrainingError
 from cloud.modeling.backbones import Backbone, preprocess, weights_digest
 from cloud.progress import Progress
 from cloud.training.distributed import Team, alone
+from schemas.pixels import DECODING
 
 BATCH_PHOTOS = 32
-PREPROCESSING = 1
+PREPROCESSING = DECODING
 """Version of `backbones.preprocess`, raised when its output changes; part of the cache file's name."""
 
 _TABLE = "CREATE TABLE IF NOT EXISTS embedding (photo BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID"
@@ -136,7 +137,7 @@ def undecodable(error: Exception, examples: Sequence[Example], backbone: Backbon
         except tf.errors.InvalidArgumentError as reason:
             size_bytes = len(example.image)
             return TrainingError(
-                f"cannot decode photo {example.photo_id} ({size_bytes} bytes): {_decoder_reason(reason)}",
+                f"cannot decode photo {example.photo_id} ({size_bytes} bytes): {decoder_reason(reason)}",
                 hint="remove it from the dataset, or store it again as JPEG or PNG",
             )
     return TrainingError(
@@ -144,10 +145,11 @@ def undecodable(error: Exception, examples: Sequence[Example], backbone: Backbon
     )
 
 
-def _decoder_reason(error: tf.errors.InvalidArgumentError) -> str:
+def decoder_reason(error: tf.errors.InvalidArgumentError) -> str:
     """Return the decoder's sentence, without TensorFlow's traceback before and the operation after it."""
-    last_line = str(error.message).strip().splitlines()[-1]
-    return last_line.rpartition("}} ")[2].partition(" [Op:")[0]
+    lines = [line.strip() for line in str(error.message).splitlines()]
+    last_sentence = next(line for line in reversed(lines) if line and not line.startswith("[["))
+    return last_sentence.rpartition("}} ")[2].partition(" [Op:")[0]
 
 
 def _read(cache: sqlite3.Connection, keys: Sequence[bytes], dim: int) -> dict[bytes, NDArray[np.float32]]:

@@ -1,6 +1,6 @@
 """Train a backbone and its head from scratch, on a CPU."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -22,6 +22,7 @@ STEPS = (120, 2000)
 EPOCHS = 20
 
 _SETTLING_STEPS = 30  # with momentum 0.9, 4 % of the former statistics are left
+_RECORDED_STEPS = 10
 _MIN_CROP = 0.65  # of height and of width
 _MAX_GAIN = 0.2  # of contrast and of brightness, in units of half the value range
 
@@ -36,11 +37,12 @@ def fit_network(
     seed: int,
     progress: Progress,
     team: Team,
+    record: Callable[[int, float], None] | None = None,
 ) -> tuple[keras.Model, Head]:
     """Train a network and a linear head end to end, with Adam and a cosine schedule.
 
-    Photos are sampled into batches by weight, at least half of each batch from human labels, and flipped,
-    cropped and lit at random.
+    Photos are sampled into batches by weight, at least half of each batch from human labels, and flipped
+    (where the backbone allows it), cropped and lit at random.
 
     Args:
         backbone: what to train.
@@ -52,6 +54,7 @@ def fit_network(
             Keras, NumPy and Python, which Keras' initialisers use.
         progress: advances by steps.
         team: workers that each compute a part of each batch.
+        record: receives the step and this worker's mean loss of the last steps, every ten steps.
 
     Returns:
         The trained network and its head.
@@ -72,14 +75,16 @@ def fit_network(
         optimizer.build(trained.trainable_variables)  # creates its variables now, inside the scope
     part = team.part(BATCH_PHOTOS)
 
-    def train_step(encoded: tf.Tensor, truth: tf.Tensor, draw: tf.Tensor) -> None:
-        inputs = augmented(preprocess(backbone, encoded), draw, part, BATCH_PHOTOS)
+    def train_step(encoded: tf.Tensor, truth: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
+        images = preprocess(backbone, encoded)
+        inputs = augmented(images, draw, part, BATCH_PHOTOS, mirrored=backbone.mirrored)
         with tf.GradientTape() as tape:
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits(truth, trained(inputs, training=True))
             loss = tf.reduce_sum(loss) / BATCH_PHOTOS  # of the whole batch, not of this worker's part
         gradients = tape.gradient(loss, trained.trainable_variables)
         # The optimizer sums the gradients of all workers; the loss is already divided by the whole batch.
         optimizer.apply(gradients, trained.trainable_variables)
+        return loss * team.count  # about the mean over the batch, of this worker's part
 
     def update_statistics(encoded: tf.Tensor) -> None:
         network(preprocess(backbone, encoded), training=True)  # updates the moving averages alone
@@ -90,6 +95,7 @@ def fit_network(
     # weights: those from during the training lag behind, and short trainings answered at random.
     progress.start("train from scratch", steps + _SETTLING_STEPS)
     human = np.array([example.human for example in examples])
+    losses: list[float] = []
     for number, batch in enumerate(_batches(human, weights, steps + _SETTLING_STEPS, seed)):
         mine = batch[part]  # the batches are equal in all workers: they have the same seed
         photos = [examples[position] for position in mine]
@@ -97,12 +103,17 @@ def fit_network(
         try:
             with team.waiting():
                 if number < steps:
-                    run_train_step(encoded, tf.constant(labels[mine]), tf.constant([seed, number]))
+                    loss = run_train_step(encoded, tf.constant(labels[mine]), tf.constant([seed, number]))
+                    losses.append(float(team.strategy.experimental_local_results(loss)[0]))
                 else:
                     run_update_statistics(encoded)
         except tf.errors.InvalidArgumentError as error:
             raise undecodable(error, photos, backbone) from error
         progress.advance()
+        if len(losses) == _RECORDED_STEPS:
+            if record is not None:
+                record(number + 1, float(np.mean(losses)))
+            losses.clear()
     kernel, bias = (np.asarray(array, np.float64) for array in dense.get_weights())
     # A copy outside of the strategy: its variables can be saved and run by this process alone.
     exported = backbone.build()
@@ -116,7 +127,9 @@ def step_count(photos: int) -> int:
     return max(fewest, min(most, photos * EPOCHS // BATCH_PHOTOS))
 
 
-def augmented(images: tf.Tensor, draw: tf.Tensor, part: slice, whole: int) -> tf.Tensor:
+def augmented(
+    images: tf.Tensor, draw: tf.Tensor, part: slice, whole: int, *, mirrored: bool = True
+) -> tf.Tensor:
     """Flip, crop and light images at random.
 
     Args:
@@ -124,15 +137,17 @@ def augmented(images: tf.Tensor, draw: tf.Tensor, part: slice, whole: int) -> tf
         draw: int64 `[2]`, the random seed; the same draw gives the same images.
         part: which N images of the batch these are; the result does not depend on the split between workers.
         whole: number of images in the batch.
+        mirrored: whether to flip half of them.
     """
     # Random numbers for the whole batch, then this part: independent of the split between workers.
     seeds = tf.random.split(tf.cast(draw, tf.int32), 4)
     extent = tf.random.stateless_uniform([whole, 2], seeds[0], _MIN_CROP, 1.0)[part]
     corner = tf.random.stateless_uniform([whole, 2], seeds[1])[part] * (1.0 - extent)
     boxes = tf.concat([corner, corner + extent], axis=1)
-    mirrored = tf.random.stateless_uniform([whole, 1], seeds[2])[part] < 0.5  # noqa: PLR2004  # one in two
-    # Swapping the left and right edge of a box flips the crop.
-    boxes = tf.where(mirrored, tf.gather(boxes, [0, 3, 2, 1], axis=1), boxes)
+    if mirrored:
+        flipped = tf.random.stateless_uniform([whole, 1], seeds[2])[part] < 0.5  # noqa: PLR2004  # one in two
+        # Swapping the left and right edge of a box flips the crop.
+        boxes = tf.where(flipped, tf.gather(boxes, [0, 3, 2, 1], axis=1), boxes)
     cropped = tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(boxes)[0]), tf.shape(images)[1:3])
     light = tf.random.stateless_uniform([2, whole, 1, 1, 1], seeds[3], -_MAX_GAIN, _MAX_GAIN)[:, part]
     return cropped * (1.0 + light[0]) + light[1]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from cloud.modeling.arrays import Floats, Ints
 from cloud.modeling.backbones import Backbone
 from cloud.modeling.linear_head import Head, fit_head
 from cloud.progress import Progress
+from cloud.reporting.loss_curves import LossCurves
 from cloud.training.distributed import Team, alone
 from cloud.training.embeddings import embed, embeddings
 from cloud.training.from_scratch import fit_network
@@ -66,6 +68,7 @@ def learner_for(
     seed: int,
     progress: Progress,
     team: Team | None = None,
+    curves: LossCurves | None = None,
 ) -> Learner:
     """Return the learner of a backbone; a pretrained one embeds all photos now.
 
@@ -78,6 +81,7 @@ def learner_for(
         seed: of every random decision.
         progress: receives the steps.
         team: workers that share the work; by default this one alone.
+        curves: receives the losses of trainings from scratch.
 
     Raises:
         BackboneUnavailableError: the backbone's weights are not available.
@@ -85,7 +89,9 @@ def learner_for(
     """
     if not backbone.pretrained:
         # Nothing to embed in advance: each candidate trains its own network.
-        return ScratchLearner(backbone, photos, classes, seed, progress, team or alone())
+        return ScratchLearner(
+            backbone, photos, classes, seed, progress, team or alone(), curves or LossCurves()
+        )
     progress.start("load the backbone", 1)
     network = backbone.build()
     progress.advance()
@@ -150,6 +156,7 @@ class ScratchLearner:
     seed: int
     progress: Progress
     team: Team
+    curves: LossCurves
     folds: int = 1
 
     @property
@@ -169,6 +176,7 @@ class ScratchLearner:
             seed=self.seed,
             progress=self.progress,
             team=self.team,
+            record=partial(self.curves.add, self.curves.new_name()),
         )
         return Fitted(network, head, positions)
 

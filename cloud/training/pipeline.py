@@ -3,18 +3,18 @@
 `run_training` is called by `gleaner cloud train` and by the retraining loop (`cloud/retraining/worker.py`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 from msgspec import Meta, Struct
 
-from cloud.dataset.example import Example, classes_below_minimum
+from cloud.dataset.example import LeftOut, count_reasons
 from cloud.dataset.store import Store
-from cloud.dataset.training_set import examples
-from cloud.evaluation.audit_set import audit_slice, hold_out_audit
 from cloud.progress import NoProgress, Progress
-from cloud.registry.registry import Champion, Registry
+from cloud.registry.registry import Registry
+from cloud.reporting.mlflow_run import record_version
+from cloud.training.photos import read_photos, usable_photos
 from schemas.messages import ModelVersion
 
 if TYPE_CHECKING:
@@ -30,10 +30,12 @@ class TrainingOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         models: the models folder.
         cache: folder where embeddings are cached between trainings.
         backbone: name of the backbone.
+        also: names of backbones that are tried too, where labels allow it and `backbone` makes mistakes; the
+            best on held-out labels becomes the version.
         version: number of the new version; None for the next one.
         dataset_version: version of the dataset to train from; None for the newest.
         classes: in the order of the outputs; None for all labels, sorted, without those that have too few.
-        tflite: write the network for LiteRT too.
+        tflite: write the LiteRT variants too, for model servers without TensorFlow.
         seed: of every random decision.
     """
 
@@ -41,10 +43,11 @@ class TrainingOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     models: str
     cache: str
     backbone: str = "efficientnet-lite0"
+    also: tuple[str, ...] = ("compact",)
     version: ModelVersion | None = None
     dataset_version: Annotated[int, Meta(ge=1)] | None = None
     classes: tuple[str, ...] | None = None
-    tflite: bool = False
+    tflite: bool = True
     seed: Annotated[int, Meta(ge=0)] = 0
 
 
@@ -55,14 +58,18 @@ class TrainingRun:
     Attributes:
         trained: the new version; None in a worker that only helped the first one of its team.
         waiting: classes left out for lack of human labels, with the number that each has.
+        left_out: rows that cannot be used, with the reason.
     """
 
     trained: "Trained | None"
     waiting: dict[str, int]
+    left_out: list[LeftOut] = field(default_factory=list)
 
 
 def run_training(options: TrainingOptions, progress: Progress | None = None) -> TrainingRun:
     """Train, evaluate and pack one version, and tag the dataset's version as `model-N`.
+
+    Rows that cannot be used are left out and returned; none of them ends the training.
 
     Blocks for minutes; may be killed at any moment, which leaves no version. Where TF_CONFIG names several
     workers, each of them calls this function, and the first one writes the version.
@@ -84,14 +91,17 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
     from cloud.modeling.backbones import get_backbone  # noqa: PLC0415
     from cloud.training.candidate_results import evaluate_candidates  # noqa: PLC0415
     from cloud.training.distributed import join  # noqa: PLC0415
+    from cloud.training.photo_check import PhotoChecker  # noqa: PLC0415
     from cloud.training.train import train  # noqa: PLC0415
 
     progress.advance()
-    get_backbone(options.backbone)  # an unknown name fails before the dataset is read
+    backbone = get_backbone(options.backbone)  # an unknown name fails before the dataset is read
     team = join()
-    photos = _read_photos(store, registry, options, team)
+    photos = read_photos(store, registry, options.dataset_version, team)
+    photos = usable_photos(photos, PhotoChecker(backbone, Path(options.cache)), options.classes, progress)
     terms: _Terms = {
         "backbone": options.backbone,
+        "also": options.also,
         "cache_dir": Path(options.cache),
         "classes": options.classes,
         "seed": options.seed,
@@ -100,7 +110,7 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
     }
     if not team.chief:  # its results are used by the first worker, through the collectives
         evaluate_candidates(photos.labelled, photos.gold, **terms)
-        return TrainingRun(None, photos.waiting)
+        return TrainingRun(None, photos.waiting, photos.left_out)
     trained = train(
         photos.labelled,
         photos.gold,
@@ -110,46 +120,23 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
         champion=photos.champion,
         dataset_version=photos.dataset_version,
         tflite=options.tflite,
+        left_out=count_reasons(photos.left_out),
+        unseen=photos.unseen,
         **terms,
     )
     # The tag keeps the rows that the version was trained from when the table is cleaned up.
     store.tag(f"model-{version}", photos.dataset_version)
-    return TrainingRun(trained, photos.waiting)
+    record_version(registry, version)
+    return TrainingRun(trained, photos.waiting, photos.left_out)
 
 
 class _Terms(TypedDict):
     """Arguments that all workers of a team share."""
 
     backbone: str
+    also: tuple[str, ...]
     cache_dir: Path
     classes: tuple[str, ...] | None
     seed: int
     progress: Progress
     team: "Team"
-
-
-class _Photos(NamedTuple):
-    """What a training reads from dataset and registry."""
-
-    labelled: list[Example]
-    gold: list[Example]
-    audit: list[Example]
-    waiting: dict[str, int]
-    champion: Champion | None
-    dataset_version: int
-
-
-def _read_photos(store: Store, registry: Registry, options: TrainingOptions, team: "Team") -> _Photos:
-    """Read the photos to train on and those to evaluate on; no photo is among both."""
-    # Workers may see different newest versions and folders: all use those of the first one.
-    dataset_version = team.agree(options.dataset_version or store.version)
-    champion = registry.champion()
-    # 0 for "no champion": workers exchange integers only.
-    since_ms = team.agree(0 if champion is None else champion.card.created_at_ms)
-    drawn = audit_slice(store, since_ms, version=dataset_version) if since_ms else []
-    labelled, audit = hold_out_audit(examples(store, version=dataset_version), drawn)
-    gold = examples(store, version=dataset_version, split="gold")
-    waiting = {} if options.classes else classes_below_minimum(labelled, gold)
-    # Gold photos of a class that the version does not know could only be wrong.
-    labelled, gold = ([photo for photo in some if photo.label not in waiting] for some in (labelled, gold))
-    return _Photos(labelled, gold, audit, waiting, champion, dataset_version)

@@ -16,7 +16,7 @@ HUMAN_SHARE = 0.5
 """Lowest share of the total weight that human labels have."""
 CLASS_RATIO = 3.0
 """Highest ratio between the weights of two classes."""
-SOURCE_WEIGHTS: dict[Source, float] = {"human": 1.0, "teacher": 1.0, "edge": 0.5}
+SOURCE_WEIGHTS: dict[Source, float] = {"human": 1.0, "device": 1.0, "teacher": 1.0, "edge": 0.5}
 """Relative weight by label source; human labels have `HUMAN_SHARE` in any case."""
 FOLDS = 5
 

@@ -1,19 +1,24 @@
 """Backbone networks by name."""
 
 from cloud.modeling.backbones.base import (
-    CHANNELS,
     Backbone,
     BackboneUnavailableError,
     preprocess,
     weights_digest,
 )
-from cloud.modeling.backbones.efficientnet_lite import EFFICIENTNET_LITE0
+from cloud.modeling.backbones.compact import COMPACT
+from cloud.modeling.backbones.custom import is_custom, load_custom
+from cloud.modeling.backbones.efficientnet_lite import (
+    EFFICIENTNET_LITE0,
+    EFFICIENTNET_LITE1,
+    EFFICIENTNET_LITE2,
+)
 from cloud.modeling.backbones.xception import XCEPTION
 from cloud.modeling.backbones.xception_small import XCEPTION_SMALL
 
 __all__ = [
     "BACKBONES",
-    "CHANNELS",
+    "COMPACT",
     "EFFICIENTNET_LITE0",
     "XCEPTION",
     "XCEPTION_SMALL",
@@ -24,15 +29,31 @@ __all__ = [
     "weights_digest",
 ]
 
-BACKBONES = {backbone.name: backbone for backbone in (XCEPTION, XCEPTION_SMALL, EFFICIENTNET_LITE0)}
+BACKBONES = {
+    backbone.name: backbone
+    for backbone in (
+        XCEPTION,
+        XCEPTION_SMALL,
+        COMPACT,
+        EFFICIENTNET_LITE0,
+        EFFICIENTNET_LITE1,
+        EFFICIENTNET_LITE2,
+    )
+}
 
 
 def get_backbone(name: str) -> Backbone:
-    """Return the backbone of that name.
+    """Return a backbone.
+
+    Args:
+        name: of one of ours; or `FILE.keras[:PREPROCESSING]` or `MODULE:NAME[:PREPROCESSING]` for others.
 
     Raises:
         BackboneUnavailableError: no backbone has that name.
+        AdoptionError: the file or object cannot be used as one.
     """
-    if name not in BACKBONES:
+    if name in BACKBONES:
+        return BACKBONES[name]
+    if not is_custom(name):
         raise BackboneUnavailableError("backbone", expected=f"one of {', '.join(BACKBONES)}", got=repr(name))
-    return BACKBONES[name]
+    return load_custom(name)

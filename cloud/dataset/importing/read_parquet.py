@@ -1,0 +1,96 @@
+"""Read Parquet files as Hugging Face writes them: a picture and a label per row."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cloud.dataset.importing.entry import Entry, Item, PassedOver
+from cloud.dataset.importing.folder import split_of
+from cloud.dataset.importing.read_table import LABEL_COLUMNS, SPLIT_COLUMNS
+from cloud.dataset.schema import Split
+from schemas.errors import PermanentError
+
+_IMAGE_COLUMNS = ("image", "img", "photo", "picture")
+
+
+def parquet_entries(source: Path, label: str | None = None) -> list[Entry]:
+    """List the pictures of a Parquet file, or of all below a folder; the split is in a column or file name.
+
+    Args:
+        source: File or folder. Pictures are read from it one by one, when they are imported.
+        label: Class of rows without one.
+
+    Raises:
+        PermanentError: A file is no Parquet, or has no column with encoded pictures.
+    """
+    files = [source] if source.is_file() else sorted(source.rglob("*.parquet"))
+    base = source.parent if source.is_file() else source
+    return [entry for path in files for entry in _file_entries(path, str(path.relative_to(base)), label)]
+
+
+def _file_entries(path: Path, name: str, label: str | None) -> Iterator[Entry]:
+    try:
+        file = pq.ParquetFile(path)
+        schema = file.schema_arrow
+        image, labels, splits = (
+            _column(schema, names) for names in (_IMAGE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS)
+        )
+        if image is None:
+            raise PermanentError(
+                f"cannot import {path}: no column {' or '.join(_IMAGE_COLUMNS)} with encoded pictures"
+            )
+        classes = _class_names(schema, labels)
+        stem_split = split_of(path.stem.partition("-")[0])
+        columns = [column for column in (labels, splits) if column is not None]
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group, columns=columns).to_pylist()
+            count = file.metadata.row_group(group).num_rows
+            for row, values in enumerate(rows or [{}] * count):
+                written = values.get(splits) if splits else None
+                split: Split | None = stem_split if written is None else split_of(str(written))
+                given = _label(values.get(labels) if labels else None, classes) or label
+                read: Callable[[], bytes] = partial(_picture, path, group, row, image)
+                entry = f"{name}:{group}.{row}"
+                yield Item(entry, read, given, split) if given else PassedOver(entry, "no label")
+    except (pa.ArrowException, OSError) as error:
+        raise PermanentError(f"cannot import {path}: {error}") from None
+
+
+def _picture(path: Path, group: int, row: int, column: str) -> bytes:
+    pictures = _row_group(path, group, column)
+    value: object = pictures[row].as_py()
+    content: object = value.get("bytes") if isinstance(value, dict) else value
+    if isinstance(content, bytes):
+        return content
+    if isinstance(value, dict) and isinstance(value.get("path"), str):
+        return Path(path.parent, value["path"]).read_bytes()
+    raise PermanentError("no encoded picture in this row")
+
+
+@lru_cache(maxsize=1)  # one row group in memory, whatever the number of entries
+def _row_group(path: Path, group: int, column: str) -> pa.ChunkedArray:
+    return pq.ParquetFile(path).read_row_group(group, columns=[column]).column(column)
+
+
+def _column(schema: pa.Schema, names: Sequence[str]) -> str | None:
+    by_name = {field.name.casefold(): field.name for field in schema}
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
+def _class_names(schema: pa.Schema, column: str | None) -> list[str]:
+    """Return the names behind numbered labels, which Hugging Face stores in the metadata; or none."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return [str(name) for name in features[column]["names"]]
+    except (KeyError, TypeError, ValueError):
+        return []
+
+
+def _label(value: object, classes: Sequence[str]) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return classes[value] if 0 <= value < len(classes) else (None if classes or value < 0 else str(value))
+    return None if value in (None, "") else str(value)

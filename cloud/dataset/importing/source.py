@@ -1,0 +1,108 @@
+"""Recognise the format of what is to be imported, and read its entries."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from cloud.dataset.importing.entry import Entry
+from cloud.dataset.importing.folder import folder_entries
+from cloud.dataset.importing.importer import check_any
+from cloud.dataset.importing.read_annotations import cvat_entries, json_entries
+from cloud.dataset.importing.read_parquet import parquet_entries
+from cloud.dataset.importing.read_table import METADATA_NAMES, csv_entries, metadata_entries
+from cloud.dataset.importing.read_video import STREAM_SCHEMES, VIDEO_SUFFIXES, video_entries
+from schemas.errors import PermanentError
+from schemas.text import escaped
+
+_Reader: TypeAlias = Callable[[Path, str | None], list[Entry]]
+
+_BY_SUFFIX: dict[str, _Reader] = {
+    ".csv": csv_entries,
+    ".tsv": csv_entries,
+    ".json": json_entries,
+    ".xml": cvat_entries,
+    ".parquet": parquet_entries,
+}
+_ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"})
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """How to read a source.
+
+    Attributes:
+        label: Class of all pictures; None to take it from the source.
+        recursive: Include folders inside class folders.
+        every_s: Seconds between two frames of a video.
+        max_frames: Most frames of a video.
+    """
+
+    label: str | None = None
+    recursive: bool = False
+    every_s: float = 1.0
+    max_frames: int = 1000
+
+
+@contextmanager
+def source_entries(source: str, options: SourceOptions) -> Iterator[list[Entry]]:
+    """List the entries of a source for the length of a block, in which their pictures can be read.
+
+    Args:
+        source: Path of a folder or file, or the URL of a stream.
+        options: How to read it.
+
+    Raises:
+        PermanentError: It does not exist, has an unknown format, or has no picture.
+    """
+    path = Path(source)
+    is_stream = source.startswith(STREAM_SCHEMES)
+    if not is_stream and not path.exists():
+        raise PermanentError(f"{escaped(source)}: no such folder or file")
+    with tempfile.TemporaryDirectory(prefix="gleaner-frames-") as folder:
+        if is_stream or path.suffix.lower() in VIDEO_SUFFIXES:
+            frames, every_s = Path(folder), options.every_s
+            entries = video_entries(
+                source, frames, options.label, every_s=every_s, max_frames=options.max_frames
+            )
+        elif path.is_dir():
+            entries = _directory_entries(path, options)
+        else:
+            entries = _file_entries(path, options.label)
+        check_any(source, entries)
+        yield entries
+
+
+def _directory_entries(directory: Path, options: SourceOptions) -> list[Entry]:
+    """List a folder: by the list of pictures in it if it has one, else by its sub-folders."""
+    if any(True for name in METADATA_NAMES for _ in directory.rglob(name)):
+        return metadata_entries(directory, options.label)
+    for pattern, reader in (("annotations.xml", cvat_entries), ("*.json", json_entries)):
+        exports = [*directory.glob(pattern), *directory.glob(f"annotations/{pattern}")]
+        if len(exports) == 1:
+            return reader(exports[0], options.label)
+        if len(exports) > 1:
+            names = ", ".join(escaped(path.relative_to(directory)) for path in sorted(exports))
+            raise PermanentError(
+                f"{directory} has several lists of pictures: {names}", hint="import one of them"
+            )
+    if any(directory.glob("*.parquet")) or any(directory.glob("data/*.parquet")):
+        return parquet_entries(directory, options.label)
+    if (directory / "images").is_dir() and any((directory / "labels").rglob("*.txt")):
+        raise PermanentError(
+            f"{directory} has boxes for YOLO: Gleaner labels whole pictures",
+            hint="export it as COCO, or as YOLO classification with a folder per class",
+        )
+    return folder_entries(directory, label=options.label, recursive=options.recursive)
+
+
+def _file_entries(path: Path, label: str | None) -> list[Entry]:
+    suffix = path.suffix.lower()
+    if suffix in _ARCHIVES:
+        raise PermanentError(f"{escaped(path)} is an archive", hint="unpack it, and import the folder")
+    if suffix not in _BY_SUFFIX:
+        known = ", ".join([*_BY_SUFFIX, *sorted(VIDEO_SUFFIXES)])
+        raise PermanentError(f"{escaped(path)}: not a folder", hint=f"files may be {known}")
+    return _BY_SUFFIX[suffix](path, label)

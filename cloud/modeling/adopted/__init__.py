@@ -1,0 +1,13 @@
+"""Models that were made elsewhere: load them, and give them the form in which our own are exported."""
+
+from cloud.modeling.adopted.load import AdoptionError, ForeignModel, ModelSource, load_model
+from cloud.modeling.adopted.preprocessing import Preprocessing, parse_preprocessing
+
+__all__ = [
+    "AdoptionError",
+    "ForeignModel",
+    "ModelSource",
+    "Preprocessing",
+    "load_model",
+    "parse_preprocessing",
+]

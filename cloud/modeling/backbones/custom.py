@@ -1,0 +1,77 @@
+"""Backbones that users bring: a `.keras` file, or an object of a module that can be imported."""
+
+import importlib
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from cloud.modeling.backbones.base import Backbone, BackboneUnavailableError, weights_digest
+from schemas.codec import content_id
+
+_FILE = re.compile(r"(?P<file>.+\.keras)(:(?P<preprocessing>.*))?", re.DOTALL)
+_OBJECT = re.compile(
+    r"(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)(:(?P<preprocessing>.*))?", re.DOTALL
+)
+
+
+def is_custom(name: str) -> bool:
+    """Return True if a name is a file or an object of a module."""
+    return bool(_FILE.fullmatch(name) or _OBJECT.fullmatch(name))
+
+
+@cache  # one network per process: a function may build another one each time
+def load_custom(name: str) -> Backbone:
+    """Load the backbone that `FILE.keras[:PREPROCESSING]` or `MODULE:NAME[:PREPROCESSING]` names.
+
+    An object is a `Backbone`, a Keras model, or a function without arguments that returns one of them.
+
+    Raises:
+        BackboneUnavailableError: the module cannot be imported, or its object is none of these.
+        AdoptionError: the file cannot be loaded, or the network takes no pixels or gives no embedding.
+    """
+    # These modules import this package.
+    from cloud.modeling.adopted.keras_file import open_keras  # noqa: PLC0415
+
+    if (found := _FILE.fullmatch(name)) is not None:
+        path = Path(found["file"])
+        if not path.is_file():
+            raise BackboneUnavailableError(f"there is no backbone {path}")
+        return _of_keras(open_keras(path), path.stem, name, found["preprocessing"])
+    found = _OBJECT.fullmatch(name)
+    assert found is not None, "callers ask is_custom first"
+    given = _imported(found["module"], found["name"], name)
+    if isinstance(given, Backbone):
+        return given
+    if not isinstance(given, keras.Model):
+        raise BackboneUnavailableError(
+            f"backbone {name}",
+            expected="a Backbone or a Keras model, or a function that returns one",
+            got=given,
+        )
+    return _of_keras(given, found["name"], name, found["preprocessing"])
+
+
+def _imported(module: str, name: str, spec: str) -> Any:
+    try:
+        given = getattr(importlib.import_module(module), name)
+        return given() if callable(given) and not isinstance(given, keras.Model) else given
+    except Exception as error:  # it is the user's code
+        raise BackboneUnavailableError(
+            f"cannot load backbone {spec}: {type(error).__name__}: {error}",
+            hint=f"install the package of {module}, or set PYTHONPATH to its folder",
+        ) from error
+
+
+def _of_keras(model: Any, stem: str, spec: str, preprocessing: str | None) -> Backbone:
+    from cloud.modeling.adopted.keras_file import embedding_network  # noqa: PLC0415 - as above
+    from cloud.modeling.adopted.parts import file_name, plan  # noqa: PLC0415 - as above
+    from cloud.modeling.adopted.preprocessing import parse_preprocessing  # noqa: PLC0415 - as above
+
+    named = None if preprocessing is None else parse_preprocessing(preprocessing)
+    network, dim = embedding_network(model, spec, named)
+    # Weights and preprocessing are part of the name: embeddings are cached by it.
+    identity = bytes.fromhex(content_id(f"{weights_digest(network)} {named}".encode()))
+    return plan(file_name(Path(stem), identity), network.input_shape[1], dim, network)

@@ -1,0 +1,1 @@
+"""Reports of trainings: a page per version, comparisons, curves and experiment tracking."""

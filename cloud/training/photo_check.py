@@ -1,0 +1,184 @@
+"""Tell the photos that a training can use from those that it cannot, before it starts.
+
+Every worker of a team gets the same result for the same photos, so nothing has to be exchanged.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from cloud.dataset.example import Example, LeftOut
+from cloud.dataset.fingerprint import Fingerprint, NearDuplicates, fingerprint
+from cloud.dataset.image_check import check_image
+from cloud.modeling.backbones import Backbone, preprocess
+from cloud.progress import Progress
+from cloud.training.embeddings import BATCH_PHOTOS, PREPROCESSING, decoder_reason
+from schemas.errors import PermanentError
+
+UNDECODABLE = "the picture cannot be decoded"
+EQUALS_GOLD = "the picture equals a gold photo"
+OTHER_CLASS = "the label is none of the classes"
+NO_PERSON = "no person has given this label"
+MAX_PIXELS = 50_000_000
+
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS photo"
+    " (photo BLOB PRIMARY KEY, reason TEXT, dhash TEXT, thumbnail BLOB) WITHOUT ROWID"
+)
+_INSERT = "INSERT OR REPLACE INTO photo VALUES (?, ?, ?, ?)"
+_Decode = Callable[[tf.Tensor], tf.Tensor]
+
+
+class Checked(NamedTuple):
+    """Result for one picture: why it cannot be decoded, or its fingerprint."""
+
+    reason: str | None
+    fingerprint: Fingerprint | None
+
+
+class PhotoChecker:
+    """Decodes each picture once with Pillow and with the training's graph; remembers the result on disk.
+
+    The file grows by about 350 bytes per distinct picture, and can be deleted at any time.
+
+    Args:
+        backbone: Defines the graph.
+        cache_dir: Created if missing.
+    """
+
+    def __init__(self, backbone: Backbone, cache_dir: Path) -> None:
+        self._backbone = backbone
+        self._path = cache_dir / f"{backbone.name}-{PREPROCESSING}-photos.sqlite3"
+        self._known: dict[str, Checked] = {}
+
+    def decodable(self, photos: Sequence[Example], progress: Progress) -> tuple[list[Example], list[LeftOut]]:
+        """Split photos into those that can be decoded, in their order, and the others."""
+        self._check(photos, progress)
+        reasons = {photo.content_id: self._known[photo.content_id].reason for photo in photos}
+        usable = [photo for photo in photos if reasons[photo.content_id] is None]
+        return usable, [
+            LeftOut.of(photo, UNDECODABLE, reason)
+            for photo in photos
+            if (reason := reasons[photo.content_id]) is not None
+        ]
+
+    def unlike(
+        self, photos: Sequence[Example], gold: Sequence[Example]
+    ) -> tuple[list[Example], list[LeftOut]]:
+        """Split photos into those that differ from all gold photos, and the others.
+
+        A photo equals a gold photo if it has the same bytes, or is a near-duplicate: scaled, compressed again
+        or taken of the same scene. A version that was trained on it would be praised for its memory.
+
+        Args:
+            photos: Checked by `decodable`.
+            gold: The same.
+        """
+        near = NearDuplicates([self._fingerprint(photo) for photo in gold])
+        same = {photo.image: photo for photo in gold}
+        usable, left_out = list[Example](), list[LeftOut]()
+        for photo in photos:
+            twin = same.get(photo.image)
+            if twin is None and (found := near.find(self._fingerprint(photo))) is not None:
+                twin = gold[found]
+            if twin is None:
+                usable.append(photo)
+            else:
+                left_out.append(LeftOut.of(photo, EQUALS_GOLD, twin.file or twin.photo_id))
+        return usable, left_out
+
+    def _fingerprint(self, photo: Example) -> Fingerprint:
+        found = self._known[photo.content_id].fingerprint
+        assert found is not None, "the photo was checked and can be decoded"
+        return found
+
+    def _check(self, photos: Sequence[Example], progress: Progress) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        wanted = {photo.content_id: photo for photo in photos if photo.content_id not in self._known}
+        with closing(sqlite3.connect(self._path, timeout=30.0)) as cache:
+            cache.execute(_TABLE)
+            self._known |= _read(cache, wanted)
+            missing = [photo for key, photo in wanted.items() if key not in self._known]
+            if not missing:
+                return
+            progress.start("check photos", len(missing))
+            decode = partial(preprocess, self._backbone)
+            for start in range(0, len(missing), BATCH_PHOTOS):
+                batch = missing[start : start + BATCH_PHOTOS]
+                found = _check_batch(batch, decode)
+                with cache:
+                    cache.executemany(_INSERT, map(_row, found.items()))
+                self._known |= found
+                progress.advance(len(batch))
+
+
+def with_classes(
+    photos: Iterable[Example], classes: Iterable[str], reason: str = OTHER_CLASS
+) -> tuple[list[Example], list[LeftOut]]:
+    """Split photos into those with a label among the classes, and the others."""
+    known, usable, left_out = set(classes), list[Example](), list[LeftOut]()
+    for photo in photos:
+        if photo.label in known:
+            usable.append(photo)
+        else:
+            left_out.append(LeftOut.of(photo, reason, photo.label))
+    return usable, left_out
+
+
+def _check_batch(batch: Sequence[Example], decode: _Decode) -> dict[str, Checked]:
+    checked = {photo.content_id: _pillow(photo) for photo in batch}
+    rest = [photo for photo in batch if checked[photo.content_id].reason is None]
+    for photo, reason in _refused_by_graph(rest, decode):
+        checked[photo.content_id] = Checked(reason, None)
+    return checked
+
+
+def _pillow(photo: Example) -> Checked:
+    try:
+        check_image(photo.image, MAX_PIXELS, "picture")
+        return Checked(None, fingerprint(photo.image))
+    except MemoryError:
+        raise
+    except PermanentError as error:
+        return Checked(str(error), None)
+    except Exception as error:  # noqa: BLE001  # Pillow raises errors of all kinds for hostile bytes
+        return Checked(f"{type(error).__name__}: {error}", None)
+
+
+def _refused_by_graph(photos: Sequence[Example], decode: _Decode) -> list[tuple[Example, str]]:
+    """Return the photos that the graph cannot decode, with its reason."""
+    try:
+        if photos:
+            decode(tf.constant([photo.image for photo in photos]))
+    except tf.errors.InvalidArgumentError as error:
+        if len(photos) == 1:
+            return [(photos[0], decoder_reason(error))]
+        # TensorFlow does not say which photo of a batch failed: halve until it is alone.
+        middle = len(photos) // 2
+        return _refused_by_graph(photos[:middle], decode) + _refused_by_graph(photos[middle:], decode)
+    return []
+
+
+def _read(cache: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Checked]:
+    known = {}
+    for key in keys:
+        row = cache.execute(
+            "SELECT reason, dhash, thumbnail FROM photo WHERE photo = ?", (bytes.fromhex(key),)
+        ).fetchone()
+        if row is not None:
+            reason, dhash, thumbnail = row
+            known[key] = Checked(reason, None if reason else Fingerprint(int(dhash, 16), thumbnail))
+    return known
+
+
+def _row(item: tuple[str, Checked]) -> tuple[bytes, str | None, str | None, bytes | None]:
+    key, (reason, found) = item
+    if found is None:
+        return bytes.fromhex(key), reason, None, None
+    # As text: SQLite's integers are signed, and a hash has 64 bits.
+    return bytes.fromhex(key), None, f"{found.dhash:016x}", found.thumbnail

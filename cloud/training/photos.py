@@ -1,0 +1,82 @@
+"""The photos of a training: read from dataset and registry, without those that cannot be used."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from cloud.dataset.example import Example, LeftOut, classes_below_minimum
+from cloud.dataset.store import HAS_IMAGE, Store
+from cloud.dataset.training_set import read_examples
+from cloud.evaluation.audit_set import audit_slice, hold_out_audit
+from cloud.progress import Progress
+from cloud.registry.registry import Champion, Registry
+
+if TYPE_CHECKING:
+    from cloud.training.distributed import Team
+    from cloud.training.photo_check import PhotoChecker
+
+
+class Photos(NamedTuple):
+    """What a training reads from dataset and registry."""
+
+    labelled: list[Example]
+    gold: list[Example]
+    audit: list[Example]
+    waiting: dict[str, int]
+    left_out: list[LeftOut]
+    champion: Champion | None
+    dataset_version: int  # 0 without a dataset
+    unseen: frozenset[str]
+
+    @classmethod
+    def none(cls, champion: Champion | None) -> "Photos":
+        """Return no photos, where there is no dataset."""
+        return cls([], [], [], {}, [], champion, 0, frozenset())
+
+
+def read_photos(store: Store, registry: Registry, wanted: int | None, team: "Team") -> Photos:
+    """Read the photos to train on and those to evaluate on."""
+    # Workers may see different newest versions and folders: all use those of the first one.
+    dataset_version = team.agree(wanted or store.version)
+    champion = registry.champion()
+    # 0 for "no champion": workers exchange integers only.
+    since_ms = team.agree(0 if champion is None else champion.card.created_at_ms)
+    audit = audit_slice(store, since_ms, version=dataset_version) if since_ms else []
+    labelled = read_examples(store, version=dataset_version)
+    gold = read_examples(store, version=dataset_version, split="gold")
+    left_out = [*labelled.left_out, *gold.left_out]
+    unseen = _received_since(store, since_ms, dataset_version) if since_ms else frozenset()
+    return Photos(labelled.examples, gold.examples, audit, {}, left_out, champion, dataset_version, unseen)
+
+
+def _received_since(store: Store, at_ms: int, version: int) -> frozenset[str]:
+    """Return the ids of the photos that arrived after a time; no earlier version was trained on them."""
+    rows = store.scan(["photo_id"], where=f"{HAS_IMAGE} AND received_at_ms > {at_ms}", version=version)
+    return frozenset(str(row["photo_id"]) for row in rows)
+
+
+def usable_photos(
+    photos: Photos, checker: "PhotoChecker", classes: tuple[str, ...] | None, progress: Progress
+) -> Photos:
+    """Leave out what cannot be trained on or evaluated on; afterwards no photo is among both."""
+    from cloud.training.photo_check import NO_PERSON, with_classes  # noqa: PLC0415
+
+    labelled, bad = checker.decodable(photos.labelled, progress)
+    gold, bad_gold = checker.decodable(photos.gold, progress)
+    audit, _ = checker.decodable(photos.audit, progress)  # audited photos are among the labelled
+    labelled, in_gold = checker.unlike(labelled, gold)
+    labelled, audit = hold_out_audit(labelled, audit)
+    waiting = {} if classes else classes_below_minimum(labelled, gold)
+    if classes:
+        labelled, other = with_classes(labelled, classes)
+        gold, other_gold = with_classes(gold, classes)
+        audit, _ = with_classes(audit, classes)
+    else:
+        # A class that only models have named was never confirmed; gold photos of a class that the version
+        # does not know could only be wrong. Classes that wait for labels are told by `waiting`.
+        trained = {photo.label for photo in labelled if photo.human} - waiting.keys()
+        labelled, other = with_classes(labelled, trained, NO_PERSON)
+        gold, other_gold = with_classes(gold, trained, NO_PERSON)
+        other, other_gold = (
+            [one for one in some if one.detail not in waiting] for some in (other, other_gold)
+        )
+    left_out = [*photos.left_out, *bad, *bad_gold, *in_gold, *other, *other_gold]
+    return photos._replace(labelled=labelled, gold=gold, audit=audit, waiting=waiting, left_out=left_out)
