@@ -1,0 +1,1 @@
+"""Who may see and do what: roles, accounts, sessions, and the audit trail."""

@@ -1,0 +1,125 @@
+"""People who are logged in: kept on the disk as hashes, so that a restart does not log anybody out."""
+
+import asyncio
+import hashlib
+import secrets
+import sqlite3
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+from bus.outbox.sqlite import Database
+from console.access.roles import Role, Visitor
+
+MAX_SESSIONS = 1024
+"""Most sessions; the one that was idle for longest ends when a further person logs in."""
+_WRITE_EVERY_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A logged-in browser.
+
+    Args:
+        visitor: The person.
+        csrf: Token that each change must carry.
+        used_at: Time of the last request, seconds since 1970.
+        written_at: `used_at` as it is on the disk.
+    """
+
+    visitor: Visitor
+    csrf: str
+    used_at: float
+    written_at: float
+
+
+class Sessions:
+    """The sessions of a console. Bounded, see `MAX_SESSIONS`.
+
+    Args:
+        database: Opened with `MIGRATIONS` among its migrations.
+        idle_s: A session ends after this many seconds without a request.
+    """
+
+    MIGRATIONS = (
+        """
+        CREATE TABLE session (
+            key TEXT PRIMARY KEY,
+            name TEXT NOT NULL,
+            role TEXT NOT NULL,
+            csrf TEXT NOT NULL,
+            used_at REAL NOT NULL
+        )
+        """,
+    )
+
+    def __init__(self, database: Database, idle_s: float) -> None:
+        self._database = database
+        self._idle_s = idle_s
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+
+    async def load(self) -> None:
+        """Load the sessions of earlier runs; call once."""
+        found = await self._database.run(
+            lambda connection: connection.execute("SELECT * FROM session ORDER BY used_at").fetchall()
+        )
+        for key, name, role, csrf, used_at in found[-MAX_SESSIONS:]:
+            self._sessions[key] = Session(Visitor(name, role, key[:16]), csrf, used_at, used_at)
+
+    async def begin(self, name: str, role: Role) -> str:
+        """Log a user in and return the cookie's value; only its hash is kept."""
+        cookie, csrf, now = secrets.token_urlsafe(32), secrets.token_urlsafe(24), time.time()
+        key = _key(cookie)
+        while len(self._sessions) >= MAX_SESSIONS:
+            await self._remove(next(iter(self._sessions)))
+        self._sessions[key] = Session(Visitor(name, role, key[:16]), csrf, now, now)
+        await self._database.run(
+            lambda connection: connection.execute(
+                "INSERT INTO session VALUES (?, ?, ?, ?, ?)", (key, name, role, csrf, now)
+            )
+        )
+        return cookie
+
+    async def find(self, cookie: str | None) -> Session | None:
+        """Return the session of a cookie, None without one or after its end; counts as use."""
+        if cookie is None or (session := self._sessions.get(key := _key(cookie))) is None:
+            return None
+        now = time.time()
+        if now - session.used_at > self._idle_s:
+            await self._remove(key)
+            return None
+        session = replace(session, used_at=now)
+        self._sessions[key] = session
+        self._sessions.move_to_end(key)
+        if now - session.written_at > _WRITE_EVERY_S:
+            self._sessions[key] = replace(session, written_at=now)
+            await self._database.run(
+                lambda connection: connection.execute(
+                    "UPDATE session SET used_at = ? WHERE key = ?", (now, key)
+                )
+            )
+        return session
+
+    async def end(self, cookie: str | None) -> None:
+        """Log a browser out."""
+        if cookie is not None:
+            await self._remove(_key(cookie))
+
+    async def end_all_of(self, names: set[str]) -> None:
+        """Log out users who are not among these names: their accounts were removed."""
+        ended = [key for key, one in self._sessions.items() if one.visitor.name not in names]
+        for key in ended:
+            await self._remove(key)
+
+    async def _remove(self, key: str) -> None:
+        self._sessions.pop(key, None)
+        delete = asyncio.shield(self._database.run(lambda connection: _delete(connection, key)))
+        await delete
+
+
+def _delete(connection: sqlite3.Connection, key: str) -> None:
+    connection.execute("DELETE FROM session WHERE key = ?", (key,))
+
+
+def _key(cookie: str) -> str:
+    return hashlib.sha256(cookie.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""What pages compute: plain functions, without requests and templates."""

@@ -1,0 +1,1 @@
+"""The live messages of the broker, and how open pages receive them."""

@@ -1,0 +1,55 @@
+"""Small pictures of the last photos that devices sent, where this broker carries photos."""
+
+import asyncio
+import time
+from collections import OrderedDict
+
+from cloud.labeling.contact_sheet import encoded_thumbnail
+from schemas.codec import decode
+from schemas.errors import CodecError, PermanentError
+from schemas.topics import PHOTO
+
+MAX_PREVIEWS = 512
+"""Most pictures in memory, of about 10 kB each; the oldest make room."""
+SIZE_PX = 320
+PAUSE_S = 0.5
+"""Least seconds between two pictures of one device: a camera may be faster than any eye."""
+_MAX_DEVICES = 4096
+
+
+class PhotoPreviews:
+    """The last pictures by photo id. Bounded, see above; what comes too fast is skipped."""
+
+    def __init__(self) -> None:
+        self._pictures: OrderedDict[str, bytes] = OrderedDict()
+        self._last: OrderedDict[str, float] = OrderedDict()
+
+    def get(self, photo_id: str) -> bytes | None:
+        """Return a picture as JPEG, None if it is not kept."""
+        return self._pictures.get(photo_id)
+
+    def __contains__(self, photo_id: str) -> bool:
+        return photo_id in self._pictures
+
+    async def add(self, topic: str, payload: bytes) -> bool:
+        """Keep a picture of a photo; return whether it was kept. Safe to cancel."""
+        now = time.monotonic()
+        if now - self._last.get(topic, -PAUSE_S) < PAUSE_S:
+            return False
+        self._last[topic] = now
+        self._last.move_to_end(topic)
+        if len(self._last) > _MAX_DEVICES:
+            self._last.popitem(last=False)
+        names = PHOTO.match(topic)
+        if names is None:
+            return False
+        try:
+            photo = decode(PHOTO, payload, names)
+        except (CodecError, PermanentError):
+            return False  # the edge says in its answer what is wrong with it
+        self._pictures[photo.photo_id] = await asyncio.to_thread(
+            encoded_thumbnail, photo.image, (SIZE_PX, SIZE_PX)
+        )
+        if len(self._pictures) > MAX_PREVIEWS:
+            self._pictures.popitem(last=False)
+        return True

@@ -1,0 +1,104 @@
+"""The last messages of each kind, in memory and bounded: plain methods without I/O."""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+from schemas.messages import CanaryReport, Event, Policy, Release, Result, Status, Steering
+from schemas.topics import CLOUD
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+MAX_DEVICES = 1024
+"""Most devices whose answers are kept; the one that was silent for longest makes room."""
+ANSWERS_PER_DEVICE = 12
+MAX_STATUSES = 4096
+MAX_EVENTS = 2000
+MAX_NODES = 1024
+MAX_RECENT = 1000
+"""Answers of all devices together that a preview of a policy is about."""
+MAX_COMPARISONS = 2000
+"""Reports of a rollout, which come every 15 seconds: some hours."""
+
+
+class Camera(NamedTuple):
+    """A device on its node."""
+
+    node: str
+    device: str
+
+
+@dataclass(slots=True)
+class LiveState:
+    """Messages of the broker: since this process started, and those that it had retained.
+
+    Attributes:
+        answers: The last final results of each device, newest first; the device that spoke last is last.
+        statuses: The last status of each component, by node and name.
+        events: Newest first.
+        releases: The release of each node.
+        policies: The policy of each node.
+        recent: The last answers with a class of all devices, oldest first.
+        comparisons: What the rollout controller reported of a rollout, oldest first.
+        ordered: The last order to a rollout that was given here.
+        unreadable: Messages that could not be decoded.
+    """
+
+    answers: OrderedDict[Camera, deque[Result]] = field(default_factory=OrderedDict)
+    statuses: OrderedDict[tuple[str, str], Status] = field(default_factory=OrderedDict)
+    events: deque[Event] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
+    releases: OrderedDict[str, Release] = field(default_factory=OrderedDict)
+    policies: OrderedDict[str, Policy] = field(default_factory=OrderedDict)
+    recent: deque[Result] = field(default_factory=lambda: deque(maxlen=MAX_RECENT))
+    comparisons: deque[CanaryReport] = field(default_factory=lambda: deque(maxlen=MAX_COMPARISONS))
+    ordered: Steering | None = None
+    unreadable: int = 0
+
+    def add_result(self, result: Result) -> None:
+        """Keep a final result; a deferred photo has no answer yet."""
+        if result.status == "deferred":
+            return
+        camera = Camera(result.node, result.device)
+        kept = self.answers.setdefault(camera, deque(maxlen=ANSWERS_PER_DEVICE))
+        if all(one.photo_id != result.photo_id for one in kept):  # a redelivery is no second answer
+            kept.appendleft(result)
+            if result.label is not None:
+                self.recent.append(result)
+        self.answers.move_to_end(camera)
+        if len(self.answers) > MAX_DEVICES:
+            self.answers.popitem(last=False)
+
+    def add_status(self, names: tuple[str, str], status: Status | None) -> None:
+        """Keep the status of a component; None: it was retired."""
+        if names == (CLOUD, "rollout") and status is not None and status.canary is not None:
+            self.comparisons.append(status.canary)
+        _put(self.statuses, names, status, MAX_STATUSES)
+
+    def add_event(self, event: Event) -> None:
+        """Keep an event."""
+        self.events.appendleft(event)
+
+    def add_release(self, node: str, release: Release | None) -> None:
+        """Keep the release of a node; None: it was withdrawn."""
+        _put(self.releases, node, release, MAX_NODES)
+
+    def add_policy(self, node: str, policy: Policy | None) -> None:
+        """Keep the policy of a node; None: it was withdrawn."""
+        _put(self.policies, node, policy, MAX_NODES)
+
+    def latest(self) -> Iterator[Result]:
+        """Yield all kept answers, those of the device that spoke last first."""
+        for answers in reversed(self.answers.values()):
+            yield from answers
+
+
+def _put(kept: OrderedDict[K, V], key: K, value: V | None, most: int) -> None:
+    if value is None:
+        kept.pop(key, None)
+        return
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > most:
+        kept.popitem(last=False)

@@ -1,0 +1,1 @@
+"""Photos of the dataset for pages: thumbnails and listings, without loading all of them."""

@@ -1,0 +1,284 @@
+"""The console as one process: broker connection, labels on their way, and the web server."""
+
+import asyncio
+import getpass
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+
+from bus import systemd
+from bus.health import HealthServer
+from bus.metrics import Counters
+from bus.mqtt.client import Bus
+from bus.mqtt.presence import Presence
+from bus.observability import metric_catalogue as catalogue
+from bus.observability.exposition import Exposition
+from bus.observability.measurements import (
+    Measurement,
+    certificate_end,
+    certificate_measurements,
+    disk_measurements,
+)
+from bus.outbox.damage import DamageLog
+from bus.outbox.outbox import Outbox
+from bus.outbox.sqlite import Database
+from cloud.dataset.store import Store
+from cloud.labeling.similarity import SimilarPhotos
+from cloud.registry.registry import Registry
+from console.access.accounts import Accounts
+from console.access.audit_trail import AuditTrail
+from console.access.login import ADDRESS_FILE, Login
+from console.access.sessions import Sessions
+from console.analysis.insights import InsightDesk
+from console.config import ConsoleConfig
+from console.context import Console
+from console.exposure import check_exposure, hosts_of
+from console.live.broadcast import Broadcast
+from console.live.listener import Listener
+from console.live.photo_previews import PhotoPreviews
+from console.live.state import LiveState
+from console.photos.picture_cache import PictureCache, forgotten
+from console.review.desk import ReviewDesk
+from console.review.label_sender import HELD_MIGRATIONS, LabelSender
+from console.review.leases import Leases
+from console.web.app import create_app
+from console.web.guard import Cookie
+from schemas.errors import PermanentError, TransientError
+from schemas.topics import CLOUD
+
+log = structlog.get_logger()
+
+_MIGRATIONS = {
+    "outbox": Outbox.MIGRATIONS,
+    "held_label": HELD_MIGRATIONS,
+    "session": Sessions.MIGRATIONS,
+    "audit": AuditTrail.MIGRATIONS,
+}
+_BACKLOG = 128
+_MAX_CONNECTIONS = 256
+_GRACE_S = 3
+_DATASET_S = 5.0
+
+
+async def run(
+    config: ConsoleConfig,
+    password: str | None = None,
+    on_ready: Callable[[str, Console], None] | None = None,
+) -> None:
+    """Run a console until cancelled. Safe to cancel: labels that are not recorded are sent by the next run.
+
+    Args:
+        config: The configuration.
+        password: Of the broker's user, if it asks for one.
+        on_ready: Called once it is served, with the address for a browser.
+
+    Raises:
+        PermanentError: It cannot listen there, or would be open to a network without protection.
+        TransientError: The dataset cannot be opened now.
+        StorageError: The state folder cannot be used, for example because another console uses it.
+    """
+    check_exposure(config)
+    store = await asyncio.to_thread(Store.open, config.dataset)
+    counters, state = Counters(), Path(config.state_dir)
+    bus = Bus(
+        config.broker,
+        f"gleaner-cloud-{config.name}",
+        password=password,
+        presence=Presence(CLOUD, config.name),
+        counters=counters,
+    )
+    damage = DamageLog(counters)
+    with _listening(config.listen) as listening:
+        async with Database(state / "console.db", _MIGRATIONS, damage=damage) as database:
+            parts = _Parts(config, bus, store, database, password)
+            await parts.load()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(bus.run(), name="console.bus")
+                tasks.create_task(damage.run(bus.report_degraded), name="console.damage")
+                tasks.create_task(parts.listener.run(), name="console.listener")
+                tasks.create_task(parts.sender.run(), name="console.labels")
+                tasks.create_task(_watch_dataset(parts.console), name="console.dataset")
+                tasks.create_task(parts.console.desk.run(), name="console.review")
+                tasks.create_task(parts.console.insights.run(), name="console.insights")
+                tasks.create_task(
+                    systemd.report(bus.unready_reason, database.answered), name="console.systemd"
+                )
+                if config.probes is not None:
+                    metrics = Exposition("console", bus, parts.measurements)
+                    health = HealthServer(config.probes, bus.unready_reason, metrics.page)
+                    tasks.create_task(health.run(), name="console.probes")
+                await _serve(config, parts.console, listening, on_ready)
+
+
+class _Parts:
+    """What the console is made of, put together."""
+
+    def __init__(
+        self, config: ConsoleConfig, bus: Bus, store: Store, database: Database, password: str | None
+    ) -> None:
+        state, broadcast, previews = LiveState(), Broadcast(), PhotoPreviews()
+        self.sender = LabelSender(
+            database, bus, config.outbox, undo_s=config.undo_s, on_recorded=self._recorded
+        )
+        leases, registry = Leases(config.lease_s), Registry(Path(config.models))
+        cache = Path(config.cache).expanduser()
+        tls = config.broker.tls
+        self.console = Console(
+            config=config,
+            bus=bus,
+            live=state,
+            previews=previews,
+            broadcast=broadcast,
+            store=store,
+            registry=registry,
+            pictures=PictureCache(store, Path(config.state_dir) / "thumbnails", config.cache_bytes),
+            desk=ReviewDesk(store, self.sender, leases, as_person=tls is not None),
+            sessions=Sessions(database, config.session_s),
+            login=Login(
+                accounts=None if config.accounts is None else Accounts(Path(config.accounts)),
+                proxy=config.proxy,
+                address_file=Path(config.state_dir) / ADDRESS_FILE,
+                person=_own_name(),
+            ),
+            audit=AuditTrail(database),
+            insights=InsightDesk(store, registry, cache, lambda: broadcast.changed("insights")),
+            similar=SimilarPhotos(store),
+            password=password,
+        )
+        self.listener = Listener(bus, state, broadcast, previews, self.sender.take_event)
+
+    async def load(self) -> None:
+        """Load what earlier runs left on the disk."""
+        await self.sender.load()
+        await self.console.sessions.load()
+        await asyncio.to_thread(self.console.pictures.open)
+
+    def measurements(self) -> Iterator[Measurement]:
+        """Yield what `/metrics` has beside the Status."""
+        config = self.console.config
+        yield Measurement(catalogue.LABELS_UNRECORDED, len(self.sender))
+        yield Measurement(catalogue.OPEN_PAGES, len(self.console.broadcast))
+        yield from self.sender.measurements()
+        yield from disk_measurements(config.state_dir)
+        yield from certificate_measurements(config.broker)
+        if config.tls is not None and (ends_at := certificate_end(config.tls.certificate)) is not None:
+            yield Measurement(catalogue.SERVER_CERTIFICATE_END, ends_at, ("server",))
+
+    def _recorded(self, photo_id: str, outcome: str) -> None:
+        log.debug("label.recorded", photo_id=photo_id, outcome=outcome)
+        self.console.desk.recorded(photo_id)
+        self.console.broadcast.changed("labels")
+
+
+async def _watch_dataset(console: Console) -> None:
+    """Tell open pages of new photos; drop the thumbnails of photos that were taken out."""
+    version = -1
+    while True:
+        try:
+            newest = await asyncio.to_thread(lambda: console.store.version)
+            if newest != version:
+                gone = await asyncio.to_thread(lambda: forgotten(console.store, console.pictures.kept()))
+                await asyncio.to_thread(console.pictures.forget, gone)
+                version = newest
+                console.broadcast.changed("dataset")
+            if console.similar.wanted:
+                await asyncio.to_thread(console.similar.refresh)  # returns at once if nothing came
+            await console.bus.report_recovered("dataset")
+        except TransientError as error:
+            await console.bus.report_degraded("dataset", str(error))
+        await asyncio.sleep(_DATASET_S)
+
+
+async def _serve(
+    config: ConsoleConfig,
+    console: Console,
+    listening: socket.socket,
+    on_ready: Callable[[str, Console], None] | None,
+) -> None:
+    """Serve the pages until cancelled."""
+    port = listening.getsockname()[1]
+    url = _url(config, port)
+    cookie = Cookie(f"gleaner-{port}", secure=config.tls is not None, max_age_s=config.session_s)
+    app = create_app(console, hosts=hosts_of(config), cookie=cookie)
+    server = _Server(_uvicorn_config(config, app))
+    if console.login.by_address:
+        url = await asyncio.to_thread(console.login.new_address, url)
+    log.info("console.listening", port=port, hosts=sorted(hosts_of(config)))
+    serving = asyncio.create_task(server.serve(sockets=[listening]), name="console.serve")
+    try:
+        if on_ready is not None:
+            on_ready(url, console)
+        await asyncio.shield(serving)
+    finally:
+        # Streams first: uvicorn waits for open answers.
+        console.broadcast.close()
+        server.should_exit = True
+        await serving
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the command that runs it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def _uvicorn_config(config: ConsoleConfig, app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        loop="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # the guard reads them, and knows whom to believe
+        backlog=_BACKLOG,
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=_GRACE_S,
+        h11_max_incomplete_event_size=32_768,
+        ssl_certfile=None if config.tls is None else config.tls.certificate,
+        ssl_keyfile=None if config.tls is None else config.tls.key,
+    )
+
+
+@contextmanager
+def _listening(address: str) -> Iterator[socket.socket]:
+    """Listen on an address for the length of a block.
+
+    Raises:
+        PermanentError: It is in use, or is not an address of this machine.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        family, *_, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        listening = socket.create_server(where[:2], family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError) as error:
+        raise PermanentError(
+            f"cannot serve the console on {address}: {getattr(error, 'strerror', None) or error}",
+            hint="choose another address with --listen; port 0 takes any free one",
+        ) from None
+    with listening:
+        listening.setblocking(False)  # noqa: FBT003  # the only way to say it
+        yield listening
+
+
+def _url(config: ConsoleConfig, port: int) -> str:
+    host = config.hosts[0] if config.hosts else config.listen.rpartition(":")[0]
+    return f"{'http' if config.tls is None else 'https'}://{host}:{port}"
+
+
+def _own_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "reviewer"

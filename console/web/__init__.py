@@ -1,0 +1,1 @@
+"""The web application: guard, rendering, languages, assets, streams."""

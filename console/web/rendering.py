@@ -1,0 +1,135 @@
+"""Render templates: every value is shown as inert text, in the visitor's language."""
+
+import datetime as dt
+from collections.abc import Mapping
+from functools import cache
+
+from babel import dates, numbers
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from bus.mqtt.presence import now_ms
+from console.access.roles import Visitor
+from console.web.assets import Assets
+from console.web.guard import CSRF_FIELD, csrf_token
+from console.web.languages import LANGUAGES, language_of, locale_of, translations
+from console.web.navigation import Page
+from schemas.text import escaped
+
+MAX_SHOWN_CHARS = 400
+"""Longest text from outside that a page shows whole."""
+
+
+def render(
+    request: Request, template: str, values: Mapping[str, object], *, status_code: int = 200
+) -> HTMLResponse:
+    """Render a template.
+
+    Args:
+        request: Its visitor, language and CSRF token are at the template's hand.
+        template: Name below `console/templates`.
+        values: For the template.
+        status_code: Of the answer.
+    """
+    state = request.scope["state"]
+    visitor: Visitor | None = state.get("visitor")
+    page: Page | None = state.get("page")
+    text = _environment(language_of(request)).get_template(template).render(
+        visitor=visitor,
+        may=(lambda role: visitor is not None and visitor.may(role)),
+        page=page,
+        pages=request.app.state.pages,
+        path=request.url.path,
+        query=request.url.query,
+        sequence=state.get("sequence", 0),
+        csrf=csrf_token(request),
+        csrf_field=lambda: _csrf_field(request),
+        language=language_of(request),
+        languages=LANGUAGES,
+        **values,
+    )  # fmt: skip
+    return HTMLResponse(text, status_code)
+
+
+@cache
+def assets() -> Assets:
+    """Return the files for browsers."""
+    return Assets()
+
+
+def percent(request: Request, share: float) -> str:
+    """Return a share, 0 to 1, as the visitor's language writes it."""
+    return _percent(share, language_of(request))
+
+
+def is_fragment(request: Request) -> bool:
+    """Return whether htmx asks for a part of the page; when it restores a page, it wants the whole."""
+    headers = request.headers
+    return "hx-request" in headers and "hx-history-restore-request" not in headers
+
+
+@cache
+def _environment(language: str) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("console"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_inert,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
+    )
+    environment.install_gettext_translations(translations(language), newstyle=True)  # type: ignore[attr-defined]  # of the extension
+    environment.globals["asset"] = assets().url
+    environment.globals["lang_tag"] = language.replace("_", "-")
+    environment.filters |= {
+        "exact": _exact,
+        "ago": lambda ms: _ago(ms, language),
+        "moment": lambda ms: _moment(ms, language),
+        "iso": _iso,
+        "percent": lambda share: _percent(share, language),
+        "number": lambda value: numbers.format_decimal(value, locale=locale_of(language)),
+    }
+    return environment
+
+
+def _inert(value: object) -> object:
+    """Show what is not printable as its escape sequence, and cut what is too long."""
+    return (
+        escaped(value, MAX_SHOWN_CHARS) if isinstance(value, str) and not isinstance(value, Markup) else value
+    )
+
+
+def _exact(value: str) -> Markup:
+    """Return a text as it is, escaped for HTML, for a form that sends it back."""
+    return escape(value)
+
+
+def _csrf_field(request: Request) -> Markup:
+    return Markup('<input type="hidden" name="{}" value="{}">').format(CSRF_FIELD, csrf_token(request))
+
+
+def _percent(share: float, language: str) -> str:
+    return str(numbers.format_percent(share, "0%", locale=locale_of(language)))
+
+
+def _ago(ms: int, language: str) -> str:
+    delta = dt.timedelta(milliseconds=ms - now_ms())
+    ago: str = dates.format_timedelta(delta, add_direction=True, threshold=1.2, locale=locale_of(language))
+    return ago
+
+
+def _moment(ms: int, language: str) -> str:
+    moment: str = dates.format_datetime(_time(ms), "medium", locale=locale_of(language))
+    return moment
+
+
+def _iso(ms: int) -> str:
+    return _time(ms).isoformat(timespec="seconds")
+
+
+def _time(ms: int) -> dt.datetime:
+    # A message may claim a time beyond the year 9999, which no datetime has.
+    return dt.datetime.fromtimestamp(min(ms, 253_402_300_799_000) / 1000, dt.UTC)
