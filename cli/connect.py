@@ -12,7 +12,8 @@ from cli import options
 
 def bus(arguments: Namespace, purpose: str) -> Bus:
     """Return an unconnected client for the broker of the options; subscribe on it, then use `connected`."""
-    return Bus(options.broker(arguments), transient_client_id(purpose), password=config.password())
+    broker = options.broker(arguments)
+    return Bus(broker, transient_client_id(purpose), password=config.password(broker))
 
 
 @asynccontextmanager

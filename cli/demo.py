@@ -29,6 +29,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="folder for report.html (default: demo-out)",
     )
     options.add_seed(parser, "every random choice")
+    parser.add_argument(
+        "--stay",
+        action="store_true",
+        help="leave everything and the console running afterwards, until Ctrl-C",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the temporary folder with logs and dataset")
 
 
@@ -49,5 +54,6 @@ def run(arguments: Namespace) -> int:
         source=arguments.photos,
         seed=arguments.seed,
         keep=arguments.keep,
+        stay=arguments.stay,
     )
     return code

@@ -11,6 +11,7 @@ from bus import config, log
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.session import connected
 from cli import options, run_service
+from cli.output import print_line
 from schemas.errors import PermanentError
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from bus.gateway.rule_check import Verifier
 
 _GATEWAY = "http://gateway.gleaner.svc:8480"
-_INTERRUPTED = 130
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def _declare_verify(parser: ArgumentParser) -> None:
 def _add_common(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--nodes",
-        type=options.names,
+        type=options.nodes,
         help="comma-separated edge nodes (the nodes of the cluster with the edge label)",
     )
     parser.add_argument(
@@ -81,12 +81,10 @@ def _render(arguments: Namespace) -> int:
     from bus.gateway.rules import files  # noqa: PLC0415  # only this command loads HTTP libraries
 
     nodes = run_service.run(_load_nodes(arguments))
-    if nodes is None:
-        return _INTERRUPTED
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name, text in files(nodes, arguments.gateway).items():
         (arguments.out / name).write_text(text, encoding="utf-8")
-        print(arguments.out / name)
+        print_line(arguments.out / name)
     return 0
 
 
@@ -114,7 +112,7 @@ async def _check_rules(arguments: Namespace) -> bool:
         cluster = None if without_cluster else await stack.enter_async_context(_cluster(arguments))
         nodes = await _nodes(arguments, cluster)
         router = await stack.enter_async_context(Router(gateway.router))
-        bus = Bus(gateway.broker, transient_client_id("verify"), password=config.password())
+        bus = Bus(gateway.broker, transient_client_id("verify"), password=config.password(gateway.broker))
         verifier = Verifier(bus, router, gateway=gateway.name, timeout_s=arguments.timeout)
         await stack.enter_async_context(connected(bus, gateway.broker))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
@@ -134,12 +132,12 @@ async def _check_and_repair(
     from bus.gateway.rule_check import SETTLE_S, create_missing, recreate  # noqa: PLC0415  # as above
 
     if cluster is not None and (created := await create_missing(cluster, routes, gateway)):
-        print(f"created missing Rules: {', '.join(created)}", flush=True)
+        print_line(f"created missing Rules: {', '.join(created)}")
         await asyncio.sleep(SETTLE_S)
     # Only silent Rules are recreated: that does not help while a node is offline.
     failed, silent = await _probe(verifier, routes)
     if silent and cluster is not None:
-        print(f"recreating {len(silent)} Rules", flush=True)
+        print_line(f"recreating {len(silent)} Rules")
         await recreate(cluster, silent, gateway)
         await asyncio.sleep(SETTLE_S)
         still_failed, _ = await _probe(verifier, silent)
@@ -158,7 +156,7 @@ async def _probe(verifier: "Verifier", routes: "Sequence[Route]") -> "tuple[int,
         if finding.verdict is Verdict.SILENT:
             silent.append(finding.route)
         reason = f" ({finding.reason})" if finding.reason else ""
-        print(f"{'ok  ' if works else 'FAIL'} {finding.route.name}: {finding.verdict}{reason}", flush=True)
+        print_line(f"{'ok  ' if works else 'FAIL'} {finding.route.name}: {finding.verdict}{reason}")
     return failed, silent
 
 
@@ -169,7 +167,7 @@ async def _nodes(arguments: Namespace, cluster: "Cluster | None") -> dict[str, l
         PermanentError: The cluster has no edge node, or a device belongs to another node.
     """
     names = arguments.nodes or (await cluster.nodes() if cluster else [])
-    nodes: dict[str, list[str]] = {options.name(node): [] for node in names}
+    nodes: dict[str, list[str]] = {options.node(node): [] for node in names}
     if not nodes:
         raise PermanentError("the cluster has no edge nodes", hint="name some with --nodes")
     for node, device in arguments.devices:
@@ -190,4 +188,4 @@ def _devices(value: str) -> list[tuple[str, str]]:
     pairs = [part.partition("/") for part in value.split(",")]
     if not all(slash for _, slash, _ in pairs):
         raise ArgumentTypeError(f"expected NODE/DEVICE, got {value!r}")
-    return [(options.name(node), options.name(device)) for node, _, device in pairs]
+    return [(options.node(node), options.device(device)) for node, _, device in pairs]

@@ -8,11 +8,11 @@ from cli import options, run_service
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options; each overrides the configuration file."""
-    parser.add_argument("--node", type=options.name, help="name of this edge node (default: edge-1)")
+    parser.add_argument("--node", type=options.node, help="name of this edge node (default: edge-1)")
     parser.add_argument("--serving", metavar="HOST:PORT", help="model server (default: 127.0.0.1:8500)")
     parser.add_argument("--model", help="name of the model on it (default: pets)")
     parser.add_argument("--models-dir", metavar="DIR", help="folder shared with the model server")
-    parser.add_argument("--state-dir", metavar="DIR", help="folder for the outbox and the results")
+    options.add_state(parser, "edge", "the outbox and the results")
     options.add_service(parser)
 
 
@@ -31,5 +31,5 @@ def run(arguments: Namespace) -> int:
         state_dir=arguments.state_dir or (None if arguments.config else options.default_state("edge")),
     )
     log.configure(arguments.log_level, node=loaded.node)
-    run_service.run(edge_service.run(loaded, config.password()))
+    run_service.serve("edge", loaded, edge_service.run(loaded, config.password(loaded.broker)))
     return 0

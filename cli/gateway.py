@@ -9,7 +9,7 @@ from cli import options, run_service
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options, which override the configuration file."""
     parser.add_argument("--name", type=options.name, help="gateway, gateway-2, … (gateway)")
-    parser.add_argument("--nodes", type=options.names, help="comma-separated edge nodes (edge-1)")
+    parser.add_argument("--nodes", type=options.nodes, help="comma-separated edge nodes (edge-1)")
     parser.add_argument(
         "--listen", metavar="HOST:PORT", help="address to which the Router POSTs (127.0.0.1:8480)"
     )
@@ -31,5 +31,5 @@ def run(arguments: Namespace) -> int:
         router=arguments.router,
     )
     log.configure(arguments.log_level, name=loaded.name)
-    run_service.run(gateway_service.run(loaded, config.password()))
+    run_service.serve("gateway", loaded, gateway_service.run(loaded, config.password(loaded.broker)))
     return 0

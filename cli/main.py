@@ -1,30 +1,40 @@
 """The `gleaner` command: import and run one subcommand, and print its errors as one sentence."""
 
 import importlib
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 from typing import Protocol
 
+from cli import exit_codes, output
+from cli.extras import missing_package
+from cli.output import print_error, print_line
+from cli.parser import Parser
+from schemas.distribution import version
 from schemas.errors import GleanerError, PermanentError, TransientError
+from schemas.suggest import did_you_mean
 
 COMMANDS = {
     "send": "publish photos, wait for their results and print them",
     "tail": "print the messages on the topics, decoded",
+    "check": "check configuration files without starting anything",
     "doctor": "check the broker, an edge and its model, and suggest fixes",
     "device": "run the agent of a camera device",
     "edge": "run the handler of an edge node",
     "modelserver": "run the embedded model server (flags of tensorflow_model_server)",
     "cloud": "dataset, labels, training, releases and rollouts",
+    "console": "see and steer the system in a browser, and label photos",
     "gateway": "run the gateway between the cloud's broker and KubeEdge",
+    "notify": "tell people about events and silent nodes, through Apprise",
     "deploy": "write KubeEdge Rules for a list of nodes, and verify that each delivers",
+    "up": "run a whole system for a local network on this machine",
     "broker": "run a mosquitto broker on this machine",
     "provision": "create the keys, certificates and ACL of a site",
+    "completion": "print the completion script of a shell",
     "schema": "write the JSON Schemas and the AsyncAPI document of the topics",
     "demo": "run the whole loop on this machine",
 }
 _WITH_SUBCOMMANDS = ("cloud", "deploy")
-_INTERRUPTED = 130
-_TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class Command(Protocol):
@@ -38,15 +48,21 @@ class Command(Protocol):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a subcommand and return its exit code: 0 success, 1 failure, 2 usage error, 75 try again."""
+    """Run a subcommand and return its exit code, see `cli/exit_codes.py`."""
+    output.prepare()
     words = sys.argv[1:] if argv is None else argv
     name = words[0] if words else ""
-    if name not in COMMANDS:
-        return _usage(name)
     try:
-        return _run(name, words[1:])
+        if name in ("-V", "--version", "version"):
+            print_line(f"gleaner {version()}")
+            return exit_codes.OK
+        return _run(name, words[1:]) if name in COMMANDS else _usage(name)
     except KeyboardInterrupt:
-        return _INTERRUPTED  # as shells report it: 128 + SIGINT
+        return exit_codes.INTERRUPTED
+    except ModuleNotFoundError as error:
+        if (missing := missing_package(name, error)) is None:
+            raise
+        return _failure(name, missing)
     except (GleanerError, OSError, BaseExceptionGroup) as error:
         return _failure(" ".join(words[: 1 + (name in _WITH_SUBCOMMANDS)]), error)
 
@@ -56,13 +72,15 @@ def _failure(name: str, error: BaseException) -> int:
     cause = first_cause(error)
     if isinstance(cause, BrokenPipeError):  # the reader of a pipe has exited: `gleaner tail | head`
         sys.stderr.close()  # or the interpreter reports there, at exit, that stdout cannot be flushed
-        return 0
+        return exit_codes.OK
+    if isinstance(cause, KeyboardInterrupt):
+        return exit_codes.INTERRUPTED
     if isinstance(cause, OSError) and cause.filename is not None:
         cause = PermanentError(f"cannot use {cause.filename}: {cause.strerror}")
     if not isinstance(cause, GleanerError):
         raise error  # a bug: its traceback is what helps
-    print(f"gleaner {name}: {cause}", file=sys.stderr)
-    return _TRY_AGAIN if isinstance(cause, TransientError) else 1
+    print_error(f"gleaner {name}: {cause}")
+    return exit_codes.TRY_AGAIN if isinstance(cause, TransientError) else exit_codes.FAILED
 
 
 def first_cause(error: BaseException) -> BaseException:
@@ -72,17 +90,25 @@ def first_cause(error: BaseException) -> BaseException:
     return error
 
 
+def command_of(name: str) -> Command | None:
+    """Import a subcommand; None for the model server, whose flags are those of tensorflow_model_server."""
+    # Only this command: importing all would load TensorFlow and Lance for each of them.
+    return None if name == "modelserver" else importlib.import_module(f"cli.{name}")
+
+
 def parser_of(name: str) -> tuple[ArgumentParser, Command]:
     """Import a subcommand; return its parser and its module."""
-    # Only this command: importing all would load TensorFlow and Lance for each of them.
-    command: Command = importlib.import_module(f"cli.{name}")
-    parser = ArgumentParser(prog=f"gleaner {name}", description=command.__doc__, allow_abbrev=False)
+    command = command_of(name)
+    assert command is not None
+    parser = Parser(prog=f"gleaner {name}", description=command.__doc__, allow_abbrev=False)
     command.add_arguments(parser)
     return parser, command
 
 
 def _run(name: str, words: list[str]) -> int:
-    if name == "modelserver":  # it parses its flags itself: they are those of tensorflow_model_server
+    # TensorFlow would log to the terminal what only its developers understand; inherited by child processes.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if name == "modelserver":
         server = importlib.import_module("edge.modelserver")
         code: int = server.main(words)
         return code
@@ -95,11 +121,16 @@ def _usage(name: str) -> int:
     width = max(map(len, COMMANDS))
     lines = ["usage: gleaner COMMAND [OPTIONS]", ""]
     lines += [f"  {command:<{width}}  {summary}" for command, summary in COMMANDS.items()]
-    lines += ["", "See 'gleaner COMMAND --help' for the options of a command."]
+    lines += [
+        "",
+        "See 'gleaner COMMAND --help' for the options of a command, 'gleaner --version' for the version.",
+    ]
     if not asked:
-        lines.append(f"gleaner: unknown command {name!r}" if name else "gleaner: no command given")
-    print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
-    return 0 if asked else 2
+        unknown = f"gleaner: unknown command {name!r}{did_you_mean(name, COMMANDS)}"
+        lines.append(unknown if name else "gleaner: no command given")
+    for line in lines:
+        (print_line if asked else print_error)(line)
+    return exit_codes.OK if asked else exit_codes.USAGE
 
 
 if __name__ == "__main__":

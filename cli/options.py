@@ -3,6 +3,7 @@
 import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
+from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 from typing import TypeVar
@@ -10,10 +11,14 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct, structs
 
-from bus import config, log
+from bus import config, config_fields, log
+from bus.cache_folder import default_cache
 from bus.config import Broker, ClientConfig, ConfigError
+from cli import broker_address
+from cli.configurations import Recognised, for_client
+from schemas.class_names import ClassNameError, class_name
 from schemas.errors import TopicError
-from schemas.topics import check_name
+from schemas.topics import check_device_name, check_name, check_node_name
 
 T = TypeVar("T", bound=Struct)
 
@@ -23,18 +28,26 @@ DATASET = "dataset.lance"
 MODELS = Path("models")
 """Default folder of model versions."""
 
-FEATURES = Path(".cache/features")
-"""Default folder of the embedding cache."""
+FEATURES = default_cache() / "features"
+"""Default folder of the embedding cache, in the user's cache and not in the working folder."""
+SHOWN_FEATURES = "~/.cache/gleaner/features"
 
 _MAX_PORT = 65535
 _MAX_PERSON_CHARS = 128
 
 
-def add_broker(parser: ArgumentParser, *, config_help: str = "file with a [broker] table") -> None:
+def add_broker(
+    parser: ArgumentParser,
+    *,
+    config_help: str = "configuration of any service or client (default: this machine's)",
+) -> None:
     """Add the options of the broker connection."""
     parser.add_argument("--config", metavar="TOML", type=Path, help=f"{config_help}; options override it")
     parser.add_argument(
-        "--broker", metavar="HOST[:PORT]", type=address, help="MQTT broker (default: 127.0.0.1:1883)"
+        "--broker",
+        metavar="HOST[:PORT]",
+        type=broker_address.parse,
+        help="MQTT broker, also as mqtt:// or mqtts:// URL (default: 127.0.0.1:1883)",
     )
     parser.add_argument("--username", help=f"MQTT user; the password is read from {config.PASSWORD_VARIABLE}")
     parser.add_argument("--ca", metavar="PEM", type=_file, help="TLS: CA certificate of the broker")
@@ -69,7 +82,11 @@ def add_models(parser: ArgumentParser) -> None:
 def add_features(parser: ArgumentParser) -> None:
     """Add the option of the embedding cache."""
     parser.add_argument(
-        "--cache", type=Path, default=FEATURES, metavar="DIR", help=f"embedding cache (default: {FEATURES})"
+        "--cache",
+        type=Path,
+        default=FEATURES,
+        metavar="DIR",
+        help=f"embedding cache (default: {SHOWN_FEATURES})",
     )
 
 
@@ -80,16 +97,43 @@ def add_seed(parser: ArgumentParser, of: str = "every random decision") -> None:
 
 def name(value: str) -> str:
     """Check a name that is part of a topic."""
-    try:
-        return check_name(value)
-    except TopicError as error:
-        raise ArgumentTypeError(str(error)) from None
+    return _named(check_name, value)
+
+
+def node(value: str) -> str:
+    """Check the name of an edge node."""
+    return _named(check_node_name, value)
+
+
+def device(value: str) -> str:
+    """Check the name of a device."""
+    return _named(check_device_name, value)
 
 
 def names(value: str) -> list[str]:
     """Check comma-separated names that are part of topics, and drop duplicates."""
     # A dict keeps the given order; a set would not.
     return list(dict.fromkeys(name(part) for part in value.split(",")))
+
+
+def nodes(value: str) -> list[str]:
+    """Check comma-separated names of edge nodes, and drop duplicates."""
+    return [node(part) for part in names(value)]
+
+
+def _named(check: Callable[[str], str], value: str) -> str:
+    try:
+        return check(value)
+    except TopicError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def class_names(value: str) -> tuple[str, ...]:
+    """Check comma-separated names of classes."""
+    try:
+        return tuple(class_name(part) for part in value.split(","))
+    except ClassNameError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def person(value: str) -> str:
@@ -130,6 +174,23 @@ def at_least_0(kind: Callable[[str], float]) -> Callable[[str], float]:
     return check
 
 
+def utc_ms(text: str) -> int:
+    """Parse a date or a time in ISO 8601, UTC unless it says otherwise, as milliseconds since 1970."""
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise ArgumentTypeError(f"expected a date such as 2026-01-31, got {text!r}") from None
+    return int(parsed.replace(tzinfo=parsed.tzinfo or UTC).timestamp() * 1000)
+
+
+def camera(text: str) -> tuple[str, str]:
+    """Parse NODE/DEVICE."""
+    node, slash, device = text.partition("/")
+    if not slash:
+        raise ArgumentTypeError(f"expected NODE/DEVICE, such as edge-1/pi-1, got {text!r}")
+    return name(node), name(device)
+
+
 def share(text: str) -> float:
     """Check a fraction."""
     number = at_least_0(float)(text)
@@ -151,9 +212,9 @@ def broker(arguments: Namespace, base: Broker | None = None) -> Broker:
     Raises:
         ConfigError: The options of TLS are incomplete.
     """
-    chosen = base or config.load(arguments.config, ClientConfig).broker
+    chosen = base or own_configuration(arguments).broker
     if arguments.broker is not None:
-        host, port = arguments.broker
+        host, port, _ = arguments.broker
         chosen = structs.replace(chosen, host=host, port=port or chosen.port)
     if arguments.username is not None:
         chosen = structs.replace(chosen, username=arguments.username)
@@ -164,7 +225,28 @@ def broker(arguments: Namespace, base: Broker | None = None) -> Broker:
         chosen = structs.replace(chosen, tls=tls)
     elif arguments.cert:
         raise ConfigError("option --cert needs --ca")  # without it the connection would not use TLS at all
+    if arguments.broker is not None and arguments.broker.tls and chosen.tls is None:
+        raise ConfigError("a broker address with mqtts:// needs --ca")
     return chosen
+
+
+def own_configuration(arguments: Namespace) -> Recognised:
+    """Return the configuration that a client command uses: the given one, or this machine's.
+
+    With `--broker` and without a file it is empty.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
+    if arguments.config is None and arguments.broker is not None:
+        return Recognised("client", ClientConfig())
+    return for_client(arguments.config)
+
+
+def own_node(arguments: Namespace) -> str:
+    """Return the node of the configuration that a client command uses, or `edge-1`."""
+    found: str = getattr(own_configuration(arguments).value, "node", "edge-1")
+    return found
 
 
 def settings(arguments: Namespace, kind: type[T], **overrides: object) -> T:
@@ -187,9 +269,20 @@ def checked(built: T) -> T:
     """
     # msgspec checks the constraints of fields only when it decodes, so encode and decode once.
     try:
-        return msgspec.convert(msgspec.to_builtins(built), type(built))
-    except msgspec.ValidationError as error:
-        raise ConfigError("options", expected=f"a valid {type(built).__name__}", got=error) from None
+        converted: T = config_fields.convert(msgspec.to_builtins(built), type(built))
+    except ValueError as error:
+        raise ConfigError(f"the options are invalid: {error}") from None
+    return converted
+
+
+def add_state(parser: ArgumentParser, service: str, what: str) -> None:
+    """Add the option of a service's state folder."""
+    parser.add_argument(
+        "--state-dir",
+        metavar="DIR",
+        help=f"folder for {what} (default: ~/.local/state/gleaner/{service}, or /var/lib/gleaner/{service} "
+        "with --config)",
+    )
 
 
 def default_state(service: str) -> str:
@@ -200,11 +293,10 @@ def default_state(service: str) -> str:
 
 def address(value: str) -> tuple[str, int | None]:
     """Parse HOST or HOST:PORT."""
-    # The port is after the last colon: a bracketed IPv6 address has colons too.
-    host, colon, number = value.rpartition(":") if ":" in value else (value, "", "")
-    if not host:
+    host, number, _ = broker_address.parse(value)
+    if "://" in value:
         raise ArgumentTypeError(f"expected HOST or HOST:PORT, got {value!r}")
-    return host, port(number) if colon else None
+    return host, number
 
 
 def _file(value: str) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from cli.output import print_error
+
 _SLOW_S = 2.0
 _LINE_EVERY_S = 5.0
 
@@ -84,4 +86,4 @@ class Bars:
     def _print(self, line: str) -> None:
         """Print a line if there is no terminal for bars."""
         if not self._terminal:
-            print(line, file=sys.stderr, flush=True)
+            print_error(line)

@@ -1,6 +1,7 @@
 """Write keys, certificates, ACLs and configurations of a site: one folder for each machine.
 
-Another run adds nodes and devices; existing keys and configurations stay.
+Another run adds nodes and devices; existing keys and configurations stay, unless `--replace`, `--rotate` or
+`--remove` ends them.
 """
 
 import argparse
@@ -14,12 +15,15 @@ import msgspec
 
 from bus.config import ConfigError
 from cli import options
+from cli.output import print_line
 
 if TYPE_CHECKING:
+    from bus.provisioning.provision import Issued
     from bus.provisioning.site import Address, Site
 
 _DAYS = 730
-_EXPIRES_SOON = timedelta(days=30)
+_OVERLAP_DAYS = 30
+EXPIRES_SOON = timedelta(days=30)
 
 
 class _OfEdge(argparse.Action):
@@ -69,7 +73,39 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="number of handlers that share the photos of the preceding --edge (1)",
     )
     parser.add_argument(
-        "--remove", metavar="NODE.DEVICE", help="revoke a device's permissions and delete its folder"
+        "--homeassistant",
+        nargs=0,
+        action=_OfEdge,
+        help="make a certificate with which Home Assistant connects to the broker of the preceding --edge",
+    )
+    parser.add_argument(
+        "--remove",
+        metavar="NODE[.DEVICE]",
+        help="revoke the certificates and permissions of a device, or of a node with its devices, and delete"
+        " its folder",
+    )
+    parser.add_argument(
+        "--replace",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="make a new key for this identity, such as edge-1.pi-2 or cloud.collector, and revoke the old"
+        " one; repeat for each",
+    )
+    parser.add_argument(
+        "--rotate",
+        choices=("authority", "signing"),
+        help="make new CAs, or a new signing key; the old ones are trusted for --overlap days as well",
+    )
+    parser.add_argument(
+        "--overlap",
+        metavar="DAYS",
+        type=options.at_least_0(float),
+        default=_OVERLAP_DAYS,
+        help=f"for --rotate: days until the old ones end; 0: now ({_OVERLAP_DAYS})",
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="only list the certificates and when they end; write nothing"
     )
     parser.add_argument("--collectors", metavar="N", type=int, help="number of collectors (2)")
     parser.add_argument(
@@ -86,18 +122,58 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Provision the site and print the expiry of each certificate."""
-    from bus.provisioning.provision import handlers_without_shares, provision  # noqa: PLC0415  # only this command loads cryptography
+    from bus.provisioning import authorities  # noqa: PLC0415  # only this command loads cryptography
+    from bus.provisioning import provision as provisioning  # noqa: PLC0415  # as above
 
-    soon = datetime.now(UTC) + _EXPIRES_SOON
+    if arguments.list:
+        return _list(arguments.directory)
+    directory = arguments.directory
     site = _site(arguments)
-    for issued in provision(arguments.directory, site, days=arguments.days, renew=arguments.renew):
-        hint = "  (expires soon: --renew)" if issued.until < soon else ""
-        print(f"{issued.done:<8} {issued.name:<24} until {issued.until:%Y-%m-%d}  {issued.path}{hint}")
-    for path in handlers_without_shares(arguments.directory, site):
-        print(f"{path}: add shares = true; without it this handler also answers the photos of the others")
-    if arguments.remove:  # last: the ACL without the device is written by now
-        shutil.rmtree(arguments.directory / "devices" / arguments.remove)
+    provisioning.check_known(site, arguments.replace)
+    if arguments.rotate:
+        if not (directory / provisioning.SITE).exists():
+            raise ConfigError(f"cannot rotate the keys of {directory}: there is no site")
+        authorities.rotate(directory / provisioning.AUTHORITY, arguments.rotate, arguments.overlap)
+    for issued in provisioning.provision(
+        directory, site, days=arguments.days, renew=arguments.renew, replace=arguments.replace
+    ):
+        _print(issued)
+    for path in provisioning.handlers_without_shares(directory, site):
+        print_line(
+            f"{path}: add shares = true; without it this handler also answers the photos of the others"
+        )
+    for folder in _removed_folders(directory, arguments.remove):  # last: the ACL without it is written by now
+        shutil.rmtree(folder)
     return 0
+
+
+def _list(directory: Path) -> int:
+    """Print the certificates of a site; return 1 if one ends within 30 days."""
+    from bus.provisioning.provision import certificates_of, read_site  # noqa: PLC0415  # as above
+
+    site = read_site(directory)
+    if site is None:
+        raise ConfigError(f"there is no site in {directory}")
+    return 1 if sum([_print(issued) for issued in certificates_of(directory, site)]) else 0
+
+
+def _print(issued: "Issued") -> bool:
+    """Print a certificate; return whether it ends soon."""
+    left = issued.until - datetime.now(UTC)
+    word = "renew" if issued.done != "authority" else "rotate authority"
+    hint = (
+        "" if left > EXPIRES_SOON else f"  ({'expired' if left < timedelta() else 'expires soon'}: --{word})"
+    )
+    print_line(f"{issued.done:<9} {issued.name:<24} until {issued.until:%Y-%m-%d}  {issued.path}{hint}")
+    return bool(hint)
+
+
+def _removed_folders(directory: Path, name: str | None) -> list[Path]:
+    if name is None:
+        return []
+    if "." in name:
+        return [directory / "devices" / name]
+    return [directory / "edges" / name, *(directory / "devices").glob(f"{name}.*")]
 
 
 def _site(arguments: Namespace) -> "Site":
@@ -124,11 +200,13 @@ def _site(arguments: Namespace) -> "Site":
             _address(edge.get("edge_host")),
             edge.get("devices", []),
             edge.get("handlers"),
+            homeassistant="homeassistant" in edge,
         )
     if arguments.collectors is not None:
         site = msgspec.structs.replace(site, collectors=arguments.collectors)
     if arguments.remove:
-        site = sites.without_device(site, arguments.remove)
+        without = sites.without_device if "." in arguments.remove else sites.without_node
+        site = without(site, arguments.remove)
     try:
         # Structs check their constraints only when they are decoded.
         return msgspec.convert(msgspec.to_builtins(site), sites.Site)

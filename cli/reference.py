@@ -9,9 +9,13 @@ import msgspec
 from msgspec import inspect
 
 from bus.gateway.config import GatewayConfig
+from bus.notifications.config import NotifyConfig
+from bus.observability import metric_catalogue
+from cli import catalogue
 from cli.main import COMMANDS, parser_of
 from cloud.collector.config import CollectorConfig
 from cloud.retraining.config import TrainerConfig
+from console.config import ConsoleConfig
 from device.config import DeviceConfig
 from edge.config import EdgeConfig
 from schemas.events import MEANINGS
@@ -22,7 +26,9 @@ _SERVICES: dict[str, type[msgspec.Struct]] = {
     "gleaner edge": EdgeConfig,
     "gleaner cloud collect": CollectorConfig,
     "gleaner cloud watch": TrainerConfig,
+    "gleaner console": ConsoleConfig,
     "gleaner gateway": GatewayConfig,
+    "gleaner notify": NotifyConfig,
 }
 _HEADING = ("| field | type | default | meaning |", "|---|---|---|---|")
 _NAMES = {
@@ -63,10 +69,37 @@ def reference() -> str:
         "## Events\n\nNames of the field `event` of an Event; readers accept names that are not listed.\n\n"
         + events()
     )
+    parts.append(
+        "## Log events\n\nLines on standard error: JSON with `event`, `level` and `timestamp`, or text on a "
+        "terminal. A part that is known at run time is shown as `…`.\n\n" + _log_events()
+    )
+    parts.append(
+        "## Counters\n\nThe field `counters` of a Status: counts since the start of the component.\n\n"
+        + _counters()
+    )
+    parts.append(
+        "## Metrics\n\n`GET /metrics` at the address `probes` of a service, in Prometheus' text format; see "
+        "[monitoring](monitoring.md).\n\n" + metric_catalogue.table()
+    )
     parts.append("## Commands\n\n" + "\n".join(_commands()))
     parts.append("## Configuration\n\nTOML files for `--config`; unknown fields are an error.\n")
     parts += [_configuration(command, kind) for command, kind in _SERVICES.items()]
     return "\n".join(parts)
+
+
+def _log_events() -> str:
+    rows = ["| event | level | in |", "|---|---|---|"]
+    rows += [f"| `{one.name}` | {one.level} | `{one.module}` |" for one in catalogue.log_events()]
+    return "\n".join(rows) + "\n"
+
+
+def _counters() -> str:
+    modules: dict[str, list[str]] = {}
+    for one in catalogue.counters():
+        modules.setdefault(one.name, []).append(f"`{one.module}`")
+    rows = ["| counter | in |", "|---|---|"]
+    rows += [f"| `{name}` | {', '.join(found)} |" for name, found in modules.items()]
+    return "\n".join(rows) + "\n"
 
 
 def _message(kind: type[msgspec.Struct]) -> str:

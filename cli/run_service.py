@@ -1,54 +1,123 @@
-"""Run a service until a signal ends it, with a deadline for its clean-up."""
+"""Run a service until a signal ends it, with a deadline for its clean-up; or a command's work to its end."""
 
 import asyncio
 import os
+import re
 import signal
 import sys
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+import time
+from collections.abc import Coroutine, Mapping
+from contextlib import nullcontext
+from typing import Any, TypeVar, cast
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from bus.log import stderr_captured
+from cli import exit_codes
+from schemas.distribution import version
 
 T = TypeVar("T")
 
 STOP_S = 10.0
 """Seconds that a service may take to finish after a signal."""
 
+_USER_IN_URL = re.compile(r"//[^/@\s]+@")
 
-def run(service: Coroutine[Any, Any, T]) -> T | None:
+log = structlog.get_logger()
+
+
+def serve(name: str, configuration: Struct, service: Coroutine[Any, Any, T]) -> T | None:
     """Run a service; SIGTERM or Ctrl-C cancels it, and it must finish within `STOP_S`.
 
+    Logs a line at the start, with the version and the settings that are not the defaults, and one at the end.
     A second signal exits at once with code 1.
 
     Returns:
-        What the service returned; None if a signal ended it.
+        What the service returned; None if SIGTERM ended it.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C ended it, after its clean-up.
     """
-    return asyncio.run(_until_signalled(service))
+    began = time.monotonic()
+    log.info("service.started", service=name, version=version(), configuration=changed(configuration))
+    reason = "failed"
+    # Off a terminal each line of the log is JSON, also what libraries write.
+    capture = nullcontext() if sys.stderr.isatty() else stderr_captured()
+    try:
+        with capture:
+            signalled, result = asyncio.run(_until_signalled(service))
+        reason = "finished" if signalled is None else signalled.name
+    finally:
+        log.info("service.stopped", service=name, reason=reason, uptime_s=round(time.monotonic() - began, 1))
+    if signalled is signal.SIGINT:
+        raise KeyboardInterrupt
+    return result
 
 
-async def _until_signalled(service: Coroutine[Any, Any, T]) -> T | None:
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run the work of a command to its end.
+
+    Raises:
+        KeyboardInterrupt: A signal ended it before, after its clean-up: the command has not done its work.
+    """
+    signalled, result = asyncio.run(_until_signalled(work))
+    if signalled is not None:
+        raise KeyboardInterrupt
+    return cast(T, result)  # None only after a signal, unless T allows it
+
+
+def changed(configuration: Struct) -> dict[str, object]:
+    """Return the fields of a configuration that differ from their defaults; users in URLs are hidden."""
+    fields: dict[str, object] = msgspec.to_builtins(configuration)
+    try:
+        defaults: dict[str, object] = msgspec.to_builtins(type(configuration)())
+    except TypeError:  # a field has no default
+        defaults = {}
+    return _difference(fields, defaults)
+
+
+def _difference(fields: Mapping[str, object], defaults: Mapping[str, object]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in fields.items():
+        default = defaults.get(name)
+        if value == default:
+            continue
+        if isinstance(value, dict):
+            found[name] = _difference(value, default if isinstance(default, dict) else {})
+        else:
+            found[name] = _USER_IN_URL.sub("//***@", value) if isinstance(value, str) else value
+    return found
+
+
+async def _until_signalled(service: Coroutine[Any, Any, T]) -> tuple[signal.Signals | None, T | None]:
+    """Return the signal that ended it, None if it ended by itself, and its result."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(service, name="service")
-    signalled = False
+    signalled: signal.Signals | None = None
 
-    def stop() -> None:
+    def stop(number: signal.Signals) -> None:
         nonlocal signalled
-        if signalled:
-            os._exit(1)
-        signalled = True
+        if signalled is not None:
+            os._exit(exit_codes.FAILED)
+        signalled = number
         task.cancel()
         # A timer, not asyncio.timeout: a clean-up that ignores cancellation would hang the timeout too.
         loop.call_later(STOP_S, _give_up)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, stop, number)
     try:
-        return await task
+        result = await task
     except asyncio.CancelledError:
-        if signalled:
-            return None
-        raise  # cancelled, but not by a signal
+        if signalled is None:
+            raise  # cancelled, but not by a signal
+        return signalled, None
+    return signalled, result
 
 
 def _give_up() -> None:
     sys.stderr.write(f"not finished {STOP_S:g} s after the signal: exit now\n")
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(exit_codes.FAILED)

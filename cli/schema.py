@@ -3,7 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from schemas import asyncapi
+from cli.output import print_line
+from schemas.contract import asyncapi
 from schemas.errors import PermanentError
 
 
@@ -11,6 +12,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the files")
     parser.add_argument("--reference", metavar="FILE", type=Path, help="also write the reference as Markdown")
+    parser.add_argument("--man", metavar="FILE", type=Path, help="also write the man page (needs group docs)")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
 
 
@@ -21,13 +23,17 @@ def run(arguments: Namespace) -> int:
         from cli.reference import reference  # noqa: PLC0415  # it imports every command
 
         files[arguments.reference] = reference()
+    if arguments.man is not None:
+        from cli.man_page import man_page  # noqa: PLC0415  # as above
+
+        files[arguments.man] = man_page()
     for path, text in files.items():
         if arguments.check:
             _check(path, text)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-            print(path)
+            print_line(path)
     return 0
 
 

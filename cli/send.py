@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections import Counter
@@ -13,11 +12,12 @@ import msgspec
 
 from bus import log
 from bus.backoff import backoff
-from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.errors import BrokerConnectionError, MessageTooLargeError
 from bus.mqtt.presence import now_ms
 from bus.mqtt.subscription import Subscription
 from cli import connect, options, run_service
 from cli.device import result_text
+from cli.output import print_error, print_json, print_line
 from schemas.codec import MAX_PAYLOAD_BYTES, encode
 from schemas.errors import CodecError, PermanentError
 from schemas.messages import Photo, Result
@@ -33,9 +33,9 @@ _RESEND_S = 5.0
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a photo, or a folder of photos")
-    parser.add_argument("--node", type=options.name, default="edge-1", help="edge node (default: edge-1)")
+    parser.add_argument("--node", type=options.node, help="edge node (of the configuration, or edge-1)")
     parser.add_argument(
-        "--name", type=options.name, default="me", help="device name to send as (default: me)"
+        "--name", type=options.device, default="me", help="device name to send as (default: me)"
     )
     parser.add_argument(
         "--timeout",
@@ -51,8 +51,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Send all photos; return 0 if every one was classified."""
     log.configure("error")
-    code = run_service.run(_Sender(arguments).run(list(_files(arguments.paths))))
-    return 1 if code is None else code
+    return run_service.run(_Sender(arguments).run(list(_files(arguments.paths))))
 
 
 def _files(paths: list[Path]) -> Iterator[Path]:
@@ -99,13 +98,15 @@ class _Sender:
 
     def __init__(self, arguments: Namespace) -> None:
         self._arguments = arguments
-        self._node, self._device = arguments.node, arguments.name
+        self._node = arguments.node or options.own_node(arguments)
+        self._device = arguments.name
         self._timeout_s, self._json = arguments.timeout, arguments.json
         self._bus = connect.bus(arguments, "send")
         self._results: Subscription[Result] = self._bus.subscribe(
             RESULT, node=self._node, device=self._device
         )
         self._pending: dict[str, asyncio.Future[Result]] = {}
+        self._deferred: dict[str, str] = {}  # why a photo has no final result yet
         self._counts: Counter[str] = Counter()
         self._classified = 0
         self._window = asyncio.Semaphore(_WINDOW)
@@ -125,24 +126,31 @@ class _Sender:
             receiver.cancel()
         if len(files) > 1 and not self._json:
             counted = ", ".join(f"{count} {what}" for what, count in self._counts.most_common())
-            print(f"{len(files)} photos in {time.monotonic() - started:.1f} s: {counted}")
+            print_line(f"{len(files)} photos in {time.monotonic() - started:.1f} s: {counted}")
         return 0 if self._classified == len(files) else 1
 
     async def _send(self, file: Path) -> None:
+        photo_id = ""
         try:
             photo_id, payload = await asyncio.to_thread(read_photo, file, self._node, self._device)
             result = await self._request(photo_id, payload)
+        except MessageTooLargeError as error:
+            self._counts["too large"] += 1
+            print_error(f"{file}: {error}")
         except PermanentError as error:
             self._counts["unreadable"] += 1
-            print(f"gleaner send: {error}", file=sys.stderr)
+            print_error(f"gleaner send: {error}")
         except TimeoutError:
             self._counts["no result"] += 1
-            print(f"{file}: no result after {self._timeout_s:g} s; try 'gleaner doctor'", file=sys.stderr)
+            waits = self._deferred.get(photo_id)
+            why = "; try 'gleaner doctor'" if waits is None else f": deferred: {waits}"
+            print_error(f"{file}: no result after {self._timeout_s:g} s{why}")
         else:
             self._counts[result_text(result)] += 1
             self._classified += result.status == "ok"
             self._print(file, result)
         finally:
+            self._deferred.pop(photo_id, None)
             self._window.release()
 
     async def _request(self, photo_id: str, payload: bytes) -> Result:
@@ -179,14 +187,19 @@ class _Sender:
                 continue
             # Another sender may use the same device name, and a deferred result is not the final one.
             pending = self._pending.get(result.photo_id)
-            if pending is not None and not pending.done() and result.status != "deferred":
+            if pending is None or pending.done():
+                continue
+            if result.status == "deferred":
+                self._deferred[result.photo_id] = result.reason or "no reason given"
+            else:
                 pending.set_result(result)
 
     def _print(self, file: Path, result: Result) -> None:
         if self._json:
             fields = msgspec.to_builtins(result) | {"source": str(file)}
-            print(msgspec.json.encode(fields).decode(), flush=True)
+            print_json(fields)
             return
         confidence = "" if result.confidence is None else f" {result.confidence:.1%}"
         model = f"{result.model} {result.model_version}" if result.model else ""
-        print(f"{file}: {result_text(result)}{confidence}  {model} {result.edge_ms or 0:.0f} ms", flush=True)
+        why = f" ({result.reason})" if result.code is not None and result.reason else ""
+        print_line(f"{file}: {result_text(result)}{why}{confidence}  {model} {result.edge_ms or 0:.0f} ms")

@@ -8,9 +8,11 @@ import msgspec
 from bus import log
 from bus.mqtt.subscription import RawMessage
 from cli import connect, options, run_service
+from cli.output import print_line, print_raw
 from schemas.codec import decode, is_image
 from schemas.errors import CodecError, PermanentError
 from schemas.image import ImageError, read_header
+from schemas.text import ascii_json
 from schemas.topics import ROOT, find
 
 _KILO = 1000
@@ -49,7 +51,10 @@ async def _follow(arguments: Namespace) -> None:
         while arguments.count is None or printed < arguments.count:
             message = await messages.get()
             printed += 1
-            print(line_json(message) if arguments.json else line(message), flush=True)
+            if arguments.json:
+                print_raw(line_json(message))  # print_line would shorten it
+            else:
+                print_line(line(message))
         connection.cancel()  # or the TaskGroup would wait for the connection for ever
 
 
@@ -73,12 +78,12 @@ def _check_filter(topic_filter: str) -> None:
 def line(message: RawMessage) -> str:
     """Return a message as text: topic, then the fields as JSON."""
     mark = " (retained)" if message.retained else ""
-    return f"{message.topic}{mark} {_text(_fields(message))}"
+    return f"{message.topic}{mark} {msgspec.json.encode(_fields(message)).decode()}"
 
 
 def line_json(message: RawMessage) -> str:
-    """Return a message as one JSON object: topic, retained, message."""
-    return _text({"topic": message.topic, "retained": message.retained, "message": _fields(message)})
+    """Return a message as one JSON object in ASCII: topic, retained, message."""
+    return ascii_json({"topic": message.topic, "retained": message.retained, "message": _fields(message)})
 
 
 def _fields(message: RawMessage) -> object:
@@ -104,7 +109,3 @@ def summary(payload: bytes) -> str:
         return f"<{size} {header.format} {header.width}x{header.height}>"
     text = payload.decode(errors="replace")
     return text if len(payload) < _KILO and text.isprintable() else f"<{size}>"
-
-
-def _text(value: object) -> str:
-    return msgspec.json.encode(value).decode()

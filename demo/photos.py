@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloud.dataset.importing.entry import Item
+from cloud.dataset.importing.read_table import csv_entries
 from demo.synthetic import LOOKS, draw_collection
 from device.cameras.replay import photo_files
+from schemas.class_names import class_name
 from schemas.errors import PermanentError
 
 SPLITS = ("train", "gold", "stream")
@@ -16,7 +19,10 @@ DRAWN = {"train": 10, "gold": 200, "stream": 300}
 _MIN_PER_CLASS = {"train": LABELLED_PER_CLASS, "gold": 5, "stream": 10}
 _MAX_PHOTOS = {"gold": 400, "stream": 800}
 """Limits for a folder without splits, so that a large one does not take hours."""
-_LAYOUT = "one folder per class, or train/, stream/ and gold/ with such folders"
+_LAYOUT = (
+    "one folder per class, train/, stream/ and gold/ with such folders, or a manifest.csv with path and label"
+)
+_MANIFEST = "manifest.csv"
 
 Classes = Mapping[str, list[Path]]
 
@@ -60,7 +66,8 @@ def collect(source: Path, target: Path, seed: int) -> Collection:
     """Choose the photos of a run from a folder, and create symbolic links to them below `target`.
 
     Args:
-        source: One folder per class, or `train/`, `stream/` and `gold/` with such folders.
+        source: One folder per class, or `train/`, `stream/` and `gold/` with such folders, or any folder
+            with a `manifest.csv` that has the columns `path` and `label`.
         target: A folder of this run.
         seed: Seed of the split and of the choice.
 
@@ -93,7 +100,8 @@ def _splits(source: Path, seed: int) -> dict[str, Classes]:
         raise PermanentError(f"there is no folder {source}")
     found = [split for split in SPLITS if (source / split).is_dir()]
     if not found:
-        return _divide(_by_class(source, seed))
+        manifest = source / _MANIFEST
+        return _divide(_listed(manifest, seed) if manifest.is_file() else _by_class(source, seed))
     if len(found) < len(SPLITS):
         raise PermanentError(
             f"{source} has only {', '.join(f'{name}/' for name in found)}", hint=f"use {_LAYOUT}"
@@ -108,7 +116,31 @@ def _by_class(directory: Path, seed: int) -> Classes:
         raise PermanentError(
             f"{directory} has {len(folders)} class folders, at least 2 are needed", hint=f"use {_LAYOUT}"
         )
-    classes = {folder.name: photo_files(folder) for folder in folders}
+    return _shuffled({folder.name: photo_files(folder) for folder in folders}, seed)
+
+
+def _listed(manifest: Path, seed: int) -> Classes:
+    """Return the files of each class by a manifest, whose folders may be devices or dates; shuffled."""
+    classes: dict[str, list[Path]] = {}
+    for entry in csv_entries(manifest):
+        if isinstance(entry, Item) and entry.label is not None:
+            classes.setdefault(_folder_name(entry.label, manifest), []).append(manifest.parent / entry.name)
+    if len(classes) < 2:  # noqa: PLR2004  # a choice needs two
+        raise PermanentError(
+            f"{manifest} lists files of {len(classes)} classes, at least 2 are needed", hint=f"use {_LAYOUT}"
+        )
+    return _shuffled(dict(sorted(classes.items())), seed)
+
+
+def _folder_name(label: str, manifest: Path) -> str:
+    """Return a label as the name of its class folder; raises PermanentError if it cannot be one."""
+    name = class_name(label)
+    if "/" in name or name.startswith(".") or "\0" in name:
+        raise PermanentError(f"{manifest}: the label {name!r:.80} cannot be the name of a folder")
+    return name
+
+
+def _shuffled(classes: dict[str, list[Path]], seed: int) -> Classes:
     for name, files in classes.items():
         # Seeded per class, so that another class does not change the choice of this one.
         random.Random(f"{seed} {name}").shuffle(files)  # noqa: S311  # a choice of photos is no secret

@@ -60,7 +60,7 @@ class Processes:
         """Start a command with its standard error in a log."""
         with self._log(name).open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *self._wrapper, sys.executable, "-m", module, *words,
+                *self._wrapper, sys.executable, "-P", "-m", "gleaner.module", module, *words,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
@@ -107,8 +107,10 @@ class Processes:
 
     def last_log_line(self, name: str) -> str:
         """Return the last line that a command of this project has logged."""
-        # Libraries such as TensorFlow log to the same stream; their lines start with a capital letter.
-        return next((line for line in reversed(self._last_lines(name)) if line[:1].islower()), "")
+        # Libraries such as TensorFlow log to the same stream; their lines start with a capital letter, or are
+        # those of its converter.
+        own = (line for line in reversed(self._last_lines(name)) if line[:1].islower())
+        return next((line for line in own if not line.startswith("fully_quantize:")), "")
 
     def _check_exit(self, name: str, process: asyncio.subprocess.Process) -> None:
         del self._running[name]

@@ -1,19 +1,17 @@
 """The report: one self-contained HTML page with the learning curve and the harvested photos."""
 
-import base64
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from cloud.registry.model_card import Card
+from cloud.reporting.page import confusion_table, page, photo_figure, rows_table
 from demo import charts
 from demo.curve import DRAWS, Point
 from demo.tally import Line, Outcome, Tally, accuracy, labels, percentile
 from schemas.lanes import AUTO, HARD
 
 _PHOTOS_PER_GROUP = 24
-_STYLE = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
 
 
 class PhotoGroup(NamedTuple):
@@ -34,7 +32,7 @@ def photo_groups(outcome: Outcome) -> list[PhotoGroup]:
     return [
         PhotoGroup(
             "Labelled by the reviewer",
-            "The least certain photos, whose labels teach the model most.",
+            "The photos that `gleaner cloud review` asked about first.",
             reviewed,
         ),
         PhotoGroup(
@@ -61,14 +59,10 @@ def write(out: Path, outcome: Outcome, curve: Sequence[Point], images: Mapping[s
     """
     cards = (outcome.first, outcome.second)
     parts = [
-        "<!doctype html><html lang='en'><meta charset='utf-8'>",
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-        f"<title>Gleaner: one round of the loop</title><style>{_STYLE}</style>",
-        "<h1>One round of the loop</h1>",
-        f"<table class='rows'>{''.join(_row(name, value) for name, value in outcome.rows())}</table>",
+        rows_table(outcome.rows()),
         "<h2>Learning curve</h2>",
         _curve(outcome, curve),
-        "<h2>Confusion on gold</h2><div class='side'>" + "".join(map(_confusion, cards)) + "</div>",
+        "<h2>Confusion on gold</h2><div class='side'>" + "".join(map(confusion_table, cards)) + "</div>",
         "<h2>Latency from camera to result</h2><div class='side'>",
         _latency_text("Live cameras, while the model was swapped", outcome.live),
         _latency_text("Replay, where photos queue", outcome.replay),
@@ -78,13 +72,9 @@ def write(out: Path, outcome: Outcome, curve: Sequence[Point], images: Mapping[s
     ]
     out.mkdir(parents=True, exist_ok=True)
     path = out / "report.html"
-    path.write_text("\n".join(parts) + "\n</html>\n", encoding="utf-8")
+    text = page("Gleaner: one round of the loop", "One round of the loop", parts)
+    path.write_text(text, encoding="utf-8")
     return path
-
-
-def _row(name: str, value: str) -> str:
-    kind = " class='part'" if name.startswith(" ") else ""
-    return f"<tr{kind}><th>{html.escape(name.strip())}</th><td>{html.escape(value)}</td></tr>"
 
 
 def _curve(outcome: Outcome, curve: Sequence[Point]) -> str:
@@ -123,25 +113,6 @@ def _spread(number: int, accuracies: Sequence[float]) -> tuple[float, float, flo
     return number, min(accuracies), sum(accuracies) / len(accuracies), max(accuracies)
 
 
-def _confusion(card: Card) -> str:
-    """Return the confusion matrix of a version; cells with a larger share are darker."""
-    if card.metrics is None:
-        return ""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in card.classes)
-    rows = ""
-    for truth, (name, counts) in enumerate(zip(card.classes, card.metrics.confusion, strict=True)):
-        cells = ""
-        for predicted, count in enumerate(counts):
-            share = count / max(1, sum(counts))
-            kind = "right" if truth == predicted else "wrong"
-            cells += f"<td class='{kind}' style='--share:{share:.2f}'>{count}<small>{share:.0%}</small></td>"
-        rows += f"<tr><th>{html.escape(name)}</th>{cells}</tr>"
-    return (
-        f"<table class='confusion'><caption>Version {card.version}: {accuracy(card):.1%}</caption>"
-        f"<tr><th>true ↓ predicted →</th>{head}</tr>{rows}</table>"
-    )
-
-
 def _latency_text(title: str, tally: Tally) -> str:
     ordered = tally.latencies_ms()
     if not ordered:
@@ -160,12 +131,5 @@ def _group(sheet: PhotoGroup, images: Mapping[str, bytes]) -> str:
 
 
 def _figure(line: Line, image: bytes) -> str:
-    kind = "image/png" if image.startswith(b"\x89PNG") else "image/jpeg"
-    caption = html.escape(f"{line.label} {line.confidence or 0:.0%}", quote=True)
-    wrong = line.label != line.truth
-    truth = f" <b>is {html.escape(str(line.truth))}</b>" if wrong else ""
-    return (
-        f"<figure{' class=wrong' if wrong else ''}>"
-        f"<img alt='{caption}' src='data:{kind};base64,{base64.b64encode(image).decode()}'>"
-        f"<figcaption>{caption}{truth}</figcaption></figure>"
-    )
+    caption = f"{line.label} {line.confidence or 0:.0%}"
+    return photo_figure(image, caption, None if line.label == line.truth else str(line.truth))

@@ -26,7 +26,8 @@ from schemas.messages import Event
 
 STEPS = 8
 """Steps of a run, including the two before the round."""
-_REVIEWS = 20
+_REVIEWS_PER_LABEL = 2
+"""Photos that the reviewer labels for each one that was labelled at first: more classes need more labels."""
 _LIVE_PHOTOS = 50
 _LIVE_INTERVAL_S = 0.2
 _STORED_S = 60.0
@@ -71,8 +72,9 @@ class Round:
         replay = await self._cameras.replay(counts["stream"])
         await self._wait_until_stored(store, len(replay.harvested()))
 
-        start_step(f"a reviewer labels {_REVIEWS} of the least certain harvested photos")
-        reviews = await asyncio.to_thread(awaiting_review, store, _REVIEWS)
+        wanted = _REVIEWS_PER_LABEL * counts["train"]
+        start_step(f"a reviewer labels the {wanted} harvested photos that the review asks about first")
+        reviews = await asyncio.to_thread(awaiting_review, store, wanted)
         await reviewer.review(reviews, replay.truths(), bus=self.bus, events=self.events, screen=self.screen)
 
         start_step("training version 2 from all labels")
@@ -92,7 +94,9 @@ class Round:
 
     async def _import(self, folder: Path, split: str) -> None:
         words = ("cloud", "import", str(folder), "--split", split, "--dataset", self.services.dataset)
-        self.screen.print(f"{split}: {(await self._run_command(f'import-{split}', *words)).strip()}")
+        out = await self._run_command(f"import-{split}", *words)
+        # Without the counts of each class, and the advice for those who have no gold photos yet.
+        self.screen.print(f"{split}: {out.strip().splitlines()[0]}")
 
     async def _train(self, version: int) -> Card:
         out = await self._run_command(
@@ -101,7 +105,8 @@ class Round:
             "--version", str(version), "--cache", str(self.services.features),
         )  # fmt: skip
         for line in out.strip().splitlines()[:-1]:  # the last one has only the version and its bundle
-            self.screen.print(line)
+            if not line.startswith("report: "):  # in a folder that is removed; the demonstration has its own
+                self.screen.print(line)
         return await asyncio.to_thread(Registry(self.services.models).card, version)
 
     async def _release(self, version: int) -> None:
@@ -118,10 +123,13 @@ class Round:
         with self.screen.progress(name) as update:
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(self.processes.run(name, *words, module=module))
+                line = "starting"
                 while not running.done():
                     self.processes.check()
                     await asyncio.wait([running], timeout=0.5)
-                    update(f"{name}: {self.processes.last_log_line(name) or 'starting'}")
+                    # The end of the log may have lines of libraries alone: then the last own one still holds.
+                    line = self.processes.last_log_line(name) or line
+                    update(f"{name}: {line}")
         return running.result()
 
     async def _wait_until_stored(self, store: Store, harvested: int) -> None:
@@ -136,11 +144,14 @@ class Round:
 
     async def _swap(self) -> Tally:
         """Release version 2 while the cameras send photos."""
+        tally, released = Tally(), asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
-            cameras = tasks.create_task(self._cameras.live(_LIVE_PHOTOS, _LIVE_INTERVAL_S))
-            await asyncio.sleep(1.0)  # so that version 1 classifies some of the photos
+            tasks.create_task(self._cameras.live(tally, _LIVE_PHOTOS, _LIVE_INTERVAL_S, released))
+            while not tally.answered:  # noqa: ASYNC110 - of version 1; a tally is data, without an event
+                await asyncio.sleep(0.1)
             await self._release(2)
-        return cameras.result()
+            released.set()
+        return tally
 
     async def _report(self, outcome: Outcome, store: Store) -> None:
         """Print the table and write the report."""

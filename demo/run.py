@@ -5,27 +5,30 @@ monitors them, and labels photos as a scripted reviewer.
 """
 
 import asyncio
+import contextlib
 import itertools
 import shutil
 import signal
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bus import log
 from bus.config import Broker
 from bus.mqtt.client import Bus, transient_client_id
 from demo import photos
+from demo.cameras import Cameras
 from demo.processes import Processes
 from demo.round import STEPS, Round
 from demo.screen import Screen
-from demo.services import Services
+from demo.services import LABELS_PER_ROUND, Services
 from schemas.topics import CLOUD, EVENT
 
 INTERRUPTED = 130
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DRAWN_AT_ONCE = 8
+_CHECK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,9 @@ class Demo:
         seed: Seed of every random choice.
         work: Temporary folder of this run.
         screen: Shows the progress.
+        stay: Whether everything goes on running afterwards.
+        staying: Set once everything is done, and goes on running.
+        leave: Ends that.
     """
 
     backbone: str
@@ -47,6 +53,9 @@ class Demo:
     seed: int
     work: Path
     screen: Screen
+    stay: bool = False
+    staying: asyncio.Event = field(default_factory=asyncio.Event)
+    leave: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> str | None:
         """Run everything; return why it failed, or None. Safe to cancel: all processes are terminated."""
@@ -65,6 +74,9 @@ class Demo:
             self.screen.start_step("starting broker, model server, edge and collector")
             await services.start_broker(processes)
             await services.start_others(processes)
+            console = await services.start_console(processes)
+            self.screen.print("watch all that follows in a browser:")
+            self.screen.highlight(f"console: {console}")
             bus = Bus(Broker(port=services.port), transient_client_id("demo"))
             events = bus.subscribe(EVENT, queue=1024, node=CLOUD)
             async with asyncio.TaskGroup() as tasks:
@@ -73,8 +85,35 @@ class Demo:
                     backbone=self.backbone, out=self.out, seed=self.seed, collection=preparing.result(),
                     services=services, processes=processes, screen=self.screen, bus=bus, events=events,
                 ).run()  # fmt: skip
+                if self.stay:
+                    if problem is not None:
+                        self.screen.print(problem)  # now, not when it is left
+                    await self._stay(preparing.result(), services, processes)
                 connection.cancel()
         return problem
+
+    async def _stay(self, collection: photos.Collection, services: Services, processes: Processes) -> None:
+        """Leave everything running until a signal, with cameras that go on sending photos, and a trainer.
+
+        Raises:
+            PermanentError: A service has ended.
+        """
+        await services.start_trainer(processes, self.backbone)
+        self.screen.print("everything goes on running, and a trainer waits for labels:")
+        self.screen.print(f"give {LABELS_PER_ROUND} in the page Review, and it makes the next version;")
+        self.screen.print("the page Rollout shows it if the gate promotes it, the page Models says why not")
+        self.screen.highlight(f"console: {services.console_address()}")
+        self.screen.print("Ctrl-C stops everything")
+        self.staying.set()
+        cameras = Cameras(services, processes, self.screen, collection.stream, self.seed)
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(cameras.go_on("drawn" if self.source is None else None))
+            while not self.leave.is_set():
+                processes.check()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_CHECK_S):
+                        await self.leave.wait()
+            sending.cancel()
 
     async def _collect(self) -> photos.Collection:
         """Collect the photos of the folder, or synthetic ones."""
@@ -96,8 +135,12 @@ class Demo:
         return directory
 
 
-def run_demo(*, backbone: str, out: Path, source: Path | None, seed: int, keep: bool) -> int:
+def run_demo(
+    *, backbone: str, out: Path, source: Path | None, seed: int, keep: bool, stay: bool = False
+) -> int:
     """Run the demonstration in a temporary folder, which is removed at the end unless `keep` is set.
+
+    With `stay` the end is a signal.
 
     Returns:
         The exit code: 0 for success, 1 for failure, 130 after a signal.
@@ -105,7 +148,7 @@ def run_demo(*, backbone: str, out: Path, source: Path | None, seed: int, keep: 
     log.configure("error")
     work, screen = Path(tempfile.mkdtemp(prefix="gleaner-demo-")), Screen(STEPS)
     try:
-        return asyncio.run(_until_signalled(Demo(backbone, out, source, seed, work, screen)))
+        return asyncio.run(_until_signalled(Demo(backbone, out, source, seed, work, screen, stay)))
     finally:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of the folder
@@ -125,7 +168,10 @@ async def _until_signalled(demo: Demo) -> int:
         if not signalled:
             signalled = True
             demo.screen.print("stopping all processes …")
-            task.cancel()
+            if demo.staying.is_set():
+                demo.leave.set()
+            else:
+                task.cancel()
 
     for number in _SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup sets SIGHUP to ignored, and it must stay so

@@ -31,6 +31,10 @@ class Screen:
         """Print a line below the heading of the step."""
         self._line(f"     {escape(text)}")
 
+    def highlight(self, text: str) -> None:
+        """Print a line that is to be found again, such as an address: bold, between empty lines."""
+        self.console.print(f"\n       [bold]{escape(text)}[/]\n", soft_wrap=True)
+
     @contextlib.contextmanager
     def progress(self, text: str) -> Iterator[Update]:
         """Show progress during a block, which gets a function that updates the text.

@@ -25,6 +25,24 @@ per_minute = 5000
 bytes_per_minute = 500000000
 bytes_per_hour = 500000000
 """
+LABELS_PER_ROUND = 20
+"""Labels by people that start a training while the demonstration stays."""
+# Short stages, and photos of few cameras; nobody waits an hour to see a version arrive.
+_TRAINER_CONFIG = f"""
+every_s = 5
+teachers = []
+also = []
+[triggers]
+labels = {LABELS_PER_ROUND}
+samples = 1000000
+[release]
+groups = [["{NODE}"]]
+shadow_photos = 10
+canary_shares = [0.67]
+canary_photos = 5
+stage_s = 5
+bake_time_s = 5
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +94,44 @@ class Services:
             if time.monotonic() > deadline:
                 raise PermanentError(f"the broker did not listen on port {self.port} in {_BROKER_S:g} s")
             await asyncio.sleep(0.05)
+
+    async def start_console(self, processes: Processes) -> str:
+        """Start the console and return the address to open in a browser.
+
+        Raises:
+            PermanentError: It does not start.
+        """
+        await processes.start(
+            "console", "console", "--broker", self.broker, "--dataset", self.dataset,
+            "--models", str(self.models), "--state-dir", str(self.work / "console"),
+            "--cache", str(self.features),
+            "--listen", "127.0.0.1:0",
+        )  # fmt: skip
+        deadline = time.monotonic() + _BROKER_S
+        while not self._address_file.exists():
+            processes.check()
+            if time.monotonic() > deadline:
+                raise PermanentError(f"the console was not there in {_BROKER_S:g} s")
+            await asyncio.sleep(0.05)
+        return self.console_address()
+
+    async def start_trainer(self, processes: Processes, backbone: str) -> None:
+        """Start the trainer, which makes versions from what people label from now on."""
+        config = self.work / "trainer.toml"
+        config.write_text(_TRAINER_CONFIG, encoding="utf-8")
+        await processes.start(
+            "trainer", "cloud", "watch", "--config", str(config), "--broker", self.broker,
+            "--dataset", self.dataset, "--models", str(self.models), "--cache", str(self.features),
+            "--backbone", backbone,
+        )  # fmt: skip
+
+    def console_address(self) -> str:
+        """Return the address that opens the console in a browser, once; the next one is another."""
+        return self._address_file.read_text(encoding="utf-8").strip()
+
+    @property
+    def _address_file(self) -> Path:
+        return self.work / "console" / "address"
 
     async def start_others(self, processes: Processes) -> None:
         """Start model server, edge and collector; each retries until its peers are there."""

@@ -1,5 +1,6 @@
 """Store samples and labels from the bus in the dataset until stopped."""
 
+import os
 from argparse import ArgumentParser, Namespace
 
 from bus import config, log
@@ -20,5 +21,6 @@ def run(arguments: Namespace) -> int:
 
     loaded = options.settings(arguments, CollectorConfig, name=arguments.name, dataset=arguments.dataset)
     log.configure(arguments.log_level, name=loaded.name)
-    run_service.run(collector.run(loaded, config.password()))
+    os.umask(0o077)  # the dataset has people's photos: other users of the machine may not read them
+    run_service.serve("cloud collect", loaded, collector.run(loaded, config.password(loaded.broker)))
     return 0

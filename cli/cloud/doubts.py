@@ -1,12 +1,10 @@
 """List the labels that are probably wrong, human ones included, for a reviewer to check."""
 
-import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-import msgspec
-
 from cli import options
+from cli.output import print_error, print_json, print_line
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -38,7 +36,7 @@ def run(arguments: Namespace) -> int:
 
     store = Store.open(arguments.dataset, create=False)
     photos = [*examples(store), *examples(store, split="gold")]
-    print("loading TensorFlow …", file=sys.stderr, flush=True)
+    print_error("loading TensorFlow …")
     from cloud.labeling.label_errors import find_label_errors  # noqa: PLC0415  # as above
 
     with Bars() as bars:
@@ -49,10 +47,13 @@ def run(arguments: Namespace) -> int:
     for wrong in found[: arguments.limit]:
         given = f"{wrong.label} by {wrong.source}"
         line = f"{wrong.photo_id}  {wrong.self_confidence:.2f} {given:<20} likely {wrong.suggestion}"
-        print(msgspec.json.encode(wrong).decode() if arguments.json else line)
+        if arguments.json:
+            print_json(wrong)
+        else:
+            print_line(line)
         caption = (f"{given} {wrong.self_confidence:.2f}", f"likely {wrong.suggestion}")
         frames.append(Frame(images[wrong.photo_id], caption))
     if arguments.sheet is not None:
         write_sheet(arguments.sheet, frames)
-    print(f"{len(found)} of {len(photos)} labels are probably wrong", file=sys.stderr)
+    print_error(f"{len(found)} of {len(photos)} labels are probably wrong")
     return 0

@@ -3,12 +3,13 @@
 The result is printed only: the model card keeps the verdict of the training.
 """
 
-import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from cli import options
+from cli.cloud.left_out import show_left_out
 from cli.cloud.verdict import show_verdict
+from cli.output import print_error, print_line
 
 if TYPE_CHECKING:
     from cloud.evaluation.metrics import Metrics
@@ -25,6 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--dataset-version", type=whole, help="of the dataset to evaluate on (the newest)")
     options.add_models(parser)
     options.add_seed(parser, "the intervals")
+    options.add_features(parser)
 
 
 def run(arguments: Namespace) -> int:
@@ -41,20 +43,28 @@ def run(arguments: Namespace) -> int:
     at = arguments.dataset_version
     gold = examples(store, version=at, split="gold")
 
-    print("loading TensorFlow …", file=sys.stderr, flush=True)
+    print_error("loading TensorFlow …")
+    from cli.progress import Bars  # noqa: PLC0415  # as above
+    from cloud.modeling.backbones import XCEPTION_SMALL  # noqa: PLC0415  # as above
     from cloud.registry.champion import evaluate_challenger, measure_again  # noqa: PLC0415  # as above
+    from cloud.training.photo_check import PhotoChecker  # noqa: PLC0415  # as above
 
+    checker = PhotoChecker(XCEPTION_SMALL, arguments.cache)  # any backbone: the decoder is the same
+    with Bars() as bars:
+        gold, left_out = checker.decodable(gold, bars)
+    show_left_out(left_out)
     directory = registry.version_dir(version)
     champion = registry.champion(without=version)
-    print(f"version {version}: {card.backbone}, trained from dataset version {card.dataset_version}")
+    print_line(f"version {version}: {card.backbone}, trained from dataset version {card.dataset_version}")
     if gold:
         _show_metrics(*measure_again(directory, card, gold))
     if champion is None:
-        print("gate: there is no champion to compare with")
+        print_line("gate: there is no champion to compare with")
         return 0
     # Photos received later than both trainings: neither version can have been trained on them.
     neither_saw_ms = max(card.created_at_ms, champion.card.created_at_ms)
-    audit = audit_slice(store, neither_saw_ms, version=at)
+    with Bars() as bars:
+        audit, _ = checker.decodable(audit_slice(store, neither_saw_ms, version=at), bars)
     verdict = evaluate_challenger(
         champion, directory, gold, audit, backbone=card.backbone, classes=card.classes, seed=arguments.seed
     )
@@ -63,15 +73,15 @@ def run(arguments: Namespace) -> int:
 
 
 def _show_metrics(metrics: "Metrics", calibration: "Calibration") -> None:
-    print(
+    print_line(
         f"accuracy {metrics.accuracy:.1%} ({metrics.accuracy_low:.1%} to {metrics.accuracy_high:.1%})"
         f" on {metrics.photos} gold photos"
     )
     for name, recall in metrics.recall.items():
-        print(f"recall of {name}: {recall:.1%}")
+        print_line(f"recall of {name}: {recall:.1%}")
     for labels, before, after in (
         ("held-out labels", calibration.held_out_before, calibration.held_out_after),
         ("gold", calibration.gold_before, calibration.gold_after),
     ):
         if before is not None and after is not None:
-            print(f"calibration error on {labels}: {before:.1%}, with the temperature {after:.1%}")
+            print_line(f"calibration error on {labels}: {before:.1%}, with the temperature {after:.1%}")

@@ -7,11 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from schemas.messages import NEITHER
+from cloud.labeling.key_bindings import OTHER, QUIT, SKIP, UNDO
 
-SKIP, UNDO, OTHER, QUIT = "n", "u", "o", "q"
-_NEITHER_KEY = "0"
-_RESERVED = (SKIP, UNDO, OTHER, QUIT, _NEITHER_KEY)
 _ENTER, _ESCAPE, _ERASE = ("\r", "\n"), "\x1b", ("\x7f", "\b")
 _ENDS = (QUIT, "\x03", "\x04")  # Ctrl-C and Ctrl-D: the terminal sends them as keys
 
@@ -43,20 +40,6 @@ class Session:
     def asking(self) -> bool:
         """Whether a photo is shown."""
         return not self.ended and len(self.remaining) > 0
-
-
-def key_bindings(classes: Sequence[str]) -> dict[str, str]:
-    """Bind each class to a digit, and to its initial unless another class or a command has it.
-
-    Classes beyond the ninth have only an initial, or must be typed. `0` labels a photo as `NEITHER`.
-    """
-    keys = {str(number): name for number, name in enumerate(classes[:9], start=1)}
-    for name in classes:
-        initial = name[0].lower()
-        shared = sum(other[0].lower() == initial for other in classes) > 1
-        if not (shared or initial in _RESERVED or initial in keys):
-            keys[initial] = name
-    return keys | {_NEITHER_KEY: NEITHER}
 
 
 def press(session: Session, key: str) -> tuple[Session, Answer | None]:

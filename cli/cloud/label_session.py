@@ -11,14 +11,21 @@ import tty
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from bus.mqtt.publish_confirmed import publish_confirmed
-from cli import connect
-from cli.cloud.label_keys import OTHER, QUIT, SKIP, UNDO, Session, key_bindings, press
+from cli import connect, options
+from cli.cloud.label_keys import Session, press
+from cli.output import print_raw
 from cloud.dataset.store import Store
 from cloud.labeling.contact_sheet import thumbnail
+from cloud.labeling.key_bindings import OTHER, QUIT, SKIP, UNDO, key_bindings
+from cloud.labeling.label_receipts import LabelReceipts
+from cloud.labeling.review_order import reason_text
 from cloud.labeling.review_queue import ReviewItem, feedback_for, known_classes
 from schemas.errors import PermanentError
+from schemas.messages import Feedback
+from schemas.text import escaped
 from schemas.topics import FEEDBACK
 
 _CLEAR = "\x1b[2J\x1b[H"
@@ -29,38 +36,42 @@ _UNREAD_KEYS = 1024
 _ESCAPE_SEQUENCE = re.compile("\x1b[\\[O][0-9;]*[A-Za-z~]")
 
 
-async def label_photos(arguments: Namespace, store: Store, items: Sequence[ReviewItem]) -> int:
+async def label_photos(arguments: Namespace, store: Store, items: Sequence[ReviewItem]) -> list[str | None]:
     """Show each photo and publish its label, until all are labelled or the reviewer quits.
 
     Each label is published with the next key. Cancelling loses a label whose next key was not pressed.
 
     Returns:
-        How many labels were published.
+        What a collector did with each published label, as `Store.label` says; None if none answered.
 
     Raises:
         PermanentError: Standard input is not a terminal, or a typed label is out of range.
         BrokerConnectionError: The connection is lost or a label refused; earlier labels are published.
     """
     classes = await asyncio.to_thread(known_classes, store)
-    session, published = Session(key_bindings(classes), range(len(items))), 0
+    session, published = Session(key_bindings(classes), range(len(items))), list[Feedback]()
+    as_person = options.broker(arguments).tls is not None
     bus = connect.bus(arguments, "review")
     # A label is confirmed when the broker delivers it back: MQTT 3.1.1 acknowledges what it does not allow.
     echoes = bus.subscribe(FEEDBACK)
-    async with connect.connected(arguments, bus):
+    receipts = LabelReceipts(bus)
+    async with connect.connected(arguments, bus), receipts.listening():
         with _read_keys() as keys:
             while not session.ended:
-                print(_CLEAR + screen(session, items, shutil.get_terminal_size()), flush=True)
+                print_raw(_CLEAR + screen(session, items, shutil.get_terminal_size()))
                 session, answer = press(session, await keys.get())
                 if answer is not None:
                     index, label = answer
-                    feedback = await asyncio.to_thread(
-                        feedback_for, store, items[index].photo_id, label, arguments.by
+                    make = partial(
+                        feedback_for, store, items[index].photo_id, label, arguments.by, as_person=as_person
                     )
+                    feedback = await asyncio.to_thread(make)
+                    assert isinstance(feedback, Feedback), "only samples await a review"
                     await publish_confirmed(
                         bus, echoes, FEEDBACK, feedback, node=feedback.node, device=feedback.device
                     )
-                    published += 1
-    return published
+                    published.append(feedback)
+        return await receipts.outcomes(published, arguments.wait)
 
 
 def screen(session: Session, items: Sequence[ReviewItem], size: os.terminal_size) -> str:
@@ -73,11 +84,13 @@ def screen(session: Session, items: Sequence[ReviewItem], size: os.terminal_size
     facts = [f"{item.edge_label or '?'} {item.confidence or 0.0:.2f}", item.lane or "?"]
     if item.teacher_label is not None:
         facts.append(f"teacher: {item.teacher_label}")
+    if item.reason is not None:
+        facts.append(f"asked: {reason_text(item)}")
     keys = "  ".join(f"[{key}] {name}" for key, name in session.keys.items())
     lines = [f"{count - len(session.remaining) + 1} of {count}  {'  '.join(facts)}", keys]
     lines.append(commands if session.typed is None else f"class: {session.typed}_  (Enter, or Esc)")
     picture = half_blocks(item.image, min(size.columns, _MAX_COLUMNS), max(2, size.lines - _TEXT_LINES))
-    return "\n".join([picture, *lines])
+    return "\n".join([picture, *map(escaped, lines)])
 
 
 def half_blocks(image: bytes, columns: int, lines: int) -> str:

@@ -15,32 +15,26 @@ from msgspec import structs
 
 from bus import config, log
 from cli import connect, options, run_service
-from schemas.messages import Caps, HarvestRules, Policy
+from cli.cloud.known_nodes import add_any_node, check_nodes
+from cli.fleet import Fleet
+from cli.output import print_line
+from schemas.messages import HarvestRules, Policy
 from schemas.topics import POLICY
 
 if TYPE_CHECKING:
     from cloud.rollout.policy_update import Change
 
 
-class _Caps(Caps, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Caps in a file: a misspelt name is an error."""
-
-
-class _Rules(HarvestRules, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Rules in a file: a misspelt name is an error."""
-
-    caps: _Caps = _Caps()
-
-
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
         "--nodes",
-        type=options.names,
+        type=options.nodes,
         action="extend",
         metavar="NAME,NAME",
         help="edge nodes; can be repeated (edge-1)",
     )
+    add_any_node(parser)
     change = parser.add_mutually_exclusive_group()
     change.add_argument(
         "--set",
@@ -49,6 +43,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="publish these rules; missing ones have their defaults",
     )
     change.add_argument("--auto", choices=("on", "off"), help="switch the lane auto")
+    change.add_argument(
+        "--clear", action="store_true", help="go back to the rules in each node's own configuration"
+    )
     change.add_argument(
         "--tune",
         action="store_true",
@@ -84,7 +81,7 @@ def _change(arguments: Namespace) -> "Change | None":
     """Return the function from a policy to its new rules with reasons; None to show the policies."""
     if arguments.set is not None:
         # A policy is complete: rules that the file leaves out go to the node with their defaults.
-        rules = msgspec.convert(config.load(arguments.set, _Rules), HarvestRules, from_attributes=True)
+        rules = config.load(arguments.set, HarvestRules)
         return lambda _: (rules, [f"set from {arguments.set}"])
     if arguments.auto is not None:
         on = arguments.auto == "on"
@@ -106,21 +103,28 @@ def _tuning(arguments: Namespace) -> "Change":
 
 async def _update(arguments: Namespace, change: "Change | None") -> None:
     from cloud.rollout.policy_update import retained_policies, update_policies  # noqa: PLC0415  # as above
+    from cloud.rollout.retained import clear_retained  # noqa: PLC0415  # as above
 
     bus = connect.bus(arguments, "policy")
-    policies = bus.subscribe(POLICY)
+    policies, echoes, fleet = bus.subscribe(POLICY), bus.subscribe_raw(POLICY.filter), Fleet(bus)
     nodes = tuple(dict.fromkeys(arguments.nodes or ["edge-1"]))
     async with connect.connected(arguments, bus):
+        await check_nodes(fleet, nodes, any_node=arguments.any_node)
+        if arguments.clear:
+            await clear_retained(bus, echoes, [POLICY.name(node=node) for node in nodes])
+            print_line(f"policy cleared: {', '.join(nodes)} use their own rules")
+            return
         # With --set the current policies do not matter, and a broken one must not be in the way.
         known = {} if arguments.set else await retained_policies(policies, nodes, arguments.wait)
         if change is None:
             for node in nodes:
                 policy = known.get(node, Policy(node=node))
-                print("\n".join(_toml_lines(policy, known=node in known)), flush=True)
+                for line in _toml_lines(policy, known=node in known):
+                    print_line(line)
             return
         async for node, reasons in update_policies(bus, policies, nodes, known, change):
             for reason in reasons or ["nothing to change"]:
-                print(f"{node}: {reason}", flush=True)
+                print_line(f"{node}: {reason}")
 
 
 def _toml_lines(policy: Policy, *, known: bool) -> Iterator[str]:
@@ -139,5 +143,5 @@ def _dotted(fields: dict[str, object], prefix: str = "") -> Iterator[str]:
         key = prefix + (name if name.isidentifier() and name.isascii() else json.dumps(name))
         if isinstance(value, dict):
             yield from _dotted(value, f"{key}.")
-        else:
+        elif value is not None:  # TOML has no null: such a field is left out
             yield f"{key} = {json.dumps(value)}"

@@ -2,6 +2,7 @@
 
 import asyncio
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,9 @@ import msgspec
 from bus import log
 from bus.mqtt.connection import BrokerConnectionError
 from cli import connect, options, run_service
+from cli.cloud.known_nodes import add_any_node, check_nodes
+from cli.fleet import Fleet
+from cli.output import print_line
 from schemas.messages import ModelName, Release
 
 
@@ -16,8 +20,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the .tar of the version")
     parser.add_argument(
-        "--nodes", type=options.names, default="edge-1", help="comma-separated edge nodes (edge-1)"
+        "--nodes", type=options.nodes, default="edge-1", help="comma-separated edge nodes (edge-1)"
     )
+    add_any_node(parser)
     add_model(parser)
     parser.add_argument(
         "--wait",
@@ -35,7 +40,9 @@ def add_model(parser: ArgumentParser) -> None:
         "--model", type=_model, default="pets", help="name of the model on the model server (pets)"
     )
     parser.add_argument(
-        "--url", help="URL where the nodes fetch it: file, http, https or s3 (the bundle's path)"
+        "--url",
+        help="URL where the nodes fetch it: file, http, https or s3, with {version} for its number "
+        "(the bundle's path)",
     )
 
 
@@ -59,20 +66,23 @@ def run(arguments: Namespace) -> int:
         check_promoted(bundle.card)
     sign = signer(arguments.signing_key)
     made = (release_of(bundle, node, arguments.model, arguments.url) for node in arguments.nodes)
-    releases = [sign(options.checked(release)) for release in made]  # all valid before one is published
-    run_service.run(_announce(arguments, releases))
+    releases = [options.checked(release) for release in made]  # all valid before one is published
+    run_service.run(_announce(arguments, releases, sign))
     return 0
 
 
-async def _announce(arguments: Namespace, releases: list[Release]) -> None:
+async def _announce(
+    arguments: Namespace, releases: list[Release], sign: Callable[[Release], Release]
+) -> None:
     from cloud.rollout.releases import Announcer  # noqa: PLC0415  # as above
 
     nodes, version = arguments.nodes, releases[0].version
     bus = connect.bus(arguments, "release")
-    announcer = Announcer(bus, nodes)
+    announcer, fleet = Announcer(bus, nodes), Fleet(bus)
     async with connect.connected(arguments, bus):
-        await announcer.announce(releases)
-        print(f"version {version} released to {', '.join(nodes)}", flush=True)
+        await check_nodes(fleet, nodes, any_node=arguments.any_node)
+        await announcer.announce(releases, sign)
+        print_line(f"version {version} released to {', '.join(nodes)}")
         if arguments.wait is None:
             return
         missing = set(nodes)
@@ -80,11 +90,13 @@ async def _announce(arguments: Namespace, releases: list[Release]) -> None:
             async with asyncio.timeout(arguments.wait):
                 async for node in announcer.served(version):
                     missing.discard(node)
-                    print(f"{node} serves version {version}", flush=True)
+                    print_line(f"{node} serves version {version}")
         except TimeoutError:
+            heard = "; ".join(f"{node}: {announcer.last_heard(node)}" for node in sorted(missing))
             raise BrokerConnectionError(
-                f"{', '.join(sorted(missing))} did not report version {version} within {arguments.wait:g} s",
-                hint="look at 'gleaner cloud status'",
+                f"{', '.join(sorted(missing))} did not report version {version} within {arguments.wait:g} s"
+                f" ({heard})",
+                hint="look at its log and at 'gleaner cloud status'",
             ) from None
 
 

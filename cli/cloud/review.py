@@ -1,17 +1,18 @@
 """List the samples that need a human label, or label one; list the samples that could not be stored."""
 
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from bus import log
 from bus.atomic_file import write_atomic
 from bus.mqtt.publish_confirmed import publish_confirmed
 from cli import connect, options, run_service
-from schemas.image import read_header
+from cli.output import print_json, print_line
+from schemas.errors import TransientError
+from schemas.image import ImageError, read_header
 from schemas.messages import NEITHER, Feedback
 from schemas.topics import FEEDBACK
 
@@ -26,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--limit",
         type=options.positive(int),
         default=20,
-        help="maximum number of samples, most informative first (20)",
+        help="maximum number of samples, in the order in which labels help most (20)",
     )
     parser.add_argument(
         "--dead-letters",
@@ -49,6 +50,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--by", type=options.person, default="reviewer", help="name of the reviewer (reviewer)"
     )
+    parser.add_argument(
+        "--wait",
+        type=options.positive(float),
+        default=15.0,
+        metavar="S",
+        help="wait up to S seconds until a collector has recorded the labels (15)",
+    )
     options.add_broker(parser)
 
 
@@ -61,30 +69,39 @@ def run(arguments: Namespace) -> int:
         return 0
     store = Store.open(arguments.dataset, create=False)
     if arguments.label is not None:
-        _publish_label(arguments, store)
-    elif arguments.interactive:
-        _label_interactively(arguments, store)
-    else:
-        _list(arguments, store)
+        return _publish_label(arguments, store)
+    if arguments.interactive:
+        return _label_interactively(arguments, store)
+    _list(arguments, store)
     return 0
 
 
 def _list(arguments: Namespace, store: "Store") -> None:
     from cloud.labeling.contact_sheet import Frame, write_sheet  # noqa: PLC0415  # as above
+    from cloud.labeling.review_order import reason_text  # noqa: PLC0415  # as above
     from cloud.labeling.review_queue import awaiting_review  # noqa: PLC0415  # as above
 
     frames = []
     for item in awaiting_review(store, arguments.limit):
         fields = {name: getattr(item, name) for name in item.__struct_fields__ if name != "image"}
         confidence = item.confidence or 0.0
-        line = f"{item.photo_id}  {confidence:.2f} {item.edge_label or '?':<12} {item.lane}"
+        line = (
+            f"{item.photo_id}  {confidence:.2f} {item.edge_label or '?':<12} {item.lane}  {reason_text(item)}"
+        )
         _show(arguments, line, fields)
-        _save(arguments, f"{item.photo_id}.{read_header(item.image).format}", item.image)
+        _save(arguments, f"{item.photo_id}.{_suffix(item.image)}", item.image)
         caption = f"{item.edge_label or '?'} {confidence:.2f}  {item.lane}"
         teacher = "" if item.teacher_label is None else f"teacher: {item.teacher_label}"
         frames.append(Frame(item.image, (caption, teacher or item.photo_id[:16])))
     if arguments.sheet is not None:
         write_sheet(arguments.sheet, frames)
+
+
+def _suffix(image: bytes) -> str:
+    try:
+        return read_header(image).format
+    except ImageError:
+        return "bin"  # as it is stored, to be looked at by other tools
 
 
 def _list_dead_letters(arguments: Namespace) -> None:
@@ -106,7 +123,10 @@ def _list_dead_letters(arguments: Namespace) -> None:
 
 
 def _show(arguments: Namespace, line: str, fields: dict[str, object]) -> None:
-    print(msgspec.json.encode(fields).decode() if arguments.json else line)
+    if arguments.json:
+        print_json(fields)
+    else:
+        print_line(line)
 
 
 def _save(arguments: Namespace, name: str, content: bytes) -> None:
@@ -114,28 +134,54 @@ def _save(arguments: Namespace, name: str, content: bytes) -> None:
         write_atomic(arguments.save / name, content)
 
 
-def _publish_label(arguments: Namespace, store: "Store") -> None:
-    """Publish a human label for a sample, as `mosquitto_pub` could."""
+def _publish_label(arguments: Namespace, store: "Store") -> int:
+    """Give a photo a label: by the bus for a sample, as `mosquitto_pub` could; else in the dataset."""
+    from cloud.dataset.change_log import ChangeLog  # noqa: PLC0415  # as above
+    from cloud.dataset.curation import set_label  # noqa: PLC0415  # as above
+    from cloud.labeling.label_receipts import MEANINGS, RECORDED  # noqa: PLC0415  # as above
     from cloud.labeling.review_queue import feedback_for  # noqa: PLC0415  # as above
 
     photo_id, label = arguments.label
-    feedback = feedback_for(store, photo_id, label, arguments.by)
+    as_person = options.broker(arguments).tls is not None
+    given = feedback_for(store, photo_id, label, arguments.by, as_person=as_person)
+    if not isinstance(given, Feedback):
+        set_label(store, ChangeLog.open(arguments.dataset), given, "relabel")
+        print_line(f"{photo_id}: {given.label}: recorded")
+        return 0
     log.configure("error")
-    run_service.run(_publish(arguments, feedback))
-    print(f"{photo_id}: {label}")
+    outcome = run_service.run(_publish(arguments, given))
+    if outcome is None:
+        raise TransientError(
+            f"{photo_id}: {given.label}: no collector answered within {arguments.wait:g} s",
+            hint="is 'gleaner cloud collect' running? 'gleaner cloud label' needs none",
+        )
+    print_line(f"{photo_id}: {given.label}: {MEANINGS.get(outcome, outcome)}")
+    return 0 if outcome in RECORDED else 1
 
 
-def _label_interactively(arguments: Namespace, store: "Store") -> None:
+def _label_interactively(arguments: Namespace, store: "Store") -> int:
     from cli.cloud.label_session import label_photos  # noqa: PLC0415  # as above
+    from cloud.labeling.label_receipts import MEANINGS  # noqa: PLC0415  # as above
     from cloud.labeling.review_queue import awaiting_review  # noqa: PLC0415  # as above
 
     log.configure("error")  # log lines would overwrite the photo
-    published = run_service.run(label_photos(arguments, store, awaiting_review(store, arguments.limit)))
-    print(f"{published} labels published")
+    labelling = label_photos(arguments, store, awaiting_review(store, arguments.limit))
+    outcomes = run_service.run(labelling) or []  # None if it was interrupted
+    print_line(f"{len(outcomes)} labels published")
+    for outcome, count in Counter(outcomes).items():
+        what = f"no collector answered within {arguments.wait:g} s" if outcome is None else MEANINGS[outcome]
+        print_line(f"  {count}: {what}")
+    return 0 if None not in outcomes else 75
 
 
-async def _publish(arguments: Namespace, feedback: Feedback) -> None:
+async def _publish(arguments: Namespace, feedback: Feedback) -> str | None:
+    """Publish a label and return what a collector did with it; None if none answered."""
+    from cloud.labeling.label_receipts import LabelReceipts  # noqa: PLC0415  # as above
+
     bus = connect.bus(arguments, "review")
     echoes = bus.subscribe(FEEDBACK, node=feedback.node, device=feedback.device)
-    async with connect.connected(arguments, bus):
+    receipts = LabelReceipts(bus)
+    async with connect.connected(arguments, bus), receipts.listening():
         await publish_confirmed(bus, echoes, FEEDBACK, feedback, node=feedback.node, device=feedback.device)
+        (outcome,) = await receipts.outcomes([feedback], arguments.wait)
+        return outcome

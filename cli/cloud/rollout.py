@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from bus import log
 from cli import options, run_service
 from cli.cloud import release
+from cli.output import print_line
 from schemas.errors import PermanentError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--nodes",
-        type=options.names,
+        type=options.nodes,
         action="append",
         metavar="NAME,NAME",
         help="a group of edge nodes; repeat it for further groups (edge-1)",
@@ -73,30 +74,28 @@ def run(arguments: Namespace) -> int:
 
     log.configure("error")
     bundle, sign = read_bundle(arguments.bundle), runner.signer(arguments.signing_key)
-    registry = Registry.of_bundle(arguments.bundle)
+    registry, broker = Registry.of_bundle(arguments.bundle), options.broker(arguments)
     state = RolloutFile(arguments.state) if arguments.state else registry.rollout_file(bundle.card.version)
     with state.lock():
         rollout = runner.open_rollout(state, bundle, _options(arguments), arguments.champion)
         if not rollout.announced:
-            print(
-                f"version {rollout.challenger.version}: {_place(rollout)}; state in {state.path}", flush=True
-            )
+            print_line(f"version {rollout.challenger.version}: {_place(rollout)}; state in {state.path}")
             running = runner.run_rollout(
                 state,
-                options.broker(arguments),
-                config.password(),
+                broker,
+                config.password(broker),
                 sign=sign,
                 audits=runner.audit_reader(arguments.dataset, _without_audits),
                 on_decision=_print_decision,
                 on_connected=lambda: log.configure("warning"),  # until then, the error has it once
             )
-            ended = run_service.run(running)
-            if ended is None:
-                print("interrupted: the same command continues")
-                return 0
-            rollout = ended
+            try:
+                rollout = run_service.run(running)
+            except KeyboardInterrupt:
+                print_line("interrupted: the same command continues")
+                raise
     runner.check_succeeded(rollout)
-    print(f"version {rollout.challenger.version} is released to {', '.join(rollout.reached_nodes)}")
+    print_line(f"version {rollout.challenger.version} is released to {', '.join(rollout.reached_nodes)}")
     return 0
 
 
@@ -120,12 +119,12 @@ def _options(arguments: Namespace) -> "RolloutOptions":
 
 
 def _without_audits(error: PermanentError) -> None:
-    print(f"without audits: {error}", flush=True)
+    print_line(f"without audits: {error}")
 
 
 def _print_decision(rollout: "Rollout", decision: "Decision") -> None:
     outcome = f", now {_place(rollout)}" if rollout.phase == "running" else ""
-    print(f"{decision.action}: {decision.reason}{outcome}", flush=True)
+    print_line(f"{decision.action}: {decision.reason}{outcome}")
 
 
 def _place(rollout: "Rollout") -> str:

@@ -5,6 +5,7 @@ from argparse import ArgumentParser, Namespace
 from bus import config, log
 from cli import run_service
 from cli.cloud.watch import add_trainer, trainer_config
+from cli.output import print_line
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -18,8 +19,7 @@ def run(arguments: Namespace) -> int:
 
     loaded = trainer_config(arguments)
     log.configure(arguments.log_level, name=loaded.name)
-    card = run_service.run(loop.run_one_round(loaded, config.password()))
-    if card is not None:
-        verdict = card.verdict
-        print(f"version {card.version}: {verdict.decision if verdict else 'no champion to beat'}")
+    card = run_service.run(loop.run_one_round(loaded, config.password(loaded.broker)))
+    verdict = card.verdict
+    print_line(f"version {card.version}: {verdict.decision if verdict else 'no champion to beat'}")
     return 0

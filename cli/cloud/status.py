@@ -1,26 +1,28 @@
 """Show edge nodes, versions and canaries, the rollout, audited accuracy by version, and human labels."""
 
-import asyncio
-import contextlib
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Struct, field
 
 from bus import log
-from bus.mqtt.subscription import Subscription
-from cli import connect, options, run_service
-from schemas.errors import CodecError, GleanerError
+from bus.mqtt.presence import now_ms
+from cli import connect, exit_codes, options, run_service
+from cli.fleet import Fleet
+from cli.output import print_json, print_line
+from schemas.errors import GleanerError
 from schemas.messages import NEITHER, CanaryReport, ServedModel, Status
-from schemas.topics import HANDLERS, STATUS
+from schemas.text import escaped
+from schemas.topics import HANDLERS
 
 if TYPE_CHECKING:
     from cloud.registry.rollout_state import Rollout
 
 
+_STALE_S = 60.0
+"""Age in seconds from which a status is stale; a running component publishes one every 15 s."""
 _WIDTH = 140
 """Columns of a table that is not printed on a terminal."""
 
@@ -35,6 +37,16 @@ class Node(Struct, frozen=True):
     model: ServedModel | None
     canary: CanaryReport | None = field(name="trial")
     samples_waiting: int
+    age_s: float
+
+
+class Component(Struct, frozen=True):
+    """Row of the table of components: a device, or a part of the cloud."""
+
+    node: str
+    name: str
+    state: str
+    reason: str | None
     age_s: float
 
 
@@ -83,10 +95,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Print tables, or one JSON object."""
+    """Print tables, or one JSON object; return 1 if a component is not as it should be."""
     log.configure("error")
-    statuses = run_service.run(_statuses(arguments)) or []
-    nodes = [_node(status) for status in sorted(statuses, key=lambda status: (status.node, status.name))]
+    statuses = run_service.run(_statuses(arguments))
+    nodes = [_node(status) for status in statuses if status.name in HANDLERS]
+    others = [_component(status) for status in statuses if status.name not in HANDLERS]
     rollout = _newest_rollout(arguments.models)
     try:
         (accuracies, labels), unavailable = _human_labels(arguments.dataset), None
@@ -94,41 +107,50 @@ def run(arguments: Namespace) -> int:
         accuracies, labels, unavailable = [], {}, str(error)
     if arguments.json:
         whole = {
-            "nodes": nodes, "rollout": rollout, "accuracy": accuracies, "labels": labels, "away": unavailable,
+            "nodes": nodes, "components": others, "rollout": rollout,
+            "accuracy": accuracies, "labels": labels, "away": unavailable,
         }  # fmt: skip
-        print(msgspec.json.encode(whole).decode())
+        print_json(whole)
     else:
-        _show(nodes, rollout, accuracies, unavailable)
+        _show(nodes, others, rollout, accuracies, unavailable)
         if unavailable is None:
-            print(_labels_line(labels))
-    return 0
+            print_line(_labels_line(labels))
+    wrong = any(map(_is_wrong, nodes)) or any(map(_is_wrong, others))
+    return exit_codes.FAILED if wrong else exit_codes.OK
+
+
+def _is_wrong(one: "Node | Component") -> bool:
+    """Return True for what is not online, has not reported lately, or serves no model."""
+    if one.state != "online" or one.age_s > _STALE_S:
+        return True
+    return isinstance(one, Node) and one.model is not None and one.model.state != "available"
 
 
 async def _statuses(arguments: Namespace) -> list[Status]:
-    """Return the retained status of each edge handler."""
+    """Return the retained status of every component."""
     bus = connect.bus(arguments, "status")
-    subscriptions = [bus.subscribe(STATUS, name=name) for name in HANDLERS]
-    found: dict[tuple[str, str], Status] = {}
-
-    async def collect(subscription: Subscription[Status]) -> None:
-        async for delivery in subscription:
-            delivery.ack()
-            with contextlib.suppress(CodecError):
-                status = delivery.message()
-                found[status.node, status.name] = status
-
+    fleet = Fleet(bus)
     async with connect.connected(arguments, bus):
-        # The broker does not mark the end of its retained messages: the time limit is the normal end.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(arguments.wait), asyncio.TaskGroup() as tasks:
-                for subscription in subscriptions:
-                    tasks.create_task(collect(subscription), name="status.collect")
-    return list(found.values())
+        return await fleet.read(arguments.wait)
+
+
+def _component(status: Status) -> Component:
+    return Component(status.node, status.name, status.state, status.reason, _age_s(status))
+
+
+def _age_s(status: Status) -> float:
+    return round((now_ms() - status.at_ms) / 1000, 1)
+
+
+def _age(seconds: float) -> str:
+    """Return an age in words, for example `25 min ago`."""
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{max(seconds, 0):.0f} s ago"
 
 
 def _node(status: Status) -> Node:
-    from bus.mqtt.presence import now_ms  # noqa: PLC0415  # each step loads what it needs, and no more
-
     counters = status.counters
     # What earlier runs left in the outbox, and what this run added, less what has been answered or dropped.
     added, removed = ("sample.restored", "sample.accepted"), ("sample.answered", "sample.dropped_oldest")
@@ -141,7 +163,7 @@ def _node(status: Status) -> Node:
         model=status.model,
         canary=status.canary,
         samples_waiting=max(waiting, 0),
-        age_s=round((now_ms() - status.at_ms) / 1000, 1),
+        age_s=_age_s(status),
     )
 
 
@@ -175,7 +197,11 @@ def _human_labels(dataset: str) -> tuple[list[Accuracy], dict[str, int]]:
 
 
 def _show(
-    nodes: list[Node], rollout: "Rollout | None", accuracies: list[Accuracy], unavailable: str | None
+    nodes: list[Node],
+    others: list[Component],
+    rollout: "Rollout | None",
+    accuracies: list[Accuracy],
+    unavailable: str | None,
 ) -> None:
     from rich.console import Console  # noqa: PLC0415  # as above
     from rich.table import Table  # noqa: PLC0415  # as above
@@ -188,14 +214,23 @@ def _show(
         state = f"{node.state}: {node.reason}" if node.reason else node.state
         model, waiting = node.model, str(node.samples_waiting)
         serves = f"{model.name} {model.version or ''} {model.state}" if model else "nothing"
+        if node.state == "offline":  # what the retained status says was true before
+            serves = f"nothing (last: {serves})"
         name = node.node if node.name == HANDLERS[0] else f"{node.node} {node.name}"
-        fleet.add_row(name, state, serves, *_canary_cells(node.canary), waiting, f"{node.age_s:.0f} s ago")
+        cells = (name, state, serves, *_canary_cells(node.canary), waiting, _age(node.age_s))
+        fleet.add_row(*map(escaped, cells))
     console.print(fleet)
+    if others:
+        components = Table("node", "component", "state", "report", title="Devices and cloud components")
+        for other in others:
+            state = f"{other.state}: {other.reason}" if other.reason else other.state
+            components.add_row(*map(escaped, (other.node, other.name, state, _age(other.age_s))))
+        console.print(components)
     if rollout is not None:
         versions = f"version {rollout.challenger.version} in place of {rollout.champion.version}"
-        console.print(f"Rollout of {versions}: {_rollout_line(rollout)}")
+        console.print(escaped(f"Rollout of {versions}: {_rollout_line(rollout)}"))
     if unavailable is not None:
-        console.print(f"No audits: {unavailable}")
+        console.print(escaped(f"No audits: {unavailable}"))
         return
     columns = ("version", "audited photos", "right", "accuracy", "95 % interval", NEITHER)
     audited = Table(*columns, title="Audits")

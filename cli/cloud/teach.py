@@ -1,10 +1,10 @@
 """Label samples with a teacher model, where it is confident."""
 
-import sys
 from argparse import ArgumentParser, Namespace
 from math import isfinite
 
 from cli import options
+from cli.output import print_error, print_line
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def run(arguments: Namespace) -> int:
 
     # Before TensorFlow, which takes seconds to load: a wrong path fails at once.
     store = Store.open(arguments.dataset, create=False)
-    print("loading TensorFlow …", file=sys.stderr, flush=True)
+    print_error("loading TensorFlow …")
     from cloud.labeling.auto_label import teach  # noqa: PLC0415  # as above
 
     with Bars() as bars:
@@ -34,13 +34,13 @@ def run(arguments: Namespace) -> int:
             store, arguments.backbones.split(","), arguments.cache, seed=arguments.seed, progress=bars
         )
     if result.thresholds is None:
-        print("no teacher: too few human labels of samples to measure its precision")
+        print_line("no teacher: too few human labels of samples to measure its precision")
         return 0
     others, hard = (f"{least:.2f}" if isfinite(least) else "never" for least in result.thresholds)
-    print(
+    print_line(
         f"{result.by}: {result.labelled} of {result.examined} samples labelled;"
         f" confidence from {others}, in lane hard {hard}"
     )
     if result.withdrawn:
-        print(f"{result.withdrawn} labels of earlier teachers withdrawn: this one abstains there")
+        print_line(f"{result.withdrawn} labels of earlier teachers withdrawn: this one abstains there")
     return 0

@@ -1,16 +1,16 @@
 """Train, evaluate and pack the next version of the model.
 
 A class with fewer than 3 human labels is left out once two other classes have 3; --classes includes it.
+Photos that cannot be used are left out and listed: with a label of another class or none that can be a class
+name, with a picture that cannot be decoded, equal to a gold photo, or in a damaged row.
 """
 
-from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
 from cli import options
-from cli.cloud.verdict import show_verdict
-
-if TYPE_CHECKING:
-    from cloud.training.train import Trained
+from cli.cloud.left_out import show_left_out
+from cli.cloud.verdict import show_trained
+from cli.output import print_line
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -21,15 +21,28 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--backbone",
         default="efficientnet-lite0",
-        help="xception, xception-small or (default) efficientnet-lite0",
+        help="xception, xception-small, compact, efficientnet-lite0 (default), -lite1, -lite2; or your own: "
+        "FILE.keras:PREPROCESSING or MODULE:NAME, see docs/model-contract.md",
+    )
+    parser.add_argument(
+        "--also",
+        metavar="BACKBONES",
+        default="compact",
+        help="comma-separated; tried too if --backbone answers less than 95 %% of the held-out labels right, "
+        "and there are 300 human labels to train from scratch; '' for none (compact)",
     )
     options.add_models(parser)
     parser.add_argument("--version", type=whole, help="number of the new version (the next one)")
-    parser.add_argument("--classes", help="comma-separated, in the order of the outputs (all labels, sorted)")
+    parser.add_argument(
+        "--classes",
+        type=options.class_names,
+        help="comma-separated, in the order of the outputs; others are left out (all labels, sorted)",
+    )
     parser.add_argument(
         "--tflite",
-        action="store_true",
-        help="write the network for LiteRT too, for `gleaner modelserver --prefer_tflite_model`",
+        action=BooleanOptionalAction,
+        default=True,
+        help="write the LiteRT variants too, for model servers without TensorFlow",
     )
     options.add_seed(parser)
     options.add_features(parser)
@@ -46,9 +59,10 @@ def run(arguments: Namespace) -> int:
         models=str(arguments.out),
         cache=str(arguments.cache),
         backbone=arguments.backbone,
+        also=tuple(filter(None, arguments.also.split(","))),
         version=arguments.version,
         dataset_version=arguments.dataset_version,
-        classes=tuple(arguments.classes.split(",")) if arguments.classes else None,
+        classes=arguments.classes,
         tflite=arguments.tflite,
         seed=arguments.seed,
     )
@@ -56,19 +70,8 @@ def run(arguments: Namespace) -> int:
         outcome = run_training(chosen, bars)
     if outcome.trained is None:  # the first worker of the team prints
         return 0
+    show_left_out(outcome.left_out)
     for label, count in sorted(outcome.waiting.items()):
-        print(f"class {label!r} waits for labels: {count} of {MIN_CLASS_LABELS}")
-    _show(outcome.trained)
+        print_line(f"class {label!r} waits for labels: {count} of {MIN_CLASS_LABELS}")
+    show_trained(outcome.trained)
     return 0
-
-
-def _show(trained: "Trained") -> None:
-    card = trained.card
-    for candidate in card.candidates:
-        chosen = "→" if candidate.name == card.chosen else " "
-        measured = "" if candidate.gold_accuracy is None else f", {candidate.gold_accuracy:.1%} on gold"
-        print(f"{chosen} {candidate.name}: {candidate.photos} photos{measured}")
-    show_verdict(card.verdict)
-    if not card.auto:
-        print("the lane auto did not help twice running: 'gleaner cloud policy --auto off' switches it off")
-    print(f"version {card.version}: {trained.bundle_path} ({trained.size_bytes / 1e6:.1f} MB)")

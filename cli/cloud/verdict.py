@@ -1,20 +1,56 @@
-"""Print the promotion gate's verdict."""
+"""Print a new version, and the verdicts of the promotion gate and of the variant gate."""
 
 from typing import TYPE_CHECKING
 
+from cli.output import print_line
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cloud.evaluation.promotion_gate import Verdict
+    from cloud.evaluation.variant_gate import VariantVerdict
+    from cloud.training.packaging import Trained
 
 
 def show_verdict(verdict: "Verdict | None") -> None:
     """Print a verdict with its reasons; nothing for None."""
     if verdict is None:
         return
-    print(f"gate: {verdict.decision}, against version {verdict.champion}")
+    print_line(f"gate: {verdict.decision}, against version {verdict.champion}")
     for reason in verdict.reasons:
-        print(f"      {reason}")
+        print_line(f"      {reason}")
     if verdict.audit is not None:
         audit = verdict.audit
-        print(f"      audit accuracy {audit.champion:.1%} → {audit.challenger:.1%} on {audit.photos} photos")
+        print_line(
+            f"      audit accuracy {audit.champion:.1%} → {audit.challenger:.1%} on {audit.photos} photos"
+        )
     if verdict.latency_ratio is not None:
-        print(f"      latency: {verdict.latency_ratio:.2f} times the champion's")
+        print_line(f"      latency: {verdict.latency_ratio:.2f} times the champion's")
+
+
+def show_variants(variants: "Sequence[VariantVerdict]") -> None:
+    """Print which LiteRT variants are in the bundle, and why others are not."""
+    for variant in variants:
+        gold = "" if variant.gold is None else f", {variant.gold.challenger:.1%} on gold"
+        print_line(f"LiteRT {variant.name}: {'in' if variant.served else 'not in'} the bundle{gold}")
+        for reason in variant.reasons:
+            print_line(f"      {reason}")
+
+
+def show_trained(trained: "Trained") -> None:
+    """Print a new version: its candidates, the verdicts and its bundle."""
+    from cloud.registry.registry import REPORT_NAME  # noqa: PLC0415  # loads NumPy
+
+    card = trained.card
+    for candidate in card.candidates:
+        chosen = "→" if candidate.name == card.chosen else " "
+        measured = "" if candidate.gold_accuracy is None else f", {candidate.gold_accuracy:.1%} on gold"
+        print_line(f"{chosen} {candidate.name}: {candidate.photos} photos{measured}")
+    show_verdict(card.verdict)
+    show_variants(card.variants)
+    if not card.auto:
+        print_line(
+            "the lane auto did not help twice running: 'gleaner cloud policy --auto off' switches it off"
+        )
+    print_line(f"report: {trained.directory / REPORT_NAME}")
+    print_line(f"version {card.version}: {trained.bundle_path} ({trained.size_bytes / 1e6:.1f} MB)")

@@ -26,13 +26,18 @@ def add_trainer(parser: ArgumentParser) -> None:
     parser.add_argument("--dataset", help=f"folder or URL of the table ({options.DATASET})")
     parser.add_argument("--models", metavar="DIR", help="folder of the versions (models)")
     parser.add_argument(
-        "--cache", metavar="DIR", help=f"keeps embeddings between rounds ({options.FEATURES})"
+        "--cache", metavar="DIR", help=f"keeps embeddings between rounds ({options.SHOWN_FEATURES})"
     )
     parser.add_argument("--backbone", help="backbone of the versions (efficientnet-lite0)")
     parser.add_argument(
+        "--classes",
+        type=options.class_names,
+        help="comma-separated; photos of others are left out (all labels)",
+    )
+    parser.add_argument(
         "--release",
         metavar="NODES",
-        type=options.names,
+        type=options.nodes,
         help="roll promoted versions out on these nodes, and tune their policies",
     )
     options.add_service(parser)
@@ -44,7 +49,7 @@ def run(arguments: Namespace) -> int:
 
     loaded = trainer_config(arguments, every_s=arguments.every)
     log.configure(arguments.log_level, name=loaded.name)
-    run_service.run(loop.run_loop(loaded, config.password()))
+    run_service.serve("cloud watch", loaded, loop.run_loop(loaded, config.password(loaded.broker)))
     return 0
 
 
@@ -59,7 +64,7 @@ def trainer_config(arguments: Namespace, **overrides: object) -> "TrainerConfig"
     from cloud.retraining.config import TrainerConfig  # noqa: PLC0415  # as above
     from cloud.rollout.options import RolloutOptions  # noqa: PLC0415  # as above
 
-    names = ("name", "dataset", "models", "cache", "backbone")
+    names = ("name", "dataset", "models", "cache", "backbone", "classes")
     given = {name: getattr(arguments, name) for name in names}
     loaded = options.settings(arguments, TrainerConfig, **given, **overrides)
     if not arguments.release:

@@ -1,0 +1,1 @@
+"""The commands on the photos and labels of the dataset."""

@@ -1,0 +1,38 @@
+"""Tell which extra a command needs when a package of it is not installed."""
+
+from schemas.distribution import install_command
+from schemas.errors import PermanentError
+
+_EXTRAS = {
+    "device": "device",
+    "edge": "edge",
+    "modelserver": "modelserver",
+    "cloud": "cloud",
+    "console": "console",
+    "gateway": "gateway",
+    "deploy": "gateway",
+    "notify": "notify",
+    "provision": "provision",
+    "schema": "demo",
+    "demo": "demo",
+    "up": "demo",
+}
+_OURS = ("bus", "cli", "cloud", "console", "demo", "device", "edge", "gleaner", "schemas")
+
+
+def missing_package(command: str, error: ModuleNotFoundError) -> PermanentError | None:
+    """Return the sentence for a package that is not installed; None if a module of ours is missing: a bug.
+
+    Args:
+        command: First word of the command, for example `cloud`.
+        error: Raised by an import.
+    """
+    if error.name is None:  # raised by us, with the whole sentence
+        return PermanentError(str(error))
+    package = error.name.partition(".")[0]
+    if package in _OURS or command not in _EXTRAS:
+        return None
+    return PermanentError(
+        f"cannot run 'gleaner {command}': the package {package!r} is not installed",
+        hint=f"install it with: {install_command(_EXTRAS[command])}",
+    )

@@ -1,0 +1,95 @@
+"""Run several commands as child processes, and end all of them when one ends."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from schemas.errors import PermanentError
+
+_STOP_S = 15.0
+"""Seconds between SIGTERM and SIGKILL."""
+_TAIL_BYTES = 4096
+
+
+class Supervisor:
+    """Child processes with a log each. Leaving the block terminates them, the first ones last.
+
+    Args:
+        logs: Folder for their standard output and error.
+        command: Words before those of each process.
+    """
+
+    def __init__(self, logs: Path, command: Sequence[str]) -> None:
+        self._logs = logs
+        self._command = tuple(command)
+        self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._started = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        """Create the folder."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Terminate all; the first, which are brokers, last, so that the others can say goodbye."""
+        for process in reversed(self._running.values()):
+            await _end(process)
+
+    async def start(self, name: str, words: Sequence[str]) -> None:
+        """Start a process that must not end before the block does."""
+        with self._path(name).open("ab") as log:
+            self._running[name] = await asyncio.create_subprocess_exec(
+                *self._command,
+                *words,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                start_new_session=True,  # Ctrl-C reaches only this process, which terminates them in order
+            )
+        self._started.set()
+
+    async def wait_for_end(self) -> None:
+        """Wait until a process ends, also one that is started later, and raise. Safe to cancel.
+
+        Raises:
+            PermanentError: With the process, its exit code and the last line of its log.
+        """
+        while True:
+            self._started.clear()
+            waits = {asyncio.create_task(one.wait()): name for name, one in self._running.items()}
+            another = asyncio.create_task(self._started.wait())
+            try:
+                done, _ = await asyncio.wait((*waits, another), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (*waits, another):
+                    task.cancel()
+            if ended := [waits[task] for task in done if task in waits]:
+                raise self._failure(ended[0])
+
+    def _failure(self, name: str) -> PermanentError:
+        lines = self._path(name).read_bytes()[-_TAIL_BYTES:].decode("utf-8", "replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+        code = self._running[name].returncode
+        return PermanentError(f"{name} ended with exit code {code}: {last}", hint=f"see {self._path(name)}")
+
+    def _path(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End a process; also while the caller is being cancelled."""
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(_STOP_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
