@@ -1,8 +1,9 @@
 // The programs of the laboratory and their versions; nothing of ours is written in Go.
 //
 // A module's replace directives do not hold for those who require it, so KubeEdge's are repeated here. Its two
-// staging modules are replaced by what was published of them, and two of its fork's, which it does not build
-// itself, by Kubernetes' own of the next patch release. The checksums of the fork come from KubeEdge's go.sum.
+// staging modules are replaced by what was published of them, and those of its fork that the module proxy does not
+// have, or the checksum database does not know, by Kubernetes' own of the same or the next patch release. The
+// checksums of the fork come from KubeEdge's go.sum.
 module gleaner/kubeedge-lab
 
 go 1.24.0
@@ -11,6 +12,9 @@ tool (
 	github.com/kubeedge/kubeedge/cloud/cmd/cloudcore
 	github.com/kubeedge/kubeedge/edge/cmd/edgecore
 	k8s.io/kubernetes/cmd/kube-apiserver
+	k8s.io/kubernetes/cmd/kube-controller-manager
+	k8s.io/kubernetes/cmd/kube-proxy
+	k8s.io/kubernetes/cmd/kube-scheduler
 )
 
 require (
@@ -86,6 +90,7 @@ require (
 	github.com/kubeedge/api v0.0.0 // indirect
 	github.com/kubeedge/beehive v0.0.0 // indirect
 	github.com/kubeedge/kubeedge v1.23.1 // indirect
+	github.com/lithammer/dedent v1.1.0 // indirect
 	github.com/lucas-clemente/aes12 v0.0.0-20171027163421-cd47fb39b79f // indirect
 	github.com/lucas-clemente/quic-go v0.10.1 // indirect
 	github.com/lucas-clemente/quic-go-certificates v0.0.0-20160823095156-d2f86524cced // indirect
@@ -93,6 +98,7 @@ require (
 	github.com/mailru/easyjson v0.7.7 // indirect
 	github.com/mattn/go-sqlite3 v1.14.22 // indirect
 	github.com/mistifyio/go-zfs v2.1.2-0.20190413222219-f784269be439+incompatible // indirect
+	github.com/moby/ipvs v1.1.0 // indirect
 	github.com/moby/spdystream v0.5.0 // indirect
 	github.com/moby/sys/mountinfo v0.7.2 // indirect
 	github.com/moby/sys/userns v0.1.0 // indirect
@@ -173,24 +179,28 @@ require (
 	k8s.io/apimachinery v0.32.11 // indirect
 	k8s.io/apiserver v0.32.11 // indirect
 	k8s.io/client-go v0.32.11 // indirect
-	k8s.io/cloud-provider v0.32.10 // indirect
+	k8s.io/cloud-provider v0.32.11 // indirect
 	k8s.io/cluster-bootstrap v0.32.10 // indirect
 	k8s.io/component-base v0.32.11 // indirect
 	k8s.io/component-helpers v0.0.0 // indirect
-	k8s.io/controller-manager v0.0.0 // indirect
+	k8s.io/controller-manager v0.32.11 // indirect
 	k8s.io/cri-api v0.32.10 // indirect
 	k8s.io/cri-client v0.32.10 // indirect
 	k8s.io/csi-translation-lib v0.32.10 // indirect
 	k8s.io/dynamic-resource-allocation v0.0.0 // indirect
+	k8s.io/endpointslice v0.0.0 // indirect
 	k8s.io/externaljwt v0.0.0 // indirect
 	k8s.io/klog/v2 v2.130.1 // indirect
 	k8s.io/kms v0.32.11 // indirect
 	k8s.io/kube-aggregator v0.0.0 // indirect
+	k8s.io/kube-controller-manager v0.0.0 // indirect
 	k8s.io/kube-openapi v0.0.0-20241105132330-32ad38e42d3f // indirect
+	k8s.io/kube-proxy v0.0.0 // indirect
 	k8s.io/kube-scheduler v0.32.10 // indirect
 	k8s.io/kubectl v0.32.10 // indirect
 	k8s.io/kubelet v0.32.10 // indirect
 	k8s.io/kubernetes v1.32.10 // indirect
+	k8s.io/metrics v0.0.0 // indirect
 	k8s.io/mount-utils v0.32.10 // indirect
 	k8s.io/pod-security-admission v0.0.0 // indirect
 	k8s.io/utils v0.0.0-20241104100929-3ea5e8cea738 // indirect
@@ -198,6 +208,7 @@ require (
 	sigs.k8s.io/apiserver-network-proxy/konnectivity-client v0.31.0 // indirect
 	sigs.k8s.io/controller-runtime v0.19.7 // indirect
 	sigs.k8s.io/json v0.0.0-20241010143419-9aa6b5e7a4b3 // indirect
+	sigs.k8s.io/knftables v0.0.17 // indirect
 	sigs.k8s.io/structured-merge-diff/v4 v4.4.2 // indirect
 	sigs.k8s.io/yaml v1.4.0 // indirect
 )
@@ -215,7 +226,7 @@ replace (
 	k8s.io/apiextensions-apiserver => github.com/kubeedge/kubernetes/staging/src/k8s.io/apiextensions-apiserver v1.32.10-kubeedge1
 	k8s.io/apimachinery => github.com/kubeedge/kubernetes/staging/src/k8s.io/apimachinery v1.32.10-kubeedge1
 	k8s.io/apiserver => github.com/kubeedge/kubernetes/staging/src/k8s.io/apiserver v1.32.10-kubeedge1
-	k8s.io/cli-runtime => github.com/kubeedge/kubernetes/staging/src/k8s.io/cli-runtime v1.32.10-kubeedge1
+	k8s.io/cli-runtime => k8s.io/cli-runtime v0.32.10
 	k8s.io/client-go => github.com/kubeedge/kubernetes/staging/src/k8s.io/client-go v1.32.10-kubeedge1
 	k8s.io/cloud-provider => github.com/kubeedge/kubernetes/staging/src/k8s.io/cloud-provider v1.32.10-kubeedge1
 	k8s.io/cluster-bootstrap => github.com/kubeedge/kubernetes/staging/src/k8s.io/cluster-bootstrap v1.32.10-kubeedge1
@@ -227,17 +238,17 @@ replace (
 	k8s.io/cri-client => github.com/kubeedge/kubernetes/staging/src/k8s.io/cri-client v1.32.10-kubeedge1
 	k8s.io/csi-translation-lib => github.com/kubeedge/kubernetes/staging/src/k8s.io/csi-translation-lib v1.32.10-kubeedge1
 	k8s.io/dynamic-resource-allocation => github.com/kubeedge/kubernetes/staging/src/k8s.io/dynamic-resource-allocation v1.32.10-kubeedge1
-	k8s.io/endpointslice => github.com/kubeedge/kubernetes/staging/src/k8s.io/endpointslice v1.32.10-kubeedge1
+	k8s.io/endpointslice => k8s.io/endpointslice v0.32.11
 	k8s.io/externaljwt => k8s.io/externaljwt v0.32.11
 	k8s.io/kms => github.com/kubeedge/kubernetes/staging/src/k8s.io/kms v1.32.10-kubeedge1
 	k8s.io/kube-aggregator => k8s.io/kube-aggregator v0.32.11
-	k8s.io/kube-controller-manager => github.com/kubeedge/kubernetes/staging/src/k8s.io/kube-controller-manager v1.32.10-kubeedge1
-	k8s.io/kube-proxy => github.com/kubeedge/kubernetes/staging/src/k8s.io/kube-proxy v1.32.10-kubeedge1
+	k8s.io/kube-controller-manager => k8s.io/kube-controller-manager v0.32.11
+	k8s.io/kube-proxy => k8s.io/kube-proxy v0.32.11
 	k8s.io/kube-scheduler => github.com/kubeedge/kubernetes/staging/src/k8s.io/kube-scheduler v1.32.10-kubeedge1
 	k8s.io/kubectl => github.com/kubeedge/kubernetes/staging/src/k8s.io/kubectl v1.32.10-kubeedge1
 	k8s.io/kubelet => github.com/kubeedge/kubernetes/staging/src/k8s.io/kubelet v1.32.10-kubeedge1
 	k8s.io/kubernetes => github.com/kubeedge/kubernetes v1.32.10-kubeedge1
-	k8s.io/metrics => github.com/kubeedge/kubernetes/staging/src/k8s.io/metrics v1.32.10-kubeedge1
+	k8s.io/metrics => k8s.io/metrics v0.32.11
 	k8s.io/mount-utils => github.com/kubeedge/kubernetes/staging/src/k8s.io/mount-utils v1.32.10-kubeedge1
 	k8s.io/pod-security-admission => k8s.io/pod-security-admission v0.32.10
 	k8s.io/sample-apiserver => github.com/kubeedge/kubernetes/staging/src/k8s.io/sample-apiserver v1.32.10-kubeedge1

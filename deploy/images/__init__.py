@@ -1,0 +1,1 @@
+"""Build the container images with Docker, Podman or buildah: `make images`."""
