@@ -180,7 +180,7 @@ async def _asking(broker: BrokerProcess) -> AsyncIterator[Request]:
     async def request(image: bytes) -> None:
         photo_id = secrets.token_hex(16)
         waiting[photo_id] = answer = asyncio.get_running_loop().create_future()
-        connection.publish(SAMPLE.name(node=NODE), encode(SAMPLE, _sample(photo_id, image)))
+        connection.publish(SAMPLE.name(node=NODE), encode(SAMPLE, make_sample(photo_id, image)))
         await answer
 
     connection = await wire.connect(broker.port, "bench-edge", take)
@@ -191,7 +191,8 @@ async def _asking(broker: BrokerProcess) -> AsyncIterator[Request]:
         connection.close()
 
 
-def _sample(photo_id: str, image: bytes) -> Sample:
+def make_sample(photo_id: str, image: bytes) -> Sample:
+    """Return a sample as an edge sends it."""
     return Sample(
         photo_id=photo_id,
         node=NODE,

@@ -1,7 +1,8 @@
 """Measure how much a flooding device delays a normal one: `python -m bench.fairness`.
 
 Broker, model server, edge and flood are separate processes. A normal device sends photos at a fixed interval,
-alternately without and with the flood, and its latencies are compared.
+alternately without and with the flood, and its latencies are compared. With `--hostile N`, the flood is N
+devices that send photos which take long to decode, instead of one that sends many.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.hostile import hostile
 from bench.photos import NODE, payloads
 from bus import log
 from bus.broker.process import free_port, local_broker
@@ -34,12 +36,21 @@ _REPORTED = ("photo.", "predict.", "result.", "bus.")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Numbers of rounds and of photos per phase, pause between photos, and rate of the flood."""
+    """Numbers of rounds and of photos per phase, pause between photos, and what disturbs: see `main`."""
 
     rounds: int
     photos: int
     pause_s: float
     flood_per_s: float
+    hostile: int = 0
+    scans: int = 0
+
+    @property
+    def disturbance(self) -> tuple[str, ...]:
+        """Options of the process that disturbs."""
+        if self.hostile:
+            return ("--hostile", str(self.hostile), "--scans", str(self.scans))
+        return ("--flood-per-s", str(self.flood_per_s))
 
 
 async def flood(port: int, per_s: float) -> None:
@@ -139,7 +150,7 @@ async def _alternate(calm: Calm, port: int, plan: Plan) -> dict[str, list[float]
     for _ in range(plan.rounds):
         await calm.request(settle, plan.pause_s)
         took["quiet"] += await calm.request(plan.photos, plan.pause_s)
-        words = ("-m", "bench.fairness", "--flood", str(port), "--flood-per-s", str(plan.flood_per_s))
+        words = ("-m", "bench.fairness", "--flood", str(port), *plan.disturbance)
         flood_process = await asyncio.create_subprocess_exec(sys.executable, *words)
         try:
             await calm.request(settle, plan.pause_s)
@@ -180,13 +191,32 @@ def main() -> None:
         default=450.0,
         help="photos per second of the flood; 0: no limit (default: 450)",
     )
+    parser.add_argument(
+        "--hostile", type=int, default=0, help="hostile devices instead of a flood (default: 0)"
+    )
+    parser.add_argument(
+        "--scans",
+        type=int,
+        default=14,
+        help="additional scans of a hostile photo; 20 in all are accepted (default: 14)",
+    )
     parser.add_argument("--flood", type=int, metavar="PORT", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     log.configure("error")
+    if arguments.flood and arguments.hostile:
+        asyncio.run(hostile(arguments.flood, arguments.hostile, arguments.scans))
+        return
     if arguments.flood:
         asyncio.run(flood(arguments.flood, arguments.flood_per_s))
         return
-    plan = Plan(arguments.rounds, arguments.photos, arguments.pause_s, arguments.flood_per_s)
+    plan = Plan(
+        arguments.rounds,
+        arguments.photos,
+        arguments.pause_s,
+        arguments.flood_per_s,
+        arguments.hostile,
+        arguments.scans,
+    )
     with tempfile.TemporaryDirectory() as folder:
         report = asyncio.run(measure(plan, Path(folder)))
     sys.stdout.write(json.dumps(report, indent=2) + "\n")

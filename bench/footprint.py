@@ -99,7 +99,7 @@ def _collector(port: int, folder: Path) -> tuple[str, ...]:
 
 
 def _command(port: int, *words: str) -> tuple[str, ...]:
-    return "-m", "cli.main", *words, "--broker", f"127.0.0.1:{port}"
+    return "-P", "-m", "gleaner", *words, "--broker", f"127.0.0.1:{port}"
 
 
 class Side(NamedTuple):

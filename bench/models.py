@@ -2,6 +2,7 @@
 
 It is a separate process because it loads TensorFlow. `null` answers without decoding the photo. A backbone
 has its pretrained weights if it has some, and a random head: the answers do not matter, the cost is the same.
+With `+litert` behind its name it has the LiteRT variants too.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from bench.photos import pictures
 from bench.setting import CACHE
 
 CLASSES = ("cat", "dog")
@@ -62,17 +64,21 @@ def _write_null(directory: Path) -> None:
 def _write_backbone(name: str, directory: Path) -> None:
     import numpy as np  # noqa: PLC0415  # as above
 
-    from cloud.export.saved_model import Model, export_saved_model  # noqa: PLC0415  # as above
+    from cloud.export.saved_model import export_saved_model  # noqa: PLC0415  # as above
+    from cloud.export.serving_module import Model  # noqa: PLC0415  # as above
     from cloud.modeling.backbones import get_backbone  # noqa: PLC0415  # as above
     from cloud.modeling.linear_head import Head  # noqa: PLC0415  # as above
     from cloud.modeling.novelty import fit_novelty  # noqa: PLC0415  # as above
 
+    name, _, litert = name.partition("+")
     plan, draw = get_backbone(name), np.random.default_rng(0)
     head = Head(
         kernel=draw.normal(size=(plan.embedding_dim, len(CLASSES))) * 0.1, bias=np.zeros(len(CLASSES))
     )
     novelty = fit_novelty(draw.normal(size=(40, plan.embedding_dim)), 0)
-    with export_saved_model(Model(plan, plan.build(), head, 1.0, CLASSES, novelty), directory):
+    model = Model(plan, plan.build(), head, 1.0, CLASSES, novelty)
+    calibration = pictures(64) if litert else ()
+    with export_saved_model(model, directory, tflite=bool(litert), calibration=calibration):
         pass
 
 

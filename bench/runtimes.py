@@ -30,7 +30,8 @@ from bench.rival import rivals_environment
 from bench.stack import listening
 from bus.broker.process import free_port
 from cloud.dataset.example import Example
-from cloud.export.saved_model import Model, export_saved_model
+from cloud.export.saved_model import export_saved_model
+from cloud.export.serving_module import Model
 from cloud.modeling.arrays import Ints
 from cloud.modeling.backbones import Backbone, get_backbone, preprocess
 from cloud.modeling.linear_head import fit_head
@@ -47,7 +48,10 @@ CLASSES = ("cat", "dog")
 _CACHE = Path(".cache/features")
 _CALIBRATING = 100
 _TIMED = 64
-_SERVERS = {"TensorFlow": (), "LiteRT float32": ("--prefer_tflite_model",)}
+_SERVERS = {
+    "TensorFlow": ("--runtime=tensorflow",),
+    "LiteRT float32": ("--runtime=tensorflow", "--prefer_tflite_model"),
+}
 _TENSORFLOW = "TensorFlow"
 _DRAWN, _GOLD = "640 x 480", "gold"
 _BATCHES = (1, 16)

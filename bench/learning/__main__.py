@@ -19,13 +19,25 @@ import numpy as np
 from scipy.stats import t
 
 from bench.learning.full import Full, decide_promotion
+from bench.learning.meters import MeterWorlds
 from bench.learning.plots import draw
-from bench.learning.policies import AllLabels, Confident, HardOnly, Model, Policy, RandomLabels
-from bench.learning.world import STRENGTHS, World, Worlds
+from bench.learning.policies import (
+    AlignedLabels,
+    AllLabels,
+    Confident,
+    CoverageLabels,
+    HardOnly,
+    Model,
+    Policy,
+    RandomLabels,
+)
+from bench.learning.world import STRENGTHS, PhotoEmbedder, World, Worlds
 from cli.progress import Bars
 from cloud.modeling.linear_head import Head
 
 SEEDS = 10
+METERS = "meters"
+"""Scenario with a new device in each round."""
 POLICIES: dict[str, Callable[[World, int], Policy]] = {
     "frozen": Policy,
     "confidence >= 0.8": partial(Confident, threshold=0.8),
@@ -33,6 +45,9 @@ POLICIES: dict[str, Callable[[World, int], Policy]] = {
     "confidence >= 0.99": partial(Confident, threshold=0.99),
     "labels at random": RandomLabels,
     "hard only": HardOnly,
+    "coverage": CoverageLabels,
+    "aligned, at random": partial(AlignedLabels, drawn=True),
+    "aligned, coverage": AlignedLabels,
     "full": Full,
     "all labels": AllLabels,
 }
@@ -83,8 +98,10 @@ def interval(values: list[float]) -> tuple[float, float]:
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
-def summary(runs: list[SimulationResult], frozen: list[SimulationResult]) -> dict[str, object]:
-    """Return means over the seeds with intervals; the gain is over `frozen` with the same seed."""
+def summary(
+    runs: list[SimulationResult], frozen: list[SimulationResult], random: list[SimulationResult] | None = None
+) -> dict[str, object]:
+    """Return means over the seeds with intervals; gains are over `frozen`, and `random`, with equal seeds."""
     last, mean = [p.accuracy[-1] for p in runs], [float(np.mean(p.accuracy)) for p in runs]
     gain = [one - float(np.mean(other.accuracy)) for one, other in zip(mean, frozen, strict=True)]
     accepted, wrong = sum(p.accepted for p in runs), sum(p.wrong for p in runs)
@@ -96,10 +113,24 @@ def summary(runs: list[SimulationResult], frozen: list[SimulationResult]) -> dic
         "mean_interval": [round(end, 4) for end in interval(mean)],
         "gain": round(float(np.mean(gain)), 4),
         "gain_interval": [round(end, 4) for end in interval(gain)],
+        **({} if random is None else _over(runs, random)),
         "clean": round(float(np.mean([p.clean for p in runs])), 4),
         "accepted": accepted,
         "wrong_share": round(wrong / accepted, 4) if accepted else None,
         "worst_step": round(max(p.worst_step for p in runs), 4),
+    }
+
+
+def _over(runs: list[SimulationResult], random: list[SimulationResult]) -> dict[str, object]:
+    """Return the gains over labels at random: of the mean of the rounds and of the last round."""
+    pairs = list(zip(runs, random, strict=True))
+    mean = [float(np.mean(one.accuracy)) - float(np.mean(other.accuracy)) for one, other in pairs]
+    last = [one.accuracy[-1] - other.accuracy[-1] for one, other in pairs]
+    return {
+        "over_random": round(float(np.mean(mean)), 4),
+        "over_random_interval": [round(end, 4) for end in interval(mean)],
+        "last_over_random": round(float(np.mean(last)), 4),
+        "last_over_random_interval": [round(end, 4) for end in interval(last)],
     }
 
 
@@ -108,6 +139,19 @@ def gate_decision_on_swapped_labels(world: World) -> str:
     champion = Policy(world, 0).model
     bad = Model(Head(-champion.head.kernel, -champion.head.bias))
     return decide_promotion(champion, bad, world.gate, [], best=0.0, seed=0).decision
+
+
+def _world_makers(
+    arguments: argparse.Namespace, embedder: PhotoEmbedder
+) -> dict[str, Callable[[int], World]]:
+    """Return by scenario the function from a seed to a world."""
+    makers: dict[str, Callable[[int], World]] = {}
+    for scenario in arguments.scenarios:
+        if scenario == METERS:
+            makers[scenario] = MeterWorlds(arguments.meters, embedder).make
+        else:
+            makers[scenario] = partial(Worlds(arguments.photos, embedder).make, scenario)
+    return makers
 
 
 def main() -> None:
@@ -123,8 +167,13 @@ def main() -> None:
         help=f"number of seeds (default: {SEEDS})",
     )
     parser.add_argument(
-        "--scenarios", nargs="+", choices=STRENGTHS, default=list(STRENGTHS), help="(default: all)"
+        "--scenarios",
+        nargs="+",
+        choices=[*STRENGTHS, METERS],
+        default=list(STRENGTHS),
+        help="(default: all but meters)",
     )
+    parser.add_argument("--meters", type=Path, help="folder of photos of meters with manifest.csv")
     parser.add_argument(
         "--policies",
         nargs="+",
@@ -137,17 +186,21 @@ def main() -> None:
         "--out", type=Path, default=Path("bench-out/learning"), help="(default: bench-out/learning)"
     )
     arguments = parser.parse_args()
+    if METERS in arguments.scenarios and arguments.meters is None:
+        parser.error("the scenario meters needs --meters DIR")
     policies = dict.fromkeys(["frozen", *arguments.policies])
     started_at = time.monotonic()
     results: dict[str, dict[str, list[SimulationResult]]] = {}
     gate_decisions = set()
     with Bars() as bars:
-        worlds = Worlds(arguments.photos, arguments.cache, bars)
+        embedder = PhotoEmbedder(arguments.cache, bars)
+        make = _world_makers(arguments, embedder)
         for scenario in arguments.scenarios:
             by_policy = results.setdefault(scenario, {})
             for seed in range(arguments.seeds):
-                world = worlds.make(scenario, seed)
-                gate_decisions.add(gate_decision_on_swapped_labels(world))
+                world = make[scenario](seed)
+                if len(world.classes) == 2:  # noqa: PLR2004 - swapping needs two
+                    gate_decisions.add(gate_decision_on_swapped_labels(world))
                 bars.start(f"{scenario}, seed {seed}", len(policies))
                 for name in policies:
                     by_policy.setdefault(name, []).append(simulate(world, POLICIES[name](world, seed)))
@@ -157,7 +210,10 @@ def main() -> None:
         "took_s": round(time.monotonic() - started_at),
         "labels_swapped": sorted(gate_decisions),
         "summary": {
-            scenario: {name: summary(runs, by_policy["frozen"]) for name, runs in by_policy.items()}
+            scenario: {
+                name: summary(runs, by_policy["frozen"], by_policy.get("labels at random"))
+                for name, runs in by_policy.items()
+            }
             for scenario, by_policy in results.items()
         },
         "runs": {

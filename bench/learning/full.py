@@ -12,7 +12,8 @@ from bench.learning.world import CLASSES, DIM, PLAIN, Photos, Vectors, World, hu
 from cloud.dataset.example import MIN_TEACHER_LABELS, Example
 from cloud.evaluation import promotion_gate
 from cloud.labeling.ensemble import fit_ensemble, lane_thresholds, out_of_fold_votes
-from cloud.labeling.review_queue import UnlabelledPhoto, most_informative
+from cloud.labeling.review_order import UnlabelledPhoto, most_informative, pool_weights
+from cloud.labeling.review_queue import Embedded, build_pool
 from cloud.modeling.novelty import fit_novelty, novelty_scores
 from cloud.progress import NoProgress
 from cloud.training.candidates import Labelled, auto_helps, choose, cross_validate, fit_candidates
@@ -43,6 +44,7 @@ class Sample:
         human: human label, a class or `NEITHER`; None without one.
         teacher: class index of the teacher's label; None if it abstains.
         round_number: round of the harvest; -1 if it was labelled from the start.
+        group: device and version in service; empty if it was labelled from the start.
     """
 
     photo_id: str
@@ -55,6 +57,7 @@ class Sample:
     human: str | None = None
     teacher: int | None = None
     round_number: int = -1
+    group: tuple[object, ...] = ()
 
     @property
     def has_human_class(self) -> bool:
@@ -67,7 +70,13 @@ class Full(Policy):
 
     def __init__(self, world: World, seed: int) -> None:
         self.samples = [
-            Sample(photo_id, world.labelled.sights[:, place], truth, view, human=human_label(truth))
+            Sample(
+                photo_id,
+                world.labelled.sights[:, place],
+                truth,
+                view,
+                human=human_label(truth, world.classes),
+            )
             for place, (photo_id, truth, view) in enumerate(
                 zip(world.labelled.ids, world.labelled.truth.tolist(), world.labelled.views, strict=True)
             )
@@ -96,13 +105,13 @@ class Full(Policy):
     def fit(self) -> Model:
         """Train the candidates and select the best."""
         trained_on = [sample for sample in self.samples if self._is_trained_on(sample)]
-        examples = [_example(sample) for sample in trained_on]
-        known = Labelled.of(examples, CLASSES)
+        examples = [_example(sample, self.world.classes) for sample in trained_on]
+        known = Labelled.of(examples, self.world.classes)
         copies = np.stack(
             [sample.sight[DIM if known.human[at] else PLAIN] for at, sample in enumerate(trained_on)]
         )
         learner = FrozenLearner(
-            None, np.stack([sample.sight[PLAIN] for sample in trained_on]), len(CLASSES), copies
+            None, np.stack([sample.sight[PLAIN] for sample in trained_on]), len(self.world.classes), copies
         )
         fitted = fit_candidates(learner, known, np.flatnonzero(known.human))
         judged = cross_validate(learner, known, seed=self.seed, progress=NoProgress())
@@ -126,7 +135,7 @@ class Full(Policy):
             return True
         # A teacher that contradicts a confident prediction makes its label too doubtful to use.
         taught, auto = sample.teacher is not None, sample.lane == AUTO
-        contradicted = auto and taught and sample.prediction.label != CLASSES[sample.teacher or 0]
+        contradicted = auto and taught and sample.prediction.label != self.world.classes[sample.teacher or 0]
         return (taught or auto) and not contradicted
 
     def _is_fresh_audit(self, sample: Sample) -> bool:
@@ -138,13 +147,14 @@ class Full(Policy):
             prediction = Prediction(
                 model="pets",
                 version=self.rounds + 1,
-                scores=dict(zip(CLASSES, answers[place].tolist(), strict=True)),
+                scores=dict(zip(self.world.classes, answers[place].tolist(), strict=True)),
                 embedding=b"",
                 novelty=float(novelties[place]),
                 temperature=self.model.temperature,
             )
             now = _PHOTO_EVERY_S * (place + self.rounds * len(stream))
-            device, view = f"pi-{place % _DEVICES}", stream.views[place]
+            device = stream.devices[place] if stream.devices else f"pi-{place % _DEVICES}"
+            view = stream.views[place]
             lane, _ = self.harvester.choose(photo_id, device, view, prediction, now)
             if lane is None:
                 continue
@@ -161,6 +171,8 @@ class Full(Policy):
                     prediction,
                     self.harvester.rules.audit_share if lane == AUDIT else None,
                     round_number=self.rounds,
+                    # A camera's photos under one version are standardised together, as in the review queue.
+                    group=(device, self.champion_since),
                 )
             )
 
@@ -171,7 +183,7 @@ class Full(Policy):
         waiting = [sample for sample in self.samples if sample.human is None and sample.lane != AUDIT]
         sights = [np.stack([sample.sight[:DIM] for sample in people], axis=1)]
         labels = np.array([sample.truth for sample in people], np.int64)
-        judged = out_of_fold_votes(sights, labels, len(CLASSES), seed=self.seed)
+        judged = out_of_fold_votes(sights, labels, len(self.world.classes), seed=self.seed)
         if judged is None or not waiting:
             return
         positions, votes = judged
@@ -180,20 +192,31 @@ class Full(Policy):
         if sampled.sum() < MIN_TEACHER_LABELS:
             return
         thresholds = lane_thresholds(votes.confidence, votes.labels == labels[positions], sampled, hard)
-        ensemble = fit_ensemble(sights, labels, len(CLASSES), seed=self.seed)
+        ensemble = fit_ensemble(sights, labels, len(self.world.classes), seed=self.seed)
         votes = ensemble.votes([np.stack([sample.sight[:DIM] for sample in waiting], axis=1)])
         for sample, label, confidence in zip(waiting, votes.labels, votes.confidence, strict=True):
             sample.teacher = int(label) if confidence >= thresholds[sample.lane == HARD] else None
 
     def _review(self) -> None:
         waiting = {sample.photo_id: sample for sample in self.samples if sample.human is None}
-        for asked in most_informative(map(_waiting, waiting.values()), REVIEWS):
-            waiting[asked.photo_id].human = human_label(waiting[asked.photo_id].truth)
+        photos = [_waiting(sample, self.world.classes) for sample in waiting.values()]
+        weights = pool_weights(photos)
+        # Imported photos have no embedding in the dataset.
+        rated = [_embedded(one) for one in self.samples if one.human is not None and one.lane is not None]
+        pool = build_pool(weights, {key: _embedded(waiting[key]) for key in weights}, rated)
+        for asked in most_informative(photos, REVIEWS, pool):
+            waiting[asked.photo_id].human = human_label(waiting[asked.photo_id].truth, self.world.classes)
 
     def _is_promoted(self, challenger: Model) -> bool:
         fresh = [sample for sample in self.samples if self._is_fresh_audit(sample) and sample.has_human_class]
         verdict = decide_promotion(
-            self.model, challenger, self.world.gate, fresh, best=self.best, seed=self.seed
+            self.model,
+            challenger,
+            self.world.gate,
+            fresh,
+            best=self.best,
+            seed=self.seed,
+            classes=self.world.classes,
         )
         self.verdicts.append(verdict)
         if verdict.decision == "promote":
@@ -202,7 +225,14 @@ class Full(Policy):
 
 
 def decide_promotion(
-    champion: Model, challenger: Model, gold: Photos, audit: Sequence[Sample], *, best: float, seed: int
+    champion: Model,
+    challenger: Model,
+    gold: Photos,
+    audit: Sequence[Sample],
+    *,
+    best: float,
+    seed: int,
+    classes: Sequence[str] = CLASSES,
 ) -> promotion_gate.Verdict:
     """Return the verdict of the promotion gate about two models."""
     on_gold = promotion_gate.PairedPredictions(
@@ -218,29 +248,36 @@ def decide_promotion(
             np.array([1 / (sample.inclusion or math.nan) for sample in audit]),
         )
     return promotion_gate.decide_promotion(
-        promotion_gate.Evidence(on_gold, max(best, champion.accuracy(gold)), CLASSES, on_audit), 1, seed=seed
+        promotion_gate.Evidence(on_gold, max(best, champion.accuracy(gold)), tuple(classes), on_audit),
+        1,
+        seed=seed,
     )
 
 
-def _example(sample: Sample) -> Example:
+def _example(sample: Sample, classes: Sequence[str]) -> Example:
     if sample.human is not None:
         return Example(sample.photo_id, b"", sample.human, "human", 1.0, sample.lane)
     if sample.teacher is not None:
-        return Example(sample.photo_id, b"", CLASSES[sample.teacher], "teacher", 1.0, sample.lane)
+        return Example(sample.photo_id, b"", classes[sample.teacher], "teacher", 1.0, sample.lane)
     assert sample.prediction is not None
     return Example(
         sample.photo_id, b"", sample.prediction.label, "edge", sample.prediction.confidence, sample.lane
     )
 
 
-def _waiting(sample: Sample) -> UnlabelledPhoto:
+def _embedded(sample: Sample) -> Embedded:
+    return Embedded(sample.sight[PLAIN], sample.group)
+
+
+def _waiting(sample: Sample, classes: Sequence[str]) -> UnlabelledPhoto:
     assert sample.prediction is not None
     return UnlabelledPhoto(
         photo_id=sample.photo_id,
+        device=str(sample.group[0]),
         dhash=f"{sample.view:016x}",
         lane=sample.lane,
         edge_label=sample.prediction.label,
-        teacher_label=None if sample.teacher is None else CLASSES[sample.teacher],
+        teacher_label=None if sample.teacher is None else classes[sample.teacher],
         confidence=sample.prediction.confidence,
         margin=sample.prediction.margin,
         entropy=sample.prediction.entropy,

@@ -1,11 +1,14 @@
 """Learning policies, which start with the same labels and get the same photos."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from bench.learning.world import CLASSES, DIM, OTHER, PLAIN, Photos, Vectors, World
+from bench.learning.world import DIM, OTHER, PLAIN, Photos, Vectors, World
+from cloud.labeling.review_order import UnlabelledPhoto, most_informative, pool_weights
+from cloud.labeling.review_queue import Embedded, build_pool
+from cloud.modeling.alignment import fold, measure_moments
 from cloud.modeling.arrays import Floats, Ints, softmax
 from cloud.modeling.linear_head import Head, fit_head
 
@@ -82,7 +85,7 @@ class Policy:
 
     def fit(self) -> Model:
         """Train on all labels with equal weights."""
-        return Model(fit_head(self.vectors, self.labels, np.ones(len(self.labels)), len(CLASSES)))
+        return Model(fit_head(self.vectors, self.labels, np.ones(len(self.labels)), len(self.world.classes)))
 
     def add(self, photos: Photos, positions: Ints, labels: Ints) -> None:
         """Add labels of some photos and train; photos of neither class are left out."""
@@ -131,6 +134,85 @@ class HardOnly(Policy):
         answers = np.sort(self.model.answers(stream), axis=1)
         taken = np.argsort(answers[:, -1] - answers[:, -2], kind="stable")[:REVIEWS]
         self.add(stream, taken, stream.truth[taken])
+
+
+class CoverageLabels(Policy):
+    """Human labels for the photos that cover the stream, in the order of the review queue."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self.labelled: list[Embedded] = []
+        super().__init__(world, seed)
+
+    def learn(self, stream: Photos) -> None:
+        """Add human labels."""
+        embedded = embedded_photos(stream, len(self.labelled))
+        taken = covering(stream, self.model.answers(stream), embedded, self.labelled)
+        self.labelled += [embedded[position] for position in taken]
+        self.add(stream, taken, stream.truth[taken])
+
+
+class AlignedLabels(Policy):
+    """Human labels for the photos that cover the stream, and a head on aligned embeddings.
+
+    The embeddings of each stream are standardised by its own photos; so are those of the photos that it is
+    evaluated on, as for a model that is served to this device or in this light alone.
+
+    Args:
+        world: As for `Policy`.
+        seed: As for `Policy`.
+        drawn: Whether photos are drawn at random instead.
+    """
+
+    def __init__(self, world: World, seed: int, *, drawn: bool = False) -> None:
+        self.drawn = drawn
+        self.labelled: list[Embedded] = []
+        # There is no stream yet: the photos of the first evaluation set stand for it, without their labels.
+        self.moments = measure_moments(np.concatenate([world.labelled.vectors, world.gate.vectors]))
+        super().__init__(world, seed)
+        self.vectors = self.moments.standardise(self.vectors)
+        self.model = self.fit()
+
+    def fit(self) -> Model:
+        """Train on aligned embeddings; the served head is for unaligned ones of the newest stream."""
+        head = fit_head(self.vectors, self.labels, np.ones(len(self.labels)), len(self.world.classes))
+        return Model(fold(head, self.moments))
+
+    def learn(self, stream: Photos) -> None:
+        """Add human labels."""
+        self.moments = measure_moments(stream.vectors)
+        before = self.fit()  # the head of the round before, folded for this stream
+        taken = self.draw.permutation(len(stream))[:REVIEWS]
+        if not self.drawn:
+            embedded = embedded_photos(stream, len(self.labelled))
+            taken = covering(stream, before.answers(stream), embedded, self.labelled)
+            self.labelled += [embedded[position] for position in taken]
+        known = taken[stream.truth[taken] != OTHER]
+        added = self.moments.standardise(training_embeddings(stream.sights[:, known]))
+        self.vectors = np.concatenate([self.vectors, added])
+        self.labels = np.concatenate([self.labels, np.tile(stream.truth[known], 2)])
+        self.model = self.fit()
+
+
+def embedded_photos(stream: Photos, period: int) -> list[Embedded]:
+    """Return the photos of a stream as the review queue reads them; the period tells streams apart."""
+    devices = stream.devices or [""] * len(stream)
+    return [
+        Embedded(vector, (device, period)) for vector, device in zip(stream.vectors, devices, strict=True)
+    ]
+
+
+def covering(
+    stream: Photos, answers: Floats, embedded: Sequence[Embedded], labelled: Sequence[Embedded]
+) -> Ints:
+    """Return the positions of the photos that the review queue asks about first."""
+    ranked = np.sort(answers, axis=1)
+    photos = [
+        UnlabelledPhoto(photo_id=photo_id, margin=float(best - second))
+        for photo_id, best, second in zip(stream.ids, ranked[:, -1], ranked[:, -2], strict=True)
+    ]
+    pool = build_pool(pool_weights(photos), dict(zip(stream.ids, embedded, strict=True)), labelled)
+    positions = {photo_id: position for position, photo_id in enumerate(stream.ids)}
+    return np.array([positions[asked.photo_id] for asked in most_informative(photos, REVIEWS, pool)])
 
 
 class AllLabels(Policy):

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +40,9 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
 """Strength of the drift in each round, by scenario."""
 
 
-def human_label(truth: int) -> str:
+def human_label(truth: int, classes: Sequence[str] = CLASSES) -> str:
     """Return the label that a person gives."""
-    return NEITHER if truth == OTHER else CLASSES[truth]
+    return NEITHER if truth == OTHER else classes[truth]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,14 @@ class Photos:
         sights: `[3, N, D]`, embeddings of the photos, of their mirror images and of dimmed copies.
         truth: `[N]`, class index, or `OTHER`.
         views: `[N]`, difference hashes.
+        devices: `[N]`, names of the cameras; empty if the policies are to spread them over several.
     """
 
     ids: list[str]
     sights: Vectors
     truth: Ints
     views: list[int]
+    devices: list[str] = field(default_factory=list)
 
     @property
     def vectors(self) -> Vectors:
@@ -86,15 +88,19 @@ class World:
         labelled: photos with human labels before the first version.
         gate: the fixed gold set of the gate; policies are evaluated on other photos.
         rounds: the rounds in order.
+        classes: names of the classes.
     """
 
     labelled: Photos
     gate: Photos
     rounds: list[Round]
+    classes: tuple[str, ...] = CLASSES
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class PhotoFile:
+    """A photo on disk: its split or its device, and its class index."""
+
     path: Path
     split: str
     truth: int
@@ -107,21 +113,56 @@ class _EmbeddedPhoto:
     view: int
 
 
-class Worlds:
-    """Create worlds; each photo is embedded once per strength of drift.
+class PhotoEmbedder:
+    """Embeds each photo once per strength of drift.
 
     Args:
-        photos: Folder with `manifest.csv`.
         cache: Embedding cache on disk.
         progress: Shows the progress of embedding.
     """
 
-    def __init__(self, photos: Path, cache: Path, progress: Progress) -> None:
-        self._files = list(_files(photos))
+    def __init__(self, cache: Path, progress: Progress) -> None:
         self._cache = cache
         self._progress = progress
         self._embedder = Embedder.open("efficientnet-lite0", cache)
-        self._embedded: dict[tuple[_File, float], _EmbeddedPhoto] = {}
+        self._embedded: dict[tuple[PhotoFile, float], _EmbeddedPhoto] = {}
+
+    def photos(self, files: Sequence[PhotoFile], strength: float) -> Photos:
+        """Return photos with a strength of drift."""
+        self._embed([file for file in files if (file, strength) not in self._embedded], strength)
+        seen = [self._embedded[file, strength] for file in files]
+        return Photos(
+            ids=[one.photo_id for one in seen],
+            sights=np.stack([one.sight for one in seen], axis=1),
+            truth=np.array([file.truth for file in files], np.int64),
+            views=[one.view for one in seen],
+        )
+
+    def _embed(self, files: Sequence[PhotoFile], strength: float) -> None:
+        """Embed photos after the edge's downscaling for samples."""
+        if not files:
+            return
+        images = [degraded(file.path.read_bytes(), strength, _seed(file.path)) for file in files]
+        known = [Example("", shrink(image).image, "", "human") for image in images]
+        seen = self._embedder.embed(known, self._progress)
+        plan, network = self._embedder.backbone, self._embedder.network
+        dim = embeddings(known, plan, network, self._cache, self._progress, dim=True)
+        for file, image, sight in zip(files, images, np.stack([*seen, dim], axis=1), strict=True):
+            photo_id = content_id(image)
+            self._embedded[file, strength] = _EmbeddedPhoto(photo_id, sight, dhash(image))
+
+
+class Worlds:
+    """Create worlds of cats and dogs.
+
+    Args:
+        photos: Folder with `manifest.csv`.
+        embedder: Embeds the photos.
+    """
+
+    def __init__(self, photos: Path, embedder: PhotoEmbedder) -> None:
+        self._files = list(_files(photos))
+        self._photos = embedder.photos
 
     def make(self, scenario: str, seed: int) -> World:
         """Return the world of a scenario; the seed decides which photos are labelled, and the order."""
@@ -152,39 +193,16 @@ class Worlds:
             ],
         )
 
-    def _of(self, split: str, truth: int, draw: np.random.Generator) -> list[_File]:
+    def _of(self, split: str, truth: int, draw: np.random.Generator) -> list[PhotoFile]:
         files = [file for file in self._files if (file.split, file.truth) == (split, truth)]
         return [files[position] for position in draw.permutation(len(files))]
 
-    def _photos(self, files: Sequence[_File], strength: float) -> Photos:
-        self._embed([file for file in files if (file, strength) not in self._embedded], strength)
-        seen = [self._embedded[file, strength] for file in files]
-        return Photos(
-            ids=[one.photo_id for one in seen],
-            sights=np.stack([one.sight for one in seen], axis=1),
-            truth=np.array([file.truth for file in files], np.int64),
-            views=[one.view for one in seen],
-        )
 
-    def _embed(self, files: Sequence[_File], strength: float) -> None:
-        """Embed photos after the edge's downscaling for samples."""
-        if not files:
-            return
-        images = [degraded(file.path.read_bytes(), strength, _seed(file.path)) for file in files]
-        known = [Example("", shrink(image).image, "", "human") for image in images]
-        seen = self._embedder.embed(known, self._progress)
-        plan, network = self._embedder.backbone, self._embedder.network
-        dim = embeddings(known, plan, network, self._cache, self._progress, dim=True)
-        for file, image, sight in zip(files, images, np.stack([*seen, dim], axis=1), strict=True):
-            photo_id = content_id(image)
-            self._embedded[file, strength] = _EmbeddedPhoto(photo_id, sight, dhash(image))
-
-
-def _files(photos: Path) -> Iterator[_File]:
+def _files(photos: Path) -> Iterator[PhotoFile]:
     with (photos / "manifest.csv").open(encoding="utf-8", newline="") as manifest:
         for row in csv.DictReader(manifest):
             truth = CLASSES.index(row["label"]) if row["label"] in CLASSES else OTHER
-            yield _File(photos / row["path"], row["split"], truth)
+            yield PhotoFile(photos / row["path"], row["split"], truth)
 
 
 def _seed(path: Path) -> int:
