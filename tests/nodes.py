@@ -29,6 +29,7 @@ from schemas.topics import EVENT, PHOTO, RECEIPT, RESULT, SAMPLE, STATUS, Topic
 from tests.conftest import DEADLINE_S, ROOT, eventually
 
 NODE = "edge-1"
+_END_S = 900.0  # only ends a hang: a training on a busy machine takes long
 QUICK = OutboxLimits(resend_first_s=0.3, resend_cap_s=1.0)
 _SHADES = {
     "red": (1.0, 0.15, 0.15),
@@ -227,11 +228,17 @@ class Command:
         assert self._process.poll() is None, self._log.read_text()[-2000:]
         return self._process.pid
 
-    def start(self) -> None:
-        """Start it, without waiting."""
+    @property
+    def log(self) -> str:
+        """What it wrote to stdout and stderr, in all its runs."""
+        return self._log.read_text()
+
+    def start(self, at: str | None = None) -> None:
+        """Start it, without waiting; with `at`, it kills itself at that step of `tests.faults.crashing`."""
+        launcher = ["cli.main"] if at is None else ["tests.faults.crashing", "--at", at]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "cli.main", *self._words],
+                [sys.executable, "-m", *launcher, *self._words],
                 cwd=ROOT,
                 env=dict(os.environ),
                 stdout=log,
@@ -248,7 +255,7 @@ class Command:
     def wait(self) -> int:
         """Wait until it ends and return its exit code."""
         assert self._process is not None
-        code = self._process.wait(40)
+        code = self._process.wait(_END_S)
         self._process = None
         return code
 

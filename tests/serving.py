@@ -16,18 +16,21 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from bus.broker.locate import default_cache
 from bus.broker.process import free_port, is_listening
+from bus.cache_folder import default_cache
 from bus.file_lock import exclusive_lock
 from schemas.messages import Release
 from tests.conftest import ROOT
 
 START_S = 300.0  # only ends a hang: loading TensorFlow on a busy machine takes long
 CLASSES = ("cat", "dog")
+NAMELESS = ("foreign", "pixels")
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
 
 # The mean colour decides: red is a cat, blue a dog, grey is undecided. `swapped` swaps cat and dog.
 _BUILD = """
+import os
+import pathlib
 import sys
 import tensorflow as tf
 
@@ -58,6 +61,15 @@ class Colour(tf.Module):
     def refuse(self, image):
         return self.serve(tf.io.decode_base64(image))
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="photos")])
+    def foreign(self, photos):
+        mean = tf.map_fn(self.mean, photos, fn_output_signature=tf.TensorSpec([3], tf.float32))
+        return {"logits": mean @ self.weights}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 16, 16, 3], tf.float32, name="x")])
+    def pixels(self, x):
+        return {"output_0": tf.reduce_mean(x, [1, 2]) @ self.weights}
+
     def thumbnail(self, image):
         shape = tf.shape(tf.io.decode_image(image, channels=3, expand_animations=False))
         with tf.control_dependencies([tf.debugging.assert_equal(shape, [16, 16, 3])]):
@@ -68,12 +80,47 @@ class Colour(tf.Module):
         mean = tf.map_fn(self.thumbnail, image, fn_output_signature=tf.TensorSpec([3], tf.float32))
         return {"probabilities": tf.nn.softmax(mean @ self.weights)}
 
+    def is_green(self, image):
+        mean = self.mean(image)
+        return mean[1] > 2.0 * tf.maximum(mean[0], mean[2])
+
+    def abort(self):
+        with tf.control_dependencies([tf.raw_ops.Abort(error_msg="a green image")]):
+            return tf.constant(0.0)
+
+    def deadly_mean(self, image):
+        return self.mean(image) + tf.cond(self.is_green(image), self.abort, lambda: tf.constant(0.0))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
+    def die(self, image):
+        mean = tf.map_fn(self.deadly_mean, image, fn_output_signature=tf.TensorSpec([3], tf.float32))
+        return {"probabilities": tf.nn.softmax(mean @ self.weights)}
+
+class Stalling(Colour):
+    def stall(self):
+        return tf.cast(tf.strings.length(tf.io.read_file(self.stalled.asset_path)), tf.float32)
+
+    def stalling_mean(self, image):
+        return self.mean(image) + tf.cond(self.is_green(image), self.stall, lambda: tf.constant(0.0))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
+    def hang(self, image):
+        mean = tf.map_fn(self.stalling_mean, image, fn_output_signature=tf.TensorSpec([3], tf.float32))
+        return {"probabilities": tf.nn.softmax(mean @ self.weights)}
+
 signs = {"straight": 1.0, "swapped": -1.0, "flat": 1.0, "refusing": 1.0, "picky": 1.0, "novel": 1.0}
+signs |= {"deadly": 1.0, "stalling": 1.0, "foreign": 1.0, "pixels": 1.0}
+pathlib.Path(sys.argv[1], "stalled").write_text("")
 for name, sign in signs.items():
-    colour = Colour(sign)
+    colour = (Stalling if name == "stalling" else Colour)(sign)
+    if name == "stalling":
+        colour.stalled = tf.saved_model.Asset(f"{sys.argv[1]}/stalled")
     special = {"flat": colour.flat, "refusing": colour.refuse, "picky": colour.pick, "novel": colour.novel}
+    special |= {"foreign": colour.foreign, "pixels": colour.pixels}
+    special |= {"deadly": colour.die, "stalling": getattr(colour, "hang", None)}
     signature = special.get(name, colour.serve)
     tf.saved_model.save(colour, f"{sys.argv[1]}/{name}", signatures={"serving_default": signature})
+os.unlink(f"{sys.argv[1]}/stalled")
 """
 
 
@@ -83,7 +130,9 @@ def saved_models() -> Path:
 
     `straight` and `swapped` work, and so does `novel`, whose novelty is high for green and grey images.
     `flat` has an output of the wrong rank, `refusing` refuses every image, `picky` every image that does not
-    have the size of the smoke test's image, and `broken` cannot be loaded.
+    have the size of the smoke test's image. `foreign` takes `photos` and gives `logits`, `pixels` takes
+    tensors; both do not name their classes. `broken` cannot be loaded. A green image ends the process of
+    `deadly`, and occupies `stalling` until its asset `stalled`, made a named pipe, is opened for writing.
     """
     content = f"{metadata.version('tensorflow')} {_BUILD} {inspect.getsource(_build)}"
     folder = default_cache() / "test-models" / hashlib.sha256(content.encode()).hexdigest()[:16]
@@ -110,6 +159,8 @@ def _build(folder: Path) -> Path:
     (folder / "broken").mkdir()
     (folder / "broken/saved_model.pb").write_bytes(b"no protocol buffer at all")
     for model in folder.iterdir():
+        if model.name in NAMELESS:
+            continue
         (model / "assets").mkdir(exist_ok=True)
         (model / "assets/classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
     return folder
@@ -164,10 +215,12 @@ class ModelServer:
     Args:
         base: Folder with a folder of versions for each model.
         names: The models.
+        rpc_threads: Calls that it answers at the same time.
     """
 
-    def __init__(self, base: Path, *names: str) -> None:
+    def __init__(self, base: Path, *names: str, rpc_threads: int = 4) -> None:
         self.base = base
+        self._rpc_threads = rpc_threads
         self.port = free_port()
         self._names = names
         self._process: subprocess.Popen[bytes] | None = None
@@ -197,7 +250,7 @@ class ModelServer:
                     f"--model_config_file={config}",
                     "--file_system_poll_wait_seconds=0.05",
                     "--max_num_load_retries=0",
-                    "--grpc_max_threads=4",
+                    f"--grpc_max_threads={self._rpc_threads}",
                 ],
                 cwd=ROOT,
                 env=dict(os.environ) | QUIET,
@@ -226,6 +279,11 @@ class ModelServer:
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait until it ends and return its exit code."""
+        assert self._process is not None
+        return self._process.wait()
 
     def kill(self) -> None:
         """Kill it."""

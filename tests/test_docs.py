@@ -5,7 +5,7 @@ from cli.main import COMMANDS
 from cli.reference import reference, topics
 from tests.conftest import ROOT
 
-PACKAGES = "bus|cloud|edge|device|cli|schemas|tests|bench|demo|deploy|docs"
+PACKAGES = "bus|cloud|console|edge|device|cli|schemas|tests|bench|demo|deploy|docs"
 PATH = re.compile(rf"`((?:{PACKAGES})/[\w/.-]+)`")
 LINK = re.compile(r"\]\(([^)\s]*)\)")
 # Records of why something was changed, and measurements, may name what is no longer there.
@@ -16,7 +16,10 @@ def documents() -> dict[str, str]:
     """Return the text of each Markdown file of the repository, by its path."""
     folders = (
         ROOT,
-        *(ROOT / name for name in ("docs", "docs/decisions", "deploy/kubeedge", "deploy/kubeedge/lab")),
+        *(
+            ROOT / name
+            for name in ("docs", "docs/decisions", "examples", "deploy/kubeedge", "deploy/kubeedge/lab")
+        ),
     )
     return {
         str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-PACKAGES = ("schemas", "bus", "device", "edge", "cloud", "cli", "demo")
+PACKAGES = ("gleaner", "schemas", "bus", "device", "edge", "cloud", "console", "cli", "demo")
 MAX_MODULES = 14
 TENSORFLOW_CONTRACT = "the edge handler knows no TensorFlow"
 SHARED_NAMES = {"config", "service", "__main__"}  # module names that may occur once in each sub-package
@@ -87,7 +87,7 @@ def test_no_class_name_occurs_twice(package):
     assert twice(places) == {}
 
 
-@pytest.mark.parametrize("package", ["schemas", "bus", "device", "edge", "cloud"])
+@pytest.mark.parametrize("package", ["schemas", "bus", "device", "edge", "cloud", "console"])
 def test_no_folder_has_too_many_modules(package):
     """A folder with more modules has more than one concept in it: make sub-packages."""
     counts = {name_of(folder): len(modules(folder)) for folder in folders(package)}

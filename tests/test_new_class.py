@@ -69,7 +69,7 @@ async def answers(seen: Observer, shown: dict[int, str]) -> dict[int, tuple[str 
     """Publish photos by number and colour, and return label and version of each answer."""
     for number, colour in shown.items():
         await seen.send(enveloped(number, photo(number, colour)))
-    said = {number: await seen.answer(photo_id(number), within_s=60) for number in shown}
+    said = {number: await seen.answer(photo_id(number)) for number in shown}
     return {number: (answer.label, answer.model_version) for number, answer in said.items()}
 
 
@@ -98,7 +98,7 @@ async def test_a_class_is_added_to_a_running_system(address: Broker, tmp_path: P
             )
             await seen.bus.publish(FEEDBACK, said, node=NODE, device="pi-1")
         labelled = f"{HAS_IMAGE} AND human_label IN ('{NEW}', '{SLIP}') AND lane IN ('hard', 'feedback')"
-        await eventually(lambda: store.count(labelled) == len(new), within_s=60)
+        await eventually(lambda: store.count(labelled) == len(new))
 
         await train(tmp_path)
         card = Registry(tmp_path / "models").card(2)

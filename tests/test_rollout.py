@@ -16,7 +16,7 @@ from cloud.rollout.controller import Controller
 from edge.config import EdgeConfig
 from schemas.topics import CLOUD
 from tests.canaries import shorten_intervals, single_model_server, unique_model_config
-from tests.conftest import eventually, running
+from tests.conftest import DEADLINE_S, eventually, running
 from tests.nodes import NODE, Observer, enveloped, photo, photo_id, station
 from tests.serving import ModelServer, pack, release_of, saved_models
 
@@ -103,7 +103,7 @@ async def run_to_end(address, path: Path) -> Rollout:
     controller = Controller(
         bus, RolloutFile(path), sign=lambda release: release, audits=lambda _: RolloutAudits()
     )
-    async with running(bus), asyncio.timeout(90):
+    async with running(bus), asyncio.timeout(DEADLINE_S):
         return await controller.run()
 
 

@@ -16,7 +16,7 @@ from bus.mqtt.client import Bus
 from cloud.collector.config import CollectorConfig
 from device.config import DeviceConfig
 from edge.config import EdgeConfig
-from tests.conftest import ROOT, eventually
+from tests.conftest import DEADLINE_S, ROOT, eventually
 from tests.sites import broker_of
 
 SECRET = "correct-horse-battery-staple"
@@ -71,7 +71,7 @@ async def test_a_password_is_shown_nowhere(strict_port, tmp_path, name):
     )
     assert process.stdout is not None
     output = b""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE_S):
         while b"Not authorized" not in output:
             line = await process.stdout.readline()
             assert line, output.decode()
@@ -120,3 +120,17 @@ async def test_the_repr_of_a_connection_hides_the_password(strict_port):
     connection.cancel()
     await asyncio.wait({connection})
     assert not [text for text in shown if SECRET in text]
+
+
+async def test_a_refused_password_is_said_as_such(strict_port, tmp_path):
+    """Trying again does not help: exit code 1, with the variable; not 75."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "gleaner", "send", "README.md", "--timeout", "3",
+        "--broker", f"127.0.0.1:{strict_port}",
+        cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    async with asyncio.timeout(DEADLINE_S):
+        output, _ = await process.communicate()
+    assert process.returncode == 1
+    assert b"refuses this client" in output
+    assert PASSWORD_VARIABLE.encode() in output

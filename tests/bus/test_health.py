@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import urllib.error
 import urllib.request
 
@@ -58,6 +59,32 @@ async def test_g3_silent_clients_do_not_block_others():
             assert await asyncio.to_thread(get, port, "/livez") == (200, "alive\n")
     finally:
         for _, writer in silent:
+            writer.close()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_g3_idle_connections_give_way_to_requests():
+    """G3: two hundred connections that send nothing or half a head are bounded, and /livez is answered."""
+    health = HealthServer(f"127.0.0.1:{(port := free_port())}", lambda: None)
+    task = asyncio.create_task(health.run())
+    idle = []
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while len(idle) < 200:
+                try:
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                except OSError:  # it does not listen yet
+                    await asyncio.sleep(0)
+                    continue
+                writer.write(b"GET /livez" if len(idle) % 2 else b"")
+                idle.append((reader, writer))
+            assert await asyncio.to_thread(get, port, "/livez") == (200, "alive\n")
+            # The oldest were closed to make room, long before their time was over.
+            with contextlib.suppress(ConnectionError):
+                assert await idle[0][0].read() == b""
+    finally:
+        for _, writer in idle:
             writer.close()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -6,6 +6,8 @@ from PIL import Image
 
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence
+from cloud.collector import collector
+from cloud.collector.config import CollectorConfig
 from cloud.dataset.dead_letters import Bounds, DeadLetter, DeadLetterTable
 from cloud.dataset.example import TrainingError
 from cloud.dataset.store import Row, Store
@@ -64,7 +66,7 @@ def test_import_counts_photos_and_names_skipped_files(called, photos, tmp_path):
     done = called(*words)
     assert done.code == 0
     assert done.out.startswith("3 photos stored, 0 were there, 1 skipped; dataset version ")
-    assert "skipped: file broken.jpg" in done.err
+    assert "skipped: file dog/broken.jpg" in done.err
     assert called(*words).out.startswith("0 photos stored, 3 were there, 1 skipped")
     assert Store.open(tmp_path / "dataset").count("human_label = 'cat'") == 2
 
@@ -104,7 +106,8 @@ def test_invalid_options_of_a_training_are_one_sentence(called, photos, tmp_path
     )
     assert called(*words, "--backbone", "resnet").err.splitlines()[-1] == (
         "gleaner cloud train: backbone: "
-        "expected one of xception, xception-small, efficientnet-lite0, got 'resnet'"
+        "expected one of xception, xception-small, compact, efficientnet-lite0, efficientnet-lite1, "
+        "efficientnet-lite2, got 'resnet'"
     )
     assert "no version 99" in called(*words, "--dataset-version", "99").err
 
@@ -132,11 +135,12 @@ def test_a_version_that_exists_is_not_trained_again(called, dataset, tmp_path):
 
 
 def test_review_lists_the_least_certain_first(called, dataset, tmp_path):
-    """One line for each photo without a human label, and its image with --save."""
+    """One line for each photo without a human label, with the reason, and its image with --save."""
     done = called("cloud", "review", "--dataset", dataset, "--save", tmp_path / "look")
+    why = ["the", "model", "is", "uncertain"]
     assert [line.split() for line in done.out.splitlines()] == [
-        [HARVESTED[1], "0.60", "cat", "hard"],
-        [HARVESTED[0], "0.70", "cat", "hard"],
+        [HARVESTED[1], "0.60", "cat", "hard", *why],
+        [HARVESTED[0], "0.70", "cat", "hard", *why],
     ]
     with Image.open(tmp_path / "look" / f"{HARVESTED[1]}.jpeg") as picture:
         assert picture.size == (160, 120)
@@ -177,28 +181,52 @@ def test_review_lists_dead_letters(called, dataset, tmp_path):
 
 
 async def test_a_label_is_published_as_feedback(address, at, dataset):
-    """The label is published to the node and device of the photo, with the name of the person."""
+    """The label is published to the node and device of the photo, with the name of the person.
+
+    Without a collector it is not known to be recorded: the command says so and is to be tried again.
+    """
     listener = Bus(address, transient_client_id("listener"))
     labels = listener.subscribe(FEEDBACK)
     async with running(listener), asyncio.timeout(120):
-        words = ("--label", HARVESTED[0], "dog", "--by", "ann")
+        words = ("--label", HARVESTED[0], "dog", "--by", "ann", "--wait", "0.5")
         done = await gleaner("cloud", "review", "--dataset", dataset, *words, *at)
-        assert (done.code, done.out) == (0, f"{HARVESTED[0]}: dog\n")
+        assert (done.code, done.out) == (75, "")
+        assert f"{HARVESTED[0]}: dog: no collector answered within 0.5 s" in done.sentence
         feedback: Feedback = (await labels.queue.get()).message()
     assert (feedback.photo_id, feedback.node, feedback.device) == (HARVESTED[0], NODE, "pi-1")
     assert (feedback.label, feedback.by) == ("dog", "ann")
 
 
-def test_only_harvested_photos_can_be_labelled(called, dataset, photos):
-    """An unknown photo, an imported one, an invalid id and an invalid label are errors."""
+async def test_a_label_waits_for_the_word_of_a_collector(address, at, dataset):
+    """`recorded` once it is in the dataset; an earlier time than that of the stored label is `superseded`."""
+    config = CollectorConfig(broker=address, dataset=str(dataset))
+    words = ("cloud", "review", "--dataset", dataset, "--by", "ann", *at, "--label", HARVESTED[0])
+    async with asyncio.timeout(120), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(collector.run(config))
+        done = await gleaner(*words, " dog\n")
+        assert (done.code, done.out) == (0, f"{HARVESTED[0]}: dog: recorded\n")
+        running.cancel()
+    assert Store.open(dataset).count("human_label = 'dog' AND human_by = 'ann'") == 1
+
+
+def test_imported_photos_can_be_labelled_too(called, dataset, photos, nowhere):
+    """Such a photo has no topic, so its label goes into the dataset, without a broker."""
     called("cloud", "import", photos, "--dataset", dataset)
-    imported = str(next(iter(Store.open(dataset).scan(["photo_id"], where="origin = 'import'")))["photo_id"])
+    (found,) = Store.open(dataset).scan(["photo_id"], where="source = 'dog/2.jpg'")
+    words = ("--label", found["photo_id"], "cow", *nowhere)
+    done = called("cloud", "review", "--dataset", dataset, *words)
+    assert (done.code, done.out) == (0, f"{found['photo_id']}: cow: recorded\n")
+    assert Store.open(dataset).count("human_label = 'cow' AND source = 'dog/2.jpg'") == 1
+
+
+def test_what_cannot_be_labelled_is_an_error(called, dataset):
+    """An unknown photo, an invalid id and an invalid label are errors."""
     for photo_id, label, words in (
         ("2" * 32, "dog", "not in the dataset"),
-        (imported, "dog", "imported with its label; only samples are labelled"),
         ("' OR true --", "dog", "photo_id of label"),
         (HARVESTED[0], "", "label of label"),
-        (HARVESTED[0], "x" * 200, "label of label"),
+        (HARVESTED[0], "x" * 200, "has 200 characters"),
+        (HARVESTED[0], "do\x1bg", "U+001B inside"),
     ):
         done = called("cloud", "review", "--dataset", dataset, "--label", photo_id, label)
         assert done.code == 1
@@ -328,7 +356,7 @@ def test_the_fresh_audit_slice_is_not_trained_on(called, dataset, monkeypatch, t
 
 
 def test_tflite_is_passed_to_the_training(called, dataset, monkeypatch, tmp_path):
-    """`--tflite` reaches the training; the default is off."""
+    """`--tflite` reaches the training; it is the default."""
     given = []
 
     def refuse(*_: object, tflite: bool, **__: object) -> None:
@@ -336,9 +364,9 @@ def test_tflite_is_passed_to_the_training(called, dataset, monkeypatch, tmp_path
         raise TrainingError("x")
 
     monkeypatch.setattr(train, "train", refuse)
-    for options in ((), ("--tflite",)):
+    for options in ((), ("--tflite",), ("--no-tflite",)):
         called("cloud", "train", "--dataset", dataset, "--out", tmp_path / "models", *options)
-    assert given == [False, True]
+    assert given == [True, True, False]
 
 
 @pytest.mark.parametrize("step", ["teach", "doubts", "train", "evaluate"])

@@ -10,7 +10,7 @@ from bus.config import Broker
 from bus.gateway.config import GatewayConfig
 from bus.gateway.routes import node_routes
 from tests.apiserver import TOKEN, StandInApiServer
-from tests.conftest import ROOT
+from tests.conftest import DEADLINE_S, ROOT
 from tests.router import StandInRouter, gateway_running
 
 NODES = ("edge-1", "edge-2")
@@ -34,7 +34,7 @@ async def gleaner(*words: str) -> tuple[int, list[str]]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "cli.main", *words, cwd=ROOT, **pipes
     )
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(DEADLINE_S):
         output, _ = await process.communicate()
     assert process.returncode is not None
     return process.returncode, output.decode().splitlines()

@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from cli import device
 from device.agent import PhotoResult
 from schemas.messages import Photo
@@ -66,3 +68,33 @@ async def test_an_unusable_state_folder_is_one_sentence(at):
     done = await gleaner("device", "--state-dir", "/proc/state", *at)
     assert done.code == 75
     assert "/proc/state" in done.sentence
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "code", "words"),
+    [
+        ("--size", "1280", 2, "expected WIDTHxHEIGHT, such as 1280x960, got '1280'"),
+        ("--size", "0x0", 2, "expected WIDTHxHEIGHT"),
+        ("--crop", "0,0,1", 2, "expected four numbers L,T,R,B"),
+        ("--crop", "0,0,2,1", 2, "expected a number from 0 to 1, got '2'"),
+        (
+            "--crop",
+            "0.5,0,0.5,1",
+            1,
+            "crop: expected left < right and top < bottom, got [0.5",
+        ),
+        ("--quality", "0", 1, "quality"),
+        ("--heartbeat", "-1", 1, "heartbeat_s"),
+    ],
+)
+def test_an_option_of_the_camera_with_a_wrong_value_is_one_sentence(called, option, value, code, words):
+    """The sentence has the form that is expected, or names the field; no camera is opened."""
+    done = called("device", f"{option}={value}")
+    assert done.code == code
+    assert words in done.err
+    assert "Traceback" not in done.err
+
+
+def test_discovery_needs_tls(called):
+    """Anyone in a network can announce a broker, so it is found only where its certificate is checked."""
+    assert "--discover needs TLS" in called("device", "--discover").sentence

@@ -1,17 +1,24 @@
 import asyncio
 from argparse import Namespace
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import pytest
 
+from bus.config import Broker, ClientConfig, Tls
 from bus.mqtt.client import Bus
-from bus.mqtt.presence import Presence
+from bus.mqtt.presence import Presence, now_ms
+from bus.mqtt.session import connected
 from bus.mqtt.subscription import RawMessage
-from cli.doctor import _Checks
+from bus.security import certificates
+from cli.configurations import Recognised
+from cli.doctor_checks import Checks
+from cli.doctor_machine import machine_findings
 from schemas.codec import encode
 from schemas.messages import ServedModel, Status
 from schemas.topics import STATUS
 from tests.cli.conftest import gleaner
+from tests.conftest import eventually
 from tests.device.conftest import NODE, result
 
 SERVED = ServedModel(name="pets", version=3, state="available")
@@ -151,10 +158,84 @@ async def test_a_stale_status_is_a_failure(edge, at):
 async def test_messages_dropped_by_the_broker_are_a_failure(at):
     """The check reads the counter of mosquitto, and its advice has the setting that prevents drops."""
     options = Namespace(
-        node=NODE, timeout=1.0, config=None, broker=None, username=None, ca=None, cert=None, key=None
+        all=False, timeout=1.0, config=None, broker=None, username=None, ca=None, cert=None, key=None
     )
-    checks = _Checks(options)
+    checks = Checks(options, NODE)
     checks._sys_dropped.put_nowait(RawMessage("$SYS/broker/publish/messages/dropped", b"3", retained=True))
-    finding = await checks.dropped()
+    finding = checks.dropped()
     assert (finding.passed, finding.found) == (False, "3 messages since the broker started")
     assert "max_queued_messages 1000000" in finding.advice
+
+
+async def test_all_checks_every_component(answering, address, at):
+    """`--all` checks each node that reports, and the status of each device and cloud component."""
+    camera = Bus(address, "camera", presence=Presence(NODE, "pi-9"))
+    async with reporting(address, SERVED), connected(camera, address):
+        await eventually(lambda: any(one.name == "pi-9" for one in answering.statuses))
+        done = await gleaner("doctor", "--all", *at)
+        assert done.code == 0, done.out
+        assert findings(done.out)[f"pi-9 of {NODE}"][0]
+    done = await gleaner("doctor", "--all", "--timeout", "1", *at)
+    passed, text = findings(done.out)[f"pi-9 of {NODE}"]
+    assert (done.code, passed) == (1, False)
+    assert f"gleaner cloud retire {NODE}.pi-9" in text
+
+
+@pytest.mark.parametrize(
+    ("ahead_ms", "counters", "said"),
+    [
+        (900_000, {}, "ahead of this machine's"),
+        (0, {"bus.flapping": 3}, "lost its connection again and again (3 times)"),
+    ],
+)
+async def test_a_wrong_clock_and_a_twin_are_failures(edge, at, ahead_ms, counters, said):
+    """A clock that is ahead makes photos expire; two of one name take the connection from each other."""
+    status = Status(
+        node=NODE,
+        name="edge",
+        state="online",
+        at_ms=now_ms() + ahead_ms,
+        since_ms=1,
+        software="1",
+        run_id="1",
+        model=SERVED,
+        counters=counters,
+    )
+    await edge.bus.publish_bytes(STATUS.name(node=NODE, name="edge"), encode(STATUS, status), retain=True)
+    found = findings((await gleaner("doctor", "--timeout", "1", *at)).out)
+    passed, text = found["edge edge-1"]
+    assert not passed
+    assert said in text
+
+
+async def test_the_configuration_of_a_service_is_enough(answering, address, tmp_path):
+    """The file of this machine's own service names broker, node and folders; its disk is checked too."""
+    path = tmp_path / "device.toml"
+    path.write_text(f"state_dir = '{tmp_path}'\n[broker]\nport = {address.port}\n")
+    async with reporting(address, SERVED):
+        done = await gleaner("doctor", "--config", path)
+    assert done.code == 0, done.out
+    assert "GB free for state_dir" in findings(done.out)["disk"][1]
+
+
+@pytest.mark.parametrize(("days", "passed"), [(10, False), (300, True)])
+def test_a_certificate_that_expires_soon_is_a_failure(tmp_path, days, passed):
+    """Both certificates of the configuration are checked; the advice renews them."""
+    path = tmp_path / "ca.pem"
+    path.write_bytes(certificates.authority_certificate(certificates.new_key(), "a CA", days=days))
+    found = Recognised("client", ClientConfig(broker=Broker(tls=Tls(ca=str(path), certificate=str(path)))))
+    checked = list(machine_findings(found, datetime.now(UTC)))
+    assert [(one.subject, one.passed) for one in checked] == [("CA", passed), ("certificate", passed)]
+    assert all("--renew" in one.advice for one in checked)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+def test_a_broken_certificate_is_a_failure(tmp_path, content):
+    """A file that is missing or no certificate does not end the doctor."""
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    found = Recognised("client", ClientConfig(broker=Broker(tls=Tls(ca=str(path)))))
+    (checked,) = machine_findings(found, datetime.now(UTC))
+    assert not checked.passed
+    assert str(path) in checked.found

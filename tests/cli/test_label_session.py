@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bus.config import Broker
-from cli.cloud.label_keys import Session, key_bindings, press
+from cli.cloud.label_keys import Session, press
 from cli.cloud.label_session import half_blocks
 from cloud.collector import collector
 from cloud.collector.config import CollectorConfig
 from cloud.dataset.store import Row, Store
+from cloud.labeling.key_bindings import key_bindings
 from schemas.messages import NEITHER
 from tests.cli.conftest import gleaner
-from tests.conftest import ROOT, eventually, jpeg
+from tests.conftest import DEADLINE_S, ROOT, eventually, jpeg
 from tests.nodes import photo, photo_id
 
 
@@ -172,7 +173,7 @@ async def test_labels_reach_the_dataset(address: Broker, at, dataset: Store):
     config = CollectorConfig(broker=address, dataset=dataset.table.url)
     running = asyncio.create_task(collector.run(config))
     try:
-        async with Terminal() as terminal, asyncio.timeout(60):
+        async with Terminal() as terminal, asyncio.timeout(DEADLINE_S):
             process = await terminal.start("--dataset", dataset.table.url, "--by", "ann", *at)
             await terminal.shows("1 of 4")
             assert "▀" in terminal.shown
@@ -200,7 +201,7 @@ async def test_labels_reach_the_dataset(address: Broker, at, dataset: Store):
 
 async def test_terminal_mode_is_restored(address: Broker, at, dataset: Store):
     """After Ctrl-C the terminal has its former attributes."""
-    async with Terminal() as terminal, asyncio.timeout(60):
+    async with Terminal() as terminal, asyncio.timeout(DEADLINE_S):
         before = termios.tcgetattr(terminal.ours)
         process = await terminal.start("--dataset", dataset.table.url, *at)
         await terminal.shows("1 of 4")

@@ -125,3 +125,42 @@ async def test_a_service_stops_on_sigterm(at, edge, tmp_path):
     async with asyncio.timeout(120):
         assert await process.wait() == 0
     assert (await edge.status("offline")).reason == "it was stopped"
+
+
+def test_a_port_in_use_is_a_failure(called, address):
+    """Trying again does not help: another port does. The exit code is that of every other port."""
+    done = called("broker", "--port", address.port)
+    assert done.code == 1
+    assert f"port {address.port}: it is in use" in done.sentence
+
+
+def test_the_version_is_printed(called):
+    """`gleaner --version` prints name and version, as scripts and reports of faults need it."""
+    done = called("--version")
+    assert (done.code, done.out, done.err) == (0, "gleaner 0.1.0\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("devcie",), "'device'"),
+        (("cloud", "trian"), "'train'"),
+        (("tail", "--cuont", "3"), "'--count'"),
+        (("cloud", "train", "--datset", "x"), "'--dataset'"),
+        (("device", "--log-level", "infos"), "'info'"),
+    ],
+)
+def test_a_misspelt_word_gets_a_suggestion(called, words, meant):
+    """Commands, options and values that do not exist are answered with the most similar one."""
+    done = called(*words)
+    assert done.code == 2
+    assert f"did you mean {meant}?" in done.err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_every_command_is_completed(called, shell):
+    """The script of each shell has all commands and the options of sub-commands."""
+    done = called("completion", shell)
+    assert done.code == 0
+    assert all(name in done.out for name in COMMANDS)
+    assert "bake-time-s" in done.out

@@ -13,11 +13,12 @@ from cloud.evaluation.promotion_gate import Comparison, Verdict
 from cloud.registry.registry import Registry
 from cloud.registry.rollout_state import Rollout, Rules, Step
 from cloud.rollout.releases import release_of
+from cloud.rollout.steering import is_open
 from schemas.messages import NEITHER, CanaryReport, ServedModel, VersionStats
-from schemas.topics import RELEASE
+from schemas.topics import RELEASE, STEERING
 from tests.cli.conftest import gleaner, start
 from tests.cloud.bundles import bundle
-from tests.conftest import jpeg, running
+from tests.conftest import DEADLINE_S, jpeg, running
 from tests.device.conftest import NODE
 
 
@@ -198,7 +199,7 @@ async def test_status_without_nodes_and_dataset_is_no_error(at, tmp_path):
     done = await gleaner("cloud", "status", *words, "--json", *at)
     whole = json.loads(done.out)
     assert whole.pop("away").startswith("no dataset at")
-    assert whole == {"nodes": [], "rollout": None, "accuracy": [], "labels": {}}
+    assert whole == {"nodes": [], "components": [], "rollout": None, "accuracy": [], "labels": {}}
     done = await gleaner("cloud", "status", *words, *at)
     assert done.code == 0
     assert "No audits: no dataset at" in done.out
@@ -215,3 +216,20 @@ async def test_status_shows_the_fleet_if_the_dataset_cannot_be_read(address, at,
     assert done.code == 0
     for text in (NODE, "version 2 in place of 1", "canary for 10%", "No audits: table", "cannot be read"):
         assert text in done.out
+
+
+async def test_a_running_rollout_is_steered_by_a_command(address, at, models, called):
+    """The broker retains the order with version, beginning and name; without a rollout it is an error."""
+    words = ("cloud", "steer", "pause", "--out", models, "--by", "ann", "--reason", "wait for the vet", *at)
+    assert f"no rollout in {models}" in called(*words).sentence
+    running_now = state(models, began_ms=1234)
+    Registry(models).rollout_file(2).write(running_now)
+    assert (await gleaner(*words)).out.startswith("pause of version 2: ordered")
+    listener = Bus(address, transient_client_id("listener"))
+    orders = listener.subscribe(STEERING)
+    async with running(listener), asyncio.timeout(DEADLINE_S):
+        order = (await orders.queue.get()).message()
+    assert (order.action, order.by, order.reason) == ("pause", "ann", "wait for the vet")
+    assert is_open(running_now, order)
+    Registry(models).rollout_file(2).write(state(models, phase="finished"))
+    assert "the rollout of version 2 is finished" in called(*words).sentence

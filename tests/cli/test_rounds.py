@@ -13,6 +13,7 @@ from cloud.rollout.options import RolloutOptions
 from schemas.messages import Release
 from schemas.topics import RELEASE
 from tests.cli.conftest import start
+from tests.cloud import tiny
 from tests.conftest import eventually
 from tests.nodes import Observer, photo, photo_id
 
@@ -34,6 +35,7 @@ async def test_a_round_by_hand_teaches_trains_and_releases(address, at, tmp_path
     harvest(store, 100, 8)
     harvest(store, 200, 2, lane="audit")
     places = ("--dataset", store.table.url, "--models", tmp_path / "models", "--cache", tmp_path / "cache")
+    places += ("--backbone", tiny.NAME)
     registry, observer = Registry(tmp_path / "models"), Observer(address)
     releases = observer.bus.subscribe(RELEASE)
     async with observer.watching():

@@ -5,7 +5,7 @@ import pytest
 from schemas.codec import MAX_PAYLOAD_BYTES
 from tests.cli.conftest import gleaner
 from tests.conftest import jpeg
-from tests.device.conftest import result
+from tests.device.conftest import NODE, result
 
 
 @pytest.fixture
@@ -109,3 +109,28 @@ async def test_without_an_edge_each_photo_times_out(at, folder):
     done = await gleaner("send", folder / "a.jpg", *at, "--timeout", "1")
     assert done.code == 1
     assert done.sentence == f"{folder}/a.jpg: no result after 1 s; try 'gleaner doctor'"
+
+
+async def test_why_a_photo_is_deferred_is_said_at_the_deadline(edge, at, folder):
+    """A deferred result is no answer, but its reason is what the sender needs."""
+    edge.reply = lambda photo: [result(photo, "deferred", reason="model pets at x:1: UNAVAILABLE")]
+    done = await gleaner("send", folder / "a.jpg", "--timeout", "1", *at)
+    assert done.code == 1
+    assert "no result after 1 s: deferred: model pets at x:1: UNAVAILABLE" in done.sentence
+
+
+async def test_a_rejection_has_its_reason(edge, at, folder):
+    """The code alone does not say what to change."""
+    edge.reply = lambda photo: [result(photo, "rejected", code="too-large", reason="at most 3 MiB, got 4")]
+    done = await gleaner("send", folder / "a.jpg", *at)
+    assert done.code == 1
+    assert "rejected: too-large (at most 3 MiB, got 4)" in done.out
+
+
+async def test_the_node_is_that_of_the_configuration(edge, address, folder, tmp_path):
+    """On a machine with a device, its own configuration names broker and node."""
+    own = tmp_path / "device.toml"
+    own.write_text(f"node = '{NODE}'\n[broker]\nport = {address.port}\n")
+    done = await gleaner("send", folder / "a.jpg", "--config", own)
+    assert done.code == 0, done.err
+    assert edge.photos[0].node == NODE

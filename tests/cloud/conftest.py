@@ -1,9 +1,7 @@
 """Photos and networks for several test files."""
 
 import io
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,13 +37,3 @@ def efficientnet() -> Any:
     from cloud.modeling.backbones import EFFICIENTNET_LITE0  # noqa: PLC0415 - TensorFlow only for tests that use it
 
     return EFFICIENTNET_LITE0.build()
-
-
-@pytest.fixture(scope="session")
-def photo_collection() -> Path:
-    """Folder of real photos with train/, stream/ and gold/, each with a folder per class; else skip."""
-    default = Path(__file__).resolve().parents[3] / "shared" / "photos"
-    folder = Path(os.environ.get("GLEANER_PHOTOS", default))
-    if not (folder / "gold").is_dir():
-        pytest.skip(f"no photo collection in {folder}; set GLEANER_PHOTOS to one")
-    return folder

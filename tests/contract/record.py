@@ -151,6 +151,17 @@ FULL: tuple[m.Message, ...] = (
         reason="twenty new labels",
         facts={"version": 2, "accuracy": 0.988, "by": "maria", "promoted": True},
     ),
+    m.Steering(
+        node="cloud",
+        name="rollout",
+        order_id=_ID,
+        action="roll-back",
+        version=2,
+        began_ms=1,
+        by="maria",
+        reason="the dogs are wrong",
+        at_ms=2,
+    ),
 )
 
 

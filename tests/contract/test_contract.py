@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas import asyncapi
 from schemas.codec import decode, to_json, to_msgpack
+from schemas.contract import asyncapi
 from schemas.topics import TOPICS, find
 from tests.contract.plain import read
 from tests.schemas.strategies import messages
@@ -20,6 +20,14 @@ VECTORS = [
     pytest.param(vector, folder, id=f"{folder.name}-{number}-{vector['topic'].split('/')[2]}")
     for folder in RECORDED
     for number, vector in enumerate(json.loads((folder / "vectors.json").read_text()))
+]
+
+# A later topic has no earlier reader.
+KNOWN = [
+    pytest.param(folder, topic, id=f"{folder.name}-{topic.kind}")
+    for folder in RECORDED
+    for topic in TOPICS
+    if (folder / f"{topic.kind}.schema.json").is_file()
 ]
 
 
@@ -37,8 +45,7 @@ def test_g7_a_reader_without_our_code_reads_what_we_wrote(vector, folder):
     assert read(base64.b64decode(vector["payload"]), vector["topic"], folder) == vector["fields"]
 
 
-@pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.name)
-@pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.kind)
+@pytest.mark.parametrize(("folder", "topic"), KNOWN)
 @pytest.mark.parametrize("write", [to_json, to_msgpack])
 @given(data=st.data())
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -49,8 +56,7 @@ def test_g7_a_reader_of_an_earlier_version_reads_what_we_write_today(folder, top
     assert read(write(message), topic.name(**names), folder)["v"] == 1
 
 
-@pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.name)
-@pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.kind)
+@pytest.mark.parametrize(("folder", "topic"), KNOWN)
 def test_g7_the_contract_only_grows(folder, topic):
     """A published field keeps its type, values and meaning; no new field is required."""
     before = json.loads((folder / f"{topic.kind}.schema.json").read_text())
@@ -58,7 +64,7 @@ def test_g7_the_contract_only_grows(folder, topic):
     _assert_grown(_expand(before, before["$defs"]), _expand(today, today["$defs"]), topic.kind)
 
 
-_FOR_PEOPLE = ("$defs", "title", "description", "examples", "x-events")
+_FOR_PEOPLE = ("$defs", "$id", "title", "description", "examples", "x-events")
 
 
 def _expand(schema: object, definitions: dict[str, object]) -> object:
@@ -72,6 +78,11 @@ def _expand(schema: object, definitions: dict[str, object]) -> object:
         return schema
     if "$ref" in schema:
         return _expand(definitions[schema["$ref"].removeprefix("#/$defs/")], definitions)
+    if "contentEncoding" in schema.get("anyOf", [{}])[0]:  # also bytes from msgpack; once text alone
+        schema = schema | schema["anyOf"][0]
+        del schema["anyOf"]
+    if "pattern" in schema:  # once with a guard that a `$` of JSON Schema does not need
+        schema = schema | {"pattern": schema["pattern"].replace(r"$(?!\n)", "$")}
     return {
         key: {name: _expand(field, definitions) for name, field in value.items()}
         if key == "properties"  # here the keys are fields, which may be called `title`

@@ -78,6 +78,34 @@ def test_nested_folders_belong_to_the_class_above(tmp_path: Path):
     assert chosen.counts == {"train": 10, "gold": 10, "stream": 20}
 
 
+def manifest(root: Path, *labels: str, devices: int = 3, each: int = 24) -> Path:
+    """Create folders named by device, and a manifest with the label of each photo."""
+    lines = ["path,label,device"]
+    for number in range(len(labels) * each):
+        device, label = f"meter-{number % devices}", labels[number % len(labels)]
+        (root / device).mkdir(parents=True, exist_ok=True)
+        (root / device / f"{number}.jpg").write_bytes(f"{root.name} {number}".encode())
+        lines.append(f"{device}/{number}.jpg,{label},{device}")
+    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_a_manifest_names_the_classes(tmp_path: Path):
+    """Where folders are devices, the manifest has the classes; no photo is in two splits."""
+    chosen = collect(manifest(tmp_path / "meters", "0", "1", "2"), tmp_path / "out", seed=0)
+    assert sorted(path.name for path in chosen.stream.iterdir()) == ["0", "1", "2"]
+    assert chosen.counts == {"train": 15, "gold": 18, "stream": 39}
+    parts = [contents(part) for part in (chosen.labelled, chosen.gold, chosen.stream)]
+    assert max(sum(parts, Counter()).values()) == 1
+
+
+@pytest.mark.parametrize("label", ["../x", ".", "a/b"])
+def test_a_label_that_is_no_folder_name_is_refused(label: str, tmp_path: Path):
+    """No link is created outside of the run's folder."""
+    with pytest.raises(PermanentError, match="cannot be the name of a folder"):
+        collect(manifest(tmp_path / "meters", "0", label), tmp_path / "out", seed=0)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -86,6 +114,8 @@ def test_nested_folders_belong_to_the_class_above(tmp_path: Path):
             lambda at: folder(at, cat=30),
             "has 1 class folders, at least 2 are needed; use one folder per class",
         ),
+        (lambda at: manifest(at, "0"), "lists files of 1 classes, at least 2 are needed"),
+        (lambda at: manifest(at, "0", "1", each=19), "class '0' has 19 photos, at least 20 are needed"),
         (lambda at: folder(at, cat=30, dog=19), "class 'dog' has 19 photos, at least 20 are needed"),
         (lambda at: folder(at / "train", cat=9).parent, "has only train/; use one folder per class"),
         (

@@ -31,7 +31,7 @@ async def broker(processes: Processes, folder: Path) -> None:
     """Start a broker, which has a child process, and wait until it listens."""
     port = free_port()
     await processes.start("broker", "broker", "--port", str(port), "--dir", str(folder))
-    await eventually(lambda: is_listening(port), within_s=60)
+    await eventually(lambda: is_listening(port))
 
 
 @pytest.mark.parametrize("ending", [None, PermanentError("it fails"), asyncio.CancelledError()])
@@ -63,7 +63,7 @@ async def test_a_process_that_ignores_sigterm_is_killed(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     async with Processes(tmp_path / "logs") as processes, asyncio.TaskGroup() as tasks:
         running = tasks.create_task(processes.run("stubborn", module="stubborn"))
-        await eventually(lambda: len(leftovers.processes()) == 2, within_s=60)
+        await eventually(lambda: len(leftovers.processes()) == 2)
         running.cancel()
     assert leftovers.processes() == []
 
@@ -74,7 +74,7 @@ async def test_killing_the_run_terminates_its_processes(leftovers: Leftovers, tm
     words = (sys.executable, "-c", START, str(tmp_path), str(port))
     run = await asyncio.create_subprocess_exec(*words, cwd=ROOT)
     try:
-        await eventually(lambda: is_listening(port), within_s=60)
+        await eventually(lambda: is_listening(port))
     finally:
         run.kill()
         await run.wait()

@@ -1,5 +1,4 @@
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -7,43 +6,13 @@ import pytest
 from demo import report
 from demo.curve import Point
 from tests.demo.conftest import PHOTO, candidate, card, line, outcome, tally
+from tests.html_page import Page
 
 CURVE = [
     Point(10, [0.8], [0.82]),
     Point(15, [0.79, 0.84], [0.8, 0.87]),
     Point(30, [0.88], [0.9]),
 ]
-VOID = {"meta", "img", "br"}
-
-
-class Page(HTMLParser):
-    """Parse a page, and check that its tags are closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-    def count(self, tag: str, kind: str) -> int:
-        """Count the tags with a CSS class."""
-        return sum(name == tag and kind in (attrs.get("class") or "").split() for name, attrs in self.tags)
 
 
 def written(run, folder: Path, curve=CURVE) -> str:

@@ -53,8 +53,10 @@ async def test_the_whole_loop_with_few_photos(photos: Path, leftovers: Leftovers
     out, err = await run.communicate()
     rows = {line[:28].strip(): line[28:] for line in out.decode().splitlines()}
     assert run.returncode == 0, err.decode()
-    assert (rows["photos sent"], rows["photos answered"], rows["photos lost"]) == ("210", "210", "0")
-    assert rows["failed during the swap"].startswith("0 of 150 (")
+    # 60 of the stream, and 150 while the model is swapped; as many again where that takes longer.
+    assert (int(rows["photos sent"]) - 60) % 150 == 0
+    assert (rows["photos answered"], rows["photos lost"]) == (rows["photos sent"], "0")
+    assert rows["failed during the swap"].startswith("0 of ")
     assert rows["version 1, 10 labels"].split()[1:5] == ["of", "60", "gold", "photos"]
     assert rows["20 labels by the reviewer"].startswith("+")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
@@ -91,7 +93,7 @@ async def test_ctrl_c_leaves_nothing(
     ("words", "message"),
     [
         (["--photos", "/nowhere"], "gleaner demo: there is no folder /nowhere"),
-        (["--backbone", "resnet"], "gleaner demo: backbone: expected one of xception, xception-small, eff"),
+        (["--backbone", "resnet"], "gleaner demo: backbone: expected one of xception, xception-small, com"),
     ],
 )
 async def test_wrong_options_are_one_sentence(

@@ -23,6 +23,14 @@ def test_steps_are_counted():
     ]  # fmt: skip
 
 
+def test_an_address_stands_out():
+    """It has a line of its own between empty ones, whole and not broken at 80 columns."""
+    tested, shown = screen()
+    address = "http://127.0.0.1:8765/?token=" + "x" * 80
+    tested.highlight(f"console: {address}")
+    assert [line.strip() for line in shown.getvalue().split("\n")] == ["", f"console: {address}", "", ""]
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_markup_is_escaped(*, terminal: bool):
     """Text that looks like markup of rich, such as a folder named [/red], is shown unchanged."""

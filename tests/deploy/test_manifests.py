@@ -18,6 +18,8 @@ from bus.config import Tls, load
 from bus.gateway.config import GatewayConfig
 from cli.main import main, parser_of
 from cloud.collector.config import CollectorConfig
+from console.config import ConsoleConfig
+from console.exposure import check_exposure
 from edge.config import EdgeConfig
 from edge.modelserver import flags
 from tests import crds
@@ -25,11 +27,13 @@ from tests.conftest import ROOT
 from tests.sites import free_ports, provision, wait_until
 
 KUBERNETES = "1.32"
+OPERATOR = {"ca": "ca.pem", "cert": "operator.pem", "key": "operator.key"}
 HERE = ROOT / "deploy/kubeedge"
 OVERLAYS = ("lab", "single-node", "fleet")
 SECRETS = {
     "broker",
     "collector",
+    "console",
     "gateway",
     "s3",
 }  # created by the operator, from the provisioned files
@@ -139,6 +143,31 @@ def test_every_reference_exists(overlay):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_restart_of_edgecore_takes_nothing_from_a_running_pod(overlay):
+    """On edge nodes a ConfigMap is mounted file by file, and an emptyDir is in memory."""
+    for name, pod in pods(built(overlay)):
+        if name not in ("edge", "edge-broker"):
+            continue
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        assert all(one["emptyDir"].get("medium") == "Memory" for one in volumes.values() if "emptyDir" in one)
+        mounts = [mount for container in pod["containers"] for mount in container["volumeMounts"]]
+        assert all("subPath" in mount for mount in mounts if "configMap" in volumes[mount["name"]])
+        assert any("configMap" in volumes[mount["name"]] for mount in mounts)
+        assert pod["dnsPolicy"] == "Default"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_probe_opens_a_tls_connection_without_tls(overlay):
+    """A broker would write an error of OpenSSL to its log at each probe of such a port."""
+    for name, pod in pods(built(overlay)):
+        for container in pod["containers"]:
+            named = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
+            for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+                port = container.get(kind, {}).get("tcpSocket", {}).get("port")
+                assert named.get(port, port) not in (8883, 8884), name
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_command_accepts_its_arguments(overlay):
     """The arguments of each container are valid for its command."""
     seen = set()
@@ -148,7 +177,7 @@ def test_every_command_accepts_its_arguments(overlay):
             words = [
                 re.sub(r"=/etc/gleaner/.*", f"={__file__}", word) for word in words
             ]  # the files have to exist
-            if container["image"].startswith("gleaner-modelserver"):
+            if words[:1] == ["modelserver"]:
                 flags.parse(words[1:])
             elif container["image"].startswith("gleaner-"):
                 parser, _ = parser_of(words[0])
@@ -164,12 +193,16 @@ def test_every_command_accepts_its_arguments(overlay):
     [
         ("base/cloud/gateway.toml", GatewayConfig),
         ("base/cloud/collector.toml", CollectorConfig),
+        ("components/console/console.toml", ConsoleConfig),
         ("base/edge/edge.toml", EdgeConfig),
     ],
 )
 def test_every_configuration_is_valid(path, kind):
     """The configuration files in the config maps are valid, without unknown fields."""
-    assert load(HERE / path, kind).broker.port in (8883, 8884)
+    loaded = load(HERE / path, kind)
+    assert loaded.broker.port in (8883, 8884)
+    if isinstance(loaded, ConsoleConfig):
+        check_exposure(loaded)  # refuses a console that a network could open without an account and TLS
 
 
 def test_g5_only_the_gateway_reaches_the_router():
@@ -213,18 +246,17 @@ def test_the_brokers_have_the_provisioned_configuration():
     """Limits, ACL and TLS of both brokers are those that `gleaner provision` writes."""
     home = "/etc/gleaner"
     tls = Tls(ca=f"{home}/ca.pem", certificate=f"{home}/broker.pem", key=f"{home}/broker.key")
-    access = Access(tls, f"{home}/operations.pem", f"{home}/rights")
+    access = Access(tls, f"{home}/operations.pem", f"{home}/rights", f"{home}/revoked.crl")
     wanted = configuration(8883, Path("/var/lib/mosquitto"), address="", access=access).splitlines()
     cloud = settings("cloud")
-    assert sorted(cloud) == sorted(wanted)
-    own = {"listener 1883 127.0.0.1", f"password_file {home}/passwords"}
-    assert own <= set(settings("edge"))
-    assert set(settings("edge")) - own <= set(wanted)
+    assert sorted(cloud) == sorted([*wanted, "listener 1880"])
+    own = ["listener 1883 127.0.0.1", f"password_file {home}/passwords"]
+    assert sorted(settings("edge")) == sorted([*wanted, *own])
 
 
 @pytest.mark.parametrize(("side", "folder"), [("cloud", "cloud"), ("edge", "edges/edge-1")])
-def test_mosquitto_starts_with_the_configuration_of_a_config_map(side, folder, mosquitto, tmp_path):
-    """A real mosquitto starts with each config map and the files of `gleaner provision`."""
+def test_mosquitto_starts_with_the_configuration_of_a_config_map(side, folder, mosquitto, tmp_path, capsys):
+    """A real mosquitto starts with each config map and provisioned files, and `gleaner doctor` reaches it."""
     site = tmp_path / "site"
     provision(site, "--cloud", "127.0.0.1", "--edge", "edge-1")
     identity, port, loopback = site / folder, free_ports(), free_port()
@@ -236,6 +268,7 @@ def test_mosquitto_starts_with_the_configuration_of_a_config_map(side, folder, m
         "/var/lib/mosquitto": tmp_path / "data",
         "listener 8883": f"user root\nlistener {port} 127.0.0.1",
         "listener 8884": f"listener {port + 1} 127.0.0.1",
+        "listener 1880": f"listener {loopback}",
         "listener 1883": f"listener {loopback}",
     }
     for place, own in places.items():
@@ -251,7 +284,12 @@ def test_mosquitto_starts_with_the_configuration_of_a_config_map(side, folder, m
     try:
         wait_until(lambda: process.poll() is not None or is_listening(port))
         assert process.poll() is None, (tmp_path / "log").read_text()
-        wait_until(lambda: is_listening(port + 1 if side == "cloud" else loopback))
+        wait_until(lambda: is_listening(loopback) and is_listening(port + 1))
+        operator = [f"--{name}={site}/operator/{file}" for name, file in OPERATOR.items()]
+        main(["doctor", f"--broker=127.0.0.1:{port + 1}", *operator, "--node=edge-1", "--timeout=1"])
+        said = capsys.readouterr().out
+        assert "ok   broker: " in said, said
+        assert "ok   probe: " in said, said
     finally:
         process.terminate()
         process.wait()

@@ -106,12 +106,13 @@ async def edge(address):
 
 
 class Scripted:
-    """A camera that delivers the queued frames, raises the queued errors, and then waits."""
+    """A camera that delivers queued frames and raises queued errors, then waits or repeats one frame."""
 
     live = True
 
-    def __init__(self, *frames: bytes | Exception) -> None:
-        self.frames: asyncio.Queue[bytes | Exception] = asyncio.Queue()
+    def __init__(self, *frames: bytes | Frame | Exception, forever: bytes | None = None) -> None:
+        self.forever = forever
+        self.frames: asyncio.Queue[bytes | Frame | Exception] = asyncio.Queue()
         for frame in frames:
             self.frames.put_nowait(frame)
 
@@ -122,10 +123,12 @@ class Scripted:
         return None
 
     async def capture(self) -> Frame:
+        if self.forever is not None and self.frames.empty():
+            return Frame(self.forever, "scripted")
         frame = await self.frames.get()
         if isinstance(frame, Exception):
             raise frame
-        return Frame(frame, "scripted")
+        return frame if isinstance(frame, Frame) else Frame(frame, "scripted")
 
 
 class Running:
@@ -155,7 +158,7 @@ async def agent(address, tmp_path, monkeypatch):
         if isinstance(camera, str):
             fields["camera"] = camera
         else:
-            monkeypatch.setattr(service, "open_camera", lambda spec: camera)
+            monkeypatch.setattr(service, "open_camera", lambda *_: camera)
         facts = {"broker": address, "interval_s": 0.01, "state_dir": str(tmp_path / "state")}
         agents.append(Running(DeviceConfig(**(facts | fields))))
         return agents[-1]

@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 from bus.config import OutboxLimits
 from bus.mqtt.presence import now_ms
 from device import agent as agent_module
-from device.cameras.base import CameraError
+from device.cameras.base import CameraError, CameraStuckError, Frame
 from schemas.codec import MAX_PAYLOAD_BYTES
 from schemas.topics import COMMAND, RESULT
 from tests.conftest import eventually, jpeg
@@ -52,6 +52,14 @@ async def test_photos_carry_their_expiry(edge, agent):
     assert before <= photo.taken_at_ms <= now_ms()
 
 
+async def test_a_photo_has_the_time_and_the_crop_of_its_frame(edge, agent):
+    """A picture that is older than the capture says so, and its expiry counts from then."""
+    crop = (0.0, 0.25, 0.5, 1.0)
+    agent(Scripted(Frame(jpeg(1), "stream", taken_at_ms=5_000, crop=crop)), expires_s=60.0)
+    photo = await edge.photo(1)
+    assert (photo.taken_at_ms, photo.expires_at_ms, photo.crop) == (5_000, 65_000, crop)
+
+
 async def test_commands_take_photos_and_change_the_interval(edge, agent):
     """With interval 0 photos are taken only on command, until a command sets an interval."""
     camera = Scripted(*map(jpeg, range(9)))
@@ -66,15 +74,43 @@ async def test_commands_take_photos_and_change_the_interval(edge, agent):
 
 async def test_motion_triggers_a_photo(edge, agent):
     """Frames without motion are skipped, unless a command asks for a photo."""
-    camera = Scripted(jpeg(1), jpeg(1), jpeg(1), jpeg(2), jpeg(2))
+    camera = Scripted(jpeg(1), jpeg(1), jpeg(1), forever=jpeg(2))
     agent(camera, motion=0.05, motion_every_s=0.01)
     await edge.photo(2)
     await eventually(camera.frames.empty)
     assert [photo.image for photo in edge.taken()] == [jpeg(1), jpeg(2)]
     await edge.command("capture")
-    camera.frames.put_nowait(jpeg(2))  # consumed by the capture that was running when the command arrived
-    camera.frames.put_nowait(jpeg(2))
     assert (await edge.photo(3)).image == jpeg(2)
+
+
+async def test_a_heartbeat_is_sent_without_motion(edge, agent):
+    """With a heartbeat, a still scene gives a photo after that time too."""
+    camera = Scripted(*[jpeg(1)] * 1000)
+    agent(camera, motion=0.05, motion_every_s=0.001, heartbeat_s=0.05)
+    assert (await edge.photo(3)).image == jpeg(1)
+    assert camera.frames.qsize() < 997  # not every frame
+
+
+async def test_motion_is_not_sent_more_often_than_asked_for(edge, agent):
+    """Frames that move within the pause are skipped, unless a command asks for a photo."""
+    camera = Scripted(*map(jpeg, range(5)), forever=jpeg(7))
+    agent(camera, motion=0.05, motion_every_s=0.01, motion_pause_s=3600.0)
+    await eventually(camera.frames.empty)
+    assert (await edge.photo(1)).image == jpeg(0)
+    await edge.command("capture")
+    assert (await edge.photo(2)).image == jpeg(7)
+
+
+async def test_a_driver_that_is_stuck_ends_the_agent(edge, agent):
+    """Only a new process helps, so that this one ends and its supervisor starts another one."""
+    camera = Scripted(jpeg(1))
+    running = agent(camera)
+    await edge.photo(1)
+    camera.frames.put_nowait(CameraStuckError("camera picamera: no answer in 10 s; its driver hangs"))
+    with pytest.raises(ExceptionGroup) as ended:
+        await running.ended()
+    assert ended.group_contains(CameraStuckError, match="its driver hangs")
+    assert (await edge.status("offline")).reason == "it was stopped"
 
 
 async def test_a_broken_frame_counts_as_motion(edge, agent):

@@ -8,9 +8,9 @@ import pytest
 from bus.config import Broker
 from edge.config import EdgeConfig
 from tests.nodes import edge_config
-from tests.serving import ModelServer, pack, place, saved_models
+from tests.serving import NAMELESS, ModelServer, pack, place, saved_models
 
-OWN_MODELS = tuple(f"own-{number}" for number in range(12))
+OWN_MODELS = tuple(f"own-{number}" for number in range(16))
 
 
 @pytest.fixture(scope="session")
@@ -19,9 +19,9 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
     base = tmp_path_factory.mktemp("models")
     for name in ("pets", *OWN_MODELS):
         place("straight", base / name, 1)
-    for name in ("flat", "novel"):
+    for name in ("flat", "novel", *NAMELESS):
         place(name, base / name, 1)
-    server = ModelServer(base, "pets", "flat", "novel", *OWN_MODELS)
+    server = ModelServer(base, "pets", "flat", "novel", *NAMELESS, *OWN_MODELS)
     server.start()
     yield server
     server.kill()

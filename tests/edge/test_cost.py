@@ -15,7 +15,7 @@ PHOTOS = 60
 async def test_a_photo_costs_no_more_than_agreed(config: EdgeConfig) -> None:
     """Transactions, tasks and calls for a single photo that is not harvested are limited.
 
-    Each limit is about a quarter above the count. A commit that raises one says why.
+    Each limit is up to a quarter above the count. A commit that raises one says why.
     """
     log.configure("info", json=True)
     unharvested = HarvestRules(auto=False, audit_share=0, uncertain_above=1)
@@ -23,7 +23,18 @@ async def test_a_photo_costs_no_more_than_agreed(config: EdgeConfig) -> None:
     assert counted.commits <= 2.2  # one to look for a recorded result, one to record this one
     assert counted.tasks <= 4.8  # batch, hash, result, the call, and what gRPC creates now and then
     assert counted.handovers <= 1.2  # to decode it for its hash
-    allowed = {"edge": 230, "bus": 65, "schemas": 30, "paho": 105, "aiomqtt": 17, "structlog": 27, "grpc": 40}
+    # schemas: each segment of a JPEG is checked as libjpeg reads it. bus: the progress of each publish and
+    # the bound of each queue are followed; MQTT 5 adds 130 calls of built-in functions for its properties.
+    # edge: only the time in which the server answers counts against a photo, which takes a check per step.
+    allowed = {
+        "edge": 250,
+        "bus": 105,
+        "schemas": 105,
+        "paho": 105,
+        "aiomqtt": 17,
+        "structlog": 27,
+        "grpc": 40,
+    }
     over = {name: calls for name, calls in counted.calls.items() if calls > allowed.get(name, math.inf)}
     assert not over, f"calls for a photo, more than {allowed}"
-    assert sum(counted.calls.values()) <= 2400
+    assert sum(counted.calls.values()) <= 2700

@@ -1,13 +1,18 @@
 """kill -9 of the edge process loses or doubles no result and no sample."""
 
+import asyncio
+import signal
 import sqlite3
 from pathlib import Path
 
+import pytest
 from msgspec import structs
 
+from edge.harvest.image import shrink
 from schemas.messages import Caps, HarvestRules, Receipt
 from schemas.topics import PHOTO, RECEIPT
 from tests.conftest import eventually
+from tests.faults.crashing import points_of
 from tests.nodes import NODE, Observer, device, edge_process, enveloped, photo, photo_id
 
 
@@ -89,3 +94,29 @@ async def test_g2_a_harvested_sample_survives_a_kill(config, tmp_path):
             await eventually(lambda: {sample.photo_id for sample in seen.samples[-3:]} == {last})
         edge.kill()
     assert table(config, "SELECT id FROM outbox") == [(last,)]
+
+
+@pytest.mark.parametrize("point", points_of("large-photo"))
+async def test_g1_g2_a_kill_while_a_sample_is_shrunk_after_the_answer(config, tmp_path, point):
+    """Each photo keeps its answer, and its sample is sent once, at training size."""
+    images = {photo_id(number): photo(number, size=(800, 640)) for number in range(3)}
+    with edge_process(config, tmp_path) as edge:
+        async with Observer(config.broker).watching() as seen:
+            edge.start(at=point)
+            await seen.status("online")
+            for number, image in enumerate(images.values()):
+                await seen.send(enveloped(number, image))
+            assert await asyncio.to_thread(edge.wait) == -signal.SIGKILL
+            seen.results.clear()
+            seen.samples.clear()
+            edge.start()
+            await eventually(lambda: {sample.photo_id for sample in seen.samples} == images.keys())
+            await seen.send(enveloped(9, photo(9)))
+            await seen.answer(photo_id(9))
+        edge.kill()
+    for sample in seen.samples:
+        assert sample.photo_id == photo_id(9) or sample.image == shrink(images[sample.photo_id]).image
+    recorded = table(config, "SELECT photo_id, count(*) FROM answer GROUP BY photo_id")
+    assert recorded == [(one, 1) for one in sorted([*images, photo_id(9)])]
+    assert len(table(config, "SELECT id FROM outbox")) == 4
+    assert table(config, "SELECT * FROM unshrunk") == []

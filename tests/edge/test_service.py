@@ -41,6 +41,19 @@ async def test_a_policy_applies_from_the_next_photo(config):
         assert (await seen.answer(photo_id(2))).harvest == "between-thresholds"
 
 
+async def test_a_cleared_policy_brings_back_the_rules_of_the_configuration(config):
+    """An empty message is how a retained policy is cleared; it is not a malformed one."""
+    nothing = HarvestRules(auto_confidence=1.0, uncertain_above=1.0, near_duplicate_s=0, audit_share=0)
+    own = structs.replace(config.harvest, near_duplicate_s=0)
+    async with station(structs.replace(config, harvest=own)) as seen:
+        await seen.bus.publish(POLICY, Policy(node=NODE, harvest=nothing), node=NODE)
+        await seen.send(enveloped(1, photo(1, "red")))
+        assert (await seen.answer(photo_id(1))).harvest == "between-thresholds"
+        await seen.bus.publish_bytes(POLICY.name(node=NODE), b"", retain=True)
+        await seen.send(enveloped(2, photo(2, "red")))
+        assert (await seen.answer(photo_id(2))).harvest == "auto"
+
+
 async def test_a_receipt_ends_the_resending_of_a_sample(config):
     """Whether stored, duplicate or refused; a malformed receipt is counted and changes nothing."""
     async with Observer(config.broker).watching() as seen:
@@ -96,8 +109,11 @@ def picture(number: int) -> bytes:
     return out.getvalue()
 
 
-async def test_the_handler_is_small_and_shuts_down_cleanly(config, tmp_path):
+async def test_the_handler_is_small_and_shuts_down_cleanly(config, tmp_path, monkeypatch):
     """After 1000 photos `gleaner edge` uses less than 100 MB; SIGTERM ends it with an offline status."""
+    # As installed with the extra `edge`: the extra `damage`, which loads NumPy, is in this environment too.
+    (tmp_path / "simplejpeg.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with edge_process(config, tmp_path) as edge:
         async with Observer(config.broker).watching() as seen:
             edge.start()

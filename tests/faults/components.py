@@ -4,18 +4,23 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from bus.broker.process import BrokerProcess
 from tests.conftest import ROOT
+from tests.faults import acceptance
 from tests.faults.crashing import STOP_S
 from tests.faults.event_counter import EventCounter
+from tests.faults.preload import Preload
 
 _STOP_S = STOP_S - 1.0  # before the process gives up by itself
 _LINE_BYTES = 1 << 20
+_QUOTED_LINES = 15
+_FAILED = (1, 75)  # with a sentence: failed, and try again
 _ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONFAULTHANDLER": "1"}
 
 
@@ -26,6 +31,19 @@ class Line(msgspec.Struct, frozen=True):
     status: str
     label: str | None = None
     truth: str | None = None
+    round_trip_ms: float | None = None
+
+
+class Died(NamedTuple):
+    """A process that ended without the laboratory's doing: its exit code and the last lines of its log."""
+
+    name: str
+    code: int
+    log: Path
+
+    def __str__(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-_QUOTED_LINES:]
+        return "\n".join([f"{self.name}: exit code {self.code}, see {self.log}", *lines])
 
 
 class Component(Protocol):
@@ -94,16 +112,33 @@ class Command:
         words: Subcommand and options.
         variant: Rule of the product to break; None for none.
         counter: Counts the final answers that it prints.
+        preload: Faults of its disk and clock; None where they cannot be injected.
+        died: Set when it ends without the laboratory's doing.
     """
 
     def __init__(
-        self, name: str, folder: Path, *words: str, variant: str | None, counter: EventCounter
+        self,
+        name: str,
+        folder: Path,
+        *words: str,
+        variant: str | None,
+        counter: EventCounter,
+        preload: Preload | None = None,
+        died: asyncio.Event | None = None,
     ) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
         self.lines: list[Line] = []
         self.deaths: list[str] = []
-        self.armed = False
+        self.printed_at: list[float] = []
+        """When each of the lines was printed, on the monotonic clock."""
+        self.armed = self.stopping = False
+        self.may_stop = False
+        """Whether it may end by itself, because its disk fails."""
+        self.accepted = folder / f"{name}.accepted"
+        """What it accepted, if it is a device."""
+        self.preload = preload
+        self._died = died or asyncio.Event()
         self._words = words
         self._variant = variant
         self.counter = counter
@@ -128,14 +163,14 @@ class Command:
         launcher = ["tests.faults.crashing"]
         if self._variant:
             launcher += ["--variant", self._variant]
-        self.armed = at is not None
+        self.armed, self.stopping = at is not None, False
         if at:
             launcher += ["--at", at, "--nth", str(nth), *(["--stop"] if stop else [])]
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", *launcher, *self._words, *more,
                 cwd=ROOT,
-                env=os.environ | _ENVIRONMENT,
+                env=os.environ | _ENVIRONMENT | self._own_environment(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
@@ -143,6 +178,12 @@ class Command:
                 start_new_session=True,
             )  # fmt: skip
         self._following = asyncio.create_task(self._follow(self._process), name=f"follow {self.name}")
+
+    def _own_environment(self) -> dict[str, str]:
+        preloaded = {} if self.preload is None else self.preload.environment
+        return preloaded | (
+            {acceptance.ENVIRONMENT: str(self.accepted)} if self._words[0] == "device" else {}
+        )
 
     async def _follow(self, process: asyncio.subprocess.Process) -> None:
         """Read its output until it ends; record an exit that the test did not cause."""
@@ -153,10 +194,12 @@ class Command:
             line = msgspec.json.decode(text, type=Line)
             if line.status != "deferred":
                 self.lines.append(line)
+                self.printed_at.append(time.monotonic())
                 self.counter.add()
         code = await process.wait()
-        if code not in {0, -signal.SIGKILL, -signal.SIGTERM}:
-            self.deaths.append(f"{self.name}: exit code {code}, see {self.log}")
+        if code not in {0, -signal.SIGKILL, -signal.SIGTERM} and not (self.may_stop and code in _FAILED):
+            self.deaths.append(str(Died(self.name, code, self.log)))
+            self._died.set()
 
     async def ended(self) -> int:
         """Wait until it ends and return its exit code."""
@@ -180,6 +223,7 @@ class Command:
         """Stop it with SIGTERM; if it does not end, SIGABRT makes it print its stacks."""
         if self._process is None or self.pid is None:
             return
+        self.stopping = True
         self._process.terminate()
         try:
             async with asyncio.timeout(_STOP_S):

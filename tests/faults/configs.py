@@ -16,7 +16,7 @@ _PHOTOS = 200
 _SIZE = (180, 160)  # 2 to 3 kB
 _KEEPALIVE_S = 5
 _MANY = 1_000_000
-_RESEND = OutboxLimits(resend_first_s=2.0, resend_cap_s=10.0)
+RESEND = OutboxLimits(resend_first_s=2.0, resend_cap_s=10.0)
 _CAPS = Caps(
     **dict.fromkeys(("per_minute", "per_hour", "per_day"), _MANY),
     **dict.fromkeys(("bytes_per_minute", "bytes_per_hour", "bytes_per_day"), _MANY * 10_000),
@@ -54,7 +54,7 @@ def edge(broker_port: int, serving_port: int, folder: Path, node: str = NODE) ->
         state_dir=str(folder / "edge"),
         predict_timeout_s=5.0,
         harvest=RULES,
-        outbox=_RESEND,
+        outbox=RESEND,
     )
 
 
@@ -68,7 +68,7 @@ def device(name: str, broker_port: int, folder: Path, interval_s: float, node: s
         interval_s=interval_s,
         state_dir=str(folder / name),
         answers_kept=_MANY,
-        outbox=_RESEND,
+        outbox=RESEND,
     )
 
 

@@ -38,6 +38,7 @@ class Row:
     photo_id: str
     edge_label: str
     image: bytes
+    device: str | None = None
 
 
 def read(path: Path) -> Contents:

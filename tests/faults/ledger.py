@@ -4,8 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tests.faults.acceptance import Acceptance, digest
 from tests.faults.components import Line
 from tests.faults.databases import Contents, Row
+from tests.faults.hostile import HOSTILE_DEVICES
 
 LANES = frozenset({"auto", "hard", "audit"})
 BROKEN = "broken"
@@ -28,11 +30,17 @@ class Ledger:
     still_waiting: int
     not_harvested: Mapping[str, int]
     wrong: Sequence[str]
+    unsynced: int = 0
+    vanished: int = 0
 
     @property
     def verdict(self) -> list[str]:
         """Return the violations of the guarantees."""
         found = [
+            (not self.photos, "photos accepted: nothing was tested"),
+            (not self.samples, "samples harvested: nothing was tested"),
+            (self.unsynced, "photos accepted before the disk had them"),
+            (self.vanished, "frames neither accepted nor refused"),
             (self.photos_lost, f"photos lost ({self.still_waiting} messages still wait in outboxes)"),
             (self.photos_doubled, "photos answered twice"),
             (self.samples_lost, "samples lost"),
@@ -41,7 +49,7 @@ class Ledger:
             (len(self.wrong), "wrong: " + "; ".join(self.wrong[:3])),
             (sum(self.not_harvested.values()), f"not harvested: {dict(self.not_harvested)}"),
         ]
-        return [f"{count} {words}" for count, words in found if count]
+        return [f"{0 if count is True else count} {words}" for count, words in found if count]
 
 
 def compare(
@@ -50,6 +58,7 @@ def compare(
     stored: Sequence[Row],
     printed: Sequence[Line],
     known: Mapping[bytes, str],
+    acceptance: Acceptance | None = None,
 ) -> Ledger:
     """Compare accepted photos with answers, samples and rows.
 
@@ -60,9 +69,15 @@ def compare(
         printed: Final answers printed by the devices. A device killed between recording and printing has
             printed less than it recorded, never more.
         known: Bytes of each photo to its label.
+        acceptance: What was accepted, as recorded outside the product; None: as the outboxes themselves say.
     """
     answers = [answer for device in devices for answer in device.answers]
-    accepted = sum(device.accepted for device in devices)
+    if acceptance is None:
+        acceptance, accepted = Acceptance(), sum(device.accepted for device in devices)
+        lost = accepted - len(answers)
+    else:
+        accepted = len(acceptance.pictures)
+        lost = len(acceptance.pictures.keys() - {answer.photo_id for answer in answers})
     harvested = {answer.photo_id for answer in edge.answers if answer.harvest in LANES}
     copies = Counter(row.photo_id for row in stored)
     shown = Counter(line.photo_id for line in printed)
@@ -71,7 +86,7 @@ def compare(
         answered=len(answers),
         samples=len(harvested),
         rows=len(stored),
-        photos_lost=accepted - len(answers),
+        photos_lost=lost,
         photos_doubled=shown.total() - len(shown),
         samples_lost=len(harvested - copies.keys()),
         samples_doubled=copies.total() - len(copies),
@@ -80,9 +95,15 @@ def compare(
         not_harvested=Counter(
             answer.harvest or "no reason"
             for answer in edge.answers
-            if answer.status == "ok" and answer.harvest not in LANES
+            if answer.status == "ok" and answer.harvest not in LANES and answer.device not in HOSTILE_DEVICES
         ),
-        wrong=[*_disagreeing(devices, edge), *_mistaken(printed), *_misplaced(stored, known)],
+        wrong=[
+            *_disagreeing(devices, edge),
+            *_mistaken(printed),
+            *_misplaced(stored, known, acceptance.pictures),
+        ],
+        unsynced=acceptance.unsynced,
+        vanished=acceptance.vanished,
     )
 
 
@@ -105,9 +126,16 @@ def _mistaken(printed: Sequence[Line]) -> list[str]:
     ]
 
 
-def _misplaced(stored: Sequence[Row], known: Mapping[bytes, str]) -> list[str]:
-    return [
+def _misplaced(stored: Sequence[Row], known: Mapping[bytes, str], pictures: Mapping[str, str]) -> list[str]:
+    """Return samples with another photo's picture or label; hostile devices' own do not count."""
+    ours = [row for row in stored if row.device not in HOSTILE_DEVICES]
+    labels = [
         f"{row.photo_id}: {known.get(row.image)} was stored as {row.edge_label}"
-        for row in stored
+        for row in ours
         if known.get(row.image) != row.edge_label
+    ]
+    return labels + [
+        f"{row.photo_id}: was stored with the picture of another photo"
+        for row in ours
+        if pictures.get(row.photo_id, digest(row.image)) != digest(row.image)
     ]

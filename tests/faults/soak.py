@@ -1,6 +1,8 @@
 """Long run with faults: `python -m tests.faults.soak --minutes 20 --seed 1`.
 
-Prints progress and a table, writes the table as JSON, and exits with 1 if anything is lost or duplicated.
+Prints progress and a table, writes the table as JSON, and exits with 1 if anything is lost, duplicated,
+stored with another picture, accepted before it was on the disk or recovers too late; or if nothing was
+tested.
 """
 
 import asyncio
@@ -12,13 +14,15 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from contextlib import suppress
+from math import ceil
 from pathlib import Path
 from statistics import median
 
 from bus import log
-from tests.faults.laboratory import Laboratory
+from tests.faults.laboratory import ComponentDiedError, Laboratory
 from tests.faults.ledger import Ledger
-from tests.faults.schedule import STREAMS, faults
+from tests.faults.preload import compiler
+from tests.faults.schedule import ALL_STREAMS, faults
 from tests.faults.stack import stack
 from tests.faults.variants import VARIANTS
 
@@ -90,9 +94,30 @@ def facts(laboratory: Laboratory, ledger: Ledger, *, seed: int, took_s: int) -> 
             }
             for (target, kind), times in sorted(report.recoveries.items())
         },
-        "overdue": [str(fault) for fault in report.overdue],
-        "verdict": ledger.verdict + laboratory.stack.deaths(),
+        "hostile messages": report.hostile_messages,
+        "calm devices, ms": round_trips(laboratory),
+        "verdict": ledger.verdict + laboratory.stack.deaths() + [f"overdue: {one}" for one in report.overdue],
     }
+
+
+def round_trips(laboratory: Laboratory) -> dict[str, dict[str, float]]:
+    """Return how long the devices waited for answers, while hostile devices sent and at other times."""
+    sent: dict[str, list[float]] = {"with hostile devices": [], "without": []}
+    for device in laboratory.stack.devices:
+        for line, at in zip(device.lines, device.printed_at, strict=True):
+            if line.round_trip_ms is not None:  # not known for photos of before a restart
+                beside = any(began <= at <= ended for began, ended in laboratory.report.hostile)
+                sent["with hostile devices" if beside else "without"].append(line.round_trip_ms)
+    return {
+        name: {"photos": len(times), "median": round(median(times), 1), "p99": round(percentile(times), 1)}
+        for name, times in sent.items()
+        if times
+    }
+
+
+def percentile(times: list[float], share: float = 0.99) -> float:
+    """Return the smallest value that at least this share of the values does not exceed."""
+    return sorted(times)[ceil(share * len(times)) - 1]
 
 
 def table(found: dict[str, object]) -> list[str]:
@@ -120,7 +145,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--variant", choices=VARIANTS, help="break a rule of the product")
     parser.add_argument(
-        "--streams", nargs="+", choices=STREAMS, default=list(STREAMS), help="only these streams"
+        "--streams", nargs="+", choices=ALL_STREAMS, default=list(ALL_STREAMS), help="only these streams"
     )
     parser.add_argument("--pause", type=float, default=3.0, metavar="S", help="mean pause between faults (3)")
     parser.add_argument(
@@ -128,6 +153,9 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("soak-out"), metavar="DIR")
     arguments = parser.parse_args()
+    if compiler() is None:
+        arguments.streams = [stream for stream in arguments.streams if stream not in {"disk", "clock"}]
+        print("no C compiler: without faults of disks and clocks", file=sys.stderr)
     log.configure("error")
     folder = Path(tempfile.mkdtemp(prefix="gleaner-soak-"))
     verdict: object = "not finished"
@@ -138,6 +166,8 @@ def main() -> int:
         path = arguments.out / f"{arguments.variant or 'product'}-{arguments.seed}.json"
         path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         print("\n".join(table(found)), path, sep="\n")
+    except* ComponentDiedError as died:
+        print(died.exceptions[0], file=sys.stderr)
     finally:
         if verdict:
             print(f"kept: {folder}", file=sys.stderr)

@@ -4,6 +4,7 @@ Devices and edge connect to the edge's broker, the collector to the cloud's; a b
 and the edge calls the model server.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from bus.broker.mosquitto_conf import Bridge
 from bus.broker.process import BrokerProcess, free_port
 from bus.config import Broker as Address
 from bus.mqtt.client import Bus, transient_client_id
-from tests.faults import configs
+from tests.faults import configs, preload
 from tests.faults.components import Broker, Command, Component, resume
 from tests.faults.event_counter import EventCounter
 from tests.nodes import NODE, toml
@@ -35,12 +36,14 @@ class Stack:
         links: Proxies: `link device-1` and so on, `link edge` and `link collector` to their brokers,
             `link bridge` between the brokers, `link serving` to the model server.
         answered: Counts the final answers that the devices print.
+        died: Set when a process ended without the test's doing.
     """
 
     folder: Path
     components: dict[str, Component]
     links: dict[str, Proxy]
     answered: EventCounter
+    died: asyncio.Event
 
     @property
     def logs(self) -> Path:
@@ -85,7 +88,9 @@ class Stack:
             link.heal()
         for component in self.components.values():
             resume(component)
-            if isinstance(component, Command) and component.armed:
+            if isinstance(component, Command) and component.preload is not None:
+                component.preload.set()
+            if isinstance(component, Command) and (component.armed or component.stopping):
                 await component.kill()
             if component.pid is None:
                 await component.start()
@@ -113,13 +118,14 @@ async def stack(
         ports = {"serving": serving, "edge": edge.port, "collector": cloud.port}
         for name, port in (ports | dict.fromkeys(DEVICES, edge.port)).items():
             links[f"link {name}"] = await opened.enter_async_context(proxy_to(port))
-        running = Stack(folder, {}, links, EventCounter())
+        running = Stack(folder, {}, links, EventCounter(), asyncio.Event())
         opened.push_async_callback(_kill_all, running)
+        library = await asyncio.to_thread(preload.build, folder)
         for part in (
             _model_server(running, serving, variant),
             Broker("cloud-broker", cloud),
             Broker("edge-broker", edge),
-            *_services(running, interval_s, variant),
+            *_services(running, interval_s, variant, library),
         ):
             running.components[part.name] = part
             await part.start()
@@ -142,17 +148,26 @@ def _model_server(running: Stack, port: int, variant: str | None) -> Command:
         "--grpc_max_threads=4",
         variant=variant,
         counter=EventCounter(),
+        died=running.died,
     )
 
 
-def _services(running: Stack, interval_s: float, variant: str | None) -> list[Command]:
+def _services(running: Stack, interval_s: float, variant: str | None, library: Path | None) -> list[Command]:
     """Return edge, collector and devices, with their configurations written."""
     links, folder = running.links, running.folder
 
     def service(name: str, config: Struct, *words: str) -> Command:
         path = str(toml(config, folder / f"{name}.toml"))
         words = (*words, "--config", path)
-        return Command(name, running.logs, *words, variant=variant, counter=EventCounter(running.answered))
+        return Command(
+            name,
+            running.logs,
+            *words,
+            variant=variant,
+            counter=EventCounter(running.answered),
+            preload=None if library is None else preload.Preload(library, folder / f"{name}.page", folder),
+            died=running.died,
+        )
 
     return [
         service("collector", configs.collector(links["link collector"].port, folder), "cloud", "collect"),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from schemas.messages import Result
+from tests.faults.acceptance import Acceptance, digest
 from tests.faults.components import Line
 from tests.faults.databases import Contents, Row
 from tests.faults.ledger import BROKEN, compare
@@ -60,3 +61,47 @@ def test_a_correct_run_has_no_verdict():
 def test_each_violation_is_in_the_verdict(changes, words):
     """Lost, duplicated, swapped and invented photos and rows are reported."""
     assert any(words in sentence for sentence in compare(**(SOUND | changes)).verdict)
+
+
+ACCEPTED = Acceptance(
+    {one.photo_id: digest(image) for one, image in zip(RESULTS, (b"a cat", b"a dog", b"x"), strict=True)},
+    3,
+    0,
+    0,
+    1,
+)
+
+
+def test_acceptance_is_counted_outside_the_product():
+    """What the devices accepted is what was recorded outside, whatever their own databases say."""
+    silent = {"devices": [replace(DEVICE, accepted=0)]}
+    assert compare(**(SOUND | silent), acceptance=ACCEPTED).verdict == []
+    forgetful = {"devices": [Contents()], "edge": Contents(), "stored": [], "printed": []}
+    assert "3 photos lost" in " ".join(compare(**(SOUND | forgetful), acceptance=ACCEPTED).verdict)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"pictures": ACCEPTED.pictures | {RESULTS[0].photo_id: "other"}},
+            "with the picture of another photo",
+        ),
+        ({"pictures": ACCEPTED.pictures | {"f" * 32: "lost"}}, "1 photos lost"),
+        ({"unsynced": 2}, "2 photos accepted before the disk had them"),
+        ({"frames": 9}, "5 frames neither accepted nor refused"),
+    ],
+)
+def test_each_violation_of_an_acceptance_is_in_the_verdict(changes, words):
+    """Mixed up pictures, lost photos, unsynced acceptance and vanished frames are reported."""
+    verdict = compare(**SOUND, acceptance=replace(ACCEPTED, **changes)).verdict
+    assert [sentence for sentence in verdict if words in sentence]
+
+
+def test_a_run_without_photos_or_samples_proves_nothing():
+    """An empty run is no success."""
+    nothing = {"devices": [Contents()], "edge": Contents(), "stored": [], "printed": []}
+    assert [sentence.partition(":")[0] for sentence in compare(**(SOUND | nothing)).verdict] == [
+        "0 photos accepted",
+        "0 samples harvested",
+    ]

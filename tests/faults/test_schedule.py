@@ -1,6 +1,8 @@
 from itertools import islice
 
-from tests.faults.schedule import STREAMS, faults
+from tests.faults.hostile import HOSTILE
+from tests.faults.preload import DISK_FAULTS
+from tests.faults.schedule import HARSH_STREAMS, STREAMS, faults
 
 
 def test_a_seed_determines_the_faults():
@@ -23,3 +25,16 @@ def test_every_target_gets_every_kind_of_fault():
         else:
             assert seen - {"crash"} == {"kill", "freeze", "restart"}
             assert ("crash" in seen) != target.endswith("-broker")
+
+
+def test_every_harsh_stream_has_every_kind_of_fault():
+    """Each target of a harsh stream gets each kind of its faults, and each kind can be injected."""
+    kinds: dict[str, set[str]] = {}
+    for stream, targets in HARSH_STREAMS.items():
+        drawn = list(islice(faults(1, stream), 800))
+        assert {fault.target for fault in drawn} == set(targets)
+        kinds[stream] = {fault.kind for fault in drawn}
+    assert kinds["network"] == {"corrupt", "half-open", "storm", "slow", "latency"}
+    assert kinds["disk"] == set(DISK_FAULTS)
+    assert kinds["hostile"] == set(HOSTILE)
+    assert {fault.jump_s > 0 for fault in islice(faults(1, "clock"), 50)} == {True, False}

@@ -4,13 +4,17 @@ Each variant is what a simpler system does: rely on the broker's PUBACK, or ackn
 """
 
 import contextlib
+import dataclasses
+import itertools
 import sqlite3
 
 import msgpack
 
 from bus.mqtt.client import Bus
 from bus.outbox.outbox import Connected, Outbox, Publish
-from bus.outbox.sqlite import StorageError, Work
+from bus.outbox.schedule import Schedule
+from bus.outbox.sqlite import Database, StorageError, Work
+from schemas.messages import Sample
 
 
 def outbox_on_puback() -> None:
@@ -54,4 +58,64 @@ def auto_ack() -> None:
     Bus._deliver = acknowledge_and_deliver  # type: ignore[method-assign]
 
 
-VARIANTS = {"outbox-on-puback": outbox_on_puback, "auto-ack": auto_ack}
+def never_again() -> None:
+    """Send each message once in a run: what is not answered then waits until the process starts anew."""
+    Schedule._due = lambda *_: []  # type: ignore[method-assign]  # no timer ever fires
+    Schedule.next_due = lambda *_: None  # type: ignore[method-assign]
+    Schedule.resend_soon = lambda *_, **__: None  # type: ignore[method-assign]  # nor a new connection
+
+
+def accept_nothing() -> None:
+    """Accept each photo, and forget it."""
+
+    async def put(*_: object) -> bool:
+        return True
+
+    Outbox.put = put  # type: ignore[method-assign]
+
+
+def half_accepted() -> None:
+    """Accept every second photo without storing it."""
+    put, numbers = Outbox.put, itertools.count()
+
+    async def forgetful(self: Outbox, message_id: str, topic: str, payload: bytes) -> bool:
+        return True if next(numbers) % 2 else await put(self, message_id, topic, payload)
+
+    Outbox.put = forgetful  # type: ignore[method-assign]
+
+
+def no_sync() -> None:
+    """Commit without a sync of the disk."""
+    opened = Database._open
+
+    def unsynced(self: Database) -> sqlite3.Connection:
+        connection = opened(self)
+        connection.execute("PRAGMA synchronous = OFF")
+        return connection
+
+    Database._open = unsynced  # type: ignore[method-assign]
+
+
+def first_picture() -> None:
+    """Store each sample of a label with the picture of the first one of that label."""
+    from cloud.collector import ingest  # noqa: PLC0415  # only the collector has it
+    from cloud.dataset.store import Row  # noqa: PLC0415  # as above
+
+    row_of, first = ingest.row_of, dict[str, bytes]()
+
+    def mixed(sample: Sample, image: bytes) -> Row:
+        row = row_of(sample, image)
+        return dataclasses.replace(row, image=first.setdefault(sample.label, row.image))
+
+    ingest.row_of = mixed
+
+
+VARIANTS = {
+    "outbox-on-puback": outbox_on_puback,
+    "auto-ack": auto_ack,
+    "never-again": never_again,
+    "accept-nothing": accept_nothing,
+    "half-accepted": half_accepted,
+    "no-sync": no_sync,
+    "first-picture": first_picture,
+}

@@ -5,11 +5,12 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bus.broker.debian_package import unpack
-from bus.broker.locate import default_cache
+from bus.cache_folder import default_cache
 from schemas.errors import PermanentError
 
 MODULE = Path(__file__).resolve().parents[2] / "deploy/kubeedge/lab"
@@ -88,35 +89,51 @@ def build() -> Programs:
     if not programs.etcd.exists():
         unpack(("etcd-server",), programs.folder / "etcd")
     if set(programs.missing()) - {"etcd"}:
-        for tool, package in (("go", "golang-go, 1.24 or later"), ("gcc", "gcc")):
-            if shutil.which(tool) is None:
-                raise BuildError(
-                    f"cannot build the laboratory: no {tool} on the PATH", hint=f"install {package}"
-                )
-        _compile(programs.folder)
+        compile_packages(MODULE, _PACKAGES, programs.folder)
+        source = run_go(MODULE, "list", "-m", "-f", "{{.Dir}}", _KUBEEDGE).strip()
+        shutil.copytree(Path(source) / "build/crds", programs.folder / "crds", dirs_exist_ok=True)
     return programs
 
 
-def _compile(folder: Path) -> None:
+def compile_packages(module: Path, packages: Sequence[str], folder: Path) -> None:
+    """Build the programs of a module that are missing in a folder.
+
+    Args:
+        module: Folder of the Go module that pins them.
+        packages: Their packages; the last part of each is the name of its program.
+        folder: Where to write them.
+
+    Raises:
+        BuildError: Go or the C compiler is missing, or the build failed.
+    """
+    for tool, package in (("go", "golang-go, 1.24 or later"), ("gcc", "gcc")):
+        if shutil.which(tool) is None:
+            raise BuildError(f"cannot build the laboratory: no {tool} on the PATH", hint=f"install {package}")
     release = versions()
     names = {
         f"{_KUBEEDGE}/pkg/version.gitVersion": release["kubeedge"],
         "k8s.io/component-base/version.gitVersion": release["kubernetes"],
     }
     link = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in names.items())])
-    for package in _PACKAGES:
+    for package in packages:
+        name = package.rsplit("/", 1)[-1]
+        if (folder / name).exists():
+            continue
         # Built under another name and renamed, so that an interrupted build leaves no incomplete program.
-        partial = folder / f"{package.rsplit('/', 1)[-1]}.{os.getpid()}"
-        _go("build", "-trimpath", "-ldflags", link, "-o", str(partial), package)
-        partial.rename(folder / package.rsplit("/", 1)[-1])
-    source = _go("list", "-m", "-f", "{{.Dir}}", _KUBEEDGE).strip()
-    shutil.copytree(Path(source) / "build/crds", folder / "crds", dirs_exist_ok=True)
+        partial = folder / f"{name}.{os.getpid()}"
+        run_go(module, "build", "-trimpath", "-ldflags", link, "-o", str(partial), package)
+        partial.rename(folder / name)
 
 
-def _go(*arguments: str) -> str:
+def run_go(module: Path, *arguments: str) -> str:
+    """Run a command of Go in a module and return what it wrote to stdout.
+
+    Raises:
+        BuildError: It failed.
+    """
     done = subprocess.run(  # the user's Go, with fixed arguments
         ["go", *arguments],  # from the PATH
-        cwd=MODULE,
+        cwd=module,
         stdout=subprocess.PIPE,
         text=True,
         timeout=_BUILD_S,

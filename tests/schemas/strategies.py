@@ -45,8 +45,8 @@ def _dict(kind: inspect.DictType) -> st.SearchStrategy[Any]:
     return st.dictionaries(_of(kind.key_type), _of(kind.value_type), max_size=5)
 
 
-def _list(kind: inspect.ListType) -> st.SearchStrategy[Any]:
-    return st.lists(_of(kind.item_type), min_size=kind.min_length or 0, max_size=5)
+def _list(kind: inspect.ListType | inspect.VarTupleType) -> st.SearchStrategy[Any]:
+    return st.lists(_of(kind.item_type), min_size=kind.min_length or 0, max_size=min(5, kind.max_length or 5))
 
 
 _MAKERS: dict[type, Any] = {
@@ -54,6 +54,7 @@ _MAKERS: dict[type, Any] = {
     inspect.StructType: _struct,
     inspect.DictType: _dict,
     inspect.ListType: _list,
+    inspect.VarTupleType: lambda kind: _list(kind).map(tuple),
     inspect.IntType: lambda kind: st.integers(
         kind.ge if kind.ge is not None else -(2**53), kind.le if kind.le is not None else 2**53
     ),

@@ -1,3 +1,4 @@
+import base64
 import time
 import tracemalloc
 
@@ -20,7 +21,7 @@ from schemas.codec import (
 )
 from schemas.errors import CodecError
 from schemas.messages import Command, Feedback, Message, Photo, Result
-from schemas.topics import COMMAND, FEEDBACK, PHOTO, RESULT, TOPICS, Topic
+from schemas.topics import COMMAND, EVENT, FEEDBACK, PHOTO, RESULT, TOPICS, Topic
 from tests.schemas.strategies import messages
 
 NAMES = {"node": "edge-1", "device": "pi-1", "name": "pi-1"}
@@ -220,3 +221,114 @@ def test_marking_a_photo_as_historical_changes_nothing_else():
     late = decode(PHOTO, mark_historical(encode(PHOTO, photo)), {"node": "edge-1", "device": "pi-1"})
     assert late == msgspec.structs.replace(photo, historical=True)
     assert mark_historical(JPEG) == JPEG
+
+
+def written(topic: Topic[Message], message: Message) -> dict[str, object]:
+    """Return the fields of a message, with the bytes."""
+    return msgspec.to_builtins(message, builtin_types=(bytes,))
+
+
+def with_floats(value: object) -> object:
+    """Return a value with each integer as a float of the same value."""
+    if isinstance(value, dict):
+        return {name: with_floats(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [with_floats(one) for one in value]
+    return float(value) if type(value) is int and abs(value) <= 2**53 else value
+
+
+@pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.kind)
+@given(data=st.data())
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_an_integer_may_be_written_as_a_float(topic, data):
+    """As in JSON Schema 1700000000000.0 is an integer, in JSON and, as JavaScript packs it, in msgpack."""
+    message = data.draw(messages(topic.message))
+    fields, names = with_floats(written(topic, message)), names_of(message, topic)
+    assert decode(topic, msgpack.packb(fields), names) == message
+    assert decode(topic, msgspec.json.encode(fields), names) == message
+
+
+@pytest.mark.parametrize(
+    ("number", "read"),
+    [
+        (b"1e3", 1000),
+        (b"1.7e12", 1_700_000_000_000),
+        (b"-0.0", 0),
+        (b"9007199254740992.0", 2**53),
+        (b"0.5", None),
+        (b"1e300", None),
+        (b"9007199254740994.0", None),
+        (b"-1.0", None),
+        (b'"1"', None),
+        (b"true", None),
+    ],
+)
+def test_only_integers_in_range_are_integers(number, read):
+    """Fractions, numbers out of range, text and booleans are no times."""
+    fields = b'{"photo_id":"%s","label":"cat","at_ms":%s}' % (b"0" * 32, number)
+    if read is None:
+        with pytest.raises(CodecError, match="at_ms"):
+            decode(FEEDBACK, fields, {"node": "edge-1", "device": "pi-1"})
+    else:
+        assert decode(FEEDBACK, fields, {"node": "edge-1", "device": "pi-1"}).at_ms == read
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_json_cannot_express_are_refused(value):
+    """NaN and infinities in any field, nested ones too; in a field that is not known they are ignored."""
+    names = {"node": "edge-1", "name": "edge"}
+    event = {"event": "model.failed", "at_ms": 1.0, "facts": {"a": value}}
+    with pytest.raises(CodecError, match=r"finite.*facts"):
+        decode(EVENT, msgpack.packb(event), names)
+    with pytest.raises(CodecError, match=r"finite.*at_ms"):
+        decode(EVENT, msgpack.packb({"event": "model.failed", "at_ms": value}), names)
+    later = {"event": "model.failed", "at_ms": 1, "later": [value]}
+    assert decode(EVENT, msgpack.packb(later), names).at_ms == 1
+
+
+@pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.kind)
+@given(data=st.data())
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_json_may_be_surrounded_by_white_space(topic, data):
+    """Blanks and line breaks around it, and a UTF-8 byte order mark before it, are accepted."""
+    message = data.draw(messages(topic.message))
+    blanks = st.text(" \t\r\n", max_size=4)
+    mark = data.draw(st.sampled_from([b"", b"\xef\xbb\xbf"]))
+    payload = mark + data.draw(blanks).encode() + to_json(message) + data.draw(blanks).encode()
+    assert decode(topic, payload, names_of(message, topic)) == message
+    assert decode(topic, to_text(topic, payload), names_of(message, topic)) == message
+
+
+_PICTURE = JPEG * 40 + b"\xfb\xff\xfe"  # has `+` and `/` in base64
+_VARIANTS = {
+    "lines": base64.encodebytes(_PICTURE).decode().replace("\n", "\r\n"),
+    "outer-space": f" {base64.b64encode(_PICTURE).decode()}\n",
+    "url-safe": base64.urlsafe_b64encode(_PICTURE).decode(),
+    "without-padding": base64.b64encode(_PICTURE[:-1]).decode().rstrip("="),
+    "data-url": f"data:image/jpeg;base64,{base64.b64encode(_PICTURE).decode()}",
+}
+
+
+def _json_photo(text: str) -> bytes:
+    return msgspec.json.encode({"photo_id": "0" * 32, "image": text})
+
+
+@pytest.mark.parametrize("text", _VARIANTS.values(), ids=list(_VARIANTS))
+def test_base64_is_read_as_encoders_write_it(text):
+    """In lines, with the alphabet of URLs, without padding, or as browsers give it."""
+    image = decode(PHOTO, _json_photo(text), {"node": "edge-1", "device": "pi-1"}).image
+    assert image in (_PICTURE, _PICTURE[:-1])
+
+
+@pytest.mark.parametrize("text", ["!!!!", "abcde", "ab=cd", "\u00e9", "data:image/jpeg,abcd!"])
+def test_text_that_is_no_base64_is_refused(text):
+    """What is overlooked leaves one meaning."""
+    with pytest.raises(CodecError, match="image"):
+        decode(PHOTO, _json_photo(text), {"node": "edge-1", "device": "pi-1"})
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_another_encoding_of_text_is_named(encoding):
+    """The error says what is wrong with UTF-16 and UTF-32, with or without a byte order mark."""
+    with pytest.raises(CodecError, match="UTF-16"):
+        decode(COMMAND, '{"action":"capture"}'.encode(encoding), {"node": "edge-1", "device": "pi-1"})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from schemas import asyncapi
+from schemas.contract import asyncapi
 from schemas.events import MEANINGS, EventName
 from schemas.messages import Event
 from tests.conftest import ROOT

@@ -36,6 +36,22 @@ def test_g5_without_access_rules_it_listens_only_on_loopback(tmp_path):
     assert "listener 1883 127.0.0.1" in text
 
 
+@pytest.mark.parametrize("name", ["a b", "100% #1?", "käfer", "-rf"])
+def test_a_broker_runs_in_a_folder_of_any_name(tmp_path, mosquitto, name):
+    """Mosquitto reads its paths as they are."""
+    broker = BrokerProcess(tmp_path / name, program=mosquitto)
+    broker.start()
+    broker.stop()
+    assert (tmp_path / name / "mosquitto.db").exists()
+
+
+@pytest.mark.parametrize("name", ["a\nallow_anonymous true", "a\rb", "caf\udce9", "\x1b"])
+def test_a_path_that_mosquitto_cannot_read_is_an_error(tmp_path, name):
+    """A line break would begin another setting; mosquitto refuses what is not UTF-8."""
+    with pytest.raises(ConfigError, match="mosquitto cannot read"):
+        configuration(1883, tmp_path / name)
+
+
 @pytest.mark.parametrize("address", ["", "0.0.0.0", "::", "192.168.1.5", "edge-1.lan"])
 def test_g5_an_anonymous_broker_on_other_addresses_is_an_error(tmp_path, address):
     """G5: without access rules, an address that other machines can reach raises ConfigError."""

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import socket
 
 import aiohttp
@@ -326,3 +327,40 @@ async def test_messages_for_other_gateways_nodes_are_skipped(ends, cloud, listen
             Policy(node=NODE)
         )
         assert topics_in(ends.at_edge) == []
+
+
+async def test_g3_heads_that_never_end_do_not_hold_up_the_gateway(cloud, listen, router):
+    """G3: two hundred clients that never end their head are bounded; a message is accepted at once."""
+    host, port = listen.rsplit(":", 1)
+    async with gateway_running(config(cloud, listen, router)):
+        idle = []
+        async with asyncio.timeout(DEADLINE_S):
+            for _ in range(200):
+                reader, writer = await asyncio.open_connection(host, int(port))
+                writer.write(b"POST /up/edge-1/sample HTTP/1.1\r\nX: ")
+                idle.append((reader, writer))
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(f"http://{listen}/up/{NODE}/sample", data=to_json(sample())) as answer,
+            ):
+                assert answer.status == 200
+            with contextlib.suppress(ConnectionError):
+                assert await idle[0][0].read() == b""
+        for _, writer in idle:
+            writer.close()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_g4_a_body_that_cannot_be_unpacked_is_a_bad_request(cloud, listen, router, encoding):
+    """G4: an invalid compressed body is answered with 400 and a sentence, not with a traceback."""
+    async with (
+        gateway_running(config(cloud, listen, router)),
+        aiohttp.ClientSession() as session,
+        session.post(
+            f"http://{listen}/up/{NODE}/sample",
+            data=b"this is not compressed",
+            headers={"Content-Encoding": encoding},
+        ) as answer,
+    ):
+        assert answer.status == 400
+        assert "Traceback" not in await answer.text()

@@ -15,7 +15,9 @@ from bus.config import Broker
 from bus.metrics import Counters
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.errors import BrokerRefusedError
 from bus.mqtt.presence import Presence
+from bus.mqtt.session import connected
 from schemas.messages import Event
 from schemas.topics import EVENT, STATUS
 from tests.conftest import DEADLINE_S, eventually, running
@@ -240,3 +242,31 @@ async def test_an_unexpected_error_ends_run_with_the_status_offline(address, mon
     with pytest.raises(RuntimeError, match="unexpected"):
         await connection
     assert await retained_state(address) == "offline"
+
+
+async def test_each_reason_of_an_outage_is_logged_once(broker, address, monkeypatch):
+    """After a lost connection, a changed password is told too; the same reason again is not a warning."""
+    bus = present(address)
+    with capture_logs() as logs:
+        async with running(bus):
+            monkeypatch.setattr("bus.broker.process.configuration", _without_anonymous)
+            broker.stop()
+            broker.start()
+            await eventually(lambda: "Not authorized" in bus.last_error)
+            count = bus.counters["bus.disconnected"]
+            await eventually(lambda: bus.counters["bus.disconnected"] >= count + 2)
+    warnings = [line["error"] for line in logs if line["event"] == "bus.disconnected"]
+    warned = [line["error"] for line in logs if line["log_level"] == "warning" and "error" in line]
+    assert len(warned) == len(set(warned)) < len(warnings)
+    assert [error for error in warned if "Not authorized" in error and "GLEANER_MQTT_PASSWORD" in error]
+
+
+async def test_a_command_with_a_wrong_password_names_its_variable(broker, address, monkeypatch):
+    """The same command fails again, so it is no transient error; the hint names the variable."""
+    monkeypatch.setattr("bus.broker.process.configuration", _without_anonymous)
+    broker.stop()
+    broker.start()
+    bus = Bus(address, transient_client_id("command"))
+    with pytest.RaisesGroup(pytest.RaisesExc(BrokerRefusedError, match="GLEANER_MQTT_PASSWORD")):
+        async with connected(bus, address, timeout_s=2.0):
+            pass

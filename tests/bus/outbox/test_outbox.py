@@ -7,6 +7,7 @@ import pytest
 from bus.config import OutboxLimits
 from bus.metrics import Counters
 from bus.outbox.outbox import Outbox, OutboxFullError
+from bus.outbox.overdue import report_overdue
 from bus.outbox.sqlite import Database, StorageError
 from schemas.errors import TransientError
 from tests.conftest import eventually, fill
@@ -60,6 +61,28 @@ async def test_a_message_is_sent_until_it_is_answered(tmp_path):
         await outbox.put("b", "t/b", b"two")
         await eventually(lambda: ("t/b", b"two") in receiver.sent)
         assert [payload for _, payload in receiver.sent[sent:]].count(b"one") <= 1
+
+
+async def test_a_message_without_an_answer_is_overdue(tmp_path):
+    """A message that is sent again and again degrades the component, with its id, until it is answered."""
+    receiver, reported = Receiver(), []
+
+    async def report(part: str, *reason: str) -> None:
+        reported.append((part, *reason))
+
+    async with outbox_at(tmp_path / "o.db", receiver) as outbox:
+        await outbox.put("a", "t", b"one")
+        assert outbox.overdue(3600) is None
+        await eventually(lambda: outbox.overdue(0) is not None and outbox.send_count("a") > 2)
+        assert "photo a was sent" in outbox.overdue(0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("bus.outbox.overdue.OVERDUE_S", 0.0)
+            patch.setattr("bus.outbox.overdue._CHECK_S", 0.01)
+            reporting = asyncio.create_task(report_overdue(outbox, report, report))
+            await eventually(lambda: any(len(each) == 2 for each in reported))
+            await outbox.mark_answered("a")
+            await eventually(lambda: len(reported[-1]) == 1)
+            reporting.cancel()
 
 
 async def test_a_slow_publish_is_not_repeated(tmp_path):

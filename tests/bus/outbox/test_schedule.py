@@ -146,3 +146,19 @@ def test_no_order_of_events_breaks_the_bounds(steps, seed):
         assert outbox.unanswered <= LIMITS.window
         assert len(outbox) == len(present)
         assert not present or outbox.next_due() is not None
+
+
+def test_a_receiver_without_room_says_when_to_send_again():
+    """The delay is short at first and grows up to the usual one, instead of the longest one at once."""
+    outbox = schedule()
+    outbox.add(entry("a"), now=0)
+    now, waits = 0.0, []
+    for _ in range(8):
+        assert ids(outbox.take_due(now)) == ["a"]
+        outbox.defer("a", now, 2.0)
+        due = outbox.next_due()
+        waits.append(due - now)
+        now = due
+    assert 1.0 <= waits[0] <= 2.0
+    assert all(wait <= 40 for wait in waits)
+    assert waits[-1] >= 20.0

@@ -11,6 +11,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from bus.config import ClientConfig, load
 from bus.mqtt.tls import context
+from bus.security import certificates
 from cli.main import main
 from cloud.collector.config import CollectorConfig
 from device.config import DeviceConfig
@@ -43,6 +44,13 @@ def error_of(capsys, *words: str) -> str:
     return capsys.readouterr().err.strip()
 
 
+@pytest.mark.parametrize("name", ["caf\udce9", "two\nlines", "\x1b[31m"])
+def test_a_folder_whose_name_no_configuration_can_contain_is_an_error(tmp_path, capsys, name):
+    """Configurations contain the path: bytes that are not UTF-8 and control characters are refused."""
+    assert "cannot provision" in error_of(capsys, str(tmp_path / name), *FIRST)
+    assert not (tmp_path / name).exists()
+
+
 def test_a_second_run_changes_nothing(site):
     """Another run without options keeps every file."""
     before = contents(site, "*")
@@ -61,7 +69,17 @@ def test_new_nodes_and_devices_are_added(site):
     edge = ("edge", "pi-1", "pi-2", "pi-3", "eventbus")
     assert users == [*(f"edge-1.{name}" for name in edge), "cloud.operator"]
     users = re.findall(r"^user (.*)$", (site / "cloud/rights").read_text(), re.MULTILINE)
-    cloud = ("collector", "collector-2", "collector-3", "trainer", "rollout", "gateway", "operator")
+    cloud = (
+        "collector",
+        "collector-2",
+        "collector-3",
+        "trainer",
+        "rollout",
+        "gateway",
+        "console",
+        "notify",
+        "operator",
+    )
     assert users == ["edge-1", "edge-2", *(f"cloud.{name}" for name in cloud)]
 
 
@@ -82,6 +100,23 @@ def test_each_of_several_handlers_is_an_identity(site):
     assert "user edge-1.edge-2\n" in (site / "edges/edge-1/rights").read_text()
 
 
+def test_home_assistant_is_an_identity_where_it_is_asked_for(site):
+    """Its certificate and rights are at that node alone, and stay; a new edge announces."""
+    assert not list(site.rglob("homeassistant.*"))
+    provision(site, "--edge", "edge-1", "--edge", "edge-2", "--homeassistant")
+    provision(site)
+    assert sorted(path.name for path in (site / "edges/edge-2").glob("homeassistant.*")) == [
+        "homeassistant.key", "homeassistant.pem",
+    ]  # fmt: skip
+    rights = (site / "edges/edge-2/rights").read_text()
+    assert "user edge-2.homeassistant\ntopic write gleaner/v1/command/edge-2/+\n" in rights
+    assert "topic read gleaner/homeassistant/edge-2/#" in rights
+    for folder in ("edges/edge-1", "cloud"):
+        assert ".homeassistant" not in (site / folder / "rights").read_text()
+    assert load(site / "edges/edge-2/edge.toml", EdgeConfig).homeassistant
+    assert not load(site / "edges/edge-1/edge.toml", EdgeConfig).homeassistant
+
+
 def test_a_handler_without_shares_is_reported(site, capsys):
     """A handler's existing configuration is not changed; each run says what is missing until it is added."""
     provision(site, "--edge", "edge-1", "--handlers", "2", "--edge", "edge-2", "--handlers", "2")
@@ -100,6 +135,93 @@ def test_a_removed_device_has_no_permissions_and_no_key(site):
     assert not (site / "devices/edge-1.pi-2").exists()
     provision(site, "--edge", "edge-1", "--devices", "pi-2")
     assert (site / "devices/edge-1.pi-2/device.key").read_bytes() != key
+
+
+def revoked(site: Path) -> set[int]:
+    """Return the serial numbers that the brokers of the site refuse."""
+    lists = {
+        (site / folder / "revoked.crl").read_bytes() for folder in ("cloud", "edges/edge-1", "authority")
+    }
+    [same] = lists
+    return set().union(*certificates.revoked_serials(same).values())
+
+
+def test_what_a_site_no_longer_has_is_revoked(site):
+    """The certificates of a removed node, a removed collector and a replaced key are revoked, no others."""
+    provision(site, "--edge", "edge-2", "--devices", "pi-1", "--collectors", "3")
+    assert revoked(site) == set()
+    gone = ["edges/edge-2/edge", "edges/edge-2/bridge", "edges/edge-2/broker", "devices/edge-2.pi-1/device"]
+    gone += ["cloud/collector-3", "edges/edge-1/edge"]
+    serials = {certificate(site / f"{stem}.pem").serial_number for stem in gone}
+    provision(site, "--remove", "edge-2", "--collectors", "2", "--replace", "edge-1.edge")
+    assert revoked(site) == serials
+    assert not (site / "edges/edge-2").exists()
+    assert not (site / "devices/edge-2.pi-1").exists()
+    before = contents(site, "*")
+    provision(site)
+    assert contents(site, "*") == before
+
+
+def test_a_site_of_an_earlier_version_revokes_what_its_folders_have(site):
+    """Without a record of what was issued, the certificates in the folders are found before they change."""
+    serial = certificate(site / "devices/edge-1.pi-2/device.pem").serial_number
+    (site / "issued.json").unlink()
+    for path in site.rglob("revoked.crl"):
+        path.unlink()
+    provision(site, "--remove", "edge-1.pi-2")
+    assert revoked(site) == {serial}
+
+
+def test_a_certificate_of_another_key_is_issued_again(site):
+    """A run that ended between the key and the certificate is completed by the next."""
+    folder = site / "devices/edge-1.pi-1"
+    (folder / "device.key").write_bytes(certificates.new_key())
+    provision(site)
+    tls = load(folder / "device.toml", DeviceConfig).broker.tls
+    assert tls is not None
+    assert context(tls)
+
+
+def test_a_list_writes_nothing_and_warns_30_days_before_the_end(site, capsys):
+    """`--list` shows all certificates; its exit code is 1 if one ends within 30 days."""
+    before = contents(site, "*")
+    capsys.readouterr()
+    assert main(["provision", str(site), "--list"]) == 0
+    shown = capsys.readouterr().out
+    assert "authority gleaner ca" in shown
+    assert "edge-1.pi-1" in shown
+    assert "soon" not in shown
+    assert contents(site, "*") == before
+    provision(site, "--renew", "--days", "29")
+    capsys.readouterr()
+    assert main(["provision", str(site), "--list"]) == 1
+    assert "edges/edge-1/edge.pem  (expires soon: --renew)" in capsys.readouterr().out
+
+
+def test_a_second_rotation_waits_for_the_end_of_the_first(site, capsys):
+    """Three keys at a time are refused, unless all earlier ones end now."""
+    provision(site, "--rotate", "signing")
+    provision(site, "--rotate", "authority")
+    assert "is still trusted; wait" in error_of(capsys, str(site), "--rotate", "signing")
+    assert "is still trusted; wait" in error_of(capsys, str(site), "--rotate", "authority")
+    provision(site, "--rotate", "authority", "--overlap", "0")
+    assert (site / "devices/edge-1.pi-1/ca.pem").read_bytes().count(b"BEGIN") == 1
+    issuers = {certificate(path).issuer.rfc4514_string() for path in site.glob("devices/*/device.pem")}
+    assert issuers == {"CN=gleaner ca 3"}
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--replace", "edge-1.pi-9"), "there is no edge-1.pi-9 in this site"),
+        (("--remove", "edge-9"), "there is no edge edge-9 in this site"),
+    ],
+)
+def test_an_unknown_identity_cannot_be_ended(site, capsys, words, error):
+    """A misspelt name is an error, and nothing is written."""
+    before = contents(site, "*")
+    assert error in error_of(capsys, str(site), *words)
+    assert contents(site, "*") == before
 
 
 def test_renewing_keeps_keys_and_authorities(site):
@@ -150,7 +272,7 @@ def test_certificates_are_for_brokers_or_clients_only(site):
         broker = path.stem == "broker"
         assert purposes == [ExtendedKeyUsageOID.SERVER_AUTH if broker else ExtendedKeyUsageOID.CLIENT_AUTH]
         assert not made.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    assert len(serial_numbers) == 12
+    assert len(serial_numbers) == 14
     names = certificate(site / "edges/edge-1/broker.pem").extensions.get_extension_for_class(
         x509.SubjectAlternativeName
     )
@@ -228,7 +350,7 @@ def test_a_missing_authority_is_an_error(site, capsys, name):
     ("words", "error"),
     [
         ((), "--cloud"),
-        (("--cloud", "not a host"), "invalid options"),
+        (("--cloud", "not_a_host"), "invalid options"),
         (("--cloud", "c", "--edge", "cloud"), "cannot be called 'cloud'"),
         (("--cloud", "c", "--edge", "e", "--devices", "edge"), "the name is reserved"),
         (("--cloud", "c", "--edge", "e", "--devices", "x" * 63), "64 characters"),

@@ -7,7 +7,7 @@ from bus.security.signing import (
     SIGNED,
     SIGNED_LATER,
     new_signing_key,
-    read_release_key,
+    read_release_keys,
     read_signing_key,
     release_key,
     sign,
@@ -48,7 +48,7 @@ def keys(tmp_path):
     private, public = tmp_path / "signing.key", tmp_path / "release.pem"
     private.write_bytes(new_signing_key())
     public.write_bytes(release_key(read_signing_key(private)))
-    return read_signing_key(private), read_release_key(public)
+    return read_signing_key(private), read_release_keys(public)[0].key
 
 
 def test_g6_a_signature_is_valid_after_encoding(keys):
@@ -98,7 +98,7 @@ def test_fields_added_later_are_signed_under_their_wire_names():
     )
 
 
-@pytest.mark.parametrize("read", [read_signing_key, read_release_key])
+@pytest.mark.parametrize("read", [read_signing_key, read_release_keys])
 def test_an_unusable_key_is_an_error(tmp_path, read):
     """A missing or invalid key, or one of another kind, raises ConfigError with its path."""
     for content in (None, b"", b"rubbish", new_key()):

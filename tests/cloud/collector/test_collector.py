@@ -10,16 +10,19 @@ from pathlib import Path
 import pytest
 
 from bus.config import Broker
+from bus.mqtt.client import Bus
+from bus.mqtt.presence import Presence
 from cloud.collector import collector
+from cloud.collector.collector import LABEL_WAITS_S, label_of
 from cloud.collector.config import CollectorConfig
 from cloud.dataset.dead_letters import DeadLetterTable
 from cloud.dataset.lance_table import Table
-from cloud.dataset.store import Store
+from cloud.dataset.store import Label, Row, Store
 from cloud.dataset.training_set import examples
 from schemas.codec import content_id, encode
 from schemas.messages import NEITHER, Feedback, Receipt, Sample
-from schemas.topics import FEEDBACK, SAMPLE
-from tests.conftest import ROOT, eventually, jpeg
+from schemas.topics import CLOUD, FEEDBACK, SAMPLE
+from tests.conftest import ROOT, eventually, jpeg, running
 from tests.nodes import NODE, Observer, photo_id, truncated
 
 
@@ -54,6 +57,10 @@ class Edge(Observer):
         facts = {"node": NODE, "device": "pi-1", "by": "ann"} | fields
         feedback = Feedback(photo_id=photo_id(number), label=label, **facts)
         await self.bus.publish(FEEDBACK, feedback, node=NODE, device="pi-1")
+
+    async def give_label_as(self, device: str, number: int, label: str) -> None:
+        feedback = Feedback(photo_id=photo_id(number), node=NODE, device=device, label=label, by="anna")
+        await self.bus.publish(FEEDBACK, feedback, node=NODE, device=device)
 
     async def receipt(self, number: int, count: int = 1) -> Receipt:
         """Wait for the count-th receipt of a sample."""
@@ -127,6 +134,7 @@ DYING = """
 import asyncio, os, signal, sys
 from bus.config import Broker
 from cloud.collector import collector
+
 from cloud.collector.config import CollectorConfig
 from cloud.dataset.dead_letters import DeadLetterTable
 from cloud.dataset.store import Store
@@ -346,3 +354,88 @@ async def test_g3_fragments_are_compacted_and_old_versions_removed(collecting, e
     assert store.table.small_fragments() < 8
     assert len(list((dataset / "_versions").glob("*.manifest"))) < 8
     assert (store.count(), store.count(version="empty")) == (13, 0)
+
+
+async def test_the_status_tells_when_labels_cannot_arrive(address):
+    """Labels have a connection of their own; its trouble is in the collector's Status, and its end too."""
+    presence = Presence("cloud", "collector")
+    samples_bus = Bus(address, "samples", presence=presence)
+    labels_bus = Bus(address, "labels", durable=True)
+    reporting = asyncio.create_task(collector._report_labels_bus(samples_bus, labels_bus))
+    await eventually(lambda: "labels cannot arrive: no connection" in (presence.degraded_reason() or ""))
+    async with running(labels_bus):
+        await eventually(lambda: presence.degraded_reason() is None)
+    reporting.cancel()
+
+
+async def test_times_and_names_of_labels_are_made_sound(collecting, edge, dataset):
+    """A line break is no class, a time in the future counts as arrival, and a correction wins after it."""
+    async with collecting():
+        await edge.harvest(1)
+        await edge.receipt(1)
+        await edge.give_label(1, "dog\r\n", at_ms=2**53)
+        assert await edge.recorded(1) == ["stored"]
+        await edge.give_label(1, "do\tg")  # refused: it could mean anything
+        await edge.give_label(1, "cat ")
+        assert await edge.recorded(2) == ["stored", "stored"]
+    (row,) = Store.open(dataset).scan(["human_label", "human_at_ms"])
+    assert row["human_label"] == "cat"
+    assert row["human_at_ms"] < 2**52
+
+
+async def test_a_camera_labels_its_own_photos_only(collecting, edge, dataset):
+    """A label on the topic of another camera is refused, also if it comes before the photo."""
+    async with collecting():
+        await edge.harvest(1)
+        await edge.receipt(1)
+        for number in (1, 2):
+            await edge.give_label_as("pi-9", number, "dog")
+        assert await edge.recorded(2) == ["refused", "waiting"]
+        await edge.harvest(2)
+        await edge.receipt(2)
+    assert Store.open(dataset).count("human_label IS NOT NULL") == 0
+
+
+async def test_an_imported_photo_is_not_labelled_by_a_camera(collecting, edge, dataset):
+    """Who has the same picture knows its id; the label of an import, perhaps of the gold set, stays."""
+    said = {"human_label": "cat", "human_by": "import", "human_at_ms": 1}
+    facts = {"width": 160, "height": 120, "received_at_ms": 1, "origin": "import", "split": "gold"}
+    Store.open(dataset).upsert([Row(photo_id=photo_id(1), image=jpeg(1), **facts, **said)])
+    async with collecting():
+        await edge.give_label(1, "dog")
+        assert await edge.recorded(1) == ["refused"]
+    assert Store.open(dataset).count("human_label = 'cat'") == 1
+
+
+def test_where_devices_prove_who_they_are_they_are_no_people():
+    """On its own topic a device judges as a device, whoever it names; people use the cloud's topic."""
+    feedback = Feedback(photo_id=photo_id(1), node=NODE, device="pi-1", label="dog", by="anna")
+    assert label_of(feedback, proven=True).annotator == "device"
+    assert label_of(feedback).annotator == "human"
+    person = Feedback(photo_id=photo_id(1), node=CLOUD, device="operator", label="dog", by="anna")
+    label = label_of(person, proven=True)
+    assert (label.annotator, label.node, label.device) == ("human", None, None)
+
+
+def test_a_devices_own_label_is_used_but_is_no_persons(dataset):
+    """It comes before the teacher's, and does not count as a human label."""
+    store = Store.open(dataset)
+    facts = {"width": 160, "height": 120, "received_at_ms": 1, "node": NODE, "device": "pi-1"}
+    store.upsert([Row(photo_id=photo_id(1), image=jpeg(1), lane="hard", edge_label="cat", **facts)])
+    feedback = Feedback(photo_id=photo_id(1), node=NODE, device="pi-1", label="dog", by="anna")
+    assert store.label([label_of(feedback, proven=True)]) == {photo_id(1): "stored"}
+    taught = Label(photo_id=photo_id(1), label="cow", by="teacher", at_ms=9, annotator="teacher")
+    store.label([taught])
+    assert [(one.label, one.source, one.human) for one in examples(store)] == [("dog", "device", False)]
+
+
+def test_a_label_without_a_photo_expires(dataset):
+    """After the stated time it is removed; one that came later stays, and so do photos."""
+    store = Store.open(dataset)
+    facts = {"width": 160, "height": 120, "received_at_ms": 1}
+    store.upsert([Row(photo_id=photo_id(1), image=jpeg(1), **facts)])
+    store.label([Label(photo_id=photo_id(n), label="dog", by="ann", at_ms=5) for n in (1, 2, 3)])
+    store.change([photo_id(2)], lambda record: record | {"waiting_since_ms": 1_000})
+    assert store.expire_labels(LABEL_WAITS_S) == 1
+    left = {str(row["photo_id"]) for row in store.scan(["photo_id"], where="true")}
+    assert left == {photo_id(1), photo_id(3)}

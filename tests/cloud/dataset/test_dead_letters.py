@@ -173,7 +173,7 @@ def test_deletion_files_are_synced_before_the_version_is_visible(dataset, monkey
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    table._drop(table.table.open_version(), StoredRow(1, f"{1:032x}", 0))
+    table._drop(StoredRow(1, f"{1:032x}", 0))
     assert numbers(table) == [3, 2]
     marks = {str(path.relative_to(root)) for path in (root / "_deletions").iterdir()}
     assert marks

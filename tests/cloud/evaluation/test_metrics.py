@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from cloud.evaluation.metrics import calibration_error, confusion_matrix, measure, wilson_interval
+from cloud.evaluation.metrics import calibration_error, confusion_matrix, measure, p_words, wilson_interval
 
 
 def test_metrics_of_five_answers() -> None:
@@ -55,3 +55,13 @@ def test_calibration_errors_of_different_bins_do_not_cancel() -> None:
     confidence = np.array([0.9, 0.9, 0.6, 0.6])
     right = np.array([False, False, True, True])
     assert calibration_error(confidence, right) == pytest.approx((0.9 + 0.4) / 2)
+
+
+def test_no_p_value_is_printed_as_zero() -> None:
+    """What would be rounded to 0.000 is below 0.001."""
+    assert [p_words(value) for value in (0.25, 0.0006, 0.0004, 0.0)] == [
+        "p = 0.250",
+        "p = 0.001",
+        "p < 0.001",
+        "p < 0.001",
+    ]

@@ -12,6 +12,7 @@ from cloud.evaluation.promotion_gate import (
     Evidence,
     GateLimits,
     PairedPredictions,
+    Verdict,
     compare,
     decide_promotion,
     mcnemar,
@@ -211,3 +212,37 @@ def test_reading_a_verdict_loads_no_statistics_library() -> None:
         "sys.exit(bool({'scipy', 'sklearn'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def without_gold(champion: np.ndarray, challenger: np.ndarray, audit: object = None) -> Verdict:
+    """Return the verdict on held-out labels alone."""
+    held_out = answers(champion, challenger, np.arange(len(champion)) % 2)
+    return decide_promotion(Evidence(None, 0.0, CLASSES, audit, held_out=held_out), champion=1)
+
+
+def test_without_gold_photos_held_out_labels_judge():
+    """Enough held-out labels promote or keep; too few are inconclusive, and the reason says what to do."""
+    promoted = without_gold(right(400, 20), right(400, 4))
+    assert promoted.decision == "promote"
+    assert promoted.held_out.photos == 400
+    assert promoted.reasons[0].startswith("no gold photos, judged on held-out labels and audits: held-out")
+    assert "95 % interval of the gain" in promoted.reasons[0]
+    assert without_gold(right(400, 4), right(400, 20)).decision == "keep"
+    few = without_gold(right(20, 2), right(20, 0))
+    assert few.decision == "inconclusive"
+    assert "at least 150 are needed; import some with 'gleaner cloud import DIR --hold-out" in few.reasons[0]
+    nothing = decide_promotion(Evidence(None, 0.0, CLASSES), champion=1)
+    assert "gleaner cloud import DIR --hold-out 20%" in nothing.reasons[0]
+
+
+def test_without_gold_photos_audits_count_too():
+    """Audited photos are among those that judge, each once."""
+    audit = answers(right(100, 10), right(100, 0), np.arange(100) % 2)
+    assert without_gold(right(60, 0), right(60, 0), audit).held_out.photos == 160
+
+
+def test_a_significant_gain_on_few_photos_is_enough():
+    """Eight gains and no loss on twenty photos are better than chance; the recalls still count."""
+    truth = np.arange(20) % 2
+    assert verdict(right(20, 8), right(20, 0), truth).decision == "promote"
+    assert verdict(right(20, 5), right(20, 0), truth).decision == "inconclusive"

@@ -14,23 +14,22 @@ from scipy.special import softmax
 from tensorflow_serving.apis import prediction_log_pb2
 
 from cloud.export import saved_model
-from cloud.export.litert import run_network
+from cloud.export.litert import run_networks
 from cloud.export.saved_model import (
-    EXTRA_ASSETS,
-    NETWORK_FILE,
     WARMUP_BATCHES,
     ExportError,
-    Model,
     export_saved_model,
     pack,
     verify,
     verify_network,
     warmup_photos,
 )
+from cloud.export.serving_module import Model
 from cloud.export.v1_loader import SavedModel
 from cloud.modeling.backbones import EFFICIENTNET_LITE0, XCEPTION, XCEPTION_SMALL, Backbone, preprocess
 from cloud.modeling.linear_head import Head
 from cloud.modeling.novelty import fit_novelty, novelty_scores
+from schemas.litert import EXTRA_ASSETS, NETWORK_FILE
 from tests.serving import saved_models
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
@@ -203,15 +202,15 @@ def test_litert_network_is_optional(model: Model, directory: Path, tmp_path: Pat
     export(model, tmp_path / "3", tflite=True)
     assert signatures(tmp_path / "3") == {"serving_default", "decode"}
     assert signatures(directory) == {"serving_default"}
-    assert not (directory / EXTRA_ASSETS / NETWORK_FILE).exists()
+    assert not (directory / NETWORK_FILE).exists()
     photos = warmup_photos(3)
     images = preprocess(XCEPTION_SMALL, tf.constant(photos)).numpy()
-    outputs = run_network((tmp_path / "3" / EXTRA_ASSETS / NETWORK_FILE).read_bytes(), images)
+    outputs = run_networks([(tmp_path / "3" / NETWORK_FILE).read_bytes()], images)
     for name, values in served(directory, photos).items():
         np.testing.assert_allclose(outputs[name], values, atol=1e-4)
     pack(tmp_path / "3", tmp_path / "3.tar")
     with tarfile.open(tmp_path / "3.tar") as archive:
-        assert f"{EXTRA_ASSETS}/{NETWORK_FILE}" in archive.getnames()
+        assert str(NETWORK_FILE) in archive.getnames()
 
 
 def test_litert_network_with_other_outputs_is_refused(
@@ -219,7 +218,7 @@ def test_litert_network_with_other_outputs_is_refused(
 ) -> None:
     """If the converted network cannot run, or its outputs differ, the export fails."""
     export(model, tmp_path / "1", tflite=True)
-    network = (tmp_path / "1" / EXTRA_ASSETS / NETWORK_FILE).read_bytes()
+    network = (tmp_path / "1" / NETWORK_FILE).read_bytes()
     with pytest.raises(ExportError, match="probabilities: expected Keras' values within"):
         verify_network(network, replace(model, temperature=1.0), warmup_photos(1))
     monkeypatch.setattr(saved_model, "convert_network", lambda *_: b"no network")

@@ -51,7 +51,7 @@ def test_teacher_labels_unlabelled_samples_only(make_example: Any, cache_dir: Pa
     known = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(16)]
     fresh = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(100, 106)]
     audit, gold = make_example("dawn", 200), make_example("dawn", 201)
-    misspelt = replace(make_example("dusk", 202), label="du\nsk")
+    misspelt = replace(make_example("dusk", 202), label="du sk")
     store.upsert([*map(row, [*known, *fresh, misspelt]), row(audit, lane="audit"), row(gold, split="gold")])
     label_by_person(store, [*known, misspelt])
     for photo, label in ((fresh[0], "dusk"), (fresh[-1], "dusk")):

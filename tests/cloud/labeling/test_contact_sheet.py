@@ -59,3 +59,12 @@ def test_other_suffix_is_refused(tmp_path: Path) -> None:
 def test_thumbnail_keeps_the_aspect_ratio(size: tuple[int, int], fitted: tuple[int, int]) -> None:
     """A thumbnail is as large as fits, and at least one pixel high and wide."""
     assert thumbnail(plain("red", size), (40, 20)).size == fitted
+
+
+@pytest.mark.parametrize("suffix", [".png", ".html"])
+def test_a_photo_that_cannot_be_decoded_leaves_the_others(tmp_path: Path, suffix: str) -> None:
+    """Its place is grey, and the sheet is written."""
+    frames = [Frame(image, ("caption",)) for image in (plain("red"), b"no photo", plain("red")[:30])]
+    write_sheet(tmp_path / f"sheet{suffix}", frames)
+    assert (tmp_path / f"sheet{suffix}").stat().st_size > 1000
+    assert thumbnail(b"no photo").getcolors() == [(160 * 160, (128, 128, 128))]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cloud.dataset.example import Example
-from cloud.labeling.label_errors import find_label_errors, rank_label_issues
+from cloud.labeling.label_errors import find_label_errors
+from cloud.labeling.label_judgement import rank_label_issues
 from cloud.progress import NoProgress
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.

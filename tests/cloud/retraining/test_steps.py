@@ -27,6 +27,7 @@ from cloud.training.pipeline import TrainingOptions
 from schemas.errors import PermanentError
 from schemas.topics import RELEASE
 from tests.cloud.bundles import bundle, card
+from tests.conftest import DEADLINE_S
 from tests.nodes import Observer
 
 RELEASED = RolloutOptions(groups=(("n",), ("m", "n")), signing_key="k", force=True)
@@ -35,6 +36,7 @@ CONFIG = TrainerConfig(
     models="m",
     cache="c",
     backbone="xception",
+    also=("xception-small",),
     teachers=("a", "b"),
     tflite=True,
     broker=Broker(host="h", username="u"),
@@ -53,7 +55,9 @@ def test_the_configuration_reaches_the_steps():
     """Places, backbones, connection and rollout options; each node is tuned once."""
     teach, train = training_steps(CONFIG)
     assert teach == TeachStep(dataset="d", cache="c", backbones=("a", "b"))
-    assert train == TrainingOptions(dataset="d", models="m", cache="c", backbone="xception", tflite=True)
+    assert train == TrainingOptions(
+        dataset="d", models="m", cache="c", backbone="xception", also=("xception-small",), tflite=True
+    )
     assert release_step(CONFIG, card(2)) == ReleaseStep(
         dataset="d", models="m", version=2, options=RELEASED, broker=CONFIG.broker
     )
@@ -91,7 +95,7 @@ async def test_a_first_version_is_released_to_all_nodes_at_once(address, tmp_pat
     )
     observer = Observer(address)
     releases = observer.bus.subscribe(RELEASE)
-    async with observer.watching(), asyncio.timeout(60):
+    async with observer.watching(), asyncio.timeout(DEADLINE_S):
         assert "version.released" in await run(step, tmp_path)
         received = [(await releases.queue.get()).message() for _ in range(2)]
     assert {(one.node, one.model, one.version, one.stage) for one in received} == {

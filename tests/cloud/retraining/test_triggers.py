@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from cloud.retraining.triggers import Signals, Triggers, decide, stability_index
+from cloud.retraining.triggers import DriftAlarm, Signals, Triggers, decide, labels_missing, stability_index
 from tests.cloud.judging import audit
 
 RULES = Triggers()
@@ -105,3 +105,43 @@ def test_chance_alone_is_no_drift() -> None:
     same = [stability_index(confidences(n), confidences(1000 + n)) for n in range(300)]
     moved = [stability_index(confidences(n), confidences(1000 + n, power=3.0)) for n in range(300)]
     assert max(same) < RULES.stability < min(moved)
+
+
+ALARM = DriftAlarm(("the fleet",), 0.0001, 50, 9)
+
+
+def test_a_drift_alarm_starts_a_round_when_its_labels_are_there() -> None:
+    """An alarm alone starts no round: labels of photos since the drift do."""
+    assert decide(Signals(alarm=ALARM, drift_labels=9), RULES) is None
+    assert decide(Signals(drift_labels=99), RULES) is None
+    reason = decide(Signals(alarm=ALARM, drift_labels=10), RULES)
+    assert reason is not None
+    assert (reason.trigger, reason.facts["labels"]) == ("drift", 10)
+    assert reason.words.endswith("(p = 0.0001), and 10 of them are labelled")
+
+
+def test_an_alarm_names_few_devices() -> None:
+    """The sentence names five devices at most."""
+    alarm = dataclasses.replace(ALARM, scopes=tuple(f"pi-{n}" for n in range(9)))
+    assert "pi-4 and others look" in alarm.words
+    assert "pi-5" not in alarm.words
+
+
+@pytest.mark.parametrize(
+    ("labels", "alarm", "drift_labels", "missing"),
+    [
+        (0, False, 0, 20),
+        (15, False, 0, 5),
+        (30, False, 0, 0),
+        (3, True, 4, 6),
+        (3, True, 12, 0),
+        (18, True, 0, 2),
+    ],
+)
+def test_labels_that_are_missing_are_those_of_the_nearest_trigger(
+    labels, alarm, drift_labels, missing
+) -> None:
+    """After a drift alarm fewer labels start a round; no count is negative."""
+    found = DriftAlarm(("pi-1",), 0.001, 50, 0) if alarm else None
+    signals = Signals(labels=labels, alarm=found, drift_labels=drift_labels)
+    assert labels_missing(signals, RULES) == missing

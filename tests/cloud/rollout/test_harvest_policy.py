@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from cloud.evaluation.audit_set import AuditedPhoto
-from cloud.rollout.harvest_policy import MIN_AUDITED, TARGET_PRECISION, auto_helped_at, tune_rules
+from cloud.rollout.harvest_policy import (
+    MIN_AUDITED,
+    TARGET_PRECISION,
+    auto_helped_at,
+    raise_audit_share,
+    restore_audit_share,
+    tune_rules,
+)
 from schemas.messages import Caps, HarvestRules
 from tests.cloud.bundles import card
 
@@ -149,3 +156,18 @@ def test_auto_helped_at_uses_the_newest_card_of_that_time():
     assert auto_helped_at([first, second], second.created_at_ms)
     assert auto_helped_at([first, second], None)
     assert auto_helped_at([], between)
+
+
+@given(SHARES, SHARES, SHARES)
+def test_a_round_restores_the_audit_share_of_before_the_alarm(
+    usual: float, first: float, second: float
+) -> None:
+    """Alarms only raise the share, whatever their number; afterwards the rules are as they were."""
+    rules = structs.replace(RULES, audit_share=usual)
+    alarmed, reasons = raise_audit_share(rules, first)
+    twice, _ = raise_audit_share(alarmed, second)
+    assert (alarmed.audit_share, twice.audit_share) == (max(usual, first), max(usual, first, second))
+    assert bool(reasons) == (first > usual)
+    restored, _ = restore_audit_share(twice)
+    assert restored == rules
+    assert restore_audit_share(rules) == (rules, [])

@@ -4,11 +4,12 @@ import asyncio
 import hashlib
 
 import pytest
+from msgspec import structs
 
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence
 from cloud.registry.registry import read_bundle
-from cloud.rollout.releases import Announcer, release_of
+from cloud.rollout.releases import LATEST_MS, Announcer, later_than, release_of
 from schemas.errors import PermanentError
 from schemas.messages import Event, ServedModel
 from schemas.topics import EVENT, RELEASE, STATUS
@@ -67,6 +68,32 @@ async def test_a_release_is_retained_for_offline_nodes(address, release):
     async with running(node.bus), asyncio.timeout(120):
         delivery = await node.releases.queue.get()
         assert (delivery.retained, delivery.message().version) == (True, 2)
+
+
+async def test_a_release_is_later_than_the_retained_one(address, release):
+    """Whatever this machine's clock says: after one from the future, the next continues from its time."""
+    ahead = 4_000_000_000_000
+    for expected in (ahead + 1, ahead + 2):
+        sender = Bus(address, transient_client_id("sender"))
+        announcer = Announcer(sender, ["edge-1"])
+        async with running(sender):
+            if expected == ahead + 1:
+                future = structs.replace(release("edge-1"), released_at_ms=ahead)
+                await sender.publish(RELEASE, future, node="edge-1")
+                (await announcer._echoes.queue.get()).ack()
+        again = Bus(address, transient_client_id("sender"))
+        announcer, node = Announcer(again, ["edge-1"]), Node(address, "edge-1")
+        async with running(again):
+            await announcer.announce([release("edge-1")])
+        async with running(node.bus):
+            assert (await node.releases.queue.get()).message().released_at_ms == expected
+
+
+def test_the_latest_time_of_all_cannot_be_followed(release):
+    """The sentence says how to remove the retained release."""
+    latest = structs.replace(release("edge-1"), released_at_ms=LATEST_MS)
+    with pytest.raises(PermanentError, match=r"mosquitto_pub -r -n -t gleaner/v1/release/edge-1"):
+        later_than(release("edge-1"), latest)
 
 
 async def test_served_yields_each_node_as_it_serves(address, release):

@@ -97,6 +97,16 @@ def test_a_rollout_goes_through_its_stages_group_by_group():
     }
 
 
+def test_a_paused_rollout_goes_nowhere_but_back():
+    """No stage, bake time or time-out ends; a bad version is rolled back all the same."""
+    state = rollout(paused=True)
+    assert decided(state, trying(state), at_s=FOREVER_S).action == "wait"
+    assert decided(structs.replace(state, step=3), serving("edge-1"), at_s=FOREVER_S).action == "wait"
+    assert decided(state, trying(state, bad=True)).action == "roll-back"
+    resumed = apply(state, Decision("resume", "by maria"), 5000)
+    assert decided(resumed, trying(resumed)).action == "advance"
+
+
 WAITS = [
     ((), 100, "for edge-1"),
     ((says("edge-1"),), 100, "for edge-1"),

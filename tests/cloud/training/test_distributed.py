@@ -17,7 +17,7 @@ from cloud.dataset.store import Row, Store
 from cloud.export.v1_loader import SavedModel
 from cloud.training import from_scratch
 from cloud.training.distributed import Team, alone, join, worker_index
-from tests.cloud import together
+from tests.cloud import tiny, together
 from tests.conftest import ROOT
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
@@ -95,7 +95,7 @@ async def test_two_workers_train_the_model_that_one_trains(make_example, tmp_pat
     )  # fmt: skip
 
     def words(name: str) -> list[object]:
-        places = ("--out", tmp_path / name, "--cache", tmp_path / f"{name}-cache")
+        places = ("--out", tmp_path / name, "--cache", tmp_path / f"{name}-cache", "--backbone", tiny.NAME)
         return ["-m", "cli.main", "cloud", "train", "--dataset", tmp_path / "photos.lance", *places]
 
     ran = await run_all([words("first"), words("second")])

@@ -24,6 +24,19 @@ def test_augmentation_is_reproducible() -> None:
     assert np.abs(one - other).mean() > 0.1
 
 
+def test_digits_are_not_mirrored() -> None:
+    """Without mirroring, what is on the left of a photo stays on the left, in all of many draws."""
+    photos = np.zeros((64, 32, 32, 3), np.float32)
+    photos[:, :, :16] = 1.0
+    kept, some = (
+        from_scratch.augmented(photos, np.array([7, 1]), slice(64), 64, mirrored=mirrored).numpy()
+        for mirrored in (False, True)
+    )
+    left, right = kept[:, :, 0].mean(axis=(1, 2)), kept[:, :, -1].mean(axis=(1, 2))
+    assert (left >= right - 1e-6).all()
+    assert (some[:, :, 0].mean(axis=(1, 2)) < some[:, :, -1].mean(axis=(1, 2)) - 0.5).any()
+
+
 def test_the_number_of_steps_follows_the_number_of_photos() -> None:
     """The number of steps is proportional to the number of photos, within bounds."""
     fewest, most = from_scratch.STEPS

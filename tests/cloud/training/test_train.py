@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,17 +18,20 @@ from PIL import Image
 from cloud.dataset.example import Example, TrainingError
 from cloud.dataset.store import Label, Row, Store
 from cloud.dataset.training_set import examples as dataset_examples
-from cloud.export.saved_model import EXTRA_ASSETS, NETWORK_FILE
 from cloud.export.v1_loader import SavedModel
+from cloud.modeling.backbones import BACKBONES, Backbone
 from cloud.registry.registry import CARD_PATH, Registry
 from cloud.training import from_scratch
 from cloud.training.train import Trained, train
+from schemas.codec import content_id
 from schemas.errors import PermanentError
+from schemas.litert import NETWORK_FILE, read_manifest
+from tests.cloud import tiny
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
 
-LITE = "efficientnet-lite0"
+BACKBONE = tiny.NAME
 
 
 def ask(trained: Trained, photos: Sequence[bytes]) -> dict[str, np.ndarray]:
@@ -66,7 +70,7 @@ def trained(
     return train(
         examples,
         gold,
-        backbone=LITE,
+        backbone=BACKBONE,
         cache_dir=cache_dir,
         registry=Registry(tmp_path_factory.mktemp("models")),
         version=2,
@@ -90,6 +94,20 @@ def test_the_card_describes_the_version(trained: Trained) -> None:
     assert card.chosen in {c.name for c in card.candidates}
 
 
+def test_the_variants_in_the_bundle_are_those_that_the_gate_served(trained: Trained) -> None:
+    """The card has a verdict about float32 and int8; the manifest lists those that are served."""
+    verdicts = {verdict.name: verdict for verdict in trained.card.variants}
+    assert verdicts.keys() == {"float32", "int8"}
+    assert all(
+        verdict.gold and verdict.metrics and verdict.gold.photos == 20 for verdict in verdicts.values()
+    )
+    manifest = read_manifest(trained.directory)
+    assert manifest is not None
+    served = [name for name, verdict in verdicts.items() if verdict.served]
+    assert [variant.name for variant in manifest.variants] == served
+    assert all(verdict.served or verdict.reasons for verdict in verdicts.values())
+
+
 def test_harvested_labels_that_contradict_the_human_ones_are_not_used(trained: Trained) -> None:
     """Wrong harvested labels are not trained on; all human labels are."""
     harvested = trained.card.candidates[1]
@@ -100,10 +118,23 @@ def test_harvested_labels_that_contradict_the_human_ones_are_not_used(trained: T
 def test_the_bundle_is_in_the_registry(trained: Trained) -> None:
     """Directory and bundle have the version's number; digest and size of the bundle are returned."""
     assert trained.directory.name == "2"
-    assert (trained.directory / EXTRA_ASSETS / NETWORK_FILE).stat().st_size  # it was asked for
+    assert (trained.directory / NETWORK_FILE).stat().st_size  # it was asked for
     assert trained.bundle_path == trained.directory.with_name("2.tar")
     assert trained.bundle_path.stat().st_size == trained.size_bytes
     assert len(trained.sha256) == 64
+
+
+def test_the_mistakes_on_gold_are_kept_beside_the_report(trained: Trained, gold: list[Example]) -> None:
+    """As many as the card's accuracy says, by photo; the bundle, which edges fetch, has nothing of them."""
+    found = Registry(trained.directory.parent).gold_mistakes(trained.card.version)
+    assert found is not None
+    assert trained.card.metrics is not None
+    assert found.photos == len(gold)
+    assert found.wrong == round(len(gold) * (1 - trained.card.metrics.accuracy))
+    labels = {photo.photo_id: photo.label for photo in gold}
+    assert [one.truth for one in found.surest] == [labels[one.photo_id] for one in found.surest]
+    with tarfile.open(trained.bundle_path) as archive:
+        assert not [name for name in archive.getnames() if "mistakes" in name]
 
 
 def test_the_served_model_gives_the_accuracy_of_its_card(trained: Trained, gold: list[Example]) -> None:
@@ -138,7 +169,7 @@ def test_a_version_is_compared_with_the_champion(
     worse = train(
         swapped,
         gold,
-        backbone=LITE,
+        backbone=BACKBONE,
         cache_dir=cache_dir,
         registry=Registry(trained.directory.parent),
         version=3,
@@ -174,7 +205,7 @@ def test_the_card_suffices_to_repeat_the_run(
     again = train(
         dataset_examples(store, version=then),
         gold[::-1],
-        backbone=card.backbone,
+        backbone=BACKBONE,
         classes=card.classes,
         seed=card.seed,
         cache_dir=cache_dir,
@@ -223,7 +254,7 @@ def test_a_class_is_added_by_labels(cache_dir: Path, tmp_path: Path) -> None:
     cards = [
         train(
             *version_photos,
-            backbone=LITE,
+            backbone=BACKBONE,
             cache_dir=cache_dir,
             registry=Registry(tmp_path),
             version=version,
@@ -251,7 +282,13 @@ def test_three_classes_in_a_given_order_without_gold(
     photos.append(make_example("fog", 1))
     wanted = ["fog", "dusk", "dawn"]
     card = train(
-        photos, [], backbone=LITE, cache_dir=cache_dir, registry=Registry(tmp_path), version=1, classes=wanted
+        photos,
+        [],
+        backbone=BACKBONE,
+        cache_dir=cache_dir,
+        registry=Registry(tmp_path),
+        version=1,
+        classes=wanted,
     ).card
     assert card.classes == wanted
     assert card.metrics is None
@@ -264,7 +301,9 @@ def test_one_label_per_class_is_enough_for_a_first_version(
 ) -> None:
     """Without held-out labels, the temperature is 1 and the candidate of human labels is chosen."""
     photos = [make_example(label, 1) for label in ("dusk", "dawn")]
-    card = train(photos, [], backbone=LITE, cache_dir=cache_dir, registry=Registry(tmp_path), version=1).card
+    card = train(
+        photos, [], backbone=BACKBONE, cache_dir=cache_dir, registry=Registry(tmp_path), version=1
+    ).card
     assert card.temperature == 1.0
     assert card.chosen == "human"
     assert card.candidates[0].held_out_loss is None
@@ -276,7 +315,7 @@ def test_a_version_exists_with_its_bundle_or_not_at_all(
     """A training that is killed while it packs the bundle leaves no version; the next one makes it."""
     few = [make_example(label, 0) for label in ("dawn", "dusk")]
     terms: dict[str, Any] = {
-        "backbone": LITE,
+        "backbone": BACKBONE,
         "cache_dir": cache_dir,
         "registry": Registry(tmp_path),
         "version": 1,
@@ -295,10 +334,10 @@ def test_a_version_exists_with_its_bundle_or_not_at_all(
         assert CARD_PATH in archive.getnames()
 
 
-def test_xception_small_learns_from_scratch(
+def test_a_small_network_learns_from_scratch(
     make_example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """End to end from random weights: the network tells dawn from dusk after few steps."""
+    """From random weights the network tells dawn from dusk after few steps, and its losses are kept."""
     monkeypatch.setattr(from_scratch, "STEPS", (25, 25))
     monkeypatch.setattr(from_scratch, "BATCH_PHOTOS", 12)
     photos = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(8)]
@@ -306,7 +345,7 @@ def test_xception_small_learns_from_scratch(
     card = train(
         photos,
         gold,
-        backbone="xception-small",
+        backbone="compact",
         cache_dir=tmp_path,
         registry=Registry(tmp_path / "models"),
         version=1,
@@ -314,9 +353,62 @@ def test_xception_small_learns_from_scratch(
     assert card.metrics is not None
     assert card.metrics.accuracy > 0.8
     assert card.candidates[0].held_out_photos == 4
+    assert len(list((tmp_path / "models/tensorboard/1").glob("fit-*/events.*"))) == 2
+    assert "Loss by step" in (tmp_path / "models/1/report.html").read_text("utf-8")
 
 
-@pytest.mark.parametrize("backbone", [LITE, "xception-small"])
+def _dot(side: str, seed: int) -> Example:
+    """A photo with a dot on its left or right, which averages over all places do not tell apart."""
+    draw = np.random.default_rng([seed, len(side)])
+    pixels = draw.normal(90, 8, (16, 16, 3))
+    row, column = draw.integers(2, 10), draw.integers(1, 3)
+    pixels[row : row + 4, column : column + 4] += 120
+    buffer = io.BytesIO()
+    shown = pixels if side == "left" else pixels[:, ::-1]
+    Image.fromarray(shown.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
+    return Example(content_id(buffer.getvalue()), buffer.getvalue(), side, "human")
+
+
+def _blind() -> Any:
+    inputs = keras.Input((16, 16, 3))
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
+
+
+def _seeing() -> Any:
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Dense(8)(keras.layers.Flatten()(keras.layers.AveragePooling2D(4)(inputs)))
+    return keras.Model(inputs, x)
+
+
+def test_a_network_trained_from_scratch_wins_where_frozen_features_fail(
+    cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `also`, the backbone with the lower held-out loss is exported; the card names the other one."""
+    monkeypatch.setattr(from_scratch, "STEPS", (60, 60))
+    monkeypatch.setattr("cloud.training.candidate_results.MIN_SCRATCH_LABELS", 40)
+    for name, dim, pretrained, build in (("blind", 3, True, _blind), ("seeing", 8, False, _seeing)):
+        backbone = Backbone(name, 16, 127.5, 127.5, dim, pretrained, build, mirrored=False)
+        monkeypatch.setitem(BACKBONES, name, backbone)
+    photos = [_dot(side, seed) for side in ("left", "right") for seed in range(20)]
+    gold = [_dot(side, seed) for side in ("left", "right") for seed in range(50, 60)]
+    trained = train(
+        photos,
+        gold,
+        backbone="blind",
+        also=("seeing",),
+        cache_dir=cache_dir,
+        registry=Registry(tmp_path),
+        version=1,
+    )
+    card = trained.card
+    assert card.backbone == "seeing"
+    assert [candidate.name for candidate in card.others["blind"]] == ["human"]
+    assert card.metrics is not None
+    assert card.metrics.accuracy > 0.9
+    assert ask(trained, [photo.image for photo in gold])["embedding"].shape == (20, 8)
+
+
+@pytest.mark.parametrize("backbone", [BACKBONE, "xception-small"])
 def test_an_undecodable_photo_is_named(
     backbone: str, make_example: Any, cache_dir: Path, tmp_path: Path
 ) -> None:
@@ -343,7 +435,7 @@ def test_gold_photos_must_not_be_trained_on(examples: list[Example], tmp_path: P
                 examples,
                 gold,
                 audit,
-                backbone=LITE,
+                backbone=BACKBONE,
                 cache_dir=tmp_path,
                 registry=registry,
                 version=1,
@@ -356,7 +448,7 @@ def test_an_existing_version_is_refused_before_the_work(trained: Trained, exampl
         train(
             examples,
             [],
-            backbone=LITE,
+            backbone=BACKBONE,
             cache_dir=trained.directory,
             registry=Registry(trained.directory.parent),
             version=2,
@@ -365,7 +457,7 @@ def test_an_existing_version_is_refused_before_the_work(trained: Trained, exampl
         train(
             examples,
             [],
-            backbone=LITE,
+            backbone=BACKBONE,
             cache_dir=trained.directory,
             registry=Registry(trained.bundle_path),
             version=1,
@@ -402,11 +494,21 @@ def test_the_second_version_of_real_photos_is_better(photo_collection: Path, tmp
         for photo in generator.sample([e for e in train_photos if e.label == label], 5)
     ]
     first = train(
-        ten, gold, backbone=LITE, cache_dir=tmp_path, registry=Registry(tmp_path / "models"), version=1
+        ten,
+        gold,
+        backbone="efficientnet-lite0",
+        cache_dir=tmp_path,
+        registry=Registry(tmp_path / "models"),
+        version=1,
     )
     examples = ten + harvested(first, real(photo_collection, "stream")[::2])
     second = train(
-        examples, gold, backbone=LITE, cache_dir=tmp_path, registry=Registry(tmp_path / "models"), version=2
+        examples,
+        gold,
+        backbone="efficientnet-lite0",
+        cache_dir=tmp_path,
+        registry=Registry(tmp_path / "models"),
+        version=2,
     )
     assert first.card.metrics is not None
     assert second.card.metrics is not None

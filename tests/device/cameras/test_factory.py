@@ -2,9 +2,12 @@ import sys
 
 import pytest
 
+from device.cameras.address import without_secrets
 from device.cameras.base import CameraError, CameraExhausted
+from device.cameras.driver import DriverCamera
 from device.cameras.factory import open_camera
-from device.cameras.hardware import OpenCvCamera, PicameraCamera
+from device.cameras.http_camera import HttpCamera
+from device.cameras.mqtt_camera import MqttCamera
 from tests.conftest import jpeg
 
 
@@ -52,9 +55,40 @@ def test_the_drawn_camera_is_not_part_of_an_installed_device(monkeypatch):
 
 def test_hardware_cameras():
     """`usb:` takes a number or a path."""
-    assert isinstance(open_camera("usb:0"), OpenCvCamera)
-    assert isinstance(open_camera("usb:/dev/video0"), OpenCvCamera)
-    assert isinstance(open_camera("picamera"), PicameraCamera)
+    for spec in ("usb:0", "usb:/dev/video0", "picamera"):
+        camera = open_camera(spec)
+        assert isinstance(camera, DriverCamera)
+        assert camera.source == spec
+
+
+@pytest.mark.parametrize(
+    "url", ["http://cam/video?channel=1&subtype=0", "https://u:p@cam:8080/capture?a=b?c#d", "HTTP://cam"]
+)
+def test_http_addresses_with_and_without_a_prefix(url):
+    """A URL is a camera by itself, whatever its query looks like."""
+    assert isinstance(open_camera(url), HttpCamera)
+    assert isinstance(open_camera(f"usb:{url}"), HttpCamera)
+
+
+@pytest.mark.parametrize(
+    "url", ["rtsp://u:p@cam:554/live?channel=1&subtype=0#d", "rtsps://cam/x", "rtmp://cam/x"]
+)
+def test_video_addresses_with_and_without_a_prefix(url):
+    """A URL of a video stream is read by OpenCV."""
+    for spec in (url, f"usb:{url}"):
+        camera = open_camera(spec)
+        assert isinstance(camera, DriverCamera)
+        assert camera.source == without_secrets(url)
+
+
+@pytest.mark.parametrize(
+    "topic", ["cam/1/jpeg", "frigate/+/person/snapshot", "cam/#", "a?b=c", "gleaner/v1/x"]
+)
+def test_mqtt_topics(topic):
+    """A topic filter is taken as it is, at the device's broker or at another one."""
+    assert isinstance(open_camera(f"mqtt:{topic}"), MqttCamera)
+    camera = open_camera(f"mqtt://user:p%40ss@house:1884/{topic}")
+    assert (camera._topic, camera._bus._address) == (topic, "broker house:1884")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +111,14 @@ def test_hardware_cameras():
         ("folder:/x?part=0/0", "got '0/0'"),
         ("folder:/x?order=random", "has no option order"),
         ("picamera:1", "use folder:DIR"),
+        ("http://", "no valid host and port"),
+        ("usb:rtsp://:554/x", "no valid host and port"),
+        ("ftp://u:secret@cam/x", "unknown camera 'ftp://***@cam/x'"),
+        ("mqtt:", "use folder:DIR"),
+        ("mqtt:a/#/b", "is no MQTT topic filter"),
+        ("mqtt:a+/b", "is no MQTT topic filter"),
+        ("mqtt://house:1883", "is no MQTT topic filter"),
+        ("mqtt:///topic", "no valid host and port"),
     ],
 )
 def test_a_wrong_specification_is_one_sentence(spec, words):
@@ -85,3 +127,4 @@ def test_a_wrong_specification_is_one_sentence(spec, words):
         open_camera(spec)
     assert words in str(refusal.value)
     assert "\n" not in str(refusal.value)
+    assert "secret" not in str(refusal.value)

@@ -1,6 +1,5 @@
 import io
 import sys
-import threading
 import types
 
 import cv2
@@ -8,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from device.cameras import hardware
 from device.cameras.base import CameraError, motion
-from device.cameras.hardware import OpenCvCamera, PicameraCamera
+from device.cameras.hardware import opencv_camera, picamera
 from tests.conftest import jpeg
 
 
@@ -34,7 +32,7 @@ def shade(image: bytes) -> int:
 
 async def test_opencv_delivers_jpeg_and_reopens_after_a_failure(video):
     """Each capture is the next frame as JPEG; the first capture after a failure reopens the camera."""
-    async with OpenCvCamera(str(video)) as camera:
+    async with opencv_camera(str(video)) as camera:
         assert camera.live
         shades = [shade((await camera.capture()).image) for _ in range(3)]
         assert shades == pytest.approx([40, 120, 200], abs=4)
@@ -47,7 +45,7 @@ async def test_opencv_reads_a_sequence_of_images(tmp_path):
     """Numbered files are read as a stream."""
     for number in range(2):
         (tmp_path / f"{number:03d}.jpg").write_bytes(jpeg(number))
-    async with OpenCvCamera(str(tmp_path / "%03d.jpg")) as camera:
+    async with opencv_camera(str(tmp_path / "%03d.jpg")) as camera:
         assert motion((await camera.capture()).image, jpeg(0)) < 0.05
         assert motion((await camera.capture()).image, jpeg(1)) < 0.05
 
@@ -56,22 +54,22 @@ async def test_opencv_reads_a_sequence_of_images(tmp_path):
 async def test_a_missing_usb_camera_is_an_error(device):
     """The error names the camera."""
     with pytest.raises(CameraError, match=f"camera usb:{device} cannot be opened"):
-        async with OpenCvCamera(device):
+        async with opencv_camera(device):
             pass
 
 
 async def test_without_opencv_the_error_says_how_to_install_it(monkeypatch):
     """The error names the extra to install."""
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(CameraError, match=r"pip install 'gleaner\[usb\]'"):
-        async with OpenCvCamera(0):
+    with pytest.raises(CameraError, match=r"pip install 'gleaner-aiot\[usb\]'"):
+        async with opencv_camera(0):
             pass
 
 
 async def test_without_picamera_the_error_says_how_to_install_it():
     """The error names the Debian package."""
     with pytest.raises(CameraError, match="sudo apt install python3-picamera2"):
-        async with PicameraCamera():
+        async with picamera():
             pass
 
 
@@ -102,7 +100,7 @@ async def test_picamera_takes_stills_and_is_closed(monkeypatch):
     """Picamera2 is configured for stills, started, asked for JPEG and closed."""
     module = FakePicamera2()
     monkeypatch.setitem(sys.modules, "picamera2", types.SimpleNamespace(Picamera2=lambda: module))
-    async with PicameraCamera() as camera:
+    async with picamera() as camera:
         assert (await camera.capture()).image == jpeg(3)
     assert module.calls == ["still", "start", "close"]
 
@@ -115,26 +113,5 @@ async def test_picamera_without_a_camera_is_an_error(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "picamera2", types.SimpleNamespace(Picamera2=none))
     with pytest.raises(CameraError, match="camera picamera failed: list index"):
-        async with PicameraCamera():
+        async with picamera():
             pass
-
-
-async def test_a_driver_that_hangs_times_out(monkeypatch):
-    """A call fails after its timeout, and no other call runs at the same time as the one that hangs."""
-    monkeypatch.setattr(hardware, "_CAPTURE_TIMEOUT_S", 0.05)
-    driver, freed, inside = hardware._Driver("camera x"), threading.Event(), []
-
-    def hang() -> None:
-        inside.append("hang")
-        assert freed.wait(30)
-        inside.append("free")
-
-    for work in (hang, lambda: inside.append("next")):
-        with pytest.raises(CameraError, match=r"no answer in 0.05 s"):
-            await driver.call(work)
-    assert inside == ["hang"]
-    freed.set()
-    monkeypatch.setattr(hardware, "_CAPTURE_TIMEOUT_S", 20.0)
-    await driver.call(lambda: inside.append("later"))
-    assert inside == ["hang", "free", "later"]
-    driver.close()

@@ -1,12 +1,16 @@
 """The history of harvested samples survives restarts and jumps of the wall clock."""
 
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bus.outbox.sqlite import migrate
+from bus.metrics import Counters
+from bus.outbox.damage import DamageLog
+from bus.outbox.sqlite import Database, migrate
 from edge.harvest import history
 from edge.harvest.history import MAX_SAMPLES, HarvestedSample
 from edge.harvest.lanes import drawn_for_audit
@@ -43,6 +47,7 @@ class Edge:
     started_s: float = 0.0
     clock_error_s: float = 0.0
     harvested: list[HarvestedSample] = field(default_factory=list)
+    boots: int = 1
 
     @property
     def now(self) -> float:
@@ -54,10 +59,20 @@ class Edge:
         """The wall clock."""
         return round((self.true_s + self.clock_error_s) * 1000)
 
-    def restart(self) -> None:
+    @property
+    def boot(self) -> str:
+        return f"boot-{self.boots}"
+
+    def reboot(self) -> None:
+        """Start the machine again, and the edge with it."""
         self.started_s = self.true_s
+        self.boots += 1
+        self.restart()
+
+    def restart(self) -> None:
+        """Start the edge again."""
         self.selector = Selector(RULES)
-        self.selector.restore(history.load(self.disk, self.now, self.wall_ms))
+        self.selector.restore(history.load(self.disk, self.now, self.wall_ms, self.boot))
 
     def process(self, number: int, dhash: int, confidence: float, size_bytes: int) -> str | None:
         """Harvest a photo if the rules allow; return the reason if they do not."""
@@ -70,7 +85,7 @@ class Edge:
             return refused
         one = HarvestedSample(photo_id(number), "pi-1", dhash, label, lane, size_bytes, self.now)
         self.selector.record(one)
-        history.write(self.disk, one, self.wall_ms)
+        history.write(self.disk, one, self.wall_ms, self.boot)
         self.harvested.append(
             HarvestedSample(one.photo_id, one.device, dhash, one.label, lane, size_bytes, self.true_s)
         )
@@ -83,7 +98,7 @@ photos = st.tuples(
     st.integers(0, 200),
 )
 steps = st.lists(
-    photos | st.just("restart") | st.sampled_from([1, 30, 59, 61, 99, 101, 3599, 40_000]),
+    photos | st.sampled_from(["restart", "reboot"]) | st.sampled_from([1, 30, 59, 61, 99, 101, 3599, 40_000]),
     max_size=40,
 )
 jumps = st.floats(-1e6, 1e6).map(lambda seconds: ("jump", seconds))
@@ -95,8 +110,8 @@ def test_a_restart_changes_no_decision(script):
     """With restarts at any point the edge decides as without them."""
     restarted, running = Edge(), Edge()
     for number, step in enumerate(script):
-        if step == "restart":
-            restarted.restart()
+        if isinstance(step, str):
+            getattr(restarted, step)()
         elif isinstance(step, tuple):
             assert restarted.process(number, *step) == running.process(number, *step)
         else:
@@ -104,41 +119,49 @@ def test_a_restart_changes_no_decision(script):
             running.true_s += step
 
 
-@given(st.lists(photos | st.just("restart") | jumps | st.integers(1, 90_000), max_size=40))
+@given(
+    st.lists(photos | st.sampled_from(["restart", "reboot"]) | jumps | st.integers(1, 90_000), max_size=40)
+)
+@example([(0, 1.0, 0), (0, 0.1, 0), ("jump", 101.0), "restart", (0, 1.0, 0), ("jump", 1.0), (7, 1.0, 0)])
+@example([(0, 1.0, 0), (0, 0.1, 0), ("jump", 101.0), "reboot", (0, 1.0, 0), ("jump", 1.0), (7, 1.0, 0)])
+@example([(0, 1.0, 0), "reboot", ("jump", 86400.0), "restart", (0, 1.0, 0), (7, 1.0, 0), (63, 1.0, 0)])
 @settings(deadline=None)
 def test_caps_and_quotas_hold_whatever_the_wall_clock_does(script):
-    """They hold within a run, and over restarts as well unless the clock was set forward."""
-    edge, since = Edge(), 0
+    """They hold over restarts of the edge, and over those of the machine unless its clock was set forward."""
+    edge, since, jumped = Edge(), 0, False
     for number, step in enumerate(script):
-        if step == "restart":
-            edge.restart()
+        if isinstance(step, str):
+            getattr(edge, step)()
+            if step == "reboot" and jumped:
+                since, jumped = len(edge.harvested), False  # samples before may have expired too early
         elif isinstance(step, int):
             edge.true_s += step
         elif step[0] == "jump":
             edge.clock_error_s += step[1]
-            if step[1] > 0:
-                since = None
+            jumped = jumped or step[1] > 0
         else:
             edge.process(number, *step)
-        if since is None and step == "restart":
-            since = len(edge.harvested)  # samples before it may have expired too early
-        counted = edge.harvested[since or 0 :] if since is not None else harvested_in_this_run(edge)
-        assert_within_limits(RULES, counted, edge.true_s)
+        assert_within_limits(RULES, edge.harvested[since:], edge.true_s)
 
 
-def harvested_in_this_run(edge: Edge) -> list[HarvestedSample]:
-    return [sample for sample in edge.harvested if sample.at >= edge.started_s]
+def test_an_earlier_run_is_counted_though_the_clock_was_set_since():
+    """A machine may begin in 1970: when its time is set, a restart of the edge forgets nothing."""
+    edge = Edge(clock_error_s=-1e6)
+    assert [edge.process(number, 0xFF << 8 * number, 1.0, 1) for number in range(3)] == [None] * 3
+    edge.clock_error_s = 1.8e9
+    edge.restart()
+    assert edge.process(9, 2**64 - 1, 1.0, 1) == "quota"
 
 
 def test_a_sample_dated_in_the_future_still_expires():
-    """It is dated now once, and ages from then on, also with a restart every minute."""
+    """It is dated now once, and ages from then on, also with a start of the machine every minute."""
     edge = Edge(clock_error_s=1e8)
     assert edge.process(0, 7, 1.0, 1) is None
     edge.clock_error_s = 0
     refusals = []
     for number in range(1, 4):
         edge.true_s += 60
-        edge.restart()
+        edge.reboot()
         refusals.append(edge.process(number, 7, 1.0, 1))
     assert refusals == ["near-duplicate", "near-duplicate", None]
 
@@ -181,3 +204,43 @@ def test_the_table_is_bounded():
     newest = samples[-1]
     expected = (photo_id(MAX_SAMPLES + 99), MAX_SAMPLES + 99, 7.0)
     assert (newest.photo_id, newest.dhash, newest.at) == expected
+
+
+def test_the_key_of_the_audits_stays(tmp_path):
+    """A restart draws the same photos; another node has another key."""
+    keys = []
+    for name in ("one.db", "one.db", "two.db"):
+        with closing(sqlite3.connect(tmp_path / name)) as connection, connection:
+            migrate(connection, {"harvested": history.MIGRATIONS})
+            keys.append(history.audit_key(connection))
+    assert keys[0] == keys[1] != keys[2]
+    assert len(keys[0]) == 32
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("view", "xyz"),
+        ("view", b"\xff"),
+        ("view", "-1"),
+        ("view", "f" * 17),
+        ("size_bytes", "many"),
+    ],
+)
+async def test_a_damaged_row_is_set_aside(tmp_path, column, value):
+    """The edge starts with the other samples, and the row is counted."""
+    counters = Counters()
+    tables = {"harvested": history.MIGRATIONS}
+    async with Database(tmp_path / "edge.db", tables, damage=DamageLog(counters)) as database:
+
+        def prepare(connection: sqlite3.Connection) -> None:
+            for number in (1, 2):
+                one = HarvestedSample(photo_id(number), "pi-1", 7, "cat", "auto", 10, 0.0)
+                history.write(connection, one, 1000)
+            connection.execute(f"UPDATE harvested SET {column} = ? WHERE photo_id = ?", (value, photo_id(1)))
+
+        await database.run(prepare)
+        for _ in range(2):
+            loaded = await database.run(lambda connection: history.load(connection, 10.0, 2000))
+            assert [one.photo_id for one in loaded] == [photo_id(2)]
+    assert counters.snapshot()["database.damaged"] == 1

@@ -173,3 +173,14 @@ def test_the_draw_depends_on_the_id_alone(number, one, other):
     assert drawn_for_audit(photo_id(number), low) <= drawn_for_audit(photo_id(number), high)
     assert not drawn_for_audit(photo_id(number), 0.0)
     assert drawn_for_audit(photo_id(number), 1.0)
+
+
+@given(st.binary(min_size=1, max_size=64), st.binary(min_size=1, max_size=64))
+def test_audits_are_drawn_by_the_node(key, other):
+    """With another key other photos are drawn, so that a sender cannot choose ids that are."""
+    ids = [photo_id(number) for number in range(400)]
+    drawn = [one for one in ids if drawn_for_audit(one, 0.5, key)]
+    assert drawn == [one for one in ids if drawn_for_audit(one, 0.5, key)]
+    assert (drawn == [one for one in ids if drawn_for_audit(one, 0.5, other)]) == (
+        key.ljust(64, b"\0") == other.ljust(64, b"\0")
+    )

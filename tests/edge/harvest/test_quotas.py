@@ -152,3 +152,90 @@ def test_a_cap_is_exhausted_by_the_last_sample_or_byte():
         assert budget.exhausted_cap(two, 0.0) == exhausted
     assert budget.exhausted_cap(two, 3600.0) == "cap-bytes-per-day"
     assert budget.exhausted_cap(two, 86_400.0) is None
+
+
+def test_a_busy_device_leaves_others_their_share():
+    """One that shows something new all the time takes no more than half a cap and its share of the rest."""
+    budget, rules = Budget(), HarvestRules(caps=Caps(per_hour=40))
+    for device in ("busy", "calm", "other", "idle"):
+        budget.active.seen(device, 0.0)
+    for number in range(100):
+        one = HarvestedSample(photo_id(number), "busy", 0, "cat", "auto", 100, 1.0)
+        if (refused := budget.refusal("auto", "cat", 100, rules, 1.0, device="busy")) is not None:
+            break
+        budget.spend(one)
+    assert (refused, number) == ("device-share-per-hour", 20)
+    assert budget.exhausted_cap(rules.caps, 1.0, "busy") == "device-share-per-hour"
+    for number in range(100, 110):
+        assert budget.refusal("auto", "cat", 100, rules, 1.0, device="calm") is None
+        budget.spend(HarvestedSample(photo_id(number), "calm", 0, "cat", "auto", 100, 1.0))
+    assert budget.refusal("auto", "cat", 100, rules, 1.0, device="calm") == "device-share-per-hour"
+    assert budget.refusal("auto", "cat", 100, rules, 1.0, device="other") is None
+    assert budget.refusal("audit", "cat", 100, rules, 1.0, device="busy") == "device-share-per-hour"
+    assert budget.refusal("auto", "cat", 100, rules, 3601.0, device="busy") is None
+
+
+def test_shares_hold_for_bytes():
+    """A device with large photos is limited in bytes."""
+    budget, rules = Budget(), HarvestRules(caps=Caps(bytes_per_day=1000))
+    for device in ("busy", "calm"):
+        budget.active.seen(device, 0.0)
+    budget.spend(HarvestedSample(photo_id(1), "busy", 0, "cat", "auto", 450, 1.0))
+    assert budget.refusal("auto", "cat", 100, rules, 1.0, device="busy") == "device-share-per-day"
+    assert budget.refusal("auto", "cat", 100, rules, 1.0, device="calm") is None
+
+
+def test_a_device_alone_has_the_whole_cap():
+    """Also one among devices that sent nothing in the cap's period."""
+    budget, rules = Budget(), HarvestRules(caps=Caps(per_minute=4))
+    budget.active.seen("gone", 0.0)
+    budget.active.seen("busy", 61.0)
+    for number in range(4):
+        assert budget.refusal("auto", "cat", 100, rules, 61.0, device="busy") is None
+        budget.spend(HarvestedSample(photo_id(number), "busy", 0, "cat", "auto", 100, 61.0))
+    assert budget.refusal("auto", "cat", 100, rules, 61.0, device="busy") == "cap-per-minute"
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 50)), max_size=80))
+@settings(deadline=None)
+def test_no_device_is_kept_out_by_the_others(arrivals):
+    """Whatever others do, a device without a sample gets one while the caps have room."""
+    budget, rules = Budget(), HarvestRules(caps=Caps(per_day=30, bytes_per_day=600))
+    for number, (device, size_bytes) in enumerate(arrivals):
+        budget.active.seen(device, 1.0)
+        if budget.refusal("auto", "cat", size_bytes, rules, 1.0, device=device) is None:
+            budget.spend(HarvestedSample(photo_id(number), device, 0, "cat", "auto", size_bytes, 1.0))
+    refused = budget.refusal("auto", "cat", 1, rules, 1.0, device="new")
+    assert refused is None or refused.startswith("cap-")
+
+
+@given(
+    rules=st.builds(HarvestRules, audits_per_day=st.integers(0, 6), audits_per_device=st.integers(0, 4)),
+    arrivals=st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 200_000), st.booleans()), max_size=40),
+)
+def test_audits_have_quotas_of_their_own(rules, arrivals):
+    """No day has more audits of the node, or of a device, than the rules say; other lanes do not count."""
+    budget, taken = Budget(), list[HarvestedSample]()
+    for number, (device, at, is_audit) in enumerate(sorted(arrivals, key=lambda one: one[1])):
+        lane = "audit" if is_audit else "auto"
+        one = HarvestedSample(photo_id(number), device, 0, "cat", lane, 10, at)
+        day = [other for other in taken if at - other.at < 86_400 and other.lane == "audit"]
+        own = [other for other in day if other.device == device]
+        refused = budget.refusal(lane, "cat", 10, rules, at, device=device)
+        if is_audit and len(day) >= rules.audits_per_day:
+            assert refused == "audit-quota"
+        elif is_audit and len(own) >= rules.audits_per_device:
+            assert refused == "audit-quota-per-device"
+        else:
+            assert refused is None
+            budget.spend(one)
+            taken.append(one)
+
+
+def test_a_refunded_audit_leaves_its_place():
+    """The cloud had it already, so that it does not count."""
+    budget, rules = Budget(), HarvestRules(audits_per_day=1)
+    budget.spend(HarvestedSample(photo_id(1), "a", 0, "cat", "audit", 10, 0.0))
+    assert budget.refusal("audit", "cat", 10, rules, 1.0, device="b") == "audit-quota"
+    budget.refund(photo_id(1))
+    assert budget.refusal("audit", "cat", 10, rules, 1.0, device="b") is None

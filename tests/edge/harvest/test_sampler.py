@@ -8,10 +8,12 @@ from bus.config import OutboxLimits
 from bus.metrics import Counters
 from bus.outbox.outbox import Outbox
 from bus.outbox.sqlite import Database
-from edge.harvest.sampler import AdmittedSample, Sampler
+from edge.harvest.sampler import Sampler
+from edge.harvest.samples import AdmittedSample
 from edge.serving.prediction import Prediction
 from schemas.codec import decode
 from schemas.messages import Caps, Feedback, HarvestRules, Photo, Sample
+from schemas.pixels import decode_photo
 from schemas.topics import SAMPLE
 from tests.nodes import NODE, photo, photo_id, truncated
 
@@ -128,7 +130,7 @@ async def test_a_label_harvests_a_kept_photo(outbox):
     """In lane feedback, despite near-duplicate and quota, with the prediction of that time; only once."""
     sampler = Sampler(HarvestRules(quota_per_day=1), outbox, recent_bytes=100_000)
     assert (await sampled(sampler, taken(1)))[1] == "auto"
-    again = taken(2, photo(1, size=(640, 480)))
+    again = taken(2, photo(1, size=(1280, 960)))
     assert (await sampled(sampler, again))[1] == "near-duplicate"
     sampler.keep_for_labels(again, SURE)
     assert await sampler.sample_labelled(label(2, "pi-2")) is None
@@ -166,3 +168,25 @@ async def test_caps_hold_for_concurrent_samples(outbox):
     devices = [taken(number, photo(number, size=(800, 640)), f"pi-{number}") for number in range(3, 9)]
     outcomes = await asyncio.gather(*(sampled(sampler, one) for one in devices))
     assert sorted(lane for _, lane in outcomes) == ["auto"] * 2 + ["cap-per-minute"] * 4
+
+
+def half_grey(number: int) -> bytes:
+    """Return a photo that lost half of its data on the way, and ends as it should."""
+    image = photo(number, size=(800, 640))
+    start = image.index(b"\xff\xda") + 14
+    return image[: start + (len(image) - start) // 2] + b"\xff\xd9"
+
+
+async def test_a_damaged_photo_is_not_harvested_as_sure(outbox):
+    """Lane auto refuses it; a person can still see it, as an intact JPEG, in the lanes hard and audit."""
+    sampler = Sampler(HarvestRules(), outbox)
+    hashed = await sampler.hash_photo(half_grey(1))
+    assert hashed.damaged is not None
+    assert await sampled(sampler, taken(1, half_grey(1))) == (None, "damaged")
+    whole = await sampler.hash_photo(photo(1))
+    told = whole._replace(damaged="no end marker")  # by the check before its normal form was made
+    assert await sampler.sample(taken(1), told, SURE) == (None, "damaged")
+    sampler.set_rules(HarvestRules(audit_share=1.0))
+    got, lane = await sampled(sampler, taken(2, half_grey(2)))
+    assert lane == "audit"
+    assert decode_photo(sample_of(got).image).damaged is None

@@ -2,17 +2,23 @@
 
 import io
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageStat
 
 from edge.harvest.history import HarvestedSample
-from edge.harvest.image import shrink
+from edge.harvest.image import dhash, distance, shrink
 from edge.harvest.lanes import drawn_for_audit
 from edge.harvest.selector import Selector
 from edge.serving.prediction import Prediction
+from schemas.image import ImageError, inspect_image
+from schemas.image.exif import EXIF_HEADER, orientation_only
+from schemas.image.png_pixels import chunk_bytes
 from schemas.messages import Caps, HarvestRules
+from schemas.pixels import decode_photo
 from tests.nodes import photo, photo_id
+from tests.pictures.odd import encoded, png, scene
 
 AUDITED = next(number for number in range(1000) if drawn_for_audit(photo_id(number), 0.02))
 OTHERS = [number for number in range(1000) if not drawn_for_audit(photo_id(number), 0.02)]
@@ -92,3 +98,37 @@ def test_a_photo_is_shrunk_to_training_size():
     assert Image.open(io.BytesIO(shrunk.image)).size == (427, 320)
     small = photo(1, size=(500, 320), kind="PNG")
     assert shrink(small) == (small, 500, 320)
+
+
+@pytest.mark.parametrize("size", [(1280, 960), (160, 120)])
+def test_a_turned_photo_is_shrunk_upright(size):
+    """Orientation 6 gives a portrait without the tag; a small one keeps it, with the size as displayed."""
+    turned = encoded(scene(size), exif=EXIF_HEADER + orientation_only(6))
+    shrunk = shrink(turned)
+    facts = inspect_image(shrunk.image)
+    assert (shrunk.width, shrunk.height) == (facts.width, facts.height)
+    assert shrunk.height / shrunk.width == pytest.approx(4 / 3, rel=0.01)
+    assert facts.orientation == (1 if max(size) > 320 else 6)
+    upright = encoded(scene(size).transpose(Image.Transpose.ROTATE_270))
+    assert distance(dhash(turned), dhash(upright)) <= 2
+
+
+def test_a_thermal_photo_of_16_bits_is_no_white_picture():
+    """It is shrunk by its upper 8 bits, and other ones have other hashes."""
+    hashes = set()
+    for step in (7, 11):
+        row = b"\x00" + b"".join((x * step * 9 % 65536).to_bytes(2) for x in range(700))
+        image = png(16, 0, row * 400, (700, 400))
+        assert ImageStat.Stat(decode_photo(shrink(image).image).picture).stddev[0] > 5
+        hashes.add(dhash(image))
+    assert len(hashes) == 2
+
+
+def test_g4_a_bomb_is_not_decoded():
+    """A PNG whose second header has 400 million pixels, and whose first passes the check of pixels."""
+    header = (20_000).to_bytes(4) * 2 + b"\x01\x00\x00\x00\x00"
+    small = encoded(scene(), "PNG")
+    bomb = small[:33] + chunk_bytes(b"IHDR", header) + small[33:]
+    for function in (shrink, dhash):
+        with pytest.raises(ImageError):
+            function(bomb)

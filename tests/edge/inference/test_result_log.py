@@ -2,8 +2,12 @@
 
 import sqlite3
 
+import msgspec
 import pytest
 
+from bus.metrics import Counters
+from bus.outbox.damage import DamageLog
+from bus.outbox.sqlite import Database
 from edge.inference import result_log
 from schemas.messages import Result
 from tests.nodes import NODE, photo_id
@@ -51,3 +55,31 @@ def test_the_newest_are_kept(connection):
         result_log.record(connection, [answer(number)], kept=3)
     keys = [("pi-1", photo_id(number)) for number in range(10)]
     assert [key[1] for key in result_log.find(connection, keys)] == [photo_id(n) for n in (7, 8, 9)]
+
+
+@pytest.mark.parametrize(
+    "stored", [b'{"v":1', b"\xff\xfe", b"", b'{"v":1,"photo_id":7}', b'{"v":9}', None, "other", 7]
+)
+async def test_a_damaged_result_is_set_aside(tmp_path, stored):
+    """It is not found, so that the photo is classified again; its neighbours are found, and it is counted."""
+    counters = Counters()
+    damage = DamageLog(counters)
+    tables = {"answers": result_log.MIGRATIONS}
+    async with Database(tmp_path / "edge.db", tables, damage=damage) as database:
+        await database.run(lambda connection: result_log.record(connection, [answer(1), answer(2)], kept=10))
+        content = msgspec.json.encode(answer(2)) if stored == "other" else stored
+
+        def spoil(connection: sqlite3.Connection) -> None:
+            connection.execute("PRAGMA ignore_check_constraints = ON")
+            connection.execute(
+                "UPDATE answer SET result = ? WHERE photo_id = ?", (content or b"", photo_id(1))
+            )
+
+        await database.run(spoil)
+        keys = [("pi-1", photo_id(1)), ("pi-1", photo_id(2))]
+        for _ in range(2):
+            found = await database.run(lambda connection: result_log.find(connection, keys))
+            assert found == {keys[1]: answer(2)}
+        await database.run(lambda connection: result_log.record(connection, [answer(1)], kept=10))
+        assert len(await database.run(lambda connection: result_log.find(connection, keys))) == 2
+    assert counters.snapshot()["database.damaged"] == 1

@@ -2,15 +2,18 @@
 
 import io
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from edge.inference.validation import PhotoLimits, Rejected, validate
 from schemas.codec import content_id, to_json
+from schemas.image import normal_form
 from schemas.messages import Photo
 from tests.conftest import jpeg
 from tests.nodes import NODE, enveloped, photo_id
+from tests.pictures.odd import encoded, scene, segments
 
 LIMITS = PhotoLimits(max_photo_bytes=100_000, max_pixels=1_000_000)
 NAMES = {"node": NODE, "device": "pi-1"}
@@ -64,3 +67,37 @@ def test_a_rejection_keeps_the_fields_that_could_be_read():
 def test_any_bytes_are_a_photo_or_rejected(payload):
     """No payload raises."""
     assert isinstance(validate(payload, NAMES, LIMITS, NOW), Photo | Rejected)
+
+
+@pytest.mark.parametrize("cut", [jpeg(1)[:-2], jpeg(1)[:-2] + bytes(512)])
+def test_a_photo_without_end_marker_is_damaged_and_whole(cut):
+    """It is classified by its normal form, and says why it is damaged; its id is that of the bytes sent."""
+    taken = validate(cut, NAMES, LIMITS, NOW)
+    assert isinstance(taken, Photo)
+    assert (taken.image, taken.photo_id) == (jpeg(1), content_id(cut))
+    assert "no end marker" in taken.damaged
+
+
+def test_stray_bytes_are_no_damage():
+    """What decoders skip is left out."""
+    taken = validate(enveloped(1, jpeg(1)[:2] + b"\x00\x00" + jpeg(1)[2:]), NAMES, LIMITS, NOW)
+    assert (taken.image, taken.damaged, taken.photo_id) == (normal_form(jpeg(1)), None, photo_id(1))
+
+
+@pytest.mark.parametrize(
+    ("payload", "name"),
+    [(b"\x00\x00\x00\x18ftypheic" + bytes(9), "HEIC"), (b"RIFF\x09\x00\x00\x00WEBPVP8 ", "WebP")],
+)
+def test_a_bare_file_of_another_format_is_rejected_by_its_name(payload, name):
+    """Bare or in an envelope: unsupported-image, with what to do."""
+    for message in (payload, enveloped(1, payload)):
+        rejected = validate(message, NAMES, LIMITS, NOW)
+        assert (rejected.code, name in rejected.reason) == ("unsupported-image", True)
+        assert "convert it to JPEG" in rejected.reason
+
+
+def test_scans_are_limited_before_decoding():
+    """A small file of thousands of scans would occupy the model server for minutes."""
+    image = encoded(scene((16, 16), "L"), progressive=True)
+    many = image[:-2] + image[segments(image)[-1][0] : -2] * 300 + b"\xff\xd9"
+    assert checked(enveloped(1, many)) == ("unsupported-image", photo_id(1))

@@ -84,14 +84,15 @@ async def test_the_last_policy_survives_a_restart_without_retained_messages(addr
     policy = Policy(node=NODE, harvest=HarvestRules(auto_confidence=0.5))
     at_cloud = Bus(address, transient_client_id("cloud"))
     first = Bus(address, transient_client_id("edge"))
-    storing = asyncio.create_task(RetainedMessage(first, POLICY, NODE, tmp_path).run())
+    retained = RetainedMessage(first, POLICY, NODE, tmp_path)
+    storing = asyncio.create_task(retained.run())
     async with running(first, at_cloud):
         topic = POLICY.name(node=NODE)
         await at_cloud.publish_bytes(topic, to_json(policy))
         await at_cloud.publish_bytes(topic, b'{"v":1,"node":"edge-2"}')
         await at_cloud.publish_bytes(topic, b"\xef\xbf\xbd")
         await eventually((tmp_path / "last-policy").exists)
-        await eventually(first._raw_queues[topic].empty)
+        await eventually(retained._received.empty)
     storing.cancel()
     second = Bus(address, transient_client_id("edge"))
     policies = second.subscribe(POLICY, node=NODE)
@@ -102,3 +103,15 @@ async def test_the_last_policy_survives_a_restart_without_retained_messages(addr
     delivery.ack()
     assert delivery.message() == policy
     assert msgspec.json.decode((tmp_path / "last-policy").read_bytes(), type=Policy) == policy
+
+
+async def test_a_cleared_policy_is_forgotten(address, tmp_path):
+    """An empty message clears the file too, as it clears a retained message at a broker."""
+    at_cloud, first = Bus(address, transient_client_id("cloud")), Bus(address, transient_client_id("edge"))
+    storing = asyncio.create_task(RetainedMessage(first, POLICY, NODE, tmp_path).run())
+    async with running(first, at_cloud):
+        await at_cloud.publish(POLICY, Policy(node=NODE), node=NODE)
+        await eventually((tmp_path / "last-policy").exists)
+        await at_cloud.publish_bytes(POLICY.name(node=NODE), b"")
+        await eventually(lambda: not (tmp_path / "last-policy").exists())
+    storing.cancel()

@@ -12,6 +12,7 @@ from edge.config import EdgeConfig
 from schemas.messages import Event
 from schemas.topics import RELEASE
 from tests.conftest import eventually
+from tests.edge.models.test_bundle import dripping
 from tests.nodes import NODE, Observer, edge_running, enveloped, photo, photo_id, station
 from tests.serving import place, release_of, saved_models, tar_of
 
@@ -255,3 +256,34 @@ async def test_g6_twenty_swaps_under_load_fail_no_request(config, release, bundl
     answers = {(one.label, one.model_version) for one in seen.results}
     assert answers <= {("cat" if version % 2 else "dog", version) for version in range(1, 22)}
     assert not [one for one in seen.events if one.event == "model.failed"]
+
+
+async def test_a_slow_source_does_not_hold_up_a_newer_release(config, release, bundles):
+    """While a bundle drips in, a newer release is begun at once."""
+    async with dripping() as url, station(config) as seen:
+        await release(seen, bundles["straight"], 2, url=url)
+        await eventually(lambda: seen.newest().model is not None)
+        await release(seen, bundles["swapped"], 3)
+        assert (await nth_event(seen, "model.available")).facts["version"] == 3
+
+
+async def test_an_edge_without_models_dir_tells_why_a_release_is_not_served(config, release, bundles):
+    """Event and Status say what to configure; they follow when somebody places the version."""
+    config = structs.replace(config, models_dir=None)
+    async with station(config) as seen:
+        await release(seen, bundles["swapped"], 2)
+        event = await nth_event(seen, "model.delayed")
+        assert "models_dir is not configured" in event.reason
+        await eventually(lambda: "models_dir" in (seen.newest().reason or ""))
+
+
+async def test_a_models_dir_that_cannot_be_written_is_told(config, release, bundles, tmp_path):
+    """Event and Status have the folder's fault, and do not blame the bundle's source."""
+    (tmp_path / "file").touch()
+    config = structs.replace(config, models_dir=str(tmp_path / "file/models"))
+    async with station(config) as seen:
+        await release(seen, bundles["swapped"], 2)
+        event = await nth_event(seen, "model.delayed")
+        assert "cannot write" in event.reason
+        assert "download" not in event.reason
+        await eventually(lambda: "cannot write" in (seen.newest().reason or ""))

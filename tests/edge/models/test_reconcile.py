@@ -89,6 +89,10 @@ REPLACE = {
         {"folder": BOTH, "server": serving(ABSENT), "recorded": ALL},
         act.Wait,
     ),
+    "placed-server-away-without-manifest": (
+        {"folder": replace(BOTH, verifiable=False), "server": serving(ABSENT), "recorded": ALL},
+        act.Fetch(),
+    ),
     "other-canary-runs": ({"folder": STAGED, "split": OTHER_CANARY}, act.StopSplit()),
     "other-canary-stopped": ({"folder": STAGED, "split": PINNED_1}, act.Fetch()),
     "other-canary-fetched": (
@@ -98,6 +102,40 @@ REPLACE = {
     "pinned-without-canary": (
         {"folder": with_bundle(ONE), "split": PINNED_1, "attempt": FETCHED},
         act.EndCanary(),
+    ),
+}
+
+TORN = {
+    "server-away": (
+        {"folder": replace(BOTH, damage="x"), "server": serving(ABSENT_2), "recorded": ALL},
+        act.Displace("x"),
+    ),
+    "older-one-answers": (
+        {"folder": replace(BOTH, damage="x"), "server": serving(AVAILABLE_1), "recorded": ALL},
+        act.Displace("x"),
+    ),
+    "still-in-memory": (
+        {"folder": replace(BOTH, damage="x"), "server": serving(AVAILABLE_2), "recorded": ALL},
+        act.Fetch(),
+    ),
+    "still-in-memory-fetched": (
+        {
+            "folder": replace(with_bundle(BOTH), damage="x"),
+            "server": serving(AVAILABLE_2),
+            "recorded": ALL,
+            "attempt": FETCHED,
+        },
+        act.Activate(promote=False),
+    ),
+    "unproven": (
+        {"folder": replace(MARKED, damage="x"), "server": serving(ABSENT_2)},
+        act.Displace("x"),
+    ),
+    "without-a-record": ({"folder": replace(BOTH, damage="x")}, act.Displace("x")),
+    "not-in-place": ({"folder": replace(ONE, damage="x")}, act.Fetch()),
+    "promoted-canary": (
+        {"folder": replace(PROMOTED, damage="x"), "server": serving(ABSENT_2), "recorded": ALL},
+        act.Displace("x"),
     ),
 }
 
@@ -367,6 +405,7 @@ TABLE = [
     for group, defaults, rows in (
         ("without-folder", {}, WITHOUT_FOLDER),
         ("replace", {}, REPLACE),
+        ("torn", {}, TORN),
         ("promote", {"server": serving(AVAILABLE_1)}, PROMOTE),
         ("prove", {"server": serving(AVAILABLE_2)}, PROVE),
         ("in-service", {"folder": BOTH, "server": serving(AVAILABLE_2)}, IN_SERVICE),

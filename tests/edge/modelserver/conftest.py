@@ -26,7 +26,21 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from schemas.litert import (
+    FLOAT32,
+    MANIFEST_FILE,
+    NETWORK_FILE,
+    PIXELS_TENSOR,
+    Manifest,
+    PixelFormat,
+    Variant,
+    encode_manifest,
+)
+
 REPO = Path(__file__).parents[3]
+EXTERNAL = "GLEANER_MODEL_SERVER"
+"""Variable with host:port of another server, such as tensorflow_model_server, to run the contract on. It must
+see this machine's files, scan for versions each second, and take reloads."""
 # Deadlines only end a hang: a test waits for events, and none of them depends on the speed of the machine.
 START_S = 300.0
 CALL_S = 120.0
@@ -92,9 +106,7 @@ class ServerProcess:
 
 _WITH_GRACE = """
 import sys
-from edge.modelserver import main, runtime
-runtime.prepare()
-from edge.modelserver import process
+from edge.modelserver import main, process
 process.GRACE_S = {}
 sys.exit(main())
 """
@@ -108,9 +120,9 @@ def launch() -> Iterator[Callable[..., ServerProcess]]:
     """
     started: list[ServerProcess] = []
 
-    def start(*flags: str, grace_s: float | None = None) -> ServerProcess:
+    def start(*flags: str, grace_s: float | None = None, runtime: str = "tensorflow") -> ServerProcess:
         launcher = ["-m", "edge.modelserver"] if grace_s is None else ["-c", _WITH_GRACE.format(grace_s)]
-        command = [sys.executable, *launcher, "--port=0", *flags]
+        command = [sys.executable, *launcher, "--port=0", f"--runtime={runtime}", *flags]
         process = subprocess.Popen(command, cwd=REPO, stderr=subprocess.PIPE, text=True)
         server = ServerProcess(process)
         threading.Thread(target=server.read, daemon=True).start()
@@ -129,10 +141,8 @@ def launch() -> Iterator[Callable[..., ServerProcess]]:
 class Client:
     """The stubs of tensorflow-serving-api, and short methods for the calls of the tests."""
 
-    def __init__(self, port: int) -> None:
-        self.channel = grpc.insecure_channel(
-            f"127.0.0.1:{port}", options=[("grpc.max_receive_message_length", -1)]
-        )
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)])
         self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
 
@@ -193,12 +203,12 @@ def failure_fixture() -> Callable[..., tuple[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def connect() -> Iterator[Callable[[int], Client]]:
-    """Open a client of a port; closed at the end."""
+def connect() -> Iterator[Callable[[int | str], Client]]:
+    """Open a client of an address, or of a port of this machine; closed at the end."""
     clients: list[Client] = []
 
-    def to(port: int) -> Client:
-        clients.append(Client(port))
+    def to(address: int | str) -> Client:
+        clients.append(Client(address if isinstance(address, str) else f"127.0.0.1:{address}"))
         return clients[-1]
 
     yield to
@@ -221,15 +231,21 @@ def _photo(bias: float) -> Any:
             self.bias = tf.Variable([bias, 0.0])
 
         def pixels(self, image: Any) -> Any:
-            decoded = tf.io.decode_image(image, channels=3, expand_animations=False)
-            resized = tf.image.resize(decoded, [16, 16])
+            decoded = tf.cond(
+                tf.io.is_jpeg(image),
+                lambda: tf.io.decode_jpeg(image, channels=3, dct_method="INTEGER_ACCURATE"),
+                lambda: tf.io.decode_image(image, channels=3, expand_animations=False),
+            )
+            resized = tf.image.resize(decoded, [16, 16], antialias=True)
             resized.set_shape([16, 16, 3])
             return resized / 255.0
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
         def serve(self, image: Any) -> Any:
             spec = tf.TensorSpec([16, 16, 3], tf.float32)
-            pixels = tf.map_fn(self.pixels, image, fn_output_signature=spec)
+            return self.answer(tf.map_fn(self.pixels, image, fn_output_signature=spec))
+
+        def answer(self, pixels: Any) -> Any:
             embedding = tf.reshape(pixels, [-1, 16 * 16 * 3]) @ self.embed
             return {
                 "probabilities": tf.nn.softmax(embedding @ self.head + self.bias),
@@ -280,6 +296,21 @@ def _half_plus(plus: float) -> Any:
     return half, names
 
 
+def _add_litert(path: Path, module: Any) -> None:
+    """Add the LiteRT part for the signature serving_default."""
+    form = PixelFormat(16, 16, 0.0, 255.0) if hasattr(module, "answer") else None
+    if form:
+        one = tf.TensorSpec([1, 16, 16, 3], tf.float32, name=PIXELS_TENSOR)
+        answer = tf.function(module.answer, input_signature=[one])
+    else:
+        answer = module.serve
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([answer.get_concrete_function()], module)
+    (path / NETWORK_FILE).parent.mkdir()
+    (path / NETWORK_FILE).write_bytes(converter.convert())
+    manifest = Manifest("serving_default", (Variant(FLOAT32, (NETWORK_FILE.name,)),), form)
+    (path / MANIFEST_FILE).write_bytes(encode_manifest(manifest))
+
+
 def _save_examples_model(path: Path) -> None:
     """A model with classification and regression signatures, which only the V1 builder can write."""
     v1 = tf.compat.v1
@@ -319,6 +350,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     tf.get_logger().setLevel("ERROR")  # the V1 builder warns that it is deprecated
     for name, (module, signatures) in made.items():
         tf.saved_model.save(module, str(root / name), signatures=signatures)
+        _add_litert(root / name, module)
     _save_examples_model(root / "examples")
     return {path.name: path for path in root.iterdir()}
 
@@ -360,12 +392,30 @@ def entry_fixture() -> Callable[..., str]:
     return entry
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests of a shared server on each implementation that can pass them."""
+    if "runtime" in metafunc.fixturenames:
+        names = ["tensorflow", "litert"] + ["external"] * (EXTERNAL in os.environ)
+        for mark, other in (("graph", "litert"), ("own_process", "external")):
+            if metafunc.definition.get_closest_marker(mark) and other in names:
+                names.remove(other)
+        metafunc.parametrize("runtime", names, scope="session", indirect=True)
+
+
 @pytest.fixture(scope="session")
-def standing(saved: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The config entries of the models that all tests share: pets, half and examples."""
+def runtime(request: pytest.FixtureRequest) -> str:
+    """What serves the shared models: `tensorflow`, `litert`, or `external`, the server named by EXTERNAL."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def standing(saved: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, runtime: str) -> str:
+    """The config entries of the models that all tests share: pets, half and, for graphs, examples."""
     root = tmp_path_factory.mktemp("standing")
     entries = []
-    for name, source in (("pets", "photo"), ("half", "half+2"), ("examples", "examples")):
+    models = [("pets", "photo"), ("half", "half+2"), ("examples", "examples")]
+    for name, source in models[: 2 if runtime == "litert" else 3]:
         (root / name).mkdir()
         place(saved[source], root / name, 1)
         entries.append(entry(name, root / name))
@@ -374,9 +424,14 @@ def standing(saved: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def server(
-    standing: str, launch: Callable[..., ServerProcess], tmp_path_factory: pytest.TempPathFactory
-) -> ServerProcess:
+    standing: str,
+    launch: Callable[..., ServerProcess],
+    tmp_path_factory: pytest.TempPathFactory,
+    runtime: str,
+) -> ServerProcess | None:
     """The server that most tests share; scans ten times a second and attempts a load twice."""
+    if runtime == "external":
+        return None
     config_file = tmp_path_factory.mktemp("config") / "models.config"
     config_file.write_text(f"model_config_list {{ {standing} }}")
     return launch(
@@ -385,13 +440,18 @@ def server(
         "--max_num_load_retries=1",
         "--load_retry_interval_micros",
         "100000",
+        runtime=runtime,
     ).listening()
 
 
 @pytest.fixture(scope="session")
-def client(server: ServerProcess, connect: Callable[[int], Client]) -> Client:
+def client(server: ServerProcess | None, standing: str, connect: Callable[[str], Client]) -> Client:
     """A client of the shared server."""
-    return connect(server.port)
+    if server is not None:
+        return connect(f"127.0.0.1:{server.port}")
+    made = connect(os.environ[EXTERNAL])
+    made.reload(f"model_config_list {{ {standing} }}")
+    return made
 
 
 @dataclass

@@ -6,6 +6,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
 
+pytestmark = pytest.mark.graph  # LiteRT has no operation that parses tf.Example
+
 
 @pytest.fixture
 def example() -> Any:

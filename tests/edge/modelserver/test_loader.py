@@ -74,6 +74,7 @@ def test_a_swap_fails_no_request(site: Any, jpeg: bytes, eventually: Any, record
     record_property("longest_call_s", round(max(seconds for _, _, seconds in load.answers), 3))
 
 
+@pytest.mark.graph
 def test_a_version_is_unloaded_only_after_its_last_request(
     site: Any, eventually: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -104,6 +105,7 @@ def test_removing_the_newest_version_restores_the_older(site: Any, eventually: A
     eventually(lambda: site.client.states("back") == {2: "END", 1: "AVAILABLE"}, "version 2 unloaded")
 
 
+@pytest.mark.own_process
 def test_an_empty_base_path_unloads_and_a_missing_one_changes_nothing(
     site: Any, server: Any, eventually: Any
 ) -> None:

@@ -176,6 +176,8 @@ def test_a_corrupt_photo_fails_with_the_decoder_message(client: Any, failure: An
     assert message.startswith("Unknown image file format. One of JPEG, ")
 
 
+@pytest.mark.graph
+@pytest.mark.own_process
 def test_a_deadline_ends_the_run(
     client: Any, server: Any, failure: Any, eventually: Any, tmp_path: Path
 ) -> None:

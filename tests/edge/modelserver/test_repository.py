@@ -6,7 +6,8 @@ from typing import Any
 
 from edge.modelserver.config import ModelConfig
 from edge.modelserver.repository import MAX_ENDED, Model, Repository
-from edge.modelserver.servable import SessionOptions, load
+from edge.modelserver.runtimes.graph import TensorFlowRuntime
+from edge.modelserver.servable import Servable
 from edge.modelserver.versions import State, Version
 
 
@@ -15,7 +16,7 @@ def test_a_request_that_finds_a_retired_version_retries(saved: Any) -> None:
     repository = Repository()
     model = repository.models["half"] = Model(ModelConfig("half", Path("/half")))
     for number in (1, 2):
-        model.servables[number] = load("half", number, saved["half+2"], SessionOptions())
+        model.servables[number] = Servable("half", number, TensorFlowRuntime().load(saved["half+2"]))
         repository.set_version("half", number, Version(State.AVAILABLE))
     with repository.use("half") as found:
         assert found.version == 2

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 
 def hold(client: Any, path: Path) -> Any:
@@ -30,7 +31,7 @@ def test_it_waits_for_its_model_and_finishes_requests_before_it_ends(
     assert not request.done()
     (tmp_path / "go-on").touch()
     assert list(request.result().outputs["found"].int_val) == [1]
-    assert started.process.wait(timeout=60) == 0
+    assert started.process.wait(timeout=180) == 0
 
 
 def test_requests_are_cancelled_after_the_grace_period(
@@ -43,7 +44,7 @@ def test_requests_are_cancelled_after_the_grace_period(
     request = hold(client, tmp_path / "never")
     eventually((tmp_path / "never.running").exists, "the request to run")
     started.process.terminate()
-    assert started.process.wait(timeout=60) == 0
+    assert started.process.wait(timeout=180) == 0
     assert request.exception() is not None
 
 
@@ -76,14 +77,27 @@ def test_a_failed_start_is_logged(saved: Any, place: Any, launch: Any, tmp_path:
         second = launch(f"--model_base_path={tmp_path / 'good'}", f"--port={port}")
         error = broken.wait_for("modelserver.start_failed")["error"]
         assert error.startswith("UNKNOWN: 1 model(s) did not become available: {{{name: default version: 1}")
-        assert broken.process.wait(timeout=60) == 1
+        assert broken.process.wait(timeout=180) == 1
         assert second.wait_for("modelserver.start_failed")["port"] == port
-        assert second.process.wait(timeout=60) == 1
+        assert second.process.wait(timeout=180) == 1
 
 
+@pytest.mark.graph
+@pytest.mark.own_process
 def test_the_server_loads_no_more_of_tensorflow_than_it_needs(server: Any) -> None:
     """The server does not load Keras, whose dependency h5py would show among its libraries."""
     libraries = Path(f"/proc/{server.process.pid}/maps").read_text()
     assert "tensorflow" in libraries
     assert "h5py" not in libraries
     assert server.resident_bytes() < 700e6
+
+
+def test_it_answers_on_a_unix_socket(site: Any, launch: Any, connect: Any, tmp_path: Path) -> None:
+    """With --grpc_socket_path it answers there, also where an earlier run left its socket."""
+    path = tmp_path / "grpc.sock"
+    site.place("half+2", 4)
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(str(path))
+    started = launch(f"--model_base_path={site.path}", f"--grpc_socket_path={path}", "--port=0")
+    assert started.wait_for("modelserver.listening")["port"] is None
+    assert connect(f"unix:{path}").half("default", [2.0]) == [3.0]

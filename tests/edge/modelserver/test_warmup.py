@@ -8,7 +8,9 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from edge.modelserver import servable, warmup
+from edge.modelserver import warmup
+from edge.modelserver.runtimes.graph import TensorFlowRuntime
+from edge.modelserver.servable import Servable
 
 
 @pytest.fixture
@@ -27,6 +29,7 @@ def records(client: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return write
 
 
+@pytest.mark.own_process
 def test_records_are_run_before_the_version_serves(site: Any, server: Any, records: Any, jpeg: bytes) -> None:
     """The server runs every warm-up record of a new version and logs their number."""
     site.place("photo", 1, records({"image": [jpeg]}, {"image": [jpeg, jpeg]}))
@@ -57,7 +60,7 @@ def test_a_failing_record_keeps_the_old_version(site: Any, records: Any, eventua
 
 def _loaded(site: Any, version: int, file: Path) -> int:
     path = site.place("half+2", version, file)
-    loaded = servable.load("half", 1, path, servable.SessionOptions())
+    loaded = Servable("half", 1, TensorFlowRuntime().load(path))
     try:
         return warmup.warm_up(loaded, path)
     finally:

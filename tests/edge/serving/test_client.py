@@ -8,7 +8,8 @@ import grpc
 import pytest
 
 from bus.broker.process import free_port
-from edge.serving import client
+from edge.serving import messages_pb2 as messages
+from edge.serving import tensor_rows
 from edge.serving.client import (
     BadInputError,
     ModelMissingError,
@@ -99,9 +100,9 @@ async def test_a_good_model_passes_the_smoke_test(serving):
         assert (await predictor.smoke_test(1)).version == 1
 
 
-def tensor(shape: list[int], values=(), content: bytes = b"", dtype: int = client._DT_FLOAT):
+def tensor(shape: list[int], values=(), content: bytes = b"", dtype: int = tensor_rows._DT_FLOAT):
     """Return a tensor, filled in one of the ways of servers."""
-    made = client._predict_pb2.PredictResponse().outputs["x"]
+    made = messages.PredictResponse().outputs["x"]
     made.dtype, made.tensor_content = dtype, content
     for size in shape:
         made.tensor_shape.dim.add().size = size
@@ -112,10 +113,10 @@ def tensor(shape: list[int], values=(), content: bytes = b"", dtype: int = clien
 def test_both_fields_of_a_tensor_are_read():
     """`float_val`, `tensor_content` and omitted repetitions of the last value give the same rows."""
     rows = [array("f", [1, 2, 3]), array("f", [4, 4, 4])]
-    assert client._rows(tensor([2, 3], [1, 2, 3, 4, 4, 4]), 2) == rows
-    assert client._rows(tensor([2, 3], content=struct.pack("<6f", 1, 2, 3, 4, 4, 4)), 2) == rows
-    assert client._rows(tensor([2, 3], [1, 2, 3, 4]), 2) == rows
-    assert client._rows(tensor([1, 2]), 1) == [array("f", [0, 0])]
+    assert tensor_rows.rows(tensor([2, 3], [1, 2, 3, 4, 4, 4]), 2) == rows
+    assert tensor_rows.rows(tensor([2, 3], content=struct.pack("<6f", 1, 2, 3, 4, 4, 4)), 2) == rows
+    assert tensor_rows.rows(tensor([2, 3], [1, 2, 3, 4]), 2) == rows
+    assert tensor_rows.rows(tensor([1, 2]), 1) == [array("f", [0, 0])]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_both_fields_of_a_tensor_are_read():
 def test_a_tensor_of_the_wrong_form_is_refused(wrong):
     """Another rank, number of rows, type or length is an error, never misread."""
     with pytest.raises(ValueError, match=r"shape|multiple"):
-        client._rows(wrong, 1)
+        tensor_rows.rows(wrong, 1)
 
 
 async def test_model_status_does_not_raise(serving):
@@ -170,6 +171,6 @@ def test_a_fresh_interpreter_loads_no_tensorflow():
         "assert not any(m in loaded for m in ('tensorflow', 'keras', 'tensorflow.python', 'numpy'))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=180, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr

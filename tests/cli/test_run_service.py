@@ -1,0 +1,56 @@
+import asyncio
+import json
+import signal
+
+import pytest
+
+from bus.config import Broker
+from cli.run_service import changed
+from cloud.retraining.config import TrainerConfig
+from cloud.rollout.options import RolloutOptions
+from device.config import DeviceConfig
+from tests.cli.conftest import start
+from tests.conftest import eventually
+
+
+def test_a_start_line_has_what_differs_from_the_defaults():
+    """Only settings that were made are logged; a user in a URL is hidden."""
+    made = TrainerConfig(
+        broker=Broker(port=1884), release=RolloutOptions(url="https://me:secret@models.example/{version}.tar")
+    )
+    fields = changed(made)
+    assert fields["broker"] == {"port": 1884}
+    assert fields["release"]["url"] == "https://***@models.example/{version}.tar"
+    assert changed(DeviceConfig()) == {}
+
+
+async def ended(process: asyncio.subprocess.Process) -> tuple[int, str]:
+    async with asyncio.timeout(120):
+        _, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, err.decode()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+async def test_a_service_says_when_it_starts_and_stops(at, edge, tmp_path, number, code):
+    """Both lines have the service; the first has the version and settings, the last one the signal."""
+    process = await start("device", *at, "--interval", "0", "--state-dir", tmp_path)
+    await edge.status("online")
+    process.send_signal(number)
+    found, err = await ended(process)
+    assert found == code
+    lines = [json.loads(line) for line in err.splitlines()]
+    first, last = lines[0], lines[-1]
+    assert (first["event"], first["service"], first["version"]) == ("service.started", "device", "0.1.0")
+    assert first["configuration"]["interval_s"] == 0
+    assert (last["event"], last["reason"]) == ("service.stopped", number.name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_command_that_is_interrupted_is_130(edge, at, number):
+    """It has not done its work, whichever signal ended it."""
+    edge.reply = lambda photo: []
+    process = await start("send", *at, "README.md")
+    await eventually(lambda: edge.photos)  # it has connected and waits for the result
+    process.send_signal(number)
+    assert (await ended(process))[0] == 130

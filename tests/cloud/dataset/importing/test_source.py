@@ -1,0 +1,213 @@
+"""Rules of cloud/dataset/importing/source.py: each format is recognised and read, with errors by item."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from cloud.dataset.importing.entry import Item
+from cloud.dataset.importing.import_result import ImportOptions, ImportResult
+from cloud.dataset.importing.importer import import_entries
+from cloud.dataset.importing.source import SourceOptions, source_entries
+from cloud.dataset.store import Store
+from schemas.errors import PermanentError
+
+
+def jpeg(seed: int) -> bytes:
+    out = io.BytesIO()
+    Image.effect_noise((40, 30), 50 + seed).convert("RGB").save(out, "JPEG")
+    return out.getvalue()
+
+
+def place(folder: Path, *names: str) -> Path:
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(number))
+    return folder
+
+
+def write(path: Path, content: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "photos.lance")
+
+
+def imported(store: Store, source: Path) -> tuple[dict[str, tuple[object, object]], ImportResult]:
+    """Import a source; return label and split by source name, and the counts."""
+    with source_entries(str(source), SourceOptions()) as entries:
+        result = import_entries(store, entries, ImportOptions())
+    rows = store.scan(["source", "human_label", "split"])
+    return {str(row["source"]): (row["human_label"], row["split"]) for row in rows}, result
+
+
+def test_csv(store: Store, tmp_path: Path) -> None:
+    """A column of files and one of labels, in any case, with semicolons and a byte-order mark."""
+    place(tmp_path / "in", "a.jpg", "sub/b.jpg", "c.jpg")
+    rows = "\ufeffFile_Name;Label;split\na.jpg;cat;train\nsub/b.jpg;dog;test\nc.jpg;;\ngone.jpg;cat;\n;cat;\n"
+    found, result = imported(store, write(tmp_path / "in" / "labels.csv", rows))
+    assert found == {"a.jpg": ("cat", "train"), "sub/b.jpg": ("dog", "gold")}
+    assert result.skipped.keys() == {"c.jpg", "gone.jpg", "labels.csv:6"}
+    with pytest.raises(PermanentError, match="no column for files; name columns file_name and label"):
+        imported(store, write(tmp_path / "in" / "x.csv", "one,two\n1,2\n"))
+
+
+def test_coco(store: Store, tmp_path: Path) -> None:
+    """A folder with images/ and annotations/: a picture whose boxes have one class gets it."""
+    place(tmp_path / "in" / "images", "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    names = ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "gone.jpg")
+    content = {
+        "images": [{"id": number, "file_name": name} for number, name in enumerate(names)] + [{"id": 9}],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        "annotations": [
+            {"image_id": image, "category_id": category}
+            for image, category in ((0, 1), (0, 1), (1, 2), (2, 1), (2, 2), (4, 1))
+        ],
+    }
+    write(tmp_path / "in" / "annotations" / "instances.json", content)
+    found, result = imported(store, tmp_path / "in")
+    assert found == {"a.jpg": ("cat", "train"), "b.jpg": ("dog", "train")}
+    assert result.skipped["c.jpg"] == "2 labels: cat, dog"
+    assert result.skipped["d.jpg"] == "no label"
+    assert "no such file" in result.skipped["gone.jpg"]
+    assert result.skipped["instances.json: image 5"] == "no file_name"
+
+
+def test_yolo_classification(store: Store, tmp_path: Path) -> None:
+    """Folders train and val with a folder per class; boxes are refused with what to do."""
+    found, _ = imported(store, place(tmp_path / "in", "train/cat/1.jpg", "val/dog/2.jpg"))
+    assert found == {"train/cat/1.jpg": ("cat", "train"), "val/dog/2.jpg": ("dog", "gold")}
+    write(place(tmp_path / "boxes", "images/1.jpg") / "labels" / "1.txt", "0 0.5 0.5 1 1")
+    with pytest.raises(PermanentError, match="boxes for YOLO"):
+        imported(store, tmp_path / "boxes")
+
+
+def test_label_studio(store: Store, tmp_path: Path) -> None:
+    """JSON and JSON-MIN; addresses of local storage and uploads; the newest annotation counts."""
+
+    def annotation(label: str, at: str, **fields: object) -> dict[str, object]:
+        return {"result": [{"value": {"choices": [label]}}], "updated_at": at} | fields
+
+    place(tmp_path / "in", "pets/a.jpg", "b.jpg", "c.jpg")
+    tasks = [
+        {
+            "data": {"image": "/data/local-files/?d=pets/a.jpg"},
+            "annotations": [
+                annotation("dog", "2024-01-01T00:00:00Z"),
+                annotation("cat", "2024-02-01T00:00:00Z"),
+                annotation("cow", "2024-03-01T00:00:00Z", was_cancelled=True),
+            ],
+        },
+        {"image": "/data/upload/3/0123abcd-b.jpg", "choice": "dog"},
+        {"data": {"image": "c.jpg"}, "annotations": []},
+        {"data": {"text": "no picture"}},
+    ]
+    found, result = imported(store, write(tmp_path / "in" / "export.json", tasks))
+    assert sorted(found.values()) == [("cat", "train"), ("dog", "train")]
+    assert result.skipped == {"c.jpg": "no label", "export.json: task 3": "no picture"}
+    (row,) = store.scan(["human_at_ms"], where="human_label = 'cat'")
+    assert row["human_at_ms"] == 1_706_745_600_000
+
+
+def test_cvat(store: Store, tmp_path: Path) -> None:
+    """Tags and boxes of `annotations.xml`; entities are refused."""
+    place(tmp_path / "in", "images/a.jpg", "images/b.jpg")
+    images = '<image name="a.jpg"><tag label="cat"/></image><image name="b.jpg"><box label="dog"/></image>'
+    export = write(tmp_path / "in" / "annotations.xml", f"<annotations>{images}</annotations>")
+    found, _ = imported(store, tmp_path / "in")
+    assert found == {"a.jpg": ("cat", "train"), "b.jpg": ("dog", "train")}
+    write(export, f'<!DOCTYPE a [<!ENTITY x "y">]><annotations>{images}</annotations>')
+    with pytest.raises(PermanentError, match="entities"):
+        imported(store, export)
+
+
+def test_hugging_face_folder(store: Store, tmp_path: Path) -> None:
+    """metadata.jsonl in folders of splits; a line that is no JSON costs itself."""
+    place(tmp_path / "in", "train/a.jpg", "test/b.jpg")
+    write(tmp_path / "in/train/metadata.jsonl", '{"file_name": "a.jpg", "label": "cat"}\n{broken\n')
+    write(tmp_path / "in/test/metadata.csv", "file_name,label\nb.jpg,dog\n")
+    found, result = imported(store, tmp_path / "in")
+    assert found == {"train/a.jpg": ("cat", "train"), "test/b.jpg": ("dog", "gold")}
+    assert list(result.skipped) == ["metadata.jsonl:2"]
+
+
+def test_parquet(store: Store, tmp_path: Path) -> None:
+    """Pictures and numbered labels, whose names are in the metadata; a damaged one costs itself."""
+    features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    schema = pa.schema([("image", image), ("label", pa.int64())], metadata=metadata)
+    pictures = [jpeg(0), jpeg(1), b"none", None]
+    rows = [
+        {"image": {"bytes": content, "path": None}, "label": label}
+        for content, label in zip(pictures, (0, 1, 0, 7), strict=True)
+    ]
+    path = tmp_path / "in" / "data" / "test-00000-of-00001.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, row_group_size=2)
+    found, result = imported(store, tmp_path / "in")
+    assert sorted(found.values()) == [("cat", "gold"), ("dog", "gold")]
+    assert len(result.skipped) == 2
+    path.write_bytes(b"PAR1 not really")
+    with pytest.raises(PermanentError, match=r"cannot import .*test-00000"):
+        imported(store, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("photos.zip", "is an archive; unpack it"),
+        ("notes.docx", "not a folder; files may be .csv"),
+        ("other.json", "neither COCO nor an export of Label Studio"),
+        ("clip.mp4", "a video has no class names; use --label"),
+        ("broken.xml", "cannot import"),
+    ],
+)
+def test_what_cannot_be_read_says_what_to_do(tmp_path: Path, name: str, reason: str) -> None:
+    """An unknown file is refused before the dataset is opened."""
+    path = write(tmp_path / name, '{"x": 1}')
+    with pytest.raises(PermanentError, match=reason), source_entries(str(path), SourceOptions()):
+        pass
+
+
+def test_a_missing_source_is_named(tmp_path: Path) -> None:
+    """The sentence is as short as the mistake."""
+    with (
+        pytest.raises(PermanentError, match="nowhere: no such folder"),
+        source_entries(str(tmp_path / "nowhere"), SourceOptions()),
+    ):
+        pass
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Iterator[Path]:
+    """A film of three seconds, one colour each."""
+    cv2 = pytest.importorskip("cv2")
+    np = pytest.importorskip("numpy")
+    path = tmp_path / "clip.avi"
+    film = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for frame in range(30):
+        film.write(np.full((48, 64, 3), 40 + 80 * (frame // 10), np.uint8))
+    film.release()
+    return path
+
+
+def test_a_video_is_sampled(clip: Path) -> None:
+    """One frame per second, all with the given label, at most as many as asked for."""
+    with source_entries(str(clip), SourceOptions(label="cat")) as entries:
+        items = [entry for entry in entries if isinstance(entry, Item)]
+        assert [item.name for item in items] == ["clip.avi@0.0s", "clip.avi@1.0s", "clip.avi@2.0s"]
+        assert {item.label for item in items} == {"cat"}
+        assert all(item.read().startswith(b"\xff\xd8") for item in items)
+    with source_entries(str(clip), SourceOptions(label="cat", max_frames=2)) as entries:
+        assert len(entries) == 2

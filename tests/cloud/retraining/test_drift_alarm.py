@@ -1,0 +1,142 @@
+"""Rules of cloud/retraining/drift_alarm.py: which photos are compared, and who is named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cloud.dataset.store import Row, Store
+from cloud.retraining.drift_alarm import FLEET, find_alarm
+from cloud.retraining.triggers import Triggers
+
+RULES = Triggers(drift_photos=30)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "dataset")
+
+
+def harvest(
+    store: Store,
+    start: int,
+    count: int,
+    *,
+    shift: float = 0.0,
+    device: str = "pi-1",
+    lane: str = "hard",
+    version: int = 1,
+    length: int = 8,
+) -> None:
+    """Store samples that arrive one after the other, with embeddings around `shift`."""
+    draw = np.random.default_rng(start)
+    store.upsert(
+        [
+            Row(
+                photo_id=f"{n:032x}",
+                image=b"x",
+                width=1,
+                height=1,
+                received_at_ms=n,
+                node="edge-1",
+                device=device,
+                lane=lane,
+                edge_label="cat",
+                confidence=0.9,
+                model_version=version,
+                embedding=(draw.normal(size=length) + shift).astype("<f4").tobytes(),
+            )
+            for n in range(start, start + count)
+        ]
+    )
+
+
+def test_photos_that_look_different_raise_an_alarm(store: Store) -> None:
+    """The alarm has the fleet, the number of photos and the end of the reference; equal photos raise none."""
+    harvest(store, 0, 100)
+    trained_at = store.version
+    harvest(store, 100, 30)
+    assert find_alarm(store, 1, trained_at, RULES) is None
+    harvest(store, 130, 30, shift=2.0)
+    alarm = find_alarm(store, 1, trained_at, RULES)
+    assert alarm is not None
+    assert (alarm.scopes, alarm.photos, alarm.since_ms) == ((FLEET,), 30, 99)
+    assert alarm.p_value < 0.001
+    assert alarm.words.startswith("new photos of the fleet look different from earlier ones (p = ")
+
+
+def test_an_unfinished_block_is_not_tested(store: Store) -> None:
+    """A block is tested when it is full, and once: further photos wait for the next block."""
+    harvest(store, 0, 100)
+    trained_at = store.version
+    harvest(store, 100, 29, shift=2.0)
+    assert find_alarm(store, 1, trained_at, RULES) is None
+    harvest(store, 129, 1, shift=2.0)
+    first = find_alarm(store, 1, trained_at, RULES)
+    harvest(store, 130, 29)
+    assert first is not None
+    assert find_alarm(store, 1, trained_at, RULES) == first
+    harvest(store, 159, 1)
+    assert find_alarm(store, 1, trained_at, RULES) is None
+
+
+def test_the_device_that_drifted_is_named(store: Store) -> None:
+    """A drift of one device of three is found at that device."""
+    for number, device in enumerate(("pi-1", "pi-2", "pi-3")):
+        harvest(store, 100 * number, 60, device=device)
+    trained_at = store.version
+    for number, device in enumerate(("pi-1", "pi-2", "pi-3")):
+        harvest(store, 1000 + 100 * number, 60, device=device, shift=1.5 * (device == "pi-2"))
+    alarm = find_alarm(store, 1, trained_at, RULES)
+    assert alarm is not None
+    assert set(alarm.scopes) - {FLEET} == {"pi-2"}
+
+
+def test_a_new_device_is_compared_with_the_others(store: Store) -> None:
+    """A camera without earlier photos raises an alarm if it differs from the fleet, otherwise none."""
+    harvest(store, 0, 100)
+    trained_at = store.version
+    harvest(store, 200, 60)
+    harvest(store, 300, 30, device="pi-2")
+    assert find_alarm(store, 1, trained_at, RULES) is None
+    harvest(store, 400, 30, device="pi-3", shift=3.0)
+    alarm = find_alarm(store, 1, trained_at, RULES)
+    assert alarm is not None
+    assert "pi-3" in alarm.scopes
+
+
+def test_audits_are_preferred_to_other_samples(store: Store) -> None:
+    """With enough audits a change of the other lanes, as by another harvest policy, is no drift."""
+    harvest(store, 0, 60)
+    harvest(store, 100, 40, lane="audit")
+    trained_at = store.version
+    harvest(store, 200, 60, shift=3.0)
+    assert find_alarm(store, 1, trained_at, RULES) is not None
+    harvest(store, 300, 30, lane="audit")
+    assert find_alarm(store, 1, trained_at, RULES) is None
+
+
+def test_a_version_that_no_training_saw_starts_its_own_reference(store: Store) -> None:
+    """The first samples of a version are its reference; those of another version are not compared with."""
+    harvest(store, 0, 60, shift=5.0)
+    trained_at = store.version
+    harvest(store, 100, 150, version=2)
+    assert find_alarm(store, 2, trained_at, RULES) is None
+    harvest(store, 300, 30, version=2, shift=2.0)
+    assert find_alarm(store, 2, trained_at, RULES) is not None
+    assert find_alarm(store, 3, None, RULES) is None
+
+
+@pytest.mark.parametrize(("shift", "length"), [(np.nan, 8), (np.inf, 8), (1e30, 8), (0.0, 3)])
+def test_embeddings_that_cannot_be_compared_raise_no_alarm(store: Store, shift: float, length: int) -> None:
+    """Embeddings with a NaN, huge numbers or another length are left out, be it one or a whole block."""
+    harvest(store, 0, 100)
+    harvest(store, 100, 1, shift=shift, length=length)
+    trained_at = store.version
+    harvest(store, 200, 29)
+    harvest(store, 300, 1, shift=shift, length=length)
+    assert find_alarm(store, 1, trained_at, RULES) is None
+    harvest(store, 400, 30, shift=shift, length=length)
+    assert find_alarm(store, 1, trained_at, RULES) is None
+    harvest(store, 500, 30, shift=3.0)
+    assert find_alarm(store, 1, trained_at, RULES) is not None

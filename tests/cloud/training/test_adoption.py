@@ -1,0 +1,177 @@
+"""Adopting a model: from a foreign file to a version that is released like any."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from cloud.dataset.example import TrainingError
+from cloud.dataset.store import Row, Store
+from cloud.export.v1_loader import SavedModel
+from cloud.registry.registry import Registry
+from cloud.training.adoption import ADOPTED, AdoptionOptions, run_adoption
+from schemas.codec import content_id
+from schemas.errors import PermanentError
+from schemas.litert import read_manifest
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
+
+CLASSES = ("blue", "red")
+SIDE = 8
+
+
+def photo(label: str, seed: int) -> bytes:
+    """A picture that is mostly red or mostly blue, with noise that differs from photo to photo."""
+    draw = np.random.default_rng(seed)
+    pixels = draw.integers(0, 120, (24, 32, 3))
+    pixels[..., 0 if label == "red" else 2] += 100
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def add(store: Store, count: int, split: str, *, classes: tuple[str, ...] = CLASSES, first: int = 0) -> None:
+    images = [(label, photo(label, first + seed)) for seed in range(count) for label in classes]
+    store.upsert(
+        [
+            Row(
+                photo_id=content_id(image),
+                image=image,
+                width=32,
+                height=24,
+                received_at_ms=1,
+                human_label=label,
+                human_by="bob",
+                human_at_ms=1,
+                split=split,
+                origin="import",
+            )
+            for label, image in images
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Ten labelled and ten gold photos per class."""
+    url = str(tmp_path_factory.mktemp("data") / "dataset.lance")
+    store = Store.open(url)
+    add(store, 10, "train")
+    add(store, 10, "gold", first=100)
+    return url
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Keras classifier that is right, and far too sure."""
+    return save(tmp_path_factory.mktemp("model") / "colours.keras", sureness=100)
+
+
+def save(path: Path, *, sureness: float) -> Path:
+    inputs = keras.Input((SIDE, SIDE, 3))
+    dense = keras.layers.Dense(2, activation="softmax")
+    keras.Model(inputs, dense(keras.layers.GlobalAveragePooling2D()(inputs))).save(path)
+    loaded = keras.saving.load_model(path)
+    loaded.layers[-1].set_weights([sureness * np.array([[-1.0, 1], [0, 0], [1, -1]]), np.zeros(2)])
+    loaded.save(path)
+    return path
+
+
+def options(model: Path, dataset: str | None, folder: Path, **others: Any) -> AdoptionOptions:
+    return AdoptionOptions(
+        model=str(model),
+        dataset=dataset,
+        models=str(folder / "models"),
+        cache=str(folder / "cache"),
+        **{"classes": CLASSES, "preprocessing": "unit", "tflite": False, **others},
+    )
+
+
+def test_an_adopted_model_is_a_version(model: Path, dataset: str, tmp_path: Path) -> None:
+    """It has a card with metrics on gold, a temperature, a bundle, LiteRT variants and the dataset's tag."""
+    trained = run_adoption(options(model, dataset, tmp_path, tflite=True)).trained
+    assert trained is not None
+    registry = Registry(tmp_path / "models")
+    card, bundle = registry.card(), registry.bundle(1)
+    assert (card.chosen, card.classes, card.verdict) == (ADOPTED, list(CLASSES), None)
+    assert card.metrics is not None
+    assert (card.metrics.photos, card.metrics.accuracy) == (20, 1.0)
+    assert card.examples == {"blue": {"human": 10}, "red": {"human": 10}}
+    assert card.backbone.startswith("colours-")
+    assert card.temperature > 1, "it was too sure for the 20 labels that it is calibrated on"
+    assert bundle.card == card
+    manifest = read_manifest(trained.directory)
+    assert manifest is not None
+    assert {variant.name for variant in manifest.variants} >= {"float32"}
+    assert Store.open(dataset).tags()["model-1"] == card.dataset_version
+    with SavedModel(trained.directory) as saved:
+        outputs = saved.predict([photo("blue", 500), photo("red", 501)])
+    assert outputs["probabilities"].argmax(axis=1).tolist() == [0, 1]
+
+
+def test_a_litert_file_is_a_version_too(model: Path, dataset: str, tmp_path: Path) -> None:
+    """Of integers from input to output: the version has card, bundle and SavedModel, and answers as it."""
+    network = keras.saving.load_model(model)
+    served = tf.function(network, input_signature=[tf.TensorSpec([1, SIDE, SIDE, 3], tf.float32)])
+    module = tf.Module()
+    module.weights = [weight.value for weight in network.weights]
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([served.get_concrete_function()], module)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: (
+        [np.random.default_rng(seed).random((1, SIDE, SIDE, 3), np.float32)] for seed in range(8)
+    )
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.uint8
+    (tmp_path / "colours.tflite").write_bytes(converter.convert())
+    trained = run_adoption(
+        options(tmp_path / "colours.tflite", dataset, tmp_path, preprocessing=None, tflite=True)
+    ).trained
+    assert trained is not None
+    card = Registry(tmp_path / "models").bundle(1).card
+    assert card.metrics is not None
+    assert (card.metrics.accuracy, card.metrics.photos) == (1.0, 20)
+    assert card.temperature > 1, "the softmax was taken off, so that it can be calibrated"
+    manifest = read_manifest(trained.directory)
+    assert manifest is not None
+    assert manifest.variants[0].name == "float32"
+    with SavedModel(trained.directory) as saved:
+        outputs = saved.predict([photo("blue", 500), photo("red", 501)])
+    assert outputs["probabilities"].argmax(axis=1).tolist() == [0, 1]
+
+
+def test_the_gate_judges_an_adopted_model(model: Path, dataset: str, tmp_path: Path) -> None:
+    """A worse model than the champion is not promoted; its card says so, and the champion stays."""
+    run_adoption(options(model, dataset, tmp_path))
+    worse = run_adoption(options(model, dataset, tmp_path, classes=CLASSES[::-1])).trained
+    assert worse is not None
+    assert worse.card.verdict is not None
+    assert worse.card.verdict.decision == "keep"
+    champion = Registry(tmp_path / "models").champion()
+    assert champion is not None
+    assert champion.card.version == 1
+
+
+def test_without_photos_it_is_adopted_only_when_asked(model: Path, tmp_path: Path) -> None:
+    """A dataset without labels of its classes cannot calibrate it; without one it is adopted as it is."""
+    url = str(tmp_path / "other.lance")
+    add(Store.open(url), 3, "train", classes=("red",))
+    with pytest.raises(TrainingError, match=r"no photo that a person labelled .*--uncalibrated"):
+        run_adoption(options(model, url, tmp_path, classes=("cat", "dog")))
+    with pytest.raises(PermanentError, match=r"none\.lance"):
+        run_adoption(options(model, str(tmp_path / "none.lance"), tmp_path))
+    assert not Registry(tmp_path / "models").versions()
+    trained = run_adoption(options(model, None, tmp_path)).trained
+    assert trained is not None
+    assert (trained.card.temperature, trained.card.metrics, trained.card.dataset_version) == (1.0, None, None)
+
+
+@pytest.mark.parametrize("classes", [("cat",), ("cat", "cat")])
+def test_classes_are_distinct(classes: tuple[str, ...], model: Path, tmp_path: Path) -> None:
+    """A classifier has at least two classes, each once."""
+    with pytest.raises(TrainingError, match="at least two distinct names"):
+        run_adoption(options(model, None, tmp_path, classes=classes))

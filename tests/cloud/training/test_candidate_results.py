@@ -1,0 +1,101 @@
+"""Rules of cloud/training/candidate_results.py: when another backbone is tried, and which one wins."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cloud.dataset.example import Example
+from cloud.modeling.backbones import COMPACT, EFFICIENTNET_LITE0, Backbone
+from cloud.modeling.linear_head import Head
+from cloud.training.candidate_results import (
+    ENOUGH,
+    MIN_SCRATCH_LABELS,
+    CandidateResults,
+    better,
+    is_worth_trying,
+)
+from cloud.training.candidates import HUMAN, HeldOut
+from cloud.training.learners import Fitted
+
+# Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
+
+
+def results(
+    backbone: Backbone, *, wrong: int, held_out: range = range(100), human: int = MIN_SCRATCH_LABELS
+) -> CandidateResults:
+    """Results of a backbone that answers the first `wrong` of its held-out labels wrongly."""
+    labels = np.arange(len(held_out)) % 2
+    logits = np.eye(2)[labels] * 4.0
+    logits[:wrong] = logits[:wrong, ::-1]
+    examples = [
+        Example(str(number), b"", "a", "human" if number < human else "edge") for number in range(400)
+    ]
+    return CandidateResults(
+        classes=("a", "b"),
+        examples=examples,
+        gold=[],
+        fitted={HUMAN: Fitted(None, Head.identity(2), np.arange(human))},
+        held_out={HUMAN: HeldOut(logits, labels, np.array(held_out))},
+        on_gold={},
+        chosen=HUMAN,
+        training_embeddings=np.zeros((human, 2), np.float32),
+        backbone=backbone,
+    )
+
+
+def test_a_network_is_trained_from_scratch_where_it_may_pay() -> None:
+    """It takes enough human labels, and mistakes of the pretrained network on held-out ones."""
+    mistaken = results(EFFICIENTNET_LITE0, wrong=30)
+    assert is_worth_trying(mistaken, COMPACT)
+    assert not is_worth_trying(results(EFFICIENTNET_LITE0, wrong=30, human=MIN_SCRATCH_LABELS - 1), COMPACT)
+    assert not is_worth_trying(results(EFFICIENTNET_LITE0, wrong=int(100 * (1 - ENOUGH)) - 1), COMPACT)
+    assert not is_worth_trying(results(EFFICIENTNET_LITE0, wrong=0, held_out=range(0)), COMPACT)
+    assert not is_worth_trying(results(COMPACT, wrong=30), COMPACT)
+
+
+def test_another_pretrained_network_needs_no_more_labels() -> None:
+    """Only a training from scratch waits for labels."""
+    assert is_worth_trying(results(EFFICIENTNET_LITE0, wrong=30, human=10), replace(COMPACT, pretrained=True))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "winner"), [(5, "compact"), (30, "efficientnet-lite0"), (20, "efficientnet-lite0")]
+)
+def test_the_lower_held_out_loss_wins(wrong: int, winner: str) -> None:
+    """The backbone with the lower loss is chosen, the first one if they are equal; the other one is kept."""
+    one, other = results(EFFICIENTNET_LITE0, wrong=20), results(COMPACT, wrong=wrong)
+    best = better(one, other)
+    assert best.backbone.name == winner
+    assert {best.backbone.name, *(loser.backbone.name for loser in best.others)} == {
+        "efficientnet-lite0",
+        "compact",
+    }
+
+
+def test_backbones_are_compared_on_the_same_labels() -> None:
+    """A training from scratch holds out fewer labels: mistakes on other ones do not count."""
+    # The 20 mistakes are at positions 0 to 19, the labels of both at 50 to 99.
+    one = results(EFFICIENTNET_LITE0, wrong=20)
+    other = results(COMPACT, wrong=2, held_out=range(50, 100))
+    assert better(one, other).backbone.name == "efficientnet-lite0"
+
+
+def test_without_common_labels_the_first_one_stays() -> None:
+    """Nothing says that the other backbone is better."""
+    one = results(EFFICIENTNET_LITE0, wrong=50, held_out=range(50))
+    assert (
+        better(one, results(COMPACT, wrong=0, held_out=range(50, 100))).backbone.name == "efficientnet-lite0"
+    )
+
+
+def test_all_losers_stay_on_the_record() -> None:
+    """With a third backbone, the results of both others are kept."""
+    third = replace(COMPACT, name="third")
+    best = better(
+        better(results(EFFICIENTNET_LITE0, wrong=20), results(COMPACT, wrong=5)), results(third, wrong=1)
+    )
+    assert best.backbone.name == "third"
+    assert sorted(loser.backbone.name for loser in best.others) == ["compact", "efficientnet-lite0"]
+    assert all(not loser.others for loser in best.others)

@@ -1,0 +1,138 @@
+"""Nothing in a dataset ends a training: what cannot be used is left out, counted, and named."""
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cloud.dataset.example import Example, TrainingError, count_reasons
+from cloud.dataset.schema import Record
+from cloud.dataset.store import Row, Store
+from cloud.dataset.training_set import BAD_LABEL, DAMAGED_ROW
+from cloud.progress import NoProgress
+from cloud.registry.registry import Registry
+from cloud.training.photo_check import EQUALS_GOLD, OTHER_CLASS, UNDECODABLE
+from cloud.training.pipeline import TrainingOptions, run_training
+from tests.cloud import tiny
+
+# Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
+
+
+def row(example: Example, **fields: Any) -> Row:
+    said = {"human_label": example.label, "human_by": "ann", "human_at_ms": 1}
+    facts = {"width": 80, "height": 60, "received_at_ms": 1, "split": "train", "origin": "import"}
+    named = {"photo_id": example.content_id, "image": example.image}
+    return Row(**(named | facts | said | fields))
+
+
+def at_rest(store: Store, example: Example, **fields: object) -> None:
+    """Change a stored row as nothing of this version would: by an earlier version, or by a flipped bit."""
+
+    def change(record: Record) -> Record:
+        return record | fields
+
+    assert store.change([example.content_id], change)
+
+
+def patchwork(seed: int) -> bytes:
+    """Return a picture with large patches, as photos have; noise alone would not survive compression."""
+    patches = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(patches).resize((160, 120), Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+def smaller(image: bytes) -> bytes:
+    """Return a picture at half its size, compressed again."""
+    with Image.open(io.BytesIO(image)) as picture:
+        out = io.BytesIO()
+        picture.resize((picture.width // 2, picture.height // 2)).save(out, "JPEG", quality=60)
+    return out.getvalue()
+
+
+def zeros_behind(image: bytes) -> bytes:
+    """Return a JPEG without an end marker and with zeros behind: decoders disagree about it."""
+    return image[:-2] + bytes(500)
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrainingOptions]:
+    folder = tmp_path_factory.mktemp("poison")
+
+    def make(store: Store, **fields: Any) -> TrainingOptions:
+        models = str(Path(store.table.url).with_name("models"))
+        places = {"dataset": store.table.url, "models": models, "cache": str(folder)}
+        return TrainingOptions(backbone=tiny.NAME, **places, **fields)
+
+    return make
+
+
+def test_poison_costs_itself(make_example: Any, tmp_path: Path, options: Any) -> None:
+    """Labels at rest with line breaks and controls, undecodable pictures, twins of gold and damaged rows."""
+    store = Store.open(tmp_path / "dataset")
+    good = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(6)]
+    gold = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(20, 22)]
+    bad = [make_example("dawn", seed) for seed in range(40, 48)]
+    (tidied, control, empty, garbage, zeros, no_image, lost, of_nothing) = bad
+    gold[0] = replace(gold[0], image=patchwork(1))
+    twin = replace(gold[0], image=smaller(gold[0].image))
+    unlabelled = {"human_label": None, "human_by": None, "human_at_ms": None}
+    copy = row(gold[1], photo_id="ab" * 16, origin="sample", **unlabelled)
+    store.upsert([row(one) for one in (*good, *bad, twin)] + [row(one, split="gold") for one in gold])
+    store.upsert([replace(copy, lane="auto", edge_label="dawn", confidence=1.0)])
+    at_rest(store, tidied, human_label="dawn\n")
+    at_rest(store, control, human_label="da\x1bwn", source="dawn/control.jpg")
+    at_rest(store, empty, human_label="")
+    at_rest(store, garbage, image=b"\xff\xd8\xff no picture", source="dawn/garbage.jpg")
+    at_rest(store, zeros, image=zeros_behind(zeros.image)[:400])
+    at_rest(store, no_image, image=None)
+    at_rest(store, lost, image=b"")
+    at_rest(store, of_nothing, human_label="neither\r\n")
+    run = run_training(options(store))
+    assert run.trained is not None
+    assert run.trained.card.classes == ["dawn", "dusk"]
+    assert run.trained.card.examples == {"dawn": {"human": 7}, "dusk": {"human": 6}}
+    reasons = {BAD_LABEL: 2, UNDECODABLE: 2, DAMAGED_ROW: 2, EQUALS_GOLD: 2}
+    assert count_reasons(run.left_out) == run.trained.card.left_out == reasons
+    texts = [str(one) for one in run.left_out]
+    assert any(text.startswith(f"dawn/control.jpg {control.content_id}: ") for text in texts)
+    assert any(text.startswith(f"dawn/garbage.jpg {garbage.content_id}: {UNDECODABLE}: ") for text in texts)
+    assert all(text.isprintable() for text in texts)
+
+
+def test_given_classes_leave_out_all_others(make_example: Any, tmp_path: Path, options: Any) -> None:
+    """With --classes, photos of other classes are left out of training and gold, with a count."""
+    store = Store.open(tmp_path / "dataset")
+    known = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(2)]
+    other = [replace(make_example("dawn", seed), label="fog") for seed in range(10, 15)]
+    other_gold = replace(make_example("dawn", 30), label="mist")
+    store.upsert([*map(row, known), *map(row, other), row(other_gold, split="gold")])
+    run = run_training(options(store, classes=("dusk", "dawn")))
+    assert run.trained is not None
+    assert run.trained.card.classes == ["dusk", "dawn"]
+    assert count_reasons(run.left_out) == {OTHER_CLASS: 6}
+
+
+def test_gold_of_an_unknown_class_is_left_out(make_example: Any, tmp_path: Path, options: Any) -> None:
+    """A gold photo of a class that nothing is trained on ends no training, even of very few labels."""
+    store = Store.open(tmp_path / "dataset")
+    known = [make_example(label, 1) for label in ("dawn", "dusk")]
+    store.upsert([*map(row, known), row(replace(make_example("dawn", 30), label="mist"), split="gold")])
+    run = run_training(options(store))
+    assert run.trained is not None
+    assert [one.detail for one in run.left_out] == ["mist"]
+
+
+def test_one_class_is_an_error_that_says_what_to_do(make_example: Any, tmp_path: Path, options: Any) -> None:
+    """A training needs two classes; the error names the command."""
+    store = Store.open(tmp_path / "dataset")
+    store.upsert([row(make_example("dawn", seed)) for seed in range(4)])
+    with pytest.raises(TrainingError, match=r"cannot train with one class: .* got \['dawn'\]; import"):
+        run_training(options(store), NoProgress())
+    assert Registry(options(store).models).versions() == []

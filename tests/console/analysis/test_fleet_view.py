@@ -1,0 +1,50 @@
+"""Rules of console/analysis/fleet_view.py: queues and refusals as the counters tell them."""
+
+from console.analysis.fleet_view import fleet, refusals, waiting_messages
+from schemas.messages import Status
+
+
+def status(node: str, name: str, **fields: object) -> Status:
+    made = {"state": "online", "at_ms": 100_000, "since_ms": 1, "software": "1", "run_id": "1"}
+    return Status(**({"node": node, "name": name} | made | fields))
+
+
+def test_an_outbox_holds_what_came_and_has_not_left():
+    """Of this run and of earlier ones; what is set aside is not waiting."""
+    counters = {"photo.received": 9, "outbox.accepted": 7, "outbox.restored": 2, "outbox.answered": 5}
+    assert waiting_messages(counters) == {"outbox": 4}
+    assert waiting_messages(counters | {"outbox.set_aside": 1, "outbox.dropped_oldest": 3}) == {"outbox": 0}
+    assert waiting_messages({"photo.received": 9}) == {}
+
+
+def test_refusals_are_listed_by_their_number():
+    """What the harvest leaves out is no refusal: that is what its rules are for."""
+    counters = {
+        "photo.rejected_too-large": 2,
+        "photo.shed": 5,
+        "photo.received": 9,
+        "harvest.refused_quota": 7,
+        "result.ok": 3,
+        "bus.overflowed": 0,
+    }
+    assert list(refusals(counters).items()) == [("photo.shed", 5), ("photo.rejected_too-large", 2)]
+
+
+def test_components_are_grouped_by_node():
+    """The cloud first, the edge before what else runs there, then the devices with their clocks."""
+    found = fleet(
+        [
+            status("edge-1", "pi-2"),
+            status("edge-1", "model-server", state="degraded"),
+            status("edge-1", "edge", clock_offsets_s={"pi-1": 120.0}),
+            status("edge-1", "pi-1", at_ms=1),
+            status("cloud", "collector"),
+        ],
+        now_ms=100_000,
+    )
+    assert [group.node for group in found] == ["cloud", "edge-1"]
+    assert [one.status.name for one in found[1].components] == ["edge", "model-server"]
+    assert [(one.status.name, one.state, one.offset_s) for one in found[1].devices] == [
+        ("pi-1", "silent", 120.0),
+        ("pi-2", "online", None),
+    ]

@@ -1,0 +1,201 @@
+"""Rules of console/access and console/web/guard.py: what people get depends on their role."""
+
+import http.client
+import urllib.parse
+from http import HTTPStatus
+
+import pytest
+
+from console.access.accounts import Accounts
+from console.config import ConsoleConfig, Proxy
+from console.exposure import check_exposure
+from console.pages import PAGES
+from schemas.errors import PermanentError
+from tests.console.conftest import running_console
+
+PASSWORD = "correct horse battery"
+PEOPLE = ("viewer", "reviewer", "operator")
+
+
+@pytest.fixture(scope="module")
+def console(tmp_path_factory, mosquitto):
+    """A console with an account for each role."""
+    folder = tmp_path_factory.mktemp("access")
+    accounts = Accounts(folder / "accounts.json")
+    for role in PEOPLE:
+        accounts.put(f"a {role}", role, PASSWORD)
+    with running_console(folder, mosquitto, samples=4, accounts=str(folder / "accounts.json")) as running:
+        yield running
+
+
+class Client:
+    """A browser without script: cookies, and headers as a browser sends them.
+
+    Args:
+        console: The console.
+        headers: Further headers of each request.
+    """
+
+    def __init__(self, console, **headers: str) -> None:
+        self._host = urllib.parse.urlsplit(console.url).netloc
+        self._headers = {"Accept": "text/html"} | headers
+        self.cookie = ""
+        self.headers: dict[str, str] = {}
+
+    def ask(
+        self, method: str, path: str, fields: dict[str, str] | None = None, **headers: str
+    ) -> tuple[int, str]:
+        """Send a request; return status and body."""
+        connection = http.client.HTTPConnection(self._host, timeout=60)
+        sent = self._headers | {"Cookie": self.cookie} | headers
+        if fields is not None:
+            sent["Content-Type"] = "application/x-www-form-urlencoded"
+        connection.request(
+            method, path, urllib.parse.urlencode(fields or {}) if method == "POST" else None, sent
+        )
+        answer = connection.getresponse()
+        body = answer.read().decode(errors="replace")
+        self.headers = {name.lower(): value for name, value in answer.getheaders()}
+        if "set-cookie" in self.headers:
+            self.cookie = self.headers["set-cookie"].partition(";")[0]
+        connection.close()
+        return answer.status, body
+
+    def log_in(self, name: str, password: str = PASSWORD) -> int:
+        """Log in and return the status."""
+        return self.ask("POST", "/login", {"name": name, "password": password})[0]
+
+    def csrf(self) -> str:
+        """Return the token of the session."""
+        return self.ask("GET", "/now")[1].partition('name="csrf" value="')[2].partition('"')[0]
+
+
+def photo_of(console) -> str:
+    return str(next(console.store.scan(["photo_id"]))["photo_id"])
+
+
+@pytest.mark.parametrize(
+    "path", [page.path for page in PAGES] + ["/live", "/pictures/{photo}/320", "/review/more"]
+)
+def test_a_stranger_gets_nothing(console, path):
+    """Without a session every page leads to the login, and nothing else answers."""
+    client = Client(console)
+    status, body = client.ask("GET", path.format(photo=photo_of(console)))
+    assert (status, client.headers.get("location")) == (HTTPStatus.SEE_OTHER, "/login")
+    assert body == ""
+    assert client.ask("GET", path.format(photo=photo_of(console)), Accept="image/*")[0] == 401
+
+
+def test_a_viewer_gives_no_label(console):
+    """A viewer sees pages without the review; its endpoints refuse."""
+    client = Client(console)
+    assert client.log_in("a viewer") == HTTPStatus.SEE_OTHER
+    assert 'href="/review"' not in client.ask("GET", "/now")[1]
+    token = client.csrf()
+    assert client.ask("GET", "/review")[0] == HTTPStatus.FORBIDDEN
+    for path in ("/review/label", "/review/more", "/review/skip", "/review/undo"):
+        fields = {"photo": photo_of(console), "label": "cat", "csrf": token}
+        assert client.ask("POST", path, fields)[0] == HTTPStatus.FORBIDDEN
+    assert console.labels() == {}
+
+
+def test_a_reviewer_labels_without_script(console):
+    """The form works in a browser without script, and its label is the reviewer's."""
+    client, photo = Client(console), photo_of(console)
+    client.log_in("a reviewer")
+    fields = {"photo": photo, "label": "cat", "csrf": client.csrf()}
+    assert client.ask("POST", "/review/label", fields)[0] == HTTPStatus.SEE_OTHER
+    console.wait_until(lambda: console.labels().get(photo) == ("cat", "a reviewer"))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X-CSRF-Token": "wrong"},
+        {"X-CSRF-Token": "{token}", "Origin": "http://evil.example"},
+        {"X-CSRF-Token": "{token}", "Sec-Fetch-Site": "cross-site"},
+    ],
+)
+def test_a_change_from_another_site_is_refused(console, headers):
+    """A POST needs the session's token and this console as its origin."""
+    client = Client(console)
+    client.log_in("a operator")
+    token = client.csrf()
+    sent = {name: value.format(token=token) for name, value in headers.items()}
+    assert client.ask("POST", "/logout", {}, **sent)[0] == HTTPStatus.FORBIDDEN
+    assert client.ask("GET", "/now")[0] == HTTPStatus.OK
+
+
+def test_guessing_passwords_is_slowed_down(console):
+    """After many wrong passwords a name has to wait, also with the right one."""
+    client = Client(console)
+    assert client.log_in("a viewer", "wrong password") == HTTPStatus.FORBIDDEN
+    for _ in range(16):
+        console.shown.login.backoff.failed("name a viewer")
+    assert client.log_in("a viewer") == HTTPStatus.TOO_MANY_REQUESTS
+    console.shown.login.backoff.succeeded("name a viewer", "client 127.0.0.1")
+    assert client.log_in("a viewer") == HTTPStatus.SEE_OTHER
+
+
+def test_pages_forbid_what_they_do_not_need(console):
+    """No script or style but our files, no frame around us, a cookie out of reach of scripts."""
+    client = Client(console)
+    client.log_in("a viewer")
+    cookie = client.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=lax" in cookie
+    client.ask("GET", "/now")
+    policy = client.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert client.headers["cache-control"] == "no-store"
+
+
+def test_another_host_name_is_refused(console):
+    """A name of another site that leads to this machine gets nothing."""
+    assert Client(console).ask("GET", "/login", Host="evil.example")[0] == HTTPStatus.MISDIRECTED_REQUEST
+
+
+def test_a_large_body_is_refused(console):
+    """A body beyond the bound is not kept in memory."""
+    client = Client(console)
+    assert client.ask("POST", "/login", {"name": "x" * 300_000})[0] == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+def test_who_did_what_is_recorded(console):
+    """Logins and labels are in the audit trail with the person's name."""
+    client = Client(console)
+    client.log_in("a viewer")
+    newest = console.call(console.shown.audit.newest(1))[0]
+    assert (newest.person, newest.action) == ("a viewer", "login.succeeded")
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({}, "without accounts"),
+        ({"accounts": "accounts.json"}, "without TLS"),
+    ],
+)
+def test_a_network_needs_protection(fields, problem):
+    """Beyond loopback the console needs accounts and TLS, or a proxy."""
+    with pytest.raises(PermanentError, match=problem):
+        check_exposure(ConsoleConfig(listen="0.0.0.0:8765", **fields))
+    check_exposure(ConsoleConfig(listen="0.0.0.0:8765", proxy=Proxy(addresses=["10.0.0.2"])))
+
+
+def test_a_proxy_is_believed_by_its_address(tmp_path, mosquitto):
+    """A trusted proxy names the person; the same headers from elsewhere count for nothing."""
+    proxy = Proxy(addresses=["127.0.0.1"])
+    with running_console(tmp_path, mosquitto, samples=1, proxy=proxy) as console:
+        named = {"X-Forwarded-User": "Ada", "X-Forwarded-Role": "viewer"}
+        client = Client(console, **named)
+        status, body = client.ask("GET", "/now")
+        assert (status, "<bdi>Ada</bdi>" in body) == (HTTPStatus.OK, True)
+        assert client.ask("GET", "/review")[0] == HTTPStatus.FORBIDDEN
+        nobody = Client(console)
+        nobody.cookie = client.cookie
+        assert nobody.ask("GET", "/now")[0] == HTTPStatus.SEE_OTHER
+        assert console.shown.login.by_proxy("10.1.1.1", {"x-forwarded-user": "Ada"}) is None

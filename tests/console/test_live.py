@@ -1,0 +1,80 @@
+"""Rules of console/live: open pages follow what happens, and nothing grows without a bound."""
+
+import asyncio
+
+import pytest
+
+from bus.mqtt.presence import now_ms
+from console.live.broadcast import KINDS, MAX_STREAMS, Broadcast, TooManyStreamsError
+from console.live.state import ANSWERS_PER_DEVICE, MAX_DEVICES, MAX_EVENTS, LiveState
+from schemas.messages import Event, Result
+
+
+def result(**fields) -> Result:
+    made = {"photo_id": "0" * 32, "node": "edge-1", "device": "pi-1", "status": "ok", "label": "cat"}
+    return Result(**made | {"answered_at_ms": now_ms()} | fields)
+
+
+def test_answers_are_bounded_by_device_and_number():
+    """The newest answers of the devices that spoke last are kept; a redelivery is no second one."""
+    state = LiveState()
+    for number in range(ANSWERS_PER_DEVICE + 3):
+        state.add_result(result(photo_id=f"{number:032x}"))
+    state.add_result(result(photo_id=f"{ANSWERS_PER_DEVICE + 2:032x}"))
+    state.add_result(result(photo_id="f" * 32, status="deferred", label=None))
+    ((_, answers),) = state.answers.items()
+    assert [int(one.photo_id, 16) for one in answers] == list(range(ANSWERS_PER_DEVICE + 2, 2, -1))
+    for number in range(MAX_DEVICES):
+        state.add_result(result(device=f"d-{number}"))
+    assert len(state.answers) == MAX_DEVICES
+    assert next(iter(state.answers)).device == "d-0"
+
+
+def test_events_are_bounded():
+    """The newest are kept, newest first."""
+    state = LiveState()
+    for number in range(MAX_EVENTS + 5):
+        state.add_event(Event(node="cloud", name="trainer", event="round.started", at_ms=number))
+    assert (len(state.events), state.events[0].at_ms) == (MAX_EVENTS, MAX_EVENTS + 4)
+
+
+async def test_changes_are_told_together():
+    """However often something changes, a page is told each kind once until it listens again."""
+    broadcast = Broadcast()
+    with broadcast.stream() as stream:
+        events = stream.events()
+        assert b"event: open" in await anext(events)
+        for _ in range(1000):
+            broadcast.changed("results")
+            broadcast.changed("events")
+        assert await anext(events) == b"event: results\ndata:\n\nevent: events\ndata:\n\n"
+        broadcast.close()
+        with pytest.raises(StopAsyncIteration):
+            await anext(events)
+    await asyncio.sleep(0)
+
+
+async def test_a_page_learns_what_changed_while_it_was_made():
+    """A stream begins with what changed since the page was asked for; after a restart that is everything."""
+    broadcast = Broadcast()
+    broadcast.changed("results")
+    before = broadcast.sequence
+    broadcast.changed("events")
+    for since, told in ((before, [b"events"]), (before + 99, [kind.encode() for kind in KINDS])):
+        with broadcast.stream(since) as stream:
+            events = stream.events()
+            await anext(events)
+            assert await anext(events) == b"".join(b"event: %s\ndata:\n\n" % kind for kind in told)
+
+
+def test_streams_are_bounded():
+    """A page beyond the bound is refused, and there is room again when one is closed."""
+    broadcast = Broadcast()
+    streams = [broadcast.stream() for _ in range(MAX_STREAMS)]
+    for one in streams:
+        one.__enter__()
+    with pytest.raises(TooManyStreamsError), broadcast.stream():
+        pass
+    streams[0].__exit__(None, None, None)
+    with broadcast.stream():
+        assert len(broadcast) == MAX_STREAMS

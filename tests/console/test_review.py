@@ -1,0 +1,177 @@
+"""Rules of the page Review: what a person does with keys, presses and swipes becomes a label, once."""
+
+import re
+
+import msgspec
+import pytest
+
+from schemas.messages import NEITHER
+from tests.conftest import DEADLINE_S
+from tests.console.conftest import PHONE, running_console, sample, watched
+
+
+@pytest.fixture(scope="module")
+def console(tmp_path_factory, mosquitto):
+    """A console with photos enough for all these tests."""
+    with running_console(tmp_path_factory.mktemp("review"), mosquitto, samples=150) as running:
+        yield running
+
+
+def expect(what):
+    """Return Playwright's assertion, which waits."""
+    from playwright.sync_api import expect as made  # noqa: PLC0415  # skipped without it
+
+    made.set_options(timeout=DEADLINE_S * 1000)
+    return made(what)
+
+
+def shown(page) -> str:
+    """Return the id of the photo that is shown."""
+    return page.locator("[data-photo]:visible").first.get_attribute("data-photo")
+
+
+def given(page, count: int) -> None:
+    """Wait until the page has counted so many labels."""
+    expect(page.locator("[data-given]")).to_have_text(str(count))
+
+
+def test_twenty_labels_by_keys_arrive_in_the_dataset(console, page):
+    """Each key labels the photo that is shown; the labels are the person's, as `mosquitto_sub` sees them."""
+    page.goto("/review")
+    wanted = {}
+    for number in range(20):
+        key, label = [("1", "cat"), ("d", "dog"), ("0", NEITHER)][number % 3]
+        wanted[shown(page)] = label
+        page.keyboard.press(key)
+        given(page, number + 1)
+    assert len(wanted) == 20
+    console.wait_until(lambda: wanted.keys() <= console.labels().keys())
+    stored = console.labels()
+    assert {photo_id: stored[photo_id][0] for photo_id in wanted} == wanted
+    person = {stored[photo_id][1] for photo_id in wanted}
+    published = {}
+    while published.keys() != wanted.keys():  # a label may be sent again before it is confirmed
+        message = msgspec.json.decode(console.call(console.feedback.get()).payload)
+        published[message["photo_id"]] = message["label"], message["by"]
+    assert published == {photo_id: (label, *person) for photo_id, label in wanted.items()}
+
+
+def test_a_press_and_a_swipe_label_on_a_phone(console, phone):
+    """A press on a class labels; a swipe to the right takes the model's label, to the left shows it later."""
+    phone.goto("/review")
+    first = shown(phone)
+    phone.locator("button.class", has_text="dog").tap()
+    given(phone, 1)
+    second, model = shown(phone), phone.locator("[data-photo]:visible").get_attribute("data-model")
+    swipe(phone, 200)
+    given(phone, 2)
+    third = shown(phone)
+    swipe(phone, -200)
+    expect(phone.locator(f"[data-photo='{third}']")).to_have_count(0)
+    given(phone, 2)
+    console.wait_until(lambda: {first, second} <= console.labels().keys())
+    assert (console.labels()[first][0], console.labels()[second][0]) == ("dog", model)
+    assert third not in console.labels()
+
+
+def swipe(page, by_px: int) -> None:
+    """Drag the photo by so many pixels to the side."""
+    box = page.locator(".frame:visible").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + by_px, y, steps=4)
+    page.mouse.up()
+
+
+def test_a_new_class_is_typed(console, page):
+    """A typed name becomes a class of its own, with a button for the next photo."""
+    page.goto("/review")
+    first = shown(page)
+    page.keyboard.press("o")
+    page.keyboard.type("red panda")
+    page.keyboard.press("Enter")
+    given(page, 1)
+    expect(page.locator("button.class", has_text="red panda")).to_be_visible()
+    console.wait_until(lambda: console.labels().get(first, ("",))[0] == "red panda")
+
+
+def test_several_photos_get_one_label(console, page):
+    """In the grid, the chosen photos get one label together, and no other one does."""
+    page.goto("/review?view=grid")
+    tiles = page.locator(".tile")
+    expect(tiles).not_to_have_count(0)
+    chosen = [tiles.nth(at).get_attribute("data-photo") for at in (0, 2, 3)]
+    other = tiles.nth(1).get_attribute("data-photo")
+    for photo_id in chosen:
+        page.locator(f".tile[data-photo='{photo_id}'] input").check()
+    page.locator("button.class", has_text="cat").click()
+    given(page, 3)
+    console.wait_until(lambda: set(chosen) <= console.labels().keys())
+    assert {console.labels()[photo_id][0] for photo_id in chosen} == {"cat"}
+    assert other not in console.labels()
+
+
+def test_the_grid_says_that_nothing_is_chosen(console, page):
+    """A key without a chosen photo labels nothing."""
+    page.goto("/review?view=grid")
+    page.keyboard.press("1")
+    expect(page.get_by_role("status").filter(has_text="Choose photos first.")).to_be_visible()
+
+
+def test_two_people_never_see_the_same_photo(console, browser, cookies, page):
+    """Another browser gets other photos, also while both label."""
+    context = browser.new_context(base_url=console.url)
+    context.new_page().goto(address(console))
+    with watched(context.pages[0]) as other:
+        seen: dict[str, set[str]] = {"one": set(), "other": set()}
+        page.goto("/review")
+        other.goto("/review")
+        for number in range(5):
+            for name, reviewer in (("one", page), ("other", other)):
+                photos = reviewer.locator("[data-photo]")
+                seen[name] |= set(photos.evaluate_all("nodes => nodes.map(node => node.dataset.photo)"))
+                reviewer.keyboard.press("1")
+                given(reviewer, number + 1)
+        assert seen["one"]
+        assert seen["other"]
+        assert not seen["one"] & seen["other"]
+    context.close()
+
+
+def address(console) -> str:
+    """Return the present one-time address."""
+    return (console.folder / "console" / "address").read_text().strip()
+
+
+def test_labels_of_strangers_are_text(console, page):
+    """A class name with markup, bidirectional marks or of 10 kB is shown as text, and runs nothing."""
+    hostile = "<img src=x onerror=document.title='hacked'>"
+    reversed_name = "evil\u202egpj.exe"
+    console.store.upsert([sample(900, edge_label=hostile, confidence=0.1)])
+    console.answer(device="pi-8", label=reversed_name, scores={reversed_name: 1.0})
+    last = console.answer(device="pi-9", label=hostile, scores={hostile: 1.0})
+    console.wait_until(lambda: last in console.shown.live.latest())
+    page.goto("/now")
+    expect(page.locator("bdi", has_text="<img src=x").first).to_be_visible()
+    expect(page.locator("bdi", has_text=re.compile(r"evil\\u202egpj")).first).to_be_visible()
+    assert page.title().startswith("Now")
+    expect(page.locator("img[src='x']")).to_have_count(0)
+
+
+def test_undo_takes_a_label_back_before_it_is_sent(tmp_path, mosquitto, browser):
+    """The photo is shown again, and no label of it leaves the console."""
+    with running_console(tmp_path, mosquitto, samples=6, undo_s=600.0) as console:
+        context = browser.new_context(base_url=console.url, viewport=PHONE)
+        context.new_page().goto(console.address)
+        with watched(context.pages[0]) as page:
+            page.goto("/review")
+            first = shown(page)
+            page.keyboard.press("1")
+            given(page, 1)
+            page.locator("[data-undo]").click()
+            given(page, 0)
+            expect(page.locator("[data-photo]:visible")).to_have_attribute("data-photo", first)
+        context.close()
+        assert len(console.shown.desk.sender) == 0
+        assert console.labels() == {}

@@ -1,0 +1,197 @@
+"""The wheel in environments without the checkout."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+from cli.main import COMMANDS
+from schemas.distribution import DISTRIBUTION
+from tests.conftest import ROOT
+
+MIB = 1 << 20
+BASE = ("aiomqtt", "paho-mqtt", "msgpack", "msgspec", "prometheus-client", "structlog", "shtab")
+MOST_MIB = {"": 10, "device": 30, "edge": 120, "provision": 30, "gateway": 30, "notify": 30, "litert": 200}
+INSTALL_S = 900
+# Runs each command in one process, with an import path of the wheel and the base dependencies alone.
+_EACH_COMMAND = """
+import contextlib, io, json, sys, traceback
+import gleaner
+from cli.main import main
+found = {}
+for words in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main(words)
+        except SystemExit as end:
+            code = end.code
+        except BaseException:
+            code = traceback.format_exc()
+    found[" ".join(words)] = [code, err.getvalue()]
+print(json.dumps(found))
+"""
+NEEDS = {
+    "device --camera drawn": "device",
+    "edge": "edge",
+    "modelserver --model_name=pets --model_base_path=/nowhere": "modelserver",
+    "console": "console",
+    "gateway": "gateway",
+    "deploy verify --check --nodes edge-1": "gateway",
+    "notify --urls-file urls": "notify",
+    "provision site --cloud localhost": "provision",
+    "cloud import photos": "cloud",
+    "cloud collect": "cloud",
+    "cloud teach": "cloud",
+    "cloud train": "cloud",
+    "cloud evaluate": "cloud",
+    "cloud round": "cloud",
+    "cloud watch": "cloud",
+    "cloud review": "cloud",
+    "cloud doubts": "cloud",
+}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The built wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    """A folder as site-packages is after the installation of the wheel without an extra."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    for name in BASE:
+        for top in {file.parts[0] for file in distribution(name).files or () if file.parts[0] != ".."}:
+            source = Path(str(distribution(name).locate_file(top)))
+            if source.exists() and not (folder / top).exists():
+                (folder / top).symlink_to(source)
+    return folder
+
+
+def run(path: list[Path], *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run Python with these folders and its standard library as the whole import path."""
+    return subprocess.run(
+        [sys.executable, "-S", *words],
+        cwd=cwd, env={"PYTHONPATH": os.pathsep.join(map(str, path)), "HOME": str(cwd)},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_the_wheel_takes_one_name_in_site_packages(wheel):
+    """All packages are inside `gleaner`; `bus`, `cli` and `schemas` stay free for other projects."""
+    with zipfile.ZipFile(wheel) as archive:
+        folders = {name.partition("/")[0] for name in archive.namelist()}
+        assert "gleaner/edge/serving/messages_pb2.py" in archive.namelist()
+    about = wheel.name[: wheel.name.index("-py3")]
+    assert folders == {"gleaner", f"{about}.dist-info", f"{about}.data"}  # the last has the man page
+
+
+def test_foreign_modules_of_the_same_names_do_no_harm(installed, tmp_path):
+    """Neither a `cli.py` or `gleaner.py` in the working folder nor a `bus` in site-packages is imported."""
+    others, work = tmp_path / "others", tmp_path / "work"
+    for folder in (others, work):
+        for name in ("schemas", "bus", "edge", "cloud", "device"):
+            (folder / name).mkdir(parents=True)
+            (folder / name / "__init__.py").write_text("raise SystemExit('a foreign module')")
+        (folder / "cli.py").write_text("raise SystemExit('a foreign module')")
+    (work / "gleaner.py").write_text("raise SystemExit('a foreign module')")
+    path = [others, installed, Path(sysconfig.get_paths()["purelib"])]
+    for words, said in (
+        (("gleaner", "--version"), "gleaner "),
+        (("gleaner", "edge", "--help"), "usage: gleaner edge"),
+        (("gleaner.module", "cloud.retraining.worker", "--help"), ""),
+    ):
+        done = run(path, "-P", "-m", *words, cwd=work)
+        assert "a foreign module" not in done.stdout + done.stderr
+        assert done.stdout.startswith(said), done.stderr
+
+
+def test_a_missing_extra_is_a_sentence_with_the_command_to_type(installed, tmp_path):
+    """Each command that needs an extra says which, in one line with exit code 1; no traceback."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "urls").write_text("json://127.0.0.1")
+    words = json.dumps([command.split() for command in NEEDS])
+    done = run([installed], "-P", "-c", _EACH_COMMAND, words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for command, (code, said) in json.loads(done.stdout).items():
+        assert code == 1, (command, code, said)
+        assert said.count("\n") == 1, (command, said)
+        assert f"pip install '{DISTRIBUTION}[{NEEDS[command]}]'" in said, (command, said)
+
+
+def test_help_of_every_command_needs_no_extra(installed, tmp_path):
+    """`gleaner COMMAND --help` works before the extra is installed."""
+    # The model server has the flags of tensorflow_model_server, which are declared beside its gRPC services.
+    words = json.dumps([[name, "--help"] for name in COMMANDS if name != "modelserver"])
+    done = run([installed], "-P", "-c", _EACH_COMMAND, words, cwd=tmp_path)
+    assert {name: code for name, (code, _) in json.loads(done.stdout).items() if code != 0} == {}
+
+
+@pytest.mark.wheel
+@pytest.mark.timeout(INSTALL_S)
+@pytest.mark.parametrize("extra", MOST_MIB)
+def test_an_extra_is_small_and_runs(wheel, tmp_path, extra):
+    """Installed from a package index into a new environment, each side stays below its size."""
+    python = tmp_path / "venv/bin/python"
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "venv"], check=True)
+    wanted = f"{wheel}[{extra}]" if extra else str(wheel)
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, wanted], check=True)
+    (site,) = (tmp_path / "venv/lib").glob("python3*/site-packages")
+    assert sum(file.stat().st_size for file in site.rglob("*") if file.is_file()) < MOST_MIB[extra] * MIB
+    assert not (site / "tensorflow").exists()
+    command = extra if extra in COMMANDS else "tail"
+    done = subprocess.run([python.with_name("gleaner"), command, "--help"], cwd=tmp_path, check=False)
+    assert done.returncode == 0
+
+
+@pytest.mark.wheel
+@pytest.mark.timeout(INSTALL_S)
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "device",
+        "usb",
+        "http",
+        "heic",
+        "lan",
+        "onnx",
+        "edge",
+        "modelserver",
+        "litert",
+        "cloud",
+        "console",
+        "gateway",
+        "notify",
+        "provision",
+    ],
+)
+def test_every_extra_resolves_for_arm(extra, tmp_path):
+    """Each extra has wheels for 64-bit ARM, so that a Raspberry Pi compiles nothing."""
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent))
+    done = subprocess.run(
+        [
+            str(uv), "pip", "compile", "--quiet", "--python-platform", "aarch64-manylinux_2_28",
+            "--python-version", "3.11", "--only-binary", ":all:", "--extra", extra,
+            "--output-file", str(tmp_path / "pins.txt"), str(ROOT / "pyproject.toml"),
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

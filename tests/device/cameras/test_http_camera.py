@@ -1,0 +1,192 @@
+import asyncio
+
+import cv2
+import numpy as np
+import pytest
+
+from bus.mqtt.presence import now_ms
+from device.cameras import http_camera
+from device.cameras.base import CameraError
+from device.cameras.http_camera import HttpCamera
+from tests.conftest import eventually, jpeg
+from tests.device.cameras.servers import PASSWORD, USER, camera, stream
+
+
+async def test_each_photo_is_a_new_request_of_the_picture():
+    """A one-shot address is requested for each photo, with its query, and passed on byte for byte."""
+    pictures = iter(range(100))
+    path = "/capture?channel=1&subtype=0"
+    with camera(lambda request: request.respond(jpeg(next(pictures)))) as server:
+        async with HttpCamera(server.url(path + "#part")) as opened:
+            taken = [await opened.capture() for _ in range(3)]
+    assert [frame.image for frame in taken] == [jpeg(number) for number in range(3)]
+    assert server.paths == [path] * 3
+    assert opened.live
+
+
+async def test_a_photo_of_a_stream_is_its_newest_picture_with_its_time():
+    """Pictures that nobody asked for are dropped, and the photo's time is that of its picture."""
+    with camera(stream()) as server:
+        async with HttpCamera(server.url("/video")) as opened:
+            await opened.capture()
+            await eventually(lambda: len(server.sent) >= 60)
+            before = len(server.sent)
+            frame = await opened.capture()
+            number = list(server.sent).index(frame.image)
+    assert number >= before // 2  # read one after the other, it would be the second
+    assert server.sent[frame.image] <= frame.taken_at_ms + 1
+    assert frame.taken_at_ms <= now_ms()
+    assert len(server.paths) == 1
+
+
+async def test_no_picture_of_a_stream_is_taken_twice():
+    """A capture waits for the next picture where the newest was taken already."""
+    with camera(stream()) as server:
+        async with HttpCamera(server.url("/video")) as opened:
+            taken = [(await opened.capture()).image for _ in range(5)]
+    assert len(set(taken)) == 5
+
+
+async def test_a_stream_that_ends_is_opened_again_at_once():
+    """A camera that sends one picture per connection, or restarts, costs no photo."""
+    numbers = iter(range(100))
+
+    def one(request):
+        request.begin_stream()
+        request.send_part(jpeg(next(numbers)))
+
+    with camera(one) as server:
+        async with HttpCamera(server.url("/video")) as opened:
+            taken = [(await opened.capture()).image for _ in range(3)]
+    assert taken == [jpeg(number) for number in range(3)]
+
+
+async def test_a_stream_that_nobody_needs_is_closed(monkeypatch):
+    """Between two photos that are far apart the camera sends nothing; the next one opens it again."""
+    monkeypatch.setattr(http_camera, "_IDLE_S", 0.0)
+    with camera(stream()) as server:
+        async with HttpCamera(server.url("/video")) as opened:
+            for number in range(1, 3):
+                await opened.capture()
+                await eventually(opened._reader.done)
+                assert len(server.paths) == number
+
+
+@pytest.mark.parametrize("auth", ["basic", "digest"])
+async def test_user_and_password_are_sent_as_the_camera_asks(auth):
+    """Basic and Digest work, and nothing is sent before the camera asks."""
+    with camera(lambda request: request.respond(jpeg(1)), auth) as server:
+        async with HttpCamera(server.url("/a?b=c", f"{USER}:{PASSWORD}@")) as opened:
+            frame = await opened.capture()
+    assert frame.image == jpeg(1)
+    assert server.authorizations[0] == ""
+    assert frame.source == f"http://***@127.0.0.1:{server.server_port}/a?b=***"
+
+
+@pytest.mark.parametrize("auth", ["basic", "digest"])
+async def test_a_wrong_password_is_one_sentence_without_it(auth):
+    """The error says what the camera answered, and contains no password."""
+    with camera(lambda request: request.respond(jpeg(1)), auth) as server:
+        async with HttpCamera(server.url("/", f"{USER}:wr0ng-word@")) as opened:
+            with pytest.raises(CameraError, match="answered 401") as refusal:
+                await opened.capture()
+    assert "wr0ng" not in str(refusal.value)
+    assert USER not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            lambda request: request.respond(b"<html>" + b"x" * 10_000, "text/html"),
+            "text/html, which is no pict",
+        ),
+        (lambda request: request.respond(b"", "image/jpeg"), "which is no picture"),
+        (lambda request: request.respond(b"gone", status=404), "answered 404"),
+    ],
+    ids=["page", "empty", "missing"],
+)
+async def test_an_address_without_a_picture_is_one_sentence(answer, words):
+    """The error says what was answered instead."""
+    with camera(answer) as server:
+        async with HttpCamera(server.url("/x?token=s3cret")) as opened:
+            with pytest.raises(CameraError) as refusal:
+                await opened.capture()
+    assert words in str(refusal.value)
+    assert "s3cret" not in str(refusal.value)
+
+
+async def test_a_camera_that_is_switched_off_is_one_sentence():
+    """A refused connection is an error without the password."""
+    with camera(stream()) as server:
+        url = server.url("/", f"{USER}:{PASSWORD}@")
+    async with HttpCamera(url) as opened:
+        with pytest.raises(CameraError, match=r"camera http://\*\*\*@127.0.0.1") as refusal:
+            await opened.capture()
+    assert PASSWORD not in str(refusal.value)
+
+
+async def test_a_picture_that_never_ends_is_given_up(monkeypatch):
+    """A part whose bytes stop coming fails after the timeout; the next capture opens the stream again."""
+    monkeypatch.setattr(http_camera, "_CAPTURE_TIMEOUT_S", 0.3)
+
+    def answer(request):
+        request.begin_stream()
+        if len(server.paths) > 1:
+            monkeypatch.setattr(http_camera, "_CAPTURE_TIMEOUT_S", 60.0)
+            stream_of_good = stream()
+            stream_of_good(request)
+        request.wfile.write(b"--frame\r\nContent-Length: 5000\r\n\r\n\xff\xd8\xff")
+        request.server.closing.wait()
+
+    with camera(answer) as server:
+        async with HttpCamera(server.url("/video")) as opened:
+            with pytest.raises(CameraError, match=r"no complete picture in 0\.3 s"):
+                await opened.capture()
+            monkeypatch.setattr(http_camera, "_CAPTURE_TIMEOUT_S", 60.0)
+            assert (await opened.capture()).image in server.sent
+
+
+@pytest.mark.parametrize("length", [True, False])
+async def test_a_picture_without_bounds_is_refused(monkeypatch, length):
+    """No part, and no whole response, fills the memory."""
+    monkeypatch.setattr(http_camera, "MAX_PICTURE_BYTES", 100_000)
+
+    def answer(request):
+        if length:
+            request.respond(b"\xff\xd8\xff" + bytes(200_000))
+            return
+        request.begin_stream()
+        request.wfile.write(b"--frame\r\n\r\n\xff\xd8\xff")
+        while not request.server.closing.is_set():
+            request.wfile.write(bytes(10_000))
+
+    with camera(answer) as server:
+        async with HttpCamera(server.url("/video")) as opened:
+            with pytest.raises(CameraError, match="100000 bytes"):
+                await opened.capture()
+
+
+async def test_video_over_http_is_read_by_opencv(tmp_path):
+    """An address whose Content-Type is a video's is opened by OpenCV."""
+    path = tmp_path / "video.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 5.0, (64, 48))
+    for _ in range(30):
+        writer.write(np.full((48, 64, 3), 120, np.uint8))
+    writer.release()
+    content = path.read_bytes()
+    with camera(lambda request: request.respond(content, "video/x-msvideo")) as server:
+        async with HttpCamera(server.url("/clip.avi")) as opened:
+            assert (await opened.capture()).image.startswith(b"\xff\xd8")
+
+
+async def test_a_capture_that_is_cancelled_leaves_a_camera_that_works():
+    """A cancelled capture closes nothing that the next one needs."""
+    with camera(stream()) as server:
+        async with HttpCamera(server.url("/video")) as opened:
+            await opened.capture()
+            cancelled = asyncio.create_task(opened.capture())
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            await asyncio.wait([cancelled])
+            assert (await opened.capture()).image in server.sent

@@ -1,0 +1,1 @@
+"""The clients in `examples/`, and the published contract in other languages."""

@@ -1,0 +1,1 @@
+"""Odd pictures and seeded mutations of them, and the comparison of all decoders on a picture."""

@@ -1,0 +1,118 @@
+"""Rules of schemas/image/png.py: the chunks as libpng walks them, and the budgets."""
+
+import zlib
+
+import pytest
+
+from schemas.image import DEFAULT_LIMITS, ImageError, ImageLimits, inspect_image, normal_form
+from schemas.image.png_pixels import chunk_bytes
+from schemas.image.signatures import PNG_SIGNATURE
+from tests.pictures.odd import chunks, encoded, scene
+
+PLAIN = encoded(scene(), "PNG")
+PALETTE = encoded(scene().quantize(8), "PNG")
+
+
+def with_chunk(image: bytes, place: int, kind: bytes, data: bytes, *, valid: bool = True) -> bytes:
+    chunk = chunk_bytes(kind, data)
+    parts = chunks(image)
+    parts.insert(place, chunk if valid else chunk[:-1] + bytes([chunk[-1] ^ 1]))
+    return PNG_SIGNATURE + b"".join(parts)
+
+
+def refusal(image: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        inspect_image(image, limits)
+    return caught.value
+
+
+def test_a_second_header_or_palette_is_refused():
+    """Pillow would take the last header, libpng none: what was checked must be what is decoded."""
+    header = (20_000).to_bytes(4) * 2 + b"\x01\x00\x00\x00\x00"
+    assert refusal(with_chunk(PLAIN, 1, b"IHDR", header)).code == "corrupt-image"
+    behind = with_chunk(PLAIN, 2, b"IHDR", header)
+    assert (inspect_image(behind).pixels, normal_form(behind)) == (40 * 24, normal_form(PLAIN))
+    assert "second palette" in str(refusal(with_chunk(PALETTE, 2, b"PLTE", bytes(24))))
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"abcd", b"gAMA", b"tRNS"])
+def test_a_wrong_checksum_of_an_ancillary_chunk_does_not_matter(kind):
+    """Viewers warn and show the picture; it is accepted, and decoded without that chunk."""
+    image = with_chunk(PLAIN, 1, kind, b"a\x00text", valid=False)
+    facts = inspect_image(image)
+    assert (facts.exact, facts.damaged, facts.has_alpha) == (False, None, False)
+    assert normal_form(image) == normal_form(PLAIN)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_wrong_checksum_of_a_critical_chunk_is_refused(place):
+    """Header and pixels must be right."""
+    parts = chunks(PLAIN)
+    parts[place] = parts[place][:-1] + bytes([parts[place][-1] ^ 1])
+    assert refusal(PNG_SIGNATURE + b"".join(parts)).code == "corrupt-image"
+
+
+@pytest.mark.parametrize("tail", [b"", b"\x00" * 40, b"\x00\x00\x00\x00IEN"])
+def test_a_missing_end_is_added(tail):
+    """Without IEND a picture is damaged, and has one in its normal form."""
+    cut = PLAIN[:-12] + tail
+    if tail[:4] == bytes(4) and len(tail) > 12:
+        assert refusal(cut).code == "corrupt-image"  # a chunk without name
+        return
+    assert inspect_image(cut).damaged == "no end chunk"
+    assert normal_form(cut) == normal_form(PLAIN)
+
+
+def test_text_is_limited_as_it_is_decompressed():
+    """A kilobyte of text can become megabytes in libpng, and there may be a thousand such chunks."""
+    text = b"Comment\x00\x00" + zlib.compress(bytes(3_000_000), 9)
+    once = with_chunk(PLAIN, 1, b"zTXt", text)
+    assert inspect_image(once).exact
+    assert "of text" in str(refusal(with_chunk(once, 1, b"zTXt", text)))
+    profile = with_chunk(PLAIN, 1, b"iCCP", text)
+    assert inspect_image(profile).exact
+    assert "of text" in str(refusal(with_chunk(profile, 1, b"zTXt", text)))
+    broken = text[:-4] + b"\x00\x00\x00\x01"
+    assert "of text" in str(refusal(with_chunk(with_chunk(PLAIN, 1, b"zTXt", broken), 1, b"zTXt", broken)))
+    international = b"Comment\x00\x01\x00\x00\x00" + zlib.compress(bytes(5_000_000), 9)
+    assert "of text" in str(refusal(with_chunk(PLAIN, 1, b"iTXt", international)))
+
+
+def test_chunks_and_frames_are_limited():
+    """Empty chunks, and frames of an animation, which is otherwise its first picture."""
+    many = chunk_bytes(b"IDAT", b"") * 20_000
+    assert "chunks" in str(refusal(PLAIN[:33] + many + PLAIN[33:]))
+    before = PNG_SIGNATURE + chunk_bytes(b"abcd", b"") * 20_000 + PLAIN[len(PNG_SIGNATURE) :]
+    assert refusal(before).code == "corrupt-image"
+    animated = with_chunk(PLAIN, 1, b"acTL", bytes([0, 0, 0, 2, 0, 0, 0, 0]))
+    assert inspect_image(animated).pixels == inspect_image(PLAIN).pixels
+    frames = chunk_bytes(b"fcTL", bytes(26)) * 2_000
+    assert "frames" in str(refusal(PLAIN[:33] + frames + PLAIN[33:]))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"\x03\x00\x00\x00\x00", b"\x08\x05\x00\x00\x00", b"\x10\x03\x00\x00\x00", b"\x08\x02\x00\x00\x02"],
+)
+def test_an_invalid_header_is_refused(header):
+    """Depth, colour type and interlacing have to fit each other."""
+    data = (4).to_bytes(4) * 2 + header
+    image = PNG_SIGNATURE + chunk_bytes(b"IHDR", data) + PLAIN[33:]
+    assert refusal(image).code == "corrupt-image"
+
+
+def test_unknown_critical_chunks_are_refused_and_ancillary_ones_are_not():
+    """As the specification says."""
+    assert refusal(with_chunk(PLAIN, 1, b"ABCD", b"")).code == "corrupt-image"
+    assert inspect_image(with_chunk(PLAIN, 1, b"abcd", b"")).exact
+    assert refusal(PNG_SIGNATURE + PLAIN[33:]).code == "corrupt-image"
+
+
+def test_the_orientation_is_where_the_graph_looks():
+    """An eXIf chunk behind others moves behind the header in the normal form."""
+    exif = b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x08" + bytes(6)
+    first = with_chunk(PLAIN, 1, b"eXIf", exif)
+    last = with_chunk(PLAIN, 2, b"eXIf", exif)
+    assert [inspect_image(image).orientation for image in (first, last)] == [8, 8]
+    assert [inspect_image(image).exact for image in (first, last)] == [True, False]
+    assert inspect_image(normal_form(last)).exact

@@ -1,0 +1,48 @@
+"""Rules of schemas/image/signatures.py: other formats are named, with what to do."""
+
+import pytest
+
+from schemas.codec import decode
+from schemas.image import ImageError, format_name, inspect_image
+from schemas.topics import PHOTO
+
+FILES = {
+    "GIF": b"GIF89a" + bytes(20),
+    "BMP": b"BM" + bytes(20),
+    "TIFF": b"II*\x00" + bytes(20),
+    "WebP": b"RIFF\x00\x00\x00\x00WEBPVP8 ",
+    "HEIC": b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00",
+    "HEIF": b"\x00\x00\x00\x18ftypmif1\x00\x00\x00\x00",
+    "AVIF": b"\x00\x00\x00\x1cftypavif\x00\x00\x00\x00",
+    "MP4 video": b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00",
+    "JPEG XL": b"\xff\x0a" + bytes(20),
+    "JPEG 2000": b"\x00\x00\x00\x0cjP  \r\n\x87\n",
+    "PNM": b"P6\n4 4\n255\n",
+    "PDF": b"%PDF-1.7",
+    "HTML": b"<!DOCTYPE html><html>",
+    "base64 text": b"/9j/4AAQSkZJRg==",
+    "data URL": b"data:image/jpeg;base64,/9j/4AAQ",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_other_formats_are_named(name):
+    """The error says which format it is and what to do."""
+    with pytest.raises(ImageError, match=f"expected JPEG or PNG, got {name}.*; (convert|send)") as caught:
+        inspect_image(FILES[name])
+    assert caught.value.code == "unsupported-image"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_bare_file_of_another_format_is_a_photo(name):
+    """So that its sender learns the format, and not that it is no message."""
+    photo = decode(PHOTO, FILES[name], {"node": "edge-1", "device": "pi-1"})
+    assert photo.image == FILES[name]
+
+
+@pytest.mark.parametrize(
+    "message", [b'{"photo_id": 1}', b"\x81\xa8photo_id\x01", b"\xde\x00\x01\xa1v\x01", b"", b"hello"]
+)
+def test_messages_are_no_files(message):
+    """JSON and msgpack maps never look like one of the formats."""
+    assert format_name(message) is None

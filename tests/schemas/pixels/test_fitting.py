@@ -1,0 +1,116 @@
+"""Rules of schemas/pixels/fitting.py: a photo of any camera becomes one that an edge takes."""
+
+import importlib
+import io
+import random
+
+import pytest
+from PIL import Image
+
+from schemas.image import ImageError, ImageLimits, inspect_image, normal_form
+from schemas.image.exif import EXIF_HEADER, orientation_only
+from schemas.pixels import MAX_SIDE_PX, SOURCE_LIMITS, decode_photo, fit_photo
+from tests.pictures.odd import encoded, odd_pictures, scene
+
+LIMIT = 60_000
+
+
+def noise(size: tuple[int, int]) -> Image.Image:
+    return Image.frombytes("RGB", size, random.Random(1).randbytes(size[0] * size[1] * 3))
+
+
+@pytest.mark.parametrize("name", odd_pictures())
+def test_a_small_photo_is_unchanged(name):
+    """Byte for byte, whatever its colours, unless decoders differ about it."""
+    image = odd_pictures()[name]
+    assert fit_photo(image) == (image if inspect_image(image).exact else normal_form(image))
+
+
+def test_a_photo_that_decoders_read_differently_gets_its_normal_form():
+    """So that the edge receives what it would decode."""
+    cut = encoded(scene())[:-2]
+    assert fit_photo(cut) == normal_form(cut)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_large_photo_is_scaled_down(kind):
+    """In bytes and in pixels; upright, without metadata."""
+    fitted = fit_photo(encoded(noise((700, 400)), kind), LIMIT, 600)
+    facts = inspect_image(fitted, ImageLimits(max_bytes=LIMIT))
+    assert facts.width <= 600
+    assert facts.width / facts.height == pytest.approx(700 / 400, rel=0.02)
+    turned = encoded(noise((700, 400)), exif=EXIF_HEADER + orientation_only(6))
+    facts = inspect_image(fit_photo(turned, LIMIT, 600))
+    assert (facts.width < facts.height, facts.orientation) == (True, 1)
+
+
+def test_a_photo_of_many_megapixels():
+    """A phone's; the limit of pixels alone scales it too."""
+    large = encoded(scene((4700, 3600)), quality=60)
+    facts = inspect_image(fit_photo(large))
+    assert max(facts.width, facts.height) == MAX_SIDE_PX
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "TIFF", "BMP", "GIF", "AVIF"])
+def test_other_formats_are_converted(kind):
+    """Their first picture, upright."""
+    facts = inspect_image(fit_photo(encoded(scene(), kind)))
+    assert (facts.format, facts.width, facts.height) == ("jpeg", *scene().size)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I", "F"])
+def test_a_thermal_tiff_is_no_white_picture(mode):
+    """More than 8 bits are scaled, as in a PNG."""
+    values = Image.linear_gradient("L").resize((64, 48)).convert("I").point(lambda value: value * 250)
+    deep = values.convert("I;16").convert(mode) if mode != "I;16B" else values.convert("I;16B")
+    pixels = decode_photo(fit_photo(encoded(deep, "TIFF"))).picture.convert("L")
+    low, high = pixels.getextrema()
+    assert (low < 10, 230 < high <= 255) == (True, True)
+
+
+def test_heic_is_converted():
+    """If the package pillow-heif is there; otherwise the error says how to install it."""
+    try:
+        heif = importlib.import_module("pillow_heif")
+    except ModuleNotFoundError:
+        with pytest.raises(ImageError, match=r"pip install 'gleaner-aiot\[heic\]'"):
+            fit_photo(b"\x00\x00\x00\x18ftypheic" + bytes(100))
+        return
+    out = io.BytesIO()
+    heif.from_pillow(scene((64, 48))).save(out)
+    assert inspect_image(fit_photo(out.getvalue())).format == "jpeg"
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (b"no photo", "expected JPEG or PNG"),
+        (b"RIFF\x00\x00\x00\x00WEBPVP8 junk", "got WebP"),
+        (encoded(scene()) + bytes(LIMIT), "at most 60000 bytes"),
+        (encoded(scene(), "PNG")[:60], "a whole png"),
+    ],
+)
+def test_what_cannot_be_fitted(image, words):
+    """Unreadable files, and files that are large for another reason than their pixels."""
+    with pytest.raises(ImageError, match=words):
+        fit_photo(image, LIMIT)
+
+
+def test_the_source_is_limited():
+    """By its header, before it is decoded."""
+    small = ImageLimits(max_pixels=100)
+    with pytest.raises(ImageError, match="at most 100 pixels") as caught:
+        fit_photo(encoded(scene()), source=small)
+    assert caught.value.code == "too-many-pixels"
+    with pytest.raises(ImageError, match="pixels"):
+        fit_photo(encoded(Image.new("1", (9000, 9000)), "TIFF"), source=SOURCE_LIMITS)
+
+
+def test_a_damaged_photo_is_refused_where_it_must_be_whole():
+    """At import; a device sends what is left."""
+    image = encoded(noise((700, 400)))
+    damaged = image[: len(image) // 2] + b"\xff\xd9"
+    assert inspect_image(fit_photo(damaged, LIMIT))
+    with pytest.raises(ImageError, match="a whole jpeg"):
+        fit_photo(damaged, LIMIT, whole=True)
+    assert fit_photo(image[:-2], LIMIT, whole=True)  # without its end marker, all pixels are there
