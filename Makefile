@@ -12,7 +12,9 @@ INSTALL = install --require-hashes -r
 WORKERS ?= --numprocesses 3 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz soak bench bench-learning kubeedge-lab kubeedge-lab-stop test-kubeedge lock clean
+.PHONY: help catalogue docs demo test check fuzz fuzz-pictures soak bench bench-learning images messages lock clean \
+    kubeedge-lab kubeedge-lab-stop test-kubeedge test-wheel test-clients test-homeassistant test-images test-broker test-s3 \
+    kubeedge-pods kubeedge-pods-stop test-kubeedge-pods
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -28,11 +30,14 @@ check: $(READY) ## lint, check types and layers, compare the published contract
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/gleaner schema --out schemas/v1 --reference docs/reference.md --check
+	$(BIN)/gleaner schema --out schemas/v1 --reference docs/reference.md --man docs/gleaner.1 --check
 
 fuzz: $(READY) ## fuzz every parser of external bytes: MINUTES=10
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r constraints/fuzz.txt
 	$(BIN)/python -m tests.fuzz $(or $(MINUTES),10)
+
+fuzz-pictures: $(READY) ## compare all image decoders on mutated pictures: MINUTES=10 SEED=1
+	$(BIN)/python -m tests.pictures $(or $(MINUTES),10) $(or $(SEED),1)
 
 soak: $(READY) ## inject faults into the whole system: MINUTES=20 SEED=1; VARIANT=auto-ack breaks a rule
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1) \
@@ -56,23 +61,78 @@ test-kubeedge: $(READY) ## build KubeEdge and run the tests that need it; needs 
 	$(BIN)/python -m tests.kubeedge build
 	$(BIN)/python -m pytest -m kubeedge $(ARGS)
 
+kubeedge-pods: $(READY) ## deploy real pods through a KubeEdge on this machine; needs root, Debian, Go: ARGS="--overlay fleet"
+	$(BIN)/python -m tests.pods start $(ARGS)
+
+kubeedge-pods-stop: $(READY) ## stop kubeedge-pods and remove what it left on this machine
+	$(BIN)/python -m tests.pods stop $(ARGS)
+
+test-kubeedge-pods: $(READY) ## test Gleaner's pods on a KubeEdge with faults; needs root, Debian, Go
+	$(BIN)/python -m tests.pods build
+	$(BIN)/python -m pytest -m pods $(ARGS)
+
+images: $(READY) ## build container images: IMAGES="edge gateway", ARGS="--arch arm64 --archives DIR"
+	$(BIN)/python -m deploy.images $(IMAGES) $(ARGS)
+
+# protoc 25, the last whose Python code runs with every later protobuf: newer code refuses a runtime two majors newer.
+messages: $(READY) ## generate the messages of TensorFlow Serving from edge/serving/messages.proto
+	$(BIN)/uv run --no-project --with grpcio-tools==1.62.3 --with 'setuptools<80' python -m grpc_tools.protoc \
+	    --proto_path=. --python_out=. --pyi_out=. edge/serving/messages.proto
+
+catalogue: $(READY) ## bring the console's texts into its message catalogues
+	$(BIN)/python deploy/catalogue.py
+
+test-images: $(READY) ## run the tests that build or start containers; downloads compose's schema
+	$(BIN)/python -m pytest -m images tests/deploy $(ARGS)
+
+test-wheel: $(READY) ## install the wheel with each extra in an environment of its own; downloads 1 GB
+	$(BIN)/python -m pytest -m wheel tests/deploy $(ARGS)
+
+test-clients: $(READY) ## run the examples in other languages whose toolchain is here; downloads their libraries
+	$(BIN)/python -m pytest -m clients tests/examples $(ARGS)
+
+test-homeassistant: $(READY) ## test with a real Home Assistant; installs 0.5 GB into the cache
+	$(BIN)/python -m pytest -m homeassistant tests/edge/homeassistant $(ARGS)
+
+# BROKER=HOST:PORT[,HOST:PORT...], the nodes of one cluster; its listener with certificates, if it has one:
+# ACCESS=HOST:PORT SITE=DIR, a folder of `gleaner provision` with edge-1 and its devices pi-1 and pi-2.
+test-broker: $(READY) ## test a broker against what Gleaner requires of one: BROKER=HOST:PORT, else mosquitto
+	GLEANER_BROKER=$(BROKER) GLEANER_BROKER_ACCESS=$(ACCESS) GLEANER_BROKER_SITE=$(SITE) \
+	    $(BIN)/python -m pytest tests/broker_contract $(ARGS)
+
+test-s3: $(READY) ## test the dataset on a real S3 server; needs Go, installs s3fs into the environment
+	GOBIN=$(CURDIR)/.cache/versitygw go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
+	$(BIN)/uv pip install --quiet --constraint constraints/cloud.txt --python $(BIN)/python s3fs
+	GLEANER_VERSITYGW=$(CURDIR)/.cache/versitygw/versitygw $(BIN)/python -m pytest -m s3 tests/cloud/dataset $(ARGS)
+
+docs: $(READY) ## build the documentation site in site/; fails if a link is broken
+	$(BIN)/python deploy/docs_site.py .cache/docs
+	$(BIN)/mkdocs build --strict --quiet
+
 lock: $(READY) ## update the pinned versions in constraints/ from pyproject.toml
-	$(RESOLVE) pyproject.toml --extra demo --extra gateway --extra provision --extra usb --group dev \
-	    --output-file constraints/dev.txt
+	$(RESOLVE) pyproject.toml --extra demo --extra gateway --extra notify --extra provision --extra usb \
+	    --extra http --extra heic --extra damage --extra onnx --group dev --output-file constraints/dev.txt
 	$(BIN)/uv pip compile constraints/fuzz.in --python-version 3.11 \
 	    --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file constraints/fuzz.txt
-	$(RESOLVE) pyproject.toml --extra device --extra usb --output-file constraints/device.txt
-	$(RESOLVE) pyproject.toml --extra edge --override constraints/edge.overrides --output-file constraints/edge.txt
+	$(RESOLVE) pyproject.toml --extra device --extra http --output-file constraints/device.txt
+	$(RESOLVE) pyproject.toml --extra device --extra usb --extra http --extra heic --output-file constraints/device-all.txt
+	$(RESOLVE) pyproject.toml --extra edge --output-file constraints/edge.txt
 	$(RESOLVE) pyproject.toml --extra modelserver --output-file constraints/modelserver.txt
+	$(RESOLVE) pyproject.toml --extra litert --output-file constraints/litert.txt
 	$(BIN)/uv pip compile constraints/bench.in --constraint constraints/modelserver.txt --python-version 3.11 \
 	    --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file constraints/bench.txt
 	$(RESOLVE) pyproject.toml --extra gateway --output-file constraints/gateway.txt
+	$(RESOLVE) pyproject.toml --extra notify --output-file constraints/notify.txt
 	$(RESOLVE) pyproject.toml --extra cloud --extra s3 --output-file constraints/cloud.txt
-	echo hatchling | $(RESOLVE) - --output-file constraints/build.txt
+	$(RESOLVE) pyproject.toml --extra console --output-file constraints/console.txt
+	$(RESOLVE) pyproject.toml --extra mlflow --output-file constraints/mlflow.txt
+	$(BIN)/uv pip compile constraints/homeassistant.in --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-header --no-annotate --quiet --output-file constraints/homeassistant.txt
+	printf 'hatchling\ncyclonedx-python-lib\n' | $(RESOLVE) - --output-file constraints/build.txt
 	echo uv | $(RESOLVE) - --output-file constraints/installer.txt
 
 clean: ## remove the files created by the other targets
-	rm -rf $(VENV) .cache demo-out soak-out bench-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .cache site demo-out soak-out bench-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(READY): pyproject.toml constraints/dev.txt deploy/venv.sh
 	sh deploy/venv.sh $(PYTHON) $(VENV)
