@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from cloud.dataset.store import Store
+from schemas.errors import PermanentError
 from schemas.messages import Result
 from tests.faults import components
 from tests.faults.components import Component
@@ -42,9 +43,12 @@ class Row:
 
 
 def read(path: Path) -> Contents:
-    """Read a database of a process that does not run."""
+    """Read a database of a process that does not run; it is empty before the process has created it."""
     connection = sqlite3.connect(path)
     try:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        if not {"answer", "outbox"} <= tables:
+            return Contents()
         # SQLite keeps the number of rows ever inserted in the same transaction as the rows themselves.
         accepted = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
         waiting = connection.execute("SELECT count(*) FROM outbox").fetchone()
@@ -70,11 +74,19 @@ def read_running(path: Path, owner: Component) -> Contents:
 
 def stored(dataset: Path) -> int:
     """Count the samples of the dataset."""
-    return Store.open(dataset, create=False).count(_SAMPLES)
+    return 0 if (store := _opened(dataset)) is None else store.count(_SAMPLES)
 
 
 def rows(dataset: Path) -> list[Row]:
     """Read the samples of the dataset."""
     columns = list(Row.__dataclass_fields__)
-    found = Store.open(dataset, create=False).scan(columns, where=_SAMPLES)
+    found = [] if (store := _opened(dataset)) is None else store.scan(columns, where=_SAMPLES)
     return [Row(**record) for record in found]  # type: ignore[arg-type]  # the columns of these types
+
+
+def _opened(dataset: Path) -> Store | None:
+    """Open the dataset; there is none until the collector, which takes seconds to start, has created it."""
+    try:
+        return Store.open(dataset, create=False)
+    except PermanentError:
+        return None
