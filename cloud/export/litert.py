@@ -69,7 +69,7 @@ def quantize_network(
 def _converter(module: tf.Module, answer: Answer, shape: Sequence[int], input_name: str) -> Any:
     # A batch of one: larger ones are not faster in LiteRT, and the model server gives each photo to a thread.
     one = tf.TensorSpec([1, *shape], tf.float32, name=input_name)
-    traced = tf.function(answer, input_signature=[one]).get_concrete_function()
+    traced = tf.function(answer, input_signature=[one], autograph=False).get_concrete_function()
     return tf.lite.TFLiteConverter.from_concrete_functions([traced], module)
 
 

@@ -135,7 +135,9 @@ def _save(model: Model, directory: Path, *, tflite: bool) -> ServingModule:
         served = ServingModule(model, classes_file)
         signatures = {SERVING_SIGNATURE: served.serve}
         if tflite:
-            signatures[DECODE_SIGNATURE] = tf.function(served.decode, input_signature=ENCODED)
+            signatures[DECODE_SIGNATURE] = tf.function(
+                served.decode, input_signature=ENCODED, autograph=False
+            )
         tf.saved_model.save(served, str(directory), signatures=signatures)
     return served
 
@@ -209,7 +211,7 @@ def _pixels(model: Model, photos: Sequence[bytes]) -> tf.Tensor:
 
 
 def _compare(outputs: Mapping[str, NDArray[np.float32]], model: Model, images: tf.Tensor) -> None:
-    embedding = model.network(images, training=False).numpy()
+    embedding = model.embed(images).numpy()
     expected = {
         "embedding": embedding,
         "probabilities": softmax(model.head.logits(embedding) / model.temperature, axis=1),

@@ -1,6 +1,7 @@
 """The graph of a model: from encoded photos to probabilities, embedding and novelty."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import keras
@@ -25,6 +26,8 @@ class Model:
         temperature: divides the logits.
         classes: names in the order of the outputs.
         novelty: scores the distance of an embedding to the training set.
+        embed: the network as a graph for any number of images, traced at its first call. Called itself, a
+            network runs layer by layer, which takes seconds of CPU time at each new number of images.
     """
 
     backbone: Backbone
@@ -33,6 +36,15 @@ class Model:
     temperature: float
     classes: tuple[str, ...]
     novelty: NoveltyModel
+    embed: Callable[[tf.Tensor], tf.Tensor] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Make the graph of the network."""
+        images = tf.TensorSpec([None, *self.network.input_shape[1:]], tf.float32)
+        network = tf.function(
+            lambda images: self.network(images, training=False), input_signature=[images], autograph=False
+        )
+        object.__setattr__(self, "embed", network)  # the instance is frozen
 
 
 class ServingModule(tf.Module):  # type: ignore[misc] # TensorFlow ships no types
@@ -94,10 +106,17 @@ class ServingModule(tf.Module):  # type: ignore[misc] # TensorFlow ships no type
             return {name: values[:count] for name, values in outputs.items()}
 
         self.decode, self.embed, self.judge, self.answer = decode, embed, judge, answer
-        self.serve = tf.function(serve, input_signature=ENCODED)
+        # No graph here has Python control flow for AutoGraph to convert, which would take longer than the tracing.
+        self.serve = tf.function(serve, input_signature=ENCODED, autograph=False)
 
     def parameters(self) -> tf.Module:
         """Return a module with the variables alone: a converter also saves each function of its module."""
+        holder = self.head_parameters()
+        holder.network_parts = self.network_parts
+        return holder
+
+    def head_parameters(self) -> tf.Module:
+        """Return a module with the variables of `judge` alone: a converter writes all variables to a disk."""
         holder = tf.Module()
-        holder.parts = [self.network_parts, self.kernel, self.bias, self.prototypes]
+        holder.parts = [self.kernel, self.bias, self.prototypes]
         return holder

@@ -67,7 +67,7 @@ def quantized_variant(
         log.warning("training.not_quantized", backbone=model.backbone.name, reason=str(error))
         return []
     module = ServingModule(_fitted(model, network, photos[:CALIBRATION_PHOTOS]))
-    head = convert_network(module.parameters(), module.judge, [model.backbone.embedding_dim], "embedding")
+    head = convert_network(module.head_parameters(), module.judge, [model.backbone.embedding_dim], "embedding")
     variant = Variant(INT8, ("network-int8.tflite", "head-int8.tflite"))
     for name, content in zip(variant.files, (network, head), strict=True):
         (folder / name).write_bytes(content)
@@ -101,7 +101,7 @@ def _embeddings(
     for start in range(0, len(photos), _BATCH_PHOTOS):
         batch = photos[start : start + _BATCH_PHOTOS]
         images = np.concatenate([network_input(photo, form) for photo in batch])
-        yield model.network(images, training=False).numpy(), run_networks([network], images)["embedding"]
+        yield model.embed(images).numpy(), run_networks([network], images)["embedding"]
 
 
 def write_manifest(directory: Path, backbone: Backbone, variants: Sequence[Variant]) -> None:

@@ -179,7 +179,7 @@ def _batches(
         return network(dimmed(images, backbone) if dim else images, training=False)
 
     # One graph for batches of any size: without the signature, the last one would be traced again.
-    run = tf.function(embed_batch, input_signature=[tf.TensorSpec([None], tf.string)])
+    run = tf.function(embed_batch, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     size = BATCH_PHOTOS * team.count
     for start in range(0, len(examples), size):
         of_all_workers = examples[start : start + size]
