@@ -51,7 +51,7 @@ async def system(address: Broker, folder: Path) -> AsyncIterator[Observer]:
 async def train(folder: Path) -> None:
     """Train the next version with the command."""
     places = (f"--{name}={folder / where}" for name, where in (("dataset", "dataset"), ("out", "models")))
-    words = ["cloud", "train", *places, f"--cache={folder / 'features'}"]
+    words = ["cloud", "train", *places, f"--cache={folder / 'features'}", "--no-tflite"]
     assert await asyncio.to_thread(main, words) == 0
 
 
