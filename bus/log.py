@@ -6,7 +6,8 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TextIO
 
 import structlog
@@ -94,6 +95,28 @@ def stderr_captured() -> Iterator[None]:
             os.dup2(own, 2)  # closes the last writing end, which ends the thread
             thread.join()
             structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+
+@contextmanager
+def native_stderr_hidden() -> Iterator[None]:
+    """Hide what C libraries write to standard error in a block; what Python writes there still appears.
+
+    For calls that report errors as exceptions, and print notes for their own developers at no level that
+    could be changed: TensorFlow's converter and LiteRT.
+    """
+    with ExitStack() as ending:
+        visible = os.dup(2)
+        ending.callback(os.close, visible)
+        if sys.stderr is sys.__stderr__ and sys.stderr is not None:
+            sys.stderr.flush()
+            stream = os.fdopen(visible, "w", buffering=1, errors="backslashreplace", closefd=False)
+            ending.enter_context(stream)
+            ending.callback(setattr, sys, "stderr", sys.stderr)
+            sys.stderr = stream
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        ending.callback(os.dup2, visible, 2)
+        yield
 
 
 def _log_lines(reading: int) -> None:

@@ -1,6 +1,7 @@
 """The `gleaner` command: import and run one subcommand, and print its errors as one sentence."""
 
 import importlib
+import logging
 import os
 import sys
 from argparse import ArgumentParser, Namespace
@@ -108,6 +109,7 @@ def parser_of(name: str) -> tuple[ArgumentParser, Command]:
 def _run(name: str, words: list[str]) -> int:
     # TensorFlow would log to the terminal what only its developers understand; inherited by child processes.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if name == "modelserver":
         server = importlib.import_module("edge.modelserver")
         code: int = server.main(words)
@@ -126,7 +128,8 @@ def _usage(name: str) -> int:
         "See 'gleaner COMMAND --help' for the options of a command, 'gleaner --version' for the version.",
     ]
     if not asked:
-        unknown = f"gleaner: unknown command {name!r}{did_you_mean(name, COMMANDS)}"
+        hint = did_you_mean(name, (*COMMANDS, "--help", "--version"))
+        unknown = f"gleaner: unknown command {name!r}{hint}"
         lines.append(unknown if name else "gleaner: no command given")
     for line in lines:
         (print_line if asked else print_error)(line)

@@ -1,7 +1,8 @@
 """An argument parser that suggests what a misspelt command, option or value was probably meant to be."""
 
+import sys
 from argparse import Action, ArgumentError, ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from schemas.suggest import did_you_mean
@@ -17,9 +18,9 @@ class Parser(ArgumentParser):
         """Parse the words; exit with code 2 and a suggestion if one is unknown."""
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            known = (option for parser in parsers(self) for option in options_of(parser))
-            hint = did_you_mean(unknown[0].partition("=")[0], known)
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+            command = _chosen(self, sys.argv[1:] if args is None else args)
+            hint = did_you_mean(unknown[0].partition("=")[0], options_of(command))
+            command.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return parsed
 
     def error(self, message: str) -> NoReturn:
@@ -34,6 +35,14 @@ class Parser(ArgumentParser):
         raise ArgumentError(action, f"unknown value {value!r}{hint}")
 
 
+def _chosen(parser: ArgumentParser, words: Sequence[str]) -> ArgumentParser:
+    """Return the parser of the innermost command among the words."""
+    for word in words:
+        commands = (action.choices for action in actions_of(parser) if isinstance(action.choices, Mapping))
+        parser = next((choices[word] for choices in commands if word in choices), parser)
+    return parser
+
+
 def actions_of(parser: ArgumentParser) -> list[Action]:
     """Return the declared arguments of a parser."""
     return parser._actions  # noqa: SLF001  # argparse has no public list of them
@@ -42,12 +51,3 @@ def actions_of(parser: ArgumentParser) -> list[Action]:
 def options_of(parser: ArgumentParser) -> list[str]:
     """Return the option strings of a parser, for example `--config`."""
     return [option for action in actions_of(parser) for option in action.option_strings]
-
-
-def parsers(parser: ArgumentParser) -> Iterator[ArgumentParser]:
-    """Yield a parser and those of its sub-commands."""
-    yield parser
-    for action in actions_of(parser):
-        if isinstance(action.choices, Mapping):
-            for inner in action.choices.values():
-                yield from parsers(inner)

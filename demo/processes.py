@@ -107,10 +107,8 @@ class Processes:
 
     def last_log_line(self, name: str) -> str:
         """Return the last line that a command of this project has logged."""
-        # Libraries such as TensorFlow log to the same stream; their lines start with a capital letter, or are
-        # those of its converter.
-        own = (line for line in reversed(self._last_lines(name)) if line[:1].islower())
-        return next((line for line in own if not line.startswith("fully_quantize:")), "")
+        # Libraries such as TensorFlow log to the same stream; their lines start with a capital letter.
+        return next((line for line in reversed(self._last_lines(name)) if line[:1].islower()), "")
 
     def _check_exit(self, name: str, process: asyncio.subprocess.Process) -> None:
         del self._running[name]

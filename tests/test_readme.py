@@ -23,6 +23,8 @@ from tests.conftest import ROOT, eventually
 pytestmark = pytest.mark.slow
 
 BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+NOISE = re.compile(r"^(?:INFO|WARNING|[IWE]\d{4} |fully_quantize|Instructions).*", re.MULTILINE)
+"""What TensorFlow prints for its own developers."""
 PHOTOS = 60
 
 
@@ -87,6 +89,7 @@ class Shell:
             words, check=False, cwd=self.home, env=self.env, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, f"{command}: {done.stdout} {done.stderr} {self.logs()}"
+        assert not NOISE.findall(done.stderr), done.stderr
         return done.stdout
 
     def logs(self) -> str:

@@ -34,6 +34,7 @@ def run(arguments: Namespace) -> int:
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
     from cloud.dataset.training_set import examples  # noqa: PLC0415  # as above
     from cloud.evaluation.audit_set import audit_slice  # noqa: PLC0415  # each step loads what it needs, and no more
+    from cloud.modeling.load_tensorflow import load_tensorflow  # noqa: PLC0415  # each command loads what it needs
     from cloud.registry.registry import Registry  # noqa: PLC0415  # as above
 
     registry = Registry(arguments.out)
@@ -44,6 +45,7 @@ def run(arguments: Namespace) -> int:
     gold = examples(store, version=at, split="gold")
 
     print_error("loading TensorFlow …")
+    load_tensorflow()
     from cli.progress import Bars  # noqa: PLC0415  # as above
     from cloud.modeling.backbones import XCEPTION_SMALL  # noqa: PLC0415  # as above
     from cloud.registry.champion import evaluate_challenger, measure_again  # noqa: PLC0415  # as above

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from bus.log import native_stderr_hidden
 from schemas.errors import PermanentError
 from schemas.litert import EXTRA_ASSETS, PIXELS_TENSOR, PixelFormat, Variant
 from schemas.litert.chain import Chain
@@ -39,7 +40,7 @@ def convert_network(
         NotConvertibleError: LiteRT does not have an operation of the network.
     """
     try:
-        return bytes(_converter(module, answer, shape, input_name).convert())
+        return _convert(_converter(module, answer, shape, input_name))
     except Exception as error:  # the converter's own error has no public name
         reason = str(error).strip().splitlines()[0][:300]
         raise NotConvertibleError(f"cannot convert the network for LiteRT: {reason}") from error
@@ -63,7 +64,7 @@ def quantize_network(
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([image] for image in images)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    return bytes(converter.convert())
+    return _convert(converter)
 
 
 def _converter(module: tf.Module, answer: Answer, shape: Sequence[int], input_name: str) -> Any:
@@ -71,6 +72,11 @@ def _converter(module: tf.Module, answer: Answer, shape: Sequence[int], input_na
     one = tf.TensorSpec([1, *shape], tf.float32, name=input_name)
     traced = tf.function(answer, input_signature=[one], autograph=False).get_concrete_function()
     return tf.lite.TFLiteConverter.from_concrete_functions([traced], module)
+
+
+def _convert(converter: Any) -> bytes:
+    with native_stderr_hidden():
+        return bytes(converter.convert())
 
 
 def run_networks(
@@ -88,8 +94,9 @@ def run_networks(
     Raises:
         RuntimeError, ValueError: LiteRT cannot load or run one of them.
     """
-    networks = Chain(chain)
-    parts = [networks.run(image[np.newaxis]) for image in images]
+    with native_stderr_hidden():
+        networks = Chain(chain)
+        parts = [networks.run(image[np.newaxis]) for image in images]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

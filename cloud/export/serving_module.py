@@ -106,7 +106,7 @@ class ServingModule(tf.Module):  # type: ignore[misc] # TensorFlow ships no type
             return {name: values[:count] for name, values in outputs.items()}
 
         self.decode, self.embed, self.judge, self.answer = decode, embed, judge, answer
-        # No graph here has Python control flow for AutoGraph to convert, which would take longer than the tracing.
+        # No Python control flow for AutoGraph to convert, which would take longer than the tracing.
         self.serve = tf.function(serve, input_signature=ENCODED, autograph=False)
 
     def parameters(self) -> tf.Module:

@@ -67,7 +67,9 @@ def quantized_variant(
         log.warning("training.not_quantized", backbone=model.backbone.name, reason=str(error))
         return []
     module = ServingModule(_fitted(model, network, photos[:CALIBRATION_PHOTOS]))
-    head = convert_network(module.head_parameters(), module.judge, [model.backbone.embedding_dim], "embedding")
+    head = convert_network(
+        module.head_parameters(), module.judge, [model.backbone.embedding_dim], "embedding"
+    )
     variant = Variant(INT8, ("network-int8.tflite", "head-int8.tflite"))
     for name, content in zip(variant.files, (network, head), strict=True):
         (folder / name).write_bytes(content)

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 
 from cloud.dataset.example import TrainingError, count_reasons, sorted_by_content
 from cloud.dataset.store import Store
+from cloud.modeling.load_tensorflow import load_tensorflow
 from cloud.progress import NoProgress, Progress
 from cloud.registry.registry import Registry
 from cloud.reporting.mlflow_run import record_version
@@ -83,7 +84,8 @@ def run_adoption(options: AdoptionOptions, progress: Progress | None = None) -> 
     store = None if options.dataset is None else Store.open(options.dataset, create=False)
     progress = progress or NoProgress()
     progress.start("load the model", 1)
-    # As in `pipeline`: TensorFlow takes seconds.
+    # As in `pipeline`: only after the checks that do without it.
+    load_tensorflow()
     from cloud.export.saved_model import warmup_photos  # noqa: PLC0415
     from cloud.modeling.adopted import ModelSource, load_model, parse_preprocessing  # noqa: PLC0415
     from cloud.training.distributed import alone  # noqa: PLC0415

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from cloud.dataset.example import LeftOut, count_reasons
 from cloud.dataset.store import Store
+from cloud.modeling.load_tensorflow import load_tensorflow
 from cloud.progress import NoProgress, Progress
 from cloud.registry.registry import Registry
 from cloud.reporting.mlflow_run import record_version
@@ -87,7 +88,8 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
     registry.check_new(version)
     progress = progress or NoProgress()
     progress.start("load TensorFlow", 1)
-    # It takes seconds and hundreds of megabytes: imported only after the checks that do without it.
+    # Only after the checks that do without it.
+    load_tensorflow()
     from cloud.modeling.backbones import get_backbone  # noqa: PLC0415
     from cloud.training.candidate_results import evaluate_candidates  # noqa: PLC0415
     from cloud.training.distributed import join  # noqa: PLC0415

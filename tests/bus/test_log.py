@@ -48,6 +48,29 @@ def test_every_line_of_a_log_is_json():
     assert any("ZeroDivisionError" in line.get("exception", "") for line in lines)
 
 
+HIDING = """
+import os, sys
+from bus.log import native_stderr_hidden
+
+print("before", file=sys.stderr)
+try:
+    with native_stderr_hidden():
+        os.write(2, b"a note of a library\\n")
+        print("progress", file=sys.stderr)
+        raise ValueError
+except ValueError:
+    print("after", file=sys.stderr)
+os.write(2, b"native again\\n")
+"""
+
+
+def test_only_what_c_libraries_write_is_hidden():
+    """In the block Python's lines appear, and behind it, also after an exception, everything does."""
+    words = [sys.executable, "-c", HIDING]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=180, check=True)
+    assert done.stderr.splitlines() == ["before", "progress", "after", "native again"]
+
+
 def test_a_terminal_gets_no_control_character_of_a_value(monkeypatch):
     """Texts, keys, other values and the message of an exception are escaped; line breaks are ours alone."""
     written = io.StringIO()

@@ -144,6 +144,7 @@ def test_the_version_is_printed(called):
     ("words", "meant"),
     [
         (("devcie",), "'device'"),
+        (("--vresion",), "'--version'"),
         (("cloud", "trian"), "'train'"),
         (("tail", "--cuont", "3"), "'--count'"),
         (("cloud", "train", "--datset", "x"), "'--dataset'"),
@@ -155,6 +156,13 @@ def test_a_misspelt_word_gets_a_suggestion(called, words, meant):
     done = called(*words)
     assert done.code == 2
     assert f"did you mean {meant}?" in done.err
+
+
+def test_only_options_of_the_command_are_suggested(called):
+    """An option of another command is no suggestion, and the usage is that of the command."""
+    done = called("cloud", "train", "--models", "x")
+    assert done.err.startswith("usage: gleaner cloud train ")
+    assert done.err.endswith("gleaner cloud train: error: unrecognized arguments: --models x\n")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from bus.log import native_stderr_hidden
 from cloud.modeling.adopted.class_scores import choose_output
 from cloud.modeling.adopted.litert_graph import LiteRTGraph, Scale
 from cloud.modeling.adopted.network import Reference, only_input, read_input
@@ -29,7 +30,8 @@ def load_litert(source: ModelSource) -> ForeignModel:
 
     content = source.path.read_bytes()
     try:
-        interpreter = Interpreter(model_content=content, num_threads=1)
+        with native_stderr_hidden():
+            interpreter = Interpreter(model_content=content, num_threads=1)
     except (ValueError, RuntimeError) as error:
         raise cannot_load(source.path, error) from None
     graph = LiteRTGraph(content)
