@@ -6,8 +6,8 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
+from edge.modelserver.models.versions import All, Latest, Policy, Specific
 from edge.modelserver.status import Code, ServingError
-from edge.modelserver.versions import All, Latest, Policy, Specific
 from edge.serving import messages_pb2 as messages
 
 PLATFORM = "tensorflow"

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn, get_args
 
-from edge.modelserver import batching_parameters, config
-from edge.modelserver.batching_parameters import BatchingParameters
+from edge.modelserver import config
+from edge.modelserver.batching import parameters as batching_parameters
+from edge.modelserver.batching.parameters import BatchingParameters
 from edge.modelserver.config import ModelConfig
 from edge.modelserver.status import ServingError
 

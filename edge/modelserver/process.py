@@ -14,17 +14,17 @@ import grpc
 import structlog
 
 from bus import systemd
-from edge.modelserver.batching import BatchScheduler
+from edge.modelserver.batching.scheduler import BatchScheduler
 from edge.modelserver.flags import Flags
-from edge.modelserver.image_budget import within_budget
-from edge.modelserver.loader import Loader, LoaderSchedule
-from edge.modelserver.predict import Runner
-from edge.modelserver.repository import Repository
+from edge.modelserver.models.loader import Loader, LoaderSchedule
+from edge.modelserver.models.repository import Repository
+from edge.modelserver.models.servable import Servable
+from edge.modelserver.models.warmup import warm_up
+from edge.modelserver.requests.image_budget import within_budget
+from edge.modelserver.requests.predict import Runner
 from edge.modelserver.runtimes.base import Runtime
-from edge.modelserver.servable import Servable
 from edge.modelserver.services import ModelService, PredictionService, add_services
 from edge.modelserver.status import ServingError
-from edge.modelserver.warmup import warm_up
 from schemas.image import ImageLimits
 
 GRACE_S = 5.0

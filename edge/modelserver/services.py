@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import Message
 
-from edge.modelserver import config, examples
-from edge.modelserver import predict as predicting
-from edge.modelserver.predict import Runner
-from edge.modelserver.repository import Repository
-from edge.modelserver.servable import Servable
+from edge.modelserver import config
+from edge.modelserver.models.repository import Repository
+from edge.modelserver.models.servable import Servable
+from edge.modelserver.requests import examples
+from edge.modelserver.requests import predict as predicting
+from edge.modelserver.requests.predict import Runner
 from edge.modelserver.status import Code, ServingError, truncate
 from edge.serving import messages_pb2 as messages
 

@@ -18,10 +18,10 @@ import structlog
 
 from bus.atomic_file import write_atomic
 from bus.cache_folder import default_cache
+from edge.modelserver.models.warmup_records import RECORDS_FILE, warmup_photos
 from edge.modelserver.runtimes.network import Network
 from edge.modelserver.status import Code, ServingError
 from edge.modelserver.tensors import Array
-from edge.modelserver.warmup_records import RECORDS_FILE, warmup_photos
 from schemas.image import ImageError
 from schemas.litert import EXTRA_ASSETS, PIXELS_TENSOR, Manifest, PixelFormat, Variant
 from schemas.litert.network_input import network_input

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edge.modelserver.batching_parameters import BatchingParameters
+from edge.modelserver.batching.parameters import BatchingParameters
 from edge.modelserver.flags import FlagError, parse
-from edge.modelserver.versions import All, Latest, Specific
+from edge.modelserver.models.versions import All, Latest, Specific
 
 MODEL = "--model_base_path=/models/pets"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.modelserver.versions import (
+from edge.modelserver.models.versions import (
     Action,
     All,
     Latest,

@@ -11,10 +11,9 @@ from pathlib import Path
 import structlog
 
 from edge.modelserver.config import ModelConfig
-from edge.modelserver.repository import Model, Repository
-from edge.modelserver.servable import Servable
-from edge.modelserver.status import ServingError
-from edge.modelserver.versions import (
+from edge.modelserver.models.repository import Model, Repository
+from edge.modelserver.models.servable import Servable
+from edge.modelserver.models.versions import (
     Action,
     State,
     Version,
@@ -25,6 +24,7 @@ from edge.modelserver.versions import (
     start_attempt,
     version_directories,
 )
+from edge.modelserver.status import ServingError
 
 _LONGEST_WAIT_S = 3600.0  # the platform limits the length of a wait; waking up without work is harmless
 

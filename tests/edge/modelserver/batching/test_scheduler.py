@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.modelserver import batching
-from edge.modelserver.batching_parameters import BatchingParameters
+from edge.modelserver.batching import scheduler as batching
+from edge.modelserver.batching.parameters import BatchingParameters
 from edge.modelserver.status import Code, ServingError
 
 

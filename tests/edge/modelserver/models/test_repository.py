@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from edge.modelserver.config import ModelConfig
-from edge.modelserver.repository import MAX_ENDED, Model, Repository
+from edge.modelserver.models.repository import MAX_ENDED, Model, Repository
+from edge.modelserver.models.servable import Servable
+from edge.modelserver.models.versions import State, Version
 from edge.modelserver.runtimes.graph import TensorFlowRuntime
-from edge.modelserver.servable import Servable
-from edge.modelserver.versions import State, Version
 
 
 def test_a_request_that_finds_a_retired_version_retries(saved: Any) -> None:

@@ -1,8 +1,8 @@
 """Answer Classify and Regress requests, which carry tf.Example messages."""
 
-from edge.modelserver.predict import Runner, response_spec
+from edge.modelserver.models.servable import Servable
+from edge.modelserver.requests.predict import Runner, response_spec
 from edge.modelserver.runtimes.base import SERVING_SIGNATURE, Signature
-from edge.modelserver.servable import Servable
 from edge.modelserver.status import Code, ServingError
 from edge.modelserver.tensors import Array, to_array, type_name, type_number
 from edge.serving import messages_pb2 as messages

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from edge.modelserver.models.servable import Servable
 from edge.modelserver.runtimes.base import SERVING_SIGNATURE, Signature
-from edge.modelserver.servable import Servable
 from edge.modelserver.status import Code, ServingError
 from edge.modelserver.tensors import Array, TensorError, to_array, type_name, type_number, write
 from edge.serving import messages_pb2 as messages

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edge.modelserver.batching_parameters import BatchingParameters
-from edge.modelserver.merging import count_rows, merge, padding_rows, slice_rows, split
-from edge.modelserver.servable import Servable
+from edge.modelserver.batching.merging import count_rows, merge, padding_rows, slice_rows, split
+from edge.modelserver.batching.parameters import BatchingParameters
+from edge.modelserver.models.servable import Servable
 from edge.modelserver.status import Code, ServingError
 from edge.modelserver.tensors import Array
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from edge.modelserver.config import ModelConfig
-from edge.modelserver.servable import Servable
+from edge.modelserver.models.servable import Servable
+from edge.modelserver.models.versions import State, Version, clear_failures, excess_ended
 from edge.modelserver.status import Code, ServingError
-from edge.modelserver.versions import State, Version, clear_failures, excess_ended
 
 MAX_ENDED = 100
 """Ended versions of a model, and removed models, that keep a status; older ones are dropped."""

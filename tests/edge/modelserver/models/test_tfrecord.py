@@ -8,8 +8,8 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.modelserver.models.tfrecord import records
 from edge.modelserver.status import Code, ServingError
-from edge.modelserver.tfrecord import records
 
 RECORDS = [b"", b"a", b"photo" * 1000]
 

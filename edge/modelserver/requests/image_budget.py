@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from edge.modelserver.predict import Runner
-from edge.modelserver.servable import Servable
+from edge.modelserver.models.servable import Servable
+from edge.modelserver.requests.predict import Runner
 from edge.modelserver.status import Code, ServingError
 from edge.modelserver.tensors import Array
 from schemas.image import ImageError, ImageLimits, inspect_image, normal_form

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
+from edge.modelserver.models.tfrecord import records
 from edge.modelserver.status import Code, ServingError
-from edge.modelserver.tfrecord import records
 from edge.serving import messages_pb2 as messages
 
 RECORDS_FILE = Path("assets.extra", "tf_serving_warmup_requests")

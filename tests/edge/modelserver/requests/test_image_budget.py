@@ -1,11 +1,11 @@
-"""Rules of edge/modelserver/image_budget.py: what costs too much is refused before the version runs."""
+"""Rules of edge/modelserver/requests/image_budget.py: what costs too much is refused before it is decoded."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edge.modelserver.image_budget import within_budget
+from edge.modelserver.requests.image_budget import within_budget
 from edge.modelserver.status import Code, ServingError
 from schemas.image import ImageLimits
 from tests.pictures.odd import encoded, scene, segments

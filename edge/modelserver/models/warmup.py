@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from edge.modelserver.examples import classify, regress
-from edge.modelserver.predict import predict
-from edge.modelserver.servable import Servable
+from edge.modelserver.models.servable import Servable
+from edge.modelserver.models.warmup_records import warmup_logs
+from edge.modelserver.requests.examples import classify, regress
+from edge.modelserver.requests.predict import predict
 from edge.modelserver.status import Code, ServingError
-from edge.modelserver.warmup_records import warmup_logs
 from edge.serving import messages_pb2 as messages
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.modelserver import merging
+from edge.modelserver.batching import merging
 from edge.modelserver.status import ServingError
 
 

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from edge.modelserver import warmup
+from edge.modelserver.models import warmup
+from edge.modelserver.models.servable import Servable
 from edge.modelserver.runtimes.graph import TensorFlowRuntime
-from edge.modelserver.servable import Servable
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Batching: merge concurrent calls, as tensorflow_model_server does."""

@@ -1,0 +1,1 @@
+"""Versions of the served models: find, load, warm up and unload them."""

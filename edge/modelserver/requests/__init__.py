@@ -1,0 +1,1 @@
+"""Predict, Classify and Regress requests: check, run and answer them."""
