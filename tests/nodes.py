@@ -263,7 +263,7 @@ class Command:
         """End it with SIGTERM and return its exit code."""
         assert self._process is not None
         self._process.terminate()
-        code = self._process.wait(20)
+        code = self._process.wait(_END_S)
         self._process = None
         return code
 

@@ -11,7 +11,7 @@ import paho.mqtt.client as paho
 import pytest
 
 from cloud.dataset.store import Store
-from tests.conftest import eventually
+from tests.conftest import DEADLINE_S, eventually
 from tests.device.conftest import process, recorded
 from tests.nodes import Command, photo
 from tests.serving import ModelServer, place
@@ -91,7 +91,7 @@ async def test_a_bare_photo_is_answered_with_a_line_of_json(address, dataset):
     try:
         client.subscribe("gleaner/v1/result/edge-1/me", qos=1)
         image = photo(1, "red")
-        for _ in range(60):  # the broker drops it until the edge has subscribed
+        for _ in range(round(DEADLINE_S)):  # the broker drops it until the edge has subscribed
             client.publish("gleaner/v1/photo/edge-1/me", image, qos=1)
             with contextlib.suppress(AssertionError):
                 await eventually(lambda: any(b'"ok"' in line for line in lines), within_s=1)

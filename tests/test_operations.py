@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bus.outbox.sqlite import Database
 from cloud.dataset.store import Store
-from tests.conftest import ROOT
+from tests.conftest import DEADLINE_S, ROOT
 from tests.nodes import photo
 
 _TESTED = re.compile(r"<!-- tested: (\w+) -->\n```sh\n(.*?)```", re.DOTALL)
@@ -28,7 +28,7 @@ async def execute(block: str, **variables: object) -> tuple[int, str]:
         env=os.environ | {"PATH": path} | {name: str(value) for name, value in variables.items()},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(DEADLINE_S):
         output, _ = await process.communicate()
     assert process.returncode is not None
     return process.returncode, output.decode()

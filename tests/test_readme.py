@@ -18,7 +18,7 @@ from cloud.registry.registry import Registry
 from demo.synthetic.collection import draw_collection
 from schemas.codec import content_id
 from tests.cli.test_label_session import Terminal
-from tests.conftest import ROOT, eventually
+from tests.conftest import DEADLINE_S, ROOT, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -141,7 +141,7 @@ async def review(shell: Shell, line: str, truth: dict[str, str]) -> None:
     keys = [truth[content_id(images[photo_id]["image"])][0] for photo_id in ids]  # type: ignore[arg-type]
     words = shell.here(line).split()[4:]
     dataset = ("--dataset", store.table.url)
-    async with Terminal() as terminal, asyncio.timeout(120):
+    async with Terminal() as terminal, asyncio.timeout(DEADLINE_S):
         process = await terminal.start(*words, "--limit", PHOTOS, *dataset)
         for number, key in enumerate(keys, start=1):
             await terminal.shows(f"{number} of {len(keys)} ")

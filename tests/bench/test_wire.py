@@ -12,7 +12,7 @@ from bus.config import Broker
 from bus.mqtt.client import Bus
 from schemas.messages import Result
 from schemas.topics import PHOTO, RESULT
-from tests.conftest import eventually, running
+from tests.conftest import DEADLINE_S, eventually, running
 
 
 @given(st.integers(0, 268_435_455))
@@ -41,7 +41,7 @@ async def test_photo_and_result_are_delivered(address: Broker) -> None:
         )
         await camera.subscribe(RESULT.select(node=NODE))
         camera.publish(PHOTO.name(node=NODE, device="a"), payload("a", image, "0" * 32))
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(DEADLINE_S):
             delivery = await anext(photos)
         assert delivery.message().image == image
         delivery.ack()

@@ -20,7 +20,7 @@ from schemas.messages import Event, Feedback, ServedModel
 from schemas.topics import EVENT, FEEDBACK, RELEASE
 from tests.cli.conftest import gleaner
 from tests.cloud.bundles import bundle, card
-from tests.conftest import jpeg, running
+from tests.conftest import DEADLINE_S, jpeg, running
 from tests.device.conftest import NODE
 
 HARVESTED = ("0" * 32, "1" * 32)
@@ -187,7 +187,7 @@ async def test_a_label_is_published_as_feedback(address, at, dataset):
     """
     listener = Bus(address, transient_client_id("listener"))
     labels = listener.subscribe(FEEDBACK)
-    async with running(listener), asyncio.timeout(120):
+    async with running(listener), asyncio.timeout(DEADLINE_S):
         words = ("--label", HARVESTED[0], "dog", "--by", "ann", "--wait", "0.5")
         done = await gleaner("cloud", "review", "--dataset", dataset, *words, *at)
         assert (done.code, done.out) == (75, "")
@@ -201,7 +201,7 @@ async def test_a_label_waits_for_the_word_of_a_collector(address, at, dataset):
     """`recorded` once it is in the dataset; an earlier time than that of the stored label is `superseded`."""
     config = CollectorConfig(broker=address, dataset=str(dataset))
     words = ("cloud", "review", "--dataset", dataset, "--by", "ann", *at, "--label", HARVESTED[0])
-    async with asyncio.timeout(120), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as tasks:
         running = tasks.create_task(collector.run(config))
         done = await gleaner(*words, " dog\n")
         assert (done.code, done.out) == (0, f"{HARVESTED[0]}: dog: recorded\n")

@@ -18,7 +18,7 @@ from schemas.codec import encode
 from schemas.messages import ServedModel, Status
 from schemas.topics import STATUS
 from tests.cli.conftest import gleaner
-from tests.conftest import eventually
+from tests.conftest import DEADLINE_S, eventually
 from tests.device.conftest import NODE, result
 
 SERVED = ServedModel(name="pets", version=3, state="available")
@@ -48,7 +48,7 @@ async def reporting(address, model: ServedModel | None, trouble: str | None = No
     if trouble is not None:
         await bus.report_degraded("predict", trouble)
     task = asyncio.create_task(bus.run())
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(DEADLINE_S):
         await bus.connected()
     yield
     task.cancel()

@@ -141,7 +141,7 @@ class Terminal:
         )
 
     async def shows(self, words: str) -> None:
-        await eventually(lambda: words in self.shown, within_s=120)
+        await eventually(lambda: words in self.shown)
 
     def press(self, keys: str) -> None:
         os.write(self.ours, keys.encode())

@@ -7,6 +7,7 @@ from cli import schema
 from cli.main import COMMANDS, first_cause
 from schemas.errors import PermanentError, TransientError
 from tests.cli.conftest import start
+from tests.conftest import DEADLINE_S
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ async def test_a_closed_pipe_is_not_an_error(edge, at):
     """`gleaner tail | head -1` exits with 0 at its next line and prints no error."""
     process = await start("tail", *at)
     await edge.bus.publish_bytes("gleaner/v1/nothing", b"one", retain=True)
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(DEADLINE_S):
         await process.stdout.readline()
         process.stdout._transport.close()
         while process.returncode is None:
@@ -122,7 +123,7 @@ async def test_a_service_stops_on_sigterm(at, edge, tmp_path):
     process = await start("device", *at, "--interval", "0", "--state-dir", tmp_path)
     await edge.status("online")
     process.terminate()
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(DEADLINE_S):
         assert await process.wait() == 0
     assert (await edge.status("offline")).reason == "it was stopped"
 

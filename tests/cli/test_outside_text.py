@@ -19,7 +19,7 @@ from cloud.labeling.review_queue import ReviewItem
 from schemas.messages import Event, ServedModel
 from schemas.topics import EVENT
 from tests.cli.conftest import gleaner
-from tests.conftest import ROOT, jpeg, running
+from tests.conftest import DEADLINE_S, ROOT, jpeg, running
 from tests.device.conftest import NODE, result
 from tests.schemas.test_text import HOSTILE as HOSTILE_NAME
 
@@ -58,7 +58,7 @@ async def test_commands_on_the_bus_print_it_escaped(edge, address, at, tmp_path)
     await bus.report_degraded("predict", HOSTILE)
     photo = tmp_path / "x.jpg"
     photo.write_bytes(jpeg(1))
-    async with running(bus), asyncio.timeout(120):
+    async with running(bus), asyncio.timeout(DEADLINE_S):
         tails = [
             asyncio.create_task(gleaner("tail", f"event/{NODE}/#", "--count", "1", *more, *at))
             for more in ((), ("--json",))

@@ -12,7 +12,7 @@ from schemas.messages import HarvestRules, Policy, ServedModel, Status
 from schemas.topics import POLICY, RELEASE, ROOT, STATUS, find
 from tests.cli.conftest import gleaner
 from tests.cli.test_cloud import bundle
-from tests.conftest import eventually
+from tests.conftest import DEADLINE_S, eventually
 
 OTHER = "f" * 64
 
@@ -30,7 +30,7 @@ async def broker_of(address):
             held[message.topic] = message.payload
 
     tasks = [asyncio.create_task(work) for work in (bus.run(), follow())]
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(DEADLINE_S):
         await bus.connected()
     yield bus, held
     for task in tasks:

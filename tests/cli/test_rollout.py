@@ -81,7 +81,7 @@ async def test_options_define_the_rollout(address, at, models):
     """Groups, stages, shares and rules are in its file, and the first group gets the first stage."""
     listener = Bus(address, transient_client_id("listener"))
     releases = listener.subscribe(RELEASE)
-    async with running(listener), asyncio.timeout(120):
+    async with running(listener), asyncio.timeout(DEADLINE_S):
         words = ("--nodes", "edge-1,edge-2", "--nodes", "edge-3", "--shadow-photos", "5", "--stage-s", "0")
         more = (
             "--bake-time-s",

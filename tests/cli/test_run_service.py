@@ -10,7 +10,7 @@ from cloud.retraining.config import TrainerConfig
 from cloud.rollout.options import RolloutOptions
 from device.config import DeviceConfig
 from tests.cli.conftest import start
-from tests.conftest import eventually
+from tests.conftest import DEADLINE_S, eventually
 
 
 def test_a_start_line_has_what_differs_from_the_defaults():
@@ -25,7 +25,7 @@ def test_a_start_line_has_what_differs_from_the_defaults():
 
 
 async def ended(process: asyncio.subprocess.Process) -> tuple[int, str]:
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(DEADLINE_S):
         _, err = await process.communicate()
     assert process.returncode is not None
     return process.returncode, err.decode()

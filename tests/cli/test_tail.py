@@ -10,7 +10,7 @@ from schemas.messages import Photo
 from schemas.topics import EVENT, PHOTO, SAMPLE
 from tests.cli.conftest import start
 from tests.cloud.collector.test_collector import sample
-from tests.conftest import jpeg
+from tests.conftest import DEADLINE_S, jpeg
 from tests.device.conftest import NODE
 
 ID = "0123456789abcdef" * 2
@@ -74,7 +74,7 @@ async def test_only_matching_messages_are_printed(edge, at):
     """The filter works without the root, and --count ends the command."""
     process = await start("tail", "event/edge-1/+", "--json", "--count", "2", *at)
     printed = []
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(DEADLINE_S):
         while len(printed) < 2:
             await edge.bus.publish_bytes("gleaner/v1/result/edge-1/pi-1", b"not this")
             await edge.bus.publish_bytes(EVENT.name(node=NODE, name="edge"), b'{"event": "x"}')

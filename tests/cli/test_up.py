@@ -15,6 +15,7 @@ from cli.supervisor import Supervisor
 from cli.up import _code
 from schemas.errors import PermanentError
 from tests.cli.conftest import gleaner, start
+from tests.conftest import DEADLINE_S
 from tests.nodes import photo
 
 
@@ -67,7 +68,7 @@ async def test_a_whole_system_runs_from_one_command(tmp_path):
         await device.wait()
     finally:
         up.send_signal(signal.SIGINT)
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(DEADLINE_S):
         await up.communicate()
     assert up.returncode == 130
     assert alive(site) == []

@@ -78,7 +78,7 @@ async def test_killing_the_run_terminates_its_processes(leftovers: Leftovers, tm
     finally:
         run.kill()
         await run.wait()
-    await eventually(lambda: leftovers.processes() == [], within_s=120)
+    await eventually(lambda: leftovers.processes() == [])
 
 
 async def test_a_failure_has_the_error_of_the_command(tmp_path: Path):

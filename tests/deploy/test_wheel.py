@@ -14,7 +14,7 @@ import pytest
 
 from cli.main import COMMANDS
 from schemas.distribution import DISTRIBUTION
-from tests.conftest import ROOT
+from tests.conftest import DEADLINE_S, ROOT
 
 MIB = 1 << 20
 BASE = ("aiomqtt", "paho-mqtt", "msgpack", "msgspec", "prometheus-client", "structlog", "shtab")
@@ -90,7 +90,7 @@ def run(path: list[Path], *words: str, cwd: Path) -> subprocess.CompletedProcess
     return subprocess.run(
         [sys.executable, "-S", *words],
         cwd=cwd, env={"PYTHONPATH": os.pathsep.join(map(str, path)), "HOME": str(cwd)},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=DEADLINE_S, check=False,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from device.cameras.base import Frame
 from device.config import DeviceConfig
 from schemas.messages import Command, Photo, Result, Status
 from schemas.topics import COMMAND, PHOTO, RESULT, STATUS
-from tests.conftest import ROOT, eventually
+from tests.conftest import DEADLINE_S, ROOT, eventually
 
 NODE, DEVICE = "edge-1", "pi-1"
 
@@ -53,7 +53,7 @@ class Edge:
     async def running(self):
         """Run the edge for the length of a block."""
         tasks = [asyncio.create_task(work()) for work in (self.bus.run, self._answer, self._follow)]
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(DEADLINE_S):
             await self.bus.connected()
         try:
             yield self
@@ -141,7 +141,7 @@ class Running:
 
     async def ended(self) -> dict[str, int]:
         """Wait until the agent ends by itself, and return its counters."""
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(DEADLINE_S):
             return await self.task
 
     def final(self) -> list[Result]:

@@ -119,7 +119,7 @@ def test_g5_old_tls_is_refused(edge, port):
         client.minimum_version = ssl.TLSVersion.TLSv1
         client.maximum_version = version
         client.set_ciphers("ALL:@SECLEVEL=0")
-        with socket.create_connection(("127.0.0.1", edge.port + port), timeout=120) as plain:
+        with socket.create_connection(("127.0.0.1", edge.port + port), timeout=DEADLINE_S) as plain:
             if version == ssl.TLSVersion.TLSv1_1:
                 with pytest.raises(ssl.SSLError, match="ALERT_PROTOCOL_VERSION"):
                     client.wrap_socket(plain, server_hostname="127.0.0.1")

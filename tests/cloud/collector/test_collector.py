@@ -22,7 +22,7 @@ from cloud.dataset.training_set import examples
 from schemas.codec import content_id, encode
 from schemas.messages import NEITHER, Feedback, Receipt, Sample
 from schemas.topics import CLOUD, FEEDBACK, SAMPLE
-from tests.conftest import ROOT, eventually, jpeg, running
+from tests.conftest import DEADLINE_S, ROOT, eventually, jpeg, running
 from tests.nodes import NODE, Observer, photo_id, truncated
 
 
@@ -155,9 +155,9 @@ async def dying(commit: str, moment: str, address: Broker, dataset: Path, edge: 
     """Run the collector above; the block is entered when it is online and left when it is dead."""
     arguments = ["-c", DYING, commit, moment, str(address.port), str(dataset)]
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, cwd=ROOT)
-    await eventually(lambda: edge.newest("collector").state == "online", within_s=120)
+    await eventually(lambda: edge.newest("collector").state == "online")
     yield
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(DEADLINE_S):
         assert await process.wait() == -signal.SIGKILL
 
 

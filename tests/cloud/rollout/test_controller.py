@@ -22,7 +22,7 @@ from schemas.messages import CanaryReport, Event, Release, ServedModel, VersionS
 from schemas.topics import CLOUD, EVENT, RELEASE
 from tests.cloud.bundles import bundle
 from tests.cloud.judging import audit
-from tests.conftest import eventually, running
+from tests.conftest import DEADLINE_S, eventually, running
 from tests.nodes import Command, Observer
 
 STEPS = [Step("shadow", photos=10), Step("canary", 0.5, 10), Step("all")]
@@ -54,7 +54,7 @@ class Node:
         return [(release.version, release.stage) for release in self.releases]
 
     async def expect_release(self, version: int, stage: str) -> None:
-        await eventually(lambda: bool(self.received) and self.received[-1] == (version, stage), within_s=120)
+        await eventually(lambda: bool(self.received) and self.received[-1] == (version, stage))
 
     async def report_canary(self, photos: int = 100, *, disagreed: int = 0) -> None:
         """Publish a canary report for the newest release."""
@@ -128,7 +128,7 @@ async def test_a_version_is_rolled_out_group_by_group(address, begun):
     """Each release has stage, share and baseline; Events and the Status report the progress."""
     path = begun(["edge-1"], ["edge-2"])
     async with Observer(address).watching() as seen, nodes(address, "edge-1", "edge-2") as (one, two):
-        async with controlling(address, path) as task, asyncio.timeout(120):
+        async with controlling(address, path) as task, asyncio.timeout(DEADLINE_S):
             for node in (one, two):
                 for stage in ("shadow", "canary"):
                     await node.expect_release(2, stage)
@@ -166,7 +166,7 @@ async def test_g6_a_bad_version_is_rolled_back_on_every_reached_node(address, be
     path = begun(["edge-1"], ["edge-2"], ["edge-3"], group=1)
     names = ("edge-1", "edge-2", "edge-3")
     async with Observer(address).watching() as seen, nodes(address, *names) as (one, two, three):
-        async with controlling(address, path, lambda _: audits) as task, asyncio.timeout(120):
+        async with controlling(address, path, lambda _: audits) as task, asyncio.timeout(DEADLINE_S):
             if audits is NONE:
                 await two.expect_release(2, "shadow")
                 await fail_node(one if "edge-1" in why else two)
@@ -186,7 +186,7 @@ async def test_a_node_that_refuses_is_skipped_until_the_end(address, begun):
     async with (
         nodes(address, "edge-1", "edge-2") as (one, two),
         controlling(address, path) as task,
-        asyncio.timeout(120),
+        asyncio.timeout(DEADLINE_S),
     ):
         await two.expect_release(2, "shadow")
         await two.publish_event("model.refused", "expected version 1 in service, got 5")
@@ -212,7 +212,7 @@ async def test_an_outcome_that_was_not_announced_is_announced_after_a_restart(ad
 async def test_g6_a_version_that_turns_bad_during_the_bake_time_is_rolled_back(address, begun):
     """Also after a restart of the controller during the bake time."""
     path = begun(["edge-1"], step=2, since_ms=now_ms(), rules=structs.replace(RULES, bake_time_s=600))
-    async with nodes(address, "edge-1") as (node,), asyncio.timeout(120):
+    async with nodes(address, "edge-1") as (node,), asyncio.timeout(DEADLINE_S):
         async with controlling(address, path):
             await node.expect_release(2, "all")
             await node.report_serving(2, answered=40)
@@ -229,10 +229,10 @@ async def test_g6_nothing_is_decided_before_the_audits_are_read(address, begun):
     path, released = begun(["edge-1"], step=2), threading.Event()
 
     def audits(_: Rollout) -> RolloutAudits:
-        assert released.wait(20)
+        assert released.wait(DEADLINE_S)
         return POOR
 
-    async with nodes(address, "edge-1") as (node,), asyncio.timeout(120):
+    async with nodes(address, "edge-1") as (node,), asyncio.timeout(DEADLINE_S):
         await node.report_serving(2, answered=40)
         async with controlling(address, path, audits) as task:
             await node.expect_release(2, "all")

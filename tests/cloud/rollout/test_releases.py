@@ -14,7 +14,7 @@ from schemas.errors import PermanentError
 from schemas.messages import Event, ServedModel
 from schemas.topics import EVENT, RELEASE, STATUS
 from tests.cloud.bundles import CLASSES, bundle
-from tests.conftest import running
+from tests.conftest import DEADLINE_S, running
 
 
 class Node:
@@ -65,7 +65,7 @@ async def test_a_release_is_retained_for_offline_nodes(address, release):
     async with running(sender):
         await announcer.announce([release("edge-1")])
     node = Node(address, "edge-1")
-    async with running(node.bus), asyncio.timeout(120):
+    async with running(node.bus), asyncio.timeout(DEADLINE_S):
         delivery = await node.releases.queue.get()
         assert (delivery.retained, delivery.message().version) == (True, 2)
 
@@ -101,7 +101,7 @@ async def test_served_yields_each_node_as_it_serves(address, release):
     one, two, other = (Node(address, name) for name in ("edge-1", "edge-2", "edge-3"))
     sender = Bus(address, transient_client_id("sender"))
     announcer = Announcer(sender, ["edge-1", "edge-2", "edge-1"])
-    async with running(sender, one.bus, two.bus, other.bus), asyncio.timeout(120):
+    async with running(sender, one.bus, two.bus, other.bus), asyncio.timeout(DEADLINE_S):
         await announcer.announce([release(name) for name in ("edge-1", "edge-2")])
         served = announcer.served(2)
         await other.serves(2)
@@ -121,7 +121,7 @@ async def test_a_node_that_served_it_before_counts(address, release):
     async with running(node.bus):
         await node.serves(2)
         announcer = Announcer(sender, ["edge-1"])
-        async with running(sender), asyncio.timeout(120):
+        async with running(sender), asyncio.timeout(DEADLINE_S):
             await announcer.announce([release("edge-1")])
             assert [name async for name in announcer.served(2)] == ["edge-1"]
 
@@ -131,7 +131,7 @@ async def test_g6_a_node_that_cannot_serve_it_ends_the_wait(address, release, ev
     """The error has the node's reason; failures of other versions are ignored."""
     node, sender = Node(address, "edge-1"), Bus(address, transient_client_id("sender"))
     announcer = Announcer(sender, ["edge-1"])
-    async with running(sender, node.bus), asyncio.timeout(120):
+    async with running(sender, node.bus), asyncio.timeout(DEADLINE_S):
         await announcer.announce([release("edge-1")])
         await node.says("model.failed", "that was last week", version=1)
         await node.says(event, "digest differs", **facts)

@@ -15,7 +15,7 @@ from schemas.messages import CanaryReport, VersionStats
 from schemas.topics import STEERING
 from tests.cloud.rollout.test_controller import begun, controlling, nodes, short_poll  # noqa: F401  # fixtures
 from tests.cloud.rollout.test_state_machine import rollout, trying
-from tests.conftest import eventually, running
+from tests.conftest import DEADLINE_S, eventually, running
 from tests.nodes import Observer
 
 
@@ -75,7 +75,7 @@ async def test_g6_an_operator_pauses_resumes_and_rolls_back(address, begun):  # 
     path = begun(["edge-1"])
     file = RolloutFile(path)
     async with Observer(address).watching() as seen, nodes(address, "edge-1") as (node,):
-        async with controlling(address, path) as task, asyncio.timeout(120):
+        async with controlling(address, path) as task, asyncio.timeout(DEADLINE_S):
             await node.expect_release(2, "shadow")
             await give(address, new_order(file.read(), "pause", "maria"))
             await eventually(lambda: any(event.event == "rollout.steered" for event in seen.events))
@@ -98,7 +98,7 @@ async def test_an_order_waits_for_a_controller_that_is_away(address, begun):  # 
     path = begun(["edge-1"], ["edge-2"], began_ms=now_ms())
     order = new_order(RolloutFile(path).read(), "promote", "maria")
     await give(address, order)
-    async with nodes(address, "edge-1", "edge-2") as (one, two), asyncio.timeout(120):
+    async with nodes(address, "edge-1", "edge-2") as (one, two), asyncio.timeout(DEADLINE_S):
         async with controlling(address, path):
             await one.expect_release(2, "all")
             await two.expect_release(2, "all")

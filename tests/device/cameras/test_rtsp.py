@@ -15,7 +15,7 @@ from bus.mqtt.presence import now_ms
 from device.cameras import hardware
 from device.cameras.base import CameraError
 from device.cameras.factory import open_camera
-from tests.conftest import eventually
+from tests.conftest import DEADLINE_S, eventually
 
 PYTHON = Path("/usr/bin/python3")
 PROGRAM = Path(__file__).with_name("rtsp_server.py")
@@ -97,7 +97,11 @@ def test_the_password_of_an_rtsp_camera_is_sent_and_never_shown():
         for word in (PASSWORD, "wr0ng-word"):
             url = f"rtsp://{USER}:{word}@127.0.0.1:{port}/live"
             done = subprocess.run(
-                [sys.executable, "-c", code, url], capture_output=True, text=True, check=False, timeout=120
+                [sys.executable, "-c", code, url],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=DEADLINE_S,
             )
             output = done.stdout + done.stderr
             assert f"rtsp://***@127.0.0.1:{port}/live" in output

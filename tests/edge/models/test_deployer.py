@@ -52,7 +52,7 @@ async def nth_event(seen: Observer, event: str, number: int = 0) -> Event:
     def matching() -> list[Event]:
         return [one for one in seen.events if one.event == event]
 
-    await eventually(lambda: len(matching()) > number, within_s=120)
+    await eventually(lambda: len(matching()) > number)
     return matching()[number]
 
 

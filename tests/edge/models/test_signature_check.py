@@ -21,7 +21,7 @@ from edge.models.signature_check import SignatureVerifier
 from schemas.messages import Release
 from schemas.topics import RELEASE
 from tests.bus.security.test_signing import OTHER
-from tests.conftest import eventually
+from tests.conftest import DEADLINE_S, eventually
 from tests.nodes import Observer, edge_config, edge_running
 from tests.sites import provision
 
@@ -207,5 +207,5 @@ async def test_an_unreadable_release_key_stops_the_edge(tmp_path, address):
     """An edge with a configured key never accepts unsigned releases."""
     config = edge_config(address, "127.0.0.1:1", tmp_path, release_key=str(tmp_path / "none.pem"))
     with pytest.raises(ConfigError, match=r"none\.pem"):
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(DEADLINE_S):
             await service.run(config)

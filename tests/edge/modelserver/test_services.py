@@ -11,11 +11,13 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from tests.conftest import DEADLINE_S
+
 
 def _metadata(client: Any, name: str, *fields: str) -> Any:
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=fields)
     request.model_spec.name = name
-    return client.prediction.GetModelMetadata(request, timeout=120)
+    return client.prediction.GetModelMetadata(request, timeout=DEADLINE_S)
 
 
 def test_metadata_has_the_signatures(client: Any) -> None:
@@ -82,7 +84,7 @@ def test_every_call_needs_a_model_spec(client: Any, failure: Any, call: str) -> 
         "GetModelStatus": (client.models, get_model_status_pb2.GetModelStatusRequest()),
     }
     stub, request = requests[call]
-    got = failure(lambda: getattr(stub, call)(request, timeout=120))
+    got = failure(lambda: getattr(stub, call)(request, timeout=DEADLINE_S))
     assert got == ("INVALID_ARGUMENT", "Missing ModelSpec")
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from edge.modelserver.runtimes.run_slots import MAX_RUNS, run_slot
 from edge.modelserver.status import ServingError
+from tests.conftest import DEADLINE_S
 from tests.nodes import photo
 from tests.serving import place
 
@@ -34,12 +35,12 @@ def test_slow_images_leave_other_calls_their_answers(launch, models, connect):
     client = connect(server.listening().port)
     with ThreadPoolExecutor(slow_calls) as callers:
         requests = [client.request("pets", {"image": [SLOW]}) for _ in range(slow_calls)]
-        calls = [client.prediction.Predict.future(request, timeout=120) for request in requests]
+        calls = [client.prediction.Predict.future(request, timeout=DEADLINE_S) for request in requests]
         for _ in range(3):
             answer = client.predict("pets", {"image": [RED]})
             assert answer.outputs["probabilities"].float_val[0] > 0.9
         # The last thread is taken as well, and the status has its own.
-        calls.append(client.prediction.Predict.future(requests[0], timeout=120))
+        calls.append(client.prediction.Predict.future(requests[0], timeout=DEADLINE_S))
         assert client.states("pets") == {1: "AVAILABLE"}
         assert not any(call.done() for call in calls)
         for call in calls:

@@ -19,7 +19,7 @@ from edge.serving.client import (
     to_served_model,
 )
 from schemas.messages import ServedModel
-from tests.conftest import ROOT
+from tests.conftest import DEADLINE_S, ROOT
 from tests.nodes import photo, truncated
 from tests.serving import place
 
@@ -151,7 +151,7 @@ async def test_a_version_that_cannot_be_loaded_is_failed(own_serving):
     """A broken version has the server's reason, and the version that serves is available."""
     own_serving.start()
     place("broken", own_serving.base / "pets", 2)
-    async with Predictor(own_serving.address, "pets") as predictor, asyncio.timeout(120):
+    async with Predictor(own_serving.address, "pets") as predictor, asyncio.timeout(DEADLINE_S):
         while (served := await predictor.model_status(2)).state != "failed":
             assert served.state in ("absent", "loading")
         assert served.reason

@@ -9,6 +9,7 @@ from edge.modelserver.models.repository import MAX_ENDED, Model, Repository
 from edge.modelserver.models.servable import Servable
 from edge.modelserver.models.versions import State, Version
 from edge.modelserver.runtimes.graph import TensorFlowRuntime
+from tests.conftest import DEADLINE_S
 
 
 def test_a_request_that_finds_a_retired_version_retries(saved: Any) -> None:
@@ -29,7 +30,7 @@ def test_a_request_that_finds_a_retired_version_retries(saved: Any) -> None:
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(version)
         repository.set_version("half", 2, Version(State.UNLOADING))
-        assert answer.result(timeout=120) == 1
+        assert answer.result(timeout=DEADLINE_S) == 1
     model.servables[1].retire(lambda: None)
     for servable in model.servables.values():
         assert servable.idle

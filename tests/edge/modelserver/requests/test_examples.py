@@ -6,6 +6,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
 
+from tests.conftest import DEADLINE_S
+
 pytestmark = pytest.mark.graph  # LiteRT has no operation that parses tf.Example
 
 
@@ -35,7 +37,7 @@ def _request(kind: str, signature: str, examples: list[Any]) -> Any:
 def test_classify_returns_labels_and_scores(client: Any, example: Any) -> None:
     """Each example gets the labels and scores of its classes."""
     request = _request("Classify", "classify", [example(1.0), example(0.5)])
-    response = client.prediction.Classify(request, timeout=120)
+    response = client.prediction.Classify(request, timeout=DEADLINE_S)
     rows = [[(c.label, c.score) for c in row.classes] for row in response.result.classifications]
     assert rows == [[("cat", 0.5), ("dog", 0.5)], [("cat", 0.25), ("dog", 0.75)]]
     assert response.model_spec.version.value == 1
@@ -43,7 +45,7 @@ def test_classify_returns_labels_and_scores(client: Any, example: Any) -> None:
 
 def test_classify_without_labels(client: Any, example: Any) -> None:
     """A signature without class names returns scores with empty labels."""
-    response = client.prediction.Classify(_request("Classify", "scores", [example(1.0)]), timeout=120)
+    response = client.prediction.Classify(_request("Classify", "scores", [example(1.0)]), timeout=DEADLINE_S)
     assert [(c.label, c.score) for c in response.result.classifications[0].classes] == [("", 0.5), ("", 0.5)]
 
 
@@ -52,14 +54,14 @@ def test_a_shared_context_is_part_of_each_example(client: Any, example: Any) -> 
     request = _request("Classify", "scores", [])
     request.input.example_list_with_context.context.CopyFrom(example(1.0))
     request.input.example_list_with_context.examples.extend([tf.train.Example(), example(0.5)])
-    response = client.prediction.Classify(request, timeout=120)
+    response = client.prediction.Classify(request, timeout=DEADLINE_S)
     assert [row.classes[0].score for row in response.result.classifications] == [0.5, 0.25]
 
 
 def test_regress_returns_a_value_per_example(client: Any, example: Any) -> None:
     """Each example gets its value."""
     response = client.prediction.Regress(
-        _request("Regress", "regress", [example(3.0), example(1.0)]), timeout=20
+        _request("Regress", "regress", [example(3.0), example(1.0)]), timeout=DEADLINE_S
     )
     assert [regression.value for regression in response.result.regressions] == [1.5, 0.5]
 
@@ -93,11 +95,13 @@ def test_each_error_has_its_message(client: Any, failure: Any, call: str, count:
     """A missing signature, one of another method, or no examples: INVALID_ARGUMENT."""
     kind, signature = call.split()
     request = _request(kind, signature, [tf.train.Example()] * count)
-    got = failure(lambda: getattr(client.prediction, kind)(request, timeout=120))
+    got = failure(lambda: getattr(client.prediction, kind)(request, timeout=DEADLINE_S))
     assert got == ("INVALID_ARGUMENT", message)
 
 
 def test_multi_inference_is_not_supported(client: Any, failure: Any) -> None:
     """MultiInference gets UNIMPLEMENTED."""
     request = inference_pb2.MultiInferenceRequest()
-    assert failure(lambda: client.prediction.MultiInference(request, timeout=120))[0] == "UNIMPLEMENTED"
+    assert (
+        failure(lambda: client.prediction.MultiInference(request, timeout=DEADLINE_S))[0] == "UNIMPLEMENTED"
+    )

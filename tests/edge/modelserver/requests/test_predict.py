@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.conftest import DEADLINE_S
+
 
 def test_photos_get_probabilities_and_embeddings(client: Any, jpeg: bytes) -> None:
     """Encoded photos in; one row of probabilities and of embedding per photo out."""
@@ -52,7 +54,7 @@ def test_output_filter_selects_the_outputs(client: Any) -> None:
     """With an output_filter only its outputs are returned."""
     request = client.request("half", {"x": [1.0]})
     request.output_filter.append("rows")
-    assert set(client.prediction.Predict(request, timeout=120).outputs) == {"rows"}
+    assert set(client.prediction.Predict(request, timeout=DEADLINE_S).outputs) == {"rows"}
 
 
 def test_a_request_may_select_a_version(client: Any) -> None:
@@ -61,7 +63,7 @@ def test_a_request_may_select_a_version(client: Any) -> None:
 
 
 def _predict(client: Any, request: Any) -> Any:
-    return lambda: client.prediction.Predict(request, timeout=120)
+    return lambda: client.prediction.Predict(request, timeout=DEADLINE_S)
 
 
 def _no_spec(client: Any) -> Any:

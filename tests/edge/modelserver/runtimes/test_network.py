@@ -22,6 +22,7 @@ from edge.modelserver.runtimes.network import Network
 from edge.modelserver.status import Code, ServingError
 from edge.modelserver.tensors import Array
 from schemas.litert import NETWORK_FILE, PIXELS_TENSOR
+from tests.conftest import DEADLINE_S
 
 pytestmark = [
     pytest.mark.slow,
@@ -84,7 +85,7 @@ def graph(version: Path, photos: list[bytes]) -> dict[str, Any]:
 def answers(client: Any, photos: list[bytes], fetches: list[str] | None = None) -> dict[str, Any]:
     request = client.request("default", {"image": tf.make_tensor_proto(photos, tf.string, [len(photos)])})
     request.output_filter.extend(fetches or [])
-    outputs = client.prediction.Predict(request, timeout=120).outputs
+    outputs = client.prediction.Predict(request, timeout=DEADLINE_S).outputs
     return {alias: tf.make_ndarray(proto) for alias, proto in outputs.items()}
 
 

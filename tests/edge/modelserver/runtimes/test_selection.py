@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from schemas.litert import MANIFEST_FILE
+from tests.conftest import DEADLINE_S
 
 REPO = Path(__file__).parents[4]
 
@@ -76,7 +77,7 @@ def test_a_runtime_that_is_not_installed_is_named(
     words = [f"--runtime={name}", f"--model_base_path={tmp_path}"]
     done = subprocess.run(
         [sys.executable, "-c", _WITHOUT.format(hidden=hidden), *words],
-        cwd=REPO, capture_output=True, text=True, timeout=120, check=False,
+        cwd=REPO, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")
     assert f"modelserver: error: cannot start the model server: {sentence}" in done.stderr
