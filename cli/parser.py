@@ -1,8 +1,9 @@
 """An argument parser that suggests what a misspelt command, option or value was probably meant to be."""
 
+import itertools
 import sys
 from argparse import Action, ArgumentError, ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from schemas.suggest import did_you_mean
@@ -16,11 +17,16 @@ class Parser(ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Namespace | None = None
     ) -> Namespace:
         """Parse the words; exit with code 2 and a suggestion if one is unknown."""
-        parsed, unknown = self.parse_known_args(args, namespace)
+        words = sys.argv[1:] if args is None else args
+        parsers = _chosen(self, words)
+        options = {option for parser in parsers for option in options_of(parser)}
+        # First, because argparse would take the value of an unknown option for an argument.
+        unknown = [word for word in _before_separator(words) if _is_long(word) and _name(word) not in options]
+        if not unknown:
+            parsed, unknown = self.parse_known_args(words, namespace)
         if unknown:
-            command = _chosen(self, sys.argv[1:] if args is None else args)
-            hint = did_you_mean(unknown[0].partition("=")[0], options_of(command))
-            command.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+            hint = did_you_mean(_name(unknown[0]), options)
+            parsers[-1].error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return parsed
 
     def error(self, message: str) -> NoReturn:
@@ -35,12 +41,25 @@ class Parser(ArgumentParser):
         raise ArgumentError(action, f"unknown value {value!r}{hint}")
 
 
-def _chosen(parser: ArgumentParser, words: Sequence[str]) -> ArgumentParser:
-    """Return the parser of the innermost command among the words."""
+def _chosen(parser: ArgumentParser, words: Sequence[str]) -> list[ArgumentParser]:
+    """Return the parsers of the commands among the words, the innermost last."""
+    chosen = [parser]
     for word in words:
-        commands = (action.choices for action in actions_of(parser) if isinstance(action.choices, Mapping))
-        parser = next((choices[word] for choices in commands if word in choices), parser)
-    return parser
+        choices = (action.choices for action in actions_of(chosen[-1]) if isinstance(action.choices, Mapping))
+        chosen += [commands[word] for commands in choices if word in commands]
+    return chosen
+
+
+def _before_separator(words: Sequence[str]) -> Iterator[str]:
+    return itertools.takewhile(lambda word: word != "--", words)
+
+
+def _is_long(word: str) -> bool:
+    return word.startswith("--")
+
+
+def _name(word: str) -> str:
+    return word.partition("=")[0]
 
 
 def actions_of(parser: ArgumentParser) -> list[Action]:

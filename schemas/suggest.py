@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-_CUTOFF = 0.6
+_CUTOFF = 0.7
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

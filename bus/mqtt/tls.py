@@ -20,7 +20,8 @@ _EXPLANATIONS = {
     "ALERT_PROTOCOL_VERSION": "the broker supports no TLS version that we support",
     "WRONG_VERSION_NUMBER": "that port does not use TLS",
 }
-_SOURCE_LINE = re.compile(r" \(_ssl\.c:\d+\)")
+_NUMBERS = re.compile(r" \(_ssl\.c:\d+\)|^\[Errno -?\d+\] ")
+"""A line of C, and the number of an error: the words beside them say it."""
 
 
 def context(tls: Tls) -> ssl.SSLContext:
@@ -66,7 +67,7 @@ def _check_revocation(ssl_context: ssl.SSLContext, path: str) -> None:
 
 def explain(error: BaseException) -> str:
     """Return the text of an error, after an explanation if it is a known OpenSSL error."""
-    text = _SOURCE_LINE.sub("", str(error))
+    text = _NUMBERS.sub("", str(error))
     explanation = next((words for name, words in _EXPLANATIONS.items() if name in text), None)
     return text if explanation is None else f"{explanation}: {text}"
 
@@ -84,4 +85,4 @@ def explain_refusal(logged: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return _SOURCE_LINE.sub("", getattr(error, "strerror", None) or str(error))
+    return _NUMBERS.sub("", getattr(error, "strerror", None) or str(error))

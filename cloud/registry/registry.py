@@ -327,7 +327,9 @@ def read_bundle(path: Path) -> Bundle:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
         size_bytes = path.stat().st_size
-    except (OSError, KeyError, tarfile.TarError) as error:
+    except OSError as error:
+        raise PermanentError(f"cannot read bundle {path}: {error.strerror or error}") from None
+    except (KeyError, tarfile.TarError) as error:
         raise PermanentError(
             f"cannot read bundle {path}: {error}",
             hint=f"expected a tar with {CARD_PATH}",

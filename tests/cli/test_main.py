@@ -163,7 +163,12 @@ def test_only_options_of_the_command_are_suggested(called):
     """An option of another command is no suggestion, and the usage is that of the command."""
     done = called("cloud", "train", "--models", "x")
     assert done.err.startswith("usage: gleaner cloud train ")
-    assert done.err.endswith("gleaner cloud train: error: unrecognized arguments: --models x\n")
+    assert done.err.endswith("gleaner cloud train: error: unrecognized arguments: --models\n")
+
+
+def test_the_value_of_an_unknown_option_is_not_taken_for_an_argument(called):
+    """The option is what is wrong, not its value."""
+    assert called("console", "--port", "99999").err.endswith("unrecognized arguments: --port\n")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])

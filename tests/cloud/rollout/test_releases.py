@@ -50,11 +50,16 @@ def test_a_release_describes_its_bundle(tmp_path):
 
 
 def test_what_is_no_bundle_is_one_sentence(tmp_path):
-    """A missing file, no tar, and a tar without a card are message before anything is announced."""
+    """What is wrong with a missing file, a folder and a file that is no tar is said in one line."""
     (tmp_path / "junk.tar").write_bytes(b"junk" * 1000)
-    for path in (tmp_path / "none.tar", tmp_path / "junk.tar", tmp_path):
-        with pytest.raises(PermanentError, match=r"expected a tar with assets.extra/model.json") as refusal:
-            read_bundle(path)
+    wrong = {
+        "none.tar": "No such file or directory$",
+        "junk.tar": "expected a tar with assets.extra/model.json$",
+        "": "Is a directory$",
+    }
+    for name, reason in wrong.items():
+        with pytest.raises(PermanentError, match=reason) as refusal:
+            read_bundle(tmp_path / name)
         assert "\n" not in str(refusal.value)
 
 
