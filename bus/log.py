@@ -104,10 +104,13 @@ def native_stderr_hidden() -> Iterator[None]:
     For calls that report errors as exceptions, and print notes for their own developers at no level that
     could be changed: TensorFlow's converter and LiteRT.
     """
+    if sys.__stderr__ is None:  # this process was started with it closed
+        yield
+        return
     with ExitStack() as ending:
         visible = os.dup(2)
         ending.callback(os.close, visible)
-        if sys.stderr is sys.__stderr__ and sys.stderr is not None:
+        if sys.stderr is sys.__stderr__:
             sys.stderr.flush()
             stream = os.fdopen(visible, "w", buffering=1, errors="backslashreplace", closefd=False)
             ending.enter_context(stream)
