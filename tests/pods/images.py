@@ -122,7 +122,7 @@ def derive() -> None:
         source.write_text(_PAUSE)
         subprocess.run(["cc", "-O2", "-static", "-o", str(program), str(source)], check=True)
         _write(archive.scratch({"/pause": program.read_bytes()}, Entrypoint=["/pause"]), "pause")
-    server = {"/usr/local/bin/tensorflow_model_server": _MODEL_SERVER}
+    server = {"/usr/bin/tensorflow_model_server": _MODEL_SERVER}
     _write(archive.read(folder() / "gleaner-litert.base.tar").with_files(server), "gleaner-litert")
     files = ["python", "-m", "http.server", "8080", "--directory", "/usr/share/nginx/html"]
     gateway = archive.read(folder() / "gleaner-gateway.tar")
