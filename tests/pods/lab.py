@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from bus.cache_folder import default_cache
@@ -104,7 +103,7 @@ class PodLab:
         site.furnish(self.site, edge)
         edge.configure(self.cloud.join_token)
         edge.edgecore.start()
-        await until(partial(self.cloud._node_is, name, ready=True), f"{name} ready", told=edge.edgecore.tail)
+        await self._until_joined(edge)
         self.joined.append(name)
         self._told(f"{name} has joined")
 
@@ -115,7 +114,20 @@ class PodLab:
         await asyncio.to_thread(edge.machine.run, "find", *forgotten)
         edge.configure(self.cloud.join_token)
         edge.edgecore.start()
-        await self.cloud.node_ready(name)
+        await self._until_joined(edge)
+
+    async def _until_joined(self, edge: Edge) -> None:
+        """Wait until a node is ready; start its edgecore again if it ends, as its systemd unit would.
+
+        It ends if the cloud has not sent it its own Node within half a minute, as on a busy machine.
+        """
+
+        async def ready() -> bool:
+            if edge.edgecore.ended():
+                edge.edgecore.start()
+            return await self.cloud.node_is(edge.name, ready=True)
+
+        await until(ready, f"{edge.name} ready", told=edge.edgecore.tail)
 
     async def power_cut(self, name: str, *, plugged_in: bool = True) -> None:
         """Cut the power of an edge node and boot it; what was in memory is lost.
