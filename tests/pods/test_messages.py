@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.pods, pytest.mark.slow, pytest.mark.timeout(1800)]
             "Last State:", "cannot read configuration /etc/gleaner-config/edge.toml: Is a directory",
         ),
     ],
+    ids=["image", "ConfigMap"],
 )  # fmt: skip
 async def test_the_pods_description_names_what_is_missing(
     lab: PodLab, note: Note, what: str, path: str, value: str, section: str, says: str
