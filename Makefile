@@ -61,7 +61,7 @@ test-kubeedge: $(READY) ## build KubeEdge and run the tests that need it; needs 
 	$(BIN)/python -m tests.kubeedge build
 	$(BIN)/python -m pytest -m kubeedge $(ARGS)
 
-kubeedge-pods: $(READY) ## deploy real pods through a KubeEdge on this machine; needs root, Debian, Go: ARGS="--overlay fleet"
+kubeedge-pods: $(READY) ## deploy real pods through a KubeEdge on this machine; needs root, Debian, Go: ARGS="--nodes edge-1"
 	$(BIN)/python -m tests.pods start $(ARGS)
 
 kubeedge-pods-stop: $(READY) ## stop kubeedge-pods and remove what it left on this machine

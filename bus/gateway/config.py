@@ -60,7 +60,7 @@ class GatewayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     command_expires_s: Annotated[float, Meta(gt=0, description="commands are dropped after this")] = 10.0
     silent_s: Annotated[
         float,
-        Meta(gt=0, description="policy and release are sent again to an edge that was silent for longer"),
+        Meta(gt=0, description="an edge silent for longer gets policy and release again, its Rules a probe"),
     ] = 40.0
     repeat_s: Annotated[
         float, Meta(gt=0, description="interval at which policy and release are sent again to every edge")

@@ -1,11 +1,12 @@
 """Keep the Rules of a gateway's nodes working: create missing ones, and recreate those that are silent.
 
-A Rule that exists before its node is online never works, and nothing in the cluster shows it.
+A Rule that exists before its node is online never works, and nothing in the cluster shows it. The same is
+true of a node that was removed from the cluster and joined again.
 """
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -30,10 +31,20 @@ class RuleRepair:
         settings: How often, and against which API server.
         bus: Client of the cloud's broker; a subscription is made here, so its `run` must start later.
         router: Entered.
+        is_silent: Returns True for a node from which nothing has come lately, see `silent_s` of the gateway:
+            its Rules are probed again, although they worked before.
     """
 
-    def __init__(self, config: GatewayConfig, settings: RuleRepairConfig, bus: Bus, router: Router) -> None:
+    def __init__(
+        self,
+        config: GatewayConfig,
+        settings: RuleRepairConfig,
+        bus: Bus,
+        router: Router,
+        is_silent: Callable[[str], bool],
+    ) -> None:
         self._settings = settings
+        self._is_silent = is_silent
         self._bus = bus
         self._routes = [route for node in config.nodes for route in node_routes(node)]
         self._verifier = Verifier(bus, router, gateway=config.name, timeout_s=_PROBE_S)
@@ -67,6 +78,7 @@ class RuleRepair:
 
     async def _repair(self) -> None:
         """Probe what is not known to work, recreate what is silent, and probe it again."""
+        self._forget_silent()
         routes = due(self._routes, self._worked_at, time.monotonic(), self._settings.recheck_s)
         silent = await self._probe(routes)
         if not silent:
@@ -79,6 +91,11 @@ class RuleRepair:
         repaired = [route.name for route in silent if route not in still]
         self._bus.counters.add("rules.repaired", len(repaired))
         log.info("rules.repaired", topics=repaired)
+
+    def _forget_silent(self) -> None:
+        for route in self._routes:
+            if route in self._worked_at and self._is_silent(route.node):
+                del self._worked_at[route]
 
     async def _probe(self, routes: list[Route]) -> list[Route]:
         """Probe routes and note which work; return those that recreating their Rules may repair."""

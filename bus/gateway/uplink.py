@@ -67,6 +67,7 @@ class Uplink:
         self._counters = bus.counters
         self._restarts = RestartDetector(config.silent_s)
         self._queues = {node: BoundedQueue(config.queue_bytes) for node in config.nodes}
+        self._heard_at = dict.fromkeys(config.nodes, time.monotonic())
         self._receiving = 0
 
     async def run(self) -> None:
@@ -88,6 +89,10 @@ class Uplink:
                     tasks.create_task(self._publish_queued(queue), name=f"up.{node}")
         finally:
             await runner.cleanup()
+
+    def is_silent(self, node: str) -> bool:
+        """Return True if nothing has come from a node for `silent_s`: not even a Status or a probe."""
+        return time.monotonic() - self._heard_at[node] > self._config.silent_s
 
     async def _listen(self, runner: web.AppRunner) -> asyncio.Server:
         host, _, port = self._config.listen.rpartition(":")
@@ -122,6 +127,7 @@ class Uplink:
 
     async def _receive(self, route: Route, request: web.Request) -> Answer:
         """Read a body, unless too many are being read or too much waits already."""
+        self._heard_at[route.node] = time.monotonic()
         queue = self._queues[route.node]
         # Checked before the body is read: its memory is not bounded by the queue yet.
         if self._receiving >= _CONCURRENT_BODIES or not queue.has_room(request.content_length or 0):

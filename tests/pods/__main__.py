@@ -17,7 +17,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="kubeedge-pods", description=__doc__)
     parser.add_argument("command", choices=("build", "start", "status", "stop"))
     parser.add_argument("--nodes", default=",".join(NODES), help="names of the edge nodes")
-    parser.add_argument("--overlay", choices=("single-node", "fleet"), default="single-node")
+    parser.add_argument(
+        "--overlay", choices=("single-node", "fleet"), default="single-node",
+        help="fleet is applied, but does not get ready: its dataset is on S3, which the laboratory has not",
+    )  # fmt: skip
     parser.add_argument("--photos", type=int, default=20, help="photos of each node's camera")
     chosen = parser.parse_args()
     configure("warning")

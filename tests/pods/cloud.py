@@ -123,11 +123,11 @@ class Cloud:
 
     async def node_ready(self, name: str) -> None:
         """Wait until a node is ready."""
-        await until(partial(self._node_is, name, ready=True), f"node {name} ready", told=self.kubelet.tail)
+        await until(partial(self.node_is, name, ready=True), f"node {name} ready", told=self.kubelet.tail)
 
     async def node_lost(self, name: str) -> None:
         """Wait until the cloud knows that a node is away."""
-        await until(partial(self._node_is, name, ready=False), f"node {name} not ready")
+        await until(partial(self.node_is, name, ready=False), f"node {name} not ready")
 
     async def publish_names(self) -> None:
         """Give the Services names; a cluster's own name server would follow them by itself."""
@@ -143,7 +143,8 @@ class Cloud:
     async def _ready(self) -> bool:
         return await self.kubectl.run("get", "--raw", "/readyz") == "ok"
 
-    async def _node_is(self, name: str, *, ready: bool) -> bool:
+    async def node_is(self, name: str, *, ready: bool) -> bool:
+        """Return True if a node is ready, or not ready, as asked for."""
         path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
         return (await self.kubectl.run("get", "node", name, "-o", path) == "True") == ready
 

@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 
 from bus.cache_folder import default_cache
+from deploy.images.checkout import inputs_of
+from deploy.images.engines import DOCKERFILE
 from tests.conftest import ROOT
 from tests.kubeedge.programs import BuildError
 from tests.pods import archive, overlay, runtime
@@ -19,6 +21,7 @@ CLOUD = ("pause", "gleaner-broker", "gleaner-cloud", "gleaner-gateway", "gleaner
 
 _SIDES = ("broker", "edge", "litert", "gateway", "cloud")
 _BUILD_S = 2 * 3600
+_RECIPE = (DOCKERFILE, ".dockerignore", "tests/pods/images.py", "tests/pods/archive.py")
 _PAUSE = """
 #include <signal.h>
 #include <sys/wait.h>
@@ -70,18 +73,32 @@ def load(machine: Machine, names: tuple[str, ...]) -> None:
 
 
 def missing() -> list[str]:
-    """Return the names of the images that are not built."""
-    return [name for name in dict.fromkeys((*EDGE, *CLOUD)) if not (folder() / f"{name}.tar").exists()]
+    """Return the names of the images that are not built, or were built from other files."""
+    current = _mark().exists() and _mark().read_text() == source_digest()
+    names = dict.fromkeys((*EDGE, *CLOUD))
+    return [name for name in names if not (current and (folder() / f"{name}.tar").exists())]
+
+
+def source_digest(root: Path = ROOT) -> str:
+    """Return a digest of the files of the checkout of which the images are made."""
+    inputs = [root / name for name in (*_RECIPE, *inputs_of((root / ".dockerignore").read_text()))]
+    digest = hashlib.sha256()
+    for path in sorted(path for top in inputs for path in (top, *top.rglob("*"))):
+        if path.is_file() and "__pycache__" not in path.parts:
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{path.relative_to(root)} {content}\n".encode())
+    return digest.hexdigest()
 
 
 def build() -> None:
-    """Build the missing images.
+    """Build the images, unless there are some of the same files.
 
     Raises:
         BuildError: An image cannot be built.
     """
     if not missing():
         return
+    wanted = source_digest()
     folder().mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         [sys.executable, "-m", "deploy.images", *_SIDES, "--archives", str(folder() / "built")],
@@ -95,6 +112,7 @@ def build() -> None:
         base = ".base" if side == "litert" else ""
         (folder() / f"built/{side}.tar").replace(folder() / f"gleaner-{side}{base}.tar")
     derive()
+    _mark().write_text(wanted)
 
 
 def derive() -> None:
@@ -104,11 +122,16 @@ def derive() -> None:
         source.write_text(_PAUSE)
         subprocess.run(["cc", "-O2", "-static", "-o", str(program), str(source)], check=True)
         _write(archive.scratch({"/pause": program.read_bytes()}, Entrypoint=["/pause"]), "pause")
-    server = {"/usr/local/bin/tensorflow_model_server": _MODEL_SERVER}
+    server = {"/usr/bin/tensorflow_model_server": _MODEL_SERVER}
     _write(archive.read(folder() / "gleaner-litert.base.tar").with_files(server), "gleaner-litert")
     files = ["python", "-m", "http.server", "8080", "--directory", "/usr/share/nginx/html"]
     gateway = archive.read(folder() / "gleaner-gateway.tar")
     _write(gateway.with_files({}, Entrypoint=files, Cmd=[]), "gleaner-nginx")
+
+
+def _mark() -> Path:
+    """Return the file with the digest of what the images were built from."""
+    return folder() / "source.sha256"
 
 
 def _write(image: Image, name: str) -> None:

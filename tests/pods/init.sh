@@ -7,9 +7,10 @@ folder=$2
 hostname "$name"
 mount --make-rshared /
 
-# The machine's own folders; those of the host stay as they are.
+# The machine's own folders; those of the host stay as they are. Those that had to be made there are noted for removal.
 for path in /var/lib/kubelet /var/lib/kubeedge /etc/kubeedge /var/lib/gleaner /etc/gleaner /var/log/pods /var/log/containers \
     /run/containerd /var/lib/containerd /etc/cni /run/netns /run/gleaner-pods; do
+    [ -d "$path" ] || echo "$path" >>"$folder/../made"
     mkdir -p "$path" "$folder/root$path"
     mount --bind "$folder/root$path" "$path"
 done

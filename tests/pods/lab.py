@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from bus.cache_folder import default_cache
@@ -11,7 +10,7 @@ from tests.pods import images, overlay, site, storage
 from tests.pods.cloud import Cloud
 from tests.pods.edge import Edge
 from tests.pods.kubectl import Kubectl, until
-from tests.pods.machine import Machine, remove_switch
+from tests.pods.machine import Machine, made_in, remove_mount_points, remove_switch
 from tests.pods.pod import Pod, table
 from tests.pods.programs import PodPrograms
 
@@ -52,10 +51,12 @@ class PodLab:
         self.folder = (folder or default_folder()).resolve()
         self.site = self.folder / "lab/site"
         self._told = told
-        machines = self.folder / "machines"
-        self.cloud = Cloud(Machine(_CLOUD, 1, machines), self.folder / "lab/cloud", programs)
+        self._machines_folder = self.folder / "machines"
+        self.cloud = Cloud(Machine(_CLOUD, 1, self._machines_folder), self.folder / "lab/cloud", programs)
         self.edges = {
-            name: Edge(Machine(name, number, machines), number, self.folder / "lab" / name, programs)
+            name: Edge(
+                Machine(name, number, self._machines_folder), number, self.folder / "lab" / name, programs
+            )
             for number, name in enumerate(nodes, _FIRST_NUMBER)
         }
         self.joined: list[str] = []
@@ -102,7 +103,7 @@ class PodLab:
         site.furnish(self.site, edge)
         edge.configure(self.cloud.join_token)
         edge.edgecore.start()
-        await until(partial(self.cloud._node_is, name, ready=True), f"{name} ready", told=edge.edgecore.tail)
+        await self._until_joined(edge)
         self.joined.append(name)
         self._told(f"{name} has joined")
 
@@ -113,7 +114,20 @@ class PodLab:
         await asyncio.to_thread(edge.machine.run, "find", *forgotten)
         edge.configure(self.cloud.join_token)
         edge.edgecore.start()
-        await self.cloud.node_ready(name)
+        await self._until_joined(edge)
+
+    async def _until_joined(self, edge: Edge) -> None:
+        """Wait until a node is ready; start its edgecore again if it ends, as its systemd unit would.
+
+        It ends if the cloud has not sent it its own Node within half a minute, as on a busy machine.
+        """
+
+        async def ready() -> bool:
+            if edge.edgecore.ended():
+                edge.edgecore.start()
+            return await self.cloud.node_is(edge.name, ready=True)
+
+        await until(ready, f"{edge.name} ready", told=edge.edgecore.tail)
 
     async def power_cut(self, name: str, *, plugged_in: bool = True) -> None:
         """Cut the power of an edge node and boot it; what was in memory is lost.
@@ -163,10 +177,16 @@ class PodLab:
         await self._until_ready({(app, _CLOUD) for app in _PODS_IN_CLOUD}, 900.0)
 
     def stop(self) -> None:
-        """Turn all machines off and remove what they left on this one; their images stay."""
-        for machine in reversed(self.machines):
+        """Turn all machines off and remove what they left on this one; their images stay.
+
+        Also those of a laboratory with other nodes in the same folder.
+        """
+        ours = {machine.name for machine in self.machines}
+        others = [machine for machine in made_in(self._machines_folder) if machine.name not in ours]
+        for machine in [*others, *reversed(self.machines)]:
             machine.off()
         remove_switch()
+        remove_mount_points(self._machines_folder)
 
     async def _load_images(self, machine: Machine, names: tuple[str, ...]) -> None:
         await asyncio.to_thread(images.load, machine, names)

@@ -51,9 +51,12 @@ class Machine:
         """Process id of its first process; 0 if it is off."""
         try:
             outer = int((self.folder / "outer.pid").read_text())
-            return int(Path(f"/proc/{outer}/task/{outer}/children").read_text().split()[0])
+            pid = int(Path(f"/proc/{outer}/task/{outer}/children").read_text().split()[0])
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except (OSError, ValueError, IndexError):
             return 0
+        # After a restart of this machine another process may have the number.
+        return pid if str(self.folder).encode() in words else 0
 
     @property
     def cgroup(self) -> str:
@@ -183,6 +186,20 @@ class Machine:
         _ip("link", "set", self._host_link, "up")
         _ip("-n", netns, "addr", "add", f"{self.lan}/24", "dev", "lan0")
         _ip("-n", netns, "link", "set", "lan0", "up")
+
+
+def made_in(folder: Path) -> list[Machine]:
+    """Return all machines with files in a folder, to turn off those of an earlier laboratory."""
+    return [Machine(path.name, 0, folder) for path in sorted(folder.glob("*/")) if path.is_dir()]
+
+
+def remove_mount_points(folder: Path) -> None:
+    """Remove the folders that machines made on this one to mount theirs there, if empty."""
+    made = folder / "made"
+    for path in made.read_text().split() if made.exists() else ():
+        with contextlib.suppress(OSError):
+            Path(path).rmdir()
+    made.unlink(missing_ok=True)
 
 
 def make_switch() -> None:

@@ -12,6 +12,7 @@ from tests.nodes import toml
 from tests.pods import addresses as at
 from tests.pods import storage
 from tests.pods.lab import PodLab
+from tests.pods.machine import MachineError
 from tests.pods.models import bundle
 
 _GLEANER = Path(sys.executable).with_name("gleaner")
@@ -68,6 +69,9 @@ async def run(lab: PodLab, identity: str, *words: str, check: bool = True) -> st
 
     Returns:
         What it wrote.
+
+    Raises:
+        MachineError: It failed.
     """
     folder = lab.site / ("operator" if identity == "operator" else "cloud")
     key = (
@@ -83,5 +87,6 @@ async def run(lab: PodLab, identity: str, *words: str, check: bool = True) -> st
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     output, _ = await process.communicate()
-    assert process.returncode == 0 or not check, output.decode()
+    if check and process.returncode:
+        raise MachineError(f"gleaner cloud {words[0]} failed: {output.decode().strip()}")
     return output.decode()
