@@ -5,8 +5,6 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 
-from tests.conftest import DEADLINE_S
-
 _GARBAGE = b"\xff" * 16
 
 
@@ -36,6 +34,7 @@ class Proxy:
         self._flowing.set()
         self._target_port = target_port
         self._open: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
 
     def go_silent(self) -> None:
         """Keep connections open without reading or writing."""
@@ -76,15 +75,30 @@ class Proxy:
     async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection; the callback of `asyncio.start_server`."""
         self.accepted += 1
-        with contextlib.suppress(OSError):
-            if not self.closed:
-                far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
-                self._open |= {writer, far_writer}
-                await asyncio.gather(
-                    self._pipe(reader, far_writer), self._pipe(far_reader, writer, back=True)
-                )
-                self._open -= {writer, far_writer}
-        writer.transport.abort()
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        try:
+            with contextlib.suppress(OSError):
+                if not self.closed:
+                    await self._connect(reader, writer)
+        finally:
+            self._serving.discard(task)
+            writer.transport.abort()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        self._open |= {writer, far_writer}
+        await asyncio.gather(self._pipe(reader, far_writer), self._pipe(far_reader, writer, back=True))
+        self._open -= {writer, far_writer}
+
+    async def end(self) -> None:
+        """Reset all connections, also those to a target that has not answered yet."""
+        self.cut()
+        serving = list(self._serving)
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
 
     async def _pipe(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, back: bool = False
@@ -156,8 +170,5 @@ async def proxy_to(port: int) -> AsyncIterator[Proxy]:
         yield proxy
         server.close()
         proxy.heal()
-        proxy.cut()
+        await proxy.end()
         await server.wait_closed()
-        async with asyncio.timeout(DEADLINE_S):
-            while proxy._open:  # noqa: ASYNC110  # there is no event for it
-                await asyncio.sleep(0.005)

@@ -2,6 +2,7 @@
 
 import hashlib
 import tarfile
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,24 @@ def test_model_with_other_outputs_is_refused(model: Model, directory: Path) -> N
     for name, other in others.items():
         with pytest.raises(ExportError, match=f"{name}: expected Keras' values within"):
             verify(directory, other, warmup_photos(2))
+
+
+@pytest.mark.parametrize(("error", "accepted"), [(5e-7, True), (3e-6, False)])
+def test_novelty_is_compared_as_the_distance_that_it_divides(
+    model: Model, directory: Path, monkeypatch: pytest.MonkeyPatch, *, error: float, accepted: bool
+) -> None:
+    """Rounding of a distance is no difference, however much the division by a small scale magnifies it."""
+    photos, scale, real = warmup_photos(2), 0.001, SavedModel.predict
+    seen = model.embed(preprocess(TINY, tf.constant(photos))).numpy()
+    prototypes = seen / np.linalg.norm(seen, axis=1, keepdims=True)  # the distance of these photos is 0
+
+    def predict(saved: SavedModel, some: list[bytes]) -> dict[str, Any]:
+        return real(saved, some) | {"novelty": np.full(len(some), error / scale)}
+
+    monkeypatch.setattr(SavedModel, "predict", predict)
+    close = replace(model, novelty=replace(model.novelty, scale=scale, prototypes=prototypes))
+    with nullcontext() if accepted else pytest.raises(ExportError, match="novelty: expected Keras' values"):
+        verify(directory, close, photos)
 
 
 def test_litert_network_is_optional(model: Model, directory: Path, tmp_path: Path) -> None:
