@@ -15,6 +15,8 @@ import structlog
 from schemas.text import escaped
 
 _STDERR_BYTES = 8192
+_hiding = threading.RLock()
+"""Two threads that hid standard error at once could each restore what the other one has put there."""
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -107,7 +109,7 @@ def native_stderr_hidden() -> Iterator[None]:
     if sys.__stderr__ is None:  # this process was started with it closed
         yield
         return
-    with ExitStack() as ending:
+    with _hiding, ExitStack() as ending:
         visible = os.dup(2)
         ending.callback(os.close, visible)
         if sys.stderr is sys.__stderr__:
