@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 import os
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
 from collections.abc import Callable
 from datetime import UTC, datetime
 from math import inf
@@ -93,6 +93,16 @@ def add_features(parser: ArgumentParser) -> None:
 def add_seed(parser: ArgumentParser, of: str = "every random decision") -> None:
     """Add the option of the random seed."""
     parser.add_argument("--seed", type=at_least_0(int), default=0, help=f"seed of {of} (default: 0)")
+
+
+def add_tflite(parser: ArgumentParser, purpose: str) -> None:
+    """Declare whether the variants for LiteRT are written; `purpose` ends the help."""
+    parser.add_argument(
+        "--tflite",
+        action=BooleanOptionalAction,
+        default=True,
+        help=f"write the LiteRT variants too, {purpose}",
+    )
 
 
 def name(value: str) -> str:

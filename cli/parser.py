@@ -3,7 +3,7 @@
 import itertools
 import sys
 from argparse import Action, ArgumentError, ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from schemas.suggest import did_you_mean
@@ -21,7 +21,8 @@ class Parser(ArgumentParser):
         parsers = _chosen(self, words)
         options = {option for parser in parsers for option in options_of(parser)}
         # First, because argparse would take the value of an unknown option for an argument.
-        unknown = [word for word in _before_separator(words) if _is_long(word) and _name(word) not in options]
+        before_separator = itertools.takewhile(lambda word: word != "--", words)
+        unknown = [word for word in before_separator if word.startswith("--") and _name(word) not in options]
         if not unknown:
             parsed, unknown = self.parse_known_args(words, namespace)
         if unknown:
@@ -48,14 +49,6 @@ def _chosen(parser: ArgumentParser, words: Sequence[str]) -> list[ArgumentParser
         choices = (action.choices for action in actions_of(chosen[-1]) if isinstance(action.choices, Mapping))
         chosen += [commands[word] for commands in choices if word in commands]
     return chosen
-
-
-def _before_separator(words: Sequence[str]) -> Iterator[str]:
-    return itertools.takewhile(lambda word: word != "--", words)
-
-
-def _is_long(word: str) -> bool:
-    return word.startswith("--")
 
 
 def _name(word: str) -> str:

@@ -87,3 +87,11 @@ class Bars:
         """Print a line if there is no terminal for bars."""
         if not self._terminal:
             print_error(line)
+
+
+def load_tensorflow_aloud() -> None:
+    """Import TensorFlow, which takes seconds, and print a line before it."""
+    from cloud.modeling.load_tensorflow import load_tensorflow  # noqa: PLC0415  # only for commands that use it
+
+    print_error("loading TensorFlow …")
+    load_tensorflow()

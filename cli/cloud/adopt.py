@@ -9,7 +9,7 @@ caffe (mean and deviation), then any of ,size=224 ,size=320x240 ,offset=127.5 ,s
 (or rgb, gray).
 """
 
-from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from argparse import ArgumentParser, Namespace
 
 from cli import options
 from cli.cloud.left_out import show_left_out
@@ -42,12 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     options.add_models(parser)
     parser.add_argument("--version", type=whole, help="number of the new version (the next one)")
-    parser.add_argument(
-        "--tflite",
-        action=BooleanOptionalAction,
-        default=True,
-        help="write the LiteRT variants too, where the model can be converted",
-    )
+    options.add_tflite(parser, "where the model can be converted")
     options.add_seed(parser)
     options.add_features(parser)
 

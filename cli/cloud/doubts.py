@@ -29,16 +29,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Check all labelled photos, gold ones included, and list the labels that are probably wrong."""
-    from cli.progress import Bars  # noqa: PLC0415  # each command loads only what it needs
+    from cli.progress import Bars, load_tensorflow_aloud  # noqa: PLC0415  # each command loads only what it needs
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
     from cloud.dataset.training_set import examples  # noqa: PLC0415  # as above
     from cloud.labeling.contact_sheet import Frame, write_sheet  # noqa: PLC0415  # as above
-    from cloud.modeling.load_tensorflow import load_tensorflow  # noqa: PLC0415  # each command loads what it needs
 
     store = Store.open(arguments.dataset, create=False)
     photos = [*examples(store), *examples(store, split="gold")]
-    print_error("loading TensorFlow …")
-    load_tensorflow()
+    load_tensorflow_aloud()
     from cloud.labeling.label_errors import find_label_errors  # noqa: PLC0415  # as above
 
     with Bars() as bars:

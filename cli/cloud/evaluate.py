@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cli import options
 from cli.cloud.left_out import show_left_out
 from cli.cloud.verdict import show_verdict
-from cli.output import print_error, print_line
+from cli.output import print_line
 
 if TYPE_CHECKING:
     from cloud.evaluation.metrics import Metrics
@@ -31,10 +31,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Print metrics and verdict; return 1 if the gate does not promote the version."""
+    from cli.progress import Bars, load_tensorflow_aloud  # noqa: PLC0415  # each step loads what it needs, and no more
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
     from cloud.dataset.training_set import examples  # noqa: PLC0415  # as above
-    from cloud.evaluation.audit_set import audit_slice  # noqa: PLC0415  # each step loads what it needs, and no more
-    from cloud.modeling.load_tensorflow import load_tensorflow  # noqa: PLC0415  # each command loads what it needs
+    from cloud.evaluation.audit_set import audit_slice  # noqa: PLC0415  # as above
     from cloud.registry.registry import Registry  # noqa: PLC0415  # as above
 
     registry = Registry(arguments.out)
@@ -44,9 +44,7 @@ def run(arguments: Namespace) -> int:
     at = arguments.dataset_version
     gold = examples(store, version=at, split="gold")
 
-    print_error("loading TensorFlow …")
-    load_tensorflow()
-    from cli.progress import Bars  # noqa: PLC0415  # as above
+    load_tensorflow_aloud()
     from cloud.modeling.backbones import XCEPTION_SMALL  # noqa: PLC0415  # as above
     from cloud.registry.champion import evaluate_challenger, measure_again  # noqa: PLC0415  # as above
     from cloud.training.photo_check import PhotoChecker  # noqa: PLC0415  # as above

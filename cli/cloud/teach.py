@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from math import isfinite
 
 from cli import options
-from cli.output import print_error, print_line
+from cli.output import print_line
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -21,14 +21,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Fit a teacher, label the samples, and print the counts."""
-    from cli.progress import Bars  # noqa: PLC0415  # each command loads only what it needs
+    from cli.progress import Bars, load_tensorflow_aloud  # noqa: PLC0415  # each command loads only what it needs
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
-    from cloud.modeling.load_tensorflow import load_tensorflow  # noqa: PLC0415  # each command loads what it needs
 
     # Before TensorFlow, which takes seconds to load: a wrong path fails at once.
     store = Store.open(arguments.dataset, create=False)
-    print_error("loading TensorFlow …")
-    load_tensorflow()
+    load_tensorflow_aloud()
     from cloud.labeling.auto_label import teach  # noqa: PLC0415  # as above
 
     with Bars() as bars:

@@ -5,7 +5,7 @@ Photos that cannot be used are left out and listed: with a label of another clas
 name, with a picture that cannot be decoded, equal to a gold photo, or in a damaged row.
 """
 
-from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from argparse import ArgumentParser, Namespace
 
 from cli import options
 from cli.cloud.left_out import show_left_out
@@ -38,12 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=options.class_names,
         help="comma-separated, in the order of the outputs; others are left out (all labels, sorted)",
     )
-    parser.add_argument(
-        "--tflite",
-        action=BooleanOptionalAction,
-        default=True,
-        help="write the LiteRT variants too, for model servers without TensorFlow",
-    )
+    options.add_tflite(parser, "for model servers without TensorFlow")
     options.add_seed(parser)
     options.add_features(parser)
 
