@@ -57,7 +57,7 @@ class Broadcast:
         if self._closed or len(self._streams) >= MAX_STREAMS:
             raise TooManyStreamsError
         stream = Stream()
-        for kind in self._changed_since(since):
+        for kind in self.changed_since(since):
             stream.add(kind)
         self._streams.add(stream)
         try:
@@ -65,7 +65,8 @@ class Broadcast:
         finally:
             self._streams.discard(stream)
 
-    def _changed_since(self, since: int | None) -> list[Kind]:
+    def changed_since(self, since: int | None) -> list[Kind]:
+        """Return what changed: everything if `since` is of an earlier run, nothing if it is None."""
         if since is None:
             return []
         return [kind for kind in KINDS if self._changed_at.get(kind, 0) > since or since > self.sequence]

@@ -1,4 +1,5 @@
 // Live parts of every page. The server says which kinds of things changed; htmx fetches the parts that show them.
+// Browsers allow six connections per host, so of all open pages one has the stream, and passes on what it is told.
 "use strict";
 
 (() => {
@@ -7,42 +8,75 @@
   const notice = document.querySelector("[data-offline]");
   if (!address) return;
   const kinds = ["results", "statuses", "events", "releases", "policies", "photos", "labels", "dataset", "insights"];
+  // Without locks (no secure context) each page has a stream of its own.
+  const channel = navigator.locks ? new BroadcastChannel("gleaner-live") : null;
   let source = null;
+  let joined = null;
 
-  function tell(kind) {
-    htmx.trigger(document.body, `live-${kind}`);
+  function show(told) {
+    if (told.kind) htmx.trigger(document.body, `live-${told.kind}`);
+    else notice.hidden = !told.offline;
+  }
+
+  function tell(told) {
+    show(told);
+    if (channel) channel.postMessage(told);
   }
 
   function open() {
-    if (source || document.hidden) return;
     source = new EventSource(address);
-    source.addEventListener("open", () => {
-      notice.hidden = true;
-    });
+    source.addEventListener("open", () => tell({ offline: false }));
     source.addEventListener("error", () => {
-      notice.hidden = false;
+      tell({ offline: true });
       if (source.readyState === EventSource.CLOSED) {
         // Refused: logged out, or too many pages. The browser does not try again by itself.
-        close();
-        setTimeout(open, 5000);
+        leave();
+        setTimeout(join, 5000);
       }
     });
-    kinds.forEach((kind) => source.addEventListener(kind, () => tell(kind)));
+    kinds.forEach((kind) => source.addEventListener(kind, () => tell({ kind })));
   }
 
-  function close() {
+  // What changed after this page was made and before it listened to the one with the stream.
+  async function catchUp() {
+    const answer = await fetch(address.replace("/live", "/live/changed"));
+    if (answer.ok) (await answer.json()).forEach((kind) => show({ kind }));
+  }
+
+  function join() {
+    if (joined || document.hidden) return;
+    const own = new AbortController();
+    joined = own;
+    if (!channel) {
+      open();
+      return;
+    }
+    catchUp().catch(() => {}); // the page with the stream shows that the server is away
+    navigator.locks
+      .request("gleaner-live", { signal: own.signal }, () => {
+        if (joined !== own) return undefined;
+        open();
+        return new Promise((release) => own.signal.addEventListener("abort", release));
+      })
+      .catch(() => {}); // left before its turn came
+  }
+
+  function leave() {
     if (source) source.close();
+    if (joined) joined.abort();
     source = null;
+    joined = null;
   }
 
-  // A hidden page needs no stream: browsers allow six connections per host.
+  if (channel) channel.addEventListener("message", (event) => !document.hidden && show(event.data));
+  // A hidden page shows nothing, so it needs no stream.
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden) close();
-    else open();
+    if (document.hidden) leave();
+    else join();
   });
-  window.addEventListener("pagehide", close);
-  window.addEventListener("pageshow", open);
-  open();
+  window.addEventListener("pagehide", leave);
+  window.addEventListener("pageshow", join);
+  join();
 })();
 
 // The sheet of further pages closes with Escape and with a press outside of it.

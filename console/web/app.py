@@ -7,7 +7,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -36,6 +36,7 @@ def create_app(console: Console, *, hosts: list[str], cookie: Cookie) -> Starlet
     routes = [
         Route("/", _home),
         Route("/live", _live),
+        Route("/live/changed", _changed),
         Route("/static/{name}", assets().serve),
         *ENTRANCE,
         *(route for page in PAGES for route in page.routes),
@@ -74,14 +75,23 @@ async def _home(_: Request) -> Response:
 
 async def _live(request: Request) -> Response:
     """Stream which kinds of things change; see `console/live/broadcast.py`."""
-    broadcast = console_of(request).broadcast
-    since = request.query_params.get("since", "")
-    stream = broadcast.stream(int(since) if since.isdecimal() and since.isascii() else None)
+    stream = console_of(request).broadcast.stream(_since(request))
     try:
         opened = stream.__enter__()  # left when the answer ends, which is after this function
     except TooManyStreamsError:
         return Response("as many pages as possible are open\n", 503, headers=_NO_ROOM)
     return _Stream(opened.events(), lambda: stream.__exit__(None, None, None))
+
+
+async def _changed(request: Request) -> Response:
+    """Return which kinds of things changed since a page was made, for one that shares another's stream."""
+    changed = console_of(request).broadcast.changed_since(_since(request))
+    return JSONResponse(changed, headers={"Cache-Control": "no-store"})
+
+
+def _since(request: Request) -> int | None:
+    since = request.query_params.get("since", "")
+    return int(since) if since.isdecimal() and since.isascii() else None
 
 
 class _Stream(StreamingResponse):

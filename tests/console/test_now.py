@@ -64,6 +64,23 @@ def test_the_page_survives_a_broker_that_goes_away(console, page):
     expect(page.locator(".answer", has_text="after")).to_be_visible()
 
 
+def test_eight_windows_share_a_stream(console, page):
+    """More pages than a browser has connections are live, also after the one with the stream was closed."""
+    page.goto("/now")
+    others = [page.context.new_page() for _ in range(7)]
+    for other in others:
+        other.goto("/now")
+    console.answer(device="shared")
+    for one in (page, *others):
+        expect(one.locator(".answer", has_text="shared")).to_be_visible()
+    assert len(console.shown.broadcast) == 1
+    page.close()
+    console.wait_until(lambda: len(console.shown.broadcast) == 1)
+    console.answer(device="inherited")
+    for one in others:
+        expect(one.locator(".answer", has_text="inherited")).to_be_visible()
+
+
 @pytest.mark.parametrize(("language", "html"), [("en", "en"), ("zh_Hant", "zh-Hant")])
 def test_the_language_is_chosen_and_kept(console, page, language, html):
     """The buttons of the languages change the page, and the next one."""
