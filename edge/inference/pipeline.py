@@ -291,7 +291,7 @@ class Pipeline:
         if entry.span is not None:
             if sample is not None:
                 creating.end(photo_id=photo.photo_id, lane=harvest)
-            harvesting.end(lane=harvest)
+            harvesting.end(harvest=harvest)
         self._counters.add(f"harvest.{harvest}" if sample else f"harvest.refused_{harvest}")
         if harvest == OUTBOX_FULL:
             await self._bus.report_degraded(

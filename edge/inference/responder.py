@@ -196,7 +196,7 @@ def _end_trace(span: Span, result: Result) -> None:
         label=result.label,
         model=result.model,
         model_version=result.model_version,
-        lane=result.harvest,
+        harvest=result.harvest,
     )
 
 

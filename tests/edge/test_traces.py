@@ -100,7 +100,7 @@ async def test_one_trace_goes_from_the_photo_to_the_receipt(config, tmp_path, sp
     wanted = {
         "photo_id": result.photo_id,
         "device": "pi-1",
-        "lane": "auto",
+        "harvest": "auto",
         "model_version": 1,
         "status": "ok",
     }
