@@ -87,12 +87,15 @@ class ReportingExporter(SpanExporter):
         self._exporter = exporter
         self._failed_at: float | None = None
         self._lost = 0
+        self._ended = False
         logging.getLogger(trace_exporter.__name__).addFilter(_reason)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send spans; those of a failed export are lost and counted."""
         _reason.text = ""
         result = self._exporter.export(spans)
+        if self._ended:  # the end of the service has logged that it did not wait for this one
+            return result
         if result is not SpanExportResult.SUCCESS:
             self._lost += len(spans)
             if self._failed_at is None:
@@ -108,6 +111,7 @@ class ReportingExporter(SpanExporter):
 
     def shutdown(self) -> None:
         """End it; a pause before a repetition ends at once."""
+        self._ended = True
         self._exporter.shutdown()  # type: ignore[no-untyped-call]  # of the library
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:

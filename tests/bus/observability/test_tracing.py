@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import sys
+from contextlib import AsyncExitStack
 
 import pytest
 from structlog.testing import capture_logs
@@ -155,8 +156,11 @@ async def test_the_end_waits_for_a_silent_collector_no_longer_than_its_deadline(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", str(2 * DEADLINE_S))
     with socket.create_server(("127.0.0.1", 0)) as silent, capture_logs() as logged:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        async with asyncio.timeout(DEADLINE_S), traces("gleaner-test", "here") as tracer:
+        async with AsyncExitStack() as stack:
+            tracer = await stack.enter_async_context(traces("gleaner-test", "here"))
             tracer.begin("process", PHOTO).end()
+            async with asyncio.timeout(DEADLINE_S / 10):
+                await stack.aclose()
     assert [line["event"] for line in logged] == ["traces.not_flushed"]
 
 
