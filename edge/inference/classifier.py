@@ -202,6 +202,9 @@ class Classifier:
             self._counters.add("predict.failed")
             self._trace(batch, began, version, error)
             raise
+        except BadInputError as error:
+            self._trace(batch, began, version, error)
+            raise
         self._router.record_success(output.version, len(batch), time.monotonic() - began)
         self._trace(batch, began, output.version)
         return output
