@@ -6,10 +6,13 @@ Prints the reason if it is not. It is a separate process because it loads Tensor
 import contextlib
 import sys
 
+from cloud.modeling.load_tensorflow import load_tensorflow
+
 
 def unavailable_reason(name: str) -> str:
     """Build a backbone, and download its weights if needed; return why that failed, or an empty string."""
-    from cloud.modeling.backbones import BackboneUnavailableError, get_backbone  # noqa: PLC0415  # loads TensorFlow
+    load_tensorflow()
+    from cloud.modeling.backbones import BackboneUnavailableError, get_backbone  # noqa: PLC0415  # uses TensorFlow
 
     try:
         get_backbone(name).build()

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from cloud.modeling.load_tensorflow import load_tensorflow
 from demo import reviewer
 
 DRAWS = 8
@@ -52,6 +53,7 @@ def subsets(first: int, later: int, seed: int) -> Iterator[tuple[int, list[list[
 
 def points(dataset: str, features: Path, backbone: str, seed: int) -> list[Point]:
     """Train both candidates on each subset, evaluate on gold; empty for a backbone without weights."""
+    load_tensorflow()
     from cloud.dataset.example import class_names, label_indices  # noqa: PLC0415  # as above
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
     from cloud.dataset.training_set import examples  # noqa: PLC0415  # as above

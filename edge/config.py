@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from bus.config import Broker, HealthAddress, OutboxLimits
-from schemas.messages import HarvestRules, Label, ModelName, Name
+from schemas.messages import HarvestRules, Label, ModelName, Name, Vote
 from schemas.topics import Handler, check_node_name
 
 
@@ -85,6 +85,10 @@ class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         200_000
     )
     harvest: HarvestRules = HarvestRules()
+    vote: Annotated[
+        Vote, Meta(description="how many of a device's latest answers must agree; a policy overrides it")
+    ] = Vote()
+    votes: Annotated[dict[Name, Vote], Meta(description="overrides of `vote` by device")] = {}
     recent_bytes: Annotated[
         int,
         Meta(ge=0, description="memory for photos that were not harvested, in case of a label; 0 keeps none"),

@@ -36,6 +36,7 @@ from edge.harvest.shrinking import Shrinking
 from edge.homeassistant.announcer import Announcer
 from edge.inference import attempts, result_log
 from edge.inference.pipeline import GROUP, Pipeline
+from edge.inference.votes import Votes
 from edge.kubeedge.eventbus import eventbus_tasks, max_sample_bytes, rate_limited
 from edge.misnamed import MisnamedPhotos
 from edge.models.deployer import Deployer
@@ -157,8 +158,9 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             tasks.create_task(outbox.run(send, bus.connected), name="edge.outbox")
             taking = _take_receipts(receipts, outbox, sampler, counters, tracer)
             tasks.create_task(taking, name="edge.receipts")
-            own = Policy(node=config.node, harvest=config.harvest)
-            tasks.create_task(_follow_policies(policies, sampler, own), name="edge.policies")
+            own = Policy(node=config.node, harvest=config.harvest, vote=config.vote, votes=config.votes)
+            pipeline.votes.set_rules(own)
+            tasks.create_task(_follow_policies(policies, sampler, pipeline.votes, own), name="edge.policies")
             tasks.create_task(
                 harvest_labelled_photos(labels, bus, sampler=sampler, database=database, outbox=outbox),
                 name="edge.labels",
@@ -257,7 +259,9 @@ async def _settle(receipt: Receipt, outbox: Outbox, sampler: Sampler, counters: 
         log.warning("sample.refused", photo_id=receipt.photo_id, reason=receipt.reason)
 
 
-async def _follow_policies(policies: Subscription[Policy], sampler: Sampler, own: Policy) -> None:
+async def _follow_policies(
+    policies: Subscription[Policy], sampler: Sampler, votes: Votes, own: Policy
+) -> None:
     """Apply each policy; an empty message, which clears it, brings back the rules of the configuration."""
     newest: Policy | None = None
     async for delivery in policies:
@@ -269,5 +273,6 @@ async def _follow_policies(policies: Subscription[Policy], sampler: Sampler, own
             if policy != newest:  # the broker retains it, so that it arrives again with each connection
                 newest = policy
                 sampler.set_rules(policy.harvest)
+                votes.set_rules(policy)
                 log.info("policy.applied" if delivery.payload else "policy.cleared")
         delivery.ack()

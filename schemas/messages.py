@@ -161,6 +161,13 @@ class Result(Message, frozen=True, kw_only=True):
     margin: Margin = None
     entropy: Entropy = None
     novelty: Novelty = None
+    confirmed: Annotated[
+        bool | None,
+        Meta(
+            description="whether enough of the device's latest answers, this one included, have this label; "
+            "null if the policy sets no vote, and for late photos"
+        ),
+    ] = None
     model: Annotated[ModelName | None, Meta(description="model that classified; null if none did")] = None
     model_version: Annotated[
         ModelVersion | None, Meta(description="version of that model; null if none classified")
@@ -359,11 +366,27 @@ class HarvestRules(Struct, frozen=True, kw_only=True):
     caps: Caps = Caps()
 
 
+MAX_FRAMES = 64
+"""Most answers of a device that may vote."""
+Frames = Annotated[int, Meta(ge=1, le=MAX_FRAMES)]
+
+
+class Vote(Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """How many of a device's latest answers must agree before one counts, see `confirmed` of a Result."""
+
+    frames: Annotated[Frames, Meta(description="answers that vote, the newest included; 1: no vote")] = 1
+    agree: Annotated[Frames, Meta(description="of these, answers with one label; at most `frames`")] = 1
+
+
 class Policy(Message, frozen=True, kw_only=True):
-    """The harvest rules for an edge node. Retained."""
+    """The harvest rules for an edge node, and which of its answers count. Retained."""
 
     node: Name
     harvest: HarvestRules = HarvestRules()
+    vote: Annotated[Vote, Meta(description="of every device of the node")] = Vote()
+    votes: Annotated[
+        dict[Name, Vote], Meta(max_length=1024, description="overrides of `vote` by device")
+    ] = {}
     issued_at_ms: Annotated[
         Milliseconds | None, Meta(description=f"when it was published; {_EPOCH_MS}; null if unknown")
     ] = None

@@ -1,10 +1,10 @@
-"""Show the harvest rules of edge nodes, set them, or tune them by training results and audits.
+"""Show the harvest rules of edge nodes, set them, tune them by training results and audits, or set votes.
 
 The output is a TOML file for --set. A node without a policy uses its own configuration.
 """
 
 import json
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,8 @@ from cli import connect, options, run_service
 from cli.cloud.known_nodes import add_any_node, check_nodes
 from cli.fleet import Fleet
 from cli.output import print_line
-from schemas.messages import HarvestRules, Policy
+from schemas.messages import MAX_FRAMES, HarvestRules, Policy, Vote
+from schemas.text import escaped
 from schemas.topics import POLICY
 
 if TYPE_CHECKING:
@@ -52,6 +53,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="switch the lane auto by the newest model card, move the thresholds of classes by the audits of"
         " the version in service, and keep the other rules",
     )
+    change.add_argument(
+        "--vote",
+        type=_vote,
+        action="append",
+        metavar="[DEVICE=]M/K",
+        help="an answer counts (`confirmed`) only if M of the latest K of its device agree, such as 3/4; 1/1:"
+        " no vote; without a device for all of them; can be repeated",
+    )
     parser.add_argument(
         "--target",
         type=options.share,
@@ -70,6 +79,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     options.add_broker(parser)
 
 
+def _vote(text: str) -> tuple[str | None, Vote]:
+    """Read a vote such as `3/4` or `door=3/4`; raises ArgumentTypeError."""
+    device, equals, numbers = text.rpartition("=")
+    agree, slash, frames = numbers.partition("/")
+    if not (slash and agree.isdecimal() and frames.isdecimal()):
+        raise ArgumentTypeError(f"expected M/K such as 3/4, got {escaped(text)}")
+    if not 1 <= int(agree) <= int(frames) <= MAX_FRAMES:
+        raise ArgumentTypeError(f"expected M/K with 1 <= M <= K <= {MAX_FRAMES}, got {numbers}")
+    return options.device(device) if equals else None, Vote(frames=int(frames), agree=int(agree))
+
+
 def run(arguments: Namespace) -> int:
     """Show the policies, or publish those that change with the reasons."""
     log.configure("error")
@@ -78,15 +98,25 @@ def run(arguments: Namespace) -> int:
 
 
 def _change(arguments: Namespace) -> "Change | None":
-    """Return the function from a policy to its new rules with reasons; None to show the policies."""
+    """Return the function from a policy to the new one with reasons; None to show the policies."""
+    from cloud.rollout.policy_update import setting_rules, setting_votes  # noqa: PLC0415  # each step loads what it needs, and no more
+
     if arguments.set is not None:
-        # A policy is complete: rules that the file leaves out go to the node with their defaults.
-        rules = config.load(arguments.set, HarvestRules)
-        return lambda _: (rules, [f"set from {arguments.set}"])
+        # The rules are complete: those that the file leaves out go to the node with their defaults.
+        return setting_rules(config.load(arguments.set, HarvestRules), f"set from {arguments.set}")
     if arguments.auto is not None:
-        on = arguments.auto == "on"
-        return lambda policy: (structs.replace(policy.harvest, auto=on), [f"lane auto {arguments.auto}"])
+        return _switching_auto(arguments.auto)
+    if arguments.vote:
+        return setting_votes(dict(arguments.vote))
     return _tuning(arguments) if arguments.tune else None
+
+
+def _switching_auto(state: str) -> "Change":
+    def change(policy: Policy) -> tuple[Policy, list[str]]:
+        rules = structs.replace(policy.harvest, auto=state == "on")
+        return structs.replace(policy, harvest=rules), [f"lane auto {state}"]
+
+    return change
 
 
 def _tuning(arguments: Namespace) -> "Change":
@@ -95,7 +125,7 @@ def _tuning(arguments: Namespace) -> "Change":
     Raises:
         PermanentError: There is no dataset, or no version yet.
     """
-    from cloud.registry.registry import Registry  # noqa: PLC0415  # each step loads what it needs, and no more
+    from cloud.registry.registry import Registry  # noqa: PLC0415  # as above
     from cloud.rollout.policy_update import tuning  # noqa: PLC0415  # as above
 
     return tuning(arguments.dataset, Registry(arguments.out), arguments.target)
@@ -114,8 +144,10 @@ async def _update(arguments: Namespace, change: "Change | None") -> None:
             await clear_retained(bus, echoes, [POLICY.name(node=node) for node in nodes])
             print_line(f"policy cleared: {', '.join(nodes)} use their own rules")
             return
-        # With --set the current policies do not matter, and a broken one must not be in the way.
-        known = {} if arguments.set else await retained_policies(policies, nodes, arguments.wait)
+        # --set replaces a broken policy, which must not be in the way.
+        known = await retained_policies(
+            policies, nodes, arguments.wait, broken_is_none=arguments.set is not None
+        )
         if change is None:
             for node in nodes:
                 policy = known.get(node, Policy(node=node))
@@ -135,6 +167,17 @@ def _toml_lines(policy: Policy, *, known: bool) -> Iterator[str]:
     else:
         yield f"# {policy.node}: " + ("time of issue unknown" if known else "no policy; the defaults")
     yield from _dotted(msgspec.to_builtins(policy.harvest))
+    yield from _votes(policy)
+
+
+def _votes(policy: Policy) -> Iterator[str]:
+    """Yield the votes as comments: `--vote` sets them, and --set leaves them as they are."""
+    from cloud.rollout.policy_update import vote_text  # noqa: PLC0415  # as above
+
+    if policy.vote != Vote() or policy.votes:
+        yield f"# all devices: {vote_text(policy.vote)}"
+    for device, vote in policy.votes.items():
+        yield f"# {device}: {vote_text(vote)}"
 
 
 def _dotted(fields: dict[str, object], prefix: str = "") -> Iterator[str]:

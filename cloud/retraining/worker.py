@@ -16,6 +16,7 @@ import structlog
 from bus import config, log
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.session import connected
+from cloud.modeling.load_tensorflow import load_tensorflow
 from cloud.progress import LoggedProgress
 from cloud.registry.registry import Registry
 from cloud.retraining.steps import ReleaseStep, Step, TeachStep, TuneStep
@@ -56,7 +57,8 @@ def _teach(step: TeachStep) -> None:
     from cloud.dataset.store import Store  # noqa: PLC0415  # before TensorFlow: a missing dataset fails at once
 
     store = Store.open(step.dataset, create=False)
-    from cloud.labeling.auto_label import teach  # noqa: PLC0415  # loads TensorFlow
+    load_tensorflow()
+    from cloud.labeling.auto_label import teach  # noqa: PLC0415  # uses TensorFlow
 
     taught = teach(store, step.backbones, Path(step.cache), progress=LoggedProgress())
     logger.info("samples.taught", labelled=taught.labelled, withdrawn=taught.withdrawn, by=taught.by)

@@ -1,7 +1,9 @@
-"""Change the harvest policies of edge nodes, for the command and the retraining loop."""
+"""Change the policies of edge nodes, for the command and the retraining loop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+
+from msgspec import structs
 
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import now_ms
@@ -17,15 +19,15 @@ from cloud.rollout.harvest_policy import (
     restore_audit_share,
     tune_rules,
 )
-from schemas.errors import PermanentError
-from schemas.messages import HarvestRules, Policy
+from schemas.errors import CodecError, PermanentError
+from schemas.messages import HarvestRules, Policy, Vote
 from schemas.topics import POLICY
 
 POLICY_WAIT_S = 2.0
 """How long to wait for retained policies: the broker sends nothing for a node without one."""
 
-Change = Callable[[Policy], tuple[HarvestRules, list[str]]]
-"""From the current policy to new rules and the reason for each change; no reason means no change."""
+Change = Callable[[Policy], tuple[Policy, list[str]]]
+"""From the current policy to a new one and the reason for each change; no reason means no change."""
 
 
 def tuning(dataset: str, registry: Registry, target: float = TARGET_PRECISION) -> Change:
@@ -45,7 +47,7 @@ def tuning(dataset: str, registry: Registry, target: float = TARGET_PRECISION) -
     serving = newest_promoted(lineage)
     audits = audited_photos(store, serving.version) if serving is not None else []
 
-    def change(policy: Policy) -> tuple[HarvestRules, list[str]]:
+    def change(policy: Policy) -> tuple[Policy, list[str]]:
         helped_before = auto_helped_at(lineage, policy.issued_at_ms)
         rules, restored = restore_audit_share(policy.harvest)
         tuned, reasons = tune_rules(
@@ -55,14 +57,46 @@ def tuning(dataset: str, registry: Registry, target: float = TARGET_PRECISION) -
             auto_helped_before=helped_before,
             target=target,
         )
-        return tuned, restored + reasons
+        return structs.replace(policy, harvest=tuned), restored + reasons
 
     return change
 
 
 def raising_audits(share: float) -> Change:
     """Return the change during a drift alarm: an audit share of at least `share`."""
-    return lambda policy: raise_audit_share(policy.harvest, share)
+
+    def change(policy: Policy) -> tuple[Policy, list[str]]:
+        rules, reasons = raise_audit_share(policy.harvest, share)
+        return structs.replace(policy, harvest=rules), reasons
+
+    return change
+
+
+def setting_rules(rules: HarvestRules, reason: str) -> Change:
+    """Return the change that sets all harvest rules; the votes stay."""
+    return lambda policy: (structs.replace(policy, harvest=rules), [reason])
+
+
+def setting_votes(votes: Mapping[str | None, Vote]) -> Change:
+    """Return the change that sets votes, by device; None is every device without one of its own.
+
+    A vote for every device removes those of single devices that are not among `votes`.
+    """
+
+    def change(policy: Policy) -> tuple[Policy, list[str]]:
+        kept = {} if None in votes else policy.votes
+        by_device = {**kept, **{device: vote for device, vote in votes.items() if device is not None}}
+        reasons = [f"{device or 'all devices'}: {vote_text(vote)}" for device, vote in votes.items()]
+        return structs.replace(policy, vote=votes.get(None, policy.vote), votes=by_device), reasons
+
+    return change
+
+
+def vote_text(vote: Vote) -> str:
+    """Return a vote in words."""
+    if vote.frames == 1:
+        return "no vote, each answer counts"
+    return f"an answer counts if {vote.agree} of the latest {vote.frames} agree"
 
 
 async def update_policies(
@@ -75,23 +109,34 @@ async def update_policies(
         policies: Subscription to all policies, made before the bus connected.
         nodes: The edge nodes.
         known: Current policies, by node; the default policy is changed for a node without one.
-        change: From the current policy to the new rules.
+        change: From the current policy to the new one.
 
     Raises:
         BrokerConnectionError: The connection was lost, or the broker rejects the policy.
     """
     for node in nodes:
-        rules, reasons = change(known.get(node, Policy(node=node)))
+        policy = known.get(node, Policy(node=node))
+        changed, reasons = change(policy)
         if reasons:
-            changed = Policy(node=node, harvest=rules, issued_at_ms=now_ms())
+            changed = structs.replace(changed, issued_at_ms=now_ms())
             await publish_confirmed(bus, policies, POLICY, changed, node=node)
         yield node, reasons
 
 
 async def retained_policies(
-    policies: Subscription[Policy], nodes: Collection[str], wait_s: float = POLICY_WAIT_S
+    policies: Subscription[Policy],
+    nodes: Collection[str],
+    wait_s: float = POLICY_WAIT_S,
+    *,
+    broken_is_none: bool = False,
 ) -> dict[str, Policy]:
     """Return by node the policies that the broker retains.
+
+    Args:
+        policies: Subscription to all policies, made before the bus connected.
+        nodes: The edge nodes.
+        wait_s: How long to wait for them, in seconds.
+        broken_is_none: Go on without an invalid policy, because it will be replaced.
 
     Raises:
         CodecError: The retained message of one of the nodes is not a valid policy.
@@ -102,7 +147,12 @@ async def retained_policies(
             async for delivery in policies:
                 delivery.ack()
                 if (node := delivery.names["node"]) in nodes:
-                    found[node] = delivery.message()
+                    try:
+                        found[node] = delivery.message()
+                    except CodecError:
+                        if not broken_is_none:
+                            raise
+                        found[node] = Policy(node=node)
                 if len(found) == len(nodes):
                     break
     except TimeoutError:

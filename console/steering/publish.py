@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.session import connected
-from cloud.rollout.policy_update import update_policies
+from cloud.rollout.policy_update import setting_rules, update_policies
 from cloud.rollout.steering import publish_order
 from console.context import Console
 from schemas.errors import GleanerError, TransientError
@@ -23,7 +23,7 @@ async def set_policy(console: Console, node: str, rules: HarvestRules) -> None:
     policies = bus.subscribe(POLICY, node=node)
     known = {node: console.live.policies.get(node, Policy(node=node))}
     async with _connected(console, bus):
-        async for _ in update_policies(bus, policies, [node], known, lambda _: (rules, ["set"])):
+        async for _ in update_policies(bus, policies, [node], known, setting_rules(rules, "set")):
             pass
 
 

@@ -22,6 +22,8 @@ BIRTH = b"online"
 _ROOT = "gleaner/homeassistant"
 _ONLINE_OR_NOT = "{{ 'offline' if value_json.state == 'offline' else 'online' }}"
 _PROBLEM = "{{ 'OFF' if value_json.state == 'online' else 'ON' }}"
+# An answer that the vote does not confirm leaves the state as it is.
+_LABEL = "{{ this.state if value_json.confirmed is false else value_json.label }}"
 _REASON = "{{ {'reason': value_json.reason | default('')} | tojson }}"
 
 Config = dict[str, object]
@@ -77,7 +79,7 @@ def device_entities(node: str, device: str) -> list[Entity]:
                 "name": "Label",
                 "icon": "mdi:tag",
                 "state_topic": result,
-                "value_template": "{{ value_json.label }}",
+                "value_template": _LABEL,
                 "json_attributes_topic": result,
             },
         ),

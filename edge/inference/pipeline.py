@@ -36,6 +36,7 @@ from edge.inference.repetition import id_reused
 from edge.inference.responder import Outcome, Responder
 from edge.inference.shadow import Shadow
 from edge.inference.validation import PhotoLimits, Rejected, expired, validate
+from edge.inference.votes import Votes
 from edge.scheduling.bounds import Bounds
 from edge.scheduling.clocks import DeviceClocks
 from edge.scheduling.cost import decode_ms, is_expensive
@@ -92,6 +93,8 @@ class Pipeline:
         self._database = database
         self._sampler = sampler
         self._clocks = DeviceClocks()
+        self.votes = Votes()
+        """Decide which answers count."""
         self._router = router
         self._limits = PhotoLimits(config.max_photo_bytes, config.max_pixels)
         self._counters: Counters = bus.counters
@@ -301,7 +304,14 @@ class Pipeline:
             await self._bus.report_recovered("samples")
         if sample is None:
             self._sampler.keep_for_labels(entry.photo, prediction)
-        result = results.ok(entry.photo, prediction, harvest, entry.arrived_at, hashed.damaged)
+        result = results.ok(
+            entry.photo,
+            prediction,
+            harvest,
+            entry.arrived_at,
+            damaged=hashed.damaged,
+            confirmed=self.votes.confirm(entry.photo, prediction.label),
+        )
         self._responder.put(Outcome(entry, result, sample))
         self._shadow.offer(entry.photo.image, prediction)
 

@@ -11,7 +11,13 @@ _SHORT_REASON_CHARS = 60
 
 
 def ok(
-    photo: Photo, prediction: Prediction, harvest: str, arrived_at: float, damaged: str | None = None
+    photo: Photo,
+    prediction: Prediction,
+    harvest: str,
+    arrived_at: float,
+    *,
+    damaged: str | None = None,
+    confirmed: bool | None = None,
 ) -> Result:
     """Return the final result of a classified photo.
 
@@ -21,6 +27,7 @@ def ok(
         harvest: Its lane, or why it was not harvested.
         arrived_at: Seconds of the monotonic clock.
         damaged: Why some of its pixels are missing or wrong.
+        confirmed: Whether enough of the device's latest answers agree with it, None without a vote.
     """
     return Result(
         photo_id=photo.photo_id,
@@ -34,6 +41,7 @@ def ok(
         margin=_rounded(prediction.margin),
         entropy=_rounded(prediction.entropy),
         novelty=_rounded(prediction.novelty),
+        confirmed=confirmed,
         model=prediction.model,
         model_version=prediction.version,
         harvest=harvest,
@@ -54,6 +62,7 @@ def shortened(result: Result) -> Result:
         status=result.status,
         label=result.label,
         confidence=result.confidence,
+        confirmed=result.confirmed,
         model=result.model,
         model_version=result.model_version,
         code=result.code,

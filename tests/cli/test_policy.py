@@ -7,7 +7,7 @@ from bus.mqtt.client import Bus, transient_client_id
 from cloud.dataset.store import Label, Row, Store
 from cloud.registry.registry import Registry
 from cloud.rollout.harvest_policy import MIN_AUDITED
-from schemas.messages import Caps, HarvestRules, Policy
+from schemas.messages import Caps, HarvestRules, Policy, Vote
 from schemas.topics import POLICY
 from tests.cli.conftest import gleaner
 from tests.cloud.bundles import card
@@ -162,6 +162,35 @@ async def test_tuning_leaves_the_lane_off_if_a_person_switched_it_off(at, publis
     done = await gleaner("cloud", "policy", "--tune", "--nodes", "edge-1,edge-2", *places, *at)
     assert done.out == "edge-1: lane auto on: it helps the training again\nedge-2: nothing to change\n"
     assert newest(published[1]) == {"edge-1": HarvestRules()}
+
+
+async def test_votes_are_set_shown_and_kept(at, published, tmp_path):
+    """Votes are of all devices or of one; setting harvest rules does not touch them."""
+    done = await gleaner("cloud", "policy", "--vote", "3/4", "--vote", "door=1/1", *at)
+    assert done.out == (
+        "edge-1: all devices: an answer counts if 3 of the latest 4 agree\n"
+        "edge-1: door: no vote, each answer counts\n"
+    )
+    (tmp_path / "rules.toml").write_text("auto = false")
+    assert (await gleaner("cloud", "policy", "--set", tmp_path / "rules.toml", *at)).code == 0
+    assert (await gleaner("cloud", "policy", "--auto", "on", *at)).code == 0
+    policies = published[1]
+    payloads = [policies.get_nowait().payload for _ in range(policies.qsize())]
+    newest = msgspec.json.decode(payloads[-1], type=Policy)
+    assert (newest.vote, newest.votes) == (Vote(frames=4, agree=3), {"door": Vote()})
+    shown = (await gleaner("cloud", "policy", *at)).out
+    assert "# all devices: an answer counts if 3 of the latest 4 agree\n# door: no vote" in shown
+    assert msgspec.toml.decode(shown, type=HarvestRules) == HarvestRules()
+    done = await gleaner("cloud", "policy", "--vote", "1/1", *at)
+    assert "# all" not in (await gleaner("cloud", "policy", *at)).out
+
+
+@pytest.mark.parametrize("vote", ["3", "4/3", "0/2", "3/65", "a/b", "Door=3/4", "=3/4", "3/4/5", "²/3"])
+def test_impossible_votes_are_refused(called, nowhere, vote):
+    """The error names the form, and nothing is published."""
+    done = called("cloud", "policy", "--vote", vote, *nowhere)
+    assert done.code == 2
+    assert "argument --vote: " in done.err
 
 
 async def test_an_invalid_retained_policy_is_not_changed(at, published, tmp_path):

@@ -1,4 +1,4 @@
-"""A small network trained from scratch by one or several workers: `python -m tests.cloud.together FILE`."""
+"""A small network trained from scratch by one or several workers: `python -c WORKER FILE`."""
 
 import sys
 from pathlib import Path
@@ -13,6 +13,13 @@ from cloud.modeling.backbones import Backbone
 from cloud.progress import NoProgress
 from cloud.training import from_scratch
 from cloud.training.distributed import Team, join
+
+WORKER = """
+from cloud.modeling.load_tensorflow import load_tensorflow
+load_tensorflow()  # before the module, whose own imports would also load what Keras finds
+from tests.cloud import together
+together.main()
+"""
 
 
 def build() -> keras.Model:
@@ -35,6 +42,7 @@ def fit(team: Team) -> list[NDArray[np.float32]]:
     return [head.kernel.astype(np.float32), *network.get_weights()]
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Train as one of several workers, and write the weights into the file of the command line."""
     from_scratch.STEPS = (5, 5)
     np.savez(Path(sys.argv[1]), *fit(join()))

@@ -34,3 +34,23 @@ async def test_an_edge_follows_a_tuned_policy(config, tmp_path):
                 if (outcome := await harvest(seen, number)) != "auto":
                     break
             assert outcome == "auto-off"
+
+
+async def test_an_edge_says_which_answers_the_vote_confirms(config, tmp_path):
+    """Without a vote nothing is said; with 2 of 2 only the second answer of a label counts."""
+    at = "--broker", f"127.0.0.1:{config.broker.port}"
+    with edge_process(config, tmp_path) as edge:
+        edge.start()
+        async with Observer(config.broker).watching() as seen:
+            await seen.status("online")
+            await seen.send(enveloped(0, photo(0, "red")))
+            assert (await seen.answer(photo_id(0))).confirmed is None
+            assert (await gleaner("cloud", "policy", "--vote", "2/2", *at)).code == 0
+            counted: list[bool | None] = []
+            for number in range(1, 100):
+                await seen.send(enveloped(number, photo(number, "red")))
+                counted.append((await seen.answer(photo_id(number))).confirmed)
+                if counted[-1]:
+                    break
+            # Until the policy arrives; then the first answer of the device, then the one that agrees.
+            assert [one for one in counted if one is not None] == [False, True]

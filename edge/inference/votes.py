@@ -1,0 +1,43 @@
+"""Votes of a device's latest answers: whether an answer counts. Plain methods without I/O."""
+
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+
+from schemas.messages import MAX_FRAMES, Photo, Policy, Vote
+
+MAX_DEVICES = 1024
+"""Most devices whose answers are remembered; the one that was silent for longest makes room."""
+
+
+class Votes:
+    """The latest answers of each device, in the order in which they were given.
+
+    They are in memory only: after a restart a device's answers count again as soon as enough of them agree.
+    """
+
+    def __init__(self) -> None:
+        self._vote = Vote()
+        self._by_device: Mapping[str, Vote] = {}
+        self._latest: OrderedDict[str, deque[tuple[str, str]]] = OrderedDict()
+
+    def set_rules(self, policy: Policy) -> None:
+        """Take the rules of a policy; the answers so far go on voting."""
+        self._vote, self._by_device = policy.vote, policy.votes
+
+    def confirm(self, photo: Photo, label: str) -> bool | None:
+        """Add an answer to its device's; return whether it counts, None where no vote is set.
+
+        A late photo does not vote, because it tells nothing about what the camera sees now. A photo that is
+        classified twice, after a redelivery, votes once.
+        """
+        vote = self._by_device.get(photo.device, self._vote)
+        if vote.frames == 1 or photo.historical:
+            return None
+        latest = self._latest.setdefault(photo.device, deque(maxlen=MAX_FRAMES))
+        self._latest.move_to_end(photo.device)
+        if len(self._latest) > MAX_DEVICES:
+            self._latest.popitem(last=False)
+        if all(photo_id != photo.photo_id for photo_id, _ in latest):
+            latest.append((photo.photo_id, label))
+        voting = list(latest)[-vote.frames :]
+        return sum(one == label for _, one in voting) >= min(vote.agree, vote.frames)
