@@ -43,6 +43,7 @@ def spans(monkeypatch):
     with span_collector() as spans:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", spans.url)
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        monkeypatch.setattr(span_export, "FLUSH_S", DEADLINE_S)  # a busy machine needs longer
         yield spans
 
 
@@ -94,8 +95,8 @@ async def test_one_trace_goes_from_the_photo_to_the_receipt(config, tmp_path, sp
         "    gleaner-edge record",
         "    gleaner-edge validate",
     ]
-    # The sample may have been sent twice: the first receipt is the one that counts.
-    (answered,), (settled, *_) = spans.named(f"process {PHOTO}"), spans.named(f"settle {SAMPLE}")
+    # Either may have been sent twice, on a busy machine: the first answer is the one that counts.
+    (answered, *_), (settled, *_) = spans.named(f"process {PHOTO}"), spans.named(f"settle {SAMPLE}")
     result = seen.results[-1]
     wanted = {
         "photo_id": result.photo_id,
