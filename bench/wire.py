@@ -53,12 +53,13 @@ class Wire(asyncio.Protocol):
             self._answered.set_exception(WireError(f"the broker closed the connection: {exc}"))
             self._answered.exception()  # retrieved, or asyncio logs it when no request is pending
 
-    def publish(self, topic: str, payload: bytes) -> None:
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish at QoS 1 without waiting for the PUBACK."""
         name = topic.encode()
         self.unacknowledged += 1
         head = b"".join((len(name).to_bytes(2), name, self._next_id()))
-        self._transport.writelines((b"\x32", length(len(head) + len(payload)), head, payload))
+        first = b"\x33" if retain else b"\x32"
+        self._transport.writelines((first, length(len(head) + len(payload)), head, payload))
 
     async def subscribe(self, chosen: str) -> None:
         """Subscribe at QoS 1.

@@ -5,6 +5,7 @@ other text, or pretend to be another line. So whatever is not printable is shown
 """
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -30,6 +31,13 @@ def escaped(text: object, most: int = MAX_SHOWN_CHARS) -> str:
     if not shown.isprintable():
         shown = "".join(map(_escaped_character, shown))
     return shown if len(whole) <= most else f"{shown}… ({len(whole) - most} more characters)"
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Return names as one text; of many the first ones and the number of the others."""
+    if len(names) <= most + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most} more"
 
 
 def ascii_json(value: object) -> str:

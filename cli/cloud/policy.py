@@ -19,7 +19,7 @@ from cli.cloud.known_nodes import add_any_node, check_nodes
 from cli.fleet import Fleet
 from cli.output import print_line
 from schemas.messages import MAX_FRAMES, HarvestRules, Policy, Vote
-from schemas.text import escaped
+from schemas.text import escaped, listed
 from schemas.topics import POLICY
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ async def _update(arguments: Namespace, change: "Change | None") -> None:
         await check_nodes(fleet, nodes, any_node=arguments.any_node)
         if arguments.clear:
             await clear_retained(bus, echoes, [POLICY.name(node=node) for node in nodes])
-            print_line(f"policy cleared: {', '.join(nodes)} use their own rules")
+            print_line(f"policy cleared: {listed(nodes)} use their own rules")
             return
         # --set replaces a broken policy, which must not be in the way.
         known = await retained_policies(

@@ -14,6 +14,7 @@ from cli.cloud.known_nodes import add_any_node, check_nodes
 from cli.fleet import Fleet
 from cli.output import print_line
 from schemas.messages import ModelName, Release
+from schemas.text import listed
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -82,7 +83,7 @@ async def _announce(
     async with connect.connected(arguments, bus):
         await check_nodes(fleet, nodes, any_node=arguments.any_node)
         await announcer.announce(releases, sign)
-        print_line(f"version {version} released to {', '.join(nodes)}")
+        print_line(f"version {version} released to {listed(nodes)}")
         if arguments.wait is None:
             return
         missing = set(nodes)

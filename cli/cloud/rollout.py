@@ -9,6 +9,7 @@ from cli import options, run_service
 from cli.cloud import release
 from cli.output import print_line
 from schemas.errors import PermanentError
+from schemas.text import listed
 
 if TYPE_CHECKING:
     from cloud.registry.rollout_state import Rollout, Step
@@ -95,7 +96,9 @@ def run(arguments: Namespace) -> int:
                 print_line("interrupted: the same command continues")
                 raise
     runner.check_succeeded(rollout)
-    print_line(f"version {rollout.challenger.version} is released to {', '.join(rollout.reached_nodes)}")
+    print_line(f"version {rollout.challenger.version} is released to {listed(rollout.reached_nodes)}")
+    if rollout.skipped:
+        print_line(f"could not try it: {listed(rollout.skipped)}")
     return 0
 
 
@@ -129,7 +132,7 @@ def _print_decision(rollout: "Rollout", decision: "Decision") -> None:
 
 def _place(rollout: "Rollout") -> str:
     step: Step = rollout.current_step
-    nodes = ", ".join(rollout.groups[rollout.group])
+    nodes = listed(rollout.groups[rollout.group])
     watched = f", watched for {rollout.rules.bake_time_s:g} s" if rollout.is_baking else ""
     return f"group {rollout.group + 1} of {len(rollout.groups)} ({nodes}): {step}{watched}"
 

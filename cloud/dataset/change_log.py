@@ -13,8 +13,8 @@ from typing import Literal, TypeAlias
 import pyarrow as pa
 
 from bus.mqtt.presence import now_ms
-from cloud.dataset.durable_commit import merge, writer_lock
-from cloud.dataset.lance_table import Table
+from cloud.dataset.table.durable_commit import insert, writer_lock
+from cloud.dataset.table.lance_table import Table
 
 Action: TypeAlias = Literal["label", "relabel", "rename-class", "merge-class", "forget", "retain", "repair"]
 
@@ -91,7 +91,7 @@ class ChangeLog:
         row = asdict(change) | {"change_id": secrets.token_hex(16), "revision": 1}
         with writer_lock(self.table.root), self.table.map_errors("cannot be written"):
             written = pa.Table.from_pylist([row], schema=_SCHEMA)
-            merge(self.table.open_version(), written, self.table.root, key="change_id")
+            insert(self.table.open_version(), written, self.table.root, key="change_id")
 
     def newest(self, limit: int) -> Iterator[Change]:
         """Yield the newest changes, newest first.

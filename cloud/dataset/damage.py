@@ -15,8 +15,8 @@ import lance
 import structlog
 
 from bus.atomic_file import sync_folder
-from cloud.dataset.durable_commit import sync_version, writer_lock
-from cloud.dataset.lance_table import BATCH_ROWS, Table, lance_message
+from cloud.dataset.table.durable_commit import sync_version, writer_lock
+from cloud.dataset.table.lance_table import BATCH_ROWS, Table, lance_message
 from schemas.errors import PermanentError
 
 log = structlog.get_logger()

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import lance
 import pyarrow as pa
 
-from cloud.dataset.durable_commit import merge, writer_lock
-from cloud.dataset.lance_table import Table
+from cloud.dataset.table.durable_commit import insert, writer_lock
+from cloud.dataset.table.lance_table import Table
 from schemas.codec import content_id
 from schemas.errors import TransientError
 
@@ -145,7 +145,9 @@ class DeadLetterTable:
                 stored = {row.photo_id for row in self._stored(dataset)}
                 new = [_record(message) for key, message in by_key.items() if key not in stored]
                 if new:
-                    merge(dataset, pa.Table.from_pylist(new, schema=_SCHEMA), self.table.root)
+                    insert(
+                        dataset, pa.Table.from_pylist(new, schema=_SCHEMA), self.table.root, key="photo_id"
+                    )
                     dataset = self.table.open_version()
                 dropped = rows_to_drop(self._stored(dataset), bounds)
                 if dropped:

@@ -19,6 +19,7 @@ from cloud.rollout.canary_analysis import (
     pool_reports,
 )
 from schemas.messages import CanaryReport, Release, Stage, Status, VersionStats
+from schemas.text import listed
 
 
 class NodeState(NamedTuple):
@@ -194,7 +195,7 @@ def _progress(rollout: Rollout, nodes: Mapping[str, NodeState], spent_s: float, 
     ready = _ready_nodes(rollout, nodes)
     missing = [node for node in rollout.active_nodes if node not in ready]
     if missing and patient:
-        return Decision("wait", f"for {', '.join(missing)}")
+        return Decision("wait", f"for {listed(missing)}")
     if rollout.current_step.stage == "all":
         return _after_all(rollout, spent_s)
     reports = current_reports(rollout, nodes)
@@ -203,7 +204,7 @@ def _progress(rollout: Rollout, nodes: Mapping[str, NodeState], spent_s: float, 
     # not, unless all its nodes serve it already.
     if report is None and (rollout.group > 0 or not rollout.active_nodes):
         return Decision("skip-stages", "no node of the group is online to try it")
-    lacking = f"for any of {', '.join(missing)}" if report is None else _lacking(rollout.current_step, report)
+    lacking = f"for any of {listed(missing)}" if report is None else _lacking(rollout.current_step, report)
     if lacking is None and spent_s < rollout.rules.stage_s:
         lacking = f"until the stage has lasted {rollout.rules.stage_s:g} s"
     if report is None or lacking is not None:

@@ -69,6 +69,9 @@ def test_an_ended_rollout_is_not_started_again(called, models, nowhere):
     Registry(models).rollout_file(2).write(state(models, phase="finished", announced=True, group=1))
     done = called(*words)
     assert (done.code, done.out) == (0, "version 2 is released to edge-1, edge-2\n")
+    skipped = state(models, phase="finished", announced=True, group=1, skipped=["edge-2"])
+    Registry(models).rollout_file(2).write(skipped)
+    assert called(*words).out.endswith("could not try it: edge-2\n")
     Registry(models).rollout_file(2).write(
         state(models, phase="returned", announced=True, reason="it failed")
     )

@@ -15,9 +15,10 @@ def test_an_answer_appears_with_its_photo(console, page):
     image = draw("dog", 7)
     photo = Photo(photo_id=content_id(image), node="edge-1", device="porch", image=image)
     console.call(console.bus.publish(PHOTO, photo, node="edge-1", device="porch"))
-    console.answer(photo_id=photo.photo_id, device="porch", label="dog")
+    console.answer(photo_id=photo.photo_id, device="porch", label="dog", confirmed=False)
     card = page.locator(".answer", has_text="porch")
     expect(card.locator(".label")).to_contain_text("dog")
+    expect(card.locator(".facts")).to_contain_text("not confirmed")
     expect(card.get_by_role("img")).to_have_attribute("src", f"/previews/{photo.photo_id}")
 
 

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.device.conftest import NODE
 from tests.nodes import photo
 
-EXAMPLE_FOLDERS = ("arduino", "c", "go", "node", "own-model", "python", "shell")
+EXAMPLE_FOLDERS = ("arduino", "c", "dataset", "go", "node", "own-model", "python", "shell")
 CLIENT_S = 300
 HERE = Path(__file__).parent
 

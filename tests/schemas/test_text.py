@@ -4,7 +4,7 @@ import re
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas.text import ascii_json, escaped
+from schemas.text import ascii_json, escaped, listed
 
 HOSTILE = "\x1b]0;owned\x07\x9b31m\x00\x7f\x85\u200f\u202e\u2066\u2028\u2029\ufeff\udce9\U000e0041\r\n\tend"
 """Sets the window's title, colours, reorders and breaks lines, and has a byte that is not UTF-8."""
@@ -46,3 +46,10 @@ def test_json_is_printable_ascii(value):
 def test_json_keeps_the_text():
     """What JSON escapes, a reader gets back."""
     assert json.loads(ascii_json({"a": "Käfer 🐈 \x1b\u202e\x7f"})) == {"a": "Käfer 🐈 \x1b\u202e\x7f"}
+
+
+def test_many_names_are_the_first_ones_and_a_number():
+    """A fleet has more nodes than a line; one more than are shown is shown, too."""
+    assert listed([]) == ""
+    assert listed(["a", "b", "c"], most=2) == "a, b, c"
+    assert listed(["a", "b", "c", "d"], most=2) == "a, b and 2 more"

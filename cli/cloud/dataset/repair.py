@@ -49,7 +49,7 @@ def _repair_manifests(arguments: Namespace) -> bool:
         find_damaged_manifests,
         set_manifests_aside,
     )
-    from cloud.dataset.durable_commit import local_root  # noqa: PLC0415  # as above
+    from cloud.dataset.table.durable_commit import local_root  # noqa: PLC0415  # as above
 
     root = local_root(arguments.dataset)
     damaged = [] if root is None else find_damaged_manifests(root)

@@ -16,8 +16,8 @@ from cloud.collector import collector
 from cloud.collector.collector import LABEL_WAITS_S, label_of
 from cloud.collector.config import CollectorConfig
 from cloud.dataset.dead_letters import DeadLetterTable
-from cloud.dataset.lance_table import Table
 from cloud.dataset.store import Label, Row, Store
+from cloud.dataset.table.lance_table import Table
 from cloud.dataset.training_set import examples
 from schemas.codec import content_id, encode
 from schemas.messages import NEITHER, Feedback, Receipt, Sample

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.dataset.dead_letters import Bounds, DeadLetter, DeadLetterTable, StoredRow, rows_to_drop
-from cloud.dataset.durable_commit import manifest_name
+from cloud.dataset.table.durable_commit import manifest_name
 from schemas.errors import PermanentError, TransientError
 
 UNBOUNDED = Bounds(1000, 100_000_000)

@@ -13,7 +13,6 @@ from pathlib import Path
 import lance
 import pytest
 
-from cloud.dataset.lance_table import Table
 from cloud.dataset.schema import (
     SCHEMA,
     STATE_COLUMNS,
@@ -24,6 +23,7 @@ from cloud.dataset.schema import (
     apply_samples,
 )
 from cloud.dataset.store import Label, Row, Store
+from cloud.dataset.table.lance_table import Table
 from schemas.errors import PermanentError
 
 REPOSITORY = Path(__file__).parents[3]
@@ -165,10 +165,11 @@ def test_lookup_reads_images_only_where_needed(store: Store) -> None:
     store.upsert([photo(number, image=random.Random(number).randbytes(50_000)) for number in range(64)])
     ids = [photo_id(number) for number in range(64)]
     dataset = store.table.open_version()
+    holding = store.table.may_hold(dataset, ids)
     dataset.io_stats_incremental()
-    assert len(store._lookup(dataset, ids, ["photo_id", "received_at_ms"])) == 64
+    assert len(store._read(dataset, holding, ids, ["photo_id", "received_at_ms"])) == 64
     assert dataset.io_stats_incremental().read_bytes < 50_000
-    assert len(str(store._lookup(dataset, ids[:1], ["image"]))) > 50_000
+    assert len(str(store._read(dataset, holding, ids[:1], ["image"]))) > 50_000
     assert dataset.io_stats_incremental().read_bytes < 5 * 50_000
 
 
@@ -246,7 +247,7 @@ def test_importing_the_store_loads_no_tensorflow() -> None:
 WRITER = """
 import json, sys
 from cloud.dataset.store import Label, Row, Store
-from cloud.dataset.lance_table import Table
+from cloud.dataset.table.lance_table import Table
 url, locked, seed = sys.argv[1], sys.argv[2] == "locked", int(sys.argv[3])
 store = Store.open(url)
 if not locked:

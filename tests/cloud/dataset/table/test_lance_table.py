@@ -1,4 +1,4 @@
-"""Rules of cloud/dataset/lance_table.py: location, schema and compaction of a table."""
+"""Rules of cloud/dataset/table/lance_table.py: location, schema and compaction of a table."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,9 +8,9 @@ import lance
 import pyarrow as pa
 import pytest
 
-from cloud.dataset.lance_table import Table
 from cloud.dataset.schema import SCHEMA
 from cloud.dataset.store import Store
+from cloud.dataset.table.lance_table import Table
 from schemas.errors import PermanentError, TransientError
 from tests.cloud.dataset.test_store import label, photo, photo_id, read
 
@@ -104,7 +104,7 @@ def test_vanished_dataset_is_a_transient_error(store: Store, tmp_path: Path) -> 
 
 def test_full_fragments_are_not_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fragments that a compaction would leave alone do not count, so that they never trigger one."""
-    monkeypatch.setattr("cloud.dataset.lance_table._ROWS_PER_FRAGMENT", 4)
+    monkeypatch.setattr("cloud.dataset.table.lance_table._ROWS_PER_FRAGMENT", 4)
     for start in range(0, 10, 2):
         store.upsert([photo(start), photo(start + 1)])
     assert store.table.small_fragments() == 5

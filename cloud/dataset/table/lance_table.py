@@ -1,7 +1,7 @@
 """Open a Lance table: create it, add missing columns, compact fragments and remove old versions."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,7 +12,7 @@ import pyarrow as pa
 import structlog
 from lance.optimize import Compaction
 
-from cloud.dataset.durable_commit import (
+from cloud.dataset.table.durable_commit import (
     check_conditional_writes,
     drop_torn_manifests,
     local_root,
@@ -21,6 +21,7 @@ from cloud.dataset.durable_commit import (
     sync_version,
     writer_lock,
 )
+from cloud.dataset.table.known_ids import KnownIds
 from schemas.errors import PermanentError, TransientError
 
 _METADATA_CACHE_BYTES = 64 * 1024 * 1024
@@ -71,6 +72,7 @@ class Table:
     url: str
     root: Path | None
     _session: lance.Session = field(default_factory=_new_session, repr=False, compare=False)
+    _known_ids: KnownIds = field(default_factory=KnownIds, repr=False, compare=False)
 
     @classmethod
     def open(cls, url: str | Path, schema: pa.Schema, *, create: bool = True) -> "Table":
@@ -119,6 +121,15 @@ class Table:
             if version is None or isinstance(error, OSError):
                 raise self.transient_error("is missing", error) from None
             raise PermanentError(f"table {self.url}: no version {version}: {lance_message(error)}") from None
+
+    def may_hold(self, dataset: lance.LanceDataset, photo_ids: Sequence[str]) -> list[lance.LanceFragment]:
+        """Return the fragments of a version that may hold one of the photos; the others hold none of them.
+
+        Raises:
+            TransientError: The ids cannot be read now.
+        """
+        with self.map_errors():
+            return self._known_ids.may_hold(dataset, photo_ids)
 
     def transient_error(self, problem: str, error: Exception) -> TransientError:
         """Return the error to raise where Lance or the disk fails."""

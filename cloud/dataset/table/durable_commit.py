@@ -8,15 +8,18 @@ Lance's own commit publishes a manifest that no other writer has published. It l
   its data, and a torn manifest makes the whole table unreadable.
 
 So a local commit writes the data, syncs it, publishes the manifest and syncs that, all under a lock on the
-table. The lock excludes the processes of one machine (over NFS those of all clients that support it). On an
-object store there is no lock: Lance publishes with `If-None-Match: *`; the loser of a race merges again on
-top of the winner. A process that writes to the table without this module loses durability, not uniqueness.
+table. The lock excludes the processes of one machine (over NFS those of all clients that support it). Under
+it nobody else inserts, so the rows are simply added (`replace`), and Lance need not compare them with the
+whole table. On an object store there is no lock: `merge` compares, and Lance publishes with
+`If-None-Match: *`; the loser of a race merges again on top of the winner. A process that writes to a local
+table without the lock loses durability, and uniqueness where it inserts what is inserted under the lock at
+that moment.
 """
 
 import fcntl
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +27,7 @@ from pathlib import Path
 import lance
 import pyarrow as pa
 import structlog
+from lance.fragment import write_fragments
 
 from bus.atomic_file import sync_file, sync_folder
 from bus.file_lock import LockHeldError, exclusive_lock
@@ -74,19 +78,21 @@ def writer_lock(root: Path | None, timeout_s: float = 60.0) -> Iterator[None]:
         yield
 
 
-def merge(dataset: lance.LanceDataset, records: pa.Table, root: Path | None, *, key: str = "photo_id") -> int:
-    """Insert rows with new ids, and replace a stored row by one with the next revision.
+def merge(dataset: lance.LanceDataset, records: pa.Table, *, key: str = "photo_id") -> int:
+    """Insert rows with new ids, and replace a stored row by one with the next revision; without the lock.
 
     Args:
         dataset: The newest version of the table.
         records: Whole rows, no id twice.
-        root: Folder of a local table, whose lock the caller holds.
         key: Name of the primary key.
 
     Returns:
         How many rows were written. Fewer than given: another writer was first, so read and decide again.
+
+    Raises:
+        OSError: The table cannot be written now.
     """
-    builder = (
+    counts = (
         dataset.merge_insert(key)
         # Compare and swap: a row that changed since it was read has another revision and is left alone.
         .when_matched_update_all("source.revision = target.revision + 1")
@@ -95,17 +101,65 @@ def merge(dataset: lance.LanceDataset, records: pa.Table, root: Path | None, *, 
         .use_index(False)  # noqa: FBT003 - Lance's signature
         .conflict_retries(20)
         .retry_timeout(timedelta(seconds=30))
+        .execute(records)
     )
-    if root is None:
-        counts = builder.execute(records)
-    else:
-        transaction, counts = builder.execute_uncommitted(records)
-        operation = transaction.operation
-        # The data must be on the disk before the manifest that refers to it. The transaction file need not
-        # be: the manifest repeats its content.
-        sync_fragments(root, [*operation.new_fragments, *operation.updated_fragments])
-        sync_version(root, lance.LanceDataset.commit(dataset, transaction).version)
     return int(counts["num_inserted_rows"] + counts["num_updated_rows"])
+
+
+def replace(
+    dataset: lance.LanceDataset,
+    records: pa.Table,
+    holding: Sequence[lance.LanceFragment],
+    root: Path,
+    *,
+    key: str = "photo_id",
+) -> None:
+    """Insert rows in place of those with the same ids, in one commit; the caller holds the table's lock.
+
+    It reads only the fragments that hold such rows: a merge by Lance would read the whole table.
+
+    Args:
+        dataset: The newest version of the table.
+        records: Whole rows, no id twice.
+        holding: All fragments with a stored row of these ids.
+        root: Folder of the table.
+        key: Name of the primary key; its values are hexadecimal digits.
+
+    Raises:
+        OSError: The table cannot be written now.
+    """
+    quoted = ", ".join(f"'{value}'" for value in records[key].to_pylist())
+    left = {fragment.fragment_id: fragment.delete(f"{key} IN ({quoted})") for fragment in holding}
+    emptied = [number for number, fragment in left.items() if fragment is None]
+    changed = [fragment for fragment in left.values() if fragment is not None]
+    added = list(write_fragments(records, dataset, mode="append"))
+    # The data must be on the disk before the manifest that refers to it. The transaction file need not be:
+    # the manifest repeats its content.
+    sync_fragments(root, [*added, *changed])
+    if holding:
+        operation = lance.LanceOperation.Update(emptied, changed, added, update_mode="rewrite_rows")
+    else:
+        operation = lance.LanceOperation.Append(added)
+    committed = lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
+    sync_version(root, committed.version)
+
+
+def insert(dataset: lance.LanceDataset, records: pa.Table, root: Path | None, *, key: str) -> None:
+    """Insert rows with new ids.
+
+    Args:
+        dataset: The newest version of the table.
+        records: Whole rows, no id twice.
+        root: Folder of a local table, whose lock the caller holds; None for an object store.
+        key: Name of the primary key.
+
+    Raises:
+        OSError: The table cannot be written now.
+    """
+    if root is None:
+        merge(dataset, records, key=key)
+    else:
+        replace(dataset, records, [], root, key=key)
 
 
 def sync_fragments(root: Path | None, fragments: Iterable[lance.FragmentMetadata]) -> None:

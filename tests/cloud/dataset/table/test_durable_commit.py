@@ -1,4 +1,4 @@
-"""Rules of cloud/dataset/durable_commit.py: one writer at a time, and files synced in order."""
+"""Rules of cloud/dataset/table/durable_commit.py: one writer at a time, and files synced in order."""
 
 import os
 import warnings
@@ -8,8 +8,8 @@ from pathlib import Path
 import lance
 import pytest
 
-from cloud.dataset.durable_commit import drop_torn_manifests, local_root, manifest_name, writer_lock
 from cloud.dataset.store import Label, Row, Store
+from cloud.dataset.table.durable_commit import drop_torn_manifests, local_root, manifest_name, writer_lock
 from schemas.errors import TransientError
 
 

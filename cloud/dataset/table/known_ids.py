@@ -1,0 +1,74 @@
+"""Which fragments of a table may hold which photos, so that a write need not read the column of ids.
+
+A photo that arrives is nearly always new. Without this, finding that out reads the ids of the whole table,
+once per commit.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+
+import lance
+import numpy as np
+from numpy.typing import NDArray
+
+_ID_CHARS = 32
+# Odd numbers with well-mixed bits. Ids may be counters, in which only a few of the 32 characters differ.
+_MULTIPLIERS = np.array(
+    [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93], np.uint64
+)
+
+
+@dataclass(slots=True)
+class KnownIds:
+    """Hashes of the ids in each fragment: 8 bytes per row. Safe to use from several threads.
+
+    A fragment's ids never change: rows are deleted from it, and written again into another one.
+    """
+
+    _by_file: dict[str, NDArray[np.uint64]] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def may_hold(self, dataset: lance.LanceDataset, photo_ids: Sequence[str]) -> list[lance.LanceFragment]:
+        """Return the fragments that may hold one of the photos; the others hold none of them.
+
+        The first call reads all ids, later ones those of new fragments.
+
+        Args:
+            dataset: The version to look at.
+            photo_ids: 32 hexadecimal digits each.
+
+        Raises:
+            OSError: A file cannot be read.
+            ValueError: A file is damaged.
+        """
+        fragments = {_file_of(fragment): fragment for fragment in dataset.get_fragments()}
+        wanted = hashes(photo_ids)
+        with self._lock:
+            for name in self._by_file.keys() - fragments.keys():
+                del self._by_file[name]
+            for name in fragments.keys() - self._by_file.keys():
+                ids = fragments[name].to_table(columns=["photo_id"])["photo_id"]
+                self._by_file[name] = np.sort(hashes(ids.to_pylist()))
+            return [one for name, one in fragments.items() if _any_common(self._by_file[name], wanted)]
+
+
+def hashes(photo_ids: Collection[str]) -> NDArray[np.uint64]:
+    """Return a 64-bit hash of each id; different ids rarely have the same."""
+    characters = np.array(list(photo_ids), f"S{_ID_CHARS}")
+    words = np.frombuffer(characters.tobytes(), np.uint64).reshape(-1, len(_MULTIPLIERS))
+    mixed = words * _MULTIPLIERS  # wraps around
+    mixed ^= mixed >> np.uint64(29)
+    return np.asarray((mixed * _MULTIPLIERS[::-1]).sum(axis=1, dtype=np.uint64))
+
+
+def _any_common(ordered: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> bool:
+    if not len(ordered):
+        return False
+    at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+    return bool((ordered[at] == wanted).any())
+
+
+def _file_of(fragment: lance.LanceFragment) -> str:
+    # Not the fragment's number: those of a table that was created anew begin again.
+    return str(fragment.metadata.files[0].path)

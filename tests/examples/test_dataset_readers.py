@@ -1,0 +1,51 @@
+"""Other programs that read the dataset, as in `examples/dataset`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cloud.dataset.change_log import ChangeLog
+from cloud.dataset.curation import forget_ids
+from cloud.dataset.store import Label, Row, Store
+from tests.conftest import ROOT
+from tests.nodes import photo_id
+
+UV = Path(sys.executable).with_name("uv")
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory) -> Path:
+    """A Python with the readers, in an environment of its own."""
+    folder = tmp_path_factory.mktemp("readers") / "venv"
+    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, folder], check=True)
+    pinned = ROOT / "constraints/tables.txt"
+    install = [
+        UV,
+        "pip",
+        "install",
+        "--quiet",
+        "--require-hashes",
+        "-r",
+        pinned,
+        "--python",
+        folder / "bin/python",
+    ]
+    subprocess.run(install, check=True)
+    return folder / "bin/python"
+
+
+@pytest.mark.clients
+@pytest.mark.parametrize("reader", ["daft", "duckdb", "polars"])
+def test_a_reader_counts_the_labels(python, reader, tmp_path):
+    """It sees photos and labels, and neither labels without a photo nor forgotten photos."""
+    store = Store.open(tmp_path / "dataset.lance")
+    facts = {"image": b"x", "width": 1, "height": 1, "received_at_ms": 1}
+    store.upsert([Row(photo_id=photo_id(number), **facts) for number in range(5)])
+    labels = {0: "cat", 1: "cat", 2: "dog", 9: "dog"}
+    store.label([Label(photo_id=photo_id(n), label=label, by="ann", at_ms=1) for n, label in labels.items()])
+    forget_ids(store, ChangeLog.open(store.table.url), [photo_id(4)], "ann", detail="test")
+    program = ROOT / f"examples/dataset/with_{reader}.py"
+    done = subprocess.run([python, program, store.table.url], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "cat 2\ndog 1\nunlabelled 1\n"), done.stderr
