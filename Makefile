@@ -111,7 +111,7 @@ docs: $(READY) ## build the documentation site in site/; fails if a link is brok
 
 lock: $(READY) ## update the pinned versions in constraints/ from pyproject.toml
 	$(RESOLVE) pyproject.toml --extra demo --extra gateway --extra notify --extra provision --extra usb \
-	    --extra http --extra heic --extra damage --extra onnx --group dev --output-file constraints/dev.txt
+	    --extra http --extra heic --extra damage --extra onnx --extra traces --group dev --output-file constraints/dev.txt
 	$(BIN)/uv pip compile constraints/fuzz.in --python-version 3.11 \
 	    --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file constraints/fuzz.txt
 	$(BIN)/uv pip compile constraints/tables.in --python-version 3.11 \

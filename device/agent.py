@@ -16,6 +16,7 @@ import structlog
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import now_ms
 from bus.mqtt.subscription import Subscription
+from bus.observability.tracing import Tracer
 from bus.outbox.outbox import Outbox, OutboxFullError
 from bus.outbox.sqlite import StorageError
 from device import result_log
@@ -67,6 +68,7 @@ class Agent:
         camera: Already open.
         outbox: Loaded; its database also has the tables of `device.result_log`.
         on_result: Called with each result, including deferred ones.
+        tracer: Begins spans; None if traces are off.
     """
 
     def __init__(
@@ -77,12 +79,14 @@ class Agent:
         *,
         outbox: Outbox,
         on_result: Callable[[PhotoResult], None],
+        tracer: Tracer | None = None,
     ) -> None:
         self._config = config
         self._bus = bus
         self._camera = camera
         self._outbox = outbox
         self._on_result = on_result
+        self._tracer = tracer
         self._interval_s = config.interval_s
         self._wake = asyncio.Event()
         self._capture_requested = False
@@ -175,6 +179,7 @@ class Agent:
         self._sequence += 1
         taken_at_ms = now_ms() if frame.taken_at_ms is None else frame.taken_at_ms
         expires_s = self._config.expires_s
+        creating = None if self._tracer is None else self._tracer.begin("create", PHOTO)
         photo = Photo(
             photo_id=secrets.token_hex(16),
             node=self._config.node,
@@ -184,18 +189,23 @@ class Agent:
             sequence=self._sequence,
             expires_at_ms=None if expires_s is None else taken_at_ms + round(expires_s * 1000),
             crop=frame.crop,
+            trace=None if creating is None else creating.traceparent,
         )
+        refused: Exception | None = None
         # Before put(): the outbox may send the photo, and its result arrive, before put() returns.
         self._remember(photo.photo_id, frame)
         try:
             await self._outbox.put(photo.photo_id, self._topic, _payload(photo))
         except (OutboxFullError, StorageError, PermanentError) as error:
+            refused = error
             self._origins.pop(photo.photo_id, None)
             self._bus.counters.add("photo.refused")
             log.error("photo.refused", photo_id=photo.photo_id, source=frame.source, error=str(error))  # noqa: TRY400  # the sentence is enough
             await self._bus.report_degraded("outbox", str(error))
         else:
             await self._bus.report_recovered("outbox")
+        if creating is not None:
+            creating.end(refused, photo_id=photo.photo_id, node=photo.node, device=photo.device)
 
     def _remember(self, photo_id: str, frame: Frame) -> None:
         self._origins[photo_id] = _Origin(frame.source, frame.label, time.monotonic())
@@ -222,15 +232,22 @@ class Agent:
 
     async def _record(self, result: Result) -> bool:
         """Record a final result; return False if it is a duplicate or cannot be written."""
+        settling = None
+        if self._tracer is not None and result.trace is not None:
+            settling = self._tracer.begin("settle", PHOTO, trace=result.trace)
+        failed: StorageError | None = None
         try:
-            return await self._outbox.mark_answered(
+            is_new = await self._outbox.mark_answered(
                 result.photo_id,
                 lambda connection: result_log.record(connection, result, keep=self._config.answers_kept),
             )
         except StorageError as error:
             # The photo stays in the outbox and is sent again, so the edge publishes its result again.
             log.warning("result.record_failed", photo_id=result.photo_id, error=str(error))
-            return False
+            is_new, failed = False, error
+        if settling is not None:
+            settling.end(failed, photo_id=result.photo_id, device=result.device, status=result.status)
+        return is_new
 
     def _with_origin(self, result: Result) -> PhotoResult:
         if (origin := self._origins.get(result.photo_id)) is None:

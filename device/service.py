@@ -21,6 +21,7 @@ from bus.observability.measurements import (
     disk_measurements,
     outbox_measurements,
 )
+from bus.observability.tracing import traces
 from bus.outbox.damage import DamageLog
 from bus.outbox.outbox import Outbox
 from bus.outbox.sqlite import Database
@@ -66,6 +67,7 @@ async def run(
     # The camera is opened before the connection: a wrong --camera ends the process with its error instead of
     # an agent that is online and takes nothing.
     async with (
+        traces("gleaner-device", f"{config.node}.{config.name}") as tracer,
         PreparedCamera(_camera(config, password), _preparation(config)) as camera,
         Database(Path(config.state_dir) / f"{config.name}.db", tables, damage=damage) as database,
     ):
@@ -78,7 +80,7 @@ async def run(
             read_id=partial(stored_id, PHOTO),
         )
         await outbox.load()
-        agent = Agent(config, bus, camera, outbox=outbox, on_result=on_result)
+        agent = Agent(config, bus, camera, outbox=outbox, on_result=on_result, tracer=tracer)
         metrics = Exposition(
             "device",
             bus,

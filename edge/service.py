@@ -21,6 +21,7 @@ from bus.observability.measurements import (
     disk_measurements,
     outbox_measurements,
 )
+from bus.observability.tracing import Tracer, traces
 from bus.outbox.damage import DamageLog
 from bus.outbox.outbox import Outbox
 from bus.outbox.overdue import report_overdue
@@ -86,6 +87,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
     }
     damage = DamageLog(counters)
     async with (
+        traces("gleaner-edge", f"{config.node}.{config.name}") as tracer,
         Database(Path(config.state_dir) / "edge.db", tables, damage=damage) as database,
         Predictor(config.serving, config.model, timeout_s=config.predict_timeout_s) as predictor,
     ):
@@ -126,6 +128,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             class_names=deployer.class_names,
             temperature=deployer.temperature,
             router=router,
+            tracer=tracer,
         )
         metadata_check = MetadataCheck(
             bus,
@@ -153,7 +156,8 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             tasks.create_task(deployer.run(), name="edge.deployer")
             tasks.create_task(metadata_check.run(), name="edge.metadata")
             tasks.create_task(outbox.run(send, bus.connected), name="edge.outbox")
-            tasks.create_task(_take_receipts(receipts, outbox, sampler, counters), name="edge.receipts")
+            taking = _take_receipts(receipts, outbox, sampler, counters, tracer)
+            tasks.create_task(taking, name="edge.receipts")
             own = Policy(node=config.node, harvest=config.harvest, vote=config.vote, votes=config.votes)
             pipeline.votes.set_rules(own)
             tasks.create_task(_follow_policies(policies, sampler, pipeline.votes, own), name="edge.policies")
@@ -200,17 +204,27 @@ def _metrics(config: EdgeConfig, bus: Bus, pipeline: Pipeline, outbox: Outbox) -
 
 
 async def _take_receipts(
-    receipts: Subscription[Receipt], outbox: Outbox, sampler: Sampler, counters: Counters
+    receipts: Subscription[Receipt],
+    outbox: Outbox,
+    sampler: Sampler,
+    counters: Counters,
+    tracer: Tracer | None,
 ) -> None:
     """Remove each sample from the outbox that has a receipt."""
     while True:
         deliveries = await receipts.next_batch(_RECEIPTS_PER_COMMIT)
         # Concurrently: the database puts transactions that wait together into one commit.
-        await asyncio.gather(*(_take_receipt(delivery, outbox, sampler, counters) for delivery in deliveries))
+        await asyncio.gather(
+            *(_take_receipt(delivery, outbox, sampler, counters, tracer) for delivery in deliveries)
+        )
 
 
 async def _take_receipt(
-    delivery: Delivery[Receipt], outbox: Outbox, sampler: Sampler, counters: Counters
+    delivery: Delivery[Receipt],
+    outbox: Outbox,
+    sampler: Sampler,
+    counters: Counters,
+    tracer: Tracer | None,
 ) -> None:
     try:
         receipt = delivery.message()
@@ -218,7 +232,13 @@ async def _take_receipt(
         log.warning("receipt.malformed", error=str(error))
         counters.add("receipt.malformed")
     else:
-        await _settle(receipt, outbox, sampler, counters)
+        if tracer is None or receipt.trace is None:
+            await _settle(receipt, outbox, sampler, counters)
+        else:
+            sends = outbox.send_count(receipt.photo_id)
+            settling = tracer.begin("settle", SAMPLE, trace=receipt.trace, since=delivery.arrived_at)
+            await _settle(receipt, outbox, sampler, counters)
+            settling.end(photo_id=receipt.photo_id, node=receipt.node, status=receipt.status, sends=sends)
     delivery.ack()  # after the commit: a receipt lost in a crash would cost another sending
 
 

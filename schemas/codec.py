@@ -18,7 +18,13 @@ import msgspec
 from schemas.contract.published import portable
 from schemas.errors import CodecError
 from schemas.image.signatures import format_name
-from schemas.lenient_values import has_nonfinite, with_integers, with_plain_base64
+from schemas.lenient_values import (
+    TRACE,
+    has_nonfinite,
+    with_integers,
+    with_plain_base64,
+    without_malformed_trace,
+)
 from schemas.messages import VERSION, Message
 from schemas.topics import PHOTO, Topic
 
@@ -234,6 +240,8 @@ def _check_version(kind: str, fields: dict[str, object]) -> None:
 
 
 def _convert(topic: Topic[M], names: dict[str, str], fields: dict[str, object]) -> M:
+    if fields.get(TRACE) is not None:
+        fields = without_malformed_trace(fields)
     try:
         message = _typed(topic, names | fields)  # fields of the payload win; compared with the topic below
     except (msgspec.ValidationError, RecursionError) as error:

@@ -1,6 +1,10 @@
-"""Read values as other encoders write them: integers as floats, base64 in its variants; without I/O."""
+"""Read values as other encoders write them: integers as floats, base64 in its variants; without I/O.
+
+A malformed trace is read as none.
+"""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -8,6 +12,11 @@ from typing import Any
 import msgspec
 import msgspec.inspect
 
+from schemas.messages import TRACEPARENT
+
+TRACE = "trace"
+"""Wire name of the field that may be malformed."""
+_TRACEPARENT = re.compile(TRACEPARENT)
 _EXACT = 2.0**53  # up to here a double holds every integer; the contract's integers end there as well
 _URL_SAFE = str.maketrans("-_", "+/")
 
@@ -69,6 +78,17 @@ def has_nonfinite(value: object) -> bool:
     if isinstance(value, Mapping):
         return any(has_nonfinite(one) for one in value.values())
     return isinstance(value, list) and any(has_nonfinite(one) for one in value)
+
+
+def without_malformed_trace(fields: dict[str, object]) -> dict[str, object]:
+    """Return fields that have a trace, without it if it is no `traceparent` of W3C Trace Context, version 00.
+
+    It may come from anybody's library, and nothing depends on it: no message is refused because of it.
+    """
+    trace = fields[TRACE]
+    if isinstance(trace, str) and _TRACEPARENT.match(trace):
+        return fields
+    return {name: value for name, value in fields.items() if name != TRACE}
 
 
 def _mapped(value: object, change: Callable[[object], object]) -> object:

@@ -57,6 +57,14 @@ DHash = Annotated[
     str, Meta(pattern=r"^[0-9a-f]{16}$(?!\n)", description="64-bit difference hash of the image")
 ]
 Stage = Literal["shadow", "canary", "all"]
+TRACEPARENT = r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$(?!\n)"
+Trace = Annotated[
+    Annotated[str, Meta(pattern=TRACEPARENT)] | None,
+    Meta(
+        description="`traceparent` of W3C Trace Context, version 00: the trace that this message belongs to; "
+        "null: to none. Readers take a malformed one for null"
+    ),
+]
 
 # Confidence measures of one prediction, used by Result and Sample.
 Raw = Annotated[
@@ -129,6 +137,7 @@ class Photo(Message, frozen=True, kw_only=True):
             "edge as shares of width and height; null: all of it. The device has cropped it already"
         ),
     ] = None
+    trace: Trace = None
 
 
 class Result(Message, frozen=True, kw_only=True):
@@ -194,6 +203,7 @@ class Result(Message, frozen=True, kw_only=True):
         Meta(description="milliseconds from arrival at the edge to this answer; null if unknown"),
     ] = None
     historical: Annotated[bool, Meta(description="copied from the Photo")] = False
+    trace: Trace = None
 
 
 class Sample(Message, frozen=True, kw_only=True):
@@ -238,6 +248,7 @@ class Sample(Message, frozen=True, kw_only=True):
         Milliseconds | None, Meta(description=f"copied from the Photo; {_EPOCH_MS}; null if unknown")
     ] = None
     harvested_at_ms: Annotated[Milliseconds, Meta(description=f"when the edge harvested it; {_EPOCH_MS}")]
+    trace: Trace = None
 
 
 class Receipt(Message, frozen=True, kw_only=True):
@@ -253,6 +264,7 @@ class Receipt(Message, frozen=True, kw_only=True):
     received_at_ms: Annotated[
         Milliseconds, Meta(description=f"when the cloud received the sample; {_EPOCH_MS}")
     ]
+    trace: Trace = None
 
 
 class Feedback(Message, frozen=True, kw_only=True):

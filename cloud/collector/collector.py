@@ -5,11 +5,12 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
 import structlog
+from msgspec import structs
 
 from bus import systemd
 from bus.health import HealthServer
@@ -21,8 +22,9 @@ from bus.mqtt.retry import retry_until_ok
 from bus.mqtt.subscription import Subscription
 from bus.observability.exposition import Exposition
 from bus.observability.measurements import BrokerDrops, certificate_measurements
+from bus.observability.tracing import Span, Tracer, shared_step, traces
 from cloud.collector.config import CollectorConfig
-from cloud.collector.ingest import validate_samples
+from cloud.collector.ingest import Origin, validate_samples
 from cloud.dataset.dead_letters import Bounds, DeadLetter, DeadLetterTable
 from cloud.dataset.labels import Label
 from cloud.dataset.schema import Row
@@ -57,6 +59,7 @@ class Collector:
         labels_bus: Its session is durable, because clients do not resend labels.
         store: The dataset.
         dead_letters: For samples that cannot be stored in the dataset.
+        tracer: Begins spans; None if traces are off.
     """
 
     def __init__(
@@ -66,8 +69,11 @@ class Collector:
         labels_bus: Bus,
         store: Store,
         dead_letters: DeadLetterTable,
+        *,
+        tracer: Tracer | None = None,
     ) -> None:
         self._config = config
+        self._tracer = tracer
         self._bus = samples_bus
         self._labels_bus = labels_bus
         self._store = store
@@ -92,15 +98,32 @@ class Collector:
             # What arrives during a commit forms the next batch.
             deliveries = await self._samples.next_batch(self._config.batch)
             self._counters.add("sample.received", len(deliveries))
-            rows, dead_letters = await asyncio.to_thread(validate_samples, deliveries)
+            rows, dead_letters, origins = await asyncio.to_thread(validate_samples, deliveries)
+            began = time.monotonic()
             # A receipt is sent only after the commit is on the disk: the edge then deletes the sample.
             receipts = await self._store_rows(rows) + await self._store_dead_letters(dead_letters)
-            await asyncio.gather(*(self._send(receipt) for receipt in receipts))
+            spans = self._spans(receipts, origins, began)
+            await asyncio.gather(
+                *(
+                    self._send(receipt, origins.get(receipt.photo_id), span)
+                    for receipt, span in zip(receipts, spans, strict=True)
+                )
+            )
             # Acknowledged last: after a crash the broker gives the samples to another collector, which
             # answers `duplicate`.
             for delivery in deliveries:
                 delivery.ack()
             await self._maintain()
+
+    def _spans(
+        self, receipts: list[Receipt], origins: Mapping[str, Origin], began: float
+    ) -> Sequence[Span | None]:
+        """Return the span of each sample written since `began`, or None for each if traces are off."""
+        if self._tracer is None:
+            return [None] * len(receipts)
+        spans = [_begin_trace(self._tracer, one, origins.get(one.photo_id)) for one in receipts]
+        shared_step(spans, "store", since=began)
+        return spans
 
     async def _store_rows(self, rows: dict[str, Row]) -> list[Receipt]:
         """Store samples and return their receipts."""
@@ -126,15 +149,26 @@ class Collector:
             if message.photo_id is not None
         ]
 
-    async def _send(self, receipt: Receipt) -> None:
+    async def _send(self, receipt: Receipt, origin: Origin | None, span: Span | None) -> None:
+        trace = None if origin is None else origin.trace
+        if span is not None:
+            publishing = span.begin("publish", RECEIPT)
+            trace = publishing.traceparent
+        if trace is not None:
+            receipt = structs.replace(receipt, trace=trace)
+        failed: Exception | None = None
         try:
             await self._bus.publish(RECEIPT, receipt, node=receipt.node)
-        except UNPUBLISHED:
+        except UNPUBLISHED as error:
             # The edge resends the sample, which is then answered as `duplicate`.
+            failed = error
             self._counters.add("receipt.publish_failed")
         else:
             self._counters.add(f"sample.{receipt.status}")
             log.info("sample.answered", photo_id=receipt.photo_id, node=receipt.node, status=receipt.status)
+        if span is not None:
+            publishing.end(failed)
+            span.end()
 
     async def _collect_labels(self) -> None:
         while True:
@@ -206,6 +240,19 @@ class Collector:
             log.warning("dataset.maintenance_failed", error=str(error))
 
 
+def _begin_trace(tracer: Tracer, receipt: Receipt, origin: Origin | None) -> Span:
+    """Return the span of a sample, from its arrival until its receipt is sent."""
+    return tracer.begin(
+        "process",
+        SAMPLE,
+        trace=None if origin is None else origin.trace,
+        since=None if origin is None else origin.arrived_at,
+        photo_id=receipt.photo_id,
+        node=receipt.node,
+        status=receipt.status,
+    )
+
+
 def label_of(feedback: Feedback, *, proven: bool = False) -> Label:
     """Return feedback as a label.
 
@@ -273,14 +320,17 @@ async def run(config: CollectorConfig, password: str | None = None) -> None:
         counters=counters,
     )
     labels_bus = Bus(config.broker, f"{client_id}-labels", password=password, durable=True, counters=counters)
-    collector = Collector(config, samples_bus, labels_bus, store, dead_letters)
     metrics = Exposition(
         "collector",
         samples_bus,
         partial(certificate_measurements, config.broker),
         BrokerDrops(samples_bus).measurements,
     )
-    async with asyncio.TaskGroup() as tasks:
+    async with (
+        traces("gleaner-collector", f"{CLOUD}.{config.name}") as tracer,
+        asyncio.TaskGroup() as tasks,
+    ):
+        collector = Collector(config, samples_bus, labels_bus, store, dead_letters, tracer=tracer)
         tasks.create_task(systemd.report(samples_bus.unready_reason), name="collect.systemd")
         if config.probes is not None:
             health = HealthServer(config.probes, samples_bus.unready_reason, metrics.page)

@@ -1,6 +1,7 @@
 """Validate the samples that arrive, and convert them to rows of the dataset."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from bus.mqtt.presence import now_ms
 from bus.mqtt.subscription import Delivery
@@ -16,19 +17,43 @@ from schemas.messages import Sample
 MAX_PIXELS = 4_000_000
 
 
-def validate_samples(deliveries: Iterable[Delivery[Sample]]) -> tuple[dict[str, Row], list[DeadLetter]]:
-    """Decode and check samples, images included; call it in a thread.
+class Origin(NamedTuple):
+    """Where a sample comes from.
 
-    Returns:
-        Rows by photo id, and the messages that can never be stored.
+    Args:
+        trace: Field of the sample.
+        arrived_at: When it arrived, in seconds of the monotonic clock.
     """
+
+    trace: str | None
+    arrived_at: float
+
+
+class Validated(NamedTuple):
+    """Samples that were decoded and checked.
+
+    Args:
+        rows: By photo id.
+        dead_letters: Messages that can never be stored.
+        origins: Of the samples that could be decoded, by photo id.
+    """
+
+    rows: dict[str, Row]
+    dead_letters: list[DeadLetter]
+    origins: dict[str, Origin]
+
+
+def validate_samples(deliveries: Iterable[Delivery[Sample]]) -> Validated:
+    """Decode and check samples, images included; call it in a thread."""
     rows: dict[str, Row] = {}
     dead_letters: list[DeadLetter] = []
+    origins: dict[str, Origin] = {}
     for delivery in deliveries:
         photo_id = None
         try:
             sample = delivery.message()
             photo_id = sample.photo_id
+            origins[photo_id] = Origin(sample.trace, delivery.arrived_at)
             checked = check_whole(sample.image, ImageLimits.for_pixels(MAX_PIXELS))
             rows[photo_id] = row_of(sample, checked.image)
         except PermanentError as error:
@@ -42,7 +67,7 @@ def validate_samples(deliveries: Iterable[Delivery[Sample]]) -> tuple[dict[str, 
                     payload=delivery.payload,
                 )
             )
-    return rows, dead_letters
+    return Validated(rows, dead_letters, origins)
 
 
 def row_of(sample: Sample, image: bytes) -> Row:

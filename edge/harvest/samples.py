@@ -74,4 +74,5 @@ def make_sample(
         embedding=prediction.embedding,
         taken_at_ms=photo.taken_at_ms,
         harvested_at_ms=now_ms(),
+        trace=photo.trace,
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from bus.metrics import Counters
+from bus.observability.tracing import shared_step
 from edge.inference.validation import Rejected
 from edge.scheduling.in_flight import InFlightPhoto
 from edge.serving.client import (
@@ -27,6 +28,11 @@ Temperature = Callable[[int], float | None]
 Classified = tuple[InFlightPhoto, Prediction | Rejected]
 
 _CHECK_S = 3.0
+_RPC = {
+    "rpc.system": "grpc",
+    "rpc.service": "tensorflow.serving.PredictionService",
+    "rpc.method": "Predict",
+}
 
 
 class Classifier:
@@ -94,6 +100,7 @@ class Classifier:
         """
         # A slow call counts neither as a failure of the version nor in its latency: the photo is suspected
         # already. That the model refuses a known-good image too does count.
+        began = time.monotonic()
         try:
             output = await self._predictor.predict(
                 [entry.photo.image], self._router.split.pinned, timeout_s=self._router.call_timeout_s(1)
@@ -104,6 +111,10 @@ class Classifier:
             except ModelOutputError:
                 self._router.record_serving_failure()
                 raise
+        except TransientError as error:
+            self._trace([entry], began, self._router.split.pinned, error)
+            raise
+        self._trace([entry], began, output.version)
         return self.interpret(entry, output)
 
     def interpret(self, entry: InFlightPhoto, output: BatchOutput) -> Prediction:
@@ -187,11 +198,36 @@ class Classifier:
         images = [entry.photo.image for entry in batch]
         try:
             output = await self._predictor.predict(images, version, timeout_s=timeout_s)
-        except TransientError:
+        except TransientError as error:
             self._counters.add("predict.failed")
+            self._trace(batch, began, version, error)
+            raise
+        except BadInputError as error:
+            self._trace(batch, began, version, error)
             raise
         self._router.record_success(output.version, len(batch), time.monotonic() - began)
+        self._trace(batch, began, output.version)
         return output
+
+    def _trace(
+        self,
+        batch: list[InFlightPhoto],
+        began: float,
+        version: int | None,
+        error: Exception | None = None,
+    ) -> None:
+        """Record a call to the model server in the trace of each photo, if traces are on."""
+        if batch[0].span is not None:
+            shared_step(
+                [entry.span for entry in batch],
+                "predict",
+                "client",
+                since=began,
+                error=error,
+                model=self._predictor.model,
+                model_version=version,
+                **_RPC,
+            )
 
     async def _find_fault(self, entry: InFlightPhoto) -> Classified:
         """Use a known-good image to decide whether a refused photo or the model is at fault.

@@ -7,10 +7,12 @@ Natural batching: photos that arrive during a Predict call form the next batch.
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
+from msgspec import structs
 
 from bus.metrics import Counters
 from bus.mqtt.client import Bus
@@ -19,6 +21,7 @@ from bus.mqtt.retry import retry_until_ok
 from bus.mqtt.subscription import Subscription
 from bus.observability import metric_catalogue as catalogue
 from bus.observability.measurements import Measurement
+from bus.observability.tracing import Tracer
 from bus.outbox.sqlite import Database
 from edge.config import EdgeConfig
 from edge.harvest.sampler import OUTBOX_FULL, HashedPhoto, Sampler
@@ -48,7 +51,7 @@ from schemas.codec import is_image
 from schemas.errors import TransientError
 from schemas.image import ImageFacts
 from schemas.messages import Photo, Result
-from schemas.topics import PHOTO
+from schemas.topics import PHOTO, SAMPLE
 
 log = structlog.get_logger()
 
@@ -69,6 +72,7 @@ class Pipeline:
         class_names: The classes of a model version in the order of its outputs, None if unknown.
         temperature: That divides the logits in a model version, None if unknown.
         router: Chooses the version, and counts calls and failures.
+        tracer: Begins spans; None if traces are off.
     """
 
     def __init__(
@@ -82,8 +86,10 @@ class Pipeline:
         class_names: ClassNames,
         temperature: Temperature,
         router: TrafficRouter,
+        tracer: Tracer | None = None,
     ) -> None:
         self._config = config
+        self._tracer = tracer
         self._database = database
         self._sampler = sampler
         self._clocks = DeviceClocks()
@@ -205,6 +211,8 @@ class Pipeline:
             if (first := self._queue.find(entry)) is not None:
                 self._receive_again(first, entry, validated)
                 continue
+            if self._tracer is not None:
+                _begin_trace(self._tracer, entry)
             self._admit(entry)
             if entry not in self._queue:  # it was shed itself
                 continue
@@ -228,6 +236,8 @@ class Pipeline:
         for shed, reason in self._queue.admit(entry):
             self._counters.add("photo.shed")
             self._deferrals.defer(shed, reason, retry_after_s=_RETRY_SHED_S)
+            if shed.span is not None:
+                shed.span.end(status="deferred")
             shed.ack()  # unacknowledged, it would use up the broker's window for this edge
 
     async def _expire(self) -> None:
@@ -247,6 +257,7 @@ class Pipeline:
         self._responder.put(Outcome(entry, results.rejected(rejected, entry.arrived_at)))
 
     async def _settle_all(self, classified: list[Classified], decoded: Callable[[], None]) -> None:
+        began = time.monotonic()
         answered = [entry for entry, verdict in classified if not isinstance(verdict, Rejected)]
         # After the classification: what occupied the model server would occupy the decoders here as well.
         hashes = await self._sampler.hash_photos(
@@ -258,7 +269,7 @@ class Pipeline:
             if isinstance(verdict, Rejected):
                 self._reject(entry, verdict)
             else:
-                await self._harvest(entry, verdict, next(hashed))
+                await self._harvest(entry, verdict, next(hashed), began)
         decoded()
 
     def _defer(self, batch: list[InFlightPhoto], error: TransientError) -> None:
@@ -269,10 +280,21 @@ class Pipeline:
         """Defer a batch and all queued photos, because these have to wait for the same cause."""
         self._defer([*batch, *self._queue.queued()], error)
 
-    async def _harvest(self, entry: InFlightPhoto, prediction: Prediction, hashed: HashedPhoto) -> None:
+    async def _harvest(
+        self, entry: InFlightPhoto, prediction: Prediction, hashed: HashedPhoto, began: float
+    ) -> None:
         # Damage that the file itself tells is lost in the photo's normal form, so the photo carries it.
         hashed = hashed._replace(damaged=entry.photo.damaged or hashed.damaged)
-        sample, harvest = await self._sampler.sample(entry.photo, hashed, prediction)
+        photo = entry.photo
+        if entry.span is not None:
+            harvesting = entry.span.step("harvest", since=began)
+            creating = harvesting.begin("create", SAMPLE)
+            photo = structs.replace(photo, trace=creating.traceparent)
+        sample, harvest = await self._sampler.sample(photo, hashed, prediction)
+        if entry.span is not None:
+            if sample is not None:
+                creating.end(photo_id=photo.photo_id, lane=harvest)
+            harvesting.end(harvest=harvest)
         self._counters.add(f"harvest.{harvest}" if sample else f"harvest.refused_{harvest}")
         if harvest == OUTBOX_FULL:
             await self._bus.report_degraded(
@@ -292,3 +314,19 @@ class Pipeline:
         )
         self._responder.put(Outcome(entry, result, sample))
         self._shadow.offer(entry.photo.image, prediction)
+
+
+def _begin_trace(tracer: Tracer, entry: InFlightPhoto) -> None:
+    """Begin the span of a photo that was validated, in the trace of its sender if there is one."""
+    photo = entry.photo
+    entry.span = tracer.begin(
+        "process",
+        PHOTO,
+        trace=photo.trace,
+        since=entry.arrived_at,
+        photo_id=photo.photo_id,
+        node=photo.node,
+        device=photo.device,
+    )
+    entry.span.step("validate", since=entry.arrived_at).end()
+    entry.photo = structs.replace(photo, trace=entry.span.traceparent)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
+from msgspec import structs
 
 from bus.backoff import backoff
 from bus.metrics import Durations
@@ -18,6 +19,7 @@ from bus.mqtt.client import Bus
 from bus.mqtt.errors import BrokerConnectionError, MessageTooLargeError
 from bus.mqtt.retry import retry_until_ok
 from bus.observability.metric_catalogue import DURATION_BOUNDS_S
+from bus.observability.tracing import Span, shared_step
 from bus.outbox.sqlite import Database
 from edge.config import EdgeConfig
 from edge.harvest.sampler import Sampler
@@ -120,6 +122,7 @@ class Responder:
 
     async def _make_durable(self, outcomes: list[Outcome]) -> dict[PhotoKey, Result]:
         """Write results and samples; return the results that were recorded before, which win."""
+        began = time.monotonic()
         outcomes = [outcome for outcome in outcomes if outcome.recorded]
         recorded = await retry_until_ok(
             self._bus,
@@ -127,6 +130,8 @@ class Responder:
             lambda: self._database.run(lambda connection: _record(connection, outcomes, self._results_kept)),
             lambda error: self._defer([outcome.entry for outcome in outcomes], error),
         )
+        if outcomes and outcomes[0].entry.span is not None:
+            shared_step([outcome.entry.span for outcome in outcomes], "record", since=began)
         for outcome in outcomes:
             if outcome.sample is not None:
                 # Two deliveries of a photo may both be classified before the first result is recorded.
@@ -136,6 +141,13 @@ class Responder:
 
     async def _publish(self, entry: InFlightPhoto, result: Result) -> None:
         """Publish a result, over as many connections as it takes, then acknowledge the photo."""
+        # Set only here: the recorded result may answer the photo again, in another trace.
+        trace = entry.photo.trace
+        if entry.span is not None:
+            publishing = entry.span.begin("publish", RESULT)
+            trace = publishing.traceparent
+        if trace is not None:
+            result = structs.replace(result, trace=trace)
         for delay_s in backoff(_FIRST_RETRY_S, _LAST_RETRY_S):
             await self._bus.connected()
             try:
@@ -151,6 +163,9 @@ class Responder:
                     break  # acknowledged all the same: no later attempt can end otherwise
                 result = short
         entry.ack()  # not before the broker has the result: a crash in between would lose it
+        if entry.span is not None:
+            publishing.end()
+            _end_trace(entry.span, result)
         self._queue.remove(entry)
         self._bus.counters.add(f"result.{result.status}")
         self.on_answered(entry.photo, result)
@@ -171,6 +186,18 @@ class Responder:
 
 def _ignore(_photo: Photo, _result: Result) -> None:
     """Do nothing with a published result."""
+
+
+def _end_trace(span: Span, result: Result) -> None:
+    """End the span of a photo that was answered."""
+    span.end(
+        status=result.status,
+        code=result.code,
+        label=result.label,
+        model=result.model,
+        model_version=result.model_version,
+        harvest=result.harvest,
+    )
 
 
 def _record(connection: sqlite3.Connection, outcomes: list[Outcome], kept: int) -> dict[PhotoKey, Result]:

@@ -108,6 +108,7 @@ def deferred(photo: Photo, reason: str, arrived_at: float, retry_after_s: float 
         answered_at_ms=now_ms(),
         edge_ms=_since_ms(arrived_at),
         historical=photo.historical,
+        trace=photo.trace,
     )
 
 

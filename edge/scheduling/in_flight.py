@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from bus.observability.tracing import Span
 from edge.scheduling.clocks import is_expired
 from edge.scheduling.cost import EXPENSIVE_MS
 from edge.serving.client import UnfinishedError
@@ -32,6 +33,7 @@ class InFlightPhoto:
         cost_ms: Estimate of the time to decode it, see `edge.scheduling.cost`.
         suspected: Whether it has a row in `edge.inference.attempts`.
         attempts: How often the model server or the edge ended while it was tried alone, in all runs.
+        span: From its arrival to its answer; None if traces are off. `photo.trace` is then its context.
     """
 
     photo: Photo
@@ -48,6 +50,7 @@ class InFlightPhoto:
     suspected: bool = False
     attempts: int = 0
     cost_ms: float = 0.0
+    span: Span | None = None
     key: PhotoKey = field(init=False)
 
     def __post_init__(self) -> None:

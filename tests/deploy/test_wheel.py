@@ -181,6 +181,7 @@ def test_an_extra_is_small_and_runs(wheel, tmp_path, extra):
         "gateway",
         "notify",
         "provision",
+        "traces",
     ],
 )
 def test_every_extra_resolves_for_arm(extra, tmp_path):

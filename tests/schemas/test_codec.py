@@ -1,4 +1,6 @@
 import base64
+import dataclasses
+import math
 import time
 import tracemalloc
 
@@ -19,9 +21,10 @@ from schemas.codec import (
     to_msgpack,
     to_text,
 )
+from schemas.contract.examples import examples_of
 from schemas.errors import CodecError
 from schemas.messages import Command, Feedback, Message, Photo, Result
-from schemas.topics import COMMAND, EVENT, FEEDBACK, PHOTO, RESULT, TOPICS, Topic
+from schemas.topics import COMMAND, EVENT, FEEDBACK, PHOTO, RECEIPT, RESULT, SAMPLE, TOPICS, Topic
 from tests.schemas.strategies import messages
 
 NAMES = {"node": "edge-1", "device": "pi-1", "name": "pi-1"}
@@ -190,6 +193,48 @@ def test_unknown_fields_are_ignored():
     }
     for payload in (msgspec.json.encode(fields), msgpack.packb(fields)):
         assert decode(COMMAND, payload, {"node": "edge-1", "device": "pi-1"}).action == "capture"
+
+
+TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
+TRACED = (PHOTO, RESULT, SAMPLE, RECEIPT)
+
+
+def before_traces(topic: Topic[Message]) -> type[Message]:
+    """Return the class of a message as it was before it had a field `trace`."""
+    fields = [
+        (one.name, one.type, msgspec.field(name=one.encode_name))
+        if one.required
+        else (one.name, one.type, msgspec.field(name=one.encode_name, default=one.default))
+        for one in msgspec.structs.fields(topic.message)
+        if one.name != "trace"
+    ]
+    return msgspec.defstruct(topic.message.__name__, fields, bases=(Message,), kw_only=True, tag=1)
+
+
+@pytest.mark.parametrize("topic", TRACED, ids=lambda topic: topic.kind)
+@pytest.mark.parametrize("write", [to_json, to_msgpack])
+def test_g7_a_trace_is_invisible_to_readers_before_it(topic, write):
+    """G7: a reader without the field reads a traced message; without a trace, not a byte is different."""
+    for example in examples_of(topic.message):
+        old = msgspec.convert(msgspec.to_builtins(example, builtin_types=(bytes,)), before_traces(topic))
+        assert write(example) == write(old)
+        traced = write(msgspec.structs.replace(example, trace=TRACE))
+        assert decode(dataclasses.replace(topic, message=type(old)), traced, names_of(example, topic)) == old
+        assert decode(topic, traced, names_of(example, topic)).trace == TRACE
+
+
+@pytest.mark.parametrize(
+    "trace",
+    ["", "x", TRACE.upper(), f"{TRACE}\n", f"{TRACE}-00", "01" + TRACE[2:], "x" * 4096, TRACE.encode(),
+     1, True, 0.5, math.nan, [TRACE], {"a": TRACE}, {"a": [math.inf]}],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("topic", TRACED, ids=lambda topic: topic.kind)
+def test_a_malformed_trace_is_none(topic, trace):
+    """Nobody's photo is rejected, and no sample lost, because of the trace that a library gave it."""
+    example = examples_of(topic.message)[0]
+    payload = msgpack.packb(msgspec.to_builtins(example, builtin_types=(bytes,)) | {"trace": trace})
+    assert decode(topic, payload, names_of(example, topic)) == example
 
 
 def test_names_of_the_topic_fill_in_missing_fields():

@@ -18,19 +18,19 @@ def delivery(payload: bytes, node: str = NODE) -> Delivery[Sample]:
 
 
 def test_sample_becomes_a_row_with_all_fields():
-    """Every field of a sample but its harvest time is in the row."""
+    """Every field of a sample is in the row but its harvest time and its trace."""
     sent = sample(1, embedding=b"\0\0\x80?", taken_at_ms=5)
-    rows, dead_letters = validate_samples([delivery(encode(SAMPLE, sent))])
+    rows, dead_letters, _ = validate_samples([delivery(encode(SAMPLE, sent))])
     row = rows[photo_id(1)]
     assert dead_letters == []
     assert (row.edge_label, row.received_at_ms > 0) == (sent.label, True)
-    same = set(Sample.__struct_fields__) - {"label", "harvested_at_ms"}
+    same = set(Sample.__struct_fields__) - {"label", "harvested_at_ms", "trace"}
     assert {name: getattr(row, name) for name in same} == {name: getattr(sent, name) for name in same}
 
 
 def test_sample_twice_in_a_batch_is_one_row():
     """A sample that is resent before its receipt is one row, and so gets one receipt."""
-    rows, _ = validate_samples([delivery(encode(SAMPLE, sample(1)))] * 2)
+    rows, _, _ = validate_samples([delivery(encode(SAMPLE, sample(1)))] * 2)
     assert list(rows) == [photo_id(1)]
 
 
@@ -44,7 +44,7 @@ def test_sample_twice_in_a_batch_is_one_row():
 )
 def test_g4_invalid_sample_is_a_dead_letter_with_its_id_if_readable(payload, known, reason):
     """Its node is that of the topic, and its payload is unchanged."""
-    rows, (dead_letter,) = validate_samples([delivery(payload, "edge-7")])
+    rows, (dead_letter,), _ = validate_samples([delivery(payload, "edge-7")])
     assert rows == {}
     assert dead_letter.photo_id == (photo_id(2) if known else None)
     assert (dead_letter.node, dead_letter.payload) == ("edge-7", payload)
@@ -54,6 +54,6 @@ def test_g4_invalid_sample_is_a_dead_letter_with_its_id_if_readable(payload, kno
 def test_g4_sample_with_too_many_pixels_is_a_dead_letter(monkeypatch):
     """Samples with more pixels than an edge can send are refused without decoding."""
     monkeypatch.setattr(ingest, "MAX_PIXELS", 160 * 120 - 1)
-    _, (dead_letter,) = validate_samples([delivery(encode(SAMPLE, sample(1)))])
+    _, (dead_letter,), _ = validate_samples([delivery(encode(SAMPLE, sample(1)))])
     assert dead_letter.photo_id == photo_id(1)
     assert dead_letter.reason == "image: expected at most 19199 pixels, got 160 x 120"
