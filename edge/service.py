@@ -34,9 +34,10 @@ from edge.harvest.feedback import harvest_labelled_photos
 from edge.harvest.sampler import Sampler
 from edge.harvest.shrinking import Shrinking
 from edge.homeassistant.announcer import Announcer
-from edge.inference import attempts, result_log
+from edge.inference import attempts
+from edge.inference.answers import result_log
+from edge.inference.answers.votes import Votes
 from edge.inference.pipeline import GROUP, Pipeline
-from edge.inference.votes import Votes
 from edge.kubeedge.eventbus import eventbus_tasks, max_sample_bytes, rate_limited
 from edge.misnamed import MisnamedPhotos
 from edge.models.deployer import Deployer

@@ -5,7 +5,7 @@ import time
 
 from bus.mqtt.client import Bus
 from bus.mqtt.errors import UNPUBLISHED
-from edge.inference import results
+from edge.inference.answers import results
 from edge.scheduling.in_flight import InFlightPhoto
 from schemas.messages import Result
 from schemas.topics import RESULT

@@ -25,18 +25,19 @@ from bus.observability.tracing import Tracer
 from bus.outbox.sqlite import Database
 from edge.config import EdgeConfig
 from edge.harvest.sampler import OUTBOX_FULL, HashedPhoto, Sampler
-from edge.inference import attempts, results
+from edge.inference import attempts
 from edge.inference.alone import AloneLane
+from edge.inference.answers import results
+from edge.inference.answers.repetition import id_reused
+from edge.inference.answers.responder import Outcome, Responder
+from edge.inference.answers.votes import Votes
 from edge.inference.batches import Actions, BatchLane
 from edge.inference.classifier import Classified, Classifier, ClassNames, Temperature
 from edge.inference.deferrals import Deferrals
 from edge.inference.marks import Marks
 from edge.inference.recall import Recall
-from edge.inference.repetition import id_reused
-from edge.inference.responder import Outcome, Responder
 from edge.inference.shadow import Shadow
 from edge.inference.validation import PhotoLimits, Rejected, expired, validate
-from edge.inference.votes import Votes
 from edge.scheduling.bounds import Bounds
 from edge.scheduling.clocks import DeviceClocks
 from edge.scheduling.cost import decode_ms, is_expensive
@@ -67,7 +68,7 @@ class Pipeline:
         config: Limits and names.
         bus: Connected by its own `run`.
         predictor: The model server.
-        database: With the tables of `edge.inference.result_log`, `edge.harvest.history` and the outbox.
+        database: With the tables of `result_log`, `edge.harvest.history` and the outbox.
         sampler: Selects photos and makes samples of them.
         class_names: The classes of a model version in the order of its outputs, None if unknown.
         temperature: That divides the logits in a model version, None if unknown.

@@ -9,9 +9,10 @@ from bus.mqtt.client import Bus
 from bus.mqtt.presence import now_ms
 from bus.mqtt.retry import retry_until_ok
 from bus.outbox.sqlite import Database
-from edge.inference import attempts, result_log, results
-from edge.inference.repetition import id_reused, judge
-from edge.inference.responder import Outcome, Responder
+from edge.inference import attempts
+from edge.inference.answers import result_log, results
+from edge.inference.answers.repetition import id_reused, judge
+from edge.inference.answers.responder import Outcome, Responder
 from edge.scheduling.fair_queue import FairQueue
 from edge.scheduling.in_flight import InFlightPhoto, PhotoKey
 from edge.serving.traffic_router import TrafficRouter
@@ -34,7 +35,7 @@ class Recall:
 
     Args:
         bus: Publishes the Status.
-        database: With the tables of `edge.inference.result_log` and `edge.inference.attempts`.
+        database: With the tables of `edge.inference.answers.result_log` and `edge.inference.attempts`.
         queue: For photos without a result.
         responder: For photos with one.
         router: Knows which versions may answer.

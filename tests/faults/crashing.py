@@ -56,7 +56,7 @@ POINTS = {
     "edge.predicting": Point("before", "edge.serving.client:Predictor.predict"),
     "edge.predicted": Point("after", "edge.serving.client:Predictor.predict"),
     "edge.sample-made": Point("after", "edge.harvest.sampler:Sampler.sample"),
-    "edge.in-transaction": Point("after", "edge.inference.result_log:record"),
+    "edge.in-transaction": Point("after", "edge.inference.answers.result_log:record"),
     "edge.result-publishing": Point("before", _PUBLISH, "result"),
     "edge.result-published": Point("after", _PUBLISH, "result"),
     "edge.photo-acknowledged": Point("after", _ACKNOWLEDGE),

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from edge.inference.votes import MAX_DEVICES, Votes
+from edge.inference.answers.votes import MAX_DEVICES, Votes
 from schemas.messages import Photo, Policy, Vote
 from tests.nodes import photo_id
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.inference import results
+from edge.inference.answers import results
 from edge.inference.validation import Rejected
 from edge.serving.client import BatchOutput, ModelOutputError
 from edge.serving.prediction import Prediction, to_predictions

@@ -1,6 +1,6 @@
 """A broker that accepts only small messages: a result is shortened, so that its photo ends in one answer."""
 
-from edge.inference.results import shortened
+from edge.inference.answers.results import shortened
 from schemas.codec import content_id, encode
 from schemas.messages import MAX_TEXT_CHARS, Result
 from schemas.topics import RESULT

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge.inference.repetition import RESEND_WINDOW_MS, judge
+from edge.inference.answers.repetition import RESEND_WINDOW_MS, judge
 from edge.scheduling.in_flight import InFlightPhoto
 from schemas.codec import content_id
 from schemas.messages import Photo, Result

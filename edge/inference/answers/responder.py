@@ -24,8 +24,9 @@ from bus.outbox.sqlite import Database
 from edge.config import EdgeConfig
 from edge.harvest.sampler import Sampler
 from edge.harvest.samples import AdmittedSample
-from edge.inference import attempts, result_log, results
-from edge.inference.repetition import id_reused
+from edge.inference import attempts
+from edge.inference.answers import result_log, results
+from edge.inference.answers.repetition import id_reused
 from edge.inference.validation import Rejected
 from edge.scheduling.fair_queue import FairQueue
 from edge.scheduling.in_flight import InFlightPhoto, PhotoKey
@@ -65,7 +66,7 @@ class Responder:
     Args:
         config: For the number of results that are kept.
         bus: Connected by its own `run`.
-        database: With the tables of `edge.inference.result_log`, `edge.harvest.history` and the outbox.
+        database: With the tables of `result_log`, `edge.harvest.history` and the outbox.
         sampler: Sends the samples.
         queue: Photos in flight; answered ones are removed.
         defer: Called with photos that have to wait and the reason, while the disk fails.

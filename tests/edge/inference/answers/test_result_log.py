@@ -8,7 +8,7 @@ import pytest
 from bus.metrics import Counters
 from bus.outbox.damage import DamageLog
 from bus.outbox.sqlite import Database
-from edge.inference import result_log
+from edge.inference.answers import result_log
 from schemas.messages import Result
 from tests.nodes import NODE, photo_id
 
