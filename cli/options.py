@@ -32,7 +32,6 @@ FEATURES = default_cache() / "features"
 """Default folder of the embedding cache, in the user's cache and not in the working folder."""
 SHOWN_FEATURES = "~/.cache/gleaner/features"
 
-_MAX_PORT = 65535
 _MAX_PERSON_CHARS = 128
 
 
@@ -207,13 +206,6 @@ def share(text: str) -> float:
     if number > 1:
         raise ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
     return number
-
-
-def port(text: str) -> int:
-    """Check a TCP port."""
-    if not (text.isdecimal() and 0 < int(text) <= _MAX_PORT):
-        raise ArgumentTypeError(f"expected a port from 1 to {_MAX_PORT}, got {text!r}")
-    return int(text)
 
 
 def broker(arguments: Namespace, base: Broker | None = None) -> Broker:
