@@ -5,7 +5,7 @@ from argparse import ArgumentTypeError
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
-from bus.config import PASSWORD_VARIABLE
+from bus.config import PASSWORD_VARIABLE, is_host
 
 FORM = "HOST or HOST:PORT (IPv6 in brackets), mqtt://HOST:PORT or mqtts://HOST:PORT"
 
@@ -13,7 +13,6 @@ _TLS_PORT = 8883
 _MAX_PORT = 65535
 _PORT = re.compile("[0-9]{1,5}")
 _QUOTED_CHARS = 40
-_HOST = re.compile(r"[^\s\[\]:/@?#]+")
 
 
 class BrokerAddress(NamedTuple):
@@ -60,7 +59,7 @@ def _split(rest: str, text: str) -> tuple[str, int | None]:
     if _is_ipv6(rest):  # more than one colon: there is no port in it
         return rest, None
     host, colon, number = rest.partition(":")
-    if not _HOST.fullmatch(host):
+    if not is_host(host):
         raise ArgumentTypeError(f"expected {FORM}, got {text!r}")
     return host, port(number) if colon else None
 

@@ -262,7 +262,7 @@ def _listening(address: str) -> Iterator[socket.socket]:
     try:
         family, *_, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
         listening = socket.create_server(where[:2], family=family, backlog=_BACKLOG)
-    except (OSError, OverflowError) as error:
+    except (OSError, UnicodeError, OverflowError) as error:  # UnicodeError: a name that no resolver takes
         raise PermanentError(
             f"cannot serve the console on {address}: {getattr(error, 'strerror', None) or error}",
             hint="choose another address with --listen; port 0 takes any free one",

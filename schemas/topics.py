@@ -142,10 +142,8 @@ def check_filter(text: str) -> str:
 
 def _is_excluded(character: str) -> bool:
     """Return True for a control character, a surrogate, or a code point that is no character."""
-    point = ord(character)
-    return (
-        unicodedata.category(character) in {"Cc", "Cs"} or point & 0xFFFE == 0xFFFE or point in _NO_CHARACTERS
-    )
+    is_none = ord(character) in _NO_CHARACTERS or ord(character) & _LAST_TWO == _LAST_TWO
+    return is_none or unicodedata.category(character) in {"Cc", "Cs"}
 
 
 def is_reserved(name: str) -> bool:

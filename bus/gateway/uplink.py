@@ -103,9 +103,11 @@ class Uplink:
             server = await loop.create_server(
                 LimitedProtocol.factory(runner.server, _CONNECTIONS), host, int(port), reuse_address=True
             )
-        except OSError as error:
+        # UnicodeError: a name that no resolver takes; OverflowError: a port above 65535.
+        except (OSError, UnicodeError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise UplinkError(
-                f"the gateway cannot listen on {self._config.listen}: {error.strerror or error}",
+                f"the gateway cannot listen on {self._config.listen}: {reason}",
                 hint="choose another address with --listen",
             ) from None
         log.info("up.listening", port=server.sockets[0].getsockname()[1])

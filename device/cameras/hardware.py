@@ -67,7 +67,11 @@ def opencv_camera(device: int | str, shot: Shot = Shot()) -> DriverCamera:  # fr
 
 
 def _is_unicode(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def picamera(shot: Shot = Shot()) -> DriverCamera:  # frozen
