@@ -9,7 +9,7 @@ from typing import Protocol
 
 from cli import exit_codes, output
 from cli.extras import missing_package
-from cli.output import print_error, print_line
+from cli.output import OutputError, print_error, print_line
 from cli.parser import Parser
 from schemas.distribution import version
 from schemas.errors import GleanerError, PermanentError, TransientError
@@ -77,6 +77,8 @@ def _failure(words: list[str], error: BaseException) -> int:
         return exit_codes.OK
     if isinstance(cause, KeyboardInterrupt):
         return exit_codes.INTERRUPTED
+    if isinstance(cause, OutputError):
+        output.discard_output()
     if isinstance(cause, OSError) and cause.filename is not None:
         cause = PermanentError(f"cannot use {cause.filename}: {cause.strerror}")
     if isinstance(cause, UnicodeEncodeError) and (odd := [word for word in words if not _is_text(word)]):

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from bus import config, config_fields, log
-from bus.cache_folder import default_cache
+from bus.cache_folder import default_cache, home
 from bus.config import Broker, ClientConfig, ConfigError
 from cli import broker_address
 from cli.configurations import Recognised, for_client
@@ -289,7 +289,7 @@ def add_state(parser: ArgumentParser, service: str, what: str) -> None:
 
 def default_state(service: str) -> str:
     """Return the default state folder of a service: `$XDG_STATE_HOME/gleaner/<service>`."""
-    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+    base = Path(os.environ.get("XDG_STATE_HOME") or home() / ".local/state")
     return str(base / "gleaner" / service)
 
 

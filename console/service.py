@@ -12,6 +12,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from bus import systemd
+from bus.cache_folder import expanded
 from bus.health import HealthServer
 from bus.metrics import Counters
 from bus.mqtt.client import Bus
@@ -126,7 +127,7 @@ class _Parts:
             database, bus, config.outbox, undo_s=config.undo_s, on_recorded=self._recorded
         )
         leases, registry = Leases(config.lease_s), Registry(Path(config.models))
-        cache = Path(config.cache).expanduser()
+        cache = expanded(config.cache)
         tls = config.broker.tls
         self.console = Console(
             config=config,

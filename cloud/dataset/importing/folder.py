@@ -35,7 +35,13 @@ _SPLITS: dict[str, Split] = {
 }
 _DECORATION = re.compile(r"[\s_-]|(set|images|data)?\d*$")
 _CLASS_IN_NAME = re.compile(r"([^\W\d][^.]*)[._]\d+\.[A-Za-z]+")
-_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+# Those of folders, of Windows, Linux, Synology and QNAP: some hold small copies of the pictures beside them.
+_SYSTEM_FILES = frozenset(
+    {
+        *("thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "recycler", "system volume information"),
+        *("lost+found", "@eadir", "#recycle", "#snapshot", "@recycle", "@__thumb", "@recently-snapshot"),
+    }
+)
 
 
 def split_of(folder: str) -> Split | None:
