@@ -5,7 +5,9 @@ configuration: it is read from the environment, from a file, or from systemd's c
 """
 
 import os
+import re
 from collections.abc import Mapping
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -28,6 +30,8 @@ HealthAddress = Annotated[
 PASSWORD_VARIABLE = "GLEANER_MQTT_PASSWORD"  # noqa: S105  # a variable's name, not a password
 
 
+_QUOTED_CHARS = 80
+_HOST_NAME = re.compile(r"[^\s\[\]:/@?#]+")
 CREDENTIAL = "mqtt-password"
 """Name of the systemd credential with the password."""
 
@@ -76,6 +80,34 @@ class Broker(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = 30
     tls: Annotated[Tls | None, Meta(description="unencrypted if absent")] = None
+
+    def __post_init__(self) -> None:
+        """Refuse a host that no resolver takes; raises ConfigError."""
+        if not is_host(self.host):
+            raise ConfigError(
+                "broker.host",
+                expected="a host name or an IP address",
+                got=repr(self.host[:_QUOTED_CHARS]),
+                hint="the port belongs in `port`, and TLS in the table [broker.tls]",
+            )
+
+
+def is_host(text: str) -> bool:
+    """Return whether a text can be a host: an IP address, IPv6 also in brackets, or a name.
+
+    Checked before it is resolved: Python's resolver raises UnicodeError for a name with an empty part or one
+    of more than 63 characters, and not OSError.
+    """
+    try:
+        IPv6Address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        pass
+    else:
+        return text.startswith("[") == text.endswith("]")
+    try:
+        return _HOST_NAME.fullmatch(text) is not None and text.isprintable() and bool(text.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 class ClientConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,12 +160,30 @@ def read_fields(path: Path) -> dict[str, Any]:
         ConfigError: The file cannot be read or is not TOML.
     """
     try:
-        fields: dict[str, Any] = msgspec.toml.decode(path.read_bytes())
+        fields: dict[str, Any] = msgspec.toml.decode(_text(path.read_bytes()))
     except OSError as error:
         raise ConfigError(f"cannot read configuration {path}: {error.strerror}") from None
-    except (msgspec.MsgspecError, PermanentError, ValueError) as error:  # ValueError: not UTF-8
+    except RecursionError:
+        raise ConfigError(f"configuration {path} is invalid: nested too deeply") from None
+    except (msgspec.MsgspecError, PermanentError, ValueError) as error:
         raise ConfigError(f"configuration {path} is invalid: {error}") from None
     return fields
+
+
+def _text(content: bytes) -> str:
+    """Return the text of a configuration, without the byte order mark that some editors write.
+
+    Raises:
+        ConfigError: It is not UTF-8.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"line {line} is not UTF-8", hint="save the file as UTF-8") from None
+    if "\0" in text:
+        raise ConfigError("it is no text, or UTF-16 or UTF-32", hint="save the file as UTF-8")
+    return text
 
 
 def convert(fields: Mapping[str, Any], kind: type[T], path: Path) -> T:
@@ -170,7 +220,8 @@ def password(broker: Broker | None = None) -> str | None:
 
 def _read_password(path: Path) -> str:
     try:
-        found = path.read_text(encoding="utf-8").removesuffix("\n")
+        # Editors of Windows write a byte order mark, and end lines with two characters.
+        found = path.read_bytes().decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the password in {path}: {error}") from None
     if not found:

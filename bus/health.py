@@ -52,10 +52,11 @@ class HealthServer:
         """
         try:
             server = await asyncio.start_server(self._serve, self._host, self._port, limit=_HEAD_BYTES)
-        except OSError as error:
+        # UnicodeError: a name that no resolver takes; OverflowError: a port above 65535.
+        except (OSError, UnicodeError, OverflowError) as error:
             address = f"{self._host}:{self._port}"
             raise HealthServerError(
-                f"cannot serve health probes on {address}: {error.strerror or error}",
+                f"cannot serve health probes on {address}: {getattr(error, 'strerror', None) or error}",
                 hint="choose another address with `probes`",
             ) from None
         async with server:

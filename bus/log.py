@@ -6,9 +6,9 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 
@@ -45,7 +45,7 @@ def configure(level: str = "info", *, json: bool | None = None, **bound: str) ->
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=_loggers(sys.stderr),
     )
     structlog.contextvars.bind_contextvars(**bound)
     _capture_libraries()
@@ -88,7 +88,7 @@ def stderr_captured() -> Iterator[None]:
     os.dup2(writing, 2)
     os.close(writing)
     with os.fdopen(own, "w", buffering=1) as stream:
-        structlog.configure(logger_factory=structlog.PrintLoggerFactory(stream))
+        structlog.configure(logger_factory=_loggers(stream))
         thread = threading.Thread(target=_log_lines, args=(reading,), name="log.stderr", daemon=True)
         thread.start()
         try:
@@ -96,7 +96,28 @@ def stderr_captured() -> Iterator[None]:
         finally:
             os.dup2(own, 2)  # closes the last writing end, which ends the thread
             thread.join()
-            structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+            structlog.configure(logger_factory=_loggers(sys.stderr))
+            with suppress(OSError):  # a last line on a full disk; closing again then succeeds
+                stream.close()
+
+
+class _LossyStream:
+    """A text stream whose failures lose lines and nothing else: a full disk must not stop a service."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
+def _loggers(stream: TextIO) -> structlog.PrintLoggerFactory:
+    return structlog.PrintLoggerFactory(cast(TextIO, _LossyStream(stream)))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from bus import log
 from bus.broker.locate import find_mosquitto, is_installed
 from bus.broker.process import is_listening, local_broker
 from bus.broker.watched import run_watched
-from cli import exit_codes, options
+from cli import broker_address, exit_codes, options
 from cli.output import print_error, print_line
 from schemas.errors import PermanentError
 
@@ -25,7 +25,9 @@ _MQTT_PORT = 1883
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--port", type=options.port, default=_MQTT_PORT, help="TCP port on 127.0.0.1 (1883)")
+    parser.add_argument(
+        "--port", type=broker_address.port, default=_MQTT_PORT, help="TCP port on 127.0.0.1 (1883)"
+    )
     parser.add_argument("--dir", type=Path, help="folder for configuration, log and persistence")
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="mosquitto.conf of 'gleaner provision', in place of these"

@@ -5,13 +5,14 @@ from argparse import ArgumentTypeError
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
-from bus.config import PASSWORD_VARIABLE
+from bus.config import PASSWORD_VARIABLE, is_host
 
 FORM = "HOST or HOST:PORT (IPv6 in brackets), mqtt://HOST:PORT or mqtts://HOST:PORT"
 
 _TLS_PORT = 8883
 _MAX_PORT = 65535
-_HOST = re.compile(r"[^\s\[\]:/@?#]+")
+_PORT = re.compile("[0-9]{1,5}")
+_QUOTED_CHARS = 40
 
 
 class BrokerAddress(NamedTuple):
@@ -54,13 +55,13 @@ def _split(rest: str, text: str) -> tuple[str, int | None]:
         host, bracket, after = rest[1:].partition("]")
         if not bracket or not _is_ipv6(host) or (after and not after.startswith(":")):
             raise ArgumentTypeError(f"expected {FORM}, got {text!r}")
-        return host, _port(after[1:]) if after else None
+        return host, port(after[1:]) if after else None
     if _is_ipv6(rest):  # more than one colon: there is no port in it
         return rest, None
     host, colon, number = rest.partition(":")
-    if not _HOST.fullmatch(host):
+    if not is_host(host):
         raise ArgumentTypeError(f"expected {FORM}, got {text!r}")
-    return host, _port(number) if colon else None
+    return host, port(number) if colon else None
 
 
 def _is_ipv6(host: str) -> bool:
@@ -71,7 +72,9 @@ def _is_ipv6(host: str) -> bool:
     return True
 
 
-def _port(number: str) -> int:
-    if not (number.isascii() and number.isdecimal() and 0 < int(number) <= _MAX_PORT):
-        raise ArgumentTypeError(f"expected a port from 1 to {_MAX_PORT}, got {number!r}")
+def port(number: str) -> int:
+    """Return a TCP port; raises ArgumentTypeError if it is none."""
+    # At most so many digits: Python refuses to convert some thousand of them.
+    if not (_PORT.fullmatch(number) and 0 < int(number) <= _MAX_PORT):
+        raise ArgumentTypeError(f"expected a port from 1 to {_MAX_PORT}, got {number[:_QUOTED_CHARS]!r}")
     return int(number)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bus import config, config_fields
+from bus.cache_folder import home
 from bus.config import Broker, ClientConfig
 
 KINDS = {
@@ -90,11 +91,19 @@ def usual_places() -> list[Path]:
     """Return the files that exist of those that a client command looks for, first the one that it takes."""
     if (named := os.environ.get(VARIABLE)) is not None:
         return [Path(named)]
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "gleaner"
+    own = Path(os.environ.get("XDG_CONFIG_HOME") or home() / ".config") / "gleaner"
     found = (
-        folder / f"{kind}.toml" for folder in (home, Path("/etc/gleaner")) for kind in ("client", *_SERVICES)
+        folder / f"{kind}.toml" for folder in (own, Path("/etc/gleaner")) for kind in ("client", *_SERVICES)
     )
-    return [path for path in found if path.is_file()]
+    return [path for path in found if _is_readable(path)]
+
+
+def _is_readable(path: Path) -> bool:
+    """Return False also for a file in a folder that this user may not enter, such as another's home."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def for_client(path: Path | None) -> Recognised:

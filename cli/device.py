@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
+import structlog
 from msgspec import structs
 
 from bus import config, log
 from cli import options, run_service
-from cli.output import print_json, print_line
+from cli.output import OutputError, print_json, print_line
 from schemas.errors import PermanentError
 from schemas.messages import Result
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 
 _DISCOVERY_S = 20.0
+
+events = structlog.get_logger()
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -109,7 +112,7 @@ def run(arguments: Namespace) -> int:
         loaded = structs.replace(loaded, broker=_discovered(loaded.node, loaded.broker))
     log.configure(arguments.log_level, node=loaded.node, device=loaded.name)
     as_table = sys.stdout.isatty() and not arguments.json
-    on_result = _table() if as_table else _json_line
+    on_result = _printing(_table() if as_table else _json_line)
     counters = run_service.serve(
         "device", loaded, device_service.run(loaded, on_result, config.password(loaded.broker))
     )
@@ -147,6 +150,24 @@ def _crop(value: str) -> tuple[float, ...]:
     if len(edges) != 4:  # noqa: PLR2004  # left, top, right, bottom
         raise ArgumentTypeError(f"expected four numbers L,T,R,B, such as 0.25,0,0.75,1, got {value!r}")
     return edges
+
+
+def _printing(show: "Callable[[PhotoResult], None]") -> "Callable[[PhotoResult], None]":
+    """Return a function that shows a result, and goes on where none can be written, as on a full disk."""
+    failed = False
+
+    def shown(received: "PhotoResult") -> None:
+        nonlocal failed
+        try:
+            show(received)
+        except OutputError as error:
+            level = events.debug if failed else events.warning
+            level("result.not_printed", photo_id=received.result.photo_id, reason=str(error))
+            failed = True
+        else:
+            failed = False
+
+    return shown
 
 
 def _json_line(received: "PhotoResult") -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from cli import exit_codes, output
 from cli.extras import missing_package
-from cli.output import print_error, print_line
+from cli.output import OutputError, print_error, print_line
 from cli.parser import Parser
 from schemas.distribution import version
 from schemas.errors import GleanerError, PermanentError, TransientError
@@ -63,25 +63,41 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (missing := missing_package(name, error)) is None:
             raise
-        return _failure(name, missing)
-    except (GleanerError, OSError, BaseExceptionGroup) as error:
-        return _failure(" ".join(words[: 1 + (name in _WITH_SUBCOMMANDS)]), error)
+        return _failure(words, missing)
+    except (GleanerError, OSError, UnicodeEncodeError, BaseExceptionGroup) as error:
+        return _failure(words, error)
 
 
-def _failure(name: str, error: BaseException) -> int:
+def _failure(words: list[str], error: BaseException) -> int:
     """Print an error as one sentence and return the exit code; re-raise anything unexpected."""
+    name = " ".join(words[: 1 + (words[0] in _WITH_SUBCOMMANDS)])
     cause = first_cause(error)
     if isinstance(cause, BrokenPipeError):  # the reader of a pipe has exited: `gleaner tail | head`
         sys.stderr.close()  # or the interpreter reports there, at exit, that stdout cannot be flushed
         return exit_codes.OK
     if isinstance(cause, KeyboardInterrupt):
         return exit_codes.INTERRUPTED
+    if isinstance(cause, OutputError):
+        output.discard_output()
     if isinstance(cause, OSError) and cause.filename is not None:
         cause = PermanentError(f"cannot use {cause.filename}: {cause.strerror}")
+    if isinstance(cause, UnicodeEncodeError) and (odd := [word for word in words if not _is_text(word)]):
+        cause = PermanentError(
+            f"argument {odd[0]!a} is not UTF-8", hint="only the paths of files may be that"
+        )
     if not isinstance(cause, GleanerError):
         raise error  # a bug: its traceback is what helps
     print_error(f"gleaner {name}: {cause}")
     return exit_codes.TRY_AGAIN if isinstance(cause, TransientError) else exit_codes.FAILED
+
+
+def _is_text(word: str) -> bool:
+    """Return False for an argument with bytes that are not text: Python has surrogates in their place."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def first_cause(error: BaseException) -> BaseException:

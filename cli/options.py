@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from bus import config, config_fields, log
-from bus.cache_folder import default_cache
+from bus.cache_folder import default_cache, home
 from bus.config import Broker, ClientConfig, ConfigError
 from cli import broker_address
 from cli.configurations import Recognised, for_client
@@ -32,7 +32,6 @@ FEATURES = default_cache() / "features"
 """Default folder of the embedding cache, in the user's cache and not in the working folder."""
 SHOWN_FEATURES = "~/.cache/gleaner/features"
 
-_MAX_PORT = 65535
 _MAX_PERSON_CHARS = 128
 
 
@@ -209,13 +208,6 @@ def share(text: str) -> float:
     return number
 
 
-def port(text: str) -> int:
-    """Check a TCP port."""
-    if not (text.isdecimal() and 0 < int(text) <= _MAX_PORT):
-        raise ArgumentTypeError(f"expected a port from 1 to {_MAX_PORT}, got {text!r}")
-    return int(text)
-
-
 def broker(arguments: Namespace, base: Broker | None = None) -> Broker:
     """Return the broker of the configuration file, overridden by the options.
 
@@ -297,7 +289,7 @@ def add_state(parser: ArgumentParser, service: str, what: str) -> None:
 
 def default_state(service: str) -> str:
     """Return the default state folder of a service: `$XDG_STATE_HOME/gleaner/<service>`."""
-    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+    base = Path(os.environ.get("XDG_STATE_HOME") or home() / ".local/state")
     return str(base / "gleaner" / service)
 
 

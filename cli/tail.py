@@ -10,10 +10,10 @@ from bus.mqtt.subscription import RawMessage
 from cli import connect, options, run_service
 from cli.output import print_line, print_raw
 from schemas.codec import decode, is_image
-from schemas.errors import CodecError, PermanentError
+from schemas.errors import CodecError
 from schemas.image import ImageError, read_header
 from schemas.text import ascii_json
-from schemas.topics import ROOT, find
+from schemas.topics import ROOT, check_filter, find
 
 _KILO = 1000
 
@@ -42,7 +42,7 @@ async def _follow(arguments: Namespace) -> None:
     topic_filter = arguments.filter
     if not topic_filter.startswith((ROOT, "$", "#", "+")):
         topic_filter = f"{ROOT}/{topic_filter}"
-    _check_filter(topic_filter)
+    check_filter(topic_filter)
     bus = connect.bus(arguments, "tail")
     messages = bus.subscribe_raw(topic_filter)
     async with asyncio.TaskGroup() as tasks:
@@ -56,23 +56,6 @@ async def _follow(arguments: Namespace) -> None:
             else:
                 print_line(line(message))
         connection.cancel()  # or the TaskGroup would wait for the connection for ever
-
-
-def _check_filter(topic_filter: str) -> None:
-    """Check the wildcards of a filter.
-
-    Raises:
-        PermanentError: A wildcard is where MQTT allows none.
-    """
-    # Checked here: a broker refuses such a filter silently, and the command would print nothing.
-    levels = topic_filter.split("/")
-    for at, level in enumerate(levels):
-        last = at == len(levels) - 1
-        if (("#" in level or "+" in level) and len(level) > 1) or (level == "#" and not last):
-            raise PermanentError(
-                f"level {level!r} of the filter {topic_filter!r} has a misplaced wildcard",
-                hint="+ stands for a whole level, # for all remaining levels at the end",
-            )
 
 
 def line(message: RawMessage) -> str:

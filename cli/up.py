@@ -20,7 +20,7 @@ from pathlib import Path
 from bus.backoff import backoff
 from bus.broker.discovery import announced
 from bus.broker.process import is_listening
-from cli import exit_codes, options, provision, run_service
+from cli import broker_address, exit_codes, options, provision, run_service
 from cli.output import print_line
 from cli.parser import Parser
 from cli.supervisor import Supervisor
@@ -43,7 +43,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--port",
-        type=options.port,
+        type=broker_address.port,
         default=_PORT,
         help=f"TCP port for devices; the next three are used too (default: {_PORT})",
     )

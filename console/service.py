@@ -12,6 +12,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from bus import systemd
+from bus.cache_folder import expanded
 from bus.health import HealthServer
 from bus.metrics import Counters
 from bus.mqtt.client import Bus
@@ -126,7 +127,7 @@ class _Parts:
             database, bus, config.outbox, undo_s=config.undo_s, on_recorded=self._recorded
         )
         leases, registry = Leases(config.lease_s), Registry(Path(config.models))
-        cache = Path(config.cache).expanduser()
+        cache = expanded(config.cache)
         tls = config.broker.tls
         self.console = Console(
             config=config,
@@ -262,7 +263,7 @@ def _listening(address: str) -> Iterator[socket.socket]:
     try:
         family, *_, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
         listening = socket.create_server(where[:2], family=family, backlog=_BACKLOG)
-    except (OSError, OverflowError) as error:
+    except (OSError, UnicodeError, OverflowError) as error:  # UnicodeError: a name that no resolver takes
         raise PermanentError(
             f"cannot serve the console on {address}: {getattr(error, 'strerror', None) or error}",
             hint="choose another address with --listen; port 0 takes any free one",

@@ -33,6 +33,8 @@ def class_name(text: str) -> str:
         ClassNameError: Nothing is left, it has more than 128 characters, or there is a control or invisible
             character inside, so that it is unknown what was meant.
     """
+    if any(unicodedata.category(character) == "Cs" for character in text):
+        raise ClassNameError(f"class name {text!a} is not UTF-8", hint="rename it in UTF-8")
     name = unicodedata.normalize("NFC", text)
     name = name[_first_visible(name) : len(name) - _first_visible(name[::-1])]
     name = "".join(" " if unicodedata.category(character) == "Zs" else character for character in name)

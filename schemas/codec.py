@@ -45,6 +45,7 @@ _MSGPACK_LIMITS = {
     "max_ext_len": 0,  # the contract uses no extension types
 }
 _MSGPACK_BIN = frozenset({0xC4, 0xC5, 0xC6})  # first byte of `bin 8`, `bin 16` and `bin 32`
+_MSGPACK_MAPS = frozenset(bytes([first]) for first in (*range(0x80, 0x90), 0xDE, 0xDF))
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _WHITE_SPACE = b" \t\r\n"
 # Byte order marks of UTF-16 and UTF-32, and an opening brace in them without one.
@@ -127,11 +128,19 @@ def to_text(topic: Topic[M], payload: bytes) -> bytes:
 
 
 def mark_historical(payload: bytes) -> bytes:
-    """Return an encoded Photo marked as sent late, after an outage. A bare image is returned unchanged."""
+    """Return an encoded Photo marked as sent late, after an outage. A bare image is returned unchanged.
+
+    Raises:
+        CodecError: It is neither a JSON object nor a msgpack map, or has a number that msgpack cannot carry.
+    """
     if _is_file(payload):
         return payload
     # Fields, not a Photo: unknown fields of a newer sender are kept.
-    packed: bytes = msgpack.packb(_parse(PHOTO, payload) | {"historical": True})
+    try:
+        packed: bytes = msgpack.packb(_parse(PHOTO, payload) | {"historical": True})
+    except OverflowError:
+        expected = "integers of at most 64 bits"
+        raise CodecError(PHOTO.kind, expected=expected, got="more", code="malformed-message") from None
     return packed
 
 
@@ -164,6 +173,10 @@ def _parse(topic: Topic[M], payload: bytes) -> dict[str, object]:
         reason = str(error) or type(error).__name__
         if payload.startswith(_WIDE_TEXT):
             reason = "it looks like UTF-16 or UTF-32, and JSON is UTF-8"
+        elif text is None and payload[:1] not in _MSGPACK_MAPS:
+            reason = "neither a JSON object, a msgpack map nor a picture"
+        elif "max_str_len" in reason:
+            reason = "a text that is too long; in msgpack, an image has the type bin"
         got = f"{_describe(payload)}: {reason}"
         raise CodecError(topic.kind, expected="JSON or msgpack", got=got, code="malformed-message") from None
     if not isinstance(fields, dict):

@@ -5,6 +5,7 @@ has to match both binary and text messages.
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from typing import Generic, Literal, TypeVar, get_args
@@ -40,6 +41,11 @@ HANDLERS: tuple[Handler, ...] = get_args(Handler)
 CLOUD = "cloud"
 """The node name of everything that runs in the cloud."""
 _QUOTED_CHARS = 80
+_SHARE_LEVELS = 3
+_MAX_FILTER_BYTES = 65_535
+_MAX_LEVELS = 200  # of mosquitto
+_NO_CHARACTERS = range(0xFDD0, 0xFDF0)
+_LAST_TWO = 0xFFFE  # and 0xFFFF, of each plane: no characters either
 
 # Covariant, so that a Topic[Photo] is a Topic[Message].
 M_co = TypeVar("M_co", bound=Message, covariant=True)
@@ -101,6 +107,43 @@ def check_component_name(value: str, kind: str) -> str:
             f"a {kind} cannot be called {value!r}: the name is reserved", hint=f"use {kind} or {kind}-2"
         )
     return value
+
+
+def check_filter(text: str) -> str:
+    """Return an MQTT topic filter if a broker takes it.
+
+    Checked before it is sent: a broker refuses others silently, or ends the connection each time.
+
+    Source: MQTT 5.0, sections 1.5.4, 4.7 and 4.8.2; mosquitto closes on control characters too.
+
+    Raises:
+        TopicError: A wildcard is misplaced, it is empty or too long, or has characters that MQTT excludes.
+    """
+    levels = text.split("/")
+    for at, level in enumerate(levels):
+        if (set(level) & {"#", "+"} and len(level) > 1) or (level == "#" and at < len(levels) - 1):
+            raise TopicError(
+                f"level {level[:_QUOTED_CHARS]!r} of the topic filter has a misplaced wildcard",
+                hint="+ stands for a whole level, # for all remaining levels at the end",
+            )
+    if levels[0] == "$share" and not (len(levels) > _SHARE_LEVELS - 1 and all(levels[1:_SHARE_LEVELS])):
+        raise TopicError("topic filter", expected="$share/GROUP/FILTER", got=repr(text[:_QUOTED_CHARS]))
+    if any(_is_excluded(character) for character in text):
+        raise TopicError(
+            f"topic filter {text[:_QUOTED_CHARS]!a} has a character that MQTT does not allow",
+            hint="use no control characters, and UTF-8",
+        )
+    size = len(text.encode())
+    if not 0 < size <= _MAX_FILTER_BYTES or len(levels) > _MAX_LEVELS:
+        expected = f"1 to {_MAX_FILTER_BYTES} bytes and at most {_MAX_LEVELS} levels"
+        raise TopicError("topic filter", expected=expected, got=f"{size} bytes, {len(levels)} levels")
+    return text
+
+
+def _is_excluded(character: str) -> bool:
+    """Return True for a control character, a surrogate, or a code point that is no character."""
+    is_none = ord(character) in _NO_CHARACTERS or ord(character) & _LAST_TWO == _LAST_TWO
+    return is_none or unicodedata.category(character) in {"Cc", "Cs"}
 
 
 def is_reserved(name: str) -> bool:

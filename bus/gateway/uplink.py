@@ -1,6 +1,7 @@
 """Forward samples, statuses, events and feedback of the edge nodes from the Router to the cloud's broker."""
 
 import asyncio
+import logging
 import time
 import zlib
 from http import HTTPStatus
@@ -81,7 +82,7 @@ class Uplink:
         application = web.Application(client_max_size=self._config.max_body_bytes)
         application.router.add_post("/up/{node}/{kind}", self._handle)
         application.router.add_post("/up/{node}/{kind}/{device}", self._handle)
-        runner = web.AppRunner(application, access_log=None)
+        runner = web.AppRunner(application, access_log=None, logger=self._server_log())
         await runner.setup()
         try:
             async with await self._listen(runner), asyncio.TaskGroup() as tasks:
@@ -89,6 +90,21 @@ class Uplink:
                     tasks.create_task(self._publish_queued(queue), name=f"up.{node}")
         finally:
             await runner.cleanup()
+
+    def _server_log(self) -> logging.Logger:
+        """Return a logger for aiohttp, for which a request that is no HTTP is our error, with a traceback."""
+
+        def is_ours(record: logging.LogRecord) -> bool:
+            error = record.exc_info[1] if record.exc_info else None
+            if not isinstance(error, HttpProcessingError | web.RequestPayloadError | zlib.error):
+                return True
+            self._counters.add("up.none.malformed")
+            log.warning("up.refused", path=None, reason=_first_line(error)[:_LOGGED_PATH_CHARS])
+            return False
+
+        logger = logging.getLogger(f"aiohttp.server.{self._config.name}")
+        logger.filters[:] = [is_ours]
+        return logger
 
     def is_silent(self, node: str) -> bool:
         """Return True if nothing has come from a node for `silent_s`: not even a Status or a probe."""
@@ -103,9 +119,11 @@ class Uplink:
             server = await loop.create_server(
                 LimitedProtocol.factory(runner.server, _CONNECTIONS), host, int(port), reuse_address=True
             )
-        except OSError as error:
+        # UnicodeError: a name that no resolver takes; OverflowError: a port above 65535.
+        except (OSError, UnicodeError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise UplinkError(
-                f"the gateway cannot listen on {self._config.listen}: {error.strerror or error}",
+                f"the gateway cannot listen on {self._config.listen}: {reason}",
                 hint="choose another address with --listen",
             ) from None
         log.info("up.listening", port=server.sockets[0].getsockname()[1])
@@ -139,8 +157,9 @@ class Uplink:
         except (TimeoutError, ConnectionError):
             return Answer(HTTPStatus.REQUEST_TIMEOUT, f"no complete body within {_BODY_S:g} s", "timed_out")
         except (web.RequestPayloadError, HttpProcessingError, zlib.error) as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            return Answer(HTTPStatus.BAD_REQUEST, f"the body cannot be read: {reason}", "malformed")
+            return Answer(
+                HTTPStatus.BAD_REQUEST, f"the body cannot be read: {_first_line(error)}", "malformed"
+            )
         except web.HTTPRequestEntityTooLarge:
             limit = f"the body exceeds {self._config.max_body_bytes} bytes"
             return Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, limit, "malformed")
@@ -206,3 +225,9 @@ class Uplink:
                     break
                 else:
                     break
+
+
+def _first_line(error: Exception) -> str:
+    # aiohttp's sentences begin with the status, and go on with the bytes that were wrong.
+    text = str(error).partition(":")[2] or str(error)
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)

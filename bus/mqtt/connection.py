@@ -19,7 +19,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from bus.config import PASSWORD_VARIABLE, Broker
 from bus.mqtt import tls
-from bus.mqtt.errors import BrokerConnectionError, ProtocolRefusedError
+from bus.mqtt.errors import BrokerConnectionError, BrokerRefusedError, ProtocolRefusedError
 from bus.mqtt.paho_hooks import Inbox, Socket, fail_early_when_refused
 from bus.mqtt.publisher import Publisher
 from schemas.errors import PermanentError
@@ -46,6 +46,7 @@ _UNSUPPORTED_PROTOCOL = 0x84
 _WRONG_LOGIN = (0x86, 0x87)
 _RECEIVE_MAXIMUM = 512  # less than a subscription's queue holds; mosquitto 2.0.11 forgets it after some acks
 _NEVER_EXPIRES = 0xFFFFFFFF
+_MAX_TEXT_BYTES = 65_535
 _FOREIGN_ERRORS = (aiomqtt.MqttError, OSError, TimeoutError)
 
 
@@ -130,6 +131,8 @@ class BrokerConnection:
         fail_early_when_refused(self._client, self._note_early_close)
 
     def _make_client(self, broker: Broker, identity: ClientIdentity, will: Will | None) -> aiomqtt.Client:
+        _check_text("user name", broker.username)
+        _check_text("password", identity.password)
         return aiomqtt.Client(
             broker.host.strip("[]"),  # as IPv6 addresses stand in URLs
             broker.port,
@@ -299,6 +302,16 @@ class BrokerConnection:
         except _FOREIGN_ERRORS as error:
             reason = tls.explain(error) or type(error).__name__
             raise BrokerConnectionError(self.address, reason=reason, hint=_login_hint(error)) from None
+
+
+def _check_text(what: str, text: str | None) -> None:
+    """Raise BrokerRefusedError for a text that MQTT cannot carry; it is not quoted, it may be a password."""
+    try:
+        size = len((text or "").encode())
+    except UnicodeEncodeError:
+        raise BrokerRefusedError(f"the {what} is not UTF-8") from None
+    if size > _MAX_TEXT_BYTES:
+        raise BrokerRefusedError(f"the {what} has {size} bytes", hint=f"MQTT allows {_MAX_TEXT_BYTES}")
 
 
 def _session(identity: ClientIdentity) -> dict[str, Any]:

@@ -29,6 +29,7 @@ Migrations = Mapping[str, Sequence[str]]
 _BATCH = 256
 _PENDING = 4096
 _IN_USE = "another gleaner uses this folder: stop it, or choose another one with --state-dir"
+_HIGHEST_NUMBER = 2**62  # no device stores so many rows
 _OWN_TABLES: Migrations = {"damaged": DAMAGED_ROWS}
 
 
@@ -265,16 +266,33 @@ def migrate(connection: sqlite3.Connection, migrations: Migrations) -> None:
 
 
 def check_schema(connection: sqlite3.Connection, migrations: Migrations) -> None:
-    """Compare the tables with those that the migrations make.
+    """Compare the tables with those that the migrations make, and look at the highest numbers of rows.
 
     Raises:
-        DamagedError: A table or column is missing; a flipped bit in a name is enough.
+        DamagedError: A table or column is missing, for which a flipped bit in a name is enough; or a row has
+            a number behind which SQLite finds no further ones: it would call the disk full, for ever.
     """
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as wanted:
         migrate(wanted, migrations)
-        for (name,) in wanted.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+        for name, sql in wanted.execute(
+            "SELECT name, sql FROM sqlite_schema WHERE type = 'table'"
+        ).fetchall():
             if missing := _columns(wanted, name) - _columns(connection, name):
                 raise repair.DamagedError(f"table {name} has no {', '.join(sorted(missing))}")
+            if "AUTOINCREMENT" in str(sql):
+                _check_numbers(connection, name)
+
+
+def _check_numbers(connection: sqlite3.Connection, table: str) -> None:
+    """Raise DamagedError if a row has so high a number that no further ones are left."""
+    queries = (
+        f"SELECT max(rowid) FROM {table}",  # noqa: S608  # a name of our own
+        f"SELECT max(seq) FROM sqlite_sequence WHERE name = '{table}'",  # noqa: S608
+    )
+    for query in queries:
+        (highest,) = connection.execute(query).fetchone()
+        if isinstance(highest, int | float) and highest > _HIGHEST_NUMBER:
+            raise repair.DamagedError(f"table {table} has a row with the number {highest}")
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> set[str]:

@@ -10,6 +10,7 @@ Another run adds what is missing, and replaces a key only on request. `rights` (
 `mosquitto.conf` are written again where they change; TOML files are not, because people edit them.
 """
 
+import codecs
 import os
 import pwd
 import tomllib
@@ -30,6 +31,7 @@ from bus.provisioning.files import make_folder, read_or_create, write
 from bus.provisioning.revocation import REVOKED, record_issued, revoked, write_revocations
 from bus.provisioning.site import Address, ClientFiles, Site, allowed_identities, client_files
 from bus.security import acl, certificates
+from schemas.errors import PermanentError
 from schemas.topics import CLOUD
 
 SITE = "site.json"
@@ -59,7 +61,7 @@ def read_site(directory: Path) -> Site | None:
     """
     path = directory / SITE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Site)
+        return msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8), type=Site)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
@@ -120,6 +122,9 @@ def certificates_of(directory: Path, site: Site) -> Iterator[Issued]:
             facts = certificates.read(path.read_bytes())
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+        except PermanentError as error:
+            hint = "run 'gleaner provision' for this site again, which issues it again"
+            raise ConfigError(f"{path} is damaged: {error}", hint=hint) from None
         yield Issued(facts.name, path, facts.until, "kept" if facts.issuer_id else "authority")
 
 
@@ -254,6 +259,11 @@ class _Issuer:
         if name in self.replaced:
             write(key_path, certificates.new_key())
         key = read_or_create(key_path, certificates.new_key)
+        try:
+            certificates.key_id(key)
+        except PermanentError as error:
+            hint = f"make a new key with --replace {name}"
+            raise ConfigError(f"{key_path} is damaged: {error}", hint=hint) from None
         done = self._verdict(path, key, self.authorities.trusts[authority])
         if done != "kept":
             write(path, make(self.authorities.trusts[authority].current, key, name, days=self.days))
@@ -263,7 +273,10 @@ class _Issuer:
         """Return what to do with a certificate: issue it, issue it again for its key, or keep it."""
         if not path.exists():
             return "new"
-        facts = certificates.read(path.read_bytes())
+        try:
+            facts = certificates.read(path.read_bytes())
+        except PermanentError:  # damaged: of no more use than a missing one
+            return "new"
         if facts.key_id != certificates.key_id(key):  # without its key it is useless
             return "new"
         ended = facts.issuer_id not in {certificates.key_id(one.key) for one in trust.all}

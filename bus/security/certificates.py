@@ -109,7 +109,7 @@ def read(certificate: bytes) -> Facts:
     try:
         loaded = x509.load_pem_x509_certificate(certificate)
     except ValueError as error:
-        raise PermanentError("certificate", expected="PEM", got=error) from None
+        raise PermanentError("certificate", expected="PEM", got=_cause(error)) from None
     [common_name] = loaded.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return Facts(
         str(common_name.value),
@@ -118,6 +118,11 @@ def read(certificate: bytes) -> Facts:
         _issuer_id(loaded.extensions),
         loaded.not_valid_after_utc,
     )
+
+
+def _cause(error: Exception) -> str:
+    """Return the first part of a sentence of the library, whose second part is for programmers."""
+    return str(error).partition(". See ")[0]
 
 
 def key_id(key: bytes) -> str:
@@ -197,7 +202,7 @@ def _load(key: bytes) -> ec.EllipticCurvePrivateKey:
     try:
         private = serialization.load_pem_private_key(key, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise PermanentError("private key", expected="unencrypted PEM", got=error) from None
+        raise PermanentError("private key", expected="unencrypted PEM", got=_cause(error)) from None
     if not isinstance(private, ec.EllipticCurvePrivateKey):
         raise PermanentError("private key", expected="an elliptic curve", got=type(private).__name__)
     return private

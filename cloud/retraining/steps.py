@@ -1,10 +1,10 @@
 """The steps of a round: the options of each, and their order."""
 
-from pathlib import Path
 from typing import TypeAlias
 
 from msgspec import Struct
 
+from bus.cache_folder import expanded
 from bus.config import Broker
 from cloud.registry.model_card import Card
 from cloud.retraining.config import TrainerConfig
@@ -69,7 +69,7 @@ Step: TypeAlias = TeachStep | TrainingOptions | ReleaseStep | TuneStep
 
 def training_steps(config: TrainerConfig) -> list[TeachStep | TrainingOptions]:
     """Return the steps that end with a new version in the models folder."""
-    cache = str(Path(config.cache).expanduser())
+    cache = str(expanded(config.cache))
     train = TrainingOptions(
         dataset=config.dataset,
         models=config.models,

@@ -4,6 +4,7 @@ import re
 from urllib.parse import urlsplit
 
 from device.cameras.base import CameraError
+from schemas.text import escaped
 
 _HTTP = ("http", "https")
 _VIDEO = ("rtsp", "rtsps", "rtmp")
@@ -29,15 +30,21 @@ def is_camera_url(text: str) -> bool:
 
 
 def check_url(text: str) -> None:
-    """Check host and port of a URL.
+    """Check host and port of a URL, and that it is text: OpenCV crashes on bytes that are not UTF-8.
 
     Raises:
-        CameraError: It has no host, or its port is no number.
+        CameraError: It has no host or one that no resolver takes, its port is no number, or it contains
+            characters that cannot be printed.
     """
+    if not text.isprintable():
+        raise CameraError(
+            f"camera URL {escaped(without_secrets(text))} contains characters that cannot be printed",
+            hint="write them as %XX",
+        )
     try:
         parts = urlsplit(text)
-        valid = bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, or a bracket that is not closed
+        valid = parts.hostname is not None and parts.port != 0 and bool(parts.hostname.encode("idna"))
+    except ValueError:  # a port that is no number, an open bracket, an empty or too long part of a name
         valid = False
     if not valid:
         raise CameraError(

@@ -1,6 +1,7 @@
 """Create a camera from its specification, the value of `--camera`."""
 
 import importlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -19,6 +20,10 @@ _ACCEPTED = (
 )
 _SYNTHETIC = "demo.synthetic.camera"
 _MQTT_PORT = 1883
+# No more digits than the largest has: Python refuses to convert some thousand of them.
+_NUMBER = re.compile("[0-9]{1,10}")
+_PART = re.compile("([0-9]{1,10})/([0-9]{1,10})")
+_QUOTED_CHARS = 40
 
 Options = dict[str, str]
 
@@ -65,7 +70,7 @@ def _local(spec: str, shot: Shot) -> Camera:
     elif described == "drawn":
         camera = _synthetic(options)
     elif kind == "usb" and place:
-        camera = opencv_camera(int(place) if place.isdecimal() else place, shot)
+        camera = opencv_camera(int(place) if _NUMBER.fullmatch(place) else place, shot)
     elif described == "picamera":
         camera = picamera(shot)
     elif spec and Path(spec).is_dir():
@@ -100,14 +105,14 @@ def _mqtt(spec: str, topic: str, surroundings: Surroundings) -> Camera:
 
 def _folder(directory: Path, options: Options) -> Camera:
     part = options.pop("part", "0/1")
-    index, _, count = part.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise CameraError("camera option 'part'", expected="0/3, 1/3 or 2/3, for example", got=repr(part))
+    if (found := _PART.fullmatch(part)) is None or int(found[1]) >= int(found[2]):
+        got = repr(part[:_QUOTED_CHARS])
+        raise CameraError("camera option 'part'", expected="0/3, 1/3 or 2/3, for example", got=got)
     return folder_camera(
         directory,
         loop=_number(options, "loop", maximum=1) == 1,
         shuffle=_number(options, "shuffle"),
-        part=(int(index), int(count)),
+        part=(int(found[1]), int(found[2])),
     )
 
 
@@ -134,8 +139,7 @@ def _number(options: Options, name: str, maximum: int = 2**32 - 1) -> int | None
     text = options.pop(name, None)
     if text is None:
         return None
-    if not text.isdecimal() or int(text) > maximum:
-        raise CameraError(
-            f"camera option {name!r}", expected=f"a whole number up to {maximum}", got=repr(text)
-        )
+    if not _NUMBER.fullmatch(text) or int(text) > maximum:
+        got = repr(text[:_QUOTED_CHARS])
+        raise CameraError(f"camera option {name!r}", expected=f"a whole number up to {maximum}", got=got)
     return int(text)

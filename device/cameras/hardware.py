@@ -14,6 +14,7 @@ from device.cameras.base import CameraError
 from device.cameras.driver import CAPTURE_TIMEOUT_S, OPEN_TIMEOUT_S, DriverCamera
 from device.cameras.lag import LagMeter
 from schemas.distribution import install_command
+from schemas.text import escaped
 
 log = structlog.get_logger()
 
@@ -26,6 +27,7 @@ _CHECK_STREAM = "check address, user and password, and that the camera answers"
 _QUIET = "-8"  # AV_LOG_QUIET
 _TIMED = ("rtsp", "rtsps")
 """Streams whose frames have times of their own; for others OpenCV assumes a frame rate."""
+_MAX_DEVICE = 2**31 - 1
 MAX_LAG_S = 2.0
 """A stream that is further behind is opened again."""
 
@@ -49,11 +51,27 @@ def opencv_camera(device: int | str, shot: Shot = Shot()) -> DriverCamera:  # fr
     Args:
         device: Number of the camera, or path or URL. Of a file, each photo is its next frame.
         shot: Size is a wish: the camera takes the nearest that it has.
+
+    Raises:
+        CameraError: OpenCV takes no such number or path.
     """
     shown = without_secrets(str(device))
+    # OpenCV crashes on a text that is not Unicode, such as a file name that is not UTF-8.
+    if not (_is_unicode(device) if isinstance(device, str) else device <= _MAX_DEVICE):
+        raise CameraError(
+            f"unknown camera usb:{escaped(shown)}", hint="use usb:0, or a path of which all is UTF-8"
+        )
     name = shown if scheme_of(shown) else f"usb:{shown}"
     subject = f"camera {name}"
     return DriverCamera(lambda: _OpenCv(device, shot, subject), subject=subject, source=name)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def picamera(shot: Shot = Shot()) -> DriverCamera:  # frozen

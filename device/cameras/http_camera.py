@@ -12,7 +12,7 @@ from device.cameras.base import SIGNATURE_BYTES, CameraError, Frame, looks_like_
 from device.cameras.driver import DriverCamera
 from device.cameras.hardware import Shot, opencv_camera
 from device.cameras.http_client import HttpClient
-from device.cameras.multipart import MultipartSplitter
+from device.cameras.multipart import MultipartSplitter, boundary_of
 from device.cameras.newest import NewestPicture
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class HttpCamera:
     async def _read(self, response: "aiohttp.ClientResponse") -> None:
         """Read a stream until it ends or no photo was asked for during `_IDLE_S`."""
         newest, now = self._newest, asyncio.get_running_loop().time
-        boundary = response.headers.get("Content-Type", "").partition("boundary=")[2].partition(";")[0]
+        boundary = boundary_of(response.headers.get("Content-Type", ""))
         splitter = MultipartSplitter(boundary, MAX_PICTURE_BYTES)
         failure = CameraError(f"{self._client.subject} ended its stream")
         try:

@@ -15,6 +15,7 @@ _SILENCE_S = 10.0
 _UNAUTHORIZED = 401
 _OK = 200
 _CHUNK_BYTES = 64 * 1024
+_REASON_CHARS = 200
 _INSTALL = f"install it with: {install_command('http')}"
 
 
@@ -33,7 +34,7 @@ class HttpClient:
         """Create the client; nothing is sent.
 
         Raises:
-            CameraError: aiohttp is not installed.
+            CameraError: aiohttp is not installed, or takes no such address.
         """
         try:
             import aiohttp  # noqa: PLC0415  # megabytes that only this camera needs
@@ -41,7 +42,10 @@ class HttpClient:
         except ImportError:
             raise CameraError(f"{self.subject} needs aiohttp", hint=_INSTALL) from None
         self._aiohttp = aiohttp
-        url = yarl.URL(self._url)
+        try:
+            url = yarl.URL(self._url)
+        except ValueError as error:
+            raise self._failure(error) from None
         # Never sent with the first request: a camera that asks for Digest must not get it in the clear.
         self._login = None if url.user is None else (url.user, url.password or "")
         self._address = url.with_user(None)
@@ -66,7 +70,8 @@ class HttpClient:
             if response.status == _UNAUTHORIZED and self._login and challenge.startswith("basic"):
                 response.close()
                 response = await self._session.get(self._address, headers=_basic(*self._login))
-        except (self._aiohttp.ClientError, OSError) as error:
+        # ValueError: what a camera sent, such as a redirection, is no URL or text.
+        except (self._aiohttp.ClientError, OSError, ValueError) as error:
             raise self._failure(error) from None
         if response.status != _OK:
             response.close()
@@ -85,13 +90,15 @@ class HttpClient:
         """
         try:
             return await response.content.read(_CHUNK_BYTES)
-        except (self._aiohttp.ClientError, OSError) as error:
+        except (self._aiohttp.ClientError, OSError, ValueError) as error:
             raise self._failure(error) from None
 
     def _failure(self, error: Exception) -> CameraError:
-        # aiohttp's sentences may contain the whole address.
-        reason = re.sub(r"\S+://\S+", "the address", str(error)) or type(error).__name__
-        return CameraError(f"{self.subject}: {reason}")
+        if isinstance(error, self._aiohttp.RedirectClientError | self._aiohttp.NonHttpUrlClientError):
+            return CameraError(f"{self.subject} redirects to an address that is not valid for HTTP")
+        # aiohttp's sentences may contain the whole address, and may have several lines, which quote bytes.
+        reason = re.sub(r"\S+://\S+", "the address", " ".join(str(error).split()))[:_REASON_CHARS]
+        return CameraError(f"{self.subject}: {reason or type(error).__name__}")
 
 
 def _basic(user: str, password: str) -> dict[str, str]:

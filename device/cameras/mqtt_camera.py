@@ -10,11 +10,14 @@ from bus.config import Broker
 from bus.mqtt.client import Bus, transient_client_id
 from device.cameras.base import CameraError, Frame, looks_like_picture
 from device.cameras.newest import NewestPicture
-from schemas.errors import PermanentError
+from schemas.errors import TopicError
+from schemas.text import escaped
+from schemas.topics import check_filter
 
 log = structlog.get_logger()
 
 _ANY_AGE_S = float("inf")
+_SHOWN_CHARS = 80
 
 
 class MqttCamera:
@@ -35,7 +38,13 @@ class MqttCamera:
     live = True
 
     def __init__(self, topic: str, broker: Broker, password: str | None = None) -> None:
-        check_filter(topic)
+        try:
+            check_filter(topic)
+        except TopicError as error:
+            raise CameraError(
+                f"camera mqtt:{escaped(topic, _SHOWN_CHARS)}: {error}",
+                hint="use mqtt:TOPIC, such as mqtt:cam/1/jpeg",
+            ) from None
         self._topic = topic
         self._bus = Bus(broker, transient_client_id("camera"), password=password)
         self._messages = self._bus.subscribe_raw(topic)
@@ -67,7 +76,7 @@ class MqttCamera:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._bus.run(), name="camera.bus")
                 tasks.create_task(self._receive(), name="camera.receive")
-        except* PermanentError as errors:
+        except* Exception as errors:  # noqa: BLE001  # of any kind: `capture` would wait for ever
             self._newest.fail(CameraError(f"camera mqtt:{self._topic} failed: {errors.exceptions[0]}"))
 
     async def _receive(self) -> None:
@@ -80,13 +89,3 @@ class MqttCamera:
             self._skipped += 1
             level = log.warning if self._skipped == 1 else log.debug
             level("camera.message_skipped", topic=message.topic, bytes=len(message.payload))
-
-
-def check_filter(topic: str) -> None:
-    """Raise CameraError for a topic filter that MQTT does not allow."""
-    levels = topic.split("/")
-    wildcards = all(level in ("+", "#") or not set(level) & {"+", "#"} for level in levels)
-    if not topic or "\0" in topic or not wildcards or "#" in levels[:-1]:
-        raise CameraError(
-            f"camera topic {topic!r} is no MQTT topic filter", hint="use mqtt:TOPIC, such as mqtt:cam/1/jpeg"
-        )

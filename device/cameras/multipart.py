@@ -1,7 +1,8 @@
 """Split a stream of `multipart/x-mixed-replace`, as MJPEG cameras send it, into its parts. No I/O.
 
 Own code, because cameras do not follow RFC 2046: the boundary is announced with or without its two hyphens,
-Content-Length is missing, and lines end in a plain line feed. General parsers refuse these streams.
+not at all, or another one than the stream has; Content-Length is missing, and lines end in a plain line feed.
+General parsers refuse these streams.
 """
 
 import re
@@ -11,8 +12,10 @@ from typing import NamedTuple
 from device.cameras.base import CameraError
 
 _END_OF_HEADERS = re.compile(rb"\r?\n\r?\n")
+_BOUNDARY = re.compile(r'(?i);[ \t]*boundary[ \t]*=[ \t]*("[^"]*"|[^;]*)')
 _CONTENT_LENGTH = re.compile(rb"(?im)^content-length[ \t]*:[ \t]*([0-9]{1,12})[ \t]*\r?$")
 _MAX_HEADER_BYTES = 16 * 1024
+_MAX_LINE_BYTES = 512
 
 
 class Part(NamedTuple):
@@ -27,8 +30,17 @@ class Part(NamedTuple):
     began_at: float
 
 
+def boundary_of(content_type: str) -> str:
+    """Return the boundary that a Content-Type announces; empty if it announces none."""
+    found = _BOUNDARY.search(content_type)
+    return "" if found is None else found[1].strip("\"' \t")
+
+
 class MultipartSplitter:
     """Collect chunks until a part is complete.
+
+    Parts begin with the boundary that was announced, or with the first line that begins with two hyphens and
+    is followed by a header, whichever the stream has.
 
     Args:
         boundary: The parameter of Content-Type, with or without quotes and hyphens.
@@ -36,8 +48,13 @@ class MultipartSplitter:
     """
 
     def __init__(self, boundary: str, max_bytes: int) -> None:
-        # As a camera may announce `--frame` and send `--frame`, hyphens at the start mean nothing.
-        self._delimiter = b"--" + boundary.strip('" ').lstrip("-").encode()
+        # As a camera may announce `--frame` and send `--frame`, hyphens at the start mean nothing. HTTP's
+        # headers are any bytes: those that are not UTF-8 are surrogates here.
+        name = boundary.strip("\"' ").lstrip("-").encode("utf-8", "surrogateescape")
+        self._delimiter = b"--" + name
+        lines = rb"--[^\r\n]+?" + (b"|" + re.escape(name) if name else b"")
+        self._other_delimiter = re.compile(rb"(?:\A|\n)(" + lines + rb")[ \t]*\r?\n[!#-9;-~]+[ \t]*:")
+        self._is_settled = False
         self._max_bytes = max_bytes
         self._buffer = bytearray()
         self._searched = 0
@@ -68,9 +85,10 @@ class MultipartSplitter:
 
     def _read_headers(self, at: float) -> bool:
         """Skip to the end of the next part's headers; return False if they are incomplete."""
-        start = self._buffer.find(self._delimiter)
+        start = self._find_delimiter()
         if start < 0:
-            self._skip(len(self._buffer) - len(self._delimiter))  # the rest may be the start of a delimiter
+            # The rest may be the start of a delimiter.
+            self._skip(len(self._buffer) - max(len(self._delimiter), _MAX_LINE_BYTES))
             return False
         self._skip(start)
         if (end := _END_OF_HEADERS.search(self._buffer)) is None:
@@ -82,9 +100,21 @@ class MultipartSplitter:
         if self._length is None and self._delimiter == b"--":
             raise CameraError("the stream announces neither a boundary nor the length of its parts")
         self._check(self._length or 0)
+        self._is_settled = True
         del self._buffer[: end.end()]
         self._began_at, self._searched, self._skipped = at, 0, 0
         return True
+
+    def _find_delimiter(self) -> int:
+        """Return where the next part begins, -1 if it does not yet; at the first, learn how parts begin."""
+        start = self._buffer.find(self._delimiter)
+        is_found = start >= 0 and self._delimiter != b"--"
+        if is_found or self._is_settled or self._skipped > _MAX_HEADER_BYTES:
+            return start
+        if (other := self._other_delimiter.search(self._buffer)) is None:
+            return start
+        self._delimiter = other[1]
+        return other.start(1)
 
     def _skip(self, count: int) -> None:
         """Drop bytes between two parts, such as those beyond a Content-Length that is too small."""

@@ -33,13 +33,19 @@ _STARTS = (
     (b"v/1\x01", "OpenEXR"),
     (b"DDS ", "DDS"),
     (b"gimp xcf", "XCF"),
-    (b"<svg", "SVG"),
-    (b"<?xml", "XML"),
-    (b"<!DOCTYPE", "HTML"),
-    (b"<html", "HTML"),
+    (b"\x89PNG", "PNG damaged by a transfer as text"),
     (b"\x1aE\xdf\xa3", "Matroska video"),
+    (b"FLV\x01", "Flash video"),
+    (b"\x00\x00\x01\xba", "MPEG video"),
+    (b"\x00\x00\x01\xb3", "MPEG video"),
+    (b"\x00\x00\x00\x01", "H.264 or H.265 video"),
+    (b"%!PS", "PostScript"),
     (b"PK\x03\x04", "ZIP"),
     (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\x00", "xz"),
+    (b"7z\xbc\xaf\x27\x1c", "7z"),
+    (b"Rar!", "RAR"),
     (b"data:image/", "data URL"),
     (b"/9j/", "base64 text"),  # FF D8 FF
     (b"iVBORw0KGgo", "base64 text"),  # the PNG signature
@@ -57,10 +63,20 @@ _BOX_BRANDS = {  # ISO base media: the brand behind `ftyp`
     b"msf1": "HEIF",
     b"crx ": "CR3 raw",
 }
+# Text: in any case, also behind a byte order mark and white space.
+_MARKUP = (
+    (b"<svg", "SVG"),
+    (b"<?xml", "XML"),
+    (b"<!doctype", "HTML"),
+    (b"<html", "HTML"),
+    (b"<head", "HTML"),
+)
+_MARKUP_BYTES = 64
+_BEFORE_MARKUP = (b"<", b"\xef\xbb\xbf", b" ", b"\t", b"\r", b"\n")
 _ANY_START = tuple(start for start, _ in _STARTS)
 _RIFF_FORMS = {b"WEBP": "WebP", b"AVI ": "AVI video"}
 _PNM = frozenset(b"1234567Ff")
-_ENCODED_AS_TEXT = frozenset({"data URL", "base64 text"})
+_ENCODED_AS_TEXT = frozenset({"data URL", "base64 text", "PNG damaged by a transfer as text"})
 _QUOTED_BYTES = 8
 
 
@@ -72,6 +88,9 @@ def format_name(content: bytes) -> str | None:
         return _RIFF_FORMS.get(content[8:12], "RIFF")
     if content[:1] == b"P" and content[1:2].strip(bytes(_PNM)) == b"" and content[2:3].isspace():
         return "PNM"
+    if content.startswith(_BEFORE_MARKUP):
+        text = content[:_MARKUP_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+        return next((name for start, name in _MARKUP if text.startswith(start)), None)
     if not content.startswith(_ANY_START):  # as of each message, which is asked for every photo
         return None
     return next(name for start, name in _STARTS if content.startswith(start))

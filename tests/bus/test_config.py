@@ -57,6 +57,59 @@ def test_an_empty_text_is_refused(tmp_path, kind, text, place):
     assert f"empty text - at `{place}`" in str(caught.value)
 
 
+GOOD = "# Büro\n[broker]\nhost = 'h'\nport = 1884\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [GOOD.encode(), GOOD.encode("utf-8-sig"), GOOD.replace("\n", "\r\n").encode(), GOOD.rstrip().encode()],
+)
+def test_a_file_of_any_editor_is_read(tmp_path, content):
+    """A byte order mark, line ends of Windows and a last line without end change nothing."""
+    (tmp_path / "x.toml").write_bytes(content)
+    assert config.load(tmp_path / "x.toml", ClientConfig).broker == Broker(host="h", port=1884)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (GOOD.encode("latin-1"), "line 1 is not UTF-8; save the file as UTF-8"),
+        (("\n\n" + GOOD).encode("latin-1"), "line 3 is not UTF-8"),
+        (GOOD.encode("utf-16"), "line 1 is not UTF-8"),
+        ("port = 1".encode("utf-16-be"), "UTF-16 or UTF-32; save the file as UTF-8"),
+        (GOOD.encode() + b"\0", "it is no text"),
+        (b"a = " + b"[" * 5000 + b"]" * 5000, "nested too deeply"),
+        ((GOOD + "port = 5").encode(), "Cannot overwrite a value"),
+        (GOOD.replace("'h'", "'mqtt://h'").encode(), "got 'mqtt://h'; the port belongs in `port`"),
+        (GOOD.replace("'h'", "'h:1883'").encode(), "got 'h:1883'"),
+        (GOOD.replace("'h'", "'a..b'").encode(), "got 'a..b'"),
+        (GOOD.replace("'h'", "'[::1'").encode(), "got '[::1'"),
+        (GOOD.replace("'h'", "'h '").encode(), "got 'h '"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_one_sentence(tmp_path, content, words):
+    """Its encoding, depth and addresses are checked as its fields are."""
+    (tmp_path / "x.toml").write_bytes(content)
+    with pytest.raises(ConfigError) as refusal:
+        config.load(tmp_path / "x.toml", ClientConfig)
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_one"),
+    [
+        *((host, True) for host in ("h", "h.lan.", "::1", "[::1]", "fe80::1%eth0", "10.0.0.1", "käse.lan")),
+        *(
+            (host, False)
+            for host in ("", ".", "a..b", "a" * 64, "[::1", "::1]", "a b", "a\u202eb", "a/b", "a\udcff")
+        ),
+    ],
+)
+def test_a_host_is_what_a_resolver_takes(host, is_one):
+    """Python's resolver ends with another error than OSError for some texts."""
+    assert config.is_host(host) == is_one
+
+
 def test_names_of_classes_are_free(tmp_path):
     """A table by class takes any name; only its values are checked."""
     loaded = config.load(written(tmp_path, "[harvest.auto_by_class]\n'a b' = 0.5\ncat = 0.9"), EdgeConfig)
@@ -83,6 +136,8 @@ def test_the_password_comes_from_the_first_place_that_has_one(tmp_path, monkeypa
     assert config.password(Broker()) == "of systemd"
     own = tmp_path / "password"
     own.write_text(SECRET)
+    assert config.password(Broker(password_file=str(own))) == SECRET
+    own.write_bytes(f"\ufeff{SECRET}\r\n".encode())
     assert config.password(Broker(password_file=str(own))) == SECRET
     monkeypatch.setenv(config.PASSWORD_VARIABLE, "of the environment")
     assert config.password(Broker(password_file=str(own))) == "of the environment"

@@ -50,6 +50,7 @@ REFUSED = [
     "host/path",
     "a b",
     "host:١٨٨٣",
+    "host:" + "9" * 5000,
 ]
 
 

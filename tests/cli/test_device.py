@@ -1,8 +1,10 @@
 import json
 
 import pytest
+from structlog.testing import capture_logs
 
 from cli import device
+from cli.output import OutputError
 from device.agent import PhotoResult
 from schemas.messages import Photo
 from tests.cli.conftest import gleaner, start
@@ -23,6 +25,22 @@ def test_the_table_has_a_row_per_result(capsys):
     assert rows[0].split() == ["01234567", "cat", "90%", "12", "auto", "cats/1.jpg"]
     assert rows[1].split() == ["01234567", "rejected:", "corrupt-image"]
     assert rows[2].split() == ["01234567", "deferred:", "no", "model"]
+
+
+def test_results_that_cannot_be_printed_stop_nothing():
+    """A full disk behind standard output is logged once, until a result is printed again."""
+    answers = [OutputError("full"), OutputError("full"), None, OutputError("full")]
+
+    def show(_):
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+
+    shown = device._printing(show)
+    with capture_logs() as logs:
+        for _ in range(4):
+            shown(PhotoResult(result(PHOTO)))
+    assert [entry["log_level"] for entry in logs] == ["warning", "debug", "warning"]
+    assert {entry["event"] for entry in logs} == {"result.not_printed"}
 
 
 async def test_output_to_a_pipe_is_json_lines(edge, at, tmp_path):

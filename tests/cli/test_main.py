@@ -76,6 +76,19 @@ def test_an_unusable_file_is_a_sentence(called, monkeypatch):
     assert done.sentence == "gleaner schema: cannot use /x/y: No such file or directory"
 
 
+def test_an_argument_that_is_not_utf_8_is_a_sentence(called, monkeypatch):
+    """Bytes that are no text can only be the name of a file."""
+
+    def fail(arguments: object) -> int:
+        raise ExceptionGroup("tasks", [error])
+
+    error = UnicodeEncodeError("utf-8", "caf\udce9", 3, 4, "surrogates not allowed")
+    monkeypatch.setattr(schema, "run", fail)
+    done = called("schema", "--out", "caf\udce9")
+    assert done.code == 1
+    assert done.sentence.startswith(r"gleaner schema: argument 'caf\udce9' is not UTF-8; only")
+
+
 @pytest.mark.parametrize("bug", [ZeroDivisionError(), ExceptionGroup("tasks", [KeyError("x")]), OSError("x")])
 def test_a_bug_keeps_its_traceback(called, monkeypatch, bug):
     """An unexpected exception leaves main()."""

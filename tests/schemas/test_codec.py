@@ -377,3 +377,26 @@ def test_another_encoding_of_text_is_named(encoding):
     """The error says what is wrong with UTF-16 and UTF-32, with or without a byte order mark."""
     with pytest.raises(CodecError, match="UTF-16"):
         decode(COMMAND, '{"action":"capture"}'.encode(encoding), {"node": "edge-1", "device": "pi-1"})
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        (b"hello", "neither a JSON object, a msgpack map nor a picture"),
+        (b"[1, 2]", "neither a JSON object"),
+        (b"\r\n\xff\xd8\xff", "neither a JSON object"),
+        (b"", "neither a JSON object"),
+        (msgpack.packb({"image": b"x" * 5000}, use_bin_type=False), "in msgpack, an image has the type bin"),
+    ],
+)
+def test_what_is_no_message_is_named_in_words(payload, words):
+    """A sender does not know what a decoder calls extra data."""
+    with pytest.raises(CodecError) as caught:
+        decode(PHOTO, payload, NAMES)
+    assert words in str(caught.value)
+
+
+def test_a_number_that_msgpack_cannot_carry_costs_its_message():
+    """A field that is not known may have any number of JSON."""
+    with pytest.raises(CodecError, match="at most 64 bits"):
+        mark_historical(b'{"photo_id": "00", "other": %d}' % 10**30)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import TopicError
-from schemas.topics import NAME, PHOTO, RELEASE, RESULT, TOPICS, check_name, find
+from schemas.topics import NAME, PHOTO, RELEASE, RESULT, TOPICS, check_filter, check_name, find
 
 names = st.from_regex(NAME, fullmatch=True)
 
@@ -69,3 +69,24 @@ def test_a_missing_or_unknown_name_is_an_error():
         PHOTO.name(node="edge-1")
     with pytest.raises(TopicError, match="has no name device"):
         RELEASE.name(node="edge-1", device="pi-1")
+
+
+@pytest.mark.parametrize("text", ["#", "+/#", "a//b", "$SYS/#", "$share/g/a/+", "cam/größe", "a" * 65_535])
+def test_a_filter_that_a_broker_takes_is_returned(text):
+    """Wildcards stand for whole levels, and a level may be empty."""
+    assert check_filter(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "a+", "#/a", "a/b#", "a\0", "a\x01", "a\x7f", "a\x85", "a\udcff", "\ufdd0", "\uffff"),
+        *("\U0001fffe", "$share/g", "$share//a", "$share/g/", "a" * 65_536, "é" * 32_768, "/" * 200),
+    ],
+)
+def test_a_filter_that_a_broker_refuses_is_one_sentence(text):
+    """A broker would answer nothing, or end the connection again and again."""
+    with pytest.raises(TopicError) as refusal:
+        check_filter(text)
+    assert str(refusal.value).isprintable()
+    assert len(str(refusal.value)) < 300

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from bus.file_url import path_of
 from cloud.dataset.schema import Split
+from schemas.errors import PermanentError
 
 _SUFFIXES = ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .heic .heif .avif .mpo"
 PICTURE_SUFFIXES = frozenset(_SUFFIXES.split())
@@ -59,10 +61,53 @@ def file_item(path: Path, name: str, label: str | None, split: Split | None = No
         return PassedOver(name, kind)
     except OSError as error:
         return PassedOver(name, f"cannot be read: {error.strerror}")
+    except ValueError:  # NUL, or half of a surrogate pair as JSON can have it
+        return PassedOver(name, "no file can have this name")
     if not path.is_file():
         return PassedOver(name, "not a file")
     at_ms = max(0, status.st_mtime_ns // 1_000_000)  # a file can be dated before 1970
     return Item(name, path.read_bytes, label, split, at_ms, status.st_size)
+
+
+def listed_item(folder: Path, name: str, label: object, split: Split | None = None) -> Entry:
+    """Return the entry of a file that a list of pictures names.
+
+    Args:
+        folder: That of the list.
+        name: As it is written: a path, also with backslashes as Windows writes it, or a file:// URL.
+        label: As it is written.
+        split: As it is written.
+    """
+    if label is not None and not isinstance(label, str | int | float):
+        return PassedOver(name, "a label that is no text")
+    text = None if label is None else str(label)
+    if text is not None and not _is_unicode(text):
+        return PassedOver(name, "a label that is not UTF-8; save the list as UTF-8")
+    if "://" not in name:
+        plain = folder / name
+        return file_item(plain if is_file(plain) else folder / name.replace("\\", "/"), name, text, split)
+    if not name.casefold().startswith("file:"):
+        return PassedOver(name, "an address in a network; download its picture")
+    try:
+        return file_item(path_of(name), name, text, split)
+    except PermanentError as error:
+        return PassedOver(name, str(error))
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path names a regular file; False for one that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def looks_like_picture(path: Path) -> bool:

@@ -14,7 +14,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from cloud.dataset.importing.entry import Entry, Item, PassedOver, file_item, looks_like_picture
+from cloud.dataset.importing.entry import (
+    Entry,
+    Item,
+    PassedOver,
+    file_item,
+    is_file,
+    looks_like_picture,
+)
 from cloud.dataset.schema import Split
 from schemas.errors import PermanentError
 from schemas.text import escaped
@@ -28,7 +35,13 @@ _SPLITS: dict[str, Split] = {
 }
 _DECORATION = re.compile(r"[\s_-]|(set|images|data)?\d*$")
 _CLASS_IN_NAME = re.compile(r"([^\W\d][^.]*)[._]\d+\.[A-Za-z]+")
-_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+# Those of folders, of Windows, Linux, Synology and QNAP: some hold small copies of the pictures beside them.
+_SYSTEM_FILES = frozenset(
+    {
+        *("thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "recycler", "system volume information"),
+        *("lost+found", "@eadir", "#recycle", "#snapshot", "@recycle", "@__thumb", "@recently-snapshot"),
+    }
+)
 
 
 def split_of(folder: str) -> Split | None:
@@ -94,7 +107,7 @@ class _Listing:
 
     def has_pictures(self, folder: Path) -> bool:
         return any(
-            not _is_hidden(path) and _is_file(path) and looks_like_picture(path)
+            not _is_hidden(path) and is_file(path) and looks_like_picture(path)
             for path in self.children(folder)
         )
 
@@ -132,7 +145,7 @@ class _Listing:
                 yield self.passed_over(path, "a folder inside a class folder; add --recursive to import it")
 
     def _file(self, path: Path, label: str | None, split: Split | None) -> Entry:
-        if path.is_symlink() or not _is_file(path) or looks_like_picture(path):
+        if path.is_symlink() or not is_file(path) or looks_like_picture(path):
             return file_item(path, self.name(path), label, split)
         return PassedOver(self.name(path), "not a picture", expected=True)
 
@@ -152,7 +165,7 @@ def _classes(directory: Path, split: Split | None, listing: _Listing) -> Iterato
         elif _is_folder(path):
             entries = list(listing.pictures(path, path.name, split))
             yield from entries or [PassedOver(f"{name}/", "an empty folder", expected=True)]
-        elif _is_file(path) and not looks_like_picture(path):
+        elif is_file(path) and not looks_like_picture(path):
             yield PassedOver(name, "not a picture", expected=True)
         else:
             yield PassedOver(name, "in no class folder; move it into one, or import with --label")
@@ -201,12 +214,5 @@ def _is_folder(path: Path) -> bool:
     """Return True for a folder, False also for what cannot be looked at, such as a name that is too long."""
     try:
         return path.is_dir()
-    except OSError:
-        return False
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
     except OSError:
         return False

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bus.mqtt.presence import now_ms
 from cloud.dataset.fingerprint import fingerprint
-from cloud.dataset.importing.entry import Entry, Item, PassedOver
+from cloud.dataset.importing.entry import Entry, Item, PassedOver, is_file
 from cloud.dataset.importing.folder import folder_entries
 from cloud.dataset.importing.hold_out import Photo, choose_gold
 from cloud.dataset.importing.import_result import ImportOptions, ImportResult, count_photo
@@ -15,6 +15,7 @@ from cloud.dataset.schema import ImportOutcome, Record, Row, Split, apply_import
 from cloud.dataset.store import HAS_IMAGE, Store
 from cloud.progress import NoProgress, Progress
 from schemas.errors import PermanentError
+from schemas.text import escaped
 
 _BATCH_PHOTOS = 64
 _BATCH_BYTES = 16 * 1024 * 1024
@@ -75,9 +76,11 @@ def check_any(source: Path | str, entries: Sequence[Entry]) -> None:
     if any(isinstance(entry, Item) for entry in entries):
         return
     reasons = [f"{entry.name}: {entry.reason}" for entry in entries if isinstance(entry, PassedOver)]
-    seen = f" ({reasons[0]})" if reasons else ""
+    seen = f" ({escaped(reasons[0])})" if reasons else ""
+    if is_file(Path(source)):
+        raise PermanentError(f"cannot import {escaped(source)}: it lists no picture that is there{seen}")
     raise PermanentError(
-        f"cannot import folder {source}: no class folder with photos{seen}",
+        f"cannot import folder {escaped(source)}: no class folder with photos{seen}",
         hint="put the photos of each class into a folder of its name, such as DIR/cat/1.jpg; or use --label",
     )
 

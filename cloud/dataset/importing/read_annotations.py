@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree as ET
 
-from cloud.dataset.importing.entry import Entry, Item, PassedOver, file_item
+from cloud.dataset.importing.entry import Entry, Item, PassedOver, file_item, is_file, listed_item
 from schemas.errors import PermanentError
 
 _MAX_BYTES = 1 << 30
@@ -54,28 +54,36 @@ def cvat_entries(export: Path, label: str | None = None) -> list[Entry]:
         raise PermanentError(f"cannot import {export}: it declares entities, as CVAT's exports never do")
     try:
         root = ET.fromstring(content)  # noqa: S314  # without entities nothing can grow
-    except ET.ParseError as error:
+    except (ET.ParseError, LookupError, ValueError) as error:  # the others: of an encoding without decoder
         raise PermanentError(f"cannot import {export}: {error}") from None
     images = list(root.iter("image"))
     if root.tag != "annotations" or not images:
         raise PermanentError(f"cannot import {export}: no images of CVAT in it")
-    return [
-        _labelled(export, str(image.get("name", "")), (shape.get("label") for shape in image), label)
-        for image in images
-    ]
+    return [_cvat_entry(export, number, image, label) for number, image in enumerate(images)]
+
+
+def _cvat_entry(export: Path, number: int, image: ET.Element, label: str | None) -> Entry:
+    if not (name := image.get("name")):
+        return PassedOver(f"{export.name}: image {number}", "no name")
+    return _labelled(export, name, (shape.get("label") for shape in image), label)
 
 
 def _coco(export: Path, content: Mapping[str, Any], label: str | None) -> Iterator[Entry]:
-    names = {one.get("id"): one.get("name") for one in _objects(content.get("categories"))}
-    given: defaultdict[object, list[object]] = defaultdict(list)
+    names = {_key(one.get("id")): one.get("name") for one in _objects(content.get("categories"))}
+    given: defaultdict[str, list[object]] = defaultdict(list)
     for annotation in _objects(content.get("annotations")):
-        given[annotation.get("image_id")].append(names.get(annotation.get("category_id")))
+        given[_key(annotation.get("image_id"))].append(names.get(_key(annotation.get("category_id"))))
     for number, image in enumerate(_objects(content["images"])):
         name = image.get("file_name")
         if isinstance(name, str) and name:
-            yield _labelled(export, name, given[image.get("id")], label)
+            yield _labelled(export, name, given[_key(image.get("id"))], label)
         else:
             yield PassedOver(f"{export.name}: image {number}", "no file_name")
+
+
+def _key(value: object) -> str:
+    """Return an id as text: some tools write the same one as 1, 1.0 and "1"."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _label_studio(export: Path, tasks: list[dict[str, Any]], label: str | None) -> Iterator[Entry]:
@@ -108,14 +116,18 @@ def _choices(annotation: Mapping[str, Any]) -> Iterator[object]:
         yield from value if isinstance(value, list) else [value]
         return
     for result in _objects(annotation["result"]):
-        for values in (result.get("value") or {}).values():
+        value = result.get("value")
+        for values in value.values() if isinstance(value, dict) else ():
             if isinstance(values, list) and all(isinstance(one, str) for one in values):
                 yield from values
 
 
 def _local_name(place: str) -> str:
     """Return the file that a task's address means: of local storage, of an upload, or of a bucket."""
-    parts = urlsplit(place)
+    try:
+        parts = urlsplit(place)
+    except ValueError:  # a bracket that is not closed
+        return place
     if "d" in (query := parse_qs(parts.query)):
         return query["d"][0]
     return unquote(parts.path).removeprefix("/data/upload/").removeprefix("/data/").lstrip("/")
@@ -123,12 +135,20 @@ def _local_name(place: str) -> str:
 
 def _labelled(export: Path, name: str, labels: Iterable[object], default: str | None) -> Entry:
     """Return the entry of a picture with one label, or why it has none."""
-    distinct = sorted({str(one) for one in labels if one})
+    given = [one for one in labels if one]
+    if not all(isinstance(one, str | int | float) for one in given):
+        return PassedOver(name, "a label that is no text")
+    distinct = sorted({str(one) for one in given})
     if len(distinct) > 1:
         return PassedOver(name, f"{len(distinct)} labels: {', '.join(distinct)}")
     if not distinct and default is None:
         return PassedOver(name, "no label")
-    return file_item(_find(export, name), name, distinct[0] if distinct else default)
+    text = distinct[0] if distinct else default
+    return (
+        listed_item(export.parent, name, text)
+        if "://" in name
+        else file_item(_find(export, name), name, text)
+    )
 
 
 def _find(export: Path, name: str) -> Path:
@@ -142,7 +162,7 @@ def _find(export: Path, name: str) -> Path:
     )
     for folder in folders:
         for candidate in (relative, relative.name, plain):
-            if (folder / candidate).is_file():
+            if is_file(folder / candidate):
                 return folder / candidate
     return here / relative
 

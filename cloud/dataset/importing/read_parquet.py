@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cloud.dataset.importing.entry import Entry, Item, PassedOver
+from cloud.dataset.importing.entry import Entry, Item, PassedOver, listed_item
 from cloud.dataset.importing.folder import split_of
 from cloud.dataset.importing.read_table import LABEL_COLUMNS, SPLIT_COLUMNS
 from cloud.dataset.schema import Split
@@ -61,13 +61,19 @@ def _file_entries(path: Path, name: str, label: str | None) -> Iterator[Entry]:
 
 
 def _picture(path: Path, group: int, row: int, column: str) -> bytes:
-    pictures = _row_group(path, group, column)
+    try:
+        pictures = _row_group(path, group, column)
+    except pa.ArrowException as error:
+        raise PermanentError(f"a damaged row: {error}") from None
     value: object = pictures[row].as_py()
     content: object = value.get("bytes") if isinstance(value, dict) else value
     if isinstance(content, bytes):
         return content
     if isinstance(value, dict) and isinstance(value.get("path"), str):
-        return Path(path.parent, value["path"]).read_bytes()
+        found = listed_item(path.parent, value["path"], None)  # no device, which could be read without end
+        if isinstance(found, PassedOver):
+            raise PermanentError(f"{value['path']}: {found.reason}")
+        return found.read()
     raise PermanentError("no encoded picture in this row")
 
 

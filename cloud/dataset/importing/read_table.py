@@ -1,11 +1,14 @@
 """Read lists of pictures with labels: CSV, and Hugging Face's metadata.jsonl and metadata.csv."""
 
+import codecs
 import csv
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
-from cloud.dataset.importing.entry import Entry, PassedOver, file_item
+from cloud.dataset.importing.entry import Entry, PassedOver, listed_item
 from cloud.dataset.importing.folder import split_of
 from cloud.dataset.schema import Split
 from schemas.errors import PermanentError
@@ -61,26 +64,29 @@ def _entries(
         if name is None:
             yield PassedOver(f"{table.name}:{number}", "no file name")
             continue
+        if not isinstance(name, str):
+            yield PassedOver(f"{table.name}:{number}", "a file name that is no text")
+            continue
         written = _first(row, SPLIT_COLUMNS)
-        yield file_item(
-            table.parent / name,
-            str(prefix / name),
+        found = listed_item(
+            table.parent,
+            name,
             _first(row, LABEL_COLUMNS) or label,
-            split if written is None else split_of(written),
+            split if written is None else split_of(str(written)),
         )
+        yield found if prefix == Path() else replace(found, name=str(prefix / name))
 
 
-def _first(row: Mapping[str, object], columns: tuple[str, ...]) -> str | None:
+def _first(row: Mapping[str, object], columns: tuple[str, ...]) -> object:
     """Return the first value that is there; column names differ in case."""
     named = {key.strip().casefold(): value for key, value in row.items() if isinstance(key, str)}
     values = (named[column] for column in columns if column in named)
-    return next((str(value) for value in values if value not in (None, "")), None)
+    return next((value for value in values if value not in (None, "")), None)
 
 
 def _csv_rows(table: Path) -> Iterator[tuple[int, Mapping[str, object] | str]]:
     try:
-        # A byte-order mark is no part of the first name; a file name may be any bytes.
-        with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with _open(table) as file:
             head = file.read(4096)
             file.seek(0)
             delimiter = max(",;\t", key=head.partition("\n")[0].count)
@@ -91,20 +97,44 @@ def _csv_rows(table: Path) -> Iterator[tuple[int, Mapping[str, object] | str]]:
                     f"cannot import {table}: its first line has no column for files",
                     hint=f"name columns {FILE_COLUMNS[0]} and {LABEL_COLUMNS[0]}, for example",
                 )
-            for row in rows:
-                yield rows.line_num, row
+            yield from _readable_rows(rows)
     except (csv.Error, OSError) as error:
         raise PermanentError(f"cannot import {table}: {error}") from None
 
 
+def _readable_rows(rows: "csv.DictReader[str]") -> Iterator[tuple[int, Mapping[str, object] | str]]:
+    """Yield each row, or why it cannot be read: one such row costs itself alone."""
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:  # a field that is too long
+            yield rows.line_num, str(error)
+            continue
+        yield rows.line_num, row
+
+
 def _json_rows(table: Path) -> Iterator[tuple[int, Mapping[str, object] | str]]:
-    with table.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+    with _open(table) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 yield number, f"no JSON: {error}"
                 continue
             yield number, row if isinstance(row, dict) else "no JSON object"
+
+
+def _open(table: Path) -> TextIO:
+    """Open a text in UTF-8, or in UTF-16 as Windows' programs write it; raises PermanentError."""
+    try:
+        with table.open("rb") as file:
+            is_wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        # A byte-order mark is no part of the first name; a file name may be any bytes.
+        encoding, errors = ("utf-16", "replace") if is_wide else ("utf-8-sig", "surrogateescape")
+        return table.open(encoding=encoding, errors=errors, newline="")
+    except OSError as error:
+        raise PermanentError(f"cannot import {table}: {error.strerror}") from None

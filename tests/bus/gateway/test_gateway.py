@@ -4,6 +4,7 @@ import socket
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from bus.config import Broker
 from bus.gateway import service
@@ -364,3 +365,23 @@ async def test_g4_a_body_that_cannot_be_unpacked_is_a_bad_request(cloud, listen,
     ):
         assert answer.status == 400
         assert "Traceback" not in await answer.text()
+
+
+async def test_g5_a_request_that_is_no_http_is_one_line_of_the_log(cloud, listen, router, caplog):
+    """G5: whoever reaches the port could fill the log with tracebacks."""
+    requests = (
+        b"GET / HTTP/1.1\r\nHost: [\0\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"GET /\0 HTTP/1.1\r\n\r\n",
+    )
+    with capture_logs() as logs:
+        async with gateway_running(config(cloud, listen, router)):
+            for request in requests:
+                reader, writer = await asyncio.open_connection(*listen.split(":"))
+                writer.write(request)
+                assert (await reader.read()).startswith(b"HTTP/1.0 400")
+                writer.close()
+    refused = [entry["reason"] for entry in logs if entry["event"] == "up.refused"]
+    assert len(refused) == 3
+    assert all(reason and "\n" not in reason for reason in refused)
+    assert not [record for record in caplog.records if record.name.startswith("aiohttp")]

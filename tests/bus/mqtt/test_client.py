@@ -2,10 +2,12 @@ import asyncio
 
 import aiomqtt
 import pytest
+from msgspec import structs
 
 from bus.metrics import Counters
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.errors import BrokerRefusedError
 from bus.mqtt.presence import Presence
 from schemas.messages import Event
 from schemas.topics import EVENT, STATUS
@@ -124,3 +126,20 @@ async def test_a_full_queue_loses_nothing(address):
             delivery.ack()
         assert seen == list(range(100))
         assert bus.counters["bus.disconnected"] == 0
+
+
+@pytest.mark.parametrize(
+    ("username", "password", "words"),
+    [
+        ("a" * 70_000, None, "the user name has 70000 bytes; MQTT allows 65535"),
+        ("a", "s3cret" * 20_000, "the password has 120000 bytes"),
+        ("a", "s3cr\udce9t", "the password is not UTF-8"),
+    ],
+)
+async def test_a_login_that_mqtt_cannot_carry_is_refused(address, username, password, words):
+    """It ends the client with one sentence, which does not quote a password."""
+    bus = Bus(structs.replace(address, username=username), "odd-login", password=password)
+    with pytest.raises(BrokerRefusedError) as refusal:
+        await bus.run()
+    assert str(refusal.value).startswith(words)
+    assert "s3c" not in str(refusal.value)

@@ -191,6 +191,8 @@ FILES = {
     "version-text": lambda path: execute(path, "UPDATE schema_version SET version = 'x'"),
     "version-lower": lambda path: execute(path, "UPDATE schema_version SET version = 0"),
     "version-part": lambda path: execute(path, "UPDATE schema_version SET part = 'x' || part"),
+    "highest-row": lambda path: execute(path, f"UPDATE outbox SET seq = {2**63 - 1} WHERE id = '{IDS[-1]}'"),
+    "highest-number": lambda path: execute(path, f"UPDATE sqlite_sequence SET seq = {2**63 - 1}"),
 }
 HARMLESS = {"wal-garbage"}
 ONE_ROW = {"last-page-torn"}
@@ -202,6 +204,8 @@ KEEPS_ALL = {
     "version-text",
     "version-lower",
     "version-part",
+    "highest-row",
+    "highest-number",
 }
 
 

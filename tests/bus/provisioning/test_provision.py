@@ -44,6 +44,25 @@ def error_of(capsys, *words: str) -> str:
     return capsys.readouterr().err.strip()
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe junk"])
+def test_a_damaged_certificate_is_issued_again_and_a_damaged_key_is_named(site, capsys, content):
+    """A certificate follows from its key; for a key, the sentence says with which option one is made."""
+    [folder] = {path.parent for path in site.rglob("device.key") if "pi-1" in str(path)}
+    key = (folder / "device.key").read_bytes()
+    (folder / "device.pem").write_bytes(content)
+    assert "device.pem is damaged" in error_of(capsys, str(site), "--list")
+    provision(site)
+    assert (folder / "device.key").read_bytes() == key
+    assert certificates.read((folder / "device.pem").read_bytes()).key_id == certificates.key_id(key)
+    (folder / "device.key").write_bytes(b"junk")
+    error = error_of(capsys, str(site))
+    assert f"{folder / 'device.key'} is damaged" in error
+    assert error.endswith("make a new key with --replace edge-1.pi-1")
+    provision(site, "--replace", "edge-1.pi-1")
+    new = (folder / "device.key").read_bytes()
+    assert certificates.read((folder / "device.pem").read_bytes()).key_id == certificates.key_id(new)
+
+
 @pytest.mark.parametrize("name", ["caf\udce9", "two\nlines", "\x1b[31m"])
 def test_a_folder_whose_name_no_configuration_can_contain_is_an_error(tmp_path, capsys, name):
     """Configurations contain the path: bytes that are not UTF-8 and control characters are refused."""

@@ -190,3 +190,44 @@ async def test_a_capture_that_is_cancelled_leaves_a_camera_that_works():
             cancelled.cancel()
             await asyncio.wait([cancelled])
             assert (await opened.capture()).image in server.sent
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (b"302 Found\r\nLocation: http://a..b/", "encoding with 'idna' codec failed"),
+        (b"302 Found\r\nLocation: http://[::1", "redirects to an address that is not valid for HTTP"),
+        (b"302 Found\r\nLocation: file:///etc/passwd", "redirects to an address that is not valid for HTTP"),
+        (b'401 No\r\nWWW-Authenticate: Digest realm="\xff", nonce="\xe4"', "surrogates not allowed"),
+        (b"200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: -5", "Content-Length"),
+        (b"abc OK", "Bad status line"),
+    ],
+)
+async def test_an_answer_that_makes_no_sense_is_one_sentence(head, words):
+    """Whatever a camera answers, the agent goes on, and its log has one line without a password."""
+
+    def answer(request):
+        request.wfile.write(b"HTTP/1.1 " + head + b"\r\n\r\n")
+        request.close_connection = True
+
+    with camera(answer) as server:
+        async with HttpCamera(server.url("/x", login=f"{USER}:{PASSWORD}@")) as opened:
+            with pytest.raises(CameraError) as refusal:
+                await opened.capture()
+    assert words in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert PASSWORD not in str(refusal.value)
+
+
+async def test_a_stream_is_split_by_what_it_has():
+    """Its header may announce a boundary that is no text, in any case, and its parts may have another one."""
+
+    def answer(request):
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; BOUNDARY=fr\xe4me\r\n\r\n"
+        part = b"--other\r\nContent-Type: image/jpeg\r\n\r\n" + jpeg(1) + b"\r\n"
+        request.wfile.write(head + 2 * part)
+        request.close_connection = True
+
+    with camera(answer) as server:
+        async with HttpCamera(server.url()) as opened:
+            assert (await opened.capture()).image == jpeg(1)

@@ -3,6 +3,7 @@ from structlog.testing import capture_logs
 
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import now_ms
+from device.cameras.base import CameraError
 from device.cameras.mqtt_camera import MqttCamera
 from tests.conftest import eventually, jpeg, running
 
@@ -62,6 +63,19 @@ async def test_a_broker_that_restarts_costs_no_later_picture(address, broker, pu
         await camera._bus.connected(after=first)
         await eventually_published(publish, "cam/1/jpeg", jpeg(2))
         assert (await camera.capture()).image == jpeg(2)
+
+
+async def test_no_failure_leaves_a_capture_waiting(address, monkeypatch):
+    """Whatever ends the connection is the error of the capture: it would wait for ever."""
+
+    async def broken():
+        raise UnicodeError("no such name")
+
+    camera = MqttCamera("cam/1/jpeg", address)
+    monkeypatch.setattr(camera._bus, "run", broken)
+    async with camera:
+        with pytest.raises(CameraError, match="camera mqtt:cam/1/jpeg failed: no such name"):
+            await camera.capture()
 
 
 async def eventually_published(publish, topic: str, image: bytes) -> None:

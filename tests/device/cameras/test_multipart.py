@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device.cameras.base import CameraError
-from device.cameras.multipart import MultipartSplitter
+from device.cameras.multipart import MultipartSplitter, boundary_of
 from tests.conftest import jpeg
 
 PICTURES = [jpeg(number, (32, 24)) for number in range(3)]
@@ -34,8 +34,37 @@ STREAMS = {
     "no length": ("frame", parts(b"--frame\r\nContent-Type: image/jpeg\r\n\r\n") + b"--frame--\r\n"),
     "no headers": ("frame", parts(b"--frame\r\n\r\n") + b"--frame\r\n\r\n"),
     "no boundary announced": ("", parts(b"--anything\r\n" + LENGTH)),
+    "neither a boundary nor a length": (
+        "",
+        parts(b"--anything\r\nContent-Type: image/jpeg\r\n\r\n") + b"--anything--\r\n",
+    ),
+    "another boundary than announced": ("frame", parts(b"--myboundary\r\n" + LENGTH)),
+    "another boundary, and no length": (
+        "frame",
+        parts(b"--my boundary\r\nX-Time: 5\r\nContent-Type: image/jpeg\r\n\r\n") + b"--my boundary\r\n",
+    ),
+    "no hyphens": ("frame", parts(b"frame\r\n" + LENGTH)),
+    "single quotes": ("'frame'", parts(b"--frame\r\n" + LENGTH)),
+    "a boundary that is not UTF-8": ("fr\udce4me", parts(b"--fr\xe4me\r\n" + LENGTH)),
+    "a boundary with a semicolon": ("fr;ame", parts(b"--fr;ame\r\n" + LENGTH)),
     "rubbish between parts": ("frame", parts(b"--frame\r\n" + LENGTH, b"\r\n\0rubbish\xff\r\n")),
 }
+
+
+@pytest.mark.parametrize(
+    ("content_type", "boundary"),
+    [
+        ("multipart/x-mixed-replace;boundary=frame", "frame"),
+        ("multipart/x-mixed-replace; Boundary = --frame ; charset=x", "--frame"),
+        ('multipart/x-mixed-replace; charset=x; BOUNDARY="a;b"', "a;b"),
+        ("multipart/x-mixed-replace; boundary='frame'", "frame"),
+        ("multipart/x-mixed-replace; noboundary=1", ""),
+        ("multipart/x-mixed-replace", ""),
+    ],
+)
+def test_a_boundary_is_announced_as_any_parameter(content_type, boundary):
+    """Its name may have any case, and its value quotes and white space around it."""
+    assert boundary_of(content_type) == boundary
 
 
 @pytest.mark.parametrize("name", STREAMS)

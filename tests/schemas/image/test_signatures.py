@@ -20,6 +20,11 @@ FILES = {
     "PNM": b"P6\n4 4\n255\n",
     "PDF": b"%PDF-1.7",
     "HTML": b"<!DOCTYPE html><html>",
+    "SVG": b'\xef\xbb\xbf\n<SVG xmlns="http://www.w3.org/2000/svg"/>',
+    "XML": b" \r\n<?xml version='1.0'?>",
+    "H.264 or H.265 video": b"\x00\x00\x00\x01\x67\x42",
+    "bzip2": b"BZh91AY&SY",
+    "PNG damaged by a transfer as text": b"\x89PNG\n\x1a\n\x00\x00\x00\x0dIHDR",
     "base64 text": b"/9j/4AAQSkZJRg==",
     "data URL": b"data:image/jpeg;base64,/9j/4AAQ",
 }
@@ -41,7 +46,8 @@ def test_a_bare_file_of_another_format_is_a_photo(name):
 
 
 @pytest.mark.parametrize(
-    "message", [b'{"photo_id": 1}', b"\x81\xa8photo_id\x01", b"\xde\x00\x01\xa1v\x01", b"", b"hello"]
+    "message",
+    [b'{"photo_id": 1}', b"\x81\xa8photo_id\x01", b"\xde\x00\x01\xa1v\x01", b"", b"hello", b"\n{}", b"<"],
 )
 def test_messages_are_no_files(message):
     """JSON and msgpack maps never look like one of the formats."""

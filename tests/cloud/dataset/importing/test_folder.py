@@ -142,6 +142,14 @@ def test_everything_that_is_passed_over_is_named(tmp_path: Path) -> None:
     assert labels(tmp_path, recursive=True)["cat/nested/2023/2.jpg"] == ("cat", None)
 
 
+def test_folders_of_a_system_are_no_classes(tmp_path: Path) -> None:
+    """A network drive puts its bin and its small copies between the folders of a person."""
+    system = ("@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@Recycle")
+    place(tmp_path, "cat/1.jpg", *(f"{name}/1.jpg" for name in system), "cat/@eaDir/1.jpg")
+    assert labels(tmp_path, recursive=True).keys() == {"cat/1.jpg"}
+    assert passed_over(tmp_path).keys() == {*system, "cat/@eaDir"}
+
+
 def test_folders_may_be_nested_more_deeply_than_calls(tmp_path):
     """A picture below hundreds of folders is found; no depth ends the import."""
     folder = place(tmp_path / "in", "cat/1.jpg") / "cat"

@@ -211,3 +211,119 @@ def test_a_video_is_sampled(clip: Path) -> None:
         assert all(item.read().startswith(b"\xff\xd8") for item in items)
     with source_entries(str(clip), SourceOptions(label="cat", max_frames=2)) as entries:
         assert len(entries) == 2
+
+
+LONG = "x" * 300
+CATS = {"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}]}
+CLASSES = {"categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]}
+ANNOTATED = {"annotations": [{"image_id": 1, "category_id": 1}, {"image_id": 2, "category_id": 2}]}
+TASK = {"image": "b.jpg", "choice": "dog"}
+XML = (
+    '<annotations><image name="a.jpg"><tag label="cat"/></image>'
+    '<image name="b.jpg"><tag label="dog"/></image></annotations>'
+)
+BOTH = {"a.jpg": "cat", "b.jpg": "dog"}
+DOG = {"b.jpg": "dog"}
+LISTS: dict[str, tuple[str, str | bytes | object, dict[str, str]]] = {
+    "CSV in UTF-16": ("x.csv", "file\tlabel\na.jpg\tcat\nb.jpg\tdog\n".encode("utf-16"), BOTH),
+    "CSV in Latin-1": ("x.csv", "file,label\na.jpg,K\xe4fer\nb.jpg,dog\n".encode("latin-1"), DOG),
+    "CSV, NUL in a name": ("x.csv", "file,label\na\0.jpg,cat\nb.jpg,dog\n", DOG),
+    "CSV, a name that is too long": ("x.csv", f"file,label\n{LONG},cat\nb.jpg,dog\n", DOG),
+    "CSV, a field that is too long": ("x.csv", f"file,label\na.jpg,{'c' * 200_000}\nb.jpg,dog\n", DOG),
+    "CSV, backslashes": ("x.csv", "file,label\n.\\b.jpg,dog\n", {".\\b.jpg": "dog"}),
+    "CSV, an address": ("x.csv", "file,label\nhttp://h/a.jpg,cat\nb.jpg,dog\n", DOG),
+    "CSV, a device": ("x.csv", "file,label\n/dev/zero,cat\nb.jpg,dog\n", DOG),
+    "JSON lines, nested": ("metadata.jsonl", "[" * 100_000 + '\n{"file_name":"b.jpg","label":"dog"}\n', DOG),
+    "JSON lines, no text": (
+        "metadata.jsonl",
+        '{"file_name":"a.jpg","label":["cat"]}\n{"file_name":5}\n{"file_name":"b.jpg","label":"dog"}\n',
+        DOG,
+    ),
+    "COCO, ids of several types": (
+        "x.json",
+        CATS
+        | CLASSES
+        | {"annotations": [{"image_id": "1", "category_id": 1.0}, {"image_id": 2, "category_id": 2}]},
+        BOTH,
+    ),
+    "COCO, ids that are lists": (
+        "x.json",
+        {"images": [{"id": [], "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}]}
+        | {"categories": [{"id": [1], "name": "cat"}, {"id": 2, "name": "dog"}]}
+        | {"annotations": [{"image_id": {}, "category_id": [1]}, {"image_id": 2, "category_id": 2}]},
+        DOG,
+    ),
+    "COCO, a class that is no text": (
+        "x.json",
+        CATS | ANNOTATED | {"categories": [{"id": 1, "name": {"en": "cat"}}, {"id": 2, "name": "dog"}]},
+        DOG,
+    ),
+    "COCO, names of no file": (
+        "x.json",
+        CLASSES
+        | {
+            "images": [
+                *({"id": 1, "file_name": name} for name in (LONG, "a\0", "a\ud800")),
+                CATS["images"][1],
+            ]
+        }
+        | ANNOTATED,
+        DOG,
+    ),
+    "Label Studio, a broken address": (
+        "x.json",
+        [{"image": "http://[::1/a.jpg", "choice": "cat"}, TASK],
+        DOG,
+    ),
+    "Label Studio, odd results": (
+        "x.json",
+        [{"image": "a.jpg", "annotations": [{"result": [{"value": ["cat"]}, {"value": 5}, 5]}]}, TASK],
+        DOG,
+    ),
+    "CVAT, a picture without a name": ("x.xml", XML.replace('name="a.jpg"', ""), DOG),
+    "CVAT, a name that is too long": ("x.xml", XML.replace("a.jpg", LONG), DOG),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_an_odd_line_of_a_list_costs_itself(tmp_path: Path, name: str) -> None:
+    """Whatever one line says, it is passed over with a reason, and the others are imported."""
+    file, content, expected = LISTS[name]
+    place(tmp_path, "a.jpg", "b.jpg")
+    if isinstance(content, bytes):
+        (tmp_path / file).write_bytes(content)
+    else:
+        write(tmp_path / file, content)
+    source = tmp_path if file == "metadata.jsonl" else tmp_path / file
+    with source_entries(str(source), SourceOptions()) as entries:
+        found = {entry.name: entry.label for entry in entries if isinstance(entry, Item) and entry.label}
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("x.xml", f'<?xml version="1.0" encoding="foo"?>{XML}', "unknown encoding: foo"),
+        ("x.xml", f'<?xml version="1.0" encoding="shift_jis"?>{XML}', "multi-byte encodings"),
+        (
+            "x.csv",
+            "file,label\nnone.jpg,cat\n",
+            r"x.csv: it lists no picture that is there \(none.jpg: there is no",
+        ),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_one_sentence(
+    tmp_path: Path, file: str, content: str, words: str
+) -> None:
+    """Its encoding is unknown, or none of its pictures is there."""
+    source = write(tmp_path / file, content)
+    with pytest.raises(PermanentError, match=words), source_entries(str(source), SourceOptions()):
+        pass
+
+
+def test_a_parquet_row_reads_no_device(store: Store, tmp_path: Path) -> None:
+    """A path in a row from elsewhere could be read without end."""
+    table = pa.table({"image": [{"bytes": None, "path": "/dev/zero"}], "label": ["cat"]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    _, result = imported(store, tmp_path / "x.parquet")
+    assert [*result.skipped.values()] == ["/dev/zero: not a file"]
