@@ -1,7 +1,11 @@
 """Rules of cloud/modeling/linear_head.py: logistic regression and temperature."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from cloud.modeling.arrays import Floats, Ints, cross_entropy, effective_sample_size, softmax
 from cloud.modeling.linear_head import PRIOR_VARIANCE, fit_head, fit_temperature
@@ -53,12 +57,14 @@ def test_the_heavier_of_two_contradicting_examples_wins() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_the_head_is_the_maximum_a_posteriori(classes: int) -> None:
+@pytest.mark.parametrize("dim", [6, 200])
+def test_the_head_is_the_maximum_a_posteriori(classes: int, dim: int) -> None:
     """The gradient of weighted loss and Gaussian prior vanishes, for two classes as for more.
 
+    So it does in all dimensions where examples are few, and the head is found in the space that they span.
     The prior is per example of equal weight: it counts as one of `effective_sample_size` examples.
     """
-    points, labels = clusters(80, classes, 6)
+    points, labels = clusters(80, classes, dim)
     weights = np.random.default_rng(1).exponential(size=80)
     head = fit_head(points, labels, weights, classes)
     share = weights / weights.sum()
@@ -75,6 +81,28 @@ def test_one_fit_is_like_another() -> None:
     one, other = (fit_head(points, labels, np.ones(60), 3) for _ in range(2))
     np.testing.assert_array_equal(one.kernel, other.kernel)
     np.testing.assert_array_equal(one.bias, other.bias)
+
+
+def test_a_fit_uses_one_thread_of_blas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several threads wait for each other on busy cores; afterwards the former number is set again."""
+    seen: list[int] = []
+    fit = LogisticRegression.fit
+
+    def counting(self: LogisticRegression, *inputs: Any, **weights: Any) -> Any:
+        seen.extend(_blas_threads())
+        return fit(self, *inputs, **weights)
+
+    monkeypatch.setattr(LogisticRegression, "fit", counting)
+    points, labels = clusters(60, 3, 20)
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = _blas_threads()
+        fit_head(points, labels, np.ones(60), 3)
+        assert _blas_threads() == before
+    assert set(seen) == {1}
+
+
+def _blas_threads() -> list[int]:
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
 
 
 def test_a_class_without_an_example_is_refused() -> None:
