@@ -21,9 +21,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--backbone",
         default="efficientnet-lite0",
-        help="xception, xception-small, compact, efficientnet-lite0 (default), -lite0-grid, -lite1, -lite2; or "
-        "your own: "
-        "FILE.keras:PREPROCESSING or MODULE:NAME, see docs/model-contract.md",
+        help="xception, xception-small, compact, efficientnet-lite0 (default), -lite0-grid, -lite1, -lite2; "
+        "or your own: FILE.keras:PREPROCESSING or MODULE:NAME, see docs/model-contract.md",
     )
     parser.add_argument(
         "--also",

@@ -99,7 +99,7 @@ def evaluate_candidates(
             team=team,
             curves=curves,
         )
-        return _evaluate(plan, learner, names, examples, gold, seed=seed, progress=progress)
+        return evaluate_backbone(plan, learner, names, examples, gold, seed=seed, progress=progress)
 
     others = [get_backbone(name) for name in also]  # an unknown name fails before the first training
     best = evaluate(get_backbone(backbone))
@@ -110,7 +110,7 @@ def evaluate_candidates(
     return best
 
 
-def _evaluate(
+def evaluate_backbone(
     backbone: Backbone,
     learner: Learner,
     classes: tuple[str, ...],
@@ -120,7 +120,17 @@ def _evaluate(
     seed: int,
     progress: Progress,
 ) -> CandidateResults:
-    """Train the candidates on one backbone, and evaluate them."""
+    """Train the candidates on one backbone, and evaluate them.
+
+    Args:
+        backbone: the backbone.
+        learner: how to train; it knows the examples by their position, then the gold photos.
+        classes: in the order of the outputs.
+        examples: photos to train on.
+        gold: photos to measure on; may be empty.
+        seed: of every random decision.
+        progress: receives the steps.
+    """
     labelled = Labelled.of(examples, classes)
     # Before the candidates are fitted on everything: their temperature comes from held-out answers.
     held_out = cross_validate(learner, labelled, seed=seed, progress=progress)

@@ -57,7 +57,7 @@ def test_a_network_is_trained_from_scratch_where_it_may_pay() -> None:
 
 
 def test_another_pretrained_network_needs_fewer_labels() -> None:
-    """It waits until held-out labels can tell two networks apart, not for those of a training from scratch."""
+    """It waits until held-out labels can tell two networks apart, and no longer."""
     few, enough = (
         results(EFFICIENTNET_LITE0, wrong=30, human=MIN_PRETRAINED_LABELS - short) for short in (1, 0)
     )
