@@ -293,12 +293,13 @@ def decide_promotion(
     )
     on_audit = None
     if audit:
-        answers = [
+        before, after = (
             model.probabilities(np.stack([sample.vector(model.backbone) for sample in audit]))
             for model in (champion, challenger)
-        ]
+        )
         on_audit = promotion_gate.PairedPredictions(
-            *answers,
+            before,
+            after,
             np.array([sample.truth for sample in audit], np.int64),
             np.array([1 / (sample.inclusion or math.nan) for sample in audit]),
         )

@@ -48,6 +48,13 @@ def test_the_scale_of_embeddings_does_not_matter() -> None:
     np.testing.assert_allclose(small.logits(points), large.logits(points * 1000), atol=1e-3)
 
 
+def test_a_shift_of_embeddings_does_not_matter() -> None:
+    """What all embeddings have in common changes no answer, however large it is."""
+    points, labels = clusters(40, 3, 10)
+    plain, shifted = (fit_head(points + shift, labels, np.ones(40), 3) for shift in (0.0, 100.0))
+    np.testing.assert_allclose(plain.logits(points), shifted.logits(points + 100.0), atol=1e-3)
+
+
 def test_the_heavier_of_two_contradicting_examples_wins() -> None:
     """Of two examples with one embedding and different labels, the heavier one decides."""
     points, labels = np.array([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), np.array([0, 1, 1])
@@ -68,7 +75,7 @@ def test_the_head_is_the_maximum_a_posteriori(classes: int, dim: int) -> None:
     weights = np.random.default_rng(1).exponential(size=80)
     head = fit_head(points, labels, weights, classes)
     share = weights / weights.sum()
-    scale = np.sqrt(share @ (points**2).sum(axis=1))
+    scale = np.sqrt(share @ ((points - share @ points) ** 2).sum(axis=1))
     residual = share[:, None] * (softmax(head.logits(points)) - np.eye(classes)[labels])
     prior = head.kernel * scale / (PRIOR_VARIANCE * effective_sample_size(weights))
     np.testing.assert_allclose((points / scale).T @ residual + prior, 0, atol=1e-5)
