@@ -92,7 +92,7 @@ def test_one_fit_is_like_another() -> None:
 def test_a_fit_uses_one_thread_of_blas(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several threads wait for each other on busy cores; afterwards the former number is set again."""
     seen: list[int] = []
-    regression = fit_head.__globals__["LogisticRegression"]  # another test may have imported the library again
+    regression = fit_head.__globals__["LogisticRegression"]  # a test may have imported it again
     fit = regression.fit
 
     def counting(self: Any, *inputs: Any, **weights: Any) -> Any:
