@@ -14,7 +14,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--photos",
         metavar="DIR",
         type=Path,
-        help="one folder per class, or train/, stream/ and gold/ above them (default: synthetic photos)",
+        help="one folder per class, or train/ and test/ above them, or a manifest.csv with path and label "
+        "(default: synthetic photos)",
     )
     parser.add_argument(
         "--backbone",

@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloud.dataset.importing.entry import Item
@@ -14,13 +14,20 @@ from schemas.class_names import class_name
 from schemas.errors import PermanentError
 
 SPLITS = ("train", "gold", "stream")
+_NAMES = {
+    "train": ("train", "training", "training_set"),
+    "gold": ("gold", "test", "testing", "test_set", "val", "valid", "validation"),
+    "stream": ("stream",),
+}
+"""Names of a split's folder in lower case, the first one that is there."""
 LABELLED_PER_CLASS = 5
 DRAWN = {"train": 10, "gold": 200, "stream": 300}
 _MIN_PER_CLASS = {"train": LABELLED_PER_CLASS, "gold": 5, "stream": 10}
 _MAX_PHOTOS = {"gold": 400, "stream": 800}
 """Limits for a folder without splits, so that a large one does not take hours."""
 _LAYOUT = (
-    "one folder per class, train/, stream/ and gold/ with such folders, or a manifest.csv with path and label"
+    "one folder per class, train/ and test/ (or train/, stream/ and gold/) with such folders,"
+    " or a manifest.csv with path and label"
 )
 _MANIFEST = "manifest.csv"
 
@@ -35,11 +42,13 @@ class Collection:
         root: Parent folder of `train/`, `gold/` and `stream/`.
         counts: Number of photos by split.
         duplicates: Number of photos that were left out because their content is present already.
+        left_out: Number of photos of each class that has too few.
     """
 
     root: Path
     counts: Mapping[str, int]
     duplicates: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def labelled(self) -> Path:
@@ -66,15 +75,15 @@ def collect(source: Path, target: Path, seed: int) -> Collection:
     """Choose the photos of a run from a folder, and create symbolic links to them below `target`.
 
     Args:
-        source: One folder per class, or `train/`, `stream/` and `gold/` with such folders, or any folder
-            with a `manifest.csv` that has the columns `path` and `label`.
+        source: One folder per class, or `train/` and `test/` with such folders, or `train/`, `stream/` and
+            `gold/`; or any folder with a `manifest.csv` that has the columns `path` and `label`.
         target: A folder of this run.
         seed: Seed of the split and of the choice.
 
     Raises:
         PermanentError: The folder has another layout, too few photos, or a photo that cannot be read.
     """
-    splits = _splits(source, seed)
+    splits, left_out = _splits(source, seed)
     _check_sizes(source, splits)
     counts, contents, duplicates = dict[str, int](), set[bytes](), 0
     # In the order of SPLITS, so that a photo of both gold and stream stays in gold: the stream is trained on.
@@ -91,23 +100,40 @@ def collect(source: Path, target: Path, seed: int) -> Collection:
             link = target / split / name / f"{number:05d}{file.suffix}"
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(file.resolve())  # absolute: a relative link would break below `target`
-    return Collection(target, counts, duplicates)
+    return Collection(target, counts, duplicates, left_out)
 
 
-def _splits(source: Path, seed: int) -> dict[str, Classes]:
-    """Return the files of each split by class, shuffled; of `train/` only the few that are labelled."""
+def _splits(source: Path, seed: int) -> tuple[dict[str, Classes], dict[str, int]]:
+    """Return the files of each split by class, shuffled, and the sizes of classes that are left out.
+
+    Of the training photos only a few are labelled.
+    """
     if not source.is_dir():
         raise PermanentError(f"there is no folder {source}")
-    found = [split for split in SPLITS if (source / split).is_dir()]
+    found = _split_folders(source)
     if not found:
         manifest = source / _MANIFEST
         return _divide(_listed(manifest, seed) if manifest.is_file() else _by_class(source, seed))
-    if len(found) < len(SPLITS):
-        raise PermanentError(
-            f"{source} has only {', '.join(f'{name}/' for name in found)}", hint=f"use {_LAYOUT}"
-        )
-    splits = {split: _by_class(source / split, seed) for split in SPLITS}
-    return splits | {"train": {name: files[:LABELLED_PER_CLASS] for name, files in splits["train"].items()}}
+    if "train" not in found or "gold" not in found:
+        names = ", ".join(f"{folder.name}/" for folder in found.values())
+        raise PermanentError(f"{source} has only {names}", hint=f"use {_LAYOUT}")
+    splits = {split: _by_class(folder, seed) for split, folder in found.items()}
+    train = splits["train"]
+    labelled = {name: files[:LABELLED_PER_CLASS] for name, files in train.items()}
+    if "stream" not in found:
+        # The cameras send what is not labelled; as many as of a folder without splits.
+        limits = {split: limit // len(train) for split, limit in _MAX_PHOTOS.items()}
+        splits["gold"] = {name: files[: limits["gold"]] for name, files in splits["gold"].items()}
+        splits["stream"] = {
+            name: files[LABELLED_PER_CLASS:][: limits["stream"]] for name, files in train.items()
+        }
+    return {"train": labelled, "gold": splits["gold"], "stream": splits["stream"]}, {}
+
+
+def _split_folders(source: Path) -> dict[str, Path]:
+    folders = {path.name.lower(): path for path in sorted(source.iterdir()) if path.is_dir()}
+    found = {split: [folders[name] for name in names if name in folders] for split, names in _NAMES.items()}
+    return {split: each[0] for split, each in found.items() if each}
 
 
 def _by_class(directory: Path, seed: int) -> Classes:
@@ -147,18 +173,24 @@ def _shuffled(classes: dict[str, list[Path]], seed: int) -> Classes:
     return classes
 
 
-def _divide(classes: Classes) -> dict[str, Classes]:
-    """Split the files of each class: a few labelled ones, of the others a third gold and the rest stream."""
+def _divide(classes: Classes) -> tuple[dict[str, Classes], dict[str, int]]:
+    """Split the files of each class: a few labelled ones, of the others a third gold and the rest stream.
+
+    A class with too few photos is left out while two others have enough; its size is the second result.
+    """
     splits: dict[str, dict[str, list[Path]]] = {split: {} for split in SPLITS}
-    for name, files in classes.items():
-        if len(files) < sum(_MIN_PER_CLASS.values()):
-            needed = sum(_MIN_PER_CLASS.values())
-            raise PermanentError(f"class {name!r} has {len(files)} photos, at least {needed} are needed")
+    needed = sum(_MIN_PER_CLASS.values())
+    few = {name: len(files) for name, files in classes.items() if len(files) < needed}
+    if few and len(classes) - len(few) < 2:  # noqa: PLR2004  # a choice needs two
+        name = next(iter(few))
+        raise PermanentError(f"class {name!r} has {few[name]} photos, at least {needed} are needed")
+    enough = {name: files for name, files in classes.items() if name not in few}
+    for name, files in enough.items():
         splits["train"][name], others = files[:LABELLED_PER_CLASS], files[LABELLED_PER_CLASS:]
         third = len(others) // 3
-        splits["gold"][name] = others[:third][: _MAX_PHOTOS["gold"] // len(classes)]
-        splits["stream"][name] = others[third:][: _MAX_PHOTOS["stream"] // len(classes)]
-    return dict(splits)
+        splits["gold"][name] = others[:third][: _MAX_PHOTOS["gold"] // len(enough)]
+        splits["stream"][name] = others[third:][: _MAX_PHOTOS["stream"] // len(enough)]
+    return dict(splits), few
 
 
 def _check_sizes(source: Path, splits: Mapping[str, Classes]) -> None:

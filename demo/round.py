@@ -156,8 +156,8 @@ class Round:
     async def _report(self, outcome: Outcome, store: Store) -> None:
         """Print the table and write the report."""
         curve = await self._run_command(
-            "curve", self.services.dataset, str(self.services.features), self.backbone, str(self.seed),
-            module="demo.curve",
+            "curve", self.services.dataset, str(self.services.features), outcome.second.backbone,
+            str(self.seed), module="demo.curve",
         )  # fmt: skip
         points = msgspec.json.decode(curve, type=list[Point])
         images = await asyncio.to_thread(_images, store, outcome)

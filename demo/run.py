@@ -120,6 +120,8 @@ class Demo:
         source = self.source or await self._draw()
         chosen = await asyncio.to_thread(photos.collect, source, self.work / "photos", self.seed)
         duplicates = f" ({chosen.duplicates} duplicates left out)" if chosen.duplicates else ""
+        for name, count in chosen.left_out.items():
+            self.screen.print(f"class {name!r} is left out: {count} photos are too few")
         train, stream, gold = (chosen.counts[split] for split in ("train", "stream", "gold"))
         self.screen.print(f"{train} labelled, {stream} for the cameras, {gold} for evaluation{duplicates}")
         return chosen

@@ -141,6 +141,7 @@ class Outcome:
             ("failed during the swap", f"{live.failed} of {live.sent} ({_versions_text(live)})"),
             (f"version 1, {labels(self.first)} labels", gold_text(self.first)),
             ("version 2, all labels", gold_text(self.second)),
+            *self._network(),
             *self._contributions(),
             *self._verdict(),
             ("harvested", _counts_text(Counter(line.harvest for line in replay.harvested()))),
@@ -151,6 +152,12 @@ class Outcome:
                 f"{_latency_text(replay)} ({replay.rate_per_s:.0f} photos per second, queued)",
             ),
         ]
+
+    def _network(self) -> list[tuple[str, str]]:
+        """Return which network version 2 has, if held-out labels chose another one than version 1's."""
+        if self.second.backbone == self.first.backbone:
+            return []
+        return [("  its network", f"{self.second.backbone}, better on held-out labels")]
 
     def _verdict(self) -> list[tuple[str, str]]:
         verdict = self.second.verdict

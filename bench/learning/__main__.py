@@ -49,6 +49,7 @@ POLICIES: dict[str, Callable[[World, int], Policy]] = {
     "aligned, at random": partial(AlignedLabels, drawn=True),
     "aligned, coverage": AlignedLabels,
     "full": Full,
+    "full, at random": partial(Full, drawn=True),
     "all labels": AllLabels,
 }
 

@@ -8,15 +8,27 @@ import numpy as np
 from msgspec import structs
 
 from bench.learning.policies import REVIEWS, Model, Policy
-from bench.learning.world import CLASSES, DIM, PLAIN, Photos, Vectors, World, human_label
+from bench.learning.world import (
+    CLASSES,
+    DIM,
+    GRID_DIM,
+    GRID_PLAIN,
+    PLAIN,
+    Photos,
+    Vectors,
+    World,
+    human_label,
+)
 from cloud.dataset.example import MIN_TEACHER_LABELS, Example
 from cloud.evaluation import promotion_gate
 from cloud.labeling.ensemble import fit_ensemble, lane_thresholds, out_of_fold_votes
 from cloud.labeling.review_order import UnlabelledPhoto, most_informative, pool_weights
 from cloud.labeling.review_queue import Embedded, build_pool
+from cloud.modeling.backbones import EFFICIENTNET_LITE0, EFFICIENTNET_LITE0_GRID, Backbone
 from cloud.modeling.novelty import fit_novelty, novelty_scores
 from cloud.progress import NoProgress
-from cloud.training.candidates import Labelled, auto_helps, choose, cross_validate, fit_candidates
+from cloud.training.candidate_results import CandidateResults, better, evaluate_backbone, is_worth_trying
+from cloud.training.candidates import Labelled, auto_helps
 from cloud.training.learners import FrozenLearner
 from edge.harvest.history import HarvestedSample
 from edge.harvest.selector import Selector
@@ -36,6 +48,7 @@ class Sample:
     Attributes:
         photo_id: its id.
         sight: `[3, D]`, embeddings as in `Photos`.
+        grid: `[2, D']`, as in `Photos`; None if there is no other network.
         truth: true class index, or `OTHER`.
         view: difference hash.
         lane: harvest lane; None if it was labelled from the start.
@@ -45,10 +58,12 @@ class Sample:
         teacher: class index of the teacher's label; None if it abstains.
         round_number: round of the harvest; -1 if it was labelled from the start.
         group: device and version in service; empty if it was labelled from the start.
+        embedding: by the network in service; None if it was labelled from the start.
     """
 
     photo_id: str
     sight: Vectors
+    grid: Vectors | None
     truth: int
     view: int
     lane: str | None = None
@@ -58,6 +73,21 @@ class Sample:
     teacher: int | None = None
     round_number: int = -1
     group: tuple[object, ...] = ()
+    embedding: Vectors | None = None
+
+    def vector(self, backbone: str) -> Vectors:
+        """Return the embedding of the plain photo by one of the two networks."""
+        if backbone == EFFICIENTNET_LITE0.name:
+            return np.asarray(self.sight[PLAIN])
+        assert self.grid is not None
+        return np.asarray(self.grid[GRID_PLAIN])
+
+    def copy(self, backbone: str) -> Vectors:
+        """Return the embedding of the dimmed copy."""
+        if backbone == EFFICIENTNET_LITE0.name:
+            return np.asarray(self.sight[DIM])
+        assert self.grid is not None
+        return np.asarray(self.grid[GRID_DIM])
 
     @property
     def has_human_class(self) -> bool:
@@ -66,13 +96,21 @@ class Sample:
 
 
 class Full(Policy):
-    """Harvest lanes, teacher, review queue, three candidates and promotion gate."""
+    """Harvest lanes, teacher, review queue, three candidates on one network or two, and promotion gate.
 
-    def __init__(self, world: World, seed: int) -> None:
+    Args:
+        world: As for `Policy`.
+        seed: As for `Policy`.
+        drawn: Whether people label photos of the stream at random instead of those of the review queue.
+    """
+
+    def __init__(self, world: World, seed: int, *, drawn: bool = False) -> None:
+        self.drawn = drawn
         self.samples = [
             Sample(
                 photo_id,
                 world.labelled.sights[:, place],
+                None if world.labelled.grid is None else world.labelled.grid[:, place],
                 truth,
                 view,
                 human=human_label(truth, world.classes),
@@ -88,6 +126,7 @@ class Full(Policy):
         self.verdicts: list[promotion_gate.Verdict] = []
         self.harvester = Selector(HarvestRules())
         super().__init__(world, seed)
+        self.novelty = self.fitted_novelty
 
     def learn(self, stream: Photos) -> None:
         """Harvest, auto-label, review, train, and promote the challenger if the gate passes it."""
@@ -97,35 +136,39 @@ class Full(Policy):
         self._teach()  # again: the teacher learns from the new human labels
         challenger = self.fit()
         if self._is_promoted(challenger):
-            self.model = challenger
+            self.model, self.novelty = challenger, self.fitted_novelty
             self.champion_since = self.rounds + 1
         self.rounds += 1
         self.harvester.rules = structs.replace(self.harvester.rules, auto=auto_helps(self.losses))
 
     def fit(self) -> Model:
-        """Train the candidates and select the best."""
+        """Train the candidates, on the second network too where that may pay, and select the best."""
         trained_on = [sample for sample in self.samples if self._is_trained_on(sample)]
-        examples = [_example(sample, self.world.classes) for sample in trained_on]
-        known = Labelled.of(examples, self.world.classes)
-        copies = np.stack(
-            [sample.sight[DIM if known.human[at] else PLAIN] for at, sample in enumerate(trained_on)]
-        )
-        learner = FrozenLearner(
-            None, np.stack([sample.sight[PLAIN] for sample in trained_on]), len(self.world.classes), copies
-        )
-        fitted = fit_candidates(learner, known, np.flatnonzero(known.human))
-        judged = cross_validate(learner, known, seed=self.seed, progress=NoProgress())
-        chosen = choose(fitted, judged)
-        self.losses.append({name: judged[name].loss for name in fitted})
-        winner = fitted[chosen]
+        best = self._evaluate(EFFICIENTNET_LITE0, trained_on)
+        if self.world.labelled.grid is not None and is_worth_trying(best, EFFICIENTNET_LITE0_GRID):
+            best = better(best, self._evaluate(EFFICIENTNET_LITE0_GRID, trained_on))
+        self.losses.append({name: best.held_out[name].loss for name in best.fitted})
+        winner, known = best.chosen_fit, Labelled.of(best.examples, self.world.classes)
         by_models = [place for place in np.unique(winner.positions) if not known.human[place]]
         self.accepted.count(
             [trained_on[place].photo_id for place in by_models],
             known.labels[by_models],
             np.array([trained_on[place].truth for place in by_models], np.int64),
         )
-        self.novelty = fit_novelty(learner.features[np.unique(winner.positions)], self.seed)
-        return Model(winner.head, judged[chosen].temperature)
+        self.fitted_novelty = fit_novelty(best.training_embeddings, self.seed)
+        return Model(winner.head, best.held_out[best.chosen].temperature, best.backbone.name)
+
+    def _evaluate(self, backbone: Backbone, trained_on: Sequence[Sample]) -> CandidateResults:
+        examples = [_example(sample, self.world.classes) for sample in trained_on]
+        features = np.stack([sample.vector(backbone.name) for sample in trained_on])
+        copies = features.copy()
+        for at, (sample, example) in enumerate(zip(trained_on, examples, strict=True)):
+            if example.human:
+                copies[at] = sample.copy(backbone.name)
+        learner = FrozenLearner(None, features, len(self.world.classes), copies)
+        return evaluate_backbone(
+            backbone, learner, self.world.classes, examples, [], seed=self.seed, progress=NoProgress()
+        )
 
     def _is_trained_on(self, sample: Sample) -> bool:
         # Audits since the last promotion only evaluate: training on them would bias the comparison.
@@ -142,7 +185,8 @@ class Full(Policy):
         return sample.lane == AUDIT and sample.round_number >= self.champion_since
 
     def _harvest(self, stream: Photos) -> None:
-        answers, novelties = self.model.answers(stream), novelty_scores(self.novelty, stream.vectors)
+        vectors = stream.vectors_of(self.model.backbone)
+        answers, novelties = self.model.answers(stream), novelty_scores(self.novelty, vectors)
         for place, photo_id in enumerate(stream.ids):
             prediction = Prediction(
                 model="pets",
@@ -165,6 +209,7 @@ class Full(Policy):
                 Sample(
                     photo_id,
                     stream.sights[:, place],
+                    None if stream.grid is None else stream.grid[:, place],
                     int(stream.truth[place]),
                     view,
                     lane,
@@ -173,6 +218,7 @@ class Full(Policy):
                     round_number=self.rounds,
                     # A camera's photos under one version are standardised together, as in the review queue.
                     group=(device, self.champion_since),
+                    embedding=vectors[place],
                 )
             )
 
@@ -199,13 +245,20 @@ class Full(Policy):
 
     def _review(self) -> None:
         waiting = {sample.photo_id: sample for sample in self.samples if sample.human is None}
+        if self.drawn:
+            asked = self.draw.permutation(list(waiting))[:REVIEWS].tolist()
+        else:
+            asked = self._asked_first(waiting)
+        for photo_id in asked:
+            waiting[photo_id].human = human_label(waiting[photo_id].truth, self.world.classes)
+
+    def _asked_first(self, waiting: dict[str, Sample]) -> list[str]:
         photos = [_waiting(sample, self.world.classes) for sample in waiting.values()]
         weights = pool_weights(photos)
         # Imported photos have no embedding in the dataset.
         rated = [_embedded(one) for one in self.samples if one.human is not None and one.lane is not None]
         pool = build_pool(weights, {key: _embedded(waiting[key]) for key in weights}, rated)
-        for asked in most_informative(photos, REVIEWS, pool):
-            waiting[asked.photo_id].human = human_label(waiting[asked.photo_id].truth, self.world.classes)
+        return [photo.photo_id for photo in most_informative(photos, REVIEWS, pool)]
 
     def _is_promoted(self, challenger: Model) -> bool:
         fresh = [sample for sample in self.samples if self._is_fresh_audit(sample) and sample.has_human_class]
@@ -240,10 +293,13 @@ def decide_promotion(
     )
     on_audit = None
     if audit:
-        vectors = np.stack([sample.sight[PLAIN] for sample in audit])
+        before, after = (
+            model.probabilities(np.stack([sample.vector(model.backbone) for sample in audit]))
+            for model in (champion, challenger)
+        )
         on_audit = promotion_gate.PairedPredictions(
-            champion.probabilities(vectors),
-            challenger.probabilities(vectors),
+            before,
+            after,
             np.array([sample.truth for sample in audit], np.int64),
             np.array([1 / (sample.inclusion or math.nan) for sample in audit]),
         )
@@ -266,7 +322,8 @@ def _example(sample: Sample, classes: Sequence[str]) -> Example:
 
 
 def _embedded(sample: Sample) -> Embedded:
-    return Embedded(sample.sight[PLAIN], sample.group)
+    assert sample.embedding is not None
+    return Embedded(sample.embedding, sample.group)
 
 
 def _waiting(sample: Sample, classes: Sequence[str]) -> UnlabelledPhoto:

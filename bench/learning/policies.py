@@ -10,6 +10,7 @@ from cloud.labeling.review_order import UnlabelledPhoto, most_informative, pool_
 from cloud.labeling.review_queue import Embedded, build_pool
 from cloud.modeling.alignment import fold, measure_moments
 from cloud.modeling.arrays import Floats, Ints, softmax
+from cloud.modeling.backbones import EFFICIENTNET_LITE0
 from cloud.modeling.linear_head import Head, fit_head
 
 REVIEWS = 20
@@ -18,10 +19,11 @@ REVIEWS = 20
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A linear head on embeddings, with its temperature."""
+    """A linear head on the embeddings of a backbone, with its temperature."""
 
     head: Head
     temperature: float = 1.0
+    backbone: str = EFFICIENTNET_LITE0.name
 
     def probabilities(self, vectors: Vectors) -> Floats:
         """Return the probabilities `[N, K]` of embeddings `[N, D]`."""
@@ -29,7 +31,7 @@ class Model:
 
     def answers(self, photos: Photos) -> Floats:
         """Return the probabilities `[N, K]` of photos."""
-        return self.probabilities(photos.vectors)
+        return self.probabilities(photos.vectors_of(self.backbone))
 
     def accuracy(self, photos: Photos) -> float:
         """Return the share of correct answers."""

@@ -13,6 +13,7 @@ from bench.learning.drift import degraded
 from cloud.dataset.example import Example
 from cloud.labeling.embedder import Embedder
 from cloud.modeling.arrays import Ints
+from cloud.modeling.backbones import EFFICIENTNET_LITE0, EFFICIENTNET_LITE0_GRID
 from cloud.progress import Progress
 from cloud.training.embeddings import embeddings
 from edge.harvest.image import dhash, shrink
@@ -25,6 +26,8 @@ OTHER = -1
 
 PLAIN, MIRRORED, DIM = range(3)
 """Indices of the three embeddings of a photo."""
+GRID_PLAIN, GRID_DIM = range(2)
+"""Indices of its two embeddings by the network that is tried beside the first one."""
 
 _LABELLED = 40
 _GATE = 200
@@ -55,6 +58,8 @@ class Photos:
         truth: `[N]`, class index, or `OTHER`.
         views: `[N]`, difference hashes.
         devices: `[N]`, names of the cameras; empty if the policies are to spread them over several.
+        grid: `[2, N, D']`, embeddings of the photos and of dimmed copies by the network that is tried beside
+            the first one; None if there is none.
     """
 
     ids: list[str]
@@ -62,11 +67,19 @@ class Photos:
     truth: Ints
     views: list[int]
     devices: list[str] = field(default_factory=list)
+    grid: Vectors | None = None
 
     @property
     def vectors(self) -> Vectors:
         """Embeddings of the plain photos, `[N, D]`."""
         return np.asarray(self.sights[PLAIN])
+
+    def vectors_of(self, backbone: str) -> Vectors:
+        """Return the embeddings of the plain photos by one of the two networks."""
+        if backbone == EFFICIENTNET_LITE0.name:
+            return self.vectors
+        assert self.grid is not None
+        return np.asarray(self.grid[GRID_PLAIN])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -110,6 +123,7 @@ class PhotoFile:
 class _EmbeddedPhoto:
     photo_id: str
     sight: Vectors
+    grid: Vectors
     view: int
 
 
@@ -124,7 +138,8 @@ class PhotoEmbedder:
     def __init__(self, cache: Path, progress: Progress) -> None:
         self._cache = cache
         self._progress = progress
-        self._embedder = Embedder.open("efficientnet-lite0", cache)
+        self._embedder = Embedder.open(EFFICIENTNET_LITE0.name, cache)
+        self._grid = EFFICIENTNET_LITE0_GRID.build()
         self._embedded: dict[tuple[PhotoFile, float], _EmbeddedPhoto] = {}
 
     def photos(self, files: Sequence[PhotoFile], strength: float) -> Photos:
@@ -136,6 +151,7 @@ class PhotoEmbedder:
             sights=np.stack([one.sight for one in seen], axis=1),
             truth=np.array([file.truth for file in files], np.int64),
             views=[one.view for one in seen],
+            grid=np.stack([one.grid for one in seen], axis=1),
         )
 
     def _embed(self, files: Sequence[PhotoFile], strength: float) -> None:
@@ -147,9 +163,19 @@ class PhotoEmbedder:
         seen = self._embedder.embed(known, self._progress)
         plan, network = self._embedder.backbone, self._embedder.network
         dim = embeddings(known, plan, network, self._cache, self._progress, dim=True)
-        for file, image, sight in zip(files, images, np.stack([*seen, dim], axis=1), strict=True):
+        grids = np.stack(
+            [
+                embeddings(
+                    known, EFFICIENTNET_LITE0_GRID, self._grid, self._cache, self._progress, dim=dimmed
+                )
+                for dimmed in (False, True)
+            ],
+            axis=1,
+        )
+        sights = np.stack([*seen, dim], axis=1)
+        for file, image, sight, grid in zip(files, images, sights, grids, strict=True):
             photo_id = content_id(image)
-            self._embedded[file, strength] = _EmbeddedPhoto(photo_id, sight, dhash(image))
+            self._embedded[file, strength] = _EmbeddedPhoto(photo_id, sight, grid, dhash(image))
 
 
 class Worlds:

@@ -21,15 +21,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--backbone",
         default="efficientnet-lite0",
-        help="xception, xception-small, compact, efficientnet-lite0 (default), -lite1, -lite2; or your own: "
-        "FILE.keras:PREPROCESSING or MODULE:NAME, see docs/model-contract.md",
+        help="xception, xception-small, compact, efficientnet-lite0 (default), -lite0-grid, -lite1, -lite2; "
+        "or your own: FILE.keras:PREPROCESSING or MODULE:NAME, see docs/model-contract.md",
     )
     parser.add_argument(
         "--also",
         metavar="BACKBONES",
-        default="compact",
+        default="efficientnet-lite0-grid,compact",
         help="comma-separated; tried too if --backbone answers less than 95 %% of the held-out labels right, "
-        "and there are 300 human labels to train from scratch; '' for none (compact)",
+        "and there are 60 human labels, or 300 to train from scratch; '' for none "
+        "(efficientnet-lite0-grid,compact)",
     )
     options.add_models(parser)
     parser.add_argument("--version", type=whole, help="number of the new version (the next one)")

@@ -6,13 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from cloud.modeling.arrays import Floats, Ints, cross_entropy, effective_sample_size, softmax
 
-PRIOR_VARIANCE = 10.0
-"""Variance of each weight's Gaussian prior, for embeddings scaled to a mean square norm of 1."""
+PRIOR_VARIANCE = 30.0
+"""Variance of each weight's Gaussian prior, for embeddings with a mean square distance of 1 to their mean."""
 
 _GRADIENT_LIMIT = 1e-6
+_FEW = 2  # below as many dimensions per example, finding the basis costs more than it saves
 _MAX_ITERATIONS = 2000
 _TEMPERATURE_BOUNDS = (0.05, 20.0)
 _LOG_TEMPERATURE_ERROR = 1e-4  # a hundredth of a per cent of the temperature
@@ -58,9 +60,23 @@ def fit_head(embeddings: NDArray[np.floating], labels: Ints, weights: Floats, cl
     if len(np.unique(labels)) < classes:
         raise ValueError(f"cannot fit a head: {classes} classes, but examples of {np.unique(labels)} only")
     share = weights / weights.sum()
-    inputs = embeddings.astype(np.float64)
+    # Small matrices: several threads of BLAS wait for each other, up to sixty times as long on busy cores.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _fit(embeddings.astype(np.float64), labels, share, effective_sample_size(weights), classes)
+
+
+def _fit(inputs: Floats, labels: Ints, share: Floats, effective: float, classes: int) -> Head:
+    # What all examples have in common tells no class: without it, the bias is found in fewer iterations.
+    mean = share @ inputs
+    inputs = inputs - mean
     # One regularisation must suit every backbone, and their embeddings differ in length.
     scale = float(np.sqrt(share @ (inputs**2).sum(axis=1))) or 1.0
+    # The optimum is a sum of examples. Where they are few, it is found in the space that they span, which has
+    # fewer dimensions; the penalty is the same there, because the basis is orthonormal.
+    basis = None
+    if _FEW * len(inputs) <= inputs.shape[1]:
+        basis, coordinates = np.linalg.qr(inputs.T)
+        inputs = coordinates.T
     # scikit-learn minimises C * (weighted sum of losses) + |kernel|² / 2. With weights that sum to the
     # effective sample size, C is the prior's variance. For two classes it fits one vector, the difference of
     # the two columns: half of it in each column has half the penalty, so C is doubled.
@@ -69,12 +85,14 @@ def fit_head(embeddings: NDArray[np.floating], labels: Ints, weights: Floats, cl
         tol=_GRADIENT_LIMIT,
         max_iter=_MAX_ITERATIONS,
     )
-    model.fit(inputs / scale, labels, sample_weight=share * effective_sample_size(weights))
+    model.fit(inputs / scale, labels, sample_weight=share * effective)
     kernel, bias = model.coef_.T / scale, model.intercept_
+    if basis is not None:
+        kernel = basis @ kernel
     if classes == 2:  # noqa: PLR2004 - as said above
         sides = np.array([-0.5, 0.5])
         kernel, bias = kernel * sides, bias * sides
-    return Head(kernel=np.asarray(kernel), bias=np.asarray(bias))
+    return Head(kernel=np.asarray(kernel), bias=np.asarray(bias - mean @ kernel))
 
 
 def fit_temperature(logits: Floats, labels: Ints) -> float:

@@ -33,9 +33,9 @@ class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         tuple[str, ...],
         Meta(
             description="backbones that are tried too where the first one makes mistakes on held-out labels;"
-            " one that is trained from scratch, from 300 human labels on"
+            " a pretrained one from 60 human labels on, one that is trained from scratch from 300 on"
         ),
-    ] = ("compact",)
+    ] = ("efficientnet-lite0-grid", "compact")
     classes: Annotated[
         tuple[ClassName, ...] | None,
         Meta(description="classes of the versions; photos of others are left out. Absent: all labels"),

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloud.dataset.example import Example, TrainingError, class_names, sorted_by_content
-from cloud.modeling.arrays import Floats
+from cloud.modeling.arrays import Floats, softmax
 from cloud.modeling.backbones import Backbone, get_backbone
 from cloud.progress import NoProgress, Progress
 from cloud.reporting.loss_curves import LossCurves
@@ -18,8 +18,13 @@ from cloud.training.learners import Fitted, Learner, learner_for
 
 MIN_SCRATCH_LABELS = 300
 """Human labels from which on a network is trained from scratch beside a pretrained one."""
+MIN_PRETRAINED_LABELS = 60
+"""Human labels from which on another pretrained network is tried: fewer do not tell two networks apart."""
 ENOUGH = 0.95
 """Held-out accuracy of the pretrained network from which on the minutes of another training are saved."""
+_SIGNIFICANT = 1.64
+"""Standard errors of the difference of two losses above which it is no chance (one-sided, 5 %)."""
+_MIN_PROBABILITY = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ def evaluate_candidates(
             team=team,
             curves=curves,
         )
-        return _evaluate(plan, learner, names, examples, gold, seed=seed, progress=progress)
+        return evaluate_backbone(plan, learner, names, examples, gold, seed=seed, progress=progress)
 
     others = [get_backbone(name) for name in also]  # an unknown name fails before the first training
     best = evaluate(get_backbone(backbone))
@@ -105,7 +110,7 @@ def evaluate_candidates(
     return best
 
 
-def _evaluate(
+def evaluate_backbone(
     backbone: Backbone,
     learner: Learner,
     classes: tuple[str, ...],
@@ -115,7 +120,17 @@ def _evaluate(
     seed: int,
     progress: Progress,
 ) -> CandidateResults:
-    """Train the candidates on one backbone, and evaluate them."""
+    """Train the candidates on one backbone, and evaluate them.
+
+    Args:
+        backbone: the backbone.
+        learner: how to train; it knows the examples by their position, then the gold photos.
+        classes: in the order of the outputs.
+        examples: photos to train on.
+        gold: photos to measure on; may be empty.
+        seed: of every random decision.
+        progress: receives the steps.
+    """
     labelled = Labelled.of(examples, classes)
     # Before the candidates are fitted on everything: their temperature comes from held-out answers.
     held_out = cross_validate(learner, labelled, seed=seed, progress=progress)
@@ -142,21 +157,29 @@ def is_worth_trying(best: CandidateResults, other: Backbone) -> bool:
     """
     accuracy = best.held_out[best.chosen].accuracy
     human = sum(example.human for example in best.examples)
-    enough = other.pretrained or human >= MIN_SCRATCH_LABELS
+    enough = human >= (MIN_PRETRAINED_LABELS if other.pretrained else MIN_SCRATCH_LABELS)
     return other.name != best.backbone.name and enough and accuracy is not None and accuracy < ENOUGH
 
 
 def better(one: CandidateResults, other: CandidateResults) -> CandidateResults:
-    """Return the results with the lower loss on the held-out labels that both have; the first one if equal.
+    """Return the results with the lower loss on the held-out labels that both have.
 
+    The first one stays unless its loss is significantly higher: with another network, embeddings cannot be
+    compared with earlier ones, which a difference within the noise is not worth.
     A training from scratch holds out one fold in five, one on a frozen network all of them.
     """
     first, second = one.held_out[one.chosen], other.held_out[other.chosen]
     both = np.intersect1d(first.positions, second.positions)
-    losses = [answers.at(both).loss for answers in (first, second)]
-    first_wins = losses[0] is None or losses[1] is None or losses[0] <= losses[1]
-    winner, loser = (one, other) if first_wins else (other, one)
+    gains = _losses(first.at(both)) - _losses(second.at(both))
+    second_wins = len(gains) > 1 and gains.mean() > _SIGNIFICANT * gains.std(ddof=1) / len(gains) ** 0.5
+    winner, loser = (other, one) if second_wins else (one, other)
     return replace(winner, others=(*winner.others, replace(loser, others=()), *loser.others))
+
+
+def _losses(answers: HeldOut) -> Floats:
+    """Return the calibrated loss of each held-out label, in the order of the positions."""
+    likely = softmax(answers.logits / answers.temperature)[np.arange(len(answers.labels)), answers.labels]
+    return -np.log(np.maximum(likely, _MIN_PROBABILITY))[np.argsort(answers.positions)]
 
 
 def _check_gold(gold: Sequence[Example], classes: Sequence[str]) -> None:

@@ -23,7 +23,6 @@ EPOCHS = 20
 
 _SETTLING_STEPS = 30  # with momentum 0.9, 4 % of the former statistics are left
 _RECORDED_STEPS = 10
-_MIN_CROP = 0.65  # of height and of width
 _MAX_GAIN = 0.2  # of contrast and of brightness, in units of half the value range
 
 
@@ -77,7 +76,7 @@ def fit_network(
 
     def train_step(encoded: tf.Tensor, truth: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
         images = preprocess(backbone, encoded)
-        inputs = augmented(images, draw, part, BATCH_PHOTOS, mirrored=backbone.mirrored)
+        inputs = augmented(images, draw, part, BATCH_PHOTOS, backbone)
         with tf.GradientTape() as tape:
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits(truth, trained(inputs, training=True))
             loss = tf.reduce_sum(loss) / BATCH_PHOTOS  # of the whole batch, not of this worker's part
@@ -127,9 +126,7 @@ def step_count(photos: int) -> int:
     return max(fewest, min(most, photos * EPOCHS // BATCH_PHOTOS))
 
 
-def augmented(
-    images: tf.Tensor, draw: tf.Tensor, part: slice, whole: int, *, mirrored: bool = True
-) -> tf.Tensor:
+def augmented(images: tf.Tensor, draw: tf.Tensor, part: slice, whole: int, backbone: Backbone) -> tf.Tensor:
     """Flip, crop and light images at random.
 
     Args:
@@ -137,14 +134,14 @@ def augmented(
         draw: int64 `[2]`, the random seed; the same draw gives the same images.
         part: which N images of the batch these are; the result does not depend on the split between workers.
         whole: number of images in the batch.
-        mirrored: whether to flip half of them.
+        backbone: decides whether half of them are flipped, and how much is cropped at most.
     """
     # Random numbers for the whole batch, then this part: independent of the split between workers.
     seeds = tf.random.split(tf.cast(draw, tf.int32), 4)
-    extent = tf.random.stateless_uniform([whole, 2], seeds[0], _MIN_CROP, 1.0)[part]
+    extent = tf.random.stateless_uniform([whole, 2], seeds[0], backbone.min_crop, 1.0)[part]
     corner = tf.random.stateless_uniform([whole, 2], seeds[1])[part] * (1.0 - extent)
     boxes = tf.concat([corner, corner + extent], axis=1)
-    if mirrored:
+    if backbone.mirrored:
         flipped = tf.random.stateless_uniform([whole, 1], seeds[2])[part] < 0.5  # noqa: PLR2004  # one in two
         # Swapping the left and right edge of a box flips the crop.
         boxes = tf.where(flipped, tf.gather(boxes, [0, 3, 2, 1], axis=1), boxes)

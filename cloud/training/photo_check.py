@@ -73,19 +73,27 @@ class PhotoChecker:
         """Split photos into those that differ from all gold photos, and the others.
 
         A photo equals a gold photo if it has the same bytes, or is a near-duplicate: scaled, compressed again
-        or taken of the same scene. A version that was trained on it would be praised for its memory.
+        or taken of the same scene. A version that was trained on it would be praised for its memory. A
+        photo to which a person gave another label shows something else: two digits of one meter have almost
+        the same thumbnails.
 
         Args:
             photos: Checked by `decodable`.
             gold: The same.
         """
-        near = NearDuplicates([self._fingerprint(photo) for photo in gold])
+        everything = _Twins(gold, self._fingerprint)
+        labels = {photo.label for photo in gold}
+        by_label = {
+            label: _Twins([photo for photo in gold if photo.label == label], self._fingerprint)
+            for label in labels
+        }
         same = {photo.image: photo for photo in gold}
         usable, left_out = list[Example](), list[LeftOut]()
         for photo in photos:
             twin = same.get(photo.image)
-            if twin is None and (found := near.find(self._fingerprint(photo))) is not None:
-                twin = gold[found]
+            among = by_label.get(photo.label) if photo.human else everything
+            if twin is None and among is not None:
+                twin = among.find(photo)
             if twin is None:
                 usable.append(photo)
             else:
@@ -115,6 +123,19 @@ class PhotoChecker:
                     cache.executemany(_INSERT, map(_row, found.items()))
                 self._known |= found
                 progress.advance(len(batch))
+
+
+class _Twins:
+    """Gold photos among which near-duplicates are found."""
+
+    def __init__(self, gold: Sequence[Example], fingerprint_of: Callable[[Example], Fingerprint]) -> None:
+        self._gold, self._fingerprint_of = gold, fingerprint_of
+        self._near = NearDuplicates([fingerprint_of(photo) for photo in gold])
+
+    def find(self, photo: Example) -> Example | None:
+        """Return the gold photo that shows the same, None if none does."""
+        found = self._near.find(self._fingerprint_of(photo))
+        return None if found is None else self._gold[found]
 
 
 def with_classes(

@@ -44,7 +44,7 @@ class TrainingOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     models: str
     cache: str
     backbone: str = "efficientnet-lite0"
-    also: tuple[str, ...] = ("compact",)
+    also: tuple[str, ...] = ("efficientnet-lite0-grid", "compact")
     version: ModelVersion | None = None
     dataset_version: Annotated[int, Meta(ge=1)] | None = None
     classes: tuple[str, ...] | None = None

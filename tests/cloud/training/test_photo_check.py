@@ -14,9 +14,10 @@ from cloud.dataset.example import Example, TrainingError, count_reasons
 from cloud.dataset.schema import Record
 from cloud.dataset.store import Row, Store
 from cloud.dataset.training_set import BAD_LABEL, DAMAGED_ROW
+from cloud.modeling.backbones import COMPACT
 from cloud.progress import NoProgress
 from cloud.registry.registry import Registry
-from cloud.training.photo_check import EQUALS_GOLD, OTHER_CLASS, UNDECODABLE
+from cloud.training.photo_check import EQUALS_GOLD, OTHER_CLASS, UNDECODABLE, PhotoChecker
 from cloud.training.pipeline import TrainingOptions, run_training
 from tests.cloud import tiny
 
@@ -104,6 +105,24 @@ def test_poison_costs_itself(make_example: Any, tmp_path: Path, options: Any) ->
     assert any(text.startswith(f"dawn/control.jpg {control.content_id}: ") for text in texts)
     assert any(text.startswith(f"dawn/garbage.jpg {garbage.content_id}: {UNDECODABLE}: ") for text in texts)
     assert all(text.isprintable() for text in texts)
+
+
+def test_another_label_by_a_person_is_another_picture(make_example: Any, tmp_path: Path) -> None:
+    """A near-duplicate of a gold photo stays if a person gave it another label; a model's label counts less.
+
+    Two digits of one meter have almost the same thumbnails. The same bytes are left out in any case.
+    """
+    gold = replace(make_example("dawn", 1), image=patchwork(1))
+    near = [
+        replace(gold, image=smaller(gold.image), label=label, source=source)
+        for label, source in (("dawn", "human"), ("dusk", "human"), ("dusk", "teacher"))
+    ]
+    copy = replace(gold, label="dusk")
+    checker = PhotoChecker(COMPACT, tmp_path)
+    checker.decodable([gold, *near, copy], NoProgress())
+    usable, left_out = checker.unlike([*near, copy], [gold])
+    assert usable == [near[1]]
+    assert len(left_out) == 3
 
 
 def test_given_classes_leave_out_all_others(make_example: Any, tmp_path: Path, options: Any) -> None:
