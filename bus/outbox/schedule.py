@@ -106,7 +106,7 @@ class Schedule:
 
     def answered(self, now: float) -> None:
         """Note that an answer arrived."""
-        if self.silence is None or not self.silence.answered(now, unanswered=len(self._in_flight)):
+        if self.silence is None or not self.silence.answered(now):
             return
         # What was sent before is on its way: a repetition of all of it would only delay that.
         for message_id in self._in_flight:

@@ -24,15 +24,14 @@ class Silence:
         if self._waiting_since is None:
             self._waiting_since = now
 
-    def answered(self, now: float, *, unanswered: int) -> bool:
+    def answered(self, now: float) -> bool:
         """Note an answer; return True if it ends a silence.
 
-        Args:
-            now: When it arrived.
-            unanswered: Messages that still wait for theirs.
+        The next one begins with the next message that is sent. Others that are unanswered prove nothing: they
+        may be lost, and then nothing answers them until they are sent again.
         """
         ended = self.holds(now)
-        self._waiting_since = now if unanswered else None
+        self._waiting_since = None
         self._probe = None
         return ended
 

@@ -327,7 +327,9 @@ class Store:
             TransientError: The table cannot be read now.
         """
         dataset = self.table.open_version()
-        return self._read(dataset, self.table.may_hold(dataset, photo_ids), photo_ids, list(columns))
+        # One look-up of a process that does not write reads less by a scan of the ids.
+        holding = self.table.may_hold(dataset, photo_ids) if self.table.knows_ids else None
+        return self._read(dataset, holding, photo_ids, list(columns))
 
     def _write(
         self,
@@ -371,13 +373,16 @@ class Store:
     def _read(
         self,
         dataset: lance.LanceDataset,
-        fragments: Sequence[lance.LanceFragment],
+        fragments: Sequence[lance.LanceFragment] | None,
         photo_ids: Sequence[str],
         columns: list[str],
     ) -> dict[str, Record]:
-        """Read columns of the rows with these ids, by id; images only if asked for and only of these rows."""
+        """Read columns of the rows with these ids in some fragments, or in all, by id.
+
+        Images are read only if they are asked for, and only those of these rows.
+        """
         found: dict[str, Record] = {}
-        if not fragments:
+        if fragments is not None and not fragments:
             return found
         for start in range(0, len(photo_ids), _IDS_PER_LOOKUP):
             # No index on photo_id: with one, Lance no longer detects two inserts of one key. Ids are hex

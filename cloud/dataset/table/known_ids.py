@@ -4,12 +4,13 @@ A photo that arrives is nearly always new. Without this, finding that out reads 
 once per commit.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
 import lance
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 _ID_CHARS = 32
@@ -29,6 +30,11 @@ class KnownIds:
     _by_file: dict[str, NDArray[np.uint64]] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
+    @property
+    def loaded(self) -> bool:
+        """Whether ids were read already, so that only those of new fragments have to be."""
+        return bool(self._by_file)
+
     def may_hold(self, dataset: lance.LanceDataset, photo_ids: Sequence[str]) -> list[lance.LanceFragment]:
         """Return the fragments that may hold one of the photos; the others hold none of them.
 
@@ -43,23 +49,49 @@ class KnownIds:
             ValueError: A file is damaged.
         """
         fragments = {_file_of(fragment): fragment for fragment in dataset.get_fragments()}
-        wanted = hashes(photo_ids)
+        wanted = hashes(pa.array(photo_ids, pa.string()))
         with self._lock:
             for name in self._by_file.keys() - fragments.keys():
                 del self._by_file[name]
-            for name in fragments.keys() - self._by_file.keys():
-                ids = fragments[name].to_table(columns=["photo_id"])["photo_id"]
-                self._by_file[name] = np.sort(hashes(ids.to_pylist()))
+            if unread := {name: one for name, one in fragments.items() if name not in self._by_file}:
+                self._read(dataset, unread)
             return [one for name, one in fragments.items() if _any_common(self._by_file[name], wanted)]
 
+    def _read(self, dataset: lance.LanceDataset, fragments: dict[str, lance.LanceFragment]) -> None:
+        scanner = dataset.scanner(
+            columns=["photo_id"], fragments=list(fragments.values()), with_row_address=True
+        )
+        rows = scanner.to_table()
+        found = hashes(rows["photo_id"])
+        # The upper half of a row's address is the number of its fragment.
+        numbers = rows["_rowaddr"].to_numpy() >> np.uint64(32)
+        order = np.lexsort((found, numbers))
+        found, numbers = found[order], numbers[order]
+        for name, fragment in fragments.items():
+            start, end = np.searchsorted(numbers, [fragment.fragment_id, fragment.fragment_id + 1])
+            self._by_file[name] = found[start:end]
 
-def hashes(photo_ids: Collection[str]) -> NDArray[np.uint64]:
+
+def hashes(photo_ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
     """Return a 64-bit hash of each id; different ids rarely have the same."""
-    characters = np.array(list(photo_ids), f"S{_ID_CHARS}")
-    words = np.frombuffer(characters.tobytes(), np.uint64).reshape(-1, len(_MULTIPLIERS))
+    chunks = photo_ids.chunks if isinstance(photo_ids, pa.ChunkedArray) else [photo_ids]
+    parts = [np.frombuffer(_fixed(chunk), np.uint64) for chunk in chunks if len(chunk)]
+    words = np.concatenate([np.zeros(0, np.uint64), *parts]).reshape(-1, len(_MULTIPLIERS))
     mixed = words * _MULTIPLIERS  # wraps around
     mixed ^= mixed >> np.uint64(29)
     return np.asarray((mixed * _MULTIPLIERS[::-1]).sum(axis=1, dtype=np.uint64))
+
+
+def _fixed(ids: pa.Array) -> memoryview | bytes:
+    """Return ids of 32 characters each as bytes."""
+    try:
+        fixed = ids.cast(pa.binary()).cast(pa.binary(_ID_CHARS))
+    except (
+        pa.ArrowInvalid
+    ):  # of another length, which nothing here writes: cut or padded, it may be found too often
+        return np.array(ids.to_pylist(), f"S{_ID_CHARS}").tobytes()
+    start = fixed.offset * _ID_CHARS
+    return memoryview(fixed.buffers()[1])[start : start + len(fixed) * _ID_CHARS]
 
 
 def _any_common(ordered: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> bool:

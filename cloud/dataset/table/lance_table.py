@@ -131,6 +131,11 @@ class Table:
         with self.map_errors():
             return self._known_ids.may_hold(dataset, photo_ids)
 
+    @property
+    def knows_ids(self) -> bool:
+        """Whether `may_hold` costs little: it was called before."""
+        return self._known_ids.loaded
+
     def transient_error(self, problem: str, error: Exception) -> TransientError:
         """Return the error to raise where Lance or the disk fails."""
         damaged = _BAD_FILE.search(str(error)) is not None

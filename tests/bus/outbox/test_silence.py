@@ -57,6 +57,17 @@ def test_the_first_answer_ends_the_silence():
     assert again == {str(number) for number in range(LIMITS.window)} - {"3"}
 
 
+def test_messages_that_were_lost_are_all_repeated_after_an_answer():
+    """Nothing answers them until they are sent again: their waiting is no new silence."""
+    schedule = silent_schedule()
+    for tenth in range(1, 500):
+        schedule.take_due(tenth / 10)
+    schedule.remove("3")
+    schedule.answered(50.0)
+    again = [entry.message_id for entry in schedule.take_due(50.0 + LIMITS.resend_cap_s)]
+    assert sorted(again) == sorted({str(number) for number in range(LIMITS.window)} - {"3"})
+
+
 def test_another_message_replaces_an_answered_probe():
     """A probe that was answered or dropped does not end the repetitions."""
     schedule, probes = silent_schedule(), []

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from cloud.dataset.store import Label, Row, Store
@@ -76,6 +77,8 @@ def test_ids_that_are_counters_have_different_hashes():
     """Ids of simple devices differ in their last characters only, those of others everywhere."""
     counters = [f"{number:032x}" for number in range(50_000)]
     reversed_counters = [one[::-1] for one in counters[1:]]
-    found = hashes([*counters, *reversed_counters])
+    found = hashes(pa.array([*counters, *reversed_counters]))
     assert len(np.unique(found)) >= len(set(counters + reversed_counters)) - 1
-    np.testing.assert_array_equal(hashes(counters[::-1]), found[: len(counters)][::-1])
+    np.testing.assert_array_equal(hashes(pa.array(counters[::-1])), found[: len(counters)][::-1])
+    np.testing.assert_array_equal(hashes(pa.chunked_array([counters[:3], [], counters[3:9]])), found[:9])
+    assert len(hashes(pa.array(["short", "1" * 40, *counters[:2]]))) == 4
