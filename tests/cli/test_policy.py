@@ -7,6 +7,7 @@ from bus.mqtt.client import Bus, transient_client_id
 from cloud.dataset.store import Label, Row, Store
 from cloud.registry.registry import Registry
 from cloud.rollout.harvest_policy import MIN_AUDITED
+from cloud.rollout.policy_update import setting_votes
 from schemas.messages import Caps, HarvestRules, Policy, Vote
 from schemas.topics import POLICY
 from tests.cli.conftest import gleaner
@@ -173,16 +174,18 @@ async def test_votes_are_set_shown_and_kept(at, published, tmp_path):
     )
     (tmp_path / "rules.toml").write_text("auto = false")
     assert (await gleaner("cloud", "policy", "--set", tmp_path / "rules.toml", *at)).code == 0
-    assert (await gleaner("cloud", "policy", "--auto", "on", *at)).code == 0
-    policies = published[1]
-    payloads = [policies.get_nowait().payload for _ in range(policies.qsize())]
-    newest = msgspec.json.decode(payloads[-1], type=Policy)
-    assert (newest.vote, newest.votes) == (Vote(frames=4, agree=3), {"door": Vote()})
     shown = (await gleaner("cloud", "policy", *at)).out
     assert "# all devices: an answer counts if 3 of the latest 4 agree\n# door: no vote" in shown
-    assert msgspec.toml.decode(shown, type=HarvestRules) == HarvestRules()
-    done = await gleaner("cloud", "policy", "--vote", "1/1", *at)
-    assert "# all" not in (await gleaner("cloud", "policy", *at)).out
+    assert msgspec.toml.decode(shown, type=HarvestRules) == HarvestRules(auto=False)
+
+
+def test_a_vote_for_all_devices_ends_those_of_single_ones():
+    """Only the votes that are given with it stay; a vote for one device leaves the others."""
+    before = Policy(node="edge-1", votes={"door": Vote(frames=4, agree=3)})
+    assert setting_votes({None: Vote()})(before)[0] == Policy(node="edge-1")
+    changed, reasons = setting_votes({"yard": Vote(frames=2, agree=2)})(before)
+    assert changed.votes == before.votes | {"yard": Vote(frames=2, agree=2)}
+    assert reasons == ["yard: an answer counts if 2 of the latest 2 agree"]
 
 
 @pytest.mark.parametrize("vote", ["3", "4/3", "0/2", "3/65", "a/b", "Door=3/4", "=3/4", "3/4/5", "²/3"])
