@@ -106,8 +106,8 @@ def test_invalid_options_of_a_training_are_one_sentence(called, photos, tmp_path
     )
     assert called(*words, "--backbone", "resnet").err.splitlines()[-1] == (
         "gleaner cloud train: backbone: "
-        "expected one of xception, xception-small, compact, efficientnet-lite0, efficientnet-lite1, "
-        "efficientnet-lite2, got 'resnet'"
+        "expected one of xception, xception-small, compact, efficientnet-lite0, efficientnet-lite0-grid, "
+        "efficientnet-lite1, efficientnet-lite2, got 'resnet'"
     )
     assert "no version 99" in called(*words, "--dataset-version", "99").err
 
