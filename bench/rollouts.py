@@ -9,10 +9,8 @@ Those that were offline come back at the end and have to find their release.
 
 import argparse
 import asyncio
-import io
 import random
 import sys
-import tarfile
 import tempfile
 import time
 from collections import Counter
@@ -24,12 +22,11 @@ from msgspec import structs
 from bench import procfs, wire
 from bus.broker.process import local_broker
 from bus.mqtt.presence import now_ms
-from cloud.registry.model_card import Card, encode_card
-from cloud.registry.registry import CARD_PATH, Registry
 from schemas.codec import decode, encode
 from schemas.events import EventName
 from schemas.messages import CanaryReport, Event, Release, ServedModel, Status, VersionStats
 from schemas.topics import EVENT, HANDLERS, RELEASE, STATUS
+from tests.cloud.bundles import bundle
 
 _STATUS_S = 15.0
 _LOAD_S = (1.0, 4.0)
@@ -140,36 +137,6 @@ class Edge:
         return structs.replace(status, canary=report)
 
 
-def _bundle(folder: Path, version: int) -> Path:
-    """Write a bundle that contains a card only: no edge here fetches it."""
-    card = Card(
-        version=version,
-        parent=None,
-        dataset_version=None,
-        backbone="none",
-        weights_digest="0" * 32,
-        classes=["cat", "dog"],
-        signature={},
-        temperature=1.0,
-        examples={},
-        examples_used={},
-        metrics=None,
-        chosen="human",
-        candidates=[],
-        seed=0,
-        commit=None,
-        created_at="2026-01-01T00:00:00+00:00",
-        training_s=0.0,
-        libraries={},
-    )
-    content, path = encode_card(card), Registry(folder).bundle_path(version)
-    with tarfile.open(path, "w") as archive:
-        member = tarfile.TarInfo(CARD_PATH)
-        member.size = len(content)
-        archive.addfile(member, io.BytesIO(content))
-    return path
-
-
 async def _until_served(edges: list[Edge]) -> float:
     """Wait until all edges serve the new version; return the seconds, or the limit."""
     began = time.monotonic()
@@ -207,7 +174,7 @@ async def _measure(arguments: argparse.Namespace, folder: Path) -> bool:
     able = [edge for edge in present if not edge.refuses]
     size = -(-len(edges) // arguments.groups)
     groups = [",".join(edge.name for edge in edges[at : at + size]) for at in range(0, len(edges), size)]
-    champion, challenger = (_bundle(folder, version) for version in (_CHAMPION, _CHALLENGER))
+    champion, challenger = (bundle(folder, version) for version in (_CHAMPION, _CHALLENGER))
     with local_broker(folder / "broker") as broker:
         words = [
             "cloud", "rollout", str(challenger), "--champion", str(champion), "--canary-share", "0.5",

@@ -14,6 +14,7 @@ from cli.parser import Parser
 from schemas.distribution import version
 from schemas.errors import GleanerError, PermanentError, TransientError
 from schemas.suggest import did_you_mean
+from schemas.text import is_unicode
 
 COMMANDS = {
     "send": "publish photos, wait for their results and print them",
@@ -81,7 +82,7 @@ def _failure(words: list[str], error: BaseException) -> int:
         output.discard_output()
     if isinstance(cause, OSError) and cause.filename is not None:
         cause = PermanentError(f"cannot use {cause.filename}: {cause.strerror}")
-    if isinstance(cause, UnicodeEncodeError) and (odd := [word for word in words if not _is_text(word)]):
+    if isinstance(cause, UnicodeEncodeError) and (odd := [word for word in words if not is_unicode(word)]):
         cause = PermanentError(
             f"argument {odd[0]!a} is not UTF-8", hint="only the paths of files may be that"
         )
@@ -89,15 +90,6 @@ def _failure(words: list[str], error: BaseException) -> int:
         raise error  # a bug: its traceback is what helps
     print_error(f"gleaner {name}: {cause}")
     return exit_codes.TRY_AGAIN if isinstance(cause, TransientError) else exit_codes.FAILED
-
-
-def _is_text(word: str) -> bool:
-    """Return False for an argument with bytes that are not text: Python has surrogates in their place."""
-    try:
-        word.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def first_cause(error: BaseException) -> BaseException:

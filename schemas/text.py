@@ -33,6 +33,15 @@ def escaped(text: object, most: int = MAX_SHOWN_CHARS) -> str:
     return shown if len(whole) <= most else f"{shown}… ({len(whole) - most} more characters)"
 
 
+def is_unicode(text: str) -> bool:
+    """Return False for text with lone surrogates: bytes of a file name or an argument that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def listed(names: Sequence[str], most: int = 5) -> str:
     """Return names as one text; of many the first ones and the number of the others."""
     if len(names) <= most + 1:

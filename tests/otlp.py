@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from bus.observability import span_export
+from tests.conftest import DEADLINE_S
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,16 @@ def span_collector() -> Iterator[SpanCollector]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def exported_spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[SpanCollector]:
+    """Run a collector to which all services of this process send their spans at once."""
+    with span_collector() as spans:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", spans.url)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
+        monkeypatch.setattr(span_export, "FLUSH_S", DEADLINE_S)  # a busy machine needs longer
+        yield spans
 
 
 def _received(service, span) -> Received:

@@ -99,24 +99,17 @@ def run(arguments: Namespace) -> int:
 
 def _change(arguments: Namespace) -> "Change | None":
     """Return the function from a policy to the new one with reasons; None to show the policies."""
-    from cloud.rollout.policy_update import setting_rules, setting_votes  # noqa: PLC0415  # each step loads what it needs, and no more
+    from cloud.rollout.policy_update import changing_rules, setting_rules, setting_votes  # noqa: PLC0415  # each step loads what it needs, and no more
 
     if arguments.set is not None:
         # The rules are complete: those that the file leaves out go to the node with their defaults.
         return setting_rules(config.load(arguments.set, HarvestRules), f"set from {arguments.set}")
     if arguments.auto is not None:
-        return _switching_auto(arguments.auto)
+        on, reasons = arguments.auto == "on", [f"lane auto {arguments.auto}"]
+        return changing_rules(lambda rules: (structs.replace(rules, auto=on), reasons))
     if arguments.vote:
         return setting_votes(dict(arguments.vote))
     return _tuning(arguments) if arguments.tune else None
-
-
-def _switching_auto(state: str) -> "Change":
-    def change(policy: Policy) -> tuple[Policy, list[str]]:
-        rules = structs.replace(policy.harvest, auto=state == "on")
-        return structs.replace(policy, harvest=rules), [f"lane auto {state}"]
-
-    return change
 
 
 def _tuning(arguments: Namespace) -> "Change":

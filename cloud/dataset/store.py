@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 from lance.dataset import ColumnOrdering
@@ -45,7 +44,6 @@ HAS_HUMAN_CLASS = f"human_label != '{NEITHER}'"
 
 _T = TypeVar("_T")
 _ATTEMPTS = 20
-_IDS_PER_LOOKUP = 1024
 _CHANGES_PER_COMMIT = 256
 
 
@@ -329,7 +327,7 @@ class Store:
         dataset = self.table.open_version()
         # One look-up of a process that does not write reads less by a scan of the ids.
         holding = self.table.may_hold(dataset, photo_ids) if self.table.knows_ids else None
-        return self._read(dataset, holding, photo_ids, list(columns))
+        return self.table.read_rows(dataset, holding, photo_ids, list(columns))
 
     def _write(
         self,
@@ -345,7 +343,7 @@ class Store:
                 with writer_lock(self.table.root):
                     dataset = self.table.open_version()
                     holding = self.table.may_hold(dataset, photo_ids)
-                    existing = self._read(dataset, holding, photo_ids, columns)
+                    existing = self.table.read_rows(dataset, holding, photo_ids, columns)
                     records, outcomes = decide(existing)
                     if not records:
                         # The rows may come from a writer that was killed before its sync: a `duplicate`
@@ -358,7 +356,7 @@ class Store:
                     written = pa.Table.from_pylist(records, schema=SCHEMA)
                     with self.table.map_errors("cannot be written"):
                         if self.table.root is not None:
-                            replace(dataset, written, holding if existing else [], self.table.root)
+                            replace(dataset, written, holding, self.table.root)
                             return outcomes
                         # Fewer rows written: some had another revision by then. Those written now are found
                         # as existing in the next attempt.
@@ -369,35 +367,6 @@ class Store:
         raise TransientError(
             f"table {self.table.url}: other writers changed the same photos in each of {_ATTEMPTS} attempts"
         )
-
-    def _read(
-        self,
-        dataset: lance.LanceDataset,
-        fragments: Sequence[lance.LanceFragment] | None,
-        photo_ids: Sequence[str],
-        columns: list[str],
-    ) -> dict[str, Record]:
-        """Read columns of the rows with these ids in some fragments, or in all, by id.
-
-        Images are read only if they are asked for, and only those of these rows.
-        """
-        found: dict[str, Record] = {}
-        if fragments is not None and not fragments:
-            return found
-        for start in range(0, len(photo_ids), _IDS_PER_LOOKUP):
-            # No index on photo_id: with one, Lance no longer detects two inserts of one key. Ids are hex
-            # digits: safe to quote.
-            quoted = ", ".join(f"'{photo_id}'" for photo_id in photo_ids[start : start + _IDS_PER_LOOKUP])
-            with self.table.map_errors():
-                scanner = dataset.scanner(
-                    columns=list({"photo_id": None} | dict.fromkeys(columns)),
-                    filter=f"photo_id IN ({quoted})",
-                    fragments=fragments,
-                    # Large columns are read after the filter: 100 000 embeddings are half a gigabyte.
-                    late_materialization=["image", "embedding"],
-                )
-                found |= {record["photo_id"]: record for record in scanner.to_table().to_pylist()}
-        return found
 
 
 def _ordering(name: str) -> ColumnOrdering:

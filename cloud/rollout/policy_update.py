@@ -64,17 +64,22 @@ def tuning(dataset: str, registry: Registry, target: float = TARGET_PRECISION) -
 
 def raising_audits(share: float) -> Change:
     """Return the change during a drift alarm: an audit share of at least `share`."""
-
-    def change(policy: Policy) -> tuple[Policy, list[str]]:
-        rules, reasons = raise_audit_share(policy.harvest, share)
-        return structs.replace(policy, harvest=rules), reasons
-
-    return change
+    return changing_rules(lambda rules: raise_audit_share(rules, share))
 
 
 def setting_rules(rules: HarvestRules, reason: str) -> Change:
     """Return the change that sets all harvest rules; the votes stay."""
-    return lambda policy: (structs.replace(policy, harvest=rules), [reason])
+    return changing_rules(lambda _: (rules, [reason]))
+
+
+def changing_rules(decide: Callable[[HarvestRules], tuple[HarvestRules, list[str]]]) -> Change:
+    """Return the change of the harvest rules alone, by a function that also gives the reasons."""
+
+    def change(policy: Policy) -> tuple[Policy, list[str]]:
+        rules, reasons = decide(policy.harvest)
+        return structs.replace(policy, harvest=rules), reasons
+
+    return change
 
 
 def setting_votes(votes: Mapping[str | None, Vote]) -> Change:

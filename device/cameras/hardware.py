@@ -14,7 +14,7 @@ from device.cameras.base import CameraError
 from device.cameras.driver import CAPTURE_TIMEOUT_S, OPEN_TIMEOUT_S, DriverCamera
 from device.cameras.lag import LagMeter
 from schemas.distribution import install_command
-from schemas.text import escaped
+from schemas.text import escaped, is_unicode
 
 log = structlog.get_logger()
 
@@ -57,21 +57,13 @@ def opencv_camera(device: int | str, shot: Shot = Shot()) -> DriverCamera:  # fr
     """
     shown = without_secrets(str(device))
     # OpenCV crashes on a text that is not Unicode, such as a file name that is not UTF-8.
-    if not (_is_unicode(device) if isinstance(device, str) else device <= _MAX_DEVICE):
+    if not (is_unicode(device) if isinstance(device, str) else device <= _MAX_DEVICE):
         raise CameraError(
             f"unknown camera usb:{escaped(shown)}", hint="use usb:0, or a path of which all is UTF-8"
         )
     name = shown if scheme_of(shown) else f"usb:{shown}"
     subject = f"camera {name}"
     return DriverCamera(lambda: _OpenCv(device, shot, subject), subject=subject, source=name)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def picamera(shot: Shot = Shot()) -> DriverCamera:  # frozen

@@ -29,7 +29,7 @@ from tests.nodes import (
     photo_id,
     station,
 )
-from tests.otlp import span_collector
+from tests.otlp import exported_spans
 
 TRACE_ID, SPAN_ID = "5b8aa5a2d2c872e8321cf37308d69df2", "051581bf3cb55c13"
 FROM_OUTSIDE = f"00-{TRACE_ID}-{SPAN_ID}-01"
@@ -40,10 +40,7 @@ SAMPLE, RECEIPTS = "gleaner/v1/sample/{node}", "gleaner/v1/receipt/{node}"
 @pytest.fixture
 def spans(monkeypatch):
     """A collector of traces, to which all services of this process send theirs at once."""
-    with span_collector() as spans:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", spans.url)
-        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-        monkeypatch.setattr(span_export, "FLUSH_S", DEADLINE_S)  # a busy machine needs longer
+    with exported_spans(monkeypatch) as spans:
         yield spans
 
 

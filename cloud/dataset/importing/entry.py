@@ -8,6 +8,7 @@ from typing import TypeAlias
 from bus.file_url import path_of
 from cloud.dataset.schema import Split
 from schemas.errors import PermanentError
+from schemas.text import is_unicode
 
 _SUFFIXES = ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .heic .heif .avif .mpo"
 PICTURE_SUFFIXES = frozenset(_SUFFIXES.split())
@@ -81,7 +82,7 @@ def listed_item(folder: Path, name: str, label: object, split: Split | None = No
     if label is not None and not isinstance(label, str | int | float):
         return PassedOver(name, "a label that is no text")
     text = None if label is None else str(label)
-    if text is not None and not _is_unicode(text):
+    if text is not None and not is_unicode(text):
         return PassedOver(name, "a label that is not UTF-8; save the list as UTF-8")
     if "://" not in name:
         plain = folder / name
@@ -100,14 +101,6 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def looks_like_picture(path: Path) -> bool:

@@ -121,7 +121,7 @@ def replace(
     Args:
         dataset: The newest version of the table.
         records: Whole rows, no id twice.
-        holding: All fragments with a stored row of these ids.
+        holding: All fragments with a stored row of these ids; others among them are left as they are.
         root: Folder of the table.
         key: Name of the primary key; its values are hexadecimal digits.
 
@@ -129,19 +129,35 @@ def replace(
         OSError: The table cannot be written now.
     """
     quoted = ", ".join(f"'{value}'" for value in records[key].to_pylist())
-    left = {fragment.fragment_id: fragment.delete(f"{key} IN ({quoted})") for fragment in holding}
-    emptied = [number for number, fragment in left.items() if fragment is None]
-    changed = [fragment for fragment in left.values() if fragment is not None]
+    changed, emptied = without_rows(holding, f"{key} IN ({quoted})")
     added = list(write_fragments(records, dataset, mode="append"))
     # The data must be on the disk before the manifest that refers to it. The transaction file need not be:
     # the manifest repeats its content.
     sync_fragments(root, [*added, *changed])
-    if holding:
+    if changed or emptied:
         operation = lance.LanceOperation.Update(emptied, changed, added, update_mode="rewrite_rows")
     else:
         operation = lance.LanceOperation.Append(added)
     committed = lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
     sync_version(root, committed.version)
+
+
+def without_rows(
+    fragments: Iterable[lance.LanceFragment], condition: str
+) -> tuple[list[lance.FragmentMetadata], list[int]]:
+    """Write deletion files for the rows that meet a condition in SQL; nothing is committed.
+
+    Lance's own delete publishes the version before these files are synced.
+
+    Returns:
+        The fragments that have lost rows, and the numbers of those that have none left.
+
+    Raises:
+        OSError: The table cannot be written now.
+    """
+    after = {fragment: fragment.delete(condition) for fragment in fragments}
+    changed = [left for fragment, left in after.items() if left not in (None, fragment.metadata)]
+    return changed, [fragment.fragment_id for fragment, left in after.items() if left is None]
 
 
 def insert(dataset: lance.LanceDataset, records: pa.Table, root: Path | None, *, key: str) -> None:

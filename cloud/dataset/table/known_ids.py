@@ -86,9 +86,8 @@ def _fixed(ids: pa.Array) -> memoryview | bytes:
     """Return ids of 32 characters each as bytes."""
     try:
         fixed = ids.cast(pa.binary()).cast(pa.binary(_ID_CHARS))
-    except (
-        pa.ArrowInvalid
-    ):  # of another length, which nothing here writes: cut or padded, it may be found too often
+    except pa.ArrowInvalid:
+        # Of another length, which nothing here writes: cut or padded, it may be found too often.
         return np.array(ids.to_pylist(), f"S{_ID_CHARS}").tobytes()
     start = fixed.offset * _ID_CHARS
     return memoryview(fixed.buffers()[1])[start : start + len(fixed) * _ID_CHARS]

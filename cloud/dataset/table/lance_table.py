@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import lance
 import pyarrow as pa
@@ -19,6 +20,7 @@ from cloud.dataset.table.durable_commit import (
     make_folders,
     sync_fragments,
     sync_version,
+    without_rows,
     writer_lock,
 )
 from cloud.dataset.table.known_ids import KnownIds
@@ -27,6 +29,7 @@ from schemas.errors import PermanentError, TransientError
 _METADATA_CACHE_BYTES = 64 * 1024 * 1024
 # 100 MB of 50 kB photos: small enough to rewrite, large enough that a scan opens few files.
 _ROWS_PER_FRAGMENT = 2048
+_IDS_PER_LOOKUP = 1024
 BATCH_ROWS = 32
 """Images in one read batch; Lance holds several batches at a time."""
 
@@ -136,6 +139,38 @@ class Table:
         """Whether `may_hold` costs little: it was called before."""
         return self._known_ids.loaded
 
+    def read_rows(
+        self,
+        dataset: lance.LanceDataset,
+        fragments: Sequence[lance.LanceFragment] | None,
+        photo_ids: Sequence[str],
+        columns: list[str],
+    ) -> dict[str, dict[str, Any]]:
+        """Read columns of the rows with these ids in some fragments, or in all, by id.
+
+        Images are read only if they are asked for, and only those of these rows.
+
+        Raises:
+            TransientError: The table cannot be read now.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        if fragments is not None and not fragments:
+            return found
+        for start in range(0, len(photo_ids), _IDS_PER_LOOKUP):
+            # No index on photo_id: with one, Lance no longer detects two inserts of one key. Ids are hex
+            # digits: safe to quote.
+            quoted = ", ".join(f"'{photo_id}'" for photo_id in photo_ids[start : start + _IDS_PER_LOOKUP])
+            with self.map_errors():
+                scanner = dataset.scanner(
+                    columns=list({"photo_id": None} | dict.fromkeys(columns)),
+                    filter=f"photo_id IN ({quoted})",
+                    fragments=fragments,
+                    # Large columns are read after the filter: 100 000 embeddings are half a gigabyte.
+                    late_materialization=["image", "embedding"],
+                )
+                found |= {record["photo_id"]: record for record in scanner.to_table().to_pylist()}
+        return found
+
     def transient_error(self, problem: str, error: Exception) -> TransientError:
         """Return the error to raise where Lance or the disk fails."""
         damaged = _BAD_FILE.search(str(error)) is not None
@@ -237,10 +272,7 @@ class Table:
             OSError: The table cannot be written now.
         """
         dataset = self.open_version()
-        # Not dataset.delete(): it publishes the version before the deletion files are synced.
-        after = {fragment: fragment.delete(condition) for fragment in dataset.get_fragments()}
-        emptied = [fragment.fragment_id for fragment, left in after.items() if left is None]
-        changed = [left for fragment, left in after.items() if left not in (None, fragment.metadata)]
+        changed, emptied = without_rows(dataset.get_fragments(), condition)
         if not (emptied or changed):
             return
         sync_fragments(self.root, changed)

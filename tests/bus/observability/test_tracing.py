@@ -14,7 +14,7 @@ from bus.observability.tracing import shared_step, traces, wanted
 from schemas.distribution import DISTRIBUTION
 from schemas.topics import PHOTO, RESULT
 from tests.conftest import DEADLINE_S, eventually
-from tests.otlp import span_collector
+from tests.otlp import exported_spans
 
 URL = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
 OUTSIDE = f"00-{'a' * 32}-{'b' * 16}-01"
@@ -23,10 +23,7 @@ OUTSIDE = f"00-{'a' * 32}-{'b' * 16}-01"
 @pytest.fixture
 def spans(monkeypatch):
     """A collector of traces, named by the environment."""
-    with span_collector() as spans:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", spans.url)
-        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
-        monkeypatch.setattr(span_export, "FLUSH_S", DEADLINE_S)  # a busy machine needs longer
+    with exported_spans(monkeypatch) as spans:
         yield spans
 
 

@@ -167,9 +167,9 @@ def test_lookup_reads_images_only_where_needed(store: Store) -> None:
     dataset = store.table.open_version()
     holding = store.table.may_hold(dataset, ids)
     dataset.io_stats_incremental()
-    assert len(store._read(dataset, holding, ids, ["photo_id", "received_at_ms"])) == 64
+    assert len(store.table.read_rows(dataset, holding, ids, ["photo_id", "received_at_ms"])) == 64
     assert dataset.io_stats_incremental().read_bytes < 50_000
-    assert len(str(store._read(dataset, holding, ids[:1], ["image"]))) > 50_000
+    assert len(str(store.table.read_rows(dataset, holding, ids[:1], ["image"]))) > 50_000
     assert dataset.io_stats_incremental().read_bytes < 5 * 50_000
 
 
