@@ -21,7 +21,7 @@ KINDS = {
     "gateway": ("bus.gateway.config", "GatewayConfig", "gleaner gateway"),
     "notify": ("bus.notifications.config", "NotifyConfig", "gleaner notify"),
     "client": ("bus.config", "ClientConfig", "doctor, send, tail and the like"),
-    "rules": ("schemas.messages", "HarvestRules", "gleaner cloud policy --set"),
+    "rules": ("schemas.policy_rules", "HarvestRules", "gleaner cloud policy --set"),
 }
 """Module, class and use of each kind; files of a kind are usually called `<kind>.toml`."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from bus.config import Broker, ConfigError, HealthAddress, OutboxLimits
-from schemas.messages import Name, Seconds, Share
+from schemas.field_types import Name, Seconds, Share
 from schemas.pixels import MAX_PHOTO_BYTES
 from schemas.topics import check_device_name, check_node_name
 

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from bus.config import Broker, HealthAddress, OutboxLimits
-from schemas.messages import HarvestRules, Label, ModelName, Name, Vote
+from schemas.field_types import Label, ModelName, Name
+from schemas.policy_rules import HarvestRules, Vote
 from schemas.topics import Handler, check_node_name
 
 

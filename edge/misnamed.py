@@ -18,7 +18,8 @@ from bus.mqtt.presence import now_ms
 from schemas.codec import content_id, decode, to_json
 from schemas.errors import CodecError
 from schemas.events import EventName
-from schemas.messages import MAX_TEXT_CHARS, Event, Result
+from schemas.field_types import MAX_TEXT_CHARS
+from schemas.messages import Event, Result
 from schemas.topics import EVENT, PHOTO, RESULT
 
 log = structlog.get_logger()

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from schemas.errors import PermanentError
 
 MAX_CHARS = 128
+NEITHER = "neither"
+"""Label of a photo that shows none of the classes. Only people give it; no model has it as a class."""
 
 _INVISIBLE_AT_ENDS = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"  # ZWNJ and ZWJ: part of the spelling in some scripts, and of emoji

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import msgspec.inspect
 
-from schemas.messages import TRACEPARENT
+from schemas.field_types import TRACEPARENT
 
 TRACE = "trace"
 """Wire name of the field that may be malformed."""

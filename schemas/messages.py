@@ -10,96 +10,38 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from schemas.class_names import NEITHER
 from schemas.events import MEANINGS, EventName
+from schemas.field_types import (
+    EPOCH_MS,
+    Count,
+    DHash,
+    Duration,
+    Entropy,
+    Image,
+    Label,
+    Margin,
+    Milliseconds,
+    ModelName,
+    ModelVersion,
+    Name,
+    Novelty,
+    PhotoId,
+    Probability,
+    Raw,
+    Rejection,
+    Scores,
+    Seconds,
+    Sha256,
+    Share,
+    Stage,
+    Text,
+    Trace,
+)
 from schemas.lanes import LANES
+from schemas.policy_rules import HarvestRules, Vote
 
 VERSION = 1
-NEITHER = "neither"
-"""Label of a photo that shows none of the classes. Only people give it; no model has it as a class."""
-
-Name = Annotated[
-    str,
-    Meta(
-        # `$(?!\n)`: a plain `$` also matches before a line break at the end.
-        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$(?!\n)",
-        description="DNS label: 1 to 63 lower-case letters, digits and inner hyphens",
-    ),
-]
-PhotoId = Annotated[
-    str,
-    Meta(
-        pattern=r"^[0-9a-f]{32}$(?!\n)",
-        description="id of the photo: 128 bits as 32 hexadecimal digits; of a bare image its BLAKE2b",
-    ),
-]
-# Integers end at 2**53, up to which readers whose numbers are doubles, such as JavaScript, are exact. Upper
-# bounds of floats exclude infinity, which JSON cannot express.
-_EPOCH_MS = "milliseconds since 1970, UTC"
-Milliseconds = Annotated[int, Meta(ge=0, le=2**53, description=_EPOCH_MS)]
-Count = Annotated[int, Meta(ge=0, le=2**53)]
-Seconds = Annotated[float, Meta(ge=0, le=1e9)]
-Duration = Annotated[float, Meta(ge=0, le=1e12, description="duration in milliseconds")]
-Probability = Annotated[float, Meta(ge=0, le=1)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-Label = Annotated[str, Meta(min_length=1, max_length=128, description="name of a class")]
-MAX_TEXT_CHARS = 1024
-"""Most characters in a reason or other free text of a message."""
-Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
-Image = Annotated[bytes, Meta(min_length=1, description="encoded JPEG or PNG")]
-# 1024 entries are also the limit of the codec for any map.
-Scores = Annotated[
-    dict[Label, Probability], Meta(max_length=1024, description="probability of each class, 0 to 1")
-]
-ModelName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$(?!\n)")]
-ModelVersion = Annotated[int, Meta(ge=1, le=2**53)]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
-DHash = Annotated[
-    str, Meta(pattern=r"^[0-9a-f]{16}$(?!\n)", description="64-bit difference hash of the image")
-]
-Stage = Literal["shadow", "canary", "all"]
-TRACEPARENT = r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$(?!\n)"
-Trace = Annotated[
-    Annotated[str, Meta(pattern=TRACEPARENT)] | None,
-    Meta(
-        description="`traceparent` of W3C Trace Context, version 00: the trace that this message belongs to; "
-        "null: to none. Readers take a malformed one for null"
-    ),
-]
-
-# Confidence measures of one prediction, used by Result and Sample.
-Raw = Annotated[
-    Probability | None,
-    Meta(description="probability of `label` before temperature scaling; null if not computed"),
-]
-Margin = Annotated[
-    Probability | None,
-    Meta(description="probability of `label` minus that of the runner-up; null if not computed"),
-]
-Entropy = Annotated[
-    Probability | None,
-    Meta(
-        description="entropy of the class probabilities divided by its maximum, log K: 0 certain, 1 uniform; "
-        "null if not computed"
-    ),
-]
-Novelty = Annotated[
-    Annotated[float, Meta(ge=0, le=1e6)] | None,
-    Meta(
-        description="scaled distance to the nearest training embedding; above 1 the photo is out of "
-        "distribution; null if the model cannot tell"
-    ),
-]
-
-# An enumeration in the published schema: another code would break earlier readers, so it needs a new version.
-Rejection = Literal[
-    "malformed-message",
-    "unsupported-version",
-    "unsupported-image",
-    "corrupt-image",
-    "too-large",
-    "too-many-pixels",
-    "expired",
-]
 
 
 # Defaults are not written, so that a field added later does not change messages that do not use it.
@@ -116,7 +58,7 @@ class Photo(Message, frozen=True, kw_only=True):
     image: Image
     taken_at_ms: Annotated[
         Milliseconds | None,
-        Meta(description=f"when it was taken, by the device's clock; {_EPOCH_MS}; null if unknown"),
+        Meta(description=f"when it was taken, by the device's clock; {EPOCH_MS}; null if unknown"),
     ] = None
     sequence: Annotated[Count, Meta(description="running number of the device's photos")] = 0
     historical: Annotated[
@@ -124,7 +66,7 @@ class Photo(Message, frozen=True, kw_only=True):
     ] = False
     expires_at_ms: Annotated[
         Milliseconds | None,
-        Meta(description=f"rejected as `expired` after this time; {_EPOCH_MS}; null: never"),
+        Meta(description=f"rejected as `expired` after this time; {EPOCH_MS}; null: never"),
     ] = None
     damaged: Annotated[
         Text | None,
@@ -188,7 +130,7 @@ class Result(Message, frozen=True, kw_only=True):
         Meta(description="lane it was harvested in, or why it was not; null if not considered"),
     ] = None
     taken_at_ms: Annotated[
-        Milliseconds | None, Meta(description=f"copied from the Photo; {_EPOCH_MS}; null if unknown")
+        Milliseconds | None, Meta(description=f"copied from the Photo; {EPOCH_MS}; null if unknown")
     ] = None
     damaged: Annotated[
         Text | None,
@@ -197,7 +139,7 @@ class Result(Message, frozen=True, kw_only=True):
             "auto; null if none are known to be"
         ),
     ] = None
-    answered_at_ms: Annotated[Milliseconds, Meta(description=f"when the edge answered; {_EPOCH_MS}")]
+    answered_at_ms: Annotated[Milliseconds, Meta(description=f"when the edge answered; {EPOCH_MS}")]
     edge_ms: Annotated[
         Duration | None,
         Meta(description="milliseconds from arrival at the edge to this answer; null if unknown"),
@@ -245,9 +187,9 @@ class Sample(Message, frozen=True, kw_only=True):
         ),
     ] = b""
     taken_at_ms: Annotated[
-        Milliseconds | None, Meta(description=f"copied from the Photo; {_EPOCH_MS}; null if unknown")
+        Milliseconds | None, Meta(description=f"copied from the Photo; {EPOCH_MS}; null if unknown")
     ] = None
-    harvested_at_ms: Annotated[Milliseconds, Meta(description=f"when the edge harvested it; {_EPOCH_MS}")]
+    harvested_at_ms: Annotated[Milliseconds, Meta(description=f"when the edge harvested it; {EPOCH_MS}")]
     trace: Trace = None
 
 
@@ -262,7 +204,7 @@ class Receipt(Message, frozen=True, kw_only=True):
     ]
     reason: Annotated[Text | None, Meta(description="why it was refused, for people; null otherwise")] = None
     received_at_ms: Annotated[
-        Milliseconds, Meta(description=f"when the cloud received the sample; {_EPOCH_MS}")
+        Milliseconds, Meta(description=f"when the cloud received the sample; {EPOCH_MS}")
     ]
     trace: Trace = None
 
@@ -283,7 +225,7 @@ class Feedback(Message, frozen=True, kw_only=True):
     ]
     by: Annotated[str, Meta(max_length=128, description="who gave the label")] = "unknown"
     at_ms: Annotated[
-        Milliseconds | None, Meta(description=f"when the label was given; {_EPOCH_MS}; null: when it arrived")
+        Milliseconds | None, Meta(description=f"when the label was given; {EPOCH_MS}; null: when it arrived")
     ] = None
 
 
@@ -299,85 +241,6 @@ class Command(Message, frozen=True, kw_only=True):
     ] = None
 
 
-class Caps(Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
-    """Most samples, and most bytes of them, that a node harvests per minute, hour and day."""
-
-    per_minute: Annotated[Count, Meta(description="samples")] = 120
-    per_hour: Annotated[Count, Meta(description="samples")] = 2_000
-    per_day: Annotated[Count, Meta(description="samples")] = 10_000
-    bytes_per_minute: Annotated[Count, Meta(description="bytes")] = 8_000_000
-    bytes_per_hour: Annotated[Count, Meta(description="bytes")] = 120_000_000
-    bytes_per_day: Annotated[Count, Meta(description="bytes")] = 500_000_000
-
-
-class HarvestRules(Struct, frozen=True, kw_only=True):
-    """Thresholds, quotas and caps of the harvest: which photos are sent to the cloud, and their lane."""
-
-    auto_confidence: Annotated[
-        Probability,
-        Meta(description="a confidence of at least this goes to lane auto, with the model's label"),
-    ] = 0.9
-    # Deprecated fields stay in the contract: a field is not removed within a version.
-    hard_confidence: Annotated[
-        Probability, Meta(description="deprecated and ignored: see `hard_entropy`")
-    ] = 0.75
-    auto: Annotated[bool, Meta(description="whether the lane auto is used")] = True
-    auto_by_class: Annotated[
-        dict[Label, Probability],
-        Meta(max_length=1024, description="overrides of `auto_confidence` by class"),
-    ] = {}
-    hard_margin: Annotated[Probability, Meta(description="deprecated and ignored: see `hard_entropy`")] = 0.2
-    uncertain_above: Annotated[
-        Probability,
-        Meta(
-            description="a greater uncertainty goes to lane hard: the normalised entropy of scores, or of "
-            "the two most probable classes alone if that is larger"
-        ),
-    ] = field(name="hard_entropy", default=0.5)
-    hard_novelty: Annotated[float, Meta(ge=0, le=1e6, description="a greater novelty goes to lane hard")] = (
-        1.0
-    )
-    audit_share: Annotated[
-        Probability, Meta(description="share of all photos drawn at random for lane audit, 0 to 1")
-    ] = 0.02
-    audits_per_day: Annotated[Count, Meta(description="most samples in lane audit per day")] = 2_000
-    audits_per_device: Annotated[
-        Count, Meta(description="of these, samples of one device; neither counts other lanes")
-    ] = 500
-    usual_audit_share: Annotated[
-        Probability | None,
-        Meta(description="`audit_share` before a drift alarm raised it, which returns; null outside of one"),
-    ] = None
-    quota_per_day: Annotated[
-        Count, Meta(description="most samples of one class per day, separately in lanes auto and hard")
-    ] = 5_000
-    quotas: Annotated[
-        dict[Label, Count],
-        Meta(max_length=1024, description="overrides of `quota_per_day` by class"),
-    ] = {}
-    near_duplicate_bits: Annotated[
-        int,
-        Meta(ge=0, le=64, description="dHash distance in bits up to which two photos are near-duplicates"),
-    ] = 6
-    near_duplicate_s: Annotated[
-        Seconds,
-        Meta(description="seconds to skip near-duplicates of the same device; 0 turns this off"),
-    ] = 86_400.0
-    caps: Caps = Caps()
-
-
-MAX_FRAMES = 64
-"""Most answers of a device that may vote."""
-Frames = Annotated[int, Meta(ge=1, le=MAX_FRAMES)]
-
-
-class Vote(Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
-    """How many of a device's latest answers must agree before one counts, see `confirmed` of a Result."""
-
-    frames: Annotated[Frames, Meta(description="answers that vote, the newest included; 1: no vote")] = 1
-    agree: Annotated[Frames, Meta(description="of these, answers with one label; at most `frames`")] = 1
-
-
 class Policy(Message, frozen=True, kw_only=True):
     """The harvest rules for an edge node, and which of its answers count. Retained."""
 
@@ -388,7 +251,7 @@ class Policy(Message, frozen=True, kw_only=True):
         dict[Name, Vote], Meta(max_length=1024, description="overrides of `vote` by device")
     ] = {}
     issued_at_ms: Annotated[
-        Milliseconds | None, Meta(description=f"when it was published; {_EPOCH_MS}; null if unknown")
+        Milliseconds | None, Meta(description=f"when it was published; {EPOCH_MS}; null if unknown")
     ] = None
 
 
@@ -433,7 +296,7 @@ class Release(Message, frozen=True, kw_only=True):
     ] = field(default=None, name="beside")
     released_at_ms: Annotated[
         Milliseconds,
-        Meta(description=f"when it was released; older signed releases are refused; {_EPOCH_MS}"),
+        Meta(description=f"when it was released; older signed releases are refused; {EPOCH_MS}"),
     ]
     # The description is inside the union, because the schema was first published so.
     signature: (
@@ -478,7 +341,7 @@ class CanaryReport(Struct, frozen=True, kw_only=True):
     challenger: Annotated[VersionStats, Meta(description="the version that is tested")]
     compared: Annotated[Count, Meta(description="photos classified by both versions")] = 0
     disagreed: Annotated[Count, Meta(description="compared photos with different labels")] = 0
-    since_ms: Annotated[Milliseconds, Meta(description=f"when this stage began; {_EPOCH_MS}")]
+    since_ms: Annotated[Milliseconds, Meta(description=f"when this stage began; {EPOCH_MS}")]
 
 
 class Status(Message, frozen=True, kw_only=True):
@@ -487,8 +350,8 @@ class Status(Message, frozen=True, kw_only=True):
     node: Name
     name: Name
     state: Literal["online", "degraded", "offline"]
-    at_ms: Annotated[Milliseconds, Meta(description=f"when the status was written; {_EPOCH_MS}")]
-    since_ms: Annotated[Milliseconds, Meta(description=f"when the component started; {_EPOCH_MS}")]
+    at_ms: Annotated[Milliseconds, Meta(description=f"when the status was written; {EPOCH_MS}")]
+    since_ms: Annotated[Milliseconds, Meta(description=f"when the component started; {EPOCH_MS}")]
     software: Annotated[str, Meta(max_length=64, description="version of the software")]
     run_id: Annotated[str, Meta(max_length=32, description="random id of this run; changes with each start")]
     reason: Annotated[
@@ -532,7 +395,7 @@ class Event(Message, frozen=True, kw_only=True):
             extra_json_schema={"x-events": dict(MEANINGS)},
         ),
     ]
-    at_ms: Annotated[Milliseconds, Meta(description=f"when it happened; {_EPOCH_MS}")]
+    at_ms: Annotated[Milliseconds, Meta(description=f"when it happened; {EPOCH_MS}")]
     reason: Annotated[Text | None, Meta(description="details for people; null if there are none")] = None
     facts: Annotated[
         dict[str, str | int | float | bool],
@@ -563,8 +426,8 @@ class Steering(Message, frozen=True, kw_only=True):
     version: Annotated[ModelVersion, Meta(description="version that is rolled out")]
     began_ms: Annotated[
         Milliseconds,
-        Meta(description=f"when that rollout began; an order for another rollout is ignored; {_EPOCH_MS}"),
+        Meta(description=f"when that rollout began; an order for another rollout is ignored; {EPOCH_MS}"),
     ]
     by: Annotated[str, Meta(min_length=1, max_length=128, description="who gave the order")]
     reason: Annotated[Text | None, Meta(description="why, for people; null if not given")] = None
-    at_ms: Annotated[Milliseconds, Meta(description=f"when the order was given; {_EPOCH_MS}")]
+    at_ms: Annotated[Milliseconds, Meta(description=f"when the order was given; {EPOCH_MS}")]

@@ -24,7 +24,8 @@ from edge import service
 from edge.config import EdgeConfig
 from schemas.codec import encode
 from schemas.errors import CodecError
-from schemas.messages import Event, HarvestRules, Message, Photo, Receipt, Result, Sample, Status
+from schemas.messages import Event, Message, Photo, Receipt, Result, Sample, Status
+from schemas.policy_rules import HarvestRules
 from schemas.topics import EVENT, PHOTO, RECEIPT, RESULT, SAMPLE, STATUS, Topic
 from tests.conftest import DEADLINE_S, ROOT, eventually
 

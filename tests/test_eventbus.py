@@ -14,7 +14,8 @@ from cloud.collector import collector
 from cloud.collector.config import CollectorConfig
 from cloud.dataset.store import Store
 from edge.config import EdgeConfig, EventBusLimits
-from schemas.messages import Caps, HarvestRules, Policy
+from schemas.messages import Policy
+from schemas.policy_rules import Caps, HarvestRules
 from schemas.topics import POLICY, RELEASE
 from tests.conftest import eventually, running
 from tests.nodes import NODE, Observer, edge_config, edge_running, enveloped, photo, photo_id

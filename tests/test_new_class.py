@@ -12,7 +12,8 @@ from bus.config import Broker
 from cli.main import main
 from cloud.dataset.store import HAS_IMAGE, Store
 from cloud.registry.registry import Registry
-from schemas.messages import Feedback, HarvestRules
+from schemas.messages import Feedback
+from schemas.policy_rules import HarvestRules
 from schemas.topics import FEEDBACK
 from tests.conftest import eventually
 from tests.nodes import NODE, Command, Observer, edge_config, edge_process, enveloped, photo, photo_id

@@ -33,8 +33,9 @@ from cloud.training.learners import FrozenLearner
 from edge.harvest.history import HarvestedSample
 from edge.harvest.selector import Selector
 from edge.serving.prediction import Prediction
+from schemas.class_names import NEITHER
 from schemas.lanes import AUDIT, AUTO, HARD
-from schemas.messages import NEITHER, HarvestRules
+from schemas.policy_rules import HarvestRules
 
 _PHOTO_EVERY_S = 10.0
 _SAMPLE_BYTES = 20_000

@@ -17,8 +17,8 @@ from cloud.modeling.backbones import EFFICIENTNET_LITE0, EFFICIENTNET_LITE0_GRID
 from cloud.progress import Progress
 from cloud.training.embeddings import embeddings
 from edge.harvest.image import dhash, shrink
+from schemas.class_names import NEITHER
 from schemas.codec import content_id
-from schemas.messages import NEITHER
 
 CLASSES = ("cat", "dog")
 OTHER = -1

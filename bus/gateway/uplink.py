@@ -24,7 +24,8 @@ from bus.mqtt.presence import now_ms
 from bus.observability.connection_limit import LimitedProtocol
 from schemas.codec import decode, encode
 from schemas.errors import CodecError, PermanentError
-from schemas.messages import MAX_TEXT_CHARS, Receipt, Status
+from schemas.field_types import MAX_TEXT_CHARS
+from schemas.messages import Receipt, Status
 from schemas.topics import CLOUD, EVENT, SAMPLE
 
 log = structlog.get_logger()

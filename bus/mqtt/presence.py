@@ -15,7 +15,8 @@ from bus.mqtt.errors import BrokerConnectionError, MessageTooLargeError, Publish
 from schemas import distribution
 from schemas.codec import decode, encode
 from schemas.errors import CodecError
-from schemas.messages import MAX_TEXT_CHARS, Status
+from schemas.field_types import MAX_TEXT_CHARS
+from schemas.messages import Status
 from schemas.topics import STATUS
 
 log = structlog.get_logger()

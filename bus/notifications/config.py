@@ -6,7 +6,7 @@ from msgspec import Meta, Struct
 
 from bus.config import Broker, HealthAddress
 from schemas.events import EventName
-from schemas.messages import Name
+from schemas.field_types import Name
 from schemas.topics import check_component_name
 
 EVENTS = (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from bus.config import ConfigError
 from schemas.distribution import install_command
-from schemas.messages import MAX_TEXT_CHARS
+from schemas.field_types import MAX_TEXT_CHARS
 from schemas.topics import Topic
 
 if TYPE_CHECKING:

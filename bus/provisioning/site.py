@@ -8,7 +8,7 @@ from msgspec import Meta, Struct, structs
 
 from bus.security import acl
 from schemas.errors import PermanentError
-from schemas.messages import Name
+from schemas.field_types import Name
 from schemas.topics import HANDLERS
 
 # Hosts are written to mosquitto.conf, where a line break would add a setting: hence the strict pattern.

@@ -18,7 +18,8 @@ from cli import connect, options, run_service
 from cli.cloud.known_nodes import add_any_node, check_nodes
 from cli.fleet import Fleet
 from cli.output import print_line
-from schemas.messages import MAX_FRAMES, HarvestRules, Policy, Vote
+from schemas.messages import Policy
+from schemas.policy_rules import MAX_FRAMES, HarvestRules, Vote
 from schemas.text import escaped, listed
 from schemas.topics import POLICY
 

@@ -13,7 +13,8 @@ from cli import connect, options, run_service
 from cli.cloud.known_nodes import add_any_node, check_nodes
 from cli.fleet import Fleet
 from cli.output import print_line
-from schemas.messages import ModelName, Release
+from schemas.field_types import ModelName
+from schemas.messages import Release
 from schemas.text import listed
 
 

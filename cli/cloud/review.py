@@ -11,9 +11,10 @@ from bus.atomic_file import write_atomic
 from bus.mqtt.publish_confirmed import publish_confirmed
 from cli import connect, options, run_service
 from cli.output import print_json, print_line
+from schemas.class_names import NEITHER
 from schemas.errors import TransientError
 from schemas.image import ImageError, read_header
-from schemas.messages import NEITHER, Feedback
+from schemas.messages import Feedback
 from schemas.topics import FEEDBACK
 
 if TYPE_CHECKING:

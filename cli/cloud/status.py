@@ -12,8 +12,9 @@ from bus.mqtt.presence import now_ms
 from cli import connect, exit_codes, options, run_service
 from cli.fleet import Fleet
 from cli.output import print_json, print_line
+from schemas.class_names import NEITHER
 from schemas.errors import GleanerError
-from schemas.messages import NEITHER, CanaryReport, ServedModel, Status
+from schemas.messages import CanaryReport, ServedModel, Status
 from schemas.text import escaped
 from schemas.topics import HANDLERS
 

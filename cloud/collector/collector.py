@@ -32,7 +32,8 @@ from cloud.dataset.store import Store
 from schemas.class_names import class_name
 from schemas.errors import PermanentError, TransientError
 from schemas.events import EventName
-from schemas.messages import MAX_TEXT_CHARS, Event, Feedback, Receipt, Sample
+from schemas.field_types import MAX_TEXT_CHARS
+from schemas.messages import Event, Feedback, Receipt, Sample
 from schemas.topics import CLOUD, EVENT, FEEDBACK, RECEIPT, SAMPLE
 
 log = structlog.get_logger()

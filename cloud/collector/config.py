@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from bus.config import Broker, HealthAddress
-from schemas.messages import Name
+from schemas.field_types import Name
 from schemas.topics import check_component_name
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas import lanes
+from schemas.class_names import NEITHER
 from schemas.codec import content_id
 from schemas.errors import PermanentError
-from schemas.messages import NEITHER
 
 Source = Literal["human", "device", "teacher", "edge"]
 MIN_CLASS_LABELS = 3

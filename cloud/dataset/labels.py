@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypeAlias, get_type_hints
 
 import msgspec
 
-from schemas import messages
+from schemas import field_types
 from schemas.class_names import class_name
 from schemas.errors import PermanentError
 
@@ -58,13 +58,13 @@ class Label:
         PermanentError: A field is out of range.
     """
 
-    photo_id: messages.PhotoId
-    label: messages.Label
+    photo_id: field_types.PhotoId
+    label: field_types.Label
     by: AnnotatorName
-    at_ms: messages.Milliseconds
+    at_ms: field_types.Milliseconds
     annotator: Annotator = "human"
-    node: messages.Name | None = None
-    device: messages.Name | None = None
+    node: field_types.Name | None = None
+    device: field_types.Name | None = None
 
     def __post_init__(self) -> None:
         subject = f"label for {self.photo_id!r:.40}"
@@ -87,9 +87,9 @@ class Withdrawal:
         PermanentError: A field is out of range.
     """
 
-    photo_id: messages.PhotoId
+    photo_id: field_types.PhotoId
     by: AnnotatorName
-    at_ms: messages.Milliseconds
+    at_ms: field_types.Milliseconds
 
     def __post_init__(self) -> None:
         validate(self, f"withdrawal for {self.photo_id!r:.40}")

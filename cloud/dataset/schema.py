@@ -17,7 +17,7 @@ from cloud.dataset.labels import (
     check_class_name,
     validate,
 )
-from schemas import messages
+from schemas import field_types
 from schemas.errors import PermanentError
 
 Split: TypeAlias = Literal["train", "gold", "stream"]
@@ -137,42 +137,42 @@ class Row:
         PermanentError: A field is out of range.
     """
 
-    photo_id: messages.PhotoId
-    image: messages.Image
+    photo_id: field_types.PhotoId
+    image: field_types.Image
     width: _Pixels
     height: _Pixels
-    received_at_ms: messages.Milliseconds
-    node: messages.Name | None = None
-    device: messages.Name | None = None
-    taken_at_ms: messages.Milliseconds | None = None
-    dhash: messages.DHash | None = None
+    received_at_ms: field_types.Milliseconds
+    node: field_types.Name | None = None
+    device: field_types.Name | None = None
+    taken_at_ms: field_types.Milliseconds | None = None
+    dhash: field_types.DHash | None = None
     lane: Annotated[str, msgspec.Meta(max_length=32)] | None = None
-    edge_label: messages.Label | None = None
-    confidence: messages.Probability | None = None
-    scores: messages.Scores = field(default_factory=dict)
-    raw_confidence: messages.Raw = None
-    margin: messages.Margin = None
-    entropy: messages.Entropy = None
-    novelty: messages.Novelty = None
-    inclusion: messages.Probability | None = None
-    model: messages.ModelName | None = None
-    model_version: messages.ModelVersion | None = None
+    edge_label: field_types.Label | None = None
+    confidence: field_types.Probability | None = None
+    scores: field_types.Scores = field(default_factory=dict)
+    raw_confidence: field_types.Raw = None
+    margin: field_types.Margin = None
+    entropy: field_types.Entropy = None
+    novelty: field_types.Novelty = None
+    inclusion: field_types.Probability | None = None
+    model: field_types.ModelName | None = None
+    model_version: field_types.ModelVersion | None = None
     embedding: bytes = b""
-    human_label: messages.Label | None = None
+    human_label: field_types.Label | None = None
     human_by: AnnotatorName | None = None
-    human_at_ms: messages.Milliseconds | None = None
-    teacher_label: messages.Label | None = None
+    human_at_ms: field_types.Milliseconds | None = None
+    teacher_label: field_types.Label | None = None
     teacher_by: AnnotatorName | None = None
-    teacher_at_ms: messages.Milliseconds | None = None
+    teacher_at_ms: field_types.Milliseconds | None = None
     split: Split = "stream"
     origin: Origin = "sample"
     source: SourceName | None = None
-    imported_label: messages.Label | None = None
-    forgotten_at_ms: messages.Milliseconds | None = None
-    device_label: messages.Label | None = None
+    imported_label: field_types.Label | None = None
+    forgotten_at_ms: field_types.Milliseconds | None = None
+    device_label: field_types.Label | None = None
     device_by: AnnotatorName | None = None
-    device_at_ms: messages.Milliseconds | None = None
-    waiting_since_ms: messages.Milliseconds | None = None
+    device_at_ms: field_types.Milliseconds | None = None
+    waiting_since_ms: field_types.Milliseconds | None = None
 
     def __post_init__(self) -> None:
         subject = f"row {self.photo_id!r:.40}"

@@ -32,8 +32,8 @@ from cloud.dataset.schema import (
 )
 from cloud.dataset.table.durable_commit import merge, replace, sync_tag, sync_version, writer_lock
 from cloud.dataset.table.lance_table import BATCH_ROWS, Table
+from schemas.class_names import NEITHER
 from schemas.errors import PermanentError, TransientError
-from schemas.messages import NEITHER
 
 __all__ = ["HAS_HUMAN_CLASS", "HAS_IMAGE", "Label", "LabelOutcome", "Outcome", "Row", "Store", "Withdrawal"]
 

@@ -10,9 +10,9 @@ from cloud.dataset.example import Example, LeftOut, Source
 from cloud.dataset.schema import Split
 from cloud.dataset.store import HAS_IMAGE, Store
 from schemas import lanes
-from schemas.class_names import ClassNameError, class_name
+from schemas.class_names import NEITHER, ClassNameError, class_name
 from schemas.errors import PermanentError
-from schemas.messages import NEITHER, PhotoId
+from schemas.field_types import PhotoId
 
 # Example.weight must be above 0, and an edge can report a confidence of 0.
 MIN_WEIGHT = 0.01

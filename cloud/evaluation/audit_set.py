@@ -15,8 +15,7 @@ from cloud.dataset.example import Example
 from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
 from cloud.evaluation.audit_stats import sampling_weight
 from schemas import lanes
-from schemas.class_names import ClassNameError, class_name
-from schemas.messages import NEITHER
+from schemas.class_names import NEITHER, ClassNameError, class_name
 
 _DRAWN = f"{HAS_IMAGE} AND lane = '{lanes.AUDIT}' AND split != 'gold'"
 _ANSWERED = "edge_label IS NOT NULL AND model_version IS NOT NULL"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from schemas.messages import NEITHER
+from schemas.class_names import NEITHER
 
 SKIP, UNDO, OTHER, QUIT = "n", "u", "o", "q"
 _NEITHER_KEY = "0"

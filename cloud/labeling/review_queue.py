@@ -18,10 +18,10 @@ from cloud.labeling.review_order import (
 )
 from cloud.modeling.alignment import align, moments_by_group
 from cloud.modeling.kernels import is_usable, most_common_length, unit_length
-from schemas.class_names import class_name
+from schemas.class_names import NEITHER, class_name
 from schemas.errors import PermanentError
 from schemas.lanes import AUDIT, HARD
-from schemas.messages import NEITHER, Feedback
+from schemas.messages import Feedback
 from schemas.topics import CLOUD
 
 __all__ = [

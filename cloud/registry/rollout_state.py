@@ -13,7 +13,8 @@ from msgspec import Meta, Struct, field
 from bus.atomic_file import write_atomic
 from bus.file_lock import LockHeldError, exclusive_lock
 from schemas.errors import PermanentError, TransientError
-from schemas.messages import Count, Name, Probability, Release, Seconds, Stage, VersionStats
+from schemas.field_types import Count, Name, Probability, Seconds, Stage
+from schemas.messages import Release, VersionStats
 
 Facts = dict[str, str | int | float | bool]
 Action = Literal["pause", "resume", "roll-back", "promote"]

@@ -7,8 +7,8 @@ from msgspec import Meta, Struct
 from bus.config import Broker, HealthAddress
 from cloud.retraining.triggers import Triggers
 from cloud.rollout.options import RolloutOptions
-from schemas.messages import Label as ClassName
-from schemas.messages import Name
+from schemas.field_types import Label as ClassName
+from schemas.field_types import Name
 from schemas.topics import check_component_name
 
 

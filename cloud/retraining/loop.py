@@ -34,7 +34,8 @@ from cloud.retraining.steps import Step, release_step, training_steps, tuning_st
 from cloud.retraining.triggers import DriftAlarm, Reason, decide, labels_missing
 from schemas.errors import PermanentError
 from schemas.events import EventName
-from schemas.messages import MAX_TEXT_CHARS, Event
+from schemas.field_types import MAX_TEXT_CHARS
+from schemas.messages import Event
 from schemas.topics import CLOUD, EVENT
 
 log = structlog.get_logger()

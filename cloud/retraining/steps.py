@@ -10,7 +10,7 @@ from cloud.registry.model_card import Card
 from cloud.retraining.config import TrainerConfig
 from cloud.rollout.options import RolloutOptions
 from cloud.training.pipeline import TrainingOptions
-from schemas.messages import ModelVersion
+from schemas.field_types import ModelVersion
 
 
 class TeachStep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="teach"):

@@ -31,7 +31,8 @@ from cloud.rollout.state_machine import (
 from cloud.rollout.steering import ROLLOUT_NAME, is_open, obey, with_order
 from schemas.errors import CodecError, PermanentError, TransientError
 from schemas.events import EventName
-from schemas.messages import MAX_TEXT_CHARS, CanaryReport, Event, Release, Steering
+from schemas.field_types import MAX_TEXT_CHARS
+from schemas.messages import CanaryReport, Event, Release, Steering
 from schemas.topics import CLOUD, EVENT, RELEASE, STATUS, STEERING
 
 log = structlog.get_logger()

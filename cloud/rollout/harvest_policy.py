@@ -11,7 +11,7 @@ from cloud.evaluation.audit_set import AuditedPhoto
 from cloud.evaluation.metrics import wilson_interval
 from cloud.modeling.arrays import Floats, effective_sample_size
 from cloud.registry.model_card import Card
-from schemas.messages import HarvestRules
+from schemas.policy_rules import HarvestRules
 from schemas.uncertainty import uncertainty
 
 TARGET_PRECISION = 0.97

@@ -10,7 +10,7 @@ from cloud.registry.registry import Bundle
 from cloud.registry.rollout_state import Rollout, Rules, Step
 from cloud.rollout.releases import release_of
 from schemas.errors import PermanentError
-from schemas.messages import Count, ModelName, Name, Probability, Seconds
+from schemas.field_types import Count, ModelName, Name, Probability, Seconds
 
 Url = Annotated[str, Meta(min_length=1, max_length=2048)]
 CanaryShare = Annotated[float, Meta(gt=0, le=1)]

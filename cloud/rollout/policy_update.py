@@ -20,7 +20,8 @@ from cloud.rollout.harvest_policy import (
     tune_rules,
 )
 from schemas.errors import CodecError, PermanentError
-from schemas.messages import HarvestRules, Policy, Vote
+from schemas.messages import Policy
+from schemas.policy_rules import HarvestRules, Vote
 from schemas.topics import POLICY
 
 POLICY_WAIT_S = 2.0

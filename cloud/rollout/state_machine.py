@@ -18,7 +18,8 @@ from cloud.rollout.canary_analysis import (
     canary_alarms,
     pool_reports,
 )
-from schemas.messages import CanaryReport, Release, Stage, Status, VersionStats
+from schemas.field_types import Stage
+from schemas.messages import CanaryReport, Release, Status, VersionStats
 from schemas.text import listed
 
 

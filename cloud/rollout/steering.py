@@ -12,7 +12,8 @@ from cloud.registry.rollout_state import Action, Order, Rollout
 from cloud.rollout.canary_analysis import pool_reports
 from cloud.rollout.state_machine import Decision
 from schemas.errors import PermanentError
-from schemas.messages import MAX_TEXT_CHARS, CanaryReport, Steering
+from schemas.field_types import MAX_TEXT_CHARS
+from schemas.messages import CanaryReport, Steering
 from schemas.topics import CLOUD, STEERING
 
 ROLLOUT_NAME = "rollout"

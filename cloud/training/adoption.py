@@ -19,7 +19,7 @@ from cloud.registry.registry import Registry
 from cloud.reporting.mlflow_run import record_version
 from cloud.training.photos import Photos, read_photos, usable_photos
 from cloud.training.pipeline import TrainingRun
-from schemas.messages import ModelVersion
+from schemas.field_types import ModelVersion
 
 if TYPE_CHECKING:
     from cloud.modeling.adopted import ForeignModel

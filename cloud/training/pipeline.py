@@ -16,7 +16,7 @@ from cloud.progress import NoProgress, Progress
 from cloud.registry.registry import Registry
 from cloud.reporting.mlflow_run import record_version
 from cloud.training.photos import read_photos, usable_photos
-from schemas.messages import ModelVersion
+from schemas.field_types import ModelVersion
 
 if TYPE_CHECKING:
     from cloud.training.distributed import Team

@@ -18,7 +18,8 @@ from edge.harvest.history import HarvestedSample
 from edge.harvest.lanes import Decision, drawn_for_audit, lane_of
 from edge.harvest.quotas import Budget
 from schemas.lanes import AUDIT, AUTO, LANES
-from schemas.messages import HarvestRules, Result
+from schemas.messages import Result
+from schemas.policy_rules import HarvestRules
 
 _NEAR_DUPLICATE = "near-duplicate"
 

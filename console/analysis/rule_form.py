@@ -8,7 +8,7 @@ import msgspec
 from msgspec import inspect
 
 from schemas.class_names import ClassNameError, class_name
-from schemas.messages import HarvestRules
+from schemas.policy_rules import HarvestRules
 
 Kind: TypeAlias = Literal["switch", "whole", "decimal", "by-class"]
 

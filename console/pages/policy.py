@@ -17,7 +17,8 @@ from console.web.guard import field, form
 from console.web.languages import N_, translator
 from console.web.navigation import Page
 from console.web.rendering import render
-from schemas.messages import HarvestRules, Policy
+from schemas.messages import Policy
+from schemas.policy_rules import HarvestRules
 from schemas.topics import HANDLERS
 
 TITLES = {

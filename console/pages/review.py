@@ -17,8 +17,8 @@ from console.web.guard import CSRF_HEADER, field, form
 from console.web.languages import N_, translator
 from console.web.navigation import Page
 from console.web.rendering import render
+from schemas.class_names import NEITHER
 from schemas.errors import GleanerError, PermanentError, TransientError
-from schemas.messages import NEITHER
 
 AHEAD = 4
 """Photos in the page: the one that is shown, and those that the browser preloads."""

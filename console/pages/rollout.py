@@ -21,7 +21,7 @@ from console.web.languages import N_, translator
 from console.web.navigation import Page
 from console.web.rendering import is_fragment, percent, render
 from schemas.errors import PermanentError
-from schemas.messages import MAX_TEXT_CHARS
+from schemas.field_types import MAX_TEXT_CHARS
 from schemas.topics import CLOUD, HANDLERS
 
 WORDS: dict[Action, tuple[str, str]] = {

@@ -14,8 +14,9 @@ from console.access.audit_trail import Entry
 from console.access.roles import Visitor
 from console.review.label_sender import LabelSender
 from console.review.leases import Leases
+from schemas.class_names import NEITHER
 from schemas.errors import GleanerError, PermanentError
-from schemas.messages import NEITHER, Feedback
+from schemas.messages import Feedback
 
 log = structlog.get_logger()
 

@@ -9,7 +9,8 @@ from cloud.rollout.policy_update import setting_rules, update_policies
 from cloud.rollout.steering import publish_order
 from console.context import Console
 from schemas.errors import GleanerError, TransientError
-from schemas.messages import HarvestRules, Policy, Steering
+from schemas.messages import Policy, Steering
+from schemas.policy_rules import HarvestRules
 from schemas.topics import POLICY, STEERING
 
 

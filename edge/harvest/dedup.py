@@ -8,7 +8,7 @@ from typing import Literal
 
 from edge.harvest.history import MAX_SAMPLES, HarvestedSample
 from edge.harvest.image import distance
-from schemas.messages import HarvestRules
+from schemas.policy_rules import HarvestRules
 
 _COMPARED_PER_DEVICE = 512
 _MAX_DEVICES = 1024

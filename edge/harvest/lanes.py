@@ -8,7 +8,7 @@ import hashlib
 from typing import NamedTuple, Protocol
 
 from schemas.lanes import AUTO, HARD, Lane
-from schemas.messages import HarvestRules
+from schemas.policy_rules import HarvestRules
 from schemas.uncertainty import uncertainty
 
 _HASH_VALUES = 1 << 64

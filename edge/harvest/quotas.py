@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from edge.harvest.active_devices import ActiveDevices
 from edge.harvest.history import HarvestedSample
 from schemas.lanes import AUDIT, SCORED_LANES
-from schemas.messages import Caps, HarvestRules
+from schemas.policy_rules import Caps, HarvestRules
 
 _LENGTHS_S = {"minute": 60.0, "hour": 3600.0, "day": 86_400.0}
 

@@ -24,7 +24,8 @@ from edge.serving.prediction import Prediction
 from schemas.codec import MAX_PAYLOAD_BYTES, encode
 from schemas.image import DEFAULT_LIMITS, ImageFacts, ImageLimits
 from schemas.lanes import AUDIT, AUTO, FEEDBACK
-from schemas.messages import Feedback, HarvestRules, Photo, Sample
+from schemas.messages import Feedback, Photo, Sample
+from schemas.policy_rules import HarvestRules
 from schemas.topics import SAMPLE
 
 log = structlog.get_logger()

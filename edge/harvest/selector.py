@@ -11,7 +11,7 @@ from edge.harvest.history import HarvestedSample
 from edge.harvest.lanes import Decision, ModelScores, drawn_for_audit, lane_of
 from edge.harvest.quotas import Budget
 from schemas.lanes import AUDIT
-from schemas.messages import HarvestRules
+from schemas.policy_rules import HarvestRules
 
 
 @dataclass(slots=True)

@@ -15,7 +15,8 @@ from edge.models.release_records import ReleaseRecords
 from edge.models.signature_check import SignatureVerifier
 from schemas.errors import CodecError
 from schemas.events import EventName
-from schemas.messages import MAX_TEXT_CHARS, Event, Release
+from schemas.field_types import MAX_TEXT_CHARS
+from schemas.messages import Event, Release
 from schemas.topics import EVENT, RELEASE
 
 log = structlog.get_logger()

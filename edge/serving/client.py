@@ -19,7 +19,8 @@ from edge.serving.call_form import SIGNATURE, CallForm, softmax
 from edge.serving.tensor_rows import read_values, rows
 from edge.serving.unfinished import UnfinishedCalls
 from schemas.errors import PermanentError, TransientError
-from schemas.messages import MAX_TEXT_CHARS, ServedModel
+from schemas.field_types import MAX_TEXT_CHARS
+from schemas.messages import ServedModel
 
 _DT_STRING = 7
 _AVAILABLE = 30  # GetModelStatus: ModelVersionStatus.State

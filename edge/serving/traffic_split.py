@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Self
 
-from schemas.messages import Stage
+from schemas.field_types import Stage
 
 _HASH_VALUES = 2**64
 

@@ -2,6 +2,7 @@
 
 from schemas import messages as m
 from schemas.events import EventName
+from schemas.policy_rules import HarvestRules
 
 _PHOTO_ID = "0123456789abcdef0123456789abcdef"
 _TAKEN_MS = 1_767_225_600_000
@@ -58,7 +59,7 @@ EXAMPLES: tuple[m.Message, ...] = (
     m.Feedback(photo_id=_PHOTO_ID, node="edge-1", device="pi-1", label="dog", by="maria", at_ms=_TAKEN_MS),
     m.Command(node="edge-1", device="pi-1", action="capture"),
     m.Command(node="edge-1", device="pi-1", action="set-interval", interval_s=2.5),
-    m.Policy(node="edge-1", harvest=m.HarvestRules(audit_share=0.05), issued_at_ms=_TAKEN_MS),
+    m.Policy(node="edge-1", harvest=HarvestRules(audit_share=0.05), issued_at_ms=_TAKEN_MS),
     m.Release(
         node="edge-1",
         model="pets",

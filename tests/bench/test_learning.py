@@ -10,7 +10,7 @@ from bench.learning.drift import degraded
 from bench.learning.full import Full
 from bench.learning.policies import REVIEWS, Accepted, AllLabels, Confident, HardOnly, Policy, RandomLabels
 from bench.learning.world import OTHER, Photos, Round, World
-from schemas.messages import NEITHER
+from schemas.class_names import NEITHER
 from tests.conftest import jpeg
 from tests.nodes import photo_id
 

@@ -7,7 +7,7 @@ from bus.config import Broker, ClientConfig, ConfigError
 from cloud.retraining.config import TrainerConfig
 from device.config import DeviceConfig
 from edge.config import EdgeConfig
-from schemas.messages import HarvestRules
+from schemas.policy_rules import HarvestRules
 
 SECRET = "a secret"
 

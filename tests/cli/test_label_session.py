@@ -20,7 +20,7 @@ from cloud.collector import collector
 from cloud.collector.config import CollectorConfig
 from cloud.dataset.store import Row, Store
 from cloud.labeling.key_bindings import key_bindings
-from schemas.messages import NEITHER
+from schemas.class_names import NEITHER
 from tests.cli.conftest import gleaner
 from tests.conftest import DEADLINE_S, ROOT, eventually, jpeg
 from tests.nodes import photo, photo_id

@@ -8,7 +8,8 @@ from cloud.dataset.store import Label, Row, Store
 from cloud.registry.registry import Registry
 from cloud.rollout.harvest_policy import MIN_AUDITED
 from cloud.rollout.policy_update import setting_votes
-from schemas.messages import Caps, HarvestRules, Policy, Vote
+from schemas.messages import Policy
+from schemas.policy_rules import Caps, HarvestRules, Vote
 from schemas.topics import POLICY
 from tests.cli.conftest import gleaner
 from tests.cloud.bundles import card

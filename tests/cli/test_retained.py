@@ -8,7 +8,8 @@ import pytest
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import now_ms
 from schemas.codec import decode, encode
-from schemas.messages import HarvestRules, Policy, ServedModel, Status
+from schemas.messages import Policy, ServedModel, Status
+from schemas.policy_rules import HarvestRules
 from schemas.topics import POLICY, RELEASE, ROOT, STATUS, find
 from tests.cli.conftest import gleaner
 from tests.cli.test_cloud import bundle

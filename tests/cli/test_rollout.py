@@ -14,7 +14,8 @@ from cloud.registry.registry import Registry
 from cloud.registry.rollout_state import Rollout, Rules, Step
 from cloud.rollout.releases import release_of
 from cloud.rollout.steering import is_open
-from schemas.messages import NEITHER, CanaryReport, ServedModel, VersionStats
+from schemas.class_names import NEITHER
+from schemas.messages import CanaryReport, ServedModel, VersionStats
 from schemas.topics import RELEASE, STEERING
 from tests.cli.conftest import gleaner, start
 from tests.cloud.bundles import bundle

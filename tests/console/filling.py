@@ -17,7 +17,8 @@ from cloud.registry.registry import Registry, read_bundle
 from cloud.registry.rollout_state import Rollout, RolloutFile, Rules, Step
 from cloud.rollout.releases import release_of
 from demo.synthetic import CLASSES
-from schemas.messages import CanaryReport, HarvestRules, Policy, ServedModel, VersionStats
+from schemas.messages import CanaryReport, Policy, ServedModel, VersionStats
+from schemas.policy_rules import HarvestRules
 from schemas.topics import CLOUD, POLICY
 from tests.cloud.bundles import bundle, card
 from tests.console.conftest import sample

@@ -5,7 +5,7 @@ import re
 import msgspec
 import pytest
 
-from schemas.messages import NEITHER
+from schemas.class_names import NEITHER
 from tests.conftest import DEADLINE_S
 from tests.console.conftest import PHONE, running_console, sample, watched
 

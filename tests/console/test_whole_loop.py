@@ -19,7 +19,7 @@ from cloud.dataset.store import Store
 from cloud.registry.registry import Registry
 from cloud.registry.rollout_state import RolloutFile
 from cloud.rollout.options import RolloutOptions, new_rollout
-from schemas.messages import HarvestRules
+from schemas.policy_rules import HarvestRules
 from tests.cloud import tiny
 from tests.conftest import DEADLINE_S, eventually
 from tests.console.conftest import DESKTOP, watched

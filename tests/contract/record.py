@@ -14,6 +14,7 @@ import msgspec
 
 from schemas import messages as m
 from schemas.codec import to_json, to_msgpack
+from schemas.policy_rules import Caps, HarvestRules
 from schemas.topics import TOPICS
 
 HERE = Path(__file__).resolve().parent
@@ -89,7 +90,7 @@ FULL: tuple[m.Message, ...] = (
     m.Command(**_SENDER, action="set-interval", interval_s=2.5),
     m.Policy(
         node="edge-1",
-        harvest=m.HarvestRules(
+        harvest=HarvestRules(
             auto_confidence=0.95,
             hard_confidence=0.5,
             auto=False,
@@ -102,7 +103,7 @@ FULL: tuple[m.Message, ...] = (
             quotas={"cat": 50},
             near_duplicate_bits=4,
             near_duplicate_s=60.0,
-            caps=m.Caps(
+            caps=Caps(
                 per_minute=1, per_hour=2, per_day=3, bytes_per_minute=4, bytes_per_hour=5, bytes_per_day=6
             ),
         ),

@@ -13,7 +13,8 @@ from edge.harvest import history
 from edge.harvest.sampler import Sampler
 from edge.serving.prediction import Prediction
 from schemas.lanes import AUTO
-from schemas.messages import Caps, HarvestRules, Photo
+from schemas.messages import Photo
+from schemas.policy_rules import Caps, HarvestRules
 from tests.conftest import eventually, fill
 from tests.nodes import NODE, QUICK, enveloped, photo, photo_id, station
 

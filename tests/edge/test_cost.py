@@ -7,7 +7,7 @@ from msgspec import structs
 from bench.counts import count
 from bus import log
 from edge.config import EdgeConfig
-from schemas.messages import HarvestRules
+from schemas.policy_rules import HarvestRules
 
 PHOTOS = 60
 

@@ -9,7 +9,8 @@ import pytest
 from msgspec import structs
 
 from edge.harvest.image import shrink
-from schemas.messages import Caps, HarvestRules, Receipt
+from schemas.messages import Receipt
+from schemas.policy_rules import Caps, HarvestRules
 from schemas.topics import PHOTO, RECEIPT
 from tests.conftest import eventually
 from tests.faults.crashing import points_of

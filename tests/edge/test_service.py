@@ -8,7 +8,8 @@ from msgspec import structs
 from PIL import Image
 
 from bus.config import OutboxLimits
-from schemas.messages import Caps, HarvestRules, Policy, Receipt
+from schemas.messages import Policy, Receipt
+from schemas.policy_rules import Caps, HarvestRules
 from schemas.topics import POLICY, RECEIPT
 from tests.conftest import eventually
 from tests.nodes import (

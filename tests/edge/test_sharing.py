@@ -6,7 +6,8 @@ from msgspec import structs
 from bus.config import ConfigError
 from edge import service
 from edge.config import EdgeConfig
-from schemas.messages import Caps, Feedback, HarvestRules, Receipt
+from schemas.messages import Feedback, Receipt
+from schemas.policy_rules import Caps, HarvestRules
 from schemas.topics import FEEDBACK, PHOTO, RECEIPT, RELEASE
 from tests.conftest import eventually
 from tests.edge.test_crashes import table

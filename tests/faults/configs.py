@@ -7,7 +7,7 @@ from bus.config import Broker, OutboxLimits
 from cloud.collector.config import CollectorConfig
 from device.config import DeviceConfig
 from edge.config import EdgeConfig
-from schemas.messages import Caps, HarvestRules
+from schemas.policy_rules import Caps, HarvestRules
 from tests.faults.ledger import BROKEN
 from tests.nodes import NODE, photo, truncated
 

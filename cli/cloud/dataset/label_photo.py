@@ -5,7 +5,7 @@ from typing import Literal
 
 from cli import options
 from cli.output import print_line
-from schemas.messages import NEITHER
+from schemas.class_names import NEITHER
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -5,7 +5,8 @@ import time
 from bus.mqtt.presence import now_ms
 from edge.inference.validation import Rejected
 from edge.serving.prediction import Prediction
-from schemas.messages import MAX_TEXT_CHARS, Photo, Result
+from schemas.field_types import MAX_TEXT_CHARS
+from schemas.messages import Photo, Result
 
 _SHORT_REASON_CHARS = 60
 

@@ -3,7 +3,8 @@
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 
-from schemas.messages import MAX_FRAMES, Photo, Policy, Vote
+from schemas.messages import Photo, Policy
+from schemas.policy_rules import MAX_FRAMES, Vote
 
 MAX_DEVICES = 1024
 """Most devices whose answers are remembered; the one that was silent for longest makes room."""

@@ -19,8 +19,9 @@ from cloud.dataset.dead_letters import DeadLetterTable
 from cloud.dataset.store import Label, Row, Store
 from cloud.dataset.table.lance_table import Table
 from cloud.dataset.training_set import examples
+from schemas.class_names import NEITHER
 from schemas.codec import content_id, encode
-from schemas.messages import NEITHER, Feedback, Receipt, Sample
+from schemas.messages import Feedback, Receipt, Sample
 from schemas.topics import CLOUD, FEEDBACK, SAMPLE
 from tests.conftest import DEADLINE_S, ROOT, eventually, jpeg, running
 from tests.nodes import NODE, Observer, photo_id, truncated

@@ -14,8 +14,8 @@ from cloud.dataset.example import (
     classes_below_minimum,
     sorted_by_content,
 )
+from schemas.class_names import NEITHER
 from schemas.codec import content_id
-from schemas.messages import NEITHER
 
 
 def example(label: str, source: Source = "human", weight: float = 1.0) -> Example:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cloud.dataset.store import HAS_HUMAN_CLASS, Label, Row, Store
 from cloud.dataset.training_set import examples, resolve_label
-from schemas.messages import NEITHER
+from schemas.class_names import NEITHER
 
 
 def jpeg(grey: int, size: tuple[int, int] = (32, 24)) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 from cloud.dataset.example import Example
 from cloud.dataset.store import Row, Store
 from cloud.evaluation.audit_set import audit_slice, hold_out_audit
-from schemas.messages import NEITHER
+from schemas.class_names import NEITHER
 from tests.conftest import jpeg
 
 

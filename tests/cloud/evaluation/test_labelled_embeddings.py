@@ -9,8 +9,8 @@ from msgspec import structs
 
 from cloud.dataset.store import Row, Store
 from cloud.evaluation.labelled_embeddings import labelled_embeddings
+from schemas.class_names import NEITHER
 from schemas.codec import content_id
-from schemas.messages import NEITHER
 from tests.cloud.bundles import card
 from tests.nodes import photo_id
 

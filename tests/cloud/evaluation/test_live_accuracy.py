@@ -12,7 +12,7 @@ from cloud.evaluation.live_accuracy import (
     count_neither,
     rollout_audits,
 )
-from schemas.messages import NEITHER
+from schemas.class_names import NEITHER
 from tests.cloud.judging import audit
 from tests.conftest import jpeg
 

@@ -17,7 +17,7 @@ from cloud.labeling.review_queue import (
     known_classes,
     most_informative,
 )
-from schemas.messages import NEITHER
+from schemas.class_names import NEITHER
 from tests.conftest import jpeg
 
 UNIT = st.floats(0, 1)

@@ -14,7 +14,7 @@ from cloud.evaluation.promotion_gate import Comparison, Verdict
 from cloud.registry.model_card import Card
 from cloud.retraining.signals import drift_signals
 from cloud.retraining.triggers import Triggers
-from schemas.messages import NEITHER
+from schemas.class_names import NEITHER
 from tests.cloud.bundles import card
 from tests.cloud.judging import audit
 

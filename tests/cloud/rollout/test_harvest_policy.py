@@ -16,7 +16,7 @@ from cloud.rollout.harvest_policy import (
     restore_audit_share,
     tune_rules,
 )
-from schemas.messages import Caps, HarvestRules
+from schemas.policy_rules import Caps, HarvestRules
 from tests.cloud.bundles import card
 
 RULES = HarvestRules(caps=Caps(per_minute=7), quotas={"cat": 9}, audit_share=0.5)

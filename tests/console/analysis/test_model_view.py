@@ -6,7 +6,8 @@ from cloud.dataset.store import Row, Store
 from cloud.evaluation.metrics import Metrics
 from cloud.evaluation.promotion_gate import Verdict
 from console.analysis.model_view import MAX_CLASSES, confusion, mistakes, recalls, versions
-from schemas.messages import NEITHER, ServedModel, Status
+from schemas.class_names import NEITHER
+from schemas.messages import ServedModel, Status
 from tests.cloud.bundles import card
 from tests.nodes import photo_id
 

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from console.analysis.policy_preview import preview, recorded
 from edge.harvest.lanes import drawn_for_audit
-from schemas.messages import Caps, HarvestRules, Result
+from schemas.messages import Result
+from schemas.policy_rules import Caps, HarvestRules
 from tests.nodes import photo_id
 
 NEVER_AUDITED = HarvestRules(audit_share=0)

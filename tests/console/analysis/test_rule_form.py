@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from console.analysis.rule_form import changed_fields, read_rules, rule_fields, texts_of
-from schemas.messages import Caps, HarvestRules
+from schemas.policy_rules import Caps, HarvestRules
 
 FIELDS = {field.name: field for field in rule_fields()}
 

@@ -11,7 +11,7 @@ from edge.harvest.dedup import SeenHashes
 from edge.harvest.history import MAX_SAMPLES, HarvestedSample
 from edge.harvest.image import dhash, distance
 from schemas.lanes import AUTO
-from schemas.messages import HarvestRules
+from schemas.policy_rules import HarvestRules
 from tests.nodes import photo, photo_id
 
 RULES = HarvestRules(near_duplicate_s=100, near_duplicate_bits=1)

@@ -3,7 +3,8 @@
 from msgspec import structs
 
 from schemas.lanes import FEEDBACK as FEEDBACK_LANE
-from schemas.messages import Feedback, HarvestRules
+from schemas.messages import Feedback
+from schemas.policy_rules import HarvestRules
 from schemas.topics import FEEDBACK
 from tests.conftest import eventually
 from tests.nodes import NODE, Observer, counted, edge_running, enveloped, photo, photo_id

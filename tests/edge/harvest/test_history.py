@@ -17,7 +17,7 @@ from edge.harvest.lanes import drawn_for_audit
 from edge.harvest.selector import Selector
 from edge.serving.prediction import Prediction
 from schemas.lanes import AUTO
-from schemas.messages import Caps, HarvestRules
+from schemas.policy_rules import Caps, HarvestRules
 from tests.edge.harvest.test_quotas import assert_within_limits
 from tests.nodes import photo_id
 

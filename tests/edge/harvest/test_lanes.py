@@ -11,7 +11,7 @@ from msgspec import structs
 
 from edge.harvest.lanes import drawn_for_audit, lane_of
 from edge.serving.prediction import Prediction, clamp_novelty, clamp_probability
-from schemas.messages import HarvestRules
+from schemas.policy_rules import HarvestRules
 from tests.nodes import photo_id
 
 RULES = HarvestRules(auto_confidence=0.9, uncertain_above=0.5)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edge.harvest.history import HarvestedSample
 from edge.harvest.quotas import Budget
-from schemas.messages import Caps, HarvestRules
+from schemas.policy_rules import Caps, HarvestRules
 from tests.nodes import photo_id
 
 caps = st.builds(

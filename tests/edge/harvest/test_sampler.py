@@ -12,8 +12,9 @@ from edge.harvest.sampler import Sampler
 from edge.harvest.samples import AdmittedSample
 from edge.serving.prediction import Prediction
 from schemas.codec import decode
-from schemas.messages import Caps, Feedback, HarvestRules, Photo, Sample
+from schemas.messages import Feedback, Photo, Sample
 from schemas.pixels import decode_photo
+from schemas.policy_rules import Caps, HarvestRules
 from schemas.topics import SAMPLE
 from tests.nodes import NODE, photo, photo_id, truncated
 

@@ -15,8 +15,8 @@ from edge.serving.prediction import Prediction
 from schemas.image import ImageError, inspect_image
 from schemas.image.exif import EXIF_HEADER, orientation_only
 from schemas.image.png_pixels import chunk_bytes
-from schemas.messages import Caps, HarvestRules
 from schemas.pixels import decode_photo
+from schemas.policy_rules import Caps, HarvestRules
 from tests.nodes import photo, photo_id
 from tests.pictures.odd import encoded, png, scene
 

@@ -15,7 +15,7 @@ from edge.harvest.sampler import Sampler
 from edge.harvest.shrinking import MAX_WAITING, Shrinking
 from schemas.codec import decode
 from schemas.image import DEFAULT_LIMITS
-from schemas.messages import Caps, HarvestRules
+from schemas.policy_rules import Caps, HarvestRules
 from schemas.topics import SAMPLE
 from tests.conftest import DEADLINE_S, eventually
 from tests.edge.harvest.test_sampler import SURE, taken

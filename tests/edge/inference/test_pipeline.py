@@ -8,7 +8,7 @@ from msgspec import structs
 
 from bus.mqtt.presence import now_ms
 from schemas.codec import content_id
-from schemas.messages import HarvestRules
+from schemas.policy_rules import HarvestRules
 from schemas.topics import RELEASE
 from tests.conftest import eventually
 from tests.nodes import (

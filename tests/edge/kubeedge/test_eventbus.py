@@ -11,7 +11,8 @@ from edge.harvest.image import SHORT_SIDE_PX
 from edge.kubeedge.eventbus import RetainedMessage, max_sample_bytes, rate_limited
 from edge.kubeedge.rate_limit import RateLimiter
 from schemas.codec import MAX_PAYLOAD_BYTES, decode, encode, to_json
-from schemas.messages import HarvestRules, Policy, Sample
+from schemas.messages import Policy, Sample
+from schemas.policy_rules import HarvestRules
 from schemas.topics import POLICY, SAMPLE
 from tests.conftest import DEADLINE_S, eventually, running
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from schemas.class_names import NEITHER
 from schemas.codec import to_json
 from schemas.contract import asyncapi
-from schemas.messages import NEITHER
 from schemas.topics import FEEDBACK, TOPICS
 from tests.schemas.strategies import messages
 

@@ -2,7 +2,8 @@
 
 from edge.inference.answers.results import shortened
 from schemas.codec import content_id, encode
-from schemas.messages import MAX_TEXT_CHARS, Result
+from schemas.field_types import MAX_TEXT_CHARS
+from schemas.messages import Result
 from schemas.topics import RESULT
 from tests.bus.mqtt.test_limits import limit
 from tests.nodes import NODE, photo_id, station

@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from edge.inference.answers.votes import MAX_DEVICES, Votes
-from schemas.messages import Photo, Policy, Vote
+from schemas.messages import Photo, Policy
+from schemas.policy_rules import Vote
 from tests.nodes import photo_id
 
 
