@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import lance
 import structlog
 
 from bus.atomic_file import sync_folder
 from cloud.dataset.table.durable_commit import sync_version, writer_lock
+from cloud.dataset.table.lance_package import lance
 from cloud.dataset.table.lance_table import BATCH_ROWS, Table, lance_message
 from schemas.errors import PermanentError
 

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import lance
 import pyarrow as pa
 
 from cloud.dataset.table.durable_commit import insert, writer_lock
+from cloud.dataset.table.lance_package import lance
 from cloud.dataset.table.lance_table import Table
 from schemas.codec import content_id
 from schemas.errors import TransientError

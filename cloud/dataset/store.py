@@ -15,7 +15,6 @@ from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from lance.dataset import ColumnOrdering
 
 from bus.mqtt.presence import now_ms
 from cloud.dataset.damage import Damage, damage_of
@@ -31,6 +30,7 @@ from cloud.dataset.schema import (
     apply_samples,
 )
 from cloud.dataset.table.durable_commit import merge, replace, sync_tag, sync_version, writer_lock
+from cloud.dataset.table.lance_package import ColumnOrdering
 from cloud.dataset.table.lance_table import BATCH_ROWS, Table
 from schemas.class_names import NEITHER
 from schemas.errors import PermanentError, TransientError

@@ -24,14 +24,13 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-import lance
 import pyarrow as pa
 import structlog
-from lance.fragment import write_fragments
 
 from bus.atomic_file import sync_file, sync_folder
 from bus.file_lock import LockHeldError, exclusive_lock
 from bus.file_url import path_of
+from cloud.dataset.table.lance_package import lance, write_fragments
 from schemas.errors import PermanentError, TransientError
 
 FOLDERS = ("data", "_deletions", "_transactions", "_versions", "_refs/tags")

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
-import lance
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from cloud.dataset.table.lance_package import lance
 
 _ID_CHARS = 32
 # Odd numbers with well-mixed bits. Ids may be counters, in which only a few of the 32 characters differ.

@@ -8,10 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import lance
 import pyarrow as pa
 import structlog
-from lance.optimize import Compaction
 
 from cloud.dataset.table.durable_commit import (
     check_conditional_writes,
@@ -24,6 +22,7 @@ from cloud.dataset.table.durable_commit import (
     writer_lock,
 )
 from cloud.dataset.table.known_ids import KnownIds
+from cloud.dataset.table.lance_package import Compaction, lance
 from schemas.errors import PermanentError, TransientError
 
 _METADATA_CACHE_BYTES = 64 * 1024 * 1024
