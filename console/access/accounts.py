@@ -1,5 +1,6 @@
 """The file of accounts: names, roles, and Argon2 hashes of passwords."""
 
+import hashlib
 import unicodedata
 from pathlib import Path
 
@@ -26,6 +27,11 @@ class Account(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     role: Role
     password: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the whole account, which is another one after each change, also to the same password."""
+        return hashlib.sha256(f"{self.role}\n{self.password}".encode()).hexdigest()
 
 
 class Accounts:

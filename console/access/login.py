@@ -18,16 +18,25 @@ from schemas.errors import PermanentError
 
 log = structlog.get_logger()
 
+_BY_ADDRESS, _BY_PROXY = "address", "proxy"
+
 ADDRESS_FILE = "address"
 """File in the state folder with the present one-time address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """An authenticated user."""
+    """An authenticated user.
+
+    Args:
+        name: As in labels.
+        role: What the person may do.
+        proof: How they proved who they are; `Login.believes` says whether that still holds.
+    """
 
     name: str
     role: Role
+    proof: str
 
 
 class Login:
@@ -82,7 +91,7 @@ class Login:
             return None
         # The next one waits in the file, for another browser.
         self.new_address()
-        return Identified(self._person, "operator")
+        return Identified(self._person, "operator", _BY_ADDRESS)
 
     async def by_password(self, name: str, password: str, client: str) -> Identified | float | None:
         """Return the person of a name and a password.
@@ -110,7 +119,7 @@ class Login:
         if account is None:
             return None
         self.backoff.succeeded(*keys)
-        return Identified(name, account.role)
+        return Identified(name, account.role, account.fingerprint)
 
     def by_proxy(self, client: str | None, headers: dict[str, str]) -> Identified | None:
         """Return the person that a trusted proxy names in lower-case headers."""
@@ -121,7 +130,22 @@ class Login:
         except PermanentError:
             return None
         role = headers.get(self._proxy.role_header.lower(), "")
-        return Identified(name, role if role in ROLES else "viewer")
+        return Identified(name, role if role in ROLES else "viewer", _BY_PROXY)
+
+    def believes(self, person: Identified) -> bool:
+        """Return whether a person who logged in earlier, maybe at an earlier run, would be let in now too.
+
+        Of a person whom a proxy names, this says only that there is a proxy: it names them with each request.
+
+        Raises:
+            PermanentError: The accounts cannot be read.
+        """
+        if self._proxy is not None:
+            return person.proof == _BY_PROXY
+        if self.accounts is None:
+            return person.proof == _BY_ADDRESS
+        account = self.accounts.all().get(person.name)
+        return account is not None and account.fingerprint == person.proof
 
     def _is_trusted(self, client: str) -> bool:
         try:

@@ -9,7 +9,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from bus.outbox.sqlite import Database
-from console.access.roles import Role, Visitor
+from console.access.login import Identified
+from console.access.roles import Visitor
 
 MAX_SESSIONS = 1024
 """Most sessions; the one that was idle for longest ends when a further person logs in."""
@@ -21,12 +22,14 @@ class Session:
     """A logged-in browser.
 
     Args:
-        visitor: The person.
+        person: Who logged in.
+        visitor: The same person as endpoints know them.
         csrf: Token that each change must carry.
         used_at: Time of the last request, seconds since 1970.
         written_at: `used_at` as it is on the disk.
     """
 
+    person: Identified
     visitor: Visitor
     csrf: str
     used_at: float
@@ -51,6 +54,8 @@ class Sessions:
             used_at REAL NOT NULL
         )
         """,
+        # Sessions from before this column end: of no account.
+        "ALTER TABLE session ADD COLUMN proof TEXT NOT NULL DEFAULT ''",
     )
 
     def __init__(self, database: Database, idle_s: float) -> None:
@@ -61,21 +66,24 @@ class Sessions:
     async def load(self) -> None:
         """Load the sessions of earlier runs; call once."""
         found = await self._database.run(
-            lambda connection: connection.execute("SELECT * FROM session ORDER BY used_at").fetchall()
+            lambda connection: connection.execute(
+                "SELECT key, name, role, proof, csrf, used_at FROM session ORDER BY used_at"
+            ).fetchall()
         )
-        for key, name, role, csrf, used_at in found[-MAX_SESSIONS:]:
-            self._sessions[key] = Session(Visitor(name, role, key[:16]), csrf, used_at, used_at)
+        for key, name, role, proof, csrf, used_at in found[-MAX_SESSIONS:]:
+            self._sessions[key] = _session(key, Identified(name, role, proof), csrf, used_at)
 
-    async def begin(self, name: str, role: Role) -> str:
+    async def begin(self, person: Identified) -> str:
         """Log a user in and return the cookie's value; only its hash is kept."""
         cookie, csrf, now = secrets.token_urlsafe(32), secrets.token_urlsafe(24), time.time()
         key = _key(cookie)
         while len(self._sessions) >= MAX_SESSIONS:
             await self._remove(next(iter(self._sessions)))
-        self._sessions[key] = Session(Visitor(name, role, key[:16]), csrf, now, now)
+        self._sessions[key] = _session(key, person, csrf, now)
+        row = (key, person.name, person.role, person.proof, csrf, now)
         await self._database.run(
             lambda connection: connection.execute(
-                "INSERT INTO session VALUES (?, ?, ?, ?, ?)", (key, name, role, csrf, now)
+                "INSERT INTO session (key, name, role, proof, csrf, used_at) VALUES (?, ?, ?, ?, ?, ?)", row
             )
         )
         return cookie
@@ -105,16 +113,14 @@ class Sessions:
         if cookie is not None:
             await self._remove(_key(cookie))
 
-    async def end_all_of(self, names: set[str]) -> None:
-        """Log out users who are not among these names: their accounts were removed."""
-        ended = [key for key, one in self._sessions.items() if one.visitor.name not in names]
-        for key in ended:
-            await self._remove(key)
-
     async def _remove(self, key: str) -> None:
         self._sessions.pop(key, None)
         delete = asyncio.shield(self._database.run(lambda connection: _delete(connection, key)))
         await delete
+
+
+def _session(key: str, person: Identified, csrf: str, used_at: float) -> Session:
+    return Session(person, Visitor(person.name, person.role, key[:16]), csrf, used_at, used_at)
 
 
 def _delete(connection: sqlite3.Connection, key: str) -> None:

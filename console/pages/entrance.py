@@ -31,7 +31,7 @@ async def _log_in(request: Request) -> Response:
         return _login_page(request, wait_s=found, failed=True)
     response = RedirectResponse("/", 303)
     cookie: Cookie = request.app.state.cookie
-    cookie.put(response, await console.sessions.begin(found.name, found.role))
+    cookie.put(response, await console.sessions.begin(found))
     await console.audit.record_as(found.name, client, "login.succeeded", role=found.role)
     return response
 

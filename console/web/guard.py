@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 from urllib.parse import parse_qs, urlsplit
 
+import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request, cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -13,6 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from console.access.login import Login
 from console.access.sessions import Session, Sessions
+from schemas.errors import PermanentError
+
+log = structlog.get_logger()
 
 CSRF_FIELD = "csrf"
 CSRF_HEADER = "x-csrf-token"
@@ -109,7 +113,12 @@ class Guard:
         headers = Headers(scope=scope)
         if _hostname(headers.get("host", "")) not in self._hosts:
             return PlainTextResponse("this console has another name; see `hosts` in its configuration\n", 421)
-        session = await self._session(scope, headers)
+        try:
+            session = await self._session(scope, headers)
+        except PermanentError as error:
+            # The sentence names a file, which is not for strangers.
+            log.warning("console.request_failed", path=scope["path"], error=str(error))
+            return PlainTextResponse("the accounts cannot be read; the log says why\n", 503)
         scope["state"]["session"] = session
         scope["state"]["visitor"] = None if session is None else session.visitor
         if scope["method"] not in _SAFE_METHODS:
@@ -125,16 +134,25 @@ class Guard:
         return None
 
     async def _session(self, scope: Scope, headers: Headers) -> Session | None:
+        """Return the session of a request; one whose account was removed or changed ends here.
+
+        Raises:
+            PermanentError: The accounts cannot be read.
+        """
         value = cookie_parser(headers.get("cookie", "")).get(self._cookie.name)
         session = await self._sessions.find(value)
+        if session is not None and not self._login.believes(session.person):
+            await self._sessions.end(value)
+            session = None
+        if not self._login.behind_proxy:
+            return session
         client = scope["client"][0] if scope.get("client") else None
         person = self._login.by_proxy(client, dict(headers))
         if person is None:
-            # A user of a proxy is known while the proxy names them.
-            return None if self._login.behind_proxy else session
-        if session is not None and (session.visitor.name, session.visitor.role) == (person.name, person.role):
+            return None  # a user of a proxy is known while the proxy names them
+        if session is not None and session.person == person:
             return session
-        scope["state"]["new_cookie"] = cookie = await self._sessions.begin(person.name, person.role)
+        scope["state"]["new_cookie"] = cookie = await self._sessions.begin(person)
         return await self._sessions.find(cookie)
 
     async def _enter(self, scope: Scope) -> Response:
@@ -143,7 +161,7 @@ class Guard:
         token = request.query_params.get("token", "") if scope["path"] == "/" else ""
         if token and (person := self._login.by_token(token)) is not None:
             response: Response = RedirectResponse("/", 303)
-            self._cookie.put(response, await self._sessions.begin(person.name, person.role))
+            self._cookie.put(response, await self._sessions.begin(person))
             return response
         if scope["method"] == "GET" and "text/html" in request.headers.get("accept", ""):
             if "hx-request" in request.headers:

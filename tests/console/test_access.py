@@ -2,10 +2,12 @@
 
 import http.client
 import urllib.parse
+from contextlib import contextmanager
 from http import HTTPStatus
 
 import pytest
 
+from bus.atomic_file import write_atomic
 from console.access.accounts import Accounts
 from console.config import ConsoleConfig, Proxy
 from console.exposure import check_exposure
@@ -41,6 +43,12 @@ class Client:
         self._headers = {"Accept": "text/html"} | headers
         self.cookie = ""
         self.headers: dict[str, str] = {}
+
+    def go_to(self, console) -> None:
+        """Address another console, with the same cookie under its name there."""
+        before, self._host = self._host, urllib.parse.urlsplit(console.url).netloc
+        # The name of the cookie, which is first, has the port in it.
+        self.cookie = self.cookie.replace(before.partition(":")[2], self._host.partition(":")[2], 1)
 
     def ask(
         self, method: str, path: str, fields: dict[str, str] | None = None, **headers: str
@@ -125,6 +133,72 @@ def test_a_change_from_another_site_is_refused(console, headers):
     sent = {name: value.format(token=token) for name, value in headers.items()}
     assert client.ask("POST", "/logout", {}, **sent)[0] == HTTPStatus.FORBIDDEN
     assert client.ask("GET", "/now")[0] == HTTPStatus.OK
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda accounts: accounts.remove("ada"),
+        lambda accounts: accounts.put("ada", "viewer", None),
+        lambda accounts: accounts.put("ada", "operator", "another password"),
+    ],
+    ids=["removed", "another role", "another password"],
+)
+def test_a_session_ends_with_its_account(console, change):
+    """After the account was removed, or has another role or password, the next request leads to the login."""
+    accounts = Accounts(console.folder / "accounts.json")
+    accounts.put("ada", "operator", PASSWORD)
+    client, other = Client(console), Client(console)
+    client.log_in("ada")
+    other.log_in("a viewer")
+    token = client.csrf()
+    assert client.ask("GET", "/review")[0] == HTTPStatus.OK
+    change(accounts)
+    fields = {"photo": photo_of(console), "label": "dog", "csrf": token}
+    assert client.ask("POST", "/review/label", fields)[0] == HTTPStatus.UNAUTHORIZED
+    assert client.ask("GET", "/now")[0] == HTTPStatus.SEE_OTHER
+    assert client.headers["location"] == "/login"
+    assert client.ask("GET", "/live", Accept="text/event-stream")[0] == HTTPStatus.UNAUTHORIZED
+    assert other.ask("GET", "/now")[0] == HTTPStatus.OK
+
+
+def test_nobody_gets_in_while_the_accounts_cannot_be_read(console):
+    """A damaged file is no reason to believe a session, nor to end it."""
+    client, path = Client(console), console.folder / "accounts.json"
+    client.log_in("a viewer")
+    before = path.read_bytes()
+    write_atomic(path, b"{", mode=0o600)
+    try:
+        assert client.ask("GET", "/now")[0] == HTTPStatus.SERVICE_UNAVAILABLE
+    finally:
+        write_atomic(path, before, mode=0o600)
+    assert client.ask("GET", "/now")[0] == HTTPStatus.OK
+
+
+def test_a_session_of_another_way_to_log_in_ends(tmp_path, mosquitto):
+    """With accounts, the console believes no one-time address that was opened in an earlier run, nor back."""
+    accounts = {"accounts": str(tmp_path / "accounts.json")}
+    Accounts(tmp_path / "accounts.json").put("ada", "operator", PASSWORD)
+    with running_console(tmp_path, mosquitto, samples=1) as console:
+        by_address = Client(console)
+        assert by_address.ask("GET", console.address.removeprefix(console.url))[0] == HTTPStatus.SEE_OTHER
+        assert by_address.ask("GET", "/now")[0] == HTTPStatus.OK
+    with restarted(by_address, tmp_path, mosquitto, **accounts) as console:
+        assert by_address.ask("GET", "/now")[0] == HTTPStatus.SEE_OTHER
+        by_account = Client(console)
+        by_account.log_in("ada")
+    with restarted(by_account, tmp_path, mosquitto, **accounts):
+        assert by_account.ask("GET", "/now")[0] == HTTPStatus.OK
+    with restarted(by_account, tmp_path, mosquitto):
+        assert by_account.ask("GET", "/now")[0] == HTTPStatus.SEE_OTHER
+
+
+@contextmanager
+def restarted(client, folder, mosquitto, **fields):
+    """Run a console on the state of an earlier one, with the browser that was logged in there."""
+    with running_console(folder, mosquitto, samples=1, **fields) as console:
+        client.go_to(console)
+        yield console
 
 
 def test_guessing_passwords_is_slowed_down(console):
