@@ -43,21 +43,23 @@ async def _show(request: Request) -> Response:
         "keys": keys,
         "neither": NEITHER,
         "remaining": desk.remaining(visitor(request)),
-        "waiting": len(desk.sender),
-        "undo_s": console_of(request).config.undo_s,
+        "lease_s": console_of(request).config.lease_s,
     }
     return render(request, "review.html", values)
 
 
 @requires("reviewer")
 async def _more(request: Request) -> Response:
-    """Return further photos as HTML; those that the page has stay reserved."""
+    """Return further photos as HTML; those that the page has stay reserved, but for the lost ones."""
     have = _ids(request, "have")
-    count = max(0, (GRID if field(request, "view") == "grid" else AHEAD) - len(have))
     desk = console_of(request).desk
+    lost = desk.lost(visitor(request), have)
+    have = [photo_id for photo_id in have if photo_id not in lost]
+    count = max(0, (GRID if field(request, "view") == "grid" else AHEAD) - len(have))
     photos = await desk.next_photos(visitor(request), count, have)
     template = "review/_tiles.html" if field(request, "view") == "grid" else "review/_photos.html"
     response = render(request, template, {"photos": photos, "reason": _reasons(request)})
+    response.headers["X-Lost"] = " ".join(lost)
     response.headers["X-Remaining"] = str(desk.remaining(visitor(request)))
     return response
 

@@ -106,6 +106,11 @@ class ReviewDesk:
         self._leases.take([photo.photo_id for photo in ordered], visitor.session)
         return ordered
 
+    def lost(self, visitor: Visitor, photo_ids: Sequence[str]) -> list[str]:
+        """Return those of a page's photos that another user sees or that were labelled by now."""
+        session = visitor.session
+        return [key for key in photo_ids if key in self._labelled or not self._leases.is_free(key, session)]
+
     def remaining(self, visitor: Visitor) -> int:
         """Return how many listed photos no other user sees; `LISTED` at a time, so there may be more."""
         return sum(self._leases.is_free(photo_id, visitor.session) for photo_id in self._listed)
@@ -154,9 +159,11 @@ class ReviewDesk:
         return ids
 
     async def take_back(self, visitor: Visitor, client: str, ids: Sequence[str]) -> list[str]:
-        """Take labels back that were not sent yet; return their photos, which are shown again."""
+        """Take labels back that were not sent yet; return their photos, which this user sees again."""
         entry = Entry.made(now_ms(), visitor.name, client, "label.taken_back", {"labels": list(ids)})
         photo_ids = await self.sender.take_back(ids, entry)
+        # Before they are listed again: the page of this user shows them at once.
+        self._leases.take(photo_ids, visitor.session)
         for photo_id in photo_ids:
             if (photo := self._labelled.pop(photo_id, None)) is not None:
                 self._listed[photo_id] = photo

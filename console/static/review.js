@@ -16,8 +16,12 @@
   const renewMs = 30000;
   const history = []; // of {nodes, ids}: what was labelled, with the ids of the labels once they are known
   const most = 20;
+  const again = new Set(); // photos whose label was sent before it could be taken back: labelled, and shown all the same
   const away = new Set(); // photos that were labelled or put off: an answer on its way may still name them
   let fetching = false;
+  const leaseMs = 1000 * Number(root.dataset.leaseS);
+  let renewedAt = Date.now();
+  let unsure = false; // the leases have ended: until they are renewed, others may see these photos
 
   const nodes = () => [...desk.querySelectorAll("[data-photo]")];
   const current = () => desk.querySelector("[data-photo]");
@@ -37,18 +41,22 @@
   function show() {
     const first = current();
     nodes().forEach((node) => (node.hidden = !grid && node !== first));
+    desk.hidden = unsure;
     done.hidden = Boolean(first);
-    form.hidden = !first;
+    form.hidden = !first || unsure;
     undoButton.disabled = history.length === 0;
   }
 
   async function fetchMore() {
     if (fetching) return;
     fetching = true;
+    const [asked, have] = [Date.now(), nodes()];
     try {
-      const have = nodes().map((node) => ["have", idOf(node)]);
-      const answer = await post("/review/more", [...have, ["view", root.dataset.view]]);
+      const answer = await post("/review/more", [...have.map((node) => ["have", idOf(node)]), ["view", root.dataset.view]]);
       if (!answer.ok) return;
+      renewedAt = asked;
+      const lost = answer.headers.get("X-Lost").split(" ");
+      have.filter((node) => lost.includes(idOf(node)) && !again.has(idOf(node))).forEach((node) => node.remove());
       remaining.textContent = answer.headers.get("X-Remaining");
       const part = document.createElement("template");
       part.innerHTML = await answer.text();
@@ -60,9 +68,20 @@
       // Offline: the page goes on with the photos that it has.
     } finally {
       fetching = false;
+      unsure = false;
       show();
     }
   }
+
+  // A page that was hidden, or on a laptop that slept, may have lost its photos to others.
+  function renew() {
+    if (document.hidden) return;
+    unsure = isLate();
+    show();
+    fetchMore();
+  }
+
+  const isLate = () => Date.now() - renewedAt > leaseMs;
 
   function chosen() {
     if (!grid) return current() ? [current()] : [];
@@ -87,6 +106,7 @@
   }
 
   async function label(name) {
+    if (isLate()) return renew();
     const taken = chosen();
     if (!taken.length) return say(root.dataset.textNone);
     const entry = { nodes: taken, ids: null, name };
@@ -123,13 +143,16 @@
     try {
       const answer = await post("/review/undo", entry.ids.map((id) => ["label_id", id]));
       const { photos } = await answer.json();
+      entry.nodes.map(idOf).forEach((id) => !photos.includes(id) && again.add(id));
       putBack(entry.nodes);
       given.textContent = Number(given.textContent) - entry.nodes.length;
       say(photos.length === entry.nodes.length ? "" : root.dataset.textSent);
     } catch {
       history.push(entry);
       show();
+      return;
     }
+    await fetchMore();
   }
 
   async function skip() {
@@ -250,12 +273,11 @@
     navigator.sendBeacon("/review/release", body);
   });
   window.addEventListener("pageshow", (event) => {
-    if (event.persisted) fetchMore();
+    if (event.persisted) renew();
   });
 
-  document.body.addEventListener("live-dataset", fetchMore);
-  setInterval(() => {
-    if (!document.hidden) fetchMore();
-  }, renewMs);
+  document.body.addEventListener("live-dataset", renew);
+  document.addEventListener("visibilitychange", renew);
+  setInterval(renew, renewMs);
   show();
 })();

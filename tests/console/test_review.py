@@ -1,10 +1,13 @@
 """Rules of the page Review: what a person does with keys, presses and swipes becomes a label, once."""
 
 import re
+import time
+from contextlib import contextmanager
 
 import msgspec
 import pytest
 
+from console.pages.review import AHEAD
 from schemas.class_names import NEITHER
 from tests.conftest import DEADLINE_S
 from tests.console.conftest import PHONE, running_console, sample, watched
@@ -121,22 +124,54 @@ def test_the_grid_says_that_nothing_is_chosen(console, page):
 
 def test_two_people_never_see_the_same_photo(console, browser, cookies, page):
     """Another browser gets other photos, also while both label."""
-    context = browser.new_context(base_url=console.url)
-    context.new_page().goto(address(console))
-    with watched(context.pages[0]) as other:
+    with another(console, browser) as other:
         seen: dict[str, set[str]] = {"one": set(), "other": set()}
         page.goto("/review")
         other.goto("/review")
         for number in range(5):
             for name, reviewer in (("one", page), ("other", other)):
-                photos = reviewer.locator("[data-photo]")
-                seen[name] |= set(photos.evaluate_all("nodes => nodes.map(node => node.dataset.photo)"))
+                seen[name] |= shown_ids(reviewer)
                 reviewer.keyboard.press("1")
                 given(reviewer, number + 1)
         assert seen["one"]
         assert seen["other"]
         assert not seen["one"] & seen["other"]
+
+
+def test_a_page_that_slept_shows_no_photo_of_others(console, browser, page, monkeypatch):
+    """After its leases ended it renews them, and drops what another person has, or has labelled, by then."""
+    page.clock.install()
+    page.goto("/review")
+    slept = shown_ids(page)
+    leases = console.shown.desk._leases
+    with another(console, browser) as other:
+        monkeypatch.setattr(leases, "_clock", lambda: time.monotonic() + console.config.lease_s + 1)
+        other.goto("/review")
+        taken = shown_ids(other)
+        assert taken & slept
+        labelled = shown(other)
+        other.keyboard.press("1")
+        given(other, 1)
+        # As when a laptop is opened again: timers are due once.
+        page.clock.fast_forward(int(1000 * console.config.lease_s) + 1000)
+        expect(page.locator(f"[data-photo='{labelled}']")).to_have_count(0)
+        expect(page.locator("[data-photo]")).to_have_count(AHEAD)
+        assert not shown_ids(page) & (taken | shown_ids(other))
+
+
+@contextmanager
+def another(console, browser):
+    """Open a page for another person, in a browser of their own."""
+    context = browser.new_context(base_url=console.url)
+    context.new_page().goto(address(console))
+    with watched(context.pages[0]) as other:
+        yield other
     context.close()
+
+
+def shown_ids(page) -> set[str]:
+    """Return the ids of all photos in the page, also of those that are shown next."""
+    return set(page.locator("[data-photo]").evaluate_all("nodes => nodes.map(node => node.dataset.photo)"))
 
 
 def address(console) -> str:
@@ -160,7 +195,7 @@ def test_labels_of_strangers_are_text(console, page):
 
 
 def test_undo_takes_a_label_back_before_it_is_sent(tmp_path, mosquitto, browser):
-    """The photo is shown again, and no label of it leaves the console."""
+    """The photo is shown again, to nobody else, and no label of it leaves the console."""
     with running_console(tmp_path, mosquitto, samples=6, undo_s=600.0) as console:
         context = browser.new_context(base_url=console.url, viewport=PHONE)
         context.new_page().goto(console.address)
@@ -172,6 +207,10 @@ def test_undo_takes_a_label_back_before_it_is_sent(tmp_path, mosquitto, browser)
             page.locator("[data-undo]").click()
             given(page, 0)
             expect(page.locator("[data-photo]:visible")).to_have_attribute("data-photo", first)
+            with another(console, browser) as other:
+                other.goto("/review")
+                assert shown_ids(other)
+                assert not shown_ids(other) & shown_ids(page)
         context.close()
         assert len(console.shown.desk.sender) == 0
         assert console.labels() == {}
