@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
+from console.live.recent_answers import RecentAnswers
 from schemas.messages import CanaryReport, Event, Policy, Release, Result, Status, Steering
 from schemas.topics import CLOUD
 
@@ -17,8 +18,6 @@ ANSWERS_PER_DEVICE = 12
 MAX_STATUSES = 4096
 MAX_EVENTS = 2000
 MAX_NODES = 1024
-MAX_RECENT = 1000
-"""Answers of all devices together that a preview of a policy is about."""
 MAX_COMPARISONS = 2000
 """Reports of a rollout, which come every 15 seconds: some hours."""
 
@@ -40,7 +39,7 @@ class LiveState:
         events: Newest first.
         releases: The release of each node.
         policies: The policy of each node.
-        recent: The last answers with a class of all devices, oldest first.
+        recent: The last answers with a class of each node.
         comparisons: What the rollout controller reported of a rollout, oldest first.
         ordered: The last order to a rollout that was given here.
         unreadable: Messages that could not be decoded.
@@ -51,7 +50,7 @@ class LiveState:
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
     releases: OrderedDict[str, Release] = field(default_factory=OrderedDict)
     policies: OrderedDict[str, Policy] = field(default_factory=OrderedDict)
-    recent: deque[Result] = field(default_factory=lambda: deque(maxlen=MAX_RECENT))
+    recent: RecentAnswers = field(default_factory=RecentAnswers)
     comparisons: deque[CanaryReport] = field(default_factory=lambda: deque(maxlen=MAX_COMPARISONS))
     ordered: Steering | None = None
     unreadable: int = 0
@@ -65,7 +64,7 @@ class LiveState:
         if all(one.photo_id != result.photo_id for one in kept):  # a redelivery is no second answer
             kept.appendleft(result)
             if result.label is not None:
-                self.recent.append(result)
+                self.recent.add(result)
         self.answers.move_to_end(camera)
         if len(self.answers) > MAX_DEVICES:
             self.answers.popitem(last=False)

@@ -91,7 +91,7 @@ async def _preview(request: Request) -> Response:
     rules, problems = read_rules(texts, _base(one))
     if rules is None:
         return _form(request, one, texts, _sentences(request, problems), status_code=422)
-    results = [result for result in console.live.recent if result.node == one.node]
+    results = console.live.recent.of(one.node)
     return render(
         request,
         "policy/preview.html",

@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from bus.mqtt.presence import now_ms
+from console.live import recent_answers
 from console.live.broadcast import KINDS, MAX_STREAMS, Broadcast, TooManyStreamsError
+from console.live.recent_answers import MAX_PER_NODE, RecentAnswers
 from console.live.state import ANSWERS_PER_DEVICE, MAX_DEVICES, MAX_EVENTS, LiveState
 from schemas.messages import Event, Result
 
@@ -28,6 +30,28 @@ def test_answers_are_bounded_by_device_and_number():
         state.add_result(result(device=f"d-{number}"))
     assert len(state.answers) == MAX_DEVICES
     assert next(iter(state.answers)).device == "d-0"
+
+
+def test_a_busy_node_takes_no_answers_from_a_quiet_one():
+    """The preview of a policy is about the last answers of its own node, however much the others answer."""
+    state = LiveState()
+    state.add_result(result(node="quiet"))
+    for number in range(MAX_PER_NODE + 5):
+        state.add_result(result(node="busy", photo_id=f"{number:032x}"))
+    assert [one.node for one in state.recent.of("quiet")] == ["quiet"]
+    assert [int(one.photo_id, 16) for one in state.recent.of("busy")] == list(range(5, MAX_PER_NODE + 5))
+
+
+def test_answers_for_previews_are_bounded(monkeypatch):
+    """Of all nodes together too: the one with the most loses its oldest; a silent node makes room."""
+    monkeypatch.setattr(recent_answers, "MAX_ANSWERS", 10)
+    monkeypatch.setattr(recent_answers, "MAX_NODES", 3)
+    recent = RecentAnswers()
+    for node in ("quiet", *["busy"] * 20, "third"):
+        recent.add(result(node=node))
+    assert [len(recent.of(node)) for node in ("quiet", "busy", "third")] == [1, 8, 1]
+    recent.add(result(node="fourth"))
+    assert (len(recent), recent.of("quiet")) == (9, [])
 
 
 def test_events_are_bounded():
