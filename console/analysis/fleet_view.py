@@ -8,6 +8,8 @@ from schemas.topics import CLOUD, HANDLERS, is_reserved
 
 _ENTERED, _LEFT = ("accepted", "restored"), ("answered", "dropped_oldest", "set_aside", "damaged")
 _REFUSED = ("rejected_", "refused", "dropped", "shed", "misnamed", "malformed", "overflowed", "dead_lettered")
+MAX_ROWS = 100
+"""Most components and devices that are shown at once; the others are found by a part of their name."""
 SILENT_S = 60
 """A component without a status for this many seconds is silent: a running one publishes every 15 s."""
 
@@ -31,11 +33,19 @@ class Component(NamedTuple):
 
 
 class NodeGroup(NamedTuple):
-    """What runs on a node: its own components, then its devices."""
+    """What runs on a node: its own components, then its devices.
+
+    Attributes:
+        node: Its name.
+        components: Its own, the edge first.
+        devices: By name.
+        hidden: How many of both were found and are not shown.
+    """
 
     node: str
     components: list[Component]
     devices: list[Component]
+    hidden: int = 0
 
 
 def fleet(statuses: Iterable[Status], now_ms: int) -> list[NodeGroup]:
@@ -50,6 +60,39 @@ def fleet(statuses: Iterable[Status], now_ms: int) -> list[NodeGroup]:
         by_node.setdefault(status.node, []).append(status)
     nodes = sorted(by_node, key=lambda node: (node != CLOUD, node))
     return [_group(node, by_node[node], now_ms) for node in nodes]
+
+
+def found(groups: Iterable[NodeGroup], text: str = "", state: str = "") -> list[NodeGroup]:
+    """Return what has a text in its own name or its node's, in any case, and is in a state; empty for all."""
+    part = text.strip().lower()
+
+    def matching(node: str, components: list[Component]) -> list[Component]:
+        return [
+            one
+            for one in components
+            if (part in node or part in one.status.name) and state in ("", one.state)
+        ]
+
+    kept = [
+        NodeGroup(group.node, matching(group.node, group.components), matching(group.node, group.devices))
+        for group in groups
+    ]
+    return [group for group in kept if group.components or group.devices]
+
+
+def shown(groups: Iterable[NodeGroup], most: int = MAX_ROWS) -> tuple[list[NodeGroup], int]:
+    """Return the first groups, with at most so many rows in all, and how many nodes are left out."""
+    kept, left, hidden = [], most, 0
+    for group in groups:
+        if not left:
+            hidden += 1
+            continue
+        components, devices = group.components[:left], group.devices[: max(0, left - len(group.components))]
+        rows = len(components) + len(devices)
+        beyond = len(group.components) + len(group.devices) - rows
+        kept.append(NodeGroup(group.node, components, devices, beyond))
+        left -= rows
+    return kept, hidden
 
 
 def waiting_messages(counters: Mapping[str, int]) -> dict[str, int]:

@@ -7,6 +7,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from console.context import console_of
+from console.web.filters import chosen_in, filter_of, matcher
 from console.web.languages import N_, translator
 from console.web.navigation import Page
 from console.web.rendering import is_fragment, render
@@ -30,8 +31,10 @@ class Shown(NamedTuple):
 
 async def _show(request: Request) -> Response:
     events = list(console_of(request).live.events)
-    chosen = {name: request.query_params.get(name, "") for name in _FILTERS}
-    matching = [one for one in events if all(chosen[name] in ("", getattr(one, name)) for name in _FILTERS)]
+    chosen = chosen_in(request, _FILTERS)
+    seen = {name: {getattr(one, name) for one in events} for name in _FILTERS}
+    matches = matcher(chosen, seen)
+    matching = [one for one in events if matches({name: getattr(one, name) for name in _FILTERS})]
     gettext = translator(request).gettext
     values: dict[str, object] = {
         "events": [_shown(one, gettext(_meaning(one.event)).replace("`", "")) for one in matching[:SHOWN]],
@@ -41,7 +44,7 @@ async def _show(request: Request) -> Response:
     if is_fragment(request):
         return render(request, "events/_timeline.html", values)
     titles = {"event": gettext("Event"), "node": gettext("Node"), "name": gettext("Component")}
-    filters = [(name, titles[name], sorted({getattr(one, name) for one in events})) for name in _FILTERS]
+    filters = [filter_of(name, titles[name], seen[name]) for name in _FILTERS]
     return render(request, "events.html", values | {"filters": filters})
 
 

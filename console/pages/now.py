@@ -1,6 +1,6 @@
 """Now: the last answer of each device, and what is wrong."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from starlette.requests import Request
@@ -9,6 +9,7 @@ from starlette.routing import Route
 
 from bus.diagnosis.status_checks import fleet_findings
 from console.context import Console, console_of
+from console.web.filters import Filter, chosen_in, filter_of, matcher
 from console.web.languages import N_, translator
 from console.web.navigation import Page
 from console.web.rendering import is_fragment, render
@@ -16,6 +17,8 @@ from schemas.messages import Result
 
 MAX_CARDS = 60
 """Most devices on the page."""
+MAX_PROBLEMS = 25
+"""Most problems on the page; `gleaner doctor` lists all."""
 EARLIER = 5
 _FILTERS = ("node", "device", "label", "lane")
 
@@ -36,8 +39,9 @@ class Card(NamedTuple):
 
 async def _show(request: Request) -> Response:
     console = console_of(request)
-    chosen = {name: request.query_params.get(name, "") for name in _FILTERS}
-    cards = _cards(console, chosen)
+    chosen = chosen_in(request, _FILTERS)
+    seen = _seen(console)
+    cards = _cards(console, matcher(chosen, seen))
     values: dict[str, object] = {
         "chosen": chosen,
         "cards": cards[:MAX_CARDS],
@@ -46,7 +50,9 @@ async def _show(request: Request) -> Response:
     }
     if is_fragment(request):
         return render(request, "now/_answers.html", values)
-    return render(request, "now.html", values | _health_values(console) | {"filters": _filters(request)})
+    return render(
+        request, "now.html", values | _health_values(console) | {"filters": _filters(request, seen)}
+    )
 
 
 async def _health(request: Request) -> Response:
@@ -56,19 +62,19 @@ async def _health(request: Request) -> Response:
 def _health_values(console: Console) -> dict[str, object]:
     findings = fleet_findings(list(console.live.statuses.values()))
     reason = console.bus.unready_reason()
+    problems = [one for one in findings if not one.passed]
     return {
-        "problems": [one for one in findings if not one.passed],
+        "problems": problems[:MAX_PROBLEMS],
+        "further": max(0, len(problems) - MAX_PROBLEMS),
         "components": len(console.live.statuses),
         "broker_problem": reason,
     }
 
 
-def _cards(console: Console, chosen: dict[str, str]) -> list[Card]:
+def _cards(console: Console, matches: Callable[[Mapping[str, str | None]], bool]) -> list[Card]:
     cards = []
     for camera, answers in reversed(console.live.answers.items()):
-        if chosen["node"] not in ("", camera.node) or chosen["device"] not in ("", camera.device):
-            continue
-        matching = [one for one in answers if _matches(one, chosen)]
+        matching = [one for one in answers if matches(_values(one))]
         if matching:
             last, *earlier = matching
             picture = f"/previews/{last.photo_id}" if last.photo_id in console.previews else None
@@ -76,22 +82,24 @@ def _cards(console: Console, chosen: dict[str, str]) -> list[Card]:
     return cards
 
 
-def _matches(result: Result, chosen: dict[str, str]) -> bool:
-    return chosen["label"] in ("", result.label) and chosen["lane"] in ("", result.harvest)
+def _values(result: Result) -> dict[str, str | None]:
+    return {"node": result.node, "device": result.device, "label": result.label, "lane": result.harvest}
 
 
-def _filters(request: Request) -> list[tuple[str, str, list[str]]]:
-    """Return name, title and values of each filter, from what was seen."""
-    _, live = translator(request).gettext, console_of(request).live
-    latest = list(live.latest())
+def _seen(console: Console) -> dict[str, set[str]]:
+    """Return the values of each filter that were seen."""
+    seen: dict[str, set[str]] = {name: set() for name in _FILTERS}
+    for one in console.live.latest():
+        for name, value in _values(one).items():
+            if value is not None:
+                seen[name].add(value)
+    return seen
+
+
+def _filters(request: Request, seen: Mapping[str, set[str]]) -> list[Filter]:
+    _ = translator(request).gettext
     titles = {"node": _("Node"), "device": _("Device"), "label": _("Class"), "lane": _("Lane")}
-    seen = {
-        "node": {camera.node for camera in live.answers},
-        "device": {camera.device for camera in live.answers},
-        "label": {one.label for one in latest if one.label is not None},
-        "lane": {one.harvest for one in latest if one.harvest is not None},
-    }
-    return [(name, titles[name], sorted(seen[name])) for name in _FILTERS]
+    return [filter_of(name, titles[name], seen[name]) for name in _FILTERS]
 
 
 PAGE = Page(

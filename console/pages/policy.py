@@ -13,14 +13,17 @@ from console.analysis.policy_preview import preview, recorded
 from console.analysis.rule_form import Field, Problem, changed_fields, read_rules, rule_fields, texts_of
 from console.context import Console, console_of
 from console.steering.publish import set_policy
+from console.web.filters import Filter, chosen_in
 from console.web.guard import field, form
 from console.web.languages import N_, translator
 from console.web.navigation import Page
-from console.web.rendering import render
+from console.web.rendering import is_fragment, render
 from schemas.messages import Policy
 from schemas.policy_rules import HarvestRules
 from schemas.topics import HANDLERS
 
+MAX_SHOWN = 60
+"""Most nodes in the list; the others are found by a part of their name."""
 TITLES = {
     "auto_confidence": N_("Confidence for lane auto"),
     "auto": N_("Use lane auto"),
@@ -67,14 +70,18 @@ class NodePolicy(NamedTuple):
 
 
 async def _list(request: Request) -> Response:
-    console = console_of(request)
-    return render(
-        request,
-        "policy.html",
-        {
-            "nodes": [_policy_of(console, node) for node in _nodes(console)],
-        },
-    )
+    console, chosen = console_of(request), chosen_in(request, ["node"])
+    part = chosen["node"].strip().lower()
+    known = _nodes(console)
+    found = [node for node in known if part in node]
+    values = {
+        "nodes": [_policy_of(console, node) for node in found[:MAX_SHOWN]],
+        "hidden": max(0, len(found) - MAX_SHOWN),
+        "any_nodes": bool(known),
+        "chosen": chosen,
+        "filters": [Filter("node", translator(request).gettext("Node"), {})],
+    }
+    return render(request, "policy/_nodes.html" if is_fragment(request) else "policy.html", values)
 
 
 async def _edit(request: Request) -> Response:

@@ -54,6 +54,16 @@ class Client:
         self, method: str, path: str, fields: dict[str, str] | None = None, **headers: str
     ) -> tuple[int, str]:
         """Send a request; return status and body."""
+        status, body = self._exchange(method, path, fields, headers)
+        return status, body.decode(errors="replace")
+
+    def ask_bytes(self, path: str, **headers: str) -> bytes:
+        """Send a GET; return the body as it was sent."""
+        return self._exchange("GET", path, None, headers)[1]
+
+    def _exchange(
+        self, method: str, path: str, fields: dict[str, str] | None, headers: dict[str, str]
+    ) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(self._host, timeout=60)
         sent = self._headers | {"Cookie": self.cookie} | headers
         if fields is not None:
@@ -62,7 +72,7 @@ class Client:
             method, path, urllib.parse.urlencode(fields or {}) if method == "POST" else None, sent
         )
         answer = connection.getresponse()
-        body = answer.read().decode(errors="replace")
+        body = answer.read()
         self.headers = {name.lower(): value for name, value in answer.getheaders()}
         if "set-cookie" in self.headers:
             self.cookie = self.headers["set-cookie"].partition(";")[0]

@@ -12,6 +12,7 @@ from cloud.dataset.dead_letters import DeadLetterTable
 from cloud.registry.rollout_state import RolloutFile
 from cloud.rollout.state_machine import apply
 from cloud.rollout.steering import obey, with_order
+from console.access.login import Identified
 from schemas.messages import Steering
 from schemas.topics import POLICY, STEERING
 from tests.conftest import DEADLINE_S
@@ -238,7 +239,7 @@ def test_only_an_operator_steers(page, filled, role):
     """Others see the pages without a button, and their requests are refused."""
     state = begin_rollout(Path(filled.config.models))
     guard = filled.shown.sessions
-    cookie = filled.call(guard.begin("somebody", role))
+    cookie = filled.call(guard.begin(Identified("somebody", role, "address")))
     name = page.context.cookies()[0]["name"]
     page.context.add_cookies([{"name": name, "value": cookie, "url": filled.url}])
     page.goto("/rollout")

@@ -1,6 +1,6 @@
 """Rules of console/analysis/fleet_view.py: queues and refusals as the counters tell them."""
 
-from console.analysis.fleet_view import fleet, refusals, waiting_messages
+from console.analysis.fleet_view import NodeGroup, fleet, found, refusals, shown, waiting_messages
 from schemas.messages import Status
 
 
@@ -48,3 +48,33 @@ def test_components_are_grouped_by_node():
         ("pi-1", "silent", 120.0),
         ("pi-2", "online", None),
     ]
+
+
+def test_what_is_shown_of_a_large_fleet_is_bounded():
+    """In rows of all nodes together; how many rows and how many further nodes are left out is known."""
+    groups = fleet(
+        [status(f"edge-{at}", name) for at in range(4) for name in ("edge", "pi-1", "pi-2")], 100_000
+    )
+    kept, hidden = shown(groups, most=5)
+    assert [(one.node, len(one.components), len(one.devices), one.hidden) for one in kept] == [
+        ("edge-0", 1, 2, 0),
+        ("edge-1", 1, 1, 1),
+    ]
+    assert hidden == 2
+
+
+def test_a_part_of_a_name_is_found():
+    """A node with all that runs there, a component alone; a state narrows both."""
+    groups = fleet(
+        [status("edge-1", "edge"), status("edge-1", "pi-1", state="offline"), status("edge-2", "pi-2")],
+        100_000,
+    )
+    assert names(found(groups, "EDGE-1")) == ["edge", "pi-1"]
+    assert names(found(groups, "pi-")) == ["pi-1", "pi-2"]
+    assert names(found(groups, "edge", "offline")) == ["pi-1"]
+    assert found(groups, "nothing") == []
+
+
+def names(groups: list[NodeGroup]) -> list[str]:
+    """Return the names of all components and devices."""
+    return [one.status.name for group in groups for one in group.components + group.devices]
