@@ -1,11 +1,13 @@
 """Render templates: every value is shown as inert text, in the visitor's language."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
+from typing import cast
 
 from babel import dates, numbers
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
 from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
@@ -82,6 +84,9 @@ def _environment(language: str) -> Environment:
         extensions=["jinja2.ext.i18n"],
     )
     environment.install_gettext_translations(translations(language), newstyle=True)  # type: ignore[attr-defined]  # of the extension
+    for name in ("gettext", "ngettext"):
+        translate = cast("Callable[..., str]", environment.globals[name])
+        environment.globals[name] = _with_inert_values(translate)
     environment.globals["asset"] = assets().url
     environment.globals["lang_tag"] = language.replace("_", "-")
     environment.filters |= {
@@ -93,6 +98,16 @@ def _environment(language: str) -> Environment:
         "number": lambda value: numbers.format_decimal(value, locale=locale_of(language)),
     }
     return environment
+
+
+def _with_inert_values(translate: Callable[..., str]) -> Callable[..., str]:
+    """Return a function for translations that shows their values inert; `_inert` sees only the whole text."""
+
+    @pass_context
+    def translated(context: Context, *texts: object, **values: object) -> str:
+        return translate(context, *texts, **{name: _inert(value) for name, value in values.items()})
+
+    return translated
 
 
 def _inert(value: object) -> object:

@@ -1,6 +1,5 @@
 """Rules of the page Review: what a person does with keys, presses and swipes becomes a label, once."""
 
-import re
 import time
 from contextlib import contextmanager
 
@@ -10,7 +9,7 @@ import pytest
 from console.pages.review import AHEAD
 from schemas.class_names import NEITHER
 from tests.conftest import DEADLINE_S
-from tests.console.conftest import PHONE, running_console, sample, watched
+from tests.console.conftest import PHONE, running_console, watched
 
 
 @pytest.fixture(scope="module")
@@ -177,21 +176,6 @@ def shown_ids(page) -> set[str]:
 def address(console) -> str:
     """Return the present one-time address."""
     return (console.folder / "console" / "address").read_text().strip()
-
-
-def test_labels_of_strangers_are_text(console, page):
-    """A class name with markup, bidirectional marks or of 10 kB is shown as text, and runs nothing."""
-    hostile = "<img src=x onerror=document.title='hacked'>"
-    reversed_name = "evil\u202egpj.exe"
-    console.store.upsert([sample(900, edge_label=hostile, confidence=0.1)])
-    console.answer(device="pi-8", label=reversed_name, scores={reversed_name: 1.0})
-    last = console.answer(device="pi-9", label=hostile, scores={hostile: 1.0})
-    console.wait_until(lambda: last in console.shown.live.latest())
-    page.goto("/now")
-    expect(page.locator("bdi", has_text="<img src=x").first).to_be_visible()
-    expect(page.locator("bdi", has_text=re.compile(r"evil\\u202egpj")).first).to_be_visible()
-    assert page.title().startswith("Now")
-    expect(page.locator("img[src='x']")).to_have_count(0)
 
 
 def test_undo_takes_a_label_back_before_it_is_sent(tmp_path, mosquitto, browser):
