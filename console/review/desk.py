@@ -136,9 +136,12 @@ class ReviewDesk:
             Ids of the labels, to undo them for a while.
 
         Raises:
-            PermanentError: The label is not a class name, or a photo is unknown or reserved by another user.
+            PermanentError: The label is not a class name, there is no photo, or one is unknown or reserved by
+                another user.
             TransientError: The dataset cannot be read or the disk not be written now.
         """
+        if not photo_ids:
+            raise PermanentError("no photo was chosen", hint="choose one, then its label")
         taken = [photo_id for photo_id in photo_ids if not self._leases.is_free(photo_id, visitor.session)]
         if taken:
             raise PermanentError(f"somebody else is labelling {len(taken)} of these photos")

@@ -6,6 +6,7 @@ import secrets
 import shutil
 import subprocess
 import threading
+import urllib.parse
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -278,10 +279,16 @@ def phone(browser: Any, console: Running, cookies: list[dict[str, Any]]) -> Iter
     context.close()
 
 
+def is_elsewhere(url: str) -> bool:
+    """Return whether a page asks something of another machine: the console works without internet."""
+    return urllib.parse.urlsplit(url).hostname != "127.0.0.1"
+
+
 @contextmanager
 def watched(page: Any) -> Iterator[Any]:
-    """Collect script errors and violations of the Content-Security-Policy; fail if there were some."""
+    """Fail on script errors, violations of the Content-Security-Policy, and requests to elsewhere."""
     problems: list[str] = []
+    page.on("request", lambda one: problems.append(one.url) if is_elsewhere(one.url) else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on(
         "console",

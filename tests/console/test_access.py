@@ -1,6 +1,7 @@
 """Rules of console/access and console/web/guard.py: what people get depends on their role."""
 
 import http.client
+import json
 import urllib.parse
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -19,14 +20,20 @@ PASSWORD = "correct horse battery"
 PEOPLE = ("viewer", "reviewer", "operator")
 
 
-@pytest.fixture(scope="module")
-def console(tmp_path_factory, mosquitto):
-    """A console with an account for each role."""
-    folder = tmp_path_factory.mktemp("access")
+@contextmanager
+def with_accounts(folder, mosquitto, **fields):
+    """Run a console with an account for each role."""
     accounts = Accounts(folder / "accounts.json")
     for role in PEOPLE:
         accounts.put(f"a {role}", role, PASSWORD)
-    with running_console(folder, mosquitto, samples=4, accounts=str(folder / "accounts.json")) as running:
+    with running_console(folder, mosquitto, 4, accounts=str(folder / "accounts.json"), **fields) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def console(tmp_path_factory, mosquitto):
+    """A console with an account for each role."""
+    with with_accounts(tmp_path_factory.mktemp("access"), mosquitto) as running:
         yield running
 
 
@@ -39,16 +46,16 @@ class Client:
     """
 
     def __init__(self, console, **headers: str) -> None:
-        self._host = urllib.parse.urlsplit(console.url).netloc
+        self.host = urllib.parse.urlsplit(console.url).netloc
         self._headers = {"Accept": "text/html"} | headers
         self.cookie = ""
         self.headers: dict[str, str] = {}
 
     def go_to(self, console) -> None:
         """Address another console, with the same cookie under its name there."""
-        before, self._host = self._host, urllib.parse.urlsplit(console.url).netloc
+        before, self.host = self.host, urllib.parse.urlsplit(console.url).netloc
         # The name of the cookie, which is first, has the port in it.
-        self.cookie = self.cookie.replace(before.partition(":")[2], self._host.partition(":")[2], 1)
+        self.cookie = self.cookie.replace(before.partition(":")[2], self.host.partition(":")[2], 1)
 
     def ask(
         self, method: str, path: str, fields: dict[str, str] | None = None, **headers: str
@@ -64,7 +71,7 @@ class Client:
     def _exchange(
         self, method: str, path: str, fields: dict[str, str] | None, headers: dict[str, str]
     ) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(self._host, timeout=60)
+        connection = self._connect()
         sent = self._headers | {"Cookie": self.cookie} | headers
         if fields is not None:
             sent["Content-Type"] = "application/x-www-form-urlencoded"
@@ -78,6 +85,9 @@ class Client:
             self.cookie = self.headers["set-cookie"].partition(";")[0]
         connection.close()
         return answer.status, body
+
+    def _connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self.host, timeout=60)
 
     def log_in(self, name: str, password: str = PASSWORD) -> int:
         """Log in and return the status."""
@@ -162,7 +172,6 @@ def test_a_session_ends_with_its_account(console, change):
     client.log_in("ada")
     other.log_in("a viewer")
     token = client.csrf()
-    assert client.ask("GET", "/review")[0] == HTTPStatus.OK
     change(accounts)
     fields = {"photo": photo_of(console), "label": "dog", "csrf": token}
     assert client.ask("POST", "/review/label", fields)[0] == HTTPStatus.UNAUTHORIZED
@@ -249,11 +258,16 @@ def test_a_large_body_is_refused(console):
 
 
 def test_who_did_what_is_recorded(console):
-    """Logins and labels are in the audit trail with the person's name."""
+    """Logins, failed ones too, and labels are in the audit trail with the person's name."""
     client = Client(console)
-    client.log_in("a viewer")
-    newest = console.call(console.shown.audit.newest(1))[0]
-    assert (newest.person, newest.action) == ("a viewer", "login.succeeded")
+    client.log_in("a reviewer", "wrong password")
+    client.log_in("a reviewer")
+    fields = {"photo": photo_of(console), "label": "dog", "csrf": client.csrf()}
+    client.ask("POST", "/review/label", fields)
+    newest = console.call(console.shown.audit.newest(3))
+    assert [one.action for one in newest] == ["label.given", "login.succeeded", "login.failed"]
+    assert {(one.person, one.client) for one in newest} == {("a reviewer", "127.0.0.1")}
+    assert json.loads(newest[0].facts) == {"label": "dog", "photos": [photo_of(console)]}
 
 
 @pytest.mark.parametrize(

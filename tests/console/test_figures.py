@@ -94,6 +94,7 @@ def test_a_policy_is_previewed_and_then_reaches_the_broker(page, filled):
     page.get_by_role("button", name="Preview").click()
     assert "0.25" in page.get_by_role("table").first.inner_text()
     assert "Of the last" in page.inner_text("main")
+    assert violations(page) == []
 
     def confirm() -> None:
         page.get_by_role("button", name="Set this policy").click()
@@ -137,6 +138,30 @@ def test_a_rollout_is_seen_and_sent_back(page, filled):
     page.get_by_text("rolled back by").first.wait_for()
     expect(page.get_by_role("link", name="Go back")).to_have_count(0)
     assert filled.call(filled.shown.audit.newest(1))[0].action == "rollout.ordered"
+
+
+@pytest.mark.parametrize(
+    ("button", "paused", "action"),
+    [("Pause", False, "pause"), ("Go on", True, "resume"), ("Promote", False, "promote")],
+)
+def test_an_order_to_a_rollout_reaches_the_broker(page, filled, button, paused, action):
+    """Confirmed on a page that is accessible; with its reason it is on the topic and in the audit trail."""
+    begin_rollout(Path(filled.config.models), paused=paused)
+    page.goto("/rollout")
+    page.get_by_role("link", name=button).click()
+    page.wait_for_url("**/rollout/confirm?*")
+    assert violations(page) == []
+    page.get_by_label("Why (for the audit trail)").fill(f"because of {action}")
+
+    def confirm() -> None:
+        page.get_by_role("button", name=button).click()
+        page.wait_for_url("**/rollout")
+
+    order = received(filled, STEERING, confirm)
+    assert (order.action, order.version, order.reason) == (action, 2, f"because of {action}")
+    newest = filled.call(filled.shown.audit.newest(1))[0]
+    assert (newest.action, newest.person) == ("rollout.ordered", order.by)
+    assert f"because of {action}" in newest.facts
 
 
 def test_an_order_is_for_the_rollout_that_was_seen(page, filled):

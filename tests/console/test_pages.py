@@ -6,9 +6,16 @@ import json
 import pytest
 
 from console.pages import PAGES
+from console.web.languages import COOKIE
 
 PATHS = [page.path for page in PAGES] + ["/review?view=grid"]
 MAX_PAGE_BYTES = 100_000
+WIDTH = """async (src) => {
+  const icon = new Image();
+  icon.src = src;
+  await icon.decode();
+  return icon.naturalWidth;
+}"""
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
@@ -42,6 +49,47 @@ def test_a_page_is_accessible_and_fits(request, screen, scheme, path):
     page.goto(path)
     assert violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_every_page_is_accessible_in_chinese(phone, console):
+    """With its language said to screen readers, and nothing cut off."""
+    phone.context.add_cookies([{"name": COOKIE, "value": "zh_Hant", "url": console.url}])
+    found = {}
+    for path in PATHS:
+        phone.goto(path)
+        assert phone.locator("html").get_attribute("lang") == "zh-Hant"
+        problems = violations(phone)
+        if not phone.evaluate("document.documentElement.scrollWidth <= innerWidth"):
+            problems.append("wider than the screen")
+        if problems:
+            found[path] = problems
+    assert found == {}
+
+
+def test_what_is_beside_the_pages_is_accessible(phone, console):
+    """The sheet of further pages while it is open, the error page, and the login of a stranger."""
+    phone.goto("/now")
+    phone.locator("details.more summary").tap()
+    phone.locator("details.more a[href='/events']").wait_for()
+    assert violations(phone) == []
+    assert phone.goto("/nothing-here").status == 404
+    assert violations(phone) == []
+    phone.context.clear_cookies()
+    phone.goto("/now")
+    assert phone.url == f"{console.url}/login"
+    assert violations(phone) == []
+
+
+def test_the_console_can_be_installed(page):
+    """Chromium reads the manifest without an error, and draws each icon in the size that it says."""
+    page.goto("/now")
+    found = page.context.new_cdp_session(page).send("Page.getAppManifest")
+    assert (found["url"].rpartition("/")[2], found["errors"]) == ("manifest.webmanifest", [])
+    icons = json.loads(found["data"])["icons"]
+    assert {(one["sizes"], one["purpose"]) for one in icons} >= {("192x192", "any"), ("512x512", "maskable")}
+    for one in icons:
+        width = page.evaluate(WIDTH, one["src"])
+        assert f"{width}x{width}" == one["sizes"]
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -1,0 +1,125 @@
+"""Rules of all routes: who may use each; one that is not listed here fails."""
+
+import http.client
+import urllib.parse
+from http import HTTPStatus
+
+import pytest
+from starlette.routing import Route
+
+from console.access.roles import ROLES
+from console.web.app import create_app
+from console.web.guard import Cookie
+from tests.console.test_access import Client, with_accounts
+
+STRANGER = "stranger"
+LEAST: dict[str, str] = {
+    "GET /login": STRANGER,
+    "POST /login": STRANGER,
+    "POST /language": STRANGER,
+    "GET /manifest.webmanifest": STRANGER,
+    "GET /static/{name}": STRANGER,
+    "POST /logout": "viewer",
+    "GET /": "viewer",
+    "GET /live": "viewer",
+    "GET /live/changed": "viewer",
+    "GET /pictures/{photo_id}/{size:int}": "viewer",
+    "GET /previews/{photo_id}": "viewer",
+    "GET /now": "viewer",
+    "GET /now/health": "viewer",
+    "GET /progress": "viewer",
+    "GET /progress/figures": "viewer",
+    "GET /models": "viewer",
+    "GET /models/compare": "viewer",
+    "GET /models/{version:int}": "viewer",
+    "GET /rollout": "viewer",
+    "GET /fleet": "viewer",
+    "GET /policy": "viewer",
+    "GET /policy/{node}": "viewer",
+    "GET /photos": "viewer",
+    "GET /photos/{photo_id}/alike": "viewer",
+    "GET /doubts": "viewer",
+    "GET /doubts/photos": "viewer",
+    "GET /quarantine": "viewer",
+    "GET /quarantine/damage": "viewer",
+    "GET /events": "viewer",
+    "GET /review": "reviewer",
+    "POST /review/more": "reviewer",
+    "POST /review/label": "reviewer",
+    "POST /review/skip": "reviewer",
+    "POST /review/release": "reviewer",
+    "POST /review/undo": "reviewer",
+    "POST /doubts/{photo_id}/label": "reviewer",
+    "GET /doubts/{photo_id}/forget": "operator",
+    "POST /doubts/{photo_id}/forget": "operator",
+    "POST /quarantine/{key}/discard": "operator",
+    "GET /rollout/confirm": "operator",
+    "POST /rollout/steer": "operator",
+    "POST /policy/{node}/preview": "operator",
+    "POST /policy/{node}": "operator",
+}
+"""The least role that may use a route; what is behind it may still be missing."""
+VALUES = {"{name}": "console.css", "{size:int}": "320", "{version:int}": "1", "{node}": "edge-1"}
+
+
+@pytest.fixture(scope="module")
+def console(tmp_path_factory, mosquitto):
+    """A console with an account for each role."""
+    with with_accounts(tmp_path_factory.mktemp("routes"), mosquitto) as running:
+        running.report()
+        running.wait_until(lambda: running.shown.live.statuses)
+        yield running
+
+
+def test_every_route_is_listed(console):
+    """A new one has to say who may use it."""
+    app = create_app(console.shown, hosts=[], cookie=Cookie("c", secure=False, max_age_s=60))
+    routes = [one for one in app.routes if isinstance(one, Route)]
+    assert len(routes) == len(app.routes)
+    assert {f"{method} {one.path}" for one in routes for method in one.methods - {"HEAD"}} == LEAST.keys()
+
+
+@pytest.mark.parametrize("role", [STRANGER, *ROLES])
+def test_a_route_answers_only_whom_it_may(console, role):
+    """A stranger is sent to the login, a role that is not enough is refused, any other gets past."""
+    client = Client(console)
+    if role != STRANGER:
+        client.log_in(f"a {role}")
+    token = "" if role == STRANGER else client.csrf()
+    ranks = [STRANGER, *ROLES]
+    wrong = {}
+    for route, least in LEAST.items():
+        if least == STRANGER or (route == "POST /logout" and role != STRANGER):
+            continue
+        status = asked(client, route, token)
+        refused = HTTPStatus.UNAUTHORIZED if role == STRANGER else HTTPStatus.FORBIDDEN
+        if (status == refused) != (ranks.index(role) < ranks.index(least)) or status >= 500:
+            wrong[route] = status
+    assert wrong == {}
+
+
+def asked(client, route: str, token: str) -> int:
+    """Return the status of a request without a page's fields; of a stream, without reading on."""
+    method, _, path = route.partition(" ")
+    for name, value in VALUES.items():
+        path = path.replace(name, value)
+    path = path.replace("{photo_id}", "0" * 32).replace("{key}", "0" * 32)
+    connection = http.client.HTTPConnection(client.host, timeout=60)
+    headers = {"Cookie": client.cookie, "X-CSRF-Token": token, "Accept": "application/json"}
+    body = urllib.parse.urlencode({"back": "/"}) if method == "POST" else None
+    if body is not None:
+        headers["Content-Type"] = "application/x-www-form-urlencoded"
+    connection.request(method, path, body, headers)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_what_is_open_shows_nothing_of_the_system(console):
+    """Login, language, style and manifest: the same for everybody, and no word of a node or photo."""
+    client = Client(console)
+    for route in (one for one, least in LEAST.items() if least == STRANGER):
+        method, _, path = route.partition(" ")
+        status, body = client.ask(method, path.replace("{name}", "console.css"))
+        assert status not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND), route
+        assert "edge-1" not in body
