@@ -19,6 +19,8 @@
   const again = new Set(); // photos whose label was sent before it could be taken back: labelled, and shown all the same
   const away = new Set(); // photos that were labelled or put off: an answer on its way may still name them
   let fetching = false;
+  let wanted = false; // once more after the present fetch
+  let moves = 0; // times that photos were taken away or put back: an answer that is older knows nothing of that
   const leaseMs = 1000 * Number(root.dataset.leaseS);
   let renewedAt = Date.now();
   let unsure = false; // the leases have ended: until they are renewed, others may see these photos
@@ -48,15 +50,21 @@
   }
 
   async function fetchMore() {
-    if (fetching) return;
+    if (fetching) {
+      wanted = true;
+      return;
+    }
     fetching = true;
+    wanted = false;
+    const movesBefore = moves;
     const [asked, have] = [Date.now(), nodes()];
     try {
       const answer = await post("/review/more", [...have.map((node) => ["have", idOf(node)]), ["view", root.dataset.view]]);
       if (!answer.ok) return;
       renewedAt = asked;
       const lost = answer.headers.get("X-Lost").split(" ");
-      have.filter((node) => lost.includes(idOf(node)) && !again.has(idOf(node))).forEach((node) => node.remove());
+      const gone = have.filter((node) => lost.includes(idOf(node)) && !again.has(idOf(node)));
+      if (moves === movesBefore) gone.forEach((node) => node.remove());
       remaining.textContent = answer.headers.get("X-Remaining");
       const part = document.createElement("template");
       part.innerHTML = await answer.text();
@@ -70,6 +78,7 @@
       fetching = false;
       unsure = false;
       show();
+      if (wanted) fetchMore();
     }
   }
 
@@ -89,6 +98,7 @@
   }
 
   function takeAway(taken) {
+    moves += 1;
     taken.forEach((node) => {
       away.add(idOf(node));
       node.remove();
@@ -97,6 +107,7 @@
   }
 
   function putBack(taken) {
+    moves += 1;
     taken.toReversed().forEach((node) => {
       if (grid) node.querySelector("input").checked = false;
       away.delete(idOf(node));

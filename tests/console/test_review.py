@@ -196,10 +196,18 @@ def test_undo_takes_a_label_back_before_it_is_sent(tmp_path, mosquitto, browser)
         with watched(context.pages[0]) as page:
             page.goto("/review")
             first = shown(page)
+            held = []
+            page.route("**/review/more", lambda one: held.append(one), times=1)  # noqa: PLW0108  # it sets an attribute
+            page.evaluate("document.body.dispatchEvent(new Event('live-dataset'))")
             page.keyboard.press("1")
             given(page, 1)
+            console.wait_until(lambda: len(console.shown.desk.sender) == 1)
+            # An answer that is late says that the photo is labelled: it was, when it was asked.
+            late = held[0].fetch()
             page.locator("[data-undo]").click()
             given(page, 0)
+            held[0].fulfill(response=late)
+            expect(page.locator("[data-photo]")).to_have_count(AHEAD + 1)
             expect(page.locator("[data-photo]:visible")).to_have_attribute("data-photo", first)
             with another(console, browser) as other:
                 other.goto("/review")
