@@ -6,22 +6,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from babel.messages.catalog import Catalog
-from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
+from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir, extract_from_file
 from babel.messages.pofile import read_po, write_po
 
 from cloud.labeling.review_order import REASONS
 from schemas.events import MEANINGS
 
 CONSOLE = Path(__file__).resolve().parent.parent / "console"
+OTHERS = (CONSOLE.parent / "bus/diagnosis/status_checks.py",)
+"""Modules of other parts with sentences that pages show."""
 METHODS = [("**.py", "python"), ("**/templates/**.html", "jinja2")]
 OPTIONS = {"**/templates/**.html": {"newstyle_gettext": "true", "trimmed": "true"}}
-KEYWORDS = DEFAULT_KEYWORDS | {"N_": None}
+KEYWORDS = DEFAULT_KEYWORDS | {"N_": None, "Sentence": None}
 
 
 def texts() -> Iterator[str | tuple[str, ...]]:
     """Yield every text of the console; one with a plural form is a tuple."""
     found = extract_from_dir(CONSOLE, METHODS, OPTIONS, KEYWORDS)
     yield from (message for _, _, message, _, _ in found)
+    for path in OTHERS:
+        yield from (message for _, message, _, _ in extract_from_file("python", path, KEYWORDS))
     # Written by other parts, for people.
     yield from REASONS.values()
     yield from MEANINGS.values()

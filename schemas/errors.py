@@ -34,7 +34,7 @@ class GleanerError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        sentence = self.subject
+        sentence = str(self.subject)  # plain also where the subject is a translatable sentence
         if self.expected is not None:
             sentence = f"{sentence}: expected {self.expected}, got {self.got}"
         return sentence if self.hint is None else f"{sentence}; {self.hint}"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from bus.diagnosis.finding import Finding, failed, passed
+from bus.diagnosis.sentence import Sentence
 from bus.mqtt.presence import now_ms
 from schemas.messages import Status
 from schemas.topics import HANDLERS
@@ -11,7 +12,12 @@ STALE_S = 60
 """Age in seconds from which a status is stale; a running component publishes one every 15 s."""
 
 _CLOCK_S = 5
-_READ_LOG = "read its log, and follow its status with 'gleaner tail status/#'"
+_READ_LOG = Sentence("read its log, and follow its status with 'gleaner tail status/#'")
+_STATES = {
+    "online": Sentence("online"),
+    "degraded": Sentence("degraded"),
+    "offline": Sentence("offline"),
+}
 
 _REJECTION_WORDS = (
     "refused",
@@ -35,46 +41,70 @@ def status_finding(subject: str, status: Status, start: str) -> Finding:
         start: What to do if it is offline.
     """
     age_s = (now_ms() - status.at_ms) / 1000
-    found = f"{status.state}, gleaner {status.software}, reported {age_s:.0f} s ago"
+    found = Sentence(
+        "%(state)s, gleaner %(software)s, reported %(seconds)s s ago",
+        state=_STATES.get(status.state, status.state),
+        software=status.software,
+        seconds=round(age_s),
+    )
     if age_s < -_CLOCK_S:
-        advice = "set the clocks of both machines, for example with systemd-timesyncd"
-        return failed(subject, f"its clock is {-age_s:.0f} s ahead of this machine's", advice)
+        ahead = Sentence("its clock is %(seconds)s s ahead of this machine's", seconds=round(-age_s))
+        clocks = Sentence("set the clocks of both machines, for example with systemd-timesyncd")
+        return failed(subject, ahead, clocks)
     if status.reason:
-        found += f": {status.reason}"
+        found = Sentence("%(found)s: %(reason)s", found=found, reason=status.reason)
     if status.state == "online" and (flaps := status.counters.get("bus.flapping", 0)):
-        advice = "is a second one of the same name running? Stop it; otherwise check the network"
-        return failed(subject, f"{found}; it lost its connection again and again ({flaps} times)", advice)
+        found = Sentence(
+            "%(found)s; it lost its connection again and again (%(flaps)s times)", found=found, flaps=flaps
+        )
+        return failed(
+            subject,
+            found,
+            Sentence("is a second one of the same name running? Stop it; otherwise check the network"),
+        )
     advice = start if status.state == "offline" else _READ_LOG
     return Finding(status.state == "online" and age_s < STALE_S, subject, found, advice)
 
 
 def handler_finding(status: Status) -> Finding:
     """Judge the status of an edge handler."""
-    return status_finding(f"edge {status.node}", status, start_of_edge(status.node))
+    return status_finding(Sentence("edge %(node)s", node=status.node), status, start_of_edge(status.node))
 
 
 def start_of_edge(node: str) -> str:
     """Return what to do about an edge that is offline."""
-    return f"start it with 'gleaner edge --node {node}'"
+    return Sentence("start it with 'gleaner edge --node %(node)s'", node=node)
 
 
 def component_finding(status: Status) -> Finding:
     """Judge the status of a component that is no edge handler."""
-    retire = f"start it, or remove it for good: gleaner cloud retire {status.node}.{status.name}"
-    return status_finding(f"{status.name} of {status.node}", status, retire)
+    names = {"node": status.node, "name": status.name}
+    retire = Sentence("start it, or remove it for good: gleaner cloud retire %(node)s.%(name)s", **names)
+    return status_finding(Sentence("%(name)s of %(node)s", **names), status, retire)
 
 
 def model_finding(status: Status | None) -> Finding:
     """Judge whether the model server of an edge serves a model, as its status says."""
     model = None if status is None else status.model
     if model is None:
-        return failed("model", "none reported by the edge", "wait for its next status and try again")
+        return failed(
+            "model",
+            Sentence("none reported by the edge"),
+            Sentence("wait for its next status and try again"),
+        )
     if model.state == "available":
         return passed("model", f"{model.name} version {model.version} is served")
     return failed(
         "model",
-        f"{model.name} is {model.state}: {model.reason or 'no reason given'}",
-        "start 'gleaner modelserver', check the edge's --serving, release with 'gleaner cloud release'",
+        Sentence(
+            "%(model)s is %(state)s: %(reason)s",
+            model=model.name,
+            state=model.state,
+            reason=model.reason or Sentence("no reason given"),
+        ),
+        Sentence(
+            "start 'gleaner modelserver', check the edge's --serving, release with 'gleaner cloud release'"
+        ),
     )
 
 
@@ -111,5 +141,6 @@ def fleet_findings(statuses: Iterable[Status]) -> list[Finding]:
         findings.append(handler := handler_finding(status))
         model = model_finding(status)
         if handler.passed and not model.passed:
-            findings.append(Finding(model.passed, f"model of {status.node}", model.found, model.advice))
+            subject = Sentence("model of %(node)s", node=status.node)
+            findings.append(Finding(model.passed, subject, model.found, model.advice))
     return findings

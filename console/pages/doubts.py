@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from bus.diagnosis.sentence import Sentence
 from cloud.labeling.label_judgement import LabelError
 from console.access.audit_trail import client_of
 from console.access.roles import requires, visitor
@@ -115,7 +116,7 @@ def _row(console: Console, photo_id: str) -> dict[str, object]:
     columns = ["node", "device", "human_label", "received_at_ms", "forgotten_at_ms"]
     row = console.store.find([photo_id], columns).get(photo_id)
     if row is None or row["forgotten_at_ms"] is not None or row["received_at_ms"] is None:
-        raise PermanentError(f"photo {photo_id}: not in the dataset")
+        raise PermanentError(Sentence("photo %(photo)s: not in the dataset", photo=photo_id))
     return row
 
 

@@ -11,7 +11,7 @@ from console.access.login import Identified
 from console.access.roles import visitor
 from console.context import console_of
 from console.web.guard import Cookie, field
-from console.web.languages import COOKIE, LANGUAGES
+from console.web.languages import COOKIE, LANGUAGES, language_of, translator
 from console.web.rendering import assets, render
 
 _LOCAL = re.compile(r"/(?![/\\])")
@@ -71,7 +71,9 @@ async def _choose_language(request: Request) -> Response:
     return response
 
 
-async def _manifest(_: Request) -> Response:
+async def _manifest(request: Request) -> Response:
+    """Answer in the visitor's language: it is fetched with the cookies."""
+    _ = translator(request).gettext
     icons = [
         {
             "src": assets().url(f"icon-{size}.png"),
@@ -86,14 +88,15 @@ async def _manifest(_: Request) -> Response:
         "id": "/",
         "name": "Gleaner",
         "short_name": "Gleaner",
-        "description": "Photos, labels and models of your cameras",
+        "lang": language_of(request).replace("_", "-"),
+        "description": _("Photos, labels and models of your cameras"),
         "start_url": "/",
         "scope": "/",
         "display": "standalone",
         "background_color": "#f6f5f1",
         "theme_color": "#2f6b4f",
         "icons": icons,
-        "shortcuts": [{"name": "Review", "url": "/review"}, {"name": "Now", "url": "/now"}],
+        "shortcuts": [{"name": _("Review"), "url": "/review"}, {"name": _("Now"), "url": "/now"}],
     }
     return JSONResponse(manifest, media_type="application/manifest+json")
 

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from bus.diagnosis.sentence import Sentence
 from cloud.labeling.key_bindings import key_bindings
 from cloud.labeling.review_order import reason_text
 from cloud.labeling.review_queue import UnlabelledPhoto
@@ -16,7 +17,7 @@ from console.context import console_of
 from console.web.guard import CSRF_HEADER, field, form
 from console.web.languages import N_, translator
 from console.web.navigation import Page
-from console.web.rendering import render
+from console.web.rendering import error_text, render
 from schemas.class_names import NEITHER
 from schemas.errors import GleanerError, PermanentError, TransientError
 
@@ -102,13 +103,18 @@ async def _undo(request: Request) -> Response:
 def _refused(request: Request, error: GleanerError) -> Response:
     if CSRF_HEADER not in request.headers:
         raise error
-    return JSONResponse({"error": str(error)}, 503 if isinstance(error, TransientError) else 409)
+    return JSONResponse(
+        {"error": error_text(request, error)}, 503 if isinstance(error, TransientError) else 409
+    )
 
 
 def _ids(request: Request, name: str) -> Sequence[str]:
     ids = form(request).get(name, [])
     if len(ids) > MAX_AT_ONCE:
-        raise PermanentError(f"{len(ids)} photos at once are too many", hint=f"choose at most {MAX_AT_ONCE}")
+        raise PermanentError(
+            Sentence("%(count)s photos at once are too many", count=len(ids)),
+            hint=Sentence("choose at most %(most)s", most=MAX_AT_ONCE),
+        )
     return ids
 
 

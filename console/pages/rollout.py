@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from bus.diagnosis.sentence import Sentence
 from bus.mqtt.presence import now_ms
 from cloud.registry.rollout_state import Action, Rollout
 from cloud.rollout.steering import new_order
@@ -63,7 +64,7 @@ async def _steer(request: Request) -> Response:
     console, action = console_of(request), _action(field(request, "action"))
     rollout = await _running(request)
     if field(request, "began") != f"{rollout.challenger.version}-{rollout.began_ms}":
-        raise PermanentError("another rollout has begun meanwhile: look at it first")
+        raise PermanentError(Sentence("another rollout has begun meanwhile: look at it first"))
     reason = field(request, "reason").strip()[:MAX_TEXT_CHARS]
     given = new_order(rollout, action, visitor(request).name, reason)
     # Before it is done: what is not recorded must not happen.
@@ -78,7 +79,7 @@ async def _steer(request: Request) -> Response:
 async def _running(request: Request) -> Rollout:
     rollout = await asyncio.to_thread(console_of(request).registry.newest_rollout)
     if rollout is None or rollout.phase != "running":
-        raise PermanentError("no rollout is running")
+        raise PermanentError(Sentence("no rollout is running"))
     return rollout
 
 

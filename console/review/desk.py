@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from bus.diagnosis.sentence import Sentence
 from bus.mqtt.presence import now_ms
 from cloud.dataset.store import Store
 from cloud.labeling.review_queue import UnlabelledPhoto, feedbacks_for, known_classes, listed_for_review
@@ -141,16 +142,20 @@ class ReviewDesk:
             TransientError: The dataset cannot be read or the disk not be written now.
         """
         if not photo_ids:
-            raise PermanentError("no photo was chosen", hint="choose one, then its label")
+            raise PermanentError(Sentence("no photo was chosen"), hint=Sentence("choose one, then its label"))
         taken = [photo_id for photo_id in photo_ids if not self._leases.is_free(photo_id, visitor.session)]
         if taken:
-            raise PermanentError(f"somebody else is labelling {len(taken)} of these photos")
+            raise PermanentError(
+                Sentence("somebody else is labelling %(count)s of these photos", count=len(taken))
+            )
         made = await asyncio.to_thread(
             feedbacks_for, self._store, photo_ids, label, visitor.name, as_person=self._as_person
         )
         labels = [one for one in made if isinstance(one, Feedback)]
         if len(labels) != len(made):
-            raise PermanentError("an imported photo is no sample", hint="use 'gleaner cloud relabel'")
+            raise PermanentError(
+                Sentence("an imported photo is no sample"), hint=Sentence("use 'gleaner cloud relabel'")
+            )
         name = labels[0].label
         facts: dict[str, object] = {"label": name, "photos": list(photo_ids)}
         ids = await self.sender.give(labels, Entry.made(now_ms(), visitor.name, client, "label.given", facts))

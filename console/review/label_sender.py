@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from bus.config import OutboxLimits
+from bus.diagnosis.sentence import Sentence
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import now_ms
 from bus.observability.measurements import Measurement, outbox_measurements
@@ -120,7 +121,8 @@ class LabelSender:
         """
         if len(self._held) + len(labels) > MAX_HELD:
             raise OutboxFullError(
-                f"{len(self._held)} labels wait to be sent", hint="is the broker reachable?"
+                Sentence("%(count)s labels wait to be sent", count=len(self._held)),
+                hint=Sentence("is the broker reachable?"),
             )
         due_ms = now_ms() + int(self._undo_s * 1000)
         held = [Held(_id_of(one), one, due_ms) for one in labels]

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from bus.diagnosis.sentence import Sentence
 from bus.mqtt.presence import now_ms
 from cloud.dataset.change_log import ChangeLog
 from cloud.dataset.curation import Selection, forget_photos, set_label
@@ -35,7 +36,7 @@ def relabel(store: Store, photo_id: str, label: str, by: str) -> str | None:
         TransientError: The dataset cannot be written now.
     """
     if photo_id not in store.find([photo_id], ["photo_id"]):
-        raise PermanentError(f"photo {photo_id}: not in the dataset")
+        raise PermanentError(Sentence("photo %(photo)s: not in the dataset", photo=photo_id))
     given = Label(photo_id=photo_id, label=class_name(label), by=by, at_ms=now_ms())
     return set_label(store, ChangeLog.open(store.table.url), given, "relabel")
 

@@ -17,7 +17,7 @@ from console.live.broadcast import TooManyStreamsError
 from console.pages import ENTRANCE, PAGES
 from console.web.guard import Cookie, Guard
 from console.web.navigation import page_at
-from console.web.rendering import assets, render
+from console.web.rendering import assets, error_text, render
 from schemas.errors import GleanerError, TransientError
 
 log = structlog.get_logger()
@@ -122,9 +122,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _own_error(request: Request, error: Exception) -> Response:
     """Show an error of ours as its sentence: nothing is wrong with the request."""
+    assert isinstance(error, GleanerError)
     log.warning("console.request_failed", path=request.url.path, error=str(error))
     status = 503 if isinstance(error, TransientError) else 409
-    return _error_page(request, status, str(error))
+    return _error_page(request, status, error_text(request, error))
 
 
 def _error_page(request: Request, status: int, reason: str) -> Response:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from console.access.login import Login
 from console.access.sessions import Session, Sessions
 from console.web.csrf import is_token, masked
+from console.web.languages import translator
 from schemas.errors import PermanentError
 
 log = structlog.get_logger()
@@ -110,25 +111,27 @@ class Guard:
 
     async def _check(self, scope: Scope, receive: Receive) -> Response | None:
         """Find the visitor, read the form; return the answer to a request that may not go on."""
-        headers = Headers(scope=scope)
+        headers, _ = Headers(scope=scope), translator(Request(scope)).gettext
         if _hostname(headers.get("host", "")) not in self._hosts:
-            return PlainTextResponse("this console has another name; see `hosts` in its configuration\n", 421)
+            return PlainTextResponse(
+                _("this console has another name; see “hosts” in its configuration") + "\n", 421
+            )
         try:
             session = await self._session(scope, headers)
         except PermanentError as error:
             # The sentence names a file, which is not for strangers.
             log.warning("console.request_failed", path=scope["path"], error=str(error))
-            return PlainTextResponse("the accounts cannot be read; the log says why\n", 503)
+            return PlainTextResponse(_("the accounts cannot be read; the log says why") + "\n", 503)
         scope["state"]["session"] = session
         scope["state"]["visitor"] = None if session is None else session.visitor
         if scope["method"] not in _SAFE_METHODS:
             body = await _body(receive)
             if body is None:
-                return PlainTextResponse("the request is too large\n", 413)
+                return PlainTextResponse(_("the request is too large") + "\n", 413)
             scope["state"]["body"] = body
             scope["state"]["form"] = _fields(headers, body)
             if not _is_own(scope, headers, session):
-                return PlainTextResponse("this page is too old: load it again\n", 403)
+                return PlainTextResponse(_("this page is too old: load it again") + "\n", 403)
         if session is None and not scope["path"].startswith(_OPEN_PATHS):
             return await self._enter(scope)
         return None
@@ -167,7 +170,8 @@ class Guard:
             if "hx-request" in request.headers:
                 return Response(status_code=401, headers={"HX-Redirect": LOGIN_PATH})
             return RedirectResponse(LOGIN_PATH, 303)
-        return PlainTextResponse("log in first\n", 401, headers={"HX-Redirect": LOGIN_PATH})
+        text = translator(request).gettext("log in first")
+        return PlainTextResponse(f"{text}\n", 401, headers={"HX-Redirect": LOGIN_PATH})
 
 
 def form(request: Request) -> Form:

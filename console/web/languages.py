@@ -15,7 +15,20 @@ LANGUAGES = {"en": "English", "zh_Hant": "正體中文"}
 """Name of each language in itself, by its locale."""
 COOKIE = "gleaner-language"
 
-_ALIASES = {"zh": "zh_Hant", "zh_TW": "zh_Hant", "zh_HK": "zh_Hant", "zh_MO": "zh_Hant", "zh_CN": "zh_Hant"}
+# In lower case, as Babel looks them up. Who asks for simplified characters reads these rather than English.
+_CHINESE = (
+    "zh",
+    "zh_tw",
+    "zh_hk",
+    "zh_mo",
+    "zh_hant_tw",
+    "zh_hant_hk",
+    "zh_hant_mo",
+    "zh_hans",
+    "zh_cn",
+    "zh_sg",
+)
+_ALIASES = dict.fromkeys(_CHINESE, "zh_Hant")
 _MAX_PREFERENCES = 10
 
 

@@ -12,12 +12,14 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from bus.diagnosis.sentence import Sentence
 from bus.mqtt.presence import now_ms
 from console.access.roles import Visitor
 from console.web.assets import Assets
 from console.web.guard import CSRF_FIELD, csrf_token
 from console.web.languages import LANGUAGES, language_of, locale_of, translations
 from console.web.navigation import Page
+from schemas.errors import GleanerError
 from schemas.text import escaped
 
 MAX_SHOWN_CHARS = 400
@@ -72,6 +74,15 @@ def is_fragment(request: Request) -> bool:
     return "hx-request" in headers and "hx-history-restore-request" not in headers
 
 
+def error_text(request: Request, error: GleanerError) -> str:
+    """Return an error of ours in the visitor's language, as far as it is made of sentences."""
+    if error.expected is not None:
+        return str(error)
+    language = language_of(request)
+    parts = [error.subject, *([] if error.hint is None else [error.hint])]
+    return "; ".join(_said(one, language) for one in parts)
+
+
 @cache
 def _environment(language: str) -> Environment:
     environment = Environment(
@@ -91,6 +102,7 @@ def _environment(language: str) -> Environment:
     environment.globals["lang_tag"] = language.replace("_", "-")
     environment.filters |= {
         "exact": _exact,
+        "said": lambda text: _said(text, language),
         "ago": lambda ms: _ago(ms, language),
         "moment": lambda ms: _moment(ms, language),
         "iso": _iso,
@@ -115,6 +127,11 @@ def _inert(value: object) -> object:
     return (
         escaped(value, MAX_SHOWN_CHARS) if isinstance(value, str) and not isinstance(value, Markup) else value
     )
+
+
+def _said(text: str, language: str) -> str:
+    """Return a text in a language if it is a sentence of ours, else as it is."""
+    return text.translated(translations(language).gettext) if isinstance(text, Sentence) else text
 
 
 def _exact(value: str) -> Markup:

@@ -1,6 +1,7 @@
 """Rules of the pages with many nodes and devices: what they show is bounded, the rest is searched for."""
 
 import gzip
+import json
 import re
 from http import HTTPStatus
 
@@ -8,6 +9,7 @@ import pytest
 
 from bus.mqtt.presence import now_ms
 from console.pages import PAGES
+from console.web.languages import translations
 from console.web.rendering import assets
 from schemas.messages import Event, Policy, Result, Status
 from schemas.policy_rules import HarvestRules
@@ -123,6 +125,24 @@ def test_what_is_not_shown_is_found(client):
     assert "garden-camera-0</bdi>" in client.ask("GET", "/now?device=garden-camera-0")[1]
     assert "garden-camera-977</bdi>" in client.ask("GET", "/now?device=camera-977")[1]
     assert "edge-298" in client.ask("GET", "/events?node=edge-298")[1].partition("<ol")[2]
+
+
+def test_what_is_wrong_is_said_in_chinese(client):
+    """Findings with their advice, errors of the console, and the manifest; what components report stays."""
+    chinese, asked = translations("zh_Hant").gettext, {"Accept-Language": "zh-TW"}
+    page = client.ask("GET", "/now", **asked)[1]
+    assert "邊緣節點 edge-1" in page
+    assert f"{chinese('offline')}\N{FULLWIDTH COMMA}gleaner 1" in page
+    assert "請以 &#39;gleaner edge --node edge-1&#39; 啟動" in page
+    assert "reported" not in page.partition("<main")[2]
+    refused = client.ask("POST", "/review/label", {"csrf": client.csrf(), "label": "cat"}, **asked)[1]
+    assert chinese("no photo was chosen") in refused
+    assert (
+        client.ask("POST", "/review/label", {"csrf": "old"}, **asked)[1]
+        == chinese("this page is too old: load it again") + "\n"
+    )
+    manifest = json.loads(client.ask("GET", "/manifest.webmanifest", **asked)[1])
+    assert (manifest["lang"], manifest["shortcuts"][0]["name"]) == ("zh-Hant", "標註")
 
 
 def test_the_token_looks_different_in_each_answer(client):
