@@ -13,7 +13,15 @@ from cloud.labeling.review_order import REASONS
 from schemas.events import MEANINGS
 
 CONSOLE = Path(__file__).resolve().parent.parent / "console"
-OTHERS = (CONSOLE.parent / "bus/diagnosis/status_checks.py",)
+OTHERS = [
+    CONSOLE.parent / path
+    for path in (
+        "bus/diagnosis/status_checks.py",
+        "cloud/reporting/card_rows.py",
+        "cloud/reporting/comparison.py",
+        "cloud/rollout/state_machine.py",
+    )
+]
 """Modules of other parts with sentences that pages show."""
 METHODS = [("**.py", "python"), ("**/templates/**.html", "jinja2")]
 OPTIONS = {"**/templates/**.html": {"newstyle_gettext": "true", "trimmed": "true"}}

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+from bus.diagnosis.sentence import Sentence
 from cloud.registry.model_card import Card
 from cloud.reporting.card_rows import card_rows, recall_rows
 from cloud.reporting.page import columns_table, confusion_table, page
 from cloud.reporting.plots import recall_bars
 
-_OTHER_GOLD = (
+_OTHER_GOLD = Sentence(
     "measured on different gold sets: compare the figures with care, or run 'gleaner cloud evaluate' for both"
 )
 
@@ -24,7 +25,7 @@ def comparison_notes(cards: Sequence[Card]) -> list[str]:
     digests = {card.gold_digest for card in cards}
     notes = [_OTHER_GOLD] if len(digests) > 1 else []
     classes = {tuple(card.classes) for card in cards}
-    return [*notes, *(["their classes differ"] if len(classes) > 1 else [])]
+    return [*notes, *([Sentence("their classes differ")] if len(classes) > 1 else [])]
 
 
 def render_comparison(cards: Sequence[Card]) -> str:

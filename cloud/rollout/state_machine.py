@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import structs
 
+from bus.diagnosis.sentence import Sentence
 from cloud.evaluation.audit_stats import RolloutAudits
 from cloud.registry.rollout_state import Facts, Rollout, Step
 from cloud.rollout.canary_analysis import (
@@ -103,7 +104,7 @@ def decide(
         if (refusal := nodes.get(node, NodeState()).refusal) is not None:
             return Decision("skip-node", f"{node} cannot try it: {refusal}", {"node": node})
     if rollout.paused:
-        return Decision("wait", "an operator paused it")
+        return Decision("wait", Sentence("an operator paused it"))
     # A node's silence before this controller listened does not show that it was offline.
     waited_ms = now_ms - max(rollout.since_ms, listening_since_ms)
     patient = waited_ms < rollout.rules.node_timeout_s * 1000
@@ -196,7 +197,7 @@ def _progress(rollout: Rollout, nodes: Mapping[str, NodeState], spent_s: float, 
     ready = _ready_nodes(rollout, nodes)
     missing = [node for node in rollout.active_nodes if node not in ready]
     if missing and patient:
-        return Decision("wait", f"for {listed(missing)}")
+        return Decision("wait", Sentence("for %(nodes)s", nodes=listed(missing)))
     if rollout.current_step.stage == "all":
         return _after_all(rollout, spent_s)
     reports = current_reports(rollout, nodes)
@@ -205,11 +206,13 @@ def _progress(rollout: Rollout, nodes: Mapping[str, NodeState], spent_s: float, 
     # not, unless all its nodes serve it already.
     if report is None and (rollout.group > 0 or not rollout.active_nodes):
         return Decision("skip-stages", "no node of the group is online to try it")
-    lacking = f"for any of {listed(missing)}" if report is None else _lacking(rollout.current_step, report)
+    if report is None:
+        return Decision("wait", Sentence("for any of %(nodes)s", nodes=listed(missing)))
+    lacking = _lacking(rollout.current_step, report)
     if lacking is None and spent_s < rollout.rules.stage_s:
-        lacking = f"until the stage has lasted {rollout.rules.stage_s:g} s"
-    if report is None or lacking is not None:
-        return Decision("wait", lacking or "")
+        lacking = Sentence("until the stage has lasted %(seconds)s s", seconds=_short(rollout.rules.stage_s))
+    if lacking is not None:
+        return Decision("wait", lacking)
     baseline = {node: reports[node].champion for node in ready}
     return Decision("advance", f"{rollout.current_step} went well", _figures(report), baseline)
 
@@ -243,17 +246,26 @@ def _after_all(rollout: Rollout, spent_s: float) -> Decision:
         return Decision("advance", f"group {rollout.group + 1} serves it")
     anything_new = rollout.active_nodes or rollout.group > 0  # else all nodes had it before this rollout
     if anything_new and spent_s < rollout.rules.bake_time_s:
-        return Decision("wait", f"until it has been watched for {rollout.rules.bake_time_s:g} s")
+        watched = _short(rollout.rules.bake_time_s)
+        return Decision("wait", Sentence("until it has been watched for %(seconds)s s", seconds=watched))
     return Decision("finish", "every group serves it")
 
 
-def _lacking(step: Step, report: CanaryReport) -> str | None:
+def _short(seconds: float) -> str:
+    return f"{seconds:g}"
+
+
+def _lacking(step: Step, report: CanaryReport) -> Sentence | None:
     """Return what a step waits for, None if it has seen enough photos."""
     # Edges drop comparisons under load: in a canary, `MIN_PHOTOS` of them suffice.
     if report.compared < min(step.photos, MIN_PHOTOS if step.stage == "canary" else step.photos):
-        return f"until more than {report.compared} photos are compared"
+        return Sentence("until more than %(photos)s photos are compared", photos=report.compared)
     if step.stage == "canary" and report.challenger.answered < step.photos:
-        return f"until it has classified {step.photos} photos, {report.challenger.answered} so far"
+        return Sentence(
+            "until it has classified %(photos)s photos, %(answered)s so far",
+            photos=step.photos,
+            answered=report.challenger.answered,
+        )
     return None
 
 

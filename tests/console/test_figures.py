@@ -13,6 +13,7 @@ from cloud.registry.rollout_state import RolloutFile
 from cloud.rollout.state_machine import apply
 from cloud.rollout.steering import obey, with_order
 from console.access.login import Identified
+from console.web.languages import COOKIE, translations
 from schemas.messages import Steering
 from schemas.topics import POLICY, STEERING
 from tests.conftest import DEADLINE_S
@@ -245,6 +246,21 @@ def test_versions_are_compared_side_by_side(page, filled):
     ).to_be_visible()
     page.goto("/models/1")
     assert page.locator(".sheet-grid li").count() >= 4
+
+
+def test_versions_and_rollouts_are_said_in_chinese(page, filled):
+    """The rows of a card, what two cards have in common or not, and what a rollout waits for."""
+    begin_rollout(Path(filled.config.models))
+    page.context.add_cookies([{"name": COOKIE, "value": "zh_Hant", "url": filled.url}])
+    chinese = translations("zh_Hant").gettext
+    for path in ("/models/2", "/models/compare?version=1&version=2"):
+        page.goto(path)
+        names = page.locator("main table.figures tbody th").all_text_contents()
+        assert chinese("promotion gate") in names
+        assert not {"created", "backbone", "gold accuracy", "recall of cat"} & set(names)
+    page.goto("/rollout")
+    waits = page.get_by_text(chinese("Waiting:")).locator("span").inner_text()
+    assert waits.startswith(("等待", "直到"))
 
 
 def test_a_version_shows_its_mistakes_on_gold(page, filled):
