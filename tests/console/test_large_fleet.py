@@ -13,7 +13,7 @@ from console.web.languages import translations
 from console.web.rendering import assets
 from schemas.messages import Event, Policy, Result, Status
 from schemas.policy_rules import HarvestRules
-from tests.console.test_access import Client
+from tests.console.access.test_access import Client
 from tests.nodes import photo_id
 
 NODES, DEVICES = 300, 1000

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from console.access.roles import ROLES
 from console.web.app import create_app
 from console.web.guard import Cookie
-from tests.console.test_access import Client, with_accounts
+from tests.console.access.test_access import Client, with_accounts
 
 STRANGER = "stranger"
 LEAST: dict[str, str] = {

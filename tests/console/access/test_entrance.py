@@ -7,7 +7,7 @@ import subprocess
 from http import HTTPStatus
 
 from console.config import ServerTls
-from tests.console.test_access import Client, with_accounts
+from tests.console.access.test_access import Client, with_accounts
 
 
 def test_a_one_time_address_works_once(console):
