@@ -5,8 +5,8 @@ import sys
 from contextlib import contextmanager
 
 from tests.conftest import ROOT
+from tests.console.access.test_access import Client
 from tests.console.conftest import running_console
-from tests.console.test_access import Client
 
 
 class Elsewhere:
