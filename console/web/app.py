@@ -125,7 +125,9 @@ async def _own_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GleanerError)
     log.warning("console.request_failed", path=request.url.path, error=str(error))
     status = 503 if isinstance(error, TransientError) else 409
-    return _error_page(request, status, error_text(request, error))
+    # A sentence may name files and photos: it is for people who are logged in.
+    known = request.scope["state"].get("visitor") is not None
+    return _error_page(request, status, error_text(request, error) if known else "")
 
 
 def _error_page(request: Request, status: int, reason: str) -> Response:

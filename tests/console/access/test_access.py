@@ -189,6 +189,10 @@ def test_nobody_gets_in_while_the_accounts_cannot_be_read(console):
     write_atomic(path, b"{", mode=0o600)
     try:
         assert client.ask("GET", "/now")[0] == HTTPStatus.SERVICE_UNAVAILABLE
+        stranger = Client(console)
+        fields = {"name": "a viewer", "password": PASSWORD}
+        status, body = stranger.ask("POST", "/login", fields)
+        assert (status, str(console.folder) in body, stranger.cookie) == (HTTPStatus.CONFLICT, False, "")
     finally:
         write_atomic(path, before, mode=0o600)
     assert client.ask("GET", "/now")[0] == HTTPStatus.OK
