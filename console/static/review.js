@@ -275,6 +275,9 @@
     });
     desk.addEventListener("pointermove", move);
     desk.addEventListener("pointerup", end);
+    // Otherwise a quick swipe is a fling too, and the browser takes the next tap for the end of it.
+    const noFling = (event) => start && start.dragging && event.preventDefault();
+    desk.addEventListener("touchmove", noFling, { passive: false });
     desk.addEventListener("pointercancel", end);
   }
 
