@@ -8,6 +8,8 @@ from tests.conftest import ROOT
 PACKAGES = "bus|cloud|console|edge|device|cli|schemas|tests|bench|demo|deploy|docs"
 PATH = re.compile(rf"`((?:{PACKAGES})/[\w/.-]+)`")
 LINK = re.compile(r"\]\(([^)\s]*)\)")
+# No package index has Gleaner, and `gleaner` there is another project: install a wheel or a checkout.
+INDEX_INSTALL = re.compile(r"gleaner-aiot\[|install (?:-\S+ )*['\"]?gleaner(?:-aiot)?(?![\w./-])")
 # Records of why something was changed, and measurements, may name what is no longer there.
 HISTORY = {"docs/decisions", "docs/experiments.md", "CHANGELOG.md"}
 
@@ -80,3 +82,20 @@ def leads_somewhere(document: Path, link: str) -> bool:
         return target.exists()
     headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
     return anchor in map(slug, headings)
+
+
+def test_nothing_installs_gleaner_from_an_index():
+    """Whoever publishes a package of that name on an index would be installed: name the wheel."""
+    texts = documents() | {
+        str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+        for package in PACKAGES.split("|")
+        if package != "tests"
+        for path in (ROOT / package).rglob("*.py")
+    }
+    found = [
+        f"{name}: {match.group()}"
+        for name, text in texts.items()
+        if not any(name.startswith(history) for history in HISTORY)
+        for match in INDEX_INSTALL.finditer(text.replace("**Do not `pip install gleaner`", ""))
+    ]
+    assert found == []

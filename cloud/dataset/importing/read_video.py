@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 from cloud.dataset.importing.entry import Entry, file_item
+from schemas.distribution import install_command
 from schemas.errors import PermanentError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
@@ -59,5 +60,5 @@ def _opencv() -> ModuleType:
     try:
         import cv2  # noqa: PLC0415  # optional
     except ImportError:
-        raise PermanentError("videos need OpenCV", hint="pip install opencv-python-headless") from None
+        raise PermanentError("videos need OpenCV", hint=install_command("usb")) from None
     return cv2

@@ -73,7 +73,7 @@ def test_heic_is_converted():
     try:
         heif = importlib.import_module("pillow_heif")
     except ModuleNotFoundError:
-        with pytest.raises(ImageError, match=r"pip install 'gleaner-aiot\[heic\]'"):
+        with pytest.raises(ImageError, match=r"pip install .*\[heic\]"):
             fit_photo(b"\x00\x00\x00\x18ftypheic" + bytes(100))
         return
     out = io.BytesIO()
