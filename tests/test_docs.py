@@ -9,7 +9,9 @@ PACKAGES = "bus|cloud|console|edge|device|cli|schemas|tests|bench|demo|deploy|do
 PATH = re.compile(rf"`((?:{PACKAGES})/[\w/.-]+)`")
 LINK = re.compile(r"\]\(([^)\s]*)\)")
 # No package index has Gleaner, and `gleaner` there is another project: install a wheel or a checkout.
-INDEX_INSTALL = re.compile(r"gleaner-aiot\[|install (?:-\S+ )*['\"]?gleaner(?:-aiot)?(?![\w./-])")
+INDEX_INSTALL = re.compile(
+    r"gleaner-aiot\[|(?:pip|pipx|tool) install (?:-\S+ )*['\"]?gleaner(?:-aiot)?(?![\w./-])"
+)
 # Records of why something was changed, and measurements, may name what is no longer there.
 HISTORY = {"docs/decisions", "docs/experiments.md", "CHANGELOG.md"}
 
