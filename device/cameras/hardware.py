@@ -9,12 +9,12 @@ from typing import Any
 
 import structlog
 
-from device.cameras.address import scheme_of, without_secrets
+from device.cameras.address import scheme_of
 from device.cameras.base import CameraError
 from device.cameras.driver import CAPTURE_TIMEOUT_S, OPEN_TIMEOUT_S, DriverCamera
 from device.cameras.lag import LagMeter
 from schemas.distribution import install_command
-from schemas.text import escaped, is_unicode
+from schemas.text import escaped, is_unicode, without_secrets
 
 log = structlog.get_logger()
 

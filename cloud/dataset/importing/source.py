@@ -13,7 +13,8 @@ from cloud.dataset.importing.importer import check_any
 from cloud.dataset.importing.read_annotations import cvat_entries, json_entries
 from cloud.dataset.importing.read_parquet import parquet_entries
 from cloud.dataset.importing.read_table import METADATA_NAMES, csv_entries, metadata_entries
-from cloud.dataset.importing.read_video import STREAM_SCHEMES, VIDEO_SUFFIXES, video_entries
+from cloud.dataset.importing.read_video import VIDEO_SUFFIXES, VideoOptions, is_stream, video_entries
+from cloud.progress import Progress
 from schemas.errors import PermanentError
 from schemas.text import escaped
 
@@ -47,26 +48,26 @@ class SourceOptions:
 
 
 @contextmanager
-def source_entries(source: str, options: SourceOptions) -> Iterator[list[Entry]]:
+def source_entries(
+    source: str, options: SourceOptions, progress: Progress | None = None
+) -> Iterator[list[Entry]]:
     """List the entries of a source for the length of a block, in which their pictures can be read.
 
     Args:
         source: Path of a folder or file, or the URL of a stream.
         options: How to read it.
+        progress: Advances by frames of a video.
 
     Raises:
         PermanentError: It does not exist, has an unknown format, or has no picture.
     """
-    path = Path(source)
-    is_stream = source.startswith(STREAM_SCHEMES)
-    if not is_stream and not path.exists():
+    path, streamed = Path(source), is_stream(source)
+    if not streamed and not path.exists():
         raise PermanentError(f"{escaped(source)}: no such folder or file")
     with tempfile.TemporaryDirectory(prefix="gleaner-frames-") as folder:
-        if is_stream or path.suffix.lower() in VIDEO_SUFFIXES:
-            frames, every_s = Path(folder), options.every_s
-            entries = video_entries(
-                source, frames, options.label, every_s=every_s, max_frames=options.max_frames
-            )
+        if streamed or path.suffix.lower() in VIDEO_SUFFIXES:
+            sampling = VideoOptions(options.label, options.every_s, options.max_frames)
+            entries = video_entries(source, Path(folder), sampling, progress)
         elif path.is_dir():
             entries = _directory_entries(path, options)
         else:
