@@ -185,6 +185,7 @@ class _Picamera:
         self._opened = Picamera2()
         # Scaled by the camera's own hardware, from the whole sensor.
         main = {} if self._shot.size is None else {"main": {"size": self._shot.size}}
+        self._opened.options["quality"] = self._shot.quality
         self._opened.configure(self._opened.create_still_configuration(**main))
         self._opened.start()
 
