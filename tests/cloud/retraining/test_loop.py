@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from bus.config import Broker
 from cloud.dataset.store import Label, Row, Store
@@ -251,13 +252,16 @@ async def test_no_round_runs_beside_what_a_killed_trainer_left(site):
 
 
 async def test_a_failed_round_reports_the_last_line_and_pauses(site):
-    """The pause after a round holds for a failed one; the last line of a step's output is the reason."""
+    """It pauses after a failed round too; the reason is the last line of the step, at level error."""
     site.label(1, 2)
     site.step("train", "print('almost'); raise SystemExit('no memory')")
     triggers = Triggers(labels=2, cool_down_s=3600.0)
-    async with site.watching(triggers=triggers):
-        await eventually(lambda: "round.failed" in site.events)
-        await asyncio.to_thread(site.label, 3)
+    with capture_logs() as logged:
+        async with site.watching(triggers=triggers):
+            await eventually(lambda: "round.failed" in site.events)
+            await asyncio.to_thread(site.label, 3)
+    levels = {entry["event"]: entry["log_level"] for entry in logged}
+    assert (levels["round.started"], levels["round.failed"]) == ("info", "error")
     assert site.events == ["round.started", "round.failed"]
     assert site.event("round.failed").reason == "step 'train' failed with exit code 1: no memory"
 
