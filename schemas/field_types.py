@@ -20,7 +20,7 @@ PhotoId = Annotated[
     ),
 ]
 # Integers end at 2**53, up to which readers whose numbers are doubles, such as JavaScript, are exact. It is
-# one above JavaScript's largest "safe" integer, because 2**53 + 1 is read as 2**53 too. No time or count comes
+# one above JavaScript's largest "safe" integer: 2**53 + 1 is read as 2**53 too. No time or count comes
 # near it, and a lower bound would refuse what version 1 of the contract allows: it stays (guarantee G7).
 # Upper bounds of floats exclude infinity, which JSON cannot express.
 EPOCH_MS = "milliseconds since 1970, UTC"

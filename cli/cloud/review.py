@@ -10,11 +10,12 @@ from bus import log
 from bus.atomic_file import write_atomic
 from bus.mqtt.publish_confirmed import publish_confirmed
 from cli import connect, options, run_service
-from cli.output import print_json, print_line
+from cli.output import print_error, print_json, print_line
 from schemas.class_names import NEITHER
 from schemas.errors import TransientError
 from schemas.image import ImageError, read_header
 from schemas.messages import Feedback
+from schemas.text import escaped
 from schemas.topics import FEEDBACK
 
 if TYPE_CHECKING:
@@ -97,8 +98,8 @@ def _list(arguments: Namespace, store: "Store") -> None:
         caption = f"{item.edge_label or '?'} {confidence:.2f}  {item.lane}"
         teacher = "" if item.teacher_label is None else f"teacher: {item.teacher_label}"
         frames.append(Frame(item.image, (caption, teacher or item.photo_id[:16])))
-    if arguments.sheet is not None:
-        write_sheet(arguments.sheet, frames)
+    if arguments.sheet is not None and not write_sheet(arguments.sheet, frames):
+        print_error(f"{escaped(arguments.sheet)} is not written: there is no photo to show")
 
 
 def _time(at_ms: int) -> str:

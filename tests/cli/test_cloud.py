@@ -150,6 +150,15 @@ def test_review_lists_the_least_certain_first(called, dataset, tmp_path):
     assert len(called("cloud", "review", "--dataset", dataset, "--limit", "1").out.splitlines()) == 2
 
 
+def test_an_empty_list_writes_no_contact_sheet(called, tmp_path):
+    """A sheet without a photo would be an empty page; the command says that there is none."""
+    Store.open(tmp_path / "empty")
+    done = called("cloud", "review", "--dataset", tmp_path / "empty", "--sheet", tmp_path / "sheet.html")
+    assert (done.code, done.out) == (0, "")
+    assert done.sentence == f"{tmp_path}/sheet.html is not written: there is no photo to show"
+    assert not (tmp_path / "sheet.html").exists()
+
+
 def test_review_as_json(called, dataset):
     """One JSON object per line, without the image."""
     line = called("cloud", "review", "--dataset", dataset, "--json").out.splitlines()[0]
