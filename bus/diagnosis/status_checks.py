@@ -41,7 +41,8 @@ def status_finding(subject: str, status: Status, start: str) -> Finding:
         return failed(subject, f"its clock is {-age_s:.0f} s ahead of this machine's", advice)
     if status.reason:
         found += f": {status.reason}"
-    if status.state == "online" and (flaps := status.counters.get("bus.flapping", 0)):
+    flaps = status.counters.get("bus.flapping", 0) - status.counters.get("bus.settled", 0)
+    if status.state == "online" and flaps > 0:
         advice = "is a second one of the same name running? Stop it; otherwise check the network"
         return failed(subject, f"{found}; it lost its connection again and again ({flaps} times)", advice)
     advice = start if status.state == "offline" else _READ_LOG
