@@ -7,6 +7,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +15,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree as ET
 
 from cloud.dataset.importing.entry import Entry, Item, PassedOver, file_item, is_file, listed_item
+from cloud.dataset.importing.folder import split_of
+from cloud.dataset.schema import Split
 from schemas.errors import PermanentError
 
 _MAX_BYTES = 1 << 30
@@ -23,7 +26,7 @@ _ENTITY = b"<!ENTITY"
 
 
 def json_entries(export: Path, label: str | None = None) -> list[Entry]:
-    """List the pictures of a COCO or Label Studio file.
+    """List the pictures of a COCO or Label Studio file; a COCO file that is named after a split gives it.
 
     Args:
         export: A JSON file; pictures are looked for in its folder and in folders around it.
@@ -34,13 +37,22 @@ def json_entries(export: Path, label: str | None = None) -> list[Entry]:
     """
     content = _load(export)
     if isinstance(content, dict) and isinstance(content.get("images"), list):
-        return list(_coco(export, content, label))
+        split = coco_split(export)
+        return [
+            replace(entry, split=split) if isinstance(entry, Item) else entry
+            for entry in _coco(export, content, label)
+        ]
     if isinstance(content, list) and all(isinstance(task, dict) for task in content):
         return list(_label_studio(export, content, label))
     raise PermanentError(
         f"cannot import {export}: neither COCO nor an export of Label Studio",
         hint="export as COCO, JSON, JSON-MIN or CSV, or make a folder per class",
     )
+
+
+def coco_split(export: Path) -> Split | None:
+    """Return the split that a COCO file is named after, as `gold.json` or `instances_val2017.json`."""
+    return split_of(export.stem) or split_of(export.stem.rpartition("_")[2])
 
 
 def cvat_entries(export: Path, label: str | None = None) -> list[Entry]:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from cloud.dataset.importing.entry import Entry
 from cloud.dataset.importing.folder import folder_entries
 from cloud.dataset.importing.importer import check_any
-from cloud.dataset.importing.read_annotations import cvat_entries, json_entries
+from cloud.dataset.importing.read_annotations import coco_split, cvat_entries, json_entries
 from cloud.dataset.importing.read_parquet import parquet_entries
 from cloud.dataset.importing.read_table import METADATA_NAMES, csv_entries, metadata_entries
 from cloud.dataset.importing.read_video import VIDEO_SUFFIXES, VideoOptions, is_stream, video_entries
@@ -84,6 +84,8 @@ def _directory_entries(directory: Path, options: SourceOptions) -> list[Entry]:
         exports = [*directory.glob(pattern), *directory.glob(f"annotations/{pattern}")]
         if len(exports) == 1:
             return reader(exports[0], options.label)
+        if len(exports) > 1 and reader is json_entries and all(map(coco_split, exports)):
+            return [entry for path in sorted(exports) for entry in json_entries(path, options.label)]
         if len(exports) > 1:
             names = ", ".join(escaped(path.relative_to(directory)) for path in sorted(exports))
             raise PermanentError(
