@@ -90,7 +90,7 @@ async def run(
         config.broker,
         f"gleaner-cloud-{config.name}",
         password=password,
-        presence=Presence(CLOUD, config.name),
+        presence=Presence(CLOUD, config.name, dataset=store.location),
         counters=counters,
     )
     damage = DamageLog(counters)

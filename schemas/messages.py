@@ -378,6 +378,13 @@ class Status(Message, frozen=True, kw_only=True):
             "seconds, as their photos arrive",
         ),
     ] = {}
+    dataset: Annotated[
+        Text | None,
+        Meta(
+            description="where the dataset is that a component of the cloud uses: a folder or URL, without "
+            "user and query; null for other components"
+        ),
+    ] = None
 
 
 class Event(Message, frozen=True, kw_only=True):

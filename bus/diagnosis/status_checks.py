@@ -1,6 +1,6 @@
 """Judge the statuses that components report: plain functions without I/O."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from bus.diagnosis.finding import Finding, failed, passed
 from bus.mqtt.presence import now_ms
@@ -102,7 +102,20 @@ def clocks_finding(status: Status | None) -> Finding | None:
     return passed("clocks", ", ".join(wrong)) if wrong else None
 
 
-def fleet_findings(statuses: Iterable[Status]) -> list[Finding]:
+def dataset_finding(statuses: Iterable[Status]) -> Finding | None:
+    """Judge whether all components of the cloud use one dataset; None if none reports where it is."""
+    places: dict[str, list[str]] = {}
+    for status in statuses:
+        if status.dataset is not None and status.state != "offline":
+            places.setdefault(status.dataset, []).append(status.name)
+    if not places:
+        return None
+    found = "; ".join(f"{', '.join(sorted(names))}: {place}" for place, names in sorted(places.items()))
+    advice = "start them with the same --dataset; mount a folder that they share at one path everywhere"
+    return Finding(len(places) == 1, "dataset", found, advice)
+
+
+def fleet_findings(statuses: Sequence[Status]) -> list[Finding]:
     """Judge the last status of every component, and the models of the edges; sorted by node and name."""
     findings = []
     for status in sorted(statuses, key=lambda one: (one.node, one.name)):
@@ -113,4 +126,7 @@ def fleet_findings(statuses: Iterable[Status]) -> list[Finding]:
         model = model_finding(status)
         if handler.passed and not model.passed:
             findings.append(Finding(model.passed, f"model of {status.node}", model.found, model.advice))
+    dataset = dataset_finding(statuses)
+    if dataset is not None and not dataset.passed:
+        findings.append(dataset)
     return findings

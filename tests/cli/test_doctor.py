@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 from argparse import Namespace
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -207,6 +208,20 @@ async def test_a_wrong_clock_and_a_twin_are_failures(edge, at, ahead_ms, counter
     passed, text = found["edge edge-1"]
     assert not passed
     assert said in text
+
+
+async def test_services_with_different_datasets_are_a_failure(answering, address, at):
+    """A label that one stores is not trained on by the other; `--all` names who uses which."""
+    at_places = {"collector": "/data/a.lance", "trainer": "/data/b.lance", "console": "/data/b.lance"}
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(reporting(address, SERVED))
+        for name, place in at_places.items():
+            bus = Bus(address, name, presence=Presence("cloud", name, dataset=place))
+            await stack.enter_async_context(connected(bus, address))
+        passed, text = findings((await gleaner("doctor", "--all", *at)).out)["dataset"]
+    assert not passed
+    assert "collector: /data/a.lance; console, trainer: /data/b.lance" in text
+    assert "the same --dataset" in text
 
 
 def test_a_twin_that_is_gone_is_no_failure_any_more():
