@@ -30,7 +30,9 @@ def programs(name: str, *, shown: str) -> Path:
             shutil.rmtree(folder, ignore_errors=True)
             uv = str(Path(sys.executable).with_name("uv"))
             subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
-            install = [uv, "pip", "install", "--quiet", "--require-hashes", "--python", folder / "bin/python"]
+            # Compiled now: the first start of a large program would take minutes.
+            install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--require-hashes"]
+            install += ["--python", folder / "bin/python"]
             done = subprocess.run([*install, "-r", pins], capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 pytest.skip(f"{shown} cannot be installed: {done.stderr[-300:]}")
