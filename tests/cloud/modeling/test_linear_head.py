@@ -93,7 +93,8 @@ def test_one_fit_is_like_another() -> None:
 
 def test_nothing_is_loaded_before_the_first_fit() -> None:
     """The console and the review queue start without scikit-learn and SciPy, which take a second to load."""
-    program = "import sys, console.service, cloud.labeling.review_queue; print({'sklearn', 'scipy'} & {*sys.modules})"
+    modules = "sys, console.service, cloud.labeling.review_queue"
+    program = f"import {modules}; print({{'sklearn', 'scipy'}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "set()\n", "")
 
