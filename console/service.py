@@ -187,6 +187,7 @@ async def _watch_dataset(console: Console) -> None:
                 await asyncio.to_thread(console.pictures.forget, gone)
                 version = newest
                 console.broadcast.changed("dataset")
+                console.insights.dataset_changed()
             if console.similar.wanted:
                 await asyncio.to_thread(console.similar.refresh)  # returns at once if nothing came
             await console.bus.report_recovered("dataset")

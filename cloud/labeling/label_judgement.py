@@ -1,14 +1,17 @@
 """Judge labels by confident learning on out-of-fold votes: plain functions, without TensorFlow."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from cloud.dataset.example import Source
-from cloud.labeling.ensemble import Embeddings, out_of_fold_votes
 from cloud.modeling.arrays import Floats, Ints
 from cloud.progress import Progress
+
+if TYPE_CHECKING:
+    from cloud.labeling.ensemble import Embeddings
 
 
 class LabelError(msgspec.Struct, frozen=True):
@@ -44,7 +47,7 @@ class LabelledPhoto(msgspec.Struct, frozen=True):
 
 
 def judge_labels(
-    photos: Sequence[LabelledPhoto], embeddings: Embeddings, *, seed: int, progress: Progress | None = None
+    photos: Sequence[LabelledPhoto], embeddings: "Embeddings", *, seed: int, progress: Progress | None = None
 ) -> list[LabelError]:
     """Return the labels that are probably wrong, lowest self-confidence first.
 
@@ -57,6 +60,9 @@ def judge_labels(
         seed: seeds the folds.
         progress: advances by folds.
     """
+    # It loads scikit-learn, which takes a second: the console need not wait for it at its start.
+    from cloud.labeling.ensemble import out_of_fold_votes  # noqa: PLC0415
+
     classes = sorted({photo.label for photo in photos})
     if len(classes) < 2:  # noqa: PLR2004 - with one class no label can be another
         return []
