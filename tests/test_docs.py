@@ -135,6 +135,7 @@ def test_commands_in_the_documents_have_existing_options(capsys):
             if ended.code != 0 and "there is no file" not in said:
                 wrong.append(f"{name}: {' '.join(words)}: {said.splitlines()[-1]}")
         except modelserver_flags.FlagError as error:
-            wrong.append(f"{name}: {' '.join(words)}: {error}")
+            if "No such file" not in str(error):
+                wrong.append(f"{name}: {' '.join(words)}: {error}")
     assert len(calls()) > 40
     assert wrong == []
