@@ -14,7 +14,16 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree as ET
 
-from cloud.dataset.importing.entry import Entry, Item, PassedOver, file_item, is_file, listed_item
+from cloud.dataset.importing.entry import (
+    Entry,
+    Item,
+    NotAListError,
+    PassedOver,
+    file_item,
+    is_file,
+    label_text,
+    listed_item,
+)
 from cloud.dataset.importing.folder import split_of
 from cloud.dataset.schema import Split
 from schemas.errors import PermanentError
@@ -33,7 +42,8 @@ def json_entries(export: Path, label: str | None = None) -> list[Entry]:
         label: Class of pictures without one.
 
     Raises:
-        PermanentError: It is neither of the two.
+        NotAListError: It is neither of the two.
+        PermanentError: It is too large.
     """
     content = _load(export)
     if isinstance(content, dict) and isinstance(content.get("images"), list):
@@ -42,9 +52,9 @@ def json_entries(export: Path, label: str | None = None) -> list[Entry]:
             replace(entry, split=split) if isinstance(entry, Item) else entry
             for entry in _coco(export, content, label)
         ]
-    if isinstance(content, list) and all(isinstance(task, dict) for task in content):
+    if isinstance(content, list) and any(map(_picture_of, _objects(content))):
         return list(_label_studio(export, content, label))
-    raise PermanentError(
+    raise NotAListError(
         f"cannot import {export}: neither COCO nor an export of Label Studio",
         hint="export as COCO, JSON, JSON-MIN or CSV, or make a folder per class",
     )
@@ -98,12 +108,10 @@ def _key(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _label_studio(export: Path, tasks: list[dict[str, Any]], label: str | None) -> Iterator[Entry]:
+def _label_studio(export: Path, tasks: list[object], label: str | None) -> Iterator[Entry]:
     for number, task in enumerate(tasks):
-        data = task.get("data")
-        places = (data if isinstance(data, dict) else task).values()
-        picture = next((_local_name(one) for one in places if isinstance(one, str) and "." in one), None)
-        if picture is None:
+        picture = _picture_of(task) if isinstance(task, dict) else None
+        if not isinstance(task, dict) or picture is None:
             yield PassedOver(f"{export.name}: task {number}", "no picture")
             continue
         annotation = _last_annotation(task)
@@ -112,6 +120,13 @@ def _label_studio(export: Path, tasks: list[dict[str, Any]], label: str | None) 
         if isinstance(found, Item) and at_ms is not None:
             found = Item(found.name, found.read, found.label, found.split, at_ms, found.size_bytes)
         yield found
+
+
+def _picture_of(task: Mapping[str, Any]) -> str | None:
+    """Return the file of a task; of an export as JSON-MIN its fields are those of its data."""
+    data = task.get("data")
+    places = (data if isinstance(data, dict) else task).values()
+    return next((_local_name(one) for one in places if isinstance(one, str) and "." in one), None)
 
 
 def _last_annotation(task: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -147,10 +162,10 @@ def _local_name(place: str) -> str:
 
 def _labelled(export: Path, name: str, labels: Iterable[object], default: str | None) -> Entry:
     """Return the entry of a picture with one label, or why it has none."""
-    given = [one for one in labels if one]
+    given = [one for one in labels if one not in (None, "")]  # 0 is a label
     if not all(isinstance(one, str | int | float) for one in given):
         return PassedOver(name, "a label that is no text")
-    distinct = sorted({str(one) for one in given})
+    distinct = sorted({label_text(one) for one in given if isinstance(one, str | int | float)})
     if len(distinct) > 1:
         return PassedOver(name, f"{len(distinct)} labels: {', '.join(distinct)}")
     if not distinct and default is None:
@@ -195,7 +210,7 @@ def _load(export: Path) -> object:
     try:
         return json.loads(_read(export))
     except (ValueError, RecursionError) as error:
-        raise PermanentError(f"cannot import {export}: no JSON: {error}") from None
+        raise NotAListError(f"cannot import {export}: no JSON: {error}") from None
 
 
 def _read(export: Path) -> bytes:

@@ -10,9 +10,10 @@ from typing import TypeAlias
 from cloud.dataset.importing.entry import Entry
 from cloud.dataset.importing.folder import folder_entries
 from cloud.dataset.importing.importer import check_any
-from cloud.dataset.importing.read_annotations import coco_split, cvat_entries, json_entries
+from cloud.dataset.importing.lists import lists_in
+from cloud.dataset.importing.read_annotations import cvat_entries, json_entries
 from cloud.dataset.importing.read_parquet import parquet_entries
-from cloud.dataset.importing.read_table import METADATA_NAMES, csv_entries, metadata_entries
+from cloud.dataset.importing.read_table import csv_entries, metadata_entries, metadata_tables
 from cloud.dataset.importing.read_video import VIDEO_SUFFIXES, VideoOptions, is_stream, video_entries
 from cloud.progress import Progress
 from schemas.errors import PermanentError
@@ -78,19 +79,10 @@ def source_entries(
 
 def _directory_entries(directory: Path, options: SourceOptions) -> list[Entry]:
     """List a folder: by the list of pictures in it if it has one, else by its sub-folders."""
-    if any(True for name in METADATA_NAMES for _ in directory.rglob(name)):
-        return metadata_entries(directory, options.label)
-    for pattern, reader in (("annotations.xml", cvat_entries), ("*.json", json_entries)):
-        exports = [*directory.glob(pattern), *directory.glob(f"annotations/{pattern}")]
-        if len(exports) == 1:
-            return reader(exports[0], options.label)
-        if len(exports) > 1 and reader is json_entries and all(map(coco_split, exports)):
-            return [entry for path in sorted(exports) for entry in json_entries(path, options.label)]
-        if len(exports) > 1:
-            names = ", ".join(escaped(path.relative_to(directory)) for path in sorted(exports))
-            raise PermanentError(
-                f"{directory} has several lists of pictures: {names}", hint="import one of them"
-            )
+    if tables := metadata_tables(directory):
+        return metadata_entries(directory, tables, options.label)
+    if listed := lists_in(directory, options.label):
+        return listed
     if any(directory.glob("*.parquet")) or any(directory.glob("data/*.parquet")):
         return parquet_entries(directory, options.label)
     if (directory / "images").is_dir() and any((directory / "labels").rglob("*.txt")):
