@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree as ET
 
 from cloud.dataset.importing.entry import (
+    PICTURE_SUFFIXES,
     Entry,
     Item,
     NotAListError,
@@ -30,6 +31,7 @@ from schemas.errors import PermanentError
 
 _MAX_BYTES = 1 << 30
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
+_PICTURE_KEYS = ("image", "img", "picture", "photo", "url", "file")
 _CHOICE_KEYS = ("choice", "choices", "label", "class", "category")
 _ENTITY = b"<!ENTITY"
 
@@ -52,7 +54,7 @@ def json_entries(export: Path, label: str | None = None) -> list[Entry]:
             replace(entry, split=split) if isinstance(entry, Item) else entry
             for entry in _coco(export, content, label)
         ]
-    if isinstance(content, list) and any(map(_picture_of, _objects(content))):
+    if isinstance(content, list) and any(map(_is_task, _objects(content))):
         return list(_label_studio(export, content, label))
     raise NotAListError(
         f"cannot import {export}: neither COCO nor an export of Label Studio",
@@ -122,11 +124,22 @@ def _label_studio(export: Path, tasks: list[object], label: str | None) -> Itera
         yield found
 
 
+def _is_task(task: Mapping[str, Any]) -> bool:
+    """Return whether an object is a task of Label Studio, and no other one that names a file."""
+    return _picture_of(task) is not None and ("data" in task or any(key in task for key in _CHOICE_KEYS))
+
+
 def _picture_of(task: Mapping[str, Any]) -> str | None:
-    """Return the file of a task; of an export as JSON-MIN its fields are those of its data."""
+    """Return the file of a task; of an export as JSON-MIN its fields are those of its data.
+
+    Which field has the picture is up to the project. A task may have texts too, also with a dot.
+    """
     data = task.get("data")
-    places = (data if isinstance(data, dict) else task).values()
-    return next((_local_name(one) for one in places if isinstance(one, str) and "." in one), None)
+    fields = data if isinstance(data, dict) else task
+    names = {str(key).casefold(): _local_name(one) for key, one in fields.items() if isinstance(one, str)}
+    pictures = [name for name in names.values() if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+    named = [names[key] for key in _PICTURE_KEYS if names.get(key)]
+    return next((name for name in (*pictures, *named)), None)
 
 
 def _last_annotation(task: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -96,10 +96,28 @@ def test_zero_is_a_label(store: Store, tmp_path: Path, name: str, content: objec
 
 
 @pytest.mark.parametrize(
+    "data",
+    [
+        {"text": "Seen at 5.30 p.m.", "image": "/data/upload/1/a.jpg"},
+        {"meta": "v1.2", "frame": "a.JPG"},
+        {"Image": "s3://bucket/a"},
+    ],
+)
+def test_a_task_may_have_texts_beside_its_picture(tmp_path: Path, data: dict[str, str]) -> None:
+    """The picture is the field with a picture's suffix, else the one with a usual name."""
+    task = {"data": data, "annotations": [{"result": [{"value": {"choices": ["cat"]}}]}]}
+    (tmp_path / "a.JPG").write_bytes(jpeg(1))
+    (tmp_path / "a.jpg").write_bytes(jpeg(1))
+    (tmp_path / "a").write_bytes(jpeg(1))
+    with source_entries(str(write(tmp_path / "x.json", [task])), SourceOptions()) as entries:
+        assert [entry.label for entry in entries if isinstance(entry, Item)] == ["cat"]
+
+
+@pytest.mark.parametrize(
     ("name", "content"),
     [
         ("cat_to_name.json", {"0": "cat"}),
-        ("dataset-metadata.json", [{"title": "Pets", "id": 7}]),
+        ("dataset-metadata.json", [{"title": "Pets", "url": "https://example.org/cover.jpg"}]),
         ("broken.json", "no JSON"),
         ("metadata.csv", "id,width\n1,2\n"),
         ("cat/metadata.csv", "id,width\n1,2\n"),
