@@ -13,7 +13,7 @@ WORKERS ?= --numprocesses 3 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help catalogue docs demo test check fuzz fuzz-pictures soak bench bench-learning images messages lock clean \
-    kubeedge-lab kubeedge-lab-stop test-kubeedge test-wheel test-clients test-homeassistant test-images test-broker test-s3 \
+    kubeedge-lab kubeedge-lab-stop test-kubeedge test-wheel test-clients test-homeassistant test-mlflow test-images test-broker test-s3 \
     kubeedge-pods kubeedge-pods-stop test-kubeedge-pods
 
 help: ## list the commands
@@ -94,6 +94,9 @@ test-clients: $(READY) ## run the examples in other languages whose toolchain is
 test-homeassistant: $(READY) ## test with a real Home Assistant; installs 0.5 GB into the cache
 	$(BIN)/python -m pytest -m homeassistant tests/edge/homeassistant $(ARGS)
 
+test-mlflow: $(READY) ## test with a real MLflow server; installs 0.6 GB into the cache
+	$(BIN)/python -m pytest -m mlflow tests/cloud/reporting $(ARGS)
+
 # BROKER=HOST:PORT[,HOST:PORT...], the nodes of one cluster; its listener with certificates, if it has one:
 # ACCESS=HOST:PORT SITE=DIR, a folder of `gleaner provision` with edge-1 and its devices pi-1 and pi-2.
 test-broker: $(READY) ## test a broker against what Gleaner requires of one: BROKER=HOST:PORT, else mosquitto
@@ -130,6 +133,9 @@ lock: $(READY) ## update the pinned versions in constraints/ from pyproject.toml
 	$(RESOLVE) pyproject.toml --extra mlflow --output-file constraints/mlflow.txt
 	$(BIN)/uv pip compile constraints/homeassistant.in --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate --quiet --output-file constraints/homeassistant.txt
+	$(BIN)/uv pip compile constraints/mlflow-server.in --constraint constraints/mlflow.txt --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet \
+	    --output-file constraints/mlflow-server.txt
 	printf 'hatchling\ncyclonedx-python-lib\n' | $(RESOLVE) - --output-file constraints/build.txt
 	echo uv | $(RESOLVE) - --output-file constraints/installer.txt
 

@@ -5,16 +5,18 @@ degraded; otherwise 503 with the reason.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 import structlog
 
 from bus.observability.connection_limit import HEAD_S, ConnectionLimit
 from schemas.errors import PermanentError
+from schemas.text import listed
 
 log = structlog.get_logger()
 
+METRICS_PATH = "/metrics"
 _HEAD_BYTES = 8192
 _CONNECTIONS = 16
 
@@ -30,6 +32,7 @@ class HealthServer:
         address: `HOST:PORT` to listen on.
         unready_reason: Returns why the process is not ready, or None if it is.
         metrics: Returns the metrics in Prometheus' text format; None without any.
+        metrics_path: Where they are.
     """
 
     def __init__(
@@ -37,11 +40,12 @@ class HealthServer:
         address: str,
         unready_reason: Callable[[], str | None],
         metrics: Callable[[], bytes] | None = None,
+        metrics_path: str = METRICS_PATH,
     ) -> None:
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
         self._unready_reason = unready_reason
-        self._metrics = metrics
+        self._pages = {} if metrics is None else {metrics_path.encode(): metrics}
         self._limit = ConnectionLimit(_CONNECTIONS)
 
     async def run(self) -> None:
@@ -71,7 +75,7 @@ class HealthServer:
             async with asyncio.timeout(HEAD_S):
                 head = await reader.readuntil(b"\r\n\r\n")
                 self._limit.begun(transport)
-                writer.write(response(head, self._unready_reason(), self._metrics))
+                writer.write(response(head, self._unready_reason(), self._pages))
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # a client that disconnects, is too slow or sends too much is no error of ours
@@ -80,13 +84,15 @@ class HealthServer:
             writer.close()
 
 
-def response(head: bytes, unready_reason: str | None, metrics: Callable[[], bytes] | None = None) -> bytes:
+def response(
+    head: bytes, unready_reason: str | None, pages: Mapping[bytes, Callable[[], bytes]] | None = None
+) -> bytes:
     """Return the HTTP response to a request.
 
     Args:
         head: Request line and headers, any bytes.
         unready_reason: Why the process is not ready, or None if it is.
-        metrics: Returns the metrics; called only for a request of them.
+        pages: Metrics by path; called only for a request of them.
     """
     method, _, rest = head.partition(b" ")
     path = rest.split(b" ")[0].partition(b"?")[0]
@@ -98,9 +104,12 @@ def response(head: bytes, unready_reason: str | None, metrics: Callable[[], byte
         if unready_reason is None:
             return _text(HTTPStatus.OK, "ready")
         return _text(HTTPStatus.SERVICE_UNAVAILABLE, unready_reason)
-    if path == b"/metrics" and metrics is not None:
-        return _answer(HTTPStatus.OK, metrics(), "text/plain; version=0.0.4; charset=utf-8")
-    return _text(HTTPStatus.NOT_FOUND, "only /livez, /readyz and /metrics exist")
+    pages = pages or {}
+    if path in pages:
+        return _answer(HTTPStatus.OK, pages[path](), "text/plain; version=0.0.4; charset=utf-8")
+    return _text(
+        HTTPStatus.NOT_FOUND, f"only {listed(['/livez', '/readyz', *map(bytes.decode, pages)])} exist"
+    )
 
 
 def _text(status: HTTPStatus, body: str) -> bytes:

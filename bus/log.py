@@ -10,9 +10,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO, cast
 
-import structlog
-
+from bus.optional_packages import not_found
 from schemas.text import escaped
+
+# It would load rich to print tracebacks, which `configure` prevents: a third of the time to load structlog.
+with not_found("rich"):
+    import structlog
 
 _STDERR_BYTES = 8192
 _hiding = threading.RLock()

@@ -38,11 +38,17 @@ def run(arguments: Namespace) -> int:
     """Run until SIGTERM or Ctrl-C."""
     if arguments.config is not None:
         stop = threading.Event()
+        received: list[int] = []
+
+        def end(number: int, _frame: object) -> None:
+            received.append(number)
+            stop.set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
+            signal.signal(number, end)
         log.configure("info")
         run_watched(arguments.config, find_mosquitto(), stop)
-        return 0
+        return exit_codes.INTERRUPTED if received[:1] == [signal.SIGINT] else exit_codes.OK
     if is_listening(arguments.port):
         raise PermanentError(
             f"cannot start a broker on port {arguments.port}: it is in use", hint="choose another with --port"

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from bus import log
 from bus.diagnosis.finding import Finding, failed, passed
-from bus.diagnosis.status_checks import component_finding
+from bus.diagnosis.status_checks import component_finding, dataset_finding
 from bus.mqtt.client import Bus
 from cli import exit_codes, options, run_service
 from cli.doctor_checks import Checks
@@ -93,6 +93,8 @@ async def _fleet_findings(arguments: Namespace, statuses: list[Status]) -> Async
     for status in sorted(statuses, key=lambda one: (one.node, one.name)):
         if status.name not in HANDLERS:
             yield component_finding(status)
+    if (dataset := dataset_finding(statuses)) is not None:
+        yield dataset
 
 
 @asynccontextmanager

@@ -109,7 +109,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--collectors", metavar="N", type=int, help="number of collectors (2)")
     parser.add_argument(
-        "--home", metavar="DIR", help="path of each folder on its own machine (where it is written)"
+        "--home",
+        metavar="DIR",
+        help="path of each folder on its own machine (where it is written); edges then have a models_dir"
+        " below /var/lib/gleaner",
     )
     parser.add_argument(
         "--days", type=options.positive(int), default=_DAYS, help=f"validity of new certificates ({_DAYS})"

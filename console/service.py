@@ -90,7 +90,7 @@ async def run(
         config.broker,
         f"gleaner-cloud-{config.name}",
         password=password,
-        presence=Presence(CLOUD, config.name),
+        presence=Presence(CLOUD, config.name, dataset=store.location),
         counters=counters,
     )
     damage = DamageLog(counters)
@@ -187,6 +187,7 @@ async def _watch_dataset(console: Console) -> None:
                 await asyncio.to_thread(console.pictures.forget, gone)
                 version = newest
                 console.broadcast.changed("dataset")
+                console.insights.dataset_changed()
             if console.similar.wanted:
                 await asyncio.to_thread(console.similar.refresh)  # returns at once if nothing came
             await console.bus.report_recovered("dataset")

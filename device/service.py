@@ -27,7 +27,6 @@ from bus.outbox.outbox import Outbox
 from bus.outbox.sqlite import Database
 from device import result_log
 from device.agent import Agent, PhotoResult
-from device.cameras.address import without_secrets
 from device.cameras.base import Camera
 from device.cameras.factory import Surroundings, open_camera
 from device.cameras.hardware import Shot
@@ -35,6 +34,7 @@ from device.config import DeviceConfig
 from device.preparation import Preparation, PreparedCamera
 from schemas.codec import mark_historical, stored_id
 from schemas.distribution import version
+from schemas.text import without_secrets
 from schemas.topics import PHOTO
 
 log = structlog.get_logger()

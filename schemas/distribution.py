@@ -1,9 +1,16 @@
 """The name under which Gleaner is installed. `gleaner` itself is another project on PyPI."""
 
+import shlex
+from importlib.metadata import Distribution, PackageNotFoundError
 from importlib.metadata import version as _version
+from urllib.parse import unquote, urlsplit
+
+import msgspec
 
 DISTRIBUTION = "gleaner-aiot"
 """Name of the distribution; the command and the imports are named otherwise."""
+
+_ORIGIN = "direct_url.json"  # PEP 610; absent after an install from an index
 
 
 def version() -> str:
@@ -12,5 +19,40 @@ def version() -> str:
 
 
 def install_command(extra: str) -> str:
-    """Return the command that installs an extra, for example `pip install 'gleaner-aiot[edge]'`."""
-    return f"pip install '{DISTRIBUTION}[{extra}]'"
+    """Return the command that installs an extra, for example `pip install 'gleaner_aiot-….whl[edge]'`.
+
+    It names the checkout or the wheel from which this installation was made. It never names the distribution
+    alone: no package index has it, and whoever publishes one of that name there would be installed.
+    """
+    try:
+        origin = Distribution.from_name(DISTRIBUTION).read_text(_ORIGIN)
+    except PackageNotFoundError:  # the sources alone, as in an image
+        origin = None
+    return _install_from(origin, extra)
+
+
+def _install_from(origin: str | None, extra: str) -> str:
+    """Return the command for an origin as in PEP 610; without one, for a wheel in the working folder."""
+    if origin is None:
+        return f"pip install {shlex.quote(f'{_wheel_name()}[{extra}]')}"
+    found = msgspec.json.decode(origin, type=_Origin)
+    path = unquote(urlsplit(found.url).path) if found.url.startswith("file:") else found.url
+    editable = "--editable " if found.dir_info.editable else ""
+    return f"pip install {editable}{shlex.quote(f'{path}[{extra}]')}"
+
+
+def _wheel_name() -> str:
+    try:
+        number = version()
+    except PackageNotFoundError:
+        number = "VERSION"
+    return f"{DISTRIBUTION.replace('-', '_')}-{number}-py3-none-any.whl"
+
+
+class _Folder(msgspec.Struct, frozen=True):
+    editable: bool = False
+
+
+class _Origin(msgspec.Struct, frozen=True):
+    url: str
+    dir_info: _Folder = _Folder()

@@ -19,8 +19,10 @@ PhotoId = Annotated[
         description="id of the photo: 128 bits as 32 hexadecimal digits; of a bare image its BLAKE2b",
     ),
 ]
-# Integers end at 2**53, up to which readers whose numbers are doubles, such as JavaScript, are exact. Upper
-# bounds of floats exclude infinity, which JSON cannot express.
+# Integers end at 2**53, up to which readers whose numbers are doubles, such as JavaScript, are exact. It is
+# one above JavaScript's largest "safe" integer: 2**53 + 1 is read as 2**53 too. No time or count comes
+# near it, and a lower bound would refuse what version 1 of the contract allows: it stays (guarantee G7).
+# Upper bounds of floats exclude infinity, which JSON cannot express.
 EPOCH_MS = "milliseconds since 1970, UTC"
 """Unit of every time, as descriptions of fields state it."""
 Milliseconds = Annotated[int, Meta(ge=0, le=2**53, description=EPOCH_MS)]

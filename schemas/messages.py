@@ -378,6 +378,13 @@ class Status(Message, frozen=True, kw_only=True):
             "seconds, as their photos arrive",
         ),
     ] = {}
+    dataset: Annotated[
+        Text | None,
+        Meta(
+            description="where the dataset is that a component of the cloud uses: a folder or URL, without "
+            "user and query; null for other components"
+        ),
+    ] = None
 
 
 class Event(Message, frozen=True, kw_only=True):
@@ -398,7 +405,8 @@ class Event(Message, frozen=True, kw_only=True):
     at_ms: Annotated[Milliseconds, Meta(description=f"when it happened; {EPOCH_MS}")]
     reason: Annotated[Text | None, Meta(description="details for people; null if there are none")] = None
     facts: Annotated[
-        dict[str, str | int | float | bool],
+        # The title names the type in generated code.
+        dict[str, Annotated[str | int | float | bool, Meta(title="Fact")]],
         Meta(max_length=64, description="details by name, for programs; the names depend on the event"),
     ] = {}
 

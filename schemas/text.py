@@ -12,6 +12,9 @@ import msgspec
 MAX_SHOWN_CHARS = 16_384
 """Longest text that is shown whole; a message for people is far below."""
 
+_SHOWN_VALUES = ("channel", "subtype", "stream", "cmd", "action", "profile", "resolution", "camera")
+_HIDDEN = "***"
+_SECRET_IN_PATH = re.compile(r"(?i)((?:user|pass|pwd|psw|token|key|secret|auth)\w*=)[^&/;]+")
 _NOT_ASCII = re.compile(r"[^ -~]")
 
 
@@ -40,6 +43,27 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def without_secrets(text: str) -> str:
+    """Return a URL, or any text with one, as it may be shown: without user, password and query values.
+
+    The values of a few query fields that tell cameras apart, such as `channel`, are kept.
+    """
+    if "://" not in text:
+        return text
+    # Up to the last @, and in the raw text: a password with / or # is no valid URL, and is shown in an error.
+    shown = re.sub(r"(?<=://)\S*@", f"{_HIDDEN}@", text)
+    address, mark, query = shown.partition("?")
+    address = _SECRET_IN_PATH.sub(rf"\1{_HIDDEN}", address)
+    return address + mark + "&".join(_field(field) for field in re.split("[&;]", query))
+
+
+def _field(field: str) -> str:
+    name, separator, value = field.partition("=")
+    if not separator:
+        return _HIDDEN if field else ""
+    return f"{name}={value if name.lower() in _SHOWN_VALUES and value.isalnum() else _HIDDEN}"
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

@@ -2,26 +2,19 @@
 
 import json
 import os
-import shutil
 import subprocess
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from bus.broker.process import free_port
-from bus.cache_folder import default_cache
-from bus.file_lock import exclusive_lock
-from tests.conftest import DEADLINE_S, ROOT
+from tests.cached_environment import programs
+from tests.conftest import DEADLINE_S
 
-PINS = ROOT / "constraints/homeassistant.txt"
 START_S = 180.0  # only ends a hang: the first start compiles 2000 modules
 CONFIGURATION = """
 homeassistant: {{name: Test, latitude: 0, longitude: 0, elevation: 0, unit_system: metric, time_zone: UTC}}
@@ -30,23 +23,6 @@ config:
 api:
 logger: {{default: warning, logs: {{homeassistant.components.mqtt: info}}}}
 """
-
-
-def environment() -> Path:
-    """Return `hass` of an environment with the pinned packages; installed once."""
-    folder = default_cache() / f"homeassistant-{sha256(PINS.read_bytes()).hexdigest()[:12]}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(folder.with_suffix(".lock"), timeout_s=900):
-        if not (folder / "complete").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            uv = str(Path(sys.executable).with_name("uv"))
-            subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
-            install = [uv, "pip", "install", "--quiet", "--require-hashes", "--python", folder / "bin/python"]
-            done = subprocess.run([*install, "-r", PINS], capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                pytest.skip(f"Home Assistant cannot be installed: {done.stderr[-300:]}")
-            (folder / "complete").touch()
-    return folder / "bin/hass"
 
 
 class HomeAssistant:
@@ -123,7 +99,7 @@ class HomeAssistant:
 @contextmanager
 def home_assistant(folder: Path) -> Iterator[HomeAssistant]:
     """Run Home Assistant for the length of a block, entered before it answers."""
-    hass, port = environment(), free_port()
+    hass, port = programs("homeassistant", shown="Home Assistant") / "hass", free_port()
     folder.mkdir()
     (folder / "configuration.yaml").write_text(CONFIGURATION.format(port=port))
     with (folder / "hass.log").open("wb") as log:

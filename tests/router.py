@@ -45,6 +45,7 @@ class StandInRouter:
         devices: Devices whose feedback goes to the cloud.
         url: URL of its HTTP interface; set by `running`.
         away: Nodes that are offline.
+        wedged: Nodes whose EventBus takes messages from the cloud and delivers none.
         deaf: Topics whose Rule was created while the node was offline: EventBus never subscribed to them.
         lose_once: Topics whose next message up is lost.
         counts: What happened how often.
@@ -58,6 +59,7 @@ class StandInRouter:
     devices: Sequence[str] = ()
     url: str = ""
     away: set[str] = field(default_factory=set)
+    wedged: set[str] = field(default_factory=set)
     deaf: set[str] = field(default_factory=set)
     lose_once: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
@@ -125,6 +127,9 @@ class StandInRouter:
         if request.match_info["namespace"] != "gleaner" or not path.startswith("v1/"):
             return web.Response(status=404, text="Request error")
         payload = await request.read()
+        if node in self.wedged:
+            self.counts["down wedged"] += 1
+            return web.Response(text="message delivered")
         for _ in range(self._copies("down", node, payload)):
             self._start(self._publish(node, f"gleaner/{path}", _text(payload)))
         return web.Response(text="message delivered")

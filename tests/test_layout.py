@@ -1,6 +1,7 @@
 """The layout of the packages, as `pyproject.toml` and docs/architecture.md describe it."""
 
 import ast
+import subprocess
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from tests.conftest import ROOT
 PACKAGES = ("gleaner", "schemas", "bus", "device", "edge", "cloud", "console", "cli", "demo")
 MAX_MODULES = 14
 TENSORFLOW_CONTRACT = "the edge handler knows no TensorFlow"
+CONFLICT_MARKER = r"^(<{7}|>{7}|\|{7})( |$)"
 SHARED_NAMES = {"config", "service", "__main__"}  # module names that may occur once in each sub-package
 
 
@@ -107,3 +109,11 @@ def test_every_part_of_the_edge_is_forbidden_tensorflow():
 def test_every_package_ships_its_types(package):
     """Without `py.typed`, type checkers ignore the annotations of an installed package."""
     assert (ROOT / package / "py.typed").is_file()
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout of git")
+def test_no_tracked_file_has_a_merge_conflict():
+    """Markers of an unfinished merge break code, and readers of a document see both versions."""
+    search = ["git", "grep", "--name-only", "--text", "--extended-regexp", CONFLICT_MARKER]
+    found = subprocess.run(search, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (found.stdout, found.returncode) == ("", 1), found.stderr  # 1: nothing found

@@ -1,6 +1,6 @@
 """Judge the statuses that components report: plain functions without I/O."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from bus.diagnosis.finding import Finding, failed, passed
 from bus.diagnosis.sentence import Sentence
@@ -53,7 +53,8 @@ def status_finding(subject: str, status: Status, start: str) -> Finding:
         return failed(subject, ahead, clocks)
     if status.reason:
         found = Sentence("%(found)s: %(reason)s", found=found, reason=status.reason)
-    if status.state == "online" and (flaps := status.counters.get("bus.flapping", 0)):
+    flaps = status.counters.get("bus.flapping", 0) - status.counters.get("bus.settled", 0)
+    if status.state == "online" and flaps > 0:
         found = Sentence(
             "%(found)s; it lost its connection again and again (%(flaps)s times)", found=found, flaps=flaps
         )
@@ -131,7 +132,20 @@ def clocks_finding(status: Status | None) -> Finding | None:
     return passed("clocks", ", ".join(wrong)) if wrong else None
 
 
-def fleet_findings(statuses: Iterable[Status]) -> list[Finding]:
+def dataset_finding(statuses: Iterable[Status]) -> Finding | None:
+    """Judge whether all components of the cloud use one dataset; None if none reports where it is."""
+    places: dict[str, list[str]] = {}
+    for status in statuses:
+        if status.dataset is not None and status.state != "offline":
+            places.setdefault(status.dataset, []).append(status.name)
+    if not places:
+        return None
+    found = "; ".join(f"{', '.join(sorted(names))}: {place}" for place, names in sorted(places.items()))
+    advice = "start them with the same --dataset; mount a folder that they share at one path everywhere"
+    return Finding(len(places) == 1, "dataset", found, advice)
+
+
+def fleet_findings(statuses: Sequence[Status]) -> list[Finding]:
     """Judge the last status of every component, and the models of the edges; sorted by node and name."""
     findings = []
     for status in sorted(statuses, key=lambda one: (one.node, one.name)):
@@ -143,4 +157,7 @@ def fleet_findings(statuses: Iterable[Status]) -> list[Finding]:
         if handler.passed and not model.passed:
             subject = Sentence("model of %(node)s", node=status.node)
             findings.append(Finding(model.passed, subject, model.found, model.advice))
+    dataset = dataset_finding(statuses)
+    if dataset is not None and not dataset.passed:
+        findings.append(dataset)
     return findings

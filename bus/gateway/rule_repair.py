@@ -2,11 +2,14 @@
 
 A Rule that exists before its node is online never works, and nothing in the cluster shows it. The same is
 true of a node that was removed from the cluster and joined again.
+
+A probe goes down to the node and up again by a Rule. If it does not return although messages of the node
+arrive, the way down is at fault, and creating Rules again would only interrupt the way up.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 import structlog
@@ -16,6 +19,7 @@ from bus.gateway.kube_api import Cluster, ClusterError, ClusterRefusedError
 from bus.gateway.router_client import Router
 from bus.gateway.routes import Route, node_routes
 from bus.gateway.rule_check import SETTLE_S, Verdict, Verifier, create_missing, recreate
+from bus.gateway.uplink import Uplink
 from bus.mqtt.client import Bus
 
 log = structlog.get_logger()
@@ -31,8 +35,8 @@ class RuleRepair:
         settings: How often, and against which API server.
         bus: Client of the cloud's broker; a subscription is made here, so its `run` must start later.
         router: Entered.
-        is_silent: Returns True for a node from which nothing has come lately, see `silent_s` of the gateway:
-            its Rules are probed again, although they worked before.
+        uplink: Knows what has come from a node lately, see `silent_s` of the gateway. The Rules of a silent
+            node are probed again, although they worked before.
     """
 
     def __init__(
@@ -41,10 +45,10 @@ class RuleRepair:
         settings: RuleRepairConfig,
         bus: Bus,
         router: Router,
-        is_silent: Callable[[str], bool],
+        uplink: Uplink,
     ) -> None:
         self._settings = settings
-        self._is_silent = is_silent
+        self._uplink = uplink
         self._bus = bus
         self._routes = [route for node in config.nodes for route in node_routes(node)]
         self._verifier = Verifier(bus, router, gateway=config.name, timeout_s=_PROBE_S)
@@ -81,6 +85,9 @@ class RuleRepair:
         self._forget_silent()
         routes = due(self._routes, self._worked_at, time.monotonic(), self._settings.recheck_s)
         silent = await self._probe(routes)
+        undelivered = nodes_without_downlink(routes, silent, self._uplink.carries)
+        await self._report(undelivered, {route.node for route in routes})
+        silent = [route for route in silent if route.node not in undelivered]
         if not silent:
             return
         log.warning("rules.silent", topics=[route.name for route in silent])
@@ -92,9 +99,18 @@ class RuleRepair:
         self._bus.counters.add("rules.repaired", len(repaired))
         log.info("rules.repaired", topics=repaired)
 
+    async def _report(self, undelivered: Collection[str], probed: Iterable[str]) -> None:
+        """Say of which nodes the way down does not work."""
+        for node in sorted(probed):
+            if node in undelivered:
+                found = f"{node} gets nothing from the cloud, although its messages arrive"
+                await self._bus.report_degraded(f"downlink of {node}", f"{found}: restart edgecore there")
+            elif any(route.node == node for route in self._worked_at):
+                await self._bus.report_recovered(f"downlink of {node}")
+
     def _forget_silent(self) -> None:
         for route in self._routes:
-            if route in self._worked_at and self._is_silent(route.node):
+            if route in self._worked_at and self._uplink.is_silent(route.node):
                 del self._worked_at[route]
 
     async def _probe(self, routes: list[Route]) -> list[Route]:
@@ -113,6 +129,20 @@ class RuleRepair:
         settings = self._settings
         token, ca = (Path(path) if path else None for path in (settings.server_token, settings.server_ca))
         return Cluster(settings.server, token, ca)
+
+
+def nodes_without_downlink(
+    probed: Iterable[Route], silent: Iterable[Route], carries: Callable[[Route], bool]
+) -> set[str]:
+    """Return the nodes to which no probe gets, although a Rule carries their messages to the cloud.
+
+    Args:
+        probed: The routes that were probed.
+        silent: Those whose probes the Router took, and which did not return.
+        carries: Returns True for a route by which messages come.
+    """
+    unanswered, returned = set(silent), {route.node for route in set(probed) - set(silent)}
+    return {route.node for route in unanswered if carries(route)} - returned
 
 
 def due(routes: list[Route], worked_at: Mapping[Route, float], now: float, recheck_s: float) -> list[Route]:

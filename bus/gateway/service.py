@@ -32,11 +32,7 @@ async def run(config: GatewayConfig, password: str | None = None) -> None:
     async with Router(config.router) as router, asyncio.TaskGroup() as tasks:
         downlink = Downlink(config, bus, router)
         uplink = Uplink(config, bus, downlink)
-        repair = (
-            RuleRepair(config, config.rule_repair, bus, router, uplink.is_silent)
-            if config.rule_repair
-            else None
-        )
+        repair = RuleRepair(config, config.rule_repair, bus, router, uplink) if config.rule_repair else None
         tasks.create_task(bus.run(), name="gateway.bus")
         tasks.create_task(downlink.run(), name="gateway.downlink")
         tasks.create_task(uplink.run(), name="gateway.uplink")

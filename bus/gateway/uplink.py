@@ -69,7 +69,8 @@ class Uplink:
         self._counters = bus.counters
         self._restarts = RestartDetector(config.silent_s)
         self._queues = {node: BoundedQueue(config.queue_bytes) for node in config.nodes}
-        self._heard_at = dict.fromkeys(config.nodes, time.monotonic())
+        self._started_at = time.monotonic()
+        self._carried_at: dict[Route, float] = {}
         self._receiving = 0
 
     async def run(self) -> None:
@@ -109,7 +110,15 @@ class Uplink:
 
     def is_silent(self, node: str) -> bool:
         """Return True if nothing has come from a node for `silent_s`: not even a Status or a probe."""
-        return time.monotonic() - self._heard_at[node] > self._config.silent_s
+        heard_at = (at for route, at in self._carried_at.items() if route.node == node)
+        return self._long_ago(max(heard_at, default=self._started_at))
+
+    def carries(self, route: Route) -> bool:
+        """Return True if something has come by a route within `silent_s`: its Rule works."""
+        return route in self._carried_at and not self._long_ago(self._carried_at[route])
+
+    def _long_ago(self, at: float) -> bool:
+        return time.monotonic() - at > self._config.silent_s
 
     async def _listen(self, runner: web.AppRunner) -> asyncio.Server:
         host, _, port = self._config.listen.rpartition(":")
@@ -146,7 +155,7 @@ class Uplink:
 
     async def _receive(self, route: Route, request: web.Request) -> Answer:
         """Read a body, unless too many are being read or too much waits already."""
-        self._heard_at[route.node] = time.monotonic()
+        self._carried_at[route] = time.monotonic()
         queue = self._queues[route.node]
         # Checked before the body is read: its memory is not bounded by the queue yet.
         if self._receiving >= _CONCURRENT_BODIES or not queue.has_room(request.content_length or 0):

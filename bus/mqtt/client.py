@@ -96,6 +96,7 @@ class Bus:
         self._number = 0  # of the present or last connection attempt
         self._probe_returned = asyncio.Event()
         self._connected_at: float | None = None
+        self._outage = Outage(self._address, self._identity.client_id, self.counters)
         self._ready = asyncio.Condition()
 
     def subscribe(
@@ -234,11 +235,10 @@ class Bus:
         Raises:
             PermanentError: The broker refuses a subscription.
         """
-        outage = Outage(self._address, self._identity.client_id, self.counters)
         while True:
             self._connected_at = None
             try:
-                await self._run_connection(outage.began_at)
+                await self._run_connection(self._outage.began_at)
             except _RedeliveryNeededError:
                 log.info(
                     "bus.reconnecting", broker=self._address, reason="messages did not fit and come again"
@@ -247,7 +247,7 @@ class Bus:
                 self.last_error, self.last_hint = error.reason, error.hint
                 if isinstance(error, ProtocolRefusedError):
                     self._identity = self._identity.with_other_protocol()
-                await asyncio.sleep(outage.failed(error, self._connected_at))
+                await asyncio.sleep(self._outage.failed(error, self._connected_at))
 
     async def _run_connection(self, failed_at: float | None) -> None:
         """Run one connection in its own task, so that its failure cannot mask our cancellation."""
@@ -323,6 +323,7 @@ class Bus:
         """Report messages that nobody takes; fetch again what did not fit."""
         while True:
             await asyncio.sleep(_CHECK_S)
+            self._outage.settle(self._connected_at)
             if (reason := self._backpressure.stalled()) is not None:
                 await self._reporter.degrade(_STALLED_PART, reason)
             else:

@@ -44,12 +44,13 @@ class Presence:
         node: Its node, or `cloud`.
         name: Its name on that node: a device's, or a reserved one such as `edge`.
         every_s: Interval between Status messages, in seconds.
+        dataset: Where the dataset is that the component uses; None if it uses none.
 
     Raises:
         TopicError: Node or name is not a DNS label.
     """
 
-    def __init__(self, node: str, name: str, *, every_s: float = 15.0) -> None:
+    def __init__(self, node: str, name: str, *, every_s: float = 15.0, dataset: str | None = None) -> None:
         self.topic = STATUS.name(node=node, name=name)
         self.node = node
         self.name = name
@@ -65,6 +66,7 @@ class Presence:
             since_ms=now_ms(),
             software=distribution.version(),
             run_id=secrets.token_hex(8),  # lets the gateway detect restarts, and `is_own` earlier runs
+            dataset=dataset,
         )
 
     def update(self, **fields: object) -> None:

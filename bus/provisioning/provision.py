@@ -32,7 +32,7 @@ from bus.provisioning.revocation import REVOKED, record_issued, revoked, write_r
 from bus.provisioning.site import Address, ClientFiles, Site, allowed_identities, client_files
 from bus.security import acl, certificates
 from schemas.errors import PermanentError
-from schemas.topics import CLOUD
+from schemas.topics import CLOUD, HANDLERS
 
 SITE = "site.json"
 AUTHORITY = "authority"
@@ -231,18 +231,7 @@ class _Issuer:
             case "device":
                 yield files.stem, edges[identity.node].broker, {"node": identity.node, "name": identity.name}
             case "edge":
-                release_key = f"{self._home(files.folder)}/release.pem"
-                fields: Fields = {"node": identity.node, "release_key": release_key}
-                if edges[identity.node].homeassistant:
-                    fields["homeassistant"] = True
-                # A single handler keeps the default name and state_dir, as in sites of earlier versions.
-                if edges[identity.node].handlers > 1:
-                    fields |= {
-                        "name": identity.name,
-                        "shares": True,
-                        "state_dir": f"{_STATE}/{identity.name}",
-                    }
-                yield files.stem, edges[identity.node].broker, fields
+                yield files.stem, edges[identity.node].broker, self._edge_fields(files)
             case "operator":
                 yield CLOUD, cloud, {}
                 for node, edge in edges.items():
@@ -253,6 +242,21 @@ class _Issuer:
                 yield files.stem, cloud, {}
             case "bridge" | "homeassistant":
                 return  # configured in mosquitto.conf, and by its user
+
+    def _edge_fields(self, files: ClientFiles) -> Fields:
+        """Return the fields of a handler's configuration."""
+        identity, edge = files.identity, self.site.edges[files.identity.node]
+        fields: Fields = {"node": identity.node, "release_key": f"{self._home(files.folder)}/release.pem"}
+        if self.site.home:
+            # Each handler has a model server of its own, which reads the models from there.
+            suffix = "" if identity.name == HANDLERS[0] else f"-{identity.name}"
+            fields["models_dir"] = f"{_STATE}/models{suffix}"
+        if edge.homeassistant:
+            fields["homeassistant"] = True
+        # A single handler keeps the default name and state_dir, as in sites of earlier versions.
+        if edge.handlers > 1:
+            fields |= {"name": identity.name, "shares": True, "state_dir": f"{_STATE}/{identity.name}"}
+        return fields
 
     def _certificate(self, stem: Path, name: str, authority: str, make: Callable[..., bytes]) -> Issued:
         path, key_path = stem.with_name(f"{stem.name}.pem"), stem.with_name(f"{stem.name}.key")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cli import options
 from cli.output import print_error, print_json, print_line
+from schemas.text import escaped
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -53,7 +54,7 @@ def run(arguments: Namespace) -> int:
             print_line(line)
         caption = (f"{given} {wrong.self_confidence:.2f}", f"likely {wrong.suggestion}")
         frames.append(Frame(images[wrong.photo_id], caption))
-    if arguments.sheet is not None:
-        write_sheet(arguments.sheet, frames)
+    if arguments.sheet is not None and not write_sheet(arguments.sheet, frames):
+        print_error(f"{escaped(arguments.sheet)} is not written: there is no photo to show")
     print_error(f"{len(found)} of {len(photos)} labels are probably wrong")
     return 0

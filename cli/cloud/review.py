@@ -10,11 +10,12 @@ from bus import log
 from bus.atomic_file import write_atomic
 from bus.mqtt.publish_confirmed import publish_confirmed
 from cli import connect, options, run_service
-from cli.output import print_json, print_line
+from cli.output import print_error, print_json, print_line
 from schemas.class_names import NEITHER
 from schemas.errors import TransientError
 from schemas.image import ImageError, read_header
 from schemas.messages import Feedback
+from schemas.text import escaped
 from schemas.topics import FEEDBACK
 
 if TYPE_CHECKING:
@@ -82,20 +83,27 @@ def _list(arguments: Namespace, store: "Store") -> None:
     from cloud.labeling.review_order import reason_text  # noqa: PLC0415  # as above
     from cloud.labeling.review_queue import awaiting_review  # noqa: PLC0415  # as above
 
-    frames = []
+    frames: list[Frame] = []
+    header = f"{'photo':<32}  {'arrived':<17} {'from':<16} {'conf.':<5} {'label':<12} {'lane':<5} why"
     for item in awaiting_review(store, arguments.limit):
         fields = {name: getattr(item, name) for name in item.__struct_fields__ if name != "image"}
         confidence = item.confidence or 0.0
+        origin = f"{item.node or '?'}/{item.device or '?'}"
         line = (
-            f"{item.photo_id}  {confidence:.2f} {item.edge_label or '?':<12} {item.lane}  {reason_text(item)}"
+            f"{item.photo_id}  {_time(item.received_at_ms)} {origin:<16} {confidence:<5.2f}"
+            f" {item.edge_label or '?':<12} {item.lane or '?':<5} {reason_text(item)}"
         )
-        _show(arguments, line, fields)
+        _show(arguments, line, fields, header="" if frames else header)
         _save(arguments, f"{item.photo_id}.{_suffix(item.image)}", item.image)
         caption = f"{item.edge_label or '?'} {confidence:.2f}  {item.lane}"
         teacher = "" if item.teacher_label is None else f"teacher: {item.teacher_label}"
         frames.append(Frame(item.image, (caption, teacher or item.photo_id[:16])))
-    if arguments.sheet is not None:
-        write_sheet(arguments.sheet, frames)
+    if arguments.sheet is not None and not write_sheet(arguments.sheet, frames):
+        print_error(f"{escaped(arguments.sheet)} is not written: there is no photo to show")
+
+
+def _time(at_ms: int) -> str:
+    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M}Z"
 
 
 def _suffix(image: bytes) -> str:
@@ -108,8 +116,8 @@ def _suffix(image: bytes) -> str:
 def _list_dead_letters(arguments: Namespace) -> None:
     from cloud.dataset.dead_letters import DeadLetterTable  # noqa: PLC0415  # as above
 
+    header = f"{'photo':<32}  {'arrived':<17} {'node':<12} reason"
     for message in DeadLetterTable.open(arguments.dataset, create=False).newest(arguments.limit):
-        arrived = datetime.fromtimestamp(message.received_at_ms / 1000, UTC)
         fields = {
             "photo_id": message.key,
             "node": message.node,
@@ -117,17 +125,20 @@ def _list_dead_letters(arguments: Namespace) -> None:
             "size_bytes": len(message.payload),
             "reason": message.reason,
         }
-        line = f"{message.key}  {arrived:%Y-%m-%d %H:%M:%S}Z  {message.node}  {message.reason}"
-        _show(arguments, line, fields)
+        line = f"{message.key:<32}  {_time(message.received_at_ms)} {message.node:<12} {message.reason}"
+        _show(arguments, line, fields, header=header)
+        header = ""  # above the first line
         # `.bin`, because the payload is a message with an image inside, and perhaps not even that.
         _save(arguments, f"{message.key}.bin", message.payload)
 
 
-def _show(arguments: Namespace, line: str, fields: dict[str, object]) -> None:
+def _show(arguments: Namespace, line: str, fields: dict[str, object], *, header: str) -> None:
     if arguments.json:
         print_json(fields)
-    else:
-        print_line(line)
+        return
+    if header:
+        print_line(header)
+    print_line(line)
 
 
 def _save(arguments: Namespace, name: str, content: bytes) -> None:

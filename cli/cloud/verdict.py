@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from cloud.evaluation.promotion_gate import Verdict
     from cloud.evaluation.variant_gate import VariantVerdict
+    from cloud.registry.model_card import Candidate
     from cloud.training.packaging import Trained
 
 
@@ -37,6 +38,15 @@ def show_variants(variants: "Sequence[VariantVerdict]") -> None:
             print_line(f"      {reason}")
 
 
+def _measured(candidate: "Candidate") -> str:
+    """Return the accuracy on gold; without gold photos that on labels that each fold held out."""
+    if candidate.gold_accuracy is not None:
+        return f", {candidate.gold_accuracy:.1%} on gold"
+    if candidate.held_out_accuracy is not None:
+        return f", {candidate.held_out_accuracy:.1%} on {candidate.held_out_photos} held-out labels"
+    return ""
+
+
 def show_trained(trained: "Trained") -> None:
     """Print a new version: its candidates, the verdicts and its bundle."""
     from cloud.registry.registry import REPORT_NAME  # noqa: PLC0415  # loads NumPy
@@ -44,8 +54,7 @@ def show_trained(trained: "Trained") -> None:
     card = trained.card
     for candidate in card.candidates:
         chosen = "→" if candidate.name == card.chosen else " "
-        measured = "" if candidate.gold_accuracy is None else f", {candidate.gold_accuracy:.1%} on gold"
-        print_line(f"{chosen} {candidate.name}: {candidate.photos} photos{measured}")
+        print_line(f"{chosen} {candidate.name}: {candidate.photos} photos{_measured(candidate)}")
     show_verdict(card.verdict)
     show_variants(card.variants)
     if not card.auto:

@@ -317,7 +317,7 @@ async def run(config: CollectorConfig, password: str | None = None) -> None:
         config.broker,
         client_id,
         password=password,
-        presence=Presence(CLOUD, config.name),
+        presence=Presence(CLOUD, config.name, dataset=store.location),
         counters=counters,
     )
     labels_bus = Bus(config.broker, f"{client_id}-labels", password=password, durable=True, counters=counters)

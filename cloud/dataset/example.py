@@ -17,6 +17,7 @@ Source = Literal["human", "device", "teacher", "edge"]
 MIN_CLASS_LABELS = 3
 """Human labels that a class needs before it is trained, once two classes have as many."""
 _MORE_CLASSES = "import photos with 'gleaner cloud import DIR', or label some with 'gleaner cloud review'"
+_NAME_CLASSES = "'gleaner cloud list --classes' lists those of the dataset"
 MIN_TEACHER_LABELS = 24
 """Human labels of samples that are needed to measure a teacher's precision, if it gets all of them right."""
 
@@ -145,7 +146,7 @@ def class_names(examples: Sequence[Example], wanted: Sequence[str] | None = None
         subject = "classes" if wanted is not None else f"cannot train with {_counted(len(names))}"
         raise TrainingError(
             f"{subject}: expected at least two distinct names, got {list(names)}",
-            hint=None if wanted is not None else _MORE_CLASSES,
+            hint=_NAME_CLASSES if wanted is not None else _MORE_CLASSES,
         )
     for name in names:
         if name == NEITHER:

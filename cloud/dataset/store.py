@@ -34,6 +34,8 @@ from cloud.dataset.table.lance_package import ColumnOrdering
 from cloud.dataset.table.lance_table import BATCH_ROWS, Table
 from schemas.class_names import NEITHER
 from schemas.errors import PermanentError, TransientError
+from schemas.field_types import MAX_TEXT_CHARS
+from schemas.text import escaped, without_secrets
 
 __all__ = ["HAS_HUMAN_CLASS", "HAS_IMAGE", "Label", "LabelOutcome", "Outcome", "Row", "Store", "Withdrawal"]
 
@@ -70,6 +72,13 @@ class Store:
             TransientError: The location cannot be reached or written now.
         """
         return cls(Table.open(url, SCHEMA, create=create))
+
+    @property
+    def location(self) -> str:
+        """Where it is, for people: an absolute path, or a URL without user and query; of bounded length."""
+        root = self.table.root
+        shown = without_secrets(self.table.url) if root is None else str(root.absolute())
+        return escaped(shown)[:MAX_TEXT_CHARS]
 
     def upsert(self, samples: Sequence[Row]) -> dict[str, Outcome]:
         """Store photos, each id once, even if other processes store the same ids at the same time.

@@ -143,7 +143,7 @@ def fit_teacher(
     classes = class_names(known)
     indices = label_indices(known, classes)
     embeddings = [embedder.embed(known, progress) for embedder in embedders]
-    held_out = out_of_fold_votes(embeddings, indices, len(classes), seed=seed)
+    held_out = out_of_fold_votes(embeddings, indices, len(classes), seed=seed, progress=progress)
     if held_out is None:
         return None
     positions, votes = held_out

@@ -34,8 +34,8 @@ class Frame:
     lines: tuple[str, ...]
 
 
-def write_sheet(path: Path, frames: Sequence[Frame]) -> None:
-    """Write a contact sheet.
+def write_sheet(path: Path, frames: Sequence[Frame]) -> bool:
+    """Write a contact sheet, and return True; without a frame write nothing, and return False.
 
     Args:
         path: Its suffix decides the format: `.png` or `.html`. Missing parent folders are created.
@@ -49,7 +49,9 @@ def write_sheet(path: Path, frames: Sequence[Frame]) -> None:
         raise PermanentError(
             f"cannot write contact sheet {path}", hint=f"its name must end in {' or '.join(writers)}"
         )
-    write_atomic(path, writer(frames))
+    if frames:
+        write_atomic(path, writer(frames))
+    return bool(frames)
 
 
 def thumbnail(image: bytes, size: tuple[int, int] = (_THUMBNAIL_PX, _THUMBNAIL_PX)) -> Image.Image:

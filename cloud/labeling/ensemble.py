@@ -17,6 +17,7 @@ from sklearn.preprocessing import normalize
 
 from cloud.modeling.arrays import Floats, Ints
 from cloud.modeling.linear_head import Head, fit_head
+from cloud.progress import NoProgress, Progress
 from cloud.training.sample_weights import folds, training_weights
 
 Embeddings = NDArray[np.float32]
@@ -142,7 +143,12 @@ def _nearest_similarity(
 
 
 def out_of_fold_votes(
-    embeddings: Sequence[Embeddings], labels: Ints, classes: int, *, seed: int
+    embeddings: Sequence[Embeddings],
+    labels: Ints,
+    classes: int,
+    *,
+    seed: int,
+    progress: Progress | None = None,
 ) -> tuple[Ints, Votes] | None:
     """Cross-validate: return votes on photos by ensembles that were fitted without them.
 
@@ -151,18 +157,21 @@ def out_of_fold_votes(
         labels: `[N]`.
         classes: K.
         seed: Seeds the folds and the ensembles.
+        progress: Advances by folds.
 
     Returns:
         Indices of the M photos that were held out (the only photo of a class never is), and the votes on
         them; None if no photo can be held out.
     """
-    splits = list(folds(labels, seed))
+    splits, progress = list(folds(labels, seed)), progress or NoProgress()
     if not splits:
         return None
+    progress.start("judge labels", len(splits))
     parts = []
     for train, test in splits:
         ensemble = fit_ensemble([views[:, train] for views in embeddings], labels[train], classes, seed=seed)
         parts.append(ensemble.votes([views[:, test] for views in embeddings]))
+        progress.advance()
     indices = np.concatenate([test for _, test in splits])
     return indices, Votes(
         np.concatenate([part.probabilities for part in parts]),

@@ -21,7 +21,7 @@ def find_label_errors(
         backbone: one with pretrained weights.
         cache_dir: caches embeddings between runs.
         seed: seeds the folds.
-        progress: shows the embedding of photos.
+        progress: shows the embedding and the judging of photos.
 
     Raises:
         BackboneUnavailableError: the name is not a backbone, or its pretrained weights are not available.
@@ -32,4 +32,4 @@ def find_label_errors(
     if not examples:
         return []
     photos = [LabelledPhoto(one.photo_id, one.label, one.source) for one in examples]
-    return judge_labels(photos, embedder.embed(examples, progress), seed=seed)
+    return judge_labels(photos, embedder.embed(examples, progress), seed=seed, progress=progress)

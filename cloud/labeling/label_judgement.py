@@ -1,13 +1,17 @@
 """Judge labels by confident learning on out-of-fold votes: plain functions, without TensorFlow."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from cloud.dataset.example import Source
-from cloud.labeling.ensemble import Embeddings, out_of_fold_votes
 from cloud.modeling.arrays import Floats, Ints
+from cloud.progress import Progress
+
+if TYPE_CHECKING:
+    from cloud.labeling.ensemble import Embeddings
 
 
 class LabelError(msgspec.Struct, frozen=True):
@@ -42,7 +46,9 @@ class LabelledPhoto(msgspec.Struct, frozen=True):
     source: Source
 
 
-def judge_labels(photos: Sequence[LabelledPhoto], embeddings: Embeddings, *, seed: int) -> list[LabelError]:
+def judge_labels(
+    photos: Sequence[LabelledPhoto], embeddings: "Embeddings", *, seed: int, progress: Progress | None = None
+) -> list[LabelError]:
     """Return the labels that are probably wrong, lowest self-confidence first.
 
     Each photo is judged by an ensemble that was fitted without it; the only photo of a class cannot be.
@@ -52,7 +58,11 @@ def judge_labels(photos: Sequence[LabelledPhoto], embeddings: Embeddings, *, see
         photos: N photos.
         embeddings: theirs, `[2, N, D]`.
         seed: seeds the folds.
+        progress: advances by folds.
     """
+    # It loads scikit-learn, which takes a second: the console need not wait for it at its start.
+    from cloud.labeling.ensemble import out_of_fold_votes  # noqa: PLC0415
+
     classes = sorted({photo.label for photo in photos})
     if len(classes) < 2:  # noqa: PLR2004 - with one class no label can be another
         return []
@@ -61,7 +71,7 @@ def judge_labels(photos: Sequence[LabelledPhoto], embeddings: Embeddings, *, see
     photos = [photos[row] for row in order]
     position = {name: number for number, name in enumerate(classes)}
     indices = np.array([position[photo.label] for photo in photos], np.int64)
-    held_out = out_of_fold_votes([embeddings[:, order]], indices, len(classes), seed=seed)
+    held_out = out_of_fold_votes([embeddings[:, order]], indices, len(classes), seed=seed, progress=progress)
     if held_out is None:
         return []
     positions, votes = held_out

@@ -54,6 +54,7 @@ class ReviewItem(UnlabelledPhoto, frozen=True, kw_only=True):
     """A photo for a reviewer to label; node and device address the Feedback."""
 
     image: bytes
+    received_at_ms: int
     node: str | None
     device: str | None
 

@@ -1,14 +1,17 @@
 """Linear head of a model: multinomial logistic regression on embeddings, and its temperature."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from bus.optional_packages import not_found
 from cloud.modeling.arrays import Floats, Ints, cross_entropy, effective_sample_size, softmax
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 PRIOR_VARIANCE = 30.0
 """Variance of each weight's Gaussian prior, for embeddings with a mean square distance of 1 to their mean."""
@@ -59,13 +62,19 @@ def fit_head(embeddings: NDArray[np.floating], labels: Ints, weights: Floats, cl
     """
     if len(np.unique(labels)) < classes:
         raise ValueError(f"cannot fit a head: {classes} classes, but examples of {np.unique(labels)} only")
-    share = weights / weights.sum()
+    # Loaded here: it takes a second, and the console, the review and others fit a head later, if at all.
+    # Before the limit below, which counts only for libraries that are loaded. It wants pandas' version alone.
+    with not_found("pandas"):
+        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
     # Small matrices: several threads of BLAS wait for each other, up to sixty times as long on busy cores.
     with threadpool_limits(limits=1, user_api="blas"):
-        return _fit(embeddings.astype(np.float64), labels, share, effective_sample_size(weights), classes)
+        return _fit(embeddings.astype(np.float64), labels, weights, classes, LogisticRegression)
 
 
-def _fit(inputs: Floats, labels: Ints, share: Floats, effective: float, classes: int) -> Head:
+def _fit(
+    inputs: Floats, labels: Ints, weights: Floats, classes: int, regression: type["LogisticRegression"]
+) -> Head:
+    share = weights / weights.sum()
     # What all examples have in common tells no class: without it, the bias is found in fewer iterations.
     mean = share @ inputs
     inputs = inputs - mean
@@ -80,12 +89,12 @@ def _fit(inputs: Floats, labels: Ints, share: Floats, effective: float, classes:
     # scikit-learn minimises C * (weighted sum of losses) + |kernel|² / 2. With weights that sum to the
     # effective sample size, C is the prior's variance. For two classes it fits one vector, the difference of
     # the two columns: half of it in each column has half the penalty, so C is doubled.
-    model = LogisticRegression(
+    model = regression(
         C=PRIOR_VARIANCE if classes > 2 else 2 * PRIOR_VARIANCE,  # noqa: PLR2004 - as said above
         tol=_GRADIENT_LIMIT,
         max_iter=_MAX_ITERATIONS,
     )
-    model.fit(inputs / scale, labels, sample_weight=share * effective)
+    model.fit(inputs / scale, labels, sample_weight=share * effective_sample_size(weights))
     kernel, bias = model.coef_.T / scale, model.intercept_
     if basis is not None:
         kernel = basis @ kernel
@@ -123,6 +132,7 @@ def match_temperature(logits: Floats, targets: Floats) -> float:
     Returns:
         The divisor of the logits, in [0.05, 20].
     """
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415 - a quarter of a second, see `fit_head`
 
     def loss(log_temperature: float) -> float:
         return cross_entropy(softmax(logits / np.exp(log_temperature)), targets)

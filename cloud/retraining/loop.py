@@ -310,7 +310,7 @@ async def run_loop(
         config.broker,
         f"gleaner-cloud-{config.name}",
         password=password,
-        presence=Presence(CLOUD, config.name),
+        presence=Presence(CLOUD, config.name, dataset=store.location),
     )
     loop = RetrainingLoop(config, bus, store, worker)
     async with asyncio.TaskGroup() as tasks:

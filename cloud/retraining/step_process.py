@@ -1,23 +1,39 @@
 """Run a step in a child process: hand it over on stdin, append its output to a file, end it in time."""
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from cloud.retraining.steps import Step
 from schemas.errors import PermanentError
 
 _TAIL_BYTES = 4096
+_REPORT_EVERY_S = 60.0
+"""Seconds between two lines of the log about a step that runs."""
+_MAX_LINE_CHARS = 200
 _SIGTERM_S = 5.0
 """Time between SIGTERM and SIGKILL, in seconds."""
+
+log = structlog.get_logger()
+
+
+class _ProgressLine(msgspec.Struct, frozen=True):
+    """A line of `LoggedProgress`."""
+
+    step: str
+    total: int
+    done: int = 0
 
 
 async def run_in_process(
     worker: Sequence[str], step: Step, *, inherit: int, output: Path, timeout_s: float | None
 ) -> None:
-    """Run a step to its end. Cancelling ends the process.
+    """Run a step to its end, and log each minute how far it is. Cancelling ends the process.
 
     Args:
         worker: Command that decodes the step from its standard input and runs it.
@@ -41,7 +57,7 @@ async def run_in_process(
             pass_fds=(inherit,),
         )
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(timeout_s), _reported(name, output):
             # Waits for the end of the process; ignores a broken pipe if it does not read its input.
             await process.communicate(msgspec.json.encode(step))
     except TimeoutError:
@@ -55,6 +71,33 @@ async def run_in_process(
         raise PermanentError(
             f"step {name!r} failed with exit code {process.returncode}: {_last_line(output)}"
         )
+
+
+@asynccontextmanager
+async def _reported(name: str, output: Path) -> AsyncIterator[None]:
+    """Log from time to time for how long a step runs, and the last line of its output."""
+
+    async def report() -> None:
+        began = time.monotonic()
+        while True:
+            await asyncio.sleep(_REPORT_EVERY_S)
+            running_s = round(time.monotonic() - began, 1)
+            log.info("round.step_running", step=name, running_s=running_s, at=_position(_last_line(output)))
+
+    task = asyncio.create_task(report(), name="round.report")
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+def _position(line: str) -> str:
+    """Return how far a step is, such as `embed photos: 300 of 1000`; of another line the line itself."""
+    try:
+        at = msgspec.json.decode(line, type=_ProgressLine)
+    except msgspec.DecodeError:
+        return line[:_MAX_LINE_CHARS]
+    return f"{at.step}: {at.done} of {at.total}"
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

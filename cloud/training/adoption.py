@@ -162,7 +162,12 @@ def _results(
 
 def _check_classes(classes: tuple[str, ...]) -> None:
     if len(set(classes)) != len(classes) or len(classes) < 2:  # noqa: PLR2004 - a classifier needs two
-        raise TrainingError("classes", expected="at least two distinct names", got=list(classes))
+        raise TrainingError(
+            "classes",
+            expected="at least two distinct names",
+            got=list(classes),
+            hint="name all classes of the model, in the order of its scores",
+        )
 
 
 def _check_photos(photos: Photos, options: AdoptionOptions) -> None:

@@ -50,7 +50,10 @@ class Insights:
 
 
 class InsightDesk:
-    """Computes insights when a page asks for them, one at a time and not too often.
+    """Computes insights while a page shows them, one at a time and not too often.
+
+    A page asks when it is opened and after each computation. So somebody who asked since the last one still
+    waits for the next, whenever the dataset changes.
 
     Args:
         store: The dataset.
@@ -69,7 +72,8 @@ class InsightDesk:
         self._latest: Insights | None = None
         self._problem: str | None = None
         self._settled: OrderedDict[str, None] = OrderedDict()
-        self._wanted = asyncio.Event()
+        self._asked = False
+        self._due = asyncio.Event()
 
     @property
     def problem(self) -> str | None:
@@ -78,8 +82,14 @@ class InsightDesk:
 
     def latest(self) -> Insights | None:
         """Return the last insights, None before the first; `run` computes them again if they are old."""
-        self._wanted.set()
+        self._asked = True
+        self._due.set()
         return self._latest
+
+    def dataset_changed(self) -> None:
+        """Compute again if a page has asked since the last computation."""
+        if self._asked:
+            self._due.set()
 
     def settle(self, photo_id: str) -> None:
         """Note that a user has resolved a doubtful label, which the dataset may not have yet."""
@@ -94,8 +104,8 @@ class InsightDesk:
     async def run(self) -> None:
         """Compute until cancelled. Safe to cancel: a computation that runs is not waited for."""
         while True:
-            await self._wanted.wait()
-            self._wanted.clear()
+            await self._due.wait()
+            self._due.clear()
             began = time.monotonic()
             try:
                 done = await asyncio.to_thread(self._compute)
@@ -107,6 +117,7 @@ class InsightDesk:
                 self._latest = done
                 log.debug("insights.computed", took_s=round(time.monotonic() - began, 1))
             if done is not None or self._problem is not None:
+                self._asked = False
                 self._on_done()
                 await asyncio.sleep(_PAUSE_S)
 

@@ -77,7 +77,7 @@ def _build(engine: Engine, image: Image, base: str, source: Source, options: arg
         arch=arch,
         base=base,
         epoch_s=source.epoch_s,
-        arguments={"SIDE": image.side, "VERSION": version, "REVISION": source.revision},
+        arguments={"SIDE": image.side, "VERSION": version, "REVISION": source.revision, "SOURCE": source.url},
         authorities=authorities(),
     )
     subprocess.run(build_command(engine, build, fresh=options.fresh), cwd=ROOT, timeout=_BUILD_S, check=True)  # noqa: S603

@@ -1,16 +1,12 @@
-"""Camera URLs: which part of the specification they are, and how they are shown without passwords."""
+"""Camera URLs: which part of the specification they are, and whether they are valid."""
 
-import re
 from urllib.parse import urlsplit
 
 from device.cameras.base import CameraError
-from schemas.text import escaped
+from schemas.text import escaped, without_secrets
 
 _HTTP = ("http", "https")
 _VIDEO = ("rtsp", "rtsps", "rtmp")
-_SHOWN_VALUES = ("channel", "subtype", "stream", "cmd", "action", "profile", "resolution", "camera")
-_HIDDEN = "***"
-_SECRET_IN_PATH = re.compile(r"(?i)((?:user|pass|pwd|psw|token|key|secret|auth)\w*=)[^&/;]+")
 
 
 def scheme_of(text: str) -> str:
@@ -51,24 +47,3 @@ def check_url(text: str) -> None:
             f"camera URL {without_secrets(text)} has no valid host and port",
             hint="write / ? # and @ in a user name or password as %2F %3F %23 and %40",
         )
-
-
-def without_secrets(text: str) -> str:
-    """Return a URL, or any text with one, as it may be shown: without user, password and query values.
-
-    The values of a few query fields that tell cameras apart, such as `channel`, are kept.
-    """
-    if "://" not in text:
-        return text
-    # Up to the last @, and in the raw text: a password with / or # is no valid URL, and is shown in an error.
-    shown = re.sub(r"(?<=://)\S*@", f"{_HIDDEN}@", text)
-    address, mark, query = shown.partition("?")
-    address = _SECRET_IN_PATH.sub(rf"\1{_HIDDEN}", address)
-    return address + mark + "&".join(_field(field) for field in re.split("[&;]", query))
-
-
-def _field(field: str) -> str:
-    name, separator, value = field.partition("=")
-    if not separator:
-        return _HIDDEN if field else ""
-    return f"{name}={value if name.lower() in _SHOWN_VALUES and value.isalnum() else _HIDDEN}"

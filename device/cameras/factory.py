@@ -7,12 +7,13 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from bus.config import Broker
-from device.cameras.address import check_url, is_camera_url, is_http, scheme_of, without_secrets
+from device.cameras.address import check_url, is_camera_url, is_http, scheme_of
 from device.cameras.base import Camera, CameraError
 from device.cameras.hardware import Shot, opencv_camera, picamera
 from device.cameras.http_camera import HttpCamera
 from device.cameras.mqtt_camera import MqttCamera
 from device.cameras.replay import folder_camera
+from schemas.text import without_secrets
 
 _ACCEPTED = (
     "folder:DIR[?loop=1&shuffle=SEED&part=0/3], drawn[?seed=3&look=dusk&count=100], usb:0, usb:/dev/video0, "

@@ -9,12 +9,12 @@ from typing import Any
 
 import structlog
 
-from device.cameras.address import scheme_of, without_secrets
+from device.cameras.address import scheme_of
 from device.cameras.base import CameraError
 from device.cameras.driver import CAPTURE_TIMEOUT_S, OPEN_TIMEOUT_S, DriverCamera
 from device.cameras.lag import LagMeter
 from schemas.distribution import install_command
-from schemas.text import escaped, is_unicode
+from schemas.text import escaped, is_unicode, without_secrets
 
 log = structlog.get_logger()
 
@@ -185,6 +185,7 @@ class _Picamera:
         self._opened = Picamera2()
         # Scaled by the camera's own hardware, from the whole sensor.
         main = {} if self._shot.size is None else {"main": {"size": self._shot.size}}
+        self._opened.options["quality"] = self._shot.quality
         self._opened.configure(self._opened.create_still_configuration(**main))
         self._opened.start()
 

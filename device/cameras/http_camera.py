@@ -7,13 +7,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from bus.mqtt.presence import now_ms
-from device.cameras.address import without_secrets
 from device.cameras.base import SIGNATURE_BYTES, CameraError, Frame, looks_like_picture
 from device.cameras.driver import DriverCamera
 from device.cameras.hardware import Shot, opencv_camera
 from device.cameras.http_client import HttpClient
 from device.cameras.multipart import MultipartSplitter, boundary_of
 from device.cameras.newest import NewestPicture
+from schemas.text import without_secrets
 
 if TYPE_CHECKING:
     import aiohttp

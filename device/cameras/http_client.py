@@ -4,9 +4,9 @@ import re
 from base64 import b64encode
 from typing import TYPE_CHECKING
 
-from device.cameras.address import without_secrets
 from device.cameras.base import CameraError
 from schemas.distribution import install_command
+from schemas.text import without_secrets
 
 if TYPE_CHECKING:
     import aiohttp

@@ -12,6 +12,7 @@ from edge.modelserver import config
 from edge.modelserver.batching import parameters as batching_parameters
 from edge.modelserver.batching.parameters import BatchingParameters
 from edge.modelserver.config import ModelConfig
+from edge.modelserver.monitoring import parameters as monitoring_parameters
 from edge.modelserver.status import ServingError
 
 RuntimeName = Literal["auto", "tensorflow", "litert"]
@@ -32,6 +33,8 @@ class Flags:
         host: address to listen on.
         port: port to listen on; 0 for any free port, or for none if there is a socket.
         socket_path: Unix socket to listen on as well; None for none.
+        metrics_port: port of the metrics; 0 for none.
+        metrics_path: where they are there.
         models: the models to serve.
         poll_wait_s: seconds between scans of the base paths; 0 for a single scan, negative for none.
         batching: batching parameters; None if calls are not batched.
@@ -52,6 +55,8 @@ class Flags:
     host: str
     port: int
     socket_path: str | None
+    metrics_port: int
+    metrics_path: str
     models: tuple[ModelConfig, ...]
     poll_wait_s: float
     batching: BatchingParameters | None
@@ -137,7 +142,15 @@ def _add_listening(parser: _Parser) -> None:
         help="address to listen on; not a flag of tensorflow_model_server, which uses 0.0.0.0",
     )
     parser.add_argument(
-        "--rest_api_port", type=port, default=0, help="must be 0: this server has no REST API"
+        "--rest_api_port",
+        type=port,
+        default=0,
+        help="port of the metrics that --monitoring_config_file enables; this server has no REST API",
+    )
+    parser.add_argument(
+        "--monitoring_config_file",
+        default="",
+        help="MonitoringConfig in text format: serve metrics of requests to Prometheus",
     )
     parser.add_argument(
         "--grpc_max_threads",
@@ -248,15 +261,13 @@ def parse(argv: Sequence[str] | None) -> Flags:
         SystemExit: with code 0, after `--help`.
     """
     parsed = _parser().parse_args(argv)
-    if parsed.rest_api_port:
-        # Refused rather than ignored: a client would wait for a port that never opens.
-        raise FlagError(
-            f"argument --rest_api_port: cannot use port {parsed.rest_api_port}: this server has no REST API"
-        )
+    metrics_path = _metrics_path(parsed.monitoring_config_file, parsed.rest_api_port)
     return Flags(
         host=parsed.host,
         port=parsed.port,
         socket_path=parsed.grpc_socket_path or None,
+        metrics_port=0 if metrics_path is None else parsed.rest_api_port,
+        metrics_path=metrics_path or "",
         models=_models(parsed.model_config_file, parsed.model_name, parsed.model_base_path),
         poll_wait_s=parsed.file_system_poll_wait_seconds,
         batching=_batching(parsed.batching_parameters_file, enabled=parsed.enable_batching),
@@ -303,6 +314,26 @@ def _batching(parameters_file: str, *, enabled: bool) -> BatchingParameters | No
         return batching_parameters.parse(text)
     except ServingError as error:
         raise FlagError(f"argument --batching_parameters_file: {parameters_file}: {error.message}") from error
+
+
+def _metrics_path(config_file: str, port: int) -> str | None:
+    """Return the path of the metrics, None for none."""
+    if not config_file:
+        if port:
+            # Refused rather than ignored: a client would wait for a port that never opens.
+            raise FlagError(
+                f"argument --rest_api_port: cannot use port {port}: this server has no REST API, only "
+                "metrics with --monitoring_config_file"
+            )
+        return None
+    text = _text("--monitoring_config_file", config_file)
+    try:
+        path = monitoring_parameters.parse(text)
+    except ServingError as error:
+        raise FlagError(f"argument --monitoring_config_file: {config_file}: {error.message}") from error
+    if path is not None and not port:
+        raise FlagError("argument --monitoring_config_file: has no effect without --rest_api_port")
+    return path
 
 
 def _text(flag: str, path: str) -> str:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from edge.modelserver.models.loader import Loader, LoaderSchedule
 from edge.modelserver.models.repository import Repository
 from edge.modelserver.models.servable import Servable
 from edge.modelserver.models.warmup import warm_up
+from edge.modelserver.monitoring.request_metrics import RequestMetrics
 from edge.modelserver.requests.image_budget import within_budget
 from edge.modelserver.requests.predict import Runner
 from edge.modelserver.runtimes.base import Runtime
@@ -75,8 +77,10 @@ def run(flags: Flags, runtime: Runtime, stop: threading.Event) -> int:
     )
     thread.start()
     scheduler = BatchScheduler(flags.batching, fail) if flags.batching else None
+    metrics = RequestMetrics(repository.is_served)
     try:
-        code = _start_and_serve(flags, repository, scheduler, stop)
+        with _metrics_served(flags, metrics, fail):
+            code = _start_and_serve(flags, repository, scheduler, metrics, stop)
     finally:
         repository.stop()
         thread.join(CLEANUP_S)
@@ -119,8 +123,23 @@ def _load(flags: Flags, runtime: Runtime, name: str, version: int, path: Path) -
     return servable
 
 
+def _metrics_served(
+    flags: Flags, metrics: RequestMetrics, fail: Callable[[BaseException], None]
+) -> AbstractContextManager[None]:
+    if not flags.metrics_port:
+        return nullcontext()
+    from edge.modelserver.monitoring import endpoint  # noqa: PLC0415 - asyncio costs memory, few servers need it
+
+    address = f"{flags.host}:{flags.metrics_port}"
+    return endpoint.serving(address, flags.metrics_path, metrics.page, fail, CLEANUP_S)
+
+
 def _start_and_serve(
-    flags: Flags, repository: Repository, scheduler: BatchScheduler | None, stop: threading.Event
+    flags: Flags,
+    repository: Repository,
+    scheduler: BatchScheduler | None,
+    metrics: RequestMetrics,
+    stop: threading.Event,
 ) -> int:
     try:
         repository.reload(flags.models, is_cancelled=stop.is_set)
@@ -130,21 +149,23 @@ def _start_and_serve(
         log.error("modelserver.start_failed", error=str(error))  # noqa: TRY400 - one line, no traceback
         return 1
     if scheduler is None:
-        return _serve(flags, repository, Servable.run, stop)
+        return _serve(flags, repository, Servable.run, metrics, stop)
     scheduler.start()
     try:
-        return _serve(flags, repository, scheduler.run, stop)
+        return _serve(flags, repository, scheduler.run, metrics, stop)
     finally:
         scheduler.stop(CLEANUP_S)
 
 
-def _serve(flags: Flags, repository: Repository, runner: Runner, stop: threading.Event) -> int:
+def _serve(
+    flags: Flags, repository: Repository, runner: Runner, metrics: RequestMetrics, stop: threading.Event
+) -> int:
     pool = ThreadPoolExecutor(flags.grpc_max_threads, thread_name_prefix="modelserver.rpc")
     status_pool = ThreadPoolExecutor(_STATUS_THREADS, thread_name_prefix="modelserver.status")
     most_calls = flags.grpc_max_threads + MAX_QUEUED_CALLS
     server = grpc.server(pool, options=_GRPC_OPTIONS, maximum_concurrent_rpcs=most_calls)
     limits = ImageLimits.for_pixels(flags.max_image_pixels)
-    prediction = PredictionService(repository, within_budget(runner, limits))
+    prediction = PredictionService(repository, within_budget(runner, limits), metrics)
     add_services(server, prediction, ModelService(repository, stop.is_set, status_pool))
     try:
         port = _listen(server, flags)

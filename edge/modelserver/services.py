@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from edge.modelserver import config
 from edge.modelserver.models.repository import Repository
 from edge.modelserver.models.servable import Servable
+from edge.modelserver.monitoring.request_metrics import RequestMetrics
 from edge.modelserver.requests import examples
 from edge.modelserver.requests import predict as predicting
 from edge.modelserver.requests.predict import Runner
@@ -63,31 +64,33 @@ class PredictionService:
     Args:
         repository: finds the version of a request.
         runner: runs it.
+        metrics: counts the requests that run a signature.
     """
 
-    def __init__(self, repository: Repository, runner: Runner) -> None:
+    def __init__(self, repository: Repository, runner: Runner, metrics: RequestMetrics) -> None:
         self._repository = repository
         self._runner = runner
+        self._metrics = metrics
 
     def Predict(  # noqa: N802 - name of the RPC
         self, request: messages.PredictRequest, context: grpc.ServicerContext
     ) -> messages.PredictResponse:
         """Run a signature on tensors."""
-        with _abort_on_error(context), self._use(request) as servable:
+        with _abort_on_error(context), self._run("Predict", request) as servable:
             return predicting.predict(servable, request, self._runner, _timeout_s(context))
 
     def Classify(  # noqa: N802 - name of the RPC
         self, request: messages.ClassificationRequest, context: grpc.ServicerContext
     ) -> messages.ClassificationResponse:
         """Run a classification signature on tf.Example messages."""
-        with _abort_on_error(context), self._use(request) as servable:
+        with _abort_on_error(context), self._run("Classify", request) as servable:
             return examples.classify(servable, request, self._runner, _timeout_s(context))
 
     def Regress(  # noqa: N802 - name of the RPC
         self, request: messages.RegressionRequest, context: grpc.ServicerContext
     ) -> messages.RegressionResponse:
         """Run a regression signature on tf.Example messages."""
-        with _abort_on_error(context), self._use(request) as servable:
+        with _abort_on_error(context), self._run("Regress", request) as servable:
             return examples.regress(servable, request, self._runner, _timeout_s(context))
 
     def MultiInference(  # noqa: N802 - name of the RPC
@@ -106,6 +109,12 @@ class PredictionService:
             _check_fields(request)
             with self._use(request) as servable:
                 return _metadata(servable)
+
+    @contextmanager
+    def _run(self, api: str, request: _Request) -> Iterator[Servable]:
+        """Hold the version of a request that is counted."""
+        with self._metrics.measured(api, request.model_spec.name), self._use(request) as servable:
+            yield servable
 
     @contextmanager
     def _use(self, request: _Request) -> Iterator[Servable]:

@@ -103,6 +103,7 @@ def test_invalid_options_of_a_training_are_one_sentence(called, photos, tmp_path
     assert done.code == 1
     assert done.err.splitlines()[-1] == (
         "gleaner cloud train: classes: expected at least two distinct names, got ['cat']"
+        "; 'gleaner cloud list --classes' lists those of the dataset"
     )
     assert called(*words, "--backbone", "resnet").err.splitlines()[-1] == (
         "gleaner cloud train: backbone: "
@@ -135,16 +136,27 @@ def test_a_version_that_exists_is_not_trained_again(called, dataset, tmp_path):
 
 
 def test_review_lists_the_least_certain_first(called, dataset, tmp_path):
-    """One line for each photo without a human label, with the reason, and its image with --save."""
+    """A line for each photo without a human label: time, camera and reason; its image with --save."""
     done = called("cloud", "review", "--dataset", dataset, "--save", tmp_path / "look")
     why = ["the", "model", "is", "uncertain"]
+    came = ["1970-01-01", "00:00Z", f"{NODE}/pi-1"]
     assert [line.split() for line in done.out.splitlines()] == [
-        [HARVESTED[1], "0.60", "cat", "hard", *why],
-        [HARVESTED[0], "0.70", "cat", "hard", *why],
+        ["photo", "arrived", "from", "conf.", "label", "lane", "why"],
+        [HARVESTED[1], *came, "0.60", "cat", "hard", *why],
+        [HARVESTED[0], *came, "0.70", "cat", "hard", *why],
     ]
     with Image.open(tmp_path / "look" / f"{HARVESTED[1]}.jpeg") as picture:
         assert picture.size == (160, 120)
-    assert len(called("cloud", "review", "--dataset", dataset, "--limit", "1").out.splitlines()) == 1
+    assert len(called("cloud", "review", "--dataset", dataset, "--limit", "1").out.splitlines()) == 2
+
+
+def test_an_empty_list_writes_no_contact_sheet(called, tmp_path):
+    """A sheet without a photo would be an empty page; the command says that there is none."""
+    Store.open(tmp_path / "empty")
+    done = called("cloud", "review", "--dataset", tmp_path / "empty", "--sheet", tmp_path / "sheet.html")
+    assert (done.code, done.out) == (0, "")
+    assert done.sentence == f"{tmp_path}/sheet.html is not written: there is no photo to show"
+    assert not (tmp_path / "sheet.html").exists()
 
 
 def test_review_as_json(called, dataset):
@@ -166,8 +178,9 @@ def test_review_lists_dead_letters(called, dataset, tmp_path):
     DeadLetterTable.open(dataset).put(messages, Bounds(100, 1000))
     done = called(*words, "--limit", "2", "--save", tmp_path / "look")
     assert done.out.splitlines() == [
-        f"{'2' * 32}  1970-01-01 00:00:00Z  edge-1  reason 2",
-        f"{'1' * 32}  1970-01-01 00:00:00Z  edge-1  reason 1",
+        f"{'photo':<32}  arrived           node         reason",
+        f"{'2' * 32}  1970-01-01 00:00Z edge-1       reason 2",
+        f"{'1' * 32}  1970-01-01 00:00Z edge-1       reason 1",
     ]
     assert (tmp_path / "look" / f"{'2' * 32}.bin").read_bytes() == b"2"
     first = json.loads(called(*words, "--json").out.splitlines()[0])

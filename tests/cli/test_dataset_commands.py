@@ -3,6 +3,7 @@
 import json
 import re
 
+import pyarrow.parquet as pq
 import pytest
 
 from cloud.dataset.store import Store
@@ -104,6 +105,27 @@ def test_forgetting_asks_and_is_final(command, photos, tmp_path):
     assert done.out == "10 photos and 0 dead letters forgotten\n"
     assert "11 were there, 11 skipped" in command("import", photos).out
     assert Store.open(tmp_path / "dataset").count() == 11
+
+
+def contents(path):
+    """Return what an exported file contains; Parquet compresses, so its pictures are read from it."""
+    if path.suffix == ".parquet":
+        return [row["image"]["bytes"] for row in pq.read_table(path).to_pylist()]
+    return [path.read_bytes()] if path.is_file() else []
+
+
+@pytest.mark.parametrize("kind", ["folder", "coco", "parquet", "tfrecord", "fiftyone", "label-studio"])
+def test_what_was_forgotten_is_in_no_later_export(command, photos, tmp_path, kind):
+    """Neither the class nor a byte of its pictures, in any format."""
+    command("import", photos)
+    pictures = [path.read_bytes() for path in (photos / "dog").glob("*.jpg")]
+    command("forget", "--class", "dog", "--yes", "--cache", tmp_path / "cache")
+    done = command("export", tmp_path / "out", "--format", kind)
+    assert done.out.splitlines()[-1] == f"11 photos exported to {tmp_path / 'out'}"
+    written = [content for path in (tmp_path / "out").rglob("*") for content in contents(path)]
+    assert any((photos / "cat" / "0.jpg").read_bytes() in content for content in written)
+    assert len(pictures) == 10
+    assert not any(picture in content for picture in pictures for content in written)
 
 
 def test_retention_forgets_the_oldest_within_a_size(command, photos, tmp_path):

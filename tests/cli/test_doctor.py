@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 from argparse import Namespace
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -6,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from bus.config import Broker, ClientConfig, Tls
+from bus.diagnosis.status_checks import component_finding
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import Presence, now_ms
 from bus.mqtt.session import connected
@@ -185,7 +187,7 @@ async def test_all_checks_every_component(answering, address, at):
     ("ahead_ms", "counters", "said"),
     [
         (900_000, {}, "ahead of this machine's"),
-        (0, {"bus.flapping": 3}, "lost its connection again and again (3 times)"),
+        (0, {"bus.flapping": 3, "bus.settled": 1}, "lost its connection again and again (2 times)"),
     ],
 )
 async def test_a_wrong_clock_and_a_twin_are_failures(edge, at, ahead_ms, counters, said):
@@ -206,6 +208,35 @@ async def test_a_wrong_clock_and_a_twin_are_failures(edge, at, ahead_ms, counter
     passed, text = found["edge edge-1"]
     assert not passed
     assert said in text
+
+
+async def test_services_with_different_datasets_are_a_failure(answering, address, at):
+    """A label that one stores is not trained on by the other; `--all` names who uses which."""
+    at_places = {"collector": "/data/a.lance", "trainer": "/data/b.lance", "console": "/data/b.lance"}
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(reporting(address, SERVED))
+        for name, place in at_places.items():
+            bus = Bus(address, name, presence=Presence("cloud", name, dataset=place))
+            await stack.enter_async_context(connected(bus, address))
+        passed, text = findings((await gleaner("doctor", "--all", *at)).out)["dataset"]
+    assert not passed
+    assert "collector: /data/a.lance; console, trainer: /data/b.lance" in text
+    assert "the same --dataset" in text
+
+
+def test_a_twin_that_is_gone_is_no_failure_any_more():
+    """A counter never decreases: what counts is whether the component has been connected for long since."""
+    status = Status(
+        node=NODE,
+        name="pi-1",
+        state="online",
+        at_ms=now_ms(),
+        since_ms=1,
+        software="1",
+        run_id="1",
+        counters={"bus.flapping": 2, "bus.settled": 2},
+    )
+    assert component_finding(status).passed
 
 
 async def test_the_configuration_of_a_service_is_enough(answering, address, tmp_path):

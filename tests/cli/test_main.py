@@ -1,13 +1,16 @@
 import asyncio
+import signal
+import socket
 
 import pytest
 
+from bus.broker.process import is_listening
 from cli import main as main_module
 from cli import schema
 from cli.main import COMMANDS, first_cause
 from schemas.errors import PermanentError, TransientError
 from tests.cli.conftest import start
-from tests.conftest import DEADLINE_S
+from tests.conftest import DEADLINE_S, eventually
 
 
 @pytest.mark.parametrize(
@@ -139,6 +142,22 @@ async def test_a_service_stops_on_sigterm(at, edge, tmp_path):
     async with asyncio.timeout(DEADLINE_S):
         assert await process.wait() == 0
     assert (await edge.status("offline")).reason == "it was stopped"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+async def test_a_broker_of_a_site_ends_with_the_code_of_the_table(tmp_path, mosquitto, number, code):
+    """SIGTERM stops a service, which is no failure; Ctrl-C interrupts it. mosquitto ends with it."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    config = tmp_path / "mosquitto.conf"
+    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    process = await start("broker", "--config", config)
+    await eventually(lambda: is_listening(port))
+    process.send_signal(number)
+    async with asyncio.timeout(DEADLINE_S):
+        await process.communicate()
+    assert process.returncode == code
+    assert not is_listening(port)
 
 
 def test_a_port_in_use_is_a_failure(called, address):

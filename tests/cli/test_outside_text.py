@@ -112,6 +112,7 @@ def test_the_labelling_screen_prints_it_escaped():
     item = ReviewItem(
         photo_id="0" * 32,
         image=jpeg(1),
+        received_at_ms=1,
         node=NODE,
         device="pi-1",
         edge_label=HOSTILE,

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from cli.main import COMMANDS
-from schemas.distribution import DISTRIBUTION
 from tests.conftest import DEADLINE_S, ROOT
 
 MIB = 1 << 20
@@ -123,7 +122,7 @@ def test_foreign_modules_of_the_same_names_do_no_harm(installed, tmp_path):
         assert done.stdout.startswith(said), done.stderr
 
 
-def test_a_missing_extra_is_a_sentence_with_the_command_to_type(installed, tmp_path):
+def test_a_missing_extra_is_a_sentence_with_the_command_to_type(installed, wheel, tmp_path):
     """Each command that needs an extra says which, in one line with exit code 1; no traceback."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "urls").write_text("json://127.0.0.1")
@@ -133,7 +132,7 @@ def test_a_missing_extra_is_a_sentence_with_the_command_to_type(installed, tmp_p
     for command, (code, said) in json.loads(done.stdout).items():
         assert code == 1, (command, code, said)
         assert said.count("\n") == 1, (command, said)
-        assert f"pip install '{DISTRIBUTION}[{NEEDS[command]}]'" in said, (command, said)
+        assert f"pip install '{wheel.name}[{NEEDS[command]}]'" in said, (command, said)
 
 
 def test_help_of_every_command_needs_no_extra(installed, tmp_path):

@@ -17,6 +17,9 @@ from tests.faults.stack import stack
 STEP_S = 600.0
 """Seconds to reach a step, on a busy machine."""
 
+INTERVAL_S = 0.2
+"""Seconds between the photos of a device: several per second reach every step soon enough."""
+
 SEED = 1
 HELD_BY = {
     "device.photo-published": ("edge-broker",),
@@ -42,7 +45,10 @@ def test_every_step_is_a_function_of_the_product():
 async def test_g1_g2_a_crash_at_any_step_loses_and_duplicates_nothing(tmp_path):
     """Each photo has one answer and each sample one row, at whatever step a component was killed."""
     draw = random.Random(SEED)
-    async with stack(tmp_path / "stack") as running, Laboratory(running).listening() as laboratory:
+    async with (
+        stack(tmp_path / "stack", interval_s=INTERVAL_S) as running,
+        Laboratory(running).listening() as laboratory,
+    ):
 
         async def crash_at_each_step(target: str) -> None:
             for point in points_of(target):
@@ -59,7 +65,10 @@ async def test_g1_g2_a_crash_at_any_step_loses_and_duplicates_nothing(tmp_path):
 
 async def test_g1_g2_a_broker_killed_at_any_step_loses_and_duplicates_nothing(tmp_path):
     """A message that a broker has acknowledged and lost is sent again by its sender."""
-    async with stack(tmp_path / "stack") as running, Laboratory(running).listening() as laboratory:
+    async with (
+        stack(tmp_path / "stack", interval_s=INTERVAL_S) as running,
+        Laboratory(running).listening() as laboratory,
+    ):
         for point, brokers in HELD_BY.items():
             component = point.partition(".")[0]
             command = running.command({"device": "device-1"}.get(component, component))

@@ -82,7 +82,7 @@ def run(arguments: Namespace) -> int:
         max_frames=arguments.max_frames,
     )
     # Before the dataset: a misspelt folder must not create an empty one.
-    with source_entries(arguments.source, wanted) as entries:
+    with Bars() as bars, source_entries(arguments.source, wanted, bars) as entries:
         store = _open(arguments.dataset, dry_run=arguments.dry_run)
         chosen = ImportOptions(
             split=arguments.split or "train",
@@ -91,8 +91,7 @@ def run(arguments: Namespace) -> int:
             hold_out=arguments.hold_out,
             dry_run=arguments.dry_run,
         )
-        with Bars() as bars:
-            done = import_entries(store, entries, chosen, bars)
+        done = import_entries(store, entries, chosen, bars)
     show(done, store, dry_run=arguments.dry_run)
     return 0
 

@@ -14,6 +14,10 @@ _SUFFIXES = ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .heic .heif .
 PICTURE_SUFFIXES = frozenset(_SUFFIXES.split())
 
 
+class NotAListError(PermanentError):
+    """A file is no list of pictures, whatever else it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """A picture to import.
@@ -81,7 +85,7 @@ def listed_item(folder: Path, name: str, label: object, split: Split | None = No
     """
     if label is not None and not isinstance(label, str | int | float):
         return PassedOver(name, "a label that is no text")
-    text = None if label is None else str(label)
+    text = None if label is None else label_text(label)
     if text is not None and not is_unicode(text):
         return PassedOver(name, "a label that is not UTF-8; save the list as UTF-8")
     if "://" not in name:
@@ -93,6 +97,11 @@ def listed_item(folder: Path, name: str, label: object, split: Split | None = No
         return file_item(path_of(name), name, text, split)
     except PermanentError as error:
         return PassedOver(name, str(error))
+
+
+def label_text(label: str | float) -> str:
+    """Return a label as text: truth values as JSON writes them."""
+    return str(label).lower() if isinstance(label, bool) else str(label)
 
 
 def is_file(path: Path) -> bool:

@@ -11,6 +11,7 @@ Layouts, tried in this order:
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from cloud.dataset.importing.entry import (
 )
 from cloud.dataset.schema import Split
 from schemas.errors import PermanentError
-from schemas.text import escaped
+from schemas.text import escaped, listed
 
 _SPLITS: dict[str, Split] = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
@@ -58,14 +59,16 @@ def folder_entries(directory: Path, *, label: str | None = None, recursive: bool
         recursive: Include folders inside a class folder.
 
     Raises:
-        PermanentError: The folder has splits without classes.
+        PermanentError: The folder has splits without classes, or it is not clear which folders are classes.
     """
     listing = _Listing(directory, recursive=recursive)
     if label is not None:
         return list(listing.pictures(directory, label))
     splits = {folder: split for folder in listing.folders(directory) if (split := split_of(folder.name))}
-    labelled = [folder for folder in splits if listing.has_classes(folder)]
-    if labelled:
+    # `train` beside `bus` and `car` is a class, also if the names of its files look like classes.
+    others = [folder for folder in listing.folders(directory) if folder not in splits]
+    has_classes = listing.has_class_folders if any(map(listing.has_pictures, others)) else listing.has_classes
+    if any(map(has_classes, splits)):
         return list(_splits(directory, splits, listing))
     if splits and len(splits) == len(listing.folders(directory)):
         names = ", ".join(escaped(folder.name) for folder in splits)
@@ -83,7 +86,30 @@ def folder_entries(directory: Path, *, label: str | None = None, recursive: bool
                 f"cannot import {directory}: the class folders are one level deeper",
                 hint=f"import {', '.join(escaped(folder) for folder in deeper)}",
             )
+    if recursive:
+        _check_inner_folders(directory, listing)
     return list(_classes(directory, None, listing))
+
+
+def _check_inner_folders(directory: Path, listing: "_Listing") -> None:
+    """Refuse folders of cameras or dates with the same class folders inside each: they are no classes.
+
+    Raises:
+        PermanentError: Several folders have pictures only in folders inside, whose names repeat.
+    """
+    inner = {
+        folder: {one.name for one in listing.folders(folder) if listing.has_pictures(one)}
+        for folder in listing.folders(directory)
+        if not listing.has_pictures(folder)
+    }
+    repeated = Counter(name for names in inner.values() for name in names)
+    common = sorted(name for name, count in repeated.items() if count > 1)
+    if len(common) > 1:
+        raise PermanentError(
+            f"cannot import {directory}: {listed([escaped(name) for name in common])} are folders inside "
+            "several folders, so it is not clear which are the classes",
+            hint="import each of the outer folders, or write a CSV file with the columns file and label",
+        )
 
 
 class _Listing:
@@ -111,11 +137,13 @@ class _Listing:
             for path in self.children(folder)
         )
 
+    def has_class_folders(self, split: Path) -> bool:
+        """Return whether a split has class folders."""
+        return any(map(self.has_pictures, self.folders(split)))
+
     def has_classes(self, split: Path) -> bool:
         """Return whether a split has class folders, or files that name their class."""
-        if any(self.has_pictures(folder) for folder in self.folders(split)):
-            return True
-        return len(_classes_in_names(self.children(split))) > 1
+        return self.has_class_folders(split) or len(_classes_in_names(self.children(split))) > 1
 
     def pictures(self, folder: Path, label: str | None, split: Split | None = None) -> Iterator[Entry]:
         """Yield the entries of one class folder, its own files before those of folders inside it."""
@@ -188,7 +216,7 @@ def _splits(directory: Path, splits: dict[Path, Split], listing: _Listing) -> It
     """Yield the entries of a folder of splits."""
     for path in listing.children(directory):
         if path in splits:
-            by_folder = any(listing.has_pictures(folder) for folder in listing.folders(path))
+            by_folder = listing.has_class_folders(path)
             yield from (_classes if by_folder else _named)(path, splits[path], listing)
         elif _is_hidden(path):
             yield PassedOver(listing.name(path), "hidden or a system's own", expected=True)

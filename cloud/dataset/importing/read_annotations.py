@@ -7,40 +7,64 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree as ET
 
-from cloud.dataset.importing.entry import Entry, Item, PassedOver, file_item, is_file, listed_item
+from cloud.dataset.importing.entry import (
+    PICTURE_SUFFIXES,
+    Entry,
+    Item,
+    NotAListError,
+    PassedOver,
+    file_item,
+    is_file,
+    label_text,
+    listed_item,
+)
+from cloud.dataset.importing.folder import split_of
+from cloud.dataset.schema import Split
 from schemas.errors import PermanentError
 
 _MAX_BYTES = 1 << 30
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
+_PICTURE_KEYS = ("image", "img", "picture", "photo", "url", "file")
 _CHOICE_KEYS = ("choice", "choices", "label", "class", "category")
 _ENTITY = b"<!ENTITY"
 
 
 def json_entries(export: Path, label: str | None = None) -> list[Entry]:
-    """List the pictures of a COCO or Label Studio file.
+    """List the pictures of a COCO or Label Studio file; a COCO file that is named after a split gives it.
 
     Args:
         export: A JSON file; pictures are looked for in its folder and in folders around it.
         label: Class of pictures without one.
 
     Raises:
-        PermanentError: It is neither of the two.
+        NotAListError: It is neither of the two.
+        PermanentError: It is too large.
     """
     content = _load(export)
     if isinstance(content, dict) and isinstance(content.get("images"), list):
-        return list(_coco(export, content, label))
-    if isinstance(content, list) and all(isinstance(task, dict) for task in content):
+        split = coco_split(export)
+        return [
+            replace(entry, split=split) if isinstance(entry, Item) else entry
+            for entry in _coco(export, content, label)
+        ]
+    if isinstance(content, list) and any(map(_is_task, _objects(content))):
         return list(_label_studio(export, content, label))
-    raise PermanentError(
+    raise NotAListError(
         f"cannot import {export}: neither COCO nor an export of Label Studio",
         hint="export as COCO, JSON, JSON-MIN or CSV, or make a folder per class",
     )
+
+
+def coco_split(export: Path) -> Split | None:
+    """Return the split that a COCO file is named after, as `gold.json` or `instances_val2017.json`."""
+    return split_of(export.stem) or split_of(export.stem.rpartition("_")[2])
 
 
 def cvat_entries(export: Path, label: str | None = None) -> list[Entry]:
@@ -86,12 +110,10 @@ def _key(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _label_studio(export: Path, tasks: list[dict[str, Any]], label: str | None) -> Iterator[Entry]:
+def _label_studio(export: Path, tasks: list[object], label: str | None) -> Iterator[Entry]:
     for number, task in enumerate(tasks):
-        data = task.get("data")
-        places = (data if isinstance(data, dict) else task).values()
-        picture = next((_local_name(one) for one in places if isinstance(one, str) and "." in one), None)
-        if picture is None:
+        picture = _picture_of(task) if isinstance(task, dict) else None
+        if not isinstance(task, dict) or picture is None:
             yield PassedOver(f"{export.name}: task {number}", "no picture")
             continue
         annotation = _last_annotation(task)
@@ -100,6 +122,24 @@ def _label_studio(export: Path, tasks: list[dict[str, Any]], label: str | None) 
         if isinstance(found, Item) and at_ms is not None:
             found = Item(found.name, found.read, found.label, found.split, at_ms, found.size_bytes)
         yield found
+
+
+def _is_task(task: Mapping[str, Any]) -> bool:
+    """Return whether an object is a task of Label Studio, and no other one that names a file."""
+    return _picture_of(task) is not None and ("data" in task or any(key in task for key in _CHOICE_KEYS))
+
+
+def _picture_of(task: Mapping[str, Any]) -> str | None:
+    """Return the file of a task; of an export as JSON-MIN its fields are those of its data.
+
+    Which field has the picture is up to the project. A task may have texts too, also with a dot.
+    """
+    data = task.get("data")
+    fields = data if isinstance(data, dict) else task
+    names = {str(key).casefold(): _local_name(one) for key, one in fields.items() if isinstance(one, str)}
+    pictures = [name for name in names.values() if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+    named = [names[key] for key in _PICTURE_KEYS if names.get(key)]
+    return next((name for name in (*pictures, *named)), None)
 
 
 def _last_annotation(task: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -135,10 +175,10 @@ def _local_name(place: str) -> str:
 
 def _labelled(export: Path, name: str, labels: Iterable[object], default: str | None) -> Entry:
     """Return the entry of a picture with one label, or why it has none."""
-    given = [one for one in labels if one]
+    given = [one for one in labels if one not in (None, "")]  # 0 is a label
     if not all(isinstance(one, str | int | float) for one in given):
         return PassedOver(name, "a label that is no text")
-    distinct = sorted({str(one) for one in given})
+    distinct = sorted({label_text(one) for one in given if isinstance(one, str | int | float)})
     if len(distinct) > 1:
         return PassedOver(name, f"{len(distinct)} labels: {', '.join(distinct)}")
     if not distinct and default is None:
@@ -183,7 +223,7 @@ def _load(export: Path) -> object:
     try:
         return json.loads(_read(export))
     except (ValueError, RecursionError) as error:
-        raise PermanentError(f"cannot import {export}: no JSON: {error}") from None
+        raise NotAListError(f"cannot import {export}: no JSON: {error}") from None
 
 
 def _read(export: Path) -> bytes:

@@ -3,12 +3,13 @@
 import codecs
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
-from cloud.dataset.importing.entry import Entry, PassedOver, listed_item
+from cloud.dataset.importing.entry import Entry, NotAListError, PassedOver, is_file, listed_item
 from cloud.dataset.importing.folder import split_of
 from cloud.dataset.schema import Split
 from schemas.errors import PermanentError
@@ -18,33 +19,77 @@ LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target",
 SPLIT_COLUMNS = ("split", "subset", "set", "partition")
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 
+_DELIMITERS = ",;\t|"
+_SEPARATOR_LINE = "sep="  # the first line of some exports for Excel, which names the delimiter
+_ROWS_TO_RECOGNISE = 100
+
 
 def csv_entries(table: Path, label: str | None = None) -> list[Entry]:
     """List the pictures of a CSV file with a column of files and one of labels.
 
     Args:
-        table: Text in UTF-8, with a header; commas, semicolons or tabs. Files are relative to its folder.
+        table: Text in UTF-8, with a header; commas, semicolons, tabs or bars. Files are relative to its
+            folder.
         label: Class of pictures without one.
 
     Raises:
-        PermanentError: It has no header with such columns, or is no text.
+        NotAListError: It has no header with such columns.
+        PermanentError: It cannot be read.
     """
     return list(_entries(table, _csv_rows(table), label))
 
 
-def metadata_entries(directory: Path, label: str | None = None) -> list[Entry]:
-    """List the pictures of a Hugging Face image folder by its metadata files, also in folders of splits.
+def csv_names_pictures(table: Path) -> bool:
+    """Return whether a CSV file has a column of labels, and one of files of which one of the first exists.
+
+    Raises:
+        PermanentError: It cannot be read.
+    """
+    try:
+        for _, row in islice(_csv_rows(table), _ROWS_TO_RECOGNISE):
+            if isinstance(row, str) or _first(row, LABEL_COLUMNS) is None:
+                continue
+            name = _first(row, FILE_COLUMNS)
+            if isinstance(name, str) and is_file(table.parent / name.strip()):
+                return True
+    except NotAListError:
+        pass
+    return False
+
+
+def metadata_tables(directory: Path) -> list[Path]:
+    """Return the files that hold a Hugging Face image folder's metadata, also in folders of splits.
+
+    Raises:
+        PermanentError: One cannot be read.
+    """
+    found = (table for name in METADATA_NAMES for table in sorted(directory.rglob(name)))
+    return [table for table in found if _has_files(table)]
+
+
+def _has_files(table: Path) -> bool:
+    try:
+        rows = islice(_rows(table), _ROWS_TO_RECOGNISE)
+        return any(not isinstance(row, str) and _first(row, FILE_COLUMNS) is not None for _, row in rows)
+    except NotAListError:
+        return False
+
+
+def _rows(table: Path) -> Iterator[tuple[int, Mapping[str, object] | str]]:
+    return _json_rows(table) if table.suffix == ".jsonl" else _csv_rows(table)
+
+
+def metadata_entries(directory: Path, tables: Sequence[Path], label: str | None = None) -> list[Entry]:
+    """List the pictures of a Hugging Face image folder by its metadata files.
 
     Raises:
         PermanentError: A metadata file cannot be read.
     """
     found: list[Entry] = []
-    for name in METADATA_NAMES:
-        for table in sorted(directory.rglob(name)):
-            rows = _json_rows(table) if table.suffix == ".jsonl" else _csv_rows(table)
-            split = split_of(table.parent.name) if table.parent != directory else None
-            prefix = table.parent.relative_to(directory)
-            found += _entries(table, rows, label, split=split, prefix=prefix)
+    for table in tables:
+        split = split_of(table.parent.name) if table.parent != directory else None
+        prefix = table.parent.relative_to(directory)
+        found += _entries(table, _rows(table), label, split=split, prefix=prefix)
     return found
 
 
@@ -67,11 +112,13 @@ def _entries(
         if not isinstance(name, str):
             yield PassedOver(f"{table.name}:{number}", "a file name that is no text")
             continue
-        written = _first(row, SPLIT_COLUMNS)
+        # A blank at the end of a field belongs to the table, unless a file has that name.
+        name = name if is_file(table.parent / name) else name.strip()
+        given, written = _first(row, LABEL_COLUMNS), _first(row, SPLIT_COLUMNS)
         found = listed_item(
             table.parent,
             name,
-            _first(row, LABEL_COLUMNS) or label,
+            label if given is None else given,
             split if written is None else split_of(str(written)),
         )
         yield found if prefix == Path() else replace(found, name=str(prefix / name))
@@ -87,19 +134,25 @@ def _first(row: Mapping[str, object], columns: tuple[str, ...]) -> object:
 def _csv_rows(table: Path) -> Iterator[tuple[int, Mapping[str, object] | str]]:
     try:
         with _open(table) as file:
-            head = file.read(4096)
-            file.seek(0)
-            delimiter = max(",;\t", key=head.partition("\n")[0].count)
-            rows = csv.DictReader(file, delimiter=delimiter)
+            rows = csv.DictReader(file, delimiter=_delimiter(file))
             names = {str(name).strip().casefold() for name in rows.fieldnames or ()}
             if not names.intersection(FILE_COLUMNS):
-                raise PermanentError(
+                raise NotAListError(
                     f"cannot import {table}: its first line has no column for files",
                     hint=f"name columns {FILE_COLUMNS[0]} and {LABEL_COLUMNS[0]}, for example",
                 )
             yield from _readable_rows(rows)
     except (csv.Error, OSError) as error:
         raise PermanentError(f"cannot import {table}: {error}") from None
+
+
+def _delimiter(file: TextIO) -> str:
+    """Return the delimiter of a CSV file, and leave it at its header."""
+    first = file.readline(4096)
+    if first.casefold().startswith(_SEPARATOR_LINE):
+        return first[len(_SEPARATOR_LINE) :].strip('\r\n"')[:1] or ","
+    file.seek(0)
+    return max(_DELIMITERS, key=first.count)
 
 
 def _readable_rows(rows: "csv.DictReader[str]") -> Iterator[tuple[int, Mapping[str, object] | str]]:

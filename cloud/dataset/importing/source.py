@@ -10,10 +10,12 @@ from typing import TypeAlias
 from cloud.dataset.importing.entry import Entry
 from cloud.dataset.importing.folder import folder_entries
 from cloud.dataset.importing.importer import check_any
+from cloud.dataset.importing.lists import lists_in
 from cloud.dataset.importing.read_annotations import cvat_entries, json_entries
 from cloud.dataset.importing.read_parquet import parquet_entries
-from cloud.dataset.importing.read_table import METADATA_NAMES, csv_entries, metadata_entries
-from cloud.dataset.importing.read_video import STREAM_SCHEMES, VIDEO_SUFFIXES, video_entries
+from cloud.dataset.importing.read_table import csv_entries, metadata_entries, metadata_tables
+from cloud.dataset.importing.read_video import VIDEO_SUFFIXES, VideoOptions, is_stream, video_entries
+from cloud.progress import Progress
 from schemas.errors import PermanentError
 from schemas.text import escaped
 
@@ -47,26 +49,26 @@ class SourceOptions:
 
 
 @contextmanager
-def source_entries(source: str, options: SourceOptions) -> Iterator[list[Entry]]:
+def source_entries(
+    source: str, options: SourceOptions, progress: Progress | None = None
+) -> Iterator[list[Entry]]:
     """List the entries of a source for the length of a block, in which their pictures can be read.
 
     Args:
         source: Path of a folder or file, or the URL of a stream.
         options: How to read it.
+        progress: Advances by frames of a video.
 
     Raises:
         PermanentError: It does not exist, has an unknown format, or has no picture.
     """
-    path = Path(source)
-    is_stream = source.startswith(STREAM_SCHEMES)
-    if not is_stream and not path.exists():
+    path, streamed = Path(source), is_stream(source)
+    if not streamed and not path.exists():
         raise PermanentError(f"{escaped(source)}: no such folder or file")
     with tempfile.TemporaryDirectory(prefix="gleaner-frames-") as folder:
-        if is_stream or path.suffix.lower() in VIDEO_SUFFIXES:
-            frames, every_s = Path(folder), options.every_s
-            entries = video_entries(
-                source, frames, options.label, every_s=every_s, max_frames=options.max_frames
-            )
+        if streamed or path.suffix.lower() in VIDEO_SUFFIXES:
+            sampling = VideoOptions(options.label, options.every_s, options.max_frames)
+            entries = video_entries(source, Path(folder), sampling, progress)
         elif path.is_dir():
             entries = _directory_entries(path, options)
         else:
@@ -77,17 +79,10 @@ def source_entries(source: str, options: SourceOptions) -> Iterator[list[Entry]]
 
 def _directory_entries(directory: Path, options: SourceOptions) -> list[Entry]:
     """List a folder: by the list of pictures in it if it has one, else by its sub-folders."""
-    if any(True for name in METADATA_NAMES for _ in directory.rglob(name)):
-        return metadata_entries(directory, options.label)
-    for pattern, reader in (("annotations.xml", cvat_entries), ("*.json", json_entries)):
-        exports = [*directory.glob(pattern), *directory.glob(f"annotations/{pattern}")]
-        if len(exports) == 1:
-            return reader(exports[0], options.label)
-        if len(exports) > 1:
-            names = ", ".join(escaped(path.relative_to(directory)) for path in sorted(exports))
-            raise PermanentError(
-                f"{directory} has several lists of pictures: {names}", hint="import one of them"
-            )
+    if tables := metadata_tables(directory):
+        return metadata_entries(directory, tables, options.label)
+    if listed := lists_in(directory, options.label):
+        return listed
     if any(directory.glob("*.parquet")) or any(directory.glob("data/*.parquet")):
         return parquet_entries(directory, options.label)
     if (directory / "images").is_dir() and any((directory / "labels").rglob("*.txt")):

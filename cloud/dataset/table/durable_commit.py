@@ -31,6 +31,7 @@ from bus.atomic_file import sync_file, sync_folder
 from bus.file_lock import LockHeldError, exclusive_lock
 from bus.file_url import path_of
 from cloud.dataset.table.lance_package import lance, write_fragments
+from schemas.distribution import install_command
 from schemas.errors import PermanentError, TransientError
 
 FOLDERS = ("data", "_deletions", "_transactions", "_versions", "_refs/tags")
@@ -261,7 +262,7 @@ def check_conditional_writes(url: str) -> None:
     except ModuleNotFoundError:
         raise PermanentError(
             f"table {url}: creating a table on S3 requires the package s3fs",
-            hint="install gleaner-aiot[s3]",
+            hint=install_command("s3"),
         ) from None
     store = s3fs.S3FileSystem(skip_instance_cache=True)
     probe = f"{url.rstrip('/')}/_probe-{secrets.token_hex(8)}"

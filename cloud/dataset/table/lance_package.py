@@ -1,6 +1,6 @@
 """Lance, imported without pandas, which it would load for a type alone: 0.2 CPU-seconds and 36 MB."""
 
-from cloud.optional_packages import not_found
+from bus.optional_packages import not_found
 
 with not_found("pandas"):
     import lance

@@ -85,6 +85,10 @@ class Repository:
         # Replaced as a whole, never changed in place: requests read it without the lock.
         self._available: dict[str, dict[int, Servable]] = {}
 
+    def is_served(self, name: str) -> bool:
+        """Return whether a model of this name has an available version."""
+        return bool(self._available.get(name))
+
     @contextmanager
     def use(self, name: str, version: int | None = None, label: str | None = None) -> Iterator[Servable]:
         """Hold the version that a request selects by number or label; by default the highest available one.

@@ -9,9 +9,12 @@ from bus.config import Broker
 from bus.gateway import rule_repair
 from bus.gateway.config import GatewayConfig, RuleRepairConfig
 from bus.gateway.routes import node_routes
-from bus.gateway.rule_repair import due
+from bus.gateway.rule_repair import due, nodes_without_downlink
+from schemas.messages import Event
+from schemas.topics import EVENT
 from tests.apiserver import TOKEN, StandInApiServer
 from tests.conftest import eventually
+from tests.nodes import Observer
 from tests.router import NODE, StandInRouter, gateway_running
 
 ROUTES = list(node_routes(NODE))
@@ -31,6 +34,20 @@ DELETED = [f"delete up.{NODE}.{route.topic.kind}" for route in ROUTES]
 def test_only_rules_that_may_not_work_are_probed(worked_at, expected):
     """A Rule is probed until it works, and again when it was not probed for a while."""
     assert due(ROUTES, worked_at, 100.0, 10.0) == expected
+
+
+@pytest.mark.parametrize(
+    ("silent", "carrying", "expected"),
+    [
+        (ROUTES, [], set()),  # nothing comes: the Rules
+        (ROUTES, ROUTES[1:2], {NODE}),  # something comes, no probe returns: the way down
+        (ROUTES[:2], ROUTES, set()),  # a probe returned by another Rule: the way down works
+        ([], ROUTES, set()),
+    ],
+)
+def test_the_way_down_is_told_from_rules(silent, carrying, expected):
+    """It does not work if messages come by a Rule whose probe does not return, and no probe does."""
+    assert nodes_without_downlink(ROUTES, silent, carrying.__contains__) == expected
 
 
 @pytest.mark.slow
@@ -85,3 +102,40 @@ async def test_rules_of_a_node_that_joined_again_are_repaired(
             router.deaf = {route.name for route in ROUTES}
             await eventually(lambda: not router.deaf)
     assert api.log[-2 * len(ROUTES) :] == [*DELETED, *CREATED]
+
+
+async def test_a_node_that_gets_nothing_is_reported(
+    cloud: BrokerProcess,
+    edge: BrokerProcess,
+    router: StandInRouter,
+    listen: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While its messages arrive, its Rules are left alone; the Status names the node and what to do."""
+    monkeypatch.setattr(rule_repair, "_PROBE_S", 0.2)
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    api = StandInApiServer(router, [NODE])
+    there, here = Observer(Broker(port=edge.port)), Observer(Broker(port=cloud.port))
+    happened = Event(node=NODE, name="edge", event="photo.rejected", at_ms=1)
+    async with api.running(), there.watching(), here.watching():
+        repair = RuleRepairConfig(
+            gateway=f"http://{listen}", every_s=0.1, recheck_s=60.0, server=api.url, server_token=str(token)
+        )
+        config = GatewayConfig(
+            broker=Broker(port=cloud.port), listen=listen, router=router.url, rule_repair=repair
+        )
+        router.wedged.add(NODE)
+        async with gateway_running(config):
+            await eventually(lambda: len(api.log) > 0 and api.log[-1] == CREATED[-1])
+            await there.bus.publish(EVENT, happened, node=NODE, name="edge")
+            status = await here.status("degraded", "gateway")
+            found = f"{NODE} gets nothing from the cloud, although its messages arrive"
+            assert status.reason == f"{found}: restart edgecore there"
+            changes = len(api.log)
+            asked = router.counts["down wedged"]
+            await eventually(lambda: router.counts["down wedged"] >= asked + 3 * len(ROUTES))
+            assert len(api.log) == changes
+            router.wedged.clear()
+            await here.status("online", "gateway")

@@ -75,6 +75,19 @@ async def test_two_clients_with_one_id_are_reported_as_flapping(address, monkeyp
     assert hints == ["does another client use the same id?"] * len(hints) != []
 
 
+async def test_flapping_ends_with_a_connection_that_lasts(address, monkeypatch):
+    """When the twin is gone, as many `bus.settled` are counted as `bus.flapping`: the fault is over."""
+    monkeypatch.setattr("bus.backoff.RESET_AFTER_S", 3600.0)
+    monkeypatch.setattr("bus.mqtt.client._CHECK_S", 0.02)
+    kept, other = (present(address, "twin") for _ in range(2))
+    async with running(kept):
+        async with running(other):
+            await eventually(lambda: kept.counters["bus.flapping"] > 0)
+            assert kept.counters["bus.settled"] == 0, "a connection has to last for a minute"
+        monkeypatch.setattr("bus.mqtt.outage.SETTLED_S", 0.2)
+        await eventually(lambda: kept.counters["bus.settled"] == kept.counters["bus.flapping"])
+
+
 async def test_a_silent_connection_is_replaced(broker):
     """If no bytes arrive any more, the keep-alive ends the connection, and the next one works."""
     async with through_proxy(broker) as (proxy, address):

@@ -1,6 +1,7 @@
 """Spans and their export, with the real SDK and a collector of traces on loopback."""
 
 import asyncio
+import re
 import socket
 import sys
 from contextlib import AsyncExitStack
@@ -11,7 +12,7 @@ from structlog.testing import capture_logs
 from bus.config import ConfigError
 from bus.observability import span_export
 from bus.observability.tracing import shared_step, traces, wanted
-from schemas.distribution import DISTRIBUTION
+from schemas.distribution import install_command
 from schemas.topics import PHOTO, RESULT
 from tests.conftest import DEADLINE_S, eventually
 from tests.otlp import exported_spans
@@ -70,7 +71,7 @@ async def test_missing_packages_are_a_sentence_with_the_command_to_type(spans, m
     """Traces that are switched on without the extra end the service at once."""
     monkeypatch.delitem(sys.modules, "bus.observability.span_export", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
-    with pytest.raises(ConfigError, match=rf"pip install '{DISTRIBUTION}\[traces\]'$"):
+    with pytest.raises(ConfigError, match=rf"{re.escape(install_command('traces'))}$"):
         async with traces("gleaner-test", "here"):
             pass
 

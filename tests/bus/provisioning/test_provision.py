@@ -337,6 +337,15 @@ def test_home_replaces_the_paths_in_files(tmp_path):
         assert ("/etc/gleaner/" in text) == (path.parent.name != "operator"), path
 
 
+def test_an_edge_of_another_machine_knows_where_its_models_are(tmp_path):
+    """Without `models_dir` an edge cannot serve a release; each handler has a folder of its own."""
+    site = tmp_path / "site"
+    provision(site, *FIRST, "--home", "/etc/gleaner")
+    provision(site, "--edge", "edge-1", "--handlers", "2")
+    folders = [load(site / f"edges/edge-1/{stem}.toml", EdgeConfig).models_dir for stem in ("edge", "edge-2")]
+    assert folders == ["/var/lib/gleaner/models", "/var/lib/gleaner/models-edge-2"]
+
+
 def test_a_broker_listens_on_all_addresses_unless_its_host_is_loopback(tmp_path, site):
     """A broker listens on all addresses; with a loopback host only on that one."""
     assert "\nlistener 9000\n" in (site / "edges/edge-1/mosquitto.conf").read_text()

@@ -119,6 +119,7 @@ def collecting(address, dataset, edge):
 async def test_sample_is_stored_and_answered(collecting, edge, dataset):
     """A sample is stored and its receipt says `stored`; a redelivered one gets `duplicate`."""
     async with collecting():
+        assert edge.newest("collector").dataset == str(dataset)
         await edge.harvest(1)
         receipt = await edge.receipt(1)
         assert (receipt.status, receipt.node, receipt.reason) == ("stored", NODE, None)

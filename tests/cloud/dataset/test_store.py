@@ -313,3 +313,12 @@ def test_g2_many_writers_store_each_photo_once(tmp_path: Path, locked: str) -> N
         # Each id is reported as `stored` once. Only the batch that the victim did not report may be missing.
         assert max(stored.values()) == 1
         assert len(stored) >= len(ids) - 8
+
+
+def test_the_location_is_absolute_and_has_no_secret(tmp_path, monkeypatch):
+    """Services publish it, so that different datasets are noticed; relative paths would be equal."""
+    monkeypatch.chdir(tmp_path)
+    assert Store.open("photos.lance").location == str(tmp_path / "photos.lance")
+    assert Store.open((tmp_path / "photos.lance").as_uri()).location == str(tmp_path / "photos.lance")
+    remote = Store(Table("s3://key:secret@bucket/photos.lance?token=secret", None))
+    assert remote.location == "s3://***@bucket/photos.lance?token=***"

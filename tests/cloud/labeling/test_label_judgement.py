@@ -1,8 +1,22 @@
 """Rules of cloud/labeling/label_judgement.py: wrong labels are found from embeddings alone."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from cloud.labeling.label_judgement import LabelledPhoto, judge_labels
+
+
+class Steps(NamedTuple):
+    """Progress that keeps what it is told."""
+
+    told: list[object]
+
+    def start(self, step: str, total: int) -> None:
+        self.told.append((step, total))
+
+    def advance(self, count: int = 1) -> None:
+        self.told.append(count)
 
 
 def test_a_label_that_contradicts_its_embedding_is_doubted():
@@ -14,7 +28,11 @@ def test_a_label_that_contradicts_its_embedding_is_doubted():
     labels[4] = "dog"
     photos = [LabelledPhoto(f"{at}", label, "human") for at, label in enumerate(labels)]
     views = np.stack([vectors, vectors])
-    found = judge_labels(photos, views, seed=0)
+    steps: list[object] = []
+    found = judge_labels(photos, views, seed=0, progress=Steps(steps))
+    (_, folds), *advances = steps
+    assert steps[0] == ("judge labels", folds), "each fold takes long with many photos"
+    assert advances == [1] * folds
     assert [(one.photo_id, one.label, one.suggestion) for one in found] == [("4", "dog", "cat")]
     assert judge_labels([LabelledPhoto("1", "cat", "human")] * 60, views, seed=0) == []
 

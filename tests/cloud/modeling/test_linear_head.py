@@ -1,5 +1,7 @@
 """Rules of cloud/modeling/linear_head.py: logistic regression and temperature."""
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -89,17 +91,26 @@ def test_one_fit_is_like_another() -> None:
     np.testing.assert_array_equal(one.bias, other.bias)
 
 
+def test_nothing_is_loaded_before_the_first_fit() -> None:
+    """The console and the review queue start without scikit-learn and SciPy, which take a second to load."""
+    modules = "sys, console.service, cloud.labeling.review_queue"
+    program = f"import {modules}; print({{'sklearn', 'scipy'}} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "set()\n", "")
+
+
 def test_a_fit_uses_one_thread_of_blas(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several threads wait for each other on busy cores; afterwards the former number is set again."""
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  # a test may have imported it again
+
     seen: list[int] = []
-    regression = fit_head.__globals__["LogisticRegression"]  # a test may have imported it again
-    fit = regression.fit
+    fit = LogisticRegression.fit
 
     def counting(self: Any, *inputs: Any, **weights: Any) -> Any:
         seen.extend(_blas_threads())
         return fit(self, *inputs, **weights)
 
-    monkeypatch.setattr(regression, "fit", counting)
+    monkeypatch.setattr(LogisticRegression, "fit", counting)
     points, labels = clusters(60, 3, 20)
     with threadpool_limits(limits=2, user_api="blas"):
         before = _blas_threads()

@@ -9,8 +9,9 @@ import scipy
 from cloud.modeling.load_tensorflow import load_tensorflow
 load_tensorflow()
 import tensorflow
-print(*sorted({"cv2", "matplotlib", "pandas", "sklearn"} & set(sys.modules)))
 import sklearn.linear_model
+print(*sorted({"cv2", "matplotlib", "pandas"} & set(sys.modules)))
+import pandas
 """
 
 

@@ -21,10 +21,10 @@ from cloud.evaluation.promotion_gate import Verdict
 from cloud.registry.model_card import Candidate
 from cloud.registry.registry import Registry
 from cloud.reporting.mlflow_run import TRACKING_VARIABLE, record_version
+from tests.cached_environment import programs
 from tests.cloud.bundles import CLASSES, bundle, card
 from tests.conftest import ROOT
 
-PYTHON = os.environ.get("GLEANER_MLFLOW", "")
 START_S = 300.0  # only ends a hang
 RECORD = """
 import sys
@@ -34,9 +34,11 @@ from cloud.reporting.mlflow_run import record_version
 print("run", record_version(Registry(Path(sys.argv[1])), int(sys.argv[2])))
 """
 
-needs_mlflow = pytest.mark.skipif(
-    not PYTHON, reason="GLEANER_MLFLOW names no Python with mlflow, msgspec and structlog"
-)
+
+@pytest.fixture(scope="session")
+def python() -> Path:
+    """The Python of an environment with MLflow, which would bring other versions of our packages."""
+    return programs("mlflow-server", shown="MLflow") / "python"
 
 
 @pytest.fixture
@@ -63,11 +65,11 @@ def registry(tmp_path: Path) -> Registry:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
+def server(python: Path, tmp_path: Path) -> Iterator[str]:
     """A tracking server on loopback, with its database and artefacts in a folder."""
     port = free_port()
     command = [
-        PYTHON, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
         "--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db",
         "--artifacts-destination", str(tmp_path / "artifacts"),
     ]  # fmt: skip
@@ -99,19 +101,19 @@ def get(url: str, path: str, **query: str) -> Any:
         return json.loads(answer.read())
 
 
-def record(registry: Registry, version: int, url: str) -> subprocess.CompletedProcess[str]:
+def record(python: Path, registry: Registry, version: int, url: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), TRACKING_VARIABLE: url}
     return subprocess.run(
-        [PYTHON, "-c", RECORD, str(registry.folder), str(version)],
+        [python, "-c", RECORD, str(registry.folder), str(version)],
         env=environment, capture_output=True, text=True, timeout=START_S, check=True,
     )  # fmt: skip
 
 
-@needs_mlflow
-def test_versions_are_recorded(registry: Registry, server: str) -> None:
+@pytest.mark.mlflow
+def test_versions_are_recorded(python: Path, registry: Registry, server: str) -> None:
     """Run, parameters, metrics, artefacts, lineage and the model registry; the gate moves the champion."""
     for version in (1, 2):
-        run_id = record(registry, version, server).stdout.split()[-1]
+        run_id = record(python, registry, version, server).stdout.split()[-1]
         run = get(server, "runs/get", run_id=run_id)["run"]
         parameters = {one["key"]: one["value"] for one in run["data"]["params"]}
         metrics = {one["key"]: one["value"] for one in run["data"]["metrics"]}
@@ -133,10 +135,10 @@ def test_versions_are_recorded(registry: Registry, server: str) -> None:
     assert newest["source"].endswith("/2.tar")
 
 
-@needs_mlflow
-def test_a_server_that_is_down_costs_no_version(registry: Registry) -> None:
+@pytest.mark.mlflow
+def test_a_server_that_is_down_costs_no_version(python: Path, registry: Registry) -> None:
     """The reason is logged, and the call ends."""
-    done = record(registry, 1, f"http://127.0.0.1:{free_port()}")
+    done = record(python, registry, 1, f"http://127.0.0.1:{free_port()}")
     assert "run None" in done.stdout
     assert "training.not_recorded" in done.stdout + done.stderr
 

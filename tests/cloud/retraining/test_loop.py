@@ -11,13 +11,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from bus.config import Broker
 from cloud.dataset.store import Label, Row, Store
 from cloud.evaluation.promotion_gate import Comparison, Verdict
 from cloud.registry.model_card import Card, encode_card
 from cloud.registry.registry import Registry, RoundRunningError
-from cloud.retraining import loop
+from cloud.retraining import loop, step_process
 from cloud.retraining.announced import read_announced
 from cloud.retraining.config import TrainerConfig
 from cloud.retraining.triggers import Triggers
@@ -250,14 +251,34 @@ async def test_no_round_runs_beside_what_a_killed_trainer_left(site):
     assert site.ran == ["1"]
 
 
+async def test_a_step_that_runs_for_long_says_how_far_it_is(site, monkeypatch):
+    """The trainer's log has the step, its time and the last progress of its output."""
+    monkeypatch.setattr(step_process, "_REPORT_EVERY_S", 0.05)
+    line = '{"event": "step.progress", "step": "embed photos", "done": 300, "total": 1000}'
+    (site.folder / "dataset_version").write_text(str(site.store.version))
+    site.step("train", f"print({line!r}, flush=True)\n{TRAINING}")
+    site.label(1, 2)
+    with capture_logs() as logged:
+        async with site.watching():
+            await eventually(lambda: any(entry.get("at") == "embed photos: 300 of 1000" for entry in logged))
+            (site.folder / "go").touch()
+            await eventually(lambda: "round.finished" in site.events)
+    reports = [entry for entry in logged if entry["event"] == "round.step_running"]
+    assert {report["step"] for report in reports if report["at"].startswith("embed")} == {"train"}
+    assert reports[0]["running_s"] >= 0
+
+
 async def test_a_failed_round_reports_the_last_line_and_pauses(site):
-    """The pause after a round holds for a failed one; the last line of a step's output is the reason."""
+    """It pauses after a failed round too; the reason is the last line of the step, at level error."""
     site.label(1, 2)
     site.step("train", "print('almost'); raise SystemExit('no memory')")
     triggers = Triggers(labels=2, cool_down_s=3600.0)
-    async with site.watching(triggers=triggers):
-        await eventually(lambda: "round.failed" in site.events)
-        await asyncio.to_thread(site.label, 3)
+    with capture_logs() as logged:
+        async with site.watching(triggers=triggers):
+            await eventually(lambda: "round.failed" in site.events)
+            await asyncio.to_thread(site.label, 3)
+    levels = {entry["event"]: entry["log_level"] for entry in logged}
+    assert (levels["round.started"], levels["round.failed"]) == ("info", "error")
     assert site.events == ["round.started", "round.failed"]
     assert site.event("round.failed").reason == "step 'train' failed with exit code 1: no memory"
 

@@ -173,5 +173,7 @@ def test_without_photos_it_is_adopted_only_when_asked(model: Path, tmp_path: Pat
 @pytest.mark.parametrize("classes", [("cat",), ("cat", "cat")])
 def test_classes_are_distinct(classes: tuple[str, ...], model: Path, tmp_path: Path) -> None:
     """A classifier has at least two classes, each once."""
-    with pytest.raises(TrainingError, match="at least two distinct names"):
+    with pytest.raises(
+        TrainingError, match=r"at least two distinct names, got .*; name all classes of the model"
+    ):
         run_adoption(options(model, None, tmp_path, classes=classes))

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.images.checkout import authorities, inputs_of, read_source
+from deploy.images.checkout import authorities, inputs_of, public_url, read_source
 from tests.conftest import ROOT
 
 
@@ -55,6 +55,31 @@ def test_the_time_of_the_files_is_that_of_the_pins(checkout):
     assert read_source(checkout).epoch_s == 1_900_000_000
 
 
+@pytest.mark.parametrize(
+    ("remote", "url"),
+    [
+        ("https://example.org/team/gleaner.git", "https://example.org/team/gleaner"),
+        ("https://user:token@example.org:8443/gleaner", "https://example.org:8443/gleaner"),
+        ("ssh://git@example.org:2222/team/gleaner.git", "https://example.org/team/gleaner"),
+        ("git@example.org:team/gleaner.git", "https://example.org/team/gleaner"),
+        ("/home/me/gleaner", ""),
+        ("../gleaner", ""),
+        ("file:///home/me/gleaner", ""),
+        ("", ""),
+    ],
+)
+def test_the_label_of_the_source_is_a_web_address(remote, url):
+    """Nothing private of the remote gets into an image: no token, and no folder of the machine."""
+    assert public_url(remote) == url
+
+
+def test_the_source_is_that_of_the_remote(checkout):
+    """A checkout without a remote has none."""
+    assert read_source(checkout).url == ""
+    git(checkout, "remote", "add", "origin", "https://token@example.org/gleaner.git")
+    assert read_source(checkout).url == "https://example.org/gleaner"
+
+
 def test_an_uncommitted_change_marks_the_revision(checkout):
     """An image of files that no commit has says so; other uncommitted files do not matter."""
     (checkout / "page").write_text("changed")
@@ -70,7 +95,7 @@ def test_a_folder_without_git_has_a_fixed_time(checkout, tmp_path):
     for name in (".dockerignore", "pyproject.toml"):
         (plain / name).write_bytes((checkout / name).read_bytes())
     (checkout / ".git").rename(tmp_path / "elsewhere")
-    assert read_source(plain)[1:] == ("unknown", 315_532_800)
+    assert read_source(plain)[1:] == ("unknown", 315_532_800, "")
 
 
 def test_the_inputs_of_a_build_are_in_the_checkout():

@@ -1,7 +1,8 @@
 import pytest
 
-from device.cameras.address import check_url, is_camera_url, without_secrets
+from device.cameras.address import check_url, is_camera_url
 from device.cameras.base import CameraError
+from schemas.text import without_secrets
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@ import sys
 
 import pytest
 
-from device.cameras.address import without_secrets
 from device.cameras.base import CameraError, CameraExhausted
 from device.cameras.driver import DriverCamera
 from device.cameras.factory import open_camera
 from device.cameras.http_camera import HttpCamera
 from device.cameras.mqtt_camera import MqttCamera
+from schemas.text import without_secrets
 from tests.conftest import jpeg
 
 

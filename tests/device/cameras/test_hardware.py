@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from device.cameras.base import CameraError, motion
-from device.cameras.hardware import opencv_camera, picamera
+from device.cameras.hardware import Shot, opencv_camera, picamera
 from tests.conftest import jpeg
 
 
@@ -61,7 +61,7 @@ async def test_a_missing_usb_camera_is_an_error(device):
 async def test_without_opencv_the_error_says_how_to_install_it(monkeypatch):
     """The error names the extra to install."""
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(CameraError, match=r"pip install 'gleaner-aiot\[usb\]'"):
+    with pytest.raises(CameraError, match=r"pip install .*\[usb\]"):
         async with opencv_camera(0):
             pass
 
@@ -77,12 +77,13 @@ class FakePicamera2:
     """The part of Picamera2 that the camera uses; the library exists only for the Raspberry Pi."""
 
     def __init__(self) -> None:
-        self.calls: list[str] = []
+        self.calls: list[object] = []
+        self.options: dict[str, int] = {}
 
-    def create_still_configuration(self) -> str:
-        return "still"
+    def create_still_configuration(self, **streams: object) -> object:
+        return streams or "still"
 
-    def configure(self, what: str) -> None:
+    def configure(self, what: object) -> None:
         self.calls.append(what)
 
     def start(self) -> None:
@@ -90,7 +91,7 @@ class FakePicamera2:
 
     def capture_file(self, out: io.BytesIO, format: str) -> None:  # noqa: A002  # the name in Picamera2
         assert format == "jpeg"
-        out.write(jpeg(3))
+        out.write(jpeg(3, quality=self.options.get("quality", 90)))  # 90 is the library's default
 
     def close(self) -> None:
         self.calls.append("close")
@@ -101,8 +102,43 @@ async def test_picamera_takes_stills_and_is_closed(monkeypatch):
     module = FakePicamera2()
     monkeypatch.setitem(sys.modules, "picamera2", types.SimpleNamespace(Picamera2=lambda: module))
     async with picamera() as camera:
-        assert (await camera.capture()).image == jpeg(3)
+        assert (await camera.capture()).image == jpeg(3, quality=90)
     assert module.calls == ["still", "start", "close"]
+
+
+async def test_picamera_is_asked_for_size_and_quality(monkeypatch):
+    """The hardware scales, and JPEG has the quality that `--quality` names."""
+    module = FakePicamera2()
+    monkeypatch.setitem(sys.modules, "picamera2", types.SimpleNamespace(Picamera2=lambda: module))
+    async with picamera(Shot((640, 480), 40)) as camera:
+        assert (await camera.capture()).image == jpeg(3, quality=40)
+    assert module.calls == [{"main": {"size": (640, 480)}}, "start", "close"]
+
+
+async def test_a_usb_camera_is_asked_for_size_and_quality(monkeypatch, video):
+    """The size in MJPEG, because most cameras deliver no large picture without it."""
+    asked, real = {}, cv2.VideoCapture
+
+    class Recorded:
+        def __init__(self, *words: object) -> None:
+            self._capture = real(*words)
+
+        def set(self, name: int, value: float) -> bool:
+            asked[name] = value
+            return self._capture.set(name, value)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._capture, name)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Recorded)
+    lengths = []
+    for quality in (20, 95):
+        async with opencv_camera(str(video), Shot((640, 480), quality)) as camera:
+            await camera.capture()
+            lengths.append(len((await camera.capture()).image))
+    assert (asked[cv2.CAP_PROP_FRAME_WIDTH], asked[cv2.CAP_PROP_FRAME_HEIGHT]) == (640, 480)
+    assert asked[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*"MJPG")
+    assert lengths[0] < lengths[1]
 
 
 async def test_picamera_without_a_camera_is_an_error(monkeypatch):

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from msgspec import structs
+from structlog.testing import capture_logs
 
 from bus.mqtt.presence import now_ms
 from schemas.codec import content_id
@@ -70,6 +71,21 @@ async def test_bare_images_are_answered(config):
         for image, label in ((photo(1, "red"), "cat"), (photo(2, "blue", kind="PNG"), "dog")):
             await seen.send(image)
             assert (await seen.answer(content_id(image))).label == label
+
+
+async def test_the_log_says_why_a_photo_was_rejected(config):
+    """The line of a photo has the code and the reason of its result, so that the log alone explains it."""
+    with capture_logs() as logged:
+        async with station(config) as seen:
+            await seen.send(enveloped(1, b"no picture at all"))
+            answer = await seen.answer(photo_id(1))
+            # The line follows the result.
+            await eventually(lambda: any(entry["event"] == "photo.answered" for entry in logged))
+    (line,) = [entry for entry in logged if entry["event"] == "photo.answered"]
+    assert answer.reason
+    assert [line[name] for name in ("photo_id", "status", "code", "reason")] == [
+        photo_id(1), "rejected", "unsupported-image", answer.reason,
+    ]  # fmt: skip
 
 
 async def test_a_repeated_photo_gets_the_recorded_result(config):

@@ -26,6 +26,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from bus.broker.process import free_port
 from schemas.litert import (
     FLOAT32,
     MANIFEST_FILE,
@@ -69,6 +70,7 @@ class ServerProcess:
     lines: "queue.Queue[str]" = field(default_factory=queue.Queue)
     log: list[str] = field(default_factory=list)
     port: int = 0
+    metrics_port: int = 0
 
     def read(self) -> None:
         assert self.process.stderr is not None
@@ -432,16 +434,23 @@ def server(
     """The server that most tests share; scans ten times a second and attempts a load twice."""
     if runtime == "external":
         return None
-    config_file = tmp_path_factory.mktemp("config") / "models.config"
+    folder = tmp_path_factory.mktemp("config")
+    config_file, monitoring = folder / "models.config", folder / "monitoring.config"
+    monitoring.write_text("prometheus_config { enable: true }")
     config_file.write_text(f"model_config_list {{ {standing} }}")
-    return launch(
+    metrics_port = free_port()
+    started = launch(
         f"--model_config_file={config_file}",
+        f"--rest_api_port={metrics_port}",
+        f"--monitoring_config_file={monitoring}",
         "--file_system_poll_wait_seconds=0.1",
         "--max_num_load_retries=1",
         "--load_retry_interval_micros",
         "100000",
         runtime=runtime,
     ).listening()
+    started.metrics_port = metrics_port
+    return started
 
 
 @pytest.fixture(scope="session")

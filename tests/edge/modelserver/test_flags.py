@@ -69,7 +69,10 @@ def test_a_switch_has_an_optional_value(arguments: list[str], expected: bool) ->
         (["--such=1", MODEL], "unrecognized arguments: --such=1"),
         (
             ["--rest_api_port=8501", MODEL],
-            "argument --rest_api_port: cannot use port 8501: this server has no REST API",
+            (
+                "argument --rest_api_port: cannot use port 8501: this server has no REST API, only "
+                "metrics with --monitoring_config_file"
+            ),
         ),
         (
             ["--model_base_path=models"],

@@ -56,7 +56,7 @@ def test_every_format_has_all_labelled_photos(store: Store, tmp_path: Path, kind
         export(store, tmp_path / "out", kind, Selection())
 
 
-@pytest.mark.parametrize("kind", ["folder", "parquet", "label-studio"])
+@pytest.mark.parametrize("kind", ["folder", "coco", "parquet", "fiftyone", "label-studio"])
 def test_what_was_exported_is_imported_again(store: Store, tmp_path: Path, kind: str) -> None:
     """The same pictures, labels and splits; only people's labels where models' are predictions."""
     export(store, tmp_path / "out", kind, Selection(labelled=True))
@@ -68,6 +68,55 @@ def test_what_was_exported_is_imported_again(store: Store, tmp_path: Path, kind:
     found = {row["human_label"]: (row["image"], row["split"]) for row in rows}
     split = "train" if kind == "label-studio" else "gold"  # its tasks have no split
     assert found == {"cat/tabby": (jpeg(0), "train"), "d\u00f6g": (jpeg(1), split)}
+
+
+def test_a_coco_file_of_a_split_is_imported_into_it(store: Store, tmp_path: Path) -> None:
+    """Each list may be imported alone: a gold photo never becomes one to train on by that."""
+    export(store, tmp_path / "out", "coco", Selection(labelled=True))
+    other = Store.open(tmp_path / "other.lance")
+    with source_entries(str(tmp_path / "out/annotations/gold.json"), SourceOptions()) as entries:
+        import_entries(other, entries, ImportOptions())
+    assert [(row["human_label"], row["split"]) for row in other.scan(["human_label", "split"])] == [
+        ("d\u00f6g", "gold")
+    ]
+
+
+def test_tfrecord_is_read_by_tensorflow(store: Store, tmp_path: Path) -> None:
+    """Picture, size, class with its number, and the label's source of each photo, in a file per split."""
+    import tensorflow as tf  # noqa: PLC0415  # seconds to load, and for this format alone
+
+    export(store, tmp_path / "out", "tfrecord", Selection())
+    classes = (tmp_path / "out/classes.txt").read_text(encoding="utf-8").splitlines()
+    texts = ("photo_id", "image/class/text", "label_source", "label_by", "image/encoded")
+    numbers = ("image/width", "image/height", "image/class/label")
+    features = {name: tf.io.FixedLenFeature([], tf.string) for name in texts}
+    features |= {name: tf.io.FixedLenFeature([], tf.int64) for name in numbers}
+    found = {}
+    for path in (tmp_path / "out").glob("*.tfrecord"):
+        for record in tf.data.TFRecordDataset(str(path)):
+            read = tf.io.parse_single_example(record, features)
+            number = int(read["photo_id"].numpy(), 16)
+            assert read["image/encoded"].numpy() == jpeg(number)
+            assert classes[int(read["image/class/label"])] == read["image/class/text"].numpy().decode()
+            assert (int(read["image/width"]), int(read["image/height"])) == (160, 120)
+            given = (read[name].numpy().decode() for name in ("image/class/text", "label_source", "label_by"))
+            found[number] = (path.stem, *given)
+    assert found == {
+        0: ("train", "cat/tabby", "human", "ann"),
+        1: ("gold", "d\u00f6g", "human", "ann"),
+        2: ("stream", "cat/tabby", "teacher", "teacher/1"),
+        3: ("stream", "d\u00f6g", "edge", "pets/3"),
+    }
+
+
+def test_fiftyone_finds_each_picture_with_its_class(store: Store, tmp_path: Path) -> None:
+    """As its importer reads: the label of a picture is that of its file's name without suffix."""
+    export(store, tmp_path / "out", "fiftyone", Selection())
+    content = json.loads((tmp_path / "out/labels.json").read_text(encoding="utf-8"))
+    named = {path.stem: path.read_bytes() for path in (tmp_path / "out/data").iterdir()}
+    found = {int(key, 16): content["classes"][number] for key, number in content["labels"].items()}
+    assert found == {0: "cat/tabby", 1: "d\u00f6g", 2: "cat/tabby", 3: "d\u00f6g"}
+    assert named == {f"{number:032x}": jpeg(number) for number in found}
 
 
 def test_a_class_is_no_path(store: Store, tmp_path: Path) -> None:

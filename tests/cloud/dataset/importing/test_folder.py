@@ -95,9 +95,20 @@ def test_splits_without_classes_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_class_may_be_called_like_a_split(tmp_path: Path) -> None:
-    """Beside other class folders, `train` is a vehicle."""
-    place(tmp_path, "car/1.jpg", "train/2.jpg", "plane/3.jpg")
-    assert labels(tmp_path)["train/2.jpg"] == ("train", None)
+    """Beside other class folders, `train` is a vehicle, also if its files have names like `ice_1.jpg`."""
+    place(tmp_path, "car/1.jpg", "train/ice_1.jpg", "train/tgv_1.jpg", "plane/3.jpg")
+    found = labels(tmp_path)
+    assert found["train/ice_1.jpg"] == ("train", None)
+    assert {label for label, _ in found.values()} == {"car", "train", "plane"}
+
+
+def test_folders_of_cameras_are_no_classes(tmp_path: Path) -> None:
+    """With `--recursive` too: where folders repeat inside others, it is not clear which are the classes."""
+    place(tmp_path, *(f"meter-{meter}/{digit}/{digit}.jpg" for meter in "ab" for digit in "019"))
+    with pytest.raises(PermanentError, match=r"0, 1, 9 are folders inside several folders"):
+        folder_entries(tmp_path, recursive=True)
+    place(tmp_path / "species", "cat/indoor/1.jpg", "cat/2.jpg", "dog/indoor/3.jpg")
+    assert len(labels(tmp_path / "species", recursive=True)) == 3
 
 
 def test_class_folders_one_level_deeper_are_refused(tmp_path: Path) -> None:

@@ -62,6 +62,101 @@ def test_csv(store: Store, tmp_path: Path) -> None:
         imported(store, write(tmp_path / "in" / "x.csv", "one,two\n1,2\n"))
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "sep=;\nfile_name;label\na.jpg;cat\nb.jpg;dog\n",
+        "sep=|\r\nfile_name|label\r\na.jpg|cat\r\nb.jpg|dog\r\n",
+        "file_name|label\na.jpg|cat\nb.jpg|dog\n",
+        "file_name ; label\na.jpg ; cat\n b.jpg;dog \n",
+        '"file_name","label"\n"a.jpg","cat"\n"b.jpg","dog"\n',
+    ],
+)
+def test_a_table_may_have_any_usual_delimiter(store: Store, tmp_path: Path, rows: str) -> None:
+    """As spreadsheets write them: named in a first line, or with blanks around it."""
+    place(tmp_path / "in", "a.jpg", "b.jpg")
+    found, _ = imported(store, write(tmp_path / "in" / "labels.csv", rows))
+    assert sorted(label for label, _ in found.values()) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metadata.jsonl", '{"file_name": "a.jpg", "label": 0}\n{"file_name": "b.jpg", "label": 1}\n'),
+        ("labels.csv", "file,label\na.jpg,0\nb.jpg,1\n"),
+        ("export.json", [{"image": "a.jpg", "choice": 0}, {"image": "b.jpg", "choice": 1}]),
+    ],
+)
+def test_zero_is_a_label(store: Store, tmp_path: Path, name: str, content: object) -> None:
+    """Digits and numbered classes begin with it."""
+    place(tmp_path / "in", "a.jpg", "b.jpg")
+    write(tmp_path / "in" / name, content)
+    found, result = imported(store, tmp_path / "in")
+    assert (sorted(str(label) for label, _ in found.values()), result.skipped) == (["0", "1"], {})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"text": "Seen at 5.30 p.m.", "image": "/data/upload/1/a.jpg"},
+        {"meta": "v1.2", "frame": "a.JPG"},
+        {"Image": "s3://bucket/a"},
+    ],
+)
+def test_a_task_may_have_texts_beside_its_picture(tmp_path: Path, data: dict[str, str]) -> None:
+    """The picture is the field with a picture's suffix, else the one with a usual name."""
+    task = {"data": data, "annotations": [{"result": [{"value": {"choices": ["cat"]}}]}]}
+    (tmp_path / "a.JPG").write_bytes(jpeg(1))
+    (tmp_path / "a.jpg").write_bytes(jpeg(1))
+    (tmp_path / "a").write_bytes(jpeg(1))
+    with source_entries(str(write(tmp_path / "x.json", [task])), SourceOptions()) as entries:
+        assert [entry.label for entry in entries if isinstance(entry, Item)] == ["cat"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cat_to_name.json", {"0": "cat"}),
+        ("dataset-metadata.json", [{"title": "Pets", "url": "https://example.org/cover.jpg"}]),
+        ("broken.json", "no JSON"),
+        ("metadata.csv", "id,width\n1,2\n"),
+        ("cat/metadata.csv", "id,width\n1,2\n"),
+        ("metadata.jsonl", '{"id": 1}\n'),
+        ("sizes.csv", "id,width\n1,2\n"),
+        ("elsewhere.csv", "file,label\nnot-here.jpg,cat\n"),
+    ],
+)
+def test_a_file_that_lists_no_pictures_is_no_obstacle(
+    store: Store, tmp_path: Path, name: str, content: object
+) -> None:
+    """Folders of classes are read as such, whatever lies beside them."""
+    place(tmp_path / "in", "cat/1.jpg", "dog/2.jpg")
+    write(tmp_path / "in" / name, content)
+    found, result = imported(store, tmp_path / "in")
+    assert sorted(label for label, _ in found.values()) == ["cat", "dog"]
+    assert result.ignored.keys() == {name}
+
+
+def test_a_table_in_the_folder_names_the_classes(store: Store, tmp_path: Path) -> None:
+    """Where the folders are cameras, the table says what is in the pictures."""
+    place(tmp_path / "in", "meter-a/1.jpg", "meter-b/1.jpg")
+    write(tmp_path / "in" / "manifest.csv", "path,label,device\nmeter-a/1.jpg,0,a\nmeter-b/1.jpg,7,b\n")
+    found, _ = imported(store, tmp_path / "in")
+    assert found == {"meter-a/1.jpg": ("0", "train"), "meter-b/1.jpg": ("7", "train")}
+
+
+def test_tables_of_splits_are_read_together(store: Store, tmp_path: Path) -> None:
+    """Each is named after its split; others could contradict each other, and are refused."""
+    place(tmp_path / "in", "1.jpg", "2.jpg")
+    write(tmp_path / "in" / "train.csv", "file,label\n1.jpg,cat\n")
+    write(tmp_path / "in" / "test.csv", "file,label\n2.jpg,dog\n")
+    found, _ = imported(store, tmp_path / "in")
+    assert found == {"1.jpg": ("cat", "train"), "2.jpg": ("dog", "gold")}
+    write(tmp_path / "in" / "corrected.csv", "file,label\n2.jpg,cat\n")
+    with pytest.raises(PermanentError, match=r"several lists of pictures: corrected.csv, test"):
+        imported(store, tmp_path / "in")
+
+
 def test_coco(store: Store, tmp_path: Path) -> None:
     """A folder with images/ and annotations/: a picture whose boxes have one class gets it."""
     place(tmp_path / "in" / "images", "a.jpg", "b.jpg", "c.jpg", "d.jpg")

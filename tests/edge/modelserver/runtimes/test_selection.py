@@ -61,12 +61,8 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.parametrize(
     ("name", "hidden", "sentence"),
     [
-        ("litert", ["ai_edge_litert"], "LiteRT is not installed; pip install 'gleaner-aiot[litert]'"),
-        (
-            "tensorflow",
-            ["tensorflow"],
-            "TensorFlow is not installed; pip install 'gleaner-aiot[model",
-        ),
+        ("litert", ["ai_edge_litert"], "LiteRT is not installed; pip install"),
+        ("tensorflow", ["tensorflow"], "TensorFlow is not installed; pip install"),
         ("auto", ["ai_edge_litert", "tensorflow"], "TensorFlow is not installed; pip install"),
     ],
 )

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from cloud.optional_packages import not_found
+from bus.optional_packages import not_found
 
 STORE = "import cloud.dataset.store, sys; print('pandas' in sys.modules); import pandas"
 

@@ -1,0 +1,67 @@
+"""Find the lists of pictures in a folder, among files that are something else."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from cloud.dataset.importing.entry import Entry, Item, NotAListError
+from cloud.dataset.importing.folder import split_of
+from cloud.dataset.importing.read_annotations import coco_split, cvat_entries, json_entries
+from cloud.dataset.importing.read_table import csv_entries, csv_names_pictures
+from cloud.dataset.schema import Split
+from schemas.errors import PermanentError
+from schemas.text import escaped
+
+_TABLES = ("*.csv", "*.tsv")
+
+
+def lists_in(directory: Path, label: str | None) -> list[Entry]:
+    """Return the entries of the lists of pictures in a folder; none if it has no list.
+
+    A folder may have several lists of one kind if each is named after a split. A JSON or CSV file that is no
+    list, such as names of classes, is no reason to refuse the folder.
+
+    Args:
+        directory: The folder.
+        label: Class of pictures without one.
+
+    Raises:
+        PermanentError: It has several lists that may contradict each other, or one cannot be read.
+    """
+    return (
+        _only(directory, _exports(directory, "annotations.xml", cvat_entries, label), lambda _: None)
+        or _only(directory, _exports(directory, "*.json", json_entries, label), coco_split)
+        or _only(directory, _tables(directory, label), lambda table: split_of(table.stem))
+    )
+
+
+def _exports(
+    directory: Path, pattern: str, reader: Callable[[Path, str | None], list[Entry]], label: str | None
+) -> Iterator[tuple[Path, list[Entry]]]:
+    for path in sorted([*directory.glob(pattern), *directory.glob(f"annotations/{pattern}")]):
+        try:
+            yield path, reader(path, label)
+        except NotAListError:
+            continue
+
+
+def _tables(directory: Path, label: str | None) -> Iterator[tuple[Path, list[Entry]]]:
+    for path in sorted(path for pattern in _TABLES for path in directory.glob(pattern)):
+        if csv_names_pictures(path):
+            yield path, csv_entries(path, label)
+
+
+def _only(
+    directory: Path, lists: Iterator[tuple[Path, list[Entry]]], split_by_name: Callable[[Path], Split | None]
+) -> list[Entry]:
+    """Return the entries of the only list, or of all if each is named after a split."""
+    found = dict(lists)
+    if len(found) > 1 and not all(map(split_by_name, found)):
+        names = ", ".join(escaped(path.relative_to(directory)) for path in found)
+        raise PermanentError(f"{directory} has several lists of pictures: {names}", hint="import one of them")
+    return [_in_split(entry, split_by_name(path)) for path, entries in found.items() for entry in entries]
+
+
+def _in_split(entry: Entry, split: Split | None) -> Entry:
+    """Return an entry in the split that its list is named after, if it names none itself."""
+    return replace(entry, split=split) if isinstance(entry, Item) and entry.split is None else entry
