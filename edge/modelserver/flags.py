@@ -12,7 +12,7 @@ from edge.modelserver import config
 from edge.modelserver.batching import parameters as batching_parameters
 from edge.modelserver.batching.parameters import BatchingParameters
 from edge.modelserver.config import ModelConfig
-from edge.modelserver.monitoring import parameters as monitoring_parameters
+from edge.modelserver.monitoring import prometheus_config
 from edge.modelserver.status import ServingError
 
 RuntimeName = Literal["auto", "tensorflow", "litert"]
@@ -328,7 +328,7 @@ def _metrics_path(config_file: str, port: int) -> str | None:
         return None
     text = _text("--monitoring_config_file", config_file)
     try:
-        path = monitoring_parameters.parse(text)
+        path = prometheus_config.parse(text)
     except ServingError as error:
         raise FlagError(f"argument --monitoring_config_file: {config_file}: {error.message}") from error
     if path is not None and not port:

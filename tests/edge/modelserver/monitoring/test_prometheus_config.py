@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge.modelserver.flags import FlagError, parse
-from edge.modelserver.monitoring import parameters
+from edge.modelserver.monitoring import prometheus_config
 from edge.modelserver.status import ServingError
 
 MODEL = "--model_base_path=/models/pets"
@@ -23,21 +23,21 @@ MODEL = "--model_base_path=/models/pets"
 )
 def test_metrics_are_served_where_the_file_says(text: str, path: str | None) -> None:
     """Only if they are enabled; without a path at TensorFlow Serving's."""
-    assert parameters.parse(text) == path
+    assert prometheus_config.parse(text) == path
 
 
 @pytest.mark.parametrize("text", ["prometheus_config", "other { }", 'prometheus_config { enable: "yes" }'])
 def test_an_invalid_file_is_refused(text: str) -> None:
     """Syntax, unknown fields and wrong types."""
     with pytest.raises(ServingError, match="INVALID_ARGUMENT: Invalid protobuf: "):
-        parameters.parse(text)
+        prometheus_config.parse(text)
 
 
 @pytest.mark.parametrize("path", ["metrics", "/a b", "/größe"])
 def test_a_path_that_no_request_has_is_refused(path: str) -> None:
     """It begins with / and could stand in a request line."""
     with pytest.raises(ServingError, match="path must begin with /"):
-        parameters.parse(f'prometheus_config {{ enable: true path: "{path}" }}')
+        prometheus_config.parse(f'prometheus_config {{ enable: true path: "{path}" }}')
 
 
 def test_the_flags_belong_together(tmp_path: Path) -> None:
