@@ -2,8 +2,8 @@
 
 A class name is text of 1 to 128 characters in Unicode's composed form (NFC), without control characters,
 without invisible characters, and without white space at its ends. Two names that look the same but differ in
-such characters would otherwise be two classes. Allowed is what spells a word or an emoji: joiners, and variation
-selectors behind an emoji, an ideograph or a Mongolian letter.
+such characters would otherwise be two classes. Allowed is what spells a word or an emoji: joiners, and
+variation selectors behind an emoji, an ideograph or a Mongolian letter.
 
 Source: Unicode, Default_Ignorable_Code_Point and StandardizedVariants.
 """
@@ -21,7 +21,7 @@ NEITHER = "neither"
 
 _INVISIBLE_AT_ENDS = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 _FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-"""Invisible, in categories of visible characters: grapheme joiner, fillers, inherent vowels, blank Braille."""
+"""Invisible, in categories of visible characters: grapheme joiner, fillers, vowels, empty Braille."""
 _MONGOLIAN_SELECTORS = "\u180b\u180c\u180d\u180f"
 _EMOJI_SELECTORS = "\ufe0e\ufe0f"
 _SELECTORS = re.compile("[\ufe00-\ufe0f\u180b-\u180d\u180f\U000e0100-\U000e01ef]")

@@ -8,6 +8,9 @@ from schemas.errors import PermanentError
 ImageCode = Literal["unsupported-image", "corrupt-image", "too-large", "too-many-pixels"]
 """Rejection codes of the contract that an image itself can cause."""
 
+MAX_SAMPLE_PIXELS = 4_000_000
+"""Of a sample: with the short side of the training size, 320 px, a panorama of 39 : 1."""
+
 _RGB_BYTES = 3
 
 
