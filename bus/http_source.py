@@ -48,6 +48,8 @@ class HttpSource:
             raise HttpError(f"the server answered {error.code} {error.msg.splitlines()[0]}") from None
         except urllib.error.URLError as error:
             raise HttpError(f"no connection: {error.reason}") from None
+        except http.client.InvalidURL:  # its message quotes a part of the URL, which can be a password
+            raise HttpError("no connection: the URL has no valid host, port and path") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise HttpError(f"no connection: {str(error) or type(error).__name__}") from None
         if self._response.status != _OK:

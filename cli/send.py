@@ -1,6 +1,7 @@
 """Publish photos, wait for their results and print them; takes files and folders."""
 
 import asyncio
+import errno
 import secrets
 import time
 from argparse import ArgumentParser, Namespace
@@ -15,6 +16,7 @@ from bus.backoff import backoff
 from bus.mqtt.errors import BrokerConnectionError, MessageTooLargeError
 from bus.mqtt.presence import now_ms
 from bus.mqtt.subscription import Subscription
+from bus.regular_file import read_regular
 from cli import connect, options, run_service
 from cli.device import result_text
 from cli.output import print_error, print_json, print_line
@@ -79,8 +81,11 @@ def read_photo(path: Path, node: str, device: str) -> tuple[str, bytes]:
         PermanentError: It cannot be read, is empty, or is too large for the broker.
     """
     try:
-        image = path.read_bytes()
+        image = read_regular(path, MAX_PAYLOAD_BYTES)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            expected = f"at most {MAX_PAYLOAD_BYTES} bytes"
+            raise PermanentError(f"size of {path}", expected=expected, got=path.stat().st_size) from None
         raise PermanentError(f"cannot read {path}: {error.strerror}") from None
     if not image:
         raise PermanentError(f"cannot send {path}: the file is empty")

@@ -16,11 +16,11 @@ from bus.mqtt.client import Bus
 from bus.mqtt.errors import UNPUBLISHED
 from bus.mqtt.presence import now_ms
 from schemas.codec import content_id, decode, to_json
-from schemas.errors import CodecError
+from schemas.errors import CodecError, TopicError
 from schemas.events import EventName
 from schemas.field_types import MAX_TEXT_CHARS
 from schemas.messages import Event, Result
-from schemas.topics import EVENT, PHOTO, RESULT
+from schemas.topics import EVENT, PHOTO, RESULT, check_device_name
 
 log = structlog.get_logger()
 
@@ -43,9 +43,12 @@ class _Photo(NamedTuple):
 
 
 def valid_name(name: str) -> str:
-    """Return the DNS label that is nearest to a name, for example `esp32-cam` for `ESP32_CAM`."""
+    """Return the device name that is nearest to a name, for example `esp32-cam` for `ESP32_CAM`."""
     label = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:_MAX_NAME_CHARS].rstrip("-")
-    return label or "device"
+    try:
+        return check_device_name(label) if label else "device"
+    except TopicError:  # reserved, such as `edge-2`
+        return f"device-{label}"
 
 
 class MisnamedPhotos:

@@ -131,16 +131,14 @@ def mark_historical(payload: bytes) -> bytes:
     """Return an encoded Photo marked as sent late, after an outage. A bare image is returned unchanged.
 
     Raises:
-        CodecError: It is neither a JSON object nor a msgpack map, or has a number that msgpack cannot carry.
+        CodecError: It is neither a JSON object nor a msgpack map.
     """
     if _is_file(payload):
         return payload
-    # Fields, not a Photo: unknown fields of a newer sender are kept.
-    try:
-        packed: bytes = msgpack.packb(_parse(PHOTO, payload) | {"historical": True})
-    except OverflowError:
-        expected = "integers of at most 64 bits"
-        raise CodecError(PHOTO.kind, expected=expected, got="more", code="malformed-message") from None
+    # Fields, not a Photo: unknown fields of a newer sender are kept. JSON stays JSON: in msgpack, base64
+    # would be a longer text than one may be, and some numbers of JSON cannot be written.
+    fields = _parse(PHOTO, payload) | {"historical": True}
+    packed: bytes = msgpack.packb(fields) if _json_text(payload) is None else msgspec.json.encode(fields)
     return packed
 
 
@@ -195,7 +193,19 @@ def _json_text(payload: bytes) -> bytes | None:
 
 def _parse_json(topic: Topic[M], payload: bytes) -> object:
     if len(payload) <= MAX_STRUCTURE_BYTES:
-        return msgspec.json.decode(payload)
+        try:
+            return msgspec.json.decode(payload)
+        except msgspec.DecodeError as error:
+            # An unknown field may have a number that Python cannot read, such as 1e400: it is skipped.
+            try:
+                return _known_fields(topic, payload)
+            except msgspec.DecodeError:
+                raise error from None
+    return _known_fields(topic, payload)
+
+
+def _known_fields(topic: Topic[M], payload: bytes) -> dict[str, object]:
+    """Return the fields of a JSON object without those that the message does not have."""
     # Split into undecoded fields first: a large array would cost many times its size once decoded.
     parts = msgspec.structs.asdict(msgspec.json.decode(payload, type=_undecoded(topic.message)))
     known = {name: bytes(part) for name, part in parts.items() if part}

@@ -76,10 +76,18 @@ class Photo(Message, frozen=True, kw_only=True):
         Annotated[tuple[Share, ...], Meta(min_length=4, max_length=4)] | None,
         Meta(
             description="the part of the camera's picture that `image` shows: left, top, right and bottom "
-            "edge as shares of width and height; null: all of it. The device has cropped it already"
+            "edge as shares of width and height, left < right and top < bottom; null: all of it. The device "
+            "has cropped it already"
         ),
     ] = None
     trace: Trace = None
+
+    def __post_init__(self) -> None:
+        """Refuse an empty part; raises ValueError."""
+        if self.crop is not None:
+            left, top, right, bottom = self.crop
+            if not (left < right and top < bottom):
+                raise ValueError("expected left < right and top < bottom in crop")
 
 
 class Result(Message, frozen=True, kw_only=True):
@@ -136,7 +144,8 @@ class Result(Message, frozen=True, kw_only=True):
         Text | None,
         Meta(
             description="why some pixels of the photo are missing or wrong; it is then not harvested in lane "
-            "auto; null if none are known to be"
+            "auto; null if none are known to be: damage that only decoding finds is not looked for while a "
+            "cap of the harvest is full"
         ),
     ] = None
     answered_at_ms: Annotated[Milliseconds, Meta(description=f"when the edge answered; {EPOCH_MS}")]

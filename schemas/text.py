@@ -14,7 +14,13 @@ MAX_SHOWN_CHARS = 16_384
 
 _SHOWN_VALUES = ("channel", "subtype", "stream", "cmd", "action", "profile", "resolution", "camera")
 _HIDDEN = "***"
-_SECRET_IN_PATH = re.compile(r"(?i)((?:user|pass|pwd|psw|token|key|secret|auth)\w*=)[^&/;]+")
+_SECRET_FIELD = re.compile(r"(?i)((?:use|usr|log|pas|pwd|psw|token|key|secret|auth|sig)\w*=)[^&/;]+")
+# Some cameras take both in the path: /user_admin_password_12345_ch1, /admin:12345/stream.
+_SECRET_NAMES = re.compile(r"(?i)((?<![A-Za-z])(?:user(?:name)?|usr|login|pass(?:word|wd)?|pwd|psw)_)[^&/;]+")
+_SECRET_PAIR = re.compile(r"(?<=[^/:]/)[^/:@]+:[^/]+")
+_SCHEMES = "https?|rtsps?|rtmps?|rtp|ftps?|s3|file|onvif|mqtts?|usb|folder"
+_BEFORE_SECRETS = re.compile(rf"(?i)(?:usb:)?(?:[a-z][a-z0-9+.-]*://|(?:{_SCHEMES}):/*)?")
+_IS_URL = re.compile(r"(?i).*://|(?:usb:)?(?:https?|rtsps?|rtmps?):", re.DOTALL)
 _NOT_ASCII = re.compile(r"[^ -~]")
 
 
@@ -46,16 +52,23 @@ def is_unicode(text: str) -> bool:
 
 
 def without_secrets(text: str) -> str:
-    """Return a URL, or any text with one, as it may be shown: without user, password and query values.
+    """Return a URL, or what was meant as one, as it may be shown: without user, password and query values.
 
-    The values of a few query fields that tell cameras apart, such as `channel`, are kept.
+    The values of a few query fields that tell cameras apart, such as `channel`, are kept. Of a text without a
+    scheme of the network, such as a path, only what is before an `@` is hidden, and the values of fields with
+    names such as `password`.
     """
-    if "://" not in text:
-        return text
-    # Up to the last @, and in the raw text: a password with / or # is no valid URL, and is shown in an error.
-    shown = re.sub(r"(?<=://)\S*@", f"{_HIDDEN}@", text)
+    shown = text
+    if "@" in text:
+        # Up to the last @, in the raw text: a password with / or # is no valid URL, and is shown in an error.
+        before = _BEFORE_SECRETS.match(text)
+        rest = text.rpartition("@")[2]
+        shown = f"{before[0] if before and '@' not in before[0] else ''}{_HIDDEN}@{rest}"
+    if not _IS_URL.match(text):
+        return _SECRET_FIELD.sub(rf"\1{_HIDDEN}", shown)
     address, mark, query = shown.partition("?")
-    address = _SECRET_IN_PATH.sub(rf"\1{_HIDDEN}", address)
+    address = _SECRET_FIELD.sub(rf"\1{_HIDDEN}", address)
+    address = _SECRET_PAIR.sub(_HIDDEN, _SECRET_NAMES.sub(rf"\1{_HIDDEN}", address))
     return address + mark + "&".join(_field(field) for field in re.split("[&;]", query))
 
 

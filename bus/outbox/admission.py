@@ -50,11 +50,21 @@ def full(limits: OutboxLimits, size_bytes: int, used_bytes: int, messages: int, 
     )
 
 
-def monotonic_time(created_ms: int) -> float:
-    """Convert a time to this process's monotonic clock; a time in the future, of a clock set back, is now."""
+def monotonic_time(created_ms: int, live_s: float) -> float:
+    """Convert a time to this process's monotonic clock.
+
+    A time in the future is now, or late if further away than `live_s`: the clock was set back, or has no
+    battery, and the age of the message is unknown.
+
+    Args:
+        created_ms: UTC milliseconds since 1970.
+        live_s: Age in seconds from which a message is late.
+    """
     # The monotonic clock starts again with each boot, so the age is taken from the wall clock.
-    age_s = max(0.0, time.time() - created_ms / 1000)
-    return time.monotonic() - age_s
+    age_s = time.time() - created_ms / 1000
+    if age_s < -live_s:
+        age_s = live_s + 1.0
+    return time.monotonic() - max(0.0, age_s)
 
 
 def unchanged(payload: bytes) -> bytes:

@@ -133,7 +133,7 @@ class Outbox:
         found, damaged = await self._database.run(rows.load)
         for row in found:
             # The earlier run may have sent it: with a count of 1, a `duplicate` answer would be misread.
-            created_at = monotonic_time(row.created_ms)
+            created_at = monotonic_time(row.created_ms, self._limits.live_s)
             self._add(Entry(row.message_id, sys.intern(row.topic), row.size_bytes, created_at, send_count=2))
         if damaged:
             self._counters.add(f"{self._name}.damaged", damaged)

@@ -10,11 +10,10 @@ from cloud.dataset.image_check import check_whole
 from cloud.dataset.schema import Row
 from schemas.class_names import class_name
 from schemas.errors import CodecError, PermanentError
-from schemas.image import ImageLimits
+from schemas.image import MAX_SAMPLE_PIXELS, ImageLimits
 from schemas.messages import Sample
 
-# The edge shrinks the short side to 320 px: this allows panoramas up to 39 : 1.
-MAX_PIXELS = 4_000_000
+MAX_PIXELS = MAX_SAMPLE_PIXELS
 
 
 class Origin(NamedTuple):

@@ -11,7 +11,7 @@ from bus.mqtt.client import Bus, transient_client_id
 from device.cameras.base import CameraError, Frame, looks_like_picture
 from device.cameras.newest import NewestPicture
 from schemas.errors import TopicError
-from schemas.text import escaped
+from schemas.text import escaped, without_secrets
 from schemas.topics import check_filter
 
 log = structlog.get_logger()
@@ -42,13 +42,13 @@ class MqttCamera:
             check_filter(topic)
         except TopicError as error:
             raise CameraError(
-                f"camera mqtt:{escaped(topic, _SHOWN_CHARS)}: {error}",
+                f"camera {escaped(without_secrets(f'mqtt:{topic}'), _SHOWN_CHARS)}: {error}",
                 hint="use mqtt:TOPIC, such as mqtt:cam/1/jpeg",
             ) from None
         self._topic = topic
         self._bus = Bus(broker, transient_client_id("camera"), password=password)
         self._messages = self._bus.subscribe_raw(topic)
-        self._newest = NewestPicture(f"mqtt:{topic}")
+        self._newest = NewestPicture(without_secrets(f"mqtt:{topic}"))
         self._skipped = 0
 
     async def __aenter__(self) -> Self:
@@ -77,7 +77,9 @@ class MqttCamera:
                 tasks.create_task(self._bus.run(), name="camera.bus")
                 tasks.create_task(self._receive(), name="camera.receive")
         except* Exception as errors:  # noqa: BLE001  # of any kind: `capture` would wait for ever
-            self._newest.fail(CameraError(f"camera mqtt:{self._topic} failed: {errors.exceptions[0]}"))
+            self._newest.fail(
+                CameraError(f"camera {without_secrets(f'mqtt:{self._topic}')} failed: {errors.exceptions[0]}")
+            )
 
     async def _receive(self) -> None:
         now = asyncio.get_running_loop().time

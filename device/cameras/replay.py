@@ -10,7 +10,9 @@ from typing import Self
 
 import structlog
 
+from bus.regular_file import read_regular
 from device.cameras.base import Camera, CameraError, CameraExhausted, Frame
+from schemas.pixels import SOURCE_LIMITS
 
 log = structlog.get_logger()
 
@@ -64,7 +66,7 @@ def folder_camera(
 ) -> Camera:
     """Return a camera that replays the pictures below a folder, byte for byte.
 
-    A file that is empty or cannot be read is skipped with a warning.
+    What is empty, too large, no regular file or cannot be read is skipped with a warning.
 
     Args:
         directory: Hidden files and folders are skipped. If the photos are in several folders, the name of a
@@ -124,7 +126,7 @@ def _replayed(files: Sequence[Path], *, loop: bool, labelled: bool) -> Iterator[
 def _read(file: Path) -> bytes:
     """Return the bytes of a file; empty if it cannot be used."""
     try:
-        image = file.read_bytes()
+        image = read_regular(file, SOURCE_LIMITS.max_bytes)
     except OSError as error:
         log.warning("photo.skipped", file=str(file), reason=error.strerror)
         return b""

@@ -1,11 +1,19 @@
 """Shrink photos to training size and compute their difference hash."""
 
 import io
+import math
 from typing import NamedTuple
 
 from PIL import Image
 
-from schemas.image import DEFAULT_LIMITS, ImageFacts, ImageLimits, inspect_image, normal_form
+from schemas.image import (
+    DEFAULT_LIMITS,
+    MAX_SAMPLE_PIXELS,
+    ImageFacts,
+    ImageLimits,
+    inspect_image,
+    normal_form,
+)
 from schemas.pixels import decode_photo
 from schemas.pixels.difference_hash import HASHED_SIZE, difference_hash
 
@@ -87,16 +95,18 @@ def hash_image(image: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> HashedImag
 def shrunk_size(facts: ImageFacts) -> tuple[int, int] | None:
     """Return width and height in pixels of a photo at training size; None if it stays as it is.
 
-    So does a JPEG that is less than half as large again: its bytes are not worth the time of shrinking it.
+    So does a JPEG that is less than half as large again: its bytes are not worth the time of shrinking it. A
+    long photo has at most as many pixels as the collector takes, so its short side can be shorter.
     """
     short_side = min(facts.width, facts.height)
     stays = facts.format == "jpeg" and facts.pixels <= _SHRUNK_ABOVE_PIXELS
+    scale = min(1.0, SHORT_SIDE_PX / short_side)
+    if facts.pixels * scale**2 > MAX_SAMPLE_PIXELS:
+        scale = math.sqrt(MAX_SAMPLE_PIXELS / facts.pixels)
+        return max(1, math.floor(facts.width * scale)), max(1, math.floor(facts.height * scale))
     if short_side <= (_SHRUNK_ABOVE_PX if stays else SHORT_SIDE_PX):
         return None
-    return (
-        round(facts.width * SHORT_SIDE_PX / short_side),
-        round(facts.height * SHORT_SIDE_PX / short_side),
-    )
+    return round(facts.width * scale), round(facts.height * scale)
 
 
 def distance(one: int, other: int) -> int:

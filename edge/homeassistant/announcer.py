@@ -1,8 +1,10 @@
 """Keep Home Assistant informed: devices that appear and go, their answers, and the model's version."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NamedTuple
 
 import structlog
 
@@ -21,10 +23,34 @@ log = structlog.get_logger()
 
 MAX_DEVICES = 256
 """Most devices that are announced; further ones are counted as `homeassistant.device_ignored`."""
-_FORGET_MS = 30 * 86_400_000
+_FORGET_S = 30 * 86_400.0
+_GRACE_S = 86_400.0
 _CHECK_S = 3600.0
 _PASS_S = 0.2
 _RETRY_S = 1.0
+
+
+class Seen(NamedTuple):
+    """When a device was seen last.
+
+    Args:
+        at_s: By this run, seconds of the monotonic clock; its start for a device of an earlier run.
+        earlier_ms: By an earlier run, UTC milliseconds since 1970; None if this run has seen it.
+    """
+
+    at_s: float
+    earlier_ms: int | None = None
+
+
+def is_forgotten(seen: Seen, now_s: float, now_ms: int) -> bool:
+    """Return True for a device that was silent for 30 days.
+
+    Setting the clock changes nothing: it only counts for a device of an earlier run, after a day of this run.
+    """
+    silent_s = now_s - seen.at_s
+    if seen.earlier_ms is None or silent_s < _GRACE_S:
+        return silent_s > _FORGET_S
+    return max(silent_s, (now_ms - seen.earlier_ms) / 1000) > _FORGET_S
 
 
 class Announcer:
@@ -47,15 +73,20 @@ class Announcer:
         self._births = bus.subscribe_raw(discovery.BIRTH_TOPIC, optional=True)
         # What earlier runs announced, so that it is announced again, or removed.
         self._earlier = bus.subscribe_raw(discovery.result_topic(self._node, "+"), optional=True)
-        self._seen_ms: dict[str, int] = {}
+        self._seen: dict[str, Seen] = {}
         self._pending: dict[str, bytes] = {}
         self._wake = asyncio.Event()
         self._installed: int | None = None
         self._released: int | None = None
 
+    @property
+    def devices(self) -> list[str]:
+        """Names of the devices that are announced."""
+        return list(self._seen)
+
     def answered(self, photo: Photo, result: Result) -> None:
         """Show an answer and its picture; does not block."""
-        if result.status != "ok" or not self._note(result.device, now_ms()):
+        if result.status != "ok" or not self._note(result.device):
             return
         self._put(
             {
@@ -88,8 +119,8 @@ class Announcer:
         elif is_reserved(names["name"]):
             return
         elif message.payload:
-            self._note(names["name"], now_ms())
-        elif names["name"] in self._seen_ms:
+            self._note(names["name"])
+        elif names["name"] in self._seen:
             self._remove(names["name"])
 
     def _take_own_status(self, payload: bytes) -> None:
@@ -111,7 +142,7 @@ class Announcer:
 
     def _take_birth(self, message: RawMessage) -> None:
         if message.payload == discovery.BIRTH:
-            log.info("homeassistant.born", devices=len(self._seen_ms))
+            log.info("homeassistant.born", devices=len(self._seen))
             self._announce_all()
 
     def _take_earlier(self, message: RawMessage) -> None:
@@ -119,17 +150,17 @@ class Announcer:
             return
         device = discovery.device_of(message.topic, self._node)
         at_ms = discovery.answered_at_ms(message.payload)
-        if device is not None and at_ms is not None and device not in self._seen_ms:
+        if device is not None and at_ms is not None and device not in self._seen:
             self._note(device, at_ms)
 
-    def _note(self, device: str, at_ms: int) -> bool:
+    def _note(self, device: str, earlier_ms: int | None = None) -> bool:
         """Note that a device exists and announce a new one; return False if there are too many."""
-        if device not in self._seen_ms:
-            if len(self._seen_ms) >= MAX_DEVICES:
+        if device not in self._seen:
+            if len(self._seen) >= MAX_DEVICES:
                 self._bus.counters.add("homeassistant.device_ignored")
                 return False
             self._announce(device)
-        self._seen_ms[device] = max(at_ms, self._seen_ms.get(device, 0))
+        self._seen[device] = Seen(time.monotonic(), earlier_ms)
         return True
 
     def _announce(self, device: str) -> None:
@@ -140,11 +171,11 @@ class Announcer:
         entities = discovery.node_entities(self._node, self._handler)
         self._put(discovery.announcements(self._form, self._node, None, entities))
         self._put_model()
-        for device in self._seen_ms:
+        for device in self._seen:
             self._announce(device)
 
     def _remove(self, device: str) -> None:
-        del self._seen_ms[device]
+        del self._seen[device]
         log.info("homeassistant.removed", device=device)
         entities = discovery.device_entities(self._node, device)
         self._put(discovery.removals(self._form, self._node, device, entities))
@@ -160,8 +191,8 @@ class Announcer:
         """Remove devices that were not seen for 30 days."""
         while True:
             await asyncio.sleep(_CHECK_S)
-            before_ms = now_ms() - _FORGET_MS
-            for device in [name for name, at_ms in self._seen_ms.items() if at_ms < before_ms]:
+            at_s, at_ms = time.monotonic(), now_ms()
+            for device in [name for name, seen in self._seen.items() if is_forgotten(seen, at_s, at_ms)]:
                 self._remove(device)
 
     def _put_model(self) -> None:

@@ -154,13 +154,14 @@ def removals(form: Form, node: str, device: str, entities: Sequence[Entity]) -> 
 
 
 def answer(result: Result) -> bytes:
-    """Return what is shown of a result `ok`: label, confidence, model version, photo id and time."""
+    """Return what is shown of a result `ok`: label, confidence, model version, photo id, time and vote."""
     shown = {
         "label": result.label,
         "confidence": result.confidence,
         "model_version": result.model_version,
         "photo_id": result.photo_id,
         "answered_at_ms": result.answered_at_ms,
+        "confirmed": result.confirmed,
     }
     return _json(shown)
 

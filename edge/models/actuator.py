@@ -23,6 +23,7 @@ from edge.serving.client import ModelMissingError, Predictor
 from edge.serving.traffic_router import TrafficRouter
 from edge.serving.traffic_split import TrafficSplit
 from schemas.messages import Release
+from schemas.text import without_secrets
 
 log = structlog.get_logger()
 
@@ -173,7 +174,7 @@ class Actuator:
             version_dirs.set_proven(release.version, self._base)
 
     async def _fetch(self, release: Release, attempt: Attempt, base: Path) -> Attempt:
-        log.info("release.fetching", version=release.version, url=release.url)
+        log.info("release.fetching", version=release.version, url=without_secrets(release.url))
         try:
             await asyncio.to_thread(version_dirs.download, release, base, self.abandoned)
         except BundleError as error:

@@ -22,6 +22,7 @@ from bus.file_url import path_of
 from bus.http_source import HttpSource
 from schemas.errors import PermanentError, TransientError
 from schemas.messages import Release
+from schemas.text import without_secrets
 
 SCHEMES = ("file", "http", "https", "s3")
 CLASSES_ASSET = "assets/classes.txt"
@@ -79,7 +80,7 @@ def fetch(release: Release, target: Path, abandoned: Callable[[], bool] = lambda
         BundleError: The scheme is not supported, or size or digest differ from the release.
     """
     scheme = _scheme(release)
-    what = f"cannot download version {release.version} from {release.url}"
+    what = f"cannot download version {release.version} from {without_secrets(release.url)}"
     digest = hashlib.sha256()
     try:
         with _source(release.url, scheme) as source, _writing(target) as copy:
@@ -97,11 +98,14 @@ def fetch(release: Release, target: Path, abandoned: Callable[[], bool] = lambda
     except OSError as error:
         raise FetchError(f"{what}: {error.strerror or error}") from None
     except Exception as error:  # noqa: BLE001  # every file system of fsspec raises other errors
-        raise FetchError(f"{what}: {error!r}") from None
+        shown = repr(error).replace(release.url, without_secrets(release.url))
+        raise FetchError(f"{what}: {shown}") from None
     _check_size(release, size_bytes)
     if digest.hexdigest() != release.sha256:
         raise BundleError(
-            f"bundle {release.url}", expected=f"sha256 {release.sha256}", got=digest.hexdigest()
+            f"bundle {without_secrets(release.url)}",
+            expected=f"sha256 {release.sha256}",
+            got=digest.hexdigest(),
         )
 
 
@@ -128,7 +132,9 @@ def _chunks(source: Source, most_bytes: int, abandoned: Callable[[], bool]) -> I
 
 def _check_size(release: Release, size_bytes: int | None) -> None:
     if size_bytes is not None and size_bytes != release.size_bytes:
-        raise BundleError(f"bundle {release.url}", expected=f"{release.size_bytes} bytes", got=size_bytes)
+        raise BundleError(
+            f"bundle {without_secrets(release.url)}", expected=f"{release.size_bytes} bytes", got=size_bytes
+        )
 
 
 def _stated_size(source: Source) -> int | None:
@@ -225,13 +231,16 @@ def _scheme(release: Release) -> str:
         scheme = ""
     if scheme not in SCHEMES:
         raise BundleError(
-            f"URL of version {release.version}", expected=f"a scheme of {SCHEMES}", got=release.url
+            f"URL of version {release.version}",
+            expected=f"a scheme of {SCHEMES}",
+            got=without_secrets(release.url),
         )
     if scheme == "file":
         try:
             path_of(release.url)
         except PermanentError as error:
-            raise BundleError(f"URL of version {release.version}: {error}") from None
+            shown = str(error).replace(release.url, without_secrets(release.url))
+            raise BundleError(f"URL of version {release.version}: {shown}") from None
     return scheme
 
 

@@ -14,9 +14,47 @@ SHOWN_FROM_MS = 30_000
 MAX_SHOWN = 32
 
 _PHOTOS = 16
+_JUMP_MS = 5000
+_AGREE_MS = 2000
 _LIVE_MS = 120_000  # a photo that a device agent sends later than a minute is marked `historical`
 _LATE_MS = 86_400_000
 _MAX_DEVICES = 1024
+
+
+@dataclass(slots=True)
+class _Clock:
+    """What the live photos of a device tell about its clock.
+
+    Args:
+        differences: Arrival minus time of the photo, in milliseconds, of the latest photos.
+        taken_ms: Time of the last photo.
+        jumped: Whether its difference was a sudden one: the clock was set back, or the photo is late.
+    """
+
+    differences: deque[int] = field(default_factory=lambda: deque(maxlen=_PHOTOS))
+    taken_ms: int = 0
+    jumped: bool = False
+
+    def observe(self, taken_ms: int, difference: int) -> None:
+        """Take a photo into account."""
+        known = self.differences
+        if known and difference - min(known) > _LIVE_MS:
+            known.clear()  # no live photo is that late: the device's clock was set back, or ours forward
+        elif self.jumped and self._agrees(taken_ms, difference):
+            last = known[-1]
+            known.clear()
+            known.append(last)
+        self.jumped = bool(known) and difference - known[-1] > _JUMP_MS
+        known.append(difference)
+        self.taken_ms = taken_ms
+
+    def _agrees(self, taken_ms: int, difference: int) -> bool:
+        """Return True if a photo has the offset of the one before it, after which it was taken.
+
+        Photos that were held up arrive at once: the difference then falls by the time between them.
+        """
+        apart_ms = taken_ms - self.taken_ms
+        return abs(difference - self.differences[-1]) <= min(_AGREE_MS, apart_ms // 2)
 
 
 @dataclass(slots=True)
@@ -24,10 +62,11 @@ class DeviceClocks:
     """Offsets of device clocks: the edge's time minus the device's, in milliseconds.
 
     The difference between arrival and photo is the offset plus the delay of the photo, so the smallest one of
-    the latest 16 live photos is the estimate. Bounded: the 1024 devices that sent last.
+    the latest 16 live photos is the estimate. It is replaced when two photos in a row agree on a much larger
+    one. Bounded: the 1024 devices that sent last.
     """
 
-    _differences: OrderedDict[str, deque[int]] = field(default_factory=OrderedDict)
+    _clocks: OrderedDict[str, _Clock] = field(default_factory=OrderedDict)
 
     def observe(self, photo: Photo, arrived_ms: int) -> None:
         """Take the times of a photo into account.
@@ -38,26 +77,23 @@ class DeviceClocks:
         """
         if photo.taken_at_ms is None or photo.historical:
             return  # a late photo says nothing about the clock
-        difference = arrived_ms - photo.taken_at_ms
-        known = self._differences.setdefault(photo.device, deque(maxlen=_PHOTOS))
-        if known and difference - min(known) > _LIVE_MS:
-            known.clear()  # no live photo is that late: the device's clock was set back, or ours forward
-        known.append(difference)
-        self._differences.move_to_end(photo.device)
-        if len(self._differences) > _MAX_DEVICES:
-            self._differences.popitem(last=False)
+        clock = self._clocks.setdefault(photo.device, _Clock())
+        clock.observe(photo.taken_at_ms, arrived_ms - photo.taken_at_ms)
+        self._clocks.move_to_end(photo.device)
+        if len(self._clocks) > _MAX_DEVICES:
+            self._clocks.popitem(last=False)
 
     def offset_ms(self, photo: Photo, arrived_ms: int) -> int:
         """Return the offset of the clock by which the times in a photo were written."""
-        if known := self._differences.get(photo.device):
-            return min(known)
+        if (clock := self._clocks.get(photo.device)) is not None:
+            return min(clock.differences)
         # The first photo of a device is a late one: it may be a day old, but not from another year.
         late_ms = 0 if photo.taken_at_ms is None else arrived_ms - photo.taken_at_ms
         return 0 if 0 <= late_ms <= _LATE_MS else late_ms
 
     def wrong(self) -> dict[str, float]:
         """Return the offsets that are worth reporting, in seconds, by device; the largest ones."""
-        offsets = {device: min(known) for device, known in self._differences.items()}
+        offsets = {device: min(clock.differences) for device, clock in self._clocks.items()}
         wrong = sorted(
             ((device, ms) for device, ms in offsets.items() if abs(ms) >= SHOWN_FROM_MS),
             key=lambda item: -abs(item[1]),

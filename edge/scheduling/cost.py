@@ -18,13 +18,15 @@ _JPEG_PIXEL_NS = 4.0
 _SCAN_PIXEL_NS = 1.0
 _PNG_SAMPLE_NS = 8.0  # with the filter that takes longest; a sender may choose it for every row
 _BYTE_NS = 15.0
+_RESIZE_NS = 10.0  # of a value between the two passes of scaling to the input of a network
+_INPUT_VALUES = 224 * 3  # of a row or column of the usual input
 _MS_PER_NS = 1e-6
 _BITS = 8
 _CMYK_CHANNELS = 4
 
 
 def decode_ms(facts: ImageFacts, size_bytes: int) -> float:
-    """Return about how long decoding takes, in milliseconds of one core.
+    """Return about how long decoding and scaling take, in milliseconds of one core.
 
     Args:
         facts: Of the file.
@@ -36,7 +38,12 @@ def decode_ms(facts: ImageFacts, size_bytes: int) -> float:
             pixel_ns *= 2
     else:
         pixel_ns = _PNG_SAMPLE_NS * facts.channels * max(1.0, facts.bit_depth / _BITS)
-    return _MS_PER_NS * (facts.pixels * pixel_ns + size_bytes * _BYTE_NS)
+    return _MS_PER_NS * (facts.pixels * pixel_ns + size_bytes * _BYTE_NS + _elongation(facts) * _RESIZE_NS)
+
+
+def _elongation(facts: ImageFacts) -> int:
+    """Return the values that scaling a picture with one long side has beyond those of its pixels."""
+    return max(0, max(facts.width, facts.height) * _INPUT_VALUES - facts.pixels)
 
 
 def is_expensive(cost_ms: float) -> bool:

@@ -8,6 +8,9 @@ from schemas.errors import PermanentError
 ImageCode = Literal["unsupported-image", "corrupt-image", "too-large", "too-many-pixels"]
 """Rejection codes of the contract that an image itself can cause."""
 
+MAX_SAMPLE_PIXELS = 4_000_000
+"""Of a sample: with the short side of the training size, 320 px, a panorama of 39 : 1."""
+
 _RGB_BYTES = 3
 
 
@@ -38,6 +41,8 @@ class ImageLimits:
     Args:
         max_bytes: Encoded bytes.
         max_pixels: Width times height.
+        max_side: Width and height. Scaling a picture to the input of a network takes memory for its longer
+            side, however few pixels it has: 54 MB for 20 000, as much as the raster of a large photo.
         max_scans: Scans of a JPEG; usual progressive files have 10. Also limited by `max_scan_pixels`.
         max_scan_pixels: Pixels times scans: each scan of a progressive JPEG visits every pixel again.
         max_segments: Marker segments and tables of a JPEG.
@@ -49,6 +54,7 @@ class ImageLimits:
 
     max_bytes: int = 8 * 1024 * 1024
     max_pixels: int = 16_000_000
+    max_side: int = 20_000
     max_scans: int = 100
     max_scan_pixels: int = 320_000_000
     max_segments: int = 2_000
@@ -68,7 +74,7 @@ class ImageLimits:
         )
 
 
-DESCRIBE = ImageLimits(max_pixels=2**62, max_scan_pixels=2**62, max_decoded_bytes=2**62)
+DESCRIBE = ImageLimits(max_pixels=2**62, max_side=2**31, max_scan_pixels=2**62, max_decoded_bytes=2**62)
 """For tools that only describe an image and decode nothing: the time to read it stays limited."""
 
 
@@ -143,10 +149,16 @@ def check_facts(facts: ImageFacts, limits: ImageLimits) -> None:
 
 
 def check_pixels(width: int, height: int, limits: ImageLimits) -> None:
-    """Raise ImageError if a raster has more pixels than allowed."""
+    """Raise ImageError if a raster has more pixels, or a longer side, than allowed."""
     if width * height > limits.max_pixels:
         raise ImageError(
             expected=f"at most {limits.max_pixels} pixels", got=f"{width} x {height}", code="too-many-pixels"
+        )
+    if max(width, height) > limits.max_side:
+        raise ImageError(
+            expected=f"sides of at most {limits.max_side} pixels",
+            got=f"{width} x {height}",
+            code="too-many-pixels",
         )
 
 

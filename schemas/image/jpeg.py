@@ -26,6 +26,7 @@ from schemas.image.jpeg_tables import SegmentError, Tables
 _SOI, _EOI, _SOS, _DQT, _DHT, _DAC, _DRI, _DNL, _COM = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0xCC, 0xDD, 0xDC, 0xFE
 _APP0, _APP1, _APP14, _APP15 = 0xE0, 0xE1, 0xEE, 0xEF
 _SOF = frozenset(range(0xC0, 0xD0)) - {_DHT, _DAC, 0xC8}
+_SOF_LS = 0xF7
 _SKIPPED = frozenset({_COM, _DNL, *range(_APP0, _APP15 + 1)})
 
 # RST0 to RST7 and TEM have no length and no meaning between segments. Of `FF FF D8`, the first FF is filling.
@@ -171,6 +172,8 @@ def _step(stream: JpegStream, at: int, limits: ImageLimits) -> int | None:
         )
     length = int.from_bytes(image[start + 2 : body])
     end = start + 2 + length
+    if marker == _SOF_LS and not stream.scans:
+        raise UnsupportedFrameError("JPEG-LS")
     if marker == _SOI or (marker not in _SKIPPED and marker not in _SOF and marker not in _READ):
         raise SegmentError(f"marker {marker:02x}")
     if body > len(image) or end > len(image):

@@ -59,10 +59,9 @@ _BOX_BRANDS = {  # ISO base media: the brand behind `ftyp`
     b"heis": "HEIC",
     b"hevc": "HEIC",
     b"hevx": "HEIC",
-    b"mif1": "HEIF",
-    b"msf1": "HEIF",
     b"crx ": "CR3 raw",
 }
+_GENERAL_BRANDS = frozenset({b"mif1", b"msf1"})  # any codec: the compatible brands tell which
 # Text: in any case, also behind a byte order mark and white space.
 _MARKUP = (
     (b"<svg", "SVG"),
@@ -78,12 +77,13 @@ _RIFF_FORMS = {b"WEBP": "WebP", b"AVI ": "AVI video"}
 _PNM = frozenset(b"1234567Ff")
 _ENCODED_AS_TEXT = frozenset({"data URL", "base64 text", "PNG damaged by a transfer as text"})
 _QUOTED_BYTES = 8
+_BRANDS_BYTES = 256
 
 
 def format_name(content: bytes) -> str | None:
     """Return the name of a file format that is neither JPEG nor PNG, None if it is not known."""
     if content[4:8] == b"ftyp":
-        return _BOX_BRANDS.get(content[8:12], "MP4 video")
+        return _brand_name(content)
     if content[:4] in {b"RIFF", b"RIFX"}:
         return _RIFF_FORMS.get(content[8:12], "RIFF")
     if content[:1] == b"P" and content[1:2].strip(bytes(_PNM)) == b"" and content[2:3].isspace():
@@ -94,6 +94,15 @@ def format_name(content: bytes) -> str | None:
     if not content.startswith(_ANY_START):  # as of each message, which is asked for every photo
         return None
     return next(name for start, name in _STARTS if content.startswith(start))
+
+
+def _brand_name(content: bytes) -> str:
+    """Return the format of an ISO base media file by the brands in its first box."""
+    if content[8:12] not in _GENERAL_BRANDS:
+        return _BOX_BRANDS.get(content[8:12], "MP4 video")
+    end = min(int.from_bytes(content[:4]), len(content), _BRANDS_BYTES)
+    compatible = [content[at : at + 4] for at in range(16, end - 3, 4)]
+    return next((_BOX_BRANDS[brand] for brand in compatible if brand in _BOX_BRANDS), "HEIF")
 
 
 def unsupported(content: bytes) -> ImageError:

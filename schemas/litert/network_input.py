@@ -11,7 +11,7 @@ from schemas.image.facts import DESCRIBE
 from schemas.litert.manifest import PixelFormat
 from schemas.pixels import decode_photo
 
-_STRIP_ROWS = 64
+_STRIP = 64
 _CHANNELS = 3
 
 
@@ -42,12 +42,29 @@ def resized(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.fl
 
 
 def _resized_channel(channel: NDArray[np.uint8], width: int, height: int) -> NDArray[np.float32]:
-    rows = len(channel)
-    # The horizontal pass in strips: a photo of 12 megapixels as floats would take 48 MB.
-    narrow = np.empty((rows, width), np.float32)
-    for top in range(0, rows, _STRIP_ROWS):
-        strip = Image.fromarray(channel[top : top + _STRIP_ROWS].astype(np.float32))
-        narrow[top : top + _STRIP_ROWS] = np.asarray(
+    rows, columns = channel.shape
+    # The longer side first: what lies between the passes would be large for a picture with one long side.
+    between = _narrowed(channel, width) if rows * width <= columns * height else _flattened(channel, height)
+    return np.asarray(Image.fromarray(between).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _narrowed(channel: NDArray[np.uint8], width: int) -> NDArray[np.float32]:
+    """Resize the rows. In strips: a photo of 12 megapixels as floats would take 48 MB."""
+    narrow = np.empty((len(channel), width), np.float32)
+    for top in range(0, len(channel), _STRIP):
+        strip = Image.fromarray(channel[top : top + _STRIP].astype(np.float32))
+        narrow[top : top + _STRIP] = np.asarray(
             strip.resize((width, strip.height), Image.Resampling.BILINEAR)
         )
-    return np.asarray(Image.fromarray(narrow).resize((width, height), Image.Resampling.BILINEAR))
+    return narrow
+
+
+def _flattened(channel: NDArray[np.uint8], height: int) -> NDArray[np.float32]:
+    """Resize the columns, in strips too."""
+    flat = np.empty((height, channel.shape[1]), np.float32)
+    for left in range(0, channel.shape[1], _STRIP):
+        strip = Image.fromarray(channel[:, left : left + _STRIP].astype(np.float32))
+        flat[:, left : left + _STRIP] = np.asarray(
+            strip.resize((strip.width, height), Image.Resampling.BILINEAR)
+        )
+    return flat

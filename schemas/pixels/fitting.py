@@ -18,6 +18,7 @@ MAX_SIDE_PX = 2048
 SOURCE_LIMITS = ImageLimits(
     max_bytes=64 * 1024 * 1024,
     max_pixels=80_000_000,
+    max_side=65_500,
     max_scan_pixels=1_600_000_000,
     max_decoded_bytes=512 * 1024 * 1024,
 )

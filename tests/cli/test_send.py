@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -70,19 +71,21 @@ async def test_a_deferred_result_is_not_final(edge, at, folder):
 
 
 async def test_unusable_files_are_reported_and_the_others_sent(edge, at, folder):
-    """An unreadable, an empty and a too large file are one error line each."""
+    """An unreadable, an empty and a too large file, and a FIFO, are one error line each."""
+    os.mkfifo(folder / "fifo.jpg")
     (folder / "gone.jpg").symlink_to("nowhere")
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "huge.jpg").write_bytes(b"\xff\xd8" + bytes(MAX_PAYLOAD_BYTES))
     done = await gleaner("send", folder, *at)
     assert done.code == 1
-    gone, empty, huge = sorted(line.replace(f"{folder}/", "") for line in done.err.splitlines())
+    fifo, gone, empty, huge = sorted(line.replace(f"{folder}/", "") for line in done.err.splitlines())
     assert gone == "gleaner send: cannot read gone.jpg: No such file or directory"
+    assert fifo == "gleaner send: cannot read fifo.jpg: not a regular file"
     assert empty == "gleaner send: cannot send empty.jpg: the file is empty"
     assert huge.startswith("gleaner send: size of huge.jpg: expected at most 8388608 bytes, got 8388")
-    assert "6 photos" in done.out
+    assert "7 photos" in done.out
     assert "3 cat" in done.out
-    assert "3 unreadable" in done.out
+    assert "4 unreadable" in done.out
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from edge.misnamed import valid_name
 from schemas.codec import content_id
 from schemas.messages import Result
-from schemas.topics import NAME, POLICY, RELEASE, ROOT
+from schemas.topics import NAME, POLICY, RELEASE, ROOT, check_device_name
 from tests.conftest import DEADLINE_S, eventually
 from tests.nodes import NODE, Observer, counted, edge_running, enveloped, photo, photo_id, station
 
@@ -24,11 +24,16 @@ from tests.nodes import NODE, Observer, counted, edge_running, enveloped, photo,
         ("___", "device"),
         ("a" * 62 + "__b", "a" * 62),
         ("x" * 200, "x" * 63),
+        ("EDGE", "device-edge"),
+        ("Collector_2", "device-collector-2"),
+        ("Home Assistant", "home-assistant"),
+        ("homeassistant", "device-homeassistant"),
     ],
 )
 def test_the_nearest_name_is_valid(name, label):
-    """It is a DNS label that people recognise."""
+    """It is a DNS label that people recognise, and no reserved name, which would be refused next."""
     assert valid_name(name) == label
+    assert check_device_name(label) == label
     assert NAME.fullmatch(label)
 
 

@@ -73,6 +73,8 @@ def odd_jpegs() -> Iterator[tuple[str, bytes]]:
     yield "jpeg-rgb-stored", encoded(scene(), keep_rgb=True)
     yield "jpeg-1x1", encoded(scene((1, 1)))
     yield "jpeg-odd-size", encoded(scene((33, 17)))
+    for size in ((1, 5000), (5000, 1), (9, 3000), (3000, 9)):
+        yield f"jpeg-{size[0]}x{size[1]}", encoded(scene(size))
     yield "jpeg-arithmetic", base64.b64decode(_QUANTISATION + _ARITHMETIC)
     yield "jpeg-arithmetic-progressive", base64.b64decode(_QUANTISATION + _PROGRESSIVE_ARITHMETIC)
     for orientation in ORIENTATIONS:
@@ -91,6 +93,8 @@ def odd_pngs() -> Iterator[tuple[str, bytes]]:
         yield f"png-{mode}", encoded(translucent.convert(mode), "PNG")
     for orientation in ORIENTATIONS:
         yield f"png-exif-{orientation}", encoded(scene(), "PNG", exif=orientation_only(orientation))
+    for size in ((1, 5000), (5000, 1)):
+        yield f"png-{size[0]}x{size[1]}", encoded(scene(size, "L"), "PNG")
     for colours in (2, 4, 16, 200):
         palette = scene().quantize(colours)
         yield f"png-palette-{colours}", encoded(palette, "PNG")

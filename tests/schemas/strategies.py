@@ -38,6 +38,8 @@ def _text(kind: inspect.StrType) -> st.SearchStrategy[str]:
 def _struct(kind: inspect.StructType) -> st.SearchStrategy[Any]:
     required = {field.name: _of(field.type) for field in kind.fields if field.required}
     optional = {field.name: _of(field.type) for field in kind.fields if not field.required}
+    if "crop" in optional:  # left and top edge before right and bottom
+        optional["crop"] = st.sampled_from([None, (0.0, 0.0, 1.0, 1.0), (0.25, 0.5, 0.5, 0.75)])
     return st.fixed_dictionaries(required, optional=optional).map(lambda fields: kind.cls(**fields))
 
 

@@ -1,7 +1,10 @@
+import contextlib
+
 import pytest
 
 from device.cameras.address import check_url, is_camera_url
 from device.cameras.base import CameraError
+from device.cameras.factory import open_camera
 from schemas.text import without_secrets
 
 
@@ -22,11 +25,48 @@ from schemas.text import without_secrets
         ("rtsp://cam/user=admin_password=pw_channel=1.sdp", "rtsp://cam/user=***"),
         ("usb:http://a:b@cam/?q", "usb:http://***@cam/?***"),
         ("folder:/home/pi/photos?loop=1&shuffle=7", "folder:/home/pi/photos?loop=1&shuffle=7"),
+        ("folder:/home/pi/user_7/monkeys", "folder:/home/pi/user_7/monkeys"),
+        ("/dev/v4l/by-id/usb-046d_HD_Pro", "/dev/v4l/by-id/usb-046d_HD_Pro"),
+        ("mqtt:porch/user_7/jpg", "mqtt:porch/user_7/jpg"),
     ],
 )
 def test_addresses_are_shown_without_secrets(url, shown):
     """User, password and unknown query values are hidden; what tells cameras apart is not."""
     assert without_secrets(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("spec", "shown"),
+    [
+        ("rtsp://admin:my secret@cam/s", "rtsp://***@cam/s"),
+        ("rtsp:/admin:secret@cam/s", "rtsp:/***@cam/s"),
+        ("rtsp//admin:secret@cam/s", "***@cam/s"),
+        ("rtsp+tcp://admin:secret@cam/s", "rtsp+tcp://***@cam/s"),
+        ("http:admin:secret@cam/x", "http:***@cam/x"),
+        ("admin:secret@cam/s", "***@cam/s"),
+        ("usb:rtsp:/admin:secret@cam", "usb:rtsp:/***@cam"),
+        ("usb:admin:secret@cam", "usb:***@cam"),
+        ("onvif:admin:secret@cam", "onvif:***@cam"),
+        ("mqtt:/u:secret@cam/topic", "mqtt:/***@cam/topic"),
+        ("rtsp://cam/admin:secret/stream", "rtsp://cam/***/stream"),
+        ("rtsp://cam:554/user_admin_password_secret_ch1", "rtsp://cam:554/user_***"),
+        (
+            "http://cam/snap.cgi/loginuse=admin&loginpas=secret",
+            "http://cam/snap.cgi/loginuse=***&loginpas=***",
+        ),
+        ("http:/cam/snap?usr=admin&code=secret", "http:/cam/snap?usr=***&code=***"),
+        ("folder:/x?token=secret", "folder:/x?token=***"),
+    ],
+)
+def test_a_slightly_wrong_specification_is_shown_without_secrets(spec, shown):
+    """A user makes such a mistake once, and the error with it is what is pasted into a chat."""
+    assert without_secrets(spec) == shown
+    with contextlib.suppress(CameraError):
+        open_camera(spec)
+        return
+    with pytest.raises(CameraError) as refusal:
+        open_camera(spec)
+    assert "secret" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
+import asyncio
 import itertools
+import os
 
 import pytest
 import structlog
@@ -84,6 +86,17 @@ async def test_a_file_that_cannot_be_used_is_skipped_with_a_warning(folder):
     assert len(taken) == 8
     assert "cat 1" not in taken
     assert [entry["reason"] for entry in logs] == ["empty file", "No such file or directory"]
+
+
+async def test_what_is_no_file_is_skipped(folder):
+    """A FIFO has no end: the agent would wait for it for ever. So is a file that is too large."""
+    os.mkfifo(folder / "cat" / "1.5.jpg")
+    with (folder / "cat" / "1.6.jpg").open("wb") as file:
+        file.truncate(1 << 30)
+    with structlog.testing.capture_logs() as logs:
+        async with asyncio.timeout(10):
+            assert len(await frames(folder_camera(folder))) == 9
+    assert [entry["reason"] for entry in logs] == ["not a regular file", f"more than {64 << 20} bytes"]
 
 
 async def test_a_loop_without_usable_files_ends(tmp_path):

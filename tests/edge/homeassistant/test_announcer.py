@@ -10,11 +10,13 @@ from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence, now_ms
 from edge.config import EdgeConfig
 from edge.homeassistant import announcer, discovery
-from edge.homeassistant.announcer import Announcer
+from edge.homeassistant.announcer import Announcer, Seen, is_forgotten
 from schemas.messages import Photo, Result, ServedModel
 from schemas.topics import RELEASE, STATUS
 from tests.conftest import eventually, running
 from tests.nodes import NODE, photo_id
+
+NOW_MS = 1_790_000_000_000
 
 
 def answer(device="hall", number=1, status="ok"):
@@ -150,6 +152,42 @@ async def test_g3_devices_are_bounded(address, house, monkeypatch):
         await eventually(lambda: house.result("a") and house.result("b"))
         assert bus.counters["homeassistant.device_ignored"] == 1
         assert not house.known("c")
+
+
+@pytest.mark.parametrize(
+    ("silent_days", "earlier_days", "forgotten"),
+    [
+        (29, None, False),
+        (31, None, True),
+        (0.05, 40, False),  # after an hour of this run: the edge's clock may be wrong
+        (0.9, 400, False),
+        (1.1, 40, True),
+        (1.1, 20, False),
+        (1.1, -400, False),
+        (31, 31, True),
+    ],
+)
+def test_a_device_is_forgotten_after_30_days_of_silence(silent_days, earlier_days, forgotten):
+    """By the time that passed, whatever the clock says; one of an earlier run has a day first."""
+    earlier_ms = None if earlier_days is None else NOW_MS - round(earlier_days * 86_400_000)
+    seen = Seen(at_s=1000.0, earlier_ms=earlier_ms)
+    assert is_forgotten(seen, 1000.0 + silent_days * 86_400, NOW_MS) == forgotten
+
+
+async def test_an_edge_clock_that_is_set_ahead_removes_no_device(address, house, monkeypatch):
+    """Forty days ahead for some time: a device that sends stays, and so does one of an earlier run."""
+    async with announcing(address) as (made, _):
+        made.answered(*answer("hall"))
+        await eventually(lambda: house.result("hall"))
+    monkeypatch.setattr(announcer, "_CHECK_S", 0.05)
+    checks = []
+    monkeypatch.setattr(announcer, "now_ms", lambda: checks.append(1) or now_ms() + 40 * 86_400_000)
+    async with announcing(address) as (made, _):
+        made.answered(*answer("porch"))
+        await eventually(lambda: house.result("porch"))
+        checks.clear()
+        await eventually(lambda: len(checks) > 2)
+        assert {"hall", "porch"} <= set(made.devices)
 
 
 async def test_nothing_is_announced_unless_asked_for():

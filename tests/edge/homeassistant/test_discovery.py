@@ -1,5 +1,6 @@
 import json
 
+import jinja2
 import pytest
 
 from edge.homeassistant import discovery
@@ -73,12 +74,26 @@ def test_the_button_sends_a_command_of_the_contract():
 
 
 def test_what_is_shown_of_an_answer():
-    """Label, confidence and version; the time is read again by the next run."""
+    """Label, confidence, version and vote; the time is read again by the next run."""
     payload = discovery.answer(result(label="猫", confidence=0.93, model_version=4))
     assert json.loads(payload) == {
         "label": "猫", "confidence": 0.93, "model_version": 4, "photo_id": "0" * 32, "answered_at_ms": 7,
+        "confirmed": None,
     }  # fmt: skip
     assert discovery.answered_at_ms(payload) == 7
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "shown"),
+    [(False, "cat"), (True, "dog"), (None, "dog")],
+    ids=["undecided", "vote", "no vote"],
+)
+def test_an_answer_that_the_vote_does_not_confirm_leaves_the_label(confirmed, shown):
+    """The label's template reads the answer as it is published: its state stays until the vote confirms."""
+    (label,) = [one for one in ENTITIES if one.key == "label"]
+    template = jinja2.Template(str(label.config["value_template"]))
+    said = json.loads(discovery.answer(result(label="dog", confidence=0.9, confirmed=confirmed)))
+    assert template.render(this={"state": "cat"}, value_json=said) == shown
 
 
 @pytest.mark.parametrize("payload", [b"", b"{", b"[]", b'{"answered_at_ms": "x"}', b"\xff", b"7"])

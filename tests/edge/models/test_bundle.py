@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -97,6 +98,26 @@ def test_a_file_url_that_names_no_path_here_is_a_permanent_error(packed, tmp_pat
     """Another host, a relative path, a query and a null byte are refused with the form to write."""
     with pytest.raises(BundleError, match="%3F stands for"):
         fetch(release_of(packed, 2, url=url), tmp_path / "copy.tar")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://user:secret@127.0.0.1:9/1.tar", "http://***@127.0.0.1:9/1.tar"),
+        ("http://user:secret@localhost/1.tar", "http://***@localhost/1.tar"),
+        ("http://127.0.0.1:9/1.tar?X-Amz-Signature=secret", "http://127.0.0.1:9/1.tar?X-Amz-Signature=***"),
+        ("s3:key:secret@bucket/1.tar", "s3:***@bucket/1.tar"),
+        ("ftp://key:secret@bucket/1.tar", "ftp://***@bucket/1.tar"),
+        ("file://key:secret@bucket/1.tar", "file://***@bucket/1.tar"),
+    ],
+)
+def test_an_error_shows_no_secret_of_the_url(packed, tmp_path, url, shown):
+    """User, password and signature of a URL reach no error, and so no Event, Status or log."""
+    release = msgspec.structs.replace(release_of(packed, 2), url=url)
+    with pytest.raises((FetchError, BundleError)) as refusal:
+        fetch(release, tmp_path / "copy.tar")
+    assert "secret" not in str(refusal.value)
+    assert shown in str(refusal.value)
 
 
 def test_a_larger_file_is_not_read_to_its_end(packed, tmp_path):

@@ -11,6 +11,7 @@ from tests.nodes import NODE, enveloped, photo, photo_id, station
 NOW = 1_790_000_000_000
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 NAMES = {"node": NODE, "device": "pi-1"}
+IMAGE = jpeg(1)
 LIMITS = PhotoLimits(max_photo_bytes=100_000, max_pixels=1_000_000)
 
 
@@ -20,7 +21,7 @@ def taken(at_ms: int | None, *, lifetime_ms: int = 30_000, historical: bool = Fa
         photo_id=photo_id(1),
         node=NODE,
         device="pi-1",
-        image=jpeg(1),
+        image=IMAGE,
         taken_at_ms=at_ms,
         expires_at_ms=None if at_ms is None else at_ms + lifetime_ms,
         historical=historical,
@@ -55,6 +56,35 @@ def test_a_clock_that_jumps_costs_no_answer(jump_ms):
         assert not is_late(clocks, taken(NOW + second * 1000), NOW + second * 1000)
     for second in range(5, 10):
         assert not is_late(clocks, taken(NOW + second * 1000 - jump_ms), NOW + second * 1000)
+
+
+@pytest.mark.parametrize("back_ms", [8_000, 20_000, 31_000, 60_000, 119_000])
+@pytest.mark.parametrize("every_ms", [1000, 5000, 120_000])
+def test_a_clock_that_is_set_back_a_little_costs_one_answer_at_most(back_ms, every_ms):
+    """Two photos in a row that agree on the new offset replace the estimate; one may be a late photo."""
+    clocks = DeviceClocks()
+    for at_ms in range(0, 20 * every_ms, every_ms):
+        assert not is_late(clocks, taken(NOW + at_ms), NOW + at_ms + 200)
+    lost = 0
+    for at_ms in range(20 * every_ms, 60 * every_ms, every_ms):
+        one = taken(NOW + at_ms - back_ms, lifetime_ms=10_000)
+        lost += is_late(clocks, one, NOW + at_ms + 200 + at_ms // every_ms % 3 * 100)
+    assert lost <= 1
+
+
+def test_photos_that_were_held_up_do_not_move_the_estimate():
+    """A stalled connection delivers its photos at once: they expire by their age, and no more changes."""
+    clocks = DeviceClocks()
+    for second in range(0, 100, 5):
+        assert not is_late(clocks, taken(NOW + second * 1000), NOW + second * 1000)
+    arrived = NOW + 160_000
+    for second in range(100, 160, 5):
+        late = is_late(clocks, taken(NOW + second * 1000), arrived + second)
+        assert late == (second <= 130)
+    assert is_late(clocks, taken(NOW + 165_000 - 31_000), NOW + 165_000)
+    assert not is_late(clocks, taken(NOW + 166_000), NOW + 166_000)
+    assert is_late(clocks, taken(NOW + 167_000 - 31_000), NOW + 167_000)
+    assert clocks.wrong() == {}
 
 
 def test_photos_of_an_outage_do_not_move_the_estimate():

@@ -1,6 +1,9 @@
 """What decoding a photo costs is known before, and photos of like cost share a call."""
 
+import io
+
 import pytest
+from PIL import Image
 
 from bench.hostile import slow_jpeg
 from edge.scheduling.cost import EXPENSIVE_MS, MAX_CALL_MS, CallRoom, decode_ms, is_expensive
@@ -25,6 +28,12 @@ def facts(kind: str, megapixels: float, *, scans: int = 1, channels: int = 3, bi
     )
 
 
+def jpeg_of(size: tuple[int, int]) -> bytes:
+    out = io.BytesIO()
+    Image.new("L", size).save(out, "JPEG")
+    return out.getvalue()
+
+
 @pytest.mark.parametrize(
     ("image", "size_bytes", "expensive"),
     [
@@ -45,6 +54,15 @@ def facts(kind: str, megapixels: float, *, scans: int = 1, channels: int = 3, bi
 def test_expensive_photos_are_known_by_their_facts(image, size_bytes, expensive):
     """Many scans, many pixels of a PNG, and both together; a phone's 12 megapixels are usual."""
     assert is_expensive(decode_ms(image, size_bytes)) == expensive
+
+
+def test_a_long_side_costs_more_than_its_pixels():
+    """Scaling works through 224 values a channel for each row or column; a usual shape has more pixels."""
+    for size in ((20_000, 1), (1, 20_000)):
+        image = jpeg_of(size)
+        assert is_expensive(decode_ms(inspect_image(image), len(image)))
+    usual = jpeg_of((640, 480))
+    assert decode_ms(inspect_image(usual), len(usual)) < 5
 
 
 def test_a_hostile_jpeg_is_expensive_and_its_small_sibling_is_not():

@@ -105,7 +105,14 @@ def test_a_progressive_jpeg_costs_its_coefficients():
 
 @pytest.mark.parametrize(
     ("at", "value", "words"),
-    [(4, 12, "12 bits"), (9, 2, "wrong length"), (1, 0xC3, "lossless"), (1, 0xC5, "lossless"), (5, 0, None)],
+    [
+        (4, 12, "12 bits"),
+        (9, 2, "wrong length"),
+        (1, 0xC3, "lossless"),
+        (1, 0xC5, "lossless"),
+        (1, 0xF7, "JPEG-LS"),
+        (5, 0, None),
+    ],
 )
 def test_other_frames_are_named(at, value, words):
     """Twelve bits, lossless and hierarchical files are refused by name, before a decoder fails on them."""

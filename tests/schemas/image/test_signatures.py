@@ -1,5 +1,7 @@
 """Rules of schemas/image/signatures.py: other formats are named, with what to do."""
 
+import re
+
 import pytest
 
 from schemas.codec import decode
@@ -14,6 +16,8 @@ FILES = {
     "HEIC": b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00",
     "HEIF": b"\x00\x00\x00\x18ftypmif1\x00\x00\x00\x00",
     "AVIF": b"\x00\x00\x00\x1cftypavif\x00\x00\x00\x00",
+    "AVIF (": b"\x00\x00\x00\x1cftypmif1\x00\x00\x00\x00mif1avifmiaf\x00\x00\x00\x00meta",
+    "HEIC (": b"\x00\x00\x00\x18ftypmif1\x00\x00\x00\x00mif1heic\x00\x00\x00\x00avif",
     "MP4 video": b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00",
     "JPEG XL": b"\xff\x0a" + bytes(20),
     "JPEG 2000": b"\x00\x00\x00\x0cjP  \r\n\x87\n",
@@ -33,7 +37,9 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_other_formats_are_named(name):
     """The error says which format it is and what to do."""
-    with pytest.raises(ImageError, match=f"expected JPEG or PNG, got {name}.*; (convert|send)") as caught:
+    with pytest.raises(
+        ImageError, match=f"expected JPEG or PNG, got {re.escape(name)}.*; (convert|send)"
+    ) as caught:
         inspect_image(FILES[name])
     assert caught.value.code == "unsupported-image"
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edge.modelserver.requests.image_budget import within_budget
 from edge.modelserver.status import Code, ServingError
@@ -31,6 +32,18 @@ def test_g4_a_costly_image_is_an_invalid_argument(image):
         with pytest.raises(ServingError) as caught:
             run(*values)
         assert caught.value.code == Code.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("size", [(20_001, 1), (1, 20_001)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_g4_a_long_side_is_an_invalid_argument(size, kind):
+    """Scaling takes memory for the longer side, however few pixels; the sentence names the limit."""
+    longest = ImageLimits().max_side
+    runner = within_budget(lambda servable, feeds, fetches, timeout_s: [], ImageLimits())
+    feed = np.array([encoded(Image.new("L", size), kind)], object)
+    with pytest.raises(ServingError, match=f"sides of at most {longest} pixels") as caught:
+        runner(None, {"image": feed}, [], None)  # type: ignore[arg-type]  # the version is not looked at
+    assert caught.value.code == Code.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("image", [LARGE, MANY_SCANS])
