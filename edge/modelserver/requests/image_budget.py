@@ -59,7 +59,10 @@ def _check(value: bytes, limits: ImageLimits) -> bytes:
 def _check_embedded(value: bytes, limits: ImageLimits) -> None:
     for count, found in enumerate(_EMBEDDED.finditer(value)):
         if count == _MAX_EMBEDDED:
-            return
+            raise ServingError(
+                Code.INVALID_ARGUMENT,
+                f"a string has more than {_MAX_EMBEDDED} images; send them as a batch",
+            )
         try:
             inspect_image(value[found.start() :], limits)
         except ImageError as error:

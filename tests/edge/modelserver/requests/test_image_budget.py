@@ -53,6 +53,14 @@ def test_an_image_inside_another_string_is_checked(image):
         run(b"\x0a\x90\x01\x0a\x05image" + image + b"\x12\x00")
 
 
+def test_no_image_inside_another_string_is_unchecked():
+    """A costly image behind many good ones is not let through: the string is refused."""
+    small = encoded(scene())
+    assert run(b"text" + small * 16)
+    with pytest.raises(ServingError, match="more than 16 images"):
+        run(b"text" + small * 16 + LARGE)
+
+
 @pytest.mark.parametrize(
     "value", [b"", b"text", b"\x0a\xff\xd8\xff\x00 no image", encoded(scene()), b"\xff" * 50]
 )
