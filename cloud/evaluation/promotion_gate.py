@@ -19,6 +19,10 @@ GateDecision: TypeAlias = Literal["promote", "keep", "inconclusive"]
 RESAMPLES = 2000
 SIGNIFICANCE = 0.05
 MORE_GOLD = "import some with 'gleaner cloud import DIR --hold-out 20%'"
+LOST_CLASS = (
+    "label more of them with 'gleaner cloud review'; to drop the class, use 'gleaner cloud merge-class' or"
+    " 'gleaner cloud forget --class', train with --classes without it, or release with --force"
+)
 
 _BATCH_RESAMPLES = 200  # bounds the bootstrap's memory: scipy gathers a whole batch of resamples at once
 
@@ -125,6 +129,7 @@ class Evidence:
         latency_ratio: challenger's to champion's, None if not measured.
         held_out: predictions for other photos with a person's label that neither version was trained on,
             None without any; used where there is no gold set.
+        lost: classes of the champion that the challenger lacks, though photos of the dataset have them.
     """
 
     gold: PairedPredictions | None
@@ -133,6 +138,7 @@ class Evidence:
     audit: PairedPredictions | None = None
     latency_ratio: float | None = None
     held_out: PairedPredictions | None = None
+    lost: Sequence[str] = ()
 
 
 _Finding: TypeAlias = tuple[GateDecision, str]
@@ -175,7 +181,11 @@ def decide_promotion(
     else:
         findings = [("inconclusive", f"no gold photos to judge on; {MORE_GOLD}")]
     # The audit slice is small and only has a veto: it never makes a version be promoted.
-    findings += [*([] if audit is None else _audited(audit)), *_latency(evidence.latency_ratio, allowed)]
+    findings += [
+        *_lost(evidence.lost),
+        *([] if audit is None else _audited(audit)),
+        *_latency(evidence.latency_ratio, allowed),
+    ]
     order: tuple[GateDecision, ...] = ("keep", "inconclusive", "promote")
     decision = min((found for found, _ in findings), key=order.index)
     reasons = [reason for found, reason in findings if found == decision]
@@ -303,6 +313,12 @@ def _against_best(gold: Comparison, best: float, limits: GateLimits) -> Iterator
     if gold.challenger < best - limits.accuracy_loss:
         lost = 100 * (best - gold.challenger)
         yield "keep", f"gold accuracy {lost:.1f} points below {best:.1%}, the best of a champion so far"
+
+
+def _lost(classes: Sequence[str]) -> Iterator[_Finding]:
+    # A training leaves out the gold photos of a class that it lacks, so that no figure shows the loss.
+    for name in classes:
+        yield "keep", f"class {name} is lost: photos have this label, but too few to train on; {LOST_CLASS}"
 
 
 def _audited(audit: Comparison) -> Iterator[_Finding]:

@@ -25,6 +25,7 @@ class Photos(NamedTuple):
     champion: Champion | None
     dataset_version: int  # 0 without a dataset
     unseen: frozenset[str]
+    labels: frozenset[str] = frozenset()  # by people, also of classes that are left out
 
     @classmethod
     def none(cls, champion: Champion | None) -> "Photos":
@@ -62,6 +63,7 @@ def usable_photos(
     labelled, bad = checker.decodable(photos.labelled, progress)
     gold, bad_gold = checker.decodable(photos.gold, progress)
     audit, _ = checker.decodable(photos.audit, progress)  # audited photos are among the labelled
+    labels = frozenset(photo.label for photo in (*labelled, *gold) if photo.human)
     labelled, in_gold = checker.unlike(labelled, gold)
     labelled, audit = hold_out_audit(labelled, audit)
     waiting = {} if classes else classes_below_minimum(labelled, gold)
@@ -71,7 +73,8 @@ def usable_photos(
         audit, _ = with_classes(audit, classes)
     else:
         # A class that only models have named was never confirmed; gold photos of a class that the version
-        # does not know could only be wrong. Classes that wait for labels are told by `waiting`.
+        # does not know could only be wrong. Classes that wait for labels are told by `waiting`; the gate
+        # learns from `labels` if the champion knows one of them.
         trained = {photo.label for photo in labelled if photo.human} - waiting.keys()
         labelled, other = with_classes(labelled, trained, NO_PERSON)
         gold, other_gold = with_classes(gold, trained, NO_PERSON)
@@ -79,4 +82,6 @@ def usable_photos(
             [one for one in some if one.detail not in waiting] for some in (other, other_gold)
         )
     left_out = [*photos.left_out, *bad, *bad_gold, *in_gold, *other, *other_gold]
-    return photos._replace(labelled=labelled, gold=gold, audit=audit, waiting=waiting, left_out=left_out)
+    return photos._replace(
+        labelled=labelled, gold=gold, audit=audit, waiting=waiting, left_out=left_out, labels=labels
+    )

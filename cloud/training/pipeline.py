@@ -124,6 +124,8 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
         tflite=options.tflite,
         left_out=count_reasons(photos.left_out),
         unseen=photos.unseen,
+        # Who names the classes leaves out the others on purpose.
+        labels=() if options.classes else photos.labels,
         **terms,
     )
     # The tag keeps the rows that the version was trained from when the table is cleaned up.

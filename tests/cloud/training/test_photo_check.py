@@ -138,14 +138,30 @@ def test_given_classes_leave_out_all_others(make_example: Any, tmp_path: Path, o
     assert count_reasons(run.left_out) == {OTHER_CLASS: 6}
 
 
-def test_gold_of_an_unknown_class_is_left_out(make_example: Any, tmp_path: Path, options: Any) -> None:
-    """A gold photo of a class that nothing is trained on ends no training, even of very few labels."""
+def test_a_class_that_lost_its_labels_is_not_dropped_in_silence(
+    make_example: Any, tmp_path: Path, options: Any
+) -> None:
+    """A version without a class of the champion is not promoted while photos have that label.
+
+    Gold photos of a class that nothing is trained on end no training; they are left out, so that no figure
+    would show the loss.
+    """
     store = Store.open(tmp_path / "dataset")
-    known = [make_example(label, 1) for label in ("dawn", "dusk")]
-    store.upsert([*map(row, known), row(replace(make_example("dawn", 30), label="mist"), split="gold")])
-    run = run_training(options(store))
+    few = [make_example("dawn", 1), make_example("dusk", 1), replace(make_example("dawn", 10), label="fog")]
+    gold = [make_example("dusk", 30), replace(make_example("dawn", 30), label="mist")]
+    store.upsert([*map(row, few), *(row(one, split="gold") for one in gold)])
+    run = run_training(options(store, tflite=False))
     assert run.trained is not None
-    assert [one.detail for one in run.left_out] == ["mist"]
+    assert run.trained.card.classes == ["dawn", "dusk", "fog"]
+    assert [one.detail for one in run.left_out] == ["mist"], "gold of a class that nothing is trained on"
+    store.upsert([row(make_example(label, seed)) for label in ("dawn", "dusk") for seed in (2, 3)])
+    run = run_training(options(store, tflite=False))
+    assert run.waiting == {"fog": 1, "mist": 0}
+    assert run.trained is not None
+    verdict = run.trained.card.verdict
+    assert verdict is not None
+    assert verdict.decision == "keep"
+    assert verdict.reasons[-1].startswith("class fog is lost: photos have this label")
 
 
 def test_one_class_is_an_error_that_says_what_to_do(make_example: Any, tmp_path: Path, options: Any) -> None:
