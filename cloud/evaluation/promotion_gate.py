@@ -11,13 +11,13 @@ from typing import Literal, TypeAlias
 import msgspec
 import numpy as np
 
-from cloud.evaluation.metrics import calibration_error, p_words
+from cloud.evaluation.metrics import calibration_error, p_words, points
+from cloud.evaluation.recall_losses import SIGNIFICANCE, find_recall_losses
 from cloud.modeling.arrays import Bools, Floats, Ints
 
 GateDecision: TypeAlias = Literal["promote", "keep", "inconclusive"]
 
 RESAMPLES = 2000
-SIGNIFICANCE = 0.05
 MORE_GOLD = "import some with 'gleaner cloud import DIR --hold-out 20%'"
 LOST_CLASS = (
     "label more of them with 'gleaner cloud review'; to drop the class, use 'gleaner cloud merge-class' or"
@@ -169,13 +169,13 @@ def decide_promotion(
         findings = [
             _accuracy("gold", gold, allowed),
             *_against_best(gold, evidence.best_gold_accuracy, allowed),
-            *_recalls(evidence.gold, evidence.classes, allowed),
+            *_recalls(evidence.gold, evidence.classes, allowed, better=_shown_better(gold)),
             *_calibration(evidence.gold, allowed, seed),
         ]
     elif instead is not None and held_out is not None:
         findings = [
             _without_gold(_accuracy("held-out", held_out, allowed)),
-            *map(_without_gold, _recalls(instead, evidence.classes, allowed)),
+            *map(_without_gold, _recalls(instead, evidence.classes, allowed, better=_shown_better(held_out))),
             *map(_without_gold, _calibration(instead, allowed, seed)),
         ]
     else:
@@ -294,7 +294,7 @@ def _accuracy(of: str, gold: Comparison, limits: GateLimits) -> _Finding:
     if _shown_worse(gold):
         return "keep", f"{change}: worse ({p_words(gold.p_value)})"
     # However few they are: chance alone would hardly give so many gains and so few losses.
-    if gold.p_value < SIGNIFICANCE and gold.gain > 0 and gold.low > 0:
+    if _shown_better(gold):
         return "promote", f"{change}: better ({p_words(gold.p_value)})"
     # If N photos show no loss, the true loss may still be up to 3 / N at 95 % confidence: Hanley and
     # Lippman-Hand, If nothing goes wrong, is everything all right? (1983).
@@ -327,20 +327,10 @@ def _audited(audit: Comparison) -> Iterator[_Finding]:
         yield "keep", f"{change}: worse ({p_words(audit.p_value)})"
 
 
-def _recalls(gold: PairedPredictions, classes: Sequence[str], limits: GateLimits) -> Iterator[_Finding]:
-    champion, challenger = gold.correct
-    for number, name in enumerate(classes):
-        of_class = gold.truth == number
-        if not of_class.any():
-            continue
-        lost = float(champion[of_class].mean() - challenger[of_class].mean())
-        if lost <= limits.recall_loss + 1e-9:  # one photo of fifty is 0.02 plus a rounding error
-            continue
-        only_champion = int((champion & ~challenger & of_class).sum())
-        only_challenger = int((challenger & ~champion & of_class).sum())
-        change = f"recall of {name} {_points(-lost)} points on {int(of_class.sum())} photos"
-        significant = mcnemar(only_champion, only_challenger) < SIGNIFICANCE
-        yield ("keep", f"{change}: worse") if significant else ("inconclusive", f"{change}: not significant")
+def _recalls(
+    gold: PairedPredictions, classes: Sequence[str], limits: GateLimits, *, better: bool
+) -> Iterator[_Finding]:
+    return find_recall_losses(*gold.correct, gold.truth, classes, limit=limits.recall_loss, better=better)
 
 
 def _calibration(gold: PairedPredictions, limits: GateLimits, seed: int) -> Iterator[_Finding]:
@@ -360,7 +350,7 @@ def _calibration(gold: PairedPredictions, limits: GateLimits, seed: int) -> Iter
     if grown <= limits.calibration_loss:
         return
     low, _ = _bootstrap_interval(growth, *samples, seed=seed, vectorized=False)
-    change = f"calibration error {_points(grown)} points"
+    change = f"calibration error {points(grown)} points"
     yield ("keep", f"{change}: worse") if low > 0 else ("inconclusive", f"{change}: not significant")
 
 
@@ -379,12 +369,13 @@ def _shown_worse(comparison: Comparison) -> bool:
     return comparison.gain < 0 and (tested or (comparison.high < 0 and enough))
 
 
+def _shown_better(comparison: Comparison) -> bool:
+    """Return True if the challenger is significantly better, by McNemar's test and by the bootstrap."""
+    return comparison.p_value < SIGNIFICANCE and comparison.gain > 0 and comparison.low > 0
+
+
 def _change(comparison: Comparison) -> str:
     return (
         f"{comparison.champion:.1%} → {comparison.challenger:.1%} "
-        f"(95 % interval of the gain {_points(comparison.low)} to {_points(comparison.high)} points)"
+        f"(95 % interval of the gain {points(comparison.low)} to {points(comparison.high)} points)"
     )
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}"

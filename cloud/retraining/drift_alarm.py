@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloud.dataset.store import HAS_IMAGE, Store
+from cloud.evaluation.metrics import significant
 from cloud.modeling.kernels import is_usable, most_common_length
 from cloud.retraining.triggers import DriftAlarm, Triggers
-from cloud.retraining.two_sample import mmd_test, significant
+from cloud.retraining.two_sample import mmd_test
 from schemas.lanes import AUDIT
 
 FLEET = "the fleet"
