@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 from cloud.dataset.example import Example, LeftOut, classes_below_minimum
-from cloud.dataset.store import HAS_IMAGE, Store
+from cloud.dataset.store import Store
 from cloud.dataset.training_set import read_examples
 from cloud.evaluation.audit_set import audit_slice, hold_out_audit
+from cloud.evaluation.unseen import unseen_photos
 from cloud.progress import Progress
 from cloud.registry.registry import Champion, Registry
 
@@ -38,20 +39,19 @@ def read_photos(store: Store, registry: Registry, wanted: int | None, team: "Tea
     # Workers may see different newest versions and folders: all use those of the first one.
     dataset_version = team.agree(wanted or store.version)
     champion = registry.champion()
-    # 0 for "no champion": workers exchange integers only.
+    # 0 for "no champion" and for "unknown": workers exchange integers only.
     since_ms = team.agree(0 if champion is None else champion.card.created_at_ms)
-    audit = audit_slice(store, since_ms, version=dataset_version) if since_ms else []
+    trained_at = team.agree(0 if champion is None else champion.card.dataset_version or 0)
+    unseen = (
+        unseen_photos(store, trained_at or None, since_ms, version=dataset_version)
+        if since_ms
+        else frozenset[str]()
+    )
+    audit = audit_slice(store, unseen, version=dataset_version)
     labelled = read_examples(store, version=dataset_version)
     gold = read_examples(store, version=dataset_version, split="gold")
     left_out = [*labelled.left_out, *gold.left_out]
-    unseen = _received_since(store, since_ms, dataset_version) if since_ms else frozenset()
     return Photos(labelled.examples, gold.examples, audit, {}, left_out, champion, dataset_version, unseen)
-
-
-def _received_since(store: Store, at_ms: int, version: int) -> frozenset[str]:
-    """Return the ids of the photos that arrived after a time; no earlier version was trained on them."""
-    rows = store.scan(["photo_id"], where=f"{HAS_IMAGE} AND received_at_ms > {at_ms}", version=version)
-    return frozenset(str(row["photo_id"]) for row in rows)
 
 
 def usable_photos(
