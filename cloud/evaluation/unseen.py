@@ -29,7 +29,7 @@ def unseen_photos(
     Args:
         store: The dataset.
         trained_at: Version of the dataset that it was trained from.
-        created_at_ms: When it was trained, UTC. It counts only where that version of the dataset is gone: it is
+        created_at_ms: When it was trained, UTC. Counts only where that version of the dataset is gone: it is
             by the trainer's clock, and times of arrival are by the collector's.
         version: Number or tag of the dataset's version that is read; None for the newest.
 

@@ -26,6 +26,8 @@ MAX_DEVICES = 20
 _REFERENCE_BLOCKS = 4
 """Size of the reference, in units of `drift_photos`."""
 _MAX_PHOTOS = 20_000
+_BY_ARRIVAL = ("received_at_ms", "photo_id")
+_BY_NEWEST = ("-received_at_ms", "-photo_id")
 _SAMPLES = f"{HAS_IMAGE} AND origin = 'sample' AND embedding IS NOT NULL"
 
 
@@ -88,11 +90,14 @@ def find_alarm(
 
 def _read_sides(store: Store, where: str, trained_at: int | None, block: int) -> _Samples:
     """Read the samples on both sides; until a training has seen a block, the first ones are the reference."""
-    columns, by_arrival = _Photo.__struct_fields__, ("received_at_ms", "photo_id")
     version = trained_at if trained_at is not None and store.count(where, trained_at) >= block else None
-    limit = _MAX_PHOTOS if version is not None else _REFERENCE_BLOCKS * block
-    rows = store.scan(columns, where=where, version=version, limit=limit, order=by_arrival)
-    reference = [msgspec.convert(row, _Photo) for row in rows]
+    if version is not None:
+        reference = _newest(store, where, version, 1)
+    else:
+        rows = store.scan(
+            _Photo.__struct_fields__, where=where, limit=_REFERENCE_BLOCKS * block, order=_BY_ARRIVAL
+        )
+        reference = [msgspec.convert(row, _Photo) for row in rows]
     if not reference:
         return _Samples([], [])
     last = reference[-1]
@@ -100,8 +105,21 @@ def _read_sides(store: Store, where: str, trained_at: int | None, block: int) ->
         f"{where} AND (received_at_ms > {last.received_at_ms}"
         f" OR received_at_ms = {last.received_at_ms} AND photo_id > '{last.photo_id}')"
     )
-    newer = store.scan(columns, where=after, limit=_MAX_PHOTOS, order=by_arrival)
-    return _Samples(reference, [msgspec.convert(row, _Photo) for row in newer])
+    return _Samples(reference, _newest(store, after, store.version, block))
+
+
+def _newest(store: Store, where: str, version: int, block: int) -> list[_Photo]:
+    """Read at most `_MAX_PHOTOS`, those that arrived last, in order of arrival."""
+    count = store.count(where, version)
+    if not count:  # Lance cannot sort with a limit of 0
+        return []
+    # Older ones are left out many at a time and in full blocks: which photos are a block then stays the same.
+    step = max(1, _MAX_PHOTOS // 2 // block) * block
+    left_out = -(-max(0, count - _MAX_PHOTOS) // step) * step
+    rows = store.scan(
+        _Photo.__struct_fields__, where=where, version=version, limit=count - left_out, order=_BY_NEWEST
+    )
+    return [msgspec.convert(row, _Photo) for row in rows][::-1]
 
 
 def _scopes(sides: _Samples, block: int) -> dict[str, _Samples]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cloud.dataset.store import Row, Store
+from cloud.retraining import drift_alarm
 from cloud.retraining.drift_alarm import FLEET, find_alarm
 from cloud.retraining.triggers import Triggers
 
@@ -103,6 +104,24 @@ def test_a_new_device_is_compared_with_the_others(store: Store) -> None:
     alarm = find_alarm(store, 1, trained_at, RULES)
     assert alarm is not None
     assert "pi-3" in alarm.scopes
+
+
+def test_of_many_samples_the_newest_are_compared(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More samples than are read on either side: the reference and the tested block are the newest ones."""
+    monkeypatch.setattr(drift_alarm, "_MAX_PHOTOS", 90)
+    harvest(store, 0, 150, shift=3.0)
+    harvest(store, 150, 90)
+    trained_at = store.version
+    harvest(store, 300, 125)
+    assert find_alarm(store, 1, trained_at, RULES) is None, "the reference is of the newest photos"
+    harvest(store, 500, 25, shift=3.0)
+    first = find_alarm(store, 1, trained_at, RULES)
+    assert first is not None, "the block of the newest photos was tested"
+    assert first.since_ms == 239
+    harvest(store, 600, 29)
+    assert find_alarm(store, 1, trained_at, RULES) == first, (
+        "blocks are the same while older photos are left out"
+    )
 
 
 def test_audits_are_preferred_to_other_samples(store: Store) -> None:
