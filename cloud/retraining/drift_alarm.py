@@ -19,7 +19,7 @@ from cloud.retraining.two_sample import mmd_test
 from schemas.lanes import AUDIT
 
 FLEET = "the fleet"
-"""Scope of the test over all devices; no device can have this name."""
+"""Scope of the test over all devices; no `NODE/DEVICE` can be this."""
 MAX_DEVICES = 20
 """Most devices that are tested one by one: those with the most new photos."""
 
@@ -36,6 +36,7 @@ class _Photo(msgspec.Struct, frozen=True, order=True):
 
     received_at_ms: int
     photo_id: str
+    node: str | None
     device: str | None
 
 
@@ -142,10 +143,12 @@ def _scopes(sides: _Samples, block: int) -> dict[str, _Samples]:
 
 
 def _by_device(photos: Sequence[_Photo]) -> dict[str, list[_Photo]]:
+    """Group photos by `NODE/DEVICE`."""
     devices: defaultdict[str, list[_Photo]] = defaultdict(list)
     for photo in photos:
         if photo.device is not None:
-            devices[photo.device].append(photo)
+            # With its node: names of devices are unique on one node only.
+            devices[f"{photo.node}/{photo.device}"].append(photo)
     return devices
 
 

@@ -75,7 +75,7 @@ class DriftAlarm:
     """New photos whose embeddings differ significantly from those of earlier ones.
 
     Attributes:
-        scopes: names of the devices, or `the fleet`, the clearest first.
+        scopes: `NODE/DEVICE`, or `the fleet`, the clearest first.
         p_value: of the clearest one.
         photos: number of new photos that were tested.
         since_ms: arrival of the newest photo of the reference, UTC.

@@ -25,6 +25,7 @@ def harvest(
     *,
     shift: float = 0.0,
     device: str = "pi-1",
+    node: str = "edge-1",
     lane: str = "hard",
     version: int = 1,
     length: int = 8,
@@ -39,7 +40,7 @@ def harvest(
                 width=1,
                 height=1,
                 received_at_ms=n,
-                node="edge-1",
+                node=node,
                 device=device,
                 lane=lane,
                 edge_label="cat",
@@ -90,7 +91,19 @@ def test_the_device_that_drifted_is_named(store: Store) -> None:
         harvest(store, 1000 + 100 * number, 60, device=device, shift=1.5 * (device == "pi-2"))
     alarm = find_alarm(store, 1, trained_at, RULES)
     assert alarm is not None
-    assert set(alarm.scopes) - {FLEET} == {"pi-2"}
+    assert set(alarm.scopes) - {FLEET} == {"edge-1/pi-2"}
+
+
+def test_devices_of_one_name_on_two_nodes_are_two(store: Store) -> None:
+    """Names of devices are unique on one node only: the drift of one is not mixed with the others."""
+    for number, node in enumerate(("edge-1", "edge-2", "edge-3")):
+        harvest(store, 100 * number, 60, node=node)
+    trained_at = store.version
+    for number, node in enumerate(("edge-1", "edge-2", "edge-3")):
+        harvest(store, 1000 + 100 * number, 60, node=node, shift=1.5 * (node == "edge-2"))
+    alarm = find_alarm(store, 1, trained_at, RULES)
+    assert alarm is not None
+    assert set(alarm.scopes) - {FLEET} == {"edge-2/pi-1"}
 
 
 def test_a_new_device_is_compared_with_the_others(store: Store) -> None:
@@ -103,7 +116,7 @@ def test_a_new_device_is_compared_with_the_others(store: Store) -> None:
     harvest(store, 400, 30, device="pi-3", shift=3.0)
     alarm = find_alarm(store, 1, trained_at, RULES)
     assert alarm is not None
-    assert "pi-3" in alarm.scopes
+    assert "edge-1/pi-3" in alarm.scopes
 
 
 def test_of_many_samples_the_newest_are_compared(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
