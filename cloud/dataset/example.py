@@ -14,6 +14,8 @@ from schemas.codec import content_id
 from schemas.errors import PermanentError
 
 Source = Literal["human", "device", "teacher", "edge"]
+MIN_CLASSES = 2
+"""Classes that a classifier needs."""
 MIN_CLASS_LABELS = 3
 """Human labels that a class needs before it is trained, once two classes have as many."""
 _MORE_CLASSES = "import photos with 'gleaner cloud import DIR', or label some with 'gleaner cloud review'"
@@ -118,13 +120,30 @@ def classes_below_minimum(examples: Sequence[Example], gold: Sequence[Example] =
     # Classes are balanced in training, so a single mislabelled photo could define a class.
     counts.update(example.label for example in examples if example.human)
     enough = [label for label, count in counts.items() if count >= MIN_CLASS_LABELS]
-    return {} if len(enough) < 2 else {label: counts[label] for label in counts.keys() - enough}  # noqa: PLR2004 - a classifier needs two
+    return {} if len(enough) < MIN_CLASSES else {label: counts[label] for label in counts.keys() - enough}
 
 
 def sorted_by_content(examples: Iterable[Example]) -> list[Example]:
     """Sort examples by image, label and source, so that equal sets train equal models."""
     # Not by photo_id: an agent draws it at random, so the same photos sent again would be in another order.
     return sorted(examples, key=lambda example: (example.content_id, example.label, example.source))
+
+
+def check_two_classes(names: Sequence[str]) -> None:
+    """Raise if there are too few classes for a training.
+
+    Args:
+        names: distinct labels.
+
+    Raises:
+        TrainingError: With what to do.
+    """
+    if len(names) < MIN_CLASSES:
+        raise TrainingError(
+            f"cannot train with {_counted(len(names))}:"
+            f" expected at least two distinct names, got {list(names)}",
+            hint=_MORE_CLASSES,
+        )
 
 
 def class_names(examples: Sequence[Example], wanted: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -142,11 +161,11 @@ def class_names(examples: Sequence[Example], wanted: Sequence[str] | None = None
             of another class, or a weight of 0 or less.
     """
     names = tuple(wanted) if wanted is not None else tuple(sorted({e.label for e in examples}))
-    if len(set(names)) != len(names) or len(names) < 2:  # noqa: PLR2004 - a classifier needs two
-        subject = "classes" if wanted is not None else f"cannot train with {_counted(len(names))}"
+    if wanted is None:
+        check_two_classes(names)
+    elif len(set(names)) != len(names) or len(names) < MIN_CLASSES:
         raise TrainingError(
-            f"{subject}: expected at least two distinct names, got {list(names)}",
-            hint=_NAME_CLASSES if wanted is not None else _MORE_CLASSES,
+            f"classes: expected at least two distinct names, got {list(names)}", hint=_NAME_CLASSES
         )
     for name in names:
         if name == NEITHER:

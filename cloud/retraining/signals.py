@@ -39,10 +39,12 @@ def drift_signals(store: Store, cards: Sequence[Card], triggers: Triggers) -> Si
     last, serving = cards[-1] if cards else None, newest_promoted(cards)
     trained_at = trained_dataset_version(store, last)
     # As sets of (photo, label), so that a label that was corrected since counts as new.
-    new_labels = _labels(store, None) - (set() if trained_at is None else _labels(store, trained_at))
+    labels = _labels(store, None)
+    new_labels = labels - (set() if trained_at is None else _labels(store, trained_at))
     signals = Signals(
         labels=len(new_labels),
         samples=store.count(_SAMPLES) - (0 if trained_at is None else store.count(_SAMPLES, trained_at)),
+        classes=len({label for _, label in labels}),
         last_round_s=None if last is None else (now_ms() - last.created_at_ms) / 1000,
     )
     if serving is None:

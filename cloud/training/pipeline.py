@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 from msgspec import Meta, Struct
 
-from cloud.dataset.example import LeftOut, count_reasons
+from cloud.dataset.example import LeftOut, check_two_classes, count_reasons
 from cloud.dataset.store import Store
+from cloud.dataset.training_set import human_classes
 from cloud.modeling.load_tensorflow import load_tensorflow
 from cloud.progress import NoProgress, Progress
 from cloud.registry.registry import Registry
@@ -86,6 +87,8 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
     store, registry = Store.open(options.dataset, create=False), Registry(options.models)
     version = options.version or registry.next_version()
     registry.check_new(version)
+    if options.classes is None:
+        check_two_classes(human_classes(store, options.dataset_version))
     progress = progress or NoProgress()
     progress.start("load TensorFlow", 1)
     # Only after the checks that do without it.

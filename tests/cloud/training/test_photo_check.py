@@ -164,10 +164,17 @@ def test_a_class_that_lost_its_labels_is_not_dropped_in_silence(
     assert verdict.reasons[-1].startswith("class fog is lost: photos have this label")
 
 
+class _NothingStarts(NoProgress):
+    """Fails at the first step, which loads TensorFlow."""
+
+    def start(self, step: str, total: int) -> None:
+        pytest.fail(f"{step} began, {total}")
+
+
 def test_one_class_is_an_error_that_says_what_to_do(make_example: Any, tmp_path: Path, options: Any) -> None:
-    """A training needs two classes; the error names the command."""
+    """A training needs two classes; the error names the command, and comes before TensorFlow is loaded."""
     store = Store.open(tmp_path / "dataset")
     store.upsert([row(make_example("dawn", seed)) for seed in range(4)])
     with pytest.raises(TrainingError, match=r"cannot train with one class: .* got \['dawn'\]; import"):
-        run_training(options(store), NoProgress())
+        run_training(options(store), _NothingStarts())
     assert Registry(options(store).models).versions() == []
