@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from cloud.dataset.example import Example, TrainingError, count_reasons
@@ -17,6 +18,7 @@ from cloud.dataset.training_set import BAD_LABEL, DAMAGED_ROW
 from cloud.modeling.backbones import COMPACT
 from cloud.progress import NoProgress
 from cloud.registry.registry import Registry
+from cloud.training import photo_check
 from cloud.training.photo_check import EQUALS_GOLD, OTHER_CLASS, UNDECODABLE, PhotoChecker
 from cloud.training.pipeline import TrainingOptions, run_training
 from tests.cloud import tiny
@@ -123,6 +125,27 @@ def test_another_label_by_a_person_is_another_picture(make_example: Any, tmp_pat
     usable, left_out = checker.unlike([*near, copy], [gold])
     assert usable == [near[1]]
     assert len(left_out) == 3
+
+
+def test_a_photo_that_memory_does_not_suffice_for_costs_itself(
+    make_example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch without enough memory is halved; a photo that fails alone is left out, and tried again later."""
+    photos = [make_example("dawn", seed) for seed in range(4)]
+    real, short = photo_check.preprocess, {photos[2].image}
+
+    def preprocess(backbone: Any, encoded: Any) -> Any:
+        images = encoded.numpy().tolist()
+        if len(images) > 2 or short.intersection(images):
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating a tensor")
+        return real(backbone, encoded)
+
+    monkeypatch.setattr(photo_check, "preprocess", preprocess)
+    usable, left_out = PhotoChecker(COMPACT, tmp_path).decodable(photos, NoProgress())
+    assert usable == [*photos[:2], photos[3]]
+    assert left_out[0].detail == "ResourceExhaustedError: OOM when allocating a tensor"
+    short.clear()
+    assert PhotoChecker(COMPACT, tmp_path).decodable(photos, NoProgress()) == (photos, [])
 
 
 def test_given_classes_leave_out_all_others(make_example: Any, tmp_path: Path, options: Any) -> None:
