@@ -130,7 +130,7 @@ def test_another_label_by_a_person_is_another_picture(make_example: Any, tmp_pat
 def test_a_photo_that_memory_does_not_suffice_for_costs_itself(
     make_example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch without enough memory is halved; a photo that fails alone is left out, and tried again later."""
+    """A batch without enough memory is halved; a photo that fails alone is left out, and tried later."""
     photos = [make_example("dawn", seed) for seed in range(4)]
     real, short = photo_check.preprocess, {photos[2].image}
 
