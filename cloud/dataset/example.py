@@ -14,6 +14,9 @@ from schemas.codec import content_id
 from schemas.errors import PermanentError
 
 Source = Literal["human", "device", "teacher", "edge"]
+EQUALS_GOLD = "the picture equals a gold photo"
+"""Reason of a photo that is left out of training because it would be praised for its memory."""
+_MIN_OVERLAP, _OVERLAP_SHARE = 10, 0.2
 MIN_CLASSES = 2
 """Classes that a classifier needs."""
 MIN_CLASS_LABELS = 3
@@ -105,6 +108,27 @@ def count_reasons(left_out: Iterable[LeftOut]) -> dict[str, int]:
     for one in left_out:
         counts[one.reason] += one.count
     return dict(counts.most_common())
+
+
+def gold_overlap(usable: Sequence[Example], left_out: Iterable[LeftOut]) -> str | None:
+    """Return a warning if many labelled photos are lost to training because they equal gold photos.
+
+    So it is with a fixed camera whose gold photos were drawn at random from what it saw.
+
+    Args:
+        usable: photos to train on.
+        left_out: the others, with the reason.
+    """
+    equal = count_reasons(left_out).get(EQUALS_GOLD, 0)
+    total = equal + sum(photo.human for photo in usable)
+    if equal < _MIN_OVERLAP or equal < _OVERLAP_SHARE * total:
+        return None
+    return (
+        f"{equal} of {total} labelled photos equal a gold photo and are not trained on,"
+        " as with a fixed camera whose gold photos were drawn at random;"
+        " import them with 'gleaner cloud import DIR --hold-out 20%', which keeps similar ones on one side,"
+        " or take gold photos of other days"
+    )
 
 
 def classes_below_minimum(examples: Sequence[Example], gold: Sequence[Example] = ()) -> dict[str, int]:

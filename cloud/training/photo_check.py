@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from cloud.dataset.example import Example, LeftOut
+from cloud.dataset.example import EQUALS_GOLD, Example, LeftOut
 from cloud.dataset.fingerprint import Fingerprint, NearDuplicates, fingerprint
 from cloud.dataset.image_check import check_image
 from cloud.modeling.backbones import Backbone, preprocess
@@ -22,7 +22,6 @@ from cloud.training.embeddings import BATCH_PHOTOS, PREPROCESSING, decoder_reaso
 from schemas.errors import PermanentError
 
 UNDECODABLE = "the picture cannot be decoded"
-EQUALS_GOLD = "the picture equals a gold photo"
 OTHER_CLASS = "the label is none of the classes"
 NO_PERSON = "no person has given this label"
 MAX_PIXELS = 50_000_000
