@@ -126,7 +126,8 @@ def gold_overlap(usable: Sequence[Example], left_out: Iterable[LeftOut]) -> str 
     return (
         f"{equal} of {total} labelled photos equal a gold photo and are not trained on,"
         " as with a fixed camera whose gold photos were drawn at random;"
-        " import them with 'gleaner cloud import DIR --hold-out 20%', which keeps similar ones on one side,"
+        " import them into a new dataset with 'gleaner cloud import DIR --hold-out 20%',"
+        " which keeps similar ones on one side,"
         " or take gold photos of other days"
     )
 
