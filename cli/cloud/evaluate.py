@@ -35,6 +35,7 @@ def run(arguments: Namespace) -> int:
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
     from cloud.dataset.training_set import examples  # noqa: PLC0415  # as above
     from cloud.evaluation.audit_set import audit_slice  # noqa: PLC0415  # as above
+    from cloud.evaluation.unseen import unseen_photos  # noqa: PLC0415  # as above
     from cloud.registry.registry import Registry  # noqa: PLC0415  # as above
 
     registry = Registry(arguments.out)
@@ -61,10 +62,12 @@ def run(arguments: Namespace) -> int:
     if champion is None:
         print_line("gate: there is no champion to compare with")
         return 0
-    # Photos received later than both trainings: neither version can have been trained on them.
-    neither_saw_ms = max(card.created_at_ms, champion.card.created_at_ms)
+    by_version, by_champion = (
+        unseen_photos(store, one.dataset_version, one.created_at_ms, version=at)
+        for one in (card, champion.card)
+    )
     with Bars() as bars:
-        audit, _ = checker.decodable(audit_slice(store, neither_saw_ms, version=at), bars)
+        audit, _ = checker.decodable(audit_slice(store, by_version & by_champion, version=at), bars)
     verdict = evaluate_challenger(
         champion, directory, gold, audit, backbone=card.backbone, classes=card.classes, seed=arguments.seed
     )

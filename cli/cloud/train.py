@@ -10,7 +10,7 @@ from argparse import ArgumentParser, Namespace
 from cli import options
 from cli.cloud.left_out import show_left_out
 from cli.cloud.verdict import show_trained
-from cli.output import print_line
+from cli.output import print_error, print_line
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -67,6 +67,8 @@ def run(arguments: Namespace) -> int:
     if outcome.trained is None:  # the first worker of the team prints
         return 0
     show_left_out(outcome.left_out)
+    if outcome.warning is not None:
+        print_error(f"warning: {outcome.warning}")
     for label, count in sorted(outcome.waiting.items()):
         print_line(f"class {label!r} waits for labels: {count} of {MIN_CLASS_LABELS}")
     show_trained(outcome.trained)

@@ -15,7 +15,7 @@ from schemas.codec import content_id
 from schemas.errors import PermanentError
 from schemas.text import escaped
 
-_LABEL_COLUMNS = ("human_label", "teacher_label", "edge_label")
+_LABEL_COLUMNS = ("human_label", "device_label", "teacher_label", "edge_label")
 _MIN_PREFIX = 6
 _HEX = re.compile(r"[0-9a-f]+")
 _SHOWN = 5
@@ -196,7 +196,7 @@ def rename_class(
 
 
 def stored_labels(store: Store) -> set[str]:
-    """Return every class that a person, teacher or edge has given to a photo."""
+    """Return every class that a person, device, teacher or edge has given to a photo."""
     rows = store.scan(list(_LABEL_COLUMNS))
     return {str(name) for row in rows for name in row.values() if name is not None}
 

@@ -14,6 +14,11 @@ from schemas.codec import content_id
 from schemas.errors import PermanentError
 
 Source = Literal["human", "device", "teacher", "edge"]
+EQUALS_GOLD = "the picture equals a gold photo"
+"""Reason of a photo that is left out of training because it would be praised for its memory."""
+_MIN_OVERLAP, _OVERLAP_SHARE = 10, 0.2
+MIN_CLASSES = 2
+"""Classes that a classifier needs."""
 MIN_CLASS_LABELS = 3
 """Human labels that a class needs before it is trained, once two classes have as many."""
 _MORE_CLASSES = "import photos with 'gleaner cloud import DIR', or label some with 'gleaner cloud review'"
@@ -105,6 +110,28 @@ def count_reasons(left_out: Iterable[LeftOut]) -> dict[str, int]:
     return dict(counts.most_common())
 
 
+def gold_overlap(usable: Sequence[Example], left_out: Iterable[LeftOut]) -> str | None:
+    """Return a warning if many labelled photos are lost to training because they equal gold photos.
+
+    So it is with a fixed camera whose gold photos were drawn at random from what it saw.
+
+    Args:
+        usable: photos to train on.
+        left_out: the others, with the reason.
+    """
+    equal = count_reasons(left_out).get(EQUALS_GOLD, 0)
+    total = equal + sum(photo.human for photo in usable)
+    if equal < _MIN_OVERLAP or equal < _OVERLAP_SHARE * total:
+        return None
+    return (
+        f"{equal} of {total} labelled photos equal a gold photo and are not trained on,"
+        " as with a fixed camera whose gold photos were drawn at random;"
+        " import them into a new dataset with 'gleaner cloud import DIR --hold-out 20%',"
+        " which keeps similar ones on one side,"
+        " or take gold photos of other days"
+    )
+
+
 def classes_below_minimum(examples: Sequence[Example], gold: Sequence[Example] = ()) -> dict[str, int]:
     """Return the classes with fewer than `MIN_CLASS_LABELS` human labels, each with its count.
 
@@ -118,13 +145,30 @@ def classes_below_minimum(examples: Sequence[Example], gold: Sequence[Example] =
     # Classes are balanced in training, so a single mislabelled photo could define a class.
     counts.update(example.label for example in examples if example.human)
     enough = [label for label, count in counts.items() if count >= MIN_CLASS_LABELS]
-    return {} if len(enough) < 2 else {label: counts[label] for label in counts.keys() - enough}  # noqa: PLR2004 - a classifier needs two
+    return {} if len(enough) < MIN_CLASSES else {label: counts[label] for label in counts.keys() - enough}
 
 
 def sorted_by_content(examples: Iterable[Example]) -> list[Example]:
     """Sort examples by image, label and source, so that equal sets train equal models."""
     # Not by photo_id: an agent draws it at random, so the same photos sent again would be in another order.
     return sorted(examples, key=lambda example: (example.content_id, example.label, example.source))
+
+
+def check_two_classes(names: Sequence[str]) -> None:
+    """Raise if there are too few classes for a training.
+
+    Args:
+        names: distinct labels.
+
+    Raises:
+        TrainingError: With what to do.
+    """
+    if len(names) < MIN_CLASSES:
+        raise TrainingError(
+            f"cannot train with {_counted(len(names))}:"
+            f" expected at least two distinct names, got {list(names)}",
+            hint=_MORE_CLASSES,
+        )
 
 
 def class_names(examples: Sequence[Example], wanted: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -142,11 +186,11 @@ def class_names(examples: Sequence[Example], wanted: Sequence[str] | None = None
             of another class, or a weight of 0 or less.
     """
     names = tuple(wanted) if wanted is not None else tuple(sorted({e.label for e in examples}))
-    if len(set(names)) != len(names) or len(names) < 2:  # noqa: PLR2004 - a classifier needs two
-        subject = "classes" if wanted is not None else f"cannot train with {_counted(len(names))}"
+    if wanted is None:
+        check_two_classes(names)
+    elif len(set(names)) != len(names) or len(names) < MIN_CLASSES:
         raise TrainingError(
-            f"{subject}: expected at least two distinct names, got {list(names)}",
-            hint=_NAME_CLASSES if wanted is not None else _MORE_CLASSES,
+            f"classes: expected at least two distinct names, got {list(names)}", hint=_NAME_CLASSES
         )
     for name in names:
         if name == NEITHER:

@@ -8,7 +8,7 @@ import msgspec
 from cloud.dataset.damage import Damage
 from cloud.dataset.example import Example, LeftOut, Source
 from cloud.dataset.schema import Split
-from cloud.dataset.store import HAS_IMAGE, Store
+from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
 from schemas import lanes
 from schemas.class_names import NEITHER, ClassNameError, class_name
 from schemas.errors import PermanentError
@@ -118,6 +118,22 @@ def _example(row: dict[str, object]) -> Example:
 
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
+
+
+def human_classes(store: Store, version: int | None = None) -> list[str]:
+    """Return the classes that people have given to photos outside the gold set, sorted; reads no image.
+
+    Args:
+        store: The dataset.
+        version: Of the dataset; None for the newest.
+
+    Raises:
+        TransientError: The dataset cannot be read now.
+    """
+    where = f"{HAS_IMAGE} AND human_label IS NOT NULL AND {HAS_HUMAN_CLASS} AND split != 'gold'"
+    return sorted(
+        {str(row["human_label"]) for row in store.scan(["human_label"], where=where, version=version)}
+    )
 
 
 def label_counts(store: Store) -> dict[str, int]:

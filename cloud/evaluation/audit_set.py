@@ -5,7 +5,7 @@ while it evaluates challengers of one champion. Photos received before the next 
 like any other labelled photo.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 from msgspec import Struct, structs
@@ -27,20 +27,21 @@ NEITHER_WITH_ANSWER = f"{_DRAWN} AND {_ANSWERED} AND human_label = '{NEITHER}'"
 """SQL filter: randomly sampled, answered, and labelled as none of the classes: no answer is correct."""
 
 
-def audit_slice(store: Store, since_ms: int, *, version: int | str | None = None) -> list[Example]:
+def audit_slice(store: Store, unseen: Collection[str], *, version: int | str | None = None) -> list[Example]:
     """Read the audited photos that a new version is evaluated on besides the gold set.
 
     Args:
         store: The dataset.
-        since_ms: When the champion was trained, UTC; it cannot have seen photos received later.
+        unseen: Ids of the photos that the champion cannot have been trained on (`unseen_photos`).
         version: Number or tag of the dataset's version; None for the newest.
 
     Returns:
         Examples in the order of their ids, weighted by `sampling_weight`.
     """
-    where = f"{AUDITED} AND received_at_ms > {since_ms}"
-    rows = store.scan_undamaged(_AuditRow.__struct_fields__, where=where, version=version)
-    drawn = [photo for row in rows if (photo := _audit_row(row)) is not None]
+    if not unseen:
+        return []
+    rows = store.scan_undamaged(_AuditRow.__struct_fields__, where=AUDITED, version=version)
+    drawn = [photo for row in rows if (photo := _audit_row(row)) is not None and photo.photo_id in unseen]
     return [
         Example(
             photo.photo_id,

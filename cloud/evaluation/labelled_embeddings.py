@@ -1,7 +1,7 @@
 """Read the embeddings of labelled photos from the dataset and the trainings' cache, without TensorFlow."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from schemas.codec import content_id
 MAX_PHOTOS = 3000
 """Most labelled photos that are read, the newest labels first: it bounds the time."""
 _LABELLED = f"{HAS_IMAGE} AND human_label IS NOT NULL AND {HAS_HUMAN_CLASS} AND split != 'gold'"
-_COLUMNS = ("photo_id", "human_label", "device", "model_version", "embedding")
+_COLUMNS = ("photo_id", "human_label", "node", "device", "model_version", "embedding")
 _NEWEST = ("-human_at_ms", "photo_id")
 _IMAGES_AT_ONCE = 64
 
@@ -30,7 +30,7 @@ class LabelledEmbeddings:
         vectors: `[N, D]`, of one backbone.
         photo_ids: N ids.
         labels: N classes.
-        devices: N names; empty for an imported photo.
+        devices: N times `NODE/DEVICE`; empty for an imported photo.
         labelled: how many photos have a person's label, with or without an embedding, the gold set apart.
     """
 
@@ -68,11 +68,15 @@ def labelled_embeddings(store: Store, cards: Sequence[Card], cache_dir: Path) ->
     missing = [str(row["photo_id"]) for row in rows if row["photo_id"] not in known]
     known |= _cached(store, missing, _cache_file(cards[-1], cache_dir))
     usable = [
-        (known[key], key, str(row["human_label"]), str(row["device"] or ""))
+        (known[key], key, str(row["human_label"]), _camera(row))
         for row in rows
         if (key := str(row["photo_id"])) in known and is_usable(known[key])
     ]
     return _collected(usable, labelled)
+
+
+def _camera(row: Mapping[str, object]) -> str:
+    return "" if row["device"] is None else f"{row['node']}/{row['device']}"
 
 
 def _collected(

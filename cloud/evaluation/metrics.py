@@ -121,3 +121,23 @@ def calibration_error(confidence: Floats, correct: Bools) -> float:
     # Absolute values after the sums: the surplus may cancel within a bin, but not between bins.
     surplus = np.bincount(bins, weights=confidence - correct, minlength=CALIBRATION_BINS)
     return float(np.abs(surplus).sum() / len(confidence))
+
+
+def points(share: float) -> str:
+    """Return a change of a share in percentage points, with its sign."""
+    return f"{100 * share:+.1f}"
+
+
+def significant(p_values: dict[str, float], level: float) -> list[str]:
+    """Return the names whose p-value is significant among all of them, smallest first (Holm's method).
+
+    Args:
+        p_values: By name.
+        level: Largest probability that any name is returned by chance.
+    """
+    found: list[str] = []
+    for tested, (p_value, name) in enumerate(sorted((p, name) for name, p in p_values.items())):
+        if p_value > level / (len(p_values) - tested):
+            break
+        found.append(name)
+    return found

@@ -11,14 +11,18 @@ from typing import Literal, TypeAlias
 import msgspec
 import numpy as np
 
-from cloud.evaluation.metrics import calibration_error, p_words
+from cloud.evaluation.metrics import calibration_error, p_words, points
+from cloud.evaluation.recall_losses import SIGNIFICANCE, find_recall_losses
 from cloud.modeling.arrays import Bools, Floats, Ints
 
 GateDecision: TypeAlias = Literal["promote", "keep", "inconclusive"]
 
 RESAMPLES = 2000
-SIGNIFICANCE = 0.05
 MORE_GOLD = "import some with 'gleaner cloud import DIR --hold-out 20%'"
+LOST_CLASS = (
+    "label more of them with 'gleaner cloud review'; to drop the class, use 'gleaner cloud merge-class' or"
+    " 'gleaner cloud forget --class', train with --classes without it, or release with --force"
+)
 
 _BATCH_RESAMPLES = 200  # bounds the bootstrap's memory: scipy gathers a whole batch of resamples at once
 
@@ -125,6 +129,7 @@ class Evidence:
         latency_ratio: challenger's to champion's, None if not measured.
         held_out: predictions for other photos with a person's label that neither version was trained on,
             None without any; used where there is no gold set.
+        lost: classes of the champion that the challenger lacks, though photos of the dataset have them.
     """
 
     gold: PairedPredictions | None
@@ -133,6 +138,7 @@ class Evidence:
     audit: PairedPredictions | None = None
     latency_ratio: float | None = None
     held_out: PairedPredictions | None = None
+    lost: Sequence[str] = ()
 
 
 _Finding: TypeAlias = tuple[GateDecision, str]
@@ -163,19 +169,23 @@ def decide_promotion(
         findings = [
             _accuracy("gold", gold, allowed),
             *_against_best(gold, evidence.best_gold_accuracy, allowed),
-            *_recalls(evidence.gold, evidence.classes, allowed),
+            *_recalls(evidence.gold, evidence.classes, allowed, better=_shown_better(gold)),
             *_calibration(evidence.gold, allowed, seed),
         ]
     elif instead is not None and held_out is not None:
         findings = [
             _without_gold(_accuracy("held-out", held_out, allowed)),
-            *map(_without_gold, _recalls(instead, evidence.classes, allowed)),
+            *map(_without_gold, _recalls(instead, evidence.classes, allowed, better=_shown_better(held_out))),
             *map(_without_gold, _calibration(instead, allowed, seed)),
         ]
     else:
         findings = [("inconclusive", f"no gold photos to judge on; {MORE_GOLD}")]
     # The audit slice is small and only has a veto: it never makes a version be promoted.
-    findings += [*([] if audit is None else _audited(audit)), *_latency(evidence.latency_ratio, allowed)]
+    findings += [
+        *_lost(evidence.lost),
+        *([] if audit is None else _audited(audit)),
+        *_latency(evidence.latency_ratio, allowed),
+    ]
     order: tuple[GateDecision, ...] = ("keep", "inconclusive", "promote")
     decision = min((found for found, _ in findings), key=order.index)
     reasons = [reason for found, reason in findings if found == decision]
@@ -284,7 +294,7 @@ def _accuracy(of: str, gold: Comparison, limits: GateLimits) -> _Finding:
     if _shown_worse(gold):
         return "keep", f"{change}: worse ({p_words(gold.p_value)})"
     # However few they are: chance alone would hardly give so many gains and so few losses.
-    if gold.p_value < SIGNIFICANCE and gold.gain > 0 and gold.low > 0:
+    if _shown_better(gold):
         return "promote", f"{change}: better ({p_words(gold.p_value)})"
     # If N photos show no loss, the true loss may still be up to 3 / N at 95 % confidence: Hanley and
     # Lippman-Hand, If nothing goes wrong, is everything all right? (1983).
@@ -305,26 +315,22 @@ def _against_best(gold: Comparison, best: float, limits: GateLimits) -> Iterator
         yield "keep", f"gold accuracy {lost:.1f} points below {best:.1%}, the best of a champion so far"
 
 
+def _lost(classes: Sequence[str]) -> Iterator[_Finding]:
+    # A training leaves out the gold photos of a class that it lacks, so that no figure shows the loss.
+    for name in classes:
+        yield "keep", f"class {name} is lost: photos have this label, but too few to train on; {LOST_CLASS}"
+
+
 def _audited(audit: Comparison) -> Iterator[_Finding]:
     if _shown_worse(audit):
         change = f"audit accuracy {_change(audit)} on {audit.photos} photos"
         yield "keep", f"{change}: worse ({p_words(audit.p_value)})"
 
 
-def _recalls(gold: PairedPredictions, classes: Sequence[str], limits: GateLimits) -> Iterator[_Finding]:
-    champion, challenger = gold.correct
-    for number, name in enumerate(classes):
-        of_class = gold.truth == number
-        if not of_class.any():
-            continue
-        lost = float(champion[of_class].mean() - challenger[of_class].mean())
-        if lost <= limits.recall_loss + 1e-9:  # one photo of fifty is 0.02 plus a rounding error
-            continue
-        only_champion = int((champion & ~challenger & of_class).sum())
-        only_challenger = int((challenger & ~champion & of_class).sum())
-        change = f"recall of {name} {_points(-lost)} points on {int(of_class.sum())} photos"
-        significant = mcnemar(only_champion, only_challenger) < SIGNIFICANCE
-        yield ("keep", f"{change}: worse") if significant else ("inconclusive", f"{change}: not significant")
+def _recalls(
+    gold: PairedPredictions, classes: Sequence[str], limits: GateLimits, *, better: bool
+) -> Iterator[_Finding]:
+    return find_recall_losses(*gold.correct, gold.truth, classes, limit=limits.recall_loss, better=better)
 
 
 def _calibration(gold: PairedPredictions, limits: GateLimits, seed: int) -> Iterator[_Finding]:
@@ -344,7 +350,7 @@ def _calibration(gold: PairedPredictions, limits: GateLimits, seed: int) -> Iter
     if grown <= limits.calibration_loss:
         return
     low, _ = _bootstrap_interval(growth, *samples, seed=seed, vectorized=False)
-    change = f"calibration error {_points(grown)} points"
+    change = f"calibration error {points(grown)} points"
     yield ("keep", f"{change}: worse") if low > 0 else ("inconclusive", f"{change}: not significant")
 
 
@@ -363,12 +369,13 @@ def _shown_worse(comparison: Comparison) -> bool:
     return comparison.gain < 0 and (tested or (comparison.high < 0 and enough))
 
 
+def _shown_better(comparison: Comparison) -> bool:
+    """Return True if the challenger is significantly better, by McNemar's test and by the bootstrap."""
+    return comparison.p_value < SIGNIFICANCE and comparison.gain > 0 and comparison.low > 0
+
+
 def _change(comparison: Comparison) -> str:
     return (
         f"{comparison.champion:.1%} → {comparison.challenger:.1%} "
-        f"(95 % interval of the gain {_points(comparison.low)} to {_points(comparison.high)} points)"
+        f"(95 % interval of the gain {points(comparison.low)} to {points(comparison.high)} points)"
     )
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}"

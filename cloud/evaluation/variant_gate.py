@@ -7,7 +7,8 @@ accuracy, and for any significant difference.
 import msgspec
 
 from cloud.evaluation.metrics import Metrics, p_words
-from cloud.evaluation.promotion_gate import SIGNIFICANCE, Comparison, PairedPredictions, compare
+from cloud.evaluation.promotion_gate import Comparison, PairedPredictions, compare
+from cloud.evaluation.recall_losses import SIGNIFICANCE
 
 
 class VariantLimits(msgspec.Struct, frozen=True):

@@ -156,6 +156,7 @@ def fit_teacher(
     # Everything that determines its labels: an equal teacher has the same name and is not run again.
     determined_by = [f"{example.photo_id} {example.label}" for example in known]
     determined_by += [*(embedder.digest for embedder in embedders), f"{HEADS} {seed} {thresholds}"]
+    determined_by += [f"{one.backbone.name} unmirrored" for one in embedders if one.flipped is None]
     digest = blake2b("\n".join(determined_by).encode(), digest_size=6).hexdigest()
     return Teacher(f"teacher/{digest}", classes, embedders, ensemble, thresholds)
 

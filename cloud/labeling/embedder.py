@@ -22,18 +22,18 @@ _WIDTH_AXIS = 2
 
 @dataclass(frozen=True, slots=True)
 class Embedder:
-    """A frozen backbone that embeds each photo and its mirror image.
+    """A frozen backbone that embeds each photo, and its mirror image where that shows the same.
 
     Attributes:
         backbone: the backbone.
         network: pixels to embedding.
-        flipped: pixels to the embedding of their mirror image.
+        flipped: pixels to the embedding of their mirror image; None if the backbone is for what has none.
         cache_dir: where embeddings are cached.
     """
 
     backbone: Backbone
     network: keras.Model
-    flipped: keras.Model
+    flipped: keras.Model | None
     cache_dir: Path
 
     @classmethod
@@ -53,6 +53,8 @@ class Embedder:
                 f"backbone {name!r} has no pretrained weights", hint="use efficientnet-lite0 or xception"
             )
         network = backbone.build()
+        if not backbone.mirrored:
+            return cls(backbone, network, None, cache_dir)
         # The flip is a layer before the same network, so that decoding and weights are shared.
         image = keras.Input(network.input_shape[1:])
         flipped = keras.Model(image, network(keras.ops.flip(image, axis=_WIDTH_AXIS)))
@@ -68,7 +70,7 @@ class Embedder:
         return weights_digest(self.network)
 
     def embed(self, photos: Sequence[Example], progress: Progress) -> Embeddings:
-        """Embed at least one photo: `[2, N, D]`.
+        """Embed at least one photo: `[2, N, D]`, `[1, N, D]` without mirror images.
 
         Raises:
             TrainingError: a photo cannot be decoded.
@@ -80,6 +82,7 @@ class Embedder:
                 (self.network, self.cache_dir),
                 (self.flipped, self.cache_dir / _FLIPPED),
             )
+            if network is not None
         )
         return np.stack(list(views))
 

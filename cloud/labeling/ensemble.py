@@ -21,7 +21,7 @@ from cloud.progress import NoProgress, Progress
 from cloud.training.sample_weights import folds, training_weights
 
 Embeddings = NDArray[np.float32]
-"""Embeddings of one network, `[2, N, D]`: of the photos, and of their mirror images."""
+"""Embeddings of one network, `[V, N, D]`: of the photos, and of mirror images where these show the same."""
 
 HEADS = 8
 """Heads per network."""
@@ -74,7 +74,7 @@ class Ensemble:
     min_similarity: float
 
     def votes(self, embeddings: Sequence[Embeddings]) -> Votes:
-        """Return the votes of all heads on each photo and its mirror image.
+        """Return the votes of all heads on each photo and its mirror image, if there is one.
 
         Args:
             embeddings: by network, in the order of the heads.
@@ -111,7 +111,9 @@ def fit_ensemble(embeddings: Sequence[Embeddings], labels: Ints, classes: int, *
         # Exponential weights are never 0: unlike a resample, no draw loses a class with few photos.
         drawn = generator.exponential(size=len(labels))
         weights = training_weights(labels, human, drawn, classes)
-        return fit_head(np.concatenate(views), np.tile(labels, 2), np.tile(weights, 2), classes)
+        return fit_head(
+            np.concatenate(views), np.tile(labels, len(views)), np.tile(weights, len(views)), classes
+        )
 
     references = _unit_vectors(embeddings)
     # A linear head is most certain far from all data, so a distance must tell that a photo is unknown.

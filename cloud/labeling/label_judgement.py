@@ -56,7 +56,7 @@ def judge_labels(
 
     Args:
         photos: N photos.
-        embeddings: theirs, `[2, N, D]`.
+        embeddings: theirs, `[V, N, D]`.
         seed: seeds the folds.
         progress: advances by folds.
     """

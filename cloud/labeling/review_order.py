@@ -26,6 +26,7 @@ _SECOND_KEY_SHARE = 0.7
 """Photos whose gain is at least this share of the largest one are ordered by disagreement and uncertainty."""
 _MIN_GAIN = 1e-6
 
+Camera: TypeAlias = tuple[str | None, str | None]
 Reason: TypeAlias = Literal["audit", "coverage", "disagreement", "uncertainty", "near-duplicate"]
 
 REASONS: dict[Reason, str] = {
@@ -44,6 +45,7 @@ class UnlabelledPhoto(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     photo_id: str
+    node: str | None = None
     device: str | None = None
     dhash: str | None = None
     lane: str | None = None
@@ -54,6 +56,11 @@ class UnlabelledPhoto(msgspec.Struct, frozen=True, kw_only=True):
     entropy: float | None = None
     novelty: float | None = None
     reason: Reason | None = None
+
+    @property
+    def camera(self) -> Camera:
+        """Node and device: names of devices are unique on one node only."""
+        return self.node, self.device
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +118,9 @@ def pool_weights(photos: Iterable[UnlabelledPhoto], limit: int = POOL_PHOTOS) ->
     Returns:
         By id, how many photos it stands for. A device with few photos is represented by all of them.
     """
-    by_device: defaultdict[str | None, list[str]] = defaultdict(list)
+    by_device: defaultdict[Camera, list[str]] = defaultdict(list)
     for photo in filter(_is_in_doubt, photos):
-        by_device[photo.device].append(photo.photo_id)
+        by_device[photo.camera].append(photo.photo_id)
     weights: dict[str, float] = {}
     smallest_first = sorted(by_device.values(), key=lambda ids: (len(ids), min(ids)))
     for number, ids in enumerate(smallest_first):
@@ -246,6 +253,8 @@ class _Order:
                 self._full |= group == group[at]
 
 
-def _groups(photos: Sequence[UnlabelledPhoto]) -> tuple[list[str | None], list[str | None]]:
-    """Return the device and the predicted class of each photo."""
-    return [photo.device for photo in photos], [photo.edge_label for photo in photos]
+def _groups(
+    photos: Sequence[UnlabelledPhoto],
+) -> tuple[list[Camera], list[str | None]]:
+    """Return the camera and the predicted class of each photo."""
+    return [photo.camera for photo in photos], [photo.edge_label for photo in photos]

@@ -45,7 +45,7 @@ MAX_LABELLED = 2048
 
 _AWAITING = f"{HAS_IMAGE} AND origin = 'sample' AND human_label IS NULL"
 _LABELLED = f"{HAS_IMAGE} AND human_label IS NOT NULL AND embedding IS NOT NULL AND split != 'gold'"
-_GROUP = ("device", "model", "model_version")
+_GROUP = ("node", "device", "model", "model_version")
 """Columns that two photos share whose embeddings are standardised together: one camera, one period."""
 _COLUMNS = tuple(name for name in UnlabelledPhoto.__struct_fields__ if name != "reason")
 

@@ -1,7 +1,7 @@
 """Champion evaluation: run challenger and champion on the same photos, and ask the promotion gate."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple, Protocol
@@ -36,6 +36,7 @@ def evaluate_challenger(
     audit: Sequence[Example] = (),
     *,
     held_out: "HeldOutAnswers | None" = None,
+    labels: Collection[str] = (),
     backbone: str,
     classes: Sequence[str],
     seed: int,
@@ -49,6 +50,8 @@ def evaluate_challenger(
         audit: the fresh audit slice, with weights. A version is wrong on labels that it does not know.
         held_out: photos with a person's label that neither version was trained on, with the challenger's
             answers; used where there is no gold photo.
+        labels: that people gave to other photos of the dataset; a class of the champion among them must
+            not be lost.
         backbone: of the challenger.
         classes: of the challenger, in the order of its outputs.
         seed: of the bootstrap.
@@ -61,10 +64,30 @@ def evaluate_challenger(
         # With the same backbone only the weights differ: the measurement would be noise.
         measurable = (*gold, *audit) if backbone != champion.card.backbone else ()
         ratio = _latency_ratio(before, after, measurable[0].image) if measurable else None
+    labelled = {*labels, *(photo.label for photo in (*gold, *audit))}
     evidence = promotion_gate.Evidence(
-        on_gold, best_so_far(champion, gold, on_gold), classes, on_audit, ratio, on_held_out
+        on_gold,
+        best_so_far(champion, gold, on_gold),
+        classes,
+        on_audit,
+        ratio,
+        on_held_out,
+        lost_classes(champion.card.classes, classes, labelled),
     )
     return promotion_gate.decide_promotion(evidence, champion.card.version, seed=seed)
+
+
+def lost_classes(before: Sequence[str], after: Sequence[str], labelled: Collection[str]) -> list[str]:
+    """Return the classes that only the champion knows and that photos of the dataset still have.
+
+    A class that was renamed, merged or forgotten is on no photo any more: it was dropped on purpose.
+
+    Args:
+        before: classes of the champion.
+        after: classes of the challenger.
+        labelled: labels that people gave to photos of the dataset.
+    """
+    return [name for name in before if name not in after and name in labelled]
 
 
 def best_so_far(

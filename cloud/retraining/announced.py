@@ -18,7 +18,7 @@ class Announced(msgspec.Struct, frozen=True):
 
     Attributes:
         version: the newest version then; an alarm after the next training is a new one.
-        scopes: names of the devices, or `the fleet`.
+        scopes: `NODE/DEVICE`, or `the fleet`.
         raised: whether the audit share was raised.
         asked: the newest version when labels were asked for; -1 before.
     """

@@ -12,19 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloud.dataset.store import HAS_IMAGE, Store
+from cloud.evaluation.metrics import significant
 from cloud.modeling.kernels import is_usable, most_common_length
 from cloud.retraining.triggers import DriftAlarm, Triggers
-from cloud.retraining.two_sample import mmd_test, significant
+from cloud.retraining.two_sample import mmd_test
 from schemas.lanes import AUDIT
 
 FLEET = "the fleet"
-"""Scope of the test over all devices; no device can have this name."""
+"""Scope of the test over all devices; no `NODE/DEVICE` can be this."""
 MAX_DEVICES = 20
 """Most devices that are tested one by one: those with the most new photos."""
 
 _REFERENCE_BLOCKS = 4
 """Size of the reference, in units of `drift_photos`."""
 _MAX_PHOTOS = 20_000
+_BY_ARRIVAL = ("received_at_ms", "photo_id")
+_BY_NEWEST = ("-received_at_ms", "-photo_id")
 _SAMPLES = f"{HAS_IMAGE} AND origin = 'sample' AND embedding IS NOT NULL"
 
 
@@ -33,6 +36,7 @@ class _Photo(msgspec.Struct, frozen=True, order=True):
 
     received_at_ms: int
     photo_id: str
+    node: str | None
     device: str | None
 
 
@@ -87,11 +91,14 @@ def find_alarm(
 
 def _read_sides(store: Store, where: str, trained_at: int | None, block: int) -> _Samples:
     """Read the samples on both sides; until a training has seen a block, the first ones are the reference."""
-    columns, by_arrival = _Photo.__struct_fields__, ("received_at_ms", "photo_id")
     version = trained_at if trained_at is not None and store.count(where, trained_at) >= block else None
-    limit = _MAX_PHOTOS if version is not None else _REFERENCE_BLOCKS * block
-    rows = store.scan(columns, where=where, version=version, limit=limit, order=by_arrival)
-    reference = [msgspec.convert(row, _Photo) for row in rows]
+    if version is not None:
+        reference = _newest(store, where, version, 1)
+    else:
+        rows = store.scan(
+            _Photo.__struct_fields__, where=where, limit=_REFERENCE_BLOCKS * block, order=_BY_ARRIVAL
+        )
+        reference = [msgspec.convert(row, _Photo) for row in rows]
     if not reference:
         return _Samples([], [])
     last = reference[-1]
@@ -99,8 +106,21 @@ def _read_sides(store: Store, where: str, trained_at: int | None, block: int) ->
         f"{where} AND (received_at_ms > {last.received_at_ms}"
         f" OR received_at_ms = {last.received_at_ms} AND photo_id > '{last.photo_id}')"
     )
-    newer = store.scan(columns, where=after, limit=_MAX_PHOTOS, order=by_arrival)
-    return _Samples(reference, [msgspec.convert(row, _Photo) for row in newer])
+    return _Samples(reference, _newest(store, after, store.version, block))
+
+
+def _newest(store: Store, where: str, version: int, block: int) -> list[_Photo]:
+    """Read at most `_MAX_PHOTOS`, those that arrived last, in order of arrival."""
+    count = store.count(where, version)
+    if not count:  # Lance cannot sort with a limit of 0
+        return []
+    # Older ones are left out many at a time and in full blocks: which photos are a block then stays the same.
+    step = max(1, _MAX_PHOTOS // 2 // block) * block
+    left_out = -(-max(0, count - _MAX_PHOTOS) // step) * step
+    rows = store.scan(
+        _Photo.__struct_fields__, where=where, version=version, limit=count - left_out, order=_BY_NEWEST
+    )
+    return [msgspec.convert(row, _Photo) for row in rows][::-1]
 
 
 def _scopes(sides: _Samples, block: int) -> dict[str, _Samples]:
@@ -123,10 +143,12 @@ def _scopes(sides: _Samples, block: int) -> dict[str, _Samples]:
 
 
 def _by_device(photos: Sequence[_Photo]) -> dict[str, list[_Photo]]:
+    """Group photos by `NODE/DEVICE`."""
     devices: defaultdict[str, list[_Photo]] = defaultdict(list)
     for photo in photos:
         if photo.device is not None:
-            devices[photo.device].append(photo)
+            # With its node: names of devices are unique on one node only.
+            devices[f"{photo.node}/{photo.device}"].append(photo)
     return devices
 
 

@@ -68,6 +68,7 @@ class RetrainingLoop:
         self._alarm: DriftAlarm | None = None
         self._missing: int | None = None
         self._awaiting_label = 0
+        self._wanted = ""
 
     async def run(self) -> None:
         """Run a round whenever there is a reason, until cancelled.
@@ -130,9 +131,7 @@ class RetrainingLoop:
             return
         try:
             with self._registry.round_lock():
-                words = (
-                    f"{missing} labels are missing until the next training; {awaiting} photos wait for one"
-                )
+                words = f"{self._wanted} are missing until the next training; {awaiting} photos wait for one"
                 await self._publish(EventName.LABELS_WANTED, words, missing=missing, awaiting=awaiting)
                 announced = await asyncio.to_thread(read_announced, self._registry)
                 asked = structs.replace(announced, asked=newest)
@@ -252,6 +251,7 @@ class RetrainingLoop:
         facts = drift_signals(self._store, cards, self._config.triggers)
         facts = with_alarm(self._store, facts, self._alarm)
         self._missing = labels_missing(facts, self._config.triggers)
+        self._wanted = f"{self._missing} labels" if facts.trainable else "labels of at least two classes"
         self._awaiting_label = count_uncertain(self._store)
         if self._failed_at is not None:
             # A failed round leaves no card that would start the pause.

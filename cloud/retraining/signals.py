@@ -14,10 +14,10 @@ from bus.mqtt.presence import now_ms
 from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
 from cloud.evaluation.audit_set import audited_answers
 from cloud.evaluation.audit_stats import AuditStats
+from cloud.evaluation.unseen import readable_version
 from cloud.registry.model_card import Card
 from cloud.registry.registry import newest_promoted
 from cloud.retraining.triggers import DriftAlarm, Scores, Signals, Triggers
-from schemas.errors import PermanentError
 from schemas.lanes import AUDIT
 
 _SAMPLES = f"{HAS_IMAGE} AND origin = 'sample'"
@@ -39,10 +39,12 @@ def drift_signals(store: Store, cards: Sequence[Card], triggers: Triggers) -> Si
     last, serving = cards[-1] if cards else None, newest_promoted(cards)
     trained_at = trained_dataset_version(store, last)
     # As sets of (photo, label), so that a label that was corrected since counts as new.
-    new_labels = _labels(store, None) - (set() if trained_at is None else _labels(store, trained_at))
+    labels = _labels(store, None)
+    new_labels = labels - (set() if trained_at is None else _labels(store, trained_at))
     signals = Signals(
         labels=len(new_labels),
         samples=store.count(_SAMPLES) - (0 if trained_at is None else store.count(_SAMPLES, trained_at)),
+        classes=len({label for _, label in labels}),
         last_round_s=None if last is None else (now_ms() - last.created_at_ms) / 1000,
     )
     if serving is None:
@@ -136,13 +138,8 @@ class _Score(msgspec.Struct, frozen=True, order=True):
 
 def trained_dataset_version(store: Store, card: Card | None) -> int | None:
     """Return the dataset version that a model was trained from, None if the dataset no longer has it."""
-    if card is None or card.dataset_version is None:
-        return None
-    try:
-        store.count(version=card.dataset_version)
-    except PermanentError:  # the table was cleaned up or created again: everything counts as new
-        return None
-    return card.dataset_version
+    # Without it everything counts as new.
+    return None if card is None else readable_version(store, card.dataset_version)
 
 
 def _labels(store: Store, version: int | None) -> set[tuple[str, str]]:

@@ -8,6 +8,7 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from cloud.dataset.example import MIN_CLASSES
 from cloud.evaluation.audit_stats import AuditStats
 
 Trigger: TypeAlias = Literal["labels", "samples", "drift", "audit", "hand"]
@@ -75,7 +76,7 @@ class DriftAlarm:
     """New photos whose embeddings differ significantly from those of earlier ones.
 
     Attributes:
-        scopes: names of the devices, or `the fleet`, the clearest first.
+        scopes: `NODE/DEVICE`, or `the fleet`, the clearest first.
         p_value: of the clearest one.
         photos: number of new photos that were tested.
         since_ms: arrival of the newest photo of the reference, UTC.
@@ -108,6 +109,7 @@ class Signals:
         last_round_s: seconds since the last round ended, None if there was none.
         alarm: the drift alarm, None if there is none.
         drift_labels: number of labels from people of photos that came after the alarm's reference.
+        classes: number of classes that people have given to photos to train on, None if it was not counted.
     """
 
     labels: int = 0
@@ -120,6 +122,12 @@ class Signals:
     last_round_s: float | None = None
     alarm: DriftAlarm | None = None
     drift_labels: int = 0
+    classes: int | None = None
+
+    @property
+    def trainable(self) -> bool:
+        """False while people have given too few classes for any training."""
+        return self.classes is None or self.classes >= MIN_CLASSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +149,11 @@ def decide(signals: Signals, triggers: Triggers) -> Reason | None:
     """Decide whether a round starts now.
 
     Returns:
-        The first reason that applies, in the order audit, drift, labels, samples; None if none applies, and
-        during the pause after a round.
+        The first reason that applies, in the order audit, drift, labels, samples; None if none applies,
+        during the pause after a round, and while there are too few classes to train.
     """
+    if not signals.trainable:
+        return None  # the round would load TensorFlow and fail, again after each pause
     # Below 0 the wall clock was set back, and says nothing about the pause.
     if signals.last_round_s is not None and 0 <= signals.last_round_s < triggers.cool_down_s:
         return None
@@ -161,7 +171,7 @@ def labels_missing(signals: Signals, triggers: Triggers) -> int:
     missing = triggers.labels - signals.labels
     if signals.alarm is not None:
         missing = min(missing, triggers.drift_labels - signals.drift_labels)
-    return max(0, missing)
+    return max(0 if signals.trainable else 1, missing)
 
 
 def _audit(signals: Signals, triggers: Triggers) -> Reason | None:

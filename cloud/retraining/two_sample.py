@@ -60,18 +60,3 @@ def _p_value(kernel: Floats, weights: Floats, statistic: float, seed: int) -> fl
         exceeding += int((((permuted @ kernel) * permuted).sum(axis=1) >= statistic - 1e-12).sum())
         drawn += _BLOCK
     return (exceeding + 1) / (drawn + 1)
-
-
-def significant(p_values: dict[str, float], level: float) -> list[str]:
-    """Return the names whose p-value is significant among all of them, smallest first (Holm's method).
-
-    Args:
-        p_values: By name.
-        level: Largest probability that any name is returned without drift.
-    """
-    found: list[str] = []
-    for tested, (p_value, name) in enumerate(sorted((p, name) for name, p in p_values.items())):
-        if p_value > level / (len(p_values) - tested):
-            break
-        found.append(name)
-    return found

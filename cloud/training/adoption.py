@@ -116,6 +116,7 @@ def run_adoption(options: AdoptionOptions, progress: Progress | None = None) -> 
         champion=photos.champion,
         audit=photos.audit,
         unseen=photos.unseen,
+        labels=photos.labels,
         dataset_version=photos.dataset_version or None,
         tflite=options.tflite,
         left_out=count_reasons(photos.left_out),

@@ -65,6 +65,7 @@ class VersionPlan:
         audit: the fresh audit slice, for the promotion gate.
         unseen: ids of examples that the champion was not trained on; without a gold set, the answers of the
             cross-validation to them judge the version.
+        labels: that people gave to photos of the dataset, also of classes that are not trained on.
         dataset_version: version of the dataset table that the examples come from.
         tflite: write the LiteRT variants too, those that pass the variant gate.
         left_out: number of rows that are not among the examples, by reason.
@@ -78,6 +79,7 @@ class VersionPlan:
     champion: Champion | None = None
     audit: Sequence[Example] = ()
     unseen: Collection[str] = ()
+    labels: Collection[str] = ()
     dataset_version: int | None = None
     tflite: bool = False
     left_out: dict[str, int] | None = None
@@ -138,6 +140,7 @@ def write_version(results: CandidateResults, plan: VersionPlan, progress: Progre
             gold,
             plan.audit,
             held_out=_held_out_answers(results, plan.unseen),
+            labels=plan.labels,
             backbone=results.backbone.name,
             classes=results.classes,
             seed=plan.seed,

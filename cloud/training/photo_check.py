@@ -1,6 +1,7 @@
 """Tell the photos that a training can use from those that it cannot, before it starts.
 
-Every worker of a team gets the same result for the same photos, so nothing has to be exchanged.
+Every worker of a team gets the same result for the same photos, so nothing has to be exchanged, unless the
+memory of one does not suffice for a photo.
 """
 
 import sqlite3
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from cloud.dataset.example import Example, LeftOut
+from cloud.dataset.example import EQUALS_GOLD, Example, LeftOut
 from cloud.dataset.fingerprint import Fingerprint, NearDuplicates, fingerprint
 from cloud.dataset.image_check import check_image
 from cloud.modeling.backbones import Backbone, preprocess
@@ -21,7 +22,6 @@ from cloud.training.embeddings import BATCH_PHOTOS, PREPROCESSING, decoder_reaso
 from schemas.errors import PermanentError
 
 UNDECODABLE = "the picture cannot be decoded"
-EQUALS_GOLD = "the picture equals a gold photo"
 OTHER_CLASS = "the label is none of the classes"
 NO_PERSON = "no person has given this label"
 MAX_PIXELS = 50_000_000
@@ -35,10 +35,14 @@ _Decode = Callable[[tf.Tensor], tf.Tensor]
 
 
 class Checked(NamedTuple):
-    """Result for one picture: why it cannot be decoded, or its fingerprint."""
+    """Result for one picture: why it cannot be decoded, or its fingerprint.
+
+    `lasting` is False if the reason is the machine and not the picture, such as a lack of memory.
+    """
 
     reason: str | None
     fingerprint: Fingerprint | None
+    lasting: bool = True
 
 
 class PhotoChecker:
@@ -120,7 +124,7 @@ class PhotoChecker:
                 batch = missing[start : start + BATCH_PHOTOS]
                 found = _check_batch(batch, decode)
                 with cache:
-                    cache.executemany(_INSERT, map(_row, found.items()))
+                    cache.executemany(_INSERT, (_row(one) for one in found.items() if one[1].lasting))
                 self._known |= found
                 progress.advance(len(batch))
 
@@ -154,8 +158,8 @@ def with_classes(
 def _check_batch(batch: Sequence[Example], decode: _Decode) -> dict[str, Checked]:
     checked = {photo.content_id: _pillow(photo) for photo in batch}
     rest = [photo for photo in batch if checked[photo.content_id].reason is None]
-    for photo, reason in _refused_by_graph(rest, decode):
-        checked[photo.content_id] = Checked(reason, None)
+    for photo, refused in _refused_by_graph(rest, decode):
+        checked[photo.content_id] = refused
     return checked
 
 
@@ -171,18 +175,25 @@ def _pillow(photo: Example) -> Checked:
         return Checked(f"{type(error).__name__}: {error}", None)
 
 
-def _refused_by_graph(photos: Sequence[Example], decode: _Decode) -> list[tuple[Example, str]]:
+def _refused_by_graph(photos: Sequence[Example], decode: _Decode) -> list[tuple[Example, Checked]]:
     """Return the photos that the graph cannot decode, with its reason."""
     try:
         if photos:
             decode(tf.constant([photo.image for photo in photos]))
-    except tf.errors.InvalidArgumentError as error:
+    except tf.errors.OpError as error:  # also ResourceExhaustedError: half of a batch needs half the memory
         if len(photos) == 1:
-            return [(photos[0], decoder_reason(error))]
+            return [(photos[0], _refusal(error))]
         # TensorFlow does not say which photo of a batch failed: halve until it is alone.
         middle = len(photos) // 2
         return _refused_by_graph(photos[:middle], decode) + _refused_by_graph(photos[middle:], decode)
     return []
+
+
+def _refusal(error: tf.errors.OpError) -> Checked:
+    if isinstance(error, tf.errors.InvalidArgumentError):
+        return Checked(decoder_reason(error), None)
+    lines = str(error.message).splitlines()
+    return Checked(": ".join([type(error).__name__, *lines[:1]]), None, lasting=False)
 
 
 def _read(cache: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Checked]:
@@ -198,7 +209,7 @@ def _read(cache: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Checked]:
 
 
 def _row(item: tuple[str, Checked]) -> tuple[bytes, str | None, str | None, bytes | None]:
-    key, (reason, found) = item
+    key, (reason, found, _) = item
     if found is None:
         return bytes.fromhex(key), reason, None, None
     # As text: SQLite's integers are signed, and a hash has 64 bits.

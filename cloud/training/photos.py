@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 from cloud.dataset.example import Example, LeftOut, classes_below_minimum
-from cloud.dataset.store import HAS_IMAGE, Store
+from cloud.dataset.store import Store
 from cloud.dataset.training_set import read_examples
 from cloud.evaluation.audit_set import audit_slice, hold_out_audit
+from cloud.evaluation.unseen import unseen_photos
 from cloud.progress import Progress
 from cloud.registry.registry import Champion, Registry
 
@@ -25,6 +26,7 @@ class Photos(NamedTuple):
     champion: Champion | None
     dataset_version: int  # 0 without a dataset
     unseen: frozenset[str]
+    labels: frozenset[str] = frozenset()  # by people, also of classes that are left out
 
     @classmethod
     def none(cls, champion: Champion | None) -> "Photos":
@@ -37,20 +39,19 @@ def read_photos(store: Store, registry: Registry, wanted: int | None, team: "Tea
     # Workers may see different newest versions and folders: all use those of the first one.
     dataset_version = team.agree(wanted or store.version)
     champion = registry.champion()
-    # 0 for "no champion": workers exchange integers only.
+    # 0 for "no champion" and for "unknown": workers exchange integers only.
     since_ms = team.agree(0 if champion is None else champion.card.created_at_ms)
-    audit = audit_slice(store, since_ms, version=dataset_version) if since_ms else []
+    trained_at = team.agree(0 if champion is None else champion.card.dataset_version or 0)
+    unseen = (
+        unseen_photos(store, trained_at or None, since_ms, version=dataset_version)
+        if since_ms
+        else frozenset[str]()
+    )
+    audit = audit_slice(store, unseen, version=dataset_version)
     labelled = read_examples(store, version=dataset_version)
     gold = read_examples(store, version=dataset_version, split="gold")
     left_out = [*labelled.left_out, *gold.left_out]
-    unseen = _received_since(store, since_ms, dataset_version) if since_ms else frozenset()
     return Photos(labelled.examples, gold.examples, audit, {}, left_out, champion, dataset_version, unseen)
-
-
-def _received_since(store: Store, at_ms: int, version: int) -> frozenset[str]:
-    """Return the ids of the photos that arrived after a time; no earlier version was trained on them."""
-    rows = store.scan(["photo_id"], where=f"{HAS_IMAGE} AND received_at_ms > {at_ms}", version=version)
-    return frozenset(str(row["photo_id"]) for row in rows)
 
 
 def usable_photos(
@@ -62,6 +63,7 @@ def usable_photos(
     labelled, bad = checker.decodable(photos.labelled, progress)
     gold, bad_gold = checker.decodable(photos.gold, progress)
     audit, _ = checker.decodable(photos.audit, progress)  # audited photos are among the labelled
+    labels = frozenset(photo.label for photo in (*labelled, *gold) if photo.human)
     labelled, in_gold = checker.unlike(labelled, gold)
     labelled, audit = hold_out_audit(labelled, audit)
     waiting = {} if classes else classes_below_minimum(labelled, gold)
@@ -71,7 +73,8 @@ def usable_photos(
         audit, _ = with_classes(audit, classes)
     else:
         # A class that only models have named was never confirmed; gold photos of a class that the version
-        # does not know could only be wrong. Classes that wait for labels are told by `waiting`.
+        # does not know could only be wrong. Classes that wait for labels are told by `waiting`; the gate
+        # learns from `labels` if the champion knows one of them.
         trained = {photo.label for photo in labelled if photo.human} - waiting.keys()
         labelled, other = with_classes(labelled, trained, NO_PERSON)
         gold, other_gold = with_classes(gold, trained, NO_PERSON)
@@ -79,4 +82,6 @@ def usable_photos(
             [one for one in some if one.detail not in waiting] for some in (other, other_gold)
         )
     left_out = [*photos.left_out, *bad, *bad_gold, *in_gold, *other, *other_gold]
-    return photos._replace(labelled=labelled, gold=gold, audit=audit, waiting=waiting, left_out=left_out)
+    return photos._replace(
+        labelled=labelled, gold=gold, audit=audit, waiting=waiting, left_out=left_out, labels=labels
+    )

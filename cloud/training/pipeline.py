@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 from msgspec import Meta, Struct
 
-from cloud.dataset.example import LeftOut, count_reasons
+from cloud.dataset.example import (
+    MIN_CLASSES,
+    LeftOut,
+    TrainingError,
+    check_two_classes,
+    count_reasons,
+    gold_overlap,
+)
 from cloud.dataset.store import Store
+from cloud.dataset.training_set import human_classes
 from cloud.modeling.load_tensorflow import load_tensorflow
 from cloud.progress import NoProgress, Progress
 from cloud.registry.registry import Registry
@@ -60,11 +68,13 @@ class TrainingRun:
         trained: the new version; None in a worker that only helped the first one of its team.
         waiting: classes left out for lack of human labels, with the number that each has.
         left_out: rows that cannot be used, with the reason.
+        warning: what should be changed in the dataset, None if nothing.
     """
 
     trained: "Trained | None"
     waiting: dict[str, int]
     left_out: list[LeftOut] = field(default_factory=list)
+    warning: str | None = None
 
 
 def run_training(options: TrainingOptions, progress: Progress | None = None) -> TrainingRun:
@@ -86,6 +96,8 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
     store, registry = Store.open(options.dataset, create=False), Registry(options.models)
     version = options.version or registry.next_version()
     registry.check_new(version)
+    if options.classes is None:
+        check_two_classes(human_classes(store, options.dataset_version))
     progress = progress or NoProgress()
     progress.start("load TensorFlow", 1)
     # Only after the checks that do without it.
@@ -101,6 +113,9 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
     team = join()
     photos = read_photos(store, registry, options.dataset_version, team)
     photos = usable_photos(photos, PhotoChecker(backbone, Path(options.cache)), options.classes, progress)
+    warning = gold_overlap(photos.labelled, photos.left_out)
+    if warning and len({photo.label for photo in photos.labelled}) < MIN_CLASSES:
+        raise TrainingError(warning)
     terms: _Terms = {
         "backbone": options.backbone,
         "also": options.also,
@@ -124,12 +139,14 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
         tflite=options.tflite,
         left_out=count_reasons(photos.left_out),
         unseen=photos.unseen,
+        # Who names the classes leaves out the others on purpose.
+        labels=() if options.classes else photos.labels,
         **terms,
     )
     # The tag keeps the rows that the version was trained from when the table is cleaned up.
     store.tag(f"model-{version}", photos.dataset_version)
     record_version(registry, version)
-    return TrainingRun(trained, photos.waiting, photos.left_out)
+    return TrainingRun(trained, photos.waiting, photos.left_out, warning)
 
 
 class _Terms(TypedDict):

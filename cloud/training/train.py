@@ -32,6 +32,7 @@ def train(
     tflite: bool = False,
     left_out: dict[str, int] | None = None,
     unseen: Collection[str] = (),
+    labels: Collection[str] = (),
     progress: Progress | None = None,
     team: Team | None = None,
 ) -> Trained:
@@ -59,6 +60,8 @@ def train(
         left_out: number of rows that are not among the examples, by reason, for the card.
         unseen: ids of examples that the champion was not trained on; without a gold set, the answers of the
             cross-validation to them judge the version.
+        labels: that people gave to photos of the dataset: the version is not promoted if it lacks one of
+            them that the champion knows.
         progress: receives every step of more than two seconds.
         team: the workers of a distributed training, the first of them this one; by default it is alone.
 
@@ -92,6 +95,7 @@ def train(
         champion=champion,
         audit=audit,
         unseen=unseen,
+        labels=labels,
         dataset_version=dataset_version,
         tflite=tflite,
         left_out=left_out,

@@ -10,7 +10,7 @@ from cloud.collector import collector
 from cloud.collector.config import CollectorConfig
 from cloud.dataset.dead_letters import Bounds, DeadLetter, DeadLetterTable
 from cloud.dataset.example import TrainingError
-from cloud.dataset.store import Row, Store
+from cloud.dataset.store import Label, Row, Store
 from cloud.evaluation.promotion_gate import Comparison, Verdict
 from cloud.export.saved_model import ExportError
 from cloud.modeling.backbones import BackboneUnavailableError
@@ -113,9 +113,22 @@ def test_invalid_options_of_a_training_are_one_sentence(called, photos, tmp_path
     assert "no version 99" in called(*words, "--dataset-version", "99").err
 
 
+def label_two_classes(dataset):
+    """Label the two photos as of two classes, which a training needs."""
+    store = Store.open(dataset)
+    ids = sorted(str(row["photo_id"]) for row in store.scan(["photo_id"]))
+    store.label(
+        [
+            Label(photo_id=photo_id, label=label, by="ann", at_ms=1)
+            for photo_id, label in zip(ids, ("cat", "dog"), strict=True)
+        ]
+    )
+
+
 @pytest.mark.parametrize("error", [TrainingError("x"), ExportError("x"), BackboneUnavailableError("x")])
 def test_each_error_of_a_training_is_one_sentence(called, dataset, monkeypatch, tmp_path, error):
     """Each error of the training is printed as one sentence."""
+    label_two_classes(dataset)
 
     def refuse(*_: object, **__: object) -> None:
         raise error
@@ -370,6 +383,7 @@ def test_the_fresh_audit_slice_is_not_trained_on(called, dataset, monkeypatch, t
 
 def test_tflite_is_passed_to_the_training(called, dataset, monkeypatch, tmp_path):
     """`--tflite` reaches the training; it is the default."""
+    label_two_classes(dataset)
     given = []
 
     def refuse(*_: object, tflite: bool, **__: object) -> None:

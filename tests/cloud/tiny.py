@@ -3,6 +3,8 @@
 It tells colours and brightness in the quarters of a photo, and is exported in a fraction of the time.
 """
 
+from dataclasses import replace
+
 import keras
 
 from cloud.modeling.backbones import Backbone
@@ -27,3 +29,5 @@ def build() -> keras.Model:
 
 
 TINY = Backbone("tiny", 32, 127.5, 127.5, 96, pretrained=True, build=build)
+UNMIRRORED = replace(TINY, name="tiny-unmirrored", mirrored=False)
+"""The same for what a mirror image changes, such as digits."""

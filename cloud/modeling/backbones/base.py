@@ -31,8 +31,8 @@ class Backbone:
             trained from scratch together with its head.
         build: builds the network, float32 `[None, H, W, 3]` to float32 `[None, D]`.
             Raises BackboneUnavailableError if its weights are not available.
-        mirrored: whether a training from scratch mirrors half of the photos; False where a mirror image may
-            show something else, such as digits.
+        mirrored: whether a training from scratch mirrors half of the photos, and the teacher learns from
+            mirror images; False where a mirror image may show something else, such as digits.
         min_crop: smallest height and width of a random crop in a training from scratch, as a share; closer to
             1 where a part of the picture may show something else.
     """

@@ -54,5 +54,5 @@ COMPACT = Backbone(
     pretrained=False,
     build=build,
     mirrored=False,
-    min_crop=0.8,
+    min_crop=0.9,
 )

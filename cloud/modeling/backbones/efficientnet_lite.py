@@ -270,4 +270,5 @@ EFFICIENTNET_LITE0_GRID = replace(
     # Another length than Lite0's: embeddings of equal length are taken for those of one backbone.
     embedding_dim=GRID_EMBEDDING_DIM,
     build=build_grid,
+    mirrored=False,  # it is for digits and signs
 )

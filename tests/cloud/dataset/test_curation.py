@@ -17,6 +17,7 @@ from cloud.dataset.curation import (
     forget_photos,
     rename_class,
     set_label,
+    stored_labels,
 )
 from cloud.dataset.dead_letters import Bounds, DeadLetter, DeadLetterTable
 from cloud.dataset.photo_caches import purge_caches
@@ -124,6 +125,15 @@ def test_a_class_is_renamed_everywhere(store: Store, log: ChangeLog) -> None:
         rename_class(store, log, "tabby", "cow", by="ann", merge=True)
     assert rename_class(store, log, "tabby", "dog", by="ann", merge=True) == 2
     assert store.count("human_label = 'dog'") == 2
+
+
+def test_labels_by_devices_are_renamed_too(store: Store, log: ChangeLog) -> None:
+    """No label of the class is left behind: trainings would have it as a class of its own."""
+    given = {"device_label": "Cat", "device_by": "pi-1", "device_at_ms": 1}
+    store.change([photo_id(2)], lambda record: record | given)
+    assert rename_class(store, log, "Cat", "cat", by="ann", merge=True) == 1
+    assert store.count("device_label = 'cat'") == 1
+    assert "Cat" not in stored_labels(store)
 
 
 def test_a_class_of_an_earlier_version_is_renamed_by_its_escaped_name(store: Store, log: ChangeLog) -> None:

@@ -7,11 +7,14 @@ from dataclasses import replace
 import pytest
 
 from cloud.dataset.example import (
+    EQUALS_GOLD,
     Example,
+    LeftOut,
     Source,
     TrainingError,
     class_names,
     classes_below_minimum,
+    gold_overlap,
     sorted_by_content,
 )
 from schemas.class_names import NEITHER
@@ -72,3 +75,15 @@ def test_content_id_is_the_photo_id_of_an_imported_photo() -> None:
     photo = Example(photo_id="ab" * 16, image=b"image", label="cat", source="human")
     assert photo.content_id == content_id(b"image") == replace(photo, photo_id="cd" * 16).content_id
     assert sorted_by_content([photo, replace(photo, label="ant")])[0].label == "ant"
+
+
+def test_many_photos_that_equal_gold_are_a_warning() -> None:
+    """With figures and what to do; a few, or a small share, are none."""
+    usable = [Example(f"{n:032x}", b"", "cat", "human") for n in range(30)]
+    equal = [LeftOut.of(photo, EQUALS_GOLD) for photo in usable]
+    warning = gold_overlap(usable[:20], equal[:10])
+    assert warning is not None
+    assert warning.startswith("10 of 30 labelled photos equal a gold photo")
+    assert "'gleaner cloud import DIR --hold-out 20%'" in warning
+    assert gold_overlap(usable[:20], equal[:9]) is None
+    assert gold_overlap(usable * 2, equal[:10]) is None

@@ -19,15 +19,15 @@ def drawn(number: int, **fields: Any) -> Row:
     return Row(photo_id=f"{number:032x}", **known | fields)
 
 
-def test_the_audit_slice_has_labelled_audit_photos_received_since(tmp_path: Path) -> None:
-    """Randomly drawn, with a human label of a class, not gold, received later; with sampling weights."""
+def test_the_audit_slice_has_labelled_audit_photos_that_were_not_seen(tmp_path: Path) -> None:
+    """Randomly drawn, with a human label of a class, not gold, not seen before; with sampling weights."""
     store = Store.open(tmp_path / "photos.lance")
     unlabelled = {"human_label": None, "human_by": None, "human_at_ms": None}
     teacher = {"teacher_label": "cat", "teacher_by": "vit", "teacher_at_ms": 9}
     store.upsert(
         [
             drawn(1),
-            drawn(2, received_at_ms=100),
+            drawn(2),
             drawn(3, lane="hard"),
             drawn(4, **unlabelled, **teacher),
             drawn(5, inclusion=None),
@@ -35,7 +35,8 @@ def test_the_audit_slice_has_labelled_audit_photos_received_since(tmp_path: Path
             drawn(7, human_label=NEITHER),
         ]
     )
-    photo, of_unknown_inclusion = audit_slice(store, 100)
+    unseen = {f"{number:032x}" for number in (1, 3, 4, 5, 6, 7)}
+    photo, of_unknown_inclusion = audit_slice(store, unseen)
     assert (int(photo.photo_id, 16), photo.image, photo.label) == (1, jpeg(1), "cat")
     assert photo.weight == 4.0
     assert (int(of_unknown_inclusion.photo_id, 16), of_unknown_inclusion.weight) == (5, 1.0)

@@ -52,7 +52,7 @@ def test_samples_have_that_of_their_edge_if_it_ran_the_same_weights(store, tmp_p
     cards = [structs.replace(card(1), weights_digest="1" * 32), card(2)]
     found = labelled_embeddings(store, cards, tmp_path / "none")
     assert (found.vectors.tolist(), list(found.labels)) == ([[2] * 4], ["cat"])
-    assert (list(found.devices), found.labelled) == (["pi-2"], 2)
+    assert (list(found.devices), found.labelled) == (["edge-1/pi-2"], 2)
     assert labelled_embeddings(store, [], tmp_path / "none").vectors.shape[0] == 0
 
 

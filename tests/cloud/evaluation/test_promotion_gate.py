@@ -112,6 +112,14 @@ def test_a_loss_of_recall_in_one_class_is_not_promoted():
     assert result.reasons == ["recall of cat -10.0 points on 200 photos: worse"]
 
 
+def test_a_version_that_lost_a_class_is_not_promoted():
+    """Better on photos of the classes that it has, but without one: the reason names it and the way out."""
+    result = verdict(right(400, 20), right(400, 4), lost=["fox"])
+    assert result.decision == "keep"
+    assert result.reasons[0].startswith("class fox is lost")
+    assert "gleaner cloud merge-class" in result.reasons[0]
+
+
 def test_an_overconfident_model_is_not_promoted():
     """The same answers with worse calibration: not promoted."""
     same = right(400, 80)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud.dataset.store import Label, Row, Store
+from cloud.labeling import review_queue
 from cloud.labeling.review_order import pool_weights
 from cloud.labeling.review_queue import (
     UnlabelledPhoto,
@@ -17,6 +18,7 @@ from cloud.labeling.review_queue import (
     known_classes,
     most_informative,
 )
+from cloud.modeling.alignment import moments_by_group
 from schemas.class_names import NEITHER
 from tests.conftest import jpeg
 
@@ -240,6 +242,32 @@ def test_a_pool_represents_every_device() -> None:
     assert sum(weights.values()) == pytest.approx(1007)
     assert [weights[f"{2000 + n:032x}"] for n in range(7)] == [1.0] * 7
     assert pool_weights(photos[::-1], 100) == weights
+
+
+def test_devices_of_one_name_on_two_nodes_are_two() -> None:
+    """Names of devices are unique on one node only: quotas and pool count by node and device."""
+    loud = [unlabelled(n, node="edge-1", device="pi-1", entropy=0.9) for n in range(50)]
+    quiet = [unlabelled(100 + n, node="edge-2", device="pi-1", entropy=0.1) for n in range(6)]
+    third = [unlabelled(200 + n, node="edge-3", device="pi-1", entropy=0.05) for n in range(6)]
+    chosen = most_informative([*loud, *quiet, *third], 6)
+    assert Counter(photo.node for photo in chosen) == {"edge-1": 4, "edge-2": 2}
+    weights = pool_weights([*loud, *quiet], 20)
+    assert [weights[photo.photo_id] for photo in quiet] == [1.0] * 6
+
+
+def test_embeddings_are_aligned_by_node_and_device(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cameras of one name see other light: each is standardised by its own photos."""
+    store = Store.open(tmp_path / "dataset")
+    store.upsert([embedded(n, [float(n), 1.0], node=f"edge-{n % 2}") for n in range(4)])
+    seen: list[Any] = []
+
+    def moments(embeddings: Any, groups: Any) -> Any:
+        seen.extend(groups)
+        return moments_by_group(embeddings, groups)
+
+    monkeypatch.setattr(review_queue, "moments_by_group", moments)
+    reviewed(store, 4)
+    assert sorted(Counter(seen).values()) == [2, 2]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cloud.dataset.example import Example, label_indices
 from cloud.evaluation import promotion_gate
 from cloud.evaluation.metrics import measure
-from cloud.registry.champion import _by_class, best_so_far, gold_digest
+from cloud.registry.champion import _by_class, best_so_far, gold_digest, lost_classes
 from cloud.registry.registry import Registry
 from tests.cloud.bundles import CLASSES, card
 
@@ -76,3 +76,9 @@ def test_a_class_that_only_the_challenger_knows_is_no_loss() -> None:
     assert answers.correct[0].tolist() == (truth < 2).tolist()
     verdict = promotion_gate.decide_promotion(promotion_gate.Evidence(answers, 2 / 3, names), champion=1)
     assert verdict.decision == "promote"
+
+
+def test_a_class_is_lost_while_photos_have_it() -> None:
+    """A class of the champion that no photo has any more was renamed, merged or forgotten: no loss."""
+    assert lost_classes(["bird", "cat", "dog"], ["cat", "dog", "fox"], {"bird", "cat", "fox"}) == ["bird"]
+    assert lost_classes(["bird", "cat", "dog"], ["cat", "dog"], {"cat", "dog"}) == []

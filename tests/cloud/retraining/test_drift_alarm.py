@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cloud.dataset.store import Row, Store
+from cloud.retraining import drift_alarm
 from cloud.retraining.drift_alarm import FLEET, find_alarm
 from cloud.retraining.triggers import Triggers
 
@@ -24,6 +25,7 @@ def harvest(
     *,
     shift: float = 0.0,
     device: str = "pi-1",
+    node: str = "edge-1",
     lane: str = "hard",
     version: int = 1,
     length: int = 8,
@@ -38,7 +40,7 @@ def harvest(
                 width=1,
                 height=1,
                 received_at_ms=n,
-                node="edge-1",
+                node=node,
                 device=device,
                 lane=lane,
                 edge_label="cat",
@@ -89,7 +91,19 @@ def test_the_device_that_drifted_is_named(store: Store) -> None:
         harvest(store, 1000 + 100 * number, 60, device=device, shift=1.5 * (device == "pi-2"))
     alarm = find_alarm(store, 1, trained_at, RULES)
     assert alarm is not None
-    assert set(alarm.scopes) - {FLEET} == {"pi-2"}
+    assert set(alarm.scopes) - {FLEET} == {"edge-1/pi-2"}
+
+
+def test_devices_of_one_name_on_two_nodes_are_two(store: Store) -> None:
+    """Names of devices are unique on one node only: the drift of one is not mixed with the others."""
+    for number, node in enumerate(("edge-1", "edge-2", "edge-3")):
+        harvest(store, 100 * number, 60, node=node)
+    trained_at = store.version
+    for number, node in enumerate(("edge-1", "edge-2", "edge-3")):
+        harvest(store, 1000 + 100 * number, 60, node=node, shift=1.5 * (node == "edge-2"))
+    alarm = find_alarm(store, 1, trained_at, RULES)
+    assert alarm is not None
+    assert set(alarm.scopes) - {FLEET} == {"edge-2/pi-1"}
 
 
 def test_a_new_device_is_compared_with_the_others(store: Store) -> None:
@@ -102,7 +116,25 @@ def test_a_new_device_is_compared_with_the_others(store: Store) -> None:
     harvest(store, 400, 30, device="pi-3", shift=3.0)
     alarm = find_alarm(store, 1, trained_at, RULES)
     assert alarm is not None
-    assert "pi-3" in alarm.scopes
+    assert "edge-1/pi-3" in alarm.scopes
+
+
+def test_of_many_samples_the_newest_are_compared(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More samples than are read on either side: the reference and the tested block are the newest ones."""
+    monkeypatch.setattr(drift_alarm, "_MAX_PHOTOS", 90)
+    harvest(store, 0, 150, shift=3.0)
+    harvest(store, 150, 90)
+    trained_at = store.version
+    harvest(store, 300, 125)
+    assert find_alarm(store, 1, trained_at, RULES) is None, "the reference is of the newest photos"
+    harvest(store, 500, 25, shift=3.0)
+    first = find_alarm(store, 1, trained_at, RULES)
+    assert first is not None, "the block of the newest photos was tested"
+    assert first.since_ms == 239
+    harvest(store, 600, 29)
+    assert find_alarm(store, 1, trained_at, RULES) == first, (
+        "blocks are the same while older photos are left out"
+    )
 
 
 def test_audits_are_preferred_to_other_samples(store: Store) -> None:

@@ -102,13 +102,15 @@ class Site:
         return TrainerConfig(name=name, broker=self.address, models=str(self.registry.folder), **given)
 
     def label(self, *numbers: int) -> None:
-        """Store photos with human labels."""
+        """Store photos with human labels, of two classes."""
         rows = [
             Row(photo_id=photo_id(n), image=b"x", width=1, height=1, received_at_ms=1, edge_label="cat")
             for n in numbers
         ]
         self.store.upsert(rows)
-        self.store.label([Label(photo_id=row.photo_id, label="cat", by="ann", at_ms=1) for row in rows])
+        self.store.label(
+            [Label(photo_id=photo_id(n), label=("cat", "dog")[n % 2], by="ann", at_ms=1) for n in numbers]
+        )
 
     def lines(self, name: str) -> list[str]:
         """Return the lines that the steps wrote to a file."""
@@ -433,8 +435,7 @@ async def test_a_drift_alarm_raises_audits_and_waits_for_its_labels(site):
         await asyncio.to_thread(photograph, site, 2000, 3.0)
         await eventually(lambda: read_announced(site.registry).raised)
     async with site.watching("trainer-2", triggers=triggers):
-        labels = [Label(photo_id=photo_id(2000 + n), label="cat", by="ann", at_ms=1) for n in range(2)]
-        await asyncio.to_thread(site.store.label, labels)
+        await asyncio.to_thread(site.label, 2000, 2001)
         await eventually(lambda: "round.started" in site.events)
     assert site.events[:2] == ["drift.detected", "round.started"]
     assert site.event("drift.detected").facts["photos"] == 50

@@ -13,7 +13,7 @@ from cloud.evaluation.metrics import measure
 from cloud.evaluation.promotion_gate import Comparison, Verdict
 from cloud.registry.model_card import Card
 from cloud.retraining.signals import drift_signals
-from cloud.retraining.triggers import Triggers
+from cloud.retraining.triggers import Triggers, labels_missing
 from schemas.class_names import NEITHER
 from tests.cloud.bundles import card
 from tests.cloud.judging import audit
@@ -56,6 +56,7 @@ def test_everything_is_new_before_the_first_version(store: Store) -> None:
     label(store, "cat", 1, 2, 4, 9)
     facts = drift_signals(store, [], RULES)
     assert (facts.labels, facts.samples, facts.last_round_s) == (2, 4, None)
+    assert (facts.classes, labels_missing(facts, Triggers(labels=1))) == (1, 1), "no training of one class"
     assert (len(facts.reference), facts.audit.photos, facts.accuracy_low) == (0, 0, None)
 
 

@@ -32,6 +32,8 @@ def confidences(seed: int, count: int = 400, power: float = 8.0) -> np.ndarray:
         (Signals(labels=20, last_round_s=599.0), None),
         (Signals(labels=20, last_round_s=600.0), "labels"),
         (Signals(labels=20, last_round_s=-5.0), "labels"),
+        (Signals(labels=20, samples=1000, classes=1), None),
+        (Signals(labels=20, classes=2), "labels"),
         (Signals(reference=confidences(1), recent=confidences(2)), None),
         (Signals(reference=confidences(1), recent=confidences(2, power=3.0)), "drift"),
         (Signals(reference=confidences(1), recent=confidences(2, 399, power=3.0)), None),
@@ -42,7 +44,10 @@ def confidences(seed: int, count: int = 400, power: float = 8.0) -> np.ndarray:
     ],
 )
 def test_each_trigger_starts_a_round_at_its_threshold(facts: Signals, trigger: str | None) -> None:
-    """Labels, samples, drift and audits start a round at their threshold, except in the pause after one."""
+    """Labels, samples, drift and audits start a round at their threshold, except in the pause after one.
+
+    Of one class there is none: it would fail, again after each pause.
+    """
     reason = decide(facts, RULES)
     assert (reason and reason.trigger) == trigger
 

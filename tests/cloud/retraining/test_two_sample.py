@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloud.evaluation.metrics import significant
 from cloud.modeling.arrays import Floats
-from cloud.retraining.two_sample import mmd_test, significant
+from cloud.retraining.two_sample import mmd_test
 
 
 def photos(seed: int, count: int, shift: float = 0.0) -> Floats:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from cloud.dataset.example import Example, TrainingError, count_reasons
@@ -17,6 +18,7 @@ from cloud.dataset.training_set import BAD_LABEL, DAMAGED_ROW
 from cloud.modeling.backbones import COMPACT
 from cloud.progress import NoProgress
 from cloud.registry.registry import Registry
+from cloud.training import photo_check
 from cloud.training.photo_check import EQUALS_GOLD, OTHER_CLASS, UNDECODABLE, PhotoChecker
 from cloud.training.pipeline import TrainingOptions, run_training
 from tests.cloud import tiny
@@ -125,6 +127,27 @@ def test_another_label_by_a_person_is_another_picture(make_example: Any, tmp_pat
     assert len(left_out) == 3
 
 
+def test_a_photo_that_memory_does_not_suffice_for_costs_itself(
+    make_example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch without enough memory is halved; a photo that fails alone is left out, and tried later."""
+    photos = [make_example("dawn", seed) for seed in range(4)]
+    real, short = photo_check.preprocess, {photos[2].image}
+
+    def preprocess(backbone: Any, encoded: Any) -> Any:
+        images = encoded.numpy().tolist()
+        if len(images) > 2 or short.intersection(images):
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating a tensor")
+        return real(backbone, encoded)
+
+    monkeypatch.setattr(photo_check, "preprocess", preprocess)
+    usable, left_out = PhotoChecker(COMPACT, tmp_path).decodable(photos, NoProgress())
+    assert usable == [*photos[:2], photos[3]]
+    assert left_out[0].detail == "ResourceExhaustedError: OOM when allocating a tensor"
+    short.clear()
+    assert PhotoChecker(COMPACT, tmp_path).decodable(photos, NoProgress()) == (photos, [])
+
+
 def test_given_classes_leave_out_all_others(make_example: Any, tmp_path: Path, options: Any) -> None:
     """With --classes, photos of other classes are left out of training and gold, with a count."""
     store = Store.open(tmp_path / "dataset")
@@ -138,20 +161,43 @@ def test_given_classes_leave_out_all_others(make_example: Any, tmp_path: Path, o
     assert count_reasons(run.left_out) == {OTHER_CLASS: 6}
 
 
-def test_gold_of_an_unknown_class_is_left_out(make_example: Any, tmp_path: Path, options: Any) -> None:
-    """A gold photo of a class that nothing is trained on ends no training, even of very few labels."""
+def test_a_class_that_lost_its_labels_is_not_dropped_in_silence(
+    make_example: Any, tmp_path: Path, options: Any
+) -> None:
+    """A version without a class of the champion is not promoted while photos have that label.
+
+    Gold photos of a class that nothing is trained on end no training; they are left out, so that no figure
+    would show the loss.
+    """
     store = Store.open(tmp_path / "dataset")
-    known = [make_example(label, 1) for label in ("dawn", "dusk")]
-    store.upsert([*map(row, known), row(replace(make_example("dawn", 30), label="mist"), split="gold")])
-    run = run_training(options(store))
+    few = [make_example("dawn", 1), make_example("dusk", 1), replace(make_example("dawn", 10), label="fog")]
+    gold = [make_example("dusk", 30), replace(make_example("dawn", 30), label="mist")]
+    store.upsert([*map(row, few), *(row(one, split="gold") for one in gold)])
+    run = run_training(options(store, tflite=False))
     assert run.trained is not None
-    assert [one.detail for one in run.left_out] == ["mist"]
+    assert run.trained.card.classes == ["dawn", "dusk", "fog"]
+    assert [one.detail for one in run.left_out] == ["mist"], "gold of a class that nothing is trained on"
+    store.upsert([row(make_example(label, seed)) for label in ("dawn", "dusk") for seed in (2, 3)])
+    run = run_training(options(store, tflite=False))
+    assert run.waiting == {"fog": 1, "mist": 0}
+    assert run.trained is not None
+    verdict = run.trained.card.verdict
+    assert verdict is not None
+    assert verdict.decision == "keep"
+    assert verdict.reasons[-1].startswith("class fog is lost: photos have this label")
+
+
+class _NothingStarts(NoProgress):
+    """Fails at the first step, which loads TensorFlow."""
+
+    def start(self, step: str, total: int) -> None:
+        pytest.fail(f"{step} began, {total}")
 
 
 def test_one_class_is_an_error_that_says_what_to_do(make_example: Any, tmp_path: Path, options: Any) -> None:
-    """A training needs two classes; the error names the command."""
+    """A training needs two classes; the error names the command, and comes before TensorFlow is loaded."""
     store = Store.open(tmp_path / "dataset")
     store.upsert([row(make_example("dawn", seed)) for seed in range(4)])
     with pytest.raises(TrainingError, match=r"cannot train with one class: .* got \['dawn'\]; import"):
-        run_training(options(store), NoProgress())
+        run_training(options(store), _NothingStarts())
     assert Registry(options(store).models).versions() == []
