@@ -59,6 +59,7 @@ import pathlib, threading
 from PIL import Image
 
 class Picamera2:
+    def __init__(self): self.options = {}
     def create_still_configuration(self): pass
     def configure(self, what): self.taken = 0
     def start(self): pass
