@@ -68,14 +68,18 @@ def labelled_embeddings(store: Store, cards: Sequence[Card], cache_dir: Path) ->
     missing = [str(row["photo_id"]) for row in rows if row["photo_id"] not in known]
     known |= _cached(store, missing, _cache_file(cards[-1], cache_dir))
     usable = [
-        (known[key], key, str(row["human_label"]), _camera(row))
+        (known[key], key, str(row["human_label"]), camera_of(row))
         for row in rows
         if (key := str(row["photo_id"])) in known and is_usable(known[key])
     ]
     return _collected(usable, labelled)
 
 
-def _camera(row: Mapping[str, object]) -> str:
+def camera_of(row: Mapping[str, object]) -> str:
+    """Return `NODE/DEVICE` of a photo's row, because names of devices are unique on one node only.
+
+    Empty for an imported photo.
+    """
     return "" if row["device"] is None else f"{row['node']}/{row['device']}"
 
 

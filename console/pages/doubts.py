@@ -9,6 +9,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from bus.diagnosis.sentence import Sentence
+from cloud.evaluation.labelled_embeddings import camera_of
 from cloud.labeling.label_judgement import LabelError
 from console.access.audit_trail import client_of
 from console.access.roles import requires, visitor
@@ -28,7 +29,7 @@ class Doubt(NamedTuple):
     """A doubtful label with its photo, as it is now."""
 
     error: LabelError
-    device: str
+    camera: str
     source: str
 
 
@@ -101,10 +102,10 @@ def _current(console: Console, errors: list[LabelError]) -> list[Doubt]:
     """Return the doubts whose photo still has that label; blocks."""
     open_ones = [one for one in errors if not console.insights.is_settled(one.photo_id)][: 2 * SHOWN]
     rows = console.store.find(
-        [one.photo_id for one in open_ones], ["human_label", "device", "source", "forgotten_at_ms"]
+        [one.photo_id for one in open_ones], ["human_label", "node", "device", "source", "forgotten_at_ms"]
     )
     return [
-        Doubt(one, str(row["device"] or ""), str(row["source"] or ""))
+        Doubt(one, camera_of(row), str(row["source"] or ""))
         for one in open_ones
         if (row := rows.get(one.photo_id)) is not None
         and row["human_label"] == one.label

@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from cloud.dataset.curation import quoted
 from cloud.dataset.store import HAS_IMAGE, Store
+from cloud.evaluation.labelled_embeddings import camera_of
 from console.context import Console, console_of
 from console.web.languages import N_, translator
 from console.web.navigation import Page
@@ -32,7 +33,13 @@ _COLUMNS = (
     "human_label",
     "teacher_label",
 )
-_FILTERS = {"device": "device", "label": "human_label", "answer": "edge_label", "lane": "lane"}
+_FILTERS = {
+    "node": "node",
+    "device": "device",
+    "label": "human_label",
+    "answer": "edge_label",
+    "lane": "lane",
+}
 
 
 class Found(NamedTuple):
@@ -42,7 +49,7 @@ class Found(NamedTuple):
         photo_id: Its id.
         label: The human one; empty without one.
         answer: The edge's model's; empty without one.
-        where: Device, or empty for an imported photo.
+        where: Node and device, or empty for an imported photo.
         likeness: To the photo that is compared with; None in a list.
     """
 
@@ -127,7 +134,7 @@ def _found(row: dict[str, object], likeness: float | None = None) -> Found:
         str(row["photo_id"]),
         str(row["human_label"] or ""),
         str(row["edge_label"] or ""),
-        str(row["device"] or ""),
+        camera_of(row),
         likeness,
     )
 
@@ -135,6 +142,7 @@ def _found(row: dict[str, object], likeness: float | None = None) -> Found:
 def _titles(request: Request) -> dict[str, str]:
     gettext = translator(request).gettext
     return {
+        "node": gettext("Node"),
         "device": gettext("Device"),
         "label": gettext("Label by a person"),
         "answer": gettext("Answer of the model"),

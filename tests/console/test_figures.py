@@ -224,6 +224,11 @@ def test_photos_are_browsed_page_by_page(page, filled):
             break
         older.click()
     assert len(seen) == len(set(seen)) == filled.store.count()
+    first = filled.store.find([seen[0].split("/")[2]], ["node", "device"])[seen[0].split("/")[2]]
+    page.goto(f"/photos?node={first['node']}")
+    expect(page.get_by_alt_text(f"{first['node']}/{first['device']}").first).to_be_visible()
+    page.goto("/photos?node=another")
+    expect(page.locator(".sheet-grid img")).to_have_count(0)
 
 
 def test_the_progress_page_tells_what_the_next_labels_bring(page, filled):
