@@ -39,6 +39,12 @@ def test_every_service_is_locked_down(name):
     assert service["restart"] == "unless-stopped"
 
 
+def test_every_service_but_the_brokers_has_a_health_check():
+    """`docker compose ps` shows which one hangs; the image of the broker has only mosquitto."""
+    unchecked = {name for name, service in SERVICES.items() if "healthcheck" not in service}
+    assert unchecked == {"cloud-broker", "edge-broker"}
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_service_runs_an_image_that_is_built_here(name):
     """`make images` builds each image of the file under the same name."""
