@@ -38,18 +38,23 @@ class MqttCamera:
     live = True
 
     def __init__(self, topic: str, broker: Broker, password: str | None = None) -> None:
+        self._topic = topic
         try:
             check_filter(topic)
         except TopicError as error:
             raise CameraError(
-                f"camera {escaped(without_secrets(f'mqtt:{topic}'), _SHOWN_CHARS)}: {error}",
+                f"camera {escaped(self._shown, _SHOWN_CHARS)}: {error}",
                 hint="use mqtt:TOPIC, such as mqtt:cam/1/jpeg",
             ) from None
-        self._topic = topic
         self._bus = Bus(broker, transient_client_id("camera"), password=password)
         self._messages = self._bus.subscribe_raw(topic)
-        self._newest = NewestPicture(without_secrets(f"mqtt:{topic}"))
+        self._newest = NewestPicture(self._shown)
         self._skipped = 0
+
+    @property
+    def _shown(self) -> str:
+        """The camera's specification as it may be shown."""
+        return without_secrets(f"mqtt:{self._topic}")
 
     async def __aenter__(self) -> Self:
         """Start to connect and to receive."""
@@ -77,9 +82,7 @@ class MqttCamera:
                 tasks.create_task(self._bus.run(), name="camera.bus")
                 tasks.create_task(self._receive(), name="camera.receive")
         except* Exception as errors:  # noqa: BLE001  # of any kind: `capture` would wait for ever
-            self._newest.fail(
-                CameraError(f"camera {without_secrets(f'mqtt:{self._topic}')} failed: {errors.exceptions[0]}")
-            )
+            self._newest.fail(CameraError(f"camera {self._shown} failed: {errors.exceptions[0]}"))
 
     async def _receive(self) -> None:
         now = asyncio.get_running_loop().time

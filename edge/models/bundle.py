@@ -98,8 +98,7 @@ def fetch(release: Release, target: Path, abandoned: Callable[[], bool] = lambda
     except OSError as error:
         raise FetchError(f"{what}: {error.strerror or error}") from None
     except Exception as error:  # noqa: BLE001  # every file system of fsspec raises other errors
-        shown = repr(error).replace(release.url, without_secrets(release.url))
-        raise FetchError(f"{what}: {shown}") from None
+        raise FetchError(f"{what}: {_shown(repr(error), release)}") from None
     _check_size(release, size_bytes)
     if digest.hexdigest() != release.sha256:
         raise BundleError(
@@ -239,9 +238,13 @@ def _scheme(release: Release) -> str:
         try:
             path_of(release.url)
         except PermanentError as error:
-            shown = str(error).replace(release.url, without_secrets(release.url))
-            raise BundleError(f"URL of version {release.version}: {shown}") from None
+            raise BundleError(f"URL of version {release.version}: {_shown(str(error), release)}") from None
     return scheme
+
+
+def _shown(text: str, release: Release) -> str:
+    """Return what a library says about a release, without the secrets of its URL."""
+    return text.replace(release.url, without_secrets(release.url))
 
 
 def _source(url: str, scheme: str) -> AbstractContextManager[Source]:

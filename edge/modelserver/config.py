@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from google.protobuf import text_format
-
+from edge.modelserver import proto_text
 from edge.modelserver.models.versions import All, Latest, Policy, Specific
 from edge.modelserver.status import Code, ServingError
 from edge.serving import messages_pb2 as messages
@@ -38,10 +37,7 @@ def parse(text: str) -> tuple[ModelConfig, ...]:
         ServingError: INVALID_ARGUMENT if the text is invalid or a model in it cannot be served.
     """
     config = messages.ModelServerConfig()
-    try:
-        text_format.Parse(text, config)
-    except text_format.ParseError as error:
-        raise ServingError(Code.INVALID_ARGUMENT, f"Invalid protobuf: {error}") from error
+    proto_text.read(text, config)
     if config.WhichOneof("config") == "custom_model_config":
         raise ServingError(Code.INVALID_ARGUMENT, "ModelServer does not yet support custom model config.")
     return from_proto(config.model_config_list)

@@ -3,10 +3,10 @@
 import argparse
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn, get_args
+from typing import Literal, NoReturn, TypeVar, get_args
 
 from edge.modelserver import config
 from edge.modelserver.batching import parameters as batching_parameters
@@ -15,6 +15,7 @@ from edge.modelserver.config import ModelConfig
 from edge.modelserver.monitoring import prometheus_config
 from edge.modelserver.status import ServingError
 
+T = TypeVar("T")
 RuntimeName = Literal["auto", "tensorflow", "litert"]
 
 _LARGEST_PORT = 65535
@@ -290,11 +291,7 @@ def _models(config_file: str, name: str, base_path: str) -> tuple[ModelConfig, .
     if not config_file and not base_path:
         raise FlagError("no model to serve: give --model_base_path or --model_config_file")
     if config_file:
-        text = _text("--model_config_file", config_file)
-        try:
-            return config.parse(text)
-        except ServingError as error:
-            raise FlagError(f"argument --model_config_file: {config_file}: {error.message}") from error
+        return _parsed("--model_config_file", config_file, config.parse)
     try:
         config.check_base_path(name, base_path)
     except ServingError as error:
@@ -309,11 +306,7 @@ def _batching(parameters_file: str, *, enabled: bool) -> BatchingParameters | No
         return None
     if not parameters_file:
         return BatchingParameters()
-    text = _text("--batching_parameters_file", parameters_file)
-    try:
-        return batching_parameters.parse(text)
-    except ServingError as error:
-        raise FlagError(f"argument --batching_parameters_file: {parameters_file}: {error.message}") from error
+    return _parsed("--batching_parameters_file", parameters_file, batching_parameters.parse)
 
 
 def _metrics_path(config_file: str, port: int) -> str | None:
@@ -326,19 +319,18 @@ def _metrics_path(config_file: str, port: int) -> str | None:
                 "metrics with --monitoring_config_file"
             )
         return None
-    text = _text("--monitoring_config_file", config_file)
-    try:
-        path = prometheus_config.parse(text)
-    except ServingError as error:
-        raise FlagError(f"argument --monitoring_config_file: {config_file}: {error.message}") from error
+    path = _parsed("--monitoring_config_file", config_file, prometheus_config.parse)
     if path is not None and not port:
         raise FlagError("argument --monitoring_config_file: has no effect without --rest_api_port")
     return path
 
 
-def _text(flag: str, path: str) -> str:
+def _parsed(flag: str, path: str, parse: Callable[[str], T]) -> T:
+    """Return what the file of a flag says."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return parse(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise FlagError(f"argument {flag}: cannot read {path}: {reason}") from error
+    except ServingError as error:
+        raise FlagError(f"argument {flag}: {path}: {error.message}") from error

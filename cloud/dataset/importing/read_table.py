@@ -3,7 +3,7 @@
 import codecs
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -45,16 +45,12 @@ def csv_names_pictures(table: Path) -> bool:
     Raises:
         PermanentError: It cannot be read.
     """
-    try:
-        for _, row in islice(_csv_rows(table), _ROWS_TO_RECOGNISE):
-            if isinstance(row, str) or _first(row, LABEL_COLUMNS) is None:
-                continue
-            name = _first(row, FILE_COLUMNS)
-            if isinstance(name, str) and is_file(table.parent / name.strip()):
-                return True
-    except NotAListError:
-        pass
-    return False
+
+    def is_picture(row: Mapping[str, object]) -> bool:
+        name, labelled = _first(row, FILE_COLUMNS), _first(row, LABEL_COLUMNS) is not None
+        return labelled and isinstance(name, str) and is_file(table.parent / name.strip())
+
+    return _any_row(table, is_picture)
 
 
 def metadata_tables(directory: Path) -> list[Path]:
@@ -64,13 +60,14 @@ def metadata_tables(directory: Path) -> list[Path]:
         PermanentError: One cannot be read.
     """
     found = (table for name in METADATA_NAMES for table in sorted(directory.rglob(name)))
-    return [table for table in found if _has_files(table)]
+    return [table for table in found if _any_row(table, lambda row: _first(row, FILE_COLUMNS) is not None)]
 
 
-def _has_files(table: Path) -> bool:
+def _any_row(table: Path, condition: Callable[[Mapping[str, object]], bool]) -> bool:
+    """Return whether one of the first rows meets a condition; False for a file without a column of files."""
     try:
         rows = islice(_rows(table), _ROWS_TO_RECOGNISE)
-        return any(not isinstance(row, str) and _first(row, FILE_COLUMNS) is not None for _, row in rows)
+        return any(not isinstance(row, str) and condition(row) for _, row in rows)
     except NotAListError:
         return False
 

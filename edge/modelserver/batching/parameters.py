@@ -4,8 +4,9 @@ import itertools
 import os
 from dataclasses import dataclass, field
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+from google.protobuf import descriptor_pb2, wrappers_pb2
 
+from edge.modelserver import proto_text
 from edge.modelserver.status import Code, ServingError
 
 _Field = descriptor_pb2.FieldDescriptorProto
@@ -55,11 +56,9 @@ class BatchingParameters:
 
 def _message_class() -> type:
     """Build the message class, which tensorflow-serving-api does not ship."""
-    # Only the text format is read. It names the fields, so the numbers need not be TensorFlow Serving's.
     file = descriptor_pb2.FileDescriptorProto(
-        name="gleaner/batching_parameters.proto", package="tensorflow.serving", syntax="proto3"
+        name="gleaner/batching_parameters.proto", package=proto_text.PACKAGE, syntax="proto3"
     )
-    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
     message = file.message_type.add(name="BatchingParameters")
     for number, (name, wrapper) in enumerate(_WRAPPED, 1):
         # Wrapper messages tell an absent field from a zero, which a plain proto3 field cannot.
@@ -76,13 +75,7 @@ def _message_class() -> type:
     message.field.add(
         name="pad_variable_length_inputs", number=102, label=_Field.LABEL_OPTIONAL, type=_Field.TYPE_BOOL
     )
-    # A private pool: the default one would conflict with a release that ships this message.
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-    pool.Add(file)
-    return message_factory.GetMessageClass(
-        pool.FindMessageTypeByName("tensorflow.serving.BatchingParameters")
-    )
+    return proto_text.message_class(file, "BatchingParameters", [wrappers_pb2.DESCRIPTOR])
 
 
 def parse(text: str) -> BatchingParameters:
@@ -92,10 +85,7 @@ def parse(text: str) -> BatchingParameters:
         ServingError: INVALID_ARGUMENT if the text is invalid or a value is out of range.
     """
     message = _message_class()()
-    try:
-        text_format.Parse(text, message)
-    except text_format.ParseError as error:
-        raise ServingError(Code.INVALID_ARGUMENT, f"Invalid protobuf: {error}") from error
+    proto_text.read(text, message)
     values = {name: getattr(message, name).value for name, _ in _WRAPPED if message.HasField(name)}
     values.pop("thread_pool_name", None)  # accepted for compatibility: there is one pool for all models
     parameters = BatchingParameters(

@@ -1,7 +1,8 @@
 """Read and validate the MonitoringConfig file."""
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf import descriptor_pb2
 
+from edge.modelserver import proto_text
 from edge.modelserver.status import Code, ServingError
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
@@ -11,9 +12,8 @@ _Field = descriptor_pb2.FieldDescriptorProto
 
 def _message_class() -> type:
     """Build the message class, which tensorflow-serving-api does not ship."""
-    # Only the text format is read. It names the fields, so the numbers need not be TensorFlow Serving's.
     file = descriptor_pb2.FileDescriptorProto(
-        name="gleaner/monitoring_config.proto", package="tensorflow.serving", syntax="proto3"
+        name="gleaner/monitoring_config.proto", package=proto_text.PACKAGE, syntax="proto3"
     )
     prometheus = file.message_type.add(name="PrometheusConfig")
     for number, (name, kind) in enumerate((("enable", _Field.TYPE_BOOL), ("path", _Field.TYPE_STRING)), 1):
@@ -23,12 +23,9 @@ def _message_class() -> type:
         number=1,
         label=_Field.LABEL_OPTIONAL,
         type=_Field.TYPE_MESSAGE,
-        type_name=".tensorflow.serving.PrometheusConfig",
+        type_name=f".{proto_text.PACKAGE}.PrometheusConfig",
     )
-    # A private pool: the default one would conflict with a release that ships this message.
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.serving.MonitoringConfig"))
+    return proto_text.message_class(file, "MonitoringConfig")
 
 
 def parse(text: str) -> str | None:
@@ -41,10 +38,7 @@ def parse(text: str) -> str | None:
         ServingError: INVALID_ARGUMENT if the text or the path is invalid.
     """
     message = _message_class()()
-    try:
-        text_format.Parse(text, message)
-    except text_format.ParseError as error:
-        raise ServingError(Code.INVALID_ARGUMENT, f"Invalid protobuf: {error}") from error
+    proto_text.read(text, message)
     if not message.prometheus_config.enable:
         return None
     path: str = message.prometheus_config.path or DEFAULT_PATH

@@ -1,5 +1,7 @@
 """The gateway keeps the Rules of its nodes working, without a person."""
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,32 @@ from tests.router import NODE, StandInRouter, gateway_running
 ROUTES = list(node_routes(NODE))
 CREATED = [f"create up.{NODE}.{route.topic.kind}" for route in ROUTES]
 DELETED = [f"delete up.{NODE}.{route.topic.kind}" for route in ROUTES]
+
+
+Repairing = Callable[..., AbstractAsyncContextManager[StandInApiServer]]
+
+
+@pytest.fixture
+def repairing(cloud: BrokerProcess, router: StandInRouter, listen: str, tmp_path: Path) -> Repairing:
+    """Run a gateway that repairs its Rules, for the length of a block; yield the API server."""
+
+    @asynccontextmanager
+    async def running(**settings: float) -> AsyncIterator[StandInApiServer]:
+        token = tmp_path / "token"
+        token.write_text(TOKEN)
+        api = StandInApiServer(router, [NODE])
+        async with api.running():
+            repair = RuleRepairConfig(
+                gateway=f"http://{listen}", every_s=0.1, server=api.url, server_token=str(token)
+            )
+            broker = Broker(port=cloud.port)
+            config = GatewayConfig(
+                broker=broker, listen=listen, router=router.url, rule_repair=repair, **settings
+            )
+            async with gateway_running(config):
+                yield api
+
+    return running
 
 
 @pytest.mark.parametrize(
@@ -52,90 +80,55 @@ def test_the_way_down_is_told_from_rules(silent, carrying, expected):
 
 @pytest.mark.slow
 async def test_rules_made_before_their_node_joined_are_repaired(
-    cloud: BrokerProcess, router: StandInRouter, listen: str, tmp_path: Path
+    repairing: Repairing, router: StandInRouter
 ) -> None:
     """The gateway creates missing Rules, and recreates silent ones once their node is online."""
     router.deaf = {route.name for route in ROUTES}
     router.away.add(NODE)
-    token = tmp_path / "token"
-    token.write_text(TOKEN)
-    api = StandInApiServer(router, [NODE])
-    async with api.running():
-        repair = RuleRepairConfig(
-            gateway=f"http://{listen}", every_s=0.1, server=api.url, server_token=str(token)
-        )
-        config = GatewayConfig(
-            broker=Broker(port=cloud.port), listen=listen, router=router.url, rule_repair=repair
-        )
-        async with gateway_running(config):
-            await eventually(lambda: router.counts["down away"] > len(ROUTES))
-            assert api.log[-len(ROUTES) :] == CREATED
-            router.away.clear()
-            await eventually(lambda: not router.deaf)
-            probes = router.counts["up 200"]
-            await eventually(lambda: router.counts["up 200"] >= probes + len(ROUTES))
+    async with repairing() as api:
+        await eventually(lambda: router.counts["down away"] > len(ROUTES))
+        assert api.log[-len(ROUTES) :] == CREATED
+        router.away.clear()
+        await eventually(lambda: not router.deaf)
+        probes = router.counts["up 200"]
+        await eventually(lambda: router.counts["up 200"] >= probes + len(ROUTES))
     assert api.log[-2 * len(ROUTES) :] == [*DELETED, *CREATED]
 
 
 async def test_rules_of_a_node_that_joined_again_are_repaired(
-    cloud: BrokerProcess,
-    router: StandInRouter,
-    listen: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    repairing: Repairing, router: StandInRouter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rules that worked are probed again as soon as their node is silent, not only after `recheck_s`."""
     monkeypatch.setattr(rule_repair, "_PROBE_S", 0.5)
-    token = tmp_path / "token"
-    token.write_text(TOKEN)
-    api = StandInApiServer(router, [NODE])
-    async with api.running():
-        repair = RuleRepairConfig(
-            gateway=f"http://{listen}", every_s=0.1, server=api.url, server_token=str(token)
-        )
-        config = GatewayConfig(
-            broker=Broker(port=cloud.port), listen=listen, router=router.url, silent_s=1.0, rule_repair=repair
-        )
-        async with gateway_running(config):
-            await eventually(lambda: router.counts["up 200"] >= len(ROUTES))
-            assert not any(line.startswith("delete") for line in api.log)
-            router.deaf = {route.name for route in ROUTES}
-            await eventually(lambda: not router.deaf)
+    async with repairing(silent_s=1.0) as api:
+        await eventually(lambda: router.counts["up 200"] >= len(ROUTES))
+        assert not any(line.startswith("delete") for line in api.log)
+        router.deaf = {route.name for route in ROUTES}
+        await eventually(lambda: not router.deaf)
     assert api.log[-2 * len(ROUTES) :] == [*DELETED, *CREATED]
 
 
 async def test_a_node_that_gets_nothing_is_reported(
     cloud: BrokerProcess,
     edge: BrokerProcess,
+    repairing: Repairing,
     router: StandInRouter,
-    listen: str,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While its messages arrive, its Rules are left alone; the Status names the node and what to do."""
     monkeypatch.setattr(rule_repair, "_PROBE_S", 0.2)
-    token = tmp_path / "token"
-    token.write_text(TOKEN)
-    api = StandInApiServer(router, [NODE])
     there, here = Observer(Broker(port=edge.port)), Observer(Broker(port=cloud.port))
     happened = Event(node=NODE, name="edge", event="photo.rejected", at_ms=1)
-    async with api.running(), there.watching(), here.watching():
-        repair = RuleRepairConfig(
-            gateway=f"http://{listen}", every_s=0.1, recheck_s=60.0, server=api.url, server_token=str(token)
-        )
-        config = GatewayConfig(
-            broker=Broker(port=cloud.port), listen=listen, router=router.url, rule_repair=repair
-        )
-        router.wedged.add(NODE)
-        async with gateway_running(config):
-            await eventually(lambda: len(api.log) > 0 and api.log[-1] == CREATED[-1])
-            await there.bus.publish(EVENT, happened, node=NODE, name="edge")
-            status = await here.status("degraded", "gateway")
-            found = f"{NODE} gets nothing from the cloud, although its messages arrive"
-            assert status.reason == f"{found}: restart edgecore there"
-            changes = len(api.log)
-            asked = router.counts["down wedged"]
-            await eventually(lambda: router.counts["down wedged"] >= asked + 3 * len(ROUTES))
-            assert len(api.log) == changes
-            router.wedged.clear()
-            await here.status("online", "gateway")
+    router.wedged.add(NODE)
+    async with there.watching(), here.watching(), repairing() as api:
+        await eventually(lambda: len(api.log) > 0 and api.log[-1] == CREATED[-1])
+        await there.bus.publish(EVENT, happened, node=NODE, name="edge")
+        status = await here.status("degraded", "gateway")
+        found = f"{NODE} gets nothing from the cloud, although its messages arrive"
+        assert status.reason == f"{found}: restart edgecore there"
+        changes = len(api.log)
+        asked = router.counts["down wedged"]
+        await eventually(lambda: router.counts["down wedged"] >= asked + 3 * len(ROUTES))
+        assert len(api.log) == changes
+        router.wedged.clear()
+        await here.status("online", "gateway")

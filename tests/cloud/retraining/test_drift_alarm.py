@@ -82,28 +82,25 @@ def test_an_unfinished_block_is_not_tested(store: Store) -> None:
     assert find_alarm(store, 1, trained_at, RULES) is None
 
 
-def test_the_device_that_drifted_is_named(store: Store) -> None:
-    """A drift of one device of three is found at that device."""
-    for number, device in enumerate(("pi-1", "pi-2", "pi-3")):
-        harvest(store, 100 * number, 60, device=device)
+@pytest.mark.parametrize(
+    ("field", "names", "drifted"),
+    [
+        ("device", ("pi-1", "pi-2", "pi-3"), "edge-1/pi-2"),
+        ("node", ("edge-1", "edge-2", "edge-3"), "edge-2/pi-1"),
+    ],
+)
+def test_the_device_that_drifted_is_named(
+    store: Store, field: str, names: tuple[str, ...], drifted: str
+) -> None:
+    """A drift of one of three is found at that one, also where all have one name, on a node each."""
+    for number, name in enumerate(names):
+        harvest(store, 100 * number, 60, **{field: name})
     trained_at = store.version
-    for number, device in enumerate(("pi-1", "pi-2", "pi-3")):
-        harvest(store, 1000 + 100 * number, 60, device=device, shift=1.5 * (device == "pi-2"))
+    for number, name in enumerate(names):
+        harvest(store, 1000 + 100 * number, 60, shift=1.5 * (name == names[1]), **{field: name})
     alarm = find_alarm(store, 1, trained_at, RULES)
     assert alarm is not None
-    assert set(alarm.scopes) - {FLEET} == {"edge-1/pi-2"}
-
-
-def test_devices_of_one_name_on_two_nodes_are_two(store: Store) -> None:
-    """Names of devices are unique on one node only: the drift of one is not mixed with the others."""
-    for number, node in enumerate(("edge-1", "edge-2", "edge-3")):
-        harvest(store, 100 * number, 60, node=node)
-    trained_at = store.version
-    for number, node in enumerate(("edge-1", "edge-2", "edge-3")):
-        harvest(store, 1000 + 100 * number, 60, node=node, shift=1.5 * (node == "edge-2"))
-    alarm = find_alarm(store, 1, trained_at, RULES)
-    assert alarm is not None
-    assert set(alarm.scopes) - {FLEET} == {"edge-2/pi-1"}
+    assert set(alarm.scopes) - {FLEET} == {drifted}
 
 
 def test_a_new_device_is_compared_with_the_others(store: Store) -> None:
