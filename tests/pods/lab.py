@@ -164,11 +164,11 @@ class PodLab:
         await edge.start_runtime(booted=True)
         await asyncio.to_thread(edge.edgecore.start)
 
-    async def deploy(self, chosen: str = "single-node", tags: dict[str, str] | None = None) -> None:
-        """Apply an overlay."""
-        await overlay.apply(self.kubectl, self.folder / "lab/overlay", chosen, self.edges, tags)
+    async def deploy(self, tags: dict[str, str] | None = None) -> None:
+        """Apply `overlays/single-node`."""
+        await overlay.apply(self.kubectl, self.folder / "lab/overlay", "single-node", self.edges, tags)
         await self.cloud.publish_names()
-        self.told(f"overlay {chosen} applied")
+        self.told("overlay single-node applied")
 
     async def pods(self) -> list[Pod]:
         """Return all pods of Gleaner."""

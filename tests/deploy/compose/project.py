@@ -140,15 +140,16 @@ class Project:
 
 
 def traces() -> dict[str, set[str]]:
-    """Return the containers, volumes, networks, mounts and links of this machine, by kind."""
+    """Return containers, volumes, networks, their mounts and this machine's links, by kind."""
     engine = "docker" if _docker() else "podman"
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     links = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
     return {
         **{
             kind: set(_output(engine, kind, "ls", "--quiet").split())
             for kind in ("container", "volume", "network")
         },
-        "mounts": {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()},
+        "mounts": {path for path in mounts if "/overlay-containers/" in path},
         "links": {line.split()[0] for line in links.splitlines()},
     }
 

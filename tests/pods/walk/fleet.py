@@ -1,5 +1,6 @@
 """From bare machines to cameras with results: all steps of the README, with `overlays/fleet`."""
 
+import json
 import secrets
 import shutil
 from pathlib import Path
@@ -65,6 +66,13 @@ def object_store(lab: PodLab) -> dict[str, str]:
         "AWS_ALLOW_HTTP": "true",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
+
+
+def labels(said: str) -> dict[str, int]:
+    """Return how many results of a camera have each label."""
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{") and '"photo_id"' in line]
+    found = [line["label"] for line in lines if line.get("status") == "ok"]
+    return {label: found.count(label) for label in set(found)}
 
 
 def _furnish(folder: Path) -> None:

@@ -1,7 +1,6 @@
 """deploy/kubeedge/README.md: its commands lead from bare machines to results, with `overlays/fleet`."""
 
 import asyncio
-import json
 import ssl
 import time
 import urllib.request
@@ -63,7 +62,7 @@ async def _walk(lab: PodLab, walker: Walker) -> str:
 
 def test_the_first_camera_gets_its_results(walked: tuple[PodLab, Walker, str]) -> None:
     """The last step prints a line for each photo: the label of its folder."""
-    assert labels(walked[2]) == {"cat": fleet.PHOTOS // 2, "dog": fleet.PHOTOS // 2}
+    assert fleet.labels(walked[2]) == {"cat": fleet.PHOTOS // 2, "dog": fleet.PHOTOS // 2}
 
 
 async def test_samples_of_both_nodes_reach_the_bucket(
@@ -78,7 +77,7 @@ async def test_samples_of_both_nodes_reach_the_bucket(
         said = await walker.run(
             camera.replace("edge-1", node).replace("--state-dir camera", f"--state-dir at-{node}")
         )
-        assert labels(said) == {"cat": fleet.PHOTOS // 2, "dog": fleet.PHOTOS // 2}
+        assert fleet.labels(said) == {"cat": fleet.PHOTOS // 2, "dog": fleet.PHOTOS // 2}
     for line in (walker.folder / "s3.env").read_text().splitlines():
         monkeypatch.setenv(*line.split("=", 1))
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{at.CLOUD_LAN}:{fleet.S3_PORT}")
@@ -120,13 +119,6 @@ async def test_the_console_is_a_pod_that_asks_who_one_is(walked: tuple[PodLab, W
 
     async with walker.following(forward):
         await eventually(asks)
-
-
-def labels(said: str) -> dict[str, int]:
-    """Return how many results of a camera have each label."""
-    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{") and '"photo_id"' in line]
-    found = [line["label"] for line in lines if line.get("status") == "ok"]
-    return {label: found.count(label) for label in set(found)}
 
 
 def stored(node: str) -> list[str]:

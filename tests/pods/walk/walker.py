@@ -69,7 +69,9 @@ class Walker:
         """
         mounted = f"mount --bind {self.folder / 'hosts'} /etc/hosts"
         keep = f'declare -px >{self._state}; printf "cd %q\\n" "$PWD" >>{self._state}'
-        words = ["unshare", "--mount", "bash", "-ec", f"{mounted}\nsource {self._state}\n{script}\n{keep}"]
+        command = f"{mounted}\nsource {self._state}\n{script}\n{keep}"
+        words = ["unshare", "--mount", "--pid", "--fork", "bash", "-ec", command]
+        # What the commands leave in the background ends with their process namespace.
         process = await asyncio.create_subprocess_exec(
             *words, env=self._environment(), stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
