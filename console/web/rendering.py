@@ -17,8 +17,10 @@ from bus.mqtt.presence import now_ms
 from console.access.roles import Visitor
 from console.web.assets import Assets
 from console.web.guard import CSRF_FIELD, csrf_token
-from console.web.languages import LANGUAGES, language_of, locale_of, translations
+from console.web.languages import LANGUAGES, catalogue, language_of, locale_of, translations
 from console.web.navigation import Page
+from console.web.phrasebook import EXPECTED, JOINED, Phrasebook
+from console.web.words import ANSWERS, HARVEST, MODEL_STATES
 from schemas.errors import GleanerError
 from schemas.text import escaped
 
@@ -75,12 +77,18 @@ def is_fragment(request: Request) -> bool:
 
 
 def error_text(request: Request, error: GleanerError) -> str:
-    """Return an error of ours in the visitor's language, as far as it is made of sentences."""
+    """Return an error of ours in the visitor's language."""
+    sentence = error.subject
     if error.expected is not None:
-        return str(error)
-    language = language_of(request)
-    parts = [error.subject, *([] if error.hint is None else [error.hint])]
-    return "; ".join(_said(one, language) for one in parts)
+        sentence = Sentence(EXPECTED.template, subject=sentence, expected=error.expected, got=str(error.got))
+    if error.hint is not None:
+        sentence = Sentence(JOINED.template, one=sentence, other=error.hint)
+    return said(request, sentence)
+
+
+def said(request: Request, sentence: str) -> str:
+    """Return a sentence, of ours or from elsewhere, in the visitor's language."""
+    return _phrasebook(language_of(request)).said(sentence)
 
 
 @cache
@@ -100,9 +108,16 @@ def _environment(language: str) -> Environment:
         environment.globals[name] = _with_inert_values(translate)
     environment.globals["asset"] = assets().url
     environment.globals["lang_tag"] = language.replace("_", "-")
+
+    def translate_code(words: Mapping[str, str], code: str) -> str:
+        return translations(language).gettext(words[code]) if code in words else code
+
     environment.filters |= {
         "exact": _exact,
-        "said": lambda text: _said(text, language),
+        "said": _phrasebook(language).said,
+        "harvest": lambda code: translate_code(HARVEST, code),
+        "answer": lambda code: translate_code(ANSWERS, code),
+        "model_state": lambda code: translate_code(MODEL_STATES, code),
         "ago": lambda ms: _ago(ms, language),
         "moment": lambda ms: _moment(ms, language),
         "iso": _iso,
@@ -129,9 +144,10 @@ def _inert(value: object) -> object:
     )
 
 
-def _said(text: str, language: str) -> str:
-    """Return a text in a language if it is a sentence of ours, else as it is."""
-    return text.translated(translations(language).gettext) if isinstance(text, Sentence) else text
+@cache
+def _phrasebook(language: str) -> Phrasebook:
+    texts = [] if language == "en" else [one.id for one in catalogue(language)]
+    return Phrasebook([one for one in texts if isinstance(one, str)], translations(language).gettext)
 
 
 def _exact(value: str) -> Markup:
