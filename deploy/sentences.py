@@ -27,8 +27,12 @@ WHOLE = tuple(
     )
 )
 """Modules that compose their sentences of parts: each text in them with a blank is a sentence or a part."""
-_CALLS = ("Alarm", "Decision", "Reason", "Refusal", "Rejected", "report_degraded", "degrade")
-_SAID = ("reason", "hint", "expected", "found", "problem", "subject", "words", "failure", "sentence", "why")
+_CALLS = (
+    "Alarm", "Decision", "Reason", "Refusal", "Rejected", "report_degraded", "degrade",
+    "corrupt", "_corrupt", "_over", "_not_acknowledged", "transient_error",
+)  # fmt: skip
+"""Functions beside errors whose arguments are sentences, or parts of one."""
+_SAID = ("reason", "hint", "expected", "got", "found", "problem", "subject", "words", "failure", "sentence", "why", "offline")
 _TEXTS = ("str", "str | None", "Iterator[str]")
 _MIN_LETTERS = 5
 _LOGGERS = ("log", "logger", "level")

@@ -1,6 +1,7 @@
 """Render templates: every value is shown as inert text, in the visitor's language."""
 
 import datetime as dt
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import cast
@@ -20,12 +21,13 @@ from console.web.guard import CSRF_FIELD, csrf_token
 from console.web.languages import LANGUAGES, catalogue, language_of, locale_of, translations
 from console.web.navigation import Page
 from console.web.phrasebook import EXPECTED, JOINED, Phrasebook
-from console.web.words import ANSWERS, HARVEST, MODEL_STATES
+from console.web.words import ANSWERS, HARVEST, MODEL_STATES, ORDERS, ROLES
 from schemas.errors import GleanerError
 from schemas.text import escaped
 
 MAX_SHOWN_CHARS = 400
 """Longest text from outside that a page shows whole."""
+_CODE = re.compile("`([^`]+)`")
 
 
 def render(
@@ -109,15 +111,18 @@ def _environment(language: str) -> Environment:
     environment.globals["asset"] = assets().url
     environment.globals["lang_tag"] = language.replace("_", "-")
 
-    def translate_code(words: Mapping[str, str], code: str) -> str:
+    def word(words: Mapping[str, str], code: str) -> str:
         return translations(language).gettext(words[code]) if code in words else code
 
     environment.filters |= {
+        "coded": _coded,
         "exact": _exact,
         "said": _phrasebook(language).said,
-        "harvest": lambda code: translate_code(HARVEST, code),
-        "answer": lambda code: translate_code(ANSWERS, code),
-        "model_state": lambda code: translate_code(MODEL_STATES, code),
+        "answer": lambda code: word(ANSWERS, code),
+        "harvest": lambda code: word(HARVEST, code),
+        "model_state": lambda code: word(MODEL_STATES, code),
+        "order": lambda code: word(ORDERS, code),
+        "role": lambda code: word(ROLES, code),
         "ago": lambda ms: _ago(ms, language),
         "moment": lambda ms: _moment(ms, language),
         "iso": _iso,
@@ -153,6 +158,11 @@ def _phrasebook(language: str) -> Phrasebook:
 def _exact(value: str) -> Markup:
     """Return a text as it is, escaped for HTML, for a form that sends it back."""
     return escape(value)
+
+
+def _coded(text: str) -> Markup:
+    """Return a text of ours with what stands between grave accents as code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped
 
 
 def _csrf_field(request: Request) -> Markup:

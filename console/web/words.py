@@ -56,14 +56,36 @@ MODEL_STATES: Mapping[str, str] = {
     "failed": N_("failed"),
     "loading": N_("loading"),
 }
+ORDERS: Mapping[str, str] = {
+    "pause": N_("Pause"),
+    "resume": N_("Go on"),
+    "promote": N_("Promote"),
+    "roll-back": N_("Go back"),
+}
+ROLES: Mapping[str, str] = {"viewer": N_("viewer"), "reviewer": N_("reviewer"), "operator": N_("operator")}
+_MESSAGES: Mapping[str, str] = {
+    "command": N_("command"),
+    "event": N_("event"),
+    "feedback": N_("feedback"),
+    "image": N_("image"),
+    "photo": N_("photo"),
+    "policy": N_("policy"),
+    "receipt": N_("receipt"),
+    "release": N_("release"),
+    "result": N_("result"),
+    "sample": N_("sample"),
+    "status": N_("status"),
+}
 VALUES: Mapping[str, Mapping[str, str]] = {
     "current_step": {"shadow": N_("shadow"), "all": N_("all")},
     "decision": {"promote": N_("Promote"), "keep": N_("Keep the champion"), "inconclusive": N_("inconclusive")},
     "of": {"gold": N_("gold"), "held-out": N_("held-out")},
+    "kind": _MESSAGES,
     "phase": {"running": N_("running"), "finished": N_("finished"), "returned": N_("rolled back")},
+    "subject": _MESSAGES,
 }
 """Single words that stand in a sentence, by the name of their place in its template."""
-SYSTEM_ERRORS = (
+OTHERS = (
     N_("Connection refused"),
     N_("Connection reset by peer"),
     N_("File name too long"),
@@ -81,5 +103,14 @@ SYSTEM_ERRORS = (
     N_("Temporary failure in name resolution"),
     N_("Too many open files"),
     N_("timed out"),
+    N_("%(found)s - at `%(place)s`"),
+    N_("Expected `%(expected)s`, got `%(got)s`"),
+    N_("Expected `%(expected)s`"),
+    N_("Input data was truncated"),
+    N_("Invalid enum value %(value)s"),
+    N_("JSON is malformed: %(found)s"),
+    N_("MessagePack data is malformed: %(found)s"),
+    N_("Object contains unknown field `%(name)s`"),
+    N_("Object missing required field `%(name)s`"),
 )
-"""What an operating system says, as far as sentences of ours quote it."""
+"""What the operating system and msgspec say, as far as sentences of ours quote it."""
