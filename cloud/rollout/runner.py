@@ -152,6 +152,7 @@ async def run_rollout(
                 server = HealthServer(probes, bus.unready_reason, metrics.page)
                 health = tasks.create_task(server.run(), name="rollout.probes")
             ended = await controller.run()
+            bus.finish()  # nobody has to start it again
             if health is not None:
                 health.cancel()
     return ended

@@ -189,5 +189,5 @@ def _iso(ms: int) -> str:
 
 
 def _time(ms: int) -> dt.datetime:
-    # A message may claim a time beyond the year 9999, which no datetime has.
-    return dt.datetime.fromtimestamp(min(ms, 253_402_300_799_000) / 1000, dt.UTC)
+    # A message may claim a time that no datetime has, before the year 1 or beyond 9999.
+    return dt.datetime.fromtimestamp(max(0, min(ms, 253_402_300_799_000)) / 1000, dt.UTC)
