@@ -21,7 +21,7 @@ from console.web.guard import CSRF_FIELD, csrf_token
 from console.web.languages import LANGUAGES, catalogue, language_of, locale_of, translations
 from console.web.navigation import Page
 from console.web.phrasebook import EXPECTED, JOINED, Phrasebook
-from console.web.words import ANSWERS, HARVEST, MODEL_STATES, ORDERS, ROLES
+from console.web.words import ANSWERS, DONE, FACTS, HARVEST, MODEL_STATES, ORDERS, ROLES
 from schemas.errors import GleanerError
 from schemas.text import escaped
 
@@ -52,6 +52,7 @@ def render(
         path=request.url.path,
         query=request.url.query,
         sequence=state.get("sequence", 0),
+        done=DONE.get(request.query_params.get("done", "")),
         csrf=csrf_token(request),
         csrf_field=lambda: _csrf_field(request),
         language=language_of(request),
@@ -119,6 +120,7 @@ def _environment(language: str) -> Environment:
         "exact": _exact,
         "said": _phrasebook(language).said,
         "answer": lambda code: word(ANSWERS, code),
+        "fact": lambda code: word(FACTS, code),
         "harvest": lambda code: word(HARVEST, code),
         "model_state": lambda code: word(MODEL_STATES, code),
         "order": lambda code: word(ORDERS, code),
@@ -180,8 +182,9 @@ def _ago(ms: int, language: str) -> str:
 
 
 def _moment(ms: int, language: str) -> str:
+    """Return a moment as text; `console.js` puts the reader's own time in its place."""
     moment: str = dates.format_datetime(_time(ms), "medium", locale=locale_of(language))
-    return moment
+    return f"{moment} UTC"
 
 
 def _iso(ms: int) -> str:

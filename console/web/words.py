@@ -63,6 +63,35 @@ ORDERS: Mapping[str, str] = {
     "roll-back": N_("Go back"),
 }
 ROLES: Mapping[str, str] = {"viewer": N_("viewer"), "reviewer": N_("reviewer"), "operator": N_("operator")}
+DONE: Mapping[str, str] = {
+    "discarded": N_("The sample is discarded."),
+    "forgotten": N_("The photo is taken out for good."),
+    "labelled": N_("The label is recorded; the next training uses it."),
+}
+"""What a page says after a form of it was sent, by the word in its address."""
+FACTS: Mapping[str, str] = {
+    "action": N_("order"),
+    "at_ms": N_("at"),
+    "by": N_("by"),
+    "champion": N_("champion"),
+    "decision": N_("decision"),
+    "gold_accuracy": N_("gold accuracy"),
+    "group": N_("group"),
+    "label": N_("label"),
+    "labels": N_("labels"),
+    "missing": N_("missing"),
+    "awaiting": N_("waiting for a label"),
+    "node": N_("node"),
+    "outcome": N_("outcome"),
+    "photo_id": N_("photo"),
+    "photos": N_("photos"),
+    "samples": N_("samples"),
+    "share": N_("share"),
+    "stage": N_("stage"),
+    "trigger": N_("trigger"),
+    "version": N_("version"),
+}
+"""Facts of events; others have their name in the contract."""
 _MESSAGES: Mapping[str, str] = {
     "command": N_("command"),
     "event": N_("event"),
