@@ -34,6 +34,7 @@ _PICTURE_BYTES = 1_000
 def fill(store: Store) -> None:
     """Store samples with small pictures that cannot be compressed, so that reading them would show."""
     generator, picture, now = np.random.default_rng(0), jpeg(1, (32, 24)), now_ms()
+    human = {"human_by": "ada", "human_at_ms": now}
     for first in range(0, PHOTOS, _BATCH):
         vectors = generator.normal(0, 1, (_BATCH, 16)).astype("<f4")
         store.upsert(
@@ -43,8 +44,7 @@ def fill(store: Store) -> None:
                 lane=("hard", "auto", "audit")[number % 3], dhash=f"{number:016x}", edge_label=CLASSES[number % 3],
                 confidence=0.5 + number % 40 / 100, entropy=0.9, margin=0.1, model="pets", model_version=1,
                 scores={name: 1 / 3 for name in CLASSES}, embedding=vectors[number - first].tobytes(),
-                human_label=CLASSES[number % 2] if PHOTOS - number <= LABELLED else None,
-                human_by="ada", human_at_ms=now,
+                **(human | {"human_label": CLASSES[number % 2]} if PHOTOS - number <= LABELLED else {}),
             )
             for number in range(first, first + _BATCH)
         )  # fmt: skip
