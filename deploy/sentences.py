@@ -1,18 +1,20 @@
 """Find the sentences that components, trainings and commands say, as templates for the message catalogues.
 
-They are made where something happens, as f-strings, and reach a page as text: over the broker, from a card, or
-as an error. `console/web/phrasebook.py` finds them again by these templates.
+They are made where something happens, as f-strings, and reach a page as text: over the broker, from a card,
+or as an error. `console/web/phrasebook.py` finds them again by these templates.
 """
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (
-    "schemas", "schemas/image", "bus/http_source.py", "bus/gateway", "bus/mqtt", "bus/notifications/receivers.py", "bus/outbox", "cloud/collector", "cloud/dataset", "cloud/dataset/table", "cloud/evaluation",
-    "cloud/export", "cloud/labeling", "cloud/modeling", "cloud/modeling/backbones", "cloud/registry", "cloud/retraining", "cloud/rollout", "cloud/training",
-    "device", "device/cameras", "edge", "edge/harvest", "edge/inference", "edge/inference/answers", "edge/models", "edge/serving",
+    "bus/gateway", "bus/http_source.py", "bus/mqtt", "bus/notifications/receivers.py", "bus/outbox",
+    "cloud/collector", "cloud/dataset", "cloud/dataset/table", "cloud/evaluation", "cloud/export",
+    "cloud/labeling", "cloud/modeling", "cloud/modeling/backbones", "cloud/registry", "cloud/retraining",
+    "cloud/rollout", "cloud/training", "device", "device/cameras", "edge", "edge/harvest", "edge/inference",
+    "edge/inference/answers", "edge/models", "edge/serving", "schemas", "schemas/image",
 )  # fmt: skip
 """Folders whose errors and reasons reach a page; what only a command prints is not translated."""
 WHOLE = tuple(
@@ -32,7 +34,20 @@ _CALLS = (
     "corrupt", "_corrupt", "_over", "_not_acknowledged", "transient_error",
 )  # fmt: skip
 """Functions beside errors whose arguments are sentences, or parts of one."""
-_SAID = ("reason", "hint", "expected", "got", "found", "problem", "subject", "words", "failure", "sentence", "why", "offline")
+_SAID = (
+    "reason",
+    "hint",
+    "expected",
+    "got",
+    "found",
+    "problem",
+    "subject",
+    "words",
+    "failure",
+    "sentence",
+    "why",
+    "offline",
+)
 _TEXTS = ("str", "str | None", "Iterator[str]")
 _MIN_LETTERS = 5
 _LOGGERS = ("log", "logger", "level")
@@ -75,7 +90,11 @@ def _whole(tree: ast.Module) -> Iterator[ast.expr]:
     """Yield each text of a module that is no docstring and no part of another text."""
     inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     comments = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    comments |= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "description"}
+    comments |= {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.keyword) and node.arg == "description"
+    }
     for node in ast.walk(tree):
         is_text = isinstance(node, ast.JoinedStr) or (
             isinstance(node, ast.Constant) and isinstance(node.value, str)
@@ -122,14 +141,18 @@ def _parts(node: ast.expr) -> list[str | ast.FormattedValue]:
         case ast.Constant(value=str(text)):
             return [text]
         case ast.JoinedStr(values=values):
-            return [part for one in values for part in ([one] if isinstance(one, ast.FormattedValue) else _parts(one))]
+            return [
+                part
+                for one in values
+                for part in ([one] if isinstance(one, ast.FormattedValue) else _parts(one))
+            ]
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             return _parts(left) + _parts(right)
     return []
 
 
 def _name(value: ast.expr, names: dict[str, str]) -> str:
-    """Return the name of a value in a template: the last word of its expression, with a number if it is taken."""
+    """Return the name of a value in a template: a word of its expression, with a number if it is taken."""
     text = ast.unparse(value)
     if text not in names:
         word = next((str(one) for one in _words(value)), "value")

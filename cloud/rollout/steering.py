@@ -20,6 +20,7 @@ ROLLOUT_NAME = "rollout"
 MAX_ORDERS = 32
 """Orders that a rollout's state keeps: the oldest are dropped."""
 
+
 def new_order(rollout: Rollout, action: Action, by: str, reason: str | None = None) -> Steering:
     """Return an order to a rollout.
 

@@ -1,7 +1,7 @@
 """Record changes of the accounts in the audit trail.
 
-A command makes them, or an editor, also while no console runs. So the console remembers the accounts that it has
-seen, without their passwords, and compares.
+A command makes them, or an editor, also while no console runs. So the console remembers the accounts that it
+has seen, without their passwords, and compares.
 """
 
 import asyncio
@@ -77,4 +77,6 @@ def _record(connection: sqlite3.Connection, now: Mapping[str, Seen]) -> None:
     for action, facts in found:
         audit_trail.write(connection, Entry.made(now_ms(), "", "", action, facts))
     connection.execute("DELETE FROM seen_account")
-    connection.executemany("INSERT INTO seen_account VALUES (?, ?, ?)", [(name, *one) for name, one in now.items()])
+    connection.executemany(
+        "INSERT INTO seen_account VALUES (?, ?, ?)", [(name, *one) for name, one in now.items()]
+    )

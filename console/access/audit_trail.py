@@ -130,7 +130,9 @@ class AuditTrail:
             if part.strip():
                 conditions.append(f"instr(lower({column}), lower(?))")
                 values.append(part.strip())
-        query = f"SELECT seq, {_COLUMNS} FROM audit WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - no text from outside
+        query = (
+            f"SELECT seq, {_COLUMNS} FROM audit WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - no text from outside
+        )
         rows = await self._database.run(
             lambda connection: connection.execute(query, (*values, limit)).fetchall()
         )

@@ -137,7 +137,9 @@ class LabelSender:
         self._due.set()
         return [one.label_id for one in held]
 
-    async def take_back(self, ids: Sequence[str], entry_of: Callable[[Sequence[Feedback]], Entry]) -> list[str]:
+    async def take_back(
+        self, ids: Sequence[str], entry_of: Callable[[Sequence[Feedback]], Entry]
+    ) -> list[str]:
         """Take labels back; return the photos of those that were not sent yet.
 
         Args:

@@ -23,9 +23,7 @@ class Filter(NamedTuple):
     options: Mapping[str, str]
 
 
-def filter_of(
-    name: str, title: str, seen: Iterable[str], say: Callable[[str], str] = str
-) -> Filter:
+def filter_of(name: str, title: str, seen: Iterable[str], say: Callable[[str], str] = str) -> Filter:
     """Return the filter of the values that were seen; `say` returns the text of a value for people."""
     values = sorted(set(seen))
     return Filter(name, title, {one: say(one) for one in values} if 0 < len(values) <= MAX_OPTIONS else {})

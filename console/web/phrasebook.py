@@ -1,11 +1,12 @@
 """Say in another language what components, trainings and commands said in English.
 
-Their sentences arrive as text: over the broker, from a card or a rollout's file, or as an error. They are found
-again by the templates of the catalogue, with the values that stand in them.
+Their sentences arrive as text: over the broker, from a card or a rollout's file, or as an error. They are
+found again by the templates of the catalogue, with the values that stand in them
+(docs/decisions/0079-sentences-found-again-by-their-templates.md).
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -94,9 +95,12 @@ class Phrasebook:
                 yield found
 
     def _weighed(self, template: str, values: dict[str, str], own: int, outermost: int) -> _Reading:
-        read = [self._read(one) for one in values.values()]
-        known = sum(one.known for one in read if one is not None)
-        unread = sum(map(_count_joints, (one for one, found in zip(values.values(), read) if found is None)))
+        known = unread = 0
+        for one in values.values():
+            if (found := self._read(one)) is None:
+                unread += _count_joints(one)
+            else:
+                known += found.known
         return _Reading(own + known, -unread, outermost, own, Sentence(template, **values))
 
 
@@ -105,7 +109,7 @@ def _count_joints(text: str) -> int:
 
 
 def _joints(text: str) -> Iterator[tuple[Sentence, dict[str, str]]]:
-    """Yield what a text of several parts may be: with a hint, with a value that was expected, about something."""
+    """Yield what a text of several parts may be: with a hint, with an expected value, about something."""
     one, mark, other = text.partition("; ")
     if mark:
         yield JOINED, {"one": one, "other": other}
@@ -137,7 +141,13 @@ class _Template:
         at, values = len(self._first), dict[str, str]()
         for name, end in zip(self._names, self._ends, strict=True):
             is_last = len(values) + 1 == len(self._names)
-            stop = len(text) - len(end) if is_last and text.endswith(end) else -1 if is_last else text.find(end, at + 1)
+            stop = (
+                len(text) - len(end)
+                if is_last and text.endswith(end)
+                else -1
+                if is_last
+                else text.find(end, at + 1)
+            )
             if stop < at:
                 return None
             values[name] = text[at:stop]

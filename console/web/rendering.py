@@ -52,7 +52,7 @@ def render(
         path=request.url.path,
         query=request.url.query,
         sequence=state.get("sequence", 0),
-        done=DONE.get(request.query_params.get("done", "")),
+        outcome=DONE.get(request.query_params.get("done", "")),
         csrf=csrf_token(request),
         csrf_field=lambda: _csrf_field(request),
         language=language_of(request),

@@ -107,7 +107,11 @@ _MESSAGES: Mapping[str, str] = {
 }
 VALUES: Mapping[str, Mapping[str, str]] = {
     "current_step": {"shadow": N_("shadow"), "all": N_("all")},
-    "decision": {"promote": N_("Promote"), "keep": N_("Keep the champion"), "inconclusive": N_("inconclusive")},
+    "decision": {
+        "promote": N_("Promote"),
+        "keep": N_("Keep the champion"),
+        "inconclusive": N_("inconclusive"),
+    },
     "of": {"gold": N_("gold"), "held-out": N_("held-out")},
     "kind": _MESSAGES,
     "phase": {"running": N_("running"), "finished": N_("finished"), "returned": N_("rolled back")},

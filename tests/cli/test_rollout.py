@@ -142,7 +142,9 @@ def fetch(url: str) -> str:
 @pytest.mark.parametrize("value", ["8481", "host:", ":8481", "host:70000", "host:port", "host:٣"])
 def test_probes_are_an_address(called, models, nowhere, value):
     """Anything else is refused before the rollout begins."""
-    done = called("cloud", "rollout", models / "2.tar", "--champion", models / "1.tar", "--probes", value, *nowhere)
+    done = called(
+        "cloud", "rollout", models / "2.tar", "--champion", models / "1.tar", "--probes", value, *nowhere
+    )
     assert done.code == 2
     assert "expected HOST:PORT" in done.err
     assert not list(models.glob("rollout-*.json"))

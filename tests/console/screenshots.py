@@ -1,8 +1,8 @@
-"""Take the pictures of the console for the documentation: `make screenshots`, or `python -m tests.console.screenshots`.
+"""Take the pictures of the console for the documentation: `make screenshots`.
 
-Starts a demonstration that stays, labels photos, lets the trainer make a version and begins its rollout. Each page
-is taken at 1280 and at 390 pixels. `--all DIR` writes every page in both languages, light and dark, as PNG, for a
-person who looks for what is wrong; Chinese needs a font, such as Debian's fonts-wqy-microhei.
+Starts a demonstration that stays, labels photos, lets the trainer make a version and begins its rollout. Each
+page is taken at 1280 and at 390 pixels. `--all DIR` writes every page in both languages, light and dark, as
+PNG, for a person who looks for what is wrong; Chinese needs a font, such as Debian's fonts-wqy-microhei.
 """
 
 import argparse
@@ -67,8 +67,9 @@ def begin_rollout(work: Path) -> None:
     assert port is not None
     subprocess.Popen(
         [
-            sys.executable, "-m", "cli.main", "cloud", "rollout", str(work / "models" / "3.tar"), "--force",
-            "--broker", f"127.0.0.1:{port[1]}", "--dataset", str(work / "dataset.lance"), "--shadow-photos", "20",
+            sys.executable, "-m", "cli.main", "cloud", "rollout", str(work / "models" / "3.tar"),
+            "--force", "--broker", f"127.0.0.1:{port[1]}", "--dataset", str(work / "dataset.lance"),
+            "--shadow-photos", "20",
         ],
         cwd=ROOT,
     )  # fmt: skip
@@ -131,7 +132,9 @@ def take(browser: Browser, base: str, cookies: list[Any], out: Path, *, everythi
 def main() -> int:
     """Take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--all", metavar="DIR", type=Path, help="every kind of each page, as PNG, in a folder")
+    parser.add_argument(
+        "--all", metavar="DIR", type=Path, help="every kind of each page, as PNG, in a folder"
+    )
     arguments = parser.parse_args()
     with ExitStack() as ending:
         demo = ending.enter_context(staying())

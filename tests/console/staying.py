@@ -1,4 +1,4 @@
-"""A demonstration that stays, `make demo ARGS=--stay`, as a person starts it, and what they do in the browser."""
+"""A demonstration that stays, as a person starts it with `make demo ARGS=--stay`, and labels in it."""
 
 import contextlib
 import os

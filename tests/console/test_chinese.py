@@ -38,7 +38,7 @@ TEXTS = """() => {
   while (walk.nextNode()) if (shown(walk.currentNode.parentElement)) found.push(walk.currentNode.data);
   for (const one of document.querySelectorAll("*"))
     for (const {name, value} of one.attributes)
-      if (shown(one) && (/^(alt|title|aria-label|placeholder)$/.test(name) || name.startsWith("data-text"))) found.push(value);
+      if (shown(one) && /^(alt|title|aria-label|placeholder|data-text-.*)$/.test(name)) found.push(value);
   return found.map((text) => text.replace(/\\s+/g, " ").trim()).filter(Boolean);
 }"""
 
@@ -84,7 +84,9 @@ def rollback_reasons() -> list[str]:
     """Return what each alarm of a rollout says."""
     good = VersionStats(version=1, answered=900, failed=1, p95_ms=10.0)
     bad = VersionStats(version=2, answered=900, failed=200, p95_ms=90.0)
-    report = CanaryReport(stage="canary", champion=good, challenger=bad, compared=400, disagreed=200, since_ms=1)
+    report = CanaryReport(
+        stage="canary", champion=good, challenger=bad, compared=400, disagreed=200, since_ms=1
+    )
     some, all_right = AuditStats((1.0,) * 20, (1.0,) * 30), AuditStats((1.0,) * 90, (1.0,) * 2)
     audits = RolloutAudits(some, all_right)
     alarms = chain(canary_alarms({"edge-1": report}, Rules(disagreement=0.1), audits), audit_alarms(audits))
@@ -182,7 +184,9 @@ def test_no_rollout_has_an_english_sentence(filled, chinese):
     """While it waits, and for each reason for which it was sent back or ended."""
     models = Path(filled.config.models)
     found = []
-    states = [{"phase": "running", "step": step} for step in range(3)] + [{"phase": "running", "paused": True}]
+    states = [{"phase": "running", "step": step} for step in range(3)] + [
+        {"phase": "running", "paused": True}
+    ]
     states += [{"phase": "returned", "reason": reason} for reason in rollback_reasons()]
     states.append({"phase": "returned", "reason": "rolled back by Ada: 太暗"})
     for state in states:
@@ -210,6 +214,15 @@ def test_a_form_and_its_preview_have_no_english_sentence(filled, chinese):
 def test_what_was_not_harvested_has_words():
     """Each code of the edge: a new one there needs words here."""
     edge = Path(__file__).resolve().parents[2] / "edge" / "harvest"
-    quoted = set(re.findall(r'(?:return|None,|or|=) "([a-z]+(?:-[a-z]+)*)"', "".join(one.read_text() for one in edge.glob("*.py"))))
-    windows = {f"{kind}-per-{span}" for kind in ("cap", "cap-bytes", "device-share") for span in ("minute", "hour", "day")}
+    quoted = set(
+        re.findall(
+            r'(?:return|None,|or|=) "([a-z]+(?:-[a-z]+)*)"',
+            "".join(one.read_text() for one in edge.glob("*.py")),
+        )
+    )
+    windows = {
+        f"{kind}-per-{span}"
+        for kind in ("cap", "cap-bytes", "device-share")
+        for span in ("minute", "hour", "day")
+    }
     assert {*quoted, *windows} - {"day", "flip", "jpeg", "new"} <= HARVEST.keys()

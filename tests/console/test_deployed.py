@@ -43,7 +43,9 @@ def site(tmp_path_factory, mosquitto) -> Iterator[Path]:
 
 
 @contextmanager
-def started(words: list[str], places: Mapping[str, Path], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def started(
+    words: list[str], places: Mapping[str, Path], **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run `gleaner` with the words of a unit or service, whose folders are at other places, as it would."""
     for name, place in places.items():
         words = [word.replace(name, str(place)) for word in words]
@@ -89,7 +91,9 @@ def test_the_service_of_compose_starts_the_console(site, tmp_path):
     cloud = tmp_path / "cloud"
     shutil.copytree(site / "site/cloud", cloud)
     port, probes = free_port(), f"127.0.0.1:{free_port()}"
-    (cloud / "console.toml").write_text(f'probes = "{probes}"\n' + (cloud / "console.toml").read_text("utf-8"))
+    (cloud / "console.toml").write_text(
+        f'probes = "{probes}"\n' + (cloud / "console.toml").read_text("utf-8")
+    )
     for file in ("console.pem", "console.key", "ca.pem"):
         assert (cloud / file).exists()
     trusted = https(cloud, authority(site / "site"))
@@ -112,5 +116,7 @@ def https(folder: Path, signer: Authority) -> ssl.SSLContext:
     """Write a certificate for the pages, and return who trusts it."""
     key = certificates.new_key()
     (folder / "https.key").write_bytes(key)
-    (folder / "https.pem").write_bytes(certificates.broker_certificate(signer, key, "console", ["localhost"], days=2))
+    (folder / "https.pem").write_bytes(
+        certificates.broker_certificate(signer, key, "console", ["localhost"], days=2)
+    )
     return ssl.create_default_context(cafile=str(folder / "ca.pem"))

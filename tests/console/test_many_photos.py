@@ -39,11 +39,13 @@ def fill(store: Store) -> None:
         vectors = generator.normal(0, 1, (_BATCH, 16)).astype("<f4")
         store.upsert(
             Row(
-                photo_id=f"{number:032x}", image=picture + secrets.token_bytes(_PICTURE_BYTES), width=32, height=24,
-                received_at_ms=now - (PHOTOS - number) * 1000, node=f"edge-{number % 4}", device=f"pi-{number % 40}",
-                lane=("hard", "auto", "audit")[number % 3], dhash=f"{number:016x}", edge_label=CLASSES[number % 3],
-                confidence=0.5 + number % 40 / 100, entropy=0.9, margin=0.1, model="pets", model_version=1,
-                scores={name: 1 / 3 for name in CLASSES}, embedding=vectors[number - first].tobytes(),
+                photo_id=f"{number:032x}", image=picture + secrets.token_bytes(_PICTURE_BYTES),
+                width=32, height=24, received_at_ms=now - (PHOTOS - number) * 1000,
+                node=f"edge-{number % 4}", device=f"pi-{number % 40}",
+                lane=("hard", "auto", "audit")[number % 3],
+                dhash=f"{number:016x}", edge_label=CLASSES[number % 3], confidence=0.5 + number % 40 / 100,
+                entropy=0.9, margin=0.1, model="pets", model_version=1, scores=dict.fromkeys(CLASSES, 1 / 3),
+                embedding=vectors[number - first].tobytes(),
                 **(human | {"human_label": CLASSES[number % 2]} if PHOTOS - number <= LABELLED else {}),
             )
             for number in range(first, first + _BATCH)
@@ -140,7 +142,7 @@ PAGES = {
 def test_a_page_reads_a_small_part_of_the_dataset(console, client, monkeypatch, path):
     """Its own rows and no other one, and no picture that it does not show, however deep or filtered."""
     with reading(console.shown.store, monkeypatch) as read:
-        status, body = client.ask("GET", path)
+        status, _ = client.ask("GET", path)
     assert status == 200
     assert read.rows <= (PER_PAGE + 1 if path.startswith("/photos?") else MAX_ROWS)
     assert read.bytes_read < MAX_BYTES

@@ -18,7 +18,7 @@ WAIT_MS = 1000 * WAIT_S
 
 
 def test_a_newcomer_labels_and_watches_versions_arrive(browser, tmp_path):
-    """The printed address shows version 2 replace version 1; twenty labels bring a version, or tell why not."""
+    """The printed address shows version 2 replace version 1; 20 labels bring one more, or say why not."""
     for _ in draw_collection(tmp_path / "photos", counts=COUNTS, looks=list(LOOKS.values()), seed=1):
         pass
     with staying("--photos", str(tmp_path / "photos")) as demo:

@@ -8,7 +8,10 @@ def test_a_sentence_is_english_text():
     """Its values keep their places; without any, also a percent sign stays as it is."""
     sentence = Sentence("%(what)s is %(state)s", what="100%s", state=Sentence("offline"))
     assert sentence == "100%s is offline"
-    assert (sentence.template, sentence.values) == ("%(what)s is %(state)s", {"what": "100%s", "state": "offline"})
+    assert (sentence.template, sentence.values) == (
+        "%(what)s is %(state)s",
+        {"what": "100%s", "state": "offline"},
+    )
     assert Sentence("100 %") == "100 %"
 
 

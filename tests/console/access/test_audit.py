@@ -125,7 +125,9 @@ def test_an_operator_finds_who_did_what(console, browser):
     context.close()
 
 
-@pytest.mark.parametrize("query", ["before=-1", "before=x", "before=" + "9" * 40, "before=%D9%A3", "action=%00"])
+@pytest.mark.parametrize(
+    "query", ["before=-1", "before=x", "before=" + "9" * 40, "before=%D9%A3", "action=%00"]
+)
 def test_a_strange_address_is_answered(console, query):
     """As if the strange part were not there, or with nothing found."""
     client = Client(console)

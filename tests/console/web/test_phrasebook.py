@@ -1,4 +1,5 @@
-"""Rules of console/web/phrasebook.py: English sentences of other processes are said in the reader's language."""
+"""Rules of console/web/phrasebook.py: sentences of other processes are said in the reader's language."""
+# ruff: noqa: RUF001  # Chinese has its own punctuation
 
 import re
 
@@ -34,11 +35,16 @@ def test_every_sentence_of_a_component_is_found_again(book, template):
 
 def test_a_sentence_is_said_with_the_sentences_in_it(book):
     """A reason in a verdict in an event; single words only where they are known to be no names."""
-    reason = "gold accuracy 76.0% → 91.5% (95 % interval of the gain +10.0 to +21.0 points) on 200 photos: better (p < 0.001)"
-    expected = "在 200 張照片上的黃金照片準確率 76.0% → 91.5%（增益的 95 % 信賴區間 +10.0 至 +21.0 個百分點）：較佳（p < 0.001）"
+    change = "76.0% → 91.5% (95 % interval of the gain +10.0 to +21.0 points)"
+    reason = f"gold accuracy {change} on 200 photos: better (p < 0.001)"
+    changed = "76.0% → 91.5%（增益的 95 % 信賴區間 +10.0 至 +21.0 個百分點）"
+    expected = f"在 200 張照片上的黃金照片準確率 {changed}：較佳（p < 0.001）"
     assert book.said(reason) == expected
     assert book.said(f"version 3: promote: {reason}") == f"版本 3：升級：{expected}"
-    assert book.said("recall of gold -6.0 points on 50 photos: worse") == "在 50 張照片上 gold 的召回率 -6.0 個百分點：較差"
+    assert (
+        book.said("recall of gold -6.0 points on 50 photos: worse")
+        == "在 50 張照片上 gold 的召回率 -6.0 個百分點：較差"
+    )
 
 
 def test_an_error_is_said_with_its_hint_and_the_value_that_was_expected(book):
@@ -51,7 +57,8 @@ def test_an_error_is_said_with_its_hint_and_the_value_that_was_expected(book):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "cat", "online", "all", "edge-1", "the barn is too dark", "a: b; c", "x" * 1024, "100 %s %(name)s"]
+    "text",
+    ["", "cat", "online", "all", "edge-1", "the barn is too dark", "a: b; c", "x" * 1024, "100 %s %(name)s"],
 )
 def test_what_is_none_of_ours_stays_as_it_is(book, text):
     """Names, codes, what people wrote, and what other programs say."""
