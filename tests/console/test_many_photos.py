@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 import numpy as np
@@ -60,12 +61,12 @@ class Read:
 
 
 @contextmanager
-def reading(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Read]:
+def reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Read]:
     """Count what is read during a block."""
     read = Read()
 
     def counting(name: str):
-        method = getattr(store, name)
+        method = getattr(Store, name)
 
         def counted(*arguments: object, **keywords: object) -> object:
             found = method(*arguments, **keywords)
@@ -84,7 +85,7 @@ def reading(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Read]:
 
     with monkeypatch.context() as patched:
         for name in ("scan", "find"):
-            patched.setattr(store, name, counting(name))
+            patched.setattr(Store, name, counting(name))
         before = _bytes_read()
         yield read
         read.bytes_read = _bytes_read() - before
@@ -139,20 +140,21 @@ PAGES = {
 
 
 @pytest.mark.parametrize("path", PAGES.values(), ids=PAGES.keys())
-def test_a_page_reads_a_small_part_of_the_dataset(console, client, monkeypatch, path):
+def test_a_page_reads_a_small_part_of_the_dataset(client, monkeypatch, path):
     """Its own rows and no other one, and no picture that it does not show, however deep or filtered."""
-    with reading(console.shown.store, monkeypatch) as read:
+    with reading(monkeypatch) as read:
         status, _ = client.ask("GET", path)
-    assert status == 200
+    assert status == HTTPStatus.OK
     assert read.rows <= (PER_PAGE + 1 if path.startswith("/photos?") else MAX_ROWS)
     assert read.bytes_read < MAX_BYTES
 
 
-def test_every_photo_is_reached_page_by_page(console, client):
+def test_every_photo_is_reached_page_by_page(client):
     """Each page begins where the one before it ended: none is shown twice."""
     path, seen = "/photos?device=pi-7&lane=hard", []
     while path and len(seen) < 5 * PER_PAGE:
-        body = client.ask("GET", path)[1]
+        status, body = client.ask("GET", path)
+        assert status == HTTPStatus.OK
         seen += re.findall(r"/photos/([0-9a-f]{32})/alike", body)
         following = re.search(r'href="([^"]*before=[^"]*)" rel="next"', body)
         path = following[1].replace("&amp;", "&") if following else ""
