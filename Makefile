@@ -12,7 +12,7 @@ INSTALL = install --require-hashes -r
 WORKERS ?= --numprocesses 3 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help catalogue docs demo test check fuzz fuzz-pictures soak bench bench-learning images messages lock clean \
+.PHONY: help catalogue screenshots docs demo test check fuzz fuzz-pictures soak bench bench-learning images messages lock clean \
     kubeedge-lab kubeedge-lab-stop test-kubeedge test-wheel test-clients test-homeassistant test-mlflow test-images test-compose test-broker test-s3 \
     kubeedge-pods kubeedge-pods-stop test-kubeedge-pods
 
@@ -79,6 +79,9 @@ images: $(READY) ## build container images: IMAGES="edge gateway", ARGS="--arch 
 messages: $(READY) ## generate the messages of TensorFlow Serving from edge/serving/messages.proto
 	$(BIN)/uv run --no-project --with grpcio-tools==1.62.3 --with 'setuptools<80' python -m grpc_tools.protoc \
 	    --proto_path=. --python_out=. --pyi_out=. edge/serving/messages.proto
+
+screenshots: $(READY) ## take the pictures of docs/console.md on a demonstration; needs Chromium
+	$(BIN)/python -m tests.console.screenshots
 
 catalogue: $(READY) ## bring the console's texts into its message catalogues
 	$(BIN)/python deploy/catalogue.py

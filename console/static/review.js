@@ -135,14 +135,14 @@
     try {
       const answer = await post("/review/label", [...entry.nodes.map((node) => ["photo", idOf(node)]), ["label", entry.name]]);
       const found = await answer.json();
-      if (!answer.ok) throw new Error(found.error);
+      if (!answer.ok) throw Object.assign(new Error(found.error), { own: true });
       entry.ids = found.labels;
       found.classes.forEach(addClass);
     } catch (error) {
       history.splice(history.indexOf(entry), 1);
       given.textContent = Number(given.textContent) - entry.nodes.length;
       putBack(entry.nodes);
-      say(`${root.dataset.textLost} ${error.message || ""}`);
+      say(`${root.dataset.textLost} ${error.own ? error.message : ""}`); // a browser says its own in English
     }
   }
 
@@ -157,7 +157,7 @@
       entry.nodes.map(idOf).forEach((id) => !photos.includes(id) && again.add(id));
       putBack(entry.nodes);
       given.textContent = Number(given.textContent) - entry.nodes.length;
-      say(photos.length === entry.nodes.length ? "" : root.dataset.textSent);
+      say(photos.length === entry.nodes.length ? root.dataset.textUndone : root.dataset.textSent);
     } catch {
       history.push(entry);
       show();
@@ -170,7 +170,7 @@
     const taken = chosen();
     if (!taken.length) return say(root.dataset.textNone);
     takeAway(taken);
-    say("");
+    say(root.dataset.textLater);
     try {
       await post("/review/skip", taken.map((node) => ["photo", idOf(node)]));
       taken.forEach((node) => away.delete(idOf(node))); // from now on it comes after all others

@@ -193,7 +193,7 @@ def test_a_doubtful_label_is_corrected(page, filled):
 def test_a_sample_that_cannot_be_stored_is_discarded(page, filled):
     """After a second press; its reason is shown as it is."""
     page.goto("/quarantine")
-    expect(page.get_by_text("that ends early")).to_be_visible()
+    expect(page.get_by_text("the end in 3 bytes")).to_be_visible()
     page.get_by_text("Discard", exact=True).click()
     page.get_by_role("button", name="Discard for good").click()
     page.get_by_text("Every sample so far could be stored.").wait_for()
