@@ -57,9 +57,7 @@ class Deleted(NamedTuple):
 def covering(order: Forget) -> Covers:
     """Return whether a photo in memory is to be forgotten: for want of its time, whenever it was answered."""
     ids = frozenset(order.photo_ids)
-    return lambda device, photo_id: (
-        photo_id in ids or device in order.devices or order.before_ms is not None
-    )
+    return lambda device, photo_id: photo_id in ids or device in order.devices or order.before_ms is not None
 
 
 def covers_sample(order: Forget, sample: Sample) -> bool:
@@ -95,7 +93,7 @@ class Forgetting:
         self._database = database
         self._outbox = outbox
         self._sampler = sampler
-        self._orders: Subscription[Forget] = bus.subscribe(FORGET, node=node)
+        self._orders: Subscription[Forget] = bus.subscribe(FORGET, optional=True, node=node)
         self.in_memory: list[Callable[[Covers], None]] = []
         """Called with what is to be forgotten."""
 
@@ -122,10 +120,15 @@ class Forgetting:
         self._sampler.forget(covering(order), deleted.harvested)
         for forget in self.in_memory:
             forget(covering(order))
-        facts: dict[str, str | int] = {"order_id": order.order_id, "samples": len(samples), **deleted.counts}
+        counts = {"samples": len(samples), **deleted.counts}
+        facts: dict[str, str | int | float | bool] = {"order_id": order.order_id, **counts}
         log.info("photos.forgotten", **facts)
         event = Event(
-            node=self._node, name=self._name, event=EventName.PHOTOS_FORGOTTEN, at_ms=now_ms(), facts={**facts}
+            node=self._node,
+            name=self._name,
+            event=EventName.PHOTOS_FORGOTTEN,
+            at_ms=now_ms(),
+            facts=facts,
         )
         with contextlib.suppress(*UNPUBLISHED):  # the Status confirms the order
             await self._bus.publish(EVENT, event, node=self._node, name=self._name)

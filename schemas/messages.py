@@ -321,7 +321,7 @@ class Release(Message, frozen=True, kw_only=True):
 
 
 class Forget(Message, frozen=True, kw_only=True):
-    """Photos that an edge node forgets: their answers, samples and hashes, and what it has in memory. Retained.
+    """Photos that an edge node forgets, with their answers, samples and hashes. Retained.
 
     It has all that the node has not confirmed. The node confirms it by `forgotten` in its Status.
     """

@@ -9,7 +9,19 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from schemas.messages import Message
-from schemas.topics import COMMAND, EVENT, FEEDBACK, FORGET, NAME, POLICY, RECEIPT, RELEASE, SAMPLE, STATUS, Topic
+from schemas.topics import (
+    COMMAND,
+    EVENT,
+    FEEDBACK,
+    FORGET,
+    NAME,
+    POLICY,
+    RECEIPT,
+    RELEASE,
+    SAMPLE,
+    STATUS,
+    Topic,
+)
 
 EDGE = "edge"
 DOWN_TOPICS: tuple[Topic[Message], ...] = (RECEIPT, COMMAND, POLICY, RELEASE, FORGET)

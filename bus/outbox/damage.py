@@ -7,7 +7,8 @@ import asyncio
 import re
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterable, Set
+from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Set as AbstractSet
 
 import msgpack
 import structlog
@@ -76,7 +77,7 @@ def set_aside(connection: sqlite3.Connection, table: str, row: int, reason: str)
 
 
 def forget(
-    connection: sqlite3.Connection, ids: Set[str], names: Iterable[str], before_ms: int | None
+    connection: sqlite3.Connection, ids: AbstractSet[str], names: Iterable[str], before_ms: int | None
 ) -> None:
     """Delete the damaged rows that may be about something, in the caller's transaction.
 

@@ -1,7 +1,8 @@
 """Find near-duplicates and label flips by difference hash, with bounded memory."""
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
@@ -75,7 +76,7 @@ class SeenHashes:
             if not self._by_device[device]:
                 del self._by_device[device]
 
-    def forget(self, photo_ids: Set[str], covers: Callable[[str, str], bool]) -> None:
+    def forget(self, photo_ids: AbstractSet[str], covers: Callable[[str, str], bool]) -> None:
         """Remove harvested samples by photo id, and the last photos of their devices and of covered ones."""
         devices = {sample.device for sample in self._newest if sample.photo_id in photo_ids}
         devices |= {device for device in self._last_photo if covers(device, "")}

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence, Set
+from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import chain, repeat
 from typing import NamedTuple
 
@@ -105,7 +106,7 @@ class Sampler:
         """Stop counting a sample against caps and quota, because the cloud had it already; idempotent."""
         self._selector.budget.refund(photo_id)
 
-    def forget(self, covers: Callable[[str, str], bool], photo_ids: Set[str]) -> None:
+    def forget(self, covers: Callable[[str, str], bool], photo_ids: AbstractSet[str]) -> None:
         """Forget photos: those for labels, and the hashes of harvested ones, which no longer count.
 
         Args:

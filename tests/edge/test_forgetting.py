@@ -72,7 +72,7 @@ async def test_an_order_deletes_answers_samples_and_hashes(config, fields, left)
 
 
 async def test_an_order_waits_for_an_edge_that_is_away_and_is_carried_out_once(config):
-    """It is retained; the edge finds it when it returns, confirms it after each start, and repeats nothing."""
+    """It is retained: the edge finds it when it returns, confirms it after each start, repeats nothing."""
     async with Observer(config.broker).watching() as seen:
         async with edge_running(config):
             await seen.status("online")
