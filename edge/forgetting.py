@@ -130,6 +130,7 @@ class Forgetting:
             at_ms=now_ms(),
             facts=facts,
         )
+        await self._bus.connected()  # a retained order comes while the connection is still being proven
         with contextlib.suppress(*UNPUBLISHED):  # the Status confirms the order
             await self._bus.publish(EVENT, event, node=self._node, name=self._name)
 

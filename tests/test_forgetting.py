@@ -103,6 +103,6 @@ async def test_without_a_broker_nothing_is_forgotten_unless_the_cloud_alone_is_m
     words = ("cloud", "forget", "--before", "2026-01-01", "--yes", "--dataset", dataset)
     refused = await gleaner(*words, "--broker", "127.0.0.1:1")
     assert refused.code == 75
-    assert refused.sentence.endswith("; --no-edges forgets in the cloud alone")
+    assert refused.sentence.endswith("; or forget in the cloud alone with --no-edges")
     assert list(ChangeLog.open(dataset).newest(9)) == []
     assert (await gleaner(*words, "--no-edges", "--cache", tmp_path / "cache")).code == 0
