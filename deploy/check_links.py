@@ -43,9 +43,8 @@ def main() -> int:
     for url, places in external_links(pages()).items():
         reason = unreachable(url)
         failed += reason is not None
-        print(
-            f"{'ok  ' if reason is None else 'FAIL'} {url} ({', '.join(places)}){f': {reason}' if reason else ''}"
-        )
+        outcome = "ok" if reason is None else f"FAIL: {reason}"
+        print(f"{url} ({', '.join(places)}): {outcome}")
     return 1 if failed else 0
 
 
