@@ -22,7 +22,7 @@ MIB = 1 << 20
 BASE = ("aiomqtt", "paho-mqtt", "msgpack", "msgspec", "prometheus-client", "structlog", "shtab")
 MOST_MIB = {
     "": 10, "device": 30, "edge": 120, "provision": 30, "gateway": 30, "notify": 30, "litert": 200, "lan": 20,
-    "http": 30, "heic": 40, "traces": 30, "usb": 240, "edge,damage": 150, "onnx": 110, "mlflow": 110,
+    "http": 30, "heic": 60, "traces": 30, "usb": 240, "edge,damage": 150, "onnx": 110, "mlflow": 110,
     "s3": 60,
 }  # fmt: skip
 """Combinations that are installed, and their sizes."""
