@@ -102,7 +102,7 @@ def listed_item(folder: Path, name: str, label: object, split: Split | None = No
 
 
 def _written_as(folder: Path, name: str) -> Path:
-    """Return the file that a name means: with slashes, and accents as letters or, as macOS has them, marks."""
+    """Return the file that a name means: with slashes, and accents as letters or as marks (macOS)."""
     slashes = name.replace("\\", "/")
     forms = (name, slashes, normalize("NFC", slashes), normalize("NFD", slashes))
     return next((folder / form for form in forms if is_file(folder / form)), folder / slashes)
