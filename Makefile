@@ -12,7 +12,7 @@ INSTALL = install --require-hashes -r
 WORKERS ?= --numprocesses 3 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help catalogue screenshots docs demo test check fuzz fuzz-pictures soak bench bench-learning images messages lock clean \
+.PHONY: help catalogue screenshots docs check-links demo test check fuzz fuzz-pictures soak bench bench-learning images messages lock clean \
     kubeedge-lab kubeedge-lab-stop test-kubeedge test-wheel test-clients test-homeassistant test-mlflow test-images test-compose test-broker test-s3 \
     kubeedge-pods kubeedge-pods-stop test-kubeedge-pods
 
@@ -120,6 +120,9 @@ test-s3: $(READY) ## test the dataset on a real S3 server; needs Go, installs s3
 docs: $(READY) ## build the documentation site in site/; fails if a link is broken
 	$(BIN)/python deploy/docs_site.py .cache/docs
 	$(BIN)/mkdocs build --strict --quiet
+
+check-links: $(READY) ## visit every link of the documents to another site; needs the Internet
+	$(BIN)/python deploy/check_links.py
 
 lock: $(READY) ## update the pinned versions in constraints/ from pyproject.toml
 	$(RESOLVE) pyproject.toml --extra demo --extra gateway --extra notify --extra provision --extra usb \

@@ -13,7 +13,7 @@ from cli.fleet import Fleet
 from cli.output import print_line
 from schemas.errors import PermanentError
 from schemas.messages import Status
-from schemas.topics import POLICY, RELEASE, ROOT, STATUS
+from schemas.topics import FORGET, POLICY, RELEASE, ROOT, STATUS
 
 _ONLINE_S = 60.0
 
@@ -87,7 +87,7 @@ def _topics(target: Target, known: list[Status], *, force: bool) -> list[str]:
         )
     topics = [STATUS.name(node=one.node, name=one.name) for one in found]
     if target.name is None:
-        topics += [POLICY.name(node=target.node), RELEASE.name(node=target.node)]
+        topics += [topic.name(node=target.node) for topic in (POLICY, RELEASE, FORGET)]
     return topics
 
 
