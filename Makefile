@@ -12,8 +12,8 @@ INSTALL = install --require-hashes -r
 WORKERS ?= --numprocesses 3 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help catalogue screenshots docs demo test check fuzz fuzz-pictures soak bench bench-learning images messages lock clean \
-    kubeedge-lab kubeedge-lab-stop test-kubeedge test-wheel test-clients test-homeassistant test-mlflow test-images test-broker test-s3 \
+.PHONY: help catalogue screenshots docs check-links demo test check fuzz fuzz-pictures soak bench bench-learning images messages lock clean \
+    kubeedge-lab kubeedge-lab-stop test-kubeedge test-wheel test-clients test-homeassistant test-mlflow test-images test-compose test-broker test-s3 \
     kubeedge-pods kubeedge-pods-stop test-kubeedge-pods
 
 help: ## list the commands
@@ -69,7 +69,8 @@ kubeedge-pods-stop: $(READY) ## stop kubeedge-pods and remove what it left on th
 
 test-kubeedge-pods: $(READY) ## test Gleaner's pods on a KubeEdge with faults; needs root, Debian, Go
 	$(BIN)/python -m tests.pods build
-	$(BIN)/python -m pytest -m pods $(ARGS)
+	$(BIN)/python -m pytest -m pods --ignore tests/pods/walk $(ARGS)
+	$(BIN)/python -m pytest -m pods tests/pods/walk $(ARGS)
 
 images: $(READY) ## build container images: IMAGES="edge gateway", ARGS="--arch arm64 --archives DIR"
 	$(BIN)/python -m deploy.images $(IMAGES) $(ARGS)
@@ -87,6 +88,11 @@ catalogue: $(READY) ## bring the console's texts into its message catalogues
 
 test-images: $(READY) ## run the tests that build or start containers; downloads compose's schema
 	$(BIN)/python -m pytest -m images tests/deploy $(ARGS)
+
+test-compose: $(READY) ## start everything of deploy/compose and use it; needs root, podman-compose or Docker, and `make images`
+	$(BIN)/uv venv --quiet --allow-existing .cache/podman-compose
+	$(BIN)/uv pip install --quiet --python .cache/podman-compose podman-compose==1.6.0
+	PATH="$(CURDIR)/.cache/podman-compose/bin:$$PATH" $(BIN)/python -m pytest -m compose tests/deploy/compose $(ARGS)
 
 test-wheel: $(READY) ## install the wheel with each extra in an environment of its own; downloads 1 GB
 	$(BIN)/python -m pytest -m wheel tests/deploy $(ARGS)
@@ -114,6 +120,9 @@ test-s3: $(READY) ## test the dataset on a real S3 server; needs Go, installs s3
 docs: $(READY) ## build the documentation site in site/; fails if a link is broken
 	$(BIN)/python deploy/docs_site.py .cache/docs
 	$(BIN)/mkdocs build --strict --quiet
+
+check-links: $(READY) ## visit every link of the documents to another site; needs the Internet
+	$(BIN)/python deploy/check_links.py
 
 lock: $(READY) ## update the pinned versions in constraints/ from pyproject.toml
 	$(RESOLVE) pyproject.toml --extra demo --extra gateway --extra notify --extra provision --extra usb \

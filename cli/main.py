@@ -12,7 +12,7 @@ from cli.extras import missing_package
 from cli.output import OutputError, print_error, print_line
 from cli.parser import Parser
 from schemas.distribution import version
-from schemas.errors import GleanerError, PermanentError, TransientError
+from schemas.errors import GleanerError, PermanentError, TransientError, first_cause
 from schemas.suggest import did_you_mean
 from schemas.text import is_unicode
 
@@ -90,13 +90,6 @@ def _failure(words: list[str], error: BaseException) -> int:
         raise error  # a bug: its traceback is what helps
     print_error(f"gleaner {name}: {cause}")
     return exit_codes.TRY_AGAIN if isinstance(cause, TransientError) else exit_codes.FAILED
-
-
-def first_cause(error: BaseException) -> BaseException:
-    """Return the first error inside nested exception groups."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def command_of(name: str) -> Command | None:

@@ -17,13 +17,18 @@ _LINK = re.compile(r"\]\(([^)\s#]+)[^)]*\)")
 def main(target: Path) -> None:
     """Copy the pages and what they link to into a new folder."""
     shutil.rmtree(target, ignore_errors=True)
-    pages = [page for folder in _FOLDERS for page in sorted((ROOT / folder).glob("*.md"))]
-    linked = {file for page in pages for file in _linked(page)}
-    for file in {*pages, *linked}:
+    found = pages()
+    linked = {file for page in found for file in _linked(page)}
+    for file in {*found, *linked}:
         copy = target / file.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
-    print(f"{len(pages)} pages in {target}")
+    print(f"{len(found)} pages in {target}")
+
+
+def pages() -> list[Path]:
+    """Return the Markdown files of the repository."""
+    return [page for folder in _FOLDERS for page in sorted((ROOT / folder).glob("*.md"))]
 
 
 def _linked(page: Path) -> list[Path]:

@@ -26,8 +26,9 @@ from bus.outbox.damage import DamageLog
 from bus.outbox.outbox import Outbox
 from bus.outbox.overdue import report_overdue
 from bus.outbox.sqlite import Database, StorageError
-from edge import large_blocks
+from edge import forgetting, large_blocks
 from edge.config import EdgeConfig
+from edge.forgetting import Forgetting
 from edge.harvest import history, unshrunk
 from edge.harvest.decoders import Decoders
 from edge.harvest.feedback import harvest_labelled_photos
@@ -85,6 +86,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
         "attempts": attempts.MIGRATIONS,
         "harvested": history.MIGRATIONS,
         "unshrunk": unshrunk.MIGRATIONS,
+        "forgotten": forgetting.MIGRATIONS,
     }
     damage = DamageLog(counters)
     async with (
@@ -144,7 +146,12 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
         receipts = bus.subscribe(RECEIPT, node=config.node)
         policies = bus.subscribe(POLICY, node=config.node)
         labels = bus.subscribe(FEEDBACK, node=config.node)
+        orders = Forgetting(
+            bus, node=config.node, name=config.name, database=database, outbox=outbox, sampler=sampler
+        )
+        orders.in_memory.append(pipeline.votes.forget)
         companions = _companions(config, bus, pipeline, outbox)
+        orders.in_memory += [one.forget for one in companions if isinstance(one, Announcer)]
         # A task that fails ends the process: an edge without one of its tasks would still report `online`.
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bus.run(), name="edge.bus")
@@ -161,6 +168,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             tasks.create_task(taking, name="edge.receipts")
             own = Policy(node=config.node, harvest=config.harvest, vote=config.vote, votes=config.votes)
             pipeline.votes.set_rules(own)
+            tasks.create_task(orders.run(), name="edge.forgetting")
             tasks.create_task(_follow_policies(policies, sampler, pipeline.votes, own), name="edge.policies")
             tasks.create_task(
                 harvest_labelled_photos(labels, bus, sampler=sampler, database=database, outbox=outbox),

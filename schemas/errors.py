@@ -73,3 +73,10 @@ class CodecError(PermanentError):
         super().__init__(subject, expected=expected, got=got, hint=hint)
         self.code = code
         self.photo_id = photo_id
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """Return the first error inside nested exception groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

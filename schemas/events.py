@@ -22,6 +22,7 @@ class EventName(StrEnum):
     MODEL_REFUSED = "model.refused"
     MODEL_TRIED = "model.tried"
     PHOTO_MISNAMED = "photo.misnamed"
+    PHOTOS_FORGOTTEN = "photos.forgotten"
     POLICY_FAILED = "policy.failed"
     RELEASE_FAILED = "release.failed"
     ROLLOUT_FINISHED = "rollout.finished"
@@ -47,6 +48,7 @@ MEANINGS: Mapping[EventName, str] = MappingProxyType(
         EventName.MODEL_REFUSED: "an edge rejected a release, for example for its signature",
         EventName.MODEL_TRIED: "an edge serves a version as shadow or canary",
         EventName.PHOTO_MISNAMED: "an edge rejected a photo of a device whose name is not a DNS label",
+        EventName.PHOTOS_FORGOTTEN: "an edge forgot photos as the cloud ordered, see `order_id`",
         EventName.POLICY_FAILED: "a training round could not update the harvest policies",
         EventName.RELEASE_FAILED: "a training round could not release its version",
         EventName.ROLLOUT_FINISHED: "a rollout reached its last stage",

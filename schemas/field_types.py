@@ -19,6 +19,13 @@ PhotoId = Annotated[
         description="id of the photo: 128 bits as 32 hexadecimal digits; of a bare image its BLAKE2b",
     ),
 ]
+OrderId = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9a-f]{32}$(?!\n)",
+        description="random id, 32 hexadecimal digits: an order is carried out once",
+    ),
+]
 # Integers end at 2**53, up to which readers whose numbers are doubles, such as JavaScript, are exact. It is
 # one above JavaScript's largest "safe" integer: 2**53 + 1 is read as 2**53 too. No time or count comes
 # near it, and a lower bound would refuse what version 1 of the contract allows: it stays (guarantee G7).

@@ -26,6 +26,7 @@ from schemas.field_types import (
     ModelVersion,
     Name,
     Novelty,
+    OrderId,
     PhotoId,
     Probability,
     Raw,
@@ -42,6 +43,8 @@ from schemas.lanes import LANES
 from schemas.policy_rules import HarvestRules, Vote
 
 VERSION = 1
+MAX_FORGET_IDS = 5000
+"""Most photos that one message names to be forgotten."""
 
 
 # Defaults are not written, so that a field added later does not change messages that do not use it.
@@ -317,6 +320,32 @@ class Release(Message, frozen=True, kw_only=True):
     ) = None
 
 
+class Forget(Message, frozen=True, kw_only=True):
+    """Photos that an edge node forgets, with their answers, samples and hashes. Retained.
+
+    It has all that the node has not confirmed. The node confirms it by `forgotten` in its Status.
+    """
+
+    node: Name
+    order_id: OrderId
+    # The codec reads messages of 256 KiB: so many ids, and so many devices with names of any length.
+    photo_ids: Annotated[
+        list[PhotoId], Meta(max_length=MAX_FORGET_IDS, description="photos by id; unknown ones are ignored")
+    ] = []
+    devices: Annotated[
+        dict[Name, Milliseconds],
+        Meta(
+            max_length=1024,
+            description=f"every photo of a device that the node answered before a time; {EPOCH_MS}",
+        ),
+    ] = {}
+    before_ms: Annotated[
+        Milliseconds | None,
+        Meta(description=f"every photo that the node answered before this time; {EPOCH_MS}; null: none"),
+    ] = None
+    at_ms: Annotated[Milliseconds, Meta(description=f"when the order was given; {EPOCH_MS}")]
+
+
 class ServedModel(Struct, frozen=True, kw_only=True):
     """A model as the model server reports it."""
 
@@ -394,6 +423,10 @@ class Status(Message, frozen=True, kw_only=True):
             "user and query; null for other components"
         ),
     ] = None
+    forgotten: Annotated[
+        OrderId | None,
+        Meta(description="of an edge: the order to forget photos that it carried out last; null: none"),
+    ] = None
 
 
 class Event(Message, frozen=True, kw_only=True):
@@ -425,13 +458,7 @@ class Steering(Message, frozen=True, kw_only=True):
 
     node: Name
     name: Name
-    order_id: Annotated[
-        str,
-        Meta(
-            pattern=r"^[0-9a-f]{32}$(?!\n)",
-            description="random id, 32 hexadecimal digits: an order is carried out once",
-        ),
-    ]
+    order_id: OrderId
     action: Annotated[
         Literal["pause", "resume", "roll-back", "promote"],
         Meta(

@@ -15,6 +15,7 @@ from schemas.messages import (
     Command,
     Event,
     Feedback,
+    Forget,
     Message,
     Photo,
     Policy,
@@ -237,9 +238,10 @@ RESULT = Topic(f"{ROOT}/result/{{node}}/{{device}}", Result, "edge → device")
 SAMPLE = Topic(f"{ROOT}/sample/{{node}}", Sample, "edge → cloud", body="msgpack")
 RECEIPT = Topic(f"{ROOT}/receipt/{{node}}", Receipt, "cloud → edge")
 FEEDBACK = Topic(f"{ROOT}/feedback/{{node}}/{{device}}", Feedback, "person or device → cloud")
-COMMAND = Topic(f"{ROOT}/command/{{node}}/{{device}}", Command, "anyone → device")
+COMMAND = Topic(f"{ROOT}/command/{{node}}/{{device}}", Command, "operator or Home Assistant → device")
 POLICY = Topic(f"{ROOT}/policy/{{node}}", Policy, "cloud → edge", retain=True)
 RELEASE = Topic(f"{ROOT}/release/{{node}}", Release, "cloud → edge", retain=True)
+FORGET = Topic(f"{ROOT}/forget/{{node}}", Forget, "cloud → edge", retain=True)
 STATUS = Topic(f"{ROOT}/status/{{node}}/{{name}}", Status, "each → all", retain=True)
 EVENT = Topic(f"{ROOT}/event/{{node}}/{{name}}", Event, "each → all")
 STEERING = Topic(f"{ROOT}/steering/{{node}}/{{name}}", Steering, "operator → rollout", retain=True)
@@ -253,6 +255,7 @@ TOPICS: tuple[Topic[Message], ...] = (
     COMMAND,
     POLICY,
     RELEASE,
+    FORGET,
     STATUS,
     EVENT,
     STEERING,

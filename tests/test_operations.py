@@ -1,37 +1,13 @@
 """The commands of docs/operations.md, executed as a reader would."""
 
-import asyncio
-import os
-import re
-import sys
 from pathlib import Path
 
 from bus.outbox.sqlite import Database
 from cloud.dataset.store import Store
-from tests.conftest import DEADLINE_S, ROOT
+from tests.doc_blocks import block, execute
 from tests.nodes import photo
 
-_TESTED = re.compile(r"<!-- tested: (\w+) -->\n```sh\n(.*?)```", re.DOTALL)
 TABLES = {"notes": ("CREATE TABLE notes (text TEXT)",)}
-
-
-def blocks() -> dict[str, str]:
-    """Return the tested blocks by name."""
-    return dict(_TESTED.findall((ROOT / "docs/operations.md").read_text(encoding="utf-8")))
-
-
-async def execute(block: str, **variables: object) -> tuple[int, str]:
-    """Run a block in a shell that has the command on its path."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    process = await asyncio.create_subprocess_exec(
-        "sh", "-eu", "-c", block,
-        env=os.environ | {"PATH": path} | {name: str(value) for name, value in variables.items()},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    async with asyncio.timeout(DEADLINE_S):
-        output, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode()
 
 
 async def remember(folder: Path, text: str | None = None) -> list[str]:
@@ -53,15 +29,16 @@ async def test_a_backup_restores_dataset_models_and_state(address, tmp_path):
     places = {"CLOUD": cloud, "EDGE": edge, "BACKUP": backup, "BROKER": f"127.0.0.1:{address.port}"}
     code, said = await execute(
         'gleaner cloud import "$PHOTOS" --dataset "$CLOUD/dataset.lance"',
+        tmp_path,
         PHOTOS=tmp_path / "photos",
         **places,
     )
     assert code == 0, said
     await remember(edge, "not answered yet")
-    code, said = await execute(blocks()["backup"], **places)
+    code, said = await execute(block("backup"), tmp_path, **places)
     assert code == 0, said
-    await execute('rm -rf "$CLOUD" "$EDGE"', **places)
-    code, said = await execute(blocks()["restore"], **places)
+    await execute('rm -rf "$CLOUD" "$EDGE"', tmp_path, **places)
+    code, said = await execute(block("restore"), tmp_path, **places)
     assert code == 0, said
     assert "3 cat" in said
     assert Store.open(str(cloud / "dataset.lance"), create=False).version > 0

@@ -19,10 +19,10 @@ from demo.synthetic.collection import draw_collection
 from schemas.codec import content_id
 from tests.cli.test_label_session import Terminal
 from tests.conftest import DEADLINE_S, ROOT, eventually
+from tests.doc_blocks import block
 
 pytestmark = pytest.mark.slow
 
-BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 NOISE = re.compile(r"^(?:INFO|WARNING|[IWE]\d{4} |fully_quantize|Instructions).*", re.MULTILINE)
 """What TensorFlow prints for its own developers."""
 PHOTOS = 60
@@ -30,9 +30,7 @@ PHOTOS = 60
 
 def use_it() -> list[str]:
     """Return the command lines of the section, without comments."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text.split("\n## Use it\n")[1].split("\n## ")[0]
-    lines = "".join(BLOCK.findall(section)).splitlines()
+    lines = (block("use it") + block("close the loop")).splitlines()
     return [line.partition(" #")[0].strip() for line in lines if line.strip()]
 
 

@@ -9,12 +9,24 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from schemas.messages import Message
-from schemas.topics import COMMAND, EVENT, FEEDBACK, NAME, POLICY, RECEIPT, RELEASE, SAMPLE, STATUS, Topic
+from schemas.topics import (
+    COMMAND,
+    EVENT,
+    FEEDBACK,
+    FORGET,
+    NAME,
+    POLICY,
+    RECEIPT,
+    RELEASE,
+    SAMPLE,
+    STATUS,
+    Topic,
+)
 
 EDGE = "edge"
-DOWN_TOPICS: tuple[Topic[Message], ...] = (RECEIPT, COMMAND, POLICY, RELEASE)
+DOWN_TOPICS: tuple[Topic[Message], ...] = (RECEIPT, COMMAND, POLICY, RELEASE, FORGET)
 """Topics from the cloud to the edge."""
-STATE_TOPICS: tuple[Topic[Message], ...] = (POLICY, RELEASE)
+STATE_TOPICS: tuple[Topic[Message], ...] = (POLICY, RELEASE, FORGET)
 """Topics whose newest message a node must know: sent again when it returns, and at intervals."""
 
 _UP_TOPICS: Mapping[str, Topic[Message]] = MappingProxyType(

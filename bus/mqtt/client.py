@@ -89,6 +89,7 @@ class Bus:
         self._reporter = Reporter(presence, self.counters)
         self._backpressure = Backpressure(self.counters)
         self._subscriptions: list[Subscription[Message]] = []
+        self._optional: list[str] = []
         self._raw = RawSubscriptions(self.counters)
         self._publish_slots = asyncio.Semaphore(CONCURRENT_PUBLISHES)
         self._connection: BrokerConnection | None = None
@@ -100,7 +101,13 @@ class Bus:
         self._ready = asyncio.Condition()
 
     def subscribe(
-        self, topic: Topic[M], *, queue: int = 1024, group: str | None = None, **names: str
+        self,
+        topic: Topic[M],
+        *,
+        queue: int = 1024,
+        group: str | None = None,
+        optional: bool = False,
+        **names: str,
     ) -> Subscription[M]:
         """Subscribe with the next connection; call before `run`.
 
@@ -109,6 +116,7 @@ class Bus:
             queue: Most deliveries that may wait in this process; while it is full, nothing more is read from
                 the broker.
             group: Share the messages among all subscribers of this group (MQTT `$share`).
+            optional: Whether a broker may refuse it, as one whose access list is older than the topic.
             names: Values for some of the topic's names; the others match any value.
 
         Raises:
@@ -119,6 +127,8 @@ class Bus:
             topic, f"$share/{group}/{topic_filter}" if group else topic_filter, DeliveryQueue(queue)
         )
         self._backpressure.watch(subscription.queue)
+        if optional:
+            self._optional.append(subscription.filter)
         self._subscriptions.append(subscription)  # type: ignore[arg-type]  # only ever gets messages of its own topic
         return subscription
 
@@ -297,12 +307,10 @@ class Bus:
 
     async def _serve(self, connection: BrokerConnection, failed_at: float | None) -> None:
         """Subscribe, probe the connection, let publishers in, then publish the Status at intervals."""
-        for topic_filter in (
-            *(subscription.filter for subscription in self._subscriptions),
-            *self._raw.filters,
-        ):
+        wanted = [one.filter for one in self._subscriptions if one.filter not in self._optional]
+        for topic_filter in (*wanted, *self._raw.filters):
             await connection.subscribe(topic_filter)
-        for topic_filter in (*self.stray_filters, *self._raw.optional_filters):
+        for topic_filter in (*self.stray_filters, *self._optional, *self._raw.optional_filters):
             with contextlib.suppress(PermanentError):
                 await connection.subscribe(topic_filter)
         if self._presence is not None:

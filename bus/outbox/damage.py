@@ -4,9 +4,11 @@ A row is moved to the table `damaged_row` of its own database, so that it costs 
 """
 
 import asyncio
+import re
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Set as AbstractSet
 
 import msgpack
 import structlog
@@ -29,6 +31,7 @@ MIGRATIONS = (
     """,
 )
 
+_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}")
 _KEPT_ROWS = 256
 _KEPT_CONTENT_BYTES = 1_000_000  # of one row; a longer one is cut, so the table stays below 256 MB
 
@@ -71,6 +74,24 @@ def set_aside(connection: sqlite3.Connection, table: str, row: int, reason: str)
     connection.execute(f"DELETE FROM {table} WHERE rowid = ?", (row,))  # noqa: S608  # as above
     if isinstance(connection, RecordingConnection):
         connection.damaged.append(f"a row of {table} was set aside: {reason}")
+
+
+def forget(
+    connection: sqlite3.Connection, ids: AbstractSet[str], names: Iterable[str], before_ms: int | None
+) -> None:
+    """Delete the damaged rows that may be about something, in the caller's transaction.
+
+    Args:
+        connection: Given to the work by `Database.run`.
+        ids: 32 hexadecimal digits each, which such a row contains.
+        names: Texts of which such a row contains one.
+        before_ms: All older rows too; None for none.
+    """
+    texts = [name.encode() for name in names]
+    for seq, at_ms, content in connection.execute("SELECT seq, at_ms, content FROM damaged_row").fetchall():
+        found = {one.decode() for one in _ID.findall(content)}
+        if found & ids or any(text in content for text in texts) or at_ms < (before_ms or 0):
+            connection.execute("DELETE FROM damaged_row WHERE seq = ?", (seq,))
 
 
 class DamageLog:

@@ -9,7 +9,7 @@ import asyncio
 import sqlite3
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
@@ -241,6 +241,13 @@ class Outbox:
             self._being_answered.discard(message_id)
         self._counters.add(f"{self._name}.{'answered' if removed else 'answered_again'}")
         return removed
+
+    def discard(self, message_ids: Iterable[str]) -> None:
+        """Drop messages whose rows the caller has deleted: they are not wanted any more."""
+        for message_id in message_ids:
+            if message_id in self._schedule:
+                self._remove(message_id)
+                self._counters.add(f"{self._name}.discarded")
 
     def defer(self, message_id: str, retry_after_s: float | None = None) -> None:
         """Postpone sending a message again, as its receiver says.

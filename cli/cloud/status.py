@@ -16,7 +16,7 @@ from schemas.class_names import NEITHER
 from schemas.errors import GleanerError
 from schemas.messages import CanaryReport, ServedModel, Status
 from schemas.text import escaped
-from schemas.topics import HANDLERS
+from schemas.topics import FORGET, HANDLERS
 
 if TYPE_CHECKING:
     from cloud.registry.rollout_state import Rollout
@@ -39,6 +39,14 @@ class Node(Struct, frozen=True):
     canary: CanaryReport | None = field(name="trial")
     samples_waiting: int
     age_s: float
+
+
+class Unforgotten(Struct, frozen=True):
+    """A handler that has not carried out the order to forget photos."""
+
+    node: str
+    name: str
+    ordered_at_ms: int
 
 
 class Component(Struct, frozen=True):
@@ -98,7 +106,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Print tables, or one JSON object; return 1 if a component is not as it should be."""
     log.configure("error")
-    statuses = run_service.run(_statuses(arguments))
+    statuses, orders = run_service.run(_statuses(arguments))
     nodes = [_node(status) for status in statuses if status.name in HANDLERS]
     others = [_component(status) for status in statuses if status.name not in HANDLERS]
     rollout = _newest_rollout(arguments.models)
@@ -109,11 +117,14 @@ def run(arguments: Namespace) -> int:
     if arguments.json:
         whole = {
             "nodes": nodes, "components": others, "rollout": rollout,
-            "accuracy": accuracies, "labels": labels, "away": unavailable,
+            "accuracy": accuracies, "labels": labels, "away": unavailable, "unforgotten": orders,
         }  # fmt: skip
         print_json(whole)
     else:
         _show(nodes, others, rollout, accuracies, unavailable)
+        for order in orders:
+            since = _age((now_ms() - order.ordered_at_ms) / 1000)
+            print_line(f"{order.node} {order.name} has not forgotten photos yet, as ordered {since}")
         if unavailable is None:
             print_line(_labels_line(labels))
     wrong = any(map(_is_wrong, nodes)) or any(map(_is_wrong, others))
@@ -127,12 +138,21 @@ def _is_wrong(one: "Node | Component") -> bool:
     return isinstance(one, Node) and one.model is not None and one.model.state != "available"
 
 
-async def _statuses(arguments: Namespace) -> list[Status]:
-    """Return the retained status of every component."""
+async def _statuses(arguments: Namespace) -> tuple[list[Status], list[Unforgotten]]:
+    """Return the retained status of every component, and the orders to forget that wait."""
+    from cloud.rollout.forget_orders import read_orders, unconfirmed  # noqa: PLC0415  # as below
+
     bus = connect.bus(arguments, "status")
-    fleet = Fleet(bus)
+    fleet, messages = Fleet(bus), bus.subscribe_raw(FORGET.filter)
     async with connect.connected(arguments, bus):
-        return await fleet.read(arguments.wait)
+        statuses = await fleet.read(arguments.wait)
+    orders = read_orders(messages)
+    waiting = [
+        Unforgotten(node=one.node, name=one.name, ordered_at_ms=orders[node].at_ms)
+        for node in sorted(orders)
+        for one in unconfirmed(orders[node], statuses)
+    ]
+    return statuses, waiting
 
 
 def _component(status: Status) -> Component:
@@ -154,7 +174,10 @@ def _age(seconds: float) -> str:
 def _node(status: Status) -> Node:
     counters = status.counters
     # What earlier runs left in the outbox, and what this run added, less what has been answered or dropped.
-    added, removed = ("sample.restored", "sample.accepted"), ("sample.answered", "sample.dropped_oldest")
+    added, removed = (
+        ("sample.restored", "sample.accepted"),
+        ("sample.answered", "sample.dropped_oldest", "sample.discarded"),
+    )
     waiting = sum(counters.get(name, 0) for name in added) - sum(counters.get(name, 0) for name in removed)
     return Node(
         node=status.node,

@@ -44,6 +44,7 @@ _GROUP = "collectors"
 _FRAGMENTS = 128
 _CLEAN_UP_S = 86_400.0
 _REPORT_S = 1.0
+_FORGOTTEN = "forgotten: 'gleaner cloud forget' took out what this camera sent until then"
 LABEL_WAITS_S = 30 * 86_400.0
 """How long a label waits for its photo to arrive, in seconds; then it is removed and counted."""
 DEAD_LETTER_BYTES = 256_000_000
@@ -102,7 +103,7 @@ class Collector:
             rows, dead_letters, origins = await asyncio.to_thread(validate_samples, deliveries)
             began = time.monotonic()
             # A receipt is sent only after the commit is on the disk: the edge then deletes the sample.
-            receipts = await self._store_rows(rows) + await self._store_dead_letters(dead_letters)
+            receipts = await self._store_rows(rows, origins) + await self._store_dead_letters(dead_letters)
             spans = self._spans(receipts, origins, began)
             await asyncio.gather(
                 *(
@@ -126,12 +127,20 @@ class Collector:
         shared_step(spans, "store", since=began)
         return spans
 
-    async def _store_rows(self, rows: dict[str, Row]) -> list[Receipt]:
+    async def _store_rows(self, rows: dict[str, Row], origins: Mapping[str, Origin]) -> list[Receipt]:
         """Store samples and return their receipts."""
         if not rows:
             return []
-        outcomes = await self._write("dataset", partial(self._store.upsert, list(rows.values())))
-        return [_receipt(key, rows[key].node or CLOUD, outcome) for key, outcome in outcomes.items()]
+        harvested_ms = {key: origins[key].harvested_ms for key in rows}
+        outcomes = await self._write(
+            "dataset", partial(self._store.upsert, list(rows.values()), harvested_ms)
+        )
+        return [
+            _receipt(key, rows[key].node or CLOUD, "refused", _FORGOTTEN)
+            if outcome == "forgotten"
+            else _receipt(key, rows[key].node or CLOUD, outcome)
+            for key, outcome in outcomes.items()
+        ]
 
     async def _store_dead_letters(self, dead_letters: list[DeadLetter]) -> list[Receipt]:
         """Store unusable samples in the dead-letter table and return their receipts."""

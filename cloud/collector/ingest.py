@@ -22,10 +22,12 @@ class Origin(NamedTuple):
     Args:
         trace: Field of the sample.
         arrived_at: When it arrived, in seconds of the monotonic clock.
+        harvested_ms: Field of the sample.
     """
 
     trace: str | None
     arrived_at: float
+    harvested_ms: int
 
 
 class Validated(NamedTuple):
@@ -52,7 +54,7 @@ def validate_samples(deliveries: Iterable[Delivery[Sample]]) -> Validated:
         try:
             sample = delivery.message()
             photo_id = sample.photo_id
-            origins[photo_id] = Origin(sample.trace, delivery.arrived_at)
+            origins[photo_id] = Origin(sample.trace, delivery.arrived_at, sample.harvested_at_ms)
             checked = check_whole(sample.image, ImageLimits.for_pixels(MAX_PIXELS))
             rows[photo_id] = row_of(sample, checked.image)
         except PermanentError as error:

@@ -16,7 +16,9 @@ from bus.mqtt.presence import now_ms
 from cloud.dataset.table.durable_commit import insert, writer_lock
 from cloud.dataset.table.lance_table import Table
 
-Action: TypeAlias = Literal["label", "relabel", "rename-class", "merge-class", "forget", "retain", "repair"]
+Action: TypeAlias = Literal[
+    "label", "relabel", "rename-class", "merge-class", "forget", "forget-at-edges", "retain", "repair"
+]
 
 _SUFFIX = "-changes"
 _SCHEMA = pa.schema(

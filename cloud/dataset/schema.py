@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -18,11 +19,12 @@ from cloud.dataset.labels import (
     validate,
 )
 from schemas import field_types
+from schemas.codec import content_id
 from schemas.errors import PermanentError
 
 Split: TypeAlias = Literal["train", "gold", "stream"]
 Origin: TypeAlias = Literal["sample", "import"]
-Outcome: TypeAlias = Literal["stored", "duplicate"]
+Outcome: TypeAlias = Literal["stored", "duplicate", "forgotten"]
 ImportOutcome: TypeAlias = Literal[
     "stored", "there", "labelled", "corrected", "kept", "forgotten", "other-split"
 ]
@@ -82,7 +84,7 @@ SCHEMA = pa.schema(
 )
 NO_TIME_LIMIT_MS = 2**53
 """Later than every time of the contract: as `now_ms`, it bounds nothing."""
-STATE_COLUMNS = ["photo_id", "revision", "received_at_ms", "node", "device"] + [
+STATE_COLUMNS = ["photo_id", "revision", "received_at_ms", "forgotten_at_ms", "node", "device"] + [
     f"{annotator}_{part}" for annotator in ANNOTATORS for part in ("label", "by", "at_ms")
 ]
 """Columns that decide how a sample changes a row; none of them is large."""
@@ -355,19 +357,55 @@ def forget(record: Record, now_ms: int) -> Record | None:
     return empty | kept | {"received_at_ms": received_ms, "forgotten_at_ms": now_ms}
 
 
+def barrier_ids(node: str | None, device: str | None) -> tuple[str, ...]:
+    """Return the ids of the barriers that a photo of a camera must pass: of the device, its node, and all.
+
+    A barrier keeps out what was forgotten before it arrived. It is a row like the mark of a photo, whose
+    `forgotten_at_ms` is the time up to which photos are kept out.
+    """
+    cameras = (f"{node}/{device}", f"{node}/*", "*/*")
+    return tuple(content_id(f"forgotten {camera}".encode()) for camera in cameras)
+
+
+def barrier_id(node: str | None, device: str | None) -> str:
+    """Return the id of the barrier for a device, for a node without one, or for all nodes."""
+    return barrier_ids(node, device)[0 if device is not None else 1 if node is not None else 2]
+
+
+def raise_barrier(photo_id: str, before_ms: int, existing: Record | None, now_ms: int) -> Record | None:
+    """Return the record of a barrier, None if it is as high already."""
+    if existing is not None and existing["forgotten_at_ms"] >= before_ms:
+        return None
+    record = existing or dict.fromkeys(SCHEMA.names) | {"photo_id": photo_id, "received_at_ms": now_ms}
+    return record | {"forgotten_at_ms": before_ms}
+
+
 def apply_samples(
-    rows: Mapping[str, Row], existing: Mapping[str, Record]
+    rows: Mapping[str, Row],
+    existing: Mapping[str, Record],
+    harvested_ms: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[list[Record], dict[str, Outcome]]:
-    """Apply many photos; both mappings are by id.
+    """Apply many photos; all mappings are by id, and `existing` has the barriers too.
 
     Returns:
         The records to write, and the outcome by id.
     """
-    records = {photo_id: apply_sample(row, existing.get(photo_id)) for photo_id, row in rows.items()}
-    outcomes: dict[str, Outcome] = {
-        photo_id: "duplicate" if record is None else "stored" for photo_id, record in records.items()
-    }
-    return [record for record in records.values() if record is not None], outcomes
+    records: list[Record] = []
+    outcomes: dict[str, Outcome] = {}
+    for photo_id, row in rows.items():
+        if harvested_ms.get(photo_id, NO_TIME_LIMIT_MS) < _barred_before_ms(row, existing):
+            outcomes[photo_id] = "forgotten"
+        elif (record := apply_sample(row, existing.get(photo_id))) is None:
+            outcomes[photo_id] = "duplicate"
+        else:
+            records.append(record)
+            outcomes[photo_id] = "stored"
+    return records, outcomes
+
+
+def _barred_before_ms(row: Row, existing: Mapping[str, Record]) -> int:
+    barriers = (existing.get(barrier) for barrier in barrier_ids(row.node, row.device))
+    return max((int(found["forgotten_at_ms"]) for found in barriers if found is not None), default=0)
 
 
 def apply_labels(

@@ -8,9 +8,10 @@ once (guarantee G2). When a method returns, its commit is on the disk.
 All methods block, and are safe to call from several threads; call them from asyncio by `asyncio.to_thread`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import pyarrow as pa
@@ -28,6 +29,9 @@ from cloud.dataset.schema import (
     Row,
     apply_labels,
     apply_samples,
+    barrier_id,
+    barrier_ids,
+    raise_barrier,
 )
 from cloud.dataset.table.durable_commit import merge, replace, sync_tag, sync_version, writer_lock
 from cloud.dataset.table.lance_package import ColumnOrdering
@@ -80,15 +84,19 @@ class Store:
         shown = without_secrets(self.table.url) if root is None else str(root.absolute())
         return escaped(shown)[:MAX_TEXT_CHARS]
 
-    def upsert(self, samples: Sequence[Row]) -> dict[str, Outcome]:
+    def upsert(
+        self, samples: Sequence[Row], harvested_ms: Mapping[str, int] = MappingProxyType({})
+    ) -> dict[str, Outcome]:
         """Store photos, each id once, even if other processes store the same ids at the same time.
 
         Args:
             samples: Any number; all their images are held in memory.
+            harvested_ms: When a sample was harvested, by its id, UTC: it may have been forgotten since.
 
         Returns:
-            By id, `stored` or `duplicate`. If an id occurs twice in one call, its first row is stored. On an
-            object store a call that raced with another writer may return `duplicate` for what it stored.
+            By id, `stored`, `duplicate`, or `forgotten` for one that a barrier keeps out. If an id occurs
+            twice in one call, its first row is stored. On an object store a call that raced with another
+            writer may return `duplicate` for what it stored.
 
         Raises:
             TransientError: The table cannot be written now; any of the rows may be missing.
@@ -96,7 +104,30 @@ class Store:
         rows: dict[str, Row] = {}
         for row in samples:
             rows.setdefault(row.photo_id, row)
-        return self._write(list(rows), STATE_COLUMNS, lambda existing: apply_samples(rows, existing))
+        cameras = {(rows[key].node, rows[key].device) for key in harvested_ms}
+        barriers = {barrier for camera in cameras for barrier in barrier_ids(*camera)}
+        return self._write(
+            [*rows, *barriers], STATE_COLUMNS, lambda existing: apply_samples(rows, existing, harvested_ms)
+        )
+
+    def keep_out(self, node: str | None, device: str | None, before_ms: int) -> None:
+        """Raise a barrier: samples of a camera that were harvested before a time are never stored.
+
+        Args:
+            node: Edge node, None for all.
+            device: Device of the node, None for all.
+            before_ms: By the edge's clock, UTC.
+
+        Raises:
+            TransientError: The table cannot be written now.
+        """
+        key, now = barrier_id(node, device), now_ms()
+
+        def decide(existing: dict[str, Record]) -> tuple[list[Record], dict[str, bool]]:
+            record = raise_barrier(key, before_ms, existing.get(key), now)
+            return ([], {}) if record is None else ([record], {key: True})
+
+        self._write([key], SCHEMA.names, decide)
 
     def label(self, labels: Sequence[LabelChange]) -> dict[str, LabelOutcome]:
         """Store labels and withdrawals; of each annotator kind the latest counts.

@@ -6,7 +6,10 @@ from typing import NamedTuple
 from schemas.messages import Status
 from schemas.topics import CLOUD, HANDLERS, is_reserved
 
-_ENTERED, _LEFT = ("accepted", "restored"), ("answered", "dropped_oldest", "set_aside", "damaged")
+_ENTERED, _LEFT = (
+    ("accepted", "restored"),
+    ("answered", "dropped_oldest", "discarded", "set_aside", "damaged"),
+)
 _REFUSED = ("rejected_", "refused", "dropped", "shed", "misnamed", "malformed", "overflowed", "dead_lettered")
 MAX_ROWS = 100
 """Most components and devices that are shown at once; the others are found by a part of their name."""

@@ -14,7 +14,7 @@ from console.live.photo_previews import PhotoPreviews
 from console.live.state import LiveState
 from schemas.errors import CodecError
 from schemas.messages import Event, Message, Result
-from schemas.topics import EVENT, PHOTO, POLICY, RELEASE, RESULT, STATUS
+from schemas.topics import EVENT, FORGET, PHOTO, POLICY, RELEASE, RESULT, STATUS
 
 M = TypeVar("M", bound=Message)
 Take = Callable[[dict[str, str], M | None], None]
@@ -56,6 +56,7 @@ class Listener:
         self._events = bus.subscribe(EVENT)
         self._releases = bus.subscribe(RELEASE)
         self._policies = bus.subscribe(POLICY)
+        self._forgets = bus.subscribe(FORGET)
         self._photos = bus.subscribe_raw(PHOTO.filter, queue=_PHOTO_QUEUE)
 
     async def run(self) -> None:
@@ -72,6 +73,9 @@ class Listener:
                 ),
                 self._read(
                     self._releases, "releases", lambda names, one: state.add_release(names["node"], one)
+                ),
+                self._read(
+                    self._forgets, "statuses", lambda names, one: state.add_forget(names["node"], one)
                 ),
                 self._read(
                     self._policies, "policies", lambda names, one: state.add_policy(names["node"], one)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 from console.live.recent_answers import RecentAnswers
-from schemas.messages import CanaryReport, Event, Policy, Release, Result, Status, Steering
+from schemas.messages import CanaryReport, Event, Forget, Policy, Release, Result, Status, Steering
 from schemas.topics import CLOUD
 
 K = TypeVar("K")
@@ -39,6 +39,7 @@ class LiveState:
         events: Newest first.
         releases: The release of each node.
         policies: The policy of each node.
+        forgets: The order of each node to forget photos.
         recent: The last answers with a class of each node.
         comparisons: What the rollout controller reported of a rollout, oldest first.
         ordered: The last order to a rollout that was given here.
@@ -50,6 +51,7 @@ class LiveState:
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
     releases: OrderedDict[str, Release] = field(default_factory=OrderedDict)
     policies: OrderedDict[str, Policy] = field(default_factory=OrderedDict)
+    forgets: OrderedDict[str, Forget] = field(default_factory=OrderedDict)
     recent: RecentAnswers = field(default_factory=RecentAnswers)
     comparisons: deque[CanaryReport] = field(default_factory=lambda: deque(maxlen=MAX_COMPARISONS))
     ordered: Steering | None = None
@@ -86,6 +88,10 @@ class LiveState:
     def add_policy(self, node: str, policy: Policy | None) -> None:
         """Keep the policy of a node; None: it was withdrawn."""
         _put(self.policies, node, policy, MAX_NODES)
+
+    def add_forget(self, node: str, order: Forget | None) -> None:
+        """Keep the order of a node to forget photos; None: it was withdrawn."""
+        _put(self.forgets, node, order, MAX_NODES)
 
     def latest(self) -> Iterator[Result]:
         """Yield all kept answers, those of the device that spoke last first."""

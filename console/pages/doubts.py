@@ -15,6 +15,7 @@ from console.access.audit_trail import client_of
 from console.access.roles import requires, visitor
 from console.context import Console, console_of
 from console.steering.curate import forget, relabel
+from console.steering.publish import forget_at_edges
 from console.web.guard import field
 from console.web.languages import N_
 from console.web.navigation import Page
@@ -77,6 +78,7 @@ async def _forget(request: Request) -> Response:
     console, photo_id = console_of(request), _photo(request)
     await console.audit.record(request, "photo.forgotten", photo=photo_id)
     cache, person = console.insights.cache_dir, visitor(request).name
+    await forget_at_edges(console, photo_id)
     await asyncio.to_thread(forget, console.store, photo_id, person, cache)
     await asyncio.to_thread(console.pictures.forget, [photo_id])
     console.insights.settle(photo_id)

@@ -1,17 +1,21 @@
 """Publish policies and orders to rollouts, each proven by its echo, over a separate connection."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from bus.mqtt.client import Bus, transient_client_id
+from bus.mqtt.presence import now_ms
 from bus.mqtt.session import connected
+from cloud.dataset.curation import Selection
+from cloud.rollout.forget_orders import publish_orders, reach
 from cloud.rollout.policy_update import setting_rules, update_policies
 from cloud.rollout.steering import publish_order
 from console.context import Console
-from schemas.errors import GleanerError, TransientError
+from schemas.errors import GleanerError, first_cause
 from schemas.messages import Policy, Steering
 from schemas.policy_rules import HarvestRules
-from schemas.topics import POLICY, STEERING
+from schemas.topics import FORGET, HANDLERS, POLICY, STEERING
 
 
 async def set_policy(console: Console, node: str, rules: HarvestRules) -> None:
@@ -26,6 +30,25 @@ async def set_policy(console: Console, node: str, rules: HarvestRules) -> None:
     async with _connected(console, bus):
         async for _ in update_policies(bus, policies, [node], known, setting_rules(rules, "set")):
             pass
+
+
+async def forget_at_edges(console: Console, photo_id: str) -> None:
+    """Order the edge that a photo came from to forget it, as `gleaner cloud forget` does.
+
+    Raises:
+        BrokerConnectionError: Not connected, or the broker does not let this console write it.
+    """
+    chosen = Selection(photos=[photo_id])
+    meant = await asyncio.to_thread(reach, console.store, chosen, [photo_id], now_ms())
+    statuses = list(console.live.statuses.values())
+    nodes = {status.node for status in statuses if status.name in HANDLERS} & meant.by_node.keys()
+    if not nodes:
+        return
+    bus = _bus(console, "forget")
+    echoes = bus.subscribe(FORGET)
+    async with _connected(console, bus):
+        known = console.live.forgets
+        await publish_orders(bus, echoes, meant, nodes=nodes, statuses=statuses, known=known)
 
 
 async def order(console: Console, order: Steering) -> None:
@@ -55,11 +78,4 @@ async def _connected(console: Console, bus: Bus) -> AsyncIterator[None]:
         found, rest = group.split(GleanerError)
         if rest is not None or found is None:
             raise
-        raise _first(found) from None
-
-
-def _first(group: BaseExceptionGroup[GleanerError]) -> GleanerError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error if isinstance(error, GleanerError) else TransientError(str(error))
+        raise first_cause(found) from None

@@ -1,7 +1,8 @@
 """Find near-duplicates and label flips by difference hash, with bounded memory."""
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
@@ -74,6 +75,17 @@ class SeenHashes:
             self._by_device[device].popleft()  # the oldest of all is also the oldest of its device
             if not self._by_device[device]:
                 del self._by_device[device]
+
+    def forget(self, photo_ids: AbstractSet[str], covers: Callable[[str, str], bool]) -> None:
+        """Remove harvested samples by photo id, and the last photos of their devices and of covered ones."""
+        devices = {sample.device for sample in self._newest if sample.photo_id in photo_ids}
+        devices |= {device for device in self._last_photo if covers(device, "")}
+        self._newest = deque(sample for sample in self._newest if sample.photo_id not in photo_ids)
+        self._by_device.clear()
+        for sample in self._newest:
+            self._by_device.setdefault(sample.device, deque()).append(sample)
+        for device in devices:
+            self._last_photo.pop(device, None)
 
 
 def _is_near(one: int, other: int, at: float, rules: HarvestRules, now: float) -> bool:

@@ -1,6 +1,7 @@
 """Keep recently answered photos that were not harvested, for a label that may follow."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import NamedTuple
 
 from edge.serving.prediction import Prediction
@@ -53,6 +54,11 @@ class RecentPhotos:
     def find(self, device: str, photo_id: str) -> AnsweredPhoto | None:
         """Return a photo that is still kept."""
         return self._answered.get((device, photo_id))
+
+    def forget(self, covers: Callable[[str, str], bool]) -> None:
+        """Remove the photos that are covered, by device and photo id."""
+        for key in [key for key in self._answered if covers(*key)]:
+            self.remove(*key)
 
     def remove(self, device: str, photo_id: str) -> None:
         """Remove a photo if it is kept."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import chain, repeat
 from typing import NamedTuple
 
@@ -104,6 +105,18 @@ class Sampler:
     def refund(self, photo_id: str) -> None:
         """Stop counting a sample against caps and quota, because the cloud had it already; idempotent."""
         self._selector.budget.refund(photo_id)
+
+    def forget(self, covers: Callable[[str, str], bool], photo_ids: AbstractSet[str]) -> None:
+        """Forget photos: those for labels, and the hashes of harvested ones, which no longer count.
+
+        Args:
+            covers: Whether a photo is to be forgotten, by device and photo id.
+            photo_ids: Of the harvested ones.
+        """
+        self._recent.forget(covers)
+        self._selector.seen.forget(photo_ids, covers)
+        for photo_id in photo_ids:
+            self._selector.budget.refund(photo_id)
 
     async def hash_photo(self, image: bytes, device: str | None = None) -> HashedPhoto:
         """Compute the difference hash of a photo; see `hash_photos`."""

@@ -74,6 +74,7 @@ class Announcer:
         # What earlier runs announced, so that it is announced again, or removed.
         self._earlier = bus.subscribe_raw(discovery.result_topic(self._node, "+"), optional=True)
         self._seen: dict[str, Seen] = {}
+        self._shown: dict[str, str] = {}
         self._pending: dict[str, bytes] = {}
         self._wake = asyncio.Event()
         self._installed: int | None = None
@@ -88,12 +89,25 @@ class Announcer:
         """Show an answer and its picture; does not block."""
         if result.status != "ok" or not self._note(result.device):
             return
+        self._shown[result.device] = result.photo_id
         self._put(
             {
                 discovery.result_topic(self._node, result.device): discovery.answer(result),
                 discovery.image_topic(self._node, result.device): photo.image,
             }
         )
+
+    def forget(self, covers: Callable[[str, str], bool]) -> None:
+        """Remove the answer and the picture that show a photo, by device and photo id; does not block."""
+        for device in self._seen:
+            # What an earlier run showed is not known: the next photo shows something again.
+            if covers(device, self._shown.get(device, "")) or device not in self._shown:
+                self._put(
+                    {
+                        discovery.result_topic(self._node, device): b"",
+                        discovery.image_topic(self._node, device): b"",
+                    }
+                )
 
     async def run(self) -> None:
         """Announce until cancelled. Safe to cancel: announcements are retained by the broker."""
@@ -176,6 +190,7 @@ class Announcer:
 
     def _remove(self, device: str) -> None:
         del self._seen[device]
+        self._shown.pop(device, None)
         log.info("homeassistant.removed", device=device)
         entities = discovery.device_entities(self._node, device)
         self._put(discovery.removals(self._form, self._node, device, entities))

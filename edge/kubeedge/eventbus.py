@@ -14,11 +14,11 @@ from edge.kubeedge.rate_limit import RateLimiter
 from schemas.codec import decode, to_text
 from schemas.errors import CodecError
 from schemas.messages import Message
-from schemas.topics import HANDLERS, POLICY, RELEASE, SAMPLE, Topic
+from schemas.topics import FORGET, HANDLERS, POLICY, RELEASE, SAMPLE, Topic
 
 log = structlog.get_logger()
 
-_RETAINED: tuple[Topic[Message], ...] = (POLICY, RELEASE)
+_RETAINED: tuple[Topic[Message], ...] = (POLICY, RELEASE, FORGET)
 
 
 def max_sample_bytes(limits: EventBusLimits) -> int:
@@ -42,7 +42,7 @@ class RetainedMessage:
 
     Args:
         bus: Where the message arrives; create this before its `run`.
-        topic: Policy or release.
+        topic: One of `_RETAINED`.
         node: This edge.
         folder: For the file.
     """

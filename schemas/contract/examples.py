@@ -88,6 +88,13 @@ EXAMPLES: tuple[m.Message, ...] = (
         at_ms=_TAKEN_MS,
         facts={"model": "pets", "version": 2},
     ),
+    m.Forget(
+        node="edge-1",
+        order_id=_PHOTO_ID,
+        photo_ids=[_PHOTO_ID],
+        devices={"pi-1": _TAKEN_MS},
+        at_ms=_TAKEN_MS + 60_000,
+    ),
     m.Steering(
         node="cloud",
         name="rollout",

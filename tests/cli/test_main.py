@@ -7,8 +7,8 @@ import pytest
 from bus.broker.process import is_listening
 from cli import main as main_module
 from cli import schema
-from cli.main import COMMANDS, first_cause
-from schemas.errors import PermanentError, TransientError
+from cli.main import COMMANDS
+from schemas.errors import PermanentError, TransientError, first_cause
 from tests.cli.conftest import start
 from tests.conftest import DEADLINE_S, eventually
 

@@ -2,22 +2,41 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 
+from cli.cloud.commands import COMMANDS as CLOUD_COMMANDS
 from cli.main import COMMANDS
 from tests.conftest import DEADLINE_S, ROOT
 
 MIB = 1 << 20
 BASE = ("aiomqtt", "paho-mqtt", "msgpack", "msgspec", "prometheus-client", "structlog", "shtab")
-MOST_MIB = {"": 10, "device": 30, "edge": 120, "provision": 30, "gateway": 30, "notify": 30, "litert": 200}
+MOST_MIB = {
+    "": 10, "device": 30, "edge": 120, "provision": 30, "gateway": 30, "notify": 30, "litert": 200, "lan": 20,
+    "http": 30, "heic": 60, "traces": 30, "usb": 240, "edge,damage": 150, "onnx": 110, "mlflow": 110,
+    "s3": 60,
+}  # fmt: skip
+"""Combinations that are installed, and their sizes."""
+RESOLVED = ("console", "modelserver", "cloud", "demo")
+"""Extras of more than 500 MB: that their packages are found together is tried, and nothing is installed."""
+MODULE = {
+    "http": "aiohttp", "usb": "cv2", "heic": "pillow_heif", "edge,damage": "simplejpeg", "onnx": "onnx",
+    "lan": "zeroconf", "traces": "opentelemetry.sdk", "mlflow": "mlflow", "s3": "s3fs",
+}  # fmt: skip
+"""What an extra without a command of its own adds."""
+ARM = (
+    "device", "usb", "http", "heic", "lan", "onnx", "edge", "modelserver", "litert", "cloud", "console",
+    "gateway", "notify", "provision", "traces",
+)  # fmt: skip
 INSTALL_S = 900
 # Runs each command in one process, with an import path of the wheel and the base dependencies alone.
 _EACH_COMMAND = """
@@ -46,16 +65,38 @@ NEEDS = {
     "deploy verify --check --nodes edge-1": "gateway",
     "notify --urls-file urls": "notify",
     "provision site --cloud localhost": "provision",
+    "up": "demo",
     "cloud import photos": "cloud",
+    "cloud export out": "cloud",
+    "cloud list": "cloud",
+    "cloud label 1.jpg cat": "cloud",
+    "cloud relabel 1.jpg cat": "cloud",
+    "cloud rename-class cat dog": "cloud",
+    "cloud merge-class cat dog": "cloud",
+    "cloud forget --all": "cloud",
+    "cloud retain --max-size 1G": "cloud",
+    "cloud repair": "cloud",
     "cloud collect": "cloud",
     "cloud teach": "cloud",
     "cloud train": "cloud",
+    "cloud adopt urls --classes cat,dog": "cloud",
+    "cloud compare 1 2": "cloud",
     "cloud evaluate": "cloud",
     "cloud round": "cloud",
     "cloud watch": "cloud",
+    "cloud release urls": "cloud",
+    "cloud rollout urls --nodes edge-1": "cloud",
+    "cloud steer pause": "cloud",
+    "cloud policy": "cloud",
+    "cloud status": "cloud",
     "cloud review": "cloud",
     "cloud doubts": "cloud",
 }
+BASE_COMMANDS = {
+    "send", "tail", "check", "doctor", "broker", "completion", "cloud retire",
+    "schema", "demo",  # of a checkout
+}  # fmt: skip
+"""Commands that need no extra."""
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +176,25 @@ def test_a_missing_extra_is_a_sentence_with_the_command_to_type(installed, wheel
         assert f"pip install '{wheel.name}[{NEEDS[command]}]'" in said, (command, said)
 
 
+def test_every_command_is_tried_without_its_extra():
+    """A new command is in one of the two tables above."""
+    names = {name for name in COMMANDS if name != "cloud"} | {f"cloud {name}" for name in CLOUD_COMMANDS}
+    tried = {" ".join(words.split()[: 1 + words.startswith("cloud ")]) for words in NEEDS}
+    assert tried | BASE_COMMANDS == names
+    assert not tried & BASE_COMMANDS
+
+
+def test_every_extra_is_installed_or_resolved_and_named_by_a_sentence():
+    """Each extra of pyproject.toml; `damage` alone is missed silently, as an edge works without it."""
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    installed = {extra for combination in MOST_MIB for extra in combination.split(",") if extra}
+    assert installed | set(RESOLVED) == extras
+    packages = ("bus", "cli", "cloud", "device", "edge", "schemas")
+    source = "".join(path.read_text() for package in packages for path in (ROOT / package).rglob("*.py"))
+    named = set(re.findall(r"""install_command\(["'](\w+)["']\)""", source)) | set(NEEDS.values())
+    assert extras - named == {"damage"}
+
+
 def test_help_of_every_command_needs_no_extra(installed, tmp_path):
     """`gleaner COMMAND --help` works before the extra is installed."""
     # The model server has the flags of tensorflow_model_server, which are declared beside its gRPC services.
@@ -156,6 +216,8 @@ def test_an_extra_is_small_and_runs(wheel, tmp_path, extra):
     (site,) = (tmp_path / "venv/lib").glob("python3*/site-packages")
     assert sum(file.stat().st_size for file in site.rglob("*") if file.is_file()) < MOST_MIB[extra] * MIB
     assert not (site / "tensorflow").exists()
+    if extra in MODULE:
+        subprocess.run([python, "-c", f"import {MODULE[extra]}"], cwd=tmp_path, check=True)
     command = extra if extra in COMMANDS else "tail"
     done = subprocess.run([python.with_name("gleaner"), command, "--help"], cwd=tmp_path, check=False)
     assert done.returncode == 0
@@ -163,26 +225,23 @@ def test_an_extra_is_small_and_runs(wheel, tmp_path, extra):
 
 @pytest.mark.wheel
 @pytest.mark.timeout(INSTALL_S)
-@pytest.mark.parametrize(
-    "extra",
-    [
-        "device",
-        "usb",
-        "http",
-        "heic",
-        "lan",
-        "onnx",
-        "edge",
-        "modelserver",
-        "litert",
-        "cloud",
-        "console",
-        "gateway",
-        "notify",
-        "provision",
-        "traces",
-    ],
-)
+@pytest.mark.parametrize("extra", RESOLVED)
+def test_a_large_extra_resolves(wheel, tmp_path, extra):
+    """Its packages, and those of the wheel, are found together for a new environment."""
+    python = tmp_path / "venv/bin/python"
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "venv"], check=True)
+    done = subprocess.run(
+        [uv, "pip", "install", "--dry-run", "--python", python, f"{wheel}[{extra}]"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "gleaner-aiot" in done.stderr
+
+
+@pytest.mark.wheel
+@pytest.mark.timeout(INSTALL_S)
+@pytest.mark.parametrize("extra", ARM)
 def test_every_extra_resolves_for_arm(extra, tmp_path):
     """Each extra has wheels for 64-bit ARM, so that a Raspberry Pi compiles nothing."""
     uv = shutil.which("uv", path=str(Path(sys.executable).parent))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
+from unicodedata import normalize
 
 from bus.file_url import path_of
 from cloud.dataset.schema import Split
@@ -63,6 +64,8 @@ def file_item(path: Path, name: str, label: str | None, split: Split | None = No
         status = path.stat()
     except FileNotFoundError:
         kind = "a link to a file that does not exist" if path.is_symlink() else "there is no such file"
+        if not is_unicode(name):
+            kind = f"{kind}, and its name is not UTF-8; save the list as UTF-8"
         return PassedOver(name, kind)
     except OSError as error:
         return PassedOver(name, f"cannot be read: {error.strerror}")
@@ -89,14 +92,20 @@ def listed_item(folder: Path, name: str, label: object, split: Split | None = No
     if text is not None and not is_unicode(text):
         return PassedOver(name, "a label that is not UTF-8; save the list as UTF-8")
     if "://" not in name:
-        plain = folder / name
-        return file_item(plain if is_file(plain) else folder / name.replace("\\", "/"), name, text, split)
+        return file_item(_written_as(folder, name), name, text, split)
     if not name.casefold().startswith("file:"):
         return PassedOver(name, "an address in a network; download its picture")
     try:
         return file_item(path_of(name), name, text, split)
     except PermanentError as error:
         return PassedOver(name, str(error))
+
+
+def _written_as(folder: Path, name: str) -> Path:
+    """Return the file that a name means: with slashes, and accents as letters or as marks (macOS)."""
+    slashes = name.replace("\\", "/")
+    forms = (name, slashes, normalize("NFC", slashes), normalize("NFD", slashes))
+    return next((folder / form for form in forms if is_file(folder / form)), folder / slashes)
 
 
 def label_text(label: str | float) -> str:

@@ -1,7 +1,7 @@
 """Votes of a device's latest answers: whether an answer counts. Plain methods without I/O."""
 
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from schemas.messages import Photo, Policy
 from schemas.policy_rules import MAX_FRAMES, Vote
@@ -24,6 +24,12 @@ class Votes:
     def set_rules(self, policy: Policy) -> None:
         """Take the rules of a policy; the answers so far go on voting."""
         self._vote, self._by_device = policy.vote, policy.votes
+
+    def forget(self, covers: Callable[[str, str], bool]) -> None:
+        """Forget answers, by device and photo id."""
+        for device, latest in self._latest.items():
+            kept = [answer for answer in latest if not covers(device, answer[0])]
+            self._latest[device] = deque(kept, maxlen=MAX_FRAMES)
 
     def confirm(self, photo: Photo, label: str) -> bool | None:
         """Add an answer to its device's; return whether it counts, None where no vote is set.

@@ -395,9 +395,23 @@ def test_an_odd_line_of_a_list_costs_itself(tmp_path: Path, name: str) -> None:
     assert found == expected
 
 
+def test_a_name_is_found_however_its_accents_are_written(tmp_path: Path) -> None:
+    """With letters and marks, as macOS unpacks it, or with whole letters, as tables have it."""
+    place(tmp_path, "a\N{COMBINING DIAERESIS}.jpg", "\N{LATIN SMALL LETTER O WITH DIAERESIS}.jpg")
+    names = "\N{LATIN SMALL LETTER A WITH DIAERESIS}.jpg,cat\no\N{COMBINING DIAERESIS}.jpg,dog\n"
+    source = write(tmp_path / "x.csv", f"file,label\n{names}")
+    with source_entries(str(source), SourceOptions()) as entries:
+        assert [entry.label for entry in entries if isinstance(entry, Item)] == ["cat", "dog"]
+
+
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
+        (
+            "x.csv",
+            "file,label\n\xe4.jpg,cat\n".encode("latin-1"),
+            "its name is not UTF-8; save the list as UTF-8",
+        ),
         ("x.xml", f'<?xml version="1.0" encoding="foo"?>{XML}', "unknown encoding: foo"),
         ("x.xml", f'<?xml version="1.0" encoding="shift_jis"?>{XML}', "multi-byte encodings"),
         (
@@ -408,10 +422,11 @@ def test_an_odd_line_of_a_list_costs_itself(tmp_path: Path, name: str) -> None:
     ],
 )
 def test_a_list_that_cannot_be_read_is_one_sentence(
-    tmp_path: Path, file: str, content: str, words: str
+    tmp_path: Path, file: str, content: str | bytes, words: str
 ) -> None:
     """Its encoding is unknown, or none of its pictures is there."""
-    source = write(tmp_path / file, content)
+    source = tmp_path / file
+    source.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(PermanentError, match=words), source_entries(str(source), SourceOptions()):
         pass
 

@@ -1,0 +1,172 @@
+"""Tell edge nodes which photos to forget, by an order that the broker retains until the node confirms it."""
+
+import asyncio
+import secrets
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from msgspec import structs
+
+from bus.mqtt.client import Bus
+from bus.mqtt.presence import now_ms
+from bus.mqtt.publish_confirmed import publish_confirmed
+from bus.mqtt.subscription import RawMessage, Subscription
+from cloud.dataset.curation import Selection
+from cloud.dataset.store import Store
+from schemas.codec import decode
+from schemas.errors import CodecError
+from schemas.messages import MAX_FORGET_IDS, Forget, Status
+from schemas.topics import FORGET, HANDLERS
+
+_ROWS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a command forgets, as edges can tell it.
+
+    Attributes:
+        by_node: Ids of the chosen photos that came from a node, newest first.
+        everything: Whether all photos of a camera, a node or all nodes up to a time are chosen, those that
+            are on their way too.
+        node: That `everything` is about, None for all.
+        device: That `everything` is about, None for all of the node.
+        before_ms: The time, UTC.
+    """
+
+    by_node: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    everything: bool = False
+    node: str | None = None
+    device: str | None = None
+    before_ms: int = 0
+
+    @property
+    def is_local(self) -> bool:
+        """Whether no edge ever had one of the photos."""
+        return not (self.everything or self.by_node)
+
+    @property
+    def words(self) -> str:
+        """What edges are to forget, for the change log."""
+        count = sum(map(len, self.by_node.values()))
+        if not self.everything:
+            return f"{count} photos by id"
+        return f"all of {self.node or '*'}/{self.device or '*'} before {self.before_ms} ms, {count} by id"
+
+    def nodes(self, known: Iterable[str]) -> list[str]:
+        """Return the nodes to tell, given those that have reported."""
+        everywhere = set(known) if self.everything and self.node is None else {self.node} - {None}
+        return sorted({*self.by_node, *(node for node in everywhere if self.everything and node)})
+
+
+def reach(store: Store, selection: Selection, photo_ids: Sequence[str], now: int) -> Reach:
+    """Return what a selection means for the edges.
+
+    Args:
+        store: The dataset.
+        selection: What was chosen.
+        photo_ids: The photos in the dataset that it chose.
+        now: UTC, milliseconds since 1970.
+
+    Raises:
+        TransientError: The dataset cannot be read now.
+    """
+    dated: list[tuple[int, str, str]] = []
+    for start in range(0, len(photo_ids), _ROWS_AT_ONCE):
+        found = store.find(photo_ids[start : start + _ROWS_AT_ONCE], ["node", "received_at_ms"])
+        dated += [
+            (int(str(row["received_at_ms"])), str(row["node"]), photo_id)
+            for photo_id, row in found.items()
+            if row["node"] is not None
+        ]
+    by_node: dict[str, list[str]] = {}
+    for _, node, photo_id in sorted(dated, reverse=True):
+        by_node.setdefault(node, []).append(photo_id)
+    camera = Selection(node=selection.node, device=selection.device, before_ms=selection.before_ms)
+    if selection != camera:
+        return Reach(by_node)
+    before_ms = now if selection.before_ms is None else min(now, selection.before_ms)
+    return Reach(by_node, everything=True, node=selection.node, device=selection.device, before_ms=before_ms)
+
+
+def order_for(node: str, reach: Reach, pending: Forget | None, now: int) -> Forget:
+    """Return the order for a node: what is wanted now, and what it has not confirmed.
+
+    Args:
+        node: The edge node.
+        reach: What is wanted now.
+        pending: The retained order, None if the node confirmed it.
+        now: UTC, milliseconds since 1970.
+    """
+    before = pending or Forget(node=node, order_id="0" * 32, at_ms=now)
+    ids = list(dict.fromkeys([*reach.by_node.get(node, ()), *before.photo_ids]))[:MAX_FORGET_IDS]
+    devices, before_ms = dict(before.devices), before.before_ms
+    if reach.everything and reach.node in {None, node}:
+        if reach.device is None:
+            before_ms = max(before_ms or 0, reach.before_ms)
+        else:
+            devices[reach.device] = max(devices.get(reach.device, 0), reach.before_ms)
+    return structs.replace(
+        before,
+        order_id=secrets.token_hex(16),
+        photo_ids=ids,
+        devices=devices,
+        before_ms=before_ms,
+        at_ms=now,
+    )
+
+
+def unconfirmed(order: Forget, statuses: Iterable[Status]) -> list[Status]:
+    """Return the newest statuses of the handlers of a node that have not carried out its order."""
+    handlers = [status for status in statuses if status.node == order.node and status.name in HANDLERS]
+    return [status for status in handlers if status.forgotten != order.order_id]
+
+
+def read_orders(messages: "asyncio.Queue[RawMessage]") -> dict[str, Forget]:
+    """Return by node the orders among the messages that have arrived; broken and cleared ones are none."""
+    found: dict[str, Forget] = {}
+    while not messages.empty():
+        message = messages.get_nowait()
+        names = FORGET.match(message.topic)
+        if names is None:
+            continue
+        found.pop(names["node"], None)
+        try:
+            if message.payload:
+                found[names["node"]] = decode(FORGET, message.payload, names)
+        except CodecError:
+            continue  # it is replaced by the next order
+    return found
+
+
+async def publish_orders(
+    bus: Bus,
+    echoes: Subscription[Forget],
+    reach: Reach,
+    *,
+    nodes: Collection[str],
+    statuses: Sequence[Status],
+    known: Mapping[str, Forget],
+) -> list[Forget]:
+    """Publish an order to each node; return the orders.
+
+    Args:
+        bus: Connected, with the rights of the rollout or the console.
+        echoes: Subscription to all orders, made before the bus connected.
+        reach: What is wanted.
+        nodes: The edge nodes.
+        statuses: Of all components.
+        known: The retained orders, by node.
+
+    Raises:
+        BrokerConnectionError: The connection was lost.
+        PublishRefusedError: The client may not write the topic.
+    """
+    orders = []
+    for node in nodes:
+        pending = known.get(node)
+        if pending is not None and not unconfirmed(pending, statuses):
+            pending = None
+        orders.append(order_for(node, reach, pending, now_ms()))
+        await publish_confirmed(bus, echoes, FORGET, orders[-1], node=node)
+    return orders

@@ -1,0 +1,217 @@
+"""Forget photos, as the cloud orders: their answers, samples and hashes, and what is in memory of them.
+
+An order is carried out once: its id is written in the transaction that deletes the rows. A sample that was
+published before, or waits to be shrunk, still reaches the cloud, which refuses it.
+"""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import structlog
+
+from bus.mqtt.client import Bus
+from bus.mqtt.errors import UNPUBLISHED
+from bus.mqtt.presence import now_ms
+from bus.mqtt.retry import retry_until_ok
+from bus.mqtt.subscription import Subscription
+from bus.outbox import damage, rows
+from bus.outbox.outbox import Outbox
+from bus.outbox.sqlite import Database
+from edge.harvest.sampler import Sampler
+from schemas.codec import decode
+from schemas.errors import CodecError
+from schemas.events import EventName
+from schemas.messages import Event, Forget, Sample
+from schemas.topics import EVENT, FORGET, SAMPLE
+
+log = structlog.get_logger()
+
+MIGRATIONS = ("CREATE TABLE forget_order (order_id TEXT NOT NULL)",)
+
+_RESULT = "CAST(result AS TEXT)"
+_ANSWERED_AT = f"coalesce(iif(json_valid({_RESULT}), json_extract({_RESULT}, '$.answered_at_ms'), 0), 0)"
+_TIMES = {"answer": _ANSWERED_AT, "attempt": "at_ms", "harvested": "at_ms"}
+"""Tables with a row for each photo, and the time of a row."""
+_READ_AT_ONCE = 16
+
+Covers = Callable[[str, str], bool]
+"""Whether the photo of a device, by its id, is to be forgotten, whenever it was answered."""
+
+
+class Deleted(NamedTuple):
+    """What a transaction deleted.
+
+    Args:
+        harvested: Ids of photos in the history of the harvest.
+        counts: Number of rows by table.
+    """
+
+    harvested: set[str]
+    counts: dict[str, int]
+
+
+def covering(order: Forget) -> Covers:
+    """Return whether a photo in memory is to be forgotten: for want of its time, whenever it was answered."""
+    ids = frozenset(order.photo_ids)
+    return lambda device, photo_id: photo_id in ids or device in order.devices or order.before_ms is not None
+
+
+def covers_sample(order: Forget, sample: Sample) -> bool:
+    """Return whether a sample is to be forgotten."""
+    before_ms = max(order.before_ms or 0, order.devices.get(sample.device, 0))
+    return sample.photo_id in order.photo_ids or sample.harvested_at_ms < before_ms
+
+
+class Forgetting:
+    """Carries out the orders of one handler.
+
+    Args:
+        bus: Not running yet.
+        node: This edge.
+        name: Its handler.
+        database: With all tables of the edge.
+        outbox: Of samples.
+        sampler: Knows the hashes, the caps and the photos for labels.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        node: str,
+        name: str,
+        database: Database,
+        outbox: Outbox,
+        sampler: Sampler,
+    ) -> None:
+        self._bus = bus
+        self._node, self._name = node, name
+        self._database = database
+        self._outbox = outbox
+        self._sampler = sampler
+        self._orders: Subscription[Forget] = bus.subscribe(FORGET, optional=True, node=node)
+        self.in_memory: list[Callable[[Covers], None]] = []
+        """Called with what is to be forgotten."""
+
+    async def run(self) -> None:
+        """Carry out orders until cancelled. Safe to cancel: the broker retains the newest order."""
+        done = await self._database.run(_last_order)
+        self._bus.report_later(forgotten=done)
+        async for delivery in self._orders:
+            try:
+                order = delivery.message() if delivery.payload else None
+            except CodecError as error:
+                log.warning("forget.malformed", error=str(error))
+                self._bus.counters.add("forget.malformed")
+            else:
+                if order is not None and order.order_id != done:
+                    await self._carry_out(order)
+                    done = order.order_id
+                    await self._bus.report(forgotten=done)
+            delivery.ack()
+
+    async def _carry_out(self, order: Forget) -> None:
+        deleted, samples = await retry_until_ok(self._bus, "disk", lambda: self._delete(order))
+        self._outbox.discard(samples)
+        self._sampler.forget(covering(order), deleted.harvested)
+        for forget in self.in_memory:
+            forget(covering(order))
+        counts = {"samples": len(samples), **deleted.counts}
+        facts: dict[str, str | int | float | bool] = {"order_id": order.order_id, **counts}
+        log.info("photos.forgotten", **facts)
+        event = Event(
+            node=self._node,
+            name=self._name,
+            event=EventName.PHOTOS_FORGOTTEN,
+            at_ms=now_ms(),
+            facts=facts,
+        )
+        await self._bus.connected()  # a retained order comes while the connection is still being proven
+        with contextlib.suppress(*UNPUBLISHED):  # the Status confirms the order
+            await self._bus.publish(EVENT, event, node=self._node, name=self._name)
+
+    async def _delete(self, order: Forget) -> tuple[Deleted, list[str]]:
+        samples = await self._chosen_samples(order)
+        return await self._database.run(partial(delete, order=order, samples=samples)), samples
+
+    async def _chosen_samples(self, order: Forget) -> list[str]:
+        """Return the ids of the samples in the outbox that are to be forgotten."""
+        waiting = await self._database.run(_samples)
+        if not order.devices and order.before_ms is None:
+            return sorted(set(waiting) & set(order.photo_ids))
+        chosen: list[str] = []
+        for start in range(0, len(waiting), _READ_AT_ONCE):  # in between, photos are answered
+            found = await self._database.run(partial(_read, photo_ids=waiting[start : start + _READ_AT_ONCE]))
+            chosen += [sample.photo_id for sample in found if covers_sample(order, sample)]
+        return chosen
+
+
+def _last_order(connection: sqlite3.Connection) -> str | None:
+    found = connection.execute("SELECT order_id FROM forget_order").fetchone()
+    return None if found is None else str(found[0])
+
+
+def _samples(connection: sqlite3.Connection) -> list[str]:
+    """Return the ids of the samples in the outbox that need not be shrunk."""
+    found = connection.execute("SELECT id FROM outbox WHERE id NOT IN (SELECT photo_id FROM unshrunk)")
+    return [str(photo_id) for (photo_id,) in found]
+
+
+def _read(connection: sqlite3.Connection, photo_ids: list[str]) -> list[Sample]:
+    """Return samples of the outbox; damaged ones, which are set aside, are left out."""
+    found = []
+    for photo_id in photo_ids:
+        head = connection.execute("SELECT topic FROM outbox WHERE id = ?", (photo_id,)).fetchone()
+        payload = None if head is None else rows.read_payload(connection, photo_id, None)
+        if isinstance(payload, bytes):
+            with contextlib.suppress(CodecError):
+                found.append(decode(SAMPLE, payload, SAMPLE.match(str(head[0])) or {}))
+    return found
+
+
+def delete(connection: sqlite3.Connection, order: Forget, samples: list[str]) -> Deleted:
+    """Delete the rows of an order, and note that it was carried out.
+
+    Args:
+        connection: In a transaction.
+        order: Photos to forget.
+        samples: Ids of theirs in the outbox.
+    """
+    # Overwrites what is deleted: a free page of the file would keep a photo for as long as nothing needs it.
+    connection.execute("PRAGMA secure_delete = ON")
+    try:
+        for photo_id in samples:
+            rows.delete(connection, photo_id)
+        harvested = {
+            str(photo_id)
+            for condition, values in _conditions(order, _TIMES["harvested"])
+            for (photo_id,) in connection.execute(
+                f"SELECT photo_id FROM harvested WHERE {condition}",  # noqa: S608  # text of the code
+                values,
+            )
+        }
+        counts = {}
+        for table, time in _TIMES.items():
+            counts[table] = sum(
+                connection.execute(f"DELETE FROM {table} WHERE {condition}", values).rowcount  # noqa: S608  # as above
+                for condition, values in _conditions(order, time)
+            )
+        damage.forget(connection, set(order.photo_ids), list(order.devices), order.before_ms)
+        connection.execute("DELETE FROM forget_order")
+        connection.execute("INSERT INTO forget_order (order_id) VALUES (?)", (order.order_id,))
+    finally:
+        connection.execute("PRAGMA secure_delete = OFF")
+    return Deleted(harvested, counts)
+
+
+def _conditions(order: Forget, time: str) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """Yield conditions with their values; a row that meets one is about a photo of the order."""
+    yield "photo_id IN (SELECT value FROM json_each(?))", (json.dumps(order.photo_ids),)
+    for device, before_ms in order.devices.items():
+        yield f"device = ? AND {time} < ?", (device, before_ms)
+    if order.before_ms is not None:
+        yield f"{time} < ?", (order.before_ms,)
