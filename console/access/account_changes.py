@@ -7,6 +7,7 @@ has seen, without their passwords, and compares.
 import asyncio
 import sqlite3
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -51,7 +52,7 @@ async def record_account_changes(accounts: Accounts, database: Database) -> None
         except PermanentError as error:
             log.debug("accounts.unreadable", error=str(error))  # who logs in is told
         else:
-            await database.run(lambda connection, now=now: _record(connection, now))
+            await database.run(partial(_record, now=now))
         await asyncio.sleep(_LOOK_S)
 
 

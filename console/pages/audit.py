@@ -34,7 +34,7 @@ WORDS = {
 """Titles of facts; others are for programs, and not shown."""
 
 
-class Shown(NamedTuple):
+class ShownEntry(NamedTuple):
     """An entry as the page shows it."""
 
     entry: Recorded
@@ -62,10 +62,10 @@ async def _show(request: Request) -> Response:
     return render(request, "audit/_entries.html" if is_fragment(request) else "audit.html", values)
 
 
-def _shown(one: Recorded) -> Shown:
+def _shown(one: Recorded) -> ShownEntry:
     facts: dict[str, object] = msgspec.json.decode(one.facts)
     photos = facts.get("photos", [facts["photo"]] if "photo" in facts else [])
-    return Shown(one, facts, [str(photo) for photo in photos] if isinstance(photos, list) else [])
+    return ShownEntry(one, facts, [str(photo) for photo in photos] if isinstance(photos, list) else [])
 
 
 def _filters(request: Request) -> list[Filter]:

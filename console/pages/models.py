@@ -49,6 +49,7 @@ async def _list(request: Request) -> Response:
         {
             "versions": found,
             "states": STATES,
+            "refused": "refused" in request.query_params,
         },
     )
 
@@ -79,7 +80,7 @@ async def _version(request: Request) -> Response:
 async def _compare(request: Request) -> Response:
     chosen = request.query_params.getlist("version")
     if len(chosen) != 2:  # noqa: PLR2004 - side by side
-        return RedirectResponse("/models", 303)
+        return RedirectResponse("/models?refused=compare", 303)
     cards = [await _card(request, text) for text in chosen]
     return render(
         request,

@@ -12,6 +12,7 @@
   const given = document.querySelector("[data-given]");
   const remaining = document.querySelector("[data-remaining]");
   const csrf = form.elements.csrf.value;
+  const shortcuts = root.querySelector("[data-shortcuts]"); // off for who speaks, or types by accident
   const grid = root.dataset.view === "grid";
   const renewMs = 30000;
   const history = []; // of {nodes, ids}: what was labelled, with the ids of the labels once they are known
@@ -211,6 +212,14 @@
 
   undoButton.addEventListener("click", undo);
 
+  shortcuts.checked = localStorage.getItem("gleaner-shortcuts") !== "off";
+  function markShortcuts() {
+    localStorage.setItem("gleaner-shortcuts", shortcuts.checked ? "on" : "off");
+    root.classList.toggle("no-keys", !shortcuts.checked);
+  }
+  shortcuts.addEventListener("change", markShortcuts);
+  markShortcuts();
+
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     if (event.target === other) {
@@ -222,7 +231,7 @@
       }
       return;
     }
-    if (event.target.closest("input:not([type=checkbox]), select, textarea, summary")) return;
+    if (!shortcuts.checked || event.target.closest("input:not([type=checkbox]), select, textarea, summary")) return;
     const key = event.key.toLowerCase();
     if (key === "u") return undo();
     if (form.hidden) return;

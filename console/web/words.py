@@ -13,7 +13,8 @@ LANES: Mapping[str, str] = {
     "audit": N_("audit"),
     "feedback": N_("feedback"),
 }
-HARVEST: Mapping[str, str] = LANES | {
+HARVEST: Mapping[str, str] = {
+    **LANES,
     "already-waiting": N_("waits to be sent already"),
     "audit-quota": N_("quota of audits used up"),
     "audit-quota-per-device": N_("quota of audits of the device used up"),

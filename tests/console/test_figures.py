@@ -256,6 +256,14 @@ def test_the_progress_page_tells_what_the_next_labels_bring(page, filled):
     assert "from the next 20 labels" in page.inner_text("main")
 
 
+def test_one_version_alone_is_not_compared(page):
+    """The page says why nothing happened."""
+    page.goto("/models")
+    page.get_by_role("checkbox").first.check()
+    page.get_by_role("button", name="Compare two versions").click()
+    expect(page.get_by_role("alert")).to_have_text("Two versions can be compared: choose exactly two.")
+
+
 def test_versions_are_compared_side_by_side(page, filled):
     """With their confusion, and what they get wrong in service."""
     page.goto("/models")
