@@ -18,6 +18,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from cloud.registry.registry import Registry, is_promoted
 from console.pages import PAGES
 from console.web.languages import COOKIE
 from tests.conftest import ROOT
@@ -41,9 +42,9 @@ def prepare(page: Page, demo: Staying) -> None:
     """Label photos, wait for the version that is made of them, and stop its rollout in the middle."""
     page.goto("/review")
     label_as_the_model_says(page, expect, LABELS)
-    models = demo.work / "models"
-    until(lambda: (models / "3.tar").exists() and (models / "3" / "model.json").exists())
-    if not re.search('"decision": "promote"', (models / "3" / "model.json").read_text("utf-8")):
+    registry = Registry(demo.work / "models")
+    until(lambda: any(card.version == 3 for card in registry.cards()))  # noqa: PLR2004 - after the two of the demonstration
+    if not is_promoted(registry.card(3)):
         begin_rollout(demo.work)
     page.goto("/rollout")
     expect(page.locator("#view")).to_contain_text("Version 3 over version 2", timeout=1000 * WAIT_S)
