@@ -43,7 +43,7 @@ def prepare(page: Page, demo: Staying) -> None:
     page.goto("/review")
     label_as_the_model_says(page, expect, LABELS)
     registry = Registry(demo.work / "models")
-    until(lambda: any(card.version == 3 for card in registry.cards()))  # noqa: PLR2004 - after the two of the demonstration
+    until(lambda: any(card.version == 3 for card in registry.cards()))
     if not is_promoted(registry.card(3)):
         begin_rollout(demo.work)
     page.goto("/rollout")
