@@ -34,6 +34,7 @@ SHOWN_FEATURES = "~/.cache/gleaner/features"
 
 _MAX_PERSON_CHARS = 128
 _MAX_PORT = 65_535
+_MAX_WHOLE = 2**53
 
 
 def add_broker(
@@ -164,7 +165,7 @@ def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
         if not number > 0:  # also refuses nan, which `number <= 0` would let through
             what = "whole number" if kind is int else "number"
             raise ArgumentTypeError(f"expected a {what} greater than 0, got {text!r}")
-        return number
+        return _bounded(number)
 
     return check
 
@@ -179,9 +180,16 @@ def at_least_0(kind: Callable[[str], float]) -> Callable[[str], float]:
             number = -1
         if not 0 <= number < inf:
             raise ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
-        return number
+        return _bounded(number)
 
     return check
+
+
+def _bounded(number: float) -> float:
+    """Return a number if libraries with integers of 64 bits take it: below the limit of the contract."""
+    if isinstance(number, int) and number > _MAX_WHOLE:
+        raise ArgumentTypeError(f"expected at most {_MAX_WHOLE}, got {number}")
+    return number
 
 
 def utc_ms(text: str) -> int:

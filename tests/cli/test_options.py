@@ -1,6 +1,9 @@
+from argparse import ArgumentTypeError
+
 import pytest
 
 from bus import config
+from cli import options
 
 TLS = ["--ca", "--cert", "--key"]
 
@@ -113,3 +116,11 @@ def test_options_override_the_file(monkeypatch, called, tmp_path):
     assert (done.code, password) == (0, "secret")
     assert (loaded.name, loaded.interval_s) == ("pi-7", 9.0)
     assert (loaded.broker.host, loaded.broker.port, loaded.broker.username) == ("near", 8883, "pi")
+
+
+@pytest.mark.parametrize("kind", [options.positive(int), options.at_least_0(int)])
+def test_a_whole_number_has_the_limit_of_the_contract(kind):
+    """Lance and SQLite have integers of 64 bits: a larger number ended a command with a traceback."""
+    assert kind("9007199254740992") == 2**53
+    with pytest.raises(ArgumentTypeError, match="expected at most 9007199254740992"):
+        kind("99999999999999999999")

@@ -15,7 +15,7 @@ from cloud.rollout.steering import obey, with_order
 from console.access.login import Identified
 from console.web.languages import COOKIE, translations
 from schemas.messages import Steering
-from schemas.topics import POLICY, STEERING
+from schemas.topics import FORGET, POLICY, STEERING
 from tests.conftest import DEADLINE_S
 from tests.console.filling import begin_rollout, fill
 from tests.console.test_pages import violations
@@ -105,6 +105,22 @@ def test_a_policy_is_previewed_and_then_reaches_the_broker(page, filled):
     assert (policy.node, policy.harvest.audit_share) == ("edge-1", 0.25)
     trail = filled.call(filled.shown.audit.newest(1))
     assert (trail[0].action, "0.25" in trail[0].facts) == ("policy.set", True)
+
+
+def test_a_photo_that_is_taken_out_is_forgotten_by_its_edge(page, filled):
+    """The edge that it came from gets an order with its id, and the dataset has its mark."""
+    rows = filled.store.scan(["photo_id", "node"], where="origin = 'sample' AND node = 'edge-1'", limit=9)
+    shown = {filled.embedded, filled.doubtful}
+    photo = next(str(row["photo_id"]) for row in rows if row["photo_id"] not in shown)
+    page.goto(f"/doubts/{photo}/forget?back=/photos")
+
+    def confirm() -> None:
+        page.get_by_role("button", name="Take it out for good").click()
+        page.wait_for_url("**/photos")
+
+    order = received(filled, FORGET, confirm)
+    assert (order.node, order.photo_ids, order.before_ms) == ("edge-1", [photo], None)
+    assert filled.store.find([photo], ["image", "forgotten_at_ms"])[photo]["image"] is None
 
 
 def test_a_value_out_of_bounds_is_refused_by_the_console_too(page):

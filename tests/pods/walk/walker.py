@@ -69,9 +69,10 @@ class Walker:
         """
         mounted = f"mount --bind {self.folder / 'hosts'} /etc/hosts"
         keep = f'declare -px >{self._state}; printf "cd %q\\n" "$PWD" >>{self._state}'
-        command = f"{mounted}\nsource {self._state}\n{script}\n{keep}"
-        words = ["unshare", "--mount", "--pid", "--fork", "bash", "-ec", command]
-        # What the commands leave in the background ends with their process namespace.
+        # What a failed command leaves in the background would keep the output open.
+        end = 'trap "kill \\$(jobs -p) 2>/dev/null || true" EXIT'
+        command = f"{mounted}\n{end}\nsource {self._state}\n{script}\n{keep}"
+        words = ["unshare", "--mount", "bash", "-ec", command]
         process = await asyncio.create_subprocess_exec(
             *words, env=self._environment(), stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
