@@ -12,8 +12,8 @@ INSTALL = install --require-hashes -r
 WORKERS ?= --numprocesses 3 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help catalogue docs check-links demo test check fuzz fuzz-pictures soak bench bench-learning images messages lock clean \
-    kubeedge-lab kubeedge-lab-stop test-kubeedge test-wheel test-clients test-homeassistant test-mlflow test-images test-broker test-s3 \
+.PHONY: help catalogue screenshots docs check-links demo test check fuzz fuzz-pictures soak bench bench-learning images messages lock clean \
+    kubeedge-lab kubeedge-lab-stop test-kubeedge test-wheel test-clients test-homeassistant test-mlflow test-images test-compose test-broker test-s3 \
     kubeedge-pods kubeedge-pods-stop test-kubeedge-pods
 
 help: ## list the commands
@@ -69,7 +69,8 @@ kubeedge-pods-stop: $(READY) ## stop kubeedge-pods and remove what it left on th
 
 test-kubeedge-pods: $(READY) ## test Gleaner's pods on a KubeEdge with faults; needs root, Debian, Go
 	$(BIN)/python -m tests.pods build
-	$(BIN)/python -m pytest -m pods $(ARGS)
+	$(BIN)/python -m pytest -m pods --ignore tests/pods/walk $(ARGS)
+	$(BIN)/python -m pytest -m pods tests/pods/walk $(ARGS)
 
 images: $(READY) ## build container images: IMAGES="edge gateway", ARGS="--arch arm64 --archives DIR"
 	$(BIN)/python -m deploy.images $(IMAGES) $(ARGS)
@@ -79,11 +80,19 @@ messages: $(READY) ## generate the messages of TensorFlow Serving from edge/serv
 	$(BIN)/uv run --no-project --with grpcio-tools==1.62.3 --with 'setuptools<80' python -m grpc_tools.protoc \
 	    --proto_path=. --python_out=. --pyi_out=. edge/serving/messages.proto
 
+screenshots: $(READY) ## take the pictures of docs/console.md on a demonstration; needs Chromium
+	$(BIN)/python -m tests.console.screenshots
+
 catalogue: $(READY) ## bring the console's texts into its message catalogues
 	$(BIN)/python deploy/catalogue.py
 
 test-images: $(READY) ## run the tests that build or start containers; downloads compose's schema
 	$(BIN)/python -m pytest -m images tests/deploy $(ARGS)
+
+test-compose: $(READY) ## start everything of deploy/compose and use it; needs root, podman-compose or Docker, and `make images`
+	$(BIN)/uv venv --quiet --allow-existing .cache/podman-compose
+	$(BIN)/uv pip install --quiet --python .cache/podman-compose podman-compose==1.6.0
+	PATH="$(CURDIR)/.cache/podman-compose/bin:$$PATH" $(BIN)/python -m pytest -m compose tests/deploy/compose $(ARGS)
 
 test-wheel: $(READY) ## install the wheel with each extra in an environment of its own; downloads 1 GB
 	$(BIN)/python -m pytest -m wheel tests/deploy $(ARGS)

@@ -21,7 +21,8 @@ class Named(NamedTuple):
 
 def log_events() -> list[Named]:
     """Return each event that is logged, by name."""
-    return sorted({named for module, call in _calls() if (named := _log_event(module, call)) is not None})
+    direct = (_log_event(module, call) for module, call in _calls())
+    return sorted({named for named in (*direct, *_events_of_chosen_level()) if named is not None})
 
 
 def counters() -> list[Named]:
@@ -29,28 +30,50 @@ def counters() -> list[Named]:
     return sorted({named for module, call in _calls() if (named := _counter(module, call)) is not None})
 
 
-@cache  # parsing the source takes seconds, and two tables are made of it
-def _calls() -> tuple[tuple[str, ast.Call], ...]:
-    return tuple(_find_calls())
+@cache  # parsing the source takes seconds, and several lists are made of it
+def _nodes() -> dict[str, tuple[ast.AST, ...]]:
+    paths = [path for package in _PACKAGES for path in sorted((_ROOT / package).rglob("*.py"))]
+    return {
+        path.relative_to(_ROOT).as_posix(): tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        for path in paths
+    }
 
 
-def _find_calls() -> Iterator[tuple[str, ast.Call]]:
-    for package in _PACKAGES:
-        for path in sorted((_ROOT / package).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
-                    yield _shown(path), node
+def _calls() -> Iterator[tuple[str, ast.Call]]:
+    for module, nodes in _nodes().items():
+        for node in nodes:
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+                yield module, node
 
 
-def _shown(path: Path) -> str:
-    return path.relative_to(_ROOT).as_posix()
+def _events_of_chosen_level() -> Iterator[Named]:
+    """Yield the events of `level("event")`, where `level` was assigned one of several methods of the log."""
+    for module, nodes in _nodes().items():
+        levels: dict[str, set[str]] = {}
+        for node in nodes:
+            if isinstance(node, ast.Assign) and isinstance(target := node.targets[0], ast.Name):
+                levels.setdefault(target.id, set()).update(_levels_in(node.value))
+        for node in nodes:
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+                chosen, name = levels.get(node.func.id), _name(node.args[0])
+                if chosen and name:
+                    yield Named(name, " or ".join(sorted(chosen, key=_LEVELS.index)), module)
+
+
+def _levels_in(value: ast.expr) -> Iterator[str]:
+    for node in ast.walk(value):
+        if isinstance(node, ast.Attribute) and _is_logger(node.value) and node.attr in _LEVELS:
+            yield node.attr
+
+
+def _is_logger(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("log", "logger")
 
 
 def _log_event(module: str, call: ast.Call) -> Named | None:
     assert isinstance(call.func, ast.Attribute)
     level, logger, name = call.func.attr, call.func.value, _name(call.args[0])
-    is_logger = isinstance(logger, ast.Name) and logger.id in ("log", "logger")
-    return Named(name, level, module) if is_logger and level in _LEVELS and name else None
+    return Named(name, level, module) if _is_logger(logger) and level in _LEVELS and name else None
 
 
 def _counter(module: str, call: ast.Call) -> Named | None:

@@ -1,4 +1,4 @@
-"""The exit codes of every command; docs/operations.md and the man page have the same table."""
+"""The exit codes of every command; docs/install.md and the man page have the same table."""
 
 OK = 0
 FAILED = 1

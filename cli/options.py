@@ -33,6 +33,7 @@ FEATURES = default_cache() / "features"
 SHOWN_FEATURES = "~/.cache/gleaner/features"
 
 _MAX_PERSON_CHARS = 128
+_MAX_PORT = 65_535
 _MAX_WHOLE = 2**53
 
 
@@ -206,6 +207,14 @@ def camera(text: str) -> tuple[str, str]:
     if not slash:
         raise ArgumentTypeError(f"expected NODE/DEVICE, such as edge-1/pi-1, got {text!r}")
     return name(node), name(device)
+
+
+def listen_address(text: str) -> str:
+    """Check HOST:PORT, where to listen."""
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal() and int(port[:6]) <= _MAX_PORT):
+        raise ArgumentTypeError(f"expected HOST:PORT, got {text!r}")
+    return text
 
 
 def share(text: str) -> float:

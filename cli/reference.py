@@ -18,6 +18,7 @@ from cloud.retraining.config import TrainerConfig
 from console.config import ConsoleConfig
 from device.config import DeviceConfig
 from edge.config import EdgeConfig
+from edge.modelserver import flags
 from schemas.events import MEANINGS
 from schemas.topics import TOPICS
 
@@ -38,7 +39,6 @@ _NAMES = {
     "BytesType": "bytes",
     "VarTupleType": "list",
 }
-_WITHOUT_PARSER = ("modelserver",)
 
 
 def topics() -> str:
@@ -113,22 +113,33 @@ def _configuration(command: str, kind: type[msgspec.Struct]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _fields(kind: type[msgspec.Struct], prefix: str) -> Iterator[str]:
+def _fields(kind: type[msgspec.Struct], prefix: str, given: object = None) -> Iterator[str]:
+    """Yield a row for each field.
+
+    Args:
+        kind: The type of the table.
+        prefix: Names of the tables around it, with dots.
+        given: The table that is in force where a file has none; it may differ from the type's own defaults.
+    """
     info = inspect.type_info(kind)
     assert isinstance(info, inspect.StructType)
     for field in info.fields:
+        name = f"{prefix}{field.encode_name}"
+        default = _default(field) if given is None else getattr(given, field.name)
         inner = _struct_in(field.type)
-        if inner is not None:
-            yield f"| `[{prefix}{field.encode_name}]` | table |  | {_first_line(inner)} |"
-            yield from _fields(inner, f"{prefix}{field.encode_name}.")
+        if inner is None:
+            shown = "" if default is msgspec.NODEFAULT else f"`{msgspec.json.encode(default).decode()}`"
+            yield f"| `{name}` | {_type(field.type)} | {shown} | {_meaning(field.type)} |"
             continue
-        default = "" if field.required else f"`{_default(field)}`"
-        yield f"| `{prefix}{field.encode_name}` | {_type(field.type)} | {default} | {_meaning(field.type)} |"
+        absent = "absent" if default is None else ""
+        yield f"| `[{name}]` | table | {absent} | {_meaning(field.type) or _first_line(inner)} |"
+        yield from _fields(inner, f"{name}.", default if isinstance(default, inner) else None)
 
 
 def _default(field: inspect.Field) -> object:
-    value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
-    return msgspec.json.encode(value).decode()
+    if field.required:
+        return msgspec.NODEFAULT
+    return field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
 
 
 def _struct_in(kind: inspect.Type) -> type[msgspec.Struct] | None:
@@ -172,9 +183,8 @@ def _type(kind: inspect.Type) -> str:
 def _commands() -> Iterator[str]:
     for name, summary in COMMANDS.items():
         yield f"### `gleaner {name}`\n\n{summary[0].upper()}{summary[1:]}.\n"
-        if name in _WITHOUT_PARSER:
-            continue
-        parser, _ = parser_of(name)
+        # The model server has the flags of tensorflow_model_server, which our options would refuse.
+        parser = flags.parser() if name == "modelserver" else parser_of(name)[0]
         yield f"```\n{_help(parser)}```\n"
         for step, step_parser in _steps(parser):
             yield f"#### `gleaner {name} {step}`\n\n```\n{_help(step_parser)}```\n"

@@ -45,7 +45,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--port",
         type=broker_address.port,
         default=_PORT,
-        help=f"TCP port for devices; the next three are used too (default: {_PORT})",
+        help="TCP port for devices; the next four are used too, the last on loopback only "
+        f"(default: {_PORT})",
     )
     parser.add_argument("--node", type=options.node, default="edge-1", help="edge node (default: edge-1)")
     parser.add_argument(

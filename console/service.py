@@ -31,6 +31,8 @@ from bus.outbox.sqlite import Database
 from cloud.dataset.store import Store
 from cloud.labeling.similarity import SimilarPhotos
 from cloud.registry.registry import Registry
+from console.access.account_changes import MIGRATIONS as SEEN_ACCOUNT_MIGRATIONS
+from console.access.account_changes import record_account_changes
 from console.access.accounts import Accounts
 from console.access.audit_trail import AuditTrail
 from console.access.login import ADDRESS_FILE, Login
@@ -59,6 +61,7 @@ _MIGRATIONS = {
     "held_label": HELD_MIGRATIONS,
     "session": Sessions.MIGRATIONS,
     "audit": AuditTrail.MIGRATIONS,
+    "seen_account": SEEN_ACCOUNT_MIGRATIONS,
 }
 _BACKLOG = 128
 _MAX_CONNECTIONS = 256
@@ -109,6 +112,9 @@ async def run(
                 tasks.create_task(
                     systemd.report(bus.unready_reason, database.answered), name="console.systemd"
                 )
+                if (accounts := parts.console.login.accounts) is not None:
+                    changes = record_account_changes(accounts, database)
+                    tasks.create_task(changes, name="console.accounts")
                 if config.probes is not None:
                     metrics = Exposition("console", bus, parts.measurements)
                     health = HealthServer(config.probes, bus.unready_reason, metrics.page)

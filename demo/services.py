@@ -35,6 +35,7 @@ also = []
 [triggers]
 labels = {LABELS_PER_ROUND}
 samples = 1000000
+cool_down_s = 0
 [release]
 groups = [["{NODE}"]]
 shadow_photos = 10

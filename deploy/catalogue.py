@@ -10,6 +10,7 @@ from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir, extract_f
 from babel.messages.pofile import read_po, write_po
 
 from cloud.labeling.review_order import REASONS
+from deploy.sentences import sentences
 from schemas.events import MEANINGS
 
 CONSOLE = Path(__file__).resolve().parent.parent / "console"
@@ -34,6 +35,7 @@ def texts() -> Iterator[str | tuple[str, ...]]:
     yield from (message for _, _, message, _, _ in found)
     for path in OTHERS:
         yield from (message for _, message, _, _ in extract_from_file("python", path, KEYWORDS))
+    yield from sentences()
     # Written by other parts, for people.
     yield from REASONS.values()
     yield from MEANINGS.values()

@@ -154,3 +154,15 @@ def bundle(running: Running, version: int) -> Path:
     shutil.copytree(saved_models() / "swapped", model)
     Registry(running.folder).write_card(card(version), model)
     return pack(model, running.folder / f"{version}.tar")
+
+
+async def test_a_node_that_is_gone_is_retired_by_the_rollouts_certificate(running):
+    """With certificates one identity may clear all that the broker retains: statuses, policy and release."""
+    config, key = running.config("cloud/rollout.toml"), running.site / "authority/signing.key"
+    words = ("--nodes", "edge-9", "--any-node", "--signing-key", key)
+    prepared = await gleaner("cloud", "release", bundle(running, 9), *words, *config)
+    assert prepared.code == 0, prepared.err
+    assert "nothing has reported as edge-9" in (await gleaner("cloud", "retire", "edge-9", *config)).sentence
+    for target in ("edge-9", "edge-1.edge"):
+        retired = await gleaner("cloud", "retire", target, "--force", *config)
+        assert retired.code == 0, retired.err  # it succeeds only if the broker has cleared them

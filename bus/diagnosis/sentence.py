@@ -1,6 +1,5 @@
 """English sentences for people that remember what they were made of, so that a page can translate them."""
 
-from collections.abc import Callable
 from typing import Self
 
 
@@ -12,21 +11,12 @@ class Sentence(str):
         values: Of the template; sentences among them are translated too.
     """
 
-    __slots__ = ("_template", "_values")
-    _template: str
-    _values: dict[str, object]
+    __slots__ = ("template", "values")
+    template: str
+    values: dict[str, object]
 
     def __new__(cls, template: str, **values: object) -> Self:
         """Make the English text."""
         made = super().__new__(cls, template % values if values else template)
-        made._template, made._values = template, values
+        made.template, made.values = template, values
         return made
-
-    def translated(self, gettext: Callable[[str], str]) -> str:
-        """Return the sentence in another language."""
-        values = {
-            name: one.translated(gettext) if isinstance(one, Sentence) else one
-            for name, one in self._values.items()
-        }
-        text = gettext(self._template)
-        return text % values if values else text

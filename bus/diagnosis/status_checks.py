@@ -141,8 +141,10 @@ def dataset_finding(statuses: Iterable[Status]) -> Finding | None:
     if not places:
         return None
     found = "; ".join(f"{', '.join(sorted(names))}: {place}" for place, names in sorted(places.items()))
-    advice = "start them with the same --dataset; mount a folder that they share at one path everywhere"
-    return Finding(len(places) == 1, "dataset", found, advice)
+    advice = Sentence(
+        "start them with the same --dataset; mount a folder that they share at one path everywhere"
+    )
+    return Finding(len(places) == 1, Sentence("dataset"), found, advice)
 
 
 def fleet_findings(statuses: Sequence[Status]) -> list[Finding]:

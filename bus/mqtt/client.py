@@ -226,6 +226,10 @@ class Bus:
         """
         self._reporter.update(**fields)
 
+    def finish(self) -> None:
+        """Note that the work of this component is done: it leaves no Status, as one that stops early does."""
+        self._reporter.is_done = True
+
     async def report_degraded(self, part: str, reason: str) -> None:
         """Mark a part of this component as not working; log it and publish the Status if the reason is new.
 

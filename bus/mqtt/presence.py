@@ -132,6 +132,8 @@ class Reporter:
         self._counters = counters
         self._connection: BrokerConnection | None = None
         self._turn = asyncio.Lock()
+        self.is_done = False
+        """Whether its work is done: then no Status is left that says `offline`."""
 
     def attach(self, connection: BrokerConnection | None) -> None:
         """Use a connection that works, or none."""
@@ -205,7 +207,10 @@ class Reporter:
         with contextlib.suppress(BrokerConnectionError, TimeoutError):
             async with asyncio.timeout(_OFFLINE_PUBLISH_S):
                 connection.allow_last_publish()
-                await self._send(connection, self._presence, offline="it was stopped")
+                if self.is_done:
+                    await connection.publish(self._presence.topic, b"", retain=True, first=True)
+                else:
+                    await self._send(connection, self._presence, offline="it was stopped")
 
     async def run(self, connection: BrokerConnection) -> None:
         """Publish the Status at intervals until cancelled. Safe to cancel.

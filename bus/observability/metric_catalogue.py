@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 from schemas.lanes import LANES
 
 Kind = Literal["counter", "gauge", "histogram"]
-Service = Literal["device", "edge", "collector", "trainer", "gateway", "notify", "console"]
+Service = Literal["device", "edge", "collector", "trainer", "rollout", "gateway", "notify", "console"]
 
 
 class Metric(NamedTuple):

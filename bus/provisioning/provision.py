@@ -221,6 +221,8 @@ class _Issuer:
         # Existing configurations are kept: people edit them.
         for stem, address, fields in self._configurations(files):
             text = _toml(fields, address, files.authority, _tls(home, files.stem))
+            if files.identity.kind == "trainer":  # its own certificate may not publish releases and policies
+                text += "\n" + _broker(address, files.authority, _tls(home, "rollout"), "release_broker")
             read_or_create(directory / f"{stem}.toml", text.encode)
         return issued
 
@@ -297,12 +299,17 @@ def _tls(home: str, stem: str) -> Tls:
 
 def _toml(fields: Fields, address: Address, authority: str, tls: Tls) -> str:
     """Return the configuration of a component."""
+    lines = "".join(f"{name} = {_toml_value(value)}\n" for name, value in fields.items())
+    return (lines + "\n" + _broker(address, authority, tls)).lstrip()
+
+
+def _broker(address: Address, authority: str, tls: Tls, table: str = "broker") -> str:
+    """Return the table of a broker."""
     port = address.port if authority == "ca" else address.port + 1
-    lines = [f"{name} = {_toml_value(value)}" for name, value in fields.items()]
-    lines += ["", "[broker]", f"host = {_toml_value(address.host)}", f"port = {port}", "", "[broker.tls]"]
+    lines = [f"[{table}]", f"host = {_toml_value(address.host)}", f"port = {port}", "", f"[{table}.tls]"]
     files = msgspec.structs.asdict(tls)
     lines += [f"{name} = {_toml_value(value)}" for name, value in files.items() if value is not None]
-    return "\n".join(lines).strip() + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def _toml_value(value: str | bool) -> str:  # noqa: FBT001  # the value of a field

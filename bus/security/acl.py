@@ -136,8 +136,9 @@ ACL: tuple[AclEntry, ...] = (
     *_allow("collector", "read", _OWN, STATUS),
     *_allow("trainer", "write", _OWN, STATUS, EVENT),
     *_allow("trainer", "read", _OWN, STATUS),
-    *_allow("rollout", "write", _ANY, POLICY, RELEASE, FORGET),
-    *_allow("rollout", "write", _OWN, STATUS, EVENT),
+    # Statuses of others only to clear them: `gleaner cloud retire`, for a node that is gone.
+    *_allow("rollout", "write", _ANY, POLICY, RELEASE, FORGET, STATUS),
+    *_allow("rollout", "write", _OWN, EVENT),
     *_allow("rollout", "read", _ANY, POLICY, RELEASE, FORGET, STATUS, EVENT),
     *_allow("rollout", "read", _OWN, STEERING),
     # The gateway publishes for the edges: it may do for all nodes what EventBus may do for one.

@@ -33,7 +33,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="NODE[.NAME]",
         help="a node with all that runs on it, or a component",
     )
-    parser.add_argument("--force", action="store_true", help="also if it reported within the last minute")
+    parser.add_argument(
+        "--force", action="store_true", help="also if it reported within the last minute, or never"
+    )
     parser.add_argument(
         "--wait",
         metavar="S",
@@ -73,9 +75,10 @@ def _topics(target: Target, known: list[Status], *, force: bool) -> list[str]:
     """
     found = [status for status in known if status.node == target.node and target.name in (None, status.name)]
     subject = target.node if target.name is None else f"{target.node}.{target.name}"
-    if not found:
+    if not found and not (force and target.name is None):
         nodes = ", ".join(sorted({status.node for status in known}))
-        raise PermanentError(f"nothing has reported as {subject}", hint=f"known are {nodes or 'none'}")
+        hint = f"known are {nodes or 'none'}; --force clears policy and release of a node all the same"
+        raise PermanentError(f"nothing has reported as {subject}", hint=hint)
     since_ms = (time.time() - _ONLINE_S) * 1000
     online = [one.name for one in found if one.state != "offline" and one.at_ms > since_ms]
     if online and not force:

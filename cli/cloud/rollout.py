@@ -61,6 +61,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="where its state is kept (rollout-VERSION.json beside BUNDLE)",
     )
+    parser.add_argument(
+        "--probes",
+        type=options.listen_address,
+        metavar="HOST:PORT",
+        help="serve /livez, /readyz and /metrics there (not served)",
+    )
     options.add_dataset(parser)
     release.add_signing(parser)
     options.add_broker(parser)
@@ -89,6 +95,7 @@ def run(arguments: Namespace) -> int:
                 audits=runner.audit_reader(arguments.dataset, _without_audits),
                 on_decision=_print_decision,
                 on_connected=lambda: log.configure("warning"),  # until then, the error has it once
+                probes=arguments.probes,
             )
             try:
                 rollout = run_service.run(running)

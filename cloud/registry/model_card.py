@@ -82,6 +82,7 @@ class Card(msgspec.Struct, frozen=True):
         left_out: number of labelled rows that could not be used, by reason.
         others: candidates of other backbones that were tried, by the backbone's name; their loss on the
             held-out labels that all have is higher.
+        whitened: whether the head was fitted on whitened principal components: held-out labels decide.
         rolled_back: whether its rollout was rolled back. Not stored in the card: the registry reads it from
             the state of the rollout.
     """
@@ -112,6 +113,7 @@ class Card(msgspec.Struct, frozen=True):
     variants: list[VariantVerdict] = []
     left_out: dict[str, int] = {}
     others: dict[str, list[Candidate]] = {}
+    whitened: bool = False
     rolled_back: bool = False
 
     @property

@@ -92,6 +92,7 @@ def _artefacts(registry: Registry, version: int) -> list[Path]:
 def _parameters(card: Card) -> Mapping[str, str]:
     values = {
         "backbone": card.backbone,
+        "whitened": card.whitened,
         "candidate": card.chosen,
         "classes": ", ".join(card.classes),
         "seed": card.seed,

@@ -51,6 +51,13 @@ class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             " Absent: neither"
         ),
     ] = None
+    release_broker: Annotated[
+        Broker | None,
+        Meta(
+            description="how releases and policies are published; absent: as by `broker`. With certificates"
+            " that of `rollout.toml`, because the trainer's own may not publish them"
+        ),
+    ] = None
     every_s: Annotated[float, Meta(gt=0, le=86_400, description="pause between two looks, in seconds")] = 30.0
     step_timeout_s: Annotated[
         float,

@@ -93,7 +93,7 @@ def release_step(config: TrainerConfig, card: Card) -> ReleaseStep | None:
         models=config.models,
         version=card.version,
         options=config.release,
-        broker=config.broker,
+        broker=config.release_broker or config.broker,
     )
 
 
@@ -111,6 +111,6 @@ def tuning_step(config: TrainerConfig, *, audit_share: float | None = None) -> T
         dataset=config.dataset,
         models=config.models,
         nodes=nodes,
-        broker=config.broker,
+        broker=config.release_broker or config.broker,
         audit_share=audit_share,
     )

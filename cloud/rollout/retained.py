@@ -35,5 +35,5 @@ async def clear_retained(bus: Bus, echoes: "asyncio.Queue[RawMessage]", topics: 
         # A PUBACK proves nothing: the broker also acknowledges a message that it drops.
         raise PermanentError(
             f"the broker did not clear {', '.join(sorted(missing))}",
-            hint="a policy or release needs the rollout's certificate, a status that of its own component",
+            hint="it needs the certificate of the rollout: `--config` with the site's cloud/rollout.toml",
         ) from None

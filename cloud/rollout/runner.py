@@ -1,5 +1,6 @@
 """Run a rollout or a first release from its options, for the command and the retraining loop."""
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -7,9 +8,12 @@ from pathlib import Path
 import structlog
 
 from bus.config import Broker
+from bus.health import HealthServer
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence, now_ms
 from bus.mqtt.session import connected
+from bus.observability.exposition import Exposition
+from bus.observability.measurements import certificate_measurements
 from bus.security import signing
 from cloud.dataset.store import Store
 from cloud.evaluation.audit_stats import RolloutAudits
@@ -119,6 +123,7 @@ async def run_rollout(
     audits: Callable[[Rollout], RolloutAudits],
     on_decision: Callable[[Rollout, Decision], None] = lambda *_: None,
     on_connected: Callable[[], None] = lambda: None,
+    probes: str | None = None,
 ) -> Rollout:
     """Run a rollout to its end and return the final state. Safe to cancel: the next run continues.
 
@@ -130,15 +135,27 @@ async def run_rollout(
         audits: Reads the audits; blocking, called in a thread.
         on_decision: Called with each decision except `wait`.
         on_connected: Called once, when the first connection works.
+        probes: HOST:PORT of the health endpoints and metrics; None for none.
 
     Raises:
         BrokerConnectionError: There is no broker, in an `ExceptionGroup`.
+        HealthServerError: The health endpoints cannot be served there, in an `ExceptionGroup`.
     """
     bus = Bus(broker, f"gleaner-{CLOUD}-{NAME}", password=password, presence=Presence(CLOUD, NAME))
     controller = Controller(bus, state, sign=sign, audits=audits, on_decision=on_decision)
     async with connected(bus, broker):
         on_connected()
-        return await controller.run()
+        async with asyncio.TaskGroup() as tasks:
+            health = None
+            if probes is not None:
+                metrics = Exposition("rollout", bus, partial(certificate_measurements, broker))
+                server = HealthServer(probes, bus.unready_reason, metrics.page)
+                health = tasks.create_task(server.run(), name="rollout.probes")
+            ended = await controller.run()
+            bus.finish()  # nobody has to start it again
+            if health is not None:
+                health.cancel()
+    return ended
 
 
 async def release_version(

@@ -20,13 +20,6 @@ ROLLOUT_NAME = "rollout"
 MAX_ORDERS = 32
 """Orders that a rollout's state keeps: the oldest are dropped."""
 
-_WORDS: dict[Action, str] = {
-    "pause": "paused",
-    "resume": "resumed",
-    "roll-back": "rolled back",
-    "promote": "promoted",
-}
-
 
 def new_order(rollout: Rollout, action: Action, by: str, reason: str | None = None) -> Steering:
     """Return an order to a rollout.
@@ -80,7 +73,7 @@ def obey(order: Steering, reports: dict[str, CanaryReport]) -> Decision:
         order: An open order to a running rollout.
         reports: Canary reports of the current step, by node.
     """
-    reason = f"{_WORDS[order.action]} by {order.by}" + (f": {order.reason}" if order.reason else "")
+    reason = _words(order) + (f": {order.reason}" if order.reason else "")
     facts: dict[str, str | int | float | bool] = {
         "order_id": order.order_id,
         "action": order.action,
@@ -92,6 +85,18 @@ def obey(order: Steering, reports: dict[str, CanaryReport]) -> Decision:
     promoted = reports if order.action == "promote" else {}
     baseline = {node: report.champion for node, report in promoted.items()}
     return Decision(order.action, reason[:MAX_TEXT_CHARS], facts, baseline)
+
+
+def _words(order: Steering) -> str:
+    match order.action:
+        case "pause":
+            return f"paused by {order.by}"
+        case "resume":
+            return f"resumed by {order.by}"
+        case "roll-back":
+            return f"rolled back by {order.by}"
+        case "promote":
+            return f"promoted by {order.by}"
 
 
 def with_order(rollout: Rollout, order: Steering) -> Rollout:

@@ -14,12 +14,14 @@ from cloud.progress import NoProgress, Progress
 from cloud.reporting.loss_curves import LossCurves
 from cloud.training.candidates import HeldOut, Labelled, choose, cross_validate, fit_candidates
 from cloud.training.distributed import Team, alone
-from cloud.training.learners import Fitted, Learner, learner_for
+from cloud.training.learners import Fitted, FrozenLearner, Learner, learner_for
 
 MIN_SCRATCH_LABELS = 300
 """Human labels from which on a network is trained from scratch beside a pretrained one."""
 MIN_PRETRAINED_LABELS = 60
 """Human labels from which on another pretrained network is tried: fewer do not tell two networks apart."""
+MIN_WHITENED_LABELS = 40
+"""Human labels from which on whitened heads are tried: few held-out labels would choose by chance."""
 ENOUGH = 0.95
 """Held-out accuracy of the pretrained network from which on the minutes of another training are saved."""
 _SIGNIFICANT = 1.64
@@ -41,6 +43,7 @@ class CandidateResults:
         chosen: name of the best candidate.
         training_embeddings: of the photos that the best candidate was trained on, `[n, D]`.
         backbone: of the candidates.
+        whitened: whether the heads of all candidates are on whitened principal components.
         others: results of other backbones that were tried, and whose held-out loss is higher.
     """
 
@@ -53,6 +56,7 @@ class CandidateResults:
     chosen: str
     training_embeddings: NDArray[np.float32]
     backbone: Backbone
+    whitened: bool = False
     others: "tuple[CandidateResults, ...]" = ()
 
     @property
@@ -120,7 +124,7 @@ def evaluate_backbone(
     seed: int,
     progress: Progress,
 ) -> CandidateResults:
-    """Train the candidates on one backbone, and evaluate them.
+    """Train the candidates on one backbone and evaluate them; on a frozen one, with both kinds of head.
 
     Args:
         backbone: the backbone.
@@ -132,16 +136,27 @@ def evaluate_backbone(
         progress: receives the steps.
     """
     labelled = Labelled.of(examples, classes)
-    # Before the candidates are fitted on everything: their temperature comes from held-out answers.
-    held_out = cross_validate(learner, labelled, seed=seed, progress=progress)
-    fitted = fit_candidates(learner, labelled, np.flatnonzero(labelled.human))
-    # The learner knows photos by position: the gold photos come after the examples.
-    gold_positions = len(examples) + np.arange(len(gold))
-    on_gold = {name: learner.logits(fitted[name], gold_positions) for name in fitted} if gold else {}
-    chosen = choose(fitted, held_out)
-    # Each photo once: from scratch, embedding a repeated position would run the network again.
-    embedded = learner.embeddings(fitted[chosen], np.unique(fitted[chosen].positions))
-    return CandidateResults(classes, examples, gold, fitted, held_out, on_gold, chosen, embedded, backbone)
+    human = np.flatnonzero(labelled.human)
+
+    def evaluate(learner: Learner, *, whitened: bool = False) -> CandidateResults:
+        # Before the candidates are fitted on everything: their temperature comes from held-out answers.
+        held_out = cross_validate(learner, labelled, seed=seed, progress=progress)
+        fitted = fit_candidates(learner, labelled, human)
+        # The learner knows photos by position: the gold photos come after the examples.
+        gold_positions = len(examples) + np.arange(len(gold))
+        on_gold = {name: learner.logits(fitted[name], gold_positions) for name in fitted} if gold else {}
+        chosen = choose(fitted, held_out)
+        # Each photo once: from scratch, embedding a repeated position would run the network again.
+        embedded = learner.embeddings(fitted[chosen], np.unique(fitted[chosen].positions))
+        return CandidateResults(
+            classes, examples, gold, fitted, held_out, on_gold, chosen, embedded, backbone, whitened
+        )
+
+    plain = evaluate(learner)
+    if not isinstance(learner, FrozenLearner) or len(human) < MIN_WHITENED_LABELS:
+        return plain
+    whitened = evaluate(replace(learner, whitened=True), whitened=True)
+    return whitened if _is_better(whitened, plain) else plain
 
 
 def is_worth_trying(best: CandidateResults, other: Backbone) -> bool:
@@ -168,12 +183,16 @@ def better(one: CandidateResults, other: CandidateResults) -> CandidateResults:
     compared with earlier ones, which a difference within the noise is not worth.
     A training from scratch holds out one fold in five, one on a frozen network all of them.
     """
+    winner, loser = (other, one) if _is_better(other, one) else (one, other)
+    return replace(winner, others=(*winner.others, replace(loser, others=()), *loser.others))
+
+
+def _is_better(one: CandidateResults, other: CandidateResults) -> bool:
+    """Decide whether the loss on the held-out labels that both have is significantly lower."""
     first, second = one.held_out[one.chosen], other.held_out[other.chosen]
     both = np.intersect1d(first.positions, second.positions)
-    gains = _losses(first.at(both)) - _losses(second.at(both))
-    second_wins = len(gains) > 1 and gains.mean() > _SIGNIFICANT * gains.std(ddof=1) / len(gains) ** 0.5
-    winner, loser = (other, one) if second_wins else (one, other)
-    return replace(winner, others=(*winner.others, replace(loser, others=()), *loser.others))
+    gains = _losses(second.at(both)) - _losses(first.at(both))
+    return len(gains) > 1 and bool(gains.mean() > _SIGNIFICANT * gains.std(ddof=1) / len(gains) ** 0.5)
 
 
 def _losses(answers: HeldOut) -> Floats:

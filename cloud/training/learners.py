@@ -14,6 +14,7 @@ from cloud.dataset.example import Example
 from cloud.modeling.arrays import Floats, Ints
 from cloud.modeling.backbones import Backbone
 from cloud.modeling.linear_head import Head, fit_head
+from cloud.modeling.whitening import fit_whitened_head
 from cloud.progress import Progress
 from cloud.reporting.loss_curves import LossCurves
 from cloud.training.distributed import Team, alone
@@ -116,12 +117,14 @@ class FrozenLearner:
         classes: K.
         copies: embeddings of augmented copies of the first n photos, `[n, D]`, trained on with the same
             weight: dimmed if the label is human, else unchanged. None: no copies.
+        whitened: fit heads on whitened principal components.
     """
 
     network: keras.Model
     features: NDArray[np.float32]
     classes: int
     copies: NDArray[np.float32] | None = None
+    whitened: bool = False
     folds: int = FOLDS
 
     @property
@@ -133,7 +136,8 @@ class FrozenLearner:
         """Fit a head."""
         inputs = [each[positions] for each in (self.features, self.copies) if each is not None]
         times = len(inputs)
-        head = fit_head(np.concatenate(inputs), np.tile(labels, times), np.tile(weights, times), self.classes)
+        fit = partial(fit_whitened_head, measured_on=inputs[0]) if self.whitened else fit_head
+        head = fit(np.concatenate(inputs), np.tile(labels, times), np.tile(weights, times), self.classes)
         return Fitted(self.network, head, positions)
 
     def embeddings(self, fitted: Fitted, positions: Ints) -> NDArray[np.float32]:

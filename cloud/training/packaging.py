@@ -128,6 +128,7 @@ def write_version(results: CandidateResults, plan: VersionPlan, progress: Progre
         decoding=DECODING,
         auto=auto_helps(map(_losses, [*earlier, figures.candidates])),
         left_out=plan.left_out or {},
+        whitened=results.whitened,
         others={other.backbone.name: _card_figures(other).candidates for other in results.others},
     )
 

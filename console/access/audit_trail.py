@@ -1,6 +1,7 @@
 """Who did what and when: a table that only grows, up to a bound, and an event in the log for each entry."""
 
 import sqlite3
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -10,11 +11,30 @@ from starlette.requests import Request
 from bus.mqtt.presence import now_ms
 from bus.outbox.sqlite import Database
 from console.access.roles import visitor
+from console.web.languages import N_
 
 log = structlog.get_logger()
 
 MAX_ENTRIES = 100_000
 """Most entries; beyond, the oldest are removed."""
+ACTIONS: Mapping[str, str] = {
+    "account.added": N_("account added"),
+    "account.password_changed": N_("password changed"),
+    "account.removed": N_("account removed"),
+    "account.role_changed": N_("role changed"),
+    "label.corrected": N_("label corrected"),
+    "label.given": N_("label given"),
+    "label.taken_back": N_("label taken back"),
+    "login.failed": N_("log-in failed"),
+    "login.succeeded": N_("logged in"),
+    "logout": N_("logged out"),
+    "photo.forgotten": N_("photo taken out for good"),
+    "policy.set": N_("policy set"),
+    "rollout.ordered": N_("order to a rollout"),
+    "sample.discarded": N_("sample discarded"),
+}
+"""What is recorded, in words."""
+_COLUMNS = "at_ms, person, client, action, facts"
 
 
 class Entry(NamedTuple):
@@ -39,6 +59,17 @@ class Entry(NamedTuple):
         """Return an entry, and write it to the log."""
         log.info("console.acted", person=person, client=client, action=action, facts=facts)
         return cls(at_ms, person, client, action, msgspec.json.encode(facts).decode())
+
+
+class Recorded(NamedTuple):
+    """An entry with its number, which grows; its other fields are those of `Entry`."""
+
+    seq: int
+    at_ms: int
+    person: str
+    client: str
+    action: str
+    facts: str
 
 
 class AuditTrail:
@@ -77,14 +108,44 @@ class AuditTrail:
         entry = Entry.made(now_ms(), person, client, action, facts)
         await self._database.run(lambda connection: write(connection, entry))
 
+    async def find(
+        self, *, limit: int, action: str = "", person: str = "", about: str = "", before: int | None = None
+    ) -> list[Recorded]:
+        """Return entries, newest first.
+
+        Args:
+            limit: Most entries.
+            action: Only these; empty for all.
+            person: A part of the name, in any case.
+            about: A part of the details, in any case.
+            before: Only entries with a smaller number; a page begins where the one before it ended.
+        """
+        conditions = ["seq < ?"]
+        values: list[int | str] = [2**63 - 1 if before is None else before]
+        if action:
+            conditions.append("action = ?")
+            values.append(action)
+        # Not LIKE, in which % and _ of a name would stand for others; lower() knows ASCII alone.
+        for column, part in (("person", person), ("facts", _as_json(about))):
+            if part.strip():
+                conditions.append(f"instr(lower({column}), lower(?))")
+                values.append(part.strip())
+        query = (
+            f"SELECT seq, {_COLUMNS} FROM audit WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - no text from outside
+        )
+        rows = await self._database.run(
+            lambda connection: connection.execute(query, (*values, limit)).fetchall()
+        )
+        return [Recorded(*row) for row in rows]
+
     async def newest(self, limit: int) -> list[Entry]:
         """Return the newest entries, newest first."""
-        rows = await self._database.run(
-            lambda connection: connection.execute(
-                "SELECT at_ms, person, client, action, facts FROM audit ORDER BY seq DESC LIMIT ?", (limit,)
-            ).fetchall()
-        )
-        return [Entry(*row) for row in rows]
+        return [Entry(*one[1:]) for one in await self.find(limit=limit)]
+
+
+def _as_json(text: str) -> str:
+    """Return a text as it stands in the details, where quotes and backslashes are escaped."""
+    return msgspec.json.encode(text.strip()).decode()[1:-1]
 
 
 def write(connection: sqlite3.Connection, entry: Entry) -> None:

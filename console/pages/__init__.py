@@ -1,6 +1,7 @@
 """The pages of the console, one module each, in the order of the navigation."""
 
 from console.pages import (
+    audit,
     doubts,
     entrance,
     events,
@@ -29,6 +30,7 @@ PAGES: tuple[Page, ...] = (
     doubts.PAGE,
     quarantine.PAGE,
     events.PAGE,
+    audit.PAGE,
 )
 """The pages; the first one is the home page."""
 

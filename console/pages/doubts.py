@@ -55,7 +55,7 @@ async def _relabel(request: Request) -> Response:
         await asyncio.to_thread(relabel, console.store, photo_id, label, person.name)
     console.insights.settle(photo_id)
     console.broadcast.changed("labels")
-    return _back(request)
+    return _back(request, "labelled")
 
 
 @requires("operator")
@@ -83,7 +83,7 @@ async def _forget(request: Request) -> Response:
     await asyncio.to_thread(console.pictures.forget, [photo_id])
     console.insights.settle(photo_id)
     console.broadcast.changed("dataset")
-    return _back(request)
+    return _back(request, "forgotten")
 
 
 async def _values(console: Console) -> dict[str, object]:
@@ -135,8 +135,8 @@ def _origin(path: str) -> str:
     return path if path in ("/doubts", "/photos") else "/doubts"
 
 
-def _back(request: Request) -> Response:
-    return RedirectResponse(_origin(field(request, "back")), 303)
+def _back(request: Request, done: str) -> Response:
+    return RedirectResponse(f"{_origin(field(request, 'back'))}?done={done}", 303)
 
 
 PAGE = Page(

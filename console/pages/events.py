@@ -37,7 +37,7 @@ async def _show(request: Request) -> Response:
     matching = [one for one in events if matches({name: getattr(one, name) for name in _FILTERS})]
     gettext = translator(request).gettext
     values: dict[str, object] = {
-        "events": [_shown(one, gettext(_meaning(one.event)).replace("`", "")) for one in matching[:SHOWN]],
+        "events": [_shown(one, gettext(_meaning(one.event))) for one in matching[:SHOWN]],
         "chosen": chosen,
         "chosen_any": any(chosen.values()),
     }

@@ -17,7 +17,7 @@ from console.context import console_of
 from console.web.charts import Bar, interval_bars
 from console.web.languages import N_, translator
 from console.web.navigation import Page
-from console.web.rendering import percent, render
+from console.web.rendering import is_fragment, percent, render
 
 STATES = {
     "released": N_("released"),
@@ -45,10 +45,11 @@ async def _list(request: Request) -> Response:
     found = versions(cards, console.live.statuses.values(), console.live.releases)
     return render(
         request,
-        "models.html",
+        "models/_versions.html" if is_fragment(request) else "models.html",
         {
             "versions": found,
             "states": STATES,
+            "refused": "refused" in request.query_params,
         },
     )
 
@@ -79,7 +80,7 @@ async def _version(request: Request) -> Response:
 async def _compare(request: Request) -> Response:
     chosen = request.query_params.getlist("version")
     if len(chosen) != 2:  # noqa: PLR2004 - side by side
-        return RedirectResponse("/models", 303)
+        return RedirectResponse("/models?refused=compare", 303)
     cards = [await _card(request, text) for text in chosen]
     return render(
         request,

@@ -13,6 +13,7 @@ from console.web.filters import Filter, chosen_in, filter_of, matcher
 from console.web.languages import N_, translator
 from console.web.navigation import Page
 from console.web.rendering import is_fragment, render
+from console.web.words import HARVEST
 from schemas.messages import Result
 
 MAX_CARDS = 60
@@ -99,7 +100,8 @@ def _seen(console: Console) -> dict[str, set[str]]:
 def _filters(request: Request, seen: Mapping[str, set[str]]) -> list[Filter]:
     _ = translator(request).gettext
     titles = {"node": _("Node"), "device": _("Device"), "label": _("Class"), "lane": _("Lane")}
-    return [filter_of(name, titles[name], seen[name]) for name in _FILTERS]
+    says = {"lane": lambda code: _(HARVEST[code]) if code in HARVEST else code}
+    return [filter_of(name, titles[name], seen[name], says.get(name, str)) for name in _FILTERS]
 
 
 PAGE = Page(

@@ -50,7 +50,7 @@ async def _discard(request: Request) -> Response:
         raise HTTPException(404)
     await console.audit.record(request, "sample.discarded", sample=key)
     await asyncio.to_thread(discard_letter, console.store, key)
-    return RedirectResponse("/quarantine", 303)
+    return RedirectResponse("/quarantine?done=discarded", 303)
 
 
 PAGE = Page(

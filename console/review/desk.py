@@ -168,8 +168,15 @@ class ReviewDesk:
 
     async def take_back(self, visitor: Visitor, client: str, ids: Sequence[str]) -> list[str]:
         """Take labels back that were not sent yet; return their photos, which this user sees again."""
-        entry = Entry.made(now_ms(), visitor.name, client, "label.taken_back", {"labels": list(ids)})
-        photo_ids = await self.sender.take_back(ids, entry)
+
+        def entry_of(labels: Sequence[Feedback]) -> Entry:
+            facts: dict[str, object] = {
+                "label": ", ".join(sorted({one.label for one in labels})),
+                "photos": [one.photo_id for one in labels],
+            }
+            return Entry.made(now_ms(), visitor.name, client, "label.taken_back", facts)
+
+        photo_ids = await self.sender.take_back(ids, entry_of)
         # Before they are listed again: the page of this user shows them at once.
         self._leases.take(photo_ids, visitor.session)
         for photo_id in photo_ids:

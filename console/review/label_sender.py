@@ -137,9 +137,19 @@ class LabelSender:
         self._due.set()
         return [one.label_id for one in held]
 
-    async def take_back(self, ids: Sequence[str], entry: Entry) -> list[str]:
-        """Take labels back; return the photos of those that were not sent yet."""
+    async def take_back(
+        self, ids: Sequence[str], entry_of: Callable[[Sequence[Feedback]], Entry]
+    ) -> list[str]:
+        """Take labels back; return the photos of those that were not sent yet.
+
+        Args:
+            ids: Of the labels.
+            entry_of: Returns the entry of the audit trail for those that are taken back.
+        """
         taken = [self._held.pop(key) for key in ids if key in self._held]
+        if not taken:
+            return []
+        entry = entry_of([one.feedback for one in taken])
 
         def write(connection: sqlite3.Connection) -> None:
             connection.executemany("DELETE FROM held_label WHERE id = ?", [(one.label_id,) for one in taken])

@@ -79,6 +79,20 @@
   join();
 })();
 
+// Moments in the reader's own time: the server knows UTC alone.
+(() => {
+  const written = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "medium" });
+  function write(part) {
+    for (const one of part.querySelectorAll("time[datetime]")) {
+      const text = written.format(new Date(one.dateTime));
+      if (one.title) one.title = text;
+      if (one.dataset.moment !== undefined) one.textContent = text;
+    }
+  }
+  write(document);
+  document.body.addEventListener("htmx:afterSettle", (event) => write(event.target));
+})();
+
 // The sheet of further pages closes with Escape and with a press outside of it.
 (() => {
   const more = document.querySelector("details.more");

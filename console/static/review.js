@@ -12,6 +12,7 @@
   const given = document.querySelector("[data-given]");
   const remaining = document.querySelector("[data-remaining]");
   const csrf = form.elements.csrf.value;
+  const shortcuts = root.querySelector("[data-shortcuts]"); // off for who speaks, or types by accident
   const grid = root.dataset.view === "grid";
   const renewMs = 30000;
   const history = []; // of {nodes, ids}: what was labelled, with the ids of the labels once they are known
@@ -135,14 +136,14 @@
     try {
       const answer = await post("/review/label", [...entry.nodes.map((node) => ["photo", idOf(node)]), ["label", entry.name]]);
       const found = await answer.json();
-      if (!answer.ok) throw new Error(found.error);
+      if (!answer.ok) throw Object.assign(new Error(found.error), { own: true });
       entry.ids = found.labels;
       found.classes.forEach(addClass);
     } catch (error) {
       history.splice(history.indexOf(entry), 1);
       given.textContent = Number(given.textContent) - entry.nodes.length;
       putBack(entry.nodes);
-      say(`${root.dataset.textLost} ${error.message || ""}`);
+      say(`${root.dataset.textLost} ${error.own ? error.message : ""}`); // a browser says its own in English
     }
   }
 
@@ -157,7 +158,7 @@
       entry.nodes.map(idOf).forEach((id) => !photos.includes(id) && again.add(id));
       putBack(entry.nodes);
       given.textContent = Number(given.textContent) - entry.nodes.length;
-      say(photos.length === entry.nodes.length ? "" : root.dataset.textSent);
+      say(photos.length === entry.nodes.length ? root.dataset.textUndone : root.dataset.textSent);
     } catch {
       history.push(entry);
       show();
@@ -170,7 +171,7 @@
     const taken = chosen();
     if (!taken.length) return say(root.dataset.textNone);
     takeAway(taken);
-    say("");
+    say(root.dataset.textLater);
     try {
       await post("/review/skip", taken.map((node) => ["photo", idOf(node)]));
       taken.forEach((node) => away.delete(idOf(node))); // from now on it comes after all others
@@ -211,6 +212,14 @@
 
   undoButton.addEventListener("click", undo);
 
+  shortcuts.checked = localStorage.getItem("gleaner-shortcuts") !== "off";
+  function markShortcuts() {
+    localStorage.setItem("gleaner-shortcuts", shortcuts.checked ? "on" : "off");
+    root.classList.toggle("no-keys", !shortcuts.checked);
+  }
+  shortcuts.addEventListener("change", markShortcuts);
+  markShortcuts();
+
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     if (event.target === other) {
@@ -222,7 +231,7 @@
       }
       return;
     }
-    if (event.target.closest("input:not([type=checkbox]), select, textarea, summary")) return;
+    if (!shortcuts.checked || event.target.closest("input:not([type=checkbox]), select, textarea, summary")) return;
     const key = event.key.toLowerCase();
     if (key === "u") return undo();
     if (form.hidden) return;

@@ -23,10 +23,10 @@ class Filter(NamedTuple):
     options: Mapping[str, str]
 
 
-def filter_of(name: str, title: str, seen: Iterable[str]) -> Filter:
-    """Return the filter of the values that were seen."""
+def filter_of(name: str, title: str, seen: Iterable[str], say: Callable[[str], str] = str) -> Filter:
+    """Return the filter of the values that were seen; `say` returns the text of a value for people."""
     values = sorted(set(seen))
-    return Filter(name, title, {one: one for one in values} if 0 < len(values) <= MAX_OPTIONS else {})
+    return Filter(name, title, {one: say(one) for one in values} if 0 < len(values) <= MAX_OPTIONS else {})
 
 
 def chosen_in(request: Request, names: Iterable[str]) -> dict[str, str]:

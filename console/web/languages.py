@@ -7,6 +7,7 @@ from importlib.resources import files
 
 from babel import Locale
 from babel.core import negotiate_locale
+from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from starlette.requests import Request
@@ -42,13 +43,18 @@ def translations(language: str) -> gettext.NullTranslations:
     """Return the translations of a language; English has none."""
     if language == "en":
         return gettext.NullTranslations()
-    folder = files("console") / "locale" / language / "LC_MESSAGES"
-    # From the text, not from a compiled file, which could be older.
-    catalogue = read_po(io.BytesIO((folder / "console.po").read_bytes()), locale=language)
     compiled = io.BytesIO()
-    write_mo(compiled, catalogue)
+    write_mo(compiled, catalogue(language))
     compiled.seek(0)
     return gettext.GNUTranslations(compiled)
+
+
+@cache
+def catalogue(language: str) -> Catalog:
+    """Return the message catalogue of a language other than English."""
+    folder = files("console") / "locale" / language / "LC_MESSAGES"
+    # From the text, not from a compiled file, which could be older.
+    return read_po(io.BytesIO((folder / "console.po").read_bytes()), locale=language)
 
 
 @cache

@@ -1,6 +1,7 @@
 """Render templates: every value is shown as inert text, in the visitor's language."""
 
 import datetime as dt
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import cast
@@ -17,13 +18,16 @@ from bus.mqtt.presence import now_ms
 from console.access.roles import Visitor
 from console.web.assets import Assets
 from console.web.guard import CSRF_FIELD, csrf_token
-from console.web.languages import LANGUAGES, language_of, locale_of, translations
+from console.web.languages import LANGUAGES, catalogue, language_of, locale_of, translations
 from console.web.navigation import Page
+from console.web.phrasebook import EXPECTED, JOINED, Phrasebook
+from console.web.words import ANSWERS, DONE, FACTS, HARVEST, MODEL_STATES, ORDERS, ROLES
 from schemas.errors import GleanerError
 from schemas.text import escaped
 
 MAX_SHOWN_CHARS = 400
 """Longest text from outside that a page shows whole."""
+_CODE = re.compile("`([^`]+)`")
 
 
 def render(
@@ -48,6 +52,7 @@ def render(
         path=request.url.path,
         query=request.url.query,
         sequence=state.get("sequence", 0),
+        outcome=DONE.get(request.query_params.get("done", "")),
         csrf=csrf_token(request),
         csrf_field=lambda: _csrf_field(request),
         language=language_of(request),
@@ -75,12 +80,18 @@ def is_fragment(request: Request) -> bool:
 
 
 def error_text(request: Request, error: GleanerError) -> str:
-    """Return an error of ours in the visitor's language, as far as it is made of sentences."""
+    """Return an error of ours in the visitor's language."""
+    sentence = error.subject
     if error.expected is not None:
-        return str(error)
-    language = language_of(request)
-    parts = [error.subject, *([] if error.hint is None else [error.hint])]
-    return "; ".join(_said(one, language) for one in parts)
+        sentence = Sentence(EXPECTED.template, subject=sentence, expected=error.expected, got=str(error.got))
+    if error.hint is not None:
+        sentence = Sentence(JOINED.template, one=sentence, other=error.hint)
+    return said(request, sentence)
+
+
+def said(request: Request, sentence: str) -> str:
+    """Return a sentence, of ours or from elsewhere, in the visitor's language."""
+    return _phrasebook(language_of(request)).said(sentence)
 
 
 @cache
@@ -100,9 +111,20 @@ def _environment(language: str) -> Environment:
         environment.globals[name] = _with_inert_values(translate)
     environment.globals["asset"] = assets().url
     environment.globals["lang_tag"] = language.replace("_", "-")
+
+    def word(words: Mapping[str, str], code: str) -> str:
+        return translations(language).gettext(words[code]) if code in words else code
+
     environment.filters |= {
+        "coded": _coded,
         "exact": _exact,
-        "said": lambda text: _said(text, language),
+        "said": _phrasebook(language).said,
+        "answer": lambda code: word(ANSWERS, code),
+        "fact": lambda code: word(FACTS, code),
+        "harvest": lambda code: word(HARVEST, code),
+        "model_state": lambda code: word(MODEL_STATES, code),
+        "order": lambda code: word(ORDERS, code),
+        "role": lambda code: word(ROLES, code),
         "ago": lambda ms: _ago(ms, language),
         "moment": lambda ms: _moment(ms, language),
         "iso": _iso,
@@ -129,14 +151,20 @@ def _inert(value: object) -> object:
     )
 
 
-def _said(text: str, language: str) -> str:
-    """Return a text in a language if it is a sentence of ours, else as it is."""
-    return text.translated(translations(language).gettext) if isinstance(text, Sentence) else text
+@cache
+def _phrasebook(language: str) -> Phrasebook:
+    texts = [] if language == "en" else [one.id for one in catalogue(language)]
+    return Phrasebook([one for one in texts if isinstance(one, str)], translations(language).gettext)
 
 
 def _exact(value: str) -> Markup:
     """Return a text as it is, escaped for HTML, for a form that sends it back."""
     return escape(value)
+
+
+def _coded(text: str) -> Markup:
+    """Return a text of ours with what stands between grave accents as code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped
 
 
 def _csrf_field(request: Request) -> Markup:
@@ -154,8 +182,9 @@ def _ago(ms: int, language: str) -> str:
 
 
 def _moment(ms: int, language: str) -> str:
+    """Return a moment as text; `console.js` puts the reader's own time in its place."""
     moment: str = dates.format_datetime(_time(ms), "medium", locale=locale_of(language))
-    return moment
+    return f"{moment} UTC"
 
 
 def _iso(ms: int) -> str:
@@ -163,5 +192,5 @@ def _iso(ms: int) -> str:
 
 
 def _time(ms: int) -> dt.datetime:
-    # A message may claim a time beyond the year 9999, which no datetime has.
-    return dt.datetime.fromtimestamp(min(ms, 253_402_300_799_000) / 1000, dt.UTC)
+    # A message may claim a time that no datetime has, before the year 1 or beyond 9999.
+    return dt.datetime.fromtimestamp(max(0, min(ms, 253_402_300_799_000)) / 1000, dt.UTC)

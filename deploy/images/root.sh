@@ -54,7 +54,7 @@ gleaner:x:10001:10001:Gleaner:/tmp:/sbin/nologin
 USERS
 printf 'root:x:0:\ngleaner:x:10001:\n' >"$root/etc/group"
 # A new volume of an engine takes its owner from the folder of the image.
-for folder in mosquitto gleaner gleaner/device gleaner/edge gleaner/models gleaner/models/pets gleaner/store; do
+for folder in mosquitto gleaner gleaner/console gleaner/device gleaner/edge gleaner/models gleaner/models/pets gleaner/store; do
     install -d -o 10001 -g 10001 "$root/var/lib/$folder"
 done
 printf 'hosts: files dns\n' >"$root/etc/nsswitch.conf"

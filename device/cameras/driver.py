@@ -224,7 +224,7 @@ class DriverCamera:
             if self._failures >= _MAX_FAILURES or len(self._abandoned) >= _MAX_ABANDONED:
                 hanging = len(self._abandoned)
                 raise CameraStuckError(
-                    f"{error}; its driver hangs in {hanging} call{'s' * (hanging > 1)}",
+                    f"{error}; calls that its driver has not ended: {hanging}",
                     hint="this process ends, so that its supervisor starts a new one",
                 ) from None
             raise

@@ -113,17 +113,18 @@ def _at_least(lowest: int, highest: int = 2**63 - 1) -> type[int]:
     return number  # type: ignore[return-value]  # argparse wants a callable; typeshed takes a type too
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def parser() -> _Parser:
+    """Return the parser of the flags."""
+    made = _Parser(
         prog="gleaner modelserver",
         description="Serve SavedModels over gRPC as tensorflow_model_server does.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    _add_listening(parser)
-    _add_models(parser)
-    _add_running(parser)
-    return parser
+    _add_listening(made)
+    _add_models(made)
+    _add_running(made)
+    return made
 
 
 def _add_listening(parser: _Parser) -> None:
@@ -155,9 +156,9 @@ def _add_listening(parser: _Parser) -> None:
     )
     parser.add_argument(
         "--grpc_max_threads",
-        type=_at_least(1, 10_000),
-        default=max(_FEWEST_RPC_THREADS, 4 * (os.cpu_count() or 1)),
-        help="calls answered concurrently",
+        type=_at_least(0, 10_000),
+        default=0,
+        help="calls answered concurrently; 0: four for each processor",
     )
 
 
@@ -261,7 +262,7 @@ def parse(argv: Sequence[str] | None) -> Flags:
         FlagError: the flags or files are invalid; tensorflow_model_server would not start either.
         SystemExit: with code 0, after `--help`.
     """
-    parsed = _parser().parse_args(argv)
+    parsed = parser().parse_args(argv)
     metrics_path = _metrics_path(parsed.monitoring_config_file, parsed.rest_api_port)
     return Flags(
         host=parsed.host,
@@ -274,7 +275,7 @@ def parse(argv: Sequence[str] | None) -> Flags:
         batching=_batching(parsed.batching_parameters_file, enabled=parsed.enable_batching),
         max_num_load_retries=parsed.max_num_load_retries,
         load_retry_interval_s=parsed.load_retry_interval_micros / 1e6,
-        grpc_max_threads=parsed.grpc_max_threads,
+        grpc_max_threads=parsed.grpc_max_threads or max(_FEWEST_RPC_THREADS, 4 * (os.cpu_count() or 1)),
         intra_op_parallelism=parsed.tensorflow_intra_op_parallelism,
         inter_op_parallelism=parsed.tensorflow_inter_op_parallelism,
         max_image_pixels=parsed.max_image_pixels,

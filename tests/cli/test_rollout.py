@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import urllib.request
 
 import pytest
 from msgspec import structs
 
+from bus.broker.process import free_port
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence
 from cloud.dataset.store import Label, Row, Store
@@ -112,6 +114,40 @@ async def test_options_define_the_rollout(address, at, models):
     assert kept.steps == [Step("shadow", photos=5), Step("canary", 0.2, 200), Step("all")]
     assert kept.rules == Rules(stage_s=0, bake_time_s=7)
     assert kept.began_ms == kept.since_ms > 0
+
+
+async def test_a_running_rollout_has_health_endpoints_and_metrics(address, at, models):
+    """As every service: who it is, and whether it is ready; with an address that is free."""
+    probes = f"127.0.0.1:{free_port()}"
+    words = ("--champion", models / "1.tar", "--dataset", models / "none", "--probes", probes)
+    listener = Bus(address, transient_client_id("listener"))
+    releases = listener.subscribe(RELEASE)
+    async with running(listener), asyncio.timeout(DEADLINE_S):
+        process = await start("cloud", "rollout", models / "2.tar", *words, *at)
+        await releases.queue.get()  # it is connected, so that its endpoints are there
+        page = await asyncio.to_thread(fetch, f"http://{probes}/metrics")
+        ready = await asyncio.to_thread(fetch, f"http://{probes}/readyz")
+        process.terminate()
+        await process.communicate()
+    assert 'service_name="rollout"' in page
+    assert "gleaner_ready 1.0" in page
+    assert ready == "ready\n"
+
+
+def fetch(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
+        return str(answer.read().decode())
+
+
+@pytest.mark.parametrize("value", ["8481", "host:", ":8481", "host:70000", "host:port", "host:٣"])
+def test_probes_are_an_address(called, models, nowhere, value):
+    """Anything else is refused before the rollout begins."""
+    done = called(
+        "cloud", "rollout", models / "2.tar", "--champion", models / "1.tar", "--probes", value, *nowhere
+    )
+    assert done.code == 2
+    assert "expected HOST:PORT" in done.err
+    assert not list(models.glob("rollout-*.json"))
 
 
 @pytest.fixture

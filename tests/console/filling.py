@@ -117,7 +117,7 @@ def fill_dataset(console: Any) -> None:
     letter = DeadLetter(
         photo_id="7" * 32,
         node="edge-1",
-        reason="image of the sample: expected a JPEG or PNG that can be decoded, got one that ends early",
+        reason="image: expected a JPEG frame header and a scan, got the end in 3 bytes",
         received_at_ms=now_ms(),
         payload=b"\xff\xd8",
     )

@@ -209,7 +209,7 @@ def test_a_doubtful_label_is_corrected(page, filled):
 def test_a_sample_that_cannot_be_stored_is_discarded(page, filled):
     """After a second press; its reason is shown as it is."""
     page.goto("/quarantine")
-    expect(page.get_by_text("that ends early")).to_be_visible()
+    expect(page.get_by_text("the end in 3 bytes")).to_be_visible()
     page.get_by_text("Discard", exact=True).click()
     page.get_by_role("button", name="Discard for good").click()
     page.get_by_text("Every sample so far could be stored.").wait_for()
@@ -254,6 +254,14 @@ def test_the_progress_page_tells_what_the_next_labels_bring(page, filled):
     page.get_by_text("As a table").click()
     assert page.get_by_role("row").count() >= 6
     assert "from the next 20 labels" in page.inner_text("main")
+
+
+def test_one_version_alone_is_not_compared(page):
+    """The page says why nothing happened."""
+    page.goto("/models")
+    page.get_by_role("checkbox").first.check()
+    page.get_by_role("button", name="Compare two versions").click()
+    expect(page.get_by_role("alert")).to_have_text("Two versions can be compared: choose exactly two.")
 
 
 def test_versions_are_compared_side_by_side(page, filled):

@@ -130,6 +130,29 @@ def test_the_grid_says_that_nothing_is_chosen(console, page):
     expect(page.get_by_role("status").filter(has_text="Choose photos first.")).to_be_visible()
 
 
+def test_single_keys_can_be_turned_off(console, page):
+    """WCAG 2.1.4: who speaks to it, or types by accident, labels nothing; the browser remembers it."""
+    page.goto("/review")
+    first, keys = shown(page), page.get_by_label("Label by single keys")
+    keys.uncheck()
+    page.reload()
+    expect(keys).not_to_be_checked()
+    page.keyboard.press("1")
+    page.keyboard.press("n")
+    assert shown(page) == first
+    given(page, 0)
+    keys.check()
+    page.keyboard.press("1")
+    given(page, 1)
+
+
+def test_undo_and_later_say_that_they_are_done(page):
+    """A screen reader tells what a press did, as it does for a label."""
+    page.goto("/review")
+    page.get_by_role("button", name="Later").click()
+    expect(page.get_by_role("status").filter(has_text="Put off: it comes again")).to_be_visible()
+
+
 def test_two_people_never_see_the_same_photo(console, browser, cookies, page):
     """Another browser gets other photos, also while both label."""
     with another(console, browser) as other:

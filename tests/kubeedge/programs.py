@@ -125,8 +125,13 @@ def compile_packages(module: Path, packages: Sequence[str], folder: Path) -> Non
         partial.rename(folder / name)
 
 
-def run_go(module: Path, *arguments: str) -> str:
+def run_go(module: Path, *arguments: str, folder: Path | None = None) -> str:
     """Run a command of Go in a module and return what it wrote to stdout.
+
+    Args:
+        module: Folder of the module.
+        arguments: Of the command.
+        folder: Where `install` puts a program; the user's own if absent.
 
     Raises:
         BuildError: It failed.
@@ -134,6 +139,7 @@ def run_go(module: Path, *arguments: str) -> str:
     done = subprocess.run(  # the user's Go, with fixed arguments
         ["go", *arguments],  # from the PATH
         cwd=module,
+        env=os.environ | ({"GOBIN": str(folder)} if folder else {}),
         stdout=subprocess.PIPE,
         text=True,
         timeout=_BUILD_S,

@@ -10,6 +10,8 @@ from schemas.errors import GleanerError
 from tests.pods import images, report, requirements
 from tests.pods.lab import NODES, PodLab
 from tests.pods.programs import PodPrograms, build, locate
+from tests.pods.walk import fleet
+from tests.pods.walk.walker import Walker
 
 
 def main() -> int:
@@ -19,7 +21,7 @@ def main() -> int:
     parser.add_argument("--nodes", default=",".join(NODES), help="names of the edge nodes")
     parser.add_argument(
         "--overlay", choices=("single-node", "fleet"), default="single-node",
-        help="fleet is applied, but does not get ready: its dataset is on S3, which the laboratory has not",
+        help="fleet: by the commands of deploy/kubeedge/README.md, with the dataset on S3 and the console",
     )  # fmt: skip
     parser.add_argument("--photos", type=int, default=20, help="photos of each node's camera")
     chosen = parser.parse_args()
@@ -41,10 +43,20 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.command == "stop":
         lab.stop()
     if chosen.command == "start":
-        asyncio.run(report.show(lab, chosen.overlay, chosen.photos))
+        asyncio.run(_start(lab, chosen))
     if chosen.command == "status":
         print(asyncio.run(report.pods(lab)))
     return 0
+
+
+async def _start(lab: PodLab, chosen: argparse.Namespace) -> None:
+    if chosen.overlay == "single-node":
+        await report.show(lab, chosen.photos)
+        return
+    await lab.start(bare=True)
+    said = await fleet.walk(lab, Walker(lab, lab.folder / "lab/walk"))
+    print(await report.pods(lab))
+    print(f"photos of the first camera, with their labels: {fleet.labels(said)}")
 
 
 class _Clock:

@@ -101,8 +101,7 @@ class Cloud:
         self.scheduler.start()
         for definitions in {path.parent for path in self._programs.core.resource_definitions}:
             await self.kubectl.run("apply", "--server-side", "-f", definitions)
-        for namespace in ("kubeedge", "gleaner"):
-            self.kubectl.apply(_namespace(namespace))
+        self.kubectl.apply(namespace("kubeedge"))
 
     async def start_node(self) -> None:
         """Start kubelet and kube-proxy, and wait until the node is ready."""
@@ -173,7 +172,8 @@ def _write_keys(folder: Path) -> None:
     )
 
 
-def _namespace(name: str) -> Thing:
+def namespace(name: str) -> Thing:
+    """Return a namespace."""
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
 
 

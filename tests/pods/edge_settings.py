@@ -6,6 +6,9 @@ from typing import Literal
 from tests.pods import addresses as at
 from tests.pods.settings import Tree
 
+TLS_PORT = 1885
+"""Of the listener of the node's broker for EventBus over TLS, where there is one."""
+
 
 @dataclass(frozen=True, slots=True)
 class EdgeLink:
@@ -13,7 +16,8 @@ class EdgeLink:
 
     Args:
         transport: One of KubeEdge's two transports.
-        broker_tls: Whether EventBus reaches the node's broker over TLS, with a certificate of its own.
+        broker_tls: Whether EventBus reaches the node's broker over TLS. It needs a certificate then: that of
+            the bridge, in whose place it is.
     """
 
     transport: Literal["websocket", "quic"] = "websocket"
@@ -40,12 +44,12 @@ def edgecore(*, name: str, address: str, cgroup: str, token: str, password: str,
     }
     if link.broker_tls:
         event_bus |= {
-            "mqttServerExternal": "ssl://127.0.0.1:1884",
+            "mqttServerExternal": f"ssl://127.0.0.1:{TLS_PORT}",
             "eventBusTLS": {
                 "enable": True,
                 "tlsMqttCAFile": "/etc/gleaner/ca.pem",
-                "tlsMqttCertFile": "/etc/gleaner/eventbus.pem",
-                "tlsMqttPrivateKeyFile": "/etc/gleaner/eventbus.key",
+                "tlsMqttCertFile": "/etc/gleaner/bridge.pem",
+                "tlsMqttPrivateKeyFile": "/etc/gleaner/bridge.key",
             },
         }
     return {

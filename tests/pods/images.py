@@ -18,8 +18,10 @@ from tests.pods.machine import Machine
 
 EDGE = ("pause", "gleaner-broker", "gleaner-edge", "gleaner-litert")
 CLOUD = ("pause", "gleaner-broker", "gleaner-cloud", "gleaner-gateway", "gleaner-nginx")
+FLEET = ("gleaner-console",)
+"""Images of the cloud that only `overlays/fleet` has."""
 
-_SIDES = ("broker", "edge", "litert", "gateway", "cloud")
+_SIDES = ("broker", "edge", "litert", "gateway", "cloud", "console")
 _BUILD_S = 2 * 3600
 _RECIPE = (DOCKERFILE, ".dockerignore", "tests/pods/images.py", "tests/pods/archive.py")
 _PAUSE = """
@@ -75,7 +77,7 @@ def load(machine: Machine, names: tuple[str, ...]) -> None:
 def missing() -> list[str]:
     """Return the names of the images that are not built, or were built from other files."""
     current = _mark().exists() and _mark().read_text() == source_digest()
-    names = dict.fromkeys((*EDGE, *CLOUD))
+    names = dict.fromkeys((*EDGE, *CLOUD, *FLEET))
     return [name for name in names if not (current and (folder() / f"{name}.tar").exists())]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bus.cache_folder import default_cache
 from tests.pods import images, overlay, site, storage
-from tests.pods.cloud import Cloud
+from tests.pods.cloud import Cloud, namespace
 from tests.pods.edge import Edge
 from tests.pods.kubectl import Kubectl, until
 from tests.pods.machine import Machine, made_in, remove_mount_points, remove_switch
@@ -49,8 +49,9 @@ class PodLab:
         told: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.folder = (folder or default_folder()).resolve()
+        self.programs = programs
         self.site = self.folder / "lab/site"
-        self._told = told
+        self.told = told
         self._machines_folder = self.folder / "machines"
         self.cloud = Cloud(Machine(_CLOUD, 1, self._machines_folder), self.folder / "lab/cloud", programs)
         self.edges = {
@@ -72,8 +73,11 @@ class PodLab:
         """All machines."""
         return [self.cloud.machine, *(edge.machine for edge in self.edges.values())]
 
-    async def start(self) -> None:
+    async def start(self, *, bare: bool = False) -> None:
         """Start machines, control plane and cloud node; no edge node joins and nothing is deployed yet.
+
+        Args:
+            bare: Make no identities, namespace and Secrets: the caller makes them.
 
         Raises:
             MachineError: A machine or program did not start.
@@ -81,31 +85,46 @@ class PodLab:
         """
         self.stop()
         self._lay_out()
+        if not bare:
+            site.provision(self.site, list(self.edges.values()))
         for machine in self.machines:
             machine.on()
-        self._told("machines on")
+        self.told("machines on")
         await self.cloud.start_runtime()
         await self.cloud.start_control_plane()
-        self._told("control plane up")
+        self.told("control plane up")
         await self._load_images(self.cloud.machine, images.CLOUD)
+        if bare:
+            await self._load_images(self.cloud.machine, images.FLEET)
         await self.cloud.start_node()
         storage.make_folders(self.cloud.machine)
         self.kubectl.apply(*storage.objects())
-        site.store_secrets(self.site, self.kubectl)
+        if not bare:
+            self.kubectl.apply(namespace("gleaner"))
+            site.store_secrets(self.site, self.kubectl)
         await self.cloud.start_cloudcore()
-        self._told("cloud node and cloudcore ready")
+        self.told("cloud node and cloudcore ready")
 
     async def join(self, name: str) -> None:
         """Let an edge node join: its runtime, its folder, its edgecore."""
+        await self.boot(name)
+        site.furnish(self.site, self.edges[name])
+        await self.register(name)
+
+    async def boot(self, name: str) -> None:
+        """Start the container runtime of an edge node, and give it its images."""
         edge = self.edges[name]
         await edge.start_runtime()
         await self._load_images(edge.machine, images.EDGE)
-        site.furnish(self.site, edge)
+
+    async def register(self, name: str) -> None:
+        """Start edgecore on a node that has its folder, for the first time."""
+        edge = self.edges[name]
         edge.configure(self.cloud.join_token)
         edge.edgecore.start()
         await self._until_joined(edge)
         self.joined.append(name)
-        self._told(f"{name} has joined")
+        self.told(f"{name} has joined")
 
     async def join_again(self, name: str) -> None:
         """Let a node that was removed from the cluster join as a new one; its pods of before still run."""
@@ -145,21 +164,29 @@ class PodLab:
         await edge.start_runtime(booted=True)
         await asyncio.to_thread(edge.edgecore.start)
 
-    async def deploy(self, chosen: str = "single-node", tags: dict[str, str] | None = None) -> None:
-        """Apply an overlay."""
-        await overlay.apply(self.kubectl, self.folder / "lab/overlay", chosen, self.edges, tags)
+    async def deploy(self, tags: dict[str, str] | None = None) -> None:
+        """Apply `overlays/single-node`."""
+        await overlay.apply(self.kubectl, self.folder / "lab/overlay", "single-node", self.edges, tags)
         await self.cloud.publish_names()
-        self._told(f"overlay {chosen} applied")
+        self.told("overlay single-node applied")
 
     async def pods(self) -> list[Pod]:
         """Return all pods of Gleaner."""
         things = await asyncio.to_thread(self.kubectl.get, "pods")
         return [Pod.of(thing) for thing in things]
 
-    async def ready(self, nodes: tuple[str, ...] | None = None, *, within_s: float = 900.0) -> None:
-        """Wait until every pod is ready, each workload of the edge on each of the nodes."""
+    async def ready(
+        self, nodes: tuple[str, ...] | None = None, *, more: tuple[str, ...] = (), within_s: float = 900.0
+    ) -> None:
+        """Wait until every pod is ready, each workload of the edge on each of the nodes.
+
+        Args:
+            nodes: The edge nodes; all of them if absent.
+            more: Workloads in the cloud that not every overlay has.
+            within_s: How long, in seconds.
+        """
         wanted = {(app, node) for app in _PODS_AT_EDGE for node in nodes or tuple(self.edges)}
-        await self._until_ready(wanted | {(app, _CLOUD) for app in _PODS_IN_CLOUD}, within_s)
+        await self._until_ready(wanted | {(app, _CLOUD) for app in (*_PODS_IN_CLOUD, *more)}, within_s)
 
     async def _until_ready(self, wanted: set[tuple[str, str]], within_s: float) -> None:
         last: list[Pod] = []
@@ -196,4 +223,3 @@ class PodLab:
         for machine in self.machines:
             machine.forget(*_MACHINE_FOLDERS)
         self.cloud.lay_out()
-        site.provision(self.site, list(self.edges.values()))

@@ -15,6 +15,7 @@ _OVERLAYS = ROOT / "deploy/kubeedge/overlays"
 IMAGES = {
     "eclipse-mosquitto": "gleaner-broker",
     "gleaner-cloud": "gleaner-cloud",
+    "gleaner-console": "gleaner-console",
     "gleaner-edge": "gleaner-edge",
     "gleaner-gateway": "gleaner-gateway",
     "gleaner-modelserver": "gleaner-litert",

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.kubeedge import programs
-from tests.kubeedge.programs import MODULE, Programs, compile_packages
+from tests.kubeedge.programs import MODULE, Programs, compile_packages, run_go
 
 _CONTROL = tuple(
     f"k8s.io/kubernetes/cmd/{name}" for name in ("kube-controller-manager", "kube-scheduler", "kube-proxy")
 )
 _KUBELET_MODULE = MODULE / "kubelet"
 _KUBELET = "k8s.io/kubernetes/cmd/kubelet"
+_S3 = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,14 @@ class PodPrograms:
         """Runs the pods of the cloud node."""
         return self.core.folder / "kubelet"
 
+    @property
+    def s3(self) -> Path:
+        """The object store of `overlays/fleet`."""
+        return self.core.folder / "versitygw"
+
     def missing(self) -> list[str]:
         """Return the names of the programs that are not built."""
-        own = (self.controller_manager, self.scheduler, self.proxy, self.kubelet)
+        own = (self.controller_manager, self.scheduler, self.proxy, self.kubelet, self.s3)
         return self.core.missing() + [program.name for program in own if not program.exists()]
 
 
@@ -60,4 +66,7 @@ def build() -> PodPrograms:
     core = programs.build()
     compile_packages(MODULE, _CONTROL, core.folder)
     compile_packages(_KUBELET_MODULE, (_KUBELET,), core.folder)
-    return PodPrograms(core)
+    made = PodPrograms(core)
+    if not made.s3.exists():
+        run_go(MODULE, "install", _S3, folder=core.folder)
+    return made

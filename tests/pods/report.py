@@ -13,11 +13,11 @@ from tests.pods.pod import table
 _INTERVAL_S = 0.25
 
 
-async def show(lab: PodLab, overlay: str, photos: int) -> None:
+async def show(lab: PodLab, photos: int) -> None:
     """Start everything, send photos and print the tables."""
     await lab.start()
     await asyncio.gather(*(lab.join(name) for name in lab.edges))
-    await lab.deploy(overlay)
+    await lab.deploy()
     print((await first_release(lab, tuple(lab.edges))).strip())
     await lab.ready()
     print(await pods(lab), flush=True)

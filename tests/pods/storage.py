@@ -7,12 +7,17 @@ from tests.pods.machine import Machine
 from tests.pods.site import USER
 
 CLASS = "local"
-STORE, BROKER = "/var/lib/gleaner/store", "/var/lib/gleaner/cloud-broker"
+STORE = "/var/lib/gleaner/store"
+_VOLUMES = {
+    "store": (STORE, "50Gi"),
+    "broker": ("/var/lib/gleaner/cloud-broker", "4Gi"),
+    "console": ("/var/lib/gleaner/console", "2Gi"),
+}
 
 
 def make_folders(machine: Machine) -> None:
     """Make the folders of the volumes on the cloud node."""
-    for path in (STORE, BROKER):
+    for path, _ in _VOLUMES.values():
         machine.run("install", "-d", "-o", str(USER), "-g", str(USER), path)
 
 
@@ -33,7 +38,7 @@ def objects() -> list[Thing]:
         "provisioner": "kubernetes.io/no-provisioner",
         "volumeBindingMode": "WaitForFirstConsumer",
     }
-    return [storage_class, _volume("store", STORE, "50Gi"), _volume("broker", BROKER, "4Gi")]
+    return [storage_class, *(_volume(name, path, size) for name, (path, size) in _VOLUMES.items())]
 
 
 def _volume(name: str, path: str, size: str) -> Thing:

@@ -1,7 +1,11 @@
+import asyncio
+
 from bus.metrics import Counters
+from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence
 from schemas.codec import encode
-from schemas.topics import STATUS
+from schemas.topics import CLOUD, STATUS
+from tests.conftest import DEADLINE_S, running
 
 
 def test_a_component_is_online_when_every_part_has_recovered():
@@ -32,3 +36,14 @@ def test_g7_a_long_reason_is_cut_to_the_limit_of_the_contract():
     presence = Presence("edge-1", "edge")
     presence.degrade("predict", "x" * 5000)
     assert presence.is_own(encode(STATUS, presence.status(Counters())))
+
+
+async def test_a_component_whose_work_is_done_leaves_no_status(address):
+    """Such as the controller of a rollout that has ended: nothing is offline that somebody should start."""
+    listener = Bus(address, transient_client_id("listener"))
+    statuses = listener.subscribe_raw("gleaner/v1/status/cloud/rollout")
+    async with running(listener), asyncio.timeout(DEADLINE_S):
+        async with running(bus := Bus(address, "done", presence=Presence(CLOUD, "rollout"))):
+            bus.finish()
+        while (await statuses.get()).payload:
+            continue

@@ -5,7 +5,7 @@ import pytest
 from bus.observability import metric_catalogue as catalogue
 from cli.catalogue import counters
 
-SERVICES = ("device", "edge", "collector", "trainer", "gateway", "notify", "console")
+SERVICES = ("device", "edge", "collector", "trainer", "rollout", "gateway", "notify", "console")
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -14,6 +14,7 @@ from bus.mqtt.tls import context
 from bus.security import certificates
 from cli.main import main
 from cloud.collector.config import CollectorConfig
+from cloud.retraining.config import TrainerConfig
 from device.config import DeviceConfig
 from edge.config import EdgeConfig
 from tests.sites import provision
@@ -319,8 +320,11 @@ def test_each_component_can_load_its_configuration(site):
         "cloud.lan",
         8884,
     )
-    for path in ("cloud/rollout", "cloud/trainer", "cloud/gateway", "operator/cloud", "operator/edge-1"):
-        broker = load(site / f"{path}.toml", ClientConfig).broker
+    trainer = load(site / "cloud/trainer.toml", TrainerConfig)
+    assert trainer.release_broker == load(site / "cloud/rollout.toml", ClientConfig).broker
+    clients = ("cloud/rollout", "cloud/gateway", "operator/cloud", "operator/edge-1")
+    brokers = [load(site / f"{path}.toml", ClientConfig).broker for path in clients]
+    for broker in (trainer.broker, *brokers):
         assert broker.tls is not None
         assert all(
             Path(file or "").is_file() for file in (broker.tls.ca, broker.tls.certificate, broker.tls.key)

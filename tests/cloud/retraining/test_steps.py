@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from bus.config import Broker
+from bus.config import Broker, ClientConfig, load
 from cloud.dataset.store import Store
 from cloud.registry.registry import Registry
 from cloud.retraining.config import TrainerConfig
@@ -29,6 +29,7 @@ from schemas.topics import RELEASE
 from tests.cloud.bundles import bundle, card
 from tests.conftest import DEADLINE_S
 from tests.nodes import Observer
+from tests.sites import broker_of, free_ports, provision
 
 RELEASED = RolloutOptions(groups=(("n",), ("m", "n")), signing_key="k", force=True)
 CONFIG = TrainerConfig(
@@ -62,6 +63,8 @@ def test_the_configuration_reaches_the_steps():
         dataset="d", models="m", version=2, options=RELEASED, broker=CONFIG.broker
     )
     assert tuning_step(CONFIG) == TuneStep(dataset="d", models="m", nodes=("n", "m"), broker=CONFIG.broker)
+    elsewhere = structs.replace(CONFIG, release_broker=Broker(host="r"))
+    assert release_step(elsewhere, card(2)).broker == tuning_step(elsewhere).broker == Broker(host="r")
 
 
 def test_without_teachers_and_release_there_is_only_the_training():
@@ -113,6 +116,29 @@ async def test_policies_are_tuned(address, tmp_path):
         dataset=str(tmp_path / "dataset"), models=str(tmp_path / "models"), nodes=("edge-1",), broker=address
     )
     assert '"reasons": []' in await run(step, tmp_path)
+
+
+async def test_a_provisioned_trainer_releases_and_tunes(tmp_path, mosquitto):
+    """With the configuration that `provision` writes: by the rollout's certificate, as its own may not."""
+    port = free_ports()
+    provision(tmp_path / "site", "--cloud", f"127.0.0.1:{port}", "--edge", "edge-1")
+    cloud = tmp_path / "site/cloud"
+    config = structs.replace(
+        load(cloud / "trainer.toml", TrainerConfig),
+        dataset=str(tmp_path / "dataset"),
+        models=str(tmp_path),
+        release=RolloutOptions(model="birds"),
+    )
+    bundle(tmp_path, 1)
+    Store.open(tmp_path / "dataset")
+    Registry(tmp_path).write_card(card(1))
+    observer = Observer(load(tmp_path / "site/operator/cloud.toml", ClientConfig).broker)
+    releases = observer.bus.subscribe(RELEASE)
+    with broker_of(cloud, port, mosquitto):
+        async with observer.watching(), asyncio.timeout(DEADLINE_S):
+            await run(release_step(config, card(1)), tmp_path)
+            assert (await releases.queue.get()).message().version == 1
+        assert '"reasons": []' in await run(tuning_step(config), tmp_path)
 
 
 async def test_a_worker_that_does_not_read_its_step_is_no_error(tmp_path):

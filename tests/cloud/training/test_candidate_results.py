@@ -4,20 +4,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from cloud.dataset.example import Example
+from cloud.modeling.arrays import Ints
 from cloud.modeling.backbones import COMPACT, EFFICIENTNET_LITE0, EFFICIENTNET_LITE0_GRID, Backbone
 from cloud.modeling.linear_head import Head
+from cloud.progress import NoProgress
 from cloud.training.candidate_results import (
     ENOUGH,
     MIN_PRETRAINED_LABELS,
     MIN_SCRATCH_LABELS,
+    MIN_WHITENED_LABELS,
     CandidateResults,
     better,
+    evaluate_backbone,
     is_worth_trying,
 )
 from cloud.training.candidates import HUMAN, HeldOut
-from cloud.training.learners import Fitted
+from cloud.training.learners import Fitted, FrozenLearner
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
@@ -108,3 +113,36 @@ def test_all_losers_stay_on_the_record() -> None:
     assert best.backbone.name == "third"
     assert sorted(loser.backbone.name for loser in best.others) == ["compact", "efficientnet-lite0"]
     assert all(not loser.others for loser in best.others)
+
+
+LOUD, QUIET = 0, 25
+"""Numbers of an embedding with the deviations 1 and 0.02."""
+
+
+def embedded(count: int, differ_in: int) -> tuple[NDArray[np.float32], Ints]:
+    """Embeddings whose two classes differ in one number."""
+    deviations = np.where(np.arange(30) < 20, 1.0, 0.02)
+    embeddings = np.random.default_rng(1).normal(size=(count, 30)) * deviations
+    labels = np.arange(count) % 2
+    embeddings[:, differ_in] += np.where(labels == 1, 2, -2) * deviations[differ_in]
+    return embeddings.astype(np.float32), labels
+
+
+@pytest.mark.parametrize(
+    ("count", "differ_in", "whitened"),
+    [(200, QUIET, True), (200, LOUD, False), (MIN_WHITENED_LABELS - 1, QUIET, False)],
+)
+def test_held_out_labels_decide_about_whitening(count: int, differ_in: int, *, whitened: bool) -> None:
+    """Heads are whitened where held-out answers are significantly better, and never on few labels."""
+    embeddings, labels = embedded(count, differ_in)
+    examples = [
+        Example(str(number), b"%d" % number, "ab"[label], "human") for number, label in enumerate(labels)
+    ]
+    learner = FrozenLearner(None, embeddings, 2)
+    best = evaluate_backbone(
+        EFFICIENTNET_LITE0, learner, ("a", "b"), examples, [], seed=0, progress=NoProgress()
+    )
+    assert best.whitened == whitened
+    # The head that is exported takes the embeddings as they are.
+    answers = best.chosen_fit.head.logits(embeddings).argmax(axis=1)
+    assert (answers == labels).mean() > (best.held_out[HUMAN].accuracy or 0.0) - 0.05

@@ -50,6 +50,7 @@ LEAST: dict[str, str] = {
     "POST /review/release": "reviewer",
     "POST /review/undo": "reviewer",
     "POST /doubts/{photo_id}/label": "reviewer",
+    "GET /audit": "operator",
     "GET /doubts/{photo_id}/forget": "operator",
     "POST /doubts/{photo_id}/forget": "operator",
     "POST /quarantine/{key}/discard": "operator",

@@ -133,7 +133,9 @@ async def test_opening_that_keeps_failing_beside_a_hung_driver_ends_the_camera(d
         for _ in range(2):
             with pytest.raises(CameraError):
                 await camera.capture()
-        with pytest.raises(CameraStuckError, match=r"cable; its driver hangs in 1 call; this process ends"):
+        with pytest.raises(
+            CameraStuckError, match=r"cable; calls that its driver has not ended: 1; this process ends"
+        ):
             await camera.capture()
 
 

@@ -1,0 +1,102 @@
+"""A demonstration that stays, as a person starts it with `make demo ARGS=--stay`, and labels in it."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import ROOT
+
+PRINTED = re.compile(r"console: (http://\S+)")
+LAST = "Ctrl-C stops everything"
+LABELS = 20
+
+
+class Staying:
+    """A demonstration that was started; what it prints is read in a thread."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        self._folder = folder
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "cli.main", "demo", "--stay", "--out", str(folder / "out"), *words],
+            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            env=os.environ | {"TMPDIR": str(folder), "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        self._lines: list[str] = []
+        self._read = threading.Condition()
+        self._reader = threading.Thread(target=self._follow, name="demo output")
+        self._reader.start()
+
+    def _follow(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            with self._read:
+                self._lines.append(line.rstrip())
+                self._read.notify_all()
+        with self._read:
+            self._lines.append("")
+            self._read.notify_all()
+
+    @property
+    def work(self) -> Path:
+        """The temporary folder of the run."""
+        return next(self._folder.glob("gleaner-demo-*"))
+
+    def printed(self, text: str, timeout_s: float) -> str:
+        """Return the last line with a text, once it is there.
+
+        Raises:
+            RuntimeError: It ended, or did not print it in time.
+        """
+
+        def is_there() -> bool:
+            return any(text in line for line in self._lines) or self._lines[-1:] == [""]
+
+        with self._read:
+            self._read.wait_for(is_there, timeout_s)
+            found = [line for line in self._lines if text in line]
+        if not found:
+            raise RuntimeError(f"the demonstration did not print {text!r}: {self._lines[-20:]}")
+        return found[-1]
+
+    def address(self, timeout_s: float) -> str:
+        """Return the address that was printed last, which opens the console once."""
+        found = PRINTED.search(self.printed("console: http", timeout_s))
+        assert found is not None
+        return found[1]
+
+    def stop(self) -> int:
+        """Press Ctrl-C and return the exit code."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGINT)
+        code = self._process.wait()
+        self._reader.join()
+        return code
+
+
+@contextlib.contextmanager
+def staying(*words: str) -> Iterator[Staying]:
+    """Run a demonstration that stays for the length of a block."""
+    with tempfile.TemporaryDirectory(prefix="gleaner-stay-") as folder:
+        demo = Staying(Path(folder), *words)
+        try:
+            yield demo
+        finally:
+            demo.stop()
+
+
+def label_as_the_model_says(page: Any, expect: Any, count: int = LABELS) -> None:
+    """Label photos by their keys, each as the model says; each is on the disk before the next one."""
+    for number in range(count):
+        shown = page.locator("[data-photo]:visible").first
+        model = shown.get_attribute("data-model")
+        key = page.locator(f'[data-classes] button[value="{model}"]').get_attribute("data-keys").split()[0]
+        page.keyboard.press(key)
+        expect(page.locator("[data-given]")).to_have_text(str(number + 1))
