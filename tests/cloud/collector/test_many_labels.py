@@ -74,6 +74,7 @@ def correct(port: int, number: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_g3_100_000_labels_drain_across_kills_of_the_collector(tmp_path, port, collector):
     """G3: a flood of labels and those of others are all stored, and a correction behind them counts.
 
