@@ -101,7 +101,10 @@ class MisnamedPhotos:
             one = _Misnamed(topic.removeprefix(self._prefix), payload, is_photo=True)
         else:
             return
-        self._bus.counters.add("photo.misnamed" if one.is_photo else "feedback.misnamed")
+        if one.is_photo:
+            self._bus.counters.add("photo.misnamed")
+        else:
+            self._bus.counters.add("feedback.misnamed")
         try:
             self._queue.put_nowait(one)
         except asyncio.QueueFull:
