@@ -198,7 +198,9 @@ def change_filters(image: bytes, draw: random.Random) -> bytes:
     place = next(at for at, part in enumerate(parts) if part[4:8] == b"IDAT")
     raw = bytearray(zlib.decompress(parts[place][8:-4]))
     rows = int.from_bytes(parts[0][12:16])
-    row = len(raw) // max(1, rows)
+    if not 0 < rows <= len(raw):
+        raise ValueError("an earlier mutation changed the height")
+    row = len(raw) // rows
     for number in range(rows):
         raw[number * row] = draw.choice((0, 1, 2, 3, 4, 4, 4, draw.choice((4, 5, 64, 255))))
     parts[place] = chunk_bytes(b"IDAT", zlib.compress(bytes(raw), draw.randrange(10)))
