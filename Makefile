@@ -112,6 +112,10 @@ test-broker: $(READY) ## test a broker against what Gleaner requires of one: BRO
 	GLEANER_BROKER=$(BROKER) GLEANER_BROKER_ACCESS=$(ACCESS) GLEANER_BROKER_SITE=$(SITE) \
 	    $(BIN)/python -m pytest tests/broker_contract $(ARGS)
 
+NEWER_BROKER_TESTS = tests/broker_contract tests/bus tests/cloud/collector tests/device
+test-newer-broker: $(READY) ## run the tests of MQTT on mosquitto of Debian 13, unpacked into the cache
+	PATH="$$($(BIN)/python -m tests.newer_broker):$$PATH" $(BIN)/python -m pytest $(NEWER_BROKER_TESTS) $(ARGS)
+
 test-s3: $(READY) ## test the dataset on a real S3 server; needs Go, installs s3fs into the environment
 	GOBIN=$(CURDIR)/.cache/versitygw go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 	$(BIN)/uv pip install --quiet --constraint constraints/cloud.txt --python $(BIN)/python s3fs

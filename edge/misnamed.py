@@ -1,7 +1,8 @@
 """Answer photos on topics without a valid device name, such as `photo/edge-1/ESP32_CAM` and `photo/edge-1`.
 
 The contract has no such device, and access control lets no client of a provisioned site use the name. The
-sender gets a rejection under the name that it used, with the name that it may use instead.
+sender gets a rejection under the name that it used, with the name that it may use instead. A label of such a
+device has no answer in the contract: it is counted, and the Event tells of it.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from schemas.errors import CodecError, TopicError
 from schemas.events import EventName
 from schemas.field_types import MAX_TEXT_CHARS
 from schemas.messages import Event, Result
-from schemas.topics import EVENT, PHOTO, RESULT, check_device_name
+from schemas.topics import EVENT, FEEDBACK, PHOTO, RESULT, check_device_name
 
 log = structlog.get_logger()
 
@@ -31,11 +32,12 @@ _MAX_NAME_CHARS = 63
 _QUOTED_CHARS = 80
 
 
-class _Photo(NamedTuple):
-    """A photo, with what follows the node in its topic: nothing, or a slash and a name."""
+class _Misnamed(NamedTuple):
+    """A photo or label, with what follows the node in its topic: nothing, or a slash and a name."""
 
     rest: str
     payload: bytes
+    is_photo: bool
 
     @property
     def device(self) -> str:
@@ -54,8 +56,8 @@ def valid_name(name: str) -> str:
 class MisnamedPhotos:
     """Reject photos of misnamed devices, and report each name once in ten minutes as an Event.
 
-    Bounded: 64 photos are queued, further ones are dropped and counted as `photo.misnamed_dropped`; 256 names
-    are remembered.
+    Bounded: 64 messages are queued, further ones are dropped and counted as `photo.misnamed_dropped`; 256
+    names are remembered.
 
     Args:
         bus: Connected by its own `run`.
@@ -69,7 +71,8 @@ class MisnamedPhotos:
         self._node = node
         self._handler = handler
         self._prefix = PHOTO.select(node=node).removesuffix("/+")
-        self._queue: asyncio.Queue[_Photo] = asyncio.Queue(_MAX_QUEUED)
+        self._labels = FEEDBACK.select(node=node).removesuffix("+")
+        self._queue: asyncio.Queue[_Misnamed] = asyncio.Queue(_MAX_QUEUED)
         self._reported_at: OrderedDict[str, float] = OrderedDict()
         bus.on_unmatched = self._receive
         shared = "" if group is None else f"$share/{group}/"
@@ -82,8 +85,9 @@ class MisnamedPhotos:
             result = self._rejection(one)
             await self._bus.connected()  # a photo can arrive before the subscriptions are confirmed
             try:
-                # Not `Bus.publish`, which refuses the name: the sender knows no other topic.
-                await self._bus.publish_bytes(self._result_topic(one.rest), to_json(result))
+                if one.is_photo:
+                    # Not `Bus.publish`, which refuses the name: the sender knows no other topic.
+                    await self._bus.publish_bytes(self._result_topic(one.rest), to_json(result))
                 if self._is_due(one.device):
                     await self._report(one.device, result)
             except UNPUBLISHED:
@@ -91,19 +95,25 @@ class MisnamedPhotos:
 
     def _receive(self, topic: str, payload: bytes) -> None:
         """Take a message that no subscription matches; must not block."""
-        rest = topic.removeprefix(self._prefix)
-        if rest == topic or rest[:1] not in {"", "/"}:
+        if topic.startswith(self._labels):
+            one = _Misnamed("/" + topic.removeprefix(self._labels), payload, is_photo=False)
+        elif topic == self._prefix or topic.startswith(f"{self._prefix}/"):
+            one = _Misnamed(topic.removeprefix(self._prefix), payload, is_photo=True)
+        else:
             return
-        self._bus.counters.add("photo.misnamed")
+        if one.is_photo:
+            self._bus.counters.add("photo.misnamed")
+        else:
+            self._bus.counters.add("feedback.misnamed")
         try:
-            self._queue.put_nowait(_Photo(rest, payload))
+            self._queue.put_nowait(one)
         except asyncio.QueueFull:
             self._bus.counters.add("photo.misnamed_dropped")
 
     def _result_topic(self, rest: str) -> str:
         return RESULT.select(node=self._node).removesuffix("/+") + rest
 
-    def _rejection(self, one: _Photo) -> Result:
+    def _rejection(self, one: _Misnamed) -> Result:
         device = valid_name(one.device)
         try:
             photo_id = decode(PHOTO, one.payload, {"node": self._node, "device": device}).photo_id

@@ -169,7 +169,9 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             own = Policy(node=config.node, harvest=config.harvest, vote=config.vote, votes=config.votes)
             pipeline.votes.set_rules(own)
             tasks.create_task(orders.run(), name="edge.forgetting")
-            tasks.create_task(_follow_policies(policies, sampler, pipeline.votes, own), name="edge.policies")
+            tasks.create_task(
+                _follow_policies(policies, sampler, pipeline.votes, own, counters), name="edge.policies"
+            )
             tasks.create_task(
                 harvest_labelled_photos(labels, bus, sampler=sampler, database=database, outbox=outbox),
                 name="edge.labels",
@@ -269,7 +271,7 @@ async def _settle(receipt: Receipt, outbox: Outbox, sampler: Sampler, counters: 
 
 
 async def _follow_policies(
-    policies: Subscription[Policy], sampler: Sampler, votes: Votes, own: Policy
+    policies: Subscription[Policy], sampler: Sampler, votes: Votes, own: Policy, counters: Counters
 ) -> None:
     """Apply each policy; an empty message, which clears it, brings back the rules of the configuration."""
     newest: Policy | None = None
@@ -277,6 +279,7 @@ async def _follow_policies(
         try:
             policy = delivery.message() if delivery.payload else own
         except CodecError as error:
+            counters.add("policy.malformed")
             log.warning("policy.malformed", error=str(error))
         else:
             if policy != newest:  # the broker retains it, so that it arrives again with each connection

@@ -256,7 +256,7 @@ def _check_version(kind: str, fields: dict[str, object]) -> None:
         raise CodecError(
             kind,
             expected=f"version {VERSION}",
-            got=str(version)[:_QUOTED_VERSION_CHARS],
+            got=repr(version)[:_QUOTED_VERSION_CHARS],
             code="unsupported-version",
             photo_id=_photo_id(fields),
         )

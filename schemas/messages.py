@@ -147,8 +147,7 @@ class Result(Message, frozen=True, kw_only=True):
         Text | None,
         Meta(
             description="why some pixels of the photo are missing or wrong; it is then not harvested in lane "
-            "auto; null if none are known to be: damage that only decoding finds is not looked for while a "
-            "cap of the harvest is full"
+            "auto; null if none are known to be"
         ),
     ] = None
     answered_at_ms: Annotated[Milliseconds, Meta(description=f"when the edge answered; {EPOCH_MS}")]

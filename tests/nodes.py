@@ -275,10 +275,17 @@ class Command:
 
     def resident_mb(self) -> float:
         """Return its resident memory in megabytes."""
+        return self._memory_mb("VmRSS:")
+
+    def peak_mb(self) -> float:
+        """Return the most resident memory that it had in this run, in megabytes."""
+        return self._memory_mb("VmHWM:")
+
+    def _memory_mb(self, field: str) -> float:
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith(field):
                 return int(line.split()[1]) * 1024 / 1e6
-        raise AssertionError("no VmRSS")
+        raise AssertionError(f"no {field}")
 
 
 @contextmanager

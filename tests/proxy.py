@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator
 
 _GARBAGE = b"\xff" * 16
@@ -18,6 +19,8 @@ class Proxy:
         closed: Whether new connections are closed at once.
         bytes_per_s: Rate of each direction of each connection; unlimited if None.
         forwarded_bytes: Sum over all connections and both directions.
+        idle_s: Time in which a connection with a rate had nothing to forward to the target, in seconds. With
+            the bytes at that rate it is the time that the link itself needed, however busy this machine is.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -28,6 +31,7 @@ class Proxy:
         self.bytes_per_s: float | None = None
         self.half_open = False
         self.forwarded_bytes = 0
+        self.idle_s = 0.0
         self._halving = 0
         self._corrupting = 0
         self._flowing = asyncio.Event()
@@ -105,7 +109,7 @@ class Proxy:
     ) -> None:
         halving, corrupting, packets = self._halving, self._corrupting, MqttPackets()
         with contextlib.suppress(OSError):
-            while chunk := await reader.read(self._chunk_bytes()):
+            while chunk := await self._read(reader, back=back):
                 if self.bytes_per_s:
                     await asyncio.sleep(len(chunk) / self.bytes_per_s)
                 if self.delay_s:
@@ -125,6 +129,13 @@ class Proxy:
                 if halving != self._halving:
                     break
         writer.transport.abort()
+
+    async def _read(self, reader: asyncio.StreamReader, *, back: bool) -> bytes:
+        began = time.monotonic()
+        chunk = await reader.read(self._chunk_bytes())
+        if self.bytes_per_s and not back:
+            self.idle_s += time.monotonic() - began
+        return chunk
 
     def _chunk_bytes(self) -> int:
         return 65536 if self.bytes_per_s is None else max(1, int(self.bytes_per_s / 50))

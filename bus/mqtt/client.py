@@ -307,6 +307,11 @@ class Bus:
 
     async def _serve(self, connection: BrokerConnection, failed_at: float | None) -> None:
         """Subscribe, probe the connection, let publishers in, then publish the Status at intervals."""
+        # A resumed session has its subscriptions, and the SUBACK comes behind all messages that wait in it.
+        # They must not be read before somebody takes them: what does not fit would come again as a whole.
+        resumed = connection.session_resumed and self._presence is None
+        if resumed:
+            await self._let_in(connection, failed_at)
         wanted = [one.filter for one in self._subscriptions if one.filter not in self._optional]
         for topic_filter in (*wanted, *self._raw.filters):
             await connection.subscribe(topic_filter)
@@ -318,6 +323,12 @@ class Bus:
             await connection.subscribe(self._presence.topic, qos=0)
             await self._probe(connection, self._presence.topic)
         # Only now: subscriptions are complete, and a message that is published is delivered.
+        if not resumed:
+            await self._let_in(connection, failed_at)
+        await self._reporter.run(connection)
+
+    async def _let_in(self, connection: BrokerConnection, failed_at: float | None) -> None:
+        """Let publishers and consumers use a connection."""
         async with self._ready:
             self._connection = connection
             self._reporter.attach(connection)
@@ -329,7 +340,6 @@ class Bus:
         outage_s = None if failed_at is None else round(time.monotonic() - failed_at, 1)
         log.info("bus.connected", broker=self._address, outage_s=outage_s)
         self.counters.add("bus.connected")
-        await self._reporter.run(connection)
 
     async def _watch_queues(self) -> None:
         """Report messages that nobody takes; fetch again what did not fit."""

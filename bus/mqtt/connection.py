@@ -114,6 +114,8 @@ class BrokerConnection:
         on_message: Callable[[Incoming], None],
     ) -> None:
         self.address = address(broker)
+        self.session_resumed = False
+        """Whether the broker kept the session of an earlier connection."""
         self._closed_early = False
         self._on_message = on_message
         self._opened = contextlib.AsyncExitStack()
@@ -278,6 +280,7 @@ class BrokerConnection:
 
         def connected(client: Any, data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
             self.publisher.most_bytes = getattr(properties, "MaximumPacketSize", None)
+            self.session_resumed = flags.session_present
             self._closed_early = reason.value == _UNSUPPORTED_PROTOCOL
             if on_connect is not None:
                 on_connect(client, data, flags, reason, properties)

@@ -192,9 +192,11 @@ class Collector:
                     self._counters.add("feedback.refused")
             if labels:
                 outcomes = await self._write("labels", partial(self._store.label, labels))
-                for label in labels:
-                    self._counters.add("feedback.recorded")
-                    await self._publish_recorded(label, outcomes[label.photo_id])
+                self._counters.add("feedback.recorded", len(labels))
+                # Together: a batch would otherwise wait for as many PUBACKs, one after the other.
+                await asyncio.gather(
+                    *(self._publish_recorded(label, outcomes[label.photo_id]) for label in labels)
+                )
             # The durable session redelivers what is not acknowledged, and a label is idempotent.
             for delivery in deliveries:
                 delivery.ack()

@@ -24,6 +24,7 @@ from edge.harvest.shrinking import Shrinking
 from edge.serving.prediction import Prediction
 from schemas.codec import MAX_PAYLOAD_BYTES, encode
 from schemas.image import DEFAULT_LIMITS, ImageFacts, ImageLimits
+from schemas.image.signatures import JPEG_SIGNATURE
 from schemas.lanes import AUDIT, AUTO, FEEDBACK
 from schemas.messages import Feedback, Photo, Sample
 from schemas.policy_rules import HarvestRules
@@ -125,7 +126,7 @@ class Sampler:
     async def hash_photos(
         self, photos: Sequence[tuple[bytes, str | None]], *, expensive: bool = False
     ) -> list[HashedPhoto]:
-        """Compute the difference hash of each photo, unless a cap or its device's share is exhausted.
+        """Compute the difference hash of each photo, and find damage that only decoding tells.
 
         In one thread for all: handing each over would cost more than most hashes. If one of them occupies the
         decoder, those behind it are not harvested. Safe to cancel.
@@ -134,15 +135,22 @@ class Sampler:
             photos: Encoded image and device of those in a call to the model server.
             expensive: Whether decoding may take much longer than for usual photos.
         """
-        # Decoding is half of what a photo costs under load; without room for a sample it would be wasted.
         now = self._clock()
         refused = [self._selector.exhausted_cap(now, device) for _, device in photos]
-        images = [image for (image, _), cap in zip(photos, refused, strict=True) if cap is None]
+        # A photo that cannot become a sample has no use for its hash, but a JPEG tells its damage.
+        is_decoded = [
+            cap is None or image.startswith(JPEG_SIGNATURE)
+            for (image, _), cap in zip(photos, refused, strict=True)
+        ]
+        images = [image for (image, _), wanted in zip(photos, is_decoded, strict=True) if wanted]
         hashes: list[HashedImage | None] = []
         if images:
             await self._decoders.run(lambda: _hash_each(images, self._limits, hashes), expensive=expensive)
         hashed = chain(list(hashes), repeat(None))  # a copy: a thread that was given up may go on
-        return [HashedPhoto(None, cap) if cap is not None else _hashed(next(hashed)) for cap in refused]
+        return [
+            _hashed(next(hashed) if wanted else None, cap)
+            for wanted, cap in zip(is_decoded, refused, strict=True)
+        ]
 
     async def sample(
         self, photo: Photo, hashed: HashedPhoto, prediction: Prediction
@@ -284,7 +292,9 @@ def _hash_each(images: Sequence[bytes], limits: ImageLimits, hashes: list[Hashed
             hashes.append(None)
 
 
-def _hashed(image: HashedImage | None) -> HashedPhoto:
+def _hashed(image: HashedImage | None, cap: str | None) -> HashedPhoto:
+    if cap is not None:
+        return HashedPhoto(None, cap, damaged=image and image.damaged)
     if image is None:
         return HashedPhoto(None, _UNDECODABLE)
     return HashedPhoto(image.dhash, damaged=image.damaged, facts=image.facts)

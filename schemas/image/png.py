@@ -52,6 +52,11 @@ class Chunk(NamedTuple):
         """True if a decoder may skip it: the first letter is a small one."""
         return bool(self.kind[0] & 0x20)
 
+    @property
+    def has_reserved_bit(self) -> bool:
+        """True if its type is none of this version of PNG: the third letter is a small one."""
+        return bool(self.kind[2] & 0x20)
+
 
 @dataclass(slots=True)
 class PngStream:
@@ -191,8 +196,8 @@ def _read_palette(stream: PngStream, data: bytes) -> None:
 
 
 def _read_ancillary(stream: PngStream, chunk: Chunk, limits: ImageLimits) -> None:
-    if not chunk.valid:
-        stream.exact = False
+    if not chunk.valid or chunk.has_reserved_bit:
+        stream.exact = False  # with a reserved type, newer versions of libpng end with an error
     elif chunk.kind == b"tRNS":
         _read_transparency(stream, chunk.data)
     elif chunk.kind == b"eXIf" and not stream.has_exif:

@@ -1,6 +1,8 @@
 """What decoding a PNG costs, whether its pixels are all there, and the bytes to decode."""
 
 import zlib
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 
 from schemas.image.exif import UPRIGHT, orientation_only
 from schemas.image.facts import ImageFacts, ImageLimits, check_facts, raster_bytes
@@ -15,9 +17,12 @@ from schemas.image.png import (
 )
 from schemas.image.signatures import PNG_SIGNATURE
 
+_BYTE = 8
+_DEFLATE, _LARGEST_WINDOW, _CHECK = 8, 0x78, 31
+_WINDOW_BYTES = 1 << 15
 _OUTPUT_BYTES = 256 * 1024
 _UNREADABLE = "pixels that cannot be decompressed"
-_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
 def png_facts(stream: PngStream, limits: ImageLimits) -> ImageFacts:
@@ -39,7 +44,7 @@ def png_facts(stream: PngStream, limits: ImageLimits) -> ImageFacts:
         # The raster as it is stored, and as RGB.
         decoded_bytes=raster_bytes(stream.width, stream.height)
         + row_bytes(stream.width, stream) * stream.height,
-        exact=stream.exact,
+        exact=stream.exact and not _has_small_window(stream),
         damaged=stream.damaged,
     )
     check_facts(facts, limits)
@@ -72,12 +77,39 @@ def check_pixel_data(stream: PngStream) -> None:
         raise corrupt(f"{_UNREADABLE} (no end)")
 
 
+def _has_small_window(stream: PngStream) -> bool:
+    """Return True if the pixels may refer back further than their header says.
+
+    libpng then ends with an error or not, by how the data are split; browsers and Pillow do not mind.
+    """
+    head = _zlib_head(stream.pixels)
+    return head is not None and 1 << (_BYTE + (head[0] >> 4)) < min(_raw_bytes(stream), _WINDOW_BYTES)
+
+
+def _zlib_head(pixels: Iterable[bytes]) -> bytes | None:
+    """Return the first two bytes of the pixels: method, window and flags; None if they are invalid.
+
+    Source: RFC 1950, section 2.2.
+    """
+    head = bytes(islice(chain.from_iterable(pixels), 2))
+    is_valid = len(head) == 2 and head[0] & 0x0F == _DEFLATE and not int.from_bytes(head) % _CHECK  # noqa: PLR2004
+    return head if is_valid else None
+
+
+def _with_largest_window(pixels: Sequence[bytes]) -> Sequence[bytes]:
+    head = _zlib_head(pixels)
+    if head is None or head[0] == _LARGEST_WINDOW:
+        return pixels
+    value = _LARGEST_WINDOW << _BYTE | head[1] & 0xE0
+    return [(value + -value % _CHECK).to_bytes(2) + b"".join(pixels)[2:]]
+
+
 def _raw_bytes(stream: PngStream) -> int:
     """Return the bytes of all rows with their filter bytes."""
     if not stream.interlaced:
         return (row_bytes(stream.width, stream) + 1) * stream.height
     total = 0
-    for left, top, across, down in _ADAM7:
+    for left, top, across, down in ADAM7:
         columns, rows = -(-(stream.width - left) // across), -(-(stream.height - top) // down)
         if columns > 0 and rows > 0:
             total += (row_bytes(columns, stream) + 1) * rows
@@ -94,7 +126,7 @@ def write_png(stream: PngStream) -> bytes:
     if stream.transparency is not None:
         most = 1 << stream.depth if stream.colour == PALETTE else None
         pieces.append(chunk_bytes(b"tRNS", stream.transparency[:most]))
-    pieces += [chunk_bytes(b"IDAT", data) for data in stream.pixels]
+    pieces += [chunk_bytes(b"IDAT", data) for data in _with_largest_window(stream.pixels)]
     return b"".join((*pieces, chunk_bytes(b"IEND", b"")))
 
 

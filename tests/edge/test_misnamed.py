@@ -86,6 +86,19 @@ async def test_a_topic_without_a_device_or_with_more_levels_is_answered(config):
     assert "'x-y-z-1'" in (answers["/x/y/Z_1"].reason or "")
 
 
+async def test_a_label_of_a_misnamed_device_is_reported(config):
+    """It gets an Event with the name to use, and a counter that `gleaner doctor` shows."""
+    async with Observer(config.broker).watching() as seen:
+        async with edge_running(config):
+            await seen.status("online")
+            await seen.bus.publish_bytes(f"{ROOT}/feedback/{NODE}/ESP32_CAM", b"{}")
+            await eventually(lambda: bool(seen.events))
+        counters = await counted(seen)
+    assert [event.event for event in seen.events] == ["photo.misnamed"]
+    assert "'esp32-cam'" in (seen.events[0].reason or "")
+    assert (counters["feedback.misnamed"], counters.get("photo.misnamed", 0)) == (1, 0)
+
+
 async def test_a_reserved_name_is_refused(config):
     """A device with the name of a component is told to take another one; its photo is not classified."""
     async with station(config) as seen:
@@ -94,6 +107,18 @@ async def test_a_reserved_name_is_refused(config):
             answer = await seen.answer(photo_id(3), name)
             assert (answer.status, answer.code) == ("rejected", "malformed-message")
             assert "reserved" in (answer.reason or "")
+
+
+async def test_a_malformed_policy_is_counted(config):
+    """`gleaner doctor` shows the counter; the rules stay as they are."""
+    async with Observer(config.broker).watching() as seen:
+        async with edge_running(config):
+            await seen.status("online")
+            await seen.bus.publish_bytes(POLICY.name(node=NODE), b'{"harvest": {"caps": {"per_hour": -1}}}')
+            await seen.send(enveloped(1, photo(1)))
+            assert (await seen.answer(photo_id(1))).status == "ok"
+        counters = await counted(seen)
+    assert counters["policy.malformed"] == 1
 
 
 async def test_an_empty_retained_message_means_none(config):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image
@@ -18,11 +19,13 @@ Graph = Callable[[bytes], Any]
 _UNSETTLED = (
     "cannot be a quarter of its pixels",  # viewers show a grey area
     "no valid Huffman table",  # libjpeg-turbo 3 leaves out the component, 2 ends with an error
+    "invalid window size",  # libpng or its zlib may notice it
     # libpng may or may not notice these, by how the data are split.
     "incorrect data check",
     "distance too far back",
     "(no end)",
 )
+_CMYK_CHANNELS = 4
 _BUDGETS = {"too-large", "too-many-pixels", "unsupported-image"}
 
 
@@ -49,6 +52,10 @@ def compare(image: bytes, graph: Graph | None = None) -> str:
     assert decoded.picture.size == (facts.width, facts.height)
     again = decode_photo(plain)
     assert again.picture.tobytes() == decoded.picture.tobytes(), "the normal form has other pixels"
+    # Without animation and malformed EXIF data, of which OpenCV makes something of its own.
+    _check_opencv(normal_form(image), facts, decoded.picture, damaged=decoded.damaged is not None)
+    if facts.exact and not is_animation(image):
+        assert opencv(image) is not None, "OpenCV does not read what is exact"
     if graph is not None:
         _check_graph(graph, image, plain, facts, decoded.picture, damaged=decoded.damaged is not None)
     return "accepted" if decoded.damaged is None else "damaged"
@@ -74,6 +81,27 @@ def _check_normal_form(plain: bytes, facts: ImageFacts) -> None:
         assert getattr(again, name) == getattr(facts, name), f"the normal form has another {name}"
 
 
+def _check_opencv(plain: bytes, facts: ImageFacts, picture: Image.Image, *, damaged: bool) -> None:
+    """Compare with OpenCV, which has a libpng and a libjpeg-turbo of its own."""
+    pixels = opencv(plain)
+    assert pixels is not None, "OpenCV reads nothing"
+    assert pixels.shape[:2] == (facts.height, facts.width), f"OpenCV has shape {pixels.shape}"
+    if damaged or facts.has_alpha or facts.channels == _CMYK_CHANNELS:
+        return  # it leaves out alpha, and has its own CMYK
+    difference = int(np.abs(pixels[..., ::-1].astype(int) - np.asarray(picture).astype(int)).max())
+    assert difference <= 1, f"OpenCV differs by {difference}"
+
+
+def is_animation(image: bytes) -> bool:
+    """Return True for a PNG whose chunks OpenCV reads itself instead of libpng, wrong checksums included."""
+    return b"acTL" in image
+
+
+def opencv(image: bytes) -> Any | None:
+    """Decode as OpenCV does: uint8 `[h, w, 3]`, blue first, upright; None if it cannot."""
+    return cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
+
+
 def _check_graph(
     graph: Graph, image: bytes, plain: bytes, facts: ImageFacts, picture: Image.Image, *, damaged: bool
 ) -> None:
@@ -97,10 +125,11 @@ def _reads(graph: Graph, image: bytes) -> bool:
 
 
 def viewers_open(image: bytes, graph: Graph | None) -> bool:
-    """Return True if libjpeg-turbo, or the graph's libpng, read the picture, perhaps with warnings."""
+    """Return True if libjpeg-turbo or a libpng read the picture, perhaps with warnings."""
     # Pillow's own reader of PNG takes much that libpng refuses, such as a second header.
     if not image.startswith(b"\xff\xd8"):
-        return graph is not None and _reads(graph, image)
+        opens = not is_animation(image) and opencv(image) is not None
+        return opens or (graph is not None and _reads(graph, image))
     try:
         simplejpeg.decode_jpeg(image, "GRAY", strict=False)
     except ValueError:

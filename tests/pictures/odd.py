@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 from schemas.image.exif import EXIF_HEADER, orientation_only
-from schemas.image.png_pixels import chunk_bytes
+from schemas.image.png_pixels import ADAM7, chunk_bytes
 from schemas.image.signatures import PNG_SIGNATURE
 
 SIZE = (40, 24)
@@ -79,6 +79,9 @@ def odd_jpegs() -> Iterator[tuple[str, bytes]]:
     yield "jpeg-arithmetic-progressive", base64.b64decode(_QUANTISATION + _PROGRESSIVE_ARITHMETIC)
     for orientation in ORIENTATIONS:
         yield f"jpeg-exif-{orientation}", encoded(scene(), exif=EXIF_HEADER + orientation_only(orientation))
+    yield "jpeg-profile", encoded(scene(), icc_profile=bytes(100_000))
+    several = [scene(), scene().transpose(Image.Transpose.ROTATE_180)]
+    yield "jpeg-mpo", encoded(several[0], "MPO", save_all=True, append_images=several[1:])
     little = (
         b"II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\x00"
     )
@@ -93,6 +96,12 @@ def odd_pngs() -> Iterator[tuple[str, bytes]]:
         yield f"png-{mode}", encoded(translucent.convert(mode), "PNG")
     for orientation in ORIENTATIONS:
         yield f"png-exif-{orientation}", encoded(scene(), "PNG", exif=orientation_only(orientation))
+    later = [scene().transpose(Image.Transpose.ROTATE_180)]
+    yield "png-animated", encoded(scene(), "PNG", save_all=True, append_images=later)
+    yield (
+        "png-animated-behind",
+        encoded(scene(), "PNG", save_all=True, append_images=later, default_image=True),
+    )
     for size in ((1, 5000), (5000, 1)):
         yield f"png-{size[0]}x{size[1]}", encoded(scene(size, "L"), "PNG")
     for colours in (2, 4, 16, 200):
@@ -129,6 +138,20 @@ def _raw_pngs() -> Iterator[tuple[str, bytes]]:
     )
     # One pixel of 8 bits: the first of seven passes has it, the others are empty.
     yield "png-interlaced", png(8, 2, b"\x00\x10\x80\xf0", (1, 1), interlace=1)
+    for mode, colour in (("L", 0), ("LA", 4), ("RGB", 2), ("RGBA", 6)):
+        picture = scene(mode=mode)
+        yield f"png-interlaced-{mode}", png(8, colour, _passes(picture), picture.size, interlace=1)
+
+
+def _passes(picture: Image.Image) -> bytes:
+    """Return the rows of a picture of 8 bits in the seven passes of an interlaced PNG."""
+    size, data, (width, height) = len(picture.getbands()), picture.tobytes(), picture.size
+    return b"".join(
+        b"\x00" + b"".join(data[(row * width + at) * size :][:size] for at in range(left, width, across))
+        for left, top, across, down in ADAM7
+        if left < width
+        for row in range(top, height, down)
+    )
 
 
 def odd_pictures() -> dict[str, bytes]:

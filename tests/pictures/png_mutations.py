@@ -6,7 +6,11 @@ import zlib
 from schemas.image.png_pixels import chunk_bytes
 from schemas.image.signatures import PNG_SIGNATURE
 from tests.pictures.common_mutations import Mutation, append, flip_bits, truncate
+from tests.pictures.jpeg_mutations import odd_exif
 from tests.pictures.odd import chunks
+
+_PROFILES = [zlib.compress(bytes(size)) for size in (10, 132, 100_000, 3_000_000, 6_000_000)]
+"""The last is more than a picture may have."""
 
 
 def _joined(parts: list[bytes]) -> bytes:
@@ -67,7 +71,7 @@ def insert_chunk(image: bytes, draw: random.Random) -> bytes:
     chosen = draw.choice(
         (
             (b"tEXt", b"Comment\x00text"),
-            (b"zTXt", b"Comment\x00\x00" + zlib.compress(bytes(draw.choice((10, 100_000))))),
+            (b"zTXt", b"Comment\x00\x00" + draw.choice(_PROFILES)),
             (b"zTXt", b"Comment\x00\x00" + draw.randbytes(20)),
             (b"iTXt", b"Comment\x00\x01\x00\x00\x00" + zlib.compress(bytes(100))),
             (b"iCCP", b"profile\x00\x00" + zlib.compress(draw.randbytes(200))),
@@ -87,6 +91,23 @@ def insert_chunk(image: bytes, draw: random.Random) -> bytes:
             (b"ABCD", b"critical"),
             (b"abcd", b"ancillary"),
             (b"IEND", b""),
+            (b"eXIf", odd_exif(draw)),
+            (b"iCCP", b"profile\x00\x00" + draw.choice(_PROFILES)),
+            (b"zTXt", b"\x00\x00" + zlib.compress(bytes(10))),
+            (b"hIST", draw.randbytes(draw.choice((2, 4, 512)))),
+            (b"sPLT", b"name\x00\x08" + draw.randbytes(draw.choice((0, 6, 7)))),
+            (b"pHYs", draw.randbytes(draw.choice((8, 9)))),
+            (b"tIME", draw.randbytes(draw.choice((6, 7)))),
+            (b"cHRM", draw.randbytes(draw.choice((31, 32)))),
+            (b"sRGB", bytes([draw.randrange(6)])),
+            (b"cICP", draw.randbytes(4)),
+            (b"cLLI", draw.randbytes(8)),
+            (b"mDCV", draw.randbytes(24)),
+            (b"oFFs", draw.randbytes(9)),
+            (b"pCAL", b"name\x00" + draw.randbytes(20)),
+            (b"sCAL", b"\x011.0\x00" + draw.choice((b"1.0", b"-1", b""))),
+            (b"sTER", bytes([draw.randrange(4)])),
+            (draw.choice((b"IdAT", b"IDaT", b"iDAT", b"tEXT", b"TEXT", b"teXt")), draw.randbytes(4)),
         )
     )
     parts = chunks(image)
@@ -138,7 +159,92 @@ def change_pixels(image: bytes, draw: random.Random) -> bytes:
     return _joined(parts)
 
 
+def change_header(image: bytes, draw: random.Random) -> bytes:
+    """Say that the rows are interlaced, of another depth, colour or size; the checksum is right."""
+    parts = chunks(image)
+    header = bytearray(parts[0][8:-4])
+    place, values = draw.choice(
+        (
+            (12, (0, 1, 2)),
+            (8, (1, 2, 4, 8, 16)),
+            (9, (0, 2, 3, 4, 6)),
+            (10, (1,)),
+            (11, (1, 64)),
+            (3, range(256)),
+            (7, range(256)),
+        )
+    )
+    header[place] = draw.choice(values)
+    parts[0] = chunk_bytes(b"IHDR", bytes(header))
+    return _joined(parts)
+
+
+def change_compression(image: bytes, draw: random.Random) -> bytes:
+    """Change the header of the compressed pixels: window, method, dictionary; or its checksum."""
+    parts = chunks(image)
+    place = next(at for at, part in enumerate(parts) if part[4:8] == b"IDAT")
+    data = bytearray(parts[place][8:-4])
+    method, flags = draw.choice((0x08, 0x18, 0x38, 0x78, 0x88, 0x79)), draw.choice((0x00, 0x20, 0x80, 0xC0))
+    data[0], data[1] = method, flags | (31 - (method * 256 + flags) % 31) % 31
+    if draw.random() < 0.3:
+        data[1] ^= 1
+    parts[place] = chunk_bytes(b"IDAT", bytes(data))
+    return _joined(parts)
+
+
+def change_filters(image: bytes, draw: random.Random) -> bytes:
+    """Give rows other filters, as they are or invalid ones."""
+    parts = chunks(image)
+    place = next(at for at, part in enumerate(parts) if part[4:8] == b"IDAT")
+    raw = bytearray(zlib.decompress(parts[place][8:-4]))
+    rows = int.from_bytes(parts[0][12:16])
+    if not 0 < rows <= len(raw):
+        raise ValueError("an earlier mutation changed the height")
+    row = len(raw) // rows
+    for number in range(rows):
+        raw[number * row] = draw.choice((0, 1, 2, 3, 4, 4, 4, draw.choice((4, 5, 64, 255))))
+    parts[place] = chunk_bytes(b"IDAT", zlib.compress(bytes(raw), draw.randrange(10)))
+    return _joined(parts)
+
+
+def animate(image: bytes, draw: random.Random) -> bytes:
+    """Make it an animation, whose frames are whole, outside, out of order, or many."""
+    parts = chunks(image)
+    place = next(at for at, part in enumerate(parts) if part[4:8] == b"IDAT")
+    size, count = parts[0][8:16], draw.choice((1, 2, 2, 2000))
+    offset = draw.choice((0, 0, 1000)).to_bytes(4)
+    control = size + offset + bytes(4) + b"\x00\x01\x00\x0a" + bytes([draw.randrange(4), draw.randrange(3)])
+    before = [chunk_bytes(b"acTL", count.to_bytes(4) + bytes(4))]
+    if draw.random() < 0.6:
+        before.append(chunk_bytes(b"fcTL", bytes(4) + control))
+    numbers = [draw.choice((at, at, at, 0)) for at in range(1, 2 * count)]
+    behind = [
+        part
+        for number in numbers[::2]
+        for part in (
+            chunk_bytes(b"fcTL", number.to_bytes(4) + control),
+            chunk_bytes(b"fdAT", (number + 1).to_bytes(4) + parts[place][8:-4]),
+        )
+    ]
+    return _joined([*parts[:place], *before, parts[place], *behind, *parts[place + 1 :]])
+
+
+def cut_at_chunk(image: bytes, draw: random.Random) -> bytes:
+    """End at the beginning or end of a chunk, or within its head or checksum."""
+    parts = chunks(image)
+    place = draw.randrange(len(parts))
+    return (
+        _joined(parts[:place])
+        + parts[place][: draw.choice((0, 2, 4, 6, 8, len(parts[place]) - 2, len(parts[place])))]
+    )
+
+
 PNG: tuple[Mutation, ...] = (
+    change_header,
+    change_compression,
+    change_filters,
+    animate,
+    cut_at_chunk,
     truncate,
     append,
     flip_bits,

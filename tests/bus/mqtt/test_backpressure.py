@@ -51,6 +51,25 @@ async def test_g3_thousands_of_queued_messages_drain_on_one_connection(address):
         assert bus.counters["bus.disconnected"] == 0
 
 
+async def test_g3_a_session_is_resumed_without_reading_what_does_not_fit(address):
+    """G3: whoever takes messages once connected gets all that wait in a session, on each connection to it.
+
+    The broker sends them before it answers the subscription.
+    """
+    await queue_up(address, 3000)
+    seen = set()
+    for most in (100, 3000):
+        bus = Bus(address, "far", durable=True, counters=Counters())
+        events = bus.subscribe(EVENT, queue=200)
+        async with running(bus), asyncio.timeout(DEADLINE_S):
+            while len(seen) < most:
+                for delivery in await events.next_batch(64):
+                    seen.add(delivery.message().at_ms)
+                    delivery.ack()
+                await asyncio.sleep(0)
+        assert bus.counters["bus.overflowed"] == 0
+
+
 async def test_g3_messages_that_do_not_fit_beside_a_publish_come_again(address, monkeypatch):
     """G3: a consumer that publishes for each message gets all of them, with progress on each connection."""
     monkeypatch.setattr("bus.mqtt.client._READ_AHEAD", 0)

@@ -77,7 +77,7 @@ async def test_each_refusal_is_named(outbox):
     assert len(outbox) == 2
 
 
-async def test_nothing_is_decoded_while_a_cap_is_exhausted(outbox):
+async def test_an_exhausted_cap_refuses_before_anything_else(outbox):
     """Even a broken photo is refused by the cap, until the window has room."""
     now = 0.0
     rules = HarvestRules(audit_share=1.0, caps=Caps(per_hour=1))
@@ -176,6 +176,14 @@ def half_grey(number: int) -> bytes:
     image = photo(number, size=(800, 640))
     start = image.index(b"\xff\xda") + 14
     return image[: start + (len(image) - start) // 2] + b"\xff\xd9"
+
+
+async def test_damage_is_told_while_a_cap_is_exhausted(outbox):
+    """The answer says that a photo is damaged whatever the harvest does with it."""
+    sampler = Sampler(HarvestRules(caps=Caps(per_minute=0)), outbox)
+    hashes = await sampler.hash_photos([(half_grey(1), "a"), (photo(2, kind="PNG"), "a"), (photo(3), "b")])
+    assert [hashed.refused for hashed in hashes] == ["cap-per-minute"] * 3
+    assert [hashed.damaged is not None for hashed in hashes] == [True, False, False]
 
 
 async def test_a_damaged_photo_is_not_harvested_as_sure(outbox):

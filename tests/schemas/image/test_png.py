@@ -7,6 +7,7 @@ import pytest
 from schemas.image import DEFAULT_LIMITS, ImageError, ImageLimits, inspect_image, normal_form
 from schemas.image.png_pixels import chunk_bytes
 from schemas.image.signatures import PNG_SIGNATURE
+from schemas.pixels import decode_photo
 from tests.pictures.odd import chunks, encoded, scene
 
 PLAIN = encoded(scene(), "PNG")
@@ -104,7 +105,30 @@ def test_an_invalid_header_is_refused(header):
 def test_unknown_critical_chunks_are_refused_and_ancillary_ones_are_not():
     """As the specification says."""
     assert refusal(with_chunk(PLAIN, 1, b"ABCD", b"")).code == "corrupt-image"
-    assert inspect_image(with_chunk(PLAIN, 1, b"abcd", b"")).exact
+    assert inspect_image(with_chunk(PLAIN, 1, b"abCd", b"")).exact
+
+
+def test_a_chunk_of_a_reserved_type_is_left_out():
+    """Old versions of libpng skip it, newer ones end with an error."""
+    image = with_chunk(PLAIN, 1, b"abcd", b"")
+    assert not inspect_image(image).exact
+    assert normal_form(image) == normal_form(PLAIN)
+
+
+@pytest.mark.parametrize("flags", [0x00, 0xC0])
+def test_a_window_that_is_too_small_is_enlarged(flags):
+    """A decoder that inflates row by row would end with an error where one with all data does not."""
+    parts = chunks(PLAIN)
+    (place,) = (at for at, part in enumerate(parts) if part[4:8] == b"IDAT")
+    head = 0x0800 | flags
+    data = (head + -head % 31).to_bytes(2) + parts[place][10:-4]
+    parts[place] = chunk_bytes(b"IDAT", data)
+    image = PNG_SIGNATURE + b"".join(parts)
+    assert not inspect_image(image).exact
+    assert decode_photo(normal_form(image)).picture.tobytes() == decode_photo(PLAIN).picture.tobytes()
+    (pixels,) = (part for part in chunks(normal_form(image)) if part[4:8] == b"IDAT")
+    assert (pixels[8], int.from_bytes(pixels[8:10]) % 31, pixels[9] & 0xC0) == (0x78, 0, flags)
+    assert inspect_image(normal_form(image)).exact
     assert refusal(PNG_SIGNATURE + PLAIN[33:]).code == "corrupt-image"
 
 
