@@ -78,6 +78,8 @@ class Staying:
             self._process.send_signal(signal.SIGINT)
         code = self._process.wait()
         self._reader.join()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
         return code
 
 
