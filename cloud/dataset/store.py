@@ -35,7 +35,7 @@ from cloud.dataset.schema import (
 )
 from cloud.dataset.table.durable_commit import merge, replace, sync_tag, sync_version, writer_lock
 from cloud.dataset.table.lance_package import ColumnOrdering
-from cloud.dataset.table.lance_table import BATCH_ROWS, Table
+from cloud.dataset.table.lance_table import BATCH_ROWS, Table, VersionRemovedError
 from schemas.class_names import NEITHER
 from schemas.errors import PermanentError, TransientError
 from schemas.field_types import MAX_TEXT_CHARS
@@ -286,7 +286,8 @@ class Store:
             TransientError: The table cannot be read, or not to its end.
             ValueError: The condition or a column is invalid.
         """
-        scanner = self.table.open_version(version).scanner(
+        dataset = self.table.open_version(version)
+        scanner = dataset.scanner(
             columns=list(columns),
             filter=where,
             limit=limit,
@@ -297,7 +298,7 @@ class Store:
             # Images are read after the filter, only for the rows that met it.
             late_materialization=["image"],
         )
-        with self.table.map_errors():
+        with self.table.reading(dataset):
             for batch in scanner.to_batches():
                 yield from batch.to_pylist()
 
@@ -310,10 +311,11 @@ class Store:
         Raises:
             TransientError: The table cannot be read.
         """
-        scanner = self.table.open_version().scanner(
+        dataset = self.table.open_version()
+        scanner = dataset.scanner(
             columns=[*columns, "image"], filter=HAS_IMAGE, batch_size=BATCH_ROWS, batch_readahead=2
         )
-        with self.table.map_errors():
+        with self.table.reading(dataset):
             for batch in scanner.to_batches():
                 lengths = pc.binary_length(batch["image"])
                 yield from batch.select(list(columns)).append_column("image_bytes", lengths).to_pylist()
@@ -333,7 +335,8 @@ class Store:
 
         Raises:
             PermanentError: The version does not exist.
-            TransientError: No fragment can be read, or the table is on an object store and one cannot.
+            TransientError: No fragment can be read, the table is on an object store and one cannot, or the
+                version was removed while it was read.
             ValueError: The condition or a column is invalid.
         """
         dataset = self.table.open_version(version)
@@ -348,9 +351,11 @@ class Store:
                     batch_size=BATCH_ROWS,
                     late_materialization=["image"],
                 )
-                with self.table.map_errors():
+                with self.table.reading(dataset):
                     for batch in scanner.to_batches():
                         yield from batch.to_pylist()
+            except VersionRemovedError:
+                raise
             except TransientError as error:
                 lost += 1
                 # An object store that cannot be reached now has every row a moment later.

@@ -58,6 +58,10 @@ class CompactionResult:
     conflicts: int = 0
 
 
+class VersionRemovedError(TransientError):
+    """The version that is read was removed meanwhile; the newest one can be read."""
+
+
 def _new_session() -> lance.Session:
     return lance.Session(metadata_cache_size_bytes=_METADATA_CACHE_BYTES)
 
@@ -194,6 +198,31 @@ class Table:
             if _BAD_QUERY.search(str(error)):
                 raise ValueError(lance_message(error)) from None
             raise self.transient_error(problem, error) from error
+
+    @contextmanager
+    def reading(self, dataset: lance.LanceDataset) -> Iterator[None]:
+        """Map errors as `map_errors` does, and tell a version that was removed meanwhile from damaged files.
+
+        The caller does not hold the lock.
+
+        Raises:
+            TransientError: A file is missing or damaged, or the version was removed while it was read.
+            ValueError: The SQL condition or a column name is invalid.
+        """
+        try:
+            with self.map_errors():
+                yield
+        except TransientError as error:
+            # Under the lock: a clean-up removes the files of a version before the version itself.
+            with writer_lock(self.root):
+                try:
+                    self.open_version(dataset.version)
+                except PermanentError:
+                    raise VersionRemovedError(
+                        f"table {self.url}: version {dataset.version} was removed while it was read",
+                        hint="try again; 'gleaner cloud forget' and 'retain' remove older versions",
+                    ) from error
+            raise
 
     def small_fragments(self) -> int:
         """Count the fragments that are not full: each commit adds one, and a compaction joins them."""
