@@ -236,8 +236,7 @@ class Store:
             dataset = self.table.open_version()
             for name in tags:
                 dataset.tags.delete(name)
-        self.table.compact(remove_deleted=True)
-        self.table.clean_up(0.0)
+        self.table.purge()
         return tags
 
     def tags(self) -> dict[str, int]:

@@ -22,8 +22,10 @@ from cloud.dataset.curation import (
 from cloud.dataset.dead_letters import Bounds, DeadLetter, DeadLetterTable
 from cloud.dataset.photo_caches import purge_caches
 from cloud.dataset.store import Label, Row, Store
+from cloud.dataset.table.lance_package import Compaction
+from cloud.dataset.table.lance_table import Table
 from schemas.codec import content_id
-from schemas.errors import PermanentError
+from schemas.errors import PermanentError, TransientError
 
 
 def photo_id(number: int) -> str:
@@ -163,6 +165,35 @@ def test_a_forgotten_photo_is_gone_for_good(store: Store, log: ChangeLog) -> Non
     assert forget_photos(store, log, Selection(photos=()), "ann").photo_ids == [
         photo_id(0), photo_id(1), photo_id(3)
     ]  # fmt: skip
+
+
+def label_before_commits(monkeypatch: pytest.MonkeyPatch, store: Store, times: int) -> None:
+    """Label photo 3 while the next compactions rewrite it, as a process without the lock."""
+    real, left = Compaction.commit, iter(range(times))
+
+    def commit(*arguments: object) -> object:
+        if (number := next(left, None)) is not None:
+            label = Label(photo_id=photo_id(3), label=f"class {number}", by="ann", at_ms=times * 100 + number)
+            Store(Table(store.table.url, None)).label([label])
+        return real(*arguments)
+
+    monkeypatch.setattr(Compaction, "commit", commit)
+
+
+def test_a_label_meanwhile_leaves_no_bytes(
+    store: Store, log: ChangeLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forgetting whose rewriting lost against a writer rewrites again; without an end it is no success."""
+    label_before_commits(monkeypatch, store, 2)
+    forget_photos(store, log, Selection(photos=[photo_id(2)]), "ann")
+    assert not on_disk(store, 2)
+    assert store.count("human_label = 'class 1'") == 1
+    label_before_commits(monkeypatch, store, 1000)
+    with pytest.raises(TransientError, match="still on the disk; the next 'gleaner cloud forget'"):
+        forget_photos(store, log, Selection(photos=[photo_id(4)]), "ann")
+    monkeypatch.undo()
+    forget_photos(store, log, Selection(photos=[photo_id(0)]), "ann")
+    assert not on_disk(store, 4)
 
 
 def test_retention_keeps_labels_and_gold(store: Store) -> None:
