@@ -51,6 +51,7 @@ HAS_HUMAN_CLASS = f"human_label != '{NEITHER}'"
 _T = TypeVar("_T")
 _ATTEMPTS = 20
 _CHANGES_PER_COMMIT = 256
+_TRAINED = "gleaner.trained"
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,29 @@ class Store:
             sync_tag(self.table.root, name)
             return int(dataset.version)
 
+    def mark_trained(self) -> None:
+        """Mark the dataset for ever: a version may have been trained on its photos, so none becomes gold.
+
+        Raises:
+            TransientError: The table cannot be written now.
+        """
+        with self.table.map_errors("cannot be written"), writer_lock(self.table.root):
+            dataset = self.table.open_version()
+            if _TRAINED not in dataset.config():
+                dataset.update_config({_TRAINED: "true"})
+                sync_version(self.table.root, dataset.version)
+
+    def is_trained(self) -> bool:
+        """Return whether a version may have been trained on photos that the dataset had.
+
+        Raises:
+            TransientError: The table cannot be read now.
+        """
+        # Datasets of earlier versions have no mark, but the tags of their trainings.
+        with self.table.map_errors():
+            marked = _TRAINED in self.table.open_version().config()
+        return marked or any(tag.startswith("model-") for tag in self.tags())
+
     def expire_labels(self, older_than_s: float) -> int:
         """Remove labels whose photo has not arrived for so long.
 
@@ -231,6 +255,8 @@ class Store:
         Raises:
             TransientError: The table cannot be written now.
         """
+        if self.is_trained():
+            self.mark_trained()  # the tags that say so go
         tags = list(self.tags())
         with self.table.map_errors("cannot be written"), writer_lock(self.table.root):
             dataset = self.table.open_version()
