@@ -9,11 +9,13 @@ import pytest
 
 from cloud.dataset.change_log import ChangeLog
 from cloud.dataset.curation import (
+    Forgotten,
     Retention,
     Selection,
     find_excess,
     find_photo,
     find_photos,
+    forget_ids,
     forget_photos,
     rename_class,
     set_label,
@@ -21,6 +23,7 @@ from cloud.dataset.curation import (
 )
 from cloud.dataset.dead_letters import Bounds, DeadLetter, DeadLetterTable
 from cloud.dataset.photo_caches import purge_caches
+from cloud.dataset.schema import SCHEMA, Record
 from cloud.dataset.store import Label, Row, Store
 from cloud.dataset.table.lance_package import Compaction
 from cloud.dataset.table.lance_table import Table
@@ -165,6 +168,42 @@ def test_a_forgotten_photo_is_gone_for_good(store: Store, log: ChangeLog) -> Non
     assert forget_photos(store, log, Selection(photos=()), "ann").photo_ids == [
         photo_id(0), photo_id(1), photo_id(3)
     ]  # fmt: skip
+
+
+def test_what_was_confirmed_is_what_goes(store: Store, log: ChangeLog) -> None:
+    """A photo that a person labelled, or put into another class, since it was shown stays."""
+    retention = Retention(before_ms=10)
+    ids = find_excess(store, retention).photo_ids
+    assert ids == [photo_id(2), photo_id(3), photo_id(4)]
+    store.label([Label(photo_id=photo_id(3), label="cat", by="ann", at_ms=10)])
+    version = store.version
+
+    def may_go(record: Record) -> bool:
+        return retention.rank(record) is not None
+
+    kept = forget_ids(store, log, ids[1:2], "timer", detail=str(retention), action="retain", still=may_go)
+    assert (kept, store.version) == (Forgotten(), version), "nothing went, so no older version did"
+    done = forget_ids(store, log, ids, "timer", detail=str(retention), action="retain", still=may_go)
+    assert done.photo_ids == [photo_id(2), photo_id(4)]
+    assert done.content_ids == [content_id(image(2)), content_id(image(4))]
+    assert store.count("human_label = 'cat'") == 2
+
+
+def test_a_selection_fits_what_it_finds(store: Store) -> None:
+    """Its condition in SQL and that on a row are the same."""
+    rows = list(store.scan(SCHEMA.names))
+    for conditions in (
+        {},
+        {"node": "edge-1", "device": "pi-1"},
+        {"label": "cat"},
+        {"labelled": True},
+        {"labelled": False, "before_ms": 5},
+        {"lane": "hard", "after_ms": 5},
+        {"origin": "import", "split": "train"},
+    ):
+        selection = Selection(**conditions)  # type: ignore[arg-type]
+        found = sorted(str(row["photo_id"]) for row in rows if selection.fits(row))
+        assert found == find_photos(store, selection)
 
 
 def label_before_commits(monkeypatch: pytest.MonkeyPatch, store: Store, times: int) -> None:
