@@ -281,6 +281,7 @@ def label_of(feedback: Feedback, *, proven: bool = False) -> Label:
         label=class_name(feedback.label),
         by=feedback.by,
         at_ms=now_ms() if feedback.at_ms is None else feedback.at_ms,
+        dated=feedback.at_ms is not None,
         annotator="device" if proven and not by_person else "human",
         node=None if by_person else feedback.node,
         device=None if by_person else feedback.device,
