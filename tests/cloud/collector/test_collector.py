@@ -359,6 +359,18 @@ async def test_g3_fragments_are_compacted_and_old_versions_removed(collecting, e
     assert (store.count(), store.count(version="empty")) == (13, 0)
 
 
+async def test_labels_alone_are_compacted_too(collecting, edge, dataset, monkeypatch):
+    """Each batch of labels makes a fragment and a version, with or without samples."""
+    monkeypatch.setattr(collector, "_FRAGMENTS", 4)
+    async with collecting():
+        for number in range(12):
+            await edge.give_label(number, "dog")
+            await edge.recorded(number + 1)
+    store = Store.open(dataset)
+    assert store.table.small_fragments() < 8
+    assert store.count("human_label = 'dog'") == 12
+
+
 async def test_the_status_tells_when_labels_cannot_arrive(address):
     """Labels have a connection of their own; its trouble is in the collector's Status, and its end too."""
     presence = Presence("cloud", "collector")
