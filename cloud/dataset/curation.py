@@ -148,24 +148,30 @@ def set_label(store: Store, log: ChangeLog, given: Label, action: Literal["label
         The label that a person gave before, None without one.
 
     Raises:
-        PermanentError: The photo has another label already.
+        PermanentError: The photo has another label already, or is not in the dataset.
         TransientError: The dataset cannot be written now.
     """
+    found: list[Record] = []
+
+    def change(record: Record) -> Record | None:
+        found[:] = [record]
+        another = record["human_label"] not in (None, given.label)
+        if is_forgotten(record) or (action == "label" and another):
+            return None
+        said = {"human_label": given.label, "human_by": given.by, "human_at_ms": given.at_ms}
+        return remember_import(record) | said
+
     photo_id = given.photo_id
-    row = store.find([photo_id], ["human_label"])[photo_id]
-    before = None if row["human_label"] is None else str(row["human_label"])
-    if action == "label" and before not in (None, given.label):
+    changed = store.change([photo_id], change)
+    if not found or is_forgotten(found[0]):
+        raise PermanentError(f"photo {photo_id}: not in the dataset")
+    before = None if found[0]["human_label"] is None else str(found[0]["human_label"])
+    if not changed:
         raise PermanentError(
             f"photo {photo_id} has the label {escaped(before)!r}",
             hint="'gleaner cloud relabel' replaces it",
         )
     log.record(action, given.by, f"{escaped(before)} -> {given.label}", [photo_id])
-
-    def change(record: Record) -> Record:
-        said = {"human_label": given.label, "human_by": given.by, "human_at_ms": given.at_ms}
-        return remember_import(record) | said
-
-    store.change([photo_id], change)
     return before
 
 

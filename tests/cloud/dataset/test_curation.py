@@ -1,6 +1,7 @@
 """Rules of cloud/dataset/curation.py: every row can be found, corrected and taken out, and it is recorded."""
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,31 @@ def test_a_label_is_given_once_and_replaced_on_demand(store: Store, log: ChangeL
     assert store.find([photo_id(2)], ["human_label", "human_by"])[photo_id(2)]["human_label"] == "dog"
     changes = [(change.by, change.action, change.detail) for change in log.newest(9)]
     assert sorted(changes) == [("ann", "label", "None -> cat"), ("ann", "relabel", "cat -> dog")]
+
+
+def test_of_two_people_at_once_the_first_label_stays(store: Store, log: ChangeLog) -> None:
+    """`label` looks at the row as it is when it is written; the one who was slower is told."""
+
+    def meanwhile(act: Callable[[Store], object]) -> Store:
+        """Return the dataset as a process sees it that is overtaken before its next write."""
+
+        class Overtaken(Store):
+            def change(self, *arguments: Any) -> list[str]:
+                act(store)
+                return super().change(*arguments)
+
+        return Overtaken(store.table)
+
+    mine = Label(photo_id=photo_id(2), label="dog", by="ann", at_ms=9)
+    theirs = Label(photo_id=photo_id(2), label="cat", by="bob", at_ms=8)
+    with pytest.raises(PermanentError, match="has the label 'cat'; 'gleaner cloud relabel'"):
+        set_label(meanwhile(lambda other: other.label([theirs])), log, mine, "label")
+    assert store.count("human_label = 'cat' AND human_by = 'bob'") == 1
+    forgetting = meanwhile(lambda other: forget_photos(other, log, Selection(photos=[photo_id(2)]), "bob"))
+    with pytest.raises(PermanentError, match="not in the dataset"):
+        set_label(forgetting, log, mine, "relabel")
+    assert store.count(f"photo_id = '{photo_id(2)}' AND human_label IS NULL", None) == 1
+    assert [change.action for change in log.newest(9)] == ["forget"], "what did not happen is not recorded"
 
 
 def test_a_label_from_the_future_can_be_replaced(store: Store, log: ChangeLog) -> None:
