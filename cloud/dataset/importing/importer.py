@@ -7,11 +7,10 @@ from pathlib import Path
 from bus.mqtt.presence import now_ms
 from cloud.dataset.fingerprint import fingerprint
 from cloud.dataset.importing.entry import Entry, Item, PassedOver, is_file
-from cloud.dataset.importing.folder import folder_entries
 from cloud.dataset.importing.hold_out import Photo, choose_gold
 from cloud.dataset.importing.import_result import ImportOptions, ImportResult, count_photo
 from cloud.dataset.importing.picture import MAX_IMAGE_BYTES, Read, try_read
-from cloud.dataset.schema import ImportOutcome, Record, Row, Split, apply_import
+from cloud.dataset.schema import ImportOutcome, Record, Row, apply_import
 from cloud.dataset.store import HAS_IMAGE, Store
 from cloud.progress import NoProgress, Progress
 from schemas.errors import PermanentError
@@ -47,24 +46,6 @@ class _Sides:
     def frozen(self, photo_id: str) -> bool:
         """Return whether a stored photo keeps its split without an error, or `hold_out` moves it to gold."""
         return photo_id not in self.named or (self.gold is not None and photo_id in self.gold)
-
-
-def import_folder(
-    store: Store,
-    directory: Path,
-    split: Split,
-    progress: Progress | None = None,
-    by: str = "import",
-) -> ImportResult:
-    """Import a folder with one folder per class; `folder_entries` describes its layouts.
-
-    Raises:
-        PermanentError: There is no picture.
-        TransientError: The dataset cannot be written now; the batches before are stored.
-    """
-    entries = folder_entries(directory)
-    check_any(directory, entries)
-    return import_entries(store, entries, ImportOptions(split=split, by=by), progress)
 
 
 def check_any(source: Path | str, entries: Sequence[Entry]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cloud.dataset.fingerprint import Fingerprint, fingerprint
+from cloud.dataset.fingerprint import Fingerprint, NearDuplicates, fingerprint
 from cloud.dataset.importing.folder import folder_entries
 from cloud.dataset.importing.hold_out import Photo, choose_gold, near_groups
 from cloud.dataset.importing.import_result import ImportOptions
@@ -177,13 +177,13 @@ def test_a_sample_keeps_its_side(folder: Path, tmp_path: Path) -> None:
 
 def test_fingerprints_tell_scenes_apart() -> None:
     """A scaled and compressed copy is near; another picture, and a flat one of another grey, are not."""
-    one = fingerprint(picture(1))
-    assert one.is_near(fingerprint(picture(1, (80, 60), 60)))
-    assert not one.is_near(fingerprint(picture(2)))
+    one = NearDuplicates([fingerprint(picture(1))])
+    assert one.find(fingerprint(picture(1, (80, 60), 60))) == 0
+    assert one.find(fingerprint(picture(2))) is None
 
     def flat(grey: int) -> Fingerprint:
         out = io.BytesIO()
         Image.new("L", (64, 48), grey).save(out, "JPEG")
         return fingerprint(out.getvalue())
 
-    assert not flat(40).is_near(flat(200))
+    assert NearDuplicates([flat(40)]).find(flat(200)) is None
