@@ -66,6 +66,7 @@ def _write_backbone(name: str, directory: Path) -> None:
 
     from cloud.export.saved_model import export_saved_model  # noqa: PLC0415  # as above
     from cloud.export.serving_module import Model  # noqa: PLC0415  # as above
+    from cloud.export.variants import Quantization  # noqa: PLC0415  # as above
     from cloud.modeling.backbones import get_backbone  # noqa: PLC0415  # as above
     from cloud.modeling.linear_head import Head  # noqa: PLC0415  # as above
     from cloud.modeling.novelty import fit_novelty  # noqa: PLC0415  # as above
@@ -75,10 +76,10 @@ def _write_backbone(name: str, directory: Path) -> None:
     head = Head(
         kernel=draw.normal(size=(plan.embedding_dim, len(CLASSES))) * 0.1, bias=np.zeros(len(CLASSES))
     )
-    novelty = fit_novelty(draw.normal(size=(40, plan.embedding_dim)), 0)
+    novelty = fit_novelty(draw.normal(size=(40, plan.embedding_dim)))
     model = Model(plan, plan.build(), head, 1.0, CLASSES, novelty)
-    calibration = pictures(64) if litert else ()
-    with export_saved_model(model, directory, tflite=bool(litert), calibration=calibration):
+    quantization = Quantization(pictures(64)) if litert else None
+    with export_saved_model(model, directory, tflite=bool(litert), quantization=quantization):
         pass
 
 

@@ -82,7 +82,7 @@ def prepare(photos: Path, plan: Backbone, folder: Path) -> Evaluation:
     seen = embeddings(known, plan, network, _CACHE, NoProgress())
     labels, truth = (np.array([CLASSES.index(f.parent.name) for f in files]) for files in (train, gold))
     head = fit_head(seen, labels, np.ones(len(labels)), len(CLASSES))
-    model = Model(plan, network, head, 1.0, CLASSES, fit_novelty(seen, 0))
+    model = Model(plan, network, head, 1.0, CLASSES, fit_novelty(seen))
     (folder / "served").mkdir()
     with export_saved_model(model, folder / "served/1", tflite=True):
         pass

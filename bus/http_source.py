@@ -8,24 +8,37 @@ from typing import Self
 from schemas.errors import TransientError
 
 _OK = 200
+_PARTIAL = 206
 
 
 class HttpError(TransientError):
-    """The server answered something else than the file, or not at all."""
+    """The server answered something else than the file, or not at all.
+
+    Args:
+        reason: What happened.
+        status: The server's answer, None without one.
+    """
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class HttpSource:
-    """The body of one URL, read as it arrives; redirects are followed, ten at most, to HTTP only.
+    """The body of one URL, or a range of it, read as it arrives.
+
+    Redirects are followed, ten at most, to HTTP only.
 
     Args:
         url: http or https.
         read_s: How long no byte may arrive, in seconds.
+        span: Offset and number of the bytes to ask for; the whole file by default.
 
     Raises:
         HttpError: There is no such file, or the server cannot be reached.
     """
 
-    def __init__(self, url: str, read_s: float) -> None:
+    def __init__(self, url: str, read_s: float, span: tuple[int, int] | None = None) -> None:
         self._received_bytes = 0
         # Without the handlers for file and ftp, to which a server could redirect.
         opener = urllib.request.OpenerDirector()
@@ -41,20 +54,25 @@ class HttpSource:
             opener.add_handler(handler)
         # Not compressed: the size is compared before anything is read.
         request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})  # noqa: S310  # no file handler
+        if span is not None:
+            request.add_header("Range", f"bytes={span[0]}-{span[0] + span[1] - 1}")
         try:
             self._response = opener.open(request, timeout=read_s)
         except urllib.error.HTTPError as error:
             error.close()
-            raise HttpError(f"the server answered {error.code} {error.msg.splitlines()[0]}") from None
+            raise HttpError(
+                f"the server answered {error.code} {error.msg.splitlines()[0]}", error.code
+            ) from None
         except urllib.error.URLError as error:
             raise HttpError(f"no connection: {error.reason}") from None
         except http.client.InvalidURL:  # its message quotes a part of the URL, which can be a password
             raise HttpError("no connection: the URL has no valid host, port and path") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise HttpError(f"no connection: {str(error) or type(error).__name__}") from None
-        if self._response.status != _OK:
+        wanted, status = _OK if span is None else _PARTIAL, self._response.status
+        if status != wanted:
             self._response.close()
-            raise HttpError(f"the server answered {self._response.status} instead of {_OK}")
+            raise HttpError(f"the server answered {status} instead of {wanted}", status)
 
     def __enter__(self) -> Self:
         return self

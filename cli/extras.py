@@ -1,5 +1,7 @@
 """Tell which extra a command needs when a package of it is not installed."""
 
+import sys
+
 from schemas.distribution import install_command
 from schemas.errors import PermanentError
 
@@ -30,6 +32,11 @@ def missing_package(command: str, error: ModuleNotFoundError) -> PermanentError 
     if error.name is None:  # raised by us, with the whole sentence
         return PermanentError(str(error))
     package = error.name.partition(".")[0]
+    if package in sys.stdlib_module_names:
+        return PermanentError(
+            f"cannot run 'gleaner {command}' on this system: its Python has no module {package!r}",
+            hint="Gleaner is made for Linux; on Windows install it in WSL 2",
+        )
     if package in _OURS or command not in _EXTRAS:
         return None
     return PermanentError(

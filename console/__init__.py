@@ -22,8 +22,8 @@ To add a page:
    `console/live/broadcast.py`. Icons are in `_icons.html`.
 3. Name it in `PAGES` of `console/pages/__init__.py`: the navigation and the browser tests take it from there.
 4. Texts: `_("…")` or `{% trans %}` in templates, `translator(request).gettext("…")` in Python, `N_("…")` for
-   a constant. What others said, such as a reason or an error, is shown as `{{ reason | said }}`, and a code of
-   the contract by a filter of `console/web/words.py`. `make catalogue` brings all of them into
+   a constant. What others said, such as a reason or an error, is shown as `{{ reason | said }}`, and a code
+   of the contract by a filter of `console/web/words.py`. `make catalogue` brings all of them into
    `console/locale/*/LC_MESSAGES/console.po`; translate them there.
 5. `tests/console/test_pages.py` opens it in a browser at 390 and 1280 px and counts axe-core's violations.
 """

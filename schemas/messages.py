@@ -310,6 +310,15 @@ class Release(Message, frozen=True, kw_only=True):
         ModelVersion | None,
         Meta(description="for shadow and canary: the version in service meanwhile; null for all"),
     ] = field(default=None, name="beside")
+    # Not signed, because nodes that do not know it would reject the release: it only saves bytes, since the
+    # bundle must have `sha256` however it was fetched.
+    parts: Annotated[
+        Sha256 | None,
+        Meta(
+            description="SHA-256 of the list at the path of `url` with `.parts.parts` behind it, by which "
+            "nodes fetch only the parts that they lack; null: the bundle is fetched as a whole"
+        ),
+    ] = None
     released_at_ms: Annotated[
         Milliseconds,
         Meta(description=f"when it was released; older signed releases are refused; {EPOCH_MS}"),

@@ -156,7 +156,7 @@ class Full(Policy):
             known.labels[by_models],
             np.array([trained_on[place].truth for place in by_models], np.int64),
         )
-        self.fitted_novelty = fit_novelty(best.training_embeddings, self.seed)
+        self.fitted_novelty = fit_novelty(best.training_embeddings)
         return Model(winner.head, best.held_out[best.chosen].temperature, best.backbone.name)
 
     def _evaluate(self, backbone: Backbone, trained_on: Sequence[Sample]) -> CandidateResults:

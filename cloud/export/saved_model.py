@@ -18,10 +18,12 @@ from scipy.special import softmax
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from bus.atomic_file import sync_folder
+from cloud.export.canonical_graph import make_canonical
 from cloud.export.litert import NotConvertibleError, convert_network, run_networks
+from cloud.export.part_lists import write_part_lists
 from cloud.export.serving_module import ENCODED, Model, ServingModule
 from cloud.export.v1_loader import SERVING_SIGNATURE, SavedModel
-from cloud.export.variants import quantized_variant, write_manifest
+from cloud.export.variants import Quantization, quantized_variant, write_manifest
 from cloud.modeling.backbones import preprocess
 from cloud.modeling.novelty import novelty_scores
 from schemas.errors import PermanentError
@@ -67,7 +69,7 @@ def signature_of(model: Model) -> dict[str, str]:
 
 @contextmanager
 def export_saved_model(
-    model: Model, directory: Path, *, tflite: bool = False, calibration: Sequence[bytes] = ()
+    model: Model, directory: Path, *, tflite: bool = False, quantization: Quantization | None = None
 ) -> Iterator[Path]:
     """Write a SavedModel with class names and warm-up records, and prove that it can be served.
 
@@ -78,7 +80,7 @@ def export_saved_model(
         model: what to export.
         directory: the version directory; must not exist.
         tflite: also write the LiteRT part, with the network in float32.
-        calibration: photos to write the network in 8-bit integers with, none for float32 only.
+        quantization: what to write the network in 8-bit integers from; None for float32 only.
 
     Yields:
         The temporary directory.
@@ -99,7 +101,7 @@ def export_saved_model(
         _write_warmup(extra / WARMUP_FILE, photos)
         verify(partial, model, photos)
         if tflite:
-            _write_networks(served, model, partial, photos, calibration)
+            _write_networks(served, model, partial, photos, quantization)
         yield partial
         partial.rename(directory)
     finally:
@@ -111,9 +113,9 @@ def _write_networks(
     model: Model,
     directory: Path,
     photos: Sequence[bytes],
-    calibration: Sequence[bytes],
+    quantization: Quantization | None,
 ) -> None:
-    """Write the LiteRT part: the network in float32, with photos to calibrate on in 8-bit integers too.
+    """Write the LiteRT part: the network in float32, with `quantization` in 8-bit integers too.
 
     A network that has no form in LiteRT is served by TensorFlow alone.
     """
@@ -125,8 +127,8 @@ def _write_networks(
     verify_network(network, model, photos)
     (directory / NETWORK_FILE).write_bytes(network)
     variants = [Variant(FLOAT32, (NETWORK_FILE.name,))]
-    if calibration:
-        variants += quantized_variant(served, model, directory / EXTRA_ASSETS, calibration)
+    if quantization is not None and quantization.photos:
+        variants += quantized_variant(served, model, directory / EXTRA_ASSETS, quantization)
     write_manifest(directory, model.backbone, variants)
 
 
@@ -141,6 +143,7 @@ def _save(model: Model, directory: Path, *, tflite: bool) -> ServingModule:
                 served.decode, input_signature=ENCODED, autograph=False
             )
         tf.saved_model.save(served, str(directory), signatures=signatures)
+    make_canonical(directory)
     return served
 
 
@@ -229,11 +232,13 @@ def _compare(outputs: Mapping[str, NDArray[np.float32]], model: Model, images: t
 
 
 def pack(directory: Path, bundle: Path) -> PackedBundle:
-    """Pack a SavedModel as a tar; equal files give equal bytes. Names inside are relative to `directory`.
+    """Pack a SavedModel as a tar, with the lists of its parts beside it; equal files give equal bytes.
+
+    Names inside are relative to `directory`.
 
     Args:
         directory: the SavedModel.
-        bundle: the file to write; it is replaced atomically.
+        bundle: the file to write; it is replaced atomically, then its lists are.
     """
     # Not write_atomic: a bundle can be larger than the memory that is free.
     partial = bundle.with_name(f"tmp-{bundle.name}")
@@ -254,4 +259,5 @@ def pack(directory: Path, bundle: Path) -> PackedBundle:
         os.fsync(content.fileno())
     partial.replace(bundle)
     sync_folder(bundle.parent)
+    write_part_lists(bundle, digest)
     return PackedBundle(sha256=digest, size_bytes=bundle.stat().st_size)

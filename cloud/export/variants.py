@@ -1,7 +1,7 @@
 """Write the variants of a version for LiteRT, and remove those that its gate refuses."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +34,24 @@ RANGE_PHOTOS = 100
 CALIBRATION_PHOTOS = 256
 """Photos that temperature and novelty of a quantized network are fitted on, at most."""
 
+INT8_FILES = ("network-int8.tflite", "head-int8.tflite")
+
 _BATCH_PHOTOS = 32
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """What the variant in 8-bit integers is made from.
+
+    Attributes:
+        photos: encoded training photos, in random order, at least one.
+        network: the same network as an earlier version has it, used as it is; None to convert it.
+    """
+
+    photos: Sequence[bytes]
+    network: bytes | None = None
 
 
 def pixel_format(backbone: Backbone) -> PixelFormat:
@@ -46,7 +61,7 @@ def pixel_format(backbone: Backbone) -> PixelFormat:
 
 
 def quantized_variant(
-    served: ServingModule, model: Model, folder: Path, photos: Sequence[bytes]
+    served: ServingModule, model: Model, folder: Path, quantization: Quantization
 ) -> list[Variant]:
     """Write the network in 8-bit integers, and a head in float32 that is fitted to its embeddings.
 
@@ -54,15 +69,19 @@ def quantized_variant(
         served: the graph of the model.
         model: the trained model.
         folder: `assets.extra` of the version.
-        photos: encoded training photos, in random order, at least one.
+        quantization: what it is made from.
 
     Returns:
         The variant; an empty list if an operation of the network has no form in 8-bit integers.
     """
-    form, shape = pixel_format(model.backbone), model.network.input_shape[1:]
+    form, photos = pixel_format(model.backbone), quantization.photos
     try:
-        ranges = [network_input(photo, form) for photo in photos[:RANGE_PHOTOS]]
-        network = quantize_network(served.parameters(), served.embed, shape, ranges)
+        network = quantization.network or quantize_network(
+            served.parameters(),
+            served.embed,
+            model.network.input_shape[1:],
+            [network_input(photo, form) for photo in photos[:RANGE_PHOTOS]],
+        )
     except (RuntimeError, ValueError) as error:
         log.warning("training.not_quantized", backbone=model.backbone.name, reason=str(error))
         return []
@@ -70,7 +89,7 @@ def quantized_variant(
     head = convert_network(
         module.head_parameters(), module.judge, [model.backbone.embedding_dim], "embedding"
     )
-    variant = Variant(INT8, ("network-int8.tflite", "head-int8.tflite"))
+    variant = Variant(INT8, INT8_FILES)
     for name, content in zip(variant.files, (network, head), strict=True):
         (folder / name).write_bytes(content)
     return [variant]
@@ -92,7 +111,7 @@ def _fitted(model: Model, network: bytes, photos: Sequence[bytes]) -> Model:
     shift = (embeddings - exact).mean(axis=0) @ model.head.kernel
     head = replace(model.head, bias=model.head.bias - shift)
     temperature = match_temperature(head.logits(embeddings), targets)
-    return replace(model, head=head, temperature=temperature, novelty=fit_novelty(embeddings, seed=0))
+    return replace(model, head=head, temperature=temperature, novelty=fit_novelty(embeddings))
 
 
 def _embeddings(

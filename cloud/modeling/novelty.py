@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloud.modeling.kernels import unit_length
+from schemas.codec import content_id
 
 MAX_PROTOTYPES = 512
 THRESHOLD_PERCENTILE = 95.0
@@ -37,17 +38,18 @@ class NoveltyModel:
         return cls(np.eye(1, dim, dtype=np.float32), _NO_SCALE)
 
 
-def fit_novelty(embeddings: NDArray[np.floating], seed: int) -> NoveltyModel:
+def fit_novelty(embeddings: NDArray[np.floating]) -> NoveltyModel:
     """Choose prototypes among the training photos, and the scale of their distances.
 
     Args:
         embeddings: `[N, D]` of all training photos, at least one.
-        seed: of the random sample that is taken if there are more than `MAX_PROTOTYPES`.
     """
     units = unit_length(embeddings)
     # A random sample: to it, the photos outside are like new ones, so their distances are unbiased. The
     # sample that covers the photos best (greedy k-centre) was no better: docs/experiments.md.
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(units))[:MAX_PROTOTYPES])
+    # By a hash of each: further photos replace few prototypes, so a release of another head stays small.
+    drawn = sorted(range(len(units)), key=lambda photo: content_id(units[photo].tobytes()))
+    chosen = np.sort(drawn[:MAX_PROTOTYPES])
     distances = 1.0 - units @ units[chosen].T
     distances[chosen, np.arange(len(chosen))] = np.inf  # a prototype is not its own neighbour
     nearest = distances.min(axis=1)

@@ -17,6 +17,7 @@ from cloud.registry.gold_mistakes import GoldMistakes, read_gold_mistakes
 from cloud.registry.model_card import Card, decode_card, encode_card
 from cloud.registry.rollout_state import Rollout, RolloutFile
 from schemas.errors import PermanentError, TransientError
+from schemas.parts import SUFFIX, PartsError, decode_part_list
 
 CARD_PATH = "assets.extra/model.json"
 """Path of the card below a version's directory, and its name inside a bundle."""
@@ -54,12 +55,14 @@ class Bundle:
         card: the card inside it.
         sha256: of the file, 64 hex digits.
         size_bytes: of the file.
+        parts: digest of the lists of its parts beside it, 64 hex digits; None without them.
     """
 
     path: Path
     card: Card
     sha256: str
     size_bytes: int
+    parts: str | None = None
 
 
 class Registry:
@@ -69,6 +72,7 @@ class Registry:
         N/: SavedModel of version N, with its card in `assets.extra/model.json`, `report.html`, and
             `gold-mistakes.json` if there is a gold set.
         N.tar: bundle of version N, which edges fetch. It is complete before `N/` exists.
+        N.tar.parts, N.tar.parts.parts: lists of its parts, by which edges fetch only what they lack.
         rollout-N.json: state of the rollout of version N.
         tensorboard/N/: losses of version N, if it was trained from scratch.
         .round.lock, .rollout.lock: locked while a training round or a rollout is running.
@@ -334,4 +338,18 @@ def read_bundle(path: Path) -> Bundle:
             f"cannot read bundle {path}: {error}",
             hint=f"expected a tar with {CARD_PATH}",
         ) from None
-    return Bundle(path, card, digest.hexdigest(), size_bytes)
+    return Bundle(path, card, digest.hexdigest(), size_bytes, _parts(path, digest.hexdigest()))
+
+
+def _parts(bundle: Path, sha256: str) -> str | None:
+    """Return the digest of a bundle's lists of parts; None if they are missing, or of another bundle."""
+    listed = bundle.with_name(bundle.name + SUFFIX)
+    try:
+        encoded = listed.read_bytes()
+        list_parts = listed.with_name(listed.name + SUFFIX).read_bytes()
+        found = decode_part_list(encoded).sha256, decode_part_list(list_parts).sha256
+    except (OSError, PartsError):  # a bundle of an earlier release of Gleaner, or one that was copied alone
+        return None
+    if found != (sha256, hashlib.sha256(encoded).hexdigest()):
+        return None
+    return hashlib.sha256(list_parts).hexdigest()

@@ -44,6 +44,7 @@ def release_of(bundle: Bundle, node: str, model: str, url: str | None = None) ->
         url=given or bundle.path.resolve().as_uri(),
         sha256=bundle.sha256,
         size_bytes=bundle.size_bytes,
+        parts=bundle.parts,
         classes=bundle.card.classes,
         temperature=bundle.card.temperature,
         metrics={"gold_accuracy": metrics.accuracy, "gold_photos": metrics.photos} if metrics else {},

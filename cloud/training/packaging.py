@@ -12,13 +12,19 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import structs
 
-from cloud.dataset.example import Example, label_indices
+from cloud.dataset.example import Example, label_indices, sorted_by_content
 from cloud.evaluation.metrics import Metrics, calibration_errors, measure
 from cloud.evaluation.promotion_gate import Verdict
 from cloud.evaluation.variant_gate import VariantVerdict
 from cloud.export.saved_model import export_saved_model, pack, signature_of
 from cloud.export.serving_module import Model
-from cloud.export.variants import CALIBRATION_PHOTOS, remove_variants
+from cloud.export.variants import (
+    CALIBRATION_PHOTOS,
+    INT8_FILES,
+    RANGE_PHOTOS,
+    Quantization,
+    remove_variants,
+)
 from cloud.modeling.arrays import Floats, Ints, softmax
 from cloud.modeling.backbones import weights_digest
 from cloud.modeling.novelty import NoveltyModel, fit_novelty
@@ -32,6 +38,7 @@ from cloud.reporting.training_report import Answers, ReportData, render_report
 from cloud.training.candidate_results import CandidateResults
 from cloud.training.candidates import HeldOut, auto_helps
 from cloud.training.learners import Fitted
+from schemas.litert import EXTRA_ASSETS
 from schemas.pixels import DECODING
 
 
@@ -101,7 +108,7 @@ def write_version(results: CandidateResults, plan: VersionPlan, progress: Progre
         PermanentError: the version exists already.
     """
     progress = progress or NoProgress()
-    model, figures = _chosen_model(results, plan.seed), _card_figures(results)
+    model, figures = _chosen_model(results), _card_figures(results)
     earlier = [card.candidates for card in plan.registry.cards()]
     champion, gold = plan.champion, results.gold
     card = Card(
@@ -155,7 +162,7 @@ def write_version(results: CandidateResults, plan: VersionPlan, progress: Progre
         judge,
         partial(evaluate_variants, gold=gold, audit=plan.audit, classes=results.classes, seed=plan.seed),
         tflite=plan.tflite,
-        calibration=_calibration_photos(results, plan.seed),
+        quantization=Quantization(_calibration_photos(results), quantized_before(champion, card)),
         evidence=_evidence(results, plan.losses),
     )
     progress.advance()
@@ -179,13 +186,13 @@ def _write_files(
     judge_variants: Callable[[Path], list[VariantVerdict]],
     *,
     tflite: bool,
-    calibration: Sequence[bytes],
+    quantization: Quantization,
     evidence: ReportData,
 ) -> Trained:
     """Export a model, judge what was exported, and add it to the registry with its card and bundle."""
     directory, bundle_path = registry.version_dir(card.version), registry.bundle_path(card.version)
     registry.folder.mkdir(parents=True, exist_ok=True)
-    with export_saved_model(model, directory, tflite=tflite, calibration=calibration) as unfinished:
+    with export_saved_model(model, directory, tflite=tflite, quantization=quantization) as unfinished:
         # The gates run what was exported, as edges will serve it.
         card = structs.replace(card, verdict=judge(unfinished), variants=judge_variants(unfinished))
         remove_variants(unfinished, [verdict.name for verdict in card.variants if not verdict.served])
@@ -204,20 +211,46 @@ def _write_files(
     return Trained(card, directory, bundle_path, bundle.sha256, bundle.size_bytes)
 
 
-def _chosen_model(results: CandidateResults, seed: int) -> Model:
+def _chosen_model(results: CandidateResults) -> Model:
     """Return the best candidate as it is exported."""
     temperature = results.held_out[results.chosen].temperature
     backbone, embedded = results.backbone, results.training_embeddings
-    novelty = fit_novelty(embedded, seed) if len(embedded) else NoveltyModel.unknown(backbone.embedding_dim)
+    novelty = fit_novelty(embedded) if len(embedded) else NoveltyModel.unknown(backbone.embedding_dim)
     return Model(
         backbone, results.chosen_fit.network, results.chosen_fit.head, temperature, results.classes, novelty
     )
 
 
-def _calibration_photos(results: CandidateResults, seed: int) -> list[bytes]:
-    """Return the photos that the best candidate was trained on, in random order: also harvested ones."""
-    positions = np.random.default_rng(seed).permutation(np.unique(results.chosen_fit.positions))
-    return [results.examples[position].image for position in positions[:CALIBRATION_PHOTOS]]
+def _calibration_photos(results: CandidateResults) -> list[bytes]:
+    """Return photos that the best candidate was trained on, also harvested ones, in an order by content.
+
+    It is as good as random, and further photos change little of it.
+    """
+    photos = sorted_by_content(results.examples[at] for at in np.unique(results.chosen_fit.positions))
+    return [photo.image for photo in photos[:CALIBRATION_PHOTOS]]
+
+
+def quantized_before(champion: Champion | None, card: Card) -> bytes | None:
+    """Return the champion's network in 8-bit integers, if that is of the same network and well measured.
+
+    Measured again on other photos it would be another file, as good and of 4 MB (docs/decisions/0078).
+    """
+    if champion is None:
+        return None
+    before = champion.card
+    if (before.backbone, before.weights_digest, before.decoding) != (
+        card.backbone,
+        card.weights_digest,
+        card.decoding,
+    ):
+        return None
+    photos = sum(sum(sources.values()) for sources in before.examples_used.values())
+    if photos < RANGE_PHOTOS:
+        return None
+    try:
+        return (champion.directory / EXTRA_ASSETS / INT8_FILES[0]).read_bytes()
+    except OSError:  # it had no form in 8-bit integers, or was refused
+        return None
 
 
 def _evidence(results: CandidateResults, losses: Mapping[str, Sequence[tuple[int, float]]]) -> ReportData:

@@ -73,6 +73,7 @@ DONE: Mapping[str, str] = {
 FACTS: Mapping[str, str] = {
     "action": N_("order"),
     "at_ms": N_("at"),
+    "began_ms": N_("began"),
     "by": N_("by"),
     "champion": N_("champion"),
     "decision": N_("decision"),

@@ -13,12 +13,14 @@ from typing import assert_never
 
 import structlog
 
+from bus.metrics import Counters
 from edge.models import actions, manifest, smoke_test, version_dirs
 from edge.models.bundle import BundleError, check
 from edge.models.canary import Canary
 from edge.models.observation import Attempt, Folder, Observation, Server
 from edge.models.reconcile import VERSIONS_KEPT
 from edge.models.release_records import ReleaseRecords
+from edge.models.transfer.bundle_source import Traffic
 from edge.serving.client import ModelMissingError, Predictor
 from edge.serving.traffic_router import TrafficRouter
 from edge.serving.traffic_split import TrafficSplit
@@ -37,15 +39,22 @@ class Actuator:
         records: Releases installed on this node.
         predictor: The model server. Its list of models is replaced: it belongs to this node.
         router: Routes the photos.
+        counters: For the bytes of downloads.
     """
 
     def __init__(
-        self, base: Path | None, records: ReleaseRecords, predictor: Predictor, router: TrafficRouter
+        self,
+        base: Path | None,
+        records: ReleaseRecords,
+        predictor: Predictor,
+        router: TrafficRouter,
+        counters: Counters,
     ) -> None:
         self._base = base
         self._records = records
         self._predictor = predictor
         self._router = router
+        self._counters = counters
         self._canary = None if base is None else Canary(base, records, predictor, router)
         self._removed_at: dict[int, float] = {}
         self._verifier = manifest.Verifier()
@@ -175,10 +184,20 @@ class Actuator:
 
     async def _fetch(self, release: Release, attempt: Attempt, base: Path) -> Attempt:
         log.info("release.fetching", version=release.version, url=without_secrets(release.url))
+        traffic = Traffic()
         try:
-            await asyncio.to_thread(version_dirs.download, release, base, self.abandoned)
+            await asyncio.to_thread(version_dirs.download, release, base, self.abandoned, traffic)
         except BundleError as error:
             return replace(attempt, invalid=str(error))
+        finally:
+            self._counters.add("release.fetched_bytes", traffic.fetched_bytes)
+            self._counters.add("release.reused_bytes", traffic.reused_bytes)
+        log.info(
+            "release.fetched",
+            version=release.version,
+            fetched_bytes=traffic.fetched_bytes,
+            reused_bytes=traffic.reused_bytes,
+        )
         return replace(attempt, fetched=True)
 
     async def _activate(self, release: Release, base: Path, *, promote: bool) -> None:

@@ -2,6 +2,7 @@
 
     <base>/7             a version; the model server watches these and loads the newest
     <base>/7/.manifest   size and digest of each file
+    <base>/7/.parts      parts that the next download can use
     <base>/7/.unproven   activated, no verdict yet; holds the bundle's sha256
     <base>/incoming-8    fetched and verified, not served yet
     <base>/aside-9       stepped aside while an older version is activated; comes back if that fails
@@ -14,12 +15,14 @@ state; what is renamed was synced before, so a power loss does too.
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from bus.atomic_file import sync_folder, sync_tree, write_atomic
 from edge.models import manifest
-from edge.models.bundle import check, fetch, unpack
+from edge.models.bundle import check, unpack
+from edge.models.transfer import installed_parts
+from edge.models.transfer.bundle_source import Abandoned, FetchError, Traffic
+from edge.models.transfer.download import fetch_bundle
 from schemas.messages import Release
 
 _INCOMING = "incoming-"
@@ -28,29 +31,52 @@ _UNPROVEN = ".unproven"
 _CANARY = "trial"  # a name on disk: nodes that are upgraded during a canary have this folder
 
 
-def download(release: Release, base: Path, abandoned: Callable[[], bool] = lambda: False) -> None:
+def download(
+    release: Release, base: Path, abandoned: Abandoned = lambda: False, traffic: Traffic | None = None
+) -> None:
     """Fetch, verify and unpack a release next to the served versions.
+
+    Args:
+        release: What to fetch.
+        base: The model's folder.
+        abandoned: Asked during the download; True ends it.
+        traffic: Counts the bytes.
 
     Raises:
         BundleError, FetchError, DiskError, OSError: The served versions are unchanged.
     """
     base.mkdir(parents=True, exist_ok=True)
-    for leftover in base.glob(f"{_INCOMING}*"):  # of a killed process, or of a release that was replaced
-        _remove(leftover)
     bundle, unpacked = base / f"{_INCOMING}{release.version}.tar", _incoming(release.version, base)
+    for leftover in base.glob(f"{_INCOMING}*"):  # of a killed process, or of a release that was replaced
+        if leftover != bundle:  # its parts are used if they are right
+            _remove(leftover)
     try:
-        fetch(release, bundle, abandoned)
-        unpack(bundle, unpacked, most_bytes=release.size_bytes)
-        check(unpacked, release)
-        for ours in (_UNPROVEN, manifest.NAME):  # not the bundle's
-            _remove(unpacked / ours)
-        manifest.write(unpacked)
+        lists = fetch_bundle(release, bundle, _installed(base), traffic or Traffic(), abandoned)
+        _unpack(release, bundle, unpacked)
+        if lists is not None:  # not in the manifest: without it the next download is larger, no more
+            installed_parts.write_layout(unpacked, bundle, lists)
         sync_tree(unpacked)  # before any name that is believed points to it
+    except FetchError:  # what has arrived stays for the next attempt
+        raise
     except BaseException:
         _remove(unpacked)
-        raise
-    finally:
         bundle.unlink(missing_ok=True)
+        raise
+    bundle.unlink(missing_ok=True)
+
+
+def _unpack(release: Release, bundle: Path, directory: Path) -> None:
+    unpack(bundle, directory, most_bytes=release.size_bytes)
+    check(directory, release)
+    for ours in (_UNPROVEN, manifest.NAME, installed_parts.NAME):  # not the bundle's
+        _remove(directory / ours)
+    manifest.write(directory)
+
+
+def _installed(base: Path) -> list[Path]:
+    """Return the version directories, the newest first."""
+    found = {**_versions(base), **(_versions(canary_folder(base)) if canary_folder(base).is_dir() else {})}
+    return [found[number] for number in sorted(found, reverse=True)]
 
 
 def restore(version: int, base: Path) -> None:

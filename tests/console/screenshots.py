@@ -18,6 +18,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from cloud.registry.registry import Registry, is_promoted
 from console.pages import PAGES
 from console.web.languages import COOKIE
 from tests.conftest import ROOT
@@ -37,14 +38,14 @@ _UNTIL_SHOWN = """() => Promise.all([...document.images]
     .map((one) => one.decode().catch(() => 0)))"""
 
 
-def prepare(page: Page, demo: Staying) -> None:
+def prepare(page: Page, demo: Staying, ending: ExitStack) -> None:
     """Label photos, wait for the version that is made of them, and stop its rollout in the middle."""
     page.goto("/review")
     label_as_the_model_says(page, expect, LABELS)
-    models = demo.work / "models"
-    until(lambda: (models / "3.tar").exists() and (models / "3" / "model.json").exists())
-    if not re.search('"decision": "promote"', (models / "3" / "model.json").read_text("utf-8")):
-        begin_rollout(demo.work)
+    registry = Registry(demo.work / "models")
+    until(lambda: any(card.version == 3 for card in registry.cards()))
+    if not is_promoted(registry.card(3)):
+        ending.callback(begin_rollout(demo.work).terminate)
     page.goto("/rollout")
     expect(page.locator("#view")).to_contain_text("Version 3 over version 2", timeout=1000 * WAIT_S)
     page.goto("/rollout/confirm?action=pause")
@@ -61,11 +62,11 @@ def until(condition: Any) -> None:
         time.sleep(1)
 
 
-def begin_rollout(work: Path) -> None:
+def begin_rollout(work: Path) -> subprocess.Popen[bytes]:
     """Roll version 3 out although the gate did not promote it, slowly."""
     port = re.search(r'"port": (\d+)', (work / "logs" / "trainer.log").read_text("utf-8"))
     assert port is not None
-    subprocess.Popen(
+    return subprocess.Popen(
         [
             sys.executable, "-m", "cli.main", "cloud", "rollout", str(work / "models" / "3.tar"),
             "--force", "--broker", f"127.0.0.1:{port[1]}", "--dataset", str(work / "dataset.lance"),
@@ -147,7 +148,7 @@ def main() -> int:
         page = context.new_page()
         page.goto(address)
         demo.printed(LAST, WAIT_S)
-        prepare(page, demo)
+        prepare(page, demo, ending)
         cookies = [dict(one) for one in context.cookies()]
         context.close()
         take(browser, base, cookies, ROOT / "docs" / "images", everything=False)

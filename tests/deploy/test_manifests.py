@@ -205,6 +205,18 @@ def test_every_configuration_is_valid(path, kind):
         check_exposure(loaded)  # refuses a console that a network could open without an account and TLS
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_router_is_where_cloudcore_is(overlay):
+    """Its Service and its policy are in cloudcore's namespace, whatever components an overlay has."""
+    places = {
+        (one["kind"], one["metadata"]["namespace"])
+        for one in built(overlay)
+        if one["kind"] in {"Service", "NetworkPolicy"} and one["metadata"]["name"] == "router"
+    }
+    assert places <= {("Service", "kubeedge"), ("NetworkPolicy", "kubeedge")}
+    assert places or overlay == "lab"
+
+
 def test_g5_only_the_gateway_reaches_the_router():
     """The Router has no authentication: a NetworkPolicy admits the gateway, and edge nodes to other ports."""
     (policy,) = [

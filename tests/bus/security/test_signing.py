@@ -69,7 +69,14 @@ def test_g6_a_changed_field_invalidates_the_signature(keys, field):
 
 def test_g6_every_field_is_signed_or_excluded_explicitly():
     """G6: a new field of Release must be added to the signed fields or to the exceptions here."""
-    assert {*SIGNED, *SIGNED_LATER, "metrics", "temperature", "signature"} == set(Release.__struct_fields__)
+    assert {*SIGNED, *SIGNED_LATER, "metrics", "temperature", "parts", "signature"} == set(
+        Release.__struct_fields__
+    )
+
+
+def test_lists_of_parts_leave_the_signed_bytes_as_they_were():
+    """A node that does not know the field accepts the release, and fetches the bundle as a whole."""
+    assert signed_bytes(msgspec.structs.replace(RELEASE, parts="a" * 64)) == signed_bytes(RELEASE)
 
 
 def test_g6_an_invalid_signature_is_an_error(keys):

@@ -45,7 +45,7 @@ def model() -> Model:
     """A model in miniature with a random head; the empty call exports one of each backbone."""
     generator = np.random.default_rng(0)
     head = Head(generator.normal(size=(TINY.embedding_dim, 3)) / 10, generator.normal(size=3))
-    novelty = fit_novelty(generator.uniform(size=(20, TINY.embedding_dim)), seed=0)
+    novelty = fit_novelty(generator.uniform(size=(20, TINY.embedding_dim)))
     return Model(TINY, TINY.build(), head, 1.7, CLASSES, novelty)
 
 
@@ -108,7 +108,7 @@ def test_signature_is_the_contract(directory: Path) -> None:
 def random_model(backbone: Backbone, network: keras.Model) -> Model:
     generator = np.random.default_rng(0)
     head = Head(generator.normal(size=(backbone.embedding_dim, 3)), generator.normal(size=3))
-    novelty = fit_novelty(generator.uniform(size=(20, backbone.embedding_dim)), seed=0)
+    novelty = fit_novelty(generator.uniform(size=(20, backbone.embedding_dim)))
     return Model(backbone, network, head, 1.0, CLASSES, novelty)
 
 

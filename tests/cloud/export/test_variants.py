@@ -13,7 +13,7 @@ from cloud.export.litert import VariantModel
 from cloud.export.saved_model import export_saved_model, warmup_photos
 from cloud.export.serving_module import Model
 from cloud.export.v1_loader import SavedModel
-from cloud.export.variants import remove_variants
+from cloud.export.variants import INT8_FILES, Quantization, remove_variants
 from cloud.modeling.backbones import XCEPTION_SMALL
 from cloud.modeling.linear_head import Head
 from cloud.modeling.novelty import fit_novelty
@@ -35,10 +35,10 @@ def version(tmp_path_factory: pytest.TempPathFactory, make_example: Any) -> Path
     network, draw = XCEPTION_SMALL.build(), np.random.default_rng(0)
     photos = [make_example(label, seed).image for label in CLASSES for seed in range(8)]
     head = Head(draw.normal(size=(XCEPTION_SMALL.embedding_dim, 2)) * 20, np.zeros(2))
-    novelty = fit_novelty(draw.uniform(size=(20, XCEPTION_SMALL.embedding_dim)), seed=0)
+    novelty = fit_novelty(draw.uniform(size=(20, XCEPTION_SMALL.embedding_dim)))
     path = tmp_path_factory.mktemp("exported") / "1"
     model = Model(XCEPTION_SMALL, network, head, 1.0, CLASSES, novelty)
-    with export_saved_model(model, path, tflite=True, calibration=photos):
+    with export_saved_model(model, path, tflite=True, quantization=Quantization(photos)):
         pass
     return path
 
@@ -80,6 +80,25 @@ def test_the_novelty_of_the_quantized_variant_is_fitted_to_its_embeddings(
     known, foreign = model.predict([make_example("dawn", 0).image, warmup_photos(1)[0]])["novelty"]
     assert known == pytest.approx(0, abs=1e-3)
     assert foreign > known
+
+
+def test_a_quantized_network_of_an_earlier_version_is_kept(
+    version: Path, make_example: Any, tmp_path: Path
+) -> None:
+    """It is written as it is, with a head that is fitted to it: a release then moves the head alone."""
+    quantized = (version / EXTRA_ASSETS / INT8_FILES[0]).read_bytes()
+    keras.utils.set_random_seed(0)
+    network, draw = XCEPTION_SMALL.build(), np.random.default_rng(1)
+    photos = [make_example(label, seed).image for label in CLASSES for seed in range(90, 98)]
+    head = Head(draw.normal(size=(XCEPTION_SMALL.embedding_dim, 2)) * 20, np.zeros(2))
+    novelty = fit_novelty(draw.uniform(size=(20, XCEPTION_SMALL.embedding_dim)))
+    model = Model(XCEPTION_SMALL, network, head, 1.0, CLASSES, novelty)
+    quantization = Quantization(photos, quantized)
+    with export_saved_model(model, tmp_path / "2", tflite=True, quantization=quantization):
+        pass
+    assert (tmp_path / "2" / EXTRA_ASSETS / INT8_FILES[0]).read_bytes() == quantized
+    other = (version / EXTRA_ASSETS / INT8_FILES[1]).read_bytes()
+    assert (tmp_path / "2" / EXTRA_ASSETS / INT8_FILES[1]).read_bytes() != other
 
 
 def gold_of(version: Path, make_example: Any, count: int) -> list[Example]:

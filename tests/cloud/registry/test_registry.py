@@ -7,6 +7,7 @@ import pytest
 from msgspec import structs
 
 from cloud.evaluation.promotion_gate import Verdict
+from cloud.export.part_lists import write_part_lists
 from cloud.registry.registry import CARD_PATH, Registry, RoundRunningError, newest_promoted, read_bundle
 from cloud.registry.rollout_state import Rollout, Rules, Step
 from cloud.rollout.releases import release_of
@@ -121,6 +122,23 @@ def test_a_bundle_is_read_with_its_card_digest_and_size(tmp_path: Path) -> None:
     assert registry.parent_bundle(type(two)(two.path, child, two.sha256, two.size_bytes)) == one
     with pytest.raises(PermanentError, match="version 2 has no parent to roll back to"):
         registry.parent_bundle(two)
+
+
+def test_a_bundle_has_parts_only_with_its_own_lists(tmp_path: Path) -> None:
+    """Lists that are missing, damaged or of another bundle are not announced."""
+    one, two = bundle(tmp_path, 1), bundle(tmp_path, 2)
+    assert read_bundle(one).parts is None  # as a bundle of an earlier release of Gleaner
+    for path in (one, two):
+        digest = write_part_lists(path, read_bundle(path).sha256)
+        assert read_bundle(path).parts == digest == release_of(read_bundle(path), "edge-1", "pets").parts
+    lists = [one.with_name("1.tar.parts"), one.with_name("1.tar.parts.parts")]
+    for path in lists:
+        good = path.read_bytes()
+        for wrong in (b"damaged", path.with_name(path.name.replace("1", "2")).read_bytes()):
+            path.write_bytes(wrong)
+            assert read_bundle(one).parts is None
+        path.write_bytes(good)
+    assert read_bundle(one).parts is not None
 
 
 def test_only_one_round_holds_the_lock(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from cloud.dataset.store import Label, Row, Store
 from cloud.dataset.training_set import examples as dataset_examples
 from cloud.export.v1_loader import SavedModel
 from cloud.modeling.backbones import BACKBONES, Backbone
-from cloud.registry.registry import CARD_PATH, Registry
+from cloud.registry.registry import CARD_PATH, Registry, read_bundle
 from cloud.training import from_scratch
 from cloud.training.train import Trained, train
 from schemas.codec import content_id
@@ -122,6 +122,7 @@ def test_the_bundle_is_in_the_registry(trained: Trained) -> None:
     assert trained.bundle_path == trained.directory.with_name("2.tar")
     assert trained.bundle_path.stat().st_size == trained.size_bytes
     assert len(trained.sha256) == 64
+    assert read_bundle(trained.bundle_path).parts is not None
 
 
 def test_the_mistakes_on_gold_are_kept_beside_the_report(trained: Trained, gold: list[Example]) -> None:

@@ -12,7 +12,7 @@ from edge.config import EdgeConfig
 from schemas.messages import Event
 from schemas.topics import RELEASE
 from tests.conftest import eventually
-from tests.edge.models.test_bundle import dripping
+from tests.file_server import dripping
 from tests.nodes import NODE, Observer, edge_running, enveloped, photo, photo_id, station
 from tests.serving import place, release_of, saved_models, tar_of
 
@@ -93,6 +93,9 @@ async def test_g6_a_release_comes_into_service(config, release, bundles):
         assert await classify(seen, 2) == ("dog", 2)
         await eventually(lambda: seen.newest().model is not None and seen.newest().model.version == 2)
         assert seen.newest().model.state == "available"
+        size_bytes = bundles["swapped"].stat().st_size
+        await eventually(lambda: seen.newest().counters["release.fetched_bytes"] == size_bytes)
+        assert seen.newest().counters["release.reused_bytes"] == 0
 
 
 def members(model: str) -> list[tuple[str, bytes]]:

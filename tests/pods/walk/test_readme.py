@@ -1,16 +1,17 @@
 """deploy/kubeedge/README.md: its commands lead from bare machines to results, with `overlays/fleet`."""
 
 import asyncio
-import ssl
 import time
-import urllib.request
 from collections.abc import Iterator
+from http import HTTPStatus
+from types import SimpleNamespace
 
 import pytest
 
 from cloud.dataset.store import Store
 from schemas.errors import GleanerError
 from tests.conftest import eventually
+from tests.console.access.test_entrance import SecureClient
 from tests.faults import configs
 from tests.nodes import toml
 from tests.pods import addresses as at
@@ -104,21 +105,21 @@ async def test_cameras_are_devices_of_the_cluster(walked: tuple[PodLab, Walker, 
     raise AssertionError(await reported())
 
 
-async def test_the_console_is_a_pod_that_asks_who_one_is(walked: tuple[PodLab, Walker, str]) -> None:
-    """Through `kubectl port-forward` it answers over HTTPS with its login page."""
+async def test_the_console_is_a_pod_that_knows_its_people(walked: tuple[PodLab, Walker, str]) -> None:
+    """Through `kubectl port-forward` the account of step 5 logs in over HTTPS."""
     _, walker, _ = walked
-    trust = ssl.create_default_context(cafile=str(walker.folder / "site/cloud/https.pem"))
     forward = next(step.script for step in steps() if step.number == CONSOLE)
+    certificate = walker.folder / "site/cloud/https.pem"
 
-    def asks() -> bool:
+    def enters() -> bool:
+        browser = SecureClient(SimpleNamespace(url="https://localhost:8765"), certificate)
         try:
-            with urllib.request.urlopen("https://localhost:8765/", context=trust, timeout=10) as answer:
-                return "/login" in answer.url and b'name="password"' in answer.read()
+            return browser.log_in("ada", fleet.PASSWORD) == HTTPStatus.SEE_OTHER
         except OSError:
-            return False
+            return False  # the port is not forwarded yet
 
     async with walker.following(forward):
-        await eventually(asks)
+        await eventually(enters)
 
 
 def stored(node: str) -> list[str]:
