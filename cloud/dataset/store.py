@@ -208,11 +208,16 @@ class Store:
         Raises:
             TransientError: The table cannot be written now.
         """
-        with self.table.map_errors("cannot be written"), writer_lock(self.table.root):
-            dataset = self.table.open_version()
-            if _TRAINED not in dataset.config():
-                dataset.update_config({_TRAINED: "true"})
+        try:
+            with self.table.map_errors("cannot be written"), writer_lock(self.table.root):
+                dataset = self.table.open_version()
+                if _TRAINED not in dataset.config():
+                    dataset.update_config({_TRAINED: "true"})
                 sync_version(self.table.root, dataset.version)
+        except TransientError:
+            # On an object store nothing is locked: another training may have been first.
+            if _TRAINED not in self.table.open_version().config():
+                raise
 
     def is_trained(self) -> bool:
         """Return whether a version may have been trained on photos that the dataset had.
