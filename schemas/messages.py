@@ -236,7 +236,11 @@ class Feedback(Message, frozen=True, kw_only=True):
     ]
     by: Annotated[str, Meta(max_length=128, description="who gave the label")] = "unknown"
     at_ms: Annotated[
-        Milliseconds | None, Meta(description=f"when the label was given; {EPOCH_MS}; null: when it arrived")
+        Milliseconds | None,
+        Meta(
+            description=f"when the label was given; {EPOCH_MS}; null: when it arrived, but then it does not "
+            "replace a label by another person or device: a correction needs a time"
+        ),
     ] = None
 
 

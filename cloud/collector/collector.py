@@ -86,6 +86,7 @@ class Collector:
         self._proven = tls is not None and tls.certificate is not None
         self._compact_at = _FRAGMENTS
         self._cleaned_at = -math.inf
+        self._maintenance = asyncio.Lock()
         self._samples: Subscription[Sample] = samples_bus.subscribe(SAMPLE, group=_GROUP)
         self._labels: Subscription[Feedback] = labels_bus.subscribe(FEEDBACK)
 
@@ -200,6 +201,7 @@ class Collector:
             # The durable session redelivers what is not acknowledged, and a label is idempotent.
             for delivery in deliveries:
                 delivery.ack()
+            await self._maintain()
 
     async def _publish_recorded(self, label: Label, outcome: str) -> None:
         facts: dict[str, str | int] = {
@@ -232,6 +234,12 @@ class Collector:
 
     async def _maintain(self) -> None:
         """Compact fragments when there are many, and once a day remove old versions."""
+        if self._maintenance.locked():  # samples and labels come side by side: once is enough
+            return
+        async with self._maintenance:
+            await self._compact_and_clean_up()
+
+    async def _compact_and_clean_up(self) -> None:
         table = self._store.table
         try:
             if await asyncio.to_thread(table.small_fragments) >= self._compact_at:
@@ -283,6 +291,7 @@ def label_of(feedback: Feedback, *, proven: bool = False) -> Label:
         label=class_name(feedback.label),
         by=feedback.by,
         at_ms=now_ms() if feedback.at_ms is None else feedback.at_ms,
+        dated=feedback.at_ms is not None,
         annotator="device" if proven and not by_person else "human",
         node=None if by_person else feedback.node,
         device=None if by_person else feedback.device,

@@ -1,14 +1,14 @@
 """Correct and remove photos manually: select them, label them, rename a class, forget photos for good."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from bus.mqtt.presence import now_ms
 from cloud.dataset.change_log import ChangeLog
 from cloud.dataset.labels import Label
-from cloud.dataset.schema import Record, forget, remember_import
+from cloud.dataset.schema import Record, forget, is_forgotten, remember_import
 from cloud.dataset.store import HAS_IMAGE, Store
 from schemas.class_names import class_name
 from schemas.codec import content_id
@@ -19,7 +19,6 @@ _LABEL_COLUMNS = ("human_label", "device_label", "teacher_label", "edge_label")
 _MIN_PREFIX = 6
 _HEX = re.compile(r"[0-9a-f]+")
 _SHOWN = 5
-_IMAGES_AT_ONCE = 256
 _LABELLED, _GOLD = 1, 2
 
 
@@ -59,6 +58,27 @@ class Selection:
     @property
     def where(self) -> str:
         """The selection as a condition in SQL, without `photos`."""
+        parts = [f"{column} = {quoted(value)}" for column, value in self._equal.items()]
+        if self.labelled is not None:
+            parts.append(f"human_label IS {'NOT ' if self.labelled else ''}NULL")
+        if self.before_ms is not None:
+            parts.append(f"received_at_ms < {self.before_ms}")
+        if self.after_ms is not None:
+            parts.append(f"received_at_ms >= {self.after_ms}")
+        return " AND ".join([HAS_IMAGE, *parts])
+
+    def fits(self, record: Record) -> bool:
+        """Return whether a row of a photo meets `where`."""
+        received_ms = record["received_at_ms"]
+        return (
+            all(record[column] == value for column, value in self._equal.items())
+            and self.labelled in (None, record["human_label"] is not None)
+            and (self.before_ms is None or received_ms < self.before_ms)
+            and (self.after_ms is None or received_ms >= self.after_ms)
+        )
+
+    @property
+    def _equal(self) -> dict[str, str]:
         equal = {
             "node": self.node,
             "device": self.device,
@@ -67,14 +87,7 @@ class Selection:
             "lane": self.lane,
             "origin": self.origin,
         }
-        parts = [f"{column} = {quoted(value)}" for column, value in equal.items() if value is not None]
-        if self.labelled is not None:
-            parts.append(f"human_label IS {'NOT ' if self.labelled else ''}NULL")
-        if self.before_ms is not None:
-            parts.append(f"received_at_ms < {self.before_ms}")
-        if self.after_ms is not None:
-            parts.append(f"received_at_ms >= {self.after_ms}")
-        return " AND ".join([HAS_IMAGE, *parts])
+        return {column: value for column, value in equal.items() if value is not None}
 
     def __str__(self) -> str:
         names = [name for name in self.__slots__ if getattr(self, name) not in (None, ())]
@@ -92,6 +105,12 @@ def find_photos(store: Store, selection: Selection) -> list[str]:
     if selection.photos:
         found &= {find_photo(store, name) for name in selection.photos}
     return sorted(found)
+
+
+def find_late(store: Store, selection: Selection, before_ms: int) -> list[str]:
+    """Return the ids of the selected photos that were taken before a time: some were on their way by then."""
+    where = f"{selection.where} AND coalesce(taken_at_ms, 0) < {before_ms}"
+    return [str(row["photo_id"]) for row in store.scan(["photo_id"], where=where)]
 
 
 def find_photo(store: Store, name: str) -> str:
@@ -129,24 +148,30 @@ def set_label(store: Store, log: ChangeLog, given: Label, action: Literal["label
         The label that a person gave before, None without one.
 
     Raises:
-        PermanentError: The photo has another label already.
+        PermanentError: The photo has another label already, or is not in the dataset.
         TransientError: The dataset cannot be written now.
     """
+    found: list[Record] = []
+
+    def change(record: Record) -> Record | None:
+        found[:] = [record]
+        another = record["human_label"] not in (None, given.label)
+        if is_forgotten(record) or (action == "label" and another):
+            return None
+        said = {"human_label": given.label, "human_by": given.by, "human_at_ms": given.at_ms}
+        return remember_import(record) | said
+
     photo_id = given.photo_id
-    row = store.find([photo_id], ["human_label"])[photo_id]
-    before = None if row["human_label"] is None else str(row["human_label"])
-    if action == "label" and before not in (None, given.label):
+    changed = store.change([photo_id], change)
+    if not found or is_forgotten(found[0]):
+        raise PermanentError(f"photo {photo_id}: not in the dataset")
+    before = None if found[0]["human_label"] is None else str(found[0]["human_label"])
+    if not changed:
         raise PermanentError(
             f"photo {photo_id} has the label {escaped(before)!r}",
             hint="'gleaner cloud relabel' replaces it",
         )
     log.record(action, given.by, f"{escaped(before)} -> {given.label}", [photo_id])
-
-    def change(record: Record) -> Record:
-        said = {"human_label": given.label, "human_by": given.by, "human_at_ms": given.at_ms}
-        return remember_import(record) | said
-
-    store.change([photo_id], change)
     return before
 
 
@@ -238,7 +263,8 @@ def forget_photos(
         PermanentError: A named photo does not exist.
         TransientError: The dataset cannot be written now; call it again.
     """
-    return forget_ids(store, log, find_photos(store, selection), by, detail=str(selection))
+    ids = find_photos(store, selection)
+    return forget_ids(store, log, ids, by, detail=str(selection), still=selection.fits)
 
 
 def forget_ids(
@@ -249,6 +275,7 @@ def forget_ids(
     *,
     detail: str,
     action: Literal["forget", "retain"] = "forget",
+    still: Callable[[Record], bool] = lambda _: True,
 ) -> Forgotten:
     """Take the photos with these ids out for good, as `forget_photos` does.
 
@@ -259,17 +286,27 @@ def forget_ids(
         by: Name of the person.
         detail: Why these, for the change log.
         action: What the change log calls it.
+        still: Whether a photo may go, by its row at that moment: a person may have labelled it since.
 
     Raises:
         TransientError: The dataset cannot be written now; call it again.
     """
     if not ids:
         return Forgotten()
-    contents = _content_ids(store, ids)
     log.record(action, by, detail, ids)
-    now = now_ms()
-    done = store.change(ids, lambda record: forget(record, now))
-    return Forgotten(done, contents, store.purge())
+    now, contents = now_ms(), dict[str, str]()
+
+    def change(record: Record) -> Record | None:
+        if is_forgotten(record) or not still(record):
+            return None
+        if isinstance(record["image"], bytes):
+            contents[record["photo_id"]] = content_id(record["image"])
+        return forget(record, now)
+
+    done = store.change(ids, change)
+    if not done:
+        return Forgotten()
+    return Forgotten(done, [contents[key] for key in done if key in contents], store.purge())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -287,6 +324,13 @@ class Retention:
     before_ms: int | None = None
     labelled: bool = False
     gold: bool = False
+
+    def rank(self, row: Mapping[str, object]) -> int | None:
+        """Return when a photo goes: lower ones first, None never."""
+        labelled = row["human_label"] is not None or row["device_label"] is not None
+        rank = _GOLD if row["split"] == "gold" else _LABELLED if labelled else 0
+        allowed = self.gold if rank == _GOLD else self.labelled if rank == _LABELLED else True
+        return rank if allowed else None
 
     def __str__(self) -> str:
         names = [name for name in self.__slots__ if getattr(self, name) not in (None, False)]
@@ -322,9 +366,7 @@ def find_excess(store: Store, retention: Retention) -> Excess:
     for row in store.sizes(columns):
         size, received = cast("int", row["image_bytes"]), cast("int", row["received_at_ms"])
         total += size
-        labelled = row["human_label"] is not None or row["device_label"] is not None
-        rank = _GOLD if row["split"] == "gold" else _LABELLED if labelled else 0
-        if (rank != _GOLD or retention.gold) and (rank != _LABELLED or retention.labelled):
+        if (rank := retention.rank(row)) is not None:
             candidates.append((rank, received, str(row["photo_id"]), size))
     oldest = -1 if retention.before_ms is None else retention.before_ms
     going = [photo for photo in candidates if photo[1] < oldest]
@@ -336,11 +378,3 @@ def find_excess(store: Store, retention: Retention) -> Excess:
         left -= photo[3]
     by_age = sorted(going, key=lambda photo: photo[1:3])
     return Excess([photo_id for _, _, photo_id, _ in by_age], total - left, left)
-
-
-def _content_ids(store: Store, photo_ids: Sequence[str]) -> list[str]:
-    found = []
-    for start in range(0, len(photo_ids), _IMAGES_AT_ONCE):
-        rows = store.find(photo_ids[start : start + _IMAGES_AT_ONCE], ["image"]).values()
-        found += [content_id(row["image"]) for row in rows if isinstance(row["image"], bytes)]
-    return found

@@ -179,8 +179,7 @@ class DeadLetterTable:
                 quoted = ", ".join(f"'{photo_id}'" for photo_id in found)
                 self.table.delete(f"photo_id IN ({quoted})")
         if found:
-            self.table.compact(remove_deleted=True)
-            self.table.clean_up(0.0)
+            self.table.purge()
         return len(found)
 
     def newest(self, limit: int) -> Iterator[DeadLetter]:

@@ -32,10 +32,6 @@ class Fingerprint(NamedTuple):
     dhash: int
     thumbnail: bytes
 
-    def is_near(self, other: "Fingerprint") -> bool:
-        """Return whether two pictures show the same."""
-        return NearDuplicates([other]).find(self) is not None
-
 
 def fingerprint(image: bytes) -> Fingerprint:
     """Return the fingerprint of an encoded JPEG or PNG, as it is seen: turned by its EXIF orientation.

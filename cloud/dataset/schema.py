@@ -240,8 +240,8 @@ def apply_label(
             label from the future is older than any other.
 
     Returns:
-        None if a label with the same or a later time is stored, there is nothing to withdraw, the photo was
-        forgotten, or it is not of the camera that the label is for.
+        None if a label with the same or a later time is stored, or one by somebody else and this one has no
+        time; there is nothing to withdraw; the photo was forgotten, or is not of the camera of the label.
     """
     annotator: Annotator = change.annotator if isinstance(change, Label) else "teacher"
     label = change.label if isinstance(change, Label) else None
@@ -251,7 +251,7 @@ def apply_label(
     # On equal times the stored label stays, so that a redelivered one writes nothing.
     if nothing_to_withdraw or is_forgotten(record) or _is_misplaced(change, record):
         return None
-    if not _is_newer(at_ms, record, annotator, now_ms):
+    if not _is_newer(at_ms, record, annotator, now_ms) or _is_undated_for_another(change, record, annotator):
         return None
     if existing is None:
         camera = (change.node, change.device) if isinstance(change, Label) else (None, None)
@@ -332,6 +332,13 @@ def _is_misplaced(change: LabelChange, record: Record) -> bool:
     if not isinstance(change, Label) or change.node is None or record["photo_id"] is None:
         return False
     return bool((record["node"], record["device"]) != (change.node, change.device))
+
+
+def _is_undated_for_another(change: LabelChange, record: Record, annotator: Annotator) -> bool:
+    """Return whether a label without a time, which may be a redelivery, meets one by somebody else."""
+    if not isinstance(change, Label) or change.dated or record[f"{annotator}_label"] is None:
+        return False
+    return bool(record[f"{annotator}_by"] != change.by)
 
 
 def _is_for_another(waiting: Record, node: str | None, device: str | None) -> bool:

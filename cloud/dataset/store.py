@@ -35,7 +35,7 @@ from cloud.dataset.schema import (
 )
 from cloud.dataset.table.durable_commit import merge, replace, sync_tag, sync_version, writer_lock
 from cloud.dataset.table.lance_package import ColumnOrdering
-from cloud.dataset.table.lance_table import BATCH_ROWS, Table
+from cloud.dataset.table.lance_table import BATCH_ROWS, Table, VersionRemovedError
 from schemas.class_names import NEITHER
 from schemas.errors import PermanentError, TransientError
 from schemas.field_types import MAX_TEXT_CHARS
@@ -51,6 +51,7 @@ HAS_HUMAN_CLASS = f"human_label != '{NEITHER}'"
 _T = TypeVar("_T")
 _ATTEMPTS = 20
 _CHANGES_PER_COMMIT = 256
+_TRAINED = "gleaner.trained"
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,34 @@ class Store:
             sync_tag(self.table.root, name)
             return int(dataset.version)
 
+    def mark_trained(self) -> None:
+        """Mark the dataset for ever: a version may have been trained on its photos, so none becomes gold.
+
+        Raises:
+            TransientError: The table cannot be written now.
+        """
+        try:
+            with self.table.map_errors("cannot be written"), writer_lock(self.table.root):
+                dataset = self.table.open_version()
+                if _TRAINED not in dataset.config():
+                    dataset.update_config({_TRAINED: "true"})
+                sync_version(self.table.root, dataset.version)
+        except TransientError:
+            # On an object store nothing is locked: another training may have been first.
+            if _TRAINED not in self.table.open_version().config():
+                raise
+
+    def is_trained(self) -> bool:
+        """Return whether a version may have been trained on photos that the dataset had.
+
+        Raises:
+            TransientError: The table cannot be read now.
+        """
+        # Datasets of earlier versions have no mark, but the tags of their trainings.
+        with self.table.map_errors():
+            marked = _TRAINED in self.table.open_version().config()
+        return marked or any(tag.startswith("model-") for tag in self.tags())
+
     def expire_labels(self, older_than_s: float) -> int:
         """Remove labels whose photo has not arrived for so long.
 
@@ -231,13 +260,14 @@ class Store:
         Raises:
             TransientError: The table cannot be written now.
         """
+        if self.is_trained():
+            self.mark_trained()  # the tags that say so go
         tags = list(self.tags())
         with self.table.map_errors("cannot be written"), writer_lock(self.table.root):
             dataset = self.table.open_version()
             for name in tags:
                 dataset.tags.delete(name)
-        self.table.compact(remove_deleted=True)
-        self.table.clean_up(0.0)
+        self.table.purge()
         return tags
 
     def tags(self) -> dict[str, int]:
@@ -286,7 +316,8 @@ class Store:
             TransientError: The table cannot be read, or not to its end.
             ValueError: The condition or a column is invalid.
         """
-        scanner = self.table.open_version(version).scanner(
+        dataset = self.table.open_version(version)
+        scanner = dataset.scanner(
             columns=list(columns),
             filter=where,
             limit=limit,
@@ -297,7 +328,7 @@ class Store:
             # Images are read after the filter, only for the rows that met it.
             late_materialization=["image"],
         )
-        with self.table.map_errors():
+        with self.table.reading(dataset):
             for batch in scanner.to_batches():
                 yield from batch.to_pylist()
 
@@ -310,10 +341,11 @@ class Store:
         Raises:
             TransientError: The table cannot be read.
         """
-        scanner = self.table.open_version().scanner(
+        dataset = self.table.open_version()
+        scanner = dataset.scanner(
             columns=[*columns, "image"], filter=HAS_IMAGE, batch_size=BATCH_ROWS, batch_readahead=2
         )
-        with self.table.map_errors():
+        with self.table.reading(dataset):
             for batch in scanner.to_batches():
                 lengths = pc.binary_length(batch["image"])
                 yield from batch.select(list(columns)).append_column("image_bytes", lengths).to_pylist()
@@ -333,7 +365,8 @@ class Store:
 
         Raises:
             PermanentError: The version does not exist.
-            TransientError: No fragment can be read, or the table is on an object store and one cannot.
+            TransientError: No fragment can be read, the table is on an object store and one cannot, or the
+                version was removed while it was read.
             ValueError: The condition or a column is invalid.
         """
         dataset = self.table.open_version(version)
@@ -348,9 +381,11 @@ class Store:
                     batch_size=BATCH_ROWS,
                     late_materialization=["image"],
                 )
-                with self.table.map_errors():
+                with self.table.reading(dataset):
                     for batch in scanner.to_batches():
                         yield from batch.to_pylist()
+            except VersionRemovedError:
+                raise
             except TransientError as error:
                 lost += 1
                 # An object store that cannot be reached now has every row a moment later.

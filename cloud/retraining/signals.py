@@ -38,12 +38,11 @@ def drift_signals(store: Store, cards: Sequence[Card], triggers: Triggers) -> Si
     # New is what the last training did not see, promoted or not; confidences are those of the served version.
     last, serving = cards[-1] if cards else None, newest_promoted(cards)
     trained_at = trained_dataset_version(store, last)
-    # As sets of (photo, label), so that a label that was corrected since counts as new.
-    labels = _labels(store, None)
-    new_labels = labels - (set() if trained_at is None else _labels(store, trained_at))
+    labels = _labels(store)
+    new_labels, new_samples = _new(store, labels, last, trained_at)
     signals = Signals(
         labels=len(new_labels),
-        samples=store.count(_SAMPLES) - (0 if trained_at is None else store.count(_SAMPLES, trained_at)),
+        samples=new_samples,
         classes=len({label for _, label in labels}),
         last_round_s=None if last is None else (now_ms() - last.created_at_ms) / 1000,
     )
@@ -58,6 +57,21 @@ def drift_signals(store: Store, cards: Sequence[Card], triggers: Triggers) -> Si
         audit=_audit(store, serving.version, new_labels),
         accuracy_low=None if serving.metrics is None else serving.metrics.accuracy_low,
     )
+
+
+def _new(
+    store: Store, labels: set[tuple[str, str]], last: Card | None, trained_at: int | None
+) -> tuple[set[tuple[str, str]], int]:
+    """Return the labels that the last training did not see, and how many samples."""
+    # As sets of (photo, label), so that a label that was corrected since counts as new.
+    if trained_at is not None:
+        return labels - _labels(store, trained_at), store.count(_SAMPLES) - store.count(_SAMPLES, trained_at)
+    if last is None or last.dataset_version is None:  # trained from elsewhere
+        return labels, store.count(_SAMPLES)
+    # Its version is gone, by a forgetting perhaps: what remains are times, by two clocks.
+    came = f"received_at_ms > {last.created_at_ms}"
+    given = f"coalesce(human_at_ms, 0) > {last.created_at_ms}"
+    return _labels(store, where=f"({came} OR {given})"), store.count(f"{_SAMPLES} AND {came}")
 
 
 def with_alarm(store: Store, signals: Signals, alarm: DriftAlarm | None) -> Signals:
@@ -138,10 +152,9 @@ class _Score(msgspec.Struct, frozen=True, order=True):
 
 def trained_dataset_version(store: Store, card: Card | None) -> int | None:
     """Return the dataset version that a model was trained from, None if the dataset no longer has it."""
-    # Without it everything counts as new.
     return None if card is None else readable_version(store, card.dataset_version)
 
 
-def _labels(store: Store, version: int | None) -> set[tuple[str, str]]:
-    rows = store.scan(["photo_id", "human_label"], where=_LABELLED, version=version)
+def _labels(store: Store, version: int | None = None, where: str = "TRUE") -> set[tuple[str, str]]:
+    rows = store.scan(["photo_id", "human_label"], where=f"{_LABELLED} AND {where}", version=version)
     return {(str(row["photo_id"]), str(row["human_label"])) for row in rows}

@@ -36,6 +36,8 @@ class Photos(NamedTuple):
 
 def read_photos(store: Store, registry: Registry, wanted: int | None, team: "Team") -> Photos:
     """Read the photos to train on and those to evaluate on."""
+    if team.chief:
+        store.mark_trained()
     # Workers may see different newest versions and folders: all use those of the first one.
     dataset_version = team.agree(wanted or store.version)
     champion = registry.champion()

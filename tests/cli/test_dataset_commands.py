@@ -6,6 +6,7 @@ import re
 import pyarrow.parquet as pq
 import pytest
 
+from cli.cloud.dataset import forget
 from cloud.dataset.store import Store
 from tests.conftest import jpeg
 
@@ -105,6 +106,22 @@ def test_forgetting_asks_and_is_final(command, photos, tmp_path):
     assert done.out == "10 photos and 0 dead letters forgotten\n"
     assert "11 were there, 11 skipped" in command("import", photos).out
     assert Store.open(tmp_path / "dataset").count() == 11
+
+
+def test_forgetting_takes_what_was_confirmed(command, photos, tmp_path, monkeypatch):
+    """While the question waits, one photo leaves the class and another one joins it: both stay."""
+    command("import", photos)
+
+    def swap_and_agree(count):
+        assert count == 10
+        assert command("relabel", "dog/0.jpg", "cat").code == 0
+        assert command("relabel", "cat/0.jpg", "dog").code == 0
+        return True
+
+    monkeypatch.setattr(forget, "confirmed", swap_and_agree)
+    done = command("forget", "--class", "dog", "--cache", tmp_path / "cache")
+    assert done.out == "9 photos and 0 dead letters forgotten\n"
+    assert Store.open(tmp_path / "dataset").count("source IN ('dog/0.jpg', 'cat/0.jpg')") == 2
 
 
 def contents(path):

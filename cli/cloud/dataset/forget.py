@@ -72,27 +72,29 @@ def run(arguments: Namespace) -> int:
     if not (arguments.yes or confirmed(len(ids))):
         return 1
     if meant.is_local:
-        _forget_in_cloud(arguments, store, chosen)
+        _forget_in_cloud(arguments, store, chosen, ids)
     else:
-        run_service.run(_forget_everywhere(arguments, store, chosen, meant))
+        run_service.run(_forget_everywhere(arguments, store, chosen, ids, meant))
     return 0
 
 
-def _forget_in_cloud(arguments: Namespace, store: "Store", chosen: "Selection") -> None:
+def _forget_in_cloud(arguments: Namespace, store: "Store", chosen: "Selection", ids: list[str]) -> None:
     from cloud.dataset.change_log import ChangeLog  # noqa: PLC0415  # as above
-    from cloud.dataset.curation import forget_photos  # noqa: PLC0415  # as above
+    from cloud.dataset.curation import forget_ids  # noqa: PLC0415  # as above
 
-    done = forget_photos(store, ChangeLog.open(arguments.dataset), chosen, arguments.by)
+    changes = ChangeLog.open(arguments.dataset)
+    done = forget_ids(store, changes, ids, arguments.by, detail=str(chosen), still=chosen.fits)
     forget_elsewhere(arguments, done)
 
 
 async def _forget_everywhere(
-    arguments: Namespace, store: "Store", chosen: "Selection", meant: "Reach"
+    arguments: Namespace, store: "Store", chosen: "Selection", ids: list[str], meant: "Reach"
 ) -> None:
     """Keep out what is on its way, order the edges to forget, forget in the dataset, and wait for the edges.
 
     The edges are first: once the dataset has forgotten a photo, nothing says any more which node it is from.
     """
+    from cloud.dataset.curation import find_late  # noqa: PLC0415  # as above
     from cloud.rollout.forget_orders import publish_orders, read_orders  # noqa: PLC0415  # as above
 
     bus = connect.bus(arguments, "forget")
@@ -105,7 +107,10 @@ async def _forget_everywhere(
             await asyncio.to_thread(_record, arguments, store, meant, nodes)
             before = read_orders(retained)
             orders = await publish_orders(bus, echoes, meant, nodes=nodes, statuses=statuses, known=before)
-            await asyncio.to_thread(_forget_in_cloud, arguments, store, chosen)
+            if meant.everything:  # what arrived before the barrier, and after it was counted
+                late = await asyncio.to_thread(find_late, store, chosen, meant.before_ms)
+                ids = sorted({*ids, *late})
+            await asyncio.to_thread(_forget_in_cloud, arguments, store, chosen, ids)
             if strangers := sorted(set(meant.nodes(known)) - set(known)):
                 print_line(f"not told, because they never reported to this broker: {listed(strangers)}")
             await _wait(arguments.wait, fleet, orders, statuses)

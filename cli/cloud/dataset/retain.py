@@ -66,7 +66,15 @@ def run(arguments: Namespace) -> int:
     if not (arguments.yes or confirmed(count)):
         return 1
     log = ChangeLog.open(arguments.dataset)
-    done = forget_ids(store, log, excess.photo_ids, arguments.by, detail=str(retention), action="retain")
+    done = forget_ids(
+        store,
+        log,
+        excess.photo_ids,
+        arguments.by,
+        detail=str(retention),
+        action="retain",
+        still=lambda row: retention.rank(row) is not None,
+    )
     forget_elsewhere(arguments, done)
     return 0
 

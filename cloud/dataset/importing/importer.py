@@ -7,11 +7,10 @@ from pathlib import Path
 from bus.mqtt.presence import now_ms
 from cloud.dataset.fingerprint import fingerprint
 from cloud.dataset.importing.entry import Entry, Item, PassedOver, is_file
-from cloud.dataset.importing.folder import folder_entries
 from cloud.dataset.importing.hold_out import Photo, choose_gold
 from cloud.dataset.importing.import_result import ImportOptions, ImportResult, count_photo
 from cloud.dataset.importing.picture import MAX_IMAGE_BYTES, Read, try_read
-from cloud.dataset.schema import ImportOutcome, Record, Row, Split, apply_import
+from cloud.dataset.schema import ImportOutcome, Record, Row, apply_import
 from cloud.dataset.store import HAS_IMAGE, Store
 from cloud.progress import NoProgress, Progress
 from schemas.errors import PermanentError
@@ -45,26 +44,8 @@ class _Sides:
     named: set[str] = field(default_factory=set)
 
     def frozen(self, photo_id: str) -> bool:
-        """Return whether a stored photo keeps its split without an error."""
-        return self.gold is not None or photo_id not in self.named
-
-
-def import_folder(
-    store: Store,
-    directory: Path,
-    split: Split,
-    progress: Progress | None = None,
-    by: str = "import",
-) -> ImportResult:
-    """Import a folder with one folder per class; `folder_entries` describes its layouts.
-
-    Raises:
-        PermanentError: There is no picture.
-        TransientError: The dataset cannot be written now; the batches before are stored.
-    """
-    entries = folder_entries(directory)
-    check_any(directory, entries)
-    return import_entries(store, entries, ImportOptions(split=split, by=by), progress)
+        """Return whether a stored photo keeps its split without an error, or `hold_out` moves it to gold."""
+        return photo_id not in self.named or (self.gold is not None and photo_id in self.gold)
 
 
 def check_any(source: Path | str, entries: Sequence[Entry]) -> None:
@@ -136,15 +117,26 @@ def _hold_out(
     """Return the ids of the new photos to hold out; reads every picture once more."""
     assert options.hold_out is not None
     photos = {} if store is None else stored_photos(store)
+    new: dict[str, Photo] = {}
     for item in items:
         read = try_read(item, options)
         progress.advance()
-        if isinstance(read, Read) and read.row.photo_id not in photos:
-            assert read.row.human_label is not None
-            # A split that the source names is kept: it may be known from elsewhere.
-            side = None if item.split is None else item.split == "gold"
-            photos[read.row.photo_id] = Photo(read.row.photo_id, read.row.human_label, read.fingerprint, side)
-    return choose_gold(list(photos.values()), options.hold_out)
+        if not isinstance(read, Read):
+            continue
+        assert read.row.human_label is not None
+        # A split that the source names is kept: it may be known from elsewhere.
+        side = None if item.split is None else item.split == "gold"
+        key = read.row.photo_id
+        if key not in photos:
+            new.setdefault(key, Photo(key, read.row.human_label, read.fingerprint, side))
+        elif side is not None and photos[key].gold is None:
+            photos[key] = replace(photos[key], gold=False)
+    # Stored without a person's label, as samples are: a model may have labelled and trained on them.
+    others = {} if store is None else store.find(list(new), ["split", "received_at_ms"])
+    for key, row in others.items():
+        if row["received_at_ms"] is not None:
+            new[key] = replace(new[key], gold=row["split"] == "gold")
+    return choose_gold([*photos.values(), *new.values()], options.hold_out)
 
 
 def stored_photos(store: Store) -> dict[str, Photo]:
@@ -152,7 +144,7 @@ def stored_photos(store: Store) -> dict[str, Photo]:
 
     Imported photos that no version was trained on are new to it: they may still become gold.
     """
-    frozen = any(tag.startswith("model-") for tag in store.tags())
+    frozen = store.is_trained()
     found = {}
     columns = ["photo_id", "image", "human_label", "split", "origin"]
     for row in store.scan(columns, where=f"{HAS_IMAGE} AND human_label IS NOT NULL"):
@@ -189,7 +181,7 @@ def _read_batch(
         first = classes.setdefault(read.row.photo_id, label)
         if first == label:
             rows[item.name] = read.row
-            if item.split is not None or not options.keep_split:
+            if item.split is not None or not (options.keep_split or sides.gold is not None):
                 sides.named.add(read.row.photo_id)
         else:
             reason = f"file {item.name}: the same photo is in class folder {first!r} too"

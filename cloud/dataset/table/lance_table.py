@@ -29,6 +29,7 @@ _METADATA_CACHE_BYTES = 64 * 1024 * 1024
 # 100 MB of 50 kB photos: small enough to rewrite, large enough that a scan opens few files.
 _ROWS_PER_FRAGMENT = 2048
 _IDS_PER_LOOKUP = 1024
+_PURGE_ATTEMPTS = 20
 BATCH_ROWS = 32
 """Images in one read batch; Lance holds several batches at a time."""
 
@@ -56,6 +57,10 @@ class CompactionResult:
     fragments_removed: int = 0
     fragments_added: int = 0
     conflicts: int = 0
+
+
+class VersionRemovedError(TransientError):
+    """The version that is read was removed meanwhile; the newest one can be read."""
 
 
 def _new_session() -> lance.Session:
@@ -195,6 +200,31 @@ class Table:
                 raise ValueError(lance_message(error)) from None
             raise self.transient_error(problem, error) from error
 
+    @contextmanager
+    def reading(self, dataset: lance.LanceDataset) -> Iterator[None]:
+        """Map errors as `map_errors` does, and tell a version that was removed meanwhile from damaged files.
+
+        The caller does not hold the lock.
+
+        Raises:
+            TransientError: A file is missing or damaged, or the version was removed while it was read.
+            ValueError: The SQL condition or a column name is invalid.
+        """
+        try:
+            with self.map_errors():
+                yield
+        except TransientError as error:
+            # Under the lock: a clean-up removes the files of a version before the version itself.
+            with writer_lock(self.root):
+                try:
+                    self.open_version(dataset.version)
+                except PermanentError:
+                    raise VersionRemovedError(
+                        f"table {self.url}: version {dataset.version} was removed while it was read",
+                        hint="try again; 'gleaner cloud forget' and 'retain' remove older versions",
+                    ) from error
+            raise
+
     def small_fragments(self) -> int:
         """Count the fragments that are not full: each commit adds one, and a compaction joins them."""
         fragments = self.open_version().get_fragments()
@@ -223,21 +253,34 @@ class Table:
         plan = Compaction.plan(dataset, options=options)
         removed = added = conflicts = 0
         for task in plan.tasks:
+            new_fragments: list[lance.FragmentMetadata] = []
             try:
                 # Rewriting takes long and is harmless without the lock; only the commit takes it.
                 rewrite = task.execute(dataset)
+                new_fragments = rewrite.new_fragments
                 with writer_lock(self.root):
-                    sync_fragments(self.root, rewrite.new_fragments)
+                    sync_fragments(self.root, new_fragments)
                     metrics = Compaction.commit(dataset, [rewrite])
                     sync_version(self.root, dataset.version)
             except OSError as error:
                 if "conflict" not in str(error):
                     raise self.transient_error("cannot be compacted", error) from error
                 conflicts += 1
+                self._discard(new_fragments)
             else:
                 removed += metrics.fragments_removed
                 added += metrics.fragments_added
         return CompactionResult(removed, added, conflicts)
+
+    def _discard(self, fragments: Sequence[lance.FragmentMetadata]) -> None:
+        """Remove the files of a rewrite that was not committed: Lance keeps them for a week.
+
+        They may have a photo that is forgotten meanwhile. On an object store they stay for that week.
+        """
+        if self.root is None:
+            return
+        for path in (self.root / "data" / file.path for one in fragments for file in one.files):
+            path.unlink(missing_ok=True)
 
     def clean_up(self, older_than_s: float = 2 * 86_400.0) -> int:
         """Remove old versions and the files that only they used; the newest and tagged ones stay.
@@ -263,6 +306,22 @@ class Table:
         except OSError as error:
             raise self.transient_error("cannot be cleaned up", error) from error
         return int(removed.old_versions)
+
+    def purge(self) -> None:
+        """Remove every version but the newest, and what rows that were replaced or deleted hold on the disk.
+
+        Raises:
+            TransientError: The table cannot be written now, or each attempt lost against a writer.
+        """
+        for _ in range(_PURGE_ATTEMPTS):
+            if not self.compact(remove_deleted=True).conflicts:
+                self.clean_up(0.0)
+                return
+        raise TransientError(
+            f"table {self.url}: writers changed the rows around forgotten ones in each of {_PURGE_ATTEMPTS}"
+            " attempts, so these are still on the disk",
+            hint="the next 'gleaner cloud forget' or 'retain' removes them",
+        )
 
     def delete(self, condition: str) -> None:
         """Delete the rows that meet a condition in SQL; the caller holds the lock.

@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import dataclasses
 import signal
 import sys
 from contextlib import asynccontextmanager
@@ -358,6 +359,18 @@ async def test_g3_fragments_are_compacted_and_old_versions_removed(collecting, e
     assert (store.count(), store.count(version="empty")) == (13, 0)
 
 
+async def test_labels_alone_are_compacted_too(collecting, edge, dataset, monkeypatch):
+    """Each batch of labels makes a fragment and a version, with or without samples."""
+    monkeypatch.setattr(collector, "_FRAGMENTS", 4)
+    async with collecting():
+        for number in range(12):
+            await edge.give_label(number, "dog")
+            await edge.recorded(number + 1)
+    store = Store.open(dataset)
+    assert store.table.small_fragments() < 8
+    assert store.count("human_label = 'dog'") == 12
+
+
 async def test_the_status_tells_when_labels_cannot_arrive(address):
     """Labels have a connection of their own; its trouble is in the collector's Status, and its end too."""
     presence = Presence("cloud", "collector")
@@ -417,6 +430,25 @@ def test_where_devices_prove_who_they_are_they_are_no_people():
     person = Feedback(photo_id=photo_id(1), node=CLOUD, device="operator", label="dog", by="anna")
     label = label_of(person, proven=True)
     assert (label.annotator, label.node, label.device) == ("human", None, None)
+
+
+def test_a_label_without_a_time_that_comes_again_replaces_nobodys(dataset):
+    """Its arrival is no time at which it was given: a redelivery would win against every correction."""
+    store = Store.open(dataset)
+    facts = {"width": 160, "height": 120, "received_at_ms": 1}
+    store.upsert([Row(photo_id=photo_id(1), image=jpeg(1), **facts)])
+
+    def said(label, by, at_ms=None):
+        camera = {"node": CLOUD, "device": "operator"}
+        return [label_of(Feedback(photo_id=photo_id(1), label=label, by=by, at_ms=at_ms, **camera))]
+
+    first = said("dog", "bob")
+    assert store.label(first) == {photo_id(1): "stored"}
+    assert store.label(said("cat", "anna", first[0].at_ms + 1)) == {photo_id(1): "stored"}
+    again = [dataclasses.replace(first[0], at_ms=first[0].at_ms + 2)]
+    assert store.label(again) == {photo_id(1): "superseded"}
+    assert store.count("human_label = 'cat' AND human_by = 'anna'") == 1
+    assert store.label(said("cow", "anna")) == {photo_id(1): "stored"}, "who gave it may replace it"
 
 
 def test_a_devices_own_label_is_used_but_is_no_persons(dataset):

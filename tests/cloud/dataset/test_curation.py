@@ -1,6 +1,7 @@
 """Rules of cloud/dataset/curation.py: every row can be found, corrected and taken out, and it is recorded."""
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ import pytest
 
 from cloud.dataset.change_log import ChangeLog
 from cloud.dataset.curation import (
+    Forgotten,
     Retention,
     Selection,
     find_excess,
     find_photo,
     find_photos,
+    forget_ids,
     forget_photos,
     rename_class,
     set_label,
@@ -21,9 +24,12 @@ from cloud.dataset.curation import (
 )
 from cloud.dataset.dead_letters import Bounds, DeadLetter, DeadLetterTable
 from cloud.dataset.photo_caches import purge_caches
+from cloud.dataset.schema import SCHEMA, Record
 from cloud.dataset.store import Label, Row, Store
+from cloud.dataset.table.lance_package import Compaction
+from cloud.dataset.table.lance_table import Table
 from schemas.codec import content_id
-from schemas.errors import PermanentError
+from schemas.errors import PermanentError, TransientError
 
 
 def photo_id(number: int) -> str:
@@ -105,6 +111,31 @@ def test_a_label_is_given_once_and_replaced_on_demand(store: Store, log: ChangeL
     assert sorted(changes) == [("ann", "label", "None -> cat"), ("ann", "relabel", "cat -> dog")]
 
 
+def test_of_two_people_at_once_the_first_label_stays(store: Store, log: ChangeLog) -> None:
+    """`label` looks at the row as it is when it is written; the one who was slower is told."""
+
+    def meanwhile(act: Callable[[Store], object]) -> Store:
+        """Return the dataset as a process sees it that is overtaken before its next write."""
+
+        class Overtaken(Store):
+            def change(self, *arguments: Any) -> list[str]:
+                act(store)
+                return super().change(*arguments)
+
+        return Overtaken(store.table)
+
+    mine = Label(photo_id=photo_id(2), label="dog", by="ann", at_ms=9)
+    theirs = Label(photo_id=photo_id(2), label="cat", by="bob", at_ms=8)
+    with pytest.raises(PermanentError, match="has the label 'cat'; 'gleaner cloud relabel'"):
+        set_label(meanwhile(lambda other: other.label([theirs])), log, mine, "label")
+    assert store.count("human_label = 'cat' AND human_by = 'bob'") == 1
+    forgetting = meanwhile(lambda other: forget_photos(other, log, Selection(photos=[photo_id(2)]), "bob"))
+    with pytest.raises(PermanentError, match="not in the dataset"):
+        set_label(forgetting, log, mine, "relabel")
+    assert store.count(f"photo_id = '{photo_id(2)}' AND human_label IS NULL", None) == 1
+    assert [change.action for change in log.newest(9)] == ["forget"], "what did not happen is not recorded"
+
+
 def test_a_label_from_the_future_can_be_replaced(store: Store, log: ChangeLog) -> None:
     """A stored time that a wrong clock gave does not last."""
     store.change([photo_id(2)], lambda record: record | {"human_label": "cat", "human_at_ms": 2**53})
@@ -163,6 +194,71 @@ def test_a_forgotten_photo_is_gone_for_good(store: Store, log: ChangeLog) -> Non
     assert forget_photos(store, log, Selection(photos=()), "ann").photo_ids == [
         photo_id(0), photo_id(1), photo_id(3)
     ]  # fmt: skip
+
+
+def test_what_was_confirmed_is_what_goes(store: Store, log: ChangeLog) -> None:
+    """A photo that a person labelled, or put into another class, since it was shown stays."""
+    retention = Retention(before_ms=10)
+    ids = find_excess(store, retention).photo_ids
+    assert ids == [photo_id(2), photo_id(3), photo_id(4)]
+    store.label([Label(photo_id=photo_id(3), label="cat", by="ann", at_ms=10)])
+    version = store.version
+
+    def may_go(record: Record) -> bool:
+        return retention.rank(record) is not None
+
+    kept = forget_ids(store, log, ids[1:2], "timer", detail=str(retention), action="retain", still=may_go)
+    assert (kept, store.version) == (Forgotten(), version), "nothing went, so no older version did"
+    done = forget_ids(store, log, ids, "timer", detail=str(retention), action="retain", still=may_go)
+    assert done.photo_ids == [photo_id(2), photo_id(4)]
+    assert done.content_ids == [content_id(image(2)), content_id(image(4))]
+    assert store.count("human_label = 'cat'") == 2
+
+
+def test_a_selection_fits_what_it_finds(store: Store) -> None:
+    """Its condition in SQL and that on a row are the same."""
+    rows = list(store.scan(SCHEMA.names))
+    for conditions in (
+        {},
+        {"node": "edge-1", "device": "pi-1"},
+        {"label": "cat"},
+        {"labelled": True},
+        {"labelled": False, "before_ms": 5},
+        {"lane": "hard", "after_ms": 5},
+        {"origin": "import", "split": "train"},
+    ):
+        selection = Selection(**conditions)  # type: ignore[arg-type]
+        found = sorted(str(row["photo_id"]) for row in rows if selection.fits(row))
+        assert found == find_photos(store, selection)
+
+
+def label_before_commits(monkeypatch: pytest.MonkeyPatch, store: Store, times: int) -> None:
+    """Label photo 3 while the next compactions rewrite it, as a process without the lock."""
+    real, left = Compaction.commit, iter(range(times))
+
+    def commit(*arguments: object) -> object:
+        if (number := next(left, None)) is not None:
+            label = Label(photo_id=photo_id(3), label=f"class {number}", by="ann", at_ms=times * 100 + number)
+            Store(Table(store.table.url, None)).label([label])
+        return real(*arguments)
+
+    monkeypatch.setattr(Compaction, "commit", commit)
+
+
+def test_a_label_meanwhile_leaves_no_bytes(
+    store: Store, log: ChangeLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forgetting whose rewriting lost against a writer rewrites again; without an end it is no success."""
+    label_before_commits(monkeypatch, store, 2)
+    forget_photos(store, log, Selection(photos=[photo_id(2)]), "ann")
+    assert not on_disk(store, 2)
+    assert store.count("human_label = 'class 1'") == 1
+    label_before_commits(monkeypatch, store, 1000)
+    with pytest.raises(TransientError, match="still on the disk; the next 'gleaner cloud forget'"):
+        forget_photos(store, log, Selection(photos=[photo_id(4)]), "ann")
+    monkeypatch.undo()
+    forget_photos(store, log, Selection(photos=[photo_id(0)]), "ann")
+    assert not on_disk(store, 4)
 
 
 def test_retention_keeps_labels_and_gold(store: Store) -> None:

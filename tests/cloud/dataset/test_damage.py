@@ -81,6 +81,18 @@ def test_a_table_without_a_readable_part_is_an_outage(store: Store) -> None:
         list(store.scan_undamaged(["photo_id"]))
 
 
+def test_a_version_that_is_removed_while_it_is_read_is_no_damage(store: Store) -> None:
+    """A forgetting meanwhile ends the reading: it must not go on with a part of the photos."""
+    rows = store.scan_undamaged(["photo_id", "image"])
+    next(rows)
+    other = Store.open(store.table.url)
+    other.change([f"{1:032x}"], lambda record: record | {"lane": "hard"})
+    other.purge()
+    with pytest.raises(TransientError, match="was removed while it was read; try again"):
+        list(rows)
+    assert len(list(store.scan_undamaged(["photo_id", "image"]))) == 30
+
+
 def test_an_invalid_condition_is_the_callers_mistake(store: Store) -> None:
     """A wrong column is no damage."""
     with pytest.raises(ValueError, match="nothing"):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import lance
@@ -146,6 +147,17 @@ def test_tagged_version_survives_compaction_and_clean_up(store: Store) -> None:
         store.count(version=untagged)
     with pytest.raises(PermanentError, match="tag 'v1': taken by version"):
         store.tag("v1")
+
+
+def test_trainings_that_begin_at_once_mark_the_dataset(store: Store) -> None:
+    """On an object store, without a lock, the one that comes second goes on; the mark outlives a purge."""
+    store.upsert([photo(1)])
+    assert not store.is_trained()
+    with ThreadPoolExecutor(4) as pool:
+        for begun in [pool.submit(Store(Table(store.table.url, None)).mark_trained) for _ in range(4)]:
+            begun.result()
+    store.purge()
+    assert store.is_trained()
 
 
 def test_scan_by_condition_columns_and_limit(store: Store) -> None:

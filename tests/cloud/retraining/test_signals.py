@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
+from cloud.dataset.schema import forget
 from cloud.dataset.store import Label, Row, Store
 from cloud.evaluation.metrics import measure
 from cloud.evaluation.promotion_gate import Comparison, Verdict
@@ -86,13 +87,28 @@ def test_photos_of_the_last_training_are_not_new(store: Store) -> None:
     assert (later.labels, later.samples) == (0, 0)
 
 
-def test_everything_is_new_if_the_dataset_version_is_gone(store: Store) -> None:
-    """A card without a dataset version, or with one that does not exist, makes everything new."""
+def test_everything_is_new_to_a_model_from_elsewhere(store: Store) -> None:
+    """A card without a dataset version makes everything new."""
     harvest(store, 1)
     label(store, "cat", 1)
-    for version in (None, 10_000):
-        facts = drift_signals(store, [structs.replace(card(1), dataset_version=version)], RULES)
-        assert (facts.labels, facts.samples) == (1, 1)
+    facts = drift_signals(store, [structs.replace(card(1), dataset_version=None)], RULES)
+    assert (facts.labels, facts.samples) == (1, 1)
+
+
+def test_a_forgetting_makes_nothing_new(store: Store) -> None:
+    """Where the version is gone, what came or was labelled after the training is new, and no more."""
+    harvest(store, 1, 2, 3)
+    label(store, "cat", 1, 2)
+    first = trained(store, 1)
+    store.change([f"{3:032x}"], lambda record: forget(record, 9))
+    store.purge()
+    facts = drift_signals(store, [first], RULES)
+    assert (facts.labels, facts.samples) == (0, 0)
+    now = first.created_at_ms + 1
+    harvest(store, now)
+    label(store, "dog", 2, now, at_ms=now)
+    facts = drift_signals(store, [first], RULES)
+    assert (facts.labels, facts.samples, facts.classes) == (2, 1, 2)
 
 
 def test_confidences_are_those_of_the_version_in_service(store: Store) -> None:

@@ -3,6 +3,8 @@
 import io
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cloud.dataset.fingerprint import Fingerprint, fingerprint
+from cloud.dataset.fingerprint import Fingerprint, NearDuplicates, fingerprint
 from cloud.dataset.importing.folder import folder_entries
 from cloud.dataset.importing.hold_out import Photo, choose_gold, near_groups
 from cloud.dataset.importing.import_result import ImportOptions
 from cloud.dataset.importing.importer import import_entries
-from cloud.dataset.store import Store
+from cloud.dataset.schema import forget
+from cloud.dataset.store import Row, Store
+from cloud.registry.registry import Registry
+from cloud.training.photos import read_photos
 from schemas.codec import content_id
 
 
@@ -124,15 +129,61 @@ def test_gold_may_still_be_chosen_before_the_first_training(folder: Path, tmp_pa
     assert other.count("split = 'gold'") == 16
 
 
+def test_a_trained_photo_never_becomes_gold(folder: Path, tmp_path: Path) -> None:
+    """Neither a forgetting, which removes the tags of trainings, nor a training that made none thaws them."""
+    team: Any = SimpleNamespace(chief=True, agree=lambda number: number)  # the real one loads TensorFlow
+    for name, train in {
+        "tagged": lambda store: store.tag("model-1"),
+        "begun": lambda store: read_photos(store, Registry(tmp_path / "models"), None, team),
+    }.items():
+        store = Store.open(tmp_path / f"{name}.lance")
+        import_entries(store, folder_entries(folder), ImportOptions())
+        train(store)
+        (first,) = store.scan(["photo_id"], limit=1)
+        store.change([str(first["photo_id"])], lambda row: forget(row, 1))
+        for _ in range(2):
+            store.purge()
+            store.table.compact()
+        assert store.tags() == {}
+        import_entries(Store.open(store.table.url), folder_entries(folder), ImportOptions(hold_out=0.2))
+        assert store.count("split = 'gold'") == 0
+
+
+def test_a_stored_photo_keeps_its_side_beside_a_hold_out(folder: Path, tmp_path: Path) -> None:
+    """A source that names another side of a stored photo is told, with and without --hold-out."""
+    store = Store.open(tmp_path / "photos.lance")
+    import_entries(store, folder_entries(folder), ImportOptions(keep_split=True))
+    store.mark_trained()
+    (tmp_path / "sorted").mkdir()
+    folder.rename(tmp_path / "sorted" / "test")
+    (tmp_path / "sorted" / "train" / "cat").mkdir(parents=True)
+    (tmp_path / "sorted" / "train" / "cat" / "new.jpg").write_bytes(picture(99))
+    for options in (ImportOptions(keep_split=True), ImportOptions(keep_split=True, hold_out=0.2)):
+        result = import_entries(store, folder_entries(tmp_path / "sorted"), options)
+        assert store.count("split = 'gold'") == 0
+        assert len(result.skipped) == 80
+        assert all("already stored under split train, not gold" in why for why in result.skipped.values())
+
+
+def test_a_sample_keeps_its_side(folder: Path, tmp_path: Path) -> None:
+    """A harvested photo that nobody labelled may have been trained on by a model's label."""
+    store = Store.open(tmp_path / "photos.lance")
+    photos = [path.read_bytes() for path in sorted(folder.rglob("*.jpg"))]
+    facts = {"width": 1, "height": 1, "received_at_ms": 1}
+    store.upsert([Row(photo_id=content_id(one), image=one, **facts) for one in photos])
+    import_entries(store, folder_entries(folder), ImportOptions(hold_out=0.2))
+    assert store.count("split = 'gold'") == 0
+
+
 def test_fingerprints_tell_scenes_apart() -> None:
     """A scaled and compressed copy is near; another picture, and a flat one of another grey, are not."""
-    one = fingerprint(picture(1))
-    assert one.is_near(fingerprint(picture(1, (80, 60), 60)))
-    assert not one.is_near(fingerprint(picture(2)))
+    one = NearDuplicates([fingerprint(picture(1))])
+    assert one.find(fingerprint(picture(1, (80, 60), 60))) == 0
+    assert one.find(fingerprint(picture(2))) is None
 
     def flat(grey: int) -> Fingerprint:
         out = io.BytesIO()
         Image.new("L", (64, 48), grey).save(out, "JPEG")
         return fingerprint(out.getvalue())
 
-    assert not flat(40).is_near(flat(200))
+    assert NearDuplicates([flat(40)]).find(flat(200)) is None

@@ -11,11 +11,12 @@ from PIL import Image
 
 from cloud.dataset.importing import importer, picture
 from cloud.dataset.importing.folder import folder_entries
-from cloud.dataset.importing.import_result import ImportOptions
-from cloud.dataset.importing.importer import import_folder
+from cloud.dataset.importing.import_result import ImportOptions, ImportResult
 from cloud.dataset.importing.picture import MAX_IMAGE_BYTES
+from cloud.dataset.schema import Split
 from cloud.dataset.store import Label, Row, Store
 from cloud.dataset.training_set import examples
+from cloud.progress import Progress
 from schemas.codec import content_id
 from schemas.errors import PermanentError
 
@@ -51,6 +52,15 @@ def place(folder: Path, files: dict[str, bytes], changed_at_s: int = 1_000) -> P
         path.write_bytes(content)
         os.utime(path, (changed_at_s, changed_at_s))
     return folder
+
+
+def import_folder(
+    store: Store, directory: Path, split: Split, progress: Progress | None = None
+) -> ImportResult:
+    """Import a folder with one folder per class."""
+    entries = folder_entries(directory)
+    importer.check_any(directory, entries)
+    return importer.import_entries(store, entries, ImportOptions(split=split), progress)
 
 
 @pytest.fixture
