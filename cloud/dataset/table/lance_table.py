@@ -355,7 +355,7 @@ class Table:
     def _missing(self) -> PermanentError:
         return PermanentError(
             f"no dataset at {self.url}",
-            hint="check the path; 'gleaner cloud import' and the collector create one",
+            hint="check the path, 'gleaner cloud import' and the collector create one",
         )
 
     def _open_or_create(self, schema: pa.Schema, *, create: bool) -> lance.LanceDataset:
