@@ -14,6 +14,7 @@ from argparse import ArgumentParser, Namespace
 from cli import options
 from cli.cloud.left_out import show_left_out
 from cli.cloud.verdict import show_trained
+from cli.output import print_error
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -70,5 +71,7 @@ def run(arguments: Namespace) -> int:
         outcome = run_adoption(chosen, bars)
     assert outcome.trained is not None, "an adoption has one worker"
     show_left_out(outcome.left_out)
+    for warning in outcome.warnings:
+        print_error(f"warning: {warning}")
     show_trained(outcome.trained)
     return 0

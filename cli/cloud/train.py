@@ -67,8 +67,8 @@ def run(arguments: Namespace) -> int:
     if outcome.trained is None:  # the first worker of the team prints
         return 0
     show_left_out(outcome.left_out)
-    if outcome.warning is not None:
-        print_error(f"warning: {outcome.warning}")
+    for warning in outcome.warnings:
+        print_error(f"warning: {warning}")
     for label, count in sorted(outcome.waiting.items()):
         print_line(f"class {label!r} waits for labels: {count} of {MIN_CLASS_LABELS}")
     show_trained(outcome.trained)
