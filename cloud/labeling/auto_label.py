@@ -143,7 +143,10 @@ def fit_teacher(
     classes = class_names(known)
     indices = label_indices(known, classes)
     embeddings = [embedder.embed(known, progress) for embedder in embedders]
-    held_out = out_of_fold_votes(embeddings, indices, len(classes), seed=seed, progress=progress)
+    groups = embedders[0].groups(known, progress)
+    held_out = out_of_fold_votes(
+        embeddings, indices, len(classes), seed=seed, groups=groups, progress=progress
+    )
     if held_out is None:
         return None
     positions, votes = held_out

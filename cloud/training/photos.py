@@ -58,14 +58,16 @@ def usable_photos(
     photos: Photos, checker: "PhotoChecker", classes: tuple[str, ...] | None, progress: Progress
 ) -> Photos:
     """Leave out what cannot be trained on or evaluated on; afterwards no photo is among both."""
-    from cloud.training.photo_check import NO_PERSON, with_classes  # noqa: PLC0415
+    from cloud.training.photo_check import EQUALS_AUDIT, NO_PERSON, with_classes  # noqa: PLC0415
 
     labelled, bad = checker.decodable(photos.labelled, progress)
     gold, bad_gold = checker.decodable(photos.gold, progress)
     audit, _ = checker.decodable(photos.audit, progress)  # audited photos are among the labelled
     labels = frozenset(photo.label for photo in (*labelled, *gold) if photo.human)
     labelled, in_gold = checker.unlike(labelled, gold)
-    labelled, audit = hold_out_audit(labelled, audit)
+    _, near = checker.unlike(labelled, audit)
+    labelled, audit = hold_out_audit(labelled, audit, {str(one.photo_id) for one in near})
+    labelled, in_audit = checker.unlike(labelled, audit, EQUALS_AUDIT)
     waiting = {} if classes else classes_below_minimum(labelled, gold)
     if classes:
         labelled, other = with_classes(labelled, classes)
@@ -81,7 +83,7 @@ def usable_photos(
         other, other_gold = (
             [one for one in some if one.detail not in waiting] for some in (other, other_gold)
         )
-    left_out = [*photos.left_out, *bad, *bad_gold, *in_gold, *other, *other_gold]
+    left_out = [*photos.left_out, *bad, *bad_gold, *in_gold, *in_audit, *other, *other_gold]
     return photos._replace(
         labelled=labelled, gold=gold, audit=audit, waiting=waiting, left_out=left_out, labels=labels
     )

@@ -19,7 +19,8 @@ from cloud.modeling.backbones import COMPACT
 from cloud.progress import NoProgress
 from cloud.registry.registry import Registry
 from cloud.training import photo_check
-from cloud.training.photo_check import EQUALS_GOLD, OTHER_CLASS, UNDECODABLE, PhotoChecker
+from cloud.training.photo_check import EQUALS_AUDIT, EQUALS_GOLD, OTHER_CLASS, UNDECODABLE, PhotoChecker
+from cloud.training.photos import Photos, usable_photos
 from cloud.training.pipeline import TrainingOptions, run_training, tag_dataset
 from schemas.errors import PermanentError
 from tests.cloud import tiny
@@ -231,3 +232,27 @@ def test_a_version_counts_without_its_tag(make_example: Any, tmp_path: Path) -> 
         f"version 3 is complete, but version {store.version + 7} of the dataset has no tag: "
     )
     assert tag_dataset(store, 3, store.version) == []
+
+
+def test_near_duplicates_have_one_group(make_example: Any, tmp_path: Path) -> None:
+    """Equal pictures and near-duplicates have one number; what cannot be decoded is alone."""
+    big = replace(make_example("dawn", 1), image=patchwork(1))
+    photos = [big, replace(big, image=smaller(big.image)), replace(big, image=patchwork(2)), big]
+    photos.append(replace(big, image=b"no picture"))
+    groups = PhotoChecker(COMPACT, tmp_path).groups(photos, NoProgress())
+    assert groups[0] == groups[1] == groups[3]
+    assert len(set(groups)) == 3
+
+
+def test_near_duplicates_of_the_audit_slice_are_not_trained_on(make_example: Any, tmp_path: Path) -> None:
+    """As those of gold: a version would be praised for its memory. The audited photos are not listed."""
+    checker = PhotoChecker(COMPACT, tmp_path)
+    pictures = [replace(make_example("dawn", 1), image=patchwork(n), label=label)
+                for n, label in enumerate(["dawn"] * 5 + ["dusk"] * 5)]  # fmt: skip
+    photos = [replace(one, photo_id=one.content_id) for one in pictures]
+    again = replace(photos[0], image=smaller(photos[0].image), photo_id="ab" * 16)
+    read = Photos.none(None)._replace(labelled=[*photos, again], audit=[photos[0]])
+    usable = usable_photos(read, checker, None, NoProgress())
+    assert usable.labelled == photos[1:]
+    assert usable.audit == photos[:1]
+    assert [(one.photo_id, one.reason) for one in usable.left_out] == [("ab" * 16, EQUALS_AUDIT)]
