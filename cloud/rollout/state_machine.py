@@ -105,10 +105,12 @@ def decide(
             return Decision("skip-node", f"{node} cannot try it: {refusal}", {"node": node})
     if rollout.paused:
         return Decision("wait", Sentence("an operator paused it"))
+    # As if the step had begun later: a pause is no time in which photos were compared or the version watched.
+    began_ms = rollout.since_ms + rollout.paused_ms
     # A node's silence before this controller listened does not show that it was offline.
-    waited_ms = now_ms - max(rollout.since_ms, listening_since_ms)
+    waited_ms = now_ms - max(began_ms, listening_since_ms)
     patient = waited_ms < rollout.rules.node_timeout_s * 1000
-    return _progress(rollout, nodes, (now_ms - rollout.since_ms) / 1000, patient=patient)
+    return _progress(rollout, nodes, (now_ms - began_ms) / 1000, patient=patient)
 
 
 def apply(rollout: Rollout, decision: Decision, now_ms: int) -> Rollout:
@@ -119,12 +121,19 @@ def apply(rollout: Rollout, decision: Decision, now_ms: int) -> Rollout:
         # In these `since_ms` stays: reports of the current step go on counting.
         case "skip-node":
             return structs.replace(rollout, skipped=[*rollout.skipped, str(decision.facts["node"])])
+        case "pause" if not rollout.paused:
+            return structs.replace(rollout, paused=True, paused_at_ms=now_ms)
+        case "resume" if rollout.paused:
+            # The step may have begun during the pause; the clock may have been set back.
+            lasted_ms = max(0, now_ms - max(rollout.paused_at_ms, rollout.since_ms))
+            return structs.replace(rollout, paused=False, paused_ms=rollout.paused_ms + lasted_ms)
         case "pause" | "resume":
-            return structs.replace(rollout, paused=decision.action == "pause")
+            return rollout
     return structs.replace(
         rollout,
         # Strictly later, even if the clock was set back: older reports must not count for the new step.
         since_ms=max(now_ms, rollout.since_ms + 1),
+        paused_ms=0,
         baseline={**rollout.baseline, **decision.baseline},
         **_moved(rollout, decision),
     )

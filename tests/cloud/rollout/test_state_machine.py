@@ -107,6 +107,26 @@ def test_a_paused_rollout_goes_nowhere_but_back():
     assert decided(resumed, trying(resumed)).action == "advance"
 
 
+def test_paused_time_does_not_count():
+    """Neither for a stage nor for the watch nor for the time-out of a node, over several pauses."""
+    state = rollout()
+    for paused_s, resumed_s in ((10, 1000), (1020, 5000)):
+        state = apply(state, Decision("pause", "by maria"), state.since_ms + paused_s * 1000)
+        again = apply(state, Decision("pause", "by maria"), state.since_ms + paused_s * 1000 + 1)
+        assert again == state
+        state = apply(state, Decision("resume", "by maria"), state.since_ms + resumed_s * 1000)
+    paused_s = 990 + 3980
+    for step, status in ((0, trying(state)), (3, serving("edge-1"))):
+        at = structs.replace(state, step=step)
+        assert decided(at, status, at_s=paused_s + 59).action == "wait"
+        assert decided(at, status, at_s=paused_s + 60).action in {"advance", "finish"}
+    later = structs.replace(state, group=1, groups=[["edge-1"], ["edge-2"]])
+    assert decided(later, at_s=paused_s + 599).action == "wait"
+    assert decided(later, at_s=paused_s + 600).action == "skip-stages"
+    advanced = apply(state, Decision("advance", "it went well"), 9_000_000)
+    assert decided(advanced, trying(advanced), at_s=60).action == "advance"
+
+
 WAITS = [
     ((), 100, "for edge-1"),
     ((says("edge-1"),), 100, "for edge-1"),
