@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from msgspec import structs
@@ -195,7 +195,9 @@ def _alarms(rollout: Rollout, nodes: Mapping[str, NodeState], audits: RolloutAud
         if (failure := nodes.get(node, NodeState()).failure) is not None:
             yield Alarm(f"{node} cannot serve it: {failure}", {"node": node})
     min_photos = max(1, min(MIN_PHOTOS, rollout.current_step.photos or MIN_PHOTOS))
-    yield from canary_alarms(current_reports(rollout, nodes), rollout.rules, audits, min_photos)
+    comparable = not _renamed(rollout)
+    reports = current_reports(rollout, nodes)
+    yield from canary_alarms(reports, rollout.rules, audits, min_photos, comparable=comparable)
     yield from canary_alarms(bake_reports(rollout, nodes), rollout.rules, audits)
     yield from audit_alarms(audits)
     if rollout.group == 0 and not rollout.active_nodes and not _group_serves_it(rollout, nodes):
@@ -223,7 +225,23 @@ def _progress(rollout: Rollout, nodes: Mapping[str, NodeState], spent_s: float, 
     if lacking is not None:
         return Decision("wait", lacking)
     baseline = {node: reports[node].champion for node in ready}
-    return Decision("advance", f"{rollout.current_step} went well", _figures(report), baseline)
+    if renamed := listed(_renamed(rollout)):
+        went = Decision(
+            "advance",
+            f"{rollout.current_step} went well; disagreement was not judged, because the champion's classes "
+            f"{renamed} were renamed, merged or forgotten",
+        )
+    else:
+        went = Decision("advance", f"{rollout.current_step} went well")
+    return replace(went, facts=_figures(report), baseline=baseline)
+
+
+def _renamed(rollout: Rollout) -> list[str]:
+    """Return the champion's classes that the challenger does not have by that name.
+
+    The gate keeps a version that lost a class which photos still have. Edges compare labels by name.
+    """
+    return [name for name in rollout.champion.classes if name not in rollout.challenger.classes]
 
 
 def _ready_nodes(rollout: Rollout, nodes: Mapping[str, NodeState]) -> list[str]:

@@ -80,7 +80,7 @@ def run_adoption(options: AdoptionOptions, progress: Progress | None = None) -> 
     began, registry = time.monotonic(), Registry(options.models)
     _check_classes(options.classes)
     store = None if options.dataset is None else Store.open(options.dataset, create=False)
-    dataset_version = store and (options.dataset_version or store.version)
+    dataset_version = None if store is None else options.dataset_version or store.version
     version = choose_version(registry, store, options.version, dataset_version)
     progress = progress or NoProgress()
     progress.start("load the model", 1)

@@ -1,5 +1,6 @@
 """The photos of a training: read from dataset and registry, without those that cannot be used."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from cloud.dataset.example import Example, LeftOut, classes_below_minimum
@@ -9,6 +10,7 @@ from cloud.evaluation.audit_set import audit_slice, hold_out_audit
 from cloud.evaluation.unseen import unseen_photos
 from cloud.progress import Progress
 from cloud.registry.registry import Champion, Registry
+from cloud.registry.renamed_classes import with_current_names
 
 if TYPE_CHECKING:
     from cloud.training.distributed import Team
@@ -39,6 +41,8 @@ def read_photos(store: Store, registry: Registry, wanted: int | None, team: "Tea
     # Workers may see different newest versions and folders: all use those of the first one.
     dataset_version = team.agree(wanted or store.version)
     champion = registry.champion()
+    if champion is not None:
+        champion = replace(champion, card=with_current_names(champion.card, store))
     # 0 for "no champion" and for "unknown": workers exchange integers only.
     since_ms = team.agree(0 if champion is None else champion.card.created_at_ms)
     trained_at = team.agree(0 if champion is None else champion.card.dataset_version or 0)

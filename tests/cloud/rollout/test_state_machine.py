@@ -127,6 +127,22 @@ def test_paused_time_does_not_count():
     assert decided(advanced, trying(advanced), at_s=60).action == "advance"
 
 
+def test_disagreement_alone_is_no_alarm_after_a_rename():
+    """Every photo of a renamed class has two names; the reason to go on says that this was not judged."""
+    new = structs.replace(release(2), classes=["dog", "tabby"])
+    state = rollout(challenger=new)
+    decision = decided(state, trying(state, bad=True))
+    assert decision.action == "advance"
+    assert decision.reason == (
+        "shadow went well; disagreement was not judged, because the champion's classes cat were renamed, "
+        "merged or forgotten"
+    )
+    failing = VersionStats(version=2, answered=0, failed=100)
+    assert decided(state, trying(state, bad=True, challenger=failing)).action == "roll-back"
+    more = rollout(challenger=structs.replace(release(2), classes=["cat", "dog", "fox"]))
+    assert decided(more, trying(more, bad=True)).action == "roll-back", "a new class explains nothing"
+
+
 WAITS = [
     ((), 100, "for edge-1"),
     ((says("edge-1"),), 100, "for edge-1"),
