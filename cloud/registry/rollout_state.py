@@ -149,7 +149,7 @@ class RolloutFile:
     """The file that keeps a rollout, so that an interrupted controller continues where it stopped.
 
     Attributes:
-        path: `rollout-N.json` in the models folder, unless the caller chose another one.
+        path: `rollout-N.json` in the models folder.
     """
 
     path: Path
