@@ -51,6 +51,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Adopt the model and print how it was judged."""
     from cli.progress import Bars  # noqa: PLC0415  # each command loads what it needs, and no more
+    from cloud.registry.registry import Registry  # noqa: PLC0415  # as above
     from cloud.training.adoption import AdoptionOptions, run_adoption  # noqa: PLC0415  # as above
 
     chosen = AdoptionOptions(
@@ -67,7 +68,7 @@ def run(arguments: Namespace) -> int:
         tflite=arguments.tflite,
         seed=arguments.seed,
     )
-    with Bars() as bars:
+    with Registry(arguments.out).round_lock(), Bars() as bars:
         outcome = run_adoption(chosen, bars)
     assert outcome.trained is not None, "an adoption has one worker"
     show_left_out(outcome.left_out)

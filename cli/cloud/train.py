@@ -5,7 +5,9 @@ Photos that cannot be used are left out and listed: with a label of another clas
 name, with a picture that cannot be decoded, equal to a gold photo, or in a damaged row.
 """
 
+import os
 from argparse import ArgumentParser, Namespace
+from contextlib import nullcontext
 
 from cli import options
 from cli.cloud.left_out import show_left_out
@@ -48,6 +50,7 @@ def run(arguments: Namespace) -> int:
     """Train a version and print how the candidates and the gate judged it."""
     from cli.progress import Bars  # noqa: PLC0415  # each command loads what it needs, and no more
     from cloud.dataset.example import MIN_CLASS_LABELS  # noqa: PLC0415  # as above
+    from cloud.registry.registry import Registry  # noqa: PLC0415  # as above
     from cloud.training.pipeline import TrainingOptions, run_training  # noqa: PLC0415  # as above
 
     chosen = TrainingOptions(
@@ -62,7 +65,9 @@ def run(arguments: Namespace) -> int:
         tflite=arguments.tflite,
         seed=arguments.seed,
     )
-    with Bars() as bars:
+    # The workers of a team, which TF_CONFIG names, train together; only the first one writes.
+    lock = nullcontext() if "TF_CONFIG" in os.environ else Registry(arguments.out).round_lock()
+    with lock, Bars() as bars:
         outcome = run_training(chosen, bars)
     if outcome.trained is None:  # the first worker of the team prints
         return 0

@@ -148,6 +148,20 @@ def test_a_version_that_exists_is_not_trained_again(called, dataset, tmp_path):
     assert "version 3 already exists" in done.err
 
 
+@pytest.mark.parametrize("words", [("train",), ("adopt", "model.keras", "--classes", "cat,dog")])
+def test_nothing_is_trained_beside_a_round(called, dataset, tmp_path, words):
+    """By hand as by a trainer: both would write the same version, and share the memory."""
+    with Registry(tmp_path / "models").round_lock():
+        done = called("cloud", *words, "--dataset", dataset, "--out", tmp_path / "models")
+    assert done.sentence == (
+        f"gleaner cloud {words[0]}: another training round is running in {tmp_path / 'models'}; "
+        "try again when it has ended"
+    )
+    (tmp_path / "file").touch()
+    done = called("cloud", *words, "--dataset", dataset, "--out", tmp_path / "file")
+    assert "is a file; choose another folder" in done.sentence
+
+
 def test_review_lists_the_least_certain_first(called, dataset, tmp_path):
     """A line for each photo without a human label: time, camera and reason; its image with --save."""
     done = called("cloud", "review", "--dataset", dataset, "--save", tmp_path / "look")
