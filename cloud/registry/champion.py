@@ -69,7 +69,7 @@ def evaluate_challenger(
     evidence = promotion_gate.Evidence(
         on_gold,
         best_so_far(champion, gold, on_gold),
-        classes,
+        list(dict.fromkeys(classes)),  # of merged classes each once, as the answers have them
         on_audit,
         ratio,
         on_held_out,

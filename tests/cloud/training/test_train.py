@@ -352,7 +352,7 @@ def test_a_small_network_learns_from_scratch(
     ).card
     assert card.metrics is not None
     assert card.metrics.accuracy > 0.8
-    assert card.candidates[0].held_out_photos == 4
+    assert card.candidates[0].held_out_photos in {3, 4}, "a fifth of 16"
     assert len(list((tmp_path / "models/tensorboard/1").glob("fit-*/events.*"))) == 2
     assert "Loss by step" in (tmp_path / "models/1/report.html").read_text("utf-8")
 
