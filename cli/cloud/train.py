@@ -2,7 +2,7 @@
 
 A class with fewer than 3 human labels is left out once two other classes have 3; --classes includes it.
 Photos that cannot be used are left out and listed: with a label of another class or none that can be a class
-name, with a picture that cannot be decoded, equal to a gold photo, or in a damaged row.
+name, with a picture that cannot be decoded, equal to a gold or freshly audited photo, or in a damaged row.
 """
 
 import os
