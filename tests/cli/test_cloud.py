@@ -375,13 +375,13 @@ def test_the_fresh_audit_slice_is_not_trained_on(called, dataset, monkeypatch, t
     champion = card(1)
     Registry(tmp_path / "models").write_card(champion)
     said = {"human_by": "ann", "human_at_ms": 9, "width": 160, "height": 120, "lane": "audit"}
-    received = (champion.created_at_ms, champion.created_at_ms + 1, champion.created_at_ms + 1)
+    received = [champion.created_at_ms] * 3 + [champion.created_at_ms + 1] * 2
     rows = [
         Row(
             photo_id=str(number) * 32, image=jpeg(number), received_at_ms=received_at_ms, inclusion=0.02,
             human_label=label, **said,
         )
-        for number, (received_at_ms, label) in enumerate(zip(received, ("cat", "cat", "dog"), strict=True), 4)
+        for number, (received_at_ms, label) in enumerate(zip(received, ["cat"] * 4 + ["dog"], strict=True), 4)
     ]  # fmt: skip
     Store.open(dataset).upsert(rows)
     given = []
@@ -392,7 +392,7 @@ def test_the_fresh_audit_slice_is_not_trained_on(called, dataset, monkeypatch, t
 
     monkeypatch.setattr(train, "train", refuse)
     called("cloud", "train", "--dataset", dataset, "--out", tmp_path / "models")
-    assert given == [["4", "6"], [], ["5"]]  # 6 is the only photo of its class
+    assert given == [["4", "5", "6", "8"], [], ["7"]]  # 8 is the only photo of its class
 
 
 def test_tflite_is_passed_to_the_training(called, dataset, monkeypatch, tmp_path):
