@@ -419,7 +419,7 @@ def test_an_undecodable_photo_is_named(
     sentence = rf"cannot decode photo {'bad0' * 8} \(200 bytes\): jpeg::Uncompress failed"
     with pytest.raises(TrainingError, match=sentence):
         train(photos, [], backbone=backbone, cache_dir=cache_dir, registry=registry, version=1)
-    assert not registry.folder.exists()
+    assert registry.versions() == []  # there may be losses: the photo may be in the held-out fold
 
 
 def test_gold_photos_must_not_be_trained_on(examples: list[Example], tmp_path: Path) -> None:
