@@ -51,6 +51,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Adopt the model and print how it was judged."""
     from cli.progress import Bars  # noqa: PLC0415  # each command loads what it needs, and no more
+    from cloud.dataset.store import Store  # noqa: PLC0415  # as above
     from cloud.registry.registry import Registry  # noqa: PLC0415  # as above
     from cloud.training.adoption import AdoptionOptions, run_adoption  # noqa: PLC0415  # as above
 
@@ -68,6 +69,8 @@ def run(arguments: Namespace) -> int:
         tflite=arguments.tflite,
         seed=arguments.seed,
     )
+    if chosen.dataset is not None:
+        Store.open(chosen.dataset, create=False)  # a wrong path makes no models folder for the lock
     with Registry(arguments.out).round_lock(), Bars() as bars:
         outcome = run_adoption(chosen, bars)
     assert outcome.trained is not None, "an adoption has one worker"

@@ -50,6 +50,7 @@ def run(arguments: Namespace) -> int:
     """Train a version and print how the candidates and the gate judged it."""
     from cli.progress import Bars  # noqa: PLC0415  # each command loads what it needs, and no more
     from cloud.dataset.example import MIN_CLASS_LABELS  # noqa: PLC0415  # as above
+    from cloud.dataset.store import Store  # noqa: PLC0415  # as above
     from cloud.registry.registry import Registry  # noqa: PLC0415  # as above
     from cloud.training.pipeline import TrainingOptions, run_training  # noqa: PLC0415  # as above
 
@@ -65,6 +66,7 @@ def run(arguments: Namespace) -> int:
         tflite=arguments.tflite,
         seed=arguments.seed,
     )
+    Store.open(arguments.dataset, create=False)  # a wrong path makes no models folder for the lock
     # The workers of a team, which TF_CONFIG names, train together; only the first one writes.
     lock = nullcontext() if "TF_CONFIG" in os.environ else Registry(arguments.out).round_lock()
     with lock, Bars() as bars:

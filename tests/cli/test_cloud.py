@@ -157,6 +157,9 @@ def test_nothing_is_trained_beside_a_round(called, dataset, tmp_path, words):
         f"gleaner cloud {words[0]}: another training round is running in {tmp_path / 'models'}; "
         "try again when it has ended"
     )
+    done = called("cloud", *words, "--dataset", tmp_path / "none", "--out", tmp_path / "new")
+    assert "no dataset at" in done.sentence
+    assert not (tmp_path / "new").exists()
     (tmp_path / "file").touch()
     done = called("cloud", *words, "--dataset", dataset, "--out", tmp_path / "file")
     assert "is a file; choose another folder" in done.sentence
