@@ -16,7 +16,7 @@ from cloud.dataset.example import TrainingError
 from cloud.dataset.store import Row, Store
 from cloud.dataset.training_set import examples
 from cloud.export.v1_loader import SavedModel
-from cloud.registry.champion import measure_again
+from cloud.registry.champion import HeldOutAnswers, evaluate_challenger, measure_again
 from cloud.registry.registry import Registry
 from cloud.registry.renamed_classes import with_current_names
 from cloud.training.adoption import ADOPTED, AdoptionOptions, run_adoption
@@ -137,6 +137,19 @@ def test_a_rename_makes_no_version_wrong(model: Path, tmp_path: Path) -> None:
     assert verdict.gold is not None
     assert verdict.decision == "keep"
     assert (verdict.gold.champion, verdict.gold.challenger) == pytest.approx((1.0, 0.5))
+
+
+def test_held_out_photos_time_two_versions(model: Path, dataset: str, tmp_path: Path) -> None:
+    """Without gold photos and audits, the latency of another backbone is measured all the same."""
+    registry = Registry(tmp_path / "models")
+    assert run_adoption(options(model, dataset, tmp_path)).trained is not None
+    champion, photos = registry.champion(), examples(Store.open(dataset))
+    assert champion is not None
+    held_out = HeldOutAnswers(photos, np.eye(2)[[CLASSES.index(photo.label) for photo in photos]])
+    verdict = evaluate_challenger(
+        champion, champion.directory, [], held_out=held_out, backbone="another", classes=CLASSES, seed=0
+    )
+    assert verdict.latency_ratio is not None
 
 
 def test_a_litert_file_is_a_version_too(model: Path, dataset: str, tmp_path: Path) -> None:
