@@ -14,6 +14,7 @@ from argparse import ArgumentParser, Namespace
 from cli import options
 from cli.cloud.left_out import show_left_out
 from cli.cloud.verdict import show_trained
+from cli.output import print_error
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -50,6 +51,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Adopt the model and print how it was judged."""
     from cli.progress import Bars  # noqa: PLC0415  # each command loads what it needs, and no more
+    from cloud.dataset.store import Store  # noqa: PLC0415  # as above
+    from cloud.registry.registry import Registry  # noqa: PLC0415  # as above
     from cloud.training.adoption import AdoptionOptions, run_adoption  # noqa: PLC0415  # as above
 
     chosen = AdoptionOptions(
@@ -66,9 +69,13 @@ def run(arguments: Namespace) -> int:
         tflite=arguments.tflite,
         seed=arguments.seed,
     )
-    with Bars() as bars:
+    if chosen.dataset is not None:
+        Store.open(chosen.dataset, create=False)  # a wrong path makes no models folder for the lock
+    with Registry(arguments.out).round_lock(), Bars() as bars:
         outcome = run_adoption(chosen, bars)
     assert outcome.trained is not None, "an adoption has one worker"
     show_left_out(outcome.left_out)
+    for warning in outcome.warnings:
+        print_error(f"warning: {warning}")
     show_trained(outcome.trained)
     return 0

@@ -4,6 +4,7 @@ The result is printed only: the model card keeps the verdict of the training.
 """
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cli import options
@@ -37,6 +38,7 @@ def run(arguments: Namespace) -> int:
     from cloud.evaluation.audit_set import audit_slice  # noqa: PLC0415  # as above
     from cloud.evaluation.unseen import unseen_photos  # noqa: PLC0415  # as above
     from cloud.registry.registry import Registry  # noqa: PLC0415  # as above
+    from cloud.registry.renamed_classes import with_current_names  # noqa: PLC0415  # as above
 
     registry = Registry(arguments.out)
     card = registry.card(arguments.version)
@@ -56,6 +58,9 @@ def run(arguments: Namespace) -> int:
     show_left_out(left_out)
     directory = registry.version_dir(version)
     champion = registry.champion(without=version)
+    if at is None:  # an earlier version of the dataset has the names of then
+        card = with_current_names(card, store)
+        champion = champion and replace(champion, card=with_current_names(champion.card, store))
     print_line(f"version {version}: {card.backbone}, trained from dataset version {card.dataset_version}")
     if gold:
         _show_metrics(*measure_again(directory, card, gold))

@@ -53,7 +53,11 @@ def add_signing(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--signing-key", metavar="PEM", type=Path, help="key to sign the release with (unsigned)"
     )
-    parser.add_argument("--force", action="store_true", help="release it even if the gate did not promote it")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="release it even if the gate did not promote it, or it was rolled back",
+    )
 
 
 def run(arguments: Namespace) -> int:
@@ -65,7 +69,7 @@ def run(arguments: Namespace) -> int:
     log.configure("error")
     bundle = read_bundle(arguments.bundle)
     if not arguments.force:
-        check_promoted(bundle.card)
+        check_promoted(bundle)
     sign = signer(arguments.signing_key)
     made = (release_of(bundle, node, arguments.model, arguments.url) for node in arguments.nodes)
     releases = [options.checked(release) for release in made]  # all valid before one is published

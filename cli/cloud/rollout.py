@@ -56,12 +56,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--disagreement", type=options.share, help="share of other labels from which it is rolled back (0.2)"
     )
     parser.add_argument(
-        "--state",
-        type=Path,
-        metavar="FILE",
-        help="where its state is kept (rollout-VERSION.json beside BUNDLE)",
-    )
-    parser.add_argument(
         "--probes",
         type=options.listen_address,
         metavar="HOST:PORT",
@@ -73,16 +67,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Start a rollout, or continue the one in the state file; fail if the version is rolled back."""
+    """Start a rollout, or continue it; fail if the version is rolled back."""
     from bus import config  # noqa: PLC0415  # each step loads what it needs, and no more
     from cloud.registry.registry import Registry, read_bundle  # noqa: PLC0415  # as above
-    from cloud.registry.rollout_state import RolloutFile  # noqa: PLC0415  # as above
     from cloud.rollout import runner  # noqa: PLC0415  # as above
 
     log.configure("error")
     bundle, sign = read_bundle(arguments.bundle), runner.signer(arguments.signing_key)
-    registry, broker = Registry.of_bundle(arguments.bundle), options.broker(arguments)
-    state = RolloutFile(arguments.state) if arguments.state else registry.rollout_file(bundle.card.version)
+    broker = options.broker(arguments)
+    state = Registry.of_bundle(arguments.bundle).rollout_file(bundle.card.version)
     with state.lock():
         rollout = runner.open_rollout(state, bundle, _options(arguments), arguments.champion)
         if not rollout.announced:

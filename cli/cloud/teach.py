@@ -35,6 +35,8 @@ def run(arguments: Namespace) -> int:
         )
     if result.thresholds is None:
         print_line("no teacher: too few human labels of samples to measure its precision")
+        if result.withdrawn:
+            print_line(f"{result.withdrawn} labels of earlier teachers withdrawn")
         return 0
     others, hard = (f"{least:.2f}" if isfinite(least) else "never" for least in result.thresholds)
     print_line(

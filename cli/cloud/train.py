@@ -2,10 +2,12 @@
 
 A class with fewer than 3 human labels is left out once two other classes have 3; --classes includes it.
 Photos that cannot be used are left out and listed: with a label of another class or none that can be a class
-name, with a picture that cannot be decoded, equal to a gold photo, or in a damaged row.
+name, with a picture that cannot be decoded, equal to a gold or freshly audited photo, or in a damaged row.
 """
 
+import os
 from argparse import ArgumentParser, Namespace
+from contextlib import nullcontext
 
 from cli import options
 from cli.cloud.left_out import show_left_out
@@ -48,6 +50,8 @@ def run(arguments: Namespace) -> int:
     """Train a version and print how the candidates and the gate judged it."""
     from cli.progress import Bars  # noqa: PLC0415  # each command loads what it needs, and no more
     from cloud.dataset.example import MIN_CLASS_LABELS  # noqa: PLC0415  # as above
+    from cloud.dataset.store import Store  # noqa: PLC0415  # as above
+    from cloud.registry.registry import Registry  # noqa: PLC0415  # as above
     from cloud.training.pipeline import TrainingOptions, run_training  # noqa: PLC0415  # as above
 
     chosen = TrainingOptions(
@@ -62,13 +66,16 @@ def run(arguments: Namespace) -> int:
         tflite=arguments.tflite,
         seed=arguments.seed,
     )
-    with Bars() as bars:
+    Store.open(arguments.dataset, create=False)  # a wrong path makes no models folder for the lock
+    # The workers of a team, which TF_CONFIG names, train together; only the first one writes.
+    lock = nullcontext() if "TF_CONFIG" in os.environ else Registry(arguments.out).round_lock()
+    with lock, Bars() as bars:
         outcome = run_training(chosen, bars)
     if outcome.trained is None:  # the first worker of the team prints
         return 0
     show_left_out(outcome.left_out)
-    if outcome.warning is not None:
-        print_error(f"warning: {outcome.warning}")
+    for warning in outcome.warnings:
+        print_error(f"warning: {warning}")
     for label, count in sorted(outcome.waiting.items()):
         print_line(f"class {label!r} waits for labels: {count} of {MIN_CLASS_LABELS}")
     show_trained(outcome.trained)

@@ -5,13 +5,14 @@ while it evaluates challengers of one champion. Photos received before the next 
 like any other labelled photo.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 from msgspec import Struct, structs
 
 from cloud.dataset.damage import Damage
-from cloud.dataset.example import Example
+from cloud.dataset.example import MIN_CLASS_LABELS, Example
 from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
 from cloud.evaluation.audit_stats import sampling_weight
 from schemas import lanes
@@ -106,23 +107,27 @@ def audited_answers(store: Store, condition: str = "TRUE") -> Iterator[AuditedAn
 
 
 def hold_out_audit(
-    examples: Sequence[Example], audit: Sequence[Example]
+    examples: Sequence[Example], audit: Sequence[Example], near: Collection[str] = ()
 ) -> tuple[list[Example], list[Example]]:
     """Split the audit slice off from what a training may use.
 
     Args:
         examples: Everything that could be trained on, the slice's photos among them.
         audit: The slice.
+        near: Ids of examples that show the same as a photo of the slice, and cannot be trained on beside it.
 
     Returns:
-        Training examples and evaluation examples, without a photo in common. Photos of a class that only the
-        slice shows are training examples.
+        Training examples and evaluation examples, without a photo in common. Photos of a class that has fewer
+        than `MIN_CLASS_LABELS` human labels besides the slice are training examples.
     """
     # Compared by content: one image may be stored under several ids.
     fresh = {photo.image for photo in audit}
-    known = {one.label for one in examples if one.human and one.image not in fresh}
-    # Without this exception no version could ever learn a class that first appears in the audit lane.
-    evaluation = [photo for photo in audit if photo.label in known]
+    others = Counter(
+        one.label for one in examples if one.human and one.image not in fresh and one.photo_id not in near
+    )
+    # Without this exception no version could ever learn a class that is mostly seen in the audit lane: it
+    # would wait for labels that the slice has.
+    evaluation = [photo for photo in audit if others[photo.label] >= MIN_CLASS_LABELS]
     fresh = {photo.image for photo in evaluation}
     return [one for one in examples if one.image not in fresh], evaluation
 

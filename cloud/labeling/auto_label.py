@@ -9,6 +9,7 @@ import numpy as np
 
 from bus.mqtt.presence import now_ms
 from cloud.dataset.example import (
+    MIN_CLASSES,
     MIN_TEACHER_LABELS,
     Example,
     class_names,
@@ -24,7 +25,11 @@ from cloud.progress import NoProgress, Progress
 from schemas import lanes
 
 BATCH_PHOTOS = 256
+NO_TEACHER = "teacher/none"
+"""Name by which labels are withdrawn while there is no teacher."""
 _NO_AUDIT = f"(lane IS NULL OR lane != '{lanes.AUDIT}')"
+_TAUGHT = f"{HAS_IMAGE} AND origin = 'sample' AND split != 'gold' AND human_label IS NULL AND {_NO_AUDIT}"
+"""Samples that a teacher labels: without a human label, and not in lane audit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class TeachingResult:
     """Counts of a run.
 
     Attributes:
-        by: the teacher's name; None if there are too few human labels of samples for a teacher.
+        by: the teacher's name; None if there are too few human labels for a teacher.
         thresholds: minimum confidence, of other samples and of lane hard; None without a teacher.
         examined: samples without a human label and without one by this teacher.
         labelled: samples that it labelled; those with the same label by an earlier teacher do not count.
@@ -87,7 +92,7 @@ def teach(
     """Fit a teacher to human labels, and store its labels of the samples without a human label.
 
     A label by an earlier teacher is kept where this one agrees, replaced where it is confident of another
-    class, and withdrawn where it abstains.
+    class, and withdrawn where it abstains. Without a teacher all of them are: nothing shows their precision.
 
     Args:
         store: the dataset.
@@ -98,13 +103,13 @@ def teach(
 
     Raises:
         BackboneUnavailableError: a name is not a backbone, or its pretrained weights are not available.
-        TrainingError: a photo cannot be decoded, or fewer than two classes have human labels.
+        TrainingError: a photo cannot be decoded.
         TransientError: the dataset cannot be written now; the batches before are stored.
     """
     progress = progress or NoProgress()
     teacher = fit_teacher(store, backbones, cache_dir, seed=seed, progress=progress)
     if teacher is None:
-        return TeachingResult()
+        return TeachingResult(withdrawn=_withdraw_all(store))
     examined = labelled = withdrawn = 0
     for photos in _unlabelled(store, teacher.by):
         earlier = {photo.photo_id: photo.label for photo in photos if photo.label}
@@ -126,7 +131,7 @@ def teach(
 def fit_teacher(
     store: Store, backbones: Sequence[str], cache_dir: Path, *, seed: int, progress: Progress
 ) -> Teacher | None:
-    """Fit a teacher; None if people labelled too few samples to measure its precision.
+    """Fit a teacher; None if people labelled fewer than two classes, or too few samples to measure it.
 
     Its thresholds can be infinite: then it abstains on every photo.
 
@@ -140,10 +145,15 @@ def fit_teacher(
     labelled = decodable(labelled, embedders, progress)
     rare = classes_below_minimum(labelled)
     known = [example for example in labelled if example.label not in rare]
+    if len({example.label for example in known}) < MIN_CLASSES:
+        return None
     classes = class_names(known)
     indices = label_indices(known, classes)
     embeddings = [embedder.embed(known, progress) for embedder in embedders]
-    held_out = out_of_fold_votes(embeddings, indices, len(classes), seed=seed, progress=progress)
+    groups = embedders[0].groups(known, progress)
+    held_out = out_of_fold_votes(
+        embeddings, indices, len(classes), seed=seed, groups=groups, progress=progress
+    )
     if held_out is None:
         return None
     positions, votes = held_out
@@ -161,6 +171,21 @@ def fit_teacher(
     return Teacher(f"teacher/{digest}", classes, embedders, ensemble, thresholds)
 
 
+def _withdraw_all(store: Store) -> int:
+    """Withdraw the labels of earlier teachers, and return their number."""
+    rows = store.scan(["photo_id"], where=f"{_TAUGHT} AND teacher_label IS NOT NULL")
+    ids = sorted(str(row["photo_id"]) for row in rows)
+    for start in range(0, len(ids), BATCH_PHOTOS):
+        at_ms = now_ms()
+        store.label(
+            [
+                Withdrawal(photo_id=photo_id, by=NO_TEACHER, at_ms=at_ms)
+                for photo_id in ids[start : start + BATCH_PHOTOS]
+            ]
+        )
+    return len(ids)
+
+
 def _is_hard(photos: Sequence[Example]) -> Ints:
     """Return 1 for photos of lane hard, else 0: `[N]`."""
     return np.array([photo.lane == lanes.HARD for photo in photos], np.int64)
@@ -171,10 +196,7 @@ def _unlabelled(store: Store, by: str) -> Iterator[list[Example]]:
 
     The label of an example is that of an earlier teacher, or empty.
     """
-    where = (
-        f"{HAS_IMAGE} AND origin = 'sample' AND split != 'gold' AND human_label IS NULL"
-        f" AND {_NO_AUDIT} AND (teacher_by IS NULL OR teacher_by != '{by}')"
-    )
+    where = f"{_TAUGHT} AND (teacher_by IS NULL OR teacher_by != '{by}')"
     # Sorted ids make the batches deterministic, and no scan stays open while the caller writes labels.
     ids = sorted(str(row["photo_id"]) for row in store.scan(["photo_id"], where=where))
     for start in range(0, len(ids), BATCH_PHOTOS):

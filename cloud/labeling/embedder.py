@@ -10,6 +10,7 @@ import numpy as np
 
 from cloud.dataset.example import Example
 from cloud.labeling.ensemble import Embeddings
+from cloud.modeling.arrays import Ints
 from cloud.modeling.backbones import Backbone, BackboneUnavailableError, get_backbone, weights_digest
 from cloud.progress import Progress
 from cloud.training.embeddings import embeddings
@@ -63,6 +64,10 @@ class Embedder:
     def decodable(self, photos: Sequence[Example], progress: Progress) -> list[Example]:
         """Return the photos that can be decoded, in their order."""
         return PhotoChecker(self.backbone, self.cache_dir).decodable(photos, progress)[0]
+
+    def groups(self, photos: Sequence[Example], progress: Progress) -> Ints:
+        """Return the number of each photo's group of near-duplicates, `[N]`."""
+        return PhotoChecker(self.backbone, self.cache_dir).groups(photos, progress)
 
     @property
     def digest(self) -> str:

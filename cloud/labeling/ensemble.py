@@ -150,6 +150,7 @@ def out_of_fold_votes(
     classes: int,
     *,
     seed: int,
+    groups: Ints | None = None,
     progress: Progress | None = None,
 ) -> tuple[Ints, Votes] | None:
     """Cross-validate: return votes on photos by ensembles that were fitted without them.
@@ -159,13 +160,14 @@ def out_of_fold_votes(
         labels: `[N]`.
         classes: K.
         seed: Seeds the folds and the ensembles.
+        groups: `[N]`, numbers of the groups of near-duplicates, which are held out together.
         progress: Advances by folds.
 
     Returns:
-        Indices of the M photos that were held out (the only photo of a class never is), and the votes on
+        Indices of the M photos that were held out (the only group of a class never is), and the votes on
         them; None if no photo can be held out.
     """
-    splits, progress = list(folds(labels, seed)), progress or NoProgress()
+    splits, progress = list(folds(labels, seed, groups)), progress or NoProgress()
     if not splits:
         return None
     progress.start("judge labels", len(splits))

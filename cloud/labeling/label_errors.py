@@ -32,4 +32,7 @@ def find_label_errors(
     if not examples:
         return []
     photos = [LabelledPhoto(one.photo_id, one.label, one.source) for one in examples]
-    return judge_labels(photos, embedder.embed(examples, progress), seed=seed, progress=progress)
+    groups = embedder.groups(examples, progress)
+    return judge_labels(
+        photos, embedder.embed(examples, progress), seed=seed, groups=groups, progress=progress
+    )

@@ -47,7 +47,12 @@ class LabelledPhoto(msgspec.Struct, frozen=True):
 
 
 def judge_labels(
-    photos: Sequence[LabelledPhoto], embeddings: "Embeddings", *, seed: int, progress: Progress | None = None
+    photos: Sequence[LabelledPhoto],
+    embeddings: "Embeddings",
+    *,
+    seed: int,
+    groups: Ints | None = None,
+    progress: Progress | None = None,
 ) -> list[LabelError]:
     """Return the labels that are probably wrong, lowest self-confidence first.
 
@@ -58,6 +63,7 @@ def judge_labels(
         photos: N photos.
         embeddings: theirs, `[V, N, D]`.
         seed: seeds the folds.
+        groups: `[N]`, numbers of the groups of near-duplicates: one with the same wrong label would hide it.
         progress: advances by folds.
     """
     # It loads scikit-learn, which takes a second: the console need not wait for it at its start.
@@ -71,7 +77,14 @@ def judge_labels(
     photos = [photos[row] for row in order]
     position = {name: number for number, name in enumerate(classes)}
     indices = np.array([position[photo.label] for photo in photos], np.int64)
-    held_out = out_of_fold_votes([embeddings[:, order]], indices, len(classes), seed=seed, progress=progress)
+    held_out = out_of_fold_votes(
+        [embeddings[:, order]],
+        indices,
+        len(classes),
+        seed=seed,
+        groups=None if groups is None else groups[order],
+        progress=progress,
+    )
     if held_out is None:
         return []
     positions, votes = held_out

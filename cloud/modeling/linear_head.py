@@ -74,12 +74,13 @@ def fit_head(embeddings: NDArray[np.floating], labels: Ints, weights: Floats, cl
 def _fit(
     inputs: Floats, labels: Ints, weights: Floats, classes: int, regression: type["LogisticRegression"]
 ) -> Head:
+    """Fit; `inputs` is overwritten: a second copy of many embeddings is what a training has no memory for."""
     share = weights / weights.sum()
     # What all examples have in common tells no class: without it, the bias is found in fewer iterations.
     mean = share @ inputs
-    inputs = inputs - mean
+    inputs -= mean
     # One regularisation must suit every backbone, and their embeddings differ in length.
-    scale = float(np.sqrt(share @ (inputs**2).sum(axis=1))) or 1.0
+    scale = float(np.sqrt(share @ np.einsum("nd,nd->n", inputs, inputs))) or 1.0
     # The optimum is a sum of examples. Where they are few, it is found in the space that they span, which has
     # fewer dimensions; the penalty is the same there, because the basis is orthonormal.
     basis = None
@@ -94,7 +95,8 @@ def _fit(
         tol=_GRADIENT_LIMIT,
         max_iter=_MAX_ITERATIONS,
     )
-    model.fit(inputs / scale, labels, sample_weight=share * effective_sample_size(weights))
+    inputs /= scale
+    model.fit(inputs, labels, sample_weight=share * effective_sample_size(weights))
     kernel, bias = model.coef_.T / scale, model.intercept_
     if basis is not None:
         kernel = basis @ kernel

@@ -44,7 +44,7 @@ def evaluate_challenger(
     """Run both versions on the same photos and return the gate's verdict. The photos' order does not matter.
 
     Args:
-        champion: the version to beat.
+        champion: the version to beat, its classes as the dataset calls them now (`renamed_classes.py`).
         challenger: directory of the new version's SavedModel.
         gold: photos with labels of the challenger's classes; may be empty.
         audit: the fresh audit slice, with weights. A version is wrong on labels that it does not know.
@@ -62,13 +62,14 @@ def evaluate_challenger(
         on_gold, on_audit = pair.answer(gold), pair.answer(audit)
         on_held_out = None if gold or held_out is None else pair.compare_answered(held_out)
         # With the same backbone only the weights differ: the measurement would be noise.
-        measurable = (*gold, *audit) if backbone != champion.card.backbone else ()
+        answered = () if held_out is None else held_out.photos
+        measurable = (*gold, *audit, *answered) if backbone != champion.card.backbone else ()
         ratio = _latency_ratio(before, after, measurable[0].image) if measurable else None
     labelled = {*labels, *(photo.label for photo in (*gold, *audit))}
     evidence = promotion_gate.Evidence(
         on_gold,
         best_so_far(champion, gold, on_gold),
-        classes,
+        list(dict.fromkeys(classes)),  # of merged classes each once, as the answers have them
         on_audit,
         ratio,
         on_held_out,
@@ -87,7 +88,7 @@ def lost_classes(before: Sequence[str], after: Sequence[str], labelled: Collecti
         after: classes of the challenger.
         labelled: labels that people gave to photos of the dataset.
     """
-    return [name for name in before if name not in after and name in labelled]
+    return [name for name in dict.fromkeys(before) if name not in after and name in labelled]
 
 
 def best_so_far(
@@ -182,10 +183,12 @@ class PairedModels(NamedTuple):
 
 
 def _by_class(probabilities: NDArray[np.floating], of: Sequence[str], classes: Sequence[str]) -> Floats:
-    """Reorder columns to other classes; a class that a version does not know has probability 0."""
-    columns = {name: probabilities[:, position] for position, name in enumerate(of)}
-    absent = np.zeros(len(probabilities))
-    return np.stack([columns.get(name, absent) for name in classes], axis=1).astype(np.float64)
+    """Reorder columns to other classes; a class that a version does not know has probability 0.
+
+    Columns of one name are added: these classes were merged.
+    """
+    columns = [[at for at, known in enumerate(of) if known == name] for name in classes]
+    return np.stack([probabilities[:, at].sum(axis=1) for at in columns], axis=1).astype(np.float64)
 
 
 def _latency_ratio(before: SavedModel, after: SavedModel, photo: bytes) -> float:

@@ -118,8 +118,14 @@ class Registry:
         return sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdecimal())
 
     def next_version(self) -> int:
-        """Return the number of the next version, 1 in an empty folder."""
-        return max(self.versions(), default=0) + 1
+        """Return the number of the next version, 1 in an empty folder.
+
+        A number is not used again while a bundle or a rollout's state is left of the version that had it: the
+        new version would take the old one's outcome.
+        """
+        left = [path.stem for path in self.folder.glob("*.tar")]
+        left += [path.stem.removeprefix("rollout-") for path in self.folder.glob("rollout-*.json")]
+        return max([*self.versions(), *(int(name) for name in left if name.isdecimal())], default=0) + 1
 
     def check_new(self, version: int) -> None:
         """Refuse a version that could not be added.
@@ -129,8 +135,7 @@ class Registry:
         """
         if version < 1:
             raise PermanentError("version", expected="a number of at least 1", got=version)
-        if self.folder.exists() and not self.folder.is_dir():
-            raise PermanentError(f"models folder {self.folder} is a file", hint="choose another folder")
+        self._check_folder()
         if self.version_dir(version).exists():
             raise PermanentError(
                 f"version {version} already exists in {self.folder}",
@@ -282,7 +287,9 @@ class Registry:
 
         Raises:
             RoundRunningError: Another round is running.
+            PermanentError: The folder is a file.
         """
+        self._check_folder()
         self.folder.mkdir(parents=True, exist_ok=True)
         # A stack, since errors of the block must not be mapped: it may take other locks.
         with ExitStack() as stack:
@@ -293,6 +300,10 @@ class Registry:
                     f"another training round is running in {self.folder}", hint="try again when it has ended"
                 ) from None
             yield descriptor
+
+    def _check_folder(self) -> None:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise PermanentError(f"models folder {self.folder} is a file", hint="choose another folder")
 
     def card_path(self, version: int) -> Path:
         """Return where the card of a version is."""

@@ -96,6 +96,8 @@ class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         baseline: by node, the champion's figures in the newest stage that ran both versions there.
         announced: whether all nodes have been sent the outcome.
         paused: whether no further stage begins until an operator resumes.
+        paused_at_ms: when that pause began; 0 in files of earlier versions.
+        paused_ms: how long earlier pauses of the current step were.
         orders: the newest orders that were carried out, oldest first.
     """
 
@@ -116,6 +118,8 @@ class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     baseline: dict[Name, VersionStats] = field(name="usual", default_factory=dict)
     announced: bool = field(name="over", default=False)
     paused: bool = False
+    paused_at_ms: int = 0
+    paused_ms: int = 0
     orders: list[Order] = []
 
     @property
@@ -145,7 +149,7 @@ class RolloutFile:
     """The file that keeps a rollout, so that an interrupted controller continues where it stopped.
 
     Attributes:
-        path: `rollout-N.json` in the models folder, unless the caller chose another one.
+        path: `rollout-N.json` in the models folder.
     """
 
     path: Path

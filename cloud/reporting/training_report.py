@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from cloud.dataset.example import Example
 from cloud.labeling.contact_sheet import encoded_thumbnail
 from cloud.modeling.arrays import Floats, Ints
+from cloud.registry.gold_mistakes import GoldMistakes, find_mistakes
 from cloud.registry.model_card import Card
 from cloud.reporting.card_rows import card_rows
 from cloud.reporting.page import columns_table, confusion_table, page, photo_figure, rows_table, sentences
@@ -47,6 +46,13 @@ class ReportData:
     held_out: Answers | None = None
     losses: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
 
+    def mistakes(self, card: Card) -> GoldMistakes | None:
+        """Return what the version answered wrong on the gold set, None without one."""
+        if self.gold is None:
+            return None
+        ids = [photo.photo_id for photo in self.gold.photos]
+        return find_mistakes(self.gold.probabilities, self.gold.truth, ids, card.classes)
+
 
 def render_report(card: Card, evidence: ReportData) -> str:
     """Return the report of a version as HTML, with thumbnails of gold photos that it gets wrong."""
@@ -64,8 +70,8 @@ def _parts(card: Card, evidence: ReportData) -> Iterator[str]:
     else:
         yield f"<p>{_NO_GOLD}</p>"
     yield from _reliability(evidence)
-    if evidence.gold is not None:
-        yield from _mistakes(card, evidence.gold)
+    if evidence.gold is not None and (found := evidence.mistakes(card)) is not None:
+        yield from _mistakes(found, evidence.gold.photos)
     if any(evidence.losses.values()):
         yield "<h2>Loss by step</h2>"
         yield curve(evidence.losses, "Loss by step")
@@ -111,18 +117,15 @@ def _reliability(evidence: ReportData) -> Iterator[str]:
             return
 
 
-def _mistakes(card: Card, gold: Answers) -> Iterator[str]:
-    answers = gold.probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(answers != gold.truth)
-    yield f"<h2>Wrong on gold: {len(wrong)} of {len(answers)}</h2>"
-    if not gold.photos or not len(wrong):
+def _mistakes(found: GoldMistakes, photos: Sequence[Example]) -> Iterator[str]:
+    yield f"<h2>Wrong on gold: {found.wrong} of {found.photos}</h2>"
+    surest, images = found.surest[:_MAX_WRONG], {photo.photo_id: photo.image for photo in photos}
+    if not surest:
         return
-    surest = wrong[np.argsort(-gold.probabilities[wrong].max(axis=1), kind="stable")][:_MAX_WRONG]
     yield f"<p>The {len(surest)} that it is surest of. Check their labels too.</p><div class='sheet'>"
-    for place in surest:
-        caption = f"{card.classes[answers[place]]} {gold.probabilities[place].max():.0%}"
-        small = encoded_thumbnail(gold.photos[place].image, (_THUMBNAIL_PX, _THUMBNAIL_PX))
-        yield photo_figure(small, caption, card.classes[gold.truth[place]])
+    for one in surest:
+        small = encoded_thumbnail(images[one.photo_id], (_THUMBNAIL_PX, _THUMBNAIL_PX))
+        yield photo_figure(small, f"{one.answer} {one.confidence:.0%}", one.truth)
     yield "</div>"
 
 

@@ -187,9 +187,18 @@ class RetrainingLoop:
         # In threads: reading files would block the keepalive of the broker connection and the health probes.
         before = await asyncio.to_thread(self._registry.cards)
         self._registry.round_log.write_bytes(b"")  # the log is of this round; rollouts continued later append
-        for step in training_steps(self._config):
-            await self._run_step(step, lock, self._config.step_timeout_s)
+        failure: PermanentError | OSError | None = None
+        try:
+            for step in training_steps(self._config):
+                await self._run_step(step, lock, self._config.step_timeout_s)
+        except (PermanentError, OSError) as error:
+            failure = error
         after = await asyncio.to_thread(self._registry.cards)
+        if failure is not None:
+            if len(after) == len(before):
+                raise failure
+            # The version is complete: what failed came after it, and no later round would release it.
+            log.warning("round.step_failed_late", version=after[-1].version, reason=str(failure))
         # A worker exits with 0 without a version if it only helps the first one of a distributed training.
         if len(after) == len(before):
             raise PermanentError(f"the training made no version in {self._registry.folder}")

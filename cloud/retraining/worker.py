@@ -68,8 +68,8 @@ def _train(options: TrainingOptions) -> None:
     run = run_training(options, LoggedProgress())
     for one in run.left_out[:MAX_LISTED]:
         logger.warning("photo.left_out", photo_id=one.photo_id, file=one.file, reason=one.reason)
-    if run.warning is not None:
-        logger.warning("training.gold_overlaps", reason=run.warning)
+    for warning in run.warnings:
+        logger.warning("training.warning", reason=warning)
     if run.trained is not None:
         card = run.trained.card
         decision = None if card.verdict is None else card.verdict.decision

@@ -60,7 +60,12 @@ def _pool_stats(stats: list[VersionStats]) -> VersionStats:
 
 
 def canary_alarms(
-    reports: Mapping[str, CanaryReport], rules: Rules, audits: RolloutAudits, min_photos: int = MIN_PHOTOS
+    reports: Mapping[str, CanaryReport],
+    rules: Rules,
+    audits: RolloutAudits,
+    min_photos: int = MIN_PHOTOS,
+    *,
+    comparable: bool = True,
 ) -> Iterator[Alarm]:
     """Yield an alarm for each figure of the challenger that is significantly worse than allowed.
 
@@ -69,11 +74,13 @@ def canary_alarms(
         rules: The limits.
         audits: For the disagreement that the champion's own mistakes explain.
         min_photos: Photos below which disagreement and latency give no alarm.
+        comparable: Whether both versions call their classes the same; else disagreement gives no alarm.
     """
     pooled = pool_reports(reports.values())
     if pooled is not None:
         yield from _failures(pooled)
-        yield from _disagreement(pooled, rules, audits.reference()[0], min_photos)
+        if comparable:
+            yield from _disagreement(pooled, rules, audits.reference()[0], min_photos)
     # Not pooled: a slow node with few photos would be hidden, and machines differ in speed.
     for node, report in reports.items():
         yield from _latency(node, report, rules, min_photos)

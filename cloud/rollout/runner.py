@@ -18,7 +18,6 @@ from bus.security import signing
 from cloud.dataset.store import Store
 from cloud.evaluation.audit_stats import RolloutAudits
 from cloud.evaluation.live_accuracy import rollout_audits
-from cloud.registry.model_card import Card
 from cloud.registry.registry import Bundle, Registry, read_bundle
 from cloud.registry.rollout_state import Rollout, RolloutFile
 from cloud.rollout.controller import NAME, Controller
@@ -32,17 +31,25 @@ from schemas.topics import CLOUD
 log = structlog.get_logger()
 
 
-def check_promoted(card: Card) -> None:
-    """Raise if the gate did not promote a version.
+def check_promoted(bundle: Bundle) -> None:
+    """Raise if the gate did not promote a version, or if its rollout was rolled back.
 
     Raises:
-        PermanentError: With the gate's reasons.
+        PermanentError: With the gate's reasons, or the reason of the rollback.
     """
+    card = bundle.card
     verdict = card.verdict
     if verdict is not None and verdict.decision != "promote":
         reasons = "; ".join(verdict.reasons)
         raise PermanentError(
             f"the gate did not promote version {card.version}: {verdict.decision}: {reasons}",
+            hint="use --force to release it anyway",
+        )
+    # Not in the card of a bundle, which is immutable.
+    rollout = Registry.of_bundle(bundle.path).rollout_file(card.version).read()
+    if rollout is not None and rollout.phase == "returned":
+        raise PermanentError(
+            f"version {card.version} was rolled back: {rollout.reason}",
             hint="use --force to release it anyway",
         )
 
@@ -78,7 +85,7 @@ def open_rollout(
     rollout = state.read()
     if rollout is None:
         if not options.force:
-            check_promoted(challenger.card)
+            check_promoted(challenger)
         if champion is None:
             baseline = Registry.of_bundle(challenger.path).parent_bundle(challenger)
         else:
@@ -186,7 +193,7 @@ async def release_version(
     bundle, sign = registry.bundle(version), signer(options.signing_key)
     if bundle.card.parent is None:
         if not options.force:
-            check_promoted(bundle.card)
+            check_promoted(bundle)
         # No stages: without a champion, nothing could be compared and nothing restored.
         releases = [release_of(bundle, node, options.model, options.url) for node in options.nodes]
         bus = Bus(broker, transient_client_id("release"), password=password)

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from msgspec import structs
@@ -105,10 +105,12 @@ def decide(
             return Decision("skip-node", f"{node} cannot try it: {refusal}", {"node": node})
     if rollout.paused:
         return Decision("wait", Sentence("an operator paused it"))
+    # As if the step had begun later: a pause is no time in which photos were compared or the version watched.
+    began_ms = rollout.since_ms + rollout.paused_ms
     # A node's silence before this controller listened does not show that it was offline.
-    waited_ms = now_ms - max(rollout.since_ms, listening_since_ms)
+    waited_ms = now_ms - max(began_ms, listening_since_ms)
     patient = waited_ms < rollout.rules.node_timeout_s * 1000
-    return _progress(rollout, nodes, (now_ms - rollout.since_ms) / 1000, patient=patient)
+    return _progress(rollout, nodes, (now_ms - began_ms) / 1000, patient=patient)
 
 
 def apply(rollout: Rollout, decision: Decision, now_ms: int) -> Rollout:
@@ -119,12 +121,19 @@ def apply(rollout: Rollout, decision: Decision, now_ms: int) -> Rollout:
         # In these `since_ms` stays: reports of the current step go on counting.
         case "skip-node":
             return structs.replace(rollout, skipped=[*rollout.skipped, str(decision.facts["node"])])
+        case "pause" if not rollout.paused:
+            return structs.replace(rollout, paused=True, paused_at_ms=now_ms)
+        case "resume" if rollout.paused:
+            # The step may have begun during the pause; the clock may have been set back.
+            lasted_ms = max(0, now_ms - max(rollout.paused_at_ms, rollout.since_ms))
+            return structs.replace(rollout, paused=False, paused_ms=rollout.paused_ms + lasted_ms)
         case "pause" | "resume":
-            return structs.replace(rollout, paused=decision.action == "pause")
+            return rollout
     return structs.replace(
         rollout,
         # Strictly later, even if the clock was set back: older reports must not count for the new step.
         since_ms=max(now_ms, rollout.since_ms + 1),
+        paused_ms=0,
         baseline={**rollout.baseline, **decision.baseline},
         **_moved(rollout, decision),
     )
@@ -186,7 +195,9 @@ def _alarms(rollout: Rollout, nodes: Mapping[str, NodeState], audits: RolloutAud
         if (failure := nodes.get(node, NodeState()).failure) is not None:
             yield Alarm(f"{node} cannot serve it: {failure}", {"node": node})
     min_photos = max(1, min(MIN_PHOTOS, rollout.current_step.photos or MIN_PHOTOS))
-    yield from canary_alarms(current_reports(rollout, nodes), rollout.rules, audits, min_photos)
+    comparable = not _renamed(rollout)
+    reports = current_reports(rollout, nodes)
+    yield from canary_alarms(reports, rollout.rules, audits, min_photos, comparable=comparable)
     yield from canary_alarms(bake_reports(rollout, nodes), rollout.rules, audits)
     yield from audit_alarms(audits)
     if rollout.group == 0 and not rollout.active_nodes and not _group_serves_it(rollout, nodes):
@@ -214,7 +225,23 @@ def _progress(rollout: Rollout, nodes: Mapping[str, NodeState], spent_s: float, 
     if lacking is not None:
         return Decision("wait", lacking)
     baseline = {node: reports[node].champion for node in ready}
-    return Decision("advance", f"{rollout.current_step} went well", _figures(report), baseline)
+    if renamed := listed(_renamed(rollout)):
+        went = Decision(
+            "advance",
+            f"{rollout.current_step} went well; disagreement was not judged, because the champion's classes "
+            f"{renamed} were renamed, merged or forgotten",
+        )
+    else:
+        went = Decision("advance", f"{rollout.current_step} went well")
+    return replace(went, facts=_figures(report), baseline=baseline)
+
+
+def _renamed(rollout: Rollout) -> list[str]:
+    """Return the champion's classes that the challenger does not have by that name.
+
+    The gate keeps a version that lost a class which photos still have. Edges compare labels by name.
+    """
+    return [name for name in rollout.champion.classes if name not in rollout.challenger.classes]
 
 
 def _ready_nodes(rollout: Rollout, nodes: Mapping[str, NodeState]) -> list[str]:

@@ -18,7 +18,7 @@ from cloud.progress import NoProgress, Progress
 from cloud.registry.registry import Registry
 from cloud.reporting.mlflow_run import record_version
 from cloud.training.photos import Photos, read_photos, usable_photos
-from cloud.training.pipeline import TrainingRun
+from cloud.training.pipeline import TrainingRun, choose_version, tag_dataset
 from schemas.field_types import ModelVersion
 
 if TYPE_CHECKING:
@@ -78,10 +78,10 @@ def run_adoption(options: AdoptionOptions, progress: Progress | None = None) -> 
         TransientError: The dataset cannot be read now.
     """
     began, registry = time.monotonic(), Registry(options.models)
-    version = options.version or registry.next_version()
-    registry.check_new(version)
     _check_classes(options.classes)
     store = None if options.dataset is None else Store.open(options.dataset, create=False)
+    dataset_version = None if store is None else options.dataset_version or store.version
+    version = choose_version(registry, store, options.version, dataset_version)
     progress = progress or NoProgress()
     progress.start("load the model", 1)
     # As in `pipeline`: only after the checks that do without it.
@@ -106,7 +106,7 @@ def run_adoption(options: AdoptionOptions, progress: Progress | None = None) -> 
     progress.advance()
     photos = Photos.none(registry.champion())
     if store is not None:
-        photos = read_photos(store, registry, options.dataset_version, alone())
+        photos = read_photos(store, registry, dataset_version, alone())
         checker = PhotoChecker(model.backbone, Path(options.cache))
         photos = usable_photos(photos, checker, options.classes, progress)
         _check_photos(photos, options)
@@ -125,10 +125,9 @@ def run_adoption(options: AdoptionOptions, progress: Progress | None = None) -> 
     )
     results = _results(model, photos, options, progress)
     trained = write_version(results, plan, progress)
-    if store is not None:
-        store.tag(f"model-{version}", photos.dataset_version)
+    warnings = [] if store is None else tag_dataset(store, version, photos.dataset_version)
     record_version(registry, version)
-    return TrainingRun(trained, {}, photos.left_out)
+    return TrainingRun(trained, {}, photos.left_out, warnings)
 
 
 def _results(

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloud.dataset.example import Example, TrainingError, class_names, sorted_by_content
-from cloud.modeling.arrays import Floats, softmax
+from cloud.modeling.arrays import Floats, Ints, softmax
 from cloud.modeling.backbones import Backbone, get_backbone
 from cloud.progress import NoProgress, Progress
 from cloud.reporting.loss_curves import LossCurves
 from cloud.training.candidates import HeldOut, Labelled, choose, cross_validate, fit_candidates
 from cloud.training.distributed import Team, alone
 from cloud.training.learners import Fitted, FrozenLearner, Learner, learner_for
+from cloud.training.photo_check import PhotoChecker
 
 MIN_SCRATCH_LABELS = 300
 """Human labels from which on a network is trained from scratch beside a pretrained one."""
@@ -103,8 +104,11 @@ def evaluate_candidates(
             team=team,
             curves=curves,
         )
-        return evaluate_backbone(plan, learner, names, examples, gold, seed=seed, progress=progress)
+        return evaluate_backbone(
+            plan, learner, names, examples, gold, groups=groups, seed=seed, progress=progress
+        )
 
+    groups = PhotoChecker(get_backbone(backbone), cache_dir).groups(examples, progress)
     others = [get_backbone(name) for name in also]  # an unknown name fails before the first training
     best = evaluate(get_backbone(backbone))
     for other in others:
@@ -121,6 +125,7 @@ def evaluate_backbone(
     examples: list[Example],
     gold: list[Example],
     *,
+    groups: Ints | None = None,
     seed: int,
     progress: Progress,
 ) -> CandidateResults:
@@ -132,10 +137,11 @@ def evaluate_backbone(
         classes: in the order of the outputs.
         examples: photos to train on.
         gold: photos to measure on; may be empty.
+        groups: of near-duplicates among the examples, as `PhotoChecker.groups` numbers them.
         seed: of every random decision.
         progress: receives the steps.
     """
-    labelled = Labelled.of(examples, classes)
+    labelled = Labelled.of(examples, classes, groups)
     human = np.flatnonzero(labelled.human)
 
     def evaluate(learner: Learner, *, whitened: bool = False) -> CandidateResults:

@@ -1,7 +1,7 @@
 """Train candidates on different label sources, cross-validate them, and choose the best."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -32,6 +32,7 @@ class Labelled:
         classes: K.
         edge_alone: whether the edge's label is used without the teacher's: only before the first teacher,
             while too few samples have human labels to validate one.
+        groups: `[N]`, numbers of the groups of near-duplicates; None if no two photos show the same.
     """
 
     labels: Ints
@@ -41,9 +42,12 @@ class Labelled:
     weights: Floats
     classes: int
     edge_alone: bool = True
+    groups: Ints | None = None
 
     @classmethod
-    def of(cls, examples: Sequence[Example], classes: Sequence[str]) -> "Labelled":
+    def of(
+        cls, examples: Sequence[Example], classes: Sequence[str], groups: Ints | None = None
+    ) -> "Labelled":
         """Return the labels of examples, numbered in the order of the classes."""
         has_teacher = any(example.source == "teacher" for example in examples)
         labelled_samples = sum(example.human and example.sampled for example in examples)
@@ -56,7 +60,15 @@ class Labelled:
             weights=np.array([example.weight * SOURCE_WEIGHTS[example.source] for example in examples]),
             classes=len(classes),
             edge_alone=not has_teacher and labelled_samples < MIN_TEACHER_LABELS,
+            groups=groups,
         )
+
+    def without(self, held_out: Ints) -> "Labelled":
+        """Return the labels without those by models of photos that show the same as held-out ones."""
+        if self.groups is None:
+            return self
+        apart = ~np.isin(self.groups, self.groups[held_out])
+        return replace(self, teacher=self.teacher & apart, auto=self.auto & apart)
 
     def weigh(self, positions: Ints) -> Floats:
         """Return the weights of the examples at `positions` in one training, `[n]`; they sum to 1."""
@@ -157,7 +169,7 @@ def _candidate_or_previous(fitted: Mapping[str, Fitted], name: str) -> Fitted:
 def cross_validate(
     learner: Learner, labelled: Labelled, *, seed: int, progress: Progress
 ) -> dict[str, HeldOut]:
-    """Answer each human-labelled photo with candidates that were trained without it.
+    """Answer each human-labelled photo with candidates that were trained without it and its near-duplicates.
 
     Args:
         learner: how to train.
@@ -170,12 +182,13 @@ def cross_validate(
     """
     human = np.flatnonzero(labelled.human)
     # Only human labels are held out: labels by models may be wrong, and would reward agreeing with them.
-    splits = list(folds(labelled.labels[human], seed))[: learner.folds]
+    groups = None if labelled.groups is None else labelled.groups[human]
+    splits = list(folds(labelled.labels[human], seed, groups))[: learner.folds]
     if splits:
         progress.start("cross-validate", len(splits))
     parts: dict[str, list[Floats]] = {name: [] for name in CANDIDATES}
     for training, held_out in splits:
-        fitted = fit_candidates(learner, labelled, human[training])
+        fitted = fit_candidates(learner, labelled.without(human[held_out]), human[training])
         for name, logits in parts.items():
             # A fold may lack a candidate; losses are comparable only over the same labels.
             logits.append(learner.logits(_candidate_or_previous(fitted, name), human[held_out]))

@@ -42,10 +42,6 @@ class Learner(Protocol):
     """Trains on some photos and answers others; photos are named by their position."""
 
     @property
-    def photo_count(self) -> int:
-        """Number of photos."""
-
-    @property
     def folds(self) -> int:
         """Highest number of trainings per candidate in a cross-validation."""
 
@@ -127,11 +123,6 @@ class FrozenLearner:
     whitened: bool = False
     folds: int = FOLDS
 
-    @property
-    def photo_count(self) -> int:
-        """Number of photos."""
-        return len(self.features)
-
     def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:
         """Fit a head."""
         inputs = [each[positions] for each in (self.features, self.copies) if each is not None]
@@ -162,11 +153,6 @@ class ScratchLearner:
     team: Team
     curves: LossCurves
     folds: int = 1
-
-    @property
-    def photo_count(self) -> int:
-        """Number of photos."""
-        return len(self.photos)
 
     def fit(self, positions: Ints, labels: Ints, weights: Floats) -> Fitted:
         """Train from random weights."""

@@ -30,7 +30,6 @@ from cloud.modeling.backbones import weights_digest
 from cloud.modeling.novelty import NoveltyModel, fit_novelty
 from cloud.progress import NoProgress, Progress
 from cloud.registry.champion import HeldOutAnswers, evaluate_challenger, gold_digest
-from cloud.registry.gold_mistakes import find_mistakes
 from cloud.registry.model_card import Calibration, Candidate, Card, code_commit, library_versions
 from cloud.registry.registry import Champion, Registry
 from cloud.registry.variant_evaluation import evaluate_variants
@@ -201,9 +200,7 @@ def _write_files(
         bundle = pack(unfinished, bundle_path)
         # After the bundle, which goes to edges: the report has gold photos in it, the mistakes name them.
         registry.write_report(render_report(card, evidence), unfinished)
-        if (gold := evidence.gold) is not None:
-            ids = [photo.photo_id for photo in gold.photos]
-            found = find_mistakes(gold.probabilities, gold.truth, ids, card.classes)
+        if (found := evidence.mistakes(card)) is not None:
             registry.write_gold_mistakes(found, unfinished)
         # Files before names: after a power cut, a directory with its final name has all of its content.
         registry.sync_files(unfinished)

@@ -11,17 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from cloud.dataset.example import EQUALS_GOLD, Example, LeftOut
 from cloud.dataset.fingerprint import Fingerprint, NearDuplicates, fingerprint
 from cloud.dataset.image_check import check_image
+from cloud.dataset.importing.hold_out import Photo, near_groups
+from cloud.modeling.arrays import Ints
 from cloud.modeling.backbones import Backbone, preprocess
 from cloud.progress import Progress
 from cloud.training.embeddings import BATCH_PHOTOS, PREPROCESSING, decoder_reason
 from schemas.errors import PermanentError
 
 UNDECODABLE = "the picture cannot be decoded"
+EQUALS_AUDIT = "the picture equals an audited photo"
 OTHER_CLASS = "the label is none of the classes"
 NO_PERSON = "no person has given this label"
 MAX_PIXELS = 50_000_000
@@ -71,8 +75,26 @@ class PhotoChecker:
             if (reason := reasons[photo.content_id]) is not None
         ]
 
+    def groups(self, photos: Sequence[Example], progress: Progress) -> Ints:
+        """Return the number of each photo's group of near-duplicates, `[N]`; equal pictures are in one.
+
+        A picture that cannot be decoded is near to none. The numbers do not depend on the photos' ids.
+        """
+        self._check(photos, progress)
+        pictures = {
+            photo.content_id: Photo(photo.content_id, photo.label, found)
+            for photo in photos
+            if (found := self._known[photo.content_id].fingerprint) is not None
+        }
+        numbers: dict[str, int] = {}
+        for number, group in enumerate(near_groups(pictures.values())):
+            numbers |= dict.fromkeys((picture.photo_id for picture in group), number)
+        return np.array(
+            [numbers.setdefault(photo.content_id, len(numbers) + len(photos)) for photo in photos], np.int64
+        )
+
     def unlike(
-        self, photos: Sequence[Example], gold: Sequence[Example]
+        self, photos: Sequence[Example], gold: Sequence[Example], reason: str = EQUALS_GOLD
     ) -> tuple[list[Example], list[LeftOut]]:
         """Split photos into those that differ from all gold photos, and the others.
 
@@ -83,7 +105,8 @@ class PhotoChecker:
 
         Args:
             photos: Checked by `decodable`.
-            gold: The same.
+            gold: The same; or other photos that only measure.
+            reason: Of those left out.
         """
         everything = _Twins(gold, self._fingerprint)
         labels = {photo.label for photo in gold}
@@ -101,7 +124,7 @@ class PhotoChecker:
             if twin is None:
                 usable.append(photo)
             else:
-                left_out.append(LeftOut.of(photo, EQUALS_GOLD, twin.file or twin.photo_id))
+                left_out.append(LeftOut.of(photo, reason, twin.file or twin.photo_id))
         return usable, left_out
 
     def _fingerprint(self, photo: Example) -> Fingerprint:

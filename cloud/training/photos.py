@@ -1,5 +1,6 @@
 """The photos of a training: read from dataset and registry, without those that cannot be used."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from cloud.dataset.example import Example, LeftOut, classes_below_minimum
@@ -9,6 +10,7 @@ from cloud.evaluation.audit_set import audit_slice, hold_out_audit
 from cloud.evaluation.unseen import unseen_photos
 from cloud.progress import Progress
 from cloud.registry.registry import Champion, Registry
+from cloud.registry.renamed_classes import with_current_names
 
 if TYPE_CHECKING:
     from cloud.training.distributed import Team
@@ -41,6 +43,8 @@ def read_photos(store: Store, registry: Registry, wanted: int | None, team: "Tea
     # Workers may see different newest versions and folders: all use those of the first one.
     dataset_version = team.agree(wanted or store.version)
     champion = registry.champion()
+    if champion is not None:
+        champion = replace(champion, card=with_current_names(champion.card, store))
     # 0 for "no champion" and for "unknown": workers exchange integers only.
     since_ms = team.agree(0 if champion is None else champion.card.created_at_ms)
     trained_at = team.agree(0 if champion is None else champion.card.dataset_version or 0)
@@ -60,14 +64,16 @@ def usable_photos(
     photos: Photos, checker: "PhotoChecker", classes: tuple[str, ...] | None, progress: Progress
 ) -> Photos:
     """Leave out what cannot be trained on or evaluated on; afterwards no photo is among both."""
-    from cloud.training.photo_check import NO_PERSON, with_classes  # noqa: PLC0415
+    from cloud.training.photo_check import EQUALS_AUDIT, NO_PERSON, with_classes  # noqa: PLC0415
 
     labelled, bad = checker.decodable(photos.labelled, progress)
     gold, bad_gold = checker.decodable(photos.gold, progress)
     audit, _ = checker.decodable(photos.audit, progress)  # audited photos are among the labelled
     labels = frozenset(photo.label for photo in (*labelled, *gold) if photo.human)
     labelled, in_gold = checker.unlike(labelled, gold)
-    labelled, audit = hold_out_audit(labelled, audit)
+    _, near = checker.unlike(labelled, audit)
+    labelled, audit = hold_out_audit(labelled, audit, {str(one.photo_id) for one in near})
+    labelled, in_audit = checker.unlike(labelled, audit, EQUALS_AUDIT)
     waiting = {} if classes else classes_below_minimum(labelled, gold)
     if classes:
         labelled, other = with_classes(labelled, classes)
@@ -83,7 +89,7 @@ def usable_photos(
         other, other_gold = (
             [one for one in some if one.detail not in waiting] for some in (other, other_gold)
         )
-    left_out = [*photos.left_out, *bad, *bad_gold, *in_gold, *other, *other_gold]
+    left_out = [*photos.left_out, *bad, *bad_gold, *in_gold, *in_audit, *other, *other_gold]
     return photos._replace(
         labelled=labelled, gold=gold, audit=audit, waiting=waiting, left_out=left_out, labels=labels
     )

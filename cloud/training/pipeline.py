@@ -24,6 +24,7 @@ from cloud.progress import NoProgress, Progress
 from cloud.registry.registry import Registry
 from cloud.reporting.mlflow_run import record_version
 from cloud.training.photos import read_photos, usable_photos
+from schemas.errors import GleanerError, PermanentError
 from schemas.field_types import ModelVersion
 
 if TYPE_CHECKING:
@@ -68,13 +69,13 @@ class TrainingRun:
         trained: the new version; None in a worker that only helped the first one of its team.
         waiting: classes left out for lack of human labels, with the number that each has.
         left_out: rows that cannot be used, with the reason.
-        warning: what should be changed in the dataset, None if nothing.
+        warnings: what should be changed in the dataset, and what failed after the version was complete.
     """
 
     trained: "Trained | None"
     waiting: dict[str, int]
     left_out: list[LeftOut] = field(default_factory=list)
-    warning: str | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 def run_training(options: TrainingOptions, progress: Progress | None = None) -> TrainingRun:
@@ -94,10 +95,10 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
         TransientError: The dataset cannot be read now, or another worker ended.
     """
     store, registry = Store.open(options.dataset, create=False), Registry(options.models)
-    version = options.version or registry.next_version()
-    registry.check_new(version)
+    dataset_version = options.dataset_version or store.version
+    version = choose_version(registry, store, options.version, dataset_version)
     if options.classes is None:
-        check_two_classes(human_classes(store, options.dataset_version))
+        check_two_classes(human_classes(store, dataset_version))
     progress = progress or NoProgress()
     progress.start("load TensorFlow", 1)
     # Only after the checks that do without it.
@@ -111,7 +112,7 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
     progress.advance()
     backbone = get_backbone(options.backbone)  # an unknown name fails before the dataset is read
     team = join()
-    photos = read_photos(store, registry, options.dataset_version, team)
+    photos = read_photos(store, registry, dataset_version, team)
     photos = usable_photos(photos, PhotoChecker(backbone, Path(options.cache)), options.classes, progress)
     warning = gold_overlap(photos.labelled, photos.left_out)
     if warning and len({photo.label for photo in photos.labelled}) < MIN_CLASSES:
@@ -143,10 +144,59 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
         labels=() if options.classes else photos.labels,
         **terms,
     )
-    # The tag keeps the rows that the version was trained from when the table is cleaned up.
-    store.tag(f"model-{version}", photos.dataset_version)
+    warnings = [] if warning is None else [warning]
+    warnings += tag_dataset(store, version, photos.dataset_version)
     record_version(registry, version)
-    return TrainingRun(trained, photos.waiting, photos.left_out, warning)
+    return TrainingRun(trained, photos.waiting, photos.left_out, warnings)
+
+
+def choose_version(
+    registry: Registry, store: Store | None, wanted: int | None, dataset_version: int | None
+) -> int:
+    """Return a number for a new version that is free in the models folder and among the dataset's tags.
+
+    Another models folder may have tagged the same dataset. This is found out before minutes of training.
+
+    Args:
+        registry: The models folder.
+        store: The dataset, None without one.
+        wanted: The number that the caller wants; None for the next one.
+        dataset_version: The version of the dataset that will be tagged.
+
+    Raises:
+        PermanentError: The wanted number cannot be used.
+    """
+    tags = {} if store is None else store.tags()
+    version = wanted or registry.next_version()
+    while (tagged := tags.get(_tag(version), dataset_version)) != dataset_version:
+        if wanted is not None:
+            raise PermanentError(
+                f"version {version}: the dataset has the tag {_tag(version)!r} for its version {tagged}, "
+                "from another models folder or a version that was removed",
+                hint="choose another number, or none to take the next free one",
+            )
+        version += 1
+    registry.check_new(version)
+    return version
+
+
+def tag_dataset(store: Store, version: int, dataset_version: int) -> list[str]:
+    """Tag the rows that a version was trained from, so that they stay when the table is cleaned up.
+
+    Returns:
+        A warning if that failed: the version is complete without the tag.
+    """
+    try:
+        store.tag(_tag(version), dataset_version)
+    except (GleanerError, OSError) as error:
+        return [
+            f"version {version} is complete, but version {dataset_version} of the dataset has no tag: {error}"
+        ]
+    return []
+
+
+def _tag(version: int) -> str:
+    return f"model-{version}"
 
 
 class _Terms(TypedDict):

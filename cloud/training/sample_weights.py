@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold
 
 from cloud.dataset.example import Source
 from cloud.modeling.arrays import Floats, Ints
@@ -62,27 +62,36 @@ def _balanced(labels: Ints, base: Floats, ratio: float) -> Floats:
     return np.asarray(base * (wanted / masses)[positions] / wanted.sum())
 
 
-def folds(labels: Ints, seed: int, count: int = FOLDS) -> Iterator[tuple[Ints, Ints]]:
-    """Split examples for stratified cross-validation.
+def folds(
+    labels: Ints, seed: int, groups: Ints | None = None, count: int = FOLDS
+) -> Iterator[tuple[Ints, Ints]]:
+    """Split examples for stratified cross-validation, with the photos of a group on one side.
 
     Args:
         labels: `[N]`, at least 0.
         seed: of the shuffling.
-        count: number of folds; fewer if no class has that many examples.
+        groups: `[N]`, numbers of the groups of near-duplicates; None if no two photos show the same. Photos
+            of a group that have different labels show different things, and form a group per label.
+        count: number of folds; fewer if no class has that many groups.
 
     Yields:
-        Positions to train on and positions held out. Nothing if no class has two examples.
+        Positions to train on and positions held out. Nothing if no class has two groups.
     """
-    sizes = np.bincount(labels)
-    # The only example of a class is never held out: nothing would be left to learn the class from.
+    if len(labels) == 0:
+        return
+    several = np.arange(len(labels)) if groups is None else np.asarray(groups)
+    firsts, numbers = np.unique(np.stack([several, labels], axis=1), axis=0, return_inverse=True)
+    numbers = numbers.ravel()
+    sizes = np.bincount(firsts[:, 1])
+    # The only group of a class is never held out: nothing would be left to learn the class from.
     repeated = np.flatnonzero(sizes[labels] > 1)
     if len(repeated) == 0:
         return
-    splitter = StratifiedKFold(min(count, int(sizes.max())), shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(min(count, int(sizes.max())), shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # The warning only says that a class with fewer examples than folds is missing from some folds.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        splits = list(splitter.split(repeated, labels[repeated]))
+        splits = list(splitter.split(repeated, labels[repeated], numbers[repeated]))
     for _, chosen in splits:
         held_out = repeated[chosen]
         yield np.setdiff1d(np.arange(len(labels)), held_out), held_out

@@ -148,6 +148,23 @@ def test_a_version_that_exists_is_not_trained_again(called, dataset, tmp_path):
     assert "version 3 already exists" in done.err
 
 
+@pytest.mark.parametrize("words", [("train",), ("adopt", "model.keras", "--classes", "cat,dog")])
+def test_nothing_is_trained_beside_a_round(called, dataset, tmp_path, words):
+    """By hand as by a trainer: both would write the same version, and share the memory."""
+    with Registry(tmp_path / "models").round_lock():
+        done = called("cloud", *words, "--dataset", dataset, "--out", tmp_path / "models")
+    assert done.sentence == (
+        f"gleaner cloud {words[0]}: another training round is running in {tmp_path / 'models'}; "
+        "try again when it has ended"
+    )
+    done = called("cloud", *words, "--dataset", tmp_path / "none", "--out", tmp_path / "new")
+    assert "no dataset at" in done.sentence
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").touch()
+    done = called("cloud", *words, "--dataset", dataset, "--out", tmp_path / "file")
+    assert "is a file; choose another folder" in done.sentence
+
+
 def test_review_lists_the_least_certain_first(called, dataset, tmp_path):
     """A line for each photo without a human label: time, camera and reason; its image with --save."""
     done = called("cloud", "review", "--dataset", dataset, "--save", tmp_path / "look")
@@ -361,13 +378,13 @@ def test_the_fresh_audit_slice_is_not_trained_on(called, dataset, monkeypatch, t
     champion = card(1)
     Registry(tmp_path / "models").write_card(champion)
     said = {"human_by": "ann", "human_at_ms": 9, "width": 160, "height": 120, "lane": "audit"}
-    received = (champion.created_at_ms, champion.created_at_ms + 1, champion.created_at_ms + 1)
+    received = [champion.created_at_ms] * 3 + [champion.created_at_ms + 1] * 2
     rows = [
         Row(
             photo_id=str(number) * 32, image=jpeg(number), received_at_ms=received_at_ms, inclusion=0.02,
             human_label=label, **said,
         )
-        for number, (received_at_ms, label) in enumerate(zip(received, ("cat", "cat", "dog"), strict=True), 4)
+        for number, (received_at_ms, label) in enumerate(zip(received, ["cat"] * 4 + ["dog"], strict=True), 4)
     ]  # fmt: skip
     Store.open(dataset).upsert(rows)
     given = []
@@ -378,7 +395,7 @@ def test_the_fresh_audit_slice_is_not_trained_on(called, dataset, monkeypatch, t
 
     monkeypatch.setattr(train, "train", refuse)
     called("cloud", "train", "--dataset", dataset, "--out", tmp_path / "models")
-    assert given == [["4", "6"], [], ["5"]]  # 6 is the only photo of its class
+    assert given == [["4", "5", "6", "8"], [], ["7"]]  # 8 is the only photo of its class
 
 
 def test_tflite_is_passed_to_the_training(called, dataset, monkeypatch, tmp_path):

@@ -83,6 +83,25 @@ def test_an_ended_rollout_is_not_started_again(called, models, nowhere):
     assert done.sentence == "gleaner cloud rollout: version 2 was rolled back: it failed"
 
 
+def test_a_version_that_was_rolled_back_is_released_by_force_only(called, models, nowhere):
+    """The card in the bundle does not say so; the state of the rollout beside it has the reason."""
+    Registry(models).rollout_file(2).write(
+        state(models, phase="returned", announced=True, reason="it failed")
+    )
+    words = ("cloud", "release", models / "2.tar", *nowhere)
+    refused = called(*words)
+    assert refused.sentence.startswith("gleaner cloud release: version 2 was rolled back: it failed")
+    assert "--force" in refused.sentence
+    assert "rolled back" not in called(*words, "--force").sentence, "it goes on to the broker"
+    assert "rolled back" not in called("cloud", "release", models / "1.tar", *nowhere).sentence
+
+
+def test_the_state_of_a_rollout_is_in_the_models_folder_only(called, models, nowhere):
+    """Elsewhere no lock would hold, and the registry would not know that the version was rolled back."""
+    done = called("cloud", "rollout", models / "2.tar", "--state", models / "other" / "s.json", *nowhere)
+    assert done.code == 2
+
+
 async def test_options_define_the_rollout(address, at, models):
     """Groups, stages, shares and rules are in its file, and the first group gets the first stage."""
     listener = Bus(address, transient_client_id("listener"))

@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from cloud.dataset.example import Example
+import pytest
+
+from cloud.dataset.example import MIN_CLASS_LABELS, Example
 from cloud.dataset.store import Row, Store
 from cloud.evaluation.audit_set import audit_slice, hold_out_audit
 from schemas.class_names import NEITHER
+from schemas.codec import content_id
 from tests.conftest import jpeg
 
 
@@ -46,24 +49,31 @@ def example(image: bytes, label: str, photo_id: str = "0" * 32) -> Example:
     return Example(photo_id, image, label, "human")
 
 
+def others(label: str, count: int = MIN_CLASS_LABELS) -> list[Example]:
+    """Return photos of a class besides the slice."""
+    return [example(f"{label}{n}".encode(), label, content_id(f"{label}{n}".encode())) for n in range(count)]
+
+
 def test_evaluation_photos_are_not_trained_on() -> None:
     """Photos of the slice are removed from the training by content, not by id."""
     audit = [example(b"a", "cat"), example(b"b", "dog")]
-    examples = [
-        example(b"a", "cat", "1" * 32),
-        example(b"b", "dog"),
-        example(b"c", "cat"),
-        example(b"d", "dog"),
-    ]
+    rest = [*others("cat"), *others("dog")]
+    examples = [example(b"a", "cat", "1" * 32), example(b"b", "dog"), *rest]
     training, evaluation = hold_out_audit(examples, audit)
-    assert [photo.image for photo in training] == [b"c", b"d"]
+    assert training == rest
     assert evaluation == audit
     assert hold_out_audit(examples, []) == (examples, [])
 
 
-def test_a_class_that_only_the_slice_has_is_trained_on() -> None:
-    """Its photos are training examples and evaluate nothing, else no version could ever learn the class."""
-    examples = [example(b"a", "fox"), example(b"b", "dog"), example(b"c", "cat"), example(b"d", "dog")]
-    training, evaluation = hold_out_audit(examples, examples[:2])
-    assert [photo.image for photo in training] == [b"a", b"c", b"d"]
+@pytest.mark.parametrize("elsewhere", range(MIN_CLASS_LABELS))
+def test_a_class_with_too_few_labels_besides_the_slice_is_trained_on(elsewhere: int) -> None:
+    """Its photos are training examples and evaluate nothing: else it would wait for labels that there are."""
+    audit = [*(example(b"fox" * n, "fox") for n in range(1, 9)), example(b"b", "dog")]
+    rest = [*others("cat"), *others("dog"), *others("fox", elsewhere)]
+    training, evaluation = hold_out_audit([*audit, *rest], audit)
     assert [photo.image for photo in evaluation] == [b"b"]
+    assert len(training) == 8 + len(rest)
+    near = {photo.photo_id for photo in others("fox")}
+    rest = [*others("cat"), *others("dog"), *others("fox")]
+    assert len(hold_out_audit([*audit, *rest], audit)[1]) == 9
+    assert len(hold_out_audit([*audit, *rest], audit, near)[1]) == 1, "near-duplicates are left out of it"

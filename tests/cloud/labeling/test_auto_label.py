@@ -89,6 +89,25 @@ def test_too_few_labels_make_no_teacher(make_example: Any, cache_dir: Path, tmp_
     assert teacher_labels(store) == {}
 
 
+def test_without_a_teacher_no_label_of_an_earlier_one_stays(
+    make_example: Any, cache_dir: Path, tmp_path: Path
+) -> None:
+    """While all human labels are audits, or of one class, there is no teacher; that fails no round."""
+    store = Store.open(tmp_path / "dataset")
+    audits = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(3)]
+    taught, one = make_example("dawn", 100), make_example("dawn", 101)
+    store.upsert([*(row(photo, lane="audit") for photo in audits), row(taught), row(one)])
+    label_by_person(store, audits)
+    earlier = {"photo_id": taught.photo_id, "label": "dusk", "by": "teacher/old", "at_ms": 1}
+    store.label([Label(**earlier, annotator="teacher")])  # type: ignore[arg-type]  # as named
+    result = teach(store, LITE, cache_dir)
+    assert (result.by, result.withdrawn, teacher_labels(store)) == (None, 1, {})
+    label_by_person(store, [one])
+    version = store.version
+    again = teach(store, LITE, cache_dir)
+    assert (again.by, again.withdrawn, store.version) == (None, 0, version)
+
+
 def test_backbone_without_pretrained_weights_is_refused(make_example: Any, tmp_path: Path) -> None:
     """A backbone that is trained from scratch cannot embed photos for a teacher."""
     store = Store.open(tmp_path / "dataset")

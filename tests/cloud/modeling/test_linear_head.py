@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,22 @@ def test_a_fit_uses_one_thread_of_blas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _blas_threads() -> list[int]:
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+def test_a_fit_needs_one_copy_of_the_embeddings() -> None:
+    """Its peak is the embeddings in double precision, and little more; they are not changed."""
+    inputs, labels = clusters(4000, 2, 256)
+    embeddings = inputs.astype(np.float32)
+    before = embeddings.copy()
+    fit_head(embeddings[:100], labels[:100], np.ones(100), 2)  # loads scikit-learn
+    tracemalloc.start()
+    try:
+        fit_head(embeddings, labels, np.ones(len(labels)), 2)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.3 * 2 * embeddings.nbytes
+    np.testing.assert_array_equal(embeddings, before)
 
 
 def test_a_class_without_an_example_is_refused() -> None:

@@ -1,6 +1,9 @@
 """Champion evaluation over many versions, and with classes that only one version knows."""
 
 import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -8,11 +11,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cloud.dataset.change_log import ChangeLog
 from cloud.dataset.example import Example, label_indices
+from cloud.dataset.store import Store
 from cloud.evaluation import promotion_gate
 from cloud.evaluation.metrics import measure
 from cloud.registry.champion import _by_class, best_so_far, gold_digest, lost_classes
 from cloud.registry.registry import Registry
+from cloud.registry.renamed_classes import with_current_names
 from tests.cloud.bundles import CLASSES, card
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
@@ -82,3 +88,33 @@ def test_a_class_is_lost_while_photos_have_it() -> None:
     """A class of the champion that no photo has any more was renamed, merged or forgotten: no loss."""
     assert lost_classes(["bird", "cat", "dog"], ["cat", "dog", "fox"], {"bird", "cat", "fox"}) == ["bird"]
     assert lost_classes(["bird", "cat", "dog"], ["cat", "dog"], {"cat", "dog"}) == []
+
+
+def test_a_champion_is_compared_by_the_names_that_its_classes_have_now(tmp_path: Path) -> None:
+    """A renamed or merged class keeps its answers, else any challenger beats a champion that knows no name.
+
+    A class that got the old name of another one later is another class.
+    """
+    store = Store.open(tmp_path / "dataset")
+    before = msgspec.structs.replace(card(1), classes=["bird", "cat", "kitten"], training_s=5.0)
+    assert with_current_names(before, store) == before, "nothing was changed"
+    log = ChangeLog.open(store.location)
+    for action, detail in (
+        ("rename-class", "cat -> tabby"),
+        ("rename-class", "tabby -> tom"),
+        ("merge-class", "kitten -> tom"),
+        ("label", "bird -> tom"),
+        ("rename-class", "cat -> lion"),
+    ):
+        log.record(action, "ann", detail, [])
+    now = with_current_names(before, store)
+    assert now.classes == ["bird", "tom", "tom"]
+    later = datetime.fromtimestamp(time.time() + 60, UTC).isoformat()
+    assert (
+        with_current_names(msgspec.structs.replace(before, created_at=later), store).classes == before.classes
+    )
+    answers = np.array([[0.4, 0.3, 0.3], [0.6, 0.3, 0.1]])
+    np.testing.assert_allclose(
+        _by_class(answers, now.classes, ["fox", "tom", "bird"]), [[0, 0.6, 0.4], [0, 0.4, 0.6]]
+    )
+    assert lost_classes(now.classes, ["bird"], {"bird", "tom"}) == ["tom"]

@@ -43,11 +43,21 @@ def test_the_next_version_follows_the_highest_number(tmp_path: Path) -> None:
         registry.write_card(card(version))
     registry.version_dir(11).mkdir()
     registry.bundle_path(12).touch()
-    assert (registry.versions(), registry.next_version()) == ([9, 10, 11], 12)
+    assert (registry.versions(), registry.next_version()) == ([9, 10, 11], 13)
     assert [one.version for one in registry.cards()] == [9, 10]
     assert registry.card().version == 10
     with pytest.raises(PermanentError, match=r"no version 11 in .*; choose one of 9, 10"):
         registry.card(11)
+
+
+@pytest.mark.parametrize("left", ["4.tar", "rollout-4.json"])
+def test_no_number_is_used_again_while_anything_is_left_of_its_version(left: str, tmp_path: Path) -> None:
+    """A new version would take the state of the old one's rollout, for example that it was rolled back."""
+    (tmp_path / "2").mkdir()
+    (tmp_path / left).touch()
+    for other in ("new.tar", "rollout-x.json", ".round.log", "40.txt"):
+        (tmp_path / other).touch()
+    assert Registry(tmp_path).next_version() == 5
 
 
 def test_a_version_is_new_or_refused(tmp_path: Path) -> None:

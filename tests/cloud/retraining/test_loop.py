@@ -307,6 +307,17 @@ async def test_a_round_without_a_new_version_has_failed(site, script, step_timeo
     assert is_free(site.registry)
 
 
+async def test_a_version_of_a_step_that_failed_afterwards_counts(site):
+    """A step that fails after it added a card has done its work: nothing else would release that version."""
+    (site.folder / "go").touch()
+    site.step("train", f"{TRAINING}\nraise SystemExit('no tag')")
+    made = await site.run_one_round()
+    assert made.version == 1
+    assert site.released == ["1"]
+    await eventually(lambda: "round.finished" in site.events)
+    assert "round.failed" not in site.events
+
+
 async def test_a_teacher_labels_before_the_training(site):
     """The steps run in their order; without teachers there is only the training."""
     (site.folder / "go").touch()

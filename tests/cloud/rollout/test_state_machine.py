@@ -107,6 +107,42 @@ def test_a_paused_rollout_goes_nowhere_but_back():
     assert decided(resumed, trying(resumed)).action == "advance"
 
 
+def test_paused_time_does_not_count():
+    """Neither for a stage nor for the watch nor for the time-out of a node, over several pauses."""
+    state = rollout()
+    for paused_s, resumed_s in ((10, 1000), (1020, 5000)):
+        state = apply(state, Decision("pause", "by maria"), state.since_ms + paused_s * 1000)
+        again = apply(state, Decision("pause", "by maria"), state.since_ms + paused_s * 1000 + 1)
+        assert again == state
+        state = apply(state, Decision("resume", "by maria"), state.since_ms + resumed_s * 1000)
+    paused_s = 990 + 3980
+    for step, status in ((0, trying(state)), (3, serving("edge-1"))):
+        at = structs.replace(state, step=step)
+        assert decided(at, status, at_s=paused_s + 59).action == "wait"
+        assert decided(at, status, at_s=paused_s + 60).action in {"advance", "finish"}
+    later = structs.replace(state, group=1, groups=[["edge-1"], ["edge-2"]])
+    assert decided(later, at_s=paused_s + 599).action == "wait"
+    assert decided(later, at_s=paused_s + 600).action == "skip-stages"
+    advanced = apply(state, Decision("advance", "it went well"), 9_000_000)
+    assert decided(advanced, trying(advanced), at_s=60).action == "advance"
+
+
+def test_disagreement_alone_is_no_alarm_after_a_rename():
+    """Every photo of a renamed class has two names; the reason to go on says that this was not judged."""
+    new = structs.replace(release(2), classes=["dog", "tabby"])
+    state = rollout(challenger=new)
+    decision = decided(state, trying(state, bad=True))
+    assert decision.action == "advance"
+    assert decision.reason == (
+        "shadow went well; disagreement was not judged, because the champion's classes cat were renamed, "
+        "merged or forgotten"
+    )
+    failing = VersionStats(version=2, answered=0, failed=100)
+    assert decided(state, trying(state, bad=True, challenger=failing)).action == "roll-back"
+    more = rollout(challenger=structs.replace(release(2), classes=["cat", "dog", "fox"]))
+    assert decided(more, trying(more, bad=True)).action == "roll-back", "a new class explains nothing"
+
+
 WAITS = [
     ((), 100, "for edge-1"),
     ((says("edge-1"),), 100, "for edge-1"),

@@ -10,10 +10,15 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from cloud.dataset.change_log import ChangeLog
+from cloud.dataset.curation import rename_class
 from cloud.dataset.example import TrainingError
 from cloud.dataset.store import Row, Store
+from cloud.dataset.training_set import examples
 from cloud.export.v1_loader import SavedModel
+from cloud.registry.champion import HeldOutAnswers, evaluate_challenger, measure_again
 from cloud.registry.registry import Registry
+from cloud.registry.renamed_classes import with_current_names
 from cloud.training.adoption import ADOPTED, AdoptionOptions, run_adoption
 from schemas.codec import content_id
 from schemas.errors import PermanentError
@@ -112,6 +117,39 @@ def test_an_adopted_model_is_a_version(model: Path, dataset: str, tmp_path: Path
     with SavedModel(trained.directory) as saved:
         outputs = saved.predict([photo("blue", 500), photo("red", 501)])
     assert outputs["probabilities"].argmax(axis=1).tolist() == [0, 1]
+
+
+def test_a_rename_makes_no_version_wrong(model: Path, tmp_path: Path) -> None:
+    """A version is measured, and compared as the champion, by the names that its classes have now."""
+    store = Store.open(tmp_path / "dataset.lance")
+    add(store, 10, "train")
+    add(store, 20, "gold", first=100)
+    assert run_adoption(options(model, store.location, tmp_path)).trained is not None
+    rename_class(store, ChangeLog.open(store.location), "red", "crimson", "ann")
+    registry, gold = Registry(tmp_path / "models"), examples(store, split="gold")
+    card = with_current_names(registry.card(1), store)
+    assert measure_again(registry.version_dir(1), card, gold)[0].accuracy == 1.0
+    worse = save(tmp_path / "worse.keras", sureness=0.0)
+    trained = run_adoption(options(worse, store.location, tmp_path, classes=("blue", "crimson"))).trained
+    assert trained is not None
+    verdict = trained.card.verdict
+    assert verdict is not None
+    assert verdict.gold is not None
+    assert verdict.decision == "keep"
+    assert (verdict.gold.champion, verdict.gold.challenger) == pytest.approx((1.0, 0.5))
+
+
+def test_held_out_photos_time_two_versions(model: Path, dataset: str, tmp_path: Path) -> None:
+    """Without gold photos and audits, the latency of another backbone is measured all the same."""
+    registry = Registry(tmp_path / "models")
+    assert run_adoption(options(model, dataset, tmp_path)).trained is not None
+    champion, photos = registry.champion(), examples(Store.open(dataset))
+    assert champion is not None
+    held_out = HeldOutAnswers(photos, np.eye(2)[[CLASSES.index(photo.label) for photo in photos]])
+    verdict = evaluate_challenger(
+        champion, champion.directory, [], held_out=held_out, backbone="another", classes=CLASSES, seed=0
+    )
+    assert verdict.latency_ratio is not None
 
 
 def test_a_litert_file_is_a_version_too(model: Path, dataset: str, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ class Recording:
     """A learner that records which photos it answers, and which of them it was trained on."""
 
     def __init__(self, learner: FrozenLearner) -> None:
-        self._learner, self.folds, self.photo_count = learner, learner.folds, learner.photo_count
+        self._learner, self.folds = learner, learner.folds
         self.trained_on: set[int] = set()
         self.answered: list[int] = []
 
@@ -133,6 +133,24 @@ def test_each_human_label_is_answered_by_candidates_that_did_not_see_it() -> Non
     for answers in held_out.values():
         assert np.bincount(answers.labels).tolist() == [6, 6]
         assert answers.logits.shape == (12, 2)
+
+
+def test_a_near_duplicate_of_a_held_out_photo_is_not_trained_on() -> None:
+    """Whoever labelled it: an import of the photo, or a sample that a model labelled."""
+    learner, labelled, human = world(human=12, harvested=20)
+    groups = np.arange(32) % 8
+    fitted = []
+
+    class Grouped(Recording):
+        def logits(self, fit: Fitted, positions: Ints) -> Floats:
+            fitted.append(set(groups[fit.positions]) & set(groups[positions]) if positions[0] < 12 else set())
+            return super().logits(fit, positions)
+
+    held_out = cross_validate(
+        Grouped(learner), replace(labelled, groups=groups), seed=1, progress=NoProgress()
+    )
+    assert len(held_out[HUMAN].labels) == len(human)
+    assert not any(fitted)
 
 
 def test_the_least_held_out_loss_is_chosen() -> None:

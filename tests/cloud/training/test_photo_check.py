@@ -19,8 +19,10 @@ from cloud.modeling.backbones import COMPACT
 from cloud.progress import NoProgress
 from cloud.registry.registry import Registry
 from cloud.training import photo_check
-from cloud.training.photo_check import EQUALS_GOLD, OTHER_CLASS, UNDECODABLE, PhotoChecker
-from cloud.training.pipeline import TrainingOptions, run_training
+from cloud.training.photo_check import EQUALS_AUDIT, EQUALS_GOLD, OTHER_CLASS, UNDECODABLE, PhotoChecker
+from cloud.training.photos import Photos, usable_photos
+from cloud.training.pipeline import TrainingOptions, run_training, tag_dataset
+from schemas.errors import PermanentError
 from tests.cloud import tiny
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
@@ -201,3 +203,56 @@ def test_one_class_is_an_error_that_says_what_to_do(make_example: Any, tmp_path:
     with pytest.raises(TrainingError, match=r"cannot train with one class: .* got \['dawn'\]; import"):
         run_training(options(store), _NothingStarts())
     assert Registry(options(store).models).versions() == []
+
+
+def test_a_number_that_another_models_folder_tagged_is_not_used(
+    make_example: Any, tmp_path: Path, options: Any
+) -> None:
+    """The tags of the dataset are looked at before the training: the next free number, or a refusal."""
+    store = Store.open(tmp_path / "dataset")
+    store.upsert([row(make_example(label, 1)) for label in ("dawn", "dusk")])
+    tagged = store.tag("model-1")
+    store.upsert([row(make_example(label, 2)) for label in ("dawn", "dusk")])
+    with pytest.raises(
+        PermanentError, match=f"version 1: .* tag 'model-1' for its version {tagged}, .* another number"
+    ):
+        run_training(options(store, version=1), _NothingStarts())
+    run = run_training(options(store, tflite=False))
+    assert run.trained is not None
+    assert (run.trained.card.version, run.warnings) == (2, [])
+    assert store.tags() == {"model-1": tagged, "model-2": run.trained.card.dataset_version}
+
+
+def test_a_version_counts_without_its_tag(make_example: Any, tmp_path: Path) -> None:
+    """What fails after the version is complete is a warning, for example if its rows were purged."""
+    store = Store.open(tmp_path / "dataset")
+    store.upsert([row(make_example("dawn", 1))])
+    (warning,) = tag_dataset(store, 3, store.version + 7)
+    assert warning.startswith(
+        f"version 3 is complete, but version {store.version + 7} of the dataset has no tag: "
+    )
+    assert tag_dataset(store, 3, store.version) == []
+
+
+def test_near_duplicates_have_one_group(make_example: Any, tmp_path: Path) -> None:
+    """Equal pictures and near-duplicates have one number; what cannot be decoded is alone."""
+    big = replace(make_example("dawn", 1), image=patchwork(1))
+    photos = [big, replace(big, image=smaller(big.image)), replace(big, image=patchwork(2)), big]
+    photos.append(replace(big, image=b"no picture"))
+    groups = PhotoChecker(COMPACT, tmp_path).groups(photos, NoProgress())
+    assert groups[0] == groups[1] == groups[3]
+    assert len(set(groups)) == 3
+
+
+def test_near_duplicates_of_the_audit_slice_are_not_trained_on(make_example: Any, tmp_path: Path) -> None:
+    """As those of gold: a version would be praised for its memory. The audited photos are not listed."""
+    checker = PhotoChecker(COMPACT, tmp_path)
+    pictures = [replace(make_example("dawn", 1), image=patchwork(n), label=label)
+                for n, label in enumerate(["dawn"] * 5 + ["dusk"] * 5)]  # fmt: skip
+    photos = [replace(one, photo_id=one.content_id) for one in pictures]
+    again = replace(photos[0], image=smaller(photos[0].image), photo_id="ab" * 16)
+    read = Photos.none(None)._replace(labelled=[*photos, again], audit=[photos[0]])
+    usable = usable_photos(read, checker, None, NoProgress())
+    assert usable.labelled == photos[1:]
+    assert usable.audit == photos[:1]
+    assert [(one.photo_id, one.reason) for one in usable.left_out] == [("ab" * 16, EQUALS_AUDIT)]

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloud.modeling.linear_head import fit_head
 from cloud.training.sample_weights import CLASS_RATIO, FOLDS, HUMAN_SHARE, folds, training_weights
 
 CLASSES = 4
@@ -55,6 +56,39 @@ def test_folds_hold_out_each_example_once(labels: list[int], seed: int) -> None:
         assert set(array[held_out]) <= set(array[kept])
         out += list(held_out)
     assert sorted(out) == [i for i, label in enumerate(labels) if labels.count(label) > 1]
+
+
+@given(labels=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=50))
+@settings(deadline=None)
+def test_near_duplicates_are_on_one_side(labels: list[tuple[int, int]]) -> None:
+    """Photos of one group and label are held out together; a class that is one group is never held out."""
+    array, groups = np.array(labels).T
+    groups_of = {label: len(set(groups[array == label])) for label in set(array)}
+    out = []
+    for kept, held_out in folds(array, 0, groups):
+        sides = ({(array[i], groups[i]) for i in side} for side in (kept, held_out))
+        assert not next(sides) & next(sides)
+        assert set(array[held_out]) <= set(array[kept])
+        out += list(held_out)
+    assert sorted(out) == [i for i, label in enumerate(array) if groups_of[label] > 1]
+
+
+def test_frames_of_one_scene_do_not_praise_a_head_that_knows_the_scene() -> None:
+    """Five frames of each of 40 scenes, whose classes are drawn at random: nothing can be learnt."""
+    generator = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 5)
+    frames = generator.normal(size=(40, 64))[groups] + 0.05 * generator.normal(size=(200, 64))
+    labels = generator.permutation(np.tile([0, 1], 20))[groups]
+
+    def accuracy(groups: np.ndarray | None) -> float:
+        right = 0
+        for kept, held_out in folds(labels, 0, groups):
+            head = fit_head(frames[kept], labels[kept], np.ones(len(kept)), 2)
+            right += int((head.logits(frames[held_out]).argmax(axis=1) == labels[held_out]).sum())
+        return right / len(labels)
+
+    assert accuracy(None) > 0.95, "without the groups, the head remembers the scene"
+    assert accuracy(groups) < 0.65
 
 
 def test_folds_follow_the_seed() -> None:

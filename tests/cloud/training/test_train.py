@@ -353,7 +353,7 @@ def test_a_small_network_learns_from_scratch(
     ).card
     assert card.metrics is not None
     assert card.metrics.accuracy > 0.8
-    assert card.candidates[0].held_out_photos == 4
+    assert card.candidates[0].held_out_photos in {3, 4}, "a fifth of 16"
     assert len(list((tmp_path / "models/tensorboard/1").glob("fit-*/events.*"))) == 2
     assert "Loss by step" in (tmp_path / "models/1/report.html").read_text("utf-8")
 
@@ -420,7 +420,7 @@ def test_an_undecodable_photo_is_named(
     sentence = rf"cannot decode photo {'bad0' * 8} \(200 bytes\): jpeg::Uncompress failed"
     with pytest.raises(TrainingError, match=sentence):
         train(photos, [], backbone=backbone, cache_dir=cache_dir, registry=registry, version=1)
-    assert not registry.folder.exists()
+    assert registry.versions() == []  # there may be losses: the photo may be in the held-out fold
 
 
 def test_gold_photos_must_not_be_trained_on(examples: list[Example], tmp_path: Path) -> None:
