@@ -114,7 +114,8 @@ test-broker: $(READY) ## test a broker against what Gleaner requires of one: BRO
 
 NEWER_BROKER_TESTS = tests/broker_contract tests/bus tests/cloud/collector tests/device
 test-newer-broker: $(READY) ## run the tests of MQTT on mosquitto of Debian 13, unpacked into the cache
-	PATH="$$($(BIN)/python -m tests.newer_broker):$$PATH" $(BIN)/python -m pytest $(NEWER_BROKER_TESTS) $(ARGS)
+	PATH="$$($(BIN)/python -m tests.newer_broker):$$PATH" GLEANER_LABELS=100000 \
+	    $(BIN)/python -m pytest $(NEWER_BROKER_TESTS) $(ARGS)
 
 test-s3: $(READY) ## test the dataset on a real S3 server; needs Go, installs s3fs into the environment
 	GOBIN=$(CURDIR)/.cache/versitygw go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
