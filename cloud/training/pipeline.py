@@ -99,6 +99,8 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
     version = choose_version(registry, store, options.version, dataset_version)
     if options.classes is None:
         check_two_classes(human_classes(store, dataset_version))
+    store.mark_trained()  # from now on an import makes none of its photos gold
+    dataset_version = options.dataset_version or store.version
     progress = progress or NoProgress()
     progress.start("load TensorFlow", 1)
     # Only after the checks that do without it.
