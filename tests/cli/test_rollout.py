@@ -258,6 +258,7 @@ async def test_status_without_nodes_and_dataset_is_no_error(at, tmp_path):
     done = await gleaner("cloud", "status", *words, "--json", *at)
     whole = json.loads(done.out)
     assert whole.pop("away").startswith("no dataset at")
+    assert whole.pop("unforgotten") == []
     assert whole == {"nodes": [], "components": [], "rollout": None, "accuracy": [], "labels": {}}
     done = await gleaner("cloud", "status", *words, *at)
     assert done.code == 0
