@@ -181,9 +181,7 @@ def delete(connection: sqlite3.Connection, order: Forget, samples: list[str]) ->
         order: Photos to forget.
         samples: Ids of theirs in the outbox.
     """
-    # Overwrites what is deleted: a free page of the file would keep a photo for as long as nothing needs it.
-    connection.execute("PRAGMA secure_delete = ON")
-    try:
+    with rows.overwriting(connection):
         for photo_id in samples:
             rows.delete(connection, photo_id)
         harvested = {
@@ -203,8 +201,6 @@ def delete(connection: sqlite3.Connection, order: Forget, samples: list[str]) ->
         damage.forget(connection, set(order.photo_ids), list(order.devices), order.before_ms)
         connection.execute("DELETE FROM forget_order")
         connection.execute("INSERT INTO forget_order (order_id) VALUES (?)", (order.order_id,))
-    finally:
-        connection.execute("PRAGMA secure_delete = OFF")
     return Deleted(harvested, counts)
 
 

@@ -1,8 +1,9 @@
 """Rows of an outbox, each with a checksum: a bit that flips on the disk costs one message."""
 
+import contextlib
 import sqlite3
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from bus.outbox.damage import set_aside
@@ -42,11 +43,22 @@ def insert(
 
 
 def replace(connection: sqlite3.Connection, message_id: str, topic: str, payload: bytes) -> None:
-    """Replace the payload of a message that was not sent yet."""
+    """Replace the payload of a message that was not sent yet; nothing of the old one stays in the file."""
     checksum = _head_checksum(message_id, topic) + content_id(payload)
-    connection.execute(
-        "UPDATE outbox SET payload = ?, checksum = ? WHERE id = ?", (payload, checksum, message_id)
-    )
+    with overwriting(connection):
+        connection.execute(
+            "UPDATE outbox SET payload = ?, checksum = ? WHERE id = ?", (payload, checksum, message_id)
+        )
+
+
+@contextlib.contextmanager
+def overwriting(connection: sqlite3.Connection) -> Iterator[None]:
+    """Overwrite what is deleted in the block: a free page of the file would keep it until it is needed."""
+    connection.execute("PRAGMA secure_delete = ON")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA secure_delete = OFF")
 
 
 def load(connection: sqlite3.Connection) -> tuple[list[Row], int]:

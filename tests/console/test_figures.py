@@ -116,7 +116,7 @@ def test_a_photo_that_is_taken_out_is_forgotten_by_its_edge(page, filled):
 
     def confirm() -> None:
         page.get_by_role("button", name="Take it out for good").click()
-        page.wait_for_url("**/photos")
+        page.wait_for_url("**/photos?*")
 
     order = received(filled, FORGET, confirm)
     assert (order.node, order.photo_ids, order.before_ms) == ("edge-1", [photo], None)

@@ -108,7 +108,9 @@ async def test_two_workers_train_the_model_that_one_trains(make_example, tmp_pat
     ran = await run_all([words("first"), words("second")])
     assert [code for code, _ in ran] == [0, 0], ran
     assert main(list(map(str, words("single")[2:]))) == 0
-    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == ["1", "1.tar"]
+    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == [
+        "1", "1.tar", "1.tar.parts", "1.tar.parts.parts",
+    ]  # fmt: skip
     assert not (tmp_path / "second").exists()
     answers = []
     for name in ("first", "single"):
