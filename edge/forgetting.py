@@ -181,26 +181,25 @@ def delete(connection: sqlite3.Connection, order: Forget, samples: list[str]) ->
         order: Photos to forget.
         samples: Ids of theirs in the outbox.
     """
-    with rows.overwriting(connection):
-        for photo_id in samples:
-            rows.delete(connection, photo_id)
-        harvested = {
-            str(photo_id)
-            for condition, values in _conditions(order, _TIMES["harvested"])
-            for (photo_id,) in connection.execute(
-                f"SELECT photo_id FROM harvested WHERE {condition}",  # noqa: S608  # text of the code
-                values,
-            )
-        }
-        counts = {}
-        for table, time in _TIMES.items():
-            counts[table] = sum(
-                connection.execute(f"DELETE FROM {table} WHERE {condition}", values).rowcount  # noqa: S608  # as above
-                for condition, values in _conditions(order, time)
-            )
-        damage.forget(connection, set(order.photo_ids), list(order.devices), order.before_ms)
-        connection.execute("DELETE FROM forget_order")
-        connection.execute("INSERT INTO forget_order (order_id) VALUES (?)", (order.order_id,))
+    for photo_id in samples:
+        rows.delete(connection, photo_id)
+    harvested = {
+        str(photo_id)
+        for condition, values in _conditions(order, _TIMES["harvested"])
+        for (photo_id,) in connection.execute(
+            f"SELECT photo_id FROM harvested WHERE {condition}",  # noqa: S608  # text of the code
+            values,
+        )
+    }
+    counts = {}
+    for table, time in _TIMES.items():
+        counts[table] = sum(
+            connection.execute(f"DELETE FROM {table} WHERE {condition}", values).rowcount  # noqa: S608  # as above
+            for condition, values in _conditions(order, time)
+        )
+    damage.forget(connection, set(order.photo_ids), list(order.devices), order.before_ms)
+    connection.execute("DELETE FROM forget_order")
+    connection.execute("INSERT INTO forget_order (order_id) VALUES (?)", (order.order_id,))
     return Deleted(harvested, counts)
 
 

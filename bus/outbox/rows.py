@@ -1,9 +1,8 @@
 """Rows of an outbox, each with a checksum: a bit that flips on the disk costs one message."""
 
-import contextlib
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from bus.outbox.damage import set_aside
@@ -43,22 +42,11 @@ def insert(
 
 
 def replace(connection: sqlite3.Connection, message_id: str, topic: str, payload: bytes) -> None:
-    """Replace the payload of a message that was not sent yet; nothing of the old one stays in the file."""
+    """Replace the payload of a message that was not sent yet."""
     checksum = _head_checksum(message_id, topic) + content_id(payload)
-    with overwriting(connection):
-        connection.execute(
-            "UPDATE outbox SET payload = ?, checksum = ? WHERE id = ?", (payload, checksum, message_id)
-        )
-
-
-@contextlib.contextmanager
-def overwriting(connection: sqlite3.Connection) -> Iterator[None]:
-    """Overwrite what is deleted in the block: a free page of the file would keep it until it is needed."""
-    connection.execute("PRAGMA secure_delete = ON")
-    try:
-        yield
-    finally:
-        connection.execute("PRAGMA secure_delete = OFF")
+    connection.execute(
+        "UPDATE outbox SET payload = ?, checksum = ? WHERE id = ?", (payload, checksum, message_id)
+    )
 
 
 def load(connection: sqlite3.Connection) -> tuple[list[Row], int]:

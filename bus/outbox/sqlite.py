@@ -167,6 +167,8 @@ class Database:
             for part in repair.parts(self._path):  # before anything is written
                 make_private(part)
             connection.execute("PRAGMA synchronous = FULL")
+            # A free page of the file would keep a forgotten photo for as long as nothing needs the page.
+            connection.execute("PRAGMA secure_delete = ON")
             # A second process with the same outbox would send everything twice: let it fail to open the file.
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute("BEGIN IMMEDIATE")

@@ -30,6 +30,7 @@ class Staying:
             env=os.environ | {"TMPDIR": str(folder), "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         self._lines: list[str] = []
+        self._ended = False
         self._read = threading.Condition()
         self._reader = threading.Thread(target=self._follow, name="demo output")
         self._reader.start()
@@ -41,7 +42,7 @@ class Staying:
                 self._lines.append(line.rstrip())
                 self._read.notify_all()
         with self._read:
-            self._lines.append("")
+            self._ended = True
             self._read.notify_all()
 
     @property
@@ -57,7 +58,7 @@ class Staying:
         """
 
         def is_there() -> bool:
-            return any(text in line for line in self._lines) or self._lines[-1:] == [""]
+            return any(text in line for line in self._lines) or self._ended
 
         with self._read:
             self._read.wait_for(is_there, timeout_s)
