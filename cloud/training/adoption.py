@@ -80,8 +80,6 @@ def run_adoption(options: AdoptionOptions, progress: Progress | None = None) -> 
     began, registry = time.monotonic(), Registry(options.models)
     _check_classes(options.classes)
     store = None if options.dataset is None else Store.open(options.dataset, create=False)
-    if store is not None:
-        store.mark_trained()  # it is calibrated on photos of the dataset
     dataset_version = None if store is None else options.dataset_version or store.version
     version = choose_version(registry, store, options.version, dataset_version)
     progress = progress or NoProgress()
@@ -108,7 +106,7 @@ def run_adoption(options: AdoptionOptions, progress: Progress | None = None) -> 
     progress.advance()
     photos = Photos.none(registry.champion())
     if store is not None:
-        photos = read_photos(store, registry, dataset_version, alone())
+        photos = read_photos(store, registry, options.dataset_version, alone())
         checker = PhotoChecker(model.backbone, Path(options.cache))
         photos = usable_photos(photos, checker, options.classes, progress)
         _check_photos(photos, options)

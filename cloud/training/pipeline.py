@@ -99,8 +99,6 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
     version = choose_version(registry, store, options.version, dataset_version)
     if options.classes is None:
         check_two_classes(human_classes(store, dataset_version))
-    store.mark_trained()  # from now on an import makes none of its photos gold
-    dataset_version = options.dataset_version or store.version
     progress = progress or NoProgress()
     progress.start("load TensorFlow", 1)
     # Only after the checks that do without it.
@@ -114,7 +112,7 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
     progress.advance()
     backbone = get_backbone(options.backbone)  # an unknown name fails before the dataset is read
     team = join()
-    photos = read_photos(store, registry, dataset_version, team)
+    photos = read_photos(store, registry, options.dataset_version, team)
     photos = usable_photos(photos, PhotoChecker(backbone, Path(options.cache)), options.classes, progress)
     warning = gold_overlap(photos.labelled, photos.left_out)
     if warning and len({photo.label for photo in photos.labelled}) < MIN_CLASSES:
