@@ -149,9 +149,10 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
         orders = Forgetting(
             bus, node=config.node, name=config.name, database=database, outbox=outbox, sampler=sampler
         )
-        orders.in_memory.append(pipeline.votes.forget)
+        pipeline.is_forgotten = await orders.load()
         companions = _companions(config, bus, pipeline, outbox)
-        orders.in_memory += [one.forget for one in companions if isinstance(one, Announcer)]
+        announcers = (one.forget for one in companions if isinstance(one, Announcer))
+        orders.in_memory += [pipeline.votes.forget, *announcers]
         # A task that fails ends the process: an edge without one of its tasks would still report `online`.
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bus.run(), name="edge.bus")
@@ -164,8 +165,9 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             tasks.create_task(deployer.run(), name="edge.deployer")
             tasks.create_task(metadata_check.run(), name="edge.metadata")
             tasks.create_task(outbox.run(send, bus.connected), name="edge.outbox")
-            taking = _take_receipts(receipts, outbox, sampler, counters, tracer)
-            tasks.create_task(taking, name="edge.receipts")
+            tasks.create_task(
+                _take_receipts(receipts, outbox, sampler, counters, tracer), name="edge.receipts"
+            )
             own = Policy(node=config.node, harvest=config.harvest, vote=config.vote, votes=config.votes)
             pipeline.votes.set_rules(own)
             tasks.create_task(orders.run(), name="edge.forgetting")

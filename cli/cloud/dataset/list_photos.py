@@ -113,7 +113,10 @@ def _list_classes(arguments: Namespace, store: "Store") -> None:
 def _list_changes(arguments: Namespace) -> None:
     from cloud.dataset.change_log import ChangeLog  # noqa: PLC0415  # as above
 
-    for change in islice(ChangeLog.open(arguments.dataset).newest(arguments.limit), arguments.limit):
+    changes = list(islice(ChangeLog.open(arguments.dataset).newest(arguments.limit), arguments.limit))
+    if not changes:
+        print_error("nothing was changed manually")
+    for change in changes:
         if arguments.json:
             print_json(change)
         else:

@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from cli import options
+from schemas.lanes import LANES
 
 if TYPE_CHECKING:
     from cloud.dataset.curation import Selection
@@ -18,9 +19,15 @@ def add_selection(parser: ArgumentParser) -> None:
         help="id, first digits of an id, or name of an imported file",
     )
     parser.add_argument("--device", type=options.camera, metavar="NODE/DEVICE", help="photos of this camera")
-    parser.add_argument("--class", dest="label", metavar="CLASS", help="photos that a person labelled so")
+    parser.add_argument(
+        "--class",
+        dest="label",
+        type=options.class_label,
+        metavar="CLASS",
+        help="photos that a person labelled so",
+    )
     parser.add_argument("--split", choices=("train", "gold", "stream"))
-    parser.add_argument("--lane", help="why it was harvested: auto, hard, audit or feedback")
+    parser.add_argument("--lane", choices=LANES, help="why it was harvested")
     parser.add_argument("--origin", choices=("sample", "import"), help="harvested, or imported")
     parser.add_argument("--before", type=options.utc_ms, metavar="DATE", help="arrived before then, UTC")
     parser.add_argument("--after", type=options.utc_ms, metavar="DATE", help="arrived then or later, UTC")
