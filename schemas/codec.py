@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgpack
 import msgspec
 
-from schemas.contract.published import portable
+from schemas.contract.published import readable
 from schemas.errors import CodecError
 from schemas.image.signatures import format_name
 from schemas.lenient_values import (
@@ -268,7 +268,7 @@ def _convert(topic: Topic[M], names: dict[str, str], fields: dict[str, object]) 
     try:
         message = _typed(topic, names | fields)  # fields of the payload win; compared with the topic below
     except (msgspec.ValidationError, RecursionError) as error:
-        reason = portable(str(error))[:_QUOTED_ERROR_CHARS] or "nested too deeply"
+        reason = readable(error)[:_QUOTED_ERROR_CHARS] or "nested too deeply"
         raise CodecError(
             f"{topic.kind}: not a valid {topic.message.__name__}: {reason}",
             code="malformed-message",

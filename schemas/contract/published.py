@@ -7,8 +7,10 @@ What a message may be is unchanged; three things are written so that every imple
 - bytes: base64 text in JSON, and whatever a msgpack decoder returns for binary data.
 """
 
+import re
 from collections.abc import Mapping
 
+_HEX_PATTERN = re.compile(r"`str` matching regex '\^\[0-9a-f\]\{(\d+)\}\$'")
 _RUNTIME_END = r"$(?!\n)"
 _QUOTED_END = r"$(?!\\n)"
 """The same inside an error, which quotes the pattern as Python does."""
@@ -51,6 +53,11 @@ def _rewrite_value(value: object) -> object:
     if isinstance(value, dict):
         return _rewrite(value)
     return [_rewrite_value(item) for item in value] if isinstance(value, list) else value
+
+
+def readable(error: object) -> str:
+    """Return an error of msgspec in words for people: ids by their form, other patterns without guards."""
+    return _HEX_PATTERN.sub(r"\1 hexadecimal digits in lower case", portable(str(error)))
 
 
 def portable(pattern: str) -> str:

@@ -107,13 +107,15 @@ def _brand_name(content: bytes) -> str:
 
 def unsupported(content: bytes) -> ImageError:
     """Return the error for content that is neither JPEG nor PNG."""
+    if not content:
+        return ImageError(expected="JPEG or PNG", got="an empty file", code="unsupported-image")
     name = format_name(content)
     hint = (
         "send the bytes of the file itself"
         if name in _ENCODED_AS_TEXT
         else "convert it to JPEG or PNG, or set the camera to JPEG"
     )
-    start = content[:_QUOTED_BYTES].hex(" ") or "nothing"
+    start = content[:_QUOTED_BYTES].hex(" ")
     got = f"{len(content)} bytes starting with {start}" if name is None else f"{name} ({len(content)} bytes)"
     return ImageError(
         expected="JPEG or PNG", got=got, hint=None if name is None else hint, code="unsupported-image"

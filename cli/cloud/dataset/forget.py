@@ -13,7 +13,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from bus import log
-from bus.mqtt.errors import BrokerConnectionError
+from bus.mqtt.errors import BrokerConnectionError, PublishRefusedError
 from bus.mqtt.presence import now_ms
 from cli import connect, options, run_service
 from cli.cloud.dataset.selection import add_selection, selection
@@ -116,9 +116,8 @@ async def _forget_everywhere(
             await _wait(arguments.wait, fleet, orders, statuses)
     except* BrokerConnectionError as group:
         cause = first_cause(group)
-        raise TransientError(
-            f"edges cannot be told: {cause}; or forget in the cloud alone with --no-edges"
-        ) from None
+        kind = PermanentError if isinstance(cause, PublishRefusedError) else TransientError
+        raise kind(f"edges cannot be told: {cause}; or forget in the cloud alone with --no-edges") from None
 
 
 def _record(arguments: Namespace, store: "Store", meant: "Reach", nodes: list[str]) -> None:

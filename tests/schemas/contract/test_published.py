@@ -9,10 +9,11 @@ import msgspec
 import pytest
 import re2
 
+from schemas import field_types
 from schemas.codec import to_json, to_msgpack
 from schemas.contract import asyncapi
 from schemas.contract.examples import EXAMPLES, examples_of
-from schemas.contract.published import portable
+from schemas.contract.published import portable, readable
 from schemas.topics import TOPICS
 
 DOCUMENT = asyncapi.asyncapi()
@@ -108,3 +109,10 @@ def test_schemas_and_channels_are_complete():
     secured = [server["security"] for server in DOCUMENT["servers"].values() if "security" in server]
     known = {f"#/components/securitySchemes/{name}" for name in DOCUMENT["components"]["securitySchemes"]}
     assert {one["$ref"] for security in secured for one in security} == known
+
+
+def test_errors_about_ids_name_their_form():
+    """A person is told how an id looks, and sees no pattern of a program."""
+    with pytest.raises(msgspec.ValidationError) as error:
+        msgspec.convert("1234", field_types.PhotoId)
+    assert readable(error.value) == "Expected 32 hexadecimal digits in lower case"
