@@ -2,8 +2,9 @@
 
 Edge nodes forget them as well: each gets an order, which waits at the broker for one that is away. What stays
 is the id of each photo with two times, and for a camera, a node or a time the moment up to which its samples
-are kept out, so that nothing comes back. Models that were trained on the photos stay as they are, and cannot
-be trained again exactly. Exports that were made before are not changed.
+are kept out, so that nothing comes back; that holds for what a device still has in its outbox. Models that
+were trained on the photos stay as they are, and cannot be trained again exactly. Exports, backups and reports
+that were made before are not changed: delete them (docs/datasets.md has the list).
 """
 
 import asyncio
@@ -85,6 +86,8 @@ def _forget_in_cloud(arguments: Namespace, store: "Store", chosen: "Selection", 
     changes = ChangeLog.open(arguments.dataset)
     done = forget_ids(store, changes, ids, arguments.by, detail=str(chosen), still=chosen.fits)
     forget_elsewhere(arguments, done)
+    if done.photo_ids:
+        print_line("exports, backups and reports from before still have them: delete those too")
 
 
 async def _forget_everywhere(
