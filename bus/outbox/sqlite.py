@@ -30,6 +30,7 @@ _BATCH = 256
 _PENDING = 4096
 _IN_USE = "another gleaner uses this folder: stop it, or choose another one with --state-dir"
 _HIGHEST_NUMBER = 2**62  # no device stores so many rows
+_HAS_RUN = ("already exists", "duplicate column name")  # SQLite's words for a script that ran before
 _OWN_TABLES: Migrations = {"damaged": DAMAGED_ROWS}
 
 
@@ -257,14 +258,23 @@ class Database:
 
 
 def migrate(connection: sqlite3.Connection, migrations: Migrations) -> None:
-    """Run the scripts that have not run on this file yet, inside the caller's transaction."""
+    """Run the scripts that have not run on this file yet, inside the caller's transaction.
+
+    Scripts only add tables, columns and indices: an older version works with the file of a newer one. Some of
+    these note their own, lower number in it, so that a script may have run already.
+    """
     connection.execute("CREATE TABLE IF NOT EXISTS schema_version (part TEXT PRIMARY KEY, version INTEGER)")
     done = dict(connection.execute("SELECT part, version FROM schema_version"))
     # Parts have separate versions: device and edge use different tables in files of the same form.
     for part, scripts in migrations.items():
         for script in scripts[done.get(part, 0) :]:
-            connection.execute(script)
-        connection.execute("INSERT OR REPLACE INTO schema_version VALUES (?, ?)", (part, len(scripts)))
+            try:
+                connection.execute(script)
+            except sqlite3.OperationalError as error:
+                if not any(text in str(error) for text in _HAS_RUN):
+                    raise
+        newest = max(len(scripts), done.get(part, 0))
+        connection.execute("INSERT OR REPLACE INTO schema_version VALUES (?, ?)", (part, newest))
 
 
 def check_schema(connection: sqlite3.Connection, migrations: Migrations) -> None:
