@@ -230,3 +230,12 @@ def test_an_import_of_nothing_fails(command, tmp_path):
     assert done.code == 1
     assert "cat/1.jpg: expected JPEG or PNG, got an empty file" in done.err
     assert command("list", "--changes").err == "nothing was changed manually\n"
+
+
+def test_a_misspelt_class_is_pointed_out(command, photos):
+    """An empty list, or nothing to forget, might else be taken for the truth."""
+    command("import", photos)
+    assert command("list", "--class", "dogs").err == (
+        "0 of 0 photos; no photo has the class 'dogs'; did you mean 'dog'?\n"
+    )
+    assert "the class 'dgo'" in command("forget", "--class", "dgo", "--yes").out

@@ -17,7 +17,7 @@ from bus import log
 from bus.mqtt.errors import BrokerConnectionError, PublishRefusedError
 from bus.mqtt.presence import now_ms
 from cli import connect, options, run_service
-from cli.cloud.dataset.selection import add_selection, selection
+from cli.cloud.dataset.selection import add_selection, selection, unknown_class
 from cli.cloud.known_nodes import READ_S
 from cli.fleet import Fleet, nodes_of
 from cli.output import print_line
@@ -68,7 +68,8 @@ def run(arguments: Namespace) -> int:
     ids = find_photos(store, chosen)
     meant = Reach() if arguments.no_edges else reach(store, chosen, ids, now_ms())
     if arguments.dry_run or not (ids or meant.everything):
-        print_line(f"{len(ids)} photos would be forgotten" if ids else "no photo is selected")
+        none = f"no photo is selected{'' if ids else unknown_class(store, arguments.label)}"
+        print_line(f"{len(ids)} photos would be forgotten" if ids else none)
         return 0
     if not (arguments.yes or confirmed(len(ids))):
         return 1
