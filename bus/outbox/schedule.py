@@ -88,6 +88,11 @@ class Schedule:
         """Number of messages that were sent and are not answered."""
         return len(self._in_flight)
 
+    @property
+    def unanswered_bytes(self) -> int:
+        """Sum of their payloads, in bytes."""
+        return sum(self._entries[message_id].size_bytes for message_id in self._in_flight)
+
     def oldest_created_at(self) -> float | None:
         """Return when the message was created that was added first; None if it is empty."""
         return next((entry.created_at for entry in self._entries.values()), None)
