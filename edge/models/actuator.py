@@ -96,7 +96,7 @@ class Actuator:
             versions=version_dirs.versions(base),
             canary=version_dirs.canary_versions(base),
             fetched=version_dirs.is_fetched(release.version, base),
-            set_aside=version_dirs.is_set_aside(base),
+            leftovers=version_dirs.has_leftovers(base),
             unproven=version_dirs.unproven(base),
             mismatch=_mismatch(base / str(release.version), release),
             damage=self._verifier.damage(base / str(release.version)),
