@@ -39,6 +39,7 @@ log = structlog.get_logger()
 
 _FIRST_RETRY_S = 0.1
 _LAST_RETRY_S = 5.0
+_MOST_BEFORE_REFUSALS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Outcome:
 class Responder:
     """Record final results and publish them.
 
-    Bounded by the photos in flight: each has at most one outcome.
+    Bounded by the photos in flight, of which each has at most one outcome, and 256 refusals of others.
 
     Args:
         config: For the number of results that are kept.
@@ -92,15 +93,16 @@ class Responder:
         """Called with each published final result; must not block."""
         self.durations = Durations(DURATION_BOUNDS_S)
         """From the arrival of a photo to its published final result."""
-        self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(config.waiting)
+        self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(config.waiting + _MOST_BEFORE_REFUSALS)
 
     def put(self, outcome: Outcome) -> None:
         """Queue the outcome of a photo in flight."""
-        self._outcomes.put_nowait(outcome)  # as large as the bound of photos in flight: never full
+        self._outcomes.put_nowait(outcome)  # never full: there is a place for each photo in flight
 
     def refuse(self, entry: InFlightPhoto, rejected: Rejected) -> None:
-        """Answer a photo that is not in flight, without a record; if the queue is full, drop and count it."""
-        if self._outcomes.full():
+        """Answer a photo that is not in flight, without a record; if many wait, drop and count it."""
+        # Not until the queue is full: the last places belong to photos in flight.
+        if self._outcomes.qsize() >= _MOST_BEFORE_REFUSALS:
             self._bus.counters.add("photo.shed")
             entry.ack()
         else:
