@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import structlog
 
-from bus.config import Broker
+from bus.config import Broker, ConfigError
 from bus.metrics import Counters
 from bus.mqtt.backpressure import Backpressure
 from bus.mqtt.connection import (
@@ -248,6 +248,7 @@ class Bus:
 
         Raises:
             PermanentError: The broker refuses a subscription.
+            ConfigError: A file for TLS cannot be used at the first attempt; later it is tried again.
         """
         while True:
             self._connected_at = None
@@ -258,10 +259,19 @@ class Bus:
                     "bus.reconnecting", broker=self._address, reason="messages did not fit and come again"
                 )
             except BrokerConnectionError as error:
-                self.last_error, self.last_hint = error.reason, error.hint
                 if isinstance(error, ProtocolRefusedError):
                     self._identity = self._identity.with_other_protocol()
-                await asyncio.sleep(self._outage.failed(error, self._connected_at))
+                await self._wait_after(error)
+            except ConfigError as error:
+                if self._number == 1:
+                    raise
+                # They were right before: certificate and key are being replaced, one after the other.
+                await self._wait_after(BrokerConnectionError(self._address, reason=str(error)))
+
+    async def _wait_after(self, error: BrokerConnectionError) -> None:
+        """Note why an attempt failed or a connection ended, and wait before the next attempt."""
+        self.last_error, self.last_hint = error.reason, error.hint
+        await asyncio.sleep(self._outage.failed(error, self._connected_at))
 
     async def _run_connection(self, failed_at: float | None) -> None:
         """Run one connection in its own task, so that its failure cannot mask our cancellation."""

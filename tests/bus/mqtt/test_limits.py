@@ -10,6 +10,7 @@ from bus.broker.mosquitto_conf import configuration
 from bus.config import Broker, OutboxLimits
 from bus.metrics import Counters
 from bus.mqtt.client import Bus, transient_client_id
+from bus.mqtt.errors import MessageTooLargeError
 from bus.mqtt.presence import Presence
 from bus.outbox.damage import DamageLog
 from bus.outbox.outbox import Outbox
@@ -67,6 +68,17 @@ async def test_a_photo_above_the_limit_of_the_broker_is_set_aside(
                 task.cancel()
         assert counters["photo.set_aside"] == 1
         assert counters["bus.disconnected"] == 0
+
+
+async def test_a_topic_above_the_limit_of_mqtt_is_too_large(address):
+    """It ends no connection, and is told as a message that is too large."""
+    bus = Bus(address, "far")
+    async with running(bus):
+        for topic in ("x" * 65_536, "\u00e4" * 32_768):
+            with pytest.raises(MessageTooLargeError, match="a topic has 65536 bytes"):
+                await bus.publish_bytes(topic, b"")
+        await bus.publish_bytes("x" * 65_535, b"")
+        assert bus.counters["bus.disconnected"] == 0
 
 
 @asynccontextmanager
