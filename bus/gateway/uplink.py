@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from bus.backoff import backoff
+from bus.config import host_and_port
 from bus.gateway.byte_queue import BoundedQueue, QueuedMessage
 from bus.gateway.config import GatewayConfig
 from bus.gateway.downlink import Downlink
@@ -121,13 +122,16 @@ class Uplink:
         return time.monotonic() - at > self._config.silent_s
 
     async def _listen(self, runner: web.AppRunner) -> asyncio.Server:
-        host, _, port = self._config.listen.rpartition(":")
+        host, port = host_and_port(self._config.listen)
         assert runner.server is not None  # after `setup`
         loop = asyncio.get_running_loop()
         try:
             # Not a TCPSite: aiohttp has no deadline for the head of a request, and no bound of connections.
             server = await loop.create_server(
-                LimitedProtocol.factory(runner.server, _CONNECTIONS), host, int(port), reuse_address=True
+                LimitedProtocol.factory(runner.server, _CONNECTIONS),
+                host,
+                port,
+                reuse_address=True,
             )
         # UnicodeError: a name that no resolver takes; OverflowError: a port above 65535.
         except (OSError, UnicodeError, OverflowError) as error:

@@ -302,9 +302,9 @@ def test_an_unusable_file_is_an_error_that_names_it(own, tmp_path, name, content
         context(own)
 
 
-async def test_files_that_are_being_replaced_end_no_service(own):
+async def test_files_that_are_being_replaced_end_no_service(own, tmp_path):
     """A renewed certificate is copied before its key: a client that reconnects meanwhile tries again."""
-    key = Path(own.key)
+    key = tmp_path / "own.key"
     bus = Bus(Broker(port=free_ports(), tls=own), "device")  # where no broker listens
     async with asyncio.TaskGroup() as tasks:
         connection = tasks.create_task(bus.run())
