@@ -1,8 +1,10 @@
-"""Run several commands as child processes, and end all of them when one ends."""
+"""Run several commands as child processes, and end all of them when one ends, or this process."""
 
 import asyncio
+import ctypes
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,10 +14,13 @@ from schemas.errors import PermanentError
 _STOP_S = 15.0
 """Seconds between SIGTERM and SIGKILL."""
 _TAIL_BYTES = 4096
+_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 class Supervisor:
     """Child processes with a log each. Leaving the block terminates them, the first ones last.
+
+    On Linux they are also terminated if this process ends without leaving the block, as by a second Ctrl-C.
 
     Args:
         logs: Folder for their standard output and error.
@@ -51,6 +56,7 @@ class Supervisor:
                 stderr=log,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},
                 start_new_session=True,  # Ctrl-C reaches only this process, which terminates them in order
+                preexec_fn=_ending_with(os.getpid()),
             )
         self._started.set()
 
@@ -93,3 +99,17 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+def _ending_with(parent: int) -> Callable[[], None] | None:
+    """Return what a new process calls to get SIGTERM when its parent ends; None where the kernel cannot."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is None:
+        return None
+
+    def ask() -> None:
+        prctl(_PARENT_DEATH_SIGNAL, int(signal.SIGTERM))
+        if os.getppid() != parent:  # it ended before
+            os._exit(1)
+
+    return ask

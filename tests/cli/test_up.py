@@ -15,7 +15,7 @@ from cli.supervisor import Supervisor
 from cli.up import _code
 from schemas.errors import PermanentError
 from tests.cli.conftest import gleaner, start
-from tests.conftest import DEADLINE_S
+from tests.conftest import DEADLINE_S, ROOT, eventually
 from tests.nodes import photo
 
 
@@ -101,3 +101,28 @@ async def test_the_end_of_one_process_ends_the_others(tmp_path):
             await watching
     assert "second ended with exit code 1: it broke" in str(caught.value)
     assert alive(tmp_path) == []
+
+
+_SUPERVISED = """
+import asyncio, pathlib, sys
+from cli.supervisor import Supervisor
+
+async def main(folder):
+    async with Supervisor(pathlib.Path(folder), (sys.executable, "-c")) as processes:
+        await processes.start("child", [f"import time; time.sleep(600)  # {folder}"])
+        print("started", flush=True)
+        await processes.wait_for_end()
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+async def test_processes_end_with_a_supervisor_that_is_killed(tmp_path):
+    """Whatever ends it, a second Ctrl-C or the kernel, no broker is left that holds the ports."""
+    words = (sys.executable, "-c", _SUPERVISED, tmp_path)
+    up = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE, cwd=ROOT)
+    assert up.stdout is not None
+    assert await up.stdout.readline() == b"started\n"
+    up.kill()
+    await up.wait()
+    await eventually(lambda: alive(tmp_path) == [])
