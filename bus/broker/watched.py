@@ -8,6 +8,7 @@ import hashlib
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -77,7 +78,8 @@ def run_watched(config: Path, program: Mosquitto, stop: threading.Event, poll_s:
             delays = backoff(1.0, _RETRY_CAP_S) if lasted else delays
             log.error("broker.ended", code=process.returncode)
             stop.wait(next(delays))
-            current = _fingerprint(files_of(config))
+            with suppress(BrokerError):  # the configuration is being replaced
+                current = _fingerprint(files_of(config))
 
 
 def _watch(
