@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 import zlib
+from dataclasses import replace
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -159,7 +160,8 @@ class Uplink:
 
     async def _receive(self, route: Route, request: web.Request) -> Answer:
         """Read a body, unless too many are being read or too much waits already."""
-        self._carried_at[route] = time.monotonic()
+        # Without the device: its name is the sender's, and there are no bounds to names.
+        self._carried_at[replace(route, device=None)] = time.monotonic()
         queue = self._queues[route.node]
         # Checked before the body is read: its memory is not bounded by the queue yet.
         if self._receiving >= _CONCURRENT_BODIES or not queue.has_room(request.content_length or 0):
