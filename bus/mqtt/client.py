@@ -85,6 +85,7 @@ class Bus:
         self._broker = broker
         self._address = address(broker)
         self._identity = ClientIdentity(client_id, password, durable)
+        self._speaks_old = False  # whether the broker said that it does not speak MQTT 5
         self._presence = presence
         self._reporter = Reporter(presence, self.counters)
         self._backpressure = Backpressure(self.counters)
@@ -259,14 +260,22 @@ class Bus:
                     "bus.reconnecting", broker=self._address, reason="messages did not fit and come again"
                 )
             except BrokerConnectionError as error:
-                if isinstance(error, ProtocolRefusedError):
-                    self._identity = self._identity.with_other_protocol()
+                self._choose_protocol(error)
                 await self._wait_after(error)
             except ConfigError as error:
                 if self._number == 1:
                     raise
                 # They were right before: certificate and key are being replaced, one after the other.
                 await self._wait_after(BrokerConnectionError(self._address, reason=str(error)))
+
+    def _choose_protocol(self, error: BrokerConnectionError) -> None:
+        """Choose the version of MQTT for the next attempt."""
+        if isinstance(error, ProtocolRefusedError):
+            self._identity = self._identity.with_other_protocol()
+            self._speaks_old = self._speaks_old or error.said
+        elif self._connected_at is not None and not self._speaks_old:
+            # A proxy closes early too while its broker is away: that says nothing about the broker.
+            self._identity = self._identity.with_newest_protocol()
 
     async def _wait_after(self, error: BrokerConnectionError) -> None:
         """Note why an attempt failed or a connection ended, and wait before the next attempt."""

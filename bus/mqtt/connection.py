@@ -66,6 +66,10 @@ class ClientIdentity:
     durable: bool
     protocol: aiomqtt.ProtocolVersion = aiomqtt.ProtocolVersion.V5
 
+    def with_newest_protocol(self) -> Self:
+        """Return this identity with MQTT 5."""
+        return replace(self, protocol=aiomqtt.ProtocolVersion.V5)
+
     def with_other_protocol(self) -> Self:
         """Return this identity with MQTT 3.1.1 instead of 5, or the reverse."""
         newest = self.protocol == aiomqtt.ProtocolVersion.V5
@@ -116,6 +120,7 @@ class BrokerConnection:
         self.address = address(broker)
         self.session_resumed = False
         """Whether the broker kept the session of an earlier connection."""
+        self._refused_protocol = False
         self._closed_early = False
         self._on_message = on_message
         self._opened = contextlib.AsyncExitStack()
@@ -170,8 +175,9 @@ class BrokerConnection:
                 await _wait_briefly(connecting)
                 raise
             except BrokerConnectionError as error:
-                if self._closed_early:
-                    raise ProtocolRefusedError(self.address, reason=error.reason) from None
+                if self._refused_protocol or self._closed_early:
+                    said = self._refused_protocol
+                    raise ProtocolRefusedError(self.address, reason=error.reason, said=said) from None
                 raise
             self._opened = opened.pop_all()
         # Even without a handler, paho formats a log line for each packet.
@@ -281,7 +287,7 @@ class BrokerConnection:
         def connected(client: Any, data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
             self.publisher.most_bytes = getattr(properties, "MaximumPacketSize", None)
             self.session_resumed = flags.session_present
-            self._closed_early = reason.value == _UNSUPPORTED_PROTOCOL
+            self._refused_protocol = reason.value == _UNSUPPORTED_PROTOCOL
             if on_connect is not None:
                 on_connect(client, data, flags, reason, properties)
 

@@ -119,6 +119,22 @@ async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.close()
 
 
+@pytest.mark.parametrize(("silent", "again"), [(False, [4]), (True, [5, 4])], ids=["refuses", "closes"])
+async def test_mqtt_5_is_tried_again_unless_the_broker_refuses_it(broker, silent, again):
+    """A proxy closes too while its broker is away: the client must not speak 3.1.1 from then on."""
+    async with old_broker(broker.port, silent=silent) as (port, versions):
+        bus = Bus(Broker(port=port), transient_client_id("new"))
+        async with running(bus):
+            number = bus.connection_number
+            broker.kill()
+            broker.start()
+            await bus.connected(after=number)
+        assert versions[:2] == [5, 4]
+        tried = versions[2:]
+        assert tried[-len(again) :] == again
+        assert (5 in tried) == silent
+
+
 @pytest.mark.parametrize("silent", [False, True], ids=["refuses", "closes"])
 async def test_a_broker_without_mqtt_5_is_spoken_to_in_3_1_1(broker, silent):
     """A broker that refuses MQTT 5, or closes the connection, gets MQTT 3.1.1 with the next attempt."""
