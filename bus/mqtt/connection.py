@@ -59,21 +59,30 @@ class ClientIdentity:
         password: Of the broker's user.
         durable: Whether the broker keeps the session while the client is offline.
         protocol: Version of MQTT to speak.
+        speaks_old: Whether the broker said that it does not speak MQTT 5.
     """
 
     client_id: str
     password: str | None = field(repr=False)
     durable: bool
     protocol: aiomqtt.ProtocolVersion = aiomqtt.ProtocolVersion.V5
+    speaks_old: bool = False
 
-    def with_newest_protocol(self) -> Self:
-        """Return this identity with MQTT 5."""
-        return replace(self, protocol=aiomqtt.ProtocolVersion.V5)
+    def after(self, error: BrokerConnectionError, *, worked: bool) -> Self:
+        """Return the identity for the attempt after one that failed, or after a connection that worked.
 
-    def with_other_protocol(self) -> Self:
-        """Return this identity with MQTT 3.1.1 instead of 5, or the reverse."""
-        newest = self.protocol == aiomqtt.ProtocolVersion.V5
-        return replace(self, protocol=aiomqtt.ProtocolVersion.V311 if newest else aiomqtt.ProtocolVersion.V5)
+        Args:
+            error: Why it failed or ended.
+            worked: Whether it worked.
+        """
+        if isinstance(error, ProtocolRefusedError):
+            newest = self.protocol == aiomqtt.ProtocolVersion.V5
+            other = aiomqtt.ProtocolVersion.V311 if newest else aiomqtt.ProtocolVersion.V5
+            return replace(self, protocol=other, speaks_old=self.speaks_old or error.said)
+        if worked and not self.speaks_old:
+            # A proxy closes early too while its broker is away: that says nothing about the broker.
+            return replace(self, protocol=aiomqtt.ProtocolVersion.V5)
+        return self
 
 
 class Will(NamedTuple):
