@@ -12,8 +12,8 @@ from bus.mqtt.errors import RIGHTS_HINT, BrokerConnectionError, MessageTooLargeE
 from bus.mqtt.paho_hooks import TOO_LARGE, Socket, accept_too_large
 from bus.mqtt.progress import LinkProgress, SendWindow
 
-_MOST_TOPIC_BYTES = 65_535
 _HEADER_BYTES = 16  # upper bound of fixed header, lengths, packet id and empty properties
+_MOST_TOPIC_BYTES = 65_535
 
 
 class _Pending(NamedTuple):

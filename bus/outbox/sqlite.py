@@ -30,7 +30,7 @@ _BATCH = 256
 _PENDING = 4096
 _IN_USE = "another gleaner uses this folder: stop it, or choose another one with --state-dir"
 _HIGHEST_NUMBER = 2**62  # no device stores so many rows
-_ALREADY_THERE = ("duplicate column name", "already exists")
+_HAS_RUN = ("already exists", "duplicate column name")  # SQLite's words for a script that ran before
 _OWN_TABLES: Migrations = {"damaged": DAMAGED_ROWS}
 
 
@@ -271,29 +271,21 @@ class Database:
 def migrate(connection: sqlite3.Connection, migrations: Migrations) -> None:
     """Run the scripts that have not run on this file yet, inside the caller's transaction.
 
-    The file may have been used by a later version, whose tables and columns are left alone.
+    Scripts only add tables, columns and indices: an older version works with the file of a newer one. Some of
+    these note their own, lower number in it, so that a script may have run already.
     """
     connection.execute("CREATE TABLE IF NOT EXISTS schema_version (part TEXT PRIMARY KEY, version INTEGER)")
     done = dict(connection.execute("SELECT part, version FROM schema_version"))
     # Parts have separate versions: device and edge use different tables in files of the same form.
     for part, scripts in migrations.items():
-        before = done.get(part, 0)
-        for script in scripts[before:]:
-            _run_script(connection, script)
-        version = max(before, len(scripts))  # never lower, or a later version would run its scripts again
-        connection.execute("INSERT OR REPLACE INTO schema_version VALUES (?, ?)", (part, version))
-
-
-def _run_script(connection: sqlite3.Connection, script: str) -> None:
-    """Run a script, unless what it makes is there: earlier versions lower the number of those that ran.
-
-    `check_schema` finds out whether all of it is there.
-    """
-    try:
-        connection.execute(script)
-    except sqlite3.OperationalError as error:
-        if not any(words in str(error) for words in _ALREADY_THERE):
-            raise
+        for script in scripts[done.get(part, 0) :]:
+            try:
+                connection.execute(script)
+            except sqlite3.OperationalError as error:
+                if not any(text in str(error) for text in _HAS_RUN):
+                    raise
+        newest = max(len(scripts), done.get(part, 0))
+        connection.execute("INSERT OR REPLACE INTO schema_version VALUES (?, ?)", (part, newest))
 
 
 def check_schema(connection: sqlite3.Connection, migrations: Migrations) -> None:

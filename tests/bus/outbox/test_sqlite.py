@@ -68,6 +68,19 @@ async def test_missing_migrations_are_run(tmp_path):
         assert await database.run(lambda c: c.execute("SELECT * FROM thing").fetchall()) == [("kept", 7)]
 
 
+async def test_a_full_disk_is_a_storage_error(tmp_path):
+    """On a full disk work is rolled back and raises StorageError; with free space, later work succeeds."""
+    async with Database(tmp_path / "a.db", TABLES) as database:
+        await database.run(insert("before"))
+        pages = await database.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+        await database.run(lambda c: c.execute(f"PRAGMA max_page_count = {pages}") and None)
+        with pytest.raises(StorageError, match="full"):
+            await database.run(insert("x" * 100_000))
+        await database.run(lambda c: c.execute("PRAGMA max_page_count = 100000") and None)
+        await database.run(insert("after"))
+        assert await database.run(names) == ["after", "before"]
+
+
 @pytest.mark.parametrize("lowers", [False, True], ids=["this-version", "an-earlier-one"])
 async def test_a_later_version_can_come_back(tmp_path, lowers):
     """G7: a file that an earlier version has used in between opens as it is, and is not taken for damaged.
@@ -102,16 +115,3 @@ async def test_an_opening_that_is_cancelled_leaves_no_thread(tmp_path):
         await opening
     assert not [thread for thread in threading.enumerate() if thread.name == "database a.db"]
     await use()
-
-
-async def test_a_full_disk_is_a_storage_error(tmp_path):
-    """On a full disk work is rolled back and raises StorageError; with free space, later work succeeds."""
-    async with Database(tmp_path / "a.db", TABLES) as database:
-        await database.run(insert("before"))
-        pages = await database.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
-        await database.run(lambda c: c.execute(f"PRAGMA max_page_count = {pages}") and None)
-        with pytest.raises(StorageError, match="full"):
-            await database.run(insert("x" * 100_000))
-        await database.run(lambda c: c.execute("PRAGMA max_page_count = 100000") and None)
-        await database.run(insert("after"))
-        assert await database.run(names) == ["after", "before"]
