@@ -270,7 +270,11 @@ class FairQueue:
         return len(self._expensive) < self._bounds.expensive
 
     def _next_pause_end_s(self) -> float | None:
-        return min(self._paused_until.values()) - self._clock() if self._paused_until else None
+        """Return when a pause ends for which a photo may wait, in seconds from now; None if none waits."""
+        # Without photos, a pause that has ended would wake the caller again and again.
+        if not self._paused_until or not (self._live.queues or self._historical.queues):
+            return None
+        return min(self._paused_until.values()) - self._clock()
 
     def _choose_victim(self, newcomer: InFlightPhoto, excess: Counter[str]) -> InFlightPhoto:
         """Return the newest queued photo of the device with most in flight, removed from its queue."""

@@ -101,6 +101,32 @@ async def test_the_end_of_a_pause_wakes_the_next_batch():
         assert await answer_batch(queue) == [("flood", 1)]
 
 
+async def test_nothing_wakes_an_empty_queue_after_a_pause():
+    """After a flood and before the next photo, the pause that has ended costs no time."""
+    now, reads = 0.0, 0
+
+    def clock() -> float:
+        nonlocal reads
+        reads += 1
+        return now
+
+    queue = FairQueue(Bounds(per_device=1, photos=100, image_bytes=1000), clock=clock)
+    arrive(queue, entry(0, "calm"), entry(0, "flood"), entry(1, "flood"))
+    batch = await queue.next_batch(16, 1)
+    assert [one.photo.device for one in batch] == ["calm", "flood"]
+    now = 0.2
+    queue.batch_done(batch)
+    for one in batch:
+        queue.remove(one)
+    now, reads = 10.0, 0
+    waiting = asyncio.create_task(queue.next_batch(16, 1))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert reads < 10
+    arrive(queue, entry(2, "flood"))
+    assert [one.photo.device for one in await waiting] == ["flood"]
+
+
 async def test_live_photos_precede_historical_ones():
     """Live photos of all devices go first, with one historical photo in each batch."""
     queue = FairQueue(ROOMY)
