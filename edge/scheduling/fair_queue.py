@@ -263,6 +263,8 @@ class FairQueue:
         else:
             batch = self._live.take(limit - 1 if historical else limit, per_device, excluded, room)
         late = self._historical.take(1 if batch else limit, per_device, excluded, room)
+        if not batch and not late:  # the historical one must wait for a decoder; its turn is not lost
+            return self._live.take(limit, per_device, excluded, room)
         self._passed_over = self._passed_over + 1 if historical and batch and not late else 0
         return batch + late
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.scheduling.bounds import Bounds, Shed
+from edge.scheduling.cost import EXPENSIVE_MS
 from edge.scheduling.fair_queue import FairQueue
 from edge.scheduling.in_flight import InFlightPhoto
 from schemas.messages import Photo
@@ -135,6 +136,22 @@ async def test_live_photos_precede_historical_ones():
     assert await answer_batch(queue, limit=3) == [("pi-10", 10), ("pi-11", 11), ("old", 0)]
     assert await answer_batch(queue, limit=3) == [("pi-12", 12), ("pi-13", 13), ("old", 1)]
     assert await answer_batch(queue, limit=3, per_device=2) == [("old", 2), ("old", 3)]
+
+
+async def test_a_historical_photo_that_must_wait_holds_up_no_live_one():
+    """While its decoder is taken, its turn goes to live photos: nothing else would wake the next batch."""
+    queue = FairQueue(ROOMY)
+    slow, old = entry(0, "slow"), entry(1, "old", historical=True)
+    slow.cost_ms = old.cost_ms = 10 * EXPENSIVE_MS
+    arrive(queue, slow)
+    decoding = await queue.next_batch(16, 1)
+    arrive(queue, old)
+    async with asyncio.timeout(5):
+        for number in range(2, 22):
+            arrive(queue, entry(number, "calm"))
+            assert await answer_batch(queue) == [("calm", number)]
+    queue.batch_done(decoding)
+    assert await answer_batch(queue) == [("old", 1)]
 
 
 def test_a_photo_beyond_its_devices_share_is_shed():
