@@ -18,7 +18,7 @@ _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 class Supervisor:
-    """Child processes with a log each. Leaving the block terminates them, the first ones last.
+    """Child processes with a log each. Leaving the block terminates them, the last ones after all others.
 
     On Linux they are also terminated if this process ends without leaving the block, as by a second Ctrl-C.
 
@@ -31,6 +31,7 @@ class Supervisor:
         self._logs = logs
         self._command = tuple(command)
         self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._last: set[str] = set()
         self._started = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -41,12 +42,21 @@ class Supervisor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Terminate all; the first, which are brokers, last, so that the others can say goodbye."""
-        for process in reversed(self._running.values()):
-            await _end(process)
+        """Terminate all."""
+        for is_last in (False, True):
+            ending = (process for name, process in self._running.items() if (name in self._last) == is_last)
+            await asyncio.gather(*map(_end, ending))
 
-    async def start(self, name: str, words: Sequence[str]) -> None:
-        """Start a process that must not end before the block does."""
+    async def start(self, name: str, words: Sequence[str], *, last: bool = False) -> None:
+        """Start a process that must not end before the block does.
+
+        Args:
+            name: For its log.
+            words: Its command.
+            last: Whether it ends after the others, as a broker, so that they can say goodbye.
+        """
+        if last:
+            self._last.add(name)
         with self._path(name).open("ab") as log:
             self._running[name] = await asyncio.create_subprocess_exec(
                 *self._command,

@@ -126,3 +126,32 @@ async def test_processes_end_with_a_supervisor_that_is_killed(tmp_path):
     up.kill()
     await up.wait()
     await eventually(lambda: alive(tmp_path) == [])
+
+
+_ENDING = """
+import pathlib, signal, sys, time
+own, *awaited = map(pathlib.Path, sys.argv[1:])
+
+def end(*_):
+    own.touch()
+    while not all(one.exists() for one in awaited):
+        time.sleep(0.01)
+    sys.exit()
+
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+async def test_services_end_at_once_and_brokers_after_them(tmp_path):
+    """One after the other they would take longer than the time to stop; none is killed."""
+    first, second, broker = (tmp_path / name for name in ("first", "second", "broker"))
+    waits = {first: [second], second: [first], broker: [first, second]}
+    async with Supervisor(tmp_path / "logs", (sys.executable, "-c", _ENDING)) as processes:
+        for one, awaited in waits.items():
+            await processes.start(one.name, [str(one), *map(str, awaited)], last=one == broker)
+        for one in waits:
+            log = tmp_path / "logs" / f"{one.name}.log"
+            await eventually(lambda log=log: "ready" in log.read_text())
+    assert [process.returncode for process in processes._running.values()] == [0, 0, 0]
