@@ -3,8 +3,10 @@
 import asyncio
 import ctypes
 import os
+import shutil
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,11 +16,15 @@ from schemas.errors import PermanentError
 _STOP_S = 15.0
 """Seconds between SIGTERM and SIGKILL."""
 _TAIL_BYTES = 4096
+_MOST_LOG_BYTES = 20_000_000
+_LOG_CHECK_S = 60.0
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 class Supervisor:
     """Child processes with a log each. Leaving the block terminates them, the last ones after all others.
+
+    A log above 20 MB becomes that with `.1` behind its name, which it replaces; checked once a minute.
 
     On Linux they are also terminated if this process ends without leaving the block, as by a second Ctrl-C.
 
@@ -81,12 +87,16 @@ class Supervisor:
             waits = {asyncio.create_task(one.wait()): name for name, one in self._running.items()}
             another = asyncio.create_task(self._started.wait())
             try:
-                done, _ = await asyncio.wait((*waits, another), return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(
+                    (*waits, another), timeout=_LOG_CHECK_S, return_when=asyncio.FIRST_COMPLETED
+                )
             finally:
                 for task in (*waits, another):
                     task.cancel()
             if ended := [waits[task] for task in done if task in waits]:
                 raise self._failure(ended[0])
+            for name in self._running:
+                await asyncio.to_thread(_shorten, self._path(name))
 
     def _failure(self, name: str) -> PermanentError:
         lines = self._path(name).read_bytes()[-_TAIL_BYTES:].decode("utf-8", "replace").split("\n")
@@ -109,6 +119,19 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+def _shorten(log: Path) -> None:
+    """Keep a copy of a log that is too long, and empty it. Its process goes on, since it only appends."""
+    copy = log.with_name(f"{log.name}.1")
+    with suppress(OSError):
+        if log.stat().st_size <= _MOST_LOG_BYTES:
+            return
+        try:
+            shutil.copyfile(log, copy)
+        except OSError:  # a full disk needs the room more than the lines
+            copy.unlink(missing_ok=True)
+        os.truncate(log, 0)
 
 
 def _ending_with(parent: int) -> Callable[[], None] | None:

@@ -155,3 +155,22 @@ async def test_services_end_at_once_and_brokers_after_them(tmp_path):
             log = tmp_path / "logs" / f"{one.name}.log"
             await eventually(lambda log=log: "ready" in log.read_text())
     assert [process.returncode for process in processes._running.values()] == [0, 0, 0]
+
+
+async def test_g3_logs_are_bounded(tmp_path, monkeypatch):
+    """G3: a service that logs for years takes a stated part of the disk, and loses its oldest lines."""
+    monkeypatch.setattr("cli.supervisor._MOST_LOG_BYTES", 10_000)
+    monkeypatch.setattr("cli.supervisor._LOG_CHECK_S", 0.01)
+    talking = "import itertools, time\nfor number in itertools.count(): print(number); time.sleep(0.0001)"
+    async with Supervisor(tmp_path, (sys.executable, "-c")) as processes:
+        await processes.start("talking", [talking])
+        watching = asyncio.create_task(processes.wait_for_end())
+        log, older = tmp_path / "talking.log", tmp_path / "talking.log.1"
+        await eventually(older.exists)
+        before = older.read_bytes()
+        await eventually(lambda: older.read_bytes() != before)
+        assert log.stat().st_size < 1_000_000
+        assert not watching.done()
+        watching.cancel()
+    first, last = (int(text.split()[0]) for text in (before, log.read_bytes() or b"1"))
+    assert first == 0 < last
