@@ -33,6 +33,7 @@ from schemas.topics import CLOUD, EVENT, SAMPLE
 log = structlog.get_logger()
 
 _BODY_S = 10.0
+_SHUTDOWN_S = 1.0
 _CONCURRENT_BODIES = 64
 _CONNECTIONS = 96
 _RETRY_CAP_S = 5.0
@@ -86,12 +87,19 @@ class Uplink:
         application = web.Application(client_max_size=self._config.max_body_bytes)
         application.router.add_post("/up/{node}/{kind}", self._handle)
         application.router.add_post("/up/{node}/{kind}/{device}", self._handle)
-        runner = web.AppRunner(application, access_log=None, logger=self._server_log())
+        runner = web.AppRunner(
+            application, access_log=None, logger=self._server_log(), shutdown_timeout=_SHUTDOWN_S
+        )
         await runner.setup()
         try:
-            async with await self._listen(runner), asyncio.TaskGroup() as tasks:
-                for node, queue in self._queues.items():
-                    tasks.create_task(self._publish_queued(queue), name=f"up.{node}")
+            # Not by `async with`, which from Python 3.12 on waits for connections that `cleanup` closes.
+            server = await self._listen(runner)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    for node, queue in self._queues.items():
+                        tasks.create_task(self._publish_queued(queue), name=f"up.{node}")
+            finally:
+                server.close()
         finally:
             await runner.cleanup()
 

@@ -154,6 +154,22 @@ async def test_g3_names_of_devices_take_no_memory():
         await asyncio.gather(serving, return_exceptions=True)
 
 
+async def test_a_request_that_goes_on_does_not_hold_up_the_end():
+    """A gateway that is stopped ends well within the time to stop, whatever its clients do."""
+    port = free_port()
+    settings, bus = GatewayConfig(listen=f"127.0.0.1:{port}", nodes=(NODE,)), Bus(Broker(), "gateway")
+    uplink = Uplink(settings, bus, Downlink(settings, bus, Router("http://127.0.0.1:1")))
+    serving = asyncio.create_task(uplink.run())
+    await eventually(lambda: is_listening(port))
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"POST /up/{NODE}/sample HTTP/1.1\r\nHost: g\r\nContent-Length: 9\r\n\r\n{{".encode())
+    await eventually(lambda: uplink._receiving == 1)
+    serving.cancel()
+    async with asyncio.timeout(6):
+        await asyncio.gather(serving, return_exceptions=True)
+    writer.close()
+
+
 async def test_g4_invalid_requests_are_refused(ends, cloud, listen, router):
     """G4: wrong paths, nodes, bodies and sizes get 404, 400 or 413, and nothing is published."""
     broken = to_msgpack(sample()).decode(errors="replace").encode()  # as EventBus does
