@@ -1,16 +1,15 @@
 """Run several commands as child processes, and end all of them when one ends, or this process."""
 
 import asyncio
-import ctypes
 import os
 import shutil
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from bus.parent_death import ending_with_parent
 from schemas.errors import PermanentError
 
 _STOP_S = 15.0
@@ -18,7 +17,6 @@ _STOP_S = 15.0
 _TAIL_BYTES = 4096
 _MOST_LOG_BYTES = 20_000_000
 _LOG_CHECK_S = 60.0
-_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 class Supervisor:
@@ -72,7 +70,7 @@ class Supervisor:
                 stderr=log,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},
                 start_new_session=True,  # Ctrl-C reaches only this process, which terminates them in order
-                preexec_fn=_ending_with(os.getpid()),
+                preexec_fn=ending_with_parent(),
             )
         self._started.set()
 
@@ -132,17 +130,3 @@ def _shorten(log: Path) -> None:
         except OSError:  # a full disk needs the room more than the lines
             copy.unlink(missing_ok=True)
         os.truncate(log, 0)
-
-
-def _ending_with(parent: int) -> Callable[[], None] | None:
-    """Return what a new process calls to get SIGTERM when its parent ends; None where the kernel cannot."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is None:
-        return None
-
-    def ask() -> None:
-        prctl(_PARENT_DEATH_SIGNAL, int(signal.SIGTERM))
-        if os.getppid() != parent:  # it ended before
-            os._exit(1)
-
-    return ask

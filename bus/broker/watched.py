@@ -15,6 +15,7 @@ import structlog
 
 from bus.backoff import backoff
 from bus.broker.locate import BrokerError, Mosquitto
+from bus.parent_death import ending_with_parent
 
 _POLL_S = 2.0
 _STOP_S = 30.0
@@ -66,7 +67,10 @@ def run_watched(config: Path, program: Mosquitto, stop: threading.Event, poll_s:
     while not stop.is_set():
         started_at = time.monotonic()
         process = subprocess.Popen(  # noqa: S603  # the mosquitto that find_mosquitto() returned
-            [str(program.binary), "-c", str(config)], env=program.environment(), stdin=subprocess.DEVNULL
+            [str(program.binary), "-c", str(config)],
+            env=program.environment(),
+            stdin=subprocess.DEVNULL,
+            preexec_fn=ending_with_parent(),  # noqa: PLW1509  # it calls the kernel alone
         )
         log.info("broker.started", config=str(config), pid=process.pid)
         try:
