@@ -394,7 +394,8 @@ class Outbox:
         try:
             await self._database.run(lambda connection: rows.delete(connection, oldest))
         except StorageError:
-            self._add(entry)  # its row is still there
+            self._schedule.restore(entry)  # its row is still there
+            self._count(entry)
             raise
         self._counters.add(f"{self._name}.dropped_oldest")
         log.warning("outbox.dropped_oldest", outbox=self._name, message_id=oldest)
@@ -407,6 +408,9 @@ class Outbox:
 
     def _add(self, entry: Entry) -> None:
         self._schedule.add(entry, time.monotonic())
+        self._count(entry)
+
+    def _count(self, entry: Entry) -> None:
         self._bytes += entry.size_bytes
         self._empty.clear()
         self._changed.set()

@@ -127,6 +127,13 @@ class Schedule:
             self._in_flight_backlog -= entry.backlog
         return entry
 
+    def restore(self, entry: Entry) -> None:
+        """Add a message again that was the oldest unsent one and was removed."""
+        self._entries[entry.message_id] = entry
+        waiting = self._backlog if entry.backlog else self._live
+        if entry.message_id not in waiting:  # its id is skipped there when it comes first
+            waiting.appendleft(entry.message_id)
+
     def oldest_unsent(self) -> str | None:
         """Return the id of the oldest message that was not sent yet, None if all were."""
         for waiting in (self._backlog, self._live):  # backlog is older

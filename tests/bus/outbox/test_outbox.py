@@ -220,6 +220,31 @@ async def test_a_dropped_message_is_not_sent_meanwhile(tmp_path):
         assert len(outbox) == 2
 
 
+@pytest.mark.parametrize("looked", [False, True], ids=["at once", "after others looked for the next one"])
+async def test_a_message_that_could_not_be_dropped_is_sent_once(tmp_path, monkeypatch, looked):
+    """While the disk fails, the oldest message keeps its place."""
+    receiver, limits = Receiver(), OutboxLimits(max_messages=4, window=2, when_full="drop-oldest")
+    async with outbox_at(tmp_path / "o.db", receiver, limits) as outbox:
+        for name in ("1", "2", "a", "b"):
+            await outbox.put(name, "t", name.encode())
+        await eventually(lambda: receiver.payloads() == {b"1", b"2"})
+
+        async def fail(_: object) -> None:
+            if looked:
+                outbox._schedule.oldest_unsent()
+            raise StorageError("on purpose")
+
+        with monkeypatch.context() as failing:
+            failing.setattr(outbox._database, "run", fail)
+            with pytest.raises(StorageError, match="on purpose"):
+                await outbox.put("c", "t", b"c")
+        for name, following in (("1", b"a"), ("2", b"b")):
+            await outbox.mark_answered(name)
+            await eventually(lambda following=following: following in receiver.payloads())
+        assert [payload for _, payload in receiver.sent[2:]] == [b"a", b"b"]
+        assert (len(outbox), outbox.size_bytes, outbox.unanswered) == (2, 2, 2)
+
+
 async def test_one_id_is_accepted_once_while_room_is_made(tmp_path):
     """Of two callers with the same id, one stores the message, and one older message makes room for it."""
     limits = OutboxLimits(max_messages=3, window=1, when_full="drop-oldest")
