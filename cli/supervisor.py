@@ -93,7 +93,7 @@ class Supervisor:
                     task.cancel()
             if ended := [waits[task] for task in done if task in waits]:
                 raise self._failure(ended[0])
-            for name in self._running:
+            for name in list(self._running):  # another may be started meanwhile
                 await asyncio.to_thread(_shorten, self._path(name))
 
     def _failure(self, name: str) -> PermanentError:
