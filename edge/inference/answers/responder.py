@@ -16,7 +16,7 @@ from msgspec import structs
 from bus.backoff import backoff
 from bus.metrics import Durations
 from bus.mqtt.client import Bus
-from bus.mqtt.errors import BrokerConnectionError, MessageTooLargeError
+from bus.mqtt.errors import BrokerConnectionError, MessageTooLargeError, PublishRefusedError
 from bus.mqtt.retry import retry_until_ok
 from bus.observability.metric_catalogue import DURATION_BOUNDS_S
 from bus.observability.tracing import Span, shared_step
@@ -155,6 +155,11 @@ class Responder:
             await self._bus.connected()
             try:
                 await self._bus.publish(RESULT, result, node=result.node, device=result.device)
+                break
+            except PublishRefusedError as error:
+                # Its sender keeps the photo, and asks again; held here, it would take the place of others.
+                self._bus.counters.add("result.refused")
+                log.error("result.refused", device=result.device, photo_id=result.photo_id, error=str(error))  # noqa: TRY400
                 break
             except BrokerConnectionError:
                 self._bus.counters.add("result.unpublished")
