@@ -79,7 +79,11 @@ class Database:
         opened: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._main, args=(opened,), name=f"database {self._path.name}")
         self._thread.start()
-        await opened
+        try:
+            await opened
+        except BaseException as error:  # also a cancellation: nobody else would end the thread
+            await self.__aexit__(type(error), error, None)
+            raise
         return self
 
     async def __aexit__(
@@ -92,8 +96,15 @@ class Database:
             await asyncio.shield(asyncio.to_thread(self._thread.join))
 
     def free_bytes(self) -> int:
-        """Return the free bytes on the file's disk."""
-        return shutil.disk_usage(self._path.parent).free
+        """Return the free bytes on the file's disk.
+
+        Raises:
+            StorageError: The folder cannot be found any more.
+        """
+        try:
+            return shutil.disk_usage(self._path.parent).free
+        except OSError as error:
+            raise StorageError(f"cannot use {self._path.parent}: {error.strerror}") from None
 
     async def run(self, work: Work[T]) -> T:
         """Run work in a transaction, in the database's thread; return its result once it is on the disk.
@@ -127,9 +138,9 @@ class Database:
         except (sqlite3.Error, OSError, ValueError, TypeError, OverflowError) as error:
             hint = _IN_USE if "locked" in str(error) else None
             failure = StorageError(f"cannot open database {self._path}: {error}", hint=hint)
-            self._loop.call_soon_threadsafe(opened.set_exception, failure)
+            self._loop.call_soon_threadsafe(_opened, opened, failure)
             return
-        self._loop.call_soon_threadsafe(opened.set_result, None)
+        self._loop.call_soon_threadsafe(_opened, opened, None)
         usable: RecordingConnection | None = connection
         try:
             while jobs := self._next():
@@ -324,6 +335,15 @@ def _attempt(connection: sqlite3.Connection, job: _Job) -> None:
         if connection.in_transaction:  # SQLite ends it itself for some errors, such as a full disk
             connection.execute("ROLLBACK TO job")
     connection.execute("RELEASE job")
+
+
+def _opened(opened: "asyncio.Future[None]", failure: StorageError | None) -> None:
+    if opened.done():  # the caller was cancelled
+        return
+    if failure is None:
+        opened.set_result(None)
+    else:
+        opened.set_exception(failure)
 
 
 def _complete(jobs: list[_Job]) -> None:
