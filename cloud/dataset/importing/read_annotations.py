@@ -136,9 +136,18 @@ def _label_studio(export: Path, tasks: list[object], label: str | None) -> Itera
         annotation = _last_annotation(task)
         found = _labelled(export, picture, _choices(annotation), label)
         at_ms = _time_ms(annotation.get("updated_at") or annotation.get("created_at"))
-        if isinstance(found, Item) and at_ms is not None:
-            found = Item(found.name, found.read, found.label, found.split, at_ms, found.size_bytes)
+        if isinstance(found, Item):
+            dated_ms = found.at_ms if at_ms is None else at_ms
+            found = replace(found, at_ms=dated_ms, split=_split_of_task(task))
         yield found
+
+
+def _split_of_task(task: Mapping[str, Any]) -> Split | None:
+    """Return the split that our export wrote into a task; of JSON-MIN its fields are those of its data."""
+    for place in (task.get("data"), task.get("meta"), task):
+        if isinstance(place, dict) and isinstance(written := place.get("split"), str):
+            return split_of(written)
+    return None
 
 
 def _is_task(task: Mapping[str, Any]) -> bool:
