@@ -181,9 +181,11 @@ def mistakes_on_gold(store: Store, found: GoldMistakes) -> list[Mistake]:
     Raises:
         TransientError: The dataset cannot be read now.
     """
-    labels = store.find([one.photo_id for one in found.surest], ["human_label"])
+    rows = store.find([one.photo_id for one in found.surest], ["human_label", "forgotten_at_ms"])
+    # A photo that was taken out leaves a row without its picture.
+    labels = {key: row["human_label"] for key, row in rows.items() if row["forgotten_at_ms"] is None}
     return [
         Mistake(one.photo_id, one.answer, label, one.confidence, label == one.answer)
         for one in found.surest
-        if one.photo_id in labels and (label := str(labels[one.photo_id]["human_label"] or one.truth))
+        if one.photo_id in labels and (label := str(labels[one.photo_id] or one.truth))
     ]

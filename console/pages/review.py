@@ -10,7 +10,6 @@ from starlette.routing import Route
 from bus.diagnosis.sentence import Sentence
 from cloud.labeling.key_bindings import key_bindings
 from cloud.labeling.review_order import reason_text
-from cloud.labeling.review_queue import UnlabelledPhoto
 from console.access.audit_trail import client_of
 from console.access.roles import requires, visitor
 from console.context import console_of
@@ -120,11 +119,7 @@ def _ids(request: Request, name: str) -> Sequence[str]:
 
 def _reasons(request: Request) -> object:
     gettext = translator(request).gettext
-    return lambda photo: gettext(text) if (text := _reason(photo)) else ""
-
-
-def _reason(photo: UnlabelledPhoto) -> str:
-    return reason_text(photo)
+    return lambda photo: gettext(text) if (text := reason_text(photo)) else ""
 
 
 PAGE = Page(

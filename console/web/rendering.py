@@ -49,8 +49,7 @@ def render(
         may=(lambda role: visitor is not None and visitor.may(role)),
         page=page,
         pages=request.app.state.pages,
-        path=request.url.path,
-        query=request.url.query,
+        here=_here(request, page),
         sequence=state.get("sequence", 0),
         outcome=DONE.get(request.query_params.get("done", "")),
         csrf=csrf_token(request),
@@ -60,6 +59,13 @@ def render(
         **values,
     )  # fmt: skip
     return HTMLResponse(text, status_code)
+
+
+def _here(request: Request, page: Page | None) -> str:
+    """Return where a visitor comes back to who changes the language: not to the answer of a form."""
+    if request.method != "GET":
+        return "/" if page is None else page.path
+    return f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
 
 
 @cache

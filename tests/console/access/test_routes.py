@@ -23,7 +23,7 @@ LEAST: dict[str, str] = {
     "GET /": "viewer",
     "GET /live": "viewer",
     "GET /live/changed": "viewer",
-    "GET /pictures/{photo_id}/{size:int}": "viewer",
+    "GET /pictures/{photo_id}/{size}": "viewer",
     "GET /previews/{photo_id}": "viewer",
     "GET /now": "viewer",
     "GET /now/health": "viewer",
@@ -31,7 +31,7 @@ LEAST: dict[str, str] = {
     "GET /progress/figures": "viewer",
     "GET /models": "viewer",
     "GET /models/compare": "viewer",
-    "GET /models/{version:int}": "viewer",
+    "GET /models/{version}": "viewer",
     "GET /rollout": "viewer",
     "GET /fleet": "viewer",
     "GET /policy": "viewer",
@@ -60,7 +60,7 @@ LEAST: dict[str, str] = {
     "POST /policy/{node}": "operator",
 }
 """The least role that may use a route; what is behind it may still be missing."""
-VALUES = {"{name}": "console.css", "{size:int}": "320", "{version:int}": "1", "{node}": "edge-1"}
+VALUES = {"{name}": "console.css", "{size}": "320", "{version}": "1", "{node}": "edge-1"}
 
 
 @pytest.fixture(scope="module")
