@@ -6,16 +6,22 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 
+from cloud.dataset.store import Store
+from cloud.labeling.review_order import reason_text
 from console.pages.review import AHEAD
+from demo.synthetic import CLASSES
 from schemas.class_names import NEITHER
 from tests.conftest import DEADLINE_S
-from tests.console.conftest import PHONE, running_console, watched
+from tests.console.conftest import PHONE, running_console, sample, watched
 
 
 @pytest.fixture(scope="module")
 def console(tmp_path_factory, mosquitto):
-    """A console with photos enough for all these tests."""
-    with running_console(tmp_path_factory.mktemp("review"), mosquitto, samples=150) as running:
+    """A console with photos enough for all these tests; the teacher always contradicts the model."""
+    folder, teacher = tmp_path_factory.mktemp("review"), {"teacher_by": "zoo", "teacher_at_ms": 1}
+    photos = [sample(at, teacher_label=CLASSES[(at + 1) % len(CLASSES)], **teacher) for at in range(150)]
+    Store.open(str(folder / "dataset.lance")).upsert(photos)
+    with running_console(folder, mosquitto, samples=0) as running:
         yield running
 
 
@@ -93,6 +99,27 @@ def swipe(page, by_px: int) -> None:
         )
     finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     finger.detach()
+
+
+def test_the_next_photo_is_there_before_the_label_is_sent(console, page):
+    """With its picture, why it is asked, and what model and teacher say."""
+    page.goto("/review")
+    labelled, held = shown(page), []
+    page.route("**/review/label", lambda one: held.append(one), times=1)  # noqa: PLW0108  # it sets an attribute
+    page.keyboard.press("1")
+    following = page.locator("[data-photo]:visible")
+    expect(following).not_to_have_attribute("data-photo", labelled)
+    assert following.locator("img").evaluate("image => image.complete && image.naturalWidth > 0")
+    listed = console.shown.desk._listed[shown(page)]
+    names, values = (following.locator(f".opinions {tag}").all_inner_texts() for tag in ("dt", "dd"))
+    told = dict(zip(names, values, strict=True))
+    assert told["Model"] == f"{listed.edge_label} {listed.confidence:.0%}"
+    assert (told["Teacher"], told["Why this photo"]) == (listed.teacher_label, reason_text(listed))
+    assert told["Why this photo"]
+    assert labelled not in console.labels()
+    held[0].continue_()
+    given(page, 1)
+    console.wait_until(lambda: labelled in console.labels())
 
 
 def test_a_new_class_is_typed(console, page):

@@ -10,6 +10,7 @@ from console.access.roles import Visitor
 from console.pages.audit import PER_PAGE
 from tests.console.access.test_access import PASSWORD, Client, with_accounts
 from tests.console.conftest import watched
+from tests.console.test_pages import violations
 from tests.console.test_review import expect
 
 HOSTILE = '<script>alert(1)</script>\u202e%_"\\'
@@ -106,12 +107,19 @@ def test_an_operator_finds_who_did_what(console, browser):
     context = browser.new_context(base_url=console.url, locale="en-GB")
     with watched(context.new_page()) as page:
         page.goto("/login")
+        assert violations(page) == []
+        page.get_by_label("Name").fill("a operator")
+        page.get_by_label("Password").fill("wrong")
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("alert")).to_have_text("Name or password is wrong.")
+        assert violations(page) == []
         page.get_by_label("Name").fill("a operator")
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Log in").click()
         page.goto("/audit")
         entries = page.locator(".timeline li")
         expect(entries).to_have_count(PER_PAGE)
+        assert violations(page) == []
         expect(entries.nth(1)).to_contain_text("<script>alert(1)</script>")
         page.get_by_label("Person").fill("erik")
         expect(entries.first).to_contain_text(f"class {PER_PAGE + 2}")

@@ -5,7 +5,15 @@ from msgspec import structs
 from cloud.dataset.store import Row, Store
 from cloud.evaluation.metrics import Metrics
 from cloud.evaluation.promotion_gate import Verdict
-from console.analysis.model_view import MAX_CLASSES, confusion, mistakes, recalls, versions
+from cloud.registry.gold_mistakes import GoldMistake, GoldMistakes
+from console.analysis.model_view import (
+    MAX_CLASSES,
+    confusion,
+    mistakes,
+    mistakes_on_gold,
+    recalls,
+    versions,
+)
 from schemas.class_names import NEITHER
 from schemas.messages import ServedModel, Status
 from tests.cloud.bundles import card
@@ -45,6 +53,16 @@ def test_versions_are_listed_newest_first_with_the_nodes_that_serve_them():
         (2, "kept", []),
         (1, "promoted", ["edge-1"]),
     ]
+
+
+def test_a_mistake_goes_with_its_photo(tmp_path):
+    """A photo that was taken out leaves a row without its picture, and no tile on the page of a version."""
+    store = Store.open(tmp_path / "dataset")
+    found = [GoldMistake(photo_id(at), "cat", "dog", 0.9) for at in (1, 2)]
+    facts = {"image": b"x", "width": 1, "height": 1, "received_at_ms": 1}
+    store.upsert([Row(photo_id=one.photo_id, **facts) for one in found])
+    store.change([photo_id(1)], lambda row: row | {"image": None, "forgotten_at_ms": 1})
+    assert [one.photo_id for one in mistakes_on_gold(store, GoldMistakes(9, 2, found))] == [photo_id(2)]
 
 
 def test_mistakes_are_answers_that_a_person_labelled_otherwise(tmp_path):
