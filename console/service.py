@@ -58,7 +58,7 @@ from schemas.topics import CLOUD
 
 log = structlog.get_logger()
 
-_MIGRATIONS = {
+MIGRATIONS = {
     "outbox": Outbox.MIGRATIONS,
     "held_label": HELD_MIGRATIONS,
     "session": Sessions.MIGRATIONS,
@@ -100,7 +100,7 @@ async def run(
     )
     damage = DamageLog(counters)
     with _listening(config.listen) as listening:
-        async with Database(state / "console.db", _MIGRATIONS, damage=damage) as database:
+        async with Database(state / "console.db", MIGRATIONS, damage=damage) as database:
             parts = _Parts(config, bus, store, database, password)
             await parts.load()
             async with asyncio.TaskGroup() as tasks:
