@@ -87,6 +87,8 @@ async def _home(_: Request) -> Response:
 
 async def _live(request: Request) -> Response:
     """Stream which kinds of things change; see `console/live/broadcast.py`."""
+    if request.method == "HEAD":  # it has an end, which a stream has not
+        return Response(media_type=_Stream.media_type)
     stream = console_of(request).broadcast.stream(_since(request))
     try:
         opened = stream.__enter__()  # left when the answer ends, which is after this function

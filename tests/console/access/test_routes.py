@@ -10,6 +10,7 @@ from starlette.routing import Route
 from console.access.roles import ROLES
 from console.web.app import create_app
 from console.web.guard import Cookie
+from tests.conftest import DEADLINE_S
 from tests.console.access.test_access import Client, with_accounts
 
 STRANGER = "stranger"
@@ -109,6 +110,20 @@ def test_every_change_needs_the_token(console, token):
     assert len(changes) > 10
     assert {asked(client, route, token) for route in changes} == {HTTPStatus.FORBIDDEN}
     assert client.ask("GET", "/now")[0] == HTTPStatus.OK
+
+
+def test_a_request_for_the_head_of_the_stream_has_an_end(console):
+    """The connection answers the next request, and no stream stays open."""
+    client = Client(console)
+    client.log_in("a viewer")
+    connection = http.client.HTTPConnection(client.host, timeout=DEADLINE_S)
+    for method, path in (("HEAD", "/live"), ("GET", "/now")):
+        connection.request(method, path, headers={"Cookie": client.cookie})
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == HTTPStatus.OK
+    connection.close()
+    assert len(console.shown.broadcast) == 0
 
 
 @pytest.mark.parametrize("role", [STRANGER, "operator"])
