@@ -8,7 +8,7 @@ import pytest
 
 from cloud.dataset.store import Store
 from cloud.labeling.review_order import reason_text
-from console.pages.review import AHEAD
+from console.pages.review import AHEAD, keys_of
 from demo.synthetic import CLASSES
 from schemas.class_names import NEITHER
 from tests.conftest import DEADLINE_S
@@ -148,6 +148,13 @@ def test_several_photos_get_one_label(console, page):
     console.wait_until(lambda: set(chosen) <= console.labels().keys())
     assert {console.labels()[photo_id][0] for photo_id in chosen} == {"cat"}
     assert other not in console.labels()
+
+
+def test_the_key_that_chooses_all_photos_is_no_class_s():
+    """In a grid; one by one it is the initial of a class, as in the terminal."""
+    classes = ["apple", "bee", "neat"]
+    assert keys_of(classes, grid=False) == {"apple": ["1", "a"], "bee": ["2", "b"], "neat": ["3"]}
+    assert keys_of(classes, grid=True)["apple"] == ["1"]
 
 
 def test_the_grid_says_that_nothing_is_chosen(console, page):
