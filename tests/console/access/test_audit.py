@@ -101,6 +101,7 @@ def test_what_is_taken_back_is_told_by_its_photos(console):
 
 def test_an_operator_finds_who_did_what(console, browser):
     """Filtered and page by page; names and labels of strangers are text, and nothing in them runs."""
+    record(console, "finn", "rollout.ordered", ordered="pause", version=3, reason="")
     for number in range(PER_PAGE + 3):
         record(console, "erik", "label.given", label=f"class {number}", photos=["c" * 32] * 9)
     record(console, HOSTILE, "label.given", label=HOSTILE, photos=["d" * 32])
@@ -121,6 +122,10 @@ def test_an_operator_finds_who_did_what(console, browser):
         expect(entries).to_have_count(PER_PAGE)
         assert violations(page) == []
         expect(entries.nth(2)).to_contain_text("<script>alert(1)</script>")
+        page.get_by_label("Person").fill("finn")
+        expect(entries).to_have_count(1)
+        expect(entries).to_contain_text("Pause")
+        expect(entries).not_to_contain_text("Reason")
         page.get_by_label("Person").fill("erik")
         expect(entries.first).to_contain_text(f"class {PER_PAGE + 2}")
         page.get_by_role("link", name="Older").click()
