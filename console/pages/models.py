@@ -22,6 +22,7 @@ from console.web.rendering import is_fragment, percent, render
 
 STATES = {
     "released": N_("released"),
+    "tried": N_("being tried"),
     "promoted": N_("promoted"),
     "kept": N_("kept back"),
     "inconclusive": N_("inconclusive"),

@@ -15,7 +15,7 @@ from console.analysis.model_view import (
     versions,
 )
 from schemas.class_names import NEITHER
-from schemas.messages import ServedModel, Status
+from schemas.messages import Release, ServedModel, Status
 from tests.cloud.bundles import card
 from tests.nodes import photo_id
 
@@ -53,6 +53,19 @@ def test_versions_are_listed_newest_first_with_the_nodes_that_serve_them():
         (2, "kept", []),
         (1, "promoted", ["edge-1"]),
     ]
+
+
+def test_a_version_that_is_tried_is_not_released():
+    """What the node serves is; where another node has the version for every device, it is released."""
+    shadow = Release(
+        node="edge-1", model="pets", version=2, url="file:///2.tar", sha256="0" * 64, size_bytes=1,
+        classes=["cat"], released_at_ms=1, stage="shadow", baseline=1,
+    )  # fmt: skip
+    cards = [card(1), card(2)]
+    assert [one.state for one in versions(cards, [], {"edge-1": shadow})] == ["tried", "released"]
+    whole = structs.replace(shadow, node="edge-2", stage="all", baseline=None)
+    found = versions(cards, [], {"edge-1": shadow, "edge-2": whole})
+    assert [one.state for one in found] == ["released", "released"]
 
 
 def test_a_mistake_goes_with_its_photo(tmp_path):
