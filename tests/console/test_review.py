@@ -122,6 +122,19 @@ def test_the_next_photo_is_there_before_the_label_is_sent(console, page):
     console.wait_until(lambda: labelled in console.labels())
 
 
+def test_a_label_arrives_although_the_page_is_left(console, page):
+    """It was counted and waits for a connection when the page is closed, as on a slow line."""
+    page.goto("/review")
+    labelled = shown(page)
+    page.evaluate("() => { for (let at = 0; at < 6; at++) new EventSource('/live') }")
+    console.wait_until(lambda: len(console.shown.broadcast) >= 6)  # no more for one host in Chromium
+    page.keyboard.press("1")
+    given(page, 1)
+    assert labelled not in console.shown.desk._labelled
+    page.close()
+    console.wait_until(lambda: labelled in console.labels())
+
+
 def test_a_new_class_is_typed(console, page):
     """A typed name becomes a class of its own, with a button for the next photo."""
     page.goto("/review")
