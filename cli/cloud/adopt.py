@@ -72,12 +72,14 @@ def run(arguments: Namespace) -> int:
         tflite=arguments.tflite,
         seed=arguments.seed,
     )
-    if not Path(arguments.model).exists():
-        raise PermanentError(f"there is no model {escaped(arguments.model)}", hint="check the path")
     if chosen.dataset is not None:
         try:
             Store.open(chosen.dataset, create=False)  # a wrong path makes no models folder for the lock
         except PermanentError as error:
+            if not Path(arguments.model).exists():  # of two mistakes the one that is meant
+                raise PermanentError(
+                    f"there is no model {escaped(arguments.model)}", hint="check the path"
+                ) from None
             raise PermanentError(f"{error}; or adopt the model as it is with --uncalibrated") from None
     with Registry(arguments.out).round_lock(), Bars() as bars:
         outcome = run_adoption(chosen, bars)
