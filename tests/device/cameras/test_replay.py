@@ -7,6 +7,7 @@ import structlog
 
 from device.cameras.base import CameraError, CameraExhausted
 from device.cameras.replay import folder_camera, photo_files
+from tests.conftest import DEADLINE_S
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ async def test_what_is_no_file_is_skipped(folder):
     with (folder / "cat" / "1.6.jpg").open("wb") as file:
         file.truncate(1 << 30)
     with structlog.testing.capture_logs() as logs:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             assert len(await frames(folder_camera(folder))) == 9
     assert [entry["reason"] for entry in logs] == ["not a regular file", f"more than {64 << 20} bytes"]
 
