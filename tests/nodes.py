@@ -70,6 +70,16 @@ def enveloped(number: int, image: bytes, device: str = "pi-1", **fields: object)
     return encode(PHOTO, message)
 
 
+def sample(identifier: str = "0" * 32, image: bytes = b"\xff\xd8\x00\xfe", **fields: object) -> Sample:
+    """Return a harvested sample, whose image is none by default."""
+    facts: dict[str, object] = {
+        "photo_id": identifier, "node": NODE, "device": "pi-1", "image": image, "width": 1, "height": 1,
+        "dhash": "0" * 16, "lane": "auto", "label": "cat", "confidence": 1.0, "scores": {"cat": 1.0},
+        "model": "pets", "model_version": 1, "harvested_at_ms": 1,
+    }  # fmt: skip
+    return Sample(**facts | fields)  # type: ignore[arg-type]  # a test's own words
+
+
 class Observer:
     """Records the messages on the bus and publishes photos."""
 

@@ -5,9 +5,10 @@ import os
 import pytest
 import structlog
 
-from device.cameras.base import CameraError, CameraExhausted
+from device.cameras.base import CameraError
 from device.cameras.replay import folder_camera, photo_files
 from tests.conftest import DEADLINE_S
+from tests.device.conftest import frames
 
 
 @pytest.fixture
@@ -22,18 +23,6 @@ def folder(tmp_path):
     (tmp_path / ".trash").mkdir()
     (tmp_path / ".trash" / "4.jpg").write_bytes(b"no photo")
     return tmp_path
-
-
-async def frames(camera, most=1000):
-    """Return the frames of a camera until it is exhausted, at most that many."""
-    taken = []
-    async with camera:
-        while len(taken) < most:
-            try:
-                taken.append(await camera.capture())
-            except CameraExhausted:
-                break
-    return taken
 
 
 def images(taken):
