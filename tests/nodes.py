@@ -88,6 +88,8 @@ class Observer:
         self.node = node
         self.raw_results = self.bus.subscribe_raw(RESULT.filter, queue=4096)
         self.results: list[Result] = []
+        self._final: dict[str, dict[str, Result]] = {}
+        self._read_results = 0
         self.samples: list[Sample] = []
         self.receipts: list[Receipt] = []
         self.events: list[Event] = []
@@ -132,11 +134,18 @@ class Observer:
 
     def final(self, device: str = "pi-1") -> dict[str, Result]:
         """Return the final results of a device so far, by photo id."""
-        return {
-            result.photo_id: result
-            for result in self.results
-            if result.device == device and result.status != "deferred"
-        }
+        # Asked for again every few milliseconds: only what is new is read.
+        for result in self.results[self._read_results :]:
+            if result.status != "deferred":
+                self._final.setdefault(result.device, {})[result.photo_id] = result
+        self._read_results = len(self.results)
+        return dict(self._final.get(device, {}))
+
+    def forget_results(self) -> None:
+        """Go on as if no result had arrived yet."""
+        self.results.clear()
+        self._final.clear()
+        self._read_results = 0
 
     async def answer(self, identifier: str, device: str = "pi-1", *, within_s: float = DEADLINE_S) -> Result:
         """Wait for the final result of a photo, by its id."""
