@@ -36,7 +36,7 @@ def release_pages(files: Sequence[Path]) -> None:
     advise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     for line in lines:
         fields = line.split(maxsplit=_PATH_FIELD)
-        # Only what cannot be written: of such pages nothing is lost.
-        if len(fields) > _PATH_FIELD and fields[_PATH_FIELD] in wanted and "w" not in fields[1]:
+        # Only shared pages that cannot be written: of these nothing is lost.
+        if len(fields) > _PATH_FIELD and fields[_PATH_FIELD] in wanted and fields[1] == "r--s":
             start, end = (int(address, 16) for address in fields[0].split("-"))
             advise(start, end - start, _MADV_DONTNEED)

@@ -23,6 +23,7 @@ from edge.modelserver.status import Code, ServingError
 from edge.modelserver.tensors import Array
 from schemas.litert import NETWORK_FILE, PIXELS_TENSOR
 from tests.conftest import DEADLINE_S
+from tests.edge.modelserver.runtimes.test_allocator import resident_kb
 
 pytestmark = [
     pytest.mark.slow,
@@ -198,3 +199,16 @@ def test_photos_that_are_slow_to_decode_leave_other_calls_their_answers(versions
     assert network.run(["quick"], None)["probabilities"].shape == (1, 2)
     decoded.set()
     network.close()
+
+
+def test_a_network_that_ran_holds_its_weights_once(other_network: Path) -> None:
+    """What LiteRT mapped of the file is given back after the first run of each interpreter; it runs again."""
+    size = XCEPTION_SMALL.input_size_px
+    network = Network((other_network,), 1)
+    try:
+        for _ in range(2):
+            rows = network.run([np.zeros((1, size, size, 3), np.float32)], DEADLINE_S)
+            assert rows["probabilities"][0].tolist() == [0.25, 0.75]
+            assert not resident_kb(other_network)
+    finally:
+        network.close()
