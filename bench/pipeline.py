@@ -235,7 +235,7 @@ async def measure(setting: Setting) -> list[Figure]:
     setting.note(NOTE)
     setting.note(
         "All have one network. `LiteRT` is its float32 form: our light server decodes as the graph does, "
-        "and rivals as Pillow does. `int8` is what our light server takes by itself where the processor gains "
-        "from it. `queue and process` is Frigate's way: one detector process for all."
+        "and rivals as Pillow does. `int8` is what our light server takes by itself where the processor "
+        "gains from it. `queue and process` is Frigate's way: one detector process for all."
     )
     return figures(contest) + _against_rivals(contest)
