@@ -187,8 +187,7 @@ def figures(contest: Contest, *, goals: bool = True) -> list[Figure]:
         for at in ("p50", "p95", "p99"):
             made += table.figures(f"{at} at {at_load}", "ms", against=LIMIT)
         made += table.figures(f"{PER_PHOTO} at {at_load}", "ms")
-    made += table.figures(PER_PHOTO, "ms")
-    return made + _share(table) if goals else made
+    return made + table.figures(PER_PHOTO, "ms")
 
 
 def _share(table: Table) -> list[Figure]:
@@ -238,4 +237,4 @@ async def measure(setting: Setting) -> list[Figure]:
         "and rivals as Pillow does. `int8` is what our light server takes by itself where the processor "
         "gains from it. `queue and process` is Frigate's way: one detector process for all."
     )
-    return figures(contest) + _against_rivals(contest)
+    return figures(contest) + _share(contest.table) + _against_rivals(contest)
