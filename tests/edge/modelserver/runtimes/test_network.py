@@ -204,12 +204,12 @@ def test_photos_that_are_slow_to_decode_leave_other_calls_their_answers(versions
 def test_a_network_that_ran_holds_its_weights_once(versions: Path) -> None:
     """What LiteRT mapped of the file is given back after the first run of each interpreter; it runs again."""
     size, file = XCEPTION_SMALL.input_size_px, versions / "1" / NETWORK_FILE
+    pixels = np.zeros((1, size, size, 3), np.float32)
     network = Network((file,), 1)
     try:
-        first, second = (
-            network.run([np.zeros((1, size, size, 3), np.float32)], DEADLINE_S)["embedding"] for _ in range(2)
-        )
-        np.testing.assert_array_equal(first, second)
-        assert 1024 * resident_kb(file) < file.stat().st_size / 10
+        first = network.run([pixels], DEADLINE_S)["embedding"]
+        assert not resident_kb(file)
+        # What it still reads of the file comes back, at most as much as before.
+        np.testing.assert_array_equal(network.run([pixels], DEADLINE_S)["embedding"], first)
     finally:
         network.close()
