@@ -25,8 +25,8 @@ def release_pages(files: Sequence[Path]) -> None:
     """Give back the resident pages of memory-mapped files; Linux reads again what is used later.
 
     LiteRT maps a network once for each interpreter, and reads most of it only until its first run, when
-    XNNPACK copies the weights into its own order: 27 of 154 MB with two interpreters in float32. What it reads
-    again of constants that are not copied comes back.
+    XNNPACK copies the weights into its own order: 27 of 154 MB with two interpreters in float32. Of constants
+    that are not copied, what it reads again comes back.
     """
     wanted = {os.path.realpath(file) for file in files}
     try:
