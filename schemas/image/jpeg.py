@@ -10,7 +10,7 @@ Source: ITU-T T.81, annex B; libjpeg-turbo, `jdmarker.c` (read_markers, next_mar
 import re
 from dataclasses import dataclass, field
 
-from schemas.image.exif import EXIF_HEADER, UPRIGHT, orientation_only, read_orientation
+from schemas.image.exif import EXIF_HEADER, HEAD_BYTES, UPRIGHT, orientation_only, read_orientation
 from schemas.image.facts import (
     ImageError,
     ImageFacts,
@@ -45,6 +45,9 @@ MAX_APP0_BYTES = 1024
 
 _JFIF = b"JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 _JFIF_BYTES = 14
+_EXIF_START = b"Exif\x00"
+_XMP = b"http://ns.adobe.com/xap/1.0/\x00"
+_XMP_ORIENTATION = b"Orientation"
 _ADOBE = b"Adobe"
 _ADOBE_BYTES = 12
 _CMYK_CHANNELS = 4
@@ -219,11 +222,19 @@ def _read_application(stream: JpegStream, marker: int, start: int, body: bytes) 
         stream.jfif = True
     elif marker == _APP14 and body.startswith(_ADOBE) and len(body) >= _ADOBE_BYTES:
         stream.adobe = body[_ADOBE_BYTES - 1]
-    elif marker == _APP1 and body.startswith(EXIF_HEADER) and not stream.has_exif:
+    elif marker == _APP1:
+        _read_exif(stream, start, body)
+
+
+def _read_exif(stream: JpegStream, start: int, body: bytes) -> None:
+    """Read the orientation; what only some viewers read is left out of the normal form."""
+    if body.startswith(EXIF_HEADER) and len(body) >= len(EXIF_HEADER) + HEAD_BYTES and not stream.has_exif:
         stream.has_exif = True
-        stream.orientation = read_orientation(body[len(EXIF_HEADER) :])
-        if stream.orientation != UPRIGHT and not is_exif_in_place(stream.image, start):
+        stream.orientation, is_plain = read_orientation(body[len(EXIF_HEADER) :])
+        if not is_plain or (stream.orientation != UPRIGHT and not is_exif_in_place(stream.image, start)):
             stream.exact = False
+    elif body.startswith(_EXIF_START) or (body.startswith(_XMP) and _XMP_ORIENTATION in body):
+        stream.exact = False
 
 
 def is_exif_in_place(image: bytes, start: int) -> bool:

@@ -37,6 +37,9 @@ _BYTE = 8
 PALETTE_ENTRY = 3
 MAX_PALETTE = 256
 _MAX_EXPANSION = 1032  # of deflate
+_METADATA = (b"Raw profile type ", b"XML:com.adobe.xmp\x00")
+_PILLOW_TEXT_BYTES = 1024 * 1024
+"""Of one text or profile: Pillow refuses a picture with a larger one."""
 _COMPRESSED_TEXT = frozenset({b"iCCP", b"zTXt", b"iTXt"})
 
 
@@ -152,6 +155,13 @@ def _chunks(image: bytes, at: int) -> Iterator[Chunk]:
 
 
 def _read_header(chunk: Chunk | None, image: bytes, limits: ImageLimits) -> PngStream:
+    if chunk is not None and chunk.kind == b"CgBI":
+        raise ImageError(
+            expected="a PNG",
+            got="one that Xcode made for an iPhone app, which viewers do not read",
+            hint="use the original of the picture",
+            code="unsupported-image",
+        )
     if chunk is None or chunk.kind != b"IHDR" or len(chunk.data) != _HEADER_BYTES:
         raise corrupt(f"no header chunk in {len(image)} bytes")
     data = chunk.data
@@ -200,17 +210,29 @@ def _read_ancillary(stream: PngStream, chunk: Chunk, limits: ImageLimits) -> Non
         stream.exact = False  # with a reserved type, newer versions of libpng end with an error
     elif chunk.kind == b"tRNS":
         _read_transparency(stream, chunk.data)
-    elif chunk.kind == b"eXIf" and not stream.has_exif:
-        stream.has_exif = True
-        stream.orientation = read_orientation(chunk.data)
-        if stream.orientation != UPRIGHT and stream.chunks != 2:  # noqa: PLR2004  # behind the header
-            stream.exact = False
+    elif chunk.kind == b"eXIf":
+        _read_exif(stream, chunk.data)
     elif chunk.kind in {b"acTL", b"fcTL"}:
         stream.frames += chunk.kind == b"fcTL"
         if stream.frames > limits.max_frames:
             raise _over(f"at most {limits.max_frames} frames", "more")
-    elif chunk.kind in _COMPRESSED_TEXT:
-        _count_text(stream, chunk, limits)
+    elif chunk.kind in _COMPRESSED_TEXT or chunk.kind == b"tEXt":
+        if chunk.data.startswith(_METADATA):
+            stream.exact = False  # some viewers take the orientation from it
+        if chunk.kind != b"tEXt":
+            _count_text(stream, chunk, limits)
+
+
+def _read_exif(stream: PngStream, data: bytes) -> None:
+    """Read the orientation; what only some viewers read is left out of the normal form."""
+    if stream.has_exif:
+        stream.exact = False
+        return
+    stream.has_exif = True
+    stream.orientation, is_plain = read_orientation(data)
+    is_in_place = stream.chunks == 2  # noqa: PLR2004  # behind the header
+    if not is_plain or (stream.orientation != UPRIGHT and not is_in_place):
+        stream.exact = False
 
 
 def _read_transparency(stream: PngStream, data: bytes) -> None:
@@ -237,7 +259,7 @@ def opaque_filler(depth: int) -> int:
 
 def _count_text(stream: PngStream, chunk: Chunk, limits: ImageLimits) -> None:
     """Add the decompressed size of text, which libpng decompresses whether it is wanted or not."""
-    start = _compressed_at(chunk)
+    start, before = _compressed_at(chunk), stream.text_bytes
     stream.text_bytes += len(chunk.data)
     if start is not None:
         left = max(1, limits.max_text_bytes + 1 - stream.text_bytes)
@@ -249,6 +271,8 @@ def _count_text(stream: PngStream, chunk: Chunk, limits: ImageLimits) -> None:
             stream.exact = False
     if stream.text_bytes > limits.max_text_bytes:
         raise _over(f"at most {limits.max_text_bytes} bytes of text and colour profile", "more")
+    if stream.text_bytes - before > _PILLOW_TEXT_BYTES:
+        stream.exact = False
 
 
 def _compressed_at(chunk: Chunk) -> int | None:
