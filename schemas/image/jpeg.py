@@ -9,6 +9,7 @@ Source: ITU-T T.81, annex B; libjpeg-turbo, `jdmarker.c` (read_markers, next_mar
 
 import re
 from dataclasses import dataclass, field
+from itertools import islice
 
 from schemas.image.exif import EXIF_HEADER, HEAD_BYTES, UPRIGHT, orientation_only, read_orientation
 from schemas.image.facts import (
@@ -40,6 +41,9 @@ _DAMAGED_DATA = re.compile(rb"\xff[\x01-\xc3\xc5-\xcb\xcd-\xcf\xde\xdf\xf0-\xfd]
 NO_END = "image file is truncated: no end marker"
 """Why a JPEG is `damaged` whose pixels may all be there: some cameras write no end marker."""
 
+MAX_DAMAGE = 20_000
+"""Invalid markers in the data of scans, twice as many as 3 MB of random bytes have."""
+
 MAX_APP0_BYTES = 1024
 """Where the exported graph skips APP0 to find EXIF data; larger ones hold a thumbnail."""
 
@@ -67,6 +71,7 @@ class JpegStream:
         single_scan: Whether the first scan carries all, so that a decoder expects no other.
         least_bytes: Size of the first scan below which there is no picture.
         segments: Number of segments.
+        damages: Number of invalid markers in the data of scans.
         orientation: Of the first EXIF segment.
         has_exif: Whether there is one.
         jfif: Whether there is a JFIF segment, which tells the colours.
@@ -83,6 +88,7 @@ class JpegStream:
     single_scan: bool = False
     least_bytes: int = 0
     segments: int = 0
+    damages: int = 0
     orientation: int = UPRIGHT
     has_exif: bool = False
     jfif: bool = False
@@ -256,15 +262,27 @@ def _scan_end(stream: JpegStream, start: int, limits: ImageLimits) -> int:
     assert stream.frame is not None
     check_scans(stream.scans, stream.frame.width * stream.frame.height, limits)
     found = _NOT_DATA.search(stream.image, start)
-    if found is not None and not _SCAN_END.match(found.group()):
+    is_damaged = found is not None and not _SCAN_END.match(found.group())
+    if found is not None and is_damaged:
         stream.exact, stream.damaged = False, stream.damaged or f"invalid data in scan {stream.scans}"
         found = _SCAN_END.search(stream.image, found.end())
     end = _data_end(stream.image, start) if found is None else found.start()
+    if is_damaged:
+        _count_damage(stream, start, end)
     if stream.scans == 1 and end - start < stream.least_bytes:
         got = f"image file is truncated: {end - start} bytes cannot be a quarter of its pixels"
         raise ImageError(expected="a whole jpeg", got=got, code="corrupt-image")
     stream.parts.append((start, end))
     return end
+
+
+def _count_damage(stream: JpegStream, start: int, end: int) -> None:
+    """Count the markers in a scan that the normal form replaces, which takes time for each."""
+    left = MAX_DAMAGE - stream.damages
+    stream.damages += sum(1 for _ in islice(_DAMAGED_DATA.finditer(stream.image, start, end), left + 1))
+    if stream.damages > MAX_DAMAGE:
+        got = f"more than {MAX_DAMAGE} invalid markers in its data"
+        raise ImageError(expected="a whole jpeg", got=got, code="corrupt-image")
 
 
 def _read_scan(stream: JpegStream, body: bytes) -> None:
