@@ -94,7 +94,7 @@ _TAG = re.compile(rb"<[a-z!?/]")
 _TEXT_BYTES = 64
 _MARK = b"\xef\xbb\xbf"
 _TEXT_FIRST = frozenset(b'<"[/0fFiIdD8 \t\r\n\xef')
-_MSGPACK_MAPS = frozenset((*range(0x80, 0x90), 0xDE, 0xDF))
+_MSGPACK = frozenset((*range(0x80, 0xA0), *range(0xDC, 0xE0)))  # maps and lists
 # A camera's answer with its head, for example. Further in, another file may have a picture as a preview.
 _BEFORE_BYTES = 1024
 _PICTURE = re.compile(rb"\xff\xd8\xff[\xc0-\xfe]|\x89PNG\r\n\x1a\n")
@@ -118,7 +118,7 @@ def format_name(content: bytes) -> str | None:
         return "PNM"
     if content.startswith(_ANY_START):
         return next(name for start, name in _STARTS if content.startswith(start))
-    if not content or content[0] in _MSGPACK_MAPS:  # as of most messages, which are asked for every photo
+    if not content or content[0] in _MSGPACK:  # as of most messages, which are asked for every photo
         return None
     return _text_name(content) or _name_behind(content)
 
