@@ -234,9 +234,11 @@ def _read_application(stream: JpegStream, marker: int, start: int, body: bytes) 
 
 def _read_exif(stream: JpegStream, start: int, body: bytes) -> None:
     """Read the orientation; what only some viewers read is left out of the normal form."""
-    if body.startswith(EXIF_HEADER) and len(body) >= len(EXIF_HEADER) + HEAD_BYTES and not stream.has_exif:
+    is_exif = body.startswith(_EXIF_START) and len(body) >= len(EXIF_HEADER) + HEAD_BYTES
+    if is_exif and not stream.has_exif:
         stream.has_exif = True
         stream.orientation, is_plain = read_orientation(body[len(EXIF_HEADER) :])
+        is_plain = is_plain and body.startswith(EXIF_HEADER)  # its last byte is filling, for browsers
         if not is_plain or (stream.orientation != UPRIGHT and not is_exif_in_place(stream.image, start)):
             stream.exact = False
     elif body.startswith(_EXIF_START) or (body.startswith(_XMP) and _XMP_ORIENTATION in body):
