@@ -44,16 +44,6 @@ _MSGPACK_LIMITS = {
     "max_map_len": 1024,
     "max_ext_len": 0,  # the contract uses no extension types
 }
-_MSGPACK_REASONS = {
-    "max_str_len": "a text that is too long; in msgpack, an image has the type bin",
-    "max_ext_len": "a value of an extension type, such as a timestamp: send numbers and text",
-    "max_array_len": f"a list of more than {_MSGPACK_LIMITS['max_array_len']} values",
-    "max_map_len": f"a map of more than {_MSGPACK_LIMITS['max_map_len']} fields",
-    "strict_map_key": "the name of a field is no text",
-    "StackError": "it is nested too deeply",
-    "extra data": "there are bytes behind the map",
-    "incomplete input": "it is cut off",
-}
 _MSGPACK_BIN = frozenset({0xC4, 0xC5, 0xC6})  # first byte of `bin 8`, `bin 16` and `bin 32`
 _MSGPACK_MAPS = frozenset(bytes([first]) for first in (*range(0x80, 0x90), 0xDE, 0xDF))
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -201,8 +191,29 @@ def _reason(payload: bytes, text: bytes | None, error: Exception) -> str:
         return "it is nested too deeply" if isinstance(error, RecursionError) else reason
     if isinstance(error, UnicodeDecodeError):
         return "a text that is not UTF-8; in msgpack, an image has the type bin"
-    words = (found for part, found in _MSGPACK_REASONS.items() if part in reason or part in repr(error))
-    return next(words, reason)
+    return _exceeded_limit(reason) or _wrong_msgpack(reason)
+
+
+def _exceeded_limit(reason: str) -> str | None:
+    """Return in words which of `_MSGPACK_LIMITS` a value exceeds, None if it is none."""
+    if "max_str_len" in reason:
+        return "a text that is too long; in msgpack, an image has the type bin"
+    if "max_ext_len" in reason:
+        return "a value of an extension type, such as a timestamp: send numbers and text"
+    if "max_array_len" in reason:
+        return "a list of more than 1024 values"
+    return "a map of more than 1024 fields" if "max_map_len" in reason else None
+
+
+def _wrong_msgpack(reason: str) -> str:
+    """Return in words what the library says of a payload that is no msgpack."""
+    if "strict_map_key" in reason:
+        return "the name of a field is no text"
+    if "StackError" in reason:
+        return "it is nested too deeply"
+    if "extra data" in reason:
+        return "there are bytes behind the map"
+    return "it is cut off" if "incomplete input" in reason else reason
 
 
 def _json_text(payload: bytes) -> bytes | None:
@@ -273,7 +284,7 @@ def _known_msgpack_fields(topic: Topic[M], payload: bytes) -> dict[str, object]:
         else:
             scan.skip()
     if scan.tell() != len(payload):
-        raise ValueError("extra data")
+        raise ValueError  # the caller has the reason
     return fields
 
 

@@ -110,10 +110,13 @@ def expired(photo: Photo, now_ms: int, offset_ms: int) -> Rejected:
     """
     expires_ms = photo.expires_at_ms or 0
     late_s = (now_ms - offset_ms - expires_ms) / 1000
-    if (unit := wrong_unit(expires_ms, now_ms)) is not None:
-        clock = f"it looks like {unit}, and times are in milliseconds"
-    elif photo.taken_at_ms is None:
-        clock = "by the edge's clock; with taken_at_ms, the device's clock need not be right"
-    else:
-        clock = describe(offset_ms) or "by the edge's clock"
+    clock = _by_which_clock(photo, now_ms, offset_ms)
     return Rejected(photo, "expired", f"expired {late_s:.1f} s ago, at {expires_ms} ms since 1970; {clock}")
+
+
+def _by_which_clock(photo: Photo, now_ms: int, offset_ms: int) -> str:
+    if (unit := wrong_unit(photo.expires_at_ms or 0, now_ms)) is not None:
+        return f"it looks like {unit}, and times are in milliseconds"
+    if photo.taken_at_ms is None:
+        return "by the edge's clock; with taken_at_ms, the device's clock need not be right"
+    return describe(offset_ms) or "by the edge's clock"

@@ -139,8 +139,8 @@ def _name_behind(content: bytes) -> str | None:
         return None  # a message in JSON
     if (found := _PICTURE.search(content, 0, _BEFORE_BYTES)) is None:
         return None
-    kind = "JPEG" if found[0].startswith(JPEG_SIGNATURE) else "PNG"
-    return f"{kind} with {found.start()}{_TO_SEND_AS_IT_IS[1]}"
+    kind, count = "JPEG" if found[0].startswith(JPEG_SIGNATURE) else "PNG", found.start()
+    return f"{kind} with {count} other bytes before it"
 
 
 def _brand_name(content: bytes) -> str:
