@@ -60,7 +60,8 @@ class RecentPhotos:
 
     def find(self, device: str, photo_id: str) -> AnsweredPhoto | None:
         """Return a photo that is still kept."""
-        return self._answered.get(device, {}).get(photo_id)
+        photos = self._answered.get(device)
+        return None if photos is None else photos.get(photo_id)
 
     def forget(self, covers: Callable[[str, str], bool]) -> None:
         """Remove the photos that are covered, by device and photo id."""
@@ -71,8 +72,9 @@ class RecentPhotos:
 
     def remove(self, device: str, photo_id: str) -> None:
         """Remove a photo if it is kept."""
-        if (found := self._answered.get(device, OrderedDict()).pop(photo_id, None)) is None:
+        photos = self._answered.get(device)
+        if photos is None or (found := photos.pop(photo_id, None)) is None:
             return
         self._bytes[device] -= found.size_bytes
-        if not self._answered[device]:
+        if not photos:
             del self._answered[device], self._bytes[device]
