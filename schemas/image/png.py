@@ -281,7 +281,11 @@ def _count_text(stream: PngStream, chunk: Chunk, limits: ImageLimits) -> None:
     start, before = _compressed_at(chunk), stream.text_bytes
     most = min(limits.max_text_bytes, stream.most_text_bytes)
     stream.text_bytes += len(chunk.data)
-    if start is not None:
+    if start is None:
+        stream.exact = stream.exact and chunk.kind == b"iTXt"  # of which not all is compressed
+    else:
+        method = chunk.data.find(b"\x00") + (2 if chunk.kind == b"iTXt" else 1)
+        stream.exact = stream.exact and chunk.data[method : method + 1] == b"\x00"  # Pillow knows no other
         left = max(1, most + 1 - stream.text_bytes)
         try:
             stream.text_bytes += len(zlib.decompressobj().decompress(chunk.data[start:], left))

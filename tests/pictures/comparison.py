@@ -110,9 +110,12 @@ def opencv(image: bytes) -> Any | None:
 
 def _turned_by_pillow(image: bytes) -> tuple[int, int]:
     """Return width and height as Pillow would show a picture."""
-    with Image.open(io.BytesIO(image), formats=("JPEG", "PNG", "MPO")) as picture:
-        orientation = picture.getexif().get(_ORIENTATION, 1)
-        return picture.size if orientation not in _TRANSPOSED else (picture.height, picture.width)
+    try:
+        with Image.open(io.BytesIO(image)) as picture:
+            orientation = picture.getexif().get(_ORIENTATION, 1)
+            return picture.size if orientation not in _TRANSPOSED else (picture.height, picture.width)
+    except Exception as error:  # noqa: BLE001  # errors of all kinds
+        raise AssertionError(f"Pillow does not read what is exact: {error!r}") from error
 
 
 def _check_graph(

@@ -101,6 +101,8 @@ def test_data_behind_the_pixels_are_limited():
 def test_what_readers_of_png_differ_about_is_left_out():
     """An animation, even a malformed one, is its first picture; a palette of a grey picture is none."""
     grey = encoded(scene(mode="L"), "PNG")
+    for chunk in ((b"iCCP", b"p\x00\x01" + zlib.compress(b"")), (b"zTXt", b"no end of the keyword")):
+        assert not inspect_image(with_chunk(PLAIN, 1, *chunk)).exact  # an unknown compression
     frame = b"fcTL", bytes(26)
     for image, chunk in (
         (PLAIN, frame),
