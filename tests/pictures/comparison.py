@@ -114,7 +114,7 @@ def _turned_by_pillow(image: bytes) -> tuple[int, int]:
         with Image.open(io.BytesIO(image)) as picture:
             orientation = picture.getexif().get(_ORIENTATION, 1)
             return picture.size if orientation not in _TRANSPOSED else (picture.height, picture.width)
-    except Exception as error:  # noqa: BLE001  # errors of all kinds
+    except Exception as error:  # errors of all kinds
         raise AssertionError(f"Pillow does not read what is exact: {error!r}") from error
 
 
