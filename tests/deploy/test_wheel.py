@@ -27,7 +27,7 @@ MOST_MIB = {
 }  # fmt: skip
 """Combinations that are installed, and their sizes."""
 RESOLVED = ("console", "modelserver", "cloud", "demo", "ray")
-"""Extras of more than 500 MB, or near it: that their packages are found together is tried, and nothing is installed."""
+"""Large extras: that their packages are found together is tried, and nothing is installed."""
 MODULE = {
     "http": "aiohttp", "usb": "cv2", "heic": "pillow_heif", "edge,damage": "simplejpeg", "onnx": "onnx",
     "lan": "zeroconf", "traces": "opentelemetry.sdk", "mlflow": "mlflow", "s3": "s3fs",
