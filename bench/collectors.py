@@ -3,7 +3,7 @@
     python -m bench.collectors --collectors 1 2 4 8
     python -m bench.collectors --collectors 1 2 4 8 --s3-program PATH/TO/versitygw
 
-A table each stands for a table per group of nodes, which is a broker, collectors and a dataset of its own. On an
+A table each stands for a table per group of nodes: a broker, collectors and a dataset of its own. On an
 object store, a commit that lost is a refused conditional write of a manifest: 412 in the server's access log.
 """
 
@@ -27,7 +27,7 @@ from demo.processes import Processes
 
 _AT_ONCE = 256
 _WARMUP_S = 2.0
-_LOST = re.compile(r"PUT [^ ]*_versions/[^ ]*(?: .*)? 412 ")
+_LOST = re.compile(r" s3_PutObject \S*_versions/\S+ \S+ 412 ")
 _KEYS = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench-secret"}
 
 
