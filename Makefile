@@ -117,10 +117,12 @@ test-newer-broker: $(READY) ## run the tests of MQTT on mosquitto of Debian 13, 
 	PATH="$$($(BIN)/python -m tests.newer_broker):$$PATH" GLEANER_LABELS=100000 \
 	    $(BIN)/python -m pytest $(NEWER_BROKER_TESTS) $(ARGS)
 
-test-s3: $(READY) ## test the dataset on a real S3 server; needs Go, installs s3fs into the environment
+test-s3: $(READY) ## test the dataset on two real S3 servers; needs Go, installs s3fs into the environment
 	GOBIN=$(CURDIR)/.cache/versitygw go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 	$(BIN)/uv pip install --quiet --constraint constraints/cloud.txt --python $(BIN)/python s3fs
-	GLEANER_VERSITYGW=$(CURDIR)/.cache/versitygw/versitygw $(BIN)/python -m pytest -m s3 tests/cloud/dataset $(ARGS)
+	$(BIN)/uv venv --quiet --allow-existing .cache/moto
+	$(BIN)/uv pip install --quiet --python .cache/moto 'moto[server]==5.2.5'
+	GLEANER_MOTO=$(CURDIR)/.cache/moto/bin/moto_server GLEANER_VERSITYGW=$(CURDIR)/.cache/versitygw/versitygw $(BIN)/python -m pytest -m s3 tests/cloud/dataset $(ARGS)
 
 KUBERAY = github.com/ray-project/kuberay/ray-operator@v1.5.0
 test-ray: $(READY) ## embed on a Ray cluster of several processes; installs Ray into the environment, needs Go for KubeRay's CRD
