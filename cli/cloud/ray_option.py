@@ -14,7 +14,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--ray",
         metavar="ADDRESS",
-        help="embed the photos on a Ray cluster first: auto, HOST:PORT or ray://HOST:PORT; "
+        help="embed the photos on a Ray cluster first: HOST:PORT, or auto for that of this machine; "
         "its machines read the dataset under the same path or URL",
     )
 

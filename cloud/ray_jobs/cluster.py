@@ -48,7 +48,7 @@ def embed_on_ray(
 
     Args:
         work: What to do with each photo.
-        address: Of the Ray cluster: `auto`, HOST:PORT or ray://HOST:PORT; `local` for this machine's cores.
+        address: Of the Ray cluster: HOST:PORT, or `auto` for that of this machine.
         where: Condition in SQL.
         cache_dir: Folder of the caches, on this machine.
         progress: Advances by photos.
@@ -127,7 +127,7 @@ def _connected(address: str) -> Iterator[Any]:
 
 def _check_listening(address: str) -> None:
     """Raise OSError if nobody listens at HOST:PORT: Ray would wait for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    host, colon, port = address.rpartition(":")
     if colon and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
 

@@ -25,7 +25,7 @@ from bus.config import ConfigError
 from edge.models.transfer.bundle_source import Abandoned, Traffic
 from edge.models.transfer.download import fetch_bundle
 from edge.models.transfer.installed_parts import Installed, stored_bundle
-from schemas.errors import PermanentError
+from schemas.errors import PermanentError, TransientError
 from schemas.messages import Release
 from schemas.parts import SUFFIX, PartsError
 from schemas.text import without_secrets
@@ -50,6 +50,7 @@ class BundleStore:
         self._folder = folder
         self._max_bytes = max_bytes
         self._verified: set[str] = set()
+        self._running: dict[str, int] = {}
         self._lock = Lock()
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -83,10 +84,19 @@ class BundleStore:
         Raises:
             PermanentError: It is larger than the mirror, or not the released one.
             FetchError, DiskError: The URL cannot be read, or the bundle cannot be written, now.
+            TransientError: There is no room beside the downloads that run.
         """
-        traffic, incoming = Traffic(), self._folder / f"{release.sha256}{_INCOMING}"
         with self._lock:
             self._make_room(release)
+            self._running[release.sha256] = release.size_bytes
+        try:
+            return self._fetch(release, abandoned)
+        finally:
+            with self._lock:
+                del self._running[release.sha256]
+
+    def _fetch(self, release: Release, abandoned: Abandoned) -> Traffic:
+        traffic, incoming = Traffic(), self._folder / f"{release.sha256}{_INCOMING}"
         try:
             lists = fetch_bundle(release, incoming, self._holders(), traffic, abandoned)
         except PermanentError:
@@ -111,7 +121,7 @@ class BundleStore:
             path.unlink(missing_ok=True)
 
     def _make_room(self, release: Release) -> None:
-        """Remove the least used bundles, and downloads of others, until one more has room."""
+        """Remove unfinished downloads, then the least used bundles, until one more has room."""
         if release.size_bytes > self._max_bytes:
             raise PermanentError(
                 f"the bundle has {release.size_bytes} bytes, more than the mirror's {self._max_bytes}",
@@ -119,11 +129,13 @@ class BundleStore:
             )
         used = sorted((path.stat().st_mtime, path) for path in self._folder.glob(f"*{_INCOMING}"))
         used += sorted((path.stat().st_mtime, path) for path in self._folder.glob("*.tar"))
-        size = sum(path.stat().st_size for path in self._folder.iterdir())
+        kept = {f"{digest}{_INCOMING}" for digest in (*self._running, release.sha256)}
+        size = sum(path.stat().st_size for path in self._folder.iterdir() if path.name not in kept)
+        size += sum(self._running.values()) + release.size_bytes
         for _, path in used:
-            if size + release.size_bytes <= self._max_bytes:
+            if size <= self._max_bytes:
                 return
-            if path.stem == release.sha256:
+            if path.name in kept:
                 continue
             size -= path.stat().st_size
             if path.suffix == _INCOMING:
@@ -131,6 +143,10 @@ class BundleStore:
             else:
                 self._remove(path.stem)
                 log.info("mirror.bundle_removed", sha256=path.stem)
+        if size > self._max_bytes:
+            raise TransientError(
+                "the mirror has no room beside the downloads that run", hint="raise --max-bytes"
+            )
 
     def _holders(self) -> Iterator[Installed]:
         newest = sorted(self._folder.glob("*.tar"), key=lambda path: -path.stat().st_mtime)

@@ -24,6 +24,7 @@ from edge.mirror.mirror_server import PATH, Mirror
 from edge.models.transfer.bundle_source import FetchError, Traffic
 from edge.models.transfer.download import fetch_bundle
 from edge.models.transfer.installed_parts import Installed, stored_bundle
+from schemas.errors import TransientError
 from schemas.messages import Release
 from tests.file_server import FileServer, web_server
 from tests.serving import release_of, tar_of
@@ -186,6 +187,27 @@ async def test_the_least_used_bundle_is_removed(site: Site, tmp_path: Path) -> N
         assert sum(path.stat().st_size for path in (tmp_path / "small").iterdir()) <= room
         await site.fetch(site.publish(4, 4 * weights()), tmp_path / "edge.tar", mirror=mirror)
         assert len(list((tmp_path / "small").glob("*.tar"))) == 2
+
+
+async def test_a_download_keeps_its_room(site: Site, tmp_path: Path) -> None:
+    """A download that begins beside another neither removes it nor takes its room; it is refused."""
+    first, second = site.publish(1, weights(1)), site.publish(2, weights(2))
+    store = BundleStore(tmp_path / "small", SIZE_BYTES * 3 // 2)
+    refused: list[TransientError] = []
+    answer = site.origin.answer
+
+    async def beginning_another(request: web.Request) -> web.StreamResponse:
+        if not refused:
+            with pytest.raises(TransientError, match="no room") as caught:
+                await asyncio.to_thread(store.fetch, second, lambda: False)
+            refused.append(caught.value)
+        return await answer(request)
+
+    async with web_server(beginning_another) as address:
+        there = msgspec.structs.replace(first, url=f"{address}/1.tar")
+        await asyncio.to_thread(store.fetch, there, lambda: False)
+    assert refused
+    assert store.has(first)
 
 
 async def test_only_bundles_are_served(site: Site, tmp_path: Path) -> None:
