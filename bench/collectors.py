@@ -70,7 +70,7 @@ async def _collecting(folder: Path, datasets: list[str]) -> AsyncIterator[tuple[
     """
     async with contextlib.AsyncExitStack() as running:
         processes = await running.enter_async_context(Processes(folder / "logs"))
-        requests, pids = [], []
+        requests, pids = list[Request](), list[int]()
         for table, dataset in enumerate(dict.fromkeys(datasets)):
             broker = running.enter_context(local_broker(folder / f"broker-{table}"))
             for number in range(datasets.count(dataset)):
