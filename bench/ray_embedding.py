@@ -1,4 +1,4 @@
-"""Embed photos on Ray clusters of one core per node, and without Ray: photos per second and CPU per photo.
+"""Embed photos on Ray clusters of one core per node, and without Ray: photos per second.
 
     python -m bench.ray_embedding --nodes 1 2 --photos 384
 
@@ -14,7 +14,6 @@ from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
-from bench import procfs
 from bench.photos import pictures
 from cloud.dataset.example import Example
 from cloud.dataset.store import HAS_IMAGE, Row, Store
@@ -33,7 +32,7 @@ class Steady:
 
     def __init__(self, workers: int) -> None:
         self._first = workers
-        self._started: tuple[float, float] | None = None
+        self._started: float | None = None
         self._photos = 0
 
     def start(self, step: str, total: int) -> None:
@@ -45,20 +44,14 @@ class Steady:
         if self._first > 0:
             return
         if self._started is None:
-            self._started = _spent()
+            self._started = time.perf_counter()
         else:
             self._photos += count
 
     def line(self, of: str) -> str:
         """Return what was measured."""
         assert self._started is not None, "there are more pieces than workers"
-        wall, cpu = (now - then for now, then in zip(_spent(), self._started, strict=True))
-        return f"{of}: {self._photos / wall:.1f} photos/s, {1000 * cpu / self._photos:.0f} CPU-ms per photo"
-
-
-def _spent() -> tuple[float, float]:
-    """Return the time, and the CPU seconds of this process and its descendants."""
-    return time.perf_counter(), procfs.cpu_s(os.getpid())
+        return f"{of}: {self._photos / (time.perf_counter() - self._started):.1f} photos/s"
 
 
 def _fill(dataset: Path, photos: int) -> Store:

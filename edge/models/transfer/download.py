@@ -6,7 +6,7 @@ from pathlib import Path
 import structlog
 
 from edge.models.bundle import BundleError
-from edge.models.transfer.bundle_source import Abandoned, FetchError, Traffic
+from edge.models.transfer.bundle_source import Abandoned, FetchError, Traffic, scheme_of
 from edge.models.transfer.by_parts import fetch_by_parts
 from edge.models.transfer.installed_parts import Installed, Lists
 from edge.models.transfer.mirror_client import at_mirror
@@ -43,7 +43,7 @@ def fetch_bundle(
         FetchError, DiskError, BundleError: As `fetch` does.
     """
     held = list(installed) if release.parts is not None else []
-    if mirror is not None:
+    if mirror is not None and scheme_of(release) != "file":  # a file is at this site already
         try:
             return _fetch(at_mirror(mirror, release, abandoned), target, held, traffic, abandoned)
         except (FetchError, BundleError) as error:
