@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 
 from bus.diagnosis.finding import Finding, failed, passed
 from bus.diagnosis.sentence import Sentence
+from bus.diagnosis.time_units import wrong_unit
 from bus.mqtt.presence import now_ms
 from schemas.messages import Status
-from schemas.time_units import wrong_unit
 from schemas.topics import HANDLERS
 
 STALE_S = 60

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import msgspec
 
+from bus.diagnosis.time_units import wrong_unit
 from edge.scheduling.clocks import DeviceClocks, describe, is_expired
 from schemas.codec import content_id, decode
 from schemas.errors import CodecError, TopicError
 from schemas.field_types import Rejection
 from schemas.image import ImageError, ImageFacts, ImageLimits, inspect_image, normal_form
 from schemas.messages import Photo
-from schemas.time_units import wrong_unit
 from schemas.topics import PHOTO, check_device_name
 
 

@@ -1,8 +1,8 @@
-"""Rules of schemas/time_units.py."""
+"""Rules of bus/diagnosis/time_units.py."""
 
 import pytest
 
-from schemas.time_units import wrong_unit
+from bus.diagnosis.time_units import wrong_unit
 
 NOW = 1_796_000_000_000
 DAY = 86_400_000
