@@ -99,6 +99,11 @@ class GroupHeads(Struct, frozen=True, kw_only=True):
     groups: Annotated[dict[Group, Annotated[int, Meta(ge=0)]], Meta(max_length=1024)]
     format: int = FORMAT
 
+    @property
+    def by_group(self) -> dict[str, GroupHead]:
+        """Head by group."""
+        return {group: self.heads[position] for group, position in self.groups.items()}
+
     def of(self, group: str) -> GroupHead | None:
         """Return the head of a group, None if the shared head answers for it."""
         position = self.groups.get(group)

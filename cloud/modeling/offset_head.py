@@ -1,5 +1,6 @@
 """What the head of a group of devices adds to the shared one, which is the prior of a logistic regression."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,3 +111,24 @@ def apply_head(head: GroupHead, probabilities: Floats, embeddings: NDArray[np.fl
     kernel = np.frombuffer(head.kernel, "<f2").astype(np.float64).reshape(len(head.bias), -1) * head.scale
     logits = log_probabilities(probabilities) + embeddings @ kernel.T + np.array(head.bias)
     return softmax(logits / head.temperature)
+
+
+def answer_by_groups(
+    heads: Mapping[str, GroupHead],
+    groups: Sequence[str],
+    probabilities: Floats,
+    embeddings: NDArray[np.floating],
+) -> Floats:
+    """Return the probabilities `[N, K]` of photos, those of a group that has a head by that head.
+
+    Args:
+        heads: by group.
+        groups: N groups; empty for a photo of none.
+        probabilities: `[N, K]`, by the shared head.
+        embeddings: `[N, D]`.
+    """
+    answers, of = probabilities.copy(), np.array(groups)
+    for group in set(groups) & heads.keys():
+        at = of == group
+        answers[at] = apply_head(heads[group], probabilities[at], embeddings[at])
+    return answers

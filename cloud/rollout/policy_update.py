@@ -19,6 +19,7 @@ from cloud.rollout.harvest_policy import (
     restore_audit_share,
     tune_rules,
 )
+from schemas.device_groups import EACH
 from schemas.errors import CodecError, PermanentError
 from schemas.messages import Policy
 from schemas.policy_rules import HarvestRules, Vote
@@ -96,6 +97,27 @@ def setting_votes(votes: Mapping[str | None, Vote]) -> Change:
         return structs.replace(policy, vote=votes.get(None, policy.vote), votes=by_device), reasons
 
     return change
+
+
+def setting_groups(groups: Mapping[str, str | None]) -> Change:
+    """Return the change that sets groups of devices, by name or pattern; None takes a pattern out."""
+
+    def change(policy: Policy) -> tuple[Policy, list[str]]:
+        changed = {**policy.groups, **groups}
+        kept = {pattern: group for pattern, group in changed.items() if group is not None}
+        if kept == policy.groups:
+            return policy, []
+        reasons = [f"{pattern}: {group_text(group)}" for pattern, group in groups.items()]
+        return structs.replace(policy, groups=kept), reasons
+
+    return change
+
+
+def group_text(group: str | None) -> str:
+    """Return the group of a pattern in words."""
+    if group is None:
+        return "no group"
+    return "each device is a group of its own" if group == EACH else f"group {group}"
 
 
 def vote_text(vote: Vote) -> str:

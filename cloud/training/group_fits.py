@@ -5,11 +5,12 @@ learns only what the devices of the group have of their own. Plain functions on 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cloud.evaluation.promotion_gate import Comparison, PairedPredictions, compare
 from cloud.modeling.arrays import Floats, Ints, softmax
 from cloud.modeling.linear_head import fit_temperature
 from cloud.modeling.offset_head import Inputs, apply_head, fit_offset, log_probabilities, packed
@@ -21,7 +22,8 @@ MIN_OWN_LABELS = 20
 """Held-out labels of a group from which on it may get a head of its own."""
 MIN_TRIED_LABELS = 10
 """Held-out labels of a group from which on the heads of other groups are tried."""
-OWN = "own"
+OWN, ALIGNED = "own", "aligned"
+"""Whose head a group gets: fitted to its labels, or to those of all groups on aligned embeddings."""
 ERROR = 0.05
 """Probability that a head is taken which is no better, for each group (one-sided)."""
 
@@ -33,13 +35,15 @@ class GroupFit:
     Attributes:
         name: of the group.
         labels: human labels of the group that are held out.
-        source: `OWN`, the name of the group whose head is best, or empty: the shared head answers.
+        source: of the best head: `OWN`, `ALIGNED` or the group that has it; empty if none was tried.
         head: the head; None if the shared one answers.
         loss: of the shared head on the held-out labels, None without any.
         group_loss: of the best head tried, also where it is not taken; None if none was.
         accuracy: of the shared head on them.
         group_accuracy: of that head.
         reason: why the shared head answers; empty if it does not.
+        gold: comparison of the shared head (as champion) and the group's on the gold photos of the group;
+            None without any, or without a head.
     """
 
     name: str
@@ -51,6 +55,7 @@ class GroupFit:
     accuracy: float | None = None
     group_accuracy: float | None = None
     reason: str = ""
+    gold: Comparison | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +64,38 @@ class GroupFits:
 
     Attributes:
         fits: by group, sorted by name.
-        held_out: `[M, K]`, probabilities of the held-out photos by heads that were fitted without them.
+        answers: by group, positions among the held-out photos and their probabilities by the best head,
+            fitted without them.
     """
 
-    fits: tuple[GroupFit, ...]
-    held_out: Floats
+    fits: tuple[GroupFit, ...] = ()
+    answers: Mapping[str, tuple[Ints, Floats]] = field(default_factory=dict)
+
+    def held_out(self, probabilities: Floats) -> Floats:
+        """Return the answers to all held-out photos, `[M, K]`, from those of the shared head."""
+        answers = probabilities.copy()
+        for name in self.heads:
+            at, by_group = self.answers[name]
+            answers[at] = by_group
+        return answers
 
     @property
     def heads(self) -> dict[str, GroupHead]:
         """Heads by group, of those that have one."""
         return {fit.name: fit.head for fit in self.fits if fit.head is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """A head on embeddings that are standardised by the photos of each group.
+
+    Attributes:
+        probabilities: `[M, K]`, calibrated, of the held-out photos, by heads that were not trained on them.
+        heads: by group, what it adds to the logits of the shared head for embeddings as they are.
+    """
+
+    probabilities: Floats
+    heads: Mapping[str, GroupHead]
 
 
 def fit_groups(
@@ -77,49 +104,68 @@ def fit_groups(
     probabilities: Floats,
     labels: Ints,
     *,
+    aligned: Aligned | None = None,
     whitened: bool = False,
     duplicates: Ints | None = None,
     seed: int = 0,
 ) -> GroupFits:
-    """Fit a head for each group, try the heads of other groups, and keep what is significantly better.
+    """Choose a head for each group, where it is significantly better than the shared one.
+
+    Three kinds are tried: the group's own, fitted to its labels with the shared head as its prior; the one on
+    aligned embeddings, for which the labels of all groups count together; and the heads that other groups
+    have, for a new device with its first labels.
 
     Args:
         groups: of each held-out photo, `[M]`; empty for a photo of no group.
         embeddings: `[M, D]`.
         probabilities: `[M, K]`, calibrated, by shared heads that were not trained on the photo.
         labels: `[M]`, by people.
+        aligned: the head on aligned embeddings; None if it is not tried.
         whitened: whether the shared head is on whitened principal components.
         duplicates: numbers of the groups of near-duplicates, `[M]`; None if no two photos show the same.
         seed: of the folds.
     """
     names = sorted(set(groups) - {NO_GROUP})
     if not names:
-        return GroupFits((), probabilities)
+        return GroupFits()
     inputs = Inputs.measured_on(embeddings, whitened=whitened)
     every, of = inputs.of(embeddings), np.array(groups)
     likely = log_probabilities(probabilities)
 
-    def members(name: str) -> "_Members":
-        at = np.flatnonzero(of == name)
+    def members(at: Ints) -> "_Members":
         shows = None if duplicates is None else duplicates[at]
         return _Members(at, every[at], embeddings[at], probabilities[at], likely[at], labels[at], shows)
 
-    by_name = {name: members(name) for name in names}
-    own = {name: _fit_own(one, inputs, seed) for name, one in by_name.items()}
-    # Those that their own group prefers.
-    zoo = {name: one for name, one in own.items() if one and by_name[name].prefer(one, tried=1)}
-    found = [_choose(name, by_name[name], own[name], zoo) for name in names]
-    answers = probabilities.copy()
-    for fit, candidate in found:
-        if candidate is not None:
-            answers[by_name[fit.name].at] = candidate.answers
-    kept = _limited([fit for fit, _ in found])
-    return GroupFits(kept, answers)
+    by_name = {name: members(np.flatnonzero(of == name)) for name in names}
+    # Its gain is small and in all groups alike: too few labels of one group would not tell it from chance.
+    together = members(np.flatnonzero(of != NO_GROUP))
+    helps = aligned is not None and together.prefer(aligned.probabilities[together.at])
+
+    def of_its_own(name: str) -> list[_Candidate]:
+        one, found = by_name[name], []
+        own = _fit_own(one, inputs, seed)
+        if own is not None:
+            found.append(replace(own, taken=one.prefer(own.answers)))
+        if aligned is not None and name in aligned.heads and len(one.labels) >= MIN_TRIED_LABELS:
+            answers = aligned.probabilities[one.at]
+            gains = helps and one.loss(answers) < one.loss(one.probabilities)
+            found.append(_Candidate(ALIGNED, aligned.heads[name], answers, taken=gains))
+        return found
+
+    first = {name: of_its_own(name) for name in names}
+    zoo = {
+        name: min(taken, key=lambda one: by_name[name].loss(one.answers))
+        for name, found in first.items()
+        if (taken := [one for one in found if one.taken])
+    }
+    chosen = [_choose(name, by_name[name], first[name], zoo) for name in names]
+    answers = {fit.name: (by_name[fit.name].at, one.answers) for fit, one in chosen if one is not None}
+    return GroupFits(_limited([fit for fit, _ in chosen]), answers)
 
 
 @dataclass(frozen=True, slots=True)
 class _Members:
-    """The held-out photos of one group, `[n]` each."""
+    """Held-out photos, `[n]` each."""
 
     at: Ints
     inputs: Floats
@@ -134,43 +180,53 @@ class _Members:
         chosen = probabilities[np.arange(len(self.labels)), self.labels]
         return -np.log(np.maximum(chosen, MIN_PROBABILITY))
 
+    def loss(self, probabilities: Floats) -> float:
+        """Return the mean loss."""
+        return float(self.losses(probabilities).mean())
+
     def accuracy(self, probabilities: Floats) -> float:
         """Return the share of right answers."""
         return float((probabilities.argmax(axis=1) == self.labels).mean())
 
-    def loss(self, candidate: "_Candidate") -> float:
-        """Return the mean loss with a head."""
-        return float(self.losses(candidate.answers).mean())
-
-    def prefer(self, candidate: "_Candidate", tried: int) -> bool:
+    def prefer(self, answers: Floats, tried: int = 1) -> bool:
         """Decide whether the gain of the best of several heads over the shared one is no chance.
 
         A t-test of the paired losses, with Bonferroni's correction for those that were tried.
         """
         from scipy.stats import t  # noqa: PLC0415 - a second to load
 
-        gains = self.losses(self.probabilities) - self.losses(candidate.answers)
+        gains = self.losses(self.probabilities) - self.losses(answers)
+        if len(gains) < MIN_TRIED_LABELS:
+            return False
         error = float(gains.std(ddof=1)) / len(gains) ** 0.5
         return float(gains.mean()) > float(t.ppf(1 - ERROR / tried, len(gains) - 1)) * error
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A head that a group may get, with its answers to the group's photos by fits without them."""
+    """A head that a group may get.
+
+    Attributes:
+        source: `OWN`, `ALIGNED` or the group that has it.
+        head: the head.
+        answers: to the group's held-out photos, by fits without them.
+        taken: whether it is better than the shared one.
+    """
 
     source: str
     head: GroupHead
     answers: Floats
+    taken: bool = False
 
 
 def _fit_own(members: _Members, inputs: Inputs, seed: int) -> _Candidate | None:
     """Cross-validate a group's own head, then fit it on all its labels; None if they are too few."""
     labels = members.labels
-    if len(labels) < MIN_OWN_LABELS or len(np.unique(labels)) < 2:  # noqa: PLR2004 - one class tells nothing apart
+    if len(labels) < MIN_OWN_LABELS:
         return None
     logits = members.likely.copy()
     splits = list(folds(labels, seed, members.duplicates))
-    if not splits:
+    if len(splits) < 2:  # noqa: PLR2004 - nothing is held out
         return None
     for training, held_out in splits:
         head = fit_offset(members.inputs[training], members.likely[training], labels[training])
@@ -181,13 +237,13 @@ def _fit_own(members: _Members, inputs: Inputs, seed: int) -> _Candidate | None:
 
 
 def _choose(
-    name: str, members: _Members, own: _Candidate | None, zoo: Mapping[str, _Candidate]
+    name: str, members: _Members, first: Sequence[_Candidate], zoo: Mapping[str, _Candidate]
 ) -> tuple[GroupFit, _Candidate | None]:
-    """Choose between a group's own head, the heads of other groups, and the shared one."""
+    """Choose between the heads that were fitted for a group, those of other groups, and the shared one."""
     fit = GroupFit(
         name,
         len(members.labels),
-        loss=float(members.losses(members.probabilities).mean()),
+        loss=members.loss(members.probabilities),
         accuracy=members.accuracy(members.probabilities),
     )
     if fit.labels < MIN_TRIED_LABELS:
@@ -199,29 +255,69 @@ def _choose(
         for other, one in zoo.items()
         if other != name
     ]
-    tried = [*others, *([] if own is None else [own])]
+    others = [replace(one, taken=members.prefer(one.answers, len(others))) for one in others]
+    tried = [*first, *others]
     if not tried:
         few = f"{fit.labels} held-out labels are too few for a head of its own, and no other group has one"
         return replace(fit, reason=few), None
-    better = [one for one in tried if members.prefer(one, tried=1 if one is own else len(others))]
-    best = min(better or tried, key=members.loss)
-    fit = replace(fit, group_loss=members.loss(best), group_accuracy=members.accuracy(best.answers))
+    better = [one for one in tried if one.taken]
+    best = min(better or tried, key=lambda one: members.loss(one.answers))
+    fit = replace(
+        fit,
+        source=best.source,
+        group_loss=members.loss(best.answers),
+        group_accuracy=members.accuracy(best.answers),
+    )
     if not better:
-        what = "its own head" if best is own else f"the head of {best.source}"
-        return replace(fit, reason=f"{what} is not significantly better on its held-out labels"), None
-    return replace(fit, source=best.source, head=best.head), best
+        return replace(fit, reason="no head is significantly better on held-out labels"), None
+    return replace(fit, head=best.head), best
+
+
+def confirmed_on_gold(
+    fits: GroupFits,
+    groups: Sequence[str],
+    embeddings: NDArray[np.floating],
+    probabilities: Floats,
+    truth: Ints,
+    *,
+    loss: float,
+    seed: int = 0,
+) -> GroupFits:
+    """Take back the heads that lose on the gold photos of their group; without any, held-out labels decide.
+
+    Args:
+        fits: by held-out labels.
+        groups: of each gold photo, `[N]`.
+        embeddings: `[N, D]`.
+        probabilities: `[N, K]`, calibrated, by the shared head.
+        truth: `[N]`.
+        loss: largest drop of the accuracy, in [0, 1].
+        seed: of the bootstrap.
+    """
+    of = np.array(groups)
+
+    def judged(fit: GroupFit) -> GroupFit:
+        at = np.flatnonzero(of == fit.name)
+        if fit.head is None or len(at) == 0:
+            return fit
+        answers = apply_head(fit.head, probabilities[at], embeddings[at])
+        pair = PairedPredictions(probabilities[at], answers, truth[at], np.ones(len(at)))
+        fit = replace(fit, gold=(found := compare(pair, seed)))
+        if found.gain >= -loss:
+            return fit
+        change = f"{found.champion:.1%} → {found.challenger:.1%} on {found.photos} gold photos of the group"
+        return replace(fit, head=None, reason=f"the head is worse: {change}")
+
+    return replace(fits, fits=tuple(judged(fit) for fit in fits.fits))
 
 
 def _limited(fits: Sequence[GroupFit]) -> tuple[GroupFit, ...]:
     """Leave out the heads that gain least, where there are more than a bundle may have."""
-    own = [fit for fit in fits if fit.source]
-    if len(own) <= MAX_HEADS:
-        return tuple(fits)
-    gain = {fit.name: fit.labels * ((fit.loss or 0.0) - (fit.group_loss or 0.0)) for fit in own}
-    kept = set(sorted(gain, key=lambda name: -gain[name])[:MAX_HEADS])
-    return tuple(
-        fit
-        if fit.name in kept or not fit.source
-        else replace(fit, source="", head=None, reason=f"a version has at most {MAX_HEADS} heads")
+    gain = {
+        fit.name: fit.labels * ((fit.loss or 0.0) - (fit.group_loss or 0.0))
         for fit in fits
-    )
+        if fit.head is not None
+    }
+    surplus = sorted(gain, key=lambda name: -gain[name])[MAX_HEADS:]
+    reason = f"a version has at most {MAX_HEADS} heads"
+    return tuple(replace(fit, head=None, reason=reason) if fit.name in surplus else fit for fit in fits)
