@@ -69,9 +69,14 @@ def raising_audits(share: float) -> Change:
     return changing_rules(lambda rules: raise_audit_share(rules, share))
 
 
-def setting_rules(rules: HarvestRules, reason: str) -> Change:
-    """Return the change that sets all harvest rules; the votes stay."""
-    return changing_rules(lambda _: (rules, [reason]))
+def setting_rules(rules: HarvestRules, reason: str, groups: Mapping[str, str] | None = None) -> Change:
+    """Return the change that sets all harvest rules; the votes stay, and the groups unless some are given."""
+
+    def change(policy: Policy) -> tuple[Policy, list[str]]:
+        kept = policy.groups if groups is None else dict(groups)
+        return structs.replace(policy, harvest=rules, groups=kept), [reason]
+
+    return change
 
 
 def changing_rules(decide: Callable[[HarvestRules], tuple[HarvestRules, list[str]]]) -> Change:

@@ -18,7 +18,7 @@ from cloud.progress import NoProgress, Progress
 from cloud.reporting.loss_curves import LossCurves
 from cloud.training.candidates import HeldOut, Labelled, choose, cross_validate, fit_candidates
 from cloud.training.distributed import Team, alone
-from cloud.training.group_fits import Aligned, GroupFits, confirmed_on_gold, fit_groups
+from cloud.training.group_fits import Aligned, GroupFits, confirmed_on_gold, fit_groups, without_heads
 from cloud.training.learners import Fitted, FrozenLearner, Learner, learner_for
 from cloud.training.photo_check import PhotoChecker
 from cloud.training.sightings import Sightings
@@ -199,7 +199,9 @@ def evaluate_backbone(
 
     plain = evaluate(learner)
     if not isinstance(learner, FrozenLearner):
-        return plain
+        return replace(
+            plain, groups=GroupFits(without_heads(photo.group for photo in examples if photo.human))
+        )
     if len(human) < MIN_WHITENED_LABELS:
         chosen = plain
     else:

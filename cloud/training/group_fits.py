@@ -4,7 +4,8 @@ The shared head's answers to photos that it was not trained on are what a group'
 learns only what the devices of the group have of their own. Plain functions on arrays.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -271,6 +272,19 @@ def _choose(
     if not better:
         return replace(fit, reason="no head is significantly better on held-out labels"), None
     return replace(fit, head=best.head), best
+
+
+def without_heads(groups: Iterable[str]) -> tuple[GroupFit, ...]:
+    """Return that no group has a head, where the network is trained from scratch.
+
+    The network of each fold is another one, so that nothing can be held out from a head on the final one.
+
+    Args:
+        groups: of each photo with a human label.
+    """
+    labels = Counter(group for group in groups if group != NO_GROUP)
+    reason = "the network was trained from scratch, and has one head"
+    return tuple(GroupFit(name, labels[name], reason=reason) for name in sorted(labels))
 
 
 def confirmed_on_gold(
