@@ -40,7 +40,7 @@ TITLES = {
     "quotas": N_("Samples per day, by class"),
     "near_duplicate_bits": N_("Distance of near-duplicates, bits"),
     "near_duplicate_s": N_("Skip near-duplicates for, seconds"),
-    GROUPS: N_("Device = group"),
+    GROUPS: N_("Group of each device"),
     "caps.per_minute": N_("Samples per minute"),
     "caps.per_hour": N_("Samples per hour"),
     "caps.per_day": N_("Samples per day"),
