@@ -7,7 +7,7 @@ from bus.mqtt.client import Bus, transient_client_id
 from cloud.dataset.store import Label, Row, Store
 from cloud.registry.registry import Registry
 from cloud.rollout.harvest_policy import MIN_AUDITED
-from cloud.rollout.policy_update import setting_votes
+from cloud.rollout.policy_update import setting_groups, setting_votes
 from schemas.messages import Policy
 from schemas.policy_rules import Caps, HarvestRules, Vote
 from schemas.topics import POLICY
@@ -219,8 +219,14 @@ async def test_groups_are_set_shown_and_taken_out(at, published, tmp_path):
     await gleaner("cloud", "policy", "--set", tmp_path / "rules.toml", *at)
     shown = (await gleaner("cloud", "policy", *at)).out
     assert "# meter-*: group meters\n# door: each device is a group of its own" in shown
-    assert (await gleaner("cloud", "policy", "--group", "door=", *at)).out == "edge-1: door: no group\n"
-    assert (await gleaner("cloud", "policy", "--group", "door=", *at)).out == "edge-1: nothing to change\n"
+
+
+def test_a_group_is_taken_out_and_the_others_stay():
+    """What is so already is no change."""
+    before = Policy(node="edge-1", groups={"door": "*", "meter-*": "meters"})
+    changed, reasons = setting_groups({"door": None})(before)
+    assert (changed.groups, reasons) == ({"meter-*": "meters"}, ["door: no group"])
+    assert setting_groups({"door": None, "meter-*": "meters"})(changed) == (changed, [])
 
 
 @pytest.mark.parametrize("text", ["meters", "Meter=a", "a/b=c", "meter-*=A", "meter-*=a.b", "=a", "meter=a*"])
