@@ -261,7 +261,8 @@ def _choose(
     if not tried:
         few = f"{fit.labels} held-out labels are too few for a head of its own, and no other group has one"
         return replace(fit, reason=few), None
-    better = [one for one in tried if one.taken]
+    # The heads of others are for a group that has none.
+    better = [one for one in first if one.taken] or [one for one in others if one.taken]
     best = min(better or tried, key=lambda one: members.loss(one.answers))
     fit = replace(
         fit,
