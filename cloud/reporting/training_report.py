@@ -15,6 +15,7 @@ from cloud.reporting.plots import curve, recall_bars, reliability_bins, reliabil
 
 _MAX_WRONG = 24
 _THUMBNAIL_PX = 120
+_WHOSE = {"own": "its own head", "aligned": "the aligned head"}
 _NO_GOLD = "There is no gold set: import one with 'gleaner cloud import DIR --hold-out 20%'."
 
 
@@ -163,7 +164,7 @@ def _groups(card: Card) -> Iterator[str]:
             f"{_figure(one.loss, '{:.4f}')} → {_figure(one.group_loss, '{:.4f}')}",
             f"{_figure(one.gold_accuracy, '{:.1%}')} → {_figure(one.group_gold_accuracy, '{:.1%}')}",
             _against_champion(before.get(one.name)),
-            one.reason or ("its own head" if one.source == "own" else f"the head of {one.source}"),
+            one.reason or _WHOSE.get(one.source, f"the head of {one.source}"),
         )
         for one in card.groups
     ]
