@@ -23,13 +23,17 @@ from schemas.field_types import Group, Label
 HEADS_FILE = Path("assets.extra", "heads.msgpack")
 """Where a bundle has it; a model server ignores it."""
 MAX_HEADS = 256
-MAX_FILE_BYTES = 64 * 2**20
+MAX_FILE_BYTES = 16 * 2**20
+"""Of a file; bounds the memory of an edge, which keeps the heads of the groups that it answers for."""
 FORMAT = 1
 MIN_PROBABILITY = 1e-30
 """Smaller ones count as this much: 0 has no logarithm."""
 
 _LARGEST = 2.0**15
 """Of the numbers in a kernel: float16 ends at 65504, and loses digits of small ones."""
+
+_HEAD_BYTES = 10_240
+"""Most bytes of a head beside its kernel: of 1024 classes, with a share of the names."""
 
 _Finite = Annotated[float, Meta(ge=-1e30, le=1e30)]  # refuses NaN too
 
@@ -59,10 +63,17 @@ class GroupHead(Struct, frozen=True, dict=True):  # dict: for what is computed o
     @cached_property
     def rows(self) -> "list[array[float]]":
         """The kernel by class, scaled."""
-        values = struct.unpack(f"<{len(self.kernel) // 2}e", self.kernel)
-        width = len(values) // len(self.bias)
-        scaled = array("d", (value * self.scale for value in values))
+        width = len(self.kernel) // 2 // len(self.bias)
+        scaled = array("f", (value * self.scale for value in self._values()))
         return [scaled[start : start + width] for start in range(0, len(scaled), width)]
+
+    @property
+    def finite(self) -> bool:
+        """Whether each number of the kernel is one."""
+        return all(map(math.isfinite, self._values()))
+
+    def _values(self) -> tuple[float, ...]:
+        return struct.unpack(f"<{len(self.kernel) // 2}e", self.kernel)
 
     def scores(self, probabilities: Sequence[float], embedding: Sequence[float]) -> list[float]:
         """Return the probabilities of a photo of the group; NaN stays NaN.
@@ -147,15 +158,11 @@ def decode_heads(content: bytes) -> GroupHeads:
                 expected=f"{classes} rows of {heads.dim} numbers",
                 got=f"{len(head.kernel)} bytes and {len(head.bias)} biases",
             )
-        if not all(map(math.isfinite, head.rows[0])) or not _finite(head):
+        if not head.finite:
             raise GroupHeadsError("head of a group", expected="finite numbers", got="infinite ones or NaN")
     if any(position >= len(heads.heads) for position in heads.groups.values()):
         raise GroupHeadsError("a group names a head that the file does not have")
     return heads
-
-
-def _finite(head: GroupHead) -> bool:
-    return all(all(map(math.isfinite, row)) for row in head.rows)
 
 
 def read_heads(directory: Path) -> GroupHeads | None:
@@ -171,6 +178,16 @@ def read_heads(directory: Path) -> GroupHeads | None:
     if (size := file.stat().st_size) > MAX_FILE_BYTES:
         raise GroupHeadsError("heads of groups", expected=f"at most {MAX_FILE_BYTES} bytes", got=size)
     return decode_heads(file.read_bytes())
+
+
+def most_heads(classes: int, dim: int) -> int:
+    """Return how many heads a file may have.
+
+    Args:
+        classes: K.
+        dim: D.
+    """
+    return min(MAX_HEADS, MAX_FILE_BYTES // (2 * classes * dim + _HEAD_BYTES))
 
 
 def group_heads(classes: Sequence[str], dim: int, by_group: Mapping[str, GroupHead]) -> GroupHeads:

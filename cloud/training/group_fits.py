@@ -17,7 +17,7 @@ from cloud.modeling.linear_head import fit_temperature
 from cloud.modeling.offset_head import Inputs, apply_head, fit_offset, log_probabilities, packed
 from cloud.training.sample_weights import folds
 from schemas.device_groups import NO_GROUP
-from schemas.group_heads import MAX_HEADS, MIN_PROBABILITY, GroupHead
+from schemas.group_heads import MIN_PROBABILITY, GroupHead, most_heads
 
 MIN_OWN_LABELS = 20
 """Held-out labels of a group from which on it may get a head of its own."""
@@ -161,7 +161,8 @@ def fit_groups(
     }
     chosen = [_choose(name, by_name[name], first[name], zoo) for name in names]
     answers = {fit.name: (by_name[fit.name].at, one.answers) for fit, one in chosen if one is not None}
-    return GroupFits(_limited([fit for fit, _ in chosen]), answers)
+    most = most_heads(probabilities.shape[1], embeddings.shape[1])
+    return GroupFits(_limited([fit for fit, _ in chosen], most), answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,13 +327,13 @@ def confirmed_on_gold(
     return replace(fits, fits=tuple(judged(fit) for fit in fits.fits))
 
 
-def _limited(fits: Sequence[GroupFit]) -> tuple[GroupFit, ...]:
+def _limited(fits: Sequence[GroupFit], most: int) -> tuple[GroupFit, ...]:
     """Leave out the heads that gain least, where there are more than a bundle may have."""
     gain = {
         fit.name: fit.labels * ((fit.loss or 0.0) - (fit.group_loss or 0.0))
         for fit in fits
         if fit.head is not None
     }
-    surplus = sorted(gain, key=lambda name: -gain[name])[MAX_HEADS:]
-    reason = f"a version has at most {MAX_HEADS} heads"
+    surplus = sorted(gain, key=lambda name: -gain[name])[most:]
+    reason = f"a version has at most {most} heads of groups, those that gain most"
     return tuple(replace(fit, head=None, reason=reason) if fit.name in surplus else fit for fit in fits)

@@ -140,4 +140,13 @@ def test_the_gate_and_the_edge_compute_the_same():
         head.scores(row, array("f", vector.tobytes()))
         for row, vector in zip(probabilities.tolist(), embeddings, strict=True)
     ]
-    assert np.abs(by_gate - by_edge).max() < 1e-9
+    assert np.abs(by_gate - by_edge).max() < 1e-5
+
+
+def test_a_bundle_has_no_more_heads_than_an_edge_takes(monkeypatch):
+    """Those that gain most stay, and the others say why they are out."""
+    monkeypatch.setattr("schemas.group_heads.MAX_HEADS", 1)
+    groups, embeddings, labels = joined(("a", 40, False), ("b", 80, True))
+    found = fit_groups(groups, embeddings, undecided(120), labels)
+    assert found.heads.keys() == {"b"}
+    assert found.fits[0].reason == "a version has at most 1 heads of groups, those that gain most"
