@@ -2,8 +2,9 @@
 
 Each meter is a group of its own. Candidates, whitening, alignment and the choice of a head are those of a
 training; the embeddings are computed once. Three questions: what a head per meter gains where all meters mean
-the same by a picture; what it gains where every other meter is labelled by the nearest digit, and the others
-by the digit below; and what the first labels of a new meter gain by the heads of the others.
+the same by a picture; what it gains where people label every other meter in another way, by the nearest digit
+(`nearest`) or by the digit after the one below (`next`); and what the first labels of a new meter gain by the
+heads of the others.
 """
 
 import argparse
@@ -46,6 +47,7 @@ class Photos:
         dim: `[N, D]`, of dimmed copies.
         below: `[N]`, the digit below.
         nearest: `[N]`, the nearest digit.
+        after: `[N]`, the digit after the one below.
         devices: `[N]`.
     """
 
@@ -53,6 +55,7 @@ class Photos:
     dim: NDArray[np.float32]
     below: Ints
     nearest: Ints
+    after: Ints
     devices: NDArray[np.str_]
 
 
@@ -67,7 +70,14 @@ def read(folder: Path, backbone: Backbone, cache: Path, progress: Progress) -> P
     )
     below = np.array([int(row["label"]) for row in rows])
     up = np.array([int(row["tenth"] or 0) >= _HALF for row in rows])
-    return Photos(plain, dim, below, (below + up) % len(CLASSES), np.array([row["device"] for row in rows]))
+    nearest, after = ((below + step) % len(CLASSES) for step in (up, 1))
+    return Photos(plain, dim, below, nearest, after, np.array([row["device"] for row in rows]))
+
+
+def truth_of(photos: Photos, meters: Sequence[str], convention: str) -> Ints:
+    """Return the labels where every other one of some meters is labelled in another way."""
+    other = {"same": photos.below, "nearest": photos.nearest, "next": photos.after}[convention]
+    return np.where(np.isin(photos.devices, meters[1::2]), other, photos.below)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +131,13 @@ def accuracy(probabilities: Floats, truth: Ints) -> float:
 
 
 def scenario(
-    photos: Photos, backbone: Backbone, labels: int, seeds: int, *, conventions: int
+    photos: Photos, backbone: Backbone, labels: int, seeds: int, *, convention: str
 ) -> dict[str, object]:
     """Compare the heads of meters with the shared one, seed by seed."""
     shared, grouped, heads, sources = [], [], [], Counter[str]()
     for seed in range(seeds):
         drawn = split(photos, seed)
-        rounded = np.isin(photos.devices, drawn.meters[1::2] if conventions > 1 else [])
-        truth = np.where(rounded, photos.nearest, photos.below)
+        truth = truth_of(photos, drawn.meters, convention)
         labelled = drawn.pool[:labels]
         if len(np.unique(truth[labelled])) < len(CLASSES):
             continue
@@ -145,30 +154,37 @@ def scenario(
     return _compared(shared, grouped) | {"heads": round(float(np.mean(heads)), 2), "sources": dict(sources)}
 
 
-def new_meter(photos: Photos, backbone: Backbone, labels: int, seeds: int) -> Iterator[dict[str, object]]:
-    """Yield what the first labels of a fifth meter gain, when every other one means the nearest digit."""
+def new_meter(
+    photos: Photos, backbone: Backbone, labels: int, seeds: int, convention: str
+) -> Iterator[dict[str, object]]:
+    """Yield what the first labels of one more meter gain, which is labelled as every other one is not."""
     for first in FIRST_LABELS:
         shared, grouped, sources = [], [], Counter[str]()
         for seed in range(seeds):
             drawn = split(photos, seed)
-            rounded = np.isin(photos.devices, drawn.meters[1::2])
-            truth = np.where(rounded, photos.nearest, photos.below)
-            newest = photos.devices[drawn.pool] == drawn.meters[-1]
+            # The fourth is new: with the second it is labelled in the other way.
+            name = drawn.meters[3]
+            truth = truth_of(photos, drawn.meters, convention)
+            newest = photos.devices[drawn.pool] == name
             own, rest = drawn.pool[newest], drawn.pool[~newest]
             labelled = np.concatenate([rest[:labels], own[:first]])
             if len(np.unique(truth[labelled])) < len(CLASSES):
                 continue
             unlabelled = np.concatenate([rest[labels:], own[first:]])
             results = train(photos, truth, labelled, unlabelled, backbone)
-            at = np.flatnonzero(photos.devices == drawn.meters[-1])
+            at = np.flatnonzero(photos.devices == name)
             at = np.setdiff1d(at, labelled)
             one, other = answers(results, photos, at)
             shared.append(accuracy(one, truth[at]))
             grouped.append(accuracy(other, truth[at]))
-            found = next(fit for fit in results.groups.fits if fit.name == drawn.meters[-1])
+            found = next(fit for fit in results.groups.fits if fit.name == name)
             if found.head is not None:
                 sources[found.source if found.source in {"own", "aligned"} else "of another meter"] += 1
-        yield {"first": first} | _compared(shared, grouped) | {"sources": dict(sources)}
+        yield (
+            {"first": first, "convention": convention}
+            | _compared(shared, grouped)
+            | {"sources": dict(sources)}
+        )
 
 
 def _compared(shared: list[float], grouped: list[float]) -> dict[str, object]:
@@ -189,6 +205,9 @@ def main() -> None:
     parser.add_argument("--meters", type=Path, required=True, help="folder of photos with manifest.csv")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--labels", type=int, nargs="+", default=[60, 120, 200, 400])
+    names = ("same", "nearest", "next")
+    parser.add_argument("--conventions", nargs="*", choices=names, default=names)
+    parser.add_argument("--new", nargs="*", choices=names, default=("same", "next"))
     parser.add_argument("--backbone", default="efficientnet-lite0-grid")
     parser.add_argument("--cache", type=Path, default=Path(".cache/features"))
     arguments = parser.parse_args()
@@ -200,11 +219,12 @@ def main() -> None:
         sys.stdout.flush()
 
     for labels in arguments.labels:
-        for conventions in (1, 2):
-            found = scenario(photos, backbone, labels, arguments.seeds, conventions=conventions)
-            show({"labels": labels, "conventions": conventions} | found)
-    for found in new_meter(photos, backbone, 200, arguments.seeds):
-        show({"new meter": True} | found)
+        for convention in arguments.conventions:
+            found = scenario(photos, backbone, labels, arguments.seeds, convention=convention)
+            show({"labels": labels, "convention": convention} | found)
+    for convention in arguments.new:
+        for found in new_meter(photos, backbone, 200, arguments.seeds, convention):
+            show({"new meter": True} | found)
 
 
 if __name__ == "__main__":
