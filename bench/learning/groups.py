@@ -157,7 +157,7 @@ def scenario(
 def new_meter(
     photos: Photos, backbone: Backbone, labels: int, seeds: int, convention: str
 ) -> Iterator[dict[str, object]]:
-    """Yield what the first labels of one more meter gain, which is labelled as every other one is not."""
+    """Yield what the first labels of one more meter gain, whose labels are in the other way."""
     for first in FIRST_LABELS:
         shared, grouped, sources = [], [], Counter[str]()
         for seed in range(seeds):
