@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from schemas.group_heads import HEADS_FILE, GroupHead, encode_heads, group_heads, pack_kernel
+from schemas.groups.heads import HEADS_FILE, GroupHead, encode_heads, group_heads, pack_kernel
 from tests.serving import CLASSES
 
 # Twice the weights of the model with the other sign: red is then a dog, and blue a cat.

@@ -111,7 +111,7 @@ def train(
         str(name): photos.vectors[unlabelled[photos.devices[unlabelled] == name]]
         for name in np.unique(photos.devices[unlabelled])
     }
-    learner = FrozenLearner(None, photos.vectors[labelled], len(CLASSES), photos.dim[labelled])  # type: ignore[arg-type]  # the network is not used
+    learner = FrozenLearner(None, photos.vectors[labelled], len(CLASSES), photos.dim[labelled])
     return evaluate_backbone(
         backbone, learner, CLASSES, examples, [], sightings=sightings, seed=0, progress=NoProgress()
     )

@@ -18,7 +18,7 @@ from cli import connect, options, run_service
 from cli.cloud.known_nodes import add_any_node, check_nodes
 from cli.fleet import Fleet
 from cli.output import print_line
-from schemas.device_groups import EACH, PATTERN
+from schemas.groups.membership import EACH, PATTERN
 from schemas.messages import Policy
 from schemas.policy_rules import MAX_FRAMES, HarvestRules, Vote
 from schemas.text import escaped, listed

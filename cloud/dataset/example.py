@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from schemas import lanes
 from schemas.class_names import NEITHER
 from schemas.codec import content_id
-from schemas.device_groups import NO_GROUP
 from schemas.errors import PermanentError
+from schemas.groups.membership import NO_GROUP
 
 Source = Literal["human", "device", "teacher", "edge"]
 EQUALS_GOLD = "the picture equals a gold photo"

@@ -12,9 +12,9 @@ from cloud.dataset.schema import Split
 from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
 from schemas import lanes
 from schemas.class_names import NEITHER, ClassNameError, class_name
-from schemas.device_groups import NO_GROUP
 from schemas.errors import PermanentError
 from schemas.field_types import PhotoId
+from schemas.groups.membership import NO_GROUP
 
 # Example.weight must be above 0, and an edge can report a confidence of 0.
 MIN_WEIGHT = 0.01

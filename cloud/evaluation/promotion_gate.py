@@ -14,7 +14,7 @@ import numpy as np
 from cloud.evaluation.metrics import calibration_error, p_words, points
 from cloud.evaluation.recall_losses import SIGNIFICANCE, find_recall_losses
 from cloud.modeling.arrays import Bools, Floats, Ints
-from schemas.device_groups import NO_GROUP
+from schemas.groups.membership import NO_GROUP
 
 GateDecision: TypeAlias = Literal["promote", "keep", "inconclusive"]
 

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from cloud.modeling.arrays import Floats, Ints, softmax
 from cloud.modeling.linear_head import Head
 from cloud.modeling.whitening import whitening
-from schemas.group_heads import MIN_PROBABILITY, GroupHead, pack_kernel
+from schemas.groups.heads import MIN_PROBABILITY, GroupHead, pack_kernel
 
 PRIOR_VARIANCE = 10.0
 """Of each weight that is added, for inputs with a mean square of 1: a third of what the shared head has."""

@@ -19,7 +19,7 @@ from cloud.modeling.offset_head import answer_by_groups
 from cloud.registry.model_card import Calibration, Card
 from cloud.registry.registry import Champion
 from schemas.codec import content_id
-from schemas.group_heads import GroupHeads, read_heads
+from schemas.groups.heads import GroupHeads, read_heads
 
 _TIMED_CALLS = 15
 _MIN_PROBABILITY = 1e-12  # 0 has no logarithm

@@ -15,7 +15,7 @@ from cloud.export.litert import VariantModel
 from cloud.export.v1_loader import SavedModel
 from cloud.registry.champion import Contestant, PairedModels, Predictor
 from schemas.errors import PermanentError
-from schemas.group_heads import read_heads
+from schemas.groups.heads import read_heads
 from schemas.litert import FLOAT32, Variant, read_manifest
 
 

@@ -19,8 +19,8 @@ from cloud.rollout.harvest_policy import (
     restore_audit_share,
     tune_rules,
 )
-from schemas.device_groups import EACH
 from schemas.errors import CodecError, PermanentError
+from schemas.groups.membership import EACH
 from schemas.messages import Policy
 from schemas.policy_rules import HarvestRules, Vote
 from schemas.topics import POLICY

@@ -18,11 +18,11 @@ from cloud.progress import NoProgress, Progress
 from cloud.reporting.loss_curves import LossCurves
 from cloud.training.candidates import HeldOut, Labelled, choose, cross_validate, fit_candidates
 from cloud.training.distributed import Team, alone
-from cloud.training.group_fits import Aligned, GroupFits, confirmed_on_gold, fit_groups, without_heads
+from cloud.training.groups.fits import Aligned, GroupFits, confirmed_on_gold, fit_groups, without_heads
+from cloud.training.groups.sightings import Sightings
 from cloud.training.learners import Fitted, FrozenLearner, Learner, learner_for
 from cloud.training.photo_check import PhotoChecker
-from cloud.training.sightings import Sightings
-from schemas.device_groups import NO_GROUP
+from schemas.groups.membership import NO_GROUP
 
 MIN_SCRATCH_LABELS = 300
 """Human labels from which on a network is trained from scratch beside a pretrained one."""

@@ -46,7 +46,7 @@ from cloud.reporting.training_report import Answers, ReportData, render_report
 from cloud.training.candidate_results import CandidateResults
 from cloud.training.candidates import HeldOut, auto_helps
 from cloud.training.learners import Fitted
-from schemas.group_heads import HEADS_FILE, GroupHeads, encode_heads, group_heads
+from schemas.groups.heads import HEADS_FILE, GroupHeads, encode_heads, group_heads
 from schemas.litert import EXTRA_ASSETS
 from schemas.pixels import DECODING
 

@@ -11,7 +11,7 @@ from cloud.evaluation.unseen import unseen_photos
 from cloud.progress import Progress
 from cloud.registry.registry import Champion, Registry
 from cloud.registry.renamed_classes import with_current_names
-from cloud.training.sightings import Sightings, read_sightings
+from cloud.training.groups.sightings import Sightings, read_sightings
 
 if TYPE_CHECKING:
     from cloud.training.distributed import Team

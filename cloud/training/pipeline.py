@@ -29,7 +29,7 @@ from schemas.field_types import ModelVersion
 
 if TYPE_CHECKING:
     from cloud.training.distributed import Team
-    from cloud.training.sightings import Sightings
+    from cloud.training.groups.sightings import Sightings
     from cloud.training.train import Trained
 
 

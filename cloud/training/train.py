@@ -10,8 +10,8 @@ from cloud.registry.registry import Champion, Registry
 from cloud.reporting.loss_curves import LossCurves
 from cloud.training.candidate_results import check_unseen, evaluate_candidates
 from cloud.training.distributed import Team
+from cloud.training.groups.sightings import Sightings
 from cloud.training.packaging import Trained, VersionPlan, write_version
-from cloud.training.sightings import Sightings
 
 __all__ = ["Trained", "train"]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from schemas.device_groups import EACH, PATTERN
+from schemas.groups.membership import EACH, PATTERN
 from schemas.topics import NAME
 
 MAX_LINES = 1024

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from schemas.device_groups import NO_GROUP, group_of
+from schemas.groups.membership import NO_GROUP, group_of
 from schemas.messages import Policy
 
 MAX_DEVICES = 1024

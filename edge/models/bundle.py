@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path, PurePosixPath
 
 from schemas.errors import PermanentError
-from schemas.group_heads import GroupHeadsError, read_heads
+from schemas.groups.heads import GroupHeadsError, read_heads
 from schemas.messages import Release
 
 CLASSES_ASSET = "assets/classes.txt"

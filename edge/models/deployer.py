@@ -25,7 +25,7 @@ from edge.serving.traffic_router import TrafficRouter
 from edge.serving.traffic_split import TrafficSplit
 from schemas.errors import TransientError
 from schemas.events import EventName
-from schemas.group_heads import GroupHead
+from schemas.groups.heads import GroupHead
 from schemas.messages import CanaryReport, Release, ServedModel
 
 log = structlog.get_logger()

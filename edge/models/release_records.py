@@ -10,7 +10,7 @@ from bus.atomic_file import write_atomic
 from edge.models import version_dirs
 from edge.models.bundle import read_class_names
 from schemas.codec import content_id
-from schemas.group_heads import GroupHeads, GroupHeadsError, read_heads
+from schemas.groups.heads import GroupHeads, GroupHeadsError, read_heads
 from schemas.messages import Release
 
 log = structlog.get_logger()

@@ -5,7 +5,7 @@ import time
 
 from edge.serving.client import ModelMissingError, ModelOutputError, ModelUnavailableError, Predictor
 from edge.serving.prediction import to_predictions
-from schemas.group_heads import GroupHeads
+from schemas.groups.heads import GroupHeads
 from schemas.messages import Release, ServedModel
 
 LOAD_TIMEOUT_S = 120.0

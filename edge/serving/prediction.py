@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from edge.serving.client import BatchOutput, ModelOutputError
-from schemas.group_heads import GroupHead
+from schemas.groups.heads import GroupHead
 
 _MAX_NOVELTY = 1e6
 

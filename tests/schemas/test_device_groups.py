@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from schemas.device_groups import group_of
+from schemas.groups.membership import group_of
 
 GROUPS = {
     "meter-*": "meters",

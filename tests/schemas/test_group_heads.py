@@ -5,7 +5,7 @@ import math
 import msgspec
 import pytest
 
-from schemas.group_heads import (
+from schemas.groups.heads import (
     HEADS_FILE,
     GroupHead,
     GroupHeads,

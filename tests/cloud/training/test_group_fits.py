@@ -8,7 +8,7 @@ import pytest
 from cloud.modeling.arrays import softmax
 from cloud.modeling.linear_head import Head
 from cloud.modeling.offset_head import apply_head, packed
-from cloud.training.group_fits import Aligned, confirmed_on_gold, fit_groups
+from cloud.training.groups.fits import Aligned, confirmed_on_gold, fit_groups
 
 DIM, CLASSES = 8, 2
 SURE = 3.0
@@ -33,6 +33,11 @@ def right(embeddings: np.ndarray) -> np.ndarray:
     """Return what a shared head says that knows the first convention."""
     logits = np.outer(embeddings[:, 0] - SURE / 2, [-1.0, 1.0]) * SURE / 2
     return softmax(logits.astype(np.float64))
+
+
+def right_by(probability: float, labels: np.ndarray) -> np.ndarray:
+    """Return what a head says that gives each right answer this probability."""
+    return np.where(np.eye(CLASSES)[labels] > 0, probability, 1 - probability)
 
 
 def joined(*parts: tuple[str, int, bool]) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -104,9 +109,9 @@ def test_without_groups_nothing_is_fitted():
 def test_a_gain_of_all_groups_together_is_enough_for_the_aligned_head():
     """But a group whose own labels speak against it keeps the shared one."""
     groups, embeddings, labels = joined(*((f"g{at}", 14, False) for at in range(6)))
-    shared = softmax(np.log(right(embeddings)) / 4)  # right, but too doubtful
-    better = right(embeddings)
-    better[:14] = 0.5
+    shared, better = right_by(0.7, labels), right_by(0.78, labels)
+    better[::4] = right_by(0.6, labels)[::4]  # of fourteen photos, the gain might be chance
+    better[:14] = right_by(0.69, labels)[:14]
     head = packed(Head(np.zeros((DIM, CLASSES)), np.zeros(CLASSES)), 0.25)
     heads = {f"g{at}": head for at in range(6)}
     found = fit_groups(groups, embeddings, shared, labels, aligned=Aligned(better, heads))
@@ -145,7 +150,7 @@ def test_the_gate_and_the_edge_compute_the_same():
 
 def test_a_bundle_has_no_more_heads_than_an_edge_takes(monkeypatch):
     """Those that gain most stay, and the others say why they are out."""
-    monkeypatch.setattr("schemas.group_heads.MAX_HEADS", 1)
+    monkeypatch.setattr("schemas.groups.heads.MAX_HEADS", 1)
     groups, embeddings, labels = joined(("a", 40, False), ("b", 80, True))
     found = fit_groups(groups, embeddings, undecided(120), labels)
     assert found.heads.keys() == {"b"}

@@ -13,7 +13,7 @@ from cloud.registry.registry import Champion, Registry, read_bundle
 from cloud.rollout.releases import release_of
 from cloud.training.packaging import Trained
 from cloud.training.train import train
-from schemas.group_heads import HEADS_FILE, read_heads
+from schemas.groups.heads import HEADS_FILE, read_heads
 from tests.cloud import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")

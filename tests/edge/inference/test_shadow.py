@@ -8,7 +8,7 @@ from edge.serving.client import Predictor
 from edge.serving.prediction import Prediction
 from edge.serving.traffic_router import TrafficRouter
 from edge.serving.traffic_split import CanaryPlan, TrafficSplit
-from schemas.group_heads import GroupHead
+from schemas.groups.heads import GroupHead
 from tests.conftest import eventually
 from tests.group_heads import MIRROR
 from tests.nodes import photo

@@ -16,8 +16,8 @@ from cloud.modeling.arrays import Floats, Ints, softmax
 from cloud.modeling.linear_head import fit_temperature
 from cloud.modeling.offset_head import Inputs, apply_head, fit_offset, log_probabilities, packed
 from cloud.training.sample_weights import folds
-from schemas.device_groups import NO_GROUP
-from schemas.group_heads import MIN_PROBABILITY, GroupHead, most_heads
+from schemas.groups.heads import MIN_PROBABILITY, GroupHead, most_heads
+from schemas.groups.membership import NO_GROUP
 
 MIN_OWN_LABELS = 20
 """Held-out labels of a group from which on it may get a head of its own."""
