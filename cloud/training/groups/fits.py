@@ -201,7 +201,8 @@ class _Members:
         if len(gains) < MIN_TRIED_LABELS:
             return False
         error = float(gains.std(ddof=1)) / len(gains) ** 0.5
-        return float(gains.mean()) > float(t.ppf(1 - ERROR / tried, len(gains) - 1)) * error
+        least = float(t.ppf(1 - ERROR / tried, len(gains) - 1)) * error
+        return bool(gains.mean() > least)
 
 
 @dataclass(frozen=True, slots=True)
