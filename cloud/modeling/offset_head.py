@@ -22,34 +22,73 @@ _MAX_ITERATIONS = 500
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """How embeddings become the inputs of the added head: an affine map, so that it folds into the head.
+    """What the added head sees of a photo: its embedding, and what the shared head makes of it.
+
+    Both are affine in the embedding, so that the added head folds into one for embeddings. Where a group has
+    other names for the same things, the second part needs few labels to learn that.
 
     Attributes:
-        mean: `[D]`, subtracted first.
+        mean: `[D]`, subtracted from embeddings.
         directions: `[D, d]`, onto which they are projected; None: they stay as they are.
-        scale: divides the inputs, so that those of all groups have a mean square of 1.
+        scale: divides them, so that those of all groups have a mean square of 1.
+        shared: the calibrated shared head; None leaves out the second part.
+        logit_scale: the same for the logits, each less the mean of its photo's.
     """
 
     mean: Floats
     directions: Floats | None
     scale: float
+    shared: Head | None = None
+    logit_scale: float = 1.0
 
     @classmethod
-    def measured_on(cls, embeddings: NDArray[np.floating], *, whitened: bool) -> "Inputs":
-        """Return the inputs for embeddings `[N, D]` of all groups, of the kind that the shared head has."""
-        mean, directions = whitening(embeddings) if whitened else (embeddings.mean(axis=0, dtype=float), None)
-        plain = cls(mean, directions, 1.0).of(embeddings)
-        return cls(mean, directions, float(np.sqrt(np.einsum("nd,nd->", plain, plain) / len(plain))) or 1.0)
+    def measured_on(
+        cls,
+        embeddings: NDArray[np.floating],
+        likely: Floats,
+        *,
+        shared: Head | None = None,
+        whitened: bool = False,
+    ) -> "Inputs":
+        """Return the inputs for photos of all groups.
 
-    def of(self, embeddings: NDArray[np.floating]) -> Floats:
-        """Return the inputs `[N, d]` of embeddings `[N, D]`."""
+        Args:
+            embeddings: `[N, D]`.
+            likely: log-probabilities `[N, K]`, by shared heads that were not trained on the photos.
+            shared: the calibrated shared head.
+            whitened: whether it is on whitened principal components: then these are used.
+        """
+        mean, directions = whitening(embeddings) if whitened else (embeddings.mean(axis=0, dtype=float), None)
+        plain = cls(mean, directions, 1.0).of(embeddings, likely)
+        return cls(mean, directions, _mean_length(plain), shared, _mean_length(_centred(likely)))
+
+    def of(self, embeddings: NDArray[np.floating], likely: Floats) -> Floats:
+        """Return the inputs `[N, d]` of photos, by embeddings `[N, D]` and log-probabilities `[N, K]`."""
         centred = embeddings.astype(np.float64) - self.mean
-        return (centred if self.directions is None else centred @ self.directions) / self.scale
+        seen = (centred if self.directions is None else centred @ self.directions) / self.scale
+        if self.shared is None:
+            return np.asarray(seen)
+        return np.concatenate([seen, _centred(likely) / self.logit_scale], axis=1)
 
     def fold(self, head: Head) -> Head:
         """Return a head for the embeddings from one for the inputs."""
-        kernel = (head.kernel if self.directions is None else self.directions @ head.kernel) / self.scale
-        return Head(kernel, head.bias - self.mean @ kernel)
+        width = len(self.mean) if self.directions is None else self.directions.shape[1]
+        seen, said = head.kernel[:width], head.kernel[width:] / self.logit_scale
+        kernel = (seen if self.directions is None else self.directions @ seen) / self.scale
+        bias = head.bias - self.mean @ kernel
+        if self.shared is not None:
+            kernel = kernel + _centred(self.shared.kernel) @ said
+            bias = bias + _centred(self.shared.bias) @ said
+        return Head(kernel, bias)
+
+
+def _centred(logits: Floats) -> Floats:
+    """Return logits less the mean over the classes, which a softmax ignores."""
+    return np.asarray(logits - logits.mean(axis=-1, keepdims=True))
+
+
+def _mean_length(inputs: Floats) -> float:
+    return float(np.sqrt(np.einsum("nd,nd->", inputs, inputs) / len(inputs))) or 1.0
 
 
 def log_probabilities(probabilities: Floats) -> Floats:

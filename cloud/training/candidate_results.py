@@ -275,6 +275,7 @@ def with_groups(
         learner.features[held_out.positions],
         softmax(held_out.logits / held_out.temperature),
         held_out.labels,
+        shared=shared_head,
         aligned=Aligned(
             softmax(by_all.logits / by_all.temperature),
             {

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cloud.evaluation.promotion_gate import Comparison, PairedPredictions, compare
 from cloud.modeling.arrays import Floats, Ints, softmax
-from cloud.modeling.linear_head import fit_temperature
+from cloud.modeling.linear_head import Head, fit_temperature
 from cloud.modeling.offset_head import Inputs, apply_head, fit_offset, log_probabilities, packed
 from cloud.training.sample_weights import folds
 from schemas.groups.heads import MIN_PROBABILITY, GroupHead, most_heads
@@ -105,6 +105,7 @@ def fit_groups(
     probabilities: Floats,
     labels: Ints,
     *,
+    shared: Head | None = None,
     aligned: Aligned | None = None,
     whitened: bool = False,
     duplicates: Ints | None = None,
@@ -121,6 +122,7 @@ def fit_groups(
         embeddings: `[M, D]`.
         probabilities: `[M, K]`, calibrated, by shared heads that were not trained on the photo.
         labels: `[M]`, by people.
+        shared: the shared head, calibrated; None: a group's head sees the embeddings alone.
         aligned: the head on aligned embeddings; None if it is not tried.
         whitened: whether the shared head is on whitened principal components.
         duplicates: numbers of the groups of near-duplicates, `[M]`; None if no two photos show the same.
@@ -129,9 +131,9 @@ def fit_groups(
     names = sorted(set(groups) - {NO_GROUP})
     if not names:
         return GroupFits()
-    inputs = Inputs.measured_on(embeddings, whitened=whitened)
-    every, of = inputs.of(embeddings), np.array(groups)
     likely = log_probabilities(probabilities)
+    inputs = Inputs.measured_on(embeddings, likely, shared=shared, whitened=whitened)
+    every, of = inputs.of(embeddings, likely), np.array(groups)
 
     def members(at: Ints) -> "_Members":
         shows = None if duplicates is None else duplicates[at]

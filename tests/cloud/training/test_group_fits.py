@@ -63,6 +63,24 @@ def test_groups_with_opposite_labels_get_heads_of_their_own():
         assert (served.argmax(axis=1) == truth).mean() > 0.85
 
 
+def test_other_names_for_the_same_things_need_few_labels():
+    """Four classes, whose names are exchanged in one group: what the shared head says is an input too."""
+    draw, classes, dim = np.random.default_rng(0), 4, 200
+    shared = Head(np.eye(dim, classes) * 4.0, np.full(classes, -2.0))
+
+    def photos(count: int) -> tuple[np.ndarray, np.ndarray]:
+        kinds = np.arange(count) % classes
+        return (np.eye(classes, dim)[kinds] + draw.normal(0, 0.3, (count, dim))).astype(np.float32), kinds
+
+    embeddings, kinds = photos(24)
+    named = np.array([1, 2, 3, 0])
+    said = softmax(shared.logits(embeddings))
+    found = fit_groups(["a"] * 24, embeddings, said, named[kinds], shared=shared)
+    fresh, kinds = photos(200)
+    served = apply_head(found.heads["a"], softmax(shared.logits(fresh)), fresh)
+    assert (served.argmax(axis=1) == named[kinds]).mean() > 0.8
+
+
 def test_a_group_that_differs_in_nothing_keeps_the_shared_head():
     """A head of its own would only learn the noise of its labels; the reason is said."""
     taken = 0
