@@ -5,10 +5,12 @@ Markdown table: first contentful paint in milliseconds (median and maximum), and
 """
 
 import argparse
+import asyncio
 import io
 import os
 import secrets
 import shutil
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -20,22 +22,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import structlog
 from PIL import Image
 
 from bench import procfs
 from bench.machine import ROOT, facts
 from bus.broker.process import local_broker
 from bus.mqtt.presence import now_ms
+from bus.outbox.sqlite import Database
 from cloud.dataset.store import Row, Store
+from console.access.audit_trail import Entry, write
+from console.service import MIGRATIONS
 
 PAGES = (
-    "/", "/review", "/progress", "/models", "/rollout", "/fleet", "/policy", "/photos", "/doubts",
-    "/quarantine", "/events",
+    "/", "/review", "/review?view=grid", "/progress", "/models", "/rollout", "/fleet", "/policy", "/photos",
+    f"/photos/{1:032x}/alike", "/doubts", "/quarantine", "/events", "/audit",
 )  # fmt: skip
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 _CLASSES = ("cat", "dog", "fox")
 _DIMENSIONS = 64
 _LABELLED = 3_000
+_ENTRIES = 10_000
 _BATCH = 10_000
 _MINUTE_MS = 60_000
 _START_S = 300.0
@@ -92,6 +99,26 @@ def _picture(seed: int) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).resize((160, 120)).save(out, "JPEG", quality=60)
     return out.getvalue()
+
+
+async def fill_audit_trail(state: Path) -> None:
+    """Record labels, so that the page of the audit trail is as long as it gets."""
+    entries = [
+        Entry.made(now_ms() - number * 1000, "ada", "192.0.2.7", "label.given", _labelled(number))
+        for number in range(_ENTRIES)
+    ]
+
+    def write_all(connection: sqlite3.Connection) -> None:
+        for one in entries:
+            write(connection, one)
+
+    async with Database(state / "console.db", MIGRATIONS) as database:
+        await database.run(write_all)
+
+
+def _labelled(number: int) -> dict[str, object]:
+    photos = [f"{number * 9 + at:032x}" for at in range(9)]
+    return {"label": _CLASSES[number % len(_CLASSES)], "photos": photos}
 
 
 @contextmanager
@@ -166,6 +193,8 @@ def main() -> None:
         dataset = options.dataset or folder / "dataset.lance"
         if not dataset.exists():
             fill(dataset, options.samples)
+        with structlog.testing.capture_logs():  # it logs each entry
+            asyncio.run(fill_audit_trail(folder / "console"))
         with (
             local_broker(folder / "broker") as broker,
             running_console(folder, dataset, broker.port) as (address, pid),

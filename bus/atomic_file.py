@@ -23,11 +23,16 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     partial = path.with_name(f"{path.name}.tmp")
     partial.unlink(missing_ok=True)  # a killed writer may have left it with other permissions
     # O_EXCL with the mode: a secret is never readable by others, not even while it is written.
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)  # on a full disk it would take the last of the room
+        raise
     sync_folder(path.parent)  # without this a power cut can bring the old name back
 
 

@@ -110,6 +110,12 @@ def is_host(text: str) -> bool:
         return False
 
 
+def host_and_port(address: str) -> tuple[str, int]:
+    """Return the parts of HOST:PORT, where to listen; an IPv6 address may be in brackets."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 class ClientConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Configuration file of a command that is only a client of the broker."""
 

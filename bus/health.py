@@ -10,6 +10,7 @@ from http import HTTPStatus
 
 import structlog
 
+from bus.config import host_and_port
 from bus.observability.connection_limit import HEAD_S, ConnectionLimit
 from schemas.errors import PermanentError
 from schemas.text import listed
@@ -42,8 +43,8 @@ class HealthServer:
         metrics: Callable[[], bytes] | None = None,
         metrics_path: str = METRICS_PATH,
     ) -> None:
-        self._host, _, port = address.rpartition(":")
-        self._port = int(port)
+        self._host, self._port = host_and_port(address)
+        self._address = address
         self._unready_reason = unready_reason
         self._pages = {} if metrics is None else {metrics_path.encode(): metrics}
         self._limit = ConnectionLimit(_CONNECTIONS)
@@ -58,9 +59,8 @@ class HealthServer:
             server = await asyncio.start_server(self._serve, self._host, self._port, limit=_HEAD_BYTES)
         # UnicodeError: a name that no resolver takes; OverflowError: a port above 65535.
         except (OSError, UnicodeError, OverflowError) as error:
-            address = f"{self._host}:{self._port}"
             raise HealthServerError(
-                f"cannot serve health probes on {address}: {getattr(error, 'strerror', None) or error}",
+                f"cannot serve health probes on {self._address}: {getattr(error, 'strerror', None) or error}",
                 hint="choose another address with `probes`",
             ) from None
         async with server:

@@ -43,8 +43,9 @@ class Checks:
         self._results = self.bus.subscribe(RESULT, node=self._node, device=self._name)
         self._statuses = self.bus.subscribe(STATUS, node=self._node, name="edge")
         self.fleet = Fleet(self.bus) if arguments.all else None
-        self._sys_version = self.bus.subscribe_raw(_SYS_VERSION)
-        self._sys_dropped = self.bus.subscribe_raw(_SYS_DROPPED)
+        # Optional: only mosquitto's kin have these topics, and a broker may hide them.
+        self._sys_version = self.bus.subscribe_raw(_SYS_VERSION, optional=True)
+        self._sys_dropped = self.bus.subscribe_raw(_SYS_DROPPED, optional=True)
 
     async def broker(self) -> Finding:
         """Check that the broker can be reached."""

@@ -33,8 +33,12 @@ def machine_findings(found: Recognised, now: datetime) -> Iterator[Finding]:
 
 
 def _disk(field: str, folder: Path) -> Finding:
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    free = shutil.disk_usage(existing).free
+    try:
+        existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        free = shutil.disk_usage(existing).free
+    except OSError as error:  # the service's folders are private
+        found = f"cannot look at {field} in {folder}: {error.strerror}"
+        return failed("disk", found, "run 'gleaner doctor' as the user of the service, or as root")
     text = f"{free / _GIGA:.1f} GB free for {field} in {folder}"
     if free >= _LEAST_FREE_BYTES:
         return passed("disk", text)

@@ -118,6 +118,6 @@ async def _until_signalled(service: Coroutine[Any, Any, T]) -> tuple[signal.Sign
 
 
 def _give_up() -> None:
-    sys.stderr.write(f"not finished {STOP_S:g} s after the signal: exit now\n")
-    sys.stderr.flush()
+    # By the log: what is written to standard error itself may be in a pipe that this process has yet to read.
+    log.error("service.gave_up", waited_s=STOP_S, reason="not finished so long after the signal: exit now")
     os._exit(exit_codes.FAILED)

@@ -153,7 +153,7 @@ def _provision(system: System) -> None:
 async def _run(system: System, *, codes: bool) -> None:
     async with Supervisor(system.folder / "logs", (sys.executable, "-P", "-m", "gleaner")) as processes:
         for name, words in system.brokers():
-            await processes.start(name, words)
+            await processes.start(name, words, last=True)
         ended = asyncio.create_task(processes.wait_for_end(), name="up.watch")
         listening = asyncio.create_task(_until_listening(system), name="up.listening")
         try:

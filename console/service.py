@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bus import systemd
 from bus.cache_folder import expanded
@@ -18,6 +19,7 @@ from bus.metrics import Counters
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import Presence
 from bus.observability import metric_catalogue as catalogue
+from bus.observability.connection_limit import ConnectionLimit, LimitedProtocol
 from bus.observability.exposition import Exposition
 from bus.observability.measurements import (
     Measurement,
@@ -45,7 +47,7 @@ from console.live.broadcast import Broadcast
 from console.live.listener import Listener
 from console.live.photo_previews import PhotoPreviews
 from console.live.state import LiveState
-from console.photos.picture_cache import PictureCache, forgotten
+from console.photos.picture_cache import PictureCache, forgotten, taken_out
 from console.review.desk import ReviewDesk
 from console.review.label_sender import HELD_MIGRATIONS, LabelSender
 from console.review.leases import Leases
@@ -56,7 +58,7 @@ from schemas.topics import CLOUD
 
 log = structlog.get_logger()
 
-_MIGRATIONS = {
+MIGRATIONS = {
     "outbox": Outbox.MIGRATIONS,
     "held_label": HELD_MIGRATIONS,
     "session": Sessions.MIGRATIONS,
@@ -98,7 +100,7 @@ async def run(
     )
     damage = DamageLog(counters)
     with _listening(config.listen) as listening:
-        async with Database(state / "console.db", _MIGRATIONS, damage=damage) as database:
+        async with Database(state / "console.db", MIGRATIONS, damage=damage) as database:
             parts = _Parts(config, bus, store, database, password)
             await parts.load()
             async with asyncio.TaskGroup() as tasks:
@@ -191,6 +193,9 @@ async def _watch_dataset(console: Console) -> None:
             if newest != version:
                 gone = await asyncio.to_thread(lambda: forgotten(console.store, console.pictures.kept()))
                 await asyncio.to_thread(console.pictures.forget, gone)
+                # Most of these were never in the dataset.
+                passed_by = console.previews.kept()
+                console.previews.forget(await asyncio.to_thread(taken_out, console.store, passed_by))
                 version = newest
                 console.broadcast.changed("dataset")
                 console.insights.dataset_changed()
@@ -239,9 +244,11 @@ class _Server(uvicorn.Server):
 
 
 def _uvicorn_config(config: ConsoleConfig, app: Starlette) -> uvicorn.Config:
+    limit = ConnectionLimit(_MAX_CONNECTIONS - 1)
     return uvicorn.Config(
         app,
-        http="h11",
+        # uvicorn has no deadline for the head of a request: connections that say nothing give way.
+        http=lambda **parts: LimitedProtocol(H11Protocol(**parts), limit),  # type: ignore[arg-type]  # it only calls it
         ws="none",
         lifespan="off",
         loop="none",

@@ -1,7 +1,8 @@
 """Forget photos, as the cloud orders: their answers, samples and hashes, and what is in memory of them.
 
-An order is carried out once: its id is written in the transaction that deletes the rows. A sample that was
-published before, or waits to be shrunk, still reaches the cloud, which refuses it.
+An order is carried out once: its id is written in its last transaction. Each deletes few rows: they are
+overwritten, and all at once would fill the disk with the database's log and hold up the answers for minutes.
+A sample that was published before, or waits to be shrunk, still reaches the cloud, which refuses it.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import TypeVar
 
 import structlog
 
@@ -20,7 +21,7 @@ from bus.mqtt.retry import retry_until_ok
 from bus.mqtt.subscription import Subscription
 from bus.outbox import damage, rows
 from bus.outbox.outbox import Outbox
-from bus.outbox.sqlite import Database
+from bus.outbox.sqlite import Database, Work
 from edge.harvest.sampler import Sampler
 from schemas.codec import decode
 from schemas.errors import CodecError
@@ -36,22 +37,12 @@ _RESULT = "CAST(result AS TEXT)"
 _ANSWERED_AT = f"coalesce(iif(json_valid({_RESULT}), json_extract({_RESULT}, '$.answered_at_ms'), 0), 0)"
 _TIMES = {"answer": _ANSWERED_AT, "attempt": "at_ms", "harvested": "at_ms"}
 """Tables with a row for each photo, and the time of a row."""
-_READ_AT_ONCE = 16
+_SAMPLES_AT_ONCE = 16
+_ROWS_AT_ONCE = 2000
 
+T = TypeVar("T")
 Covers = Callable[[str, str], bool]
 """Whether the photo of a device, by its id, is to be forgotten, whenever it was answered."""
-
-
-class Deleted(NamedTuple):
-    """What a transaction deleted.
-
-    Args:
-        harvested: Ids of photos in the history of the harvest.
-        counts: Number of rows by table.
-    """
-
-    harvested: set[str]
-    counts: dict[str, int]
 
 
 def covering(order: Forget) -> Covers:
@@ -99,7 +90,7 @@ class Forgetting:
 
     async def run(self) -> None:
         """Carry out orders until cancelled. Safe to cancel: the broker retains the newest order."""
-        done = await self._database.run(_last_order)
+        done = await self._on_disk(_last_order)
         self._bus.report_later(forgotten=done)
         async for delivery in self._orders:
             try:
@@ -115,12 +106,13 @@ class Forgetting:
             delivery.ack()
 
     async def _carry_out(self, order: Forget) -> None:
-        deleted, samples = await retry_until_ok(self._bus, "disk", lambda: self._delete(order))
-        self._outbox.discard(samples)
-        self._sampler.forget(covering(order), deleted.harvested)
+        counts = {"samples": await self._delete_samples(order)}
+        deleted = {table: await self._delete_rows(order, table) for table in _TIMES}
+        await self._on_disk(partial(_finish, order=order))
+        self._sampler.forget(covering(order), frozenset(deleted["harvested"]))
         for forget in self.in_memory:
             forget(covering(order))
-        counts = {"samples": len(samples), **deleted.counts}
+        counts |= {table: len(photo_ids) for table, photo_ids in deleted.items()}
         facts: dict[str, str | int | float | bool] = {"order_id": order.order_id, **counts}
         log.info("photos.forgotten", **facts)
         event = Event(
@@ -134,18 +126,36 @@ class Forgetting:
         with contextlib.suppress(*UNPUBLISHED):  # the Status confirms the order
             await self._bus.publish(EVENT, event, node=self._node, name=self._name)
 
-    async def _delete(self, order: Forget) -> tuple[Deleted, list[str]]:
+    async def _delete_samples(self, order: Forget) -> int:
+        """Delete the samples in the outbox that are to be forgotten; return their number."""
         samples = await self._chosen_samples(order)
-        return await self._database.run(partial(delete, order=order, samples=samples)), samples
+        for start in range(0, len(samples), _SAMPLES_AT_ONCE):
+            some = samples[start : start + _SAMPLES_AT_ONCE]
+            await self._on_disk(partial(_delete_messages, photo_ids=some))
+            self._outbox.discard(some)
+        return len(samples)
+
+    async def _delete_rows(self, order: Forget, table: str) -> list[str]:
+        """Delete the rows of an order in a table; return the ids of their photos."""
+        last = await self._on_disk(partial(_last_row, table=table))
+        deleted: list[str] = []
+        for start in range(0, last + 1, _ROWS_AT_ONCE):
+            some = range(start, start + _ROWS_AT_ONCE)
+            deleted += await self._on_disk(partial(delete, order=order, table=table, numbers=some))
+        return deleted
+
+    async def _on_disk(self, work: Work[T]) -> T:
+        return await retry_until_ok(self._bus, "disk", lambda: self._database.run(work))
 
     async def _chosen_samples(self, order: Forget) -> list[str]:
         """Return the ids of the samples in the outbox that are to be forgotten."""
-        waiting = await self._database.run(_samples)
+        waiting = await self._on_disk(_samples)
         if not order.devices and order.before_ms is None:
             return sorted(set(waiting) & set(order.photo_ids))
         chosen: list[str] = []
-        for start in range(0, len(waiting), _READ_AT_ONCE):  # in between, photos are answered
-            found = await self._database.run(partial(_read, photo_ids=waiting[start : start + _READ_AT_ONCE]))
+        for start in range(0, len(waiting), _SAMPLES_AT_ONCE):  # in between, photos are answered
+            some = waiting[start : start + _SAMPLES_AT_ONCE]
+            found = await self._on_disk(partial(_read, photo_ids=some))
             chosen += [sample.photo_id for sample in found if covers_sample(order, sample)]
         return chosen
 
@@ -173,34 +183,39 @@ def _read(connection: sqlite3.Connection, photo_ids: list[str]) -> list[Sample]:
     return found
 
 
-def delete(connection: sqlite3.Connection, order: Forget, samples: list[str]) -> Deleted:
-    """Delete the rows of an order, and note that it was carried out.
+def _delete_messages(connection: sqlite3.Connection, photo_ids: list[str]) -> None:
+    for photo_id in photo_ids:
+        rows.delete(connection, photo_id)
+
+
+def _last_row(connection: sqlite3.Connection, table: str) -> int:
+    (last,) = connection.execute(f"SELECT coalesce(max(seq), 0) FROM {table}").fetchone()  # noqa: S608  # text of the code
+    return int(last)
+
+
+def delete(connection: sqlite3.Connection, order: Forget, table: str, numbers: range) -> list[str]:
+    """Delete the rows of an order; return the ids of their photos.
 
     Args:
         connection: In a transaction.
         order: Photos to forget.
-        samples: Ids of theirs in the outbox.
+        table: One of those with a row for each photo.
+        numbers: Of the rows that are looked at.
     """
-    for photo_id in samples:
-        rows.delete(connection, photo_id)
-    harvested = {
-        str(photo_id)
-        for condition, values in _conditions(order, _TIMES["harvested"])
-        for (photo_id,) in connection.execute(
-            f"SELECT photo_id FROM harvested WHERE {condition}",  # noqa: S608  # text of the code
-            values,
-        )
-    }
-    counts = {}
-    for table, time in _TIMES.items():
-        counts[table] = sum(
-            connection.execute(f"DELETE FROM {table} WHERE {condition}", values).rowcount  # noqa: S608  # as above
-            for condition, values in _conditions(order, time)
-        )
+    deleted = []
+    for condition, values in _conditions(order, _TIMES[table]):
+        rows_of = f"FROM {table} WHERE seq BETWEEN ? AND ? AND {condition}"
+        bounds = (numbers[0], numbers[-1], *values)
+        deleted += [str(one) for (one,) in connection.execute(f"SELECT photo_id {rows_of}", bounds)]
+        connection.execute(f"DELETE {rows_of}", bounds)
+    return deleted
+
+
+def _finish(connection: sqlite3.Connection, order: Forget) -> None:
+    """Delete the damaged rows of an order, and note that it was carried out."""
     damage.forget(connection, set(order.photo_ids), list(order.devices), order.before_ms)
     connection.execute("DELETE FROM forget_order")
     connection.execute("INSERT INTO forget_order (order_id) VALUES (?)", (order.order_id,))
-    return Deleted(harvested, counts)
 
 
 def _conditions(order: Forget, time: str) -> Iterator[tuple[str, tuple[object, ...]]]:

@@ -46,6 +46,7 @@ class StandInRouter:
         url: URL of its HTTP interface; set by `running`.
         away: Nodes that are offline.
         wedged: Nodes whose EventBus takes messages from the cloud and delivers none.
+        refusing: Nodes for which the Router calls each message a bad request.
         deaf: Topics whose Rule was created while the node was offline: EventBus never subscribed to them.
         lose_once: Topics whose next message up is lost.
         counts: What happened how often.
@@ -60,6 +61,7 @@ class StandInRouter:
     url: str = ""
     away: set[str] = field(default_factory=set)
     wedged: set[str] = field(default_factory=set)
+    refusing: set[str] = field(default_factory=set)
     deaf: set[str] = field(default_factory=set)
     lose_once: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
@@ -126,6 +128,8 @@ class StandInRouter:
             return web.Response(status=500, text=f"no session for node:{node}")
         if request.match_info["namespace"] != "gleaner" or not path.startswith("v1/"):
             return web.Response(status=404, text="Request error")
+        if node in self.refusing:
+            return web.Response(status=400, text="Request error")
         payload = await request.read()
         if node in self.wedged:
             self.counts["down wedged"] += 1

@@ -8,12 +8,14 @@ import hashlib
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
 from bus.backoff import backoff
 from bus.broker.locate import BrokerError, Mosquitto
+from bus.parent_death import ending_with_parent
 
 _POLL_S = 2.0
 _STOP_S = 30.0
@@ -65,7 +67,10 @@ def run_watched(config: Path, program: Mosquitto, stop: threading.Event, poll_s:
     while not stop.is_set():
         started_at = time.monotonic()
         process = subprocess.Popen(  # noqa: S603  # the mosquitto that find_mosquitto() returned
-            [str(program.binary), "-c", str(config)], env=program.environment(), stdin=subprocess.DEVNULL
+            [str(program.binary), "-c", str(config)],
+            env=program.environment(),
+            stdin=subprocess.DEVNULL,
+            preexec_fn=ending_with_parent(),  # noqa: PLW1509  # it calls the kernel alone
         )
         log.info("broker.started", config=str(config), pid=process.pid)
         try:
@@ -77,7 +82,8 @@ def run_watched(config: Path, program: Mosquitto, stop: threading.Event, poll_s:
             delays = backoff(1.0, _RETRY_CAP_S) if lasted else delays
             log.error("broker.ended", code=process.returncode)
             stop.wait(next(delays))
-            current = _fingerprint(files_of(config))
+            with suppress(BrokerError):  # the configuration is being replaced
+                current = _fingerprint(files_of(config))
 
 
 def _watch(

@@ -30,7 +30,16 @@ class RouterError(TransientError):
 
 
 class RouterRefusedError(PermanentError):
-    """The Router will never take this message."""
+    """The Router will never take this message.
+
+    Args:
+        topic: Of the message.
+        reason: The Router's answer.
+    """
+
+    def __init__(self, topic: str, reason: str) -> None:
+        super().__init__(f"the Router rejected a message on {topic}: {reason}")
+        self.reason = reason
 
 
 class Router:
@@ -75,6 +84,6 @@ class Router:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise RouterError(self._url, node, str(error) or "no answer in time") from None
         if response.status in _PERMANENT:
-            raise RouterRefusedError(f"the Router rejected a message on {topic}: {text}")
+            raise RouterRefusedError(topic, text)
         if response.status != HTTPStatus.OK:
             raise RouterError(self._url, node, f"{response.status} {text}")

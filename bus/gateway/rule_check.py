@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from bus.gateway import rule_probe
 from bus.gateway.kube_api import Cluster
-from bus.gateway.router_client import Router, RouterError
+from bus.gateway.router_client import Router, RouterError, RouterRefusedError
 from bus.gateway.routes import Route
 from bus.gateway.rules import DOWN_NAME, ENDPOINTS, endpoint, rule_down, rule_name, rule_up
 from bus.mqtt.client import Bus
@@ -84,7 +84,7 @@ class Verifier:
                 try:
                     if await self._arrives(route):
                         return RuleFinding(route, Verdict.WORKS)
-                except RouterError as error:
+                except (RouterError, RouterRefusedError) as error:
                     return RuleFinding(route, Verdict.UNDELIVERED, error.reason)
         return RuleFinding(route, Verdict.SILENT)
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 import zlib
+from dataclasses import replace
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from bus.backoff import backoff
+from bus.config import host_and_port
 from bus.gateway.byte_queue import BoundedQueue, QueuedMessage
 from bus.gateway.config import GatewayConfig
 from bus.gateway.downlink import Downlink
@@ -31,6 +33,7 @@ from schemas.topics import CLOUD, EVENT, SAMPLE
 log = structlog.get_logger()
 
 _BODY_S = 10.0
+_SHUTDOWN_S = 1.0
 _CONCURRENT_BODIES = 64
 _CONNECTIONS = 96
 _RETRY_CAP_S = 5.0
@@ -84,12 +87,19 @@ class Uplink:
         application = web.Application(client_max_size=self._config.max_body_bytes)
         application.router.add_post("/up/{node}/{kind}", self._handle)
         application.router.add_post("/up/{node}/{kind}/{device}", self._handle)
-        runner = web.AppRunner(application, access_log=None, logger=self._server_log())
+        runner = web.AppRunner(
+            application, access_log=None, logger=self._server_log(), shutdown_timeout=_SHUTDOWN_S
+        )
         await runner.setup()
         try:
-            async with await self._listen(runner), asyncio.TaskGroup() as tasks:
-                for node, queue in self._queues.items():
-                    tasks.create_task(self._publish_queued(queue), name=f"up.{node}")
+            # Not by `async with`, which from Python 3.12 on waits for connections that `cleanup` closes.
+            server = await self._listen(runner)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    for node, queue in self._queues.items():
+                        tasks.create_task(self._publish_queued(queue), name=f"up.{node}")
+            finally:
+                server.close()
         finally:
             await runner.cleanup()
 
@@ -121,13 +131,16 @@ class Uplink:
         return time.monotonic() - at > self._config.silent_s
 
     async def _listen(self, runner: web.AppRunner) -> asyncio.Server:
-        host, _, port = self._config.listen.rpartition(":")
+        host, port = host_and_port(self._config.listen)
         assert runner.server is not None  # after `setup`
         loop = asyncio.get_running_loop()
         try:
             # Not a TCPSite: aiohttp has no deadline for the head of a request, and no bound of connections.
             server = await loop.create_server(
-                LimitedProtocol.factory(runner.server, _CONNECTIONS), host, int(port), reuse_address=True
+                LimitedProtocol.factory(runner.server, _CONNECTIONS),
+                host,
+                port,
+                reuse_address=True,
             )
         # UnicodeError: a name that no resolver takes; OverflowError: a port above 65535.
         except (OSError, UnicodeError, OverflowError) as error:
@@ -155,7 +168,8 @@ class Uplink:
 
     async def _receive(self, route: Route, request: web.Request) -> Answer:
         """Read a body, unless too many are being read or too much waits already."""
-        self._carried_at[route] = time.monotonic()
+        # Without the device: its name is the sender's, and there are no bounds to names.
+        self._carried_at[replace(route, device=None)] = time.monotonic()
         queue = self._queues[route.node]
         # Checked before the body is read: its memory is not bounded by the queue yet.
         if self._receiving >= _CONCURRENT_BODIES or not queue.has_room(request.content_length or 0):

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import structlog
 
-from bus.config import Broker
+from bus.config import Broker, ConfigError
 from bus.metrics import Counters
 from bus.mqtt.backpressure import Backpressure
 from bus.mqtt.connection import (
@@ -21,12 +21,18 @@ from bus.mqtt.connection import (
     address,
     raise_if_cancelled,
 )
-from bus.mqtt.errors import BrokerConnectionError, ProtocolRefusedError
+from bus.mqtt.errors import BrokerConnectionError
 from bus.mqtt.outage import Outage
 from bus.mqtt.presence import Presence, Reporter
-from bus.mqtt.subscription import Delivery, DeliveryQueue, RawMessage, RawSubscriptions, Subscription
+from bus.mqtt.subscription import (
+    DeliveryQueue,
+    RawMessage,
+    RawSubscriptions,
+    Subscription,
+    Subscriptions,
+)
 from schemas.codec import encode
-from schemas.errors import PermanentError
+from schemas.errors import PermanentError, first_cause
 from schemas.messages import Message, Status
 from schemas.topics import STATUS, Topic
 
@@ -36,9 +42,6 @@ M = TypeVar("M", bound=Message)
 
 _PROBE_S = 10.0
 _CHECK_S = 1.0
-# Packets that may be read from the socket at once, after reading was stopped in the middle.
-_READ_AHEAD = 2 * CONCURRENT_PUBLISHES
-_LOGGED_TOPIC_CHARS = 200
 _STALLED_PART = "subscription"
 
 
@@ -88,9 +91,13 @@ class Bus:
         self._presence = presence
         self._reporter = Reporter(presence, self.counters)
         self._backpressure = Backpressure(self.counters)
-        self._subscriptions: list[Subscription[Message]] = []
-        self._optional: list[str] = []
         self._raw = RawSubscriptions(self.counters)
+        self._subscriptions = Subscriptions(
+            self.counters,
+            delivered=self._backpressure.update,
+            overflowed=self._backpressure.overflow,
+            unmatched=self._unmatched,
+        )
         self._publish_slots = asyncio.Semaphore(CONCURRENT_PUBLISHES)
         self._connection: BrokerConnection | None = None
         """The present connection; set only while it is proven to work."""
@@ -127,9 +134,7 @@ class Bus:
             topic, f"$share/{group}/{topic_filter}" if group else topic_filter, DeliveryQueue(queue)
         )
         self._backpressure.watch(subscription.queue)
-        if optional:
-            self._optional.append(subscription.filter)
-        self._subscriptions.append(subscription)  # type: ignore[arg-type]  # only ever gets messages of its own topic
+        self._subscriptions.add(subscription, optional=optional)
         return subscription
 
     def subscribe_raw(
@@ -147,17 +152,7 @@ class Bus:
 
     def inject(self, topic: str, payload: bytes) -> None:
         """Deliver a message to the subscriptions as if the broker had retained it; call before `run`."""
-        for subscription in self._subscriptions:
-            if (names := subscription.topic.match(topic)) is not None:
-                delivery = Delivery(
-                    subscription.topic,
-                    names,
-                    payload,
-                    retained=True,
-                    arrived_at=time.monotonic(),
-                    ack=_no_ack,
-                )
-                subscription.queue.put_nowait(delivery)
+        self._subscriptions.inject(topic, payload)
 
     async def connected(self, after: int = 0) -> int:
         """Wait for a working connection with a number greater than `after` and return its number.
@@ -248,6 +243,7 @@ class Bus:
 
         Raises:
             PermanentError: The broker refuses a subscription.
+            ConfigError: A file for TLS cannot be used at the first attempt; later it is tried again.
         """
         while True:
             self._connected_at = None
@@ -258,10 +254,18 @@ class Bus:
                     "bus.reconnecting", broker=self._address, reason="messages did not fit and come again"
                 )
             except BrokerConnectionError as error:
-                self.last_error, self.last_hint = error.reason, error.hint
-                if isinstance(error, ProtocolRefusedError):
-                    self._identity = self._identity.with_other_protocol()
-                await asyncio.sleep(self._outage.failed(error, self._connected_at))
+                self._identity = self._identity.after(error, worked=self._connected_at is not None)
+                await self._wait_after(error)
+            except ConfigError as error:
+                if self._number == 1:
+                    raise
+                # They were right before: certificate and key are being replaced, one after the other.
+                await self._wait_after(BrokerConnectionError(self._address, reason=str(error)))
+
+    async def _wait_after(self, error: BrokerConnectionError) -> None:
+        """Note why an attempt failed or a connection ended, and wait before the next attempt."""
+        self.last_error, self.last_hint = error.reason, error.hint
+        await asyncio.sleep(self._outage.failed(error, self._connected_at))
 
     async def _run_connection(self, failed_at: float | None) -> None:
         """Run one connection in its own task, so that its failure cannot mask our cancellation."""
@@ -296,7 +300,7 @@ class Bus:
                     await self._reporter.publish_offline(connection)
         except BaseExceptionGroup as group:
             # Callers handle the plain error. If both tasks failed, it was for the same reason.
-            raise _first(group) from None
+            raise first_cause(group) from None
 
     def _open(self) -> BrokerConnection:
         will = None
@@ -312,10 +316,10 @@ class Bus:
         resumed = connection.session_resumed and self._presence is None
         if resumed:
             await self._let_in(connection, failed_at)
-        wanted = [one.filter for one in self._subscriptions if one.filter not in self._optional]
-        for topic_filter in (*wanted, *self._raw.filters):
+        for topic_filter in (*self._subscriptions.filters, *self._raw.filters):
             await connection.subscribe(topic_filter)
-        for topic_filter in (*self.stray_filters, *self._optional, *self._raw.optional_filters):
+        optional = (*self._subscriptions.optional_filters, *self._raw.optional_filters)
+        for topic_filter in (*self.stray_filters, *optional):
             with contextlib.suppress(PermanentError):
                 await connection.subscribe(topic_filter)
         if self._presence is not None:
@@ -373,42 +377,10 @@ class Bus:
         if self._is_probe(incoming):
             self._probe_returned.set()
         expected = self._raw.put(incoming)
-        for subscription in self._subscriptions:
-            if (names := subscription.topic.match(incoming.topic)) is not None:
-                self._deliver(subscription, names, incoming)
-                break  # one delivery has one ack, so one subscription gets it
-        else:
-            self._discard(incoming, expected=expected)
+        self._subscriptions.put(incoming, expected=expected)
 
-    def _deliver(
-        self, subscription: Subscription[Message], names: dict[str, str], incoming: Incoming
-    ) -> None:
-        delivery = Delivery(
-            subscription.topic,
-            names,
-            incoming.payload,
-            incoming.retained,
-            time.monotonic(),
-            incoming.ack or _no_ack,
-        )
-        # Injected and QoS 0 messages have no PUBACK and would not come again: they take part all the same.
-        if subscription.queue.qsize() <= subscription.queue.limit + _READ_AHEAD:
-            subscription.queue.put_nowait(delivery)
-            self._backpressure.update()
-        else:
-            self._backpressure.overflow(incoming.topic)
-
-    def _discard(self, incoming: Incoming, *, expected: bool) -> None:
-        """Acknowledge a message without a subscription; count it unless it is expected or a Status.
-
-        It is our own Status, or a topic with a name that is not a DNS label.
-        """
-        if incoming.ack is not None:
-            incoming.ack()
-        if not expected and STATUS.match(incoming.topic) is None:
-            self.counters.add("bus.unmatched")
-            log.warning("bus.unmatched", topic=incoming.topic[:_LOGGED_TOPIC_CHARS])
-            self.on_unmatched(incoming.topic, incoming.payload)
+    def _unmatched(self, topic: str, payload: bytes) -> None:
+        self.on_unmatched(topic, payload)  # as it is now: it may be set later
 
     def _is_probe(self, incoming: Incoming) -> bool:
         if self._probe_returned.is_set() or self._presence is None:
@@ -419,17 +391,6 @@ class Bus:
 
 def _ignore(_topic: str, _payload: bytes) -> None:
     """Do nothing with a message without a subscription."""
-
-
-def _no_ack() -> None:
-    """Do nothing: QoS 0 and injected messages have no PUBACK."""
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def transient_client_id(purpose: str) -> str:

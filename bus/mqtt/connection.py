@@ -59,17 +59,30 @@ class ClientIdentity:
         password: Of the broker's user.
         durable: Whether the broker keeps the session while the client is offline.
         protocol: Version of MQTT to speak.
+        speaks_old: Whether the broker said that it does not speak MQTT 5.
     """
 
     client_id: str
     password: str | None = field(repr=False)
     durable: bool
     protocol: aiomqtt.ProtocolVersion = aiomqtt.ProtocolVersion.V5
+    speaks_old: bool = False
 
-    def with_other_protocol(self) -> Self:
-        """Return this identity with MQTT 3.1.1 instead of 5, or the reverse."""
-        newest = self.protocol == aiomqtt.ProtocolVersion.V5
-        return replace(self, protocol=aiomqtt.ProtocolVersion.V311 if newest else aiomqtt.ProtocolVersion.V5)
+    def after(self, error: BrokerConnectionError, *, worked: bool) -> Self:
+        """Return the identity for the attempt after one that failed, or after a connection that worked.
+
+        Args:
+            error: Why it failed or ended.
+            worked: Whether it worked.
+        """
+        if isinstance(error, ProtocolRefusedError):
+            newest = self.protocol == aiomqtt.ProtocolVersion.V5
+            other = aiomqtt.ProtocolVersion.V311 if newest else aiomqtt.ProtocolVersion.V5
+            return replace(self, protocol=other, speaks_old=self.speaks_old or error.said)
+        if worked and not self.speaks_old:
+            # A proxy closes early too while its broker is away: that says nothing about the broker.
+            return replace(self, protocol=aiomqtt.ProtocolVersion.V5)
+        return self
 
 
 class Will(NamedTuple):
@@ -116,6 +129,7 @@ class BrokerConnection:
         self.address = address(broker)
         self.session_resumed = False
         """Whether the broker kept the session of an earlier connection."""
+        self._refused_protocol = False
         self._closed_early = False
         self._on_message = on_message
         self._opened = contextlib.AsyncExitStack()
@@ -170,8 +184,9 @@ class BrokerConnection:
                 await _wait_briefly(connecting)
                 raise
             except BrokerConnectionError as error:
-                if self._closed_early:
-                    raise ProtocolRefusedError(self.address, reason=error.reason) from None
+                if self._refused_protocol or self._closed_early:
+                    said = self._refused_protocol
+                    raise ProtocolRefusedError(self.address, reason=error.reason, said=said) from None
                 raise
             self._opened = opened.pop_all()
         # Even without a handler, paho formats a log line for each packet.
@@ -281,7 +296,7 @@ class BrokerConnection:
         def connected(client: Any, data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
             self.publisher.most_bytes = getattr(properties, "MaximumPacketSize", None)
             self.session_resumed = flags.session_present
-            self._closed_early = reason.value == _UNSUPPORTED_PROTOCOL
+            self._refused_protocol = reason.value == _UNSUPPORTED_PROTOCOL
             if on_connect is not None:
                 on_connect(client, data, flags, reason, properties)
 

@@ -27,7 +27,16 @@ class BrokerConnectionError(TransientError):
 
 
 class ProtocolRefusedError(BrokerConnectionError):
-    """The broker does not answer this version of MQTT."""
+    """The broker does not answer this version of MQTT.
+
+    Args:
+        said: Whether the broker said so. A connection that only closes may be that of a proxy, as of Docker,
+            whose broker is away.
+    """
+
+    def __init__(self, subject: str, *, reason: str, said: bool) -> None:
+        super().__init__(subject, reason=reason)
+        self.said = said
 
 
 RIGHTS_HINT = "may this client write and read it?"

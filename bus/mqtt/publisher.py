@@ -13,6 +13,7 @@ from bus.mqtt.paho_hooks import TOO_LARGE, Socket, accept_too_large
 from bus.mqtt.progress import LinkProgress, SendWindow
 
 _HEADER_BYTES = 16  # upper bound of fixed header, lengths, packet id and empty properties
+_MOST_TOPIC_BYTES = 65_535
 
 
 class _Pending(NamedTuple):
@@ -99,10 +100,15 @@ class Publisher:
             first: Send it without waiting until earlier ones are confirmed; for the small Status.
 
         Raises:
-            MessageTooLargeError: It is larger than the broker accepts.
+            MessageTooLargeError: It is larger than the broker accepts, or its topic than MQTT does.
             BrokerConnectionError: No PUBACK arrived; the broker may have the message all the same.
         """
-        size_bytes = _HEADER_BYTES + len(topic.encode()) + len(payload)
+        topic_bytes = len(topic.encode())
+        if topic_bytes > _MOST_TOPIC_BYTES:  # made from another one, of a stranger
+            raise MessageTooLargeError(
+                f"a topic has {topic_bytes} bytes, and MQTT allows {_MOST_TOPIC_BYTES}"
+            )
+        size_bytes = _HEADER_BYTES + topic_bytes + len(payload)
         if self.most_bytes is not None and size_bytes > self.most_bytes:
             raise MessageTooLargeError(
                 f"{self._address} accepts packets of at most {self.most_bytes} bytes (its Maximum "

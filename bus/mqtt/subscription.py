@@ -1,17 +1,26 @@
 """Received messages and their bounded queues."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import structlog
+
 from bus.metrics import Counters
-from bus.mqtt.connection import Incoming, matches
+from bus.mqtt.connection import CONCURRENT_PUBLISHES, Incoming, matches
 from schemas.codec import decode
 from schemas.messages import Message
-from schemas.topics import Topic
+from schemas.topics import STATUS, Topic
+
+log = structlog.get_logger()
 
 M = TypeVar("M", bound=Message)
+
+# Packets that may be read from the socket at once, after reading was stopped in the middle.
+_READ_AHEAD = 2 * CONCURRENT_PUBLISHES
+_LOGGED_TOPIC_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,105 @@ class Subscription(Generic[M]):
         return deliveries
 
 
+class Subscriptions:
+    """The subscriptions of one client, by topic; each message is put into the queue of one.
+
+    Args:
+        counters: Of the client.
+        delivered: Called after each message that was put into a queue.
+        overflowed: Called with the topic of a message that does not fit, and stays unacknowledged.
+        unmatched: Called with topic and payload of a message without a subscription.
+    """
+
+    def __init__(
+        self,
+        counters: Counters,
+        *,
+        delivered: Callable[[], None],
+        overflowed: Callable[[str], None],
+        unmatched: Callable[[str, bytes], None],
+    ) -> None:
+        self._counters = counters
+        self._delivered = delivered
+        self._overflowed = overflowed
+        self._unmatched = unmatched
+        self._all: list[Subscription[Message]] = []
+        self._optional: list[str] = []
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """The filters that the broker must allow."""
+        return tuple(one.filter for one in self._all if one.filter not in self._optional)
+
+    @property
+    def optional_filters(self) -> tuple[str, ...]:
+        """The filters that the broker may refuse."""
+        return tuple(self._optional)
+
+    def add(self, subscription: Subscription[M], *, optional: bool) -> None:
+        """Add a subscription."""
+        if optional:
+            self._optional.append(subscription.filter)
+        self._all.append(subscription)  # type: ignore[arg-type]  # only ever gets messages of its own topic
+
+    def inject(self, topic: str, payload: bytes) -> None:
+        """Put a message into the queues as if the broker had retained it."""
+        for subscription in self._all:
+            if (names := subscription.topic.match(topic)) is not None:
+                delivery = Delivery(
+                    subscription.topic,
+                    names,
+                    payload,
+                    retained=True,
+                    arrived_at=time.monotonic(),
+                    ack=_no_ack,
+                )
+                subscription.queue.put_nowait(delivery)
+
+    def put(self, incoming: Incoming, *, expected: bool) -> None:
+        """Put a message into the queue of its subscription.
+
+        Args:
+            incoming: As it was read from the socket.
+            expected: Whether somebody takes it although it is of no subscription.
+        """
+        for subscription in self._all:
+            if (names := subscription.topic.match(incoming.topic)) is not None:
+                self._deliver(subscription, names, incoming)
+                return  # one delivery has one ack, so one subscription gets it
+        self._discard(incoming, expected=expected)
+
+    def _deliver(
+        self, subscription: Subscription[Message], names: dict[str, str], incoming: Incoming
+    ) -> None:
+        delivery = Delivery(
+            subscription.topic,
+            names,
+            incoming.payload,
+            incoming.retained,
+            time.monotonic(),
+            incoming.ack or _no_ack,
+        )
+        # Injected and QoS 0 messages have no PUBACK and would not come again: they take part all the same.
+        if subscription.queue.qsize() <= subscription.queue.limit + _READ_AHEAD:
+            subscription.queue.put_nowait(delivery)
+            self._delivered()
+        else:
+            self._overflowed(incoming.topic)
+
+    def _discard(self, incoming: Incoming, *, expected: bool) -> None:
+        """Acknowledge a message without a subscription; count it unless it is expected or a Status.
+
+        It is our own Status, or a topic with a name that is not a DNS label.
+        """
+        if incoming.ack is not None:
+            incoming.ack()
+        if not expected and STATUS.match(incoming.topic) is None:
+            self._counters.add("bus.unmatched")
+            log.warning("bus.unmatched", topic=incoming.topic[:_LOGGED_TOPIC_CHARS])
+            self._unmatched(incoming.topic, incoming.payload)
+
+
 @dataclass(frozen=True, slots=True)
 class RawMessage:
     """A received message with its topic, for diagnostics."""
@@ -144,3 +252,7 @@ class RawSubscriptions:
             except asyncio.QueueFull:
                 self._counters.add("bus.overflowed")
         return matched
+
+
+def _no_ack() -> None:
+    """Do nothing: QoS 0 and injected messages have no PUBACK."""

@@ -175,12 +175,14 @@ class Outbox:
         Raises:
             OutboxFullError: As for `put`.
         """
-        if message_id in self._schedule or message_id in self._admitted:
+        if self._has(message_id):
             return None
         check_disk(self._database, self._limits, len(payload), self._counters, self._name)
-        # A loop: while an old message is dropped, another caller may take its room.
+        # A loop: while an old message is dropped, another caller may take its room, or put the same message.
         while not self._has_room(len(payload)):
             await self._make_room(len(payload))
+            if self._has(message_id):
+                return None
         self._admitted[message_id] = len(payload)
         self._bytes += len(payload)
         self._empty.clear()
@@ -373,34 +375,53 @@ class Outbox:
             self._schedule.resend_soon(time.monotonic())
             self._changed.set()
 
+    def _has(self, message_id: str) -> bool:
+        return message_id in self._schedule or message_id in self._admitted
+
     def _has_room(self, size_bytes: int) -> bool:
         return (
             self._bytes + size_bytes <= self._limits.max_bytes and len(self) + 1 <= self._limits.max_messages
         )
 
     async def _make_room(self, size_bytes: int) -> None:
-        oldest = self._schedule.oldest_unsent() if self._limits.when_full == "drop-oldest" else None
-        if oldest is None:
+        drops = self._limits.when_full == "drop-oldest" and self._fits_beside_sent(size_bytes)
+        oldest = self._schedule.oldest_unsent() if drops else None
+        # Removed first: while its row is deleted, it must neither be sent nor be dropped for another message.
+        entry = None if oldest is None else self._remove(oldest)
+        if oldest is None or entry is None:
             self._counters.add(f"{self._name}.refused_outbox_full")
             raise full(self._limits, size_bytes, self._bytes, len(self), self._name)
-
-        await self._database.run(lambda connection: rows.delete(connection, oldest))
-        self._remove(oldest)
+        try:
+            await self._database.run(lambda connection: rows.delete(connection, oldest))
+        except StorageError:
+            self._schedule.restore(entry)  # its row is still there
+            self._count(entry)
+            raise
         self._counters.add(f"{self._name}.dropped_oldest")
         log.warning("outbox.dropped_oldest", outbox=self._name, message_id=oldest)
 
+    def _fits_beside_sent(self, size_bytes: int) -> bool:
+        """Return True if a message has room once all others that were not sent are dropped."""
+        held_bytes = self._schedule.unanswered_bytes + sum(self._admitted.values())
+        held = self._schedule.unanswered + len(self._admitted)
+        return held_bytes + size_bytes <= self._limits.max_bytes and held + 1 <= self._limits.max_messages
+
     def _add(self, entry: Entry) -> None:
         self._schedule.add(entry, time.monotonic())
+        self._count(entry)
+
+    def _count(self, entry: Entry) -> None:
         self._bytes += entry.size_bytes
         self._empty.clear()
         self._changed.set()
 
-    def _remove(self, message_id: str) -> None:
+    def _remove(self, message_id: str) -> Entry | None:
         if (entry := self._schedule.remove(message_id)) is not None:
             self._bytes -= entry.size_bytes
             self._uncache(entry)
             self._changed.set()
         self._notify()
+        return entry
 
     def _uncache(self, entry: Entry) -> None:
         if entry.payload is not None:

@@ -88,6 +88,11 @@ class Schedule:
         """Number of messages that were sent and are not answered."""
         return len(self._in_flight)
 
+    @property
+    def unanswered_bytes(self) -> int:
+        """Sum of their payloads, in bytes."""
+        return sum(self._entries[message_id].size_bytes for message_id in self._in_flight)
+
     def oldest_created_at(self) -> float | None:
         """Return when the message was created that was added first; None if it is empty."""
         return next((entry.created_at for entry in self._entries.values()), None)
@@ -121,6 +126,13 @@ class Schedule:
             self._in_flight.remove(message_id)
             self._in_flight_backlog -= entry.backlog
         return entry
+
+    def restore(self, entry: Entry) -> None:
+        """Add a message again that was the oldest unsent one and was removed."""
+        self._entries[entry.message_id] = entry
+        waiting = self._backlog if entry.backlog else self._live
+        if entry.message_id not in waiting:  # its id is skipped there when it comes first
+            waiting.appendleft(entry.message_id)
 
     def oldest_unsent(self) -> str | None:
         """Return the id of the oldest message that was not sent yet, None if all were."""

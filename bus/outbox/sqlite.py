@@ -30,6 +30,7 @@ _BATCH = 256
 _PENDING = 4096
 _IN_USE = "another gleaner uses this folder: stop it, or choose another one with --state-dir"
 _HIGHEST_NUMBER = 2**62  # no device stores so many rows
+_HAS_RUN = ("already exists", "duplicate column name")  # SQLite's words for a script that ran before
 _OWN_TABLES: Migrations = {"damaged": DAMAGED_ROWS}
 
 
@@ -78,7 +79,11 @@ class Database:
         opened: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._main, args=(opened,), name=f"database {self._path.name}")
         self._thread.start()
-        await opened
+        try:
+            await opened
+        except BaseException as error:  # also a cancellation: nobody else would end the thread
+            await self.__aexit__(type(error), error, None)
+            raise
         return self
 
     async def __aexit__(
@@ -91,8 +96,15 @@ class Database:
             await asyncio.shield(asyncio.to_thread(self._thread.join))
 
     def free_bytes(self) -> int:
-        """Return the free bytes on the file's disk."""
-        return shutil.disk_usage(self._path.parent).free
+        """Return the free bytes on the file's disk.
+
+        Raises:
+            StorageError: The folder cannot be found any more.
+        """
+        try:
+            return shutil.disk_usage(self._path.parent).free
+        except OSError as error:
+            raise StorageError(f"cannot use {self._path.parent}: {error.strerror}") from None
 
     async def run(self, work: Work[T]) -> T:
         """Run work in a transaction, in the database's thread; return its result once it is on the disk.
@@ -126,9 +138,9 @@ class Database:
         except (sqlite3.Error, OSError, ValueError, TypeError, OverflowError) as error:
             hint = _IN_USE if "locked" in str(error) else None
             failure = StorageError(f"cannot open database {self._path}: {error}", hint=hint)
-            self._loop.call_soon_threadsafe(opened.set_exception, failure)
+            self._loop.call_soon_threadsafe(_opened, opened, failure)
             return
-        self._loop.call_soon_threadsafe(opened.set_result, None)
+        self._loop.call_soon_threadsafe(_opened, opened, None)
         usable: RecordingConnection | None = connection
         try:
             while jobs := self._next():
@@ -257,14 +269,23 @@ class Database:
 
 
 def migrate(connection: sqlite3.Connection, migrations: Migrations) -> None:
-    """Run the scripts that have not run on this file yet, inside the caller's transaction."""
+    """Run the scripts that have not run on this file yet, inside the caller's transaction.
+
+    Scripts only add tables, columns and indices: an older version works with the file of a newer one. Some of
+    these note their own, lower number in it, so that a script may have run already.
+    """
     connection.execute("CREATE TABLE IF NOT EXISTS schema_version (part TEXT PRIMARY KEY, version INTEGER)")
     done = dict(connection.execute("SELECT part, version FROM schema_version"))
     # Parts have separate versions: device and edge use different tables in files of the same form.
     for part, scripts in migrations.items():
         for script in scripts[done.get(part, 0) :]:
-            connection.execute(script)
-        connection.execute("INSERT OR REPLACE INTO schema_version VALUES (?, ?)", (part, len(scripts)))
+            try:
+                connection.execute(script)
+            except sqlite3.OperationalError as error:
+                if not any(text in str(error) for text in _HAS_RUN):
+                    raise
+        newest = max(len(scripts), done.get(part, 0))
+        connection.execute("INSERT OR REPLACE INTO schema_version VALUES (?, ?)", (part, newest))
 
 
 def check_schema(connection: sqlite3.Connection, migrations: Migrations) -> None:
@@ -314,6 +335,15 @@ def _attempt(connection: sqlite3.Connection, job: _Job) -> None:
         if connection.in_transaction:  # SQLite ends it itself for some errors, such as a full disk
             connection.execute("ROLLBACK TO job")
     connection.execute("RELEASE job")
+
+
+def _opened(opened: "asyncio.Future[None]", failure: StorageError | None) -> None:
+    if opened.done():  # the caller was cancelled
+        return
+    if failure is None:
+        opened.set_result(None)
+    else:
+        opened.set_exception(failure)
 
 
 def _complete(jobs: list[_Job]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from bus.backoff import backoff
 from schemas.errors import TransientError
 
 log = structlog.get_logger()
@@ -19,6 +20,8 @@ READY = "READY=1"
 STOPPING = "STOPPING=1"
 ALIVE = "WATCHDOG=1"
 
+_REPEAT_S = 1.0
+"""Most seconds until `READY=1` is sent a second time, if systemd has not taken it."""
 _STATUS_S = 10.0
 """Seconds between two status lines where no watchdog asks for more."""
 _PER_DEADLINE = 3  # a late notification must not cost a restart
@@ -30,9 +33,9 @@ def notify(*lines: str) -> bool:
 
     It never waits: if systemd's queue is full, this notification is lost and the next one tells the same.
     """
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if path[:1] not in {"/", "@"}:
+    if not is_heard():
         return False
+    path = os.environ["NOTIFY_SOCKET"]
     address = f"\0{path[1:]}" if path.startswith("@") else path
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
@@ -42,6 +45,11 @@ def notify(*lines: str) -> bool:
         log.warning("systemd.notify_failed", error=error.strerror or str(error))
         return False
     return True
+
+
+def is_heard() -> bool:
+    """Return True if the environment names a socket at which systemd listens."""
+    return os.environ.get("NOTIFY_SOCKET", "")[:1] in {"/", "@"}
 
 
 def interval_s() -> float:
@@ -65,18 +73,23 @@ async def report(
     """Report to systemd until cancelled; return at once if nobody listens.
 
     The first report says `READY=1`: the tasks of the service run. It does not wait for the broker: devices
-    and edges work without one, and a restart would not bring it back. Each further report says `WATCHDOG=1`
-    after `progress` has returned, so that a service that hangs is restarted.
+    and edges work without one, and a restart would not bring it back. It is repeated until systemd has taken
+    it. Each further report says `WATCHDOG=1` after `progress` has returned, so that a service that hangs is
+    restarted.
 
     Args:
         unready_reason: returns why the service is degraded, or None if it is not.
         progress: passes through the part of the service that could hang, such as the database's thread. A
             `TransientError` is progress too: the service retries, and reports it elsewhere.
     """
-    if not notify(READY, status(unready_reason())):
+    if not is_heard():
         return
     pause_s = interval_s()
     try:
+        for delay_s in backoff(_REPEAT_S, _STATUS_S):
+            if notify(READY, status(unready_reason())):
+                break
+            await asyncio.sleep(delay_s)
         while True:
             try:
                 if progress is not None:

@@ -1,6 +1,7 @@
 """Read the embeddings of labelled photos from the dataset and the trainings' cache, without TensorFlow."""
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ def _collected(
 ) -> LabelledEmbeddings:
     if not found:
         return LabelledEmbeddings(np.zeros((0, 1), np.float32), (), (), (), labelled)
-    length = len(found[0][0])
+    # Of one backbone they have one length; an edge that sends another one must not replace all others.
+    ((length, _),) = Counter(len(one[0]) for one in found).most_common(1)
     same = [one for one in found if len(one[0]) == length]
     vectors, photo_ids, labels, devices = zip(*same, strict=True)
     return LabelledEmbeddings(np.stack(vectors), photo_ids, labels, devices, labelled)

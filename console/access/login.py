@@ -1,6 +1,7 @@
 """How users log in: by a one-time address, by an account, or through a reverse proxy that names them."""
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 import secrets
@@ -104,17 +105,16 @@ class Login:
         Returns:
             None for a wrong name or password; seconds to wait after too many of them.
         """
-        if self.accounts is None:
-            return None
-        try:
+        keys = [f"client {client}"]
+        with contextlib.suppress(PermanentError):  # a name that nobody can have counts for its address
             name = person_name(name)
-        except PermanentError:
-            return None
-        keys = (f"name {name}", f"client {client}")
+            keys.append(f"name {name}")
         if wait_s := self.backoff.wait_s(*keys):
             return wait_s
         # Counted before the hash is computed: attempts at the same time must not all be free.
         self.backoff.failed(*keys)
+        if self.accounts is None or len(keys) == 1:
+            return None
         account = await asyncio.to_thread(self.accounts.verify, name, password)
         if account is None:
             return None

@@ -1,5 +1,6 @@
 """Queues and refusals, read from statuses: plain functions."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -10,7 +11,10 @@ _ENTERED, _LEFT = (
     ("accepted", "restored"),
     ("answered", "dropped_oldest", "discarded", "set_aside", "damaged"),
 )
-_REFUSED = ("rejected_", "refused", "dropped", "shed", "misnamed", "malformed", "overflowed", "dead_lettered")
+# Whole words: `round.finished` is no photo that was shed.
+_REFUSED = re.compile(
+    r"(?:^|[._])(?:rejected|refused|dropped|shed|misnamed|malformed|overflowed|dead_lettered)(?:$|[._])"
+)
 MAX_ROWS = 100
 """Most components and devices that are shown at once; the others are found by a part of their name."""
 SILENT_S = 60
@@ -115,7 +119,7 @@ def refusals(counters: Mapping[str, int]) -> dict[str, int]:
     found = {
         name: count
         for name, count in counters.items()
-        if count and not name.startswith("harvest.") and any(word in name for word in _REFUSED)
+        if count and not name.startswith("harvest.") and _REFUSED.search(name)
     }
     return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
 

@@ -87,18 +87,21 @@ def versions(
     for status in statuses:
         if status.name == HANDLERS[0] and status.model is not None and status.model.version is not None:
             serving.setdefault(status.model.version, []).append(status.node)
-    wanted = {release.version for release in releases.values()}
+    wanted = {one.version if one.stage == "all" else one.baseline for one in releases.values()}
+    tried = {one.version for one in releases.values()}
     return [
-        VersionView(card, _state(card, wanted), sorted(serving.get(card.version, [])))
+        VersionView(card, _state(card, wanted, tried), sorted(serving.get(card.version, [])))
         for card in reversed(cards)
     ]
 
 
-def _state(card: Card, wanted: set[int]) -> str:
+def _state(card: Card, wanted: set[int | None], tried: set[int]) -> str:
     if card.rolled_back:
         return "returned"
     if card.version in wanted:
         return "released"
+    if card.version in tried:
+        return "tried"
     if is_promoted(card):
         return "promoted"
     return "kept" if card.verdict is not None and card.verdict.decision == "keep" else "inconclusive"
@@ -181,9 +184,11 @@ def mistakes_on_gold(store: Store, found: GoldMistakes) -> list[Mistake]:
     Raises:
         TransientError: The dataset cannot be read now.
     """
-    labels = store.find([one.photo_id for one in found.surest], ["human_label"])
+    rows = store.find([one.photo_id for one in found.surest], ["human_label", "forgotten_at_ms"])
+    # A photo that was taken out leaves a row without its picture.
+    labels = {key: row["human_label"] for key, row in rows.items() if row["forgotten_at_ms"] is None}
     return [
         Mistake(one.photo_id, one.answer, label, one.confidence, label == one.answer)
         for one in found.surest
-        if one.photo_id in labels and (label := str(labels[one.photo_id]["human_label"] or one.truth))
+        if one.photo_id in labels and (label := str(labels[one.photo_id] or one.truth))
     ]

@@ -13,7 +13,7 @@ from console.live.broadcast import Broadcast, Kind
 from console.live.photo_previews import PhotoPreviews
 from console.live.state import LiveState
 from schemas.errors import CodecError
-from schemas.messages import Event, Message, Result
+from schemas.messages import Event, Forget, Message, Result
 from schemas.topics import EVENT, FORGET, PHOTO, POLICY, RELEASE, RESULT, STATUS
 
 M = TypeVar("M", bound=Message)
@@ -74,9 +74,7 @@ class Listener:
                 self._read(
                     self._releases, "releases", lambda names, one: state.add_release(names["node"], one)
                 ),
-                self._read(
-                    self._forgets, "statuses", lambda names, one: state.add_forget(names["node"], one)
-                ),
+                self._read(self._forgets, "statuses", self._take_forget),
                 self._read(
                     self._policies, "policies", lambda names, one: state.add_policy(names["node"], one)
                 ),
@@ -88,6 +86,11 @@ class Listener:
     def _take_result(self, _: dict[str, str], result: Result | None) -> None:
         if result is not None:
             self._state.add_result(result)
+
+    def _take_forget(self, names: dict[str, str], order: Forget | None) -> None:
+        self._state.add_forget(names["node"], order)
+        if order is not None:
+            self._previews.obey(names["node"], order)
 
     def _take_event(self, _: dict[str, str], event: Event | None) -> None:
         if event is not None:

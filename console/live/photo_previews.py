@@ -3,10 +3,13 @@
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from cloud.labeling.contact_sheet import encoded_thumbnail
 from schemas.codec import decode
 from schemas.errors import CodecError, PermanentError
+from schemas.messages import Forget
 from schemas.topics import PHOTO
 
 MAX_PREVIEWS = 512
@@ -17,16 +20,45 @@ PAUSE_S = 0.5
 _MAX_DEVICES = 4096
 
 
+class _Preview(NamedTuple):
+    """A picture, and the camera that it is from."""
+
+    node: str
+    device: str
+    content: bytes
+
+
 class PhotoPreviews:
     """The last pictures by photo id. Bounded, see above; what comes too fast is skipped."""
 
     def __init__(self) -> None:
-        self._pictures: OrderedDict[str, bytes] = OrderedDict()
+        self._pictures: OrderedDict[str, _Preview] = OrderedDict()
         self._last: OrderedDict[str, float] = OrderedDict()
 
     def get(self, photo_id: str) -> bytes | None:
         """Return a picture as JPEG, None if it is not kept."""
-        return self._pictures.get(photo_id)
+        found = self._pictures.get(photo_id)
+        return None if found is None else found.content
+
+    def kept(self) -> set[str]:
+        """Return the ids of the kept pictures."""
+        return set(self._pictures)
+
+    def forget(self, photo_ids: Iterable[str]) -> None:
+        """Drop the pictures of photos that were taken out."""
+        for photo_id in photo_ids:
+            self._pictures.pop(photo_id, None)
+
+    def obey(self, node: str, order: Forget) -> None:
+        """Drop what an edge is ordered to forget, and of a whole camera or node also what is newer."""
+        self.forget(order.photo_ids)
+        self.forget(
+            [
+                photo_id
+                for photo_id, one in self._pictures.items()
+                if one.node == node and (order.before_ms is not None or one.device in order.devices)
+            ]
+        )
 
     def __contains__(self, photo_id: str) -> bool:
         return photo_id in self._pictures
@@ -47,9 +79,8 @@ class PhotoPreviews:
             photo = decode(PHOTO, payload, names)
         except (CodecError, PermanentError):
             return False  # the edge says in its answer what is wrong with it
-        self._pictures[photo.photo_id] = await asyncio.to_thread(
-            encoded_thumbnail, photo.image, (SIZE_PX, SIZE_PX)
-        )
+        content = await asyncio.to_thread(encoded_thumbnail, photo.image, (SIZE_PX, SIZE_PX))
+        self._pictures[photo.photo_id] = _Preview(names["node"], names["device"], content)
         if len(self._pictures) > MAX_PREVIEWS:
             self._pictures.popitem(last=False)
         return True

@@ -13,12 +13,12 @@ from console.context import console_of
 from console.web.filters import Filter, chosen_in
 from console.web.languages import N_, translator
 from console.web.navigation import Page
+from console.web.parameters import whole_number
 from console.web.rendering import is_fragment, render
 
 PER_PAGE = 50
 MAX_PHOTOS = 6
 """Most photos of an entry that are linked; a label for several at once may have 200."""
-_MAX_DIGITS = 16
 WORDS = {
     "account": N_("Account"),
     "changes": N_("Rules"),
@@ -44,8 +44,8 @@ class ShownEntry(NamedTuple):
 
 @requires("operator")
 async def _show(request: Request) -> Response:
-    chosen, before = chosen_in(request, ["action", "person", "about"]), request.query_params.get("before", "")
-    place = int(before) if before.isdecimal() and before.isascii() and len(before) <= _MAX_DIGITS else None
+    chosen = chosen_in(request, ["action", "person", "about"])
+    place = whole_number(request.query_params.get("before", ""))
     found = await console_of(request).audit.find(**chosen, before=place, limit=PER_PAGE + 1)
     entries = found[:PER_PAGE]
     values = {

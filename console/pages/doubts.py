@@ -3,7 +3,6 @@
 import asyncio
 from typing import NamedTuple
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -19,6 +18,7 @@ from console.steering.publish import forget_at_edges
 from console.web.guard import field
 from console.web.languages import N_
 from console.web.navigation import Page
+from console.web.parameters import id_in
 from console.web.rendering import render
 from schemas.errors import PermanentError
 
@@ -44,7 +44,7 @@ async def _part(request: Request) -> Response:
 
 @requires("reviewer")
 async def _relabel(request: Request) -> Response:
-    console, photo_id, label = console_of(request), _photo(request), field(request, "label")
+    console, photo_id, label = console_of(request), id_in(request), field(request, "label")
     row = await asyncio.to_thread(_row, console, photo_id)
     person = visitor(request)
     if row["node"] is not None:
@@ -60,7 +60,7 @@ async def _relabel(request: Request) -> Response:
 
 @requires("operator")
 async def _confirm(request: Request) -> Response:
-    photo_id = _photo(request)
+    photo_id = id_in(request)
     row = await asyncio.to_thread(_row, console_of(request), photo_id)
     return render(
         request,
@@ -75,12 +75,13 @@ async def _confirm(request: Request) -> Response:
 
 @requires("operator")
 async def _forget(request: Request) -> Response:
-    console, photo_id = console_of(request), _photo(request)
+    console, photo_id = console_of(request), id_in(request)
     await console.audit.record(request, "photo.forgotten", photo=photo_id)
     cache, person = console.insights.cache_dir, visitor(request).name
     await forget_at_edges(console, photo_id)
     await asyncio.to_thread(forget, console.store, photo_id, person, cache)
     await asyncio.to_thread(console.pictures.forget, [photo_id])
+    console.previews.forget([photo_id])
     console.insights.settle(photo_id)
     console.broadcast.changed("dataset")
     return _back(request, "forgotten")
@@ -94,9 +95,6 @@ async def _values(console: Console) -> dict[str, object]:
         "problem": console.insights.problem,
         "doubts": doubts[:SHOWN],
         "more": max(0, len(doubts) - SHOWN),
-        "classes": sorted({one.label for one in latest.doubts} | {one.suggestion for one in latest.doubts})
-        if latest
-        else [],
     }
 
 
@@ -121,13 +119,6 @@ def _row(console: Console, photo_id: str) -> dict[str, object]:
     if row is None or row["forgotten_at_ms"] is not None or row["received_at_ms"] is None:
         raise PermanentError(Sentence("photo %(photo)s: not in the dataset", photo=photo_id))
     return row
-
-
-def _photo(request: Request) -> str:
-    photo_id: str = request.path_params["photo_id"]
-    if len(photo_id) != 32 or not set(photo_id) <= set("0123456789abcdef"):  # noqa: PLR2004 - as the contract says
-        raise HTTPException(404)
-    return photo_id
 
 
 def _origin(path: str) -> str:

@@ -17,10 +17,12 @@ from console.context import console_of
 from console.web.charts import Bar, interval_bars
 from console.web.languages import N_, translator
 from console.web.navigation import Page
+from console.web.parameters import number_in, whole_number
 from console.web.rendering import is_fragment, percent, render
 
 STATES = {
     "released": N_("released"),
+    "tried": N_("being tried"),
     "promoted": N_("promoted"),
     "kept": N_("kept back"),
     "inconclusive": N_("inconclusive"),
@@ -55,7 +57,7 @@ async def _list(request: Request) -> Response:
 
 
 async def _version(request: Request) -> Response:
-    console, card = console_of(request), await _card(request, request.path_params["version"])
+    console, card = console_of(request), await _card(request, number_in(request, "version"))
     in_service = await asyncio.to_thread(mistakes, console.store, card.version)
     gold = await asyncio.to_thread(console.registry.gold_mistakes, card.version)
     on_gold = [] if gold is None else await asyncio.to_thread(mistakes_on_gold, console.store, gold)
@@ -81,7 +83,7 @@ async def _compare(request: Request) -> Response:
     chosen = request.query_params.getlist("version")
     if len(chosen) != 2:  # noqa: PLR2004 - side by side
         return RedirectResponse("/models?refused=compare", 303)
-    cards = [await _card(request, text) for text in chosen]
+    cards = [await _card(request, whole_number(text)) for text in chosen]
     return render(
         request,
         "models/compare.html",
@@ -94,9 +96,9 @@ async def _compare(request: Request) -> Response:
     )
 
 
-async def _card(request: Request, text: object) -> Card:
+async def _card(request: Request, version: int | None) -> Card:
     cards: Sequence[Card] = await asyncio.to_thread(console_of(request).registry.cards)
-    found = next((card for card in cards if str(card.version) == str(text)), None)
+    found = next((card for card in cards if card.version == version), None)
     if found is None:
         raise HTTPException(404)
     return found
@@ -130,6 +132,6 @@ PAGE = Page(
     routes=(
         Route("/models", _list),
         Route("/models/compare", _compare),
-        Route("/models/{version:int}", _version),
+        Route("/models/{version}", _version),
     ),
 )

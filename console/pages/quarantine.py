@@ -1,9 +1,7 @@
 """Quarantine: samples that could not be stored, and files of the dataset that cannot be read."""
 
 import asyncio
-import re
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -14,9 +12,9 @@ from console.context import console_of
 from console.steering.curate import discard_letter, newest_letters
 from console.web.languages import N_
 from console.web.navigation import Page
+from console.web.parameters import id_in
 from console.web.rendering import render
 
-_KEY = re.compile(r"[0-9a-f]{32}")
 _CHEAP = ["photo_id", "received_at_ms", "human_label"]
 """Columns that are read to find files that are missing, cut off or damaged; pictures would take minutes."""
 
@@ -45,9 +43,7 @@ async def _damage(request: Request) -> Response:
 
 @requires("operator")
 async def _discard(request: Request) -> Response:
-    console, key = console_of(request), request.path_params["key"]
-    if _KEY.fullmatch(key) is None:
-        raise HTTPException(404)
+    console, key = console_of(request), id_in(request, "key")
     await console.audit.record(request, "sample.discarded", sample=key)
     await asyncio.to_thread(discard_letter, console.store, key)
     return RedirectResponse("/quarantine?done=discarded", 303)

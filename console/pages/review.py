@@ -1,6 +1,5 @@
 """Review: label photos, one after the other or several at once."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from starlette.requests import Request
@@ -10,7 +9,6 @@ from starlette.routing import Route
 from bus.diagnosis.sentence import Sentence
 from cloud.labeling.key_bindings import key_bindings
 from cloud.labeling.review_order import reason_text
-from cloud.labeling.review_queue import UnlabelledPhoto
 from console.access.audit_trail import client_of
 from console.access.roles import requires, visitor
 from console.context import console_of
@@ -25,6 +23,7 @@ AHEAD = 4
 """Photos in the page: the one that is shown, and those that the browser preloads."""
 GRID = 24
 MAX_AT_ONCE = 200
+_ALL = "a"
 
 
 @requires("reviewer")
@@ -33,15 +32,12 @@ async def _show(request: Request) -> Response:
     desk = console_of(request).desk
     photos = await desk.next_photos(visitor(request), GRID if grid else AHEAD)
     classes = desk.classes()
-    keys: defaultdict[str, list[str]] = defaultdict(list)
-    for key, name in key_bindings(classes).items():
-        keys[name].append(key)
     values = {
         "grid": grid,
         "photos": photos,
         "reason": _reasons(request),
         "classes": classes,
-        "keys": keys,
+        "keys": keys_of(classes, grid=grid),
         "neither": NEITHER,
         "remaining": desk.remaining(visitor(request)),
         "lease_s": console_of(request).config.lease_s,
@@ -100,6 +96,15 @@ async def _undo(request: Request) -> Response:
     return JSONResponse({"photos": taken})
 
 
+def keys_of(classes: Sequence[str], *, grid: bool) -> dict[str, list[str]]:
+    """Return the keys of each class; in a grid one key chooses all photos, and is no class's."""
+    keys: dict[str, list[str]] = {name: [] for name in classes}
+    for key, name in key_bindings(classes).items():
+        if name in keys and not (grid and key == _ALL):
+            keys[name].append(key)
+    return keys
+
+
 def _refused(request: Request, error: GleanerError) -> Response:
     if CSRF_HEADER not in request.headers:
         raise error
@@ -120,11 +125,7 @@ def _ids(request: Request, name: str) -> Sequence[str]:
 
 def _reasons(request: Request) -> object:
     gettext = translator(request).gettext
-    return lambda photo: gettext(text) if (text := _reason(photo)) else ""
-
-
-def _reason(photo: UnlabelledPhoto) -> str:
-    return reason_text(photo)
+    return lambda photo: gettext(text) if (text := reason_text(photo)) else ""
 
 
 PAGE = Page(

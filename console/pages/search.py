@@ -1,28 +1,27 @@
 """Photos: browse what is stored, and find photos that look like one."""
 
 import asyncio
-import re
 from typing import NamedTuple
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bus.diagnosis.sentence import Sentence
 from cloud.dataset.curation import quoted
 from cloud.dataset.store import HAS_IMAGE, Store
 from cloud.evaluation.labelled_embeddings import camera_of
 from console.context import Console, console_of
 from console.web.languages import N_, translator
 from console.web.navigation import Page
+from console.web.parameters import id_in, is_id, whole_number
 from console.web.rendering import render
+from schemas.errors import PermanentError
 from schemas.lanes import LANES
 
 PER_PAGE = 48
 ALIKE = 36
 _MAX_FILTER_CHARS = 200
-_MAX_DIGITS = 16
-_PHOTO_ID = re.compile(r"[0-9a-f]{32}")
 _COLUMNS = (
     "photo_id",
     "received_at_ms",
@@ -81,9 +80,7 @@ async def _browse(request: Request) -> Response:
 
 
 async def _alike(request: Request) -> Response:
-    console, photo_id = console_of(request), request.path_params["photo_id"]
-    if _PHOTO_ID.fullmatch(photo_id) is None:
-        raise HTTPException(404)
+    console, photo_id = console_of(request), id_in(request)
     one, photos = await asyncio.to_thread(_search, console, photo_id)
     return render(
         request,
@@ -99,7 +96,10 @@ async def _alike(request: Request) -> Response:
 def _search(console: Console, photo_id: str) -> tuple[Found, list[Found]]:
     """Return a photo and those that look like it; blocks."""
     alike = console.similar.like(photo_id, ALIKE)
-    rows = console.store.find([photo_id, *(one.photo_id for one in alike)], _COLUMNS)
+    found = console.store.find([photo_id, *(one.photo_id for one in alike)], [*_COLUMNS, "forgotten_at_ms"])
+    rows = {key: row for key, row in found.items() if row["forgotten_at_ms"] is None}
+    if photo_id not in rows:  # it was taken out since the search began
+        raise PermanentError(Sentence("photo %(photo)s: not in the dataset", photo=photo_id))
     return _found(rows[photo_id]), [
         _found(rows[one.photo_id], one.likeness) for one in alike if one.photo_id in rows
     ]
@@ -121,12 +121,9 @@ def _page(store: Store, chosen: dict[str, str], before: str) -> tuple[list[Found
 
 
 def _place(text: str) -> tuple[int, str] | None:
-    at_ms, _, photo_id = text.partition("-")
-    return (
-        (int(at_ms), photo_id)
-        if at_ms.isdecimal() and len(at_ms) <= _MAX_DIGITS and _PHOTO_ID.fullmatch(photo_id)
-        else None
-    )
+    number, _, photo_id = text.partition("-")
+    at_ms = whole_number(number)
+    return None if at_ms is None or not is_id(photo_id) else (at_ms, photo_id)
 
 
 def _found(row: dict[str, object], likeness: float | None = None) -> Found:

@@ -81,6 +81,9 @@ class PictureCache:
             shown = min(size, max(sides, default=size))
             content = encoded_thumbnail(row["image"], (shown, shown))
         self._keep(name, content)
+        if forgotten(self._store, {photo_id}):  # it was taken out meanwhile, when there was no file to remove
+            self._remove(name)
+            return None
         return content
 
     def _keep(self, name: str, content: bytes) -> None:
@@ -107,6 +110,12 @@ class PictureCache:
 
     def _path(self, name: str) -> Path:
         return self._folder / name[:2] / name
+
+
+def taken_out(store: Store, photo_ids: set[str]) -> list[str]:
+    """Return those of some photos that were taken out for good, and no one that never came; blocks."""
+    found = store.find(sorted(photo_ids), ["forgotten_at_ms"])
+    return [key for key, row in found.items() if row["forgotten_at_ms"] is not None]
 
 
 def forgotten(store: Store, photo_ids: set[str]) -> list[str]:

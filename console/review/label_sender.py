@@ -23,7 +23,7 @@ from schemas.codec import encode
 from schemas.errors import TransientError
 from schemas.events import EventName
 from schemas.messages import Event, Feedback
-from schemas.topics import FEEDBACK
+from schemas.topics import CLOUD, FEEDBACK
 
 log = structlog.get_logger()
 
@@ -164,8 +164,8 @@ class LabelSender:
 
     def take_event(self, event: Event) -> None:
         """Note that a collector has recorded a label of any sender."""
-        if event.event != EventName.FEEDBACK_RECORDED:
-            return
+        if event.event != EventName.FEEDBACK_RECORDED or event.node != CLOUD:
+            return  # only a collector records: an edge must not end the way of a label
         facts = {name: event.facts.get(name) for name in (*_OLD_COLLECTOR, "at_ms", "outcome")}
         answered = [key for key, one in self._sent.items() if _is_answer(facts, one)]
         for key in answered:

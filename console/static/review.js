@@ -32,7 +32,8 @@
 
   async function post(path, fields) {
     const body = new URLSearchParams(fields);
-    const answer = await fetch(path, { method: "POST", headers: { "X-CSRF-Token": csrf }, body });
+    // Kept alive: a label that was given arrives, also if the page is left before it was sent.
+    const answer = await fetch(path, { method: "POST", headers: { "X-CSRF-Token": csrf }, body, keepalive: true });
     if (answer.status === 401 || answer.redirected) location.assign("/login");
     return answer;
   }

@@ -17,6 +17,7 @@ from console.live.broadcast import TooManyStreamsError
 from console.pages import ENTRANCE, PAGES
 from console.web.guard import Cookie, Guard
 from console.web.navigation import page_at
+from console.web.parameters import whole_number
 from console.web.rendering import assets, error_text, render
 from schemas.errors import GleanerError, TransientError
 
@@ -33,7 +34,14 @@ def create_app(console: Console, *, hosts: list[str], cookie: Cookie) -> Starlet
         hosts: Names under which it may be addressed.
         cookie: The session's cookie.
     """
-    guard = Middleware(Guard, hosts=hosts, sessions=console.sessions, login=console.login, cookie=cookie)
+    guard = Middleware(
+        Guard,
+        hosts=hosts,
+        sessions=console.sessions,
+        login=console.login,
+        audit=console.audit,
+        cookie=cookie,
+    )
     routes = [
         Route("/", _home),
         Route("/live", _live),
@@ -79,6 +87,8 @@ async def _home(_: Request) -> Response:
 
 async def _live(request: Request) -> Response:
     """Stream which kinds of things change; see `console/live/broadcast.py`."""
+    if request.method == "HEAD":  # it has an end, which a stream has not
+        return Response(media_type=_Stream.media_type)
     stream = console_of(request).broadcast.stream(_since(request))
     try:
         opened = stream.__enter__()  # left when the answer ends, which is after this function
@@ -94,8 +104,7 @@ async def _changed(request: Request) -> Response:
 
 
 def _since(request: Request) -> int | None:
-    since = request.query_params.get("since", "")
-    return int(since) if since.isdecimal() and since.isascii() else None
+    return whole_number(request.query_params.get("since", ""))
 
 
 class _Stream(StreamingResponse):

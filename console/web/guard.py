@@ -1,5 +1,6 @@
 """Let only people in who are known, and only requests that their own pages sent; add the security headers."""
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
@@ -11,6 +12,7 @@ from starlette.requests import Request, cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from console.access.audit_trail import AuditTrail, client_of
 from console.access.login import Login
 from console.access.sessions import Session, Sessions
 from console.web.csrf import is_token, masked
@@ -23,6 +25,8 @@ CSRF_FIELD = "csrf"
 CSRF_HEADER = "x-csrf-token"
 MAX_BODY_BYTES = 262_144
 """Largest body of a request: the ids of some thousand photos."""
+MAX_BODY_S = 30.0
+"""Longest time, in seconds, until the body of a request has arrived."""
 LOGIN_PATH = "/login"
 
 _OPEN_PATHS = (LOGIN_PATH, "/static/", "/manifest.webmanifest", "/language")
@@ -79,16 +83,25 @@ class Guard:
             another site could have its name lead to this machine.
         sessions: People who are logged in.
         login: The ways to log in.
+        audit: Where a log-in by a one-time address is recorded.
         cookie: The session's cookie.
     """
 
     def __init__(
-        self, app: ASGIApp, *, hosts: Iterable[str], sessions: Sessions, login: Login, cookie: Cookie
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Iterable[str],
+        sessions: Sessions,
+        login: Login,
+        audit: AuditTrail,
+        cookie: Cookie,
     ) -> None:
         self._app = app
         self._hosts = frozenset(hosts)
         self._sessions = sessions
         self._login = login
+        self._audit = audit
         self._cookie = cookie
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -125,15 +138,27 @@ class Guard:
         scope["state"]["session"] = session
         scope["state"]["visitor"] = None if session is None else session.visitor
         if scope["method"] not in _SAFE_METHODS:
-            body = await _body(receive)
-            if body is None:
-                return PlainTextResponse(_("the request is too large") + "\n", 413)
-            scope["state"]["body"] = body
-            scope["state"]["form"] = _fields(headers, body)
-            if not _is_own(scope, headers, session):
-                return PlainTextResponse(_("this page is too old: load it again") + "\n", 403)
+            refusal = await self._read_form(scope, receive, session)
+            if refusal is not None:
+                return refusal
         if session is None and not scope["path"].startswith(_OPEN_PATHS):
             return await self._enter(scope)
+        return None
+
+    async def _read_form(self, scope: Scope, receive: Receive, session: Session | None) -> Response | None:
+        """Read the body of a change; return the answer to one that does not come from a page of ours."""
+        headers, _ = Headers(scope=scope), translator(Request(scope)).gettext
+        try:
+            async with asyncio.timeout(MAX_BODY_S):
+                body = await _body(receive)
+        except TimeoutError:
+            return PlainTextResponse(_("the request did not arrive in time") + "\n", 408)
+        if body is None:
+            return PlainTextResponse(_("the request is too large") + "\n", 413)
+        scope["state"]["body"] = body
+        scope["state"]["form"] = _fields(headers, body)
+        if not _is_own(scope, headers, session):
+            return PlainTextResponse(_("this page is too old: load it again") + "\n", 403)
         return None
 
     async def _session(self, scope: Scope, headers: Headers) -> Session | None:
@@ -165,6 +190,7 @@ class Guard:
         if token and (person := self._login.by_token(token)) is not None:
             response: Response = RedirectResponse("/", 303)
             self._cookie.put(response, await self._sessions.begin(person))
+            await self._audit.record_as(person.name, client_of(request), "login.succeeded", role=person.role)
             return response
         if scope["method"] == "GET" and "text/html" in request.headers.get("accept", ""):
             if "hx-request" in request.headers:

@@ -27,6 +27,9 @@ from schemas.text import escaped
 
 MAX_SHOWN_CHARS = 400
 """Longest text from outside that a page shows whole."""
+_LAST_MS = 253_402_300_799_000
+"""The end of the year 9999: no datetime is later."""
+_LARGEST_SHOWN, _LARGEST = 1e18, 1e300
 _CODE = re.compile("`([^`]+)`")
 
 
@@ -49,8 +52,7 @@ def render(
         may=(lambda role: visitor is not None and visitor.may(role)),
         page=page,
         pages=request.app.state.pages,
-        path=request.url.path,
-        query=request.url.query,
+        here=_here(request, page),
         sequence=state.get("sequence", 0),
         outcome=DONE.get(request.query_params.get("done", "")),
         csrf=csrf_token(request),
@@ -60,6 +62,13 @@ def render(
         **values,
     )  # fmt: skip
     return HTMLResponse(text, status_code)
+
+
+def _here(request: Request, page: Page | None) -> str:
+    """Return where a visitor comes back to who changes the language: not to the answer of a form."""
+    if request.method != "GET":
+        return "/" if page is None else page.path
+    return f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
 
 
 @cache
@@ -129,7 +138,7 @@ def _environment(language: str) -> Environment:
         "moment": lambda ms: _moment(ms, language),
         "iso": _iso,
         "percent": lambda share: _percent(share, language),
-        "number": lambda value: numbers.format_decimal(value, locale=locale_of(language)),
+        "number": lambda value: _number(value, language),
     }
     return environment
 
@@ -171,12 +180,20 @@ def _csrf_field(request: Request) -> Markup:
     return Markup('<input type="hidden" name="{}" value="{}">').format(CSRF_FIELD, csrf_token(request))
 
 
+def _number(value: float, language: str) -> str:
+    # A message may have any: babel fails beyond 28 digits, and a whole number may have more than any float.
+    if abs(value) < _LARGEST_SHOWN:
+        return str(numbers.format_decimal(value, locale=locale_of(language)))
+    return f"{max(-_LARGEST, min(value, _LARGEST)):.3g}"
+
+
 def _percent(share: float, language: str) -> str:
-    return str(numbers.format_percent(share, "0%", locale=locale_of(language)))
+    shown = max(-_LARGEST_SHOWN, min(share, _LARGEST_SHOWN))
+    return str(numbers.format_percent(shown, "0%", locale=locale_of(language)))
 
 
 def _ago(ms: int, language: str) -> str:
-    delta = dt.timedelta(milliseconds=ms - now_ms())
+    delta = dt.timedelta(milliseconds=min(ms, _LAST_MS) - now_ms())
     ago: str = dates.format_timedelta(delta, add_direction=True, threshold=1.2, locale=locale_of(language))
     return ago
 
@@ -193,4 +210,4 @@ def _iso(ms: int) -> str:
 
 def _time(ms: int) -> dt.datetime:
     # A message may claim a time that no datetime has, before the year 1 or beyond 9999.
-    return dt.datetime.fromtimestamp(max(0, min(ms, 253_402_300_799_000)) / 1000, dt.UTC)
+    return dt.datetime.fromtimestamp(max(0, min(ms, _LAST_MS)) / 1000, dt.UTC)

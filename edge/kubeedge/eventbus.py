@@ -59,9 +59,7 @@ class RetainedMessage:
 
         Safe to cancel: the file has the old or the new content.
         """
-        stored = b""
-        if self._path.exists():
-            stored = self._path.read_bytes()
+        if stored := self._stored():
             self._bus.inject(self._topic.name(**self._names), stored)
         while True:
             payload = (await self._received.get()).payload
@@ -72,6 +70,16 @@ class RetainedMessage:
                 stored = payload
             except (CodecError, OSError) as error:  # subscribers of the topic report a malformed one as well
                 log.warning("retained.store_failed", topic=self._topic.kind, error=str(error))
+
+    def _stored(self) -> bytes:
+        """Return the stored message; empty if there is none, or the disk does not give it."""
+        try:
+            return self._path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:  # the gateway sends it again
+            log.warning("retained.read_failed", topic=self._topic.kind, error=str(error))
+            return b""
 
     async def _store(self, payload: bytes) -> None:
         """Write a valid message to the file; an empty one clears it, as it clears a retained message."""

@@ -66,7 +66,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Prune:
-    """Remove the versions that are no longer needed for a rollback."""
+    """Remove the versions that no rollback needs, and bundles that were fetched for other releases."""
 
 
 @dataclass(frozen=True, slots=True)

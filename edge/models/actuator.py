@@ -5,6 +5,7 @@ No decisions here: an action succeeds, changes the Attempt, or raises a Transien
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -96,7 +97,7 @@ class Actuator:
             versions=version_dirs.versions(base),
             canary=version_dirs.canary_versions(base),
             fetched=version_dirs.is_fetched(release.version, base),
-            set_aside=version_dirs.is_set_aside(base),
+            leftovers=version_dirs.has_leftovers(base),
             unproven=version_dirs.unproven(base),
             mismatch=_mismatch(base / str(release.version), release),
             damage=self._verifier.damage(base / str(release.version)),
@@ -184,12 +185,17 @@ class Actuator:
 
     async def _fetch(self, release: Release, attempt: Attempt, base: Path) -> Attempt:
         log.info("release.fetching", version=release.version, url=without_secrets(release.url))
-        traffic = Traffic()
+        traffic, left = Traffic(), threading.Event()
+
+        def abandoned() -> bool:
+            return left.is_set() or self.abandoned()
+
         try:
-            await asyncio.to_thread(version_dirs.download, release, base, self.abandoned, traffic)
+            await asyncio.to_thread(version_dirs.download, release, base, abandoned, traffic)
         except BundleError as error:
             return replace(attempt, invalid=str(error))
         finally:
+            left.set()  # if this was cancelled, the end of the process waits for the thread
             self._counters.add("release.fetched_bytes", traffic.fetched_bytes)
             self._counters.add("release.reused_bytes", traffic.reused_bytes)
         log.info(

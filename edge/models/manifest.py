@@ -31,27 +31,35 @@ def write(directory: Path) -> None:
     write_atomic(directory / NAME, encoded + b"\n" + content_id(encoded).encode())
 
 
+Placement = tuple[int, int]
+"""What tells a manifest from one that was there before: inode, and time of writing in nanoseconds."""
+
+
 class Verifier:
     """Compares version directories with their manifests: sizes each time, digests once for each placement."""
 
     def __init__(self) -> None:
-        self._verdicts: dict[tuple[Path, int], str | None] = {}
+        self._verdicts: dict[Path, tuple[Placement, str | None]] = {}
 
     def damage(self, directory: Path) -> str | None:
         """Return what is wrong with a version; None if it is intact, has no manifest, or is not there."""
         manifest = directory / NAME
         try:
             entries = _read(manifest)
-            placement = directory, manifest.stat().st_ino
+            status = manifest.stat()
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             return f"its manifest cannot be read: {error}"
         if (problem := _wrong_size(directory, entries)) is not None:
             return problem
-        if placement not in self._verdicts:
-            self._verdicts[placement] = _wrong_digest(directory, entries)
-        return self._verdicts[placement]
+        # The inode alone is not enough: that of a removed file is used for the next one.
+        placement = status.st_ino, status.st_mtime_ns
+        known, problem = self._verdicts.get(directory, (None, None))
+        if known != placement:
+            problem = _wrong_digest(directory, entries)
+            self._verdicts[directory] = placement, problem
+        return problem
 
 
 def _read(manifest: Path) -> Entries:

@@ -56,7 +56,7 @@ class Folder:
         versions: Version directories that the model server watches.
         canary: Versions in the canary folder.
         fetched: A bundle of the desired version is unpacked next to them.
-        set_aside: A newer version stepped aside for the one in place.
+        leftovers: A newer version that stepped aside for the one in place, or a bundle that was fetched.
         unproven: Versions that were activated and have no verdict, with the sha256 of their bundles.
         mismatch: Why the directory of the desired version is not the released model; None if it is, or
             without a directory.
@@ -68,7 +68,7 @@ class Folder:
     versions: frozenset[int] = frozenset()
     canary: frozenset[int] = frozenset()
     fetched: bool = False
-    set_aside: bool = False
+    leftovers: bool = False
     unproven: frozenset[tuple[int, str]] = frozenset()
     mismatch: str | None = None
     damage: str | None = None

@@ -161,7 +161,7 @@ def _prove(seen: Observation, folder: Folder) -> Action:  # noqa: PLR0911  # an 
     if _has_canary(seen, folder):  # after Record, else the champion would be tested as a new version
         return EndCanary()
     older = [version for version in folder.versions if version <= seen.release.version]
-    surplus = folder.set_aside or len(older) > VERSIONS_KEPT
+    surplus = folder.leftovers or len(older) > VERSIONS_KEPT
     return Prune() if surplus and not attempt.pruned else Nothing()
 
 

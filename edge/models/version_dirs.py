@@ -140,7 +140,12 @@ def revert(base: Path) -> frozenset[int]:
 def unproven(base: Path) -> frozenset[tuple[int, str]]:
     """Return each version that was activated and has no verdict, with the sha256 of its bundle."""
     marks = ((number, path / _UNPROVEN) for number, path in _versions(base).items()) if base.is_dir() else ()
-    return frozenset((number, mark.read_text(encoding="ascii")) for number, mark in marks if mark.is_file())
+    # A damaged digest is that of no release, so the version is reverted.
+    return frozenset(
+        (number, mark.read_text(encoding="ascii", errors="replace"))
+        for number, mark in marks
+        if mark.is_file()
+    )
 
 
 def set_proven(version: int, base: Path) -> None:
@@ -149,15 +154,15 @@ def set_proven(version: int, base: Path) -> None:
 
 
 def prune(version: int, base: Path, *, kept: int) -> None:
-    """Remove what stepped aside, and old versions.
+    """Remove what stepped aside, what was fetched for releases that were replaced, and old versions.
 
     Args:
         version: The version in service.
         base: The model's folder.
         kept: How many versions up to this one stay, itself included.
     """
-    for aside in base.glob(f"{_ASIDE}*"):
-        _remove(aside)
+    for leftover in _leftovers(base):
+        _remove(leftover)
     older = {number: path for number, path in _versions(base).items() if number <= version}
     for number in sorted(older, reverse=True)[kept:]:
         _discard(older[number])
@@ -173,9 +178,9 @@ def newest(base: Path) -> int | None:
     return max(versions(base), default=None)
 
 
-def is_set_aside(base: Path) -> bool:
-    """Return True if a version stepped aside for another and was not removed yet."""
-    return any(base.glob(f"{_ASIDE}*"))
+def has_leftovers(base: Path) -> bool:
+    """Return True if anything lies there that no version in service needs: see `prune`."""
+    return bool(_leftovers(base))
 
 
 def canary_folder(base: Path) -> Path:
@@ -220,6 +225,10 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+
+
+def _leftovers(base: Path) -> list[Path]:
+    return [*base.glob(f"{_ASIDE}*"), *base.glob(f"{_INCOMING}*")]
 
 
 def _incoming(version: int, base: Path) -> Path:

@@ -181,9 +181,9 @@ def _serve(
     server.start()
     models = [model.name for model in flags.models]
     log.info("modelserver.listening", host=flags.host, port=port, socket=flags.socket_path, models=models)
-    systemd.notify(systemd.READY)
+    told = systemd.notify(systemd.READY)
     while not stop.wait(systemd.interval_s()):
-        systemd.notify(systemd.ALIVE)
+        told = systemd.notify(systemd.ALIVE if told else systemd.READY)  # its queue was full
     systemd.notify(systemd.STOPPING)
     # Refuses new calls at once, lets running ones end, and cancels those that outlast the grace period.
     ended = server.stop(GRACE_S)

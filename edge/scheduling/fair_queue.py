@@ -263,6 +263,8 @@ class FairQueue:
         else:
             batch = self._live.take(limit - 1 if historical else limit, per_device, excluded, room)
         late = self._historical.take(1 if batch else limit, per_device, excluded, room)
+        if not batch and not late:  # the historical one must wait for a decoder; its turn is not lost
+            return self._live.take(limit, per_device, excluded, room)
         self._passed_over = self._passed_over + 1 if historical and batch and not late else 0
         return batch + late
 
@@ -270,7 +272,11 @@ class FairQueue:
         return len(self._expensive) < self._bounds.expensive
 
     def _next_pause_end_s(self) -> float | None:
-        return min(self._paused_until.values()) - self._clock() if self._paused_until else None
+        """Return when a pause ends for which a photo may wait, in seconds from now; None if none waits."""
+        # Without photos, a pause that has ended would wake the caller again and again.
+        if not self._paused_until or not (self._live.queues or self._historical.queues):
+            return None
+        return min(self._paused_until.values()) - self._clock()
 
     def _choose_victim(self, newcomer: InFlightPhoto, excess: Counter[str]) -> InFlightPhoto:
         """Return the newest queued photo of the device with most in flight, removed from its queue."""

@@ -8,6 +8,7 @@ import pytest
 
 from bus import atomic_file
 from bus.atomic_file import sync_folder, write_atomic
+from tests.conftest import fill
 
 STEPS = ("open", "write", "fsync", "rename", "fsync")
 
@@ -145,3 +146,14 @@ def test_syncing_a_missing_folder_is_an_error(tmp_path):
     for path in (tmp_path / "missing", tmp_path / "file"):
         with pytest.raises(OSError, match=path.name):
             sync_folder(path)
+
+
+def test_g3_a_write_that_fails_leaves_nothing_behind(small_disk):
+    """G3: on a full disk the new part would take the last of the room; the old content stays."""
+    path = small_disk / "record"
+    write_atomic(path, b"old")
+    fill(small_disk, leave_bytes=100_000)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(path, bytes(200_000))
+    assert path.read_bytes() == b"old"
+    assert sorted(one.name for one in small_disk.iterdir()) == ["filler", "record"]

@@ -1,11 +1,12 @@
 import asyncio
 import contextlib
+import socket
 import urllib.error
 import urllib.request
 
 import pytest
 
-from bus.broker.process import free_port
+from bus.broker.process import free_port, is_listening
 from bus.health import HealthServer, HealthServerError, response
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence
@@ -86,6 +87,24 @@ async def test_g3_idle_connections_give_way_to_requests():
     finally:
         for _, writer in idle:
             writer.close()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("host", ["[::1]", "::1"])
+async def test_an_address_of_ipv6_is_served_with_and_without_brackets(host):
+    """URLs and Kubernetes write it with them."""
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        port = probe.getsockname()[1]
+    task = asyncio.create_task(HealthServer(f"{host}:{port}", lambda: None).run())
+    try:
+        await eventually(lambda: task.done() or is_listening(port, "::1"))
+        assert not task.done()
+    finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

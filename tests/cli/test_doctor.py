@@ -16,9 +16,11 @@ from bus.security import certificates
 from cli.configurations import Recognised
 from cli.doctor_checks import Checks
 from cli.doctor_machine import machine_findings
+from device.config import DeviceConfig
 from schemas.codec import encode
 from schemas.messages import ServedModel, Status
 from schemas.topics import STATUS
+from tests.bus.mqtt.test_optional_subscription import refusing
 from tests.cli.conftest import gleaner
 from tests.conftest import DEADLINE_S, eventually
 from tests.device.conftest import NODE, result
@@ -247,6 +249,24 @@ async def test_the_configuration_of_a_service_is_enough(answering, address, tmp_
         done = await gleaner("doctor", "--config", path)
     assert done.code == 0, done.out
     assert "GB free for state_dir" in findings(done.out)["disk"][1]
+
+
+def test_a_folder_that_cannot_be_looked_at_is_a_failure(tmp_path):
+    """A service's folders are private: whoever may not search them is told, and the other checks follow."""
+    settings = DeviceConfig(state_dir=str(tmp_path / ("too-long" * 40)))  # refused to root as well
+    (checked,) = machine_findings(Recognised("device", settings), datetime.now(UTC))
+    assert not checked.passed
+    assert "cannot look at state_dir" in checked.found
+    assert "too long" in checked.found
+
+
+async def test_a_broker_that_hides_its_own_topics_is_checked(broker):
+    """It may refuse `$SYS`, as all but mosquitto's kin do: the checks go on."""
+    async with refusing(broker.port, b"$SYS") as port:
+        done = await gleaner("doctor", "--timeout", "1", "--broker", f"127.0.0.1:{port}")
+    found = findings(done.out)
+    assert done.err == ""
+    assert [found[subject][0] for subject in ("broker", "probe", "dropped")] == [True] * 3
 
 
 @pytest.mark.parametrize(("days", "passed"), [(10, False), (300, True)])

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import signal
+import sys
 
 import pytest
 
@@ -10,7 +11,7 @@ from cloud.retraining.config import TrainerConfig
 from cloud.rollout.options import RolloutOptions
 from device.config import DeviceConfig
 from tests.cli.conftest import start
-from tests.conftest import DEADLINE_S, eventually
+from tests.conftest import DEADLINE_S, ROOT, eventually
 
 
 def test_a_start_line_has_what_differs_from_the_defaults():
@@ -54,3 +55,37 @@ async def test_a_command_that_is_interrupted_is_130(edge, at, number):
     await eventually(lambda: edge.photos)  # it has connected and waits for the result
     process.send_signal(number)
     assert (await ended(process))[0] == 130
+
+
+_DEAF = """
+import asyncio
+from bus import log
+from bus.config import ClientConfig
+from cli import run_service
+
+async def deaf():
+    print("running", flush=True)
+    while True:
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            pass
+
+log.configure("info")
+run_service.STOP_S = 0.1
+run_service.serve("deaf", ClientConfig(), deaf())
+"""
+
+
+async def test_a_service_that_does_not_stop_says_so():
+    """The last line has the reason, and none is lost on its way out of the process."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _DEAF, stdout=pipe, stderr=pipe, cwd=ROOT
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"running\n"
+    process.send_signal(signal.SIGTERM)
+    code, err = await ended(process)
+    last = json.loads(err.splitlines()[-1])
+    assert (code, last["event"], last["level"], last["waited_s"]) == (1, "service.gave_up", "error", 0.1)

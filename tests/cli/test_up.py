@@ -15,7 +15,7 @@ from cli.supervisor import Supervisor
 from cli.up import _code
 from schemas.errors import PermanentError
 from tests.cli.conftest import gleaner, start
-from tests.conftest import DEADLINE_S
+from tests.conftest import DEADLINE_S, ROOT, eventually
 from tests.nodes import photo
 
 
@@ -101,3 +101,76 @@ async def test_the_end_of_one_process_ends_the_others(tmp_path):
             await watching
     assert "second ended with exit code 1: it broke" in str(caught.value)
     assert alive(tmp_path) == []
+
+
+_SUPERVISED = """
+import asyncio, pathlib, sys
+from cli.supervisor import Supervisor
+
+async def main(folder):
+    async with Supervisor(pathlib.Path(folder), (sys.executable, "-c")) as processes:
+        await processes.start("child", [f"import time; time.sleep(600)  # {folder}"])
+        print("started", flush=True)
+        await processes.wait_for_end()
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+async def test_processes_end_with_a_supervisor_that_is_killed(tmp_path):
+    """Whatever ends it, a second Ctrl-C or the kernel, no broker is left that holds the ports."""
+    words = (sys.executable, "-c", _SUPERVISED, tmp_path)
+    up = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE, cwd=ROOT)
+    assert up.stdout is not None
+    assert await up.stdout.readline() == b"started\n"
+    up.kill()
+    await up.wait()
+    await eventually(lambda: alive(tmp_path) == [])
+
+
+_ENDING = """
+import pathlib, signal, sys, time
+own, *awaited = map(pathlib.Path, sys.argv[1:])
+
+def end(*_):
+    own.touch()
+    while not all(one.exists() for one in awaited):
+        time.sleep(0.01)
+    sys.exit()
+
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+async def test_services_end_at_once_and_brokers_after_them(tmp_path):
+    """One after the other they would take longer than the time to stop; none is killed."""
+    first, second, broker = (tmp_path / name for name in ("first", "second", "broker"))
+    waits = {first: [second], second: [first], broker: [first, second]}
+    async with Supervisor(tmp_path / "logs", (sys.executable, "-c", _ENDING)) as processes:
+        for one, awaited in waits.items():
+            await processes.start(one.name, [str(one), *map(str, awaited)], last=one == broker)
+        for one in waits:
+            log = tmp_path / "logs" / f"{one.name}.log"
+            await eventually(lambda log=log: "ready" in log.read_text())
+    assert [process.returncode for process in processes._running.values()] == [0, 0, 0]
+
+
+async def test_g3_logs_are_bounded(tmp_path, monkeypatch):
+    """G3: a service that logs for years takes a stated part of the disk, and loses its oldest lines."""
+    monkeypatch.setattr("cli.supervisor._MOST_LOG_BYTES", 10_000)
+    monkeypatch.setattr("cli.supervisor._LOG_CHECK_S", 0.01)
+    talking = "import itertools, time\nfor number in itertools.count(): print(number); time.sleep(0.0001)"
+    async with Supervisor(tmp_path, (sys.executable, "-c")) as processes:
+        await processes.start("talking", [talking])
+        watching = asyncio.create_task(processes.wait_for_end())
+        log, older = tmp_path / "talking.log", tmp_path / "talking.log.1"
+        await eventually(older.exists)
+        before = older.read_bytes()
+        await eventually(lambda: older.read_bytes() != before)
+        assert log.stat().st_size < 1_000_000
+        assert not watching.done()
+        watching.cancel()
+    first, last = (int(text.split()[0]) for text in (before, log.read_bytes() or b"1"))
+    assert first == 0 < last

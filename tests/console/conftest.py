@@ -104,7 +104,12 @@ class Running:
 
     def call(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine in the loop and return its result."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(DEADLINE_S)
+        doing = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return doing.result(DEADLINE_S)
+        except TimeoutError:
+            doing.cancel()  # else `stop` would wait for it, and the whole run with it
+            raise
 
     def answer(self, **fields: object) -> Result:
         """Publish the answer of an edge to a photo."""

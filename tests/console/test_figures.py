@@ -1,6 +1,7 @@
 """Rules of the pages with figures: what they show, who may change what, and what a change does."""
 
 import asyncio
+import re
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from schemas.messages import Steering
 from schemas.topics import FORGET, POLICY, STEERING
 from tests.conftest import DEADLINE_S
 from tests.console.filling import begin_rollout, fill
-from tests.console.test_pages import violations
+from tests.console.test_pages import MAX_PAGE_BYTES, sent_bytes, violations
 from tests.console.test_review import expect
 
 
@@ -67,6 +68,15 @@ def test_pages_with_figures_are_accessible_and_fit(request, filled, screen, sche
         if problems:
             found[path] = problems
     assert found == {}
+
+
+def test_filled_pages_are_small(page, filled):
+    """Each with its style and scripts below 100 kB as sent, without pictures; so is an error."""
+    sizes = {}
+    for path in [*paths(filled), "/audit", "/nothing-here"]:
+        page.goto(path)
+        sizes[path] = sent_bytes(page)
+    assert max(sizes.values()) < MAX_PAGE_BYTES, sizes
 
 
 def received(console, topic, act) -> object:
@@ -138,6 +148,9 @@ def test_a_value_out_of_bounds_is_refused_by_the_console_too(page):
     page.get_by_role("button", name="Preview").click()
     expect(page.get_by_text("expected a number from 0 to 1")).to_be_visible()
     assert page.get_by_label("Share drawn for audits").input_value() == "7"
+    # The answer of a form has no address of its own to come back to.
+    page.locator(".rail button[value='en']").click()
+    page.wait_for_url("**/policy")
 
 
 def test_a_rollout_is_seen_and_sent_back(page, filled):
@@ -258,6 +271,15 @@ def test_the_progress_page_tells_what_the_next_labels_bring(page, filled):
     """Curve, intervals and the gain, also as a table for those who do not see the chart."""
     page.goto("/progress")
     expect(page.get_by_role("img", name="Accuracy by the number of labels")).to_be_visible()
+    words = r"\+(\S+)\s+points expected from the next 20 labels; between (\S+) and (\S+)"
+    gain = re.search(words, page.inner_text("main"))
+    expected, low, high = map(float, gain.groups())
+    assert low <= expected <= high
+    curve = filled.shown.insights.latest().curve
+    for title, shares in (("Accuracy by class", curve.by_class), ("Accuracy by device", curve.by_group)):
+        told = page.get_by_role("img", name=title).locator("desc").text_content()
+        assert len(shares) >= 2
+        assert all(f"{name}: " in told for name in shares)
     page.get_by_text("As a table").click()
     assert page.get_by_role("row").count() >= 6
     assert "from the next 20 labels" in page.inner_text("main")

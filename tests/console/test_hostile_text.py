@@ -87,6 +87,11 @@ PAGES = {
     "/photos": "<script>",
     "/doubts": "<script>",
     "/quarantine": "",
+    "/photos/{labelled}/alike": "<img src=x",
+    "/doubts/{labelled}/forget?back=//evil": "",
+    "/rollout/confirm?action=pause": "",
+    "/audit": "<script>",
+    "/nothing/%3Cscript%3E?%3Cscript%3E": "",
 }
 """What is seen as text on each page."""
 
@@ -94,8 +99,9 @@ PAGES = {
 def test_text_of_strangers_is_text_on_every_page(console, phone):
     """Markup runs nothing, direction marks turn nothing round, 10 kB push nothing off a phone's screen."""
     problems = {}
+    console.call(console.shown.audit.record_as(SCRIPT, REVERSED, "label.given", label=IMAGE, photos=[LONG]))
     for path, expected in PAGES.items():
-        phone.goto(path)
+        phone.goto(path.format(labelled=console.embedded))
         title = phone.title()
         found = phone.evaluate(FOUND)
         if (

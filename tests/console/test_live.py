@@ -7,9 +7,13 @@ import pytest
 from bus.mqtt.presence import now_ms
 from console.live import recent_answers
 from console.live.broadcast import KINDS, MAX_STREAMS, Broadcast, TooManyStreamsError
+from console.live.photo_previews import PhotoPreviews
 from console.live.recent_answers import MAX_PER_NODE, RecentAnswers
 from console.live.state import ANSWERS_PER_DEVICE, MAX_DEVICES, MAX_EVENTS, LiveState
-from schemas.messages import Event, Result
+from schemas.codec import encode
+from schemas.messages import Event, Forget, Photo, Result
+from schemas.topics import PHOTO
+from tests.conftest import jpeg
 
 
 def result(**fields) -> Result:
@@ -60,6 +64,27 @@ def test_events_are_bounded():
     for number in range(MAX_EVENTS + 5):
         state.add_event(Event(node="cloud", name="trainer", event="round.started", at_ms=number))
     assert (len(state.events), state.events[0].at_ms) == (MAX_EVENTS, MAX_EVENTS + 4)
+
+
+async def test_a_picture_that_passed_by_is_dropped_by_order():
+    """By the photo's id; of a camera or a node that is forgotten, all of its pictures, and no other's."""
+    previews = PhotoPreviews()
+    for number, camera in enumerate(("edge-1/pi-1", "edge-1/pi-2", "edge-2/pi-1", "edge-3/pi-1")):
+        node, _, device = camera.partition("/")
+        image = jpeg(number)
+        photo = Photo(photo_id=f"{number:032x}", node=node, device=device, image=image)
+        topic = PHOTO.name(node=node, device=device)
+        assert await previews.add(topic, encode(PHOTO, photo))
+
+    def order(node: str, **fields: object) -> set[int]:
+        previews.obey(node, Forget(node=node, order_id="0" * 32, at_ms=1, **fields))
+        return {int(one, 16) for one in previews.kept()}
+
+    assert order("edge-1", photo_ids=[f"{3:032x}"]) == {0, 1, 2}
+    assert order("edge-1", devices={"pi-1": 5}) == {1, 2}
+    assert order("edge-2", before_ms=5) == {1}
+    previews.forget([f"{1:032x}", "f" * 32])
+    assert previews.kept() == set()
 
 
 async def test_changes_are_told_together():

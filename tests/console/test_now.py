@@ -4,13 +4,13 @@ import pytest
 
 from demo.synthetic import draw
 from schemas.codec import content_id
-from schemas.messages import Photo
-from schemas.topics import PHOTO
+from schemas.messages import Forget, Photo
+from schemas.topics import FORGET, PHOTO
 from tests.console.test_review import expect
 
 
 def test_an_answer_appears_with_its_photo(console, page):
-    """A page that is open shows a new answer and its photo, without a reload."""
+    """A page that is open shows a new answer and its photo, without a reload, until it is forgotten."""
     page.goto("/now")
     image = draw("dog", 7)
     photo = Photo(photo_id=content_id(image), node="edge-1", device="porch", image=image)
@@ -20,6 +20,11 @@ def test_an_answer_appears_with_its_photo(console, page):
     expect(card.locator(".label")).to_contain_text("dog")
     expect(card.locator(".facts")).to_contain_text("not confirmed")
     expect(card.get_by_role("img")).to_have_attribute("src", f"/previews/{photo.photo_id}")
+    assert page.request.get(f"/previews/{photo.photo_id}").status == 200
+    order = Forget(node="edge-1", order_id="0" * 32, photo_ids=[photo.photo_id], at_ms=1)
+    console.call(console.bus.publish(FORGET, order, node="edge-1"))
+    console.wait_until(lambda: photo.photo_id not in console.shown.previews)
+    assert page.request.get(f"/previews/{photo.photo_id}").status == 404
 
 
 def test_a_filter_stays_while_answers_arrive(console, page):

@@ -7,6 +7,7 @@ import pytest
 
 from console.pages import PAGES
 from console.web.languages import COOKIE
+from tests.console.conftest import PHONE, running_console, watched
 
 PATHS = [page.path for page in PAGES] + ["/review?view=grid"]
 MAX_PAGE_BYTES = 100_000
@@ -66,6 +67,22 @@ def test_every_page_is_accessible_in_chinese(phone, console):
     assert found == {}
 
 
+def test_every_page_of_an_empty_system_is_accessible(browser, tmp_path, mosquitto):
+    """Before the first photo, dark and in Chinese, with the error page."""
+    with running_console(tmp_path, mosquitto, samples=0) as empty:
+        context = browser.new_context(base_url=empty.url, viewport=PHONE, color_scheme="dark", locale="zh-TW")
+        with watched(context.new_page()) as page:
+            page.goto(empty.address)
+            found = {}
+            for path in [*PATHS, "/nothing-here", "/rollout/confirm?action=pause"]:
+                page.goto(path)
+                assert page.locator("html").get_attribute("lang") == "zh-Hant"
+                if problems := violations(page):
+                    found[path] = problems
+            assert found == {}
+        context.close()
+
+
 def test_what_is_beside_the_pages_is_accessible(phone, console):
     """The sheet of further pages while it is open, the error page, and the login of a stranger."""
     phone.goto("/now")
@@ -96,6 +113,11 @@ def test_the_console_can_be_installed(page):
 def test_a_page_is_small(page, path):
     """Page, style and scripts together are below 100 kB on their way, without pictures."""
     page.goto(path)
+    assert sent_bytes(page) < MAX_PAGE_BYTES
+
+
+def sent_bytes(page) -> int:
+    """Return how many bytes the page that is shown took, without its pictures, on their way."""
     sizes = page.evaluate(
         """performance.getEntries()
         .filter((one) => one.entryType === "navigation" || ["link", "script"].includes(one.initiatorType))
@@ -103,4 +125,4 @@ def test_a_page_is_small(page, path):
     )
     assert len(sizes) >= 4
     assert all(sizes)
-    assert sum(sizes) < MAX_PAGE_BYTES
+    return sum(sizes)

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from cloud.dataset.store import Store
-from console.photos.picture_cache import PictureCache, forgotten
+from console.photos import picture_cache
+from console.photos.picture_cache import PictureCache, forgotten, taken_out
 from tests.console.conftest import sample
 
 
@@ -63,6 +64,20 @@ def test_the_cache_is_bounded(store, tmp_path):
     assert others[-1] in cache.kept()
     files = list((tmp_path / "small").glob("*/*.jpg"))
     assert sum(file.stat().st_size for file in files) <= size * 2.5
+
+
+def test_a_photo_that_is_taken_out_while_its_thumbnail_is_made_leaves_none(store, tmp_path, monkeypatch):
+    """There was no file to remove when it was taken out, so whoever makes it looks again."""
+    photo, cache = ids(store)[2], opened(store, tmp_path)
+
+    def slow(image: bytes, size: tuple[int, int]) -> bytes:
+        store.change([photo], lambda row: row | {"image": None, "forgotten_at_ms": 1})
+        return image
+
+    monkeypatch.setattr(picture_cache, "encoded_thumbnail", slow)
+    assert cache.get(photo, 320) is None
+    assert list(tmp_path.glob("*/*.jpg")) == []
+    assert taken_out(store, {photo, "0" * 32}) == [photo]  # the other one never came
 
 
 def test_a_forgotten_photo_leaves_no_thumbnail(store, tmp_path):

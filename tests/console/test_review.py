@@ -6,16 +6,22 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 
-from console.pages.review import AHEAD
+from cloud.dataset.store import Store
+from cloud.labeling.review_order import reason_text
+from console.pages.review import AHEAD, keys_of
+from demo.synthetic import CLASSES
 from schemas.class_names import NEITHER
 from tests.conftest import DEADLINE_S
-from tests.console.conftest import PHONE, running_console, watched
+from tests.console.conftest import PHONE, running_console, sample, watched
 
 
 @pytest.fixture(scope="module")
 def console(tmp_path_factory, mosquitto):
-    """A console with photos enough for all these tests."""
-    with running_console(tmp_path_factory.mktemp("review"), mosquitto, samples=150) as running:
+    """A console with photos enough for all these tests; the teacher always contradicts the model."""
+    folder, teacher = tmp_path_factory.mktemp("review"), {"teacher_by": "zoo", "teacher_at_ms": 1}
+    photos = [sample(at, teacher_label=CLASSES[(at + 1) % len(CLASSES)], **teacher) for at in range(150)]
+    Store.open(str(folder / "dataset.lance")).upsert(photos)
+    with running_console(folder, mosquitto, samples=0) as running:
         yield running
 
 
@@ -95,6 +101,40 @@ def swipe(page, by_px: int) -> None:
     finger.detach()
 
 
+def test_the_next_photo_is_there_before_the_label_is_sent(console, page):
+    """With its picture, why it is asked, and what model and teacher say."""
+    page.goto("/review")
+    labelled, held = shown(page), []
+    page.route("**/review/label", lambda one: held.append(one), times=1)  # noqa: PLW0108  # it sets an attribute
+    page.keyboard.press("1")
+    following = page.locator("[data-photo]:visible")
+    expect(following).not_to_have_attribute("data-photo", labelled)
+    assert following.locator("img").evaluate("image => image.complete && image.naturalWidth > 0")
+    listed = console.shown.desk._listed[shown(page)]
+    names, values = (following.locator(f".opinions {tag}").all_inner_texts() for tag in ("dt", "dd"))
+    told = dict(zip(names, values, strict=True))
+    assert told["Model"] == f"{listed.edge_label} {listed.confidence:.0%}"
+    assert (told["Teacher"], told["Why this photo"]) == (listed.teacher_label, reason_text(listed))
+    assert told["Why this photo"]
+    assert labelled not in console.labels()
+    held[0].continue_()
+    given(page, 1)
+    console.wait_until(lambda: labelled in console.labels())
+
+
+def test_a_label_arrives_although_the_page_is_left(console, page):
+    """It was counted and waits for a connection when the page is closed, as on a slow line."""
+    page.goto("/review")
+    labelled = shown(page)
+    page.evaluate("() => { for (let at = 0; at < 6; at++) new EventSource('/live') }")
+    console.wait_until(lambda: len(console.shown.broadcast) >= 6)  # no more for one host in Chromium
+    page.keyboard.press("1")
+    given(page, 1)
+    assert labelled not in console.shown.desk._labelled
+    page.close()
+    console.wait_until(lambda: labelled in console.labels())
+
+
 def test_a_new_class_is_typed(console, page):
     """A typed name becomes a class of its own, with a button for the next photo."""
     page.goto("/review")
@@ -121,6 +161,13 @@ def test_several_photos_get_one_label(console, page):
     console.wait_until(lambda: set(chosen) <= console.labels().keys())
     assert {console.labels()[photo_id][0] for photo_id in chosen} == {"cat"}
     assert other not in console.labels()
+
+
+def test_the_key_that_chooses_all_photos_is_no_class_s():
+    """In a grid; one by one it is the initial of a class, as in the terminal."""
+    classes = ["apple", "bee", "neat"]
+    assert keys_of(classes, grid=False) == {"apple": ["1", "a"], "bee": ["2", "b"], "neat": ["3"]}
+    assert keys_of(classes, grid=True)["apple"] == ["1"]
 
 
 def test_the_grid_says_that_nothing_is_chosen(console, page):

@@ -1,5 +1,7 @@
 """Rules of edge/forgetting.py: an order reaches everything that an edge keeps of a photo, once."""
 
+import asyncio
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -7,11 +9,22 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bus.config import OutboxLimits
+from bus.mqtt.client import Bus
 from bus.mqtt.presence import now_ms
+from bus.outbox.outbox import Outbox
+from bus.outbox.sqlite import Database
+from edge import forgetting
 from edge.config import EdgeConfig
-from schemas.messages import Feedback, Forget
+from edge.forgetting import Forgetting
+from edge.harvest import history, unshrunk
+from edge.harvest.sampler import Sampler
+from edge.inference import attempts
+from edge.inference.answers import result_log
+from schemas.messages import Feedback, Forget, Result
+from schemas.policy_rules import HarvestRules
 from schemas.topics import FEEDBACK, FORGET
-from tests.conftest import eventually
+from tests.conftest import eventually, running
 from tests.nodes import NODE, Observer, counted, edge_running, enveloped, photo, photo_id, station
 
 ORDER, OTHER = "a" * 32, "b" * 32
@@ -126,3 +139,35 @@ async def test_a_forgotten_view_is_new_again(config):
         await seen.send(enveloped(2, photo(0)))
         outcomes.append((await seen.answer(photo_id(2))).harvest)
         assert outcomes == ["auto", "near-duplicate", "auto"]
+
+
+async def test_g3_a_large_order_takes_little_disk_and_holds_nothing_up(address, tmp_path, monkeypatch):
+    """G3: all that is deleted is overwritten, and passes through the log of the database in small parts."""
+    monkeypatch.setattr(forgetting, "_ROWS_AT_ONCE", 100)
+    tables = {
+        "outbox": Outbox.MIGRATIONS,
+        "answers": result_log.MIGRATIONS,
+        "attempts": attempts.MIGRATIONS,
+        "harvested": history.MIGRATIONS,
+        "unshrunk": unshrunk.MIGRATIONS,
+        "forgotten": forgetting.MIGRATIONS,
+    }
+    bus, ids = Bus(address, "edge"), [photo_id(number) for number in range(240)]
+    async with Database(tmp_path / "edge.db", tables) as database:
+        outbox = Outbox(database, OutboxLimits(), bus.counters, name="sample")
+        for start in range(0, len(ids), 16):
+            some = ids[start : start + 16]
+            await asyncio.gather(*(outbox.put(one, "t", os.urandom(100_000)) for one in some))
+        answers = [
+            Result(photo_id=one, node=NODE, device="pi-1", status="ok", label="l" * 128, answered_at_ms=1)
+            for one in ids
+        ]
+        await database.run(lambda connection: result_log.record(connection, answers, kept=1000))
+        sampler = Sampler(HarvestRules(), outbox)
+        forgets = Forgetting(bus, node=NODE, name="edge", database=database, outbox=outbox, sampler=sampler)
+        async with running(bus):
+            await forgets._carry_out(order(photo_ids=ids[1:]))
+        assert (tmp_path / "edge.db-wal").stat().st_size < 8_000_000
+        assert (len(outbox), bus.counters["sample.discarded"]) == (1, 239)
+    with closing(sqlite3.connect(tmp_path / "edge.db")) as left:
+        assert left.execute("SELECT photo_id FROM answer").fetchall() == [(ids[0],)]

@@ -9,6 +9,9 @@ from msgspec import structs
 from bus.broker.process import free_port
 from bus.gateway import service as gateway_service
 from bus.gateway.config import GatewayConfig
+from bus.notifications import service as notify_service
+from bus.notifications.config import NotifyConfig
+from bus.notifications.receivers import read_receivers
 from bus.security import certificates
 from cloud.collector import collector
 from cloud.collector.config import CollectorConfig
@@ -30,7 +33,7 @@ from tests.nodes import photo
 from tests.prometheus import Prometheus, program, prometheus
 
 HERE = ROOT / "deploy/observability"
-SERVICES = ("edge", "collector", "trainer", "rollout", "gateway", "console", "device")
+SERVICES = ("edge", "collector", "trainer", "rollout", "gateway", "console", "device", "notify")
 
 
 def services(config, folder):
@@ -69,6 +72,9 @@ def services(config, folder):
         probes=probes["device"],
     )  # fmt: skip
     yield device_service.run(device, lambda _: None)
+    (folder / "notify.urls").write_text(f"json://127.0.0.1:{free_port()}\n")
+    notify = NotifyConfig(broker=broker, urls_file=str(folder / "notify.urls"), probes=probes["notify"])
+    yield notify_service.run(notify, read_receivers(folder / "notify.urls"))
 
 
 def https(folder):

@@ -57,6 +57,7 @@ class Cloud:
             f"--kubeconfig={folder / 'kubeconfig'}", "--hostname-override=cloud", f"--node-ip={at.CLOUD}",
         )  # fmt: skip
         self.proxy = service("kube-proxy", programs.proxy, f"--config={folder / 'kube-proxy.yaml'}")
+        self.policies = service("kube-router", programs.policies, *settings.kube_router(folder))
         self.names = service(
             "dnsmasq", "/usr/sbin/dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv",
             "--no-hosts", "--user=root", f"--hostsdir={folder / 'names'}", f"--listen-address={at.DNS}",
@@ -104,10 +105,11 @@ class Cloud:
         self.kubectl.apply(namespace("kubeedge"))
 
     async def start_node(self) -> None:
-        """Start kubelet and kube-proxy, and wait until the node is ready."""
+        """Start kubelet and kube-proxy, wait until the node is ready, and enforce NetworkPolicies on it."""
         self.kubelet.start()
         self.proxy.start()
         await self.node_ready("cloud")
+        self.policies.start()
 
     async def start_cloudcore(self) -> None:
         """Start cloudcore, and wait until nodes can join; the Router gets an address in the cluster."""

@@ -12,6 +12,7 @@ _CONTROL = tuple(
 _KUBELET_MODULE = MODULE / "kubelet"
 _KUBELET = "k8s.io/kubernetes/cmd/kubelet"
 _S3 = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
+_POLICIES = "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router@v2.1.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,14 @@ class PodPrograms:
         """The object store of `overlays/fleet`."""
         return self.core.folder / "versitygw"
 
+    @property
+    def policies(self) -> Path:
+        """Enforces NetworkPolicies on the cloud node."""
+        return self.core.folder / "kube-router"
+
     def missing(self) -> list[str]:
         """Return the names of the programs that are not built."""
-        own = (self.controller_manager, self.scheduler, self.proxy, self.kubelet, self.s3)
+        own = (self.controller_manager, self.scheduler, self.proxy, self.kubelet, self.s3, self.policies)
         return self.core.missing() + [program.name for program in own if not program.exists()]
 
 
@@ -67,6 +73,7 @@ def build() -> PodPrograms:
     compile_packages(MODULE, _CONTROL, core.folder)
     compile_packages(_KUBELET_MODULE, (_KUBELET,), core.folder)
     made = PodPrograms(core)
-    if not made.s3.exists():
-        run_go(MODULE, "install", _S3, folder=core.folder)
+    for program, package in ((made.s3, _S3), (made.policies, _POLICIES)):
+        if not program.exists():
+            run_go(MODULE, "install", package, folder=core.folder)
     return made

@@ -7,6 +7,7 @@ from pathlib import Path
 _TOOLS = {
     "containerd": "containerd",
     "runc": "runc",
+    "ipset": "ipset",
     "iptables": "iptables",
     "dnsmasq": "dnsmasq-base",
     "conntrack": "conntrack",

@@ -150,6 +150,20 @@ def kube_proxy(folder: Path) -> Tree:
     }
 
 
+def kube_router(folder: Path) -> list[str]:
+    """Return kube-router's options: it enforces NetworkPolicies and does nothing else."""
+    return [
+        f"--kubeconfig={folder / 'kubeconfig'}",
+        "--hostname-override=cloud",
+        f"--service-cluster-ip-range={at.SERVICES}",
+        "--run-firewall=true",
+        "--run-router=false",
+        "--run-service-proxy=false",
+        "--enable-cni=false",
+        "--health-port=0",
+    ]
+
+
 def cni(number: int) -> Tree:
     """Return the pod network of a machine: a bridge, behind the machine's address."""
     ranges = [[{"subnet": at.PODS.format(number=number)}]]

@@ -29,7 +29,9 @@ def judge(
         now_ms: By the edge's clock, milliseconds since 1970.
     """
     if picture is not None and picture != content_id(entry.photo.image):
-        return "other picture"
+        # The id of a bare image is right: an earlier version of the edge had another normal form of odd
+        # pictures, or somebody else has used the id.
+        return "ask again" if entry.bare else "other picture"
     if not entry.bare:
         return "answer again"
     age_ms = now_ms - (recorded.answered_at_ms or 0)

@@ -16,7 +16,7 @@ from msgspec import structs
 from bus.backoff import backoff
 from bus.metrics import Durations
 from bus.mqtt.client import Bus
-from bus.mqtt.errors import BrokerConnectionError, MessageTooLargeError
+from bus.mqtt.errors import BrokerConnectionError, MessageTooLargeError, PublishRefusedError
 from bus.mqtt.retry import retry_until_ok
 from bus.observability.metric_catalogue import DURATION_BOUNDS_S
 from bus.observability.tracing import Span, shared_step
@@ -39,6 +39,7 @@ log = structlog.get_logger()
 
 _FIRST_RETRY_S = 0.1
 _LAST_RETRY_S = 5.0
+_MOST_BEFORE_REFUSALS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Outcome:
 class Responder:
     """Record final results and publish them.
 
-    Bounded by the photos in flight: each has at most one outcome.
+    Bounded by the photos in flight, of which each has at most one outcome, and 256 refusals of others.
 
     Args:
         config: For the number of results that are kept.
@@ -92,15 +93,16 @@ class Responder:
         """Called with each published final result; must not block."""
         self.durations = Durations(DURATION_BOUNDS_S)
         """From the arrival of a photo to its published final result."""
-        self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(config.waiting)
+        self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(config.waiting + _MOST_BEFORE_REFUSALS)
 
     def put(self, outcome: Outcome) -> None:
         """Queue the outcome of a photo in flight."""
-        self._outcomes.put_nowait(outcome)  # as large as the bound of photos in flight: never full
+        self._outcomes.put_nowait(outcome)  # never full: there is a place for each photo in flight
 
     def refuse(self, entry: InFlightPhoto, rejected: Rejected) -> None:
-        """Answer a photo that is not in flight, without a record; if the queue is full, drop and count it."""
-        if self._outcomes.full():
+        """Answer a photo that is not in flight, without a record; if many wait, drop and count it."""
+        # Not until the queue is full: the last places belong to photos in flight.
+        if self._outcomes.qsize() >= _MOST_BEFORE_REFUSALS:
             self._bus.counters.add("photo.shed")
             entry.ack()
         else:
@@ -153,6 +155,11 @@ class Responder:
             await self._bus.connected()
             try:
                 await self._bus.publish(RESULT, result, node=result.node, device=result.device)
+                break
+            except PublishRefusedError as error:
+                # Its sender keeps the photo, and asks again; held here, it would take the place of others.
+                self._bus.counters.add("result.refused")
+                log.error("result.refused", device=result.device, photo_id=result.photo_id, error=str(error))  # noqa: TRY400
                 break
             except BrokerConnectionError:
                 self._bus.counters.add("result.unpublished")

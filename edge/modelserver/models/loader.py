@@ -24,7 +24,7 @@ from edge.modelserver.models.versions import (
     start_attempt,
     version_directories,
 )
-from edge.modelserver.status import ServingError
+from edge.modelserver.status import Code, ServingError
 
 _LONGEST_WAIT_S = 3600.0  # the platform limits the length of a wait; waking up without work is harmless
 
@@ -175,6 +175,10 @@ class Loader:
             servable = self._load(name, number, path)
         except ServingError as error:
             self._load_failed(name, number, version, error)
+            return
+        except OSError as error:  # removed meanwhile, or damaged: the other versions go on
+            unread = ServingError(Code.INTERNAL, f"{path} cannot be read: {error}")
+            self._load_failed(name, number, version, unread)
             return
         with repository.changed:
             model.servables[number] = servable

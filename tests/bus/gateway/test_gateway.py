@@ -6,13 +6,14 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
+from bus.broker.process import free_port, is_listening
 from bus.config import Broker
 from bus.gateway import service
 from bus.gateway.config import GatewayConfig
 from bus.gateway.downlink import Downlink
 from bus.gateway.router_client import Router
 from bus.gateway.rule_probe import new_probe
-from bus.gateway.uplink import UplinkError
+from bus.gateway.uplink import Uplink, UplinkError
 from bus.mqtt.client import Bus, transient_client_id
 from schemas.codec import to_json, to_msgpack
 from schemas.events import EventName
@@ -134,6 +135,39 @@ async def test_messages_of_an_edge_arrive_unchanged_on_the_same_topic(ends, clou
     async with running(late):
         kept = [await statuses.get(), await statuses.get()]  # of the edge and of the gateway
     assert STATUS.name(node=NODE, name="edge") in [message.topic for message in kept if message.retained]
+
+
+async def test_g3_names_of_devices_take_no_memory():
+    """G3: labels under a thousand names are refused or forwarded, and the gateway remembers their node."""
+    listen = f"127.0.0.1:{free_port()}"
+    settings, bus = GatewayConfig(listen=listen, nodes=(NODE,)), Bus(Broker(), "gateway")
+    uplink = Uplink(settings, bus, Downlink(settings, bus, Router("http://127.0.0.1:1")))
+    serving = asyncio.create_task(uplink.run())
+    try:
+        await eventually(lambda: is_listening(int(listen.rpartition(":")[2])))
+        for number in range(20):
+            assert await post(listen, f"/up/{NODE}/feedback/pi-{number}", b"{}") == 400
+        assert not uplink.is_silent(NODE)
+        assert len(uplink._carried_at) == 1
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_a_request_that_goes_on_does_not_hold_up_the_end():
+    """A gateway that is stopped ends well within the time to stop, whatever its clients do."""
+    port = free_port()
+    settings, bus = GatewayConfig(listen=f"127.0.0.1:{port}", nodes=(NODE,)), Bus(Broker(), "gateway")
+    uplink = Uplink(settings, bus, Downlink(settings, bus, Router("http://127.0.0.1:1")))
+    serving = asyncio.create_task(uplink.run())
+    await eventually(lambda: is_listening(port))
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"POST /up/{NODE}/sample HTTP/1.1\r\nHost: g\r\nContent-Length: 9\r\n\r\n{{".encode())
+    await eventually(lambda: uplink._receiving == 1)
+    serving.cancel()
+    async with asyncio.timeout(6):
+        await asyncio.gather(serving, return_exceptions=True)
+    writer.close()
 
 
 async def test_g4_invalid_requests_are_refused(ends, cloud, listen, router):

@@ -10,8 +10,11 @@ from bus.broker.process import BrokerProcess
 from bus.config import Broker
 from bus.gateway import rule_repair
 from bus.gateway.config import GatewayConfig, RuleRepairConfig
+from bus.gateway.router_client import Router
 from bus.gateway.routes import node_routes
+from bus.gateway.rule_check import Verdict, Verifier
 from bus.gateway.rule_repair import due, nodes_without_downlink
+from bus.mqtt.client import Bus, transient_client_id
 from schemas.messages import Event
 from schemas.topics import EVENT
 from tests.apiserver import TOKEN, StandInApiServer
@@ -79,6 +82,19 @@ def test_the_way_down_is_told_from_rules(silent, carrying, expected):
 
 
 @pytest.mark.slow
+async def test_a_probe_that_the_router_refuses_is_a_finding(cloud, router):
+    """It is undelivered, with the Router's answer; the gateway, which probes too, goes on."""
+    router.refusing.add(NODE)
+    bus = Bus(Broker(port=cloud.port), transient_client_id("verify"))
+    async with Router(router.url) as client:
+        verifier = Verifier(bus, client, gateway="gateway", timeout_s=1.0)
+        findings = [finding async for finding in verifier.check(ROUTES)]
+    assert [finding.route for finding in findings] == ROUTES
+    assert {(finding.verdict, finding.reason) for finding in findings} == {
+        (Verdict.UNDELIVERED, "Request error")
+    }
+
+
 async def test_rules_made_before_their_node_joined_are_repaired(
     repairing: Repairing, router: StandInRouter
 ) -> None:

@@ -72,7 +72,7 @@ async def test_g3_a_session_is_resumed_without_reading_what_does_not_fit(address
 
 async def test_g3_messages_that_do_not_fit_beside_a_publish_come_again(address, monkeypatch):
     """G3: a consumer that publishes for each message gets all of them, with progress on each connection."""
-    monkeypatch.setattr("bus.mqtt.client._READ_AHEAD", 0)
+    monkeypatch.setattr("bus.mqtt.subscription._READ_AHEAD", 0)
     monkeypatch.setattr("bus.mqtt.client._CHECK_S", 0.05)
     await queue_up(address, 600)
     bus = Bus(address, "far", durable=True, counters=Counters())

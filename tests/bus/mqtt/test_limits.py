@@ -10,6 +10,7 @@ from bus.broker.mosquitto_conf import configuration
 from bus.config import Broker, OutboxLimits
 from bus.metrics import Counters
 from bus.mqtt.client import Bus, transient_client_id
+from bus.mqtt.errors import MessageTooLargeError
 from bus.mqtt.presence import Presence
 from bus.outbox.damage import DamageLog
 from bus.outbox.outbox import Outbox
@@ -69,6 +70,17 @@ async def test_a_photo_above_the_limit_of_the_broker_is_set_aside(
         assert counters["bus.disconnected"] == 0
 
 
+async def test_a_topic_above_the_limit_of_mqtt_is_too_large(address):
+    """It ends no connection, and is told as a message that is too large."""
+    bus = Bus(address, "far")
+    async with running(bus):
+        for topic in ("x" * 65_536, "\u00e4" * 32_768):
+            with pytest.raises(MessageTooLargeError, match="a topic has 65536 bytes"):
+                await bus.publish_bytes(topic, b"")
+        await bus.publish_bytes("x" * 65_535, b"")
+        assert bus.counters["bus.disconnected"] == 0
+
+
 @asynccontextmanager
 async def old_broker(port: int, *, silent: bool):
     """A broker that speaks MQTT 3.1.1 alone: forwards to a real one, refuses or closes on MQTT 5."""
@@ -105,6 +117,22 @@ async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     while data := await reader.read(65536):
         writer.write(data)
     writer.close()
+
+
+@pytest.mark.parametrize(("silent", "again"), [(False, [4]), (True, [5, 4])], ids=["refuses", "closes"])
+async def test_mqtt_5_is_tried_again_unless_the_broker_refuses_it(broker, silent, again):
+    """A proxy closes too while its broker is away: the client must not speak 3.1.1 from then on."""
+    async with old_broker(broker.port, silent=silent) as (port, versions):
+        bus = Bus(Broker(port=port), transient_client_id("new"))
+        async with running(bus):
+            number = bus.connection_number
+            broker.kill()
+            broker.start()
+            await bus.connected(after=number)
+        assert versions[:2] == [5, 4]
+        tried = versions[2:]
+        assert tried[-len(again) :] == again
+        assert (5 in tried) == silent
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["refuses", "closes"])

@@ -247,7 +247,7 @@ async def test_an_unexpected_error_ends_run_with_the_status_offline(address, mon
     def fail(*_: object) -> None:
         raise RuntimeError("unexpected")
 
-    monkeypatch.setattr(bus, "_deliver", fail)
+    monkeypatch.setattr(bus._subscriptions, "_deliver", fail)
     connection = asyncio.create_task(bus.run())
     await bus.connected()
     with contextlib.suppress(BrokerConnectionError):

@@ -302,6 +302,21 @@ def test_an_unusable_file_is_an_error_that_names_it(own, tmp_path, name, content
         context(own)
 
 
+async def test_files_that_are_being_replaced_end_no_service(own, tmp_path):
+    """A renewed certificate is copied before its key: a client that reconnects meanwhile tries again."""
+    key = tmp_path / "own.key"
+    bus = Bus(Broker(port=free_ports(), tls=own), "device")  # where no broker listens
+    async with asyncio.TaskGroup() as tasks:
+        connection = tasks.create_task(bus.run())
+        await eventually(lambda: "refused" in bus.last_error)
+        renewed = key.read_bytes()
+        key.write_bytes(renewed[: len(renewed) // 2])
+        await eventually(lambda: str(key) in bus.last_error)
+        key.write_bytes(renewed)
+        await eventually(lambda: "refused" in bus.last_error)
+        connection.cancel()
+
+
 def test_the_key_of_another_certificate_is_an_error(own, tmp_path):
     """A key that does not belong to the certificate raises ConfigError."""
     with pytest.raises(ConfigError, match="its own"):

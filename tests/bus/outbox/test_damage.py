@@ -194,7 +194,7 @@ FILES = {
     "highest-row": lambda path: execute(path, f"UPDATE outbox SET seq = {2**63 - 1} WHERE id = '{IDS[-1]}'"),
     "highest-number": lambda path: execute(path, f"UPDATE sqlite_sequence SET seq = {2**63 - 1}"),
 }
-HARMLESS = {"wal-garbage"}
+HARMLESS = {"wal-garbage", "version-lower", "version-part"}  # all that the scripts make is there
 ONE_ROW = {"last-page-torn"}
 KEEPS_ALL = {
     "index-root",

@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -181,6 +182,88 @@ async def test_a_full_outbox_drops_the_oldest_if_configured(tmp_path):
         await outbox.mark_answered("b")
         await eventually(lambda: b"c" in receiver.payloads())
         assert b"a" not in receiver.payloads()
+
+
+async def test_nothing_is_dropped_for_a_message_that_cannot_fit(tmp_path):
+    """A message larger than the outbox, or than what the sent ones leave, is refused and costs no other."""
+    limits = OutboxLimits(max_bytes=10, window=1, when_full="drop-oldest")
+    async with outbox_at(tmp_path / "o.db", Receiver(), limits) as outbox:
+        await outbox.put("sent", "t", b"0123")
+        await eventually(lambda: outbox.unanswered == 1)
+        await outbox.put("waits", "t", b"45")
+        for size_bytes in (11, 7):
+            with pytest.raises(OutboxFullError, match=f"no room for {size_bytes} bytes"):
+                await outbox.put("large", "t", bytes(size_bytes))
+        assert len(outbox) == 2
+        assert await outbox.put("fits", "t", bytes(6))  # in the place of the one that waits
+        assert len(outbox) == 2
+
+
+async def test_a_dropped_message_is_not_sent_meanwhile(tmp_path):
+    """While the row of the oldest one is deleted, the next place of the window goes to another message."""
+    receiver, limits = Receiver(), OutboxLimits(max_messages=3, window=1, when_full="drop-oldest")
+    busy, answering, deleting = threading.Event(), threading.Event(), threading.Event()
+    async with outbox_at(tmp_path / "o.db", receiver, limits) as outbox:
+        for name in ("sent", "a", "b"):
+            await outbox.put(name, "t", name.encode())
+        await eventually(lambda: receiver.payloads() == {b"sent"})
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(outbox.mark_answered("sent", lambda _: busy.set() or answering.wait(10)))
+            await eventually(busy.is_set)
+            tasks.create_task(outbox.put("c", "t", b"c"))
+            tasks.create_task(outbox._database.run(lambda _: deleting.wait(10)))
+            await eventually(lambda: outbox._database._jobs.qsize() == 2)
+            answering.set()
+            await eventually(lambda: len(receiver.sent) == 2)
+            deleting.set()
+        assert receiver.payloads() == {b"sent", b"b"}
+        assert len(outbox) == 2
+
+
+@pytest.mark.parametrize("looked", [False, True], ids=["at once", "after others looked for the next one"])
+async def test_a_message_that_could_not_be_dropped_is_sent_once(tmp_path, monkeypatch, looked):
+    """While the disk fails, the oldest message keeps its place."""
+    receiver, limits = Receiver(), OutboxLimits(max_messages=4, window=2, when_full="drop-oldest")
+    async with outbox_at(tmp_path / "o.db", receiver, limits) as outbox:
+        for name in ("1", "2", "a", "b"):
+            await outbox.put(name, "t", name.encode())
+        await eventually(lambda: receiver.payloads() == {b"1", b"2"})
+
+        async def fail(_: object) -> None:
+            if looked:
+                outbox._schedule.oldest_unsent()
+            raise StorageError("on purpose")
+
+        with monkeypatch.context() as failing:
+            failing.setattr(outbox._database, "run", fail)
+            with pytest.raises(StorageError, match="on purpose"):
+                await outbox.put("c", "t", b"c")
+        for name, following in (("1", b"a"), ("2", b"b")):
+            await outbox.mark_answered(name)
+            await eventually(lambda following=following: following in receiver.payloads())
+        assert [payload for _, payload in receiver.sent[2:]] == [b"a", b"b"]
+        assert (len(outbox), outbox.size_bytes, outbox.unanswered) == (2, 2, 2)
+
+
+async def test_one_id_is_accepted_once_while_room_is_made(tmp_path):
+    """Of two callers with the same id, one stores the message, and one older message makes room for it."""
+    limits = OutboxLimits(max_messages=3, window=1, when_full="drop-oldest")
+    async with outbox_at(tmp_path / "o.db", Receiver(), limits) as outbox:
+        for name in ("sent", "a", "b"):
+            await outbox.put(name, "t", name.encode())
+            await eventually(lambda: outbox.unanswered == 1)
+        accepted = await asyncio.gather(*(outbox.put("c", "t", b"c") for _ in range(2)))
+        assert sorted(accepted) == [False, True]
+        assert len(outbox) == 3
+
+
+async def test_a_folder_that_is_gone_refuses_new_messages(tmp_path):
+    """Where the free space cannot be asked for, a new message is refused by a StorageError."""
+    (tmp_path / "state").mkdir()
+    async with outbox_at(tmp_path / "state/o.db", Receiver()) as outbox:
+        (tmp_path / "state").rename(tmp_path / "moved")
+        with pytest.raises(StorageError, match="state: No such file"):
+            await outbox.put("a", "t", b"one")
 
 
 async def test_late_messages_are_transformed(tmp_path):

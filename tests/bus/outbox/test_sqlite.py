@@ -1,15 +1,18 @@
 import asyncio
 import sqlite3
+import threading
 
 import pytest
 
+from bus.metrics import Counters
+from bus.outbox.damage import DamageLog
 from bus.outbox.sqlite import Database, StorageError
 
 TABLES = {"things": ("CREATE TABLE thing (name TEXT UNIQUE)",)}
 
 
 def insert(name: str):
-    return lambda connection: connection.execute("INSERT INTO thing VALUES (?)", (name,)) and None
+    return lambda connection: connection.execute("INSERT INTO thing (name) VALUES (?)", (name,)) and None
 
 
 def names(connection: sqlite3.Connection) -> list[str]:
@@ -76,3 +79,39 @@ async def test_a_full_disk_is_a_storage_error(tmp_path):
         await database.run(lambda c: c.execute("PRAGMA max_page_count = 100000") and None)
         await database.run(insert("after"))
         assert await database.run(names) == ["after", "before"]
+
+
+@pytest.mark.parametrize("lowers", [False, True], ids=["this-version", "an-earlier-one"])
+async def test_a_later_version_can_come_back(tmp_path, lowers):
+    """G7: a file that an earlier version has used in between opens as it is, and is not taken for damaged.
+
+    Earlier versions also note that fewer scripts have run than have.
+    """
+    later = {"things": (*TABLES["things"], "ALTER TABLE thing ADD COLUMN size INTEGER DEFAULT 7")}
+    async with Database(tmp_path / "a.db", later) as database:
+        await database.run(insert("kept"))
+    async with Database(tmp_path / "a.db", TABLES) as database:
+        await database.run(insert("added"))
+        if lowers:
+            await database.run(lambda c: c.execute("UPDATE schema_version SET version = 1") and None)
+    counters = Counters()
+    async with Database(tmp_path / "a.db", later, damage=DamageLog(counters)) as database:
+        assert await database.run(names) == ["added", "kept"]
+    assert counters.snapshot() == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
+
+
+async def test_an_opening_that_is_cancelled_leaves_no_thread(tmp_path):
+    """A thread that was left would keep the file locked, and the process from ending."""
+
+    async def use() -> None:
+        async with Database(tmp_path / "a.db", TABLES):
+            pass
+
+    opening = asyncio.create_task(use())
+    await asyncio.sleep(0)  # it waits for its thread
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert not [thread for thread in threading.enumerate() if thread.name == "database a.db"]
+    await use()

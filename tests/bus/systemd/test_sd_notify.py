@@ -80,6 +80,21 @@ async def test_a_service_reports_ready_then_alive_then_stopping(supervisor):
     assert await asyncio.to_thread(supervisor.next) == ["STOPPING=1"]
 
 
+async def test_a_service_becomes_ready_when_systemd_has_room(supervisor, monkeypatch):
+    """At boot the queue of systemd's socket may be full: a notification that is lost is sent again."""
+    monkeypatch.setattr("bus.systemd.sd_notify._REPEAT_S", 0.01)
+    filled = 0
+    while systemd.notify(f"STATUS={filled}"):
+        filled += 1
+    async with reporting(lambda: None) as task:
+        await asyncio.sleep(0)  # the first one is lost
+        assert not task.done()
+        for _ in range(filled):
+            assert supervisor.next()[0].startswith("STATUS=")
+        seen = await asyncio.to_thread(supervisor.until, "WATCHDOG=1")
+        assert seen[0] == ["READY=1", "STATUS=ready"]
+
+
 async def test_a_service_that_hangs_does_not_feed_the_watchdog(supervisor):
     """Being scheduled is not enough: WATCHDOG=1 comes only after the part that could hang has answered."""
     hung = asyncio.Event()

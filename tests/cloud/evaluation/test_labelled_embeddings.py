@@ -56,6 +56,18 @@ def test_samples_have_that_of_their_edge_if_it_ran_the_same_weights(store, tmp_p
     assert labelled_embeddings(store, [], tmp_path / "none").vectors.shape[0] == 0
 
 
+def test_an_embedding_of_another_length_takes_the_place_of_no_other(store, tmp_path):
+    """An edge that sends wrong ones, of the newest label too, leaves the figures of all others."""
+    facts = {"model": "pets", "model_version": 1}
+    wrong = np.ones(3, np.float32).tobytes()
+    store.upsert(
+        [row(9, embedding=wrong, human_at_ms=9, **facts)]
+        + [row(at, embedding=vector(at).tobytes(), **facts) for at in (1, 2, 3)]
+    )
+    found = labelled_embeddings(store, [card(1)], tmp_path / "none")
+    assert (found.vectors.shape, found.labelled) == ((3, 4), 4)
+
+
 def test_imported_photos_have_that_of_the_trainings_cache(store, tmp_path):
     """By their content; a cache that is damaged has none, and is not a failure."""
     store.upsert([row(1, origin="import"), row(2, origin="import")])

@@ -2,18 +2,22 @@
 
 import http.client
 import json
+import socket
 import urllib.parse
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
 
 import pytest
 
 from bus.atomic_file import write_atomic
 from console.access.accounts import Accounts
+from console.access.login_backoff import FREE_ATTEMPTS
 from console.config import ConsoleConfig, Proxy
 from console.exposure import check_exposure
 from console.pages import PAGES
+from console.web import guard
 from schemas.errors import PermanentError
+from tests.conftest import DEADLINE_S
 from tests.console.conftest import running_console
 
 PASSWORD = "correct horse battery"
@@ -233,6 +237,43 @@ def test_guessing_passwords_is_slowed_down(console):
     assert client.log_in("a viewer") == HTTPStatus.TOO_MANY_REQUESTS
     console.shown.login.backoff.succeeded("name a viewer", "client 127.0.0.1")
     assert client.log_in("a viewer") == HTTPStatus.SEE_OTHER
+
+
+def test_a_stranger_pushes_nothing_out_of_the_audit_trail(console):
+    """Who has to wait is not recorded, whatever the name: the trail is bounded, and holds what others did."""
+    client, trail, backoff = Client(console), console.shown.audit, console.shown.login.backoff
+    backoff.succeeded("client 127.0.0.1")
+
+    def recorded() -> int:
+        return len(console.call(trail.find(limit=1000, action="login.failed")))
+
+    before = recorded()
+    try:
+        for name in 2 * FREE_ATTEMPTS * ("", "x" * 400, "guest"):
+            client.ask("POST", "/login", {"name": name, "password": "x"})
+        assert client.ask("POST", "/login", {"name": "", "password": ""})[0] == HTTPStatus.TOO_MANY_REQUESTS
+        assert recorded() - before == FREE_ATTEMPTS
+    finally:
+        backoff.succeeded("client 127.0.0.1")
+
+
+def test_connections_that_say_nothing_take_no_place(console):
+    """More than there is room for are open; a person is answered all the same."""
+    place = console.url.removeprefix("http://").split(":")
+    with ExitStack() as opened:
+        for _ in range(300):
+            opened.enter_context(socket.create_connection((place[0], int(place[1]))))
+        assert Client(console).ask("GET", "/login")[0] == HTTPStatus.OK
+
+
+def test_a_request_that_does_not_go_on_has_an_end(console, monkeypatch):
+    """Its body is not waited for longer than a deadline."""
+    monkeypatch.setattr(guard, "MAX_BODY_S", 0.05)
+    place = console.url.removeprefix("http://").split(":")
+    with socket.create_connection((place[0], int(place[1])), timeout=DEADLINE_S) as slow:
+        head = f"POST /login HTTP/1.1\r\nHost: {':'.join(place)}\r\nContent-Length: 9\r\n\r\n"
+        slow.sendall(f"{head}name".encode())
+        assert b" 408 " in slow.recv(4096)
 
 
 def test_pages_forbid_what_they_do_not_need(console):

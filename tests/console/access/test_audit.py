@@ -10,6 +10,7 @@ from console.access.roles import Visitor
 from console.pages.audit import PER_PAGE
 from tests.console.access.test_access import PASSWORD, Client, with_accounts
 from tests.console.conftest import watched
+from tests.console.test_pages import violations
 from tests.console.test_review import expect
 
 HOSTILE = '<script>alert(1)</script>\u202e%_"\\'
@@ -100,19 +101,31 @@ def test_what_is_taken_back_is_told_by_its_photos(console):
 
 def test_an_operator_finds_who_did_what(console, browser):
     """Filtered and page by page; names and labels of strangers are text, and nothing in them runs."""
+    record(console, "finn", "rollout.ordered", ordered="pause", version=3, reason="")
     for number in range(PER_PAGE + 3):
         record(console, "erik", "label.given", label=f"class {number}", photos=["c" * 32] * 9)
     record(console, HOSTILE, "label.given", label=HOSTILE, photos=["d" * 32])
     context = browser.new_context(base_url=console.url, locale="en-GB")
     with watched(context.new_page()) as page:
         page.goto("/login")
+        assert violations(page) == []
+        page.get_by_label("Name").fill("a operator")
+        page.get_by_label("Password").fill("wrong")
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("alert")).to_have_text("Name or password is wrong.")
+        assert violations(page) == []
         page.get_by_label("Name").fill("a operator")
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Log in").click()
         page.goto("/audit")
         entries = page.locator(".timeline li")
         expect(entries).to_have_count(PER_PAGE)
-        expect(entries.nth(1)).to_contain_text("<script>alert(1)</script>")
+        assert violations(page) == []
+        expect(entries.nth(2)).to_contain_text("<script>alert(1)</script>")
+        page.get_by_label("Person").fill("finn")
+        expect(entries).to_have_count(1)
+        expect(entries).to_contain_text("Pause")
+        expect(entries).not_to_contain_text("Reason")
         page.get_by_label("Person").fill("erik")
         expect(entries.first).to_contain_text(f"class {PER_PAGE + 2}")
         page.get_by_role("link", name="Older").click()

@@ -17,6 +17,8 @@ def test_a_one_time_address_works_once(console):
     first, second = Client(console), Client(console)
     first.ask("GET", path)
     assert first.ask("GET", "/now")[0] == HTTPStatus.OK
+    (entered,) = console.call(console.shown.audit.find(limit=9, action="login.succeeded"))
+    assert (entered.client, "operator" in entered.facts) == ("127.0.0.1", True)
     second.ask("GET", path)
     assert second.headers["location"] == "/login"
     assert second.ask("GET", "/now")[0] == HTTPStatus.SEE_OTHER

@@ -10,9 +10,11 @@ from starlette.routing import Route
 from console.access.roles import ROLES
 from console.web.app import create_app
 from console.web.guard import Cookie
+from tests.conftest import DEADLINE_S
 from tests.console.access.test_access import Client, with_accounts
 
 STRANGER = "stranger"
+LONG = "9" * 5000
 LEAST: dict[str, str] = {
     "GET /login": STRANGER,
     "POST /login": STRANGER,
@@ -23,7 +25,7 @@ LEAST: dict[str, str] = {
     "GET /": "viewer",
     "GET /live": "viewer",
     "GET /live/changed": "viewer",
-    "GET /pictures/{photo_id}/{size:int}": "viewer",
+    "GET /pictures/{photo_id}/{size}": "viewer",
     "GET /previews/{photo_id}": "viewer",
     "GET /now": "viewer",
     "GET /now/health": "viewer",
@@ -31,7 +33,7 @@ LEAST: dict[str, str] = {
     "GET /progress/figures": "viewer",
     "GET /models": "viewer",
     "GET /models/compare": "viewer",
-    "GET /models/{version:int}": "viewer",
+    "GET /models/{version}": "viewer",
     "GET /rollout": "viewer",
     "GET /fleet": "viewer",
     "GET /policy": "viewer",
@@ -60,7 +62,7 @@ LEAST: dict[str, str] = {
     "POST /policy/{node}": "operator",
 }
 """The least role that may use a route; what is behind it may still be missing."""
-VALUES = {"{name}": "console.css", "{size:int}": "320", "{version:int}": "1", "{node}": "edge-1"}
+VALUES = {"{name}": "console.css", "{size}": "320", "{version}": "1", "{node}": "edge-1"}
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,63 @@ def test_a_route_answers_only_whom_it_may(console, role):
     assert wrong == {}
 
 
+@pytest.mark.parametrize("token", ["", "0" * 64])
+def test_every_change_needs_the_token(console, token):
+    """No POST of somebody who is logged in does anything without the token of the session."""
+    client = Client(console)
+    client.log_in("a operator")
+    changes = [route for route in LEAST if route.startswith("POST ")]
+    assert len(changes) > 10
+    assert {asked(client, route, token) for route in changes} == {HTTPStatus.FORBIDDEN}
+    assert client.ask("GET", "/now")[0] == HTTPStatus.OK
+
+
+def test_a_request_for_the_head_of_the_stream_has_an_end(console):
+    """The connection answers the next request, and no stream stays open."""
+    client = Client(console)
+    client.log_in("a viewer")
+    connection = http.client.HTTPConnection(client.host, timeout=DEADLINE_S)
+    for method, path in (("HEAD", "/live"), ("GET", "/now")):
+        connection.request(method, path, headers={"Cookie": client.cookie})
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == HTTPStatus.OK
+    connection.close()
+    assert len(console.shown.broadcast) == 0
+
+
+@pytest.mark.parametrize("role", [STRANGER, "operator"])
+def test_every_answer_forbids_what_is_not_ours(console, role):
+    """Pages, parts, pictures, streams, files, redirections and refusals alike."""
+    client = Client(console)
+    if role != STRANGER:
+        client.log_in(f"a {role}")
+    token = "" if role == STRANGER else client.csrf()
+    for route in [*(one for one in LEAST if one != "POST /logout"), "GET /nothing-here", "DELETE /now"]:
+        asked(client, route, token)
+        policy = client.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';"), route
+        assert "unsafe" not in policy, route
+        assert client.headers["x-content-type-options"] == "nosniff", route
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/live/changed?since={LONG}", f"/models/{LONG}", f"/pictures/{'0' * 32}/{LONG}",
+        f"/audit?before={LONG}", f"/photos?before={LONG}-{'0' * 32}", f"/photos?before=%D9%A3-{'0' * 32}",
+        "/photos?label=%00%27",
+        f"/models/compare?version={LONG}&version=1", "/models/%D9%A3", "/previews/%00", "/policy/%00",
+        f"/events?event=%00&node={LONG}", "/photos/%2e%2e/alike", "/rollout/confirm?action=%00",
+    ],
+)  # fmt: skip
+def test_a_strange_address_is_no_error_of_the_console(console, path):
+    """Numbers of thousands of digits, digits of other scripts, and what no name has lead nowhere."""
+    client = Client(console)
+    client.log_in("a operator")
+    assert client.ask("GET", path)[0] in (HTTPStatus.OK, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+
+
 def asked(client, route: str, token: str) -> int:
     """Return the status of a request without a page's fields; of a stream, without reading on."""
     method, _, path = route.partition(" ")
@@ -111,9 +170,10 @@ def asked(client, route: str, token: str) -> int:
     if body is not None:
         headers["Content-Type"] = "application/x-www-form-urlencoded"
     connection.request(method, path, body, headers)
-    status = connection.getresponse().status
+    answer = connection.getresponse()
+    client.headers = {name.lower(): value for name, value in answer.getheaders()}
     connection.close()
-    return status
+    return answer.status
 
 
 def test_what_is_open_shows_nothing_of_the_system(console):

@@ -5,9 +5,17 @@ from msgspec import structs
 from cloud.dataset.store import Row, Store
 from cloud.evaluation.metrics import Metrics
 from cloud.evaluation.promotion_gate import Verdict
-from console.analysis.model_view import MAX_CLASSES, confusion, mistakes, recalls, versions
+from cloud.registry.gold_mistakes import GoldMistake, GoldMistakes
+from console.analysis.model_view import (
+    MAX_CLASSES,
+    confusion,
+    mistakes,
+    mistakes_on_gold,
+    recalls,
+    versions,
+)
 from schemas.class_names import NEITHER
-from schemas.messages import ServedModel, Status
+from schemas.messages import Release, ServedModel, Status
 from tests.cloud.bundles import card
 from tests.nodes import photo_id
 
@@ -45,6 +53,29 @@ def test_versions_are_listed_newest_first_with_the_nodes_that_serve_them():
         (2, "kept", []),
         (1, "promoted", ["edge-1"]),
     ]
+
+
+def test_a_version_that_is_tried_is_not_released():
+    """What the node serves is; where another node has the version for every device, it is released."""
+    shadow = Release(
+        node="edge-1", model="pets", version=2, url="file:///2.tar", sha256="0" * 64, size_bytes=1,
+        classes=["cat"], released_at_ms=1, stage="shadow", baseline=1,
+    )  # fmt: skip
+    cards = [card(1), card(2)]
+    assert [one.state for one in versions(cards, [], {"edge-1": shadow})] == ["tried", "released"]
+    whole = structs.replace(shadow, node="edge-2", stage="all", baseline=None)
+    found = versions(cards, [], {"edge-1": shadow, "edge-2": whole})
+    assert [one.state for one in found] == ["released", "released"]
+
+
+def test_a_mistake_goes_with_its_photo(tmp_path):
+    """A photo that was taken out leaves a row without its picture, and no tile on the page of a version."""
+    store = Store.open(tmp_path / "dataset")
+    found = [GoldMistake(photo_id(at), "cat", "dog", 0.9) for at in (1, 2)]
+    facts = {"image": b"x", "width": 1, "height": 1, "received_at_ms": 1}
+    store.upsert([Row(photo_id=one.photo_id, **facts) for one in found])
+    store.change([photo_id(1)], lambda row: row | {"image": None, "forgotten_at_ms": 1})
+    assert [one.photo_id for one in mistakes_on_gold(store, GoldMistakes(9, 2, found))] == [photo_id(2)]
 
 
 def test_mistakes_are_answers_that_a_person_labelled_otherwise(tmp_path):

@@ -116,3 +116,18 @@ async def test_a_cleared_policy_is_forgotten(address, tmp_path):
         await at_cloud.publish_bytes(POLICY.name(node=NODE), b"")
         await eventually(lambda: not (tmp_path / "last-policy").exists())
     storing.cancel()
+
+
+async def test_a_stored_message_that_cannot_be_read_ends_nothing(broker, address, tmp_path):
+    """The edge works without it until the gateway sends it again."""
+    (tmp_path / "last-policy").mkdir()
+    bus = Bus(address, transient_client_id("edge"))
+    retained = RetainedMessage(bus, POLICY, NODE, tmp_path)
+    policies = bus.subscribe(POLICY, node=NODE)
+    storing = asyncio.create_task(retained.run())
+    async with running(bus):
+        await bus.publish(POLICY, Policy(node=NODE), node=NODE)
+        assert (await policies.queue.get()).message() == Policy(node=NODE)
+        assert not storing.done()
+    storing.cancel()
+    await asyncio.gather(storing, return_exceptions=True)

@@ -1,5 +1,7 @@
 """What is wrong with a placed version is found: each file, each kind of damage (guarantee G6)."""
 
+import os
+
 import pytest
 
 from edge.models import manifest, version_dirs
@@ -73,3 +75,19 @@ def test_a_version_without_a_manifest_is_not_judged(tmp_path):
     (tmp_path / "1").mkdir()
     assert manifest.Verifier().damage(tmp_path / "1") is None
     assert manifest.Verifier().damage(tmp_path / "2") is None
+
+
+def test_g6_a_version_that_was_fetched_again_gets_its_own_verdict(placed):
+    """G6: many file systems give the inode of the removed manifest to the new one of the same version."""
+    verifier, path = manifest.Verifier(), placed / manifest.NAME
+    content = (placed / VARIABLES).read_bytes()
+    flip(placed / VARIABLES)
+    assert verifier.damage(placed) is not None
+    (placed / VARIABLES).write_bytes(content)
+    encoded, status = path.read_bytes(), path.stat()
+    path.write_bytes(encoded)  # in place: the inode stays, as it may after a removal
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert path.stat().st_ino == status.st_ino
+    assert verifier.damage(placed) is None
+    flip(placed / VARIABLES)
+    assert verifier.damage(placed) is None, "the digests are compared once for each placement"

@@ -252,12 +252,12 @@ PROVE = {
         act.Prune(),
     ),
     "stepped-aside": (
-        {"folder": replace(BOTH, set_aside=True), "attempt": ACTIVATED.with_test(None), "recorded": ALL},
+        {"folder": replace(BOTH, leftovers=True), "attempt": ACTIVATED.with_test(None), "recorded": ALL},
         act.Prune(),
     ),
     "not-removable": (
         {
-            "folder": replace(BOTH, set_aside=True),
+            "folder": replace(BOTH, leftovers=True),
             "attempt": replace(ACTIVATED.with_test(None), pruned=True),
             "recorded": ALL,
         },

@@ -92,7 +92,7 @@ class World:
                 versions=frozenset(self.versions),
                 canary=frozenset(self.canary),
                 fetched=version in self.incoming,
-                set_aside=bool(self.aside),
+                leftovers=bool(self.aside or self.incoming),
                 unproven=frozenset((number, self.versions[number]) for number in self.unproven),
             ),
             server=Server(
@@ -144,7 +144,7 @@ class World:
                 if release.stage == "all":
                     self.unproven = set()
             case act.Prune():
-                self.aside = {}
+                self.aside, self.incoming = {}, {}
                 for number in sorted((one for one in self.versions if one <= version), reverse=True)[
                     VERSIONS_KEPT:
                 ]:

@@ -67,7 +67,7 @@ def test_a_newer_version_steps_aside_until_the_older_one_is_proven(packed, base)
     """The newer version of two comes back by a rollback and is removed by pruning."""
     activate(packed, base, 1)
     assert names(base) == {"1", "aside-2"}
-    assert version_dirs.is_set_aside(base)
+    assert version_dirs.has_leftovers(base)
     version_dirs.rollback(1, base)
     assert names(base) == {"2"}
     activate(packed, base, 1)
@@ -103,6 +103,25 @@ def test_a_bundle_cannot_bring_the_mark(tmp_path, base):
     bundle = tar_of(tmp_path / "marked.tar", [("saved_model.pb", content), (".unproven", b"x")])
     activate(bundle, base, 3, sha256=None)
     assert version_dirs.unproven(base) == set()
+
+
+@pytest.mark.parametrize("damage", [b"\xe1\xb1", b"", bytes(64)], ids=["flipped", "empty", "zeros"])
+def test_g6_a_damaged_mark_is_that_of_no_bundle(packed, base, damage):
+    """G6: whatever a power loss made of the mark, the version has no verdict and can be reverted."""
+    activate(packed, base, 3)
+    (base / "3/.unproven").write_bytes(damage)
+    assert [version for version, digest in version_dirs.unproven(base) if digest != "a1"] == [3]
+    assert version_dirs.revert(base) == {3}
+
+
+def test_g3_prune_removes_bundles_of_replaced_releases(packed, base):
+    """G3: what was fetched, whole or in part, for a release that another one replaced does not stay."""
+    version_dirs.download(release_of(packed, 4), base)
+    (base / "incoming-3.tar").write_bytes(b"half")
+    assert version_dirs.has_leftovers(base)
+    version_dirs.prune(2, base, kept=2)
+    assert names(base) == {"1", "2"}
+    assert not version_dirs.has_leftovers(base)
 
 
 def test_prune_keeps_the_newest_versions(base):

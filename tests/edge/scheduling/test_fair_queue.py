@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.scheduling.bounds import Bounds, Shed
+from edge.scheduling.cost import EXPENSIVE_MS
 from edge.scheduling.fair_queue import FairQueue
 from edge.scheduling.in_flight import InFlightPhoto
 from schemas.messages import Photo
@@ -101,6 +102,32 @@ async def test_the_end_of_a_pause_wakes_the_next_batch():
         assert await answer_batch(queue) == [("flood", 1)]
 
 
+async def test_nothing_wakes_an_empty_queue_after_a_pause():
+    """After a flood and before the next photo, the pause that has ended costs no time."""
+    now, reads = 0.0, 0
+
+    def clock() -> float:
+        nonlocal reads
+        reads += 1
+        return now
+
+    queue = FairQueue(Bounds(per_device=1, photos=100, image_bytes=1000), clock=clock)
+    arrive(queue, entry(0, "calm"), entry(0, "flood"), entry(1, "flood"))
+    batch = await queue.next_batch(16, 1)
+    assert [one.photo.device for one in batch] == ["calm", "flood"]
+    now = 0.2
+    queue.batch_done(batch)
+    for one in batch:
+        queue.remove(one)
+    now, reads = 10.0, 0
+    waiting = asyncio.create_task(queue.next_batch(16, 1))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert reads < 10
+    arrive(queue, entry(2, "flood"))
+    assert [one.photo.device for one in await waiting] == ["flood"]
+
+
 async def test_live_photos_precede_historical_ones():
     """Live photos of all devices go first, with one historical photo in each batch."""
     queue = FairQueue(ROOMY)
@@ -109,6 +136,22 @@ async def test_live_photos_precede_historical_ones():
     assert await answer_batch(queue, limit=3) == [("pi-10", 10), ("pi-11", 11), ("old", 0)]
     assert await answer_batch(queue, limit=3) == [("pi-12", 12), ("pi-13", 13), ("old", 1)]
     assert await answer_batch(queue, limit=3, per_device=2) == [("old", 2), ("old", 3)]
+
+
+async def test_a_historical_photo_that_must_wait_holds_up_no_live_one():
+    """While its decoder is taken, its turn goes to live photos: nothing else would wake the next batch."""
+    queue = FairQueue(ROOMY)
+    slow, old = entry(0, "slow"), entry(1, "old", historical=True)
+    slow.cost_ms = old.cost_ms = 10 * EXPENSIVE_MS
+    arrive(queue, slow)
+    decoding = await queue.next_batch(16, 1)
+    arrive(queue, old)
+    async with asyncio.timeout(5):
+        for number in range(2, 22):
+            arrive(queue, entry(number, "calm"))
+            assert await answer_batch(queue) == [("calm", number)]
+    queue.batch_done(decoding)
+    assert await answer_batch(queue) == [("old", 1)]
 
 
 def test_a_photo_beyond_its_devices_share_is_shed():

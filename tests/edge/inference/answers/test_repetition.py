@@ -27,7 +27,11 @@ NOW = 10_000_000
     ],
 )
 def test_only_a_bare_image_is_asked_again(bare, age_ms, version, served, verdict):
-    """It is a new question after the window, or if another version answers now."""
+    """It is a new question after the window, or if another version answers now.
+
+    Its id is that of its bytes, also where the recorded picture is another one: earlier versions of the edge
+    had another normal form of odd pictures, so that the same file was refused for ever.
+    """
     image = photo(1)
     entry = InFlightPhoto(
         Photo(photo_id=photo_id(1), node=NODE, device="pi-1", image=image), lambda: None, 0.0, bare=bare
@@ -42,7 +46,8 @@ def test_only_a_bare_image_is_asked_again(bare, age_ms, version, served, verdict
     )
     for picture in (None, content_id(image)):
         assert judge(entry, recorded, picture, frozenset(served), NOW) == verdict
-    assert judge(entry, recorded, content_id(photo(2)), frozenset(served), NOW) == "other picture"
+    expected = "ask again" if bare else "other picture"
+    assert judge(entry, recorded, content_id(photo(2)), frozenset(served), NOW) == expected
 
 
 async def test_a_bare_image_is_answered_by_the_version_in_service(address, own_serving, tmp_path):

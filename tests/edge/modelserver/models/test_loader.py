@@ -3,9 +3,17 @@
 import shutil
 import threading
 import time
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
+
+from edge.modelserver.config import ModelConfig
+from edge.modelserver.models.loader import Loader, LoaderSchedule
+from edge.modelserver.models.repository import Repository
+from edge.modelserver.models.servable import Servable
+from edge.modelserver.models.warmup_records import RECORDS_FILE, warmup_logs
+from edge.modelserver.status import ServingError
 
 CLIENTS = 4
 
@@ -141,3 +149,23 @@ def test_the_policy_selects_the_versions(site: Any, eventually: Any, policy: str
         assert site.client.half(name, [2.0], version=version) == [3.0]
     site.serve()
     eventually(lambda: set(site.client.states(name).values()) == {"END"}, "all of them unloaded")
+
+
+def test_a_file_that_cannot_be_read_fails_its_version_alone(tmp_path: Path) -> None:
+    """A version that is removed or damaged while it is loaded gets the reason; the server goes on."""
+    (tmp_path / "1" / RECORDS_FILE).mkdir(parents=True)  # a folder, where records are read from
+
+    def load(_name: str, _version: int, path: Path) -> Servable:
+        raise AssertionError(list(warmup_logs(path)))
+
+    repository = Repository()
+    loader = Loader(repository, load, LoaderSchedule(max_num_load_retries=0))
+    thread = threading.Thread(target=loader.run)
+    thread.start()
+    try:
+        with pytest.raises(ServingError, match=r"version: 1.* cannot be read: .*Is a directory"):
+            repository.reload([ModelConfig("pets", tmp_path)], is_cancelled=lambda: not thread.is_alive())
+        assert thread.is_alive()
+    finally:
+        repository.stop()
+        thread.join()
