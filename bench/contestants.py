@@ -8,7 +8,7 @@ import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from msgspec import Struct, json
+from msgspec import Struct, json, msgpack
 
 from bench import wire
 from bench.load import Request, RequestFailedError
@@ -16,7 +16,9 @@ from bench.photos import NODE, payload
 from bench.setting import CACHE
 from bus.broker.debian_package import unpack
 from edge.serving.client import BadInputError, ModelUnavailableError, Predictor
-from schemas.topics import PHOTO, RESULT
+from schemas.codec import encode
+from schemas.messages import Receipt
+from schemas.topics import PHOTO, RECEIPT, RESULT, SAMPLE
 
 CALLS = 2
 BATCH = 16
@@ -30,13 +32,22 @@ class _Status(Struct):
     status: str
 
 
+class _Sample(Struct):
+    photo_id: str
+
+
 @contextlib.asynccontextmanager
-async def pipeline(port: int, devices: int = DEVICES) -> AsyncIterator[Request]:
-    """Yield a function that publishes a photo and returns with its result."""
+async def pipeline(port: int, devices: int = DEVICES, node: str = NODE) -> AsyncIterator[Request]:
+    """Yield a function that publishes a photo and returns with its result; samples get receipts."""
     waiting: dict[str, asyncio.Future[None]] = {}
     names = itertools.cycle([f"camera-{number}" for number in range(devices)])
 
-    def on_message(_topic: str, message: bytes) -> None:
+    def on_message(topic: str, message: bytes) -> None:
+        if topic == samples:
+            photo_id = msgpack.decode(message, type=_Sample).photo_id
+            receipt = Receipt(photo_id=photo_id, node=node, status="stored", received_at_ms=1)
+            connection.publish(RECEIPT.name(node=node), encode(RECEIPT, receipt))
+            return
         result = json.decode(message, type=_Status)
         # A deferred result is followed by the final one, so the request stays open.
         if result.status != "deferred" and (answer := waiting.pop(result.photo_id, None)) is not None:
@@ -50,11 +61,13 @@ async def pipeline(port: int, devices: int = DEVICES) -> AsyncIterator[Request]:
     async def request(photo: bytes) -> None:
         device, photo_id = next(names), secrets.token_hex(16)
         waiting[photo_id] = answer = asyncio.get_running_loop().create_future()
-        connection.publish(PHOTO.name(node=NODE, device=device), payload(device, photo, photo_id))
+        connection.publish(PHOTO.name(node=node, device=device), payload(device, photo, photo_id, node))
         await answer
 
-    connection = await wire.connect(port, "bench-cameras", on_message)
-    await connection.subscribe(RESULT.select(node=NODE))
+    samples = SAMPLE.name(node=node)
+    connection = await wire.connect(port, f"bench-cameras-{node}", on_message)
+    await connection.subscribe(RESULT.select(node=node))
+    await connection.subscribe(samples)
     try:
         yield request
     finally:

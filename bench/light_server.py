@@ -84,10 +84,10 @@ async def measure(setting: Setting) -> list[Figure]:
         for name in _FLAGS:
             await _measure(name, base, root, setting, table)
     setting.note(f"Photos of 640 x 480 pixels, one per call, {_AT_ONCE} calls at a time.")
-    in_s = {name: Goal(most=_MOST_START_S) for name in (FLOAT32, INT8)}
+    in_s, in_mb = ({name: Goal(most=most) for name in (FLOAT32, INT8)} for most in (_MOST_START_S, _MOST_MB))
     return [
         *table.figures(_START, "s", against=TENSORFLOW, goals=in_s),
-        *table.figures(_RESIDENT, "MB", against=TENSORFLOW, goals={INT8: Goal(most=_MOST_MB)}),
+        *table.figures(_RESIDENT, "MB", against=TENSORFLOW, goals=in_mb),
         *table.figures(_CPU, "ms", against=TENSORFLOW),
         *table.figures(_RATE, "photos/s", against=TENSORFLOW),
     ]

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +14,11 @@ _LIBRARIES = (
     "aiomqtt", "grpcio", "keras", "msgpack", "msgspec", "numpy", "paho-mqtt", "pillow", "pyarrow", "pylance",
     "tensorflow", "tensorflow-serving-api",
 )  # fmt: skip
+_INSTRUCTIONS = (
+    "avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp",
+    "i8mm",
+)  # fmt: skip
+"""What the runtimes of networks use, as Linux calls it."""
 
 
 class Machine(Struct, frozen=True, kw_only=True):
@@ -29,6 +35,13 @@ class Machine(Struct, frozen=True, kw_only=True):
     python: str
     libraries: dict[str, str]
     load: float
+    instructions: list[str] = []
+
+    @property
+    def name(self) -> str:
+        """A name for files: processor, cores and instruction sets."""
+        words = [self.processor, str(self.cores), "cores", *self.instructions]
+        return re.sub("[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")
 
 
 def facts() -> Machine:
@@ -41,7 +54,12 @@ def facts() -> Machine:
         python=platform.python_version(),
         libraries={name: found for name in _LIBRARIES if (found := _version(name))},
         load=round(os.getloadavg()[0], 2),
+        instructions=[name for name in _INSTRUCTIONS if name in _instructions()],
     )
+
+
+def _instructions() -> list[str]:
+    return (_figure_name("/proc/cpuinfo", "flags") or _figure_name("/proc/cpuinfo", "Features") or "").split()
 
 
 def commit() -> str:

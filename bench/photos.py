@@ -40,9 +40,9 @@ def pictures(
     return [picture(draw, quality=quality, grain_px=grain_px, size_px=size_px) for _ in range(count)]
 
 
-def payload(device: str, image: bytes, photo_id: str) -> bytes:
+def payload(device: str, image: bytes, photo_id: str, node: str = NODE) -> bytes:
     """Return an encoded Photo."""
-    return encode(PHOTO, Photo(photo_id=photo_id, node=NODE, device=device, image=image))
+    return encode(PHOTO, Photo(photo_id=photo_id, node=node, device=device, image=image))
 
 
 def payloads(device: str) -> Iterator[bytes]:

@@ -1,11 +1,12 @@
 """Processor time and memory of a process, read from /proc."""
 
 import os
+import time
 from pathlib import Path
 
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_PARENT, _USER, _SYSTEM = 1, 11, 12  # positions after the name, from 0
+_PARENT = 1  # position after the name, from 0
+_PROCESS_CLOCK = 2
 
 
 def cpu_s(pid: int) -> float:
@@ -19,8 +20,11 @@ def resident_bytes(pid: int) -> int:
 
 
 def _cpu_s(pid: int) -> float:
-    fields = _fields(pid)
-    return (int(fields[_USER]) + int(fields[_SYSTEM])) / _TICKS_PER_S if fields else 0.0
+    # Linux's clock of another process, in nanoseconds: the ticks of /proc are 10 ms, as much as ten photos.
+    try:
+        return time.clock_gettime(~pid << 3 | _PROCESS_CLOCK)
+    except OSError:  # it has exited
+        return 0.0
 
 
 def _resident_bytes(pid: int) -> int:

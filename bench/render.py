@@ -23,18 +23,23 @@ absolute figure describes one machine, a ratio the software. Reasons for missed 
 _QUICK = """
 **These figures are from a quick run, which only checks that everything works. They mean nothing.**
 """
+_MACHINE = "<!-- machine: {} -->"
 _BUSY = 0.5
 _DIGITS = 3
 
 
-def document(reports: Sequence[Report], pictures: str) -> str:
+def document(reports: Sequence[Report], pictures: str, others: Sequence[str] = ()) -> str:
     """Return the document in Markdown.
 
     Args:
         reports: In the order of the sections.
         pictures: Folder of the plots, relative to the document.
+        others: File names of the documents of other machines.
     """
-    parts = [_HEAD]
+    parts = [_HEAD, "\n", _MACHINE.format(reports[0].machine.name), "\n"]
+    if others:
+        links = ", ".join(f"[{Path(name).stem.partition('-')[2]}]({name})" for name in others)
+        parts.append(f"\nFigures of other machines and of earlier versions: {links}.\n")
     if any(made.quick for made in reports):
         parts.append(_QUICK)
     parts += ["\n## Goals\n\n", *_goals(reports)]
@@ -75,7 +80,8 @@ def _section(made: Report, pictures: str) -> Iterator[str]:
     facts = made.machine
     yield (
         f"\nCommit `{made.commit[:12]}{'+' if made.commit.endswith('+') else ''}`, {made.began_at[:10]}, "
-        f"{facts.cores} cores ({facts.processor}), {facts.memory_gb:g} GB, {facts.system}, "
+        f"{facts.cores} cores ({' '.join((facts.processor, *facts.instructions))}), "
+        f"{facts.memory_gb:g} GB, {facts.system}, "
         f"Python {facts.python}, "
         + ", ".join(f"{name} {number}" for name, number in facts.libraries.items())
         + f"; {made.took_s:.0f} s.\n"
@@ -140,6 +146,7 @@ def render(source: Path, target: Path) -> list[Path]:
     if not reports:
         raise FileNotFoundError(f"no reports in {source}; run 'python -m bench' first")
     pictures = target.parent / target.stem
+    _keep_other_machine(target, reports[0].machine.name)
     pictures.mkdir(parents=True, exist_ok=True)
     written = [target]
     for made in reports:
@@ -149,8 +156,21 @@ def render(source: Path, target: Path) -> list[Path]:
     for picture in sorted(source.glob("*.svg")):
         written.append(pictures / picture.name)
         shutil.copyfile(picture, written[-1])
-    target.write_text(document(reports, target.stem), encoding="utf-8")
+    others = sorted(path.name for path in target.parent.glob(f"{target.stem}-*{target.suffix}"))
+    target.write_text(document(reports, target.stem, others), encoding="utf-8")
     return written
+
+
+def _keep_other_machine(target: Path, machine: str) -> None:
+    """Rename the document of another machine and its folder of pictures, so that its figures stay."""
+    text = target.read_text(encoding="utf-8") if target.exists() else ""
+    found = re.search(_MACHINE.format("(.*)"), text)
+    if found is None or found[1] == machine:
+        return
+    kept = target.with_name(f"{target.stem}-{found[1]}{target.suffix}")
+    kept.write_text(text.replace(f"({target.stem}/", f"({kept.stem}/"), encoding="utf-8")
+    shutil.rmtree(target.parent / kept.stem, ignore_errors=True)
+    (target.parent / target.stem).rename(target.parent / kept.stem)
 
 
 def main() -> None:

@@ -47,13 +47,12 @@ def _base64(photo: bytes) -> bytes:
     return json.encode({"photos": [base64.b64encode(photo).decode()]})
 
 
+def _uvicorn(module: str) -> tuple[str, ...]:
+    return "uvicorn", f"bench.rivals.{module}:app", "--port", "{port}", "--log-level", "warning"
+
+
 RIVALS = (
-    Rival(
-        "FastAPI",
-        ("uvicorn", "bench.rivals.fastapi_service:app", "--port", "{port}", "--log-level", "warning"),
-        bytes,
-        "image/jpeg",
-    ),
+    Rival("FastAPI", _uvicorn("fastapi_service"), bytes, "image/jpeg"),
     Rival("LitServe", ("python", "-m", "bench.rivals.litserve_service", "{port}"), _form),
     Rival(
         "BentoML",
@@ -61,6 +60,8 @@ RIVALS = (
         _base64,
         "application/json",
     ),
+    Rival("FastAPI, LiteRT", _uvicorn("fastapi_litert_service"), bytes, "image/jpeg"),
+    Rival("queue and process, LiteRT", _uvicorn("queue_service"), bytes, "image/jpeg"),
 )
 
 

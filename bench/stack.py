@@ -42,13 +42,13 @@ class Stack:
 
 
 @contextlib.asynccontextmanager
-async def served(folder: Path, model: str) -> AsyncIterator[Stack]:
-    """Run a broker and a model server that serves a model."""
+async def served(folder: Path, model: str, *flags: str) -> AsyncIterator[Stack]:
+    """Run a broker and a model server that serves a model, with further flags."""
     base, port = folder / "models" / models.MODEL, free_port()
     await models.place(model, base)
     with local_broker(folder / "broker") as broker:
         async with Processes(folder / "logs") as processes:
-            server = (f"--port={port}", f"--model_name={models.MODEL}", f"--model_base_path={base}")
+            server = (f"--port={port}", f"--model_name={models.MODEL}", f"--model_base_path={base}", *flags)
             await processes.start("modelserver", "modelserver", *server)
             pids = {BROKER: broker.pid or 0, MODEL_SERVER: processes.pid("modelserver")}
             await listening(port, processes)
@@ -75,7 +75,8 @@ async def add_handler(stack: Stack, folder: Path, process: str = "handler", /, *
     config.write_text("\n".join(lines) + "\n", encoding="utf-8")
     await stack.processes.start(process, "edge", "--config", str(config))
     stack.pids[process] = stack.processes.pid(process)
-    await _available(stack.broker.port, str(settings.get("name", HANDLERS[0])))
+    node, name = (str((fixed | settings)[key]) for key in ("node", "name"))
+    await _available(stack.broker.port, node, name)
 
 
 @contextlib.asynccontextmanager
@@ -103,10 +104,10 @@ def _toml(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value).lower()
 
 
-async def _available(port: int, name: str) -> None:
+async def _available(port: int, node: str, name: str) -> None:
     """Wait until the Status of a handler reports an available model."""
     bus = Bus(Broker(port=port), transient_client_id("bench"))
-    statuses = bus.subscribe(STATUS, node=NODE, name=name)
+    statuses = bus.subscribe(STATUS, node=node, name=name)
     running = asyncio.create_task(bus.run(), name="bench.status")
     try:
         async with asyncio.timeout(_START_S):

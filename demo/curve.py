@@ -1,7 +1,7 @@
 """Compute the learning curve of a run: the accuracy with fewer of the reviewer's labels.
 
-Prints the points as JSON. It is a separate process (`python -m demo.curve DATASET FEATURES BACKBONE SEED`)
-because it loads TensorFlow.
+Prints the points as JSON. It is a separate process because it loads TensorFlow:
+`python -m demo.curve DATASET FEATURES BACKBONE SEED ASKED`.
 """
 
 import sys
@@ -51,8 +51,16 @@ def subsets(first: int, later: int, seed: int) -> Iterator[tuple[int, list[list[
         )
 
 
-def points(dataset: str, features: Path, backbone: str, seed: int) -> list[Point]:
-    """Train both candidates on each subset, evaluate on gold; empty for a backbone without weights."""
+def points(dataset: str, features: Path, backbone: str, seed: int, *, asked: str = "") -> list[Point]:
+    """Train both candidates on each subset, evaluate on gold; empty for a backbone without weights.
+
+    Args:
+        dataset: The Lance table.
+        features: Cache of embeddings.
+        backbone: Name of the backbone of the second version, from its card.
+        seed: Seed of the subsets.
+        asked: Backbone that the run was asked for, which may be of one's own: no name finds that one.
+    """
     load_tensorflow()
     from cloud.dataset.example import class_names, label_indices  # noqa: PLC0415  # as above
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
@@ -62,7 +70,9 @@ def points(dataset: str, features: Path, backbone: str, seed: int) -> list[Point
     from cloud.training.candidates import HARVESTED, HUMAN, Labelled, fit_candidates  # noqa: PLC0415  # as above
     from cloud.training.learners import learner_for  # noqa: PLC0415  # as above
 
-    plan = get_backbone(backbone)
+    plan = get_backbone(asked or backbone)
+    if plan.name != backbone:  # another one was better
+        plan = get_backbone(backbone)
     if not plan.pretrained:  # training from scratch would take minutes per point
         return []
     store = Store.open(dataset)
@@ -98,5 +108,5 @@ def points(dataset: str, features: Path, backbone: str, seed: int) -> list[Point
 
 
 if __name__ == "__main__":
-    dataset, features, backbone, seed = sys.argv[1:]
-    print(msgspec.json.encode(points(dataset, Path(features), backbone, int(seed))).decode())
+    dataset, features, backbone, seed, asked = sys.argv[1:]
+    print(msgspec.json.encode(points(dataset, Path(features), backbone, int(seed), asked=asked)).decode())

@@ -157,7 +157,7 @@ class Round:
         """Print the table and write the report."""
         curve = await self._run_command(
             "curve", self.services.dataset, str(self.services.features), outcome.second.backbone,
-            str(self.seed), module="demo.curve",
+            str(self.seed), self.backbone, module="demo.curve",
         )  # fmt: skip
         points = msgspec.json.decode(curve, type=list[Point])
         images = await asyncio.to_thread(_images, store, outcome)

@@ -35,6 +35,11 @@ def pytest_configure() -> None:
     # Before NumPy is imported. The matrices are small and several test processes share the cores: the threads
     # of OpenBLAS would double the time by waiting for one another.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # Collecting the suite imports TensorFlow: without what Keras would find, in two thirds of the time.
+        from cloud.modeling.load_tensorflow import load_tensorflow  # noqa: PLC0415  # not for a single test
+
+        load_tensorflow()
     # Background jobs of a non-interactive shell ignore SIGINT, and so would the processes of the tests.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -70,6 +70,16 @@ def enveloped(number: int, image: bytes, device: str = "pi-1", **fields: object)
     return encode(PHOTO, message)
 
 
+def sample(identifier: str = "0" * 32, image: bytes = b"\xff\xd8\x00\xfe", **fields: object) -> Sample:
+    """Return a harvested sample, whose image is none by default."""
+    facts: dict[str, object] = {
+        "photo_id": identifier, "node": NODE, "device": "pi-1", "image": image, "width": 1, "height": 1,
+        "dhash": "0" * 16, "lane": "auto", "label": "cat", "confidence": 1.0, "scores": {"cat": 1.0},
+        "model": "pets", "model_version": 1, "harvested_at_ms": 1,
+    }  # fmt: skip
+    return Sample(**facts | fields)  # type: ignore[arg-type]  # a test's own words
+
+
 class Observer:
     """Records the messages on the bus and publishes photos."""
 
@@ -78,6 +88,8 @@ class Observer:
         self.node = node
         self.raw_results = self.bus.subscribe_raw(RESULT.filter, queue=4096)
         self.results: list[Result] = []
+        self._final: dict[str, dict[str, Result]] = {}
+        self._read_results = 0
         self.samples: list[Sample] = []
         self.receipts: list[Receipt] = []
         self.events: list[Event] = []
@@ -122,11 +134,18 @@ class Observer:
 
     def final(self, device: str = "pi-1") -> dict[str, Result]:
         """Return the final results of a device so far, by photo id."""
-        return {
-            result.photo_id: result
-            for result in self.results
-            if result.device == device and result.status != "deferred"
-        }
+        # Asked for again every few milliseconds: only what is new is read.
+        for result in self.results[self._read_results :]:
+            if result.status != "deferred":
+                self._final.setdefault(result.device, {})[result.photo_id] = result
+        self._read_results = len(self.results)
+        return dict(self._final.get(device, {}))
+
+    def forget_results(self) -> None:
+        """Go on as if no result had arrived yet."""
+        self.results.clear()
+        self._final.clear()
+        self._read_results = 0
 
     async def answer(self, identifier: str, device: str = "pi-1", *, within_s: float = DEADLINE_S) -> Result:
         """Wait for the final result of a photo, by its id."""

@@ -19,6 +19,15 @@ from pathlib import Path
 from bus.broker.process import free_port, is_listening
 from bus.cache_folder import default_cache
 from bus.file_lock import exclusive_lock
+from schemas.litert import (
+    FLOAT32,
+    MANIFEST_FILE,
+    NETWORK_FILE,
+    Manifest,
+    PixelFormat,
+    Variant,
+    encode_manifest,
+)
 from schemas.messages import Release
 from tests.conftest import ROOT
 
@@ -28,6 +37,9 @@ NAMELESS = ("foreign", "pixels")
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
 
 # The mean colour decides: red is a cat, blue a dog, grey is undecided. `swapped` swaps cat and dog.
+# The models of LIGHT have a LiteRT part, as each version of a training: their server loads no TensorFlow.
+LIGHT = ("straight", "swapped", "novel")
+SIDE = 16
 _BUILD = """
 import os
 import pathlib
@@ -40,7 +52,8 @@ class Colour(tf.Module):
         self.weights = tf.Variable([[sign * 12.0, -sign * 12.0], [0.0, 0.0], [-sign * 12.0, sign * 12.0]])
 
     def mean(self, image):
-        pixels = tf.image.resize(tf.io.decode_image(image, channels=3, expand_animations=False), [16, 16])
+        decoded = tf.io.decode_image(image, channels=3, expand_animations=False)
+        pixels = tf.image.resize(decoded, [16, 16], antialias=True)
         return tf.ensure_shape(tf.reduce_mean(pixels, [0, 1]) / 255.0, [3])
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
@@ -52,6 +65,12 @@ class Colour(tf.Module):
     def novel(self, image):
         outputs = self.serve(image)
         return {**outputs, "novelty": 4.0 * outputs["embedding"][:, 1]}
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 16, 16, 3], tf.float32, name="pixels")])
+    def network(self, pixels):
+        mean = tf.reduce_mean(pixels, [1, 2])
+        outputs = {"probabilities": tf.nn.softmax(mean @ self.weights), "embedding": mean}
+        return outputs | ({"novelty": 4.0 * mean[:, 1]} if self.tells_novelty else {})
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
     def flat(self, image):
@@ -118,8 +137,15 @@ for name, sign in signs.items():
     special = {"flat": colour.flat, "refusing": colour.refuse, "picky": colour.pick, "novel": colour.novel}
     special |= {"foreign": colour.foreign, "pixels": colour.pixels}
     special |= {"deadly": colour.die, "stalling": getattr(colour, "hang", None)}
+    colour.tells_novelty = name == "novel"
     signature = special.get(name, colour.serve)
     tf.saved_model.save(colour, f"{sys.argv[1]}/{name}", signatures={"serving_default": signature})
+    if name in sys.argv[2:]:
+        network = [colour.network.get_concrete_function()]
+        converted = tf.lite.TFLiteConverter.from_concrete_functions(network, colour).convert()
+        part = pathlib.Path(sys.argv[1], name, "assets.extra", "network.tflite")
+        part.parent.mkdir()
+        part.write_bytes(converted)
 os.unlink(f"{sys.argv[1]}/stalled")
 """
 
@@ -128,13 +154,14 @@ os.unlink(f"{sys.argv[1]}/stalled")
 def saved_models() -> Path:
     """Return the folder of the SavedModels; they are built once per machine. Do not change them.
 
-    `straight` and `swapped` work, and so does `novel`, whose novelty is high for green and grey images.
+    `straight` and `swapped` work, and so does `novel`, whose novelty is high for green and grey images; these
+    three have a LiteRT part.
     `flat` has an output of the wrong rank, `refusing` refuses every image, `picky` every image that does not
     have the size of the smoke test's image. `foreign` takes `photos` and gives `logits`, `pixels` takes
     tensors; both do not name their classes. `broken` cannot be loaded. A green image ends the process of
     `deadly`, and occupies `stalling` until its asset `stalled`, made a named pipe, is opened for writing.
     """
-    content = f"{metadata.version('tensorflow')} {_BUILD} {inspect.getsource(_build)}"
+    content = f"{metadata.version('tensorflow')} {_BUILD} {LIGHT} {inspect.getsource(_build)}"
     folder = default_cache() / "test-models" / hashlib.sha256(content.encode()).hexdigest()[:16]
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Parallel test processes need the same models: one builds them, the others wait.
@@ -148,7 +175,7 @@ def saved_models() -> Path:
 def _build(folder: Path) -> Path:
     folder.mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", _BUILD, str(folder)],
+        [sys.executable, "-c", _BUILD, str(folder), *LIGHT],
         env=dict(os.environ) | QUIET,
         capture_output=True,
         text=True,
@@ -156,6 +183,10 @@ def _build(folder: Path) -> Path:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    form, variant = PixelFormat(SIDE, SIDE, 0.0, 255.0), Variant(FLOAT32, (NETWORK_FILE.name,))
+    manifest = encode_manifest(Manifest("serving_default", (variant,), form))
+    for name in LIGHT:
+        (folder / name / MANIFEST_FILE).write_bytes(manifest)
     (folder / "broken").mkdir()
     (folder / "broken/saved_model.pb").write_bytes(b"no protocol buffer at all")
     for model in folder.iterdir():

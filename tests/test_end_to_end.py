@@ -11,10 +11,10 @@ import paho.mqtt.client as paho
 import pytest
 
 from cloud.dataset.store import Store
+from tests.canaries import single_model_server
 from tests.conftest import DEADLINE_S, eventually
 from tests.device.conftest import process, recorded
 from tests.nodes import Command, photo
-from tests.serving import ModelServer, place
 
 PHOTOS = 60
 OUTBOX = "[outbox]\nresend_first_s = 0.5\nresend_cap_s = 2.0\n"
@@ -33,11 +33,8 @@ def camera(tmp_path):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A model server that classifies red and blue."""
-    server = ModelServer(tmp_path_factory.mktemp("models"), "pets")
-    place("straight", server.base / "pets", 1)
-    server.start()
-    yield server
-    server.kill()
+    with single_model_server(tmp_path_factory.mktemp("models")) as running:
+        yield running
 
 
 @pytest.fixture

@@ -14,19 +14,16 @@ from cloud.collector.config import CollectorConfig
 from cloud.dataset.change_log import ChangeLog
 from cloud.dataset.store import Store
 from schemas.topics import SAMPLE
+from tests.canaries import single_model_server
 from tests.cli.conftest import gleaner
 from tests.conftest import eventually
 from tests.nodes import NODE, Observer, edge_config, edge_running, enveloped, photo, photo_id
-from tests.serving import ModelServer, place
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = ModelServer(tmp_path_factory.mktemp("models"), "pets")
-    place("straight", server.base / "pets", 1)
-    server.start()
-    yield server
-    server.kill()
+    with single_model_server(tmp_path_factory.mktemp("models")) as running:
+        yield running
 
 
 @asynccontextmanager

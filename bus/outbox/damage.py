@@ -37,13 +37,15 @@ _KEPT_CONTENT_BYTES = 1_000_000  # of one row; a longer one is cut, so the table
 
 
 class RecordingConnection(sqlite3.Connection):
-    """A connection that remembers which rows `set_aside` moved since the last commit."""
+    """A connection that remembers which rows `set_aside` moved since the last commit, and how it commits."""
 
     damaged: list[str]
+    synced: bool
 
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **options)  # type: ignore[arg-type]  # passed on unchanged
         self.damaged = []
+        self.synced = True
 
 
 def set_aside(connection: sqlite3.Connection, table: str, row: int, reason: str) -> None:

@@ -236,7 +236,8 @@ class Outbox:
 
         self._being_answered.add(message_id)
         try:
-            removed = await self._database.run(remove)
+            # A loss of power may bring back a message whose answer has no record: it is then sent again.
+            removed = await self._database.run(remove, synced=record is not None)
             self._remove(message_id)  # after the commit: if that fails, the message is sent again
             self._schedule.answered(time.monotonic())
         finally:

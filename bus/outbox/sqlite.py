@@ -42,6 +42,7 @@ class StorageError(TransientError):
 class _Job:
     work: Work[Any]
     future: "asyncio.Future[Any]"
+    synced: bool
     result: Any = None
     error: Exception | None = None
 
@@ -106,7 +107,7 @@ class Database:
         except OSError as error:
             raise StorageError(f"cannot use {self._path.parent}: {error.strerror}") from None
 
-    async def run(self, work: Work[T]) -> T:
+    async def run(self, work: Work[T], *, synced: bool = True) -> T:
         """Run work in a transaction, in the database's thread; return its result once it is on the disk.
 
         Other work may share the transaction; if this one raises, only its own changes are rolled back.
@@ -114,12 +115,14 @@ class Database:
 
         Args:
             work: Called with the connection.
+            synced: Whether it outlives a loss of power too. Work that need not costs no sync of the disk, for
+                which others would wait; the end of this process it outlives all the same.
 
         Raises:
             StorageError: SQLite failed.
         """
         async with self._slots:
-            job = _Job(work, self._loop.create_future())
+            job = _Job(work, self._loop.create_future(), synced)
             self._jobs.put(job)
             result: T = await job.future
             return result
@@ -245,6 +248,7 @@ class Database:
         """Run jobs in one transaction; returns an error that shows that the file is damaged."""
         connection.damaged.clear()
         try:
+            _sync(connection, synced=any(job.synced for job in jobs))
             connection.execute("BEGIN IMMEDIATE")
             for job in jobs:
                 _attempt(connection, job)
@@ -266,6 +270,14 @@ class Database:
     def _fail(self, jobs: list[_Job], failure: StorageError) -> None:
         for job in jobs:
             job.error = job.error or failure
+
+
+def _sync(connection: RecordingConnection, *, synced: bool) -> None:
+    """Let commits be synced, or leave that to the next one that is; outside of a transaction."""
+    if connection.synced != synced:
+        # As a script, which is not cached: this statement does its work when it is compiled.
+        connection.executescript(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+        connection.synced = synced
 
 
 def migrate(connection: sqlite3.Connection, migrations: Migrations) -> None:

@@ -17,6 +17,7 @@ from edge.inference import attempts
 from edge.inference.attempts import MAX_ATTEMPTS
 from edge.inference.batches import Actions
 from edge.inference.classifier import Classifier
+from edge.inference.known_photos import KnownPhotos
 from edge.inference.marks import Mark, Marks
 from edge.inference.validation import Rejected, expired
 from edge.scheduling.fair_queue import FairQueue
@@ -55,6 +56,7 @@ class AloneLane:
         router: Knows how long calls usually take.
         database: With the table of `edge.inference.attempts`.
         marks: Of the photos that are being decoded.
+        known: Photos in the database; those that failed alone are added.
         actions: Of the pipeline.
     """
 
@@ -68,6 +70,7 @@ class AloneLane:
         router: TrafficRouter,
         database: Database,
         marks: Marks,
+        known: KnownPhotos,
         actions: Actions,
     ) -> None:
         self._bus = bus
@@ -77,6 +80,7 @@ class AloneLane:
         self._router = router
         self._database = database
         self._marks = marks
+        self._known = known
         self._actions = actions
         self._watched = 0
         self._answered_at = -math.inf
@@ -239,6 +243,7 @@ class AloneLane:
             lambda: self._database.run(work),
             lambda error: self._actions.defer([entry], error),
         )
+        self._known.add_suspected(entry.key)
 
 
 def controls(attempts: int, drawn: float) -> int:

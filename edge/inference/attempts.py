@@ -5,7 +5,7 @@ for a photo that was only in a batch then. An answered photo loses its row. Boun
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from bus.outbox.damage import set_aside
 from edge.scheduling.in_flight import PhotoKey
@@ -26,6 +26,11 @@ MIGRATIONS = (
     )
     """,
 )
+
+
+def keys(connection: sqlite3.Connection) -> Iterator[PhotoKey]:
+    """Yield the suspected photos, the oldest first."""
+    yield from connection.execute("SELECT device, photo_id FROM attempt ORDER BY seq")
 
 
 def suspect(connection: sqlite3.Connection, keys: Iterable[PhotoKey], now_ms: int) -> None:

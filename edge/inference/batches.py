@@ -78,10 +78,14 @@ class BatchLane:
         """Classify until cancelled. Safe to cancel: the broker redelivers unanswered photos."""
         while True:
             batch = await self._queue.next_batch(self._config.max_batch, self._config.batch_per_device)
+            part, *others = self._classifier.split_by_version(batch)
+            if not others:
+                await self._process_part(part)
+                continue
             # In parallel, so that devices of one version do not wait for a slow call to the other one.
             async with asyncio.TaskGroup() as tasks:
-                for part in self._classifier.split_by_version(batch):
-                    tasks.create_task(self._process_part(part), name="edge.answer")
+                for one in (part, *others):
+                    tasks.create_task(self._process_part(one), name="edge.answer")
 
     async def _process_part(self, part: list[InFlightPhoto]) -> None:
         suspects = await self._answer(part)

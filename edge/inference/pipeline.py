@@ -35,6 +35,7 @@ from edge.inference.batches import Actions, BatchLane
 from edge.inference.classifier import Classified, Classifier, ClassNames, Temperature
 from edge.inference.deferrals import Deferrals
 from edge.inference.device_groups import DeviceGroups
+from edge.inference.known_photos import KnownPhotos
 from edge.inference.marks import Marks
 from edge.inference.recall import Recall
 from edge.inference.shadow import Shadow
@@ -114,6 +115,7 @@ class Pipeline:
         # Two parts for each call, because a batch is split by version; and photos alone.
         slots = 2 * config.calls + 1 + MAX_UNFINISHED
         self._marks = Marks(Path(config.state_dir) / "decoding.marks", slots)
+        self._known = KnownPhotos(config.answers_kept)
         self._deferrals = Deferrals(bus)
         self._classifier = Classifier(
             predictor,
@@ -144,6 +146,7 @@ class Pipeline:
             router=router,
             database=database,
             marks=self._marks,
+            known=self._known,
             actions=actions,
         )
         self._shadow = Shadow(
@@ -156,13 +159,20 @@ class Pipeline:
         )
         self._bus = bus
         self._responder = Responder(
-            config, bus, database=database, sampler=sampler, queue=self._queue, defer=self._defer_all
+            config,
+            bus,
+            database=database,
+            sampler=sampler,
+            queue=self._queue,
+            known=self._known,
+            defer=self._defer_all,
         )
         self._recall = Recall(
             bus,
             database,
             queue=self._queue,
             responder=self._responder,
+            known=self._known,
             router=router,
             defer=self._defer_all,
             waiting=config.waiting,
@@ -198,6 +208,9 @@ class Pipeline:
 
         for device in await retry_until_ok(self._bus, "disk", lambda: self._database.run(load)):
             self._queue.isolate(device, failed=True)
+        self._known.start(
+            await retry_until_ok(self._bus, "disk", lambda: self._database.run(self._known.read))
+        )
         self._marks.forget()
         if interrupted := len(self._marks.left) + len(self._marks.left_alone):
             self._counters.add("photo.interrupted", interrupted)

@@ -13,6 +13,7 @@ from edge.inference import attempts
 from edge.inference.answers import result_log, results
 from edge.inference.answers.repetition import id_reused, judge
 from edge.inference.answers.responder import Outcome, Responder
+from edge.inference.known_photos import KnownPhotos
 from edge.scheduling.fair_queue import FairQueue
 from edge.scheduling.in_flight import InFlightPhoto, PhotoKey
 from edge.serving.traffic_router import TrafficRouter
@@ -38,6 +39,7 @@ class Recall:
         database: With the tables of `edge.inference.answers.result_log` and `edge.inference.attempts`.
         queue: For photos without a result.
         responder: For photos with one.
+        known: Photos that may be in the database; others are not looked up.
         router: Knows which versions may answer.
         defer: Called with photos that have to wait and the reason, while the disk fails.
         waiting: Most photos in flight.
@@ -50,6 +52,7 @@ class Recall:
         *,
         queue: FairQueue,
         responder: Responder,
+        known: KnownPhotos,
         router: TrafficRouter,
         defer: Callable[[list[InFlightPhoto], TransientError], None],
         waiting: int,
@@ -58,13 +61,17 @@ class Recall:
         self._database = database
         self._queue = queue
         self._responder = responder
+        self._known = known
         self._router = router
         self._defer = defer
         self._admitted: asyncio.Queue[InFlightPhoto] = asyncio.Queue(waiting)
 
     def put(self, entry: InFlightPhoto) -> None:
-        """Look up a photo in flight."""
-        self._admitted.put_nowait(entry)  # as large as the bound of photos in flight: never full
+        """Look up a photo in flight; let a new one wait for its classification."""
+        if entry.key in self._known:
+            self._admitted.put_nowait(entry)  # as large as the bound of photos in flight: never full
+        else:
+            self._queue.enqueue(entry)
 
     async def run(self) -> None:
         """Look up photos until cancelled. Safe to cancel: the broker redelivers unanswered photos."""

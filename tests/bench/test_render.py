@@ -73,6 +73,25 @@ def test_the_same_figures_make_the_same_plot(tmp_path: Path) -> None:
     assert render(tmp_path, tmp_path / "two.md")[1].read_bytes() == first
 
 
+def test_figures_of_another_machine_stay(tmp_path: Path) -> None:
+    """A run on another machine keeps the document and the plots of the first, and links them."""
+    here = structs.replace(machine.facts(), processor="Here", instructions=["avx2"])
+    there = structs.replace(here, processor="There")
+    target = tmp_path / "docs/benchmarks.md"
+    for facts in (there, here, here):
+        report.write(_report(machine=facts), tmp_path / "out")
+        picture = render(tmp_path / "out", target)[1]
+    text = target.read_text(encoding="utf-8")
+    (kept,) = target.parent.glob("benchmarks-*.md")
+    assert f"({kept.name})" in text
+    assert "Here avx2" in text
+    old = kept.read_text(encoding="utf-8")
+    assert "There avx2" in old
+    assert f"({kept.stem}/{picture.name})" in old
+    assert (target.parent / kept.stem / picture.name).exists()
+    assert picture.exists()
+
+
 def test_doubtful_figures_are_marked() -> None:
     """A quick run, a busy machine, a changed checkout and a failure are stated in the document."""
     busy = structs.replace(machine.facts(), load=99.0)

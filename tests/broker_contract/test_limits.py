@@ -43,7 +43,7 @@ async def test_gleaners_client_works_and_leaves_its_status(nodes, topic):
     async with running(watcher):
         async with running(client):
             pass
-        await eventually(lambda: statuses.qsize() >= 2, within_s=15)
+        await eventually(lambda: statuses.qsize() >= 2)
         states = [(await statuses.get()).message().state for _ in range(statuses.qsize())]
         while states[-1] != "offline":
             states.append((await statuses.get()).message().state)

@@ -97,10 +97,10 @@ async def test_ctrl_c_leaves_nothing(
     ],
 )
 async def test_wrong_options_are_one_sentence(
-    words: list[str], message: str, leftovers: Leftovers, tmp_path: Path
+    words: list[str], message: str, photos: Path, leftovers: Leftovers, tmp_path: Path
 ):
     """A wrong folder or backbone is an error with code 1, before any service starts."""
-    run = await start(words, tmp_path / "out")
+    run = await start(["--photos", str(photos), *words], tmp_path / "out")
     out, err = await run.communicate()
     last = err.decode().splitlines()[-1]
     assert run.returncode == 1

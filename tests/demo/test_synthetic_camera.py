@@ -2,19 +2,8 @@ import pytest
 
 from demo.synthetic import CLASSES, LOOKS
 from demo.synthetic.camera import synthetic_camera
-from device.cameras.base import CameraError, CameraExhausted
-
-
-async def frames(camera, most=1000):
-    """Return the frames of a camera until it is exhausted, at most that many."""
-    taken = []
-    async with camera:
-        while len(taken) < most:
-            try:
-                taken.append(await camera.capture())
-            except CameraExhausted:
-                break
-    return taken
+from device.cameras.base import CameraError
+from tests.device.conftest import frames
 
 
 async def test_the_same_seed_draws_the_same_bytes():

@@ -16,13 +16,25 @@ from bus.config import Broker
 from bus.mqtt.client import Bus, transient_client_id
 from device import service
 from device.agent import PhotoResult
-from device.cameras.base import Frame
+from device.cameras.base import Camera, CameraExhausted, Frame
 from device.config import DeviceConfig
 from schemas.messages import Command, Photo, Result, Status
 from schemas.topics import COMMAND, PHOTO, RESULT, STATUS
 from tests.conftest import DEADLINE_S, ROOT, eventually
 
 NODE, DEVICE = "edge-1", "pi-1"
+
+
+async def frames(camera: Camera, most: int = 1000) -> list[Frame]:
+    """Return the frames of a camera until it is exhausted, at most that many."""
+    taken: list[Frame] = []
+    async with camera:
+        while len(taken) < most:
+            try:
+                taken.append(await camera.capture())
+            except CameraExhausted:
+                break
+    return taken
 
 
 def result(photo: Photo, status: str = "ok", **fields: object) -> Result:

@@ -14,8 +14,8 @@ OWN_MODELS = tuple(f"own-{number}" for number in range(16))
 
 
 @pytest.fixture(scope="session")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    """The real model server: `pets`, models that one test each may change, `novel`, `flat` (wrong shape)."""
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    """The server of `serving`, started once in this test process."""
     base = tmp_path_factory.mktemp("models")
     for name in ("pets", *OWN_MODELS):
         place("straight", base / name, 1)
@@ -25,6 +25,14 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture
+def serving(shared_server: ModelServer) -> Iterator[ModelServer]:
+    """The real model server: `pets`, models that one test each may change, `novel`, `flat` (wrong shape)."""
+    shared_server.resume()
+    yield shared_server
+    shared_server.pause()  # otherwise it would scan the folders of its models until the whole suite ends
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +58,6 @@ def own_serving(tmp_path: Path) -> Iterator[ModelServer]:
 
 
 @pytest.fixture
-def config(address: Broker, serving: ModelServer, tmp_path: Path) -> Iterator[EdgeConfig]:
+def config(address: Broker, serving: ModelServer, tmp_path: Path) -> EdgeConfig:
     """An edge node with its own broker and the shared model server, which the test may pause."""
-    yield edge_config(address, serving.address, tmp_path, models_dir=str(serving.base))
-    serving.resume()
+    return edge_config(address, serving.address, tmp_path, models_dir=str(serving.base))

@@ -108,7 +108,7 @@ async def test_g1_g2_a_kill_while_a_sample_is_shrunk_after_the_answer(config, tm
             for number, image in enumerate(images.values()):
                 await seen.send(enveloped(number, image))
             assert await asyncio.to_thread(edge.wait) == -signal.SIGKILL
-            seen.results.clear()
+            seen.forget_results()
             seen.samples.clear()
             edge.start()
             await eventually(lambda: {sample.photo_id for sample in seen.samples} == images.keys())

@@ -27,6 +27,7 @@ from edge.harvest.samples import AdmittedSample
 from edge.inference import attempts
 from edge.inference.answers import result_log, results
 from edge.inference.answers.repetition import id_reused
+from edge.inference.known_photos import KnownPhotos
 from edge.inference.validation import Rejected
 from edge.scheduling.fair_queue import FairQueue
 from edge.scheduling.in_flight import InFlightPhoto, PhotoKey
@@ -70,6 +71,7 @@ class Responder:
         database: With the tables of `result_log`, `edge.harvest.history` and the outbox.
         sampler: Sends the samples.
         queue: Photos in flight; answered ones are removed.
+        known: Photos in the database; recorded ones are added.
         defer: Called with photos that have to wait and the reason, while the disk fails.
     """
 
@@ -81,6 +83,7 @@ class Responder:
         database: Database,
         sampler: Sampler,
         queue: FairQueue,
+        known: KnownPhotos,
         defer: Callable[[list[InFlightPhoto], TransientError], None],
     ) -> None:
         self._results_kept = config.answers_kept
@@ -88,6 +91,7 @@ class Responder:
         self._database = database
         self._sampler = sampler
         self._queue = queue
+        self._known = known
         self._defer = defer
         self.on_answered: Callable[[Photo, Result], None] = _ignore
         """Called with each published final result; must not block."""
@@ -133,6 +137,9 @@ class Responder:
             lambda: self._database.run(lambda connection: _record(connection, outcomes, self._results_kept)),
             lambda error: self._defer([outcome.entry for outcome in outcomes], error),
         )
+        # While the photos are still in flight: one that is sent again from now on finds its result.
+        new = {outcome.entry.key: None for outcome in outcomes if outcome.entry.key not in recorded}
+        self._known.add_answered(list(new))
         if outcomes and outcomes[0].entry.span is not None:
             shared_step([outcome.entry.span for outcome in outcomes], "record", since=began)
         for outcome in outcomes:

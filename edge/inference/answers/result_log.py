@@ -5,7 +5,7 @@ Bounded: the newest `kept` results.
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -26,6 +26,11 @@ MIGRATIONS = (
     """,
     "ALTER TABLE answer ADD COLUMN picture TEXT",  # digest of the image; null in rows of earlier versions
 )
+
+
+def keys(connection: sqlite3.Connection) -> Iterator[PhotoKey]:
+    """Yield the photos that have a recorded result, the oldest first."""
+    yield from connection.execute("SELECT device, photo_id FROM answer ORDER BY seq")
 
 
 def find(connection: sqlite3.Connection, keys: Sequence[PhotoKey]) -> dict[PhotoKey, Result]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import structlog
 
+from edge.modelserver.runtimes.allocator import release_pages
 from edge.modelserver.runtimes.base import SERVING_SIGNATURE
 from edge.modelserver.status import Code, ServingError
 from edge.modelserver.tensors import Array
@@ -33,7 +34,7 @@ class Network:
 
     Args:
         files: the chain; each network takes outputs of the one before.
-        threads: items at a time, at 10 MB (8-bit integers) to 40 MB each; 0 for the number of CPUs.
+        threads: items at a time, at 8 MB (8-bit integers) to 22 MB each; 0 for the number of CPUs.
         prepare: converts an item of a call to the first network's input, in the item's thread; by default
             the item is the input.
         input_name: of the first network.
@@ -52,11 +53,14 @@ class Network:
     ) -> None:
         threads = threads or len(os.sched_getaffinity(0))  # unlike cpu_count, respects a container's cpuset
         self._prepare = prepare
+        self._files = files
+        self._not_run: set[Chain] = set()
         # An interpreter is not thread-safe: a run takes one out of the queue.
         self._free: queue.SimpleQueue[Chain] = queue.SimpleQueue()
         for _ in range(threads):
             chain = _chain(files, input_name)
             self._free.put(chain)
+            self._not_run.add(chain)
         self.empty = chain.empty
         self._parallel = threads
         # More threads than interpreters: a photo that is slow to decode occupies a thread of its call alone.
@@ -97,6 +101,7 @@ class Network:
     def close(self) -> None:
         """End the threads and free the memory. Call only if no `run` is in progress."""
         self._pool.shutdown(cancel_futures=True)
+        self._not_run.clear()
         while not self._free.empty():
             self._free.get()
 
@@ -105,7 +110,11 @@ class Network:
         image = self._prepare(item) if self._prepare else item
         chain = self._free.get()
         try:
-            return chain.run(image)
+            values = chain.run(image)
+            if chain in self._not_run:
+                self._not_run.discard(chain)
+                release_pages(self._files)
+            return values
         finally:
             self._free.put(chain)
 

@@ -20,6 +20,7 @@ from schemas.events import EventName
 from schemas.messages import Command, Feedback, Policy, Receipt, Release, Sample, Status
 from schemas.topics import COMMAND, EVENT, FEEDBACK, POLICY, RECEIPT, RELEASE, SAMPLE, STATUS
 from tests.conftest import DEADLINE_S, eventually, jpeg, running
+from tests.nodes import sample as made_sample
 from tests.router import NODE, gateway_running
 
 SAMPLE_ID = "0" * 31 + "1"
@@ -37,22 +38,7 @@ def config(cloud, listen, router, **changes) -> GatewayConfig:
 
 
 def sample(photo_id: str = SAMPLE_ID, image: bytes = b"\xff\xd8\x00\xfe") -> Sample:
-    return Sample(
-        photo_id=photo_id,
-        node=NODE,
-        device="pi-1",
-        image=image,
-        width=1,
-        height=1,
-        dhash="0" * 16,
-        lane="auto",
-        label="cat",
-        confidence=1.0,
-        scores={"cat": 1.0},
-        model="pets",
-        model_version=1,
-        harvested_at_ms=1,
-    )
+    return made_sample(photo_id, image, node=NODE)
 
 
 def status(run_id: str = "run-1", state: str = "online") -> Status:

@@ -7,6 +7,7 @@ import pytest
 from bus.metrics import Counters
 from bus.outbox.damage import DamageLog
 from bus.outbox.sqlite import Database, StorageError
+from tests.conftest import DEADLINE_S
 
 TABLES = {"things": ("CREATE TABLE thing (name TEXT UNIQUE)",)}
 
@@ -25,6 +26,30 @@ async def test_completed_work_is_there_after_reopening(tmp_path):
         await asyncio.gather(*(database.run(insert(str(number))) for number in range(500)))
     async with Database(tmp_path / "a.db", TABLES) as database:
         assert len(await database.run(names)) == 500
+
+
+async def test_only_commits_of_work_that_need_not_outlive_a_loss_of_power_are_not_synced(tmp_path):
+    """Each time that it is alone in its transaction; together with other work it is synced, too."""
+    normal, full = 1, 2
+    began = threading.Event()
+
+    def level(connection: sqlite3.Connection) -> int:
+        began.wait(DEADLINE_S)
+        return connection.execute("PRAGMA synchronous").fetchone()[0]
+
+    async with Database(tmp_path / "a.db", TABLES) as database:
+        # The first keeps the thread busy until the others wait behind it.
+        jobs = [asyncio.create_task(database.run(level, synced=False)) for _ in range(3)]
+        jobs.append(asyncio.create_task(database.run(level)))
+        await asyncio.sleep(0)
+        began.set()
+        assert await asyncio.gather(*jobs) in ([normal, full, full, full], [full] * 4)
+        for _ in range(2):
+            assert await database.run(level, synced=False) == normal
+            assert await database.run(level) == full
+        await database.run(insert("a"), synced=False)
+    async with Database(tmp_path / "a.db", TABLES) as database:
+        assert await database.run(names) == ["a"]
 
 
 async def test_failed_work_rolls_back_only_itself(tmp_path):

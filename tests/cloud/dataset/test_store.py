@@ -26,6 +26,7 @@ from cloud.dataset.schema import (
 from cloud.dataset.store import Label, Row, Store
 from cloud.dataset.table.lance_table import Table
 from schemas.errors import PermanentError
+from tests.conftest import DEADLINE_S
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -305,9 +306,9 @@ def test_g2_many_writers_store_each_photo_once(tmp_path: Path, locked: str) -> N
     assert victim.stdout is not None
     answers = [json.loads(victim.stdout.readline()) for _ in range(5)]
     victim.send_signal(signal.SIGKILL)
-    assert victim.wait(10) == -signal.SIGKILL
+    assert victim.wait(DEADLINE_S) == -signal.SIGKILL
     answers += [json.loads(line) for line in victim.stdout]
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + DEADLINE_S
     for writer in writers[1:]:
         assert writer.stdout is not None
         answers += [json.loads(line) for line in writer.stdout]

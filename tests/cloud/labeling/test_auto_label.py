@@ -12,12 +12,13 @@ from cloud.dataset.store import Label, Row, Store
 from cloud.dataset.training_set import examples
 from cloud.labeling.auto_label import teach
 from cloud.modeling.backbones import BackboneUnavailableError
+from tests.cloud import tiny
 from tests.conftest import jpeg
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
 
-LITE = ["efficientnet-lite0"]
+LITE = [tiny.NAME]
 
 
 @pytest.fixture(scope="module")

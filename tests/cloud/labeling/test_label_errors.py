@@ -11,11 +11,10 @@ from cloud.dataset.example import Example
 from cloud.labeling.label_errors import find_label_errors
 from cloud.labeling.label_judgement import rank_label_issues
 from cloud.progress import NoProgress
+from tests.cloud import tiny
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
-
-LITE = "efficientnet-lite0"
 
 
 def test_swapped_labels_are_found_and_few_others(make_example: Any, tmp_path: Path) -> None:
@@ -32,7 +31,7 @@ def test_swapped_labels_are_found_and_few_others(make_example: Any, tmp_path: Pa
             Example(one.photo_id, one.image, other[one.label], "teacher") if place in chosen else one
             for place, one in enumerate(correct)
         ]
-        found = find_label_errors(photos, LITE, tmp_path, seed=0, progress=NoProgress())
+        found = find_label_errors(photos, tiny.NAME, tmp_path, seed=0, progress=NoProgress())
         swapped = {correct[place].photo_id: correct[place].label for place in chosen}
         hits = {error.photo_id: error.suggestion for error in found if error.photo_id in swapped}
         hit_count += len(hits)
@@ -48,9 +47,10 @@ def test_swapped_labels_are_found_and_few_others(make_example: Any, tmp_path: Pa
 def test_one_class_or_one_photo_of_each_finds_nothing(make_example: Any, tmp_path: Path) -> None:
     """Without a second class, or a second photo of a class to train on, no label can be checked."""
     one = make_example("dawn", 1)
-    assert find_label_errors([one], LITE, tmp_path, seed=0, progress=NoProgress()) == []
+    assert find_label_errors([one], tiny.NAME, tmp_path, seed=0, progress=NoProgress()) == []
     assert (
-        find_label_errors([one, make_example("dusk", 1)], LITE, tmp_path, seed=0, progress=NoProgress()) == []
+        find_label_errors([one, make_example("dusk", 1)], tiny.NAME, tmp_path, seed=0, progress=NoProgress())
+        == []
     )
 
 

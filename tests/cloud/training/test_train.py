@@ -409,11 +409,13 @@ def test_a_network_trained_from_scratch_wins_where_frozen_features_fail(
     assert ask(trained, [photo.image for photo in gold])["embedding"].shape == (20, 8)
 
 
-@pytest.mark.parametrize("backbone", [BACKBONE, "xception-small"])
+@pytest.mark.parametrize("backbone", [BACKBONE, "seeing"])
 def test_an_undecodable_photo_is_named(
-    backbone: str, make_example: Any, cache_dir: Path, tmp_path: Path
+    backbone: str, make_example: Any, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both learners name an undecodable photo, and write no version."""
+    """Both learners, on frozen features and from scratch, name an undecodable photo, and write no version."""
+    monkeypatch.setattr(from_scratch, "STEPS", (2, 2))
+    monkeypatch.setitem(BACKBONES, "seeing", Backbone("seeing", 16, 127.5, 127.5, 8, False, _seeing))  # noqa: FBT003
     photos = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(3)]
     photos.append(Example("bad0" * 8, photos[0].image[:200], "dawn", "human"))
     registry = Registry(tmp_path / "out")

@@ -5,8 +5,10 @@ import os
 import pytest
 import structlog
 
-from device.cameras.base import CameraError, CameraExhausted
+from device.cameras.base import CameraError
 from device.cameras.replay import folder_camera, photo_files
+from tests.conftest import DEADLINE_S
+from tests.device.conftest import frames
 
 
 @pytest.fixture
@@ -21,18 +23,6 @@ def folder(tmp_path):
     (tmp_path / ".trash").mkdir()
     (tmp_path / ".trash" / "4.jpg").write_bytes(b"no photo")
     return tmp_path
-
-
-async def frames(camera, most=1000):
-    """Return the frames of a camera until it is exhausted, at most that many."""
-    taken = []
-    async with camera:
-        while len(taken) < most:
-            try:
-                taken.append(await camera.capture())
-            except CameraExhausted:
-                break
-    return taken
 
 
 def images(taken):
@@ -94,7 +84,7 @@ async def test_what_is_no_file_is_skipped(folder):
     with (folder / "cat" / "1.6.jpg").open("wb") as file:
         file.truncate(1 << 30)
     with structlog.testing.capture_logs() as logs:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             assert len(await frames(folder_camera(folder))) == 9
     assert [entry["reason"] for entry in logs] == ["not a regular file", f"more than {64 << 20} bytes"]
 

@@ -15,29 +15,14 @@ from schemas.messages import Policy, Sample
 from schemas.policy_rules import HarvestRules
 from schemas.topics import POLICY, SAMPLE
 from tests.conftest import DEADLINE_S, eventually, running
+from tests.nodes import sample as made_sample
 
 NODE = "edge-1"
 NAMES = {"node": NODE}
 
 
 def sample(image: bytes = b"\xff\xd8\x00\xfe") -> Sample:
-    return Sample(
-        photo_id="0" * 32,
-        node=NODE,
-        device="pi-1",
-        image=image,
-        width=1,
-        height=1,
-        dhash="0" * 16,
-        lane="auto",
-        label="cat",
-        confidence=1.0,
-        scores={"cat": 1.0},
-        model="pets",
-        model_version=1,
-        embedding=bytes(range(256)),
-        harvested_at_ms=1,
-    )
+    return made_sample(image=image, node=NODE, embedding=bytes(range(256)))
 
 
 async def test_a_sample_is_sent_as_ascii_json():

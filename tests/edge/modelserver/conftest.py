@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,9 +115,9 @@ sys.exit(main())
 """
 
 
-@pytest.fixture(scope="session")
-def launch() -> Iterator[Callable[..., ServerProcess]]:
-    """Start servers with the given flags on a free port; those still running at the end are killed.
+@contextmanager
+def launching() -> Iterator[Callable[..., ServerProcess]]:
+    """Yield a function that starts a server with the given flags on a free port; all are killed at the end.
 
     `grace_s` replaces the seconds that requests may continue after a SIGTERM.
     """
@@ -138,6 +139,13 @@ def launch() -> Iterator[Callable[..., ServerProcess]]:
         server.process.wait(timeout=START_S)
         assert server.process.stderr is not None
         server.process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def launch() -> Iterator[Callable[..., ServerProcess]]:
+    """Start servers; those still running at the end of the module are killed: each scans its folders."""
+    with launching() as start:
+        yield start
 
 
 class Client:
@@ -401,59 +409,89 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for mark, other in (("graph", "litert"), ("own_process", "external")):
             if metafunc.definition.get_closest_marker(mark) and other in names:
                 names.remove(other)
-        metafunc.parametrize("runtime", names, scope="session", indirect=True)
+        metafunc.parametrize("runtime", names, scope="module", indirect=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def runtime(request: pytest.FixtureRequest) -> str:
     """What serves the shared models: `tensorflow`, `litert`, or `external`, the server named by EXTERNAL."""
     name: str = request.param
     return name
 
 
-@pytest.fixture(scope="session")
-def standing(saved: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, runtime: str) -> str:
-    """The config entries of the models that all tests share: pets, half and, for graphs, examples."""
-    root = tmp_path_factory.mktemp("standing")
-    entries = []
-    models = [("pets", "photo"), ("half", "half+2"), ("examples", "examples")]
-    for name, source in models[: 2 if runtime == "litert" else 3]:
-        (root / name).mkdir()
-        place(saved[source], root / name, 1)
-        entries.append(entry(name, root / name))
-    return " ".join(entries)
+@dataclass
+class SharedServers:
+    """The servers that most tests share, by runtime; each is started once, and suspended between modules.
+
+    Args:
+        start: Starts a server with flags.
+    """
+
+    start: Callable[..., ServerProcess]
+    standing: dict[str, str] = field(default_factory=dict)
+    running: dict[str, ServerProcess] = field(default_factory=dict)
 
 
 @pytest.fixture(scope="session")
-def server(
-    standing: str,
-    launch: Callable[..., ServerProcess],
+def shared_servers() -> Iterator[SharedServers]:
+    """The shared servers of this test process."""
+    with launching() as start:
+        yield SharedServers(start)
+
+
+@pytest.fixture(scope="module")
+def standing(
+    saved: dict[str, Path],
+    shared_servers: SharedServers,
     tmp_path_factory: pytest.TempPathFactory,
     runtime: str,
-) -> ServerProcess | None:
+) -> str:
+    """The config entries of the models that all tests share: pets, half and, for graphs, examples."""
+    if runtime not in shared_servers.standing:
+        root = tmp_path_factory.mktemp("standing")
+        entries = []
+        models = [("pets", "photo"), ("half", "half+2"), ("examples", "examples")]
+        for name, source in models[: 2 if runtime == "litert" else 3]:
+            (root / name).mkdir()
+            place(saved[source], root / name, 1)
+            entries.append(entry(name, root / name))
+        shared_servers.standing[runtime] = " ".join(entries)
+    return shared_servers.standing[runtime]
+
+
+@pytest.fixture(scope="module")
+def server(
+    standing: str, shared_servers: SharedServers, tmp_path_factory: pytest.TempPathFactory, runtime: str
+) -> Iterator[ServerProcess | None]:
     """The server that most tests share; scans ten times a second and attempts a load twice."""
     if runtime == "external":
-        return None
-    folder = tmp_path_factory.mktemp("config")
-    config_file, monitoring = folder / "models.config", folder / "monitoring.config"
-    monitoring.write_text("prometheus_config { enable: true }")
-    config_file.write_text(f"model_config_list {{ {standing} }}")
-    metrics_port = free_port()
-    started = launch(
-        f"--model_config_file={config_file}",
-        f"--rest_api_port={metrics_port}",
-        f"--monitoring_config_file={monitoring}",
-        "--file_system_poll_wait_seconds=0.1",
-        "--max_num_load_retries=1",
-        "--load_retry_interval_micros",
-        "100000",
-        runtime=runtime,
-    ).listening()
-    started.metrics_port = metrics_port
-    return started
+        yield None
+        return
+    if runtime not in shared_servers.running:
+        folder = tmp_path_factory.mktemp("config")
+        config_file, monitoring = folder / "models.config", folder / "monitoring.config"
+        monitoring.write_text("prometheus_config { enable: true }")
+        config_file.write_text(f"model_config_list {{ {standing} }}")
+        metrics_port = free_port()
+        started = shared_servers.start(
+            f"--model_config_file={config_file}",
+            f"--rest_api_port={metrics_port}",
+            f"--monitoring_config_file={monitoring}",
+            "--file_system_poll_wait_seconds=0.1",
+            "--max_num_load_retries=1",
+            "--load_retry_interval_micros",
+            "100000",
+            runtime=runtime,
+        ).listening()
+        started.metrics_port = metrics_port
+        shared_servers.running[runtime] = started
+    process = shared_servers.running[runtime].process
+    process.send_signal(signal.SIGCONT)
+    yield shared_servers.running[runtime]
+    process.send_signal(signal.SIGSTOP)  # otherwise it would scan its folders until the whole suite ends
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(server: ServerProcess | None, standing: str, connect: Callable[[str], Client]) -> Client:
     """A client of the shared server."""
     if server is not None:

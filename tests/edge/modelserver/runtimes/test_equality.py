@@ -58,11 +58,16 @@ def litert(version: Path) -> Iterator[Predict]:
     program.close()
 
 
-def check(version: Path, litert: Predict, photos: list[bytes]) -> None:
+@pytest.fixture(scope="module")
+def graph(version: Path) -> Iterator[SavedModel]:
+    """The SavedModel's graph, loaded once for all photos."""
+    with SavedModel(version) as saved:
+        yield saved
+
+
+def check(graph: SavedModel, litert: Predict, photos: list[bytes]) -> None:
     """Compare all outputs of both for the same photos."""
-    with SavedModel(version) as graph:
-        expected = graph.predict(photos)
-    got = litert(photos)
+    expected, got = graph.predict(photos), litert(photos)
     assert np.abs(got["probabilities"] - expected["probabilities"]).max() < 1e-4
     assert np.abs(got["novelty"] - expected["novelty"]).max() < 1e-3
     first, second = got["embedding"], expected["embedding"]
@@ -128,16 +133,16 @@ ODD = {
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_odd_photos_get_the_answers_of_the_graph(version: Path, litert: Predict, kind: str) -> None:
+def test_odd_photos_get_the_answers_of_the_graph(graph: SavedModel, litert: Predict, kind: str) -> None:
     """In any format, probabilities differ by less than 1e-4, and embeddings have a cosine above 0.9999."""
-    check(version, litert, [ODD[kind]()])
+    check(graph, litert, [ODD[kind]()])
 
 
 @pytest.mark.photos
 def test_real_photos_get_the_answers_of_the_graph(
-    version: Path, litert: Predict, photo_collection: Path
+    graph: SavedModel, litert: Predict, photo_collection: Path
 ) -> None:
     """The same for the gold photos of the collection."""
     photos = [file.read_bytes() for file in sorted((photo_collection / "gold").rglob("*.jpg"))]
     assert photos
-    check(version, litert, photos)
+    check(graph, litert, photos)

@@ -23,6 +23,7 @@ from edge.modelserver.status import Code, ServingError
 from edge.modelserver.tensors import Array
 from schemas.litert import NETWORK_FILE, PIXELS_TENSOR
 from tests.conftest import DEADLINE_S
+from tests.edge.modelserver.runtimes.test_allocator import resident_kb
 
 pytestmark = [
     pytest.mark.slow,
@@ -198,3 +199,17 @@ def test_photos_that_are_slow_to_decode_leave_other_calls_their_answers(versions
     assert network.run(["quick"], None)["probabilities"].shape == (1, 2)
     decoded.set()
     network.close()
+
+
+def test_a_network_that_ran_holds_its_weights_once(versions: Path) -> None:
+    """What LiteRT mapped of the file is given back after the first run of each interpreter; it runs again."""
+    size, file = XCEPTION_SMALL.input_size_px, versions / "1" / NETWORK_FILE
+    pixels = np.zeros((1, size, size, 3), np.float32)
+    network = Network((file,), 1)
+    try:
+        first = network.run([pixels], DEADLINE_S)["embedding"]
+        assert not resident_kb(file)
+        # What it still reads of the file comes back, at most as much as before.
+        np.testing.assert_array_equal(network.run([pixels], DEADLINE_S)["embedding"], first)
+    finally:
+        network.close()
