@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, inspect
 
-from schemas.contract.published import portable
+from schemas.contract.published import readable
 from schemas.errors import GleanerError
 from schemas.suggest import did_you_mean
 
@@ -29,7 +29,7 @@ def problem(fields: Mapping[str, Any], kind: type[Struct]) -> str | None:
 
 def reason(error: Exception) -> str:
     """Return an error of msgspec in words for people, without the guards that only the program needs."""
-    return portable(str(error))
+    return readable(error)
 
 
 def _problems(value: Any, kind: inspect.Type, place: str) -> Iterator[str]:

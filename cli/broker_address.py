@@ -53,6 +53,7 @@ def parse(text: str) -> BrokerAddress:
 def _split(rest: str, text: str) -> tuple[str, int | None]:
     if rest.startswith("["):
         host, bracket, after = rest[1:].partition("]")
+        host = host.replace("%25", "%", 1)  # before the zone, in a URL: RFC 6874
         if not bracket or not _is_ipv6(host) or (after and not after.startswith(":")):
             raise ArgumentTypeError(f"expected {FORM}, got {text!r}")
         return host, port(after[1:]) if after else None

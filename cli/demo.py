@@ -19,8 +19,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--backbone",
+        choices=("efficientnet-lite0", "xception-small", "xception"),
         default="efficientnet-lite0",
-        help="efficientnet-lite0 (default), xception-small or xception",
+        help="network of both versions (default: efficientnet-lite0)",
     )
     parser.add_argument(
         "--out",

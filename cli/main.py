@@ -7,6 +7,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import Protocol
 
+from bus.mqtt.errors import PublishRefusedError
 from cli import exit_codes, output
 from cli.extras import missing_package
 from cli.output import OutputError, print_error, print_line
@@ -89,7 +90,8 @@ def _failure(words: list[str], error: BaseException) -> int:
     if not isinstance(cause, GleanerError):
         raise error  # a bug: its traceback is what helps
     print_error(f"gleaner {name}: {cause}")
-    return exit_codes.TRY_AGAIN if isinstance(cause, TransientError) else exit_codes.FAILED
+    is_refused = isinstance(cause, PublishRefusedError)  # services try it again, a command would in vain
+    return exit_codes.TRY_AGAIN if isinstance(cause, TransientError) and not is_refused else exit_codes.FAILED
 
 
 def command_of(name: str) -> Command | None:

@@ -65,7 +65,10 @@ def add_service(parser: ArgumentParser) -> None:
 def add_dataset(parser: ArgumentParser) -> None:
     """Add the option of the dataset."""
     parser.add_argument(
-        "--dataset", default=DATASET, help=f"folder or URL of the Lance table (default: {DATASET})"
+        "--dataset",
+        type=place,
+        default=DATASET,
+        help=f"folder or URL of the Lance table (default: {DATASET})",
     )
 
 
@@ -73,7 +76,7 @@ def add_models(parser: ArgumentParser) -> None:
     """Add the option of the models folder."""
     parser.add_argument(
         "--out",
-        type=Path,
+        type=folder,
         default=MODELS,
         metavar="DIR",
         help=f"folder of model versions (default: {MODELS})",
@@ -84,7 +87,7 @@ def add_features(parser: ArgumentParser) -> None:
     """Add the option of the embedding cache."""
     parser.add_argument(
         "--cache",
-        type=Path,
+        type=folder,
         default=FEATURES,
         metavar="DIR",
         help=f"embedding cache (default: {SHOWN_FEATURES})",
@@ -104,6 +107,18 @@ def add_tflite(parser: ArgumentParser, purpose: str) -> None:
         default=True,
         help=f"write the LiteRT variants too, {purpose}",
     )
+
+
+def place(value: str) -> str:
+    """Check a path or URL: an empty one, as of a variable that is not set, would be the working folder."""
+    if not value.strip():
+        raise ArgumentTypeError("expected a path, got an empty text")
+    return value
+
+
+def folder(value: str) -> Path:
+    """Check a path; see `place`."""
+    return Path(place(value))
 
 
 def name(value: str) -> str:
@@ -136,6 +151,14 @@ def _named(check: Callable[[str], str], value: str) -> str:
     try:
         return check(value)
     except TopicError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def class_label(value: str) -> str:
+    """Check the name of a class, or of none of them."""
+    try:
+        return class_name(value)
+    except ClassNameError as error:
         raise ArgumentTypeError(str(error)) from None
 
 

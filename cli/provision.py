@@ -16,6 +16,7 @@ import msgspec
 from bus.config import ConfigError
 from cli import options
 from cli.output import print_line
+from schemas.contract.published import readable
 
 if TYPE_CHECKING:
     from bus.provisioning.provision import Issued
@@ -214,7 +215,7 @@ def _site(arguments: Namespace) -> "Site":
         # Structs check their constraints only when they are decoded.
         return msgspec.convert(msgspec.to_builtins(site), sites.Site)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"invalid options: {error}") from None
+        raise ConfigError(f"invalid options: {readable(error)}") from None
 
 
 def _address(address: tuple[str, int | None] | None) -> "Address | None":

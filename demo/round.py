@@ -31,6 +31,8 @@ _REVIEWS_PER_LABEL = 2
 _LIVE_PHOTOS = 50
 _LIVE_INTERVAL_S = 0.2
 _STORED_S = 60.0
+_LAST = 2
+"""The version that the round ends with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ class Round:
         await reviewer.review(reviews, replay.truths(), bus=self.bus, events=self.events, screen=self.screen)
 
         start_step("training version 2 from all labels")
-        second = await self._train(2)
+        second = await self._train(_LAST)
 
         start_step("releasing version 2 while the cameras send photos")
         live = await self._swap()
@@ -87,6 +89,16 @@ class Round:
         outcome = Outcome(replay, live, first, second, frozenset(review.photo_id for review in reviews))
         await self._report(outcome, store)
         return outcome.problem()
+
+    async def serve_champion(self) -> None:
+        """Release the champion again if the gate did not promote the version that the swap released.
+
+        A rollout compares the next version with the champion, so the champion has to be in service.
+        """
+        champion = await asyncio.to_thread(Registry(self.services.models).champion)
+        if champion is not None and champion.card.version != _LAST:
+            self.screen.print(f"the gate did not promote version {_LAST}")
+            await self._release(champion.card.version)
 
     @property
     def _cameras(self) -> Cameras:
@@ -149,7 +161,7 @@ class Round:
             tasks.create_task(self._cameras.live(tally, _LIVE_PHOTOS, _LIVE_INTERVAL_S, released))
             while not tally.answered:  # noqa: ASYNC110 - of version 1; a tally is data, without an event
                 await asyncio.sleep(0.1)
-            await self._release(2)
+            await self._release(_LAST)
             released.set()
         return tally
 

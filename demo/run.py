@@ -81,13 +81,15 @@ class Demo:
             events = bus.subscribe(EVENT, queue=1024, node=CLOUD)
             async with asyncio.TaskGroup() as tasks:
                 connection = tasks.create_task(bus.run(), name="demo.bus")
-                problem = await Round(
+                whole = Round(
                     backbone=self.backbone, out=self.out, seed=self.seed, collection=preparing.result(),
                     services=services, processes=processes, screen=self.screen, bus=bus, events=events,
-                ).run()  # fmt: skip
+                )  # fmt: skip
+                problem = await whole.run()
                 if self.stay:
                     if problem is not None:
                         self.screen.print(problem)  # now, not when it is left
+                    await whole.serve_champion()
                     await self._stay(preparing.result(), services, processes)
                 connection.cancel()
         return problem

@@ -2,7 +2,8 @@
 
 An order is carried out once: its id is written in its last transaction. Each deletes few rows: they are
 overwritten, and all at once would fill the disk with the database's log and hold up the answers for minutes.
-A sample that was published before, or waits to be shrunk, still reaches the cloud, which refuses it.
+A sample that was published before, or waits to be shrunk, still reaches the cloud, which refuses it. A photo
+of a forgotten camera that still waits in the device's outbox is answered when it arrives, and not harvested.
 """
 
 import contextlib
@@ -26,12 +27,18 @@ from edge.harvest.sampler import Sampler
 from schemas.codec import decode
 from schemas.errors import CodecError
 from schemas.events import EventName
-from schemas.messages import Event, Forget, Sample
+from schemas.messages import Event, Forget, Photo, Sample
 from schemas.topics import EVENT, FORGET, SAMPLE
 
 log = structlog.get_logger()
 
-MIGRATIONS = ("CREATE TABLE forget_order (order_id TEXT NOT NULL)",)
+MIGRATIONS = (
+    "CREATE TABLE forget_order (order_id TEXT NOT NULL)",
+    "CREATE TABLE forgotten_before (device TEXT PRIMARY KEY, before_ms INTEGER NOT NULL)",
+)
+
+_EVERY_DEVICE = ""
+_MAX_TIMES = 4096  # the newest; a name of a device is at most 63 characters
 
 _RESULT = "CAST(result AS TEXT)"
 _ANSWERED_AT = f"coalesce(iif(json_valid({_RESULT}), json_extract({_RESULT}, '$.answered_at_ms'), 0), 0)"
@@ -87,6 +94,30 @@ class Forgetting:
         self._orders: Subscription[Forget] = bus.subscribe(FORGET, optional=True, node=node)
         self.in_memory: list[Callable[[Covers], None]] = []
         """Called with what is to be forgotten."""
+        self._before_ms: dict[str, int] = {}
+
+    async def load(self) -> Callable[[Photo, int], bool]:
+        """Read the times up to which photos were forgotten; return `is_forgotten`.
+
+        Call it once, before the first photo.
+
+        Raises:
+            StorageError: The database cannot be read.
+        """
+        self._before_ms = await self._database.run(_times)
+        return self.is_forgotten
+
+    def is_forgotten(self, photo: Photo, clock_offset_ms: int) -> bool:
+        """Return whether a photo was taken before the time up to which its device's photos are forgotten.
+
+        It may have waited in the device's outbox meanwhile. One that does not say when it was taken is new.
+
+        Args:
+            photo: That arrived.
+            clock_offset_ms: The edge's clock minus that of the device, by which the order's time is.
+        """
+        before_ms = max(self._before_ms.get(photo.device, 0), self._before_ms.get(_EVERY_DEVICE, 0))
+        return photo.taken_at_ms is not None and photo.taken_at_ms + clock_offset_ms < before_ms
 
     async def run(self) -> None:
         """Carry out orders until cancelled. Safe to cancel: the broker retains the newest order."""
@@ -106,6 +137,7 @@ class Forgetting:
             delivery.ack()
 
     async def _carry_out(self, order: Forget) -> None:
+        self._before_ms = await self._on_disk(partial(_raise_times, order=order))  # first: photos arrive
         counts = {"samples": await self._delete_samples(order)}
         deleted = {table: await self._delete_rows(order, table) for table in _TIMES}
         await self._on_disk(partial(_finish, order=order))
@@ -165,6 +197,10 @@ def _last_order(connection: sqlite3.Connection) -> str | None:
     return None if found is None else str(found[0])
 
 
+def _times(connection: sqlite3.Connection) -> dict[str, int]:
+    return dict(connection.execute("SELECT device, before_ms FROM forgotten_before"))
+
+
 def _samples(connection: sqlite3.Connection) -> list[str]:
     """Return the ids of the samples in the outbox that need not be shrunk."""
     found = connection.execute("SELECT id FROM outbox WHERE id NOT IN (SELECT photo_id FROM unshrunk)")
@@ -216,6 +252,24 @@ def _finish(connection: sqlite3.Connection, order: Forget) -> None:
     damage.forget(connection, set(order.photo_ids), list(order.devices), order.before_ms)
     connection.execute("DELETE FROM forget_order")
     connection.execute("INSERT INTO forget_order (order_id) VALUES (?)", (order.order_id,))
+
+
+def _raise_times(connection: sqlite3.Connection, order: Forget) -> dict[str, int]:
+    """Note and return up to when photos are forgotten, for those that a device has not sent yet."""
+    times = dict(order.devices)
+    if order.before_ms is not None:
+        times[_EVERY_DEVICE] = order.before_ms
+    connection.executemany(
+        "INSERT INTO forgotten_before VALUES (?, ?) ON CONFLICT (device) "
+        "DO UPDATE SET before_ms = max(before_ms, excluded.before_ms)",
+        list(times.items()),
+    )
+    connection.execute(
+        "DELETE FROM forgotten_before WHERE device IN "
+        "(SELECT device FROM forgotten_before ORDER BY device = '' DESC, before_ms DESC LIMIT -1 OFFSET ?)",
+        (_MAX_TIMES,),
+    )
+    return _times(connection)
 
 
 def _conditions(order: Forget, time: str) -> Iterator[tuple[str, tuple[object, ...]]]:

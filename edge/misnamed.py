@@ -8,6 +8,7 @@ device has no answer in the contract: it is counted, and the Event tells of it.
 import asyncio
 import re
 import time
+import unicodedata
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ _EVENT_EVERY_S = 600.0
 _MAX_NAMES = 256
 _MAX_NAME_CHARS = 63
 _QUOTED_CHARS = 80
+_MARKS = re.compile("[\u0300-\u036f]")  # of letters such as é, once they are taken apart
 
 
 class _Misnamed(NamedTuple):
@@ -45,8 +47,9 @@ class _Misnamed(NamedTuple):
 
 
 def valid_name(name: str) -> str:
-    """Return the device name that is nearest to a name, for example `esp32-cam` for `ESP32_CAM`."""
-    label = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:_MAX_NAME_CHARS].rstrip("-")
+    """Return the device name that is nearest to a name: `esp32-cam` for `ESP32_CAM`, `kuche` for `Küche`."""
+    plain = _MARKS.sub("", unicodedata.normalize("NFKD", name[: _MAX_NAME_CHARS * 2]))
+    label = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:_MAX_NAME_CHARS].rstrip("-")
     try:
         return check_device_name(label) if label else "device"
     except TopicError:  # reserved, such as `edge-2`

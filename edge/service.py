@@ -149,9 +149,10 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
         orders = Forgetting(
             bus, node=config.node, name=config.name, database=database, outbox=outbox, sampler=sampler
         )
-        orders.in_memory.append(pipeline.votes.forget)
+        pipeline.is_forgotten = await orders.load()
         companions = _companions(config, bus, pipeline, outbox)
-        orders.in_memory += [one.forget for one in companions if isinstance(one, Announcer)]
+        announcers = (one.forget for one in companions if isinstance(one, Announcer))
+        orders.in_memory += [pipeline.votes.forget, *announcers]
         # A task that fails ends the process: an edge without one of its tasks would still report `online`.
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bus.run(), name="edge.bus")

@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgpack
 import msgspec
 
-from schemas.contract.published import portable
+from schemas.contract.published import readable
 from schemas.errors import CodecError
 from schemas.image.signatures import format_name
 from schemas.lenient_values import (
@@ -168,13 +168,7 @@ def _parse(topic: Topic[M], payload: bytes) -> dict[str, object]:
         ValueError,
         RecursionError,
     ) as error:  # both libraries raise ValueErrors; deep nesting: RecursionError
-        reason = str(error) or type(error).__name__
-        if payload.startswith(_WIDE_TEXT):
-            reason = "it looks like UTF-16 or UTF-32, and JSON is UTF-8"
-        elif text is None and payload[:1] not in _MSGPACK_MAPS:
-            reason = "neither a JSON object, a msgpack map nor a picture"
-        elif "max_str_len" in reason:
-            reason = "a text that is too long; in msgpack, an image has the type bin"
+        reason = _reason(payload, text, error)
         got = f"{_describe(payload)}: {reason}"
         raise CodecError(topic.kind, expected="JSON or msgpack", got=got, code="malformed-message") from None
     if not isinstance(fields, dict):
@@ -184,10 +178,48 @@ def _parse(topic: Topic[M], payload: bytes) -> dict[str, object]:
     return fields
 
 
+def _reason(payload: bytes, text: bytes | None, error: Exception) -> str:
+    """Return in words why a payload cannot be read."""
+    if payload.startswith(_WIDE_TEXT):
+        return "it looks like UTF-16 or UTF-32, and JSON is UTF-8"
+    if text is None and payload[:1] not in _MSGPACK_MAPS:
+        return "neither a JSON object, a msgpack map nor a picture"
+    reason = str(error) or type(error).__name__
+    if text is not None:
+        if "truncated" in reason and text.rstrip().endswith(b"}"):
+            return "it is cut off, or a text has half a surrogate pair"
+        return "it is nested too deeply" if isinstance(error, RecursionError) else reason
+    if isinstance(error, UnicodeDecodeError):
+        return "a text that is not UTF-8; in msgpack, an image has the type bin"
+    return _exceeded_limit(reason) or _wrong_msgpack(reason)
+
+
+def _exceeded_limit(reason: str) -> str | None:
+    """Return in words which of `_MSGPACK_LIMITS` a value exceeds, None if it is none."""
+    if "max_str_len" in reason:
+        return "a text that is too long; in msgpack, an image has the type bin"
+    if "max_ext_len" in reason:
+        return "a value of an extension type, such as a timestamp: send numbers and text"
+    if "max_array_len" in reason:
+        return "a list of more than 1024 values"
+    return "a map of more than 1024 fields" if "max_map_len" in reason else None
+
+
+def _wrong_msgpack(reason: str) -> str:
+    """Return in words what the library says of a payload that is no msgpack."""
+    if "strict_map_key" in reason:
+        return "the name of a field is no text"
+    if "StackError" in reason:
+        return "it is nested too deeply"
+    if "extra data" in reason:
+        return "there are bytes behind the map"
+    return "it is cut off" if "incomplete input" in reason else reason
+
+
 def _json_text(payload: bytes) -> bytes | None:
     """Return the JSON object in a payload, None if it cannot be one."""
-    # No msgpack map starts with one of these bytes.
-    text = payload.removeprefix(_BYTE_ORDER_MARK).lstrip(_WHITE_SPACE)
+    # No msgpack map starts with one of these bytes. Programs in C often send the zero that ends their text.
+    text = payload.removeprefix(_BYTE_ORDER_MARK).lstrip(_WHITE_SPACE).rstrip(b"\x00")
     return text if text.startswith(b"{") else None
 
 
@@ -229,7 +261,31 @@ def _parse_msgpack(topic: Topic[M], payload: bytes) -> object:
             _check_structure(topic, len(payload) - _binary_bytes(scan, payload))
         except msgpack.OutOfData:
             raise ValueError("the payload is truncated") from None
-    return msgpack.unpackb(payload, **_MSGPACK_LIMITS)
+    try:
+        return msgpack.unpackb(payload, **_MSGPACK_LIMITS)
+    except ValueError as error:
+        # An unknown field may have a value that no version of this contract has: it is skipped.
+        try:
+            return _known_msgpack_fields(topic, payload)
+        except (ValueError, msgpack.OutOfData):
+            raise error from None
+
+
+def _known_msgpack_fields(topic: Topic[M], payload: bytes) -> dict[str, object]:
+    """Return the fields of a msgpack map without those that the message does not have."""
+    known = {"v", *topic.message.__struct_encode_fields__}
+    scan = msgpack.Unpacker(max_buffer_size=len(payload), **_MSGPACK_LIMITS)
+    scan.feed(payload)
+    fields: dict[str, object] = {}
+    for _ in range(scan.read_map_header()):
+        name = scan.unpack()
+        if isinstance(name, str) and name in known:
+            fields[name] = scan.unpack()
+        else:
+            scan.skip()
+    if scan.tell() != len(payload):
+        raise ValueError  # the caller has the reason
+    return fields
 
 
 def _binary_bytes(scan: msgpack.Unpacker, payload: bytes) -> int:
@@ -268,7 +324,7 @@ def _convert(topic: Topic[M], names: dict[str, str], fields: dict[str, object]) 
     try:
         message = _typed(topic, names | fields)  # fields of the payload win; compared with the topic below
     except (msgspec.ValidationError, RecursionError) as error:
-        reason = portable(str(error))[:_QUOTED_ERROR_CHARS] or "nested too deeply"
+        reason = readable(error)[:_QUOTED_ERROR_CHARS] or "nested too deeply"
         raise CodecError(
             f"{topic.kind}: not a valid {topic.message.__name__}: {reason}",
             code="malformed-message",

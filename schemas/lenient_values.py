@@ -48,8 +48,8 @@ def plain_base64(text: str) -> str:
 
     Many encoders break lines after 76 characters, browsers give data URLs, and URLs have `-` and `_`.
     """
-    if text.startswith("data:"):
-        text = text.partition(";base64,")[2]
+    if text[:5].lower() == "data:":
+        text = re.sub(r"(?i)^[^,]*;base64,|.*", "", text, count=1, flags=re.DOTALL)
     text = "".join(text.split()).rstrip("=").translate(_URL_SAFE)
     return text + "=" * (-len(text) % 4)
 

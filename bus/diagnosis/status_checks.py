@@ -6,6 +6,7 @@ from bus.diagnosis.finding import Finding, failed, passed
 from bus.diagnosis.sentence import Sentence
 from bus.mqtt.presence import now_ms
 from schemas.messages import Status
+from schemas.time_units import wrong_unit
 from schemas.topics import HANDLERS
 
 STALE_S = 60
@@ -124,12 +125,16 @@ def refused_finding(status: Status | None) -> Finding:
 def clocks_finding(status: Status | None) -> Finding | None:
     """Report the devices whose clock is wrong, as the edge sees it; None if it knows of none."""
     offsets = {} if status is None else status.clock_offsets_s
-    wrong = [
-        f"{device} {abs(offset_s):.0f} s {'behind' if offset_s > 0 else 'ahead'}"
-        for device, offset_s in sorted(offsets.items())
-    ]
+    wrong = [f"{device} {_describe_clock(offset_s)}" for device, offset_s in sorted(offsets.items())]
     # Never a failure: the edge judges the age of photos by their arrival.
     return passed("clocks", ", ".join(wrong)) if wrong else None
+
+
+def _describe_clock(offset_s: float) -> str:
+    now = now_ms()
+    if (unit := wrong_unit(now - round(offset_s * 1000), now)) is not None:
+        return f"sends times in {unit} instead of milliseconds"
+    return f"{abs(offset_s):.0f} s {'behind' if offset_s > 0 else 'ahead'}"
 
 
 def dataset_finding(statuses: Iterable[Status]) -> Finding | None:

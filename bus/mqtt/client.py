@@ -183,6 +183,14 @@ class Bus:
             return self._backpressure.stalled()
         return self._presence.degraded_reason()
 
+    @property
+    def last_unmatched(self) -> bool:
+        """Whether the broker said that nobody subscribes to the topic of the last confirmed message.
+
+        A broker need not say it, and by MQTT 3.1.1 it cannot.
+        """
+        return self._connection is not None and self._connection.publisher.unmatched
+
     async def publish(self, topic: Topic[M], message: M, **names: str) -> None:
         """Publish a message at QoS 1 and wait for the broker's acknowledgement.
 

@@ -12,6 +12,7 @@ from bus.mqtt.errors import RIGHTS_HINT, BrokerConnectionError, MessageTooLargeE
 from bus.mqtt.paho_hooks import TOO_LARGE, Socket, accept_too_large
 from bus.mqtt.progress import LinkProgress, SendWindow
 
+_NO_MATCHING_SUBSCRIBERS = 0x10
 _HEADER_BYTES = 16  # upper bound of fixed header, lengths, packet id and empty properties
 _MOST_TOPIC_BYTES = 65_535
 
@@ -43,6 +44,8 @@ class Publisher:
         """The broker's Maximum Packet Size."""
         self.awaited = 0
         """Publishes that a caller waits for; the Status is not among them."""
+        self.unmatched = False
+        """Whether the last PUBACK said that nobody subscribes to its topic."""
         self.on_change: Callable[[], None] = _nothing
         """Called when `awaited` changes."""
         self._address = address
@@ -151,6 +154,7 @@ class Publisher:
         """Complete the publish with this message id; called by paho, in the event loop's thread."""
         if (pending := self._unacknowledged.pop(mid, None)) is None:
             return
+        self.unmatched = reason.value == _NO_MATCHING_SUBSCRIBERS
         self._progress.confirmed(mid)
         self._window.confirmed(pending.size_bytes, pending.mark, time.monotonic() - pending.sent_at)
         self._room.set()

@@ -10,11 +10,14 @@ caffe (mean and deviation), then any of ,size=224 ,size=320x240 ,offset=127.5 ,s
 """
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from cli import options
 from cli.cloud.left_out import show_left_out
 from cli.cloud.verdict import show_trained
 from cli.output import print_error
+from schemas.errors import PermanentError
+from schemas.text import escaped
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -70,7 +73,14 @@ def run(arguments: Namespace) -> int:
         seed=arguments.seed,
     )
     if chosen.dataset is not None:
-        Store.open(chosen.dataset, create=False)  # a wrong path makes no models folder for the lock
+        try:
+            Store.open(chosen.dataset, create=False)  # a wrong path makes no models folder for the lock
+        except PermanentError as error:
+            if not Path(arguments.model).exists():  # of two mistakes the one that is meant
+                raise PermanentError(
+                    f"there is no model {escaped(arguments.model)}", hint="check the path"
+                ) from None
+            raise PermanentError(f"{error}; or adopt the model as it is with --uncalibrated") from None
     with Registry(arguments.out).round_lock(), Bars() as bars:
         outcome = run_adoption(chosen, bars)
     assert outcome.trained is not None, "an adoption has one worker"

@@ -27,6 +27,8 @@ from schemas.topics import NAME, POLICY
 if TYPE_CHECKING:
     from cloud.rollout.policy_update import Change
 
+_LAST_DATE_MS = 253_402_300_799_000  # the end of 9999
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
@@ -186,7 +188,9 @@ async def _update(arguments: Namespace, change: "Change | None") -> None:
 def _toml_lines(policy: Policy, *, known: bool) -> Iterator[str]:
     """Yield the lines of a TOML file."""
     if policy.issued_at_ms is not None:
-        issued = datetime.fromtimestamp(policy.issued_at_ms / 1000, UTC).isoformat(timespec="seconds")
+        # A clock may be wrong by more than dates can say.
+        issued_s = min(policy.issued_at_ms, _LAST_DATE_MS) / 1000
+        issued = datetime.fromtimestamp(issued_s, UTC).isoformat(timespec="seconds")
         yield f"# {policy.node}: issued at {issued}"
     else:
         yield f"# {policy.node}: " + ("time of issue unknown" if known else "no policy; the defaults")

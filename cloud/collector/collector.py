@@ -25,6 +25,7 @@ from bus.observability.measurements import BrokerDrops, certificate_measurements
 from bus.observability.tracing import Span, Tracer, shared_step, traces
 from cloud.collector.config import CollectorConfig
 from cloud.collector.ingest import Origin, validate_samples
+from cloud.collector.waiting_labels import WaitingLabels
 from cloud.dataset.dead_letters import Bounds, DeadLetter, DeadLetterTable
 from cloud.dataset.labels import Label
 from cloud.dataset.schema import Row
@@ -87,6 +88,7 @@ class Collector:
         self._compact_at = _FRAGMENTS
         self._cleaned_at = -math.inf
         self._maintenance = asyncio.Lock()
+        self._waiting_labels = WaitingLabels()
         self._samples: Subscription[Sample] = samples_bus.subscribe(SAMPLE, group=_GROUP)
         self._labels: Subscription[Feedback] = labels_bus.subscribe(FEEDBACK)
 
@@ -191,8 +193,10 @@ class Collector:
                 except PermanentError as error:
                     log.warning("feedback.refused", topic=delivery.names, error=str(error))
                     self._counters.add("feedback.refused")
+            labels = await self._without_excess(labels)
             if labels:
                 outcomes = await self._write("labels", partial(self._store.label, labels))
+                self._waiting_labels.count(labels, outcomes)
                 self._counters.add("feedback.recorded", len(labels))
                 # Together: a batch would otherwise wait for as many PUBACKs, one after the other.
                 await asyncio.gather(
@@ -202,6 +206,15 @@ class Collector:
             for delivery in deliveries:
                 delivery.ack()
             await self._maintain()
+
+    async def _without_excess(self, labels: list[Label]) -> list[Label]:
+        """Leave out labels for unknown photos of cameras that have too many of them."""
+        if not (ids := self._waiting_labels.to_look_up(labels)):
+            return labels
+        known = await self._write("labels", partial(self._store.find, ids, ["photo_id"]))
+        allowed = self._waiting_labels.allowed(labels, known)
+        self._counters.add("feedback.excess_dropped", len(labels) - len(allowed))
+        return allowed
 
     async def _publish_recorded(self, label: Label, outcome: str) -> None:
         facts: dict[str, str | int] = {
@@ -253,6 +266,7 @@ class Collector:
                 removed = await asyncio.to_thread(table.clean_up)
                 expired = await asyncio.to_thread(self._store.expire_labels, LABEL_WAITS_S)
                 self._counters.add("feedback.expired", expired)
+                self._waiting_labels.reset()
                 log.info("dataset.cleaned_up", versions=removed, expired_labels=expired)
         except TransientError as error:
             # No sample depends on it: try again later, less often.

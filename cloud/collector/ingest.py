@@ -6,7 +6,7 @@ from typing import NamedTuple
 from bus.mqtt.presence import now_ms
 from bus.mqtt.subscription import Delivery
 from cloud.dataset.dead_letters import DeadLetter
-from cloud.dataset.image_check import check_whole
+from cloud.dataset.image_check import CheckedImage, check_whole
 from cloud.dataset.schema import Row
 from schemas.class_names import class_name
 from schemas.errors import CodecError, PermanentError
@@ -56,7 +56,7 @@ def validate_samples(deliveries: Iterable[Delivery[Sample]]) -> Validated:
             photo_id = sample.photo_id
             origins[photo_id] = Origin(sample.trace, delivery.arrived_at, sample.harvested_at_ms)
             checked = check_whole(sample.image, ImageLimits.for_pixels(MAX_PIXELS))
-            rows[photo_id] = row_of(sample, checked.image)
+            rows[photo_id] = row_of(sample, checked)
         except PermanentError as error:
             dead_letters.append(
                 DeadLetter(
@@ -71,17 +71,17 @@ def validate_samples(deliveries: Iterable[Delivery[Sample]]) -> Validated:
     return Validated(rows, dead_letters, origins)
 
 
-def row_of(sample: Sample, image: bytes) -> Row:
-    """Return a sample as a row of the dataset, with its checked image.
+def row_of(sample: Sample, checked: CheckedImage) -> Row:
+    """Return a sample as a row of the dataset, with its checked image, whose size counts.
 
     Raises:
         PermanentError: A field is out of the dataset's range.
     """
     return Row(
         photo_id=sample.photo_id,
-        image=image,
-        width=sample.width,
-        height=sample.height,
+        image=checked.image,
+        width=checked.facts.width,
+        height=checked.facts.height,
         received_at_ms=now_ms(),
         node=sample.node,
         device=sample.device,

@@ -168,8 +168,7 @@ def check_two_classes(names: Sequence[str]) -> None:
     """
     if len(names) < MIN_CLASSES:
         raise TrainingError(
-            f"cannot train with {_counted(len(names))}:"
-            f" expected at least two distinct names, got {list(names)}",
+            f"cannot train with {_counted(names)}; at least two classes are needed",
             hint=_MORE_CLASSES,
         )
 
@@ -214,8 +213,8 @@ def class_names(examples: Sequence[Example], wanted: Sequence[str] | None = None
     return names
 
 
-def _counted(classes: int) -> str:
-    return "one class" if classes == 1 else "no labelled photos"
+def _counted(names: Sequence[str]) -> str:
+    return f"one class, {names[0]!r}" if names else "no labelled photos"
 
 
 def label_indices(examples: Sequence[Example], classes: Sequence[str]) -> NDArray[np.int64]:

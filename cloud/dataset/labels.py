@@ -7,6 +7,7 @@ import msgspec
 
 from schemas import field_types
 from schemas.class_names import class_name
+from schemas.contract.published import readable
 from schemas.errors import PermanentError
 
 Annotator: TypeAlias = Literal["human", "device", "teacher"]
@@ -26,7 +27,7 @@ def validate(value: object, subject: str) -> None:
             msgspec.convert(content, hint)
         except msgspec.ValidationError as error:
             got = f"{len(content)} bytes" if isinstance(content, bytes) else repr(content)[:80]
-            expected = str(error).removeprefix("Expected ")
+            expected = readable(error).removeprefix("Expected ")
             raise PermanentError(f"{name} of {subject}", expected=expected, got=got) from None
 
 

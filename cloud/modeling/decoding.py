@@ -7,7 +7,7 @@ in the one after APP0, in the chunk behind the header of a PNG.
 
 import tensorflow as tf
 
-from schemas.image.exif import EXIF_HEADER, MAX_ENTRIES, UPRIGHT
+from schemas.image.exif import EXIF_HEADER, HEAD_BYTES, MAX_ENTRIES, TIFF_MAGIC, UPRIGHT
 from schemas.image.jpeg import MAX_APP0_BYTES
 from schemas.image.png import EXIF_AT
 from schemas.image.signatures import JPEG_SIGNATURE, PNG_SIGNATURE
@@ -99,7 +99,8 @@ def _exif_segment(head: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
     for place, value in enumerate(EXIF_HEADER):
         found &= _number(head, at + 4 + place, 1, size) == value
     end = at + 2 + _number(head, at + 2, 2, size)
-    return at + 4 + len(EXIF_HEADER), tf.where(found, end, 0)
+    start = at + 4 + len(EXIF_HEADER)
+    return start, tf.where(found & (end >= start + HEAD_BYTES), end, 0)
 
 
 def _exif_chunk(head: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -119,13 +120,13 @@ def _orientation(head: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor
     directory = start + number(start + 4, 4)
     count = tf.minimum(number(directory, 2), MAX_ENTRIES)
     entries = directory + 2 + _ENTRY_BYTES * tf.range(count)
-    entries = tf.boolean_mask(entries, (number(entries, 2) == _ORIENTATION) & (entries < end))
-    # The first that matches; behind the end if there is none.
-    entry = tf.concat([entries, [end]], 0)[0]
-    value = number(entry + 8, 2)
-    valid = (little | (order == int.from_bytes(b"MM"))) & (entry + _ENTRY_BYTES <= end)
-    valid &= (number(entry + 2, 2) == _SHORT) & (value >= UPRIGHT) & (value <= _LARGEST)
-    return tf.cast(tf.where(valid, value, 1), tf.int32)
+    entries = tf.boolean_mask(entries, (number(entries, 2) == _ORIENTATION) & (entries + _ENTRY_BYTES <= end))
+    values = number(entries + 8, 2)
+    valid = (number(entries + 2, 2) == _SHORT) & (number(entries + 4, 4) == 1)
+    valid &= (values >= UPRIGHT) & (values <= _LARGEST)
+    valid &= (little | (order == int.from_bytes(b"MM"))) & (number(start + 2, 2) == TIFF_MAGIC)
+    # The first that is valid; 1 if none is.
+    return tf.cast(tf.concat([tf.boolean_mask(values, valid), [UPRIGHT]], 0)[0], tf.int32)
 
 
 def _number(head: tf.Tensor, at: tf.Tensor, size: int, end: tf.Tensor, *, little: bool = False) -> tf.Tensor:

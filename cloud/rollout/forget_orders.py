@@ -4,21 +4,23 @@ import asyncio
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 
 from msgspec import structs
 
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import now_ms
 from bus.mqtt.publish_confirmed import publish_confirmed
-from bus.mqtt.subscription import RawMessage, Subscription
+from bus.mqtt.subscription import Delivery, RawMessage, Subscription
 from cloud.dataset.curation import Selection
 from cloud.dataset.store import Store
 from schemas.codec import decode
-from schemas.errors import CodecError
+from schemas.errors import CodecError, TransientError
 from schemas.messages import MAX_FORGET_IDS, Forget, Status
 from schemas.topics import FORGET, HANDLERS
 
 _ROWS_AT_ONCE = 1000
+_MOST_ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +163,66 @@ async def publish_orders(
     Raises:
         BrokerConnectionError: The connection was lost.
         PublishRefusedError: The client may not write the topic.
+        TransientError: Others give orders to a node again and again.
     """
+    newest = dict(known)
     orders = []
     for node in nodes:
-        pending = known.get(node)
+        pending = newest.get(node)
         if pending is not None and not unconfirmed(pending, statuses):
             pending = None
-        orders.append(order_for(node, reach, pending, now_ms()))
-        await publish_confirmed(bus, echoes, FORGET, orders[-1], node=node)
+        for _ in range(_MOST_ATTEMPTS):
+            order = order_for(node, reach, pending, now_ms())
+            before = await publish_confirmed(bus, echoes, FORGET, order, node=node)
+            # Between reading and writing, somebody else may have published an order, which ours replaced at
+            # the broker. Of all who do that at once the last one sees the others' orders before its own.
+            missed = _missed(before, newest, order)
+            newest |= {name: one[-1] for name, one in missed.items()}
+            if node not in missed:
+                break
+            pending = reduce(_joined, missed[node], order)
+        else:
+            raise TransientError(
+                f"others are giving orders to {node} at the same time", hint="try it again in a moment"
+            )
+        newest[node] = order
+        orders.append(order)
     return orders
+
+
+def _missed(
+    before: Iterable[Delivery[Forget]], known: Mapping[str, Forget], own: Forget
+) -> dict[str, list[Forget]]:
+    """Return by node the orders that neither were known nor are a part of our own.
+
+    Broken and cleared ones are none.
+    """
+    found: dict[str, list[Forget]] = {}
+    for delivery in before:
+        try:
+            order = delivery.message() if delivery.payload else None
+        except CodecError:
+            continue
+        if order is None or order == known.get(order.node):
+            continue
+        if order.node != own.node or not _is_part(order, own):
+            found.setdefault(order.node, []).append(order)
+    return found
+
+
+def _is_part(order: Forget, whole: Forget) -> bool:
+    """Return whether an order is about nothing that another is not about; of too many ids some are left."""
+    ids = len(whole.photo_ids) >= MAX_FORGET_IDS or set(order.photo_ids) <= set(whole.photo_ids)
+    devices = all(whole.devices.get(device, 0) >= time for device, time in order.devices.items())
+    return ids and devices and (whole.before_ms or 0) >= (order.before_ms or 0)
+
+
+def _joined(order: Forget, other: Forget) -> Forget:
+    """Return an order for what either of two is about."""
+    times = [time for time in (order.before_ms, other.before_ms) if time is not None]
+    devices = {
+        device: max(one.get(device, 0) for one in (order.devices, other.devices))
+        for device in {*order.devices, *other.devices}
+    }
+    ids = list(dict.fromkeys([*order.photo_ids, *other.photo_ids]))
+    return structs.replace(order, photo_ids=ids, devices=devices, before_ms=max(times, default=None))

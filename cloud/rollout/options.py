@@ -9,6 +9,7 @@ from bus.config import ConfigError
 from cloud.registry.registry import Bundle
 from cloud.registry.rollout_state import Rollout, Rules, Step
 from cloud.rollout.releases import release_of
+from schemas.contract.published import readable
 from schemas.errors import PermanentError
 from schemas.field_types import Count, ModelName, Name, Probability, Seconds
 
@@ -109,4 +110,4 @@ def new_rollout(options: RolloutOptions, challenger: Bundle, champion: Bundle, n
     try:
         return msgspec.convert(msgspec.to_builtins(rollout), Rollout)
     except msgspec.ValidationError as error:
-        raise ConfigError("rollout options", expected="valid values", got=error) from None
+        raise ConfigError("rollout options", expected="valid values", got=readable(error)) from None

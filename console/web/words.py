@@ -30,6 +30,7 @@ HARVEST: Mapping[str, str] = {
     "device-share-per-day": N_("share of the device per day used up"),
     "device-share-per-hour": N_("share of the device per hour used up"),
     "device-share-per-minute": N_("share of the device per minute used up"),
+    "forgotten": N_("taken before its camera was forgotten"),
     "near-duplicate": N_("near-duplicate"),
     "outbox-full": N_("outbox is full"),
     "quota": N_("quota of the class used up"),

@@ -1,5 +1,6 @@
 """Requests to a camera with an HTTP address. Errors of aiohttp end here."""
 
+import os
 import re
 from base64 import b64encode
 from typing import TYPE_CHECKING
@@ -96,6 +97,13 @@ class HttpClient:
     def _failure(self, error: Exception) -> CameraError:
         if isinstance(error, self._aiohttp.RedirectClientError | self._aiohttp.NonHttpUrlClientError):
             return CameraError(f"{self.subject} redirects to an address that is not valid for HTTP")
+        if isinstance(error, self._aiohttp.ClientConnectorError):
+            number = error.os_error.errno or 0  # below 0: of the resolver, with words of its own
+            reason = os.strerror(number) if number > 0 else str(error.os_error.strerror or "no connection")
+            return CameraError(
+                f"{self.subject} cannot be reached: {reason}",
+                hint="check the address, and that the camera is on",
+            )
         # aiohttp's sentences may contain the whole address, and may have several lines, which quote bytes.
         reason = re.sub(r"\S+://\S+", "the address", " ".join(str(error).split()))[:_REASON_CHARS]
         return CameraError(f"{self.subject}: {reason or type(error).__name__}")

@@ -28,7 +28,8 @@ class AnsweredPhoto(NamedTuple):
 class RecentPhotos:
     """Encoded photos by device and photo id, in memory only.
 
-    Bounded in bytes: the oldest are dropped first.
+    Bounded in bytes: the oldest of the device with most bytes are dropped first, so that a device that sends
+    much drops its own.
 
     Args:
         max_bytes: Of memory for all; 0 keeps none.
@@ -36,31 +37,44 @@ class RecentPhotos:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._answered: OrderedDict[tuple[str, str], AnsweredPhoto] = OrderedDict()
-        self._bytes = 0
+        self._answered: dict[str, OrderedDict[str, AnsweredPhoto]] = {}
+        self._bytes: dict[str, int] = {}
+
+    @property
+    def size_bytes(self) -> int:
+        """Approximate size of all in memory."""
+        return sum(self._bytes.values())
 
     def add(self, answered: AnsweredPhoto) -> None:
-        """Add a photo and drop the oldest beyond the limit; one larger than the limit is not added."""
+        """Add a photo and drop others beyond the limit; one larger than the limit is not added."""
         photo = answered.photo
         self.remove(photo.device, photo.photo_id)  # a repeated photo becomes the newest
         if answered.size_bytes > self._max_bytes:
             return
-        self._answered[photo.device, photo.photo_id] = answered
-        self._bytes += answered.size_bytes
-        while self._bytes > self._max_bytes:
-            _, oldest = self._answered.popitem(last=False)
-            self._bytes -= oldest.size_bytes
+        self._answered.setdefault(photo.device, OrderedDict())[photo.photo_id] = answered
+        self._bytes[photo.device] = self._bytes.get(photo.device, 0) + answered.size_bytes
+        while self.size_bytes > self._max_bytes:
+            # At a tie the device that came last: a new photo never costs one of a device with less.
+            largest = max(reversed(self._bytes), key=lambda device: self._bytes[device])
+            self.remove(largest, next(iter(self._answered[largest])))
 
     def find(self, device: str, photo_id: str) -> AnsweredPhoto | None:
         """Return a photo that is still kept."""
-        return self._answered.get((device, photo_id))
+        photos = self._answered.get(device)
+        return None if photos is None else photos.get(photo_id)
 
     def forget(self, covers: Callable[[str, str], bool]) -> None:
         """Remove the photos that are covered, by device and photo id."""
-        for key in [key for key in self._answered if covers(*key)]:
-            self.remove(*key)
+        keys = [(device, photo_id) for device, photos in self._answered.items() for photo_id in photos]
+        for key in keys:
+            if covers(*key):
+                self.remove(*key)
 
     def remove(self, device: str, photo_id: str) -> None:
         """Remove a photo if it is kept."""
-        if (found := self._answered.pop((device, photo_id), None)) is not None:
-            self._bytes -= found.size_bytes
+        photos = self._answered.get(device)
+        if photos is None or (found := photos.pop(photo_id, None)) is None:
+            return
+        self._bytes[device] -= found.size_bytes
+        if not photos:
+            del self._answered[device], self._bytes[device]

@@ -61,6 +61,7 @@ log = structlog.get_logger()
 GROUP = "handlers"
 _EXPIRY_INTERVAL_S = 1.0
 _RETRY_SHED_S = 2.0
+_FORGOTTEN = "forgotten"
 
 
 class Pipeline:
@@ -102,6 +103,8 @@ class Pipeline:
         """Decide which answers count."""
         self.groups = DeviceGroups()
         """Tell whose head answers."""
+        self.is_forgotten: Callable[[Photo, int], bool] = lambda _photo, _clock_offset_ms: False
+        """Whether a photo is of a time that was forgotten: it is answered, and neither kept nor harvested."""
         self._router = router
         self._limits = PhotoLimits(config.max_photo_bytes, config.max_pixels)
         self._counters: Counters = bus.counters
@@ -240,8 +243,7 @@ class Pipeline:
             )
             photo = validated.photo if isinstance(validated, Rejected) else validated
             entry = InFlightPhoto(photo, delivery.ack, delivery.arrived_at)
-            if photo.expires_at_ms is not None:
-                entry.clock_offset_ms = self._clocks.offset_ms(photo, now)
+            entry.clock_offset_ms = self._clocks.offset_ms(photo, now)
             if facts:
                 entry.cost_ms = decode_ms(facts[0], len(photo.image))
             entry.bare = is_image(delivery.payload)
@@ -327,7 +329,10 @@ class Pipeline:
             harvesting = entry.span.step("harvest", since=began)
             creating = harvesting.begin("create", SAMPLE)
             photo = structs.replace(photo, trace=creating.traceparent)
-        sample, harvest = await self._sampler.sample(photo, hashed, prediction)
+        forgotten = self.is_forgotten(entry.photo, entry.clock_offset_ms)
+        sample, harvest = (
+            (None, _FORGOTTEN) if forgotten else await self._sampler.sample(photo, hashed, prediction)
+        )
         if entry.span is not None:
             if sample is not None:
                 creating.end(photo_id=photo.photo_id, lane=harvest)
@@ -339,7 +344,7 @@ class Pipeline:
             )
         elif sample is not None:
             await self._bus.report_recovered("samples")
-        if sample is None:
+        if sample is None and not forgotten:
             self._sampler.keep_for_labels(entry.photo, prediction)
         result = results.ok(
             entry.photo,

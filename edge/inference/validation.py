@@ -11,6 +11,7 @@ from schemas.errors import CodecError, TopicError
 from schemas.field_types import Rejection
 from schemas.image import ImageError, ImageFacts, ImageLimits, inspect_image, normal_form
 from schemas.messages import Photo
+from schemas.time_units import wrong_unit
 from schemas.topics import PHOTO, check_device_name
 
 
@@ -107,8 +108,15 @@ def expired(photo: Photo, now_ms: int, offset_ms: int) -> Rejected:
         now_ms: By the edge's clock, milliseconds since 1970.
         offset_ms: Of the device's clock.
     """
-    late_s = (now_ms - offset_ms - (photo.expires_at_ms or 0)) / 1000
-    clock = describe(offset_ms) or "by the edge's clock"
-    return Rejected(
-        photo, "expired", f"expired {late_s:.1f} s ago, at {photo.expires_at_ms} ms since 1970; {clock}"
-    )
+    expires_ms = photo.expires_at_ms or 0
+    late_s = (now_ms - offset_ms - expires_ms) / 1000
+    clock = _by_which_clock(photo, now_ms, offset_ms)
+    return Rejected(photo, "expired", f"expired {late_s:.1f} s ago, at {expires_ms} ms since 1970; {clock}")
+
+
+def _by_which_clock(photo: Photo, now_ms: int, offset_ms: int) -> str:
+    if (unit := wrong_unit(photo.expires_at_ms or 0, now_ms)) is not None:
+        return f"it looks like {unit}, and times are in milliseconds"
+    if photo.taken_at_ms is None:
+        return "by the edge's clock; with taken_at_ms, the device's clock need not be right"
+    return describe(offset_ms) or "by the edge's clock"

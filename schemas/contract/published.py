@@ -7,8 +7,21 @@ What a message may be is unchanged; three things are written so that every imple
 - bytes: base64 text in JSON, and whatever a msgpack decoder returns for binary data.
 """
 
+import re
 from collections.abc import Mapping
 
+_MATCHING = re.compile(r"`str` matching regex '([^']*)'")
+_HEX = re.compile(r"\^\[0-9a-f\]\{(\d+)\}\$")
+_FORMS = {
+    "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$": "a DNS label (1 to 63 of a-z, 0-9 and inner hyphens)",
+    "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$": "1 to 63 letters, digits, `_`, `.` or `-`",
+    "^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$": "a host name or address",
+    "^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$": "WIDTHxHEIGHT, such as 1280x960",
+    "^(refuse|drop-oldest)$": "refuse or drop-oldest",
+    "^[^ ]+:[0-9]{1,5}$": "HOST:PORT",
+    "^https?://[^ ]+[^/ ]$": "an http:// or https:// URL without a slash at its end",
+}
+"""Patterns of messages and configurations, in words."""
 _RUNTIME_END = r"$(?!\n)"
 _QUOTED_END = r"$(?!\\n)"
 """The same inside an error, which quotes the pattern as Python does."""
@@ -51,6 +64,16 @@ def _rewrite_value(value: object) -> object:
     if isinstance(value, dict):
         return _rewrite(value)
     return [_rewrite_value(item) for item in value] if isinstance(value, list) else value
+
+
+def readable(error: object) -> str:
+    """Return an error of msgspec in words for people: forms instead of patterns."""
+    return _MATCHING.sub(lambda found: _form(found[1]) or found[0], portable(str(error)))
+
+
+def _form(pattern: str) -> str | None:
+    digits = _HEX.fullmatch(pattern)
+    return f"{digits[1]} hexadecimal digits in lower case" if digits else _FORMS.get(pattern)
 
 
 def portable(pattern: str) -> str:

@@ -9,8 +9,9 @@ Source: ITU-T T.81, annex B; libjpeg-turbo, `jdmarker.c` (read_markers, next_mar
 
 import re
 from dataclasses import dataclass, field
+from itertools import islice
 
-from schemas.image.exif import EXIF_HEADER, UPRIGHT, orientation_only, read_orientation
+from schemas.image.exif import EXIF_HEADER, HEAD_BYTES, UPRIGHT, orientation_only, read_orientation
 from schemas.image.facts import (
     ImageError,
     ImageFacts,
@@ -40,11 +41,17 @@ _DAMAGED_DATA = re.compile(rb"\xff[\x01-\xc3\xc5-\xcb\xcd-\xcf\xde\xdf\xf0-\xfd]
 NO_END = "image file is truncated: no end marker"
 """Why a JPEG is `damaged` whose pixels may all be there: some cameras write no end marker."""
 
+MAX_DAMAGE = 20_000
+"""Invalid markers in the data of scans, twice as many as 3 MB of random bytes have."""
+
 MAX_APP0_BYTES = 1024
 """Where the exported graph skips APP0 to find EXIF data; larger ones hold a thumbnail."""
 
 _JFIF = b"JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 _JFIF_BYTES = 14
+_EXIF_START = b"Exif\x00"
+_XMP = b"http://ns.adobe.com/xap/1.0/\x00"
+_XMP_ORIENTATION = b"Orientation"
 _ADOBE = b"Adobe"
 _ADOBE_BYTES = 12
 _CMYK_CHANNELS = 4
@@ -64,6 +71,7 @@ class JpegStream:
         single_scan: Whether the first scan carries all, so that a decoder expects no other.
         least_bytes: Size of the first scan below which there is no picture.
         segments: Number of segments.
+        damages: Number of invalid markers in the data of scans.
         orientation: Of the first EXIF segment.
         has_exif: Whether there is one.
         jfif: Whether there is a JFIF segment, which tells the colours.
@@ -80,6 +88,7 @@ class JpegStream:
     single_scan: bool = False
     least_bytes: int = 0
     segments: int = 0
+    damages: int = 0
     orientation: int = UPRIGHT
     has_exif: bool = False
     jfif: bool = False
@@ -219,11 +228,21 @@ def _read_application(stream: JpegStream, marker: int, start: int, body: bytes) 
         stream.jfif = True
     elif marker == _APP14 and body.startswith(_ADOBE) and len(body) >= _ADOBE_BYTES:
         stream.adobe = body[_ADOBE_BYTES - 1]
-    elif marker == _APP1 and body.startswith(EXIF_HEADER) and not stream.has_exif:
+    elif marker == _APP1:
+        _read_exif(stream, start, body)
+
+
+def _read_exif(stream: JpegStream, start: int, body: bytes) -> None:
+    """Read the orientation; what only some viewers read is left out of the normal form."""
+    is_exif = body.startswith(_EXIF_START) and len(body) >= len(EXIF_HEADER) + HEAD_BYTES
+    if is_exif and not stream.has_exif:
         stream.has_exif = True
-        stream.orientation = read_orientation(body[len(EXIF_HEADER) :])
-        if stream.orientation != UPRIGHT and not is_exif_in_place(stream.image, start):
+        stream.orientation, is_plain = read_orientation(body[len(EXIF_HEADER) :])
+        is_plain = is_plain and body.startswith(EXIF_HEADER)  # its last byte is filling, for browsers
+        if not is_plain or (stream.orientation != UPRIGHT and not is_exif_in_place(stream.image, start)):
             stream.exact = False
+    elif body.startswith(_EXIF_START) or (body.startswith(_XMP) and _XMP_ORIENTATION in body):
+        stream.exact = False
 
 
 def is_exif_in_place(image: bytes, start: int) -> bool:
@@ -245,15 +264,27 @@ def _scan_end(stream: JpegStream, start: int, limits: ImageLimits) -> int:
     assert stream.frame is not None
     check_scans(stream.scans, stream.frame.width * stream.frame.height, limits)
     found = _NOT_DATA.search(stream.image, start)
-    if found is not None and not _SCAN_END.match(found.group()):
+    is_damaged = found is not None and not _SCAN_END.match(found.group())
+    if found is not None and is_damaged:
         stream.exact, stream.damaged = False, stream.damaged or f"invalid data in scan {stream.scans}"
         found = _SCAN_END.search(stream.image, found.end())
     end = _data_end(stream.image, start) if found is None else found.start()
+    if is_damaged:
+        _count_damage(stream, start, end)
     if stream.scans == 1 and end - start < stream.least_bytes:
         got = f"image file is truncated: {end - start} bytes cannot be a quarter of its pixels"
         raise ImageError(expected="a whole jpeg", got=got, code="corrupt-image")
     stream.parts.append((start, end))
     return end
+
+
+def _count_damage(stream: JpegStream, start: int, end: int) -> None:
+    """Count the markers in a scan that the normal form replaces, which takes time for each."""
+    left = MAX_DAMAGE - stream.damages
+    stream.damages += sum(1 for _ in islice(_DAMAGED_DATA.finditer(stream.image, start, end), left + 1))
+    if stream.damages > MAX_DAMAGE:
+        got = f"more than {MAX_DAMAGE} invalid markers in its data"
+        raise ImageError(expected="a whole jpeg", got=got, code="corrupt-image")
 
 
 def _read_scan(stream: JpegStream, body: bytes) -> None:

@@ -37,7 +37,15 @@ _BYTE = 8
 PALETTE_ENTRY = 3
 MAX_PALETTE = 256
 _MAX_EXPANSION = 1032  # of deflate
-_COMPRESSED_TEXT = frozenset({b"iCCP", b"zTXt", b"iTXt"})
+# Each takes some microseconds, also an empty one: time stays in proportion to bytes.
+_SMALL_CHUNKS, _CHUNK_BYTES = 1_000, 1_024
+_SMALL_TEXT_BYTES, _TEXT_EXPANSION = 256 * 1024, 8
+_BACKGROUND_BYTES = {GREY: 2, RGB: 6, PALETTE: 1, GREY_ALPHA: 2, RGBA: 6}
+_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
+_METADATA = (b"Raw profile type ", b"XML:com.adobe.xmp\x00")
+_PILLOW_TEXT_BYTES = 1024 * 1024
+"""Of one text or profile: Pillow refuses a picture with a larger one."""
+_TEXT = frozenset({b"iCCP", b"zTXt", b"iTXt", b"tEXt"})
 
 
 class Chunk(NamedTuple):
@@ -74,6 +82,7 @@ class PngStream:
         chunks: Number of chunks.
         frames: Frames of an animation.
         text_bytes: Text and profile so far, decompressed.
+        most_text_bytes: How much they may be in a file of this size.
         orientation: Of the first valid eXIf chunk.
         exact: Whether all decoders read the file alike.
         damaged: Why data are missing or wrong.
@@ -90,6 +99,7 @@ class PngStream:
     chunks: int = 1
     frames: int = 0
     text_bytes: int = 0
+    most_text_bytes: int = 0
     orientation: int = UPRIGHT
     has_exif: bool = False
     exact: bool = True
@@ -109,16 +119,18 @@ def walk_png(image: bytes, limits: ImageLimits) -> PngStream:
     """
     chunks = _chunks(image, len(PNG_SIGNATURE))
     before, header = 0, next(chunks, None)
-    while header is not None and header.ancillary and before < limits.max_chunks:
+    while header is not None and header.ancillary and before < _SMALL_CHUNKS:
         before, header = before + 1, next(chunks, None)
     stream = _read_header(header, image, limits)
     stream.chunks += before
     stream.exact = not before
+    stream.most_text_bytes = _SMALL_TEXT_BYTES + _TEXT_EXPANSION * len(image)
     pixels_ended = False
+    most = min(limits.max_chunks, _SMALL_CHUNKS + len(image) // _CHUNK_BYTES)
     for chunk in chunks:
         stream.chunks += 1
-        if stream.chunks > limits.max_chunks:
-            raise _over(f"at most {limits.max_chunks} chunks", "more")
+        if stream.chunks > most:
+            raise _over(f"at most {most} chunks in {len(image)} bytes", "more")
         if chunk.kind == b"IEND":
             stream.exact = stream.exact and chunk.valid and not chunk.data
             break
@@ -152,6 +164,13 @@ def _chunks(image: bytes, at: int) -> Iterator[Chunk]:
 
 
 def _read_header(chunk: Chunk | None, image: bytes, limits: ImageLimits) -> PngStream:
+    if chunk is not None and chunk.kind == b"CgBI":
+        raise ImageError(
+            expected="a PNG",
+            got="one that Xcode made for an iPhone app, which viewers do not read",
+            hint="use the original of the picture",
+            code="unsupported-image",
+        )
     if chunk is None or chunk.kind != b"IHDR" or len(chunk.data) != _HEADER_BYTES:
         raise corrupt(f"no header chunk in {len(image)} bytes")
     data = chunk.data
@@ -168,6 +187,9 @@ def _read_header(chunk: Chunk | None, image: bytes, limits: ImageLimits) -> PngS
 
 
 def _read_critical(stream: PngStream, chunk: Chunk) -> None:
+    if chunk.kind == b"PLTE" and stream.colour in {GREY, GREY_ALPHA}:
+        stream.exact = False  # libpng ignores it, whatever it is
+        return
     if not chunk.valid:
         raise corrupt(f"a wrong checksum in {chunk.kind.decode()}")
     if chunk.kind == b"PLTE":
@@ -200,17 +222,29 @@ def _read_ancillary(stream: PngStream, chunk: Chunk, limits: ImageLimits) -> Non
         stream.exact = False  # with a reserved type, newer versions of libpng end with an error
     elif chunk.kind == b"tRNS":
         _read_transparency(stream, chunk.data)
-    elif chunk.kind == b"eXIf" and not stream.has_exif:
-        stream.has_exif = True
-        stream.orientation = read_orientation(chunk.data)
-        if stream.orientation != UPRIGHT and stream.chunks != 2:  # noqa: PLR2004  # behind the header
-            stream.exact = False
-    elif chunk.kind in {b"acTL", b"fcTL"}:
+    elif chunk.kind == b"eXIf":
+        _read_exif(stream, chunk.data)
+    elif chunk.kind == b"bKGD":
+        stream.exact = stream.exact and len(chunk.data) == _BACKGROUND_BYTES[stream.colour]
+    elif chunk.kind in _ANIMATION:
+        stream.exact = False  # readers of animations differ about those that are not in order
         stream.frames += chunk.kind == b"fcTL"
         if stream.frames > limits.max_frames:
             raise _over(f"at most {limits.max_frames} frames", "more")
-    elif chunk.kind in _COMPRESSED_TEXT:
-        _count_text(stream, chunk, limits)
+    elif chunk.kind in _TEXT:
+        _read_text(stream, chunk, limits)
+
+
+def _read_exif(stream: PngStream, data: bytes) -> None:
+    """Read the orientation; what only some viewers read is left out of the normal form."""
+    if stream.has_exif:
+        stream.exact = False
+        return
+    stream.has_exif = True
+    stream.orientation, is_plain = read_orientation(data)
+    is_in_place = stream.chunks == 2  # noqa: PLR2004  # behind the header
+    if not is_plain or (stream.orientation != UPRIGHT and not is_in_place):
+        stream.exact = False
 
 
 def _read_transparency(stream: PngStream, data: bytes) -> None:
@@ -235,20 +269,34 @@ def opaque_filler(depth: int) -> int:
     return (1 << min(depth, _BYTE)) - 1
 
 
+def _read_text(stream: PngStream, chunk: Chunk, limits: ImageLimits) -> None:
+    if chunk.data.startswith(_METADATA):
+        stream.exact = False  # some viewers take the orientation from it
+    if chunk.kind != b"tEXt":
+        _count_text(stream, chunk, limits)
+
+
 def _count_text(stream: PngStream, chunk: Chunk, limits: ImageLimits) -> None:
     """Add the decompressed size of text, which libpng decompresses whether it is wanted or not."""
-    start = _compressed_at(chunk)
+    start, before = _compressed_at(chunk), stream.text_bytes
+    most = min(limits.max_text_bytes, stream.most_text_bytes)
     stream.text_bytes += len(chunk.data)
-    if start is not None:
-        left = max(1, limits.max_text_bytes + 1 - stream.text_bytes)
+    if start is None:
+        stream.exact = stream.exact and chunk.kind == b"iTXt"  # of which not all is compressed
+    else:
+        method = chunk.data.find(b"\x00") + (2 if chunk.kind == b"iTXt" else 1)
+        stream.exact = stream.exact and chunk.data[method : method + 1] == b"\x00"  # Pillow knows no other
+        left = max(1, most + 1 - stream.text_bytes)
         try:
             stream.text_bytes += len(zlib.decompressobj().decompress(chunk.data[start:], left))
         except zlib.error:
             # A decoder decompresses it up to the error, too.
             stream.text_bytes += min(left, _MAX_EXPANSION * len(chunk.data))
             stream.exact = False
-    if stream.text_bytes > limits.max_text_bytes:
-        raise _over(f"at most {limits.max_text_bytes} bytes of text and colour profile", "more")
+    if stream.text_bytes > most:
+        raise _over(f"at most {most} bytes of text and colour profile", "more")
+    if stream.text_bytes - before > _PILLOW_TEXT_BYTES:
+        stream.exact = False
 
 
 def _compressed_at(chunk: Chunk) -> int | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 
 from schemas.image.exif import UPRIGHT, orientation_only
-from schemas.image.facts import ImageFacts, ImageLimits, check_facts, raster_bytes
+from schemas.image.facts import ImageError, ImageFacts, ImageLimits, check_facts, raster_bytes
 from schemas.image.png import (
     ALPHA_BIT,
     CHANNELS,
@@ -21,6 +21,7 @@ _BYTE = 8
 _DEFLATE, _LARGEST_WINDOW, _CHECK = 8, 0x78, 31
 _WINDOW_BYTES = 1 << 15
 _OUTPUT_BYTES = 256 * 1024
+_SURPLUS_BYTES = 1024 * 1024
 _UNREADABLE = "pixels that cannot be decompressed"
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
@@ -60,14 +61,23 @@ def check_pixel_data(stream: PngStream) -> None:
     """Decompress the pixels without keeping them; raise ImageError if there are too few, or damaged ones.
 
     Decoders disagree about a wrong checksum or a missing end, so both are refused. Takes about a third of the
-    time of decoding, and little memory.
+    time of decoding, and little memory. Decoders leave the data behind the pixels alone, which can expand a
+    thousand times.
     """
     found, inflate = 0, zlib.decompressobj()
+    most = _raw_bytes(stream) + _SURPLUS_BYTES
     try:
         for data in stream.pixels:
             rest = data
             while rest and not inflate.eof:
                 found += len(inflate.decompress(rest, _OUTPUT_BYTES))
+                if found > most:
+                    raise ImageError(
+                        expected=f"a whole png with at most {_SURPLUS_BYTES} bytes behind its pixels",
+                        got="more",
+                        hint="save the photo again",
+                        code="unsupported-image",
+                    )
                 rest = inflate.unconsumed_tail
     except zlib.error as error:
         raise corrupt(f"{_UNREADABLE} ({error})") from None

@@ -2,13 +2,14 @@
 
 import importlib
 import io
+from dataclasses import replace
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from schemas.distribution import install_command
 from schemas.image.facts import ImageError, ImageLimits, check_bytes, check_pixels
 from schemas.image.inspection import inspect_image, normal_form
-from schemas.image.signatures import format_name, unsupported
+from schemas.image.signatures import format_name
 from schemas.pixels.decoding import BACKGROUND, Decoded, decode_photo, to_8_bits
 
 MAX_PHOTO_BYTES = 3 * 1024 * 1024
@@ -33,6 +34,8 @@ _DECODERS = {  # Pillow's name of a format, and the module that reads it
     "BMP": ("BMP", "PIL.BmpImagePlugin"),
     "GIF": ("GIF", "PIL.GifImagePlugin"),
 }
+_SUBFILE_TYPE, _REDUCED = 254, 1  # tag of TIFF: the picture is a smaller version of another one
+_DNG_VERSION = 50706
 _MAX_PIXEL_BYTES = 8  # 16 bits, four channels
 QUALITY = 90
 _SMALLER = 0.75
@@ -50,7 +53,8 @@ def fit_photo(
 ) -> bytes:
     """Return a photo that an edge takes: unchanged if it is one, else scaled down as an upright JPEG.
 
-    A JPEG or PNG that decoders read differently is returned in its normal form. WebP, AVIF, TIFF, BMP and GIF
+    A JPEG or PNG that decoders read differently is returned in its normal form, and so is one that is small
+    enough without metadata, a video behind it, or what else no decoder reads. WebP, AVIF, TIFF, BMP and GIF
     are converted, HEIC too if the package `pillow-heif` is installed. Costs up to some seconds of CPU and
     up to 512 MiB for the largest photos: call it in a thread.
 
@@ -69,6 +73,8 @@ def fit_photo(
     try:
         facts = inspect_image(image, limits)
     except ImageError as error:
+        if (essence := _essence(image, error, limits, source)) is not None:
+            return essence
         picture = _open(image, source, error, max_bytes, whole=whole)
         return encode_photo(picture, max_bytes, max_side, quality=quality)
     return image if facts.exact else normal_form(image, limits)
@@ -90,6 +96,17 @@ def open_photo(
     if (decoder := _DECODERS.get(format_name(image) or "")) is None:
         return decode_photo(image, limits, at_least=at_least)
     return Decoded(_convert(image, *decoder, limits), None, None)
+
+
+def _essence(image: bytes, refusal: ImageError, limits: ImageLimits, source: ImageLimits) -> bytes | None:
+    """Return the normal form of a photo that is too large only by what is not decoded, such as a video."""
+    if refusal.code != "too-large":
+        return None
+    try:
+        plain = normal_form(image, replace(limits, max_bytes=source.max_bytes))
+    except ImageError:
+        return None
+    return plain if len(plain) <= limits.max_bytes else None
 
 
 def _open(
@@ -119,12 +136,17 @@ def _convert(image: bytes, decoder: str, module: str, limits: ImageLimits) -> Im
             plugin.register_heif_opener()
         with Image.open(io.BytesIO(image), formats=(decoder,)) as picture:
             check_pixels(*picture.size, limits)
+            _check_no_raw(picture)
             upright = to_8_bits(ImageOps.exif_transpose(picture))
             if not upright.has_transparency_data:
                 return upright.convert("RGB")
             upright = upright.convert("RGBA")
     except (ImageError, MemoryError):
         raise
+    except Image.DecompressionBombError:
+        raise ImageError(
+            expected=f"at most {limits.max_pixels} pixels", got=f"more in {decoder}", code="too-many-pixels"
+        ) from None
     except ModuleNotFoundError:
         raise ImageError(
             expected="JPEG or PNG",
@@ -132,10 +154,24 @@ def _convert(image: bytes, decoder: str, module: str, limits: ImageLimits) -> Im
             hint=f"{install_command('heic')}, or convert it",
             code="unsupported-image",
         ) from None
-    except Exception:  # noqa: BLE001  # Pillow raises errors of all kinds for hostile bytes
-        raise unsupported(image) from None
+    except Exception as error:  # noqa: BLE001  # Pillow raises errors of all kinds for hostile bytes
+        # The message of UnidentifiedImageError contains the address of an object.
+        got = "one that cannot be read" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise ImageError(expected=f"a whole {decoder}", got=got, code="corrupt-image") from None
     background = Image.new("RGBA", upright.size, (BACKGROUND,) * 4)
     return Image.alpha_composite(background, upright).convert("RGB")
+
+
+def _check_no_raw(picture: Image.Image) -> None:
+    """Refuse a TIFF with the data of a sensor: its first picture is a small preview, or no picture."""
+    tags = getattr(picture, "tag_v2", {})
+    if _DNG_VERSION in tags or tags.get(_SUBFILE_TYPE) == _REDUCED:
+        raise ImageError(
+            expected="JPEG or PNG",
+            got="a camera's raw file, or the preview of one",
+            hint="export it as JPEG",
+            code="unsupported-image",
+        )
 
 
 def encode_photo(picture: Image.Image, max_bytes: int, max_side: int, *, quality: int = QUALITY) -> bytes:

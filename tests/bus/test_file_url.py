@@ -20,10 +20,23 @@ def test_the_path_of_a_url_is_the_path_it_was_made_of(parts):
 def test_other_spellings_of_a_file_url():
     """An unquoted space, `localhost` and a single slash are read too."""
     assert path_of("file:///a b") == path_of("file://localhost/a%20b") == path_of("file:/a b") == Path("/a b")
+    assert path_of("file://LOCALHOST/a%0Ab") == Path("/a\nb")
 
 
 @pytest.mark.parametrize(
-    "url", ["file://host/a", "file:a", "http:///a", "/a", "file:///a?b", "file:///a#b", "file:///%00"]
+    "url",
+    [
+        "file://host/a",
+        "file:a",
+        "http:///a",
+        "/a",
+        "file:///a?b",
+        "file:///a#b",
+        "file:///%00",
+        "file:///a\nb",
+        "file:///a\tb",
+        "file:///a\x7f",
+    ],
 )
 def test_what_names_no_path_here_is_an_error(url):
     """The sentence says how such a URL is written."""

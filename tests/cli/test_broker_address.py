@@ -15,6 +15,8 @@ TAKEN = {
     "[::1]:1883": ("::1", 1883, False),
     "2001:db8::5": ("2001:db8::5", None, False),
     "fe80::1%eth0": ("fe80::1%eth0", None, False),
+    "[fe80::1%eth0]:1884": ("fe80::1%eth0", 1884, False),
+    "mqtt://[fe80::1%25eth0]:1884": ("fe80::1%eth0", 1884, False),
     "mqtt://broker.lan": ("broker.lan", None, False),
     "mqtt://broker.lan:1884/": ("broker.lan", 1884, False),
     "MQTT://broker.lan": ("broker.lan", None, False),

@@ -149,8 +149,10 @@ def test_a_version_that_exists_is_not_trained_again(called, dataset, tmp_path):
 
 
 @pytest.mark.parametrize("words", [("train",), ("adopt", "model.keras", "--classes", "cat,dog")])
-def test_nothing_is_trained_beside_a_round(called, dataset, tmp_path, words):
+def test_nothing_is_trained_beside_a_round(called, dataset, tmp_path, monkeypatch, words):
     """By hand as by a trainer: both would write the same version, and share the memory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.keras").touch()
     with Registry(tmp_path / "models").round_lock():
         done = called("cloud", *words, "--dataset", dataset, "--out", tmp_path / "models")
     assert done.sentence == (

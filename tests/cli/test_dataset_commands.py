@@ -103,7 +103,10 @@ def test_forgetting_asks_and_is_final(command, photos, tmp_path):
     assert "confirm it with --yes" in command("forget", "--class", "dog", *cache).sentence
     assert command("forget", "--class", "dog", "--dry-run", *cache).out == "10 photos would be forgotten\n"
     done = command("forget", "--class", "dog", "--yes", *cache)
-    assert done.out == "10 photos and 0 dead letters forgotten\n"
+    assert done.out.splitlines() == [
+        "10 photos and 0 dead letters forgotten",
+        "exports, backups and reports from before still have them: delete those too",
+    ]
     assert "11 were there, 11 skipped" in command("import", photos).out
     assert Store.open(tmp_path / "dataset").count() == 11
 
@@ -120,7 +123,7 @@ def test_forgetting_takes_what_was_confirmed(command, photos, tmp_path, monkeypa
 
     monkeypatch.setattr(forget, "confirmed", swap_and_agree)
     done = command("forget", "--class", "dog", "--cache", tmp_path / "cache")
-    assert done.out == "9 photos and 0 dead letters forgotten\n"
+    assert done.out.splitlines()[0] == "9 photos and 0 dead letters forgotten"
     assert Store.open(tmp_path / "dataset").count("source IN ('dog/0.jpg', 'cat/0.jpg')") == 2
 
 
@@ -196,3 +199,43 @@ def test_an_export_names_what_it_wrote(command, photos, tmp_path):
     done = command("export", tmp_path / "out")
     assert done.out.splitlines()[-1] == f"21 photos exported to {tmp_path / 'out'}"
     assert (tmp_path / "out" / "metadata.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["import", "photos", "--dataset", ""], 2, "--dataset: expected a path, got an empty text"),
+        (["import", ""], 2, "SOURCE: expected a path, got an empty text"),
+        (["train", "--out", " "], 2, "--out: expected a path, got an empty text"),
+        (["import", "photos", "--label", ""], 2, "--label: class name '' is empty"),
+        (["list", "--lane", "hrad"], 2, "--lane: unknown value 'hrad'; did you mean 'hard'?"),
+        (["import", "photos", "--hold-out", "20%", "--split", "gold"], 1, "leave out one of the two"),
+        (["adopt", "gone.keras", "--classes", "a,b"], 1, "there is no model gone.keras"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(called, tmp_path, monkeypatch, words, code, said):
+    """An empty path, as of a variable that is not set, would be the working folder; nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    done = called("cloud", *words)
+    assert done.code == code
+    assert said in done.err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_import_of_nothing_fails(command, tmp_path):
+    """For a script that goes on with the dataset: every picture was skipped."""
+    (tmp_path / "in/cat").mkdir(parents=True)
+    (tmp_path / "in/cat/1.jpg").write_bytes(b"")
+    done = command("import", tmp_path / "in")
+    assert done.code == 1
+    assert "cat/1.jpg: expected JPEG or PNG, got an empty file" in done.err
+    assert command("list", "--changes").err == "nothing was changed manually\n"
+
+
+def test_a_misspelt_class_is_pointed_out(command, photos):
+    """An empty list, or nothing to forget, might else be taken for the truth."""
+    command("import", photos)
+    assert command("list", "--class", "dogs").err == (
+        "0 of 0 photos; no photo has the class 'dogs'; did you mean 'dog'?\n"
+    )
+    assert "the class 'dgo'" in command("forget", "--class", "dgo", "--yes").out

@@ -135,6 +135,15 @@ async def test_a_stopped_edge_is_offline(address, at):
     assert "start it with 'gleaner edge --node edge-1'" in text
 
 
+async def test_photos_do_not_pass_a_bridge(address, at):
+    """At the cloud's broker of a site with bridges the edge is seen and takes no photos: that is no fault."""
+    async with reporting(address, SERVED):
+        done = await gleaner("doctor", "--all", *at)
+    found = findings(done.out)
+    assert done.code == 0, done.out
+    assert found["answer"] == (True, "not asked: the edge takes photos at a broker of its own")
+
+
 async def test_a_degraded_edge_is_reported_with_its_reason(answering, address, at):
     """The findings of a degraded edge and of a model that is not served have the reasons of the edge."""
     failed = ServedModel(name="pets", state="failed", reason="no such file")

@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from bus.broker.process import is_listening
+from bus.mqtt.errors import PublishRefusedError
 from cli import main as main_module
 from cli import schema
 from cli.main import COMMANDS
@@ -52,11 +53,12 @@ def test_a_usage_error_is_2(called, words):
     [
         (PermanentError("it fails", hint="mend it"), 1),
         (TransientError("it fails", hint="mend it"), 75),
+        (PublishRefusedError("it fails", hint="mend it"), 1),
         (ExceptionGroup("tasks", [ExceptionGroup("more", [TransientError("it fails", hint="mend it")])]), 75),
     ],
 )
 def test_errors_are_sentences_with_an_exit_code(called, monkeypatch, error, code):
-    """A permanent error exits with 1, a transient one with 75; both print one line."""
+    """A permanent error and a refusal exit with 1, a transient one with 75; all print one line."""
 
     def fail(arguments: object) -> int:
         raise error

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from bus.mqtt.client import Bus, transient_client_id
+from cli.cloud.policy import _toml_lines
 from cloud.dataset.store import Label, Row, Store
 from cloud.registry.registry import Registry
 from cloud.rollout.harvest_policy import MIN_AUDITED
@@ -73,6 +74,12 @@ def newest(policies) -> dict[str, HarvestRules]:
         policy = msgspec.json.decode(policies.get_nowait().payload, type=Policy)
         got[policy.node] = policy.harvest
     return got
+
+
+def test_a_policy_from_a_wrong_clock_is_shown():
+    """Its time may be beyond all dates."""
+    lines = list(_toml_lines(Policy(node="edge-1", issued_at_ms=2**53), known=True))
+    assert lines[0] == "# edge-1: issued at 9999-12-31T23:59:59+00:00"
 
 
 async def test_rules_are_set_and_shown(at, tmp_path):

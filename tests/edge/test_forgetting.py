@@ -108,6 +108,30 @@ async def test_an_order_waits_for_an_edge_that_is_away_and_is_carried_out_once(c
         assert (await counted(seen))["forget.malformed"] == 1
 
 
+async def test_a_photo_from_the_outbox_of_a_forgotten_camera_is_answered_and_not_harvested(config):
+    """By the device's clock as the edge knows it, also after a restart; later photos are harvested."""
+    an_hour = 3_600_000
+    behind = now_ms() - an_hour  # the clock of pi-1
+
+    async def arrive(number: int, taken_at_ms: int, device: str = "pi-1", *, late: bool = True) -> str | None:
+        content = enveloped(number, photo(number), device, taken_at_ms=taken_at_ms, historical=late)
+        await seen.send(content, device)
+        return (await seen.answer(photo_id(number), device)).harvest
+
+    async with Observer(config.broker).watching() as seen:
+        async with edge_running(config):
+            await seen.status("online")
+            await seen.bus.publish(FORGET, order(devices={"pi-1": now_ms() - 60_000}), node=NODE)
+            await confirmed(seen)
+            assert await arrive(0, behind, late=False) != "forgotten"  # shows the clock
+            assert await arrive(1, behind - 120_000) == "forgotten"
+            assert await arrive(2, behind - 30_000) != "forgotten"
+            assert await arrive(3, now_ms() - 120_000, "pi-2") != "forgotten"
+        async with edge_running(config):
+            assert await arrive(4, now_ms() - an_hour) == "forgotten"
+        await eventually(lambda: {int(one.photo_id, 16) for one in seen.samples} == {0, 2, 3})
+
+
 async def test_a_photo_in_memory_is_not_harvested_for_a_label_any_more(config):
     """A photo that no rule harvested is kept for a label that may follow; after an order it is not there."""
     config = msgspec.structs.replace(

@@ -99,12 +99,13 @@ def no_sync() -> None:
 def first_picture() -> None:
     """Store each sample of a label with the picture of the first one of that label."""
     from cloud.collector import ingest  # noqa: PLC0415  # only the collector has it
+    from cloud.dataset.image_check import CheckedImage  # noqa: PLC0415  # as above
     from cloud.dataset.store import Row  # noqa: PLC0415  # as above
 
     row_of, first = ingest.row_of, dict[str, bytes]()
 
-    def mixed(sample: Sample, image: bytes) -> Row:
-        row = row_of(sample, image)
+    def mixed(sample: Sample, checked: CheckedImage) -> Row:
+        row = row_of(sample, checked)
         return dataclasses.replace(row, image=first.setdefault(sample.label, row.image))
 
     ingest.row_of = mixed

@@ -1,5 +1,6 @@
 """Compare the check of a picture with what the decoders do."""
 
+import io
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ _UNSETTLED = (
     "(no end)",
 )
 _CMYK_CHANNELS = 4
+_ORIENTATION, _TRANSPOSED = 0x0112, range(5, 9)
 _BUDGETS = {"too-large", "too-many-pixels", "unsupported-image"}
 
 
@@ -55,7 +57,11 @@ def compare(image: bytes, graph: Graph | None = None) -> str:
     # Without animation and malformed EXIF data, of which OpenCV makes something of its own.
     _check_opencv(normal_form(image), facts, decoded.picture, damaged=decoded.damaged is not None)
     if facts.exact and not is_animation(image):
-        assert opencv(image) is not None, "OpenCV does not read what is exact"
+        seen = opencv(image)
+        assert seen is not None, "OpenCV does not read what is exact"
+        # A square picture could be turned unnoticed; those of the tests are none.
+        assert seen.shape[:2] == (facts.height, facts.width), "OpenCV turns what is exact otherwise"
+        assert _turned_by_pillow(image) == (facts.width, facts.height), "Pillow turns what is exact otherwise"
     if graph is not None:
         _check_graph(graph, image, plain, facts, decoded.picture, damaged=decoded.damaged is not None)
     return "accepted" if decoded.damaged is None else "damaged"
@@ -100,6 +106,16 @@ def is_animation(image: bytes) -> bool:
 def opencv(image: bytes) -> Any | None:
     """Decode as OpenCV does: uint8 `[h, w, 3]`, blue first, upright; None if it cannot."""
     return cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
+
+
+def _turned_by_pillow(image: bytes) -> tuple[int, int]:
+    """Return width and height as Pillow would show a picture."""
+    try:
+        with Image.open(io.BytesIO(image)) as picture:
+            orientation = picture.getexif().get(_ORIENTATION, 1)
+            return picture.size if orientation not in _TRANSPOSED else (picture.height, picture.width)
+    except Exception as error:  # errors of all kinds
+        raise AssertionError(f"Pillow does not read what is exact: {error!r}") from error
 
 
 def _check_graph(

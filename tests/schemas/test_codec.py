@@ -351,6 +351,7 @@ _VARIANTS = {
     "outer-space": f" {base64.b64encode(_PICTURE).decode()}\n",
     "url-safe": base64.urlsafe_b64encode(_PICTURE).decode(),
     "without-padding": base64.b64encode(_PICTURE[:-1]).decode().rstrip("="),
+    "data-url-in-capitals": f"DATA:image/jpeg;BASE64,{base64.b64encode(_PICTURE).decode()}",
     "data-url": f"data:image/jpeg;base64,{base64.b64encode(_PICTURE).decode()}",
 }
 
@@ -388,6 +389,15 @@ def test_another_encoding_of_text_is_named(encoding):
         (b"\r\n\xff\xd8\xff", "neither a JSON object"),
         (b"", "neither a JSON object"),
         (msgpack.packb({"image": b"x" * 5000}, use_bin_type=False), "in msgpack, an image has the type bin"),
+        (b"\x81\xa5image\xa2\xff\xd8", "in msgpack, an image has the type bin"),
+        (b"\x81\xa5image\xc7\x02\x01\xff\xd8", "an extension type"),
+        (b"\x81\xa5image" + b"\x91" * 2000 + b"\xc0", "nested too deeply"),
+        (msgpack.packb({"image": [0] * 2000}), "a list of more than 1024 values"),
+        (b"\xde\x10\x00", "a map of more than 1024 fields"),
+        (msgpack.packb({"image": JPEG}) + b"\n", "bytes behind the map"),
+        (msgpack.packb({"image": JPEG})[:-1], "cut off"),
+        (b'{"image": "\\ud800"}', "half a surrogate pair"),
+        (b'{"image": ' + b"[" * 5000 + b"]" * 5000 + b"}", "nested too deeply"),
     ],
 )
 def test_what_is_no_message_is_named_in_words(payload, words):
@@ -408,6 +418,35 @@ def test_an_unknown_field_may_have_any_number_of_json(number, mark):
         decode(
             PHOTO, b'{"photo_id": "%s", "image": "%s", "sequence": %s}' % (b"0" * 32, image, number), NAMES
         )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"\xd6\xff\x00\x00\x00\x05",  # a timestamp
+        b"\xd4\x01\x02",
+        b"\xda\x20\x00" + b"a" * 8192,
+        b"\xa2\xff\xfe",
+        b"\xdc\x08\x00" + b"\x00" * 2048,
+        b"\x81\x01\x02",
+    ],
+    ids=["timestamp", "extension", "long text", "no UTF-8", "long list", "numbers as names"],
+)
+@pytest.mark.parametrize("mark", [bytes, mark_historical], ids=["live", "late"])
+def test_an_unknown_field_may_have_any_value_of_msgpack(value, mark):
+    """As in JSON; also a field whose name is no text."""
+    known = msgpack.packb({"photo_id": "0" * 32, "image": JPEG})[1:]
+    for name in (b"\xa5other", b"\x07", b"\xc4\x02ab"):
+        assert decode(PHOTO, mark(b"\x83" + known + name + value), SENDER).image == JPEG
+
+
+def test_a_text_of_c_may_end_in_zeros():
+    """Boards send the size of a buffer instead of the length of its text."""
+    payload = b'{"photo_id": "%s", "image": "%s"}' % (b"0" * 32, base64.b64encode(JPEG))
+    for end in (b"\x00", b"\n\x00\x00"):
+        assert decode(PHOTO, payload + end, SENDER).image == JPEG
+    with pytest.raises(CodecError, match="trailing characters"):
+        decode(PHOTO, payload + b"\x00x", SENDER)
 
 
 def test_a_late_photo_in_json_is_one_that_is_read():

@@ -2,8 +2,9 @@
 
 Edge nodes forget them as well: each gets an order, which waits at the broker for one that is away. What stays
 is the id of each photo with two times, and for a camera, a node or a time the moment up to which its samples
-are kept out, so that nothing comes back. Models that were trained on the photos stay as they are, and cannot
-be trained again exactly. Exports that were made before are not changed.
+are kept out, so that nothing comes back; that holds for what a device still has in its outbox. Models that
+were trained on the photos stay as they are, and cannot be trained again exactly. Exports, backups and reports
+that were made before are not changed: delete them (docs/datasets.md has the list).
 """
 
 import asyncio
@@ -13,10 +14,10 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from bus import log
-from bus.mqtt.errors import BrokerConnectionError
+from bus.mqtt.errors import BrokerConnectionError, PublishRefusedError
 from bus.mqtt.presence import now_ms
 from cli import connect, options, run_service
-from cli.cloud.dataset.selection import add_selection, selection
+from cli.cloud.dataset.selection import add_selection, selection, unknown_class
 from cli.cloud.known_nodes import READ_S
 from cli.fleet import Fleet, nodes_of
 from cli.output import print_line
@@ -67,7 +68,8 @@ def run(arguments: Namespace) -> int:
     ids = find_photos(store, chosen)
     meant = Reach() if arguments.no_edges else reach(store, chosen, ids, now_ms())
     if arguments.dry_run or not (ids or meant.everything):
-        print_line(f"{len(ids)} photos would be forgotten" if ids else "no photo is selected")
+        none = f"no photo is selected{'' if ids else unknown_class(store, arguments.label)}"
+        print_line(f"{len(ids)} photos would be forgotten" if ids else none)
         return 0
     if not (arguments.yes or confirmed(len(ids))):
         return 1
@@ -85,6 +87,8 @@ def _forget_in_cloud(arguments: Namespace, store: "Store", chosen: "Selection", 
     changes = ChangeLog.open(arguments.dataset)
     done = forget_ids(store, changes, ids, arguments.by, detail=str(chosen), still=chosen.fits)
     forget_elsewhere(arguments, done)
+    if done.photo_ids:
+        print_line("exports, backups and reports from before still have them: delete those too")
 
 
 async def _forget_everywhere(
@@ -116,9 +120,8 @@ async def _forget_everywhere(
             await _wait(arguments.wait, fleet, orders, statuses)
     except* BrokerConnectionError as group:
         cause = first_cause(group)
-        raise TransientError(
-            f"edges cannot be told: {cause}; or forget in the cloud alone with --no-edges"
-        ) from None
+        kind = PermanentError if isinstance(cause, PublishRefusedError) else TransientError
+        raise kind(f"edges cannot be told: {cause}; or forget in the cloud alone with --no-edges") from None
 
 
 def _record(arguments: Namespace, store: "Store", meant: "Reach", nodes: list[str]) -> None:

@@ -14,8 +14,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from cli import options
+from cli import exit_codes, options
 from cli.output import print_error, print_line
+from schemas.errors import PermanentError
 
 if TYPE_CHECKING:
     from cloud.dataset.importing.import_result import ImportResult
@@ -27,7 +28,7 @@ _IGNORED_NAMES = 10  # printed for each reason: a folder can have thousands of f
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("source", metavar="SOURCE", help="a folder, a file or a URL")
+    parser.add_argument("source", type=options.place, metavar="SOURCE", help="a folder, a file or a URL")
     options.add_dataset(parser)
     parser.add_argument(
         "--split",
@@ -40,7 +41,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="SHARE",
         help="make this share of each class gold, such as 20%%; near-duplicates stay on one side",
     )
-    parser.add_argument("--label", help="class of all pictures; by default the names of the folders")
+    parser.add_argument(
+        "--label",
+        type=options.class_label,
+        help="class of all pictures; by default the names of the folders",
+    )
     parser.add_argument("--recursive", action="store_true", help="include folders inside class folders")
     parser.add_argument(
         "--every",
@@ -75,6 +80,10 @@ def run(arguments: Namespace) -> int:
     from cloud.dataset.importing.importer import import_entries  # noqa: PLC0415  # as above
     from cloud.dataset.importing.source import SourceOptions, source_entries  # noqa: PLC0415  # as above
 
+    if arguments.hold_out is not None and arguments.split == "gold":
+        raise PermanentError(
+            "--split gold makes every photo gold, and --hold-out a share", hint="leave out one of the two"
+        )
     wanted = SourceOptions(
         label=arguments.label,
         recursive=arguments.recursive,
@@ -93,12 +102,11 @@ def run(arguments: Namespace) -> int:
         )
         done = import_entries(store, entries, chosen, bars)
     show(done, store, dry_run=arguments.dry_run)
-    return 0
+    return exit_codes.OK if done.stored or done.duplicate else exit_codes.FAILED
 
 
 def _open(dataset: str, *, dry_run: bool) -> "Store | None":
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
-    from schemas.errors import PermanentError  # noqa: PLC0415  # as above
 
     try:
         return Store.open(dataset, create=not dry_run)
@@ -128,7 +136,9 @@ def show(done: "ImportResult", store: "Store | None", *, dry_run: bool) -> None:
         # Reasons of the importer begin with the name.
         line = reason if reason.startswith(f"file {name}") else f"{name}: {reason}"
         print_error(f"skipped: {line}")
-    counts = f"{done.stored} photos stored, {done.duplicate} were there, {len(done.skipped)} skipped"
+    counts = (
+        f"{_number(done.stored, 'photo')} stored, {done.duplicate} were there, {len(done.skipped)} skipped"
+    )
     print_line(
         f"dry run: {counts}" if dry_run else f"{counts}; dataset version {store.version if store else 0}"
     )

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from cli import options
-from cli.cloud.dataset.selection import add_selection, selection
+from cli.cloud.dataset.selection import add_selection, selection, unknown_class
 from cli.output import print_error, print_json, print_line
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _list_photos(arguments: Namespace, store: "Store") -> None:
             print_json({name: row[name] for name in _COLUMNS})
         else:
             print_line(_line(row))
-    print_error(f"{len(found)} of {len(ids)} photos")
+    print_error(f"{len(found)} of {len(ids)} photos{'' if ids else unknown_class(store, arguments.label)}")
 
 
 def _line(row: Mapping[str, object]) -> str:
@@ -113,7 +113,10 @@ def _list_classes(arguments: Namespace, store: "Store") -> None:
 def _list_changes(arguments: Namespace) -> None:
     from cloud.dataset.change_log import ChangeLog  # noqa: PLC0415  # as above
 
-    for change in islice(ChangeLog.open(arguments.dataset).newest(arguments.limit), arguments.limit):
+    changes = list(islice(ChangeLog.open(arguments.dataset).newest(arguments.limit), arguments.limit))
+    if not changes:
+        print_error("nothing was changed manually")
+    for change in changes:
         if arguments.json:
             print_json(change)
         else:

@@ -4,9 +4,12 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from cli import options
+from schemas.lanes import LANES
+from schemas.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from cloud.dataset.curation import Selection
+    from cloud.dataset.store import Store
 
 
 def add_selection(parser: ArgumentParser) -> None:
@@ -18,12 +21,27 @@ def add_selection(parser: ArgumentParser) -> None:
         help="id, first digits of an id, or name of an imported file",
     )
     parser.add_argument("--device", type=options.camera, metavar="NODE/DEVICE", help="photos of this camera")
-    parser.add_argument("--class", dest="label", metavar="CLASS", help="photos that a person labelled so")
+    parser.add_argument(
+        "--class",
+        dest="label",
+        type=options.class_label,
+        metavar="CLASS",
+        help="photos that a person labelled so",
+    )
     parser.add_argument("--split", choices=("train", "gold", "stream"))
-    parser.add_argument("--lane", help="why it was harvested: auto, hard, audit or feedback")
+    parser.add_argument("--lane", choices=LANES, help="why it was harvested")
     parser.add_argument("--origin", choices=("sample", "import"), help="harvested, or imported")
     parser.add_argument("--before", type=options.utc_ms, metavar="DATE", help="arrived before then, UTC")
     parser.add_argument("--after", type=options.utc_ms, metavar="DATE", help="arrived then or later, UTC")
+
+
+def unknown_class(store: "Store", label: str | None) -> str:
+    """Return a sentence if a class was asked for that no photo has, else an empty text."""
+    from cloud.dataset.training_set import label_counts  # noqa: PLC0415  # each command loads what it needs
+
+    if label is None or label in (counts := label_counts(store)):
+        return ""
+    return f"; no photo has the class {label!r}{did_you_mean(label, counts)}"
 
 
 def selection(arguments: Namespace, *, labelled: bool | None = None) -> "Selection":

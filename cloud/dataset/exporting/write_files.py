@@ -73,7 +73,9 @@ def write_label_studio(directory: Path, photos: Iterator[ExportedPhoto], classes
         choice = {"from_name": "class", "to_name": "image", "type": "choices"}
         given: dict[str, object] = {"result": [choice | {"value": {"choices": [photo.label]}}]}
         address = f"/data/local-files/?d={directory.name}/images/{photo.file_name}"
-        task: dict[str, object] = {"data": {"image": address}, "meta": photo.facts}
+        # The split is in the data, because Label Studio's JSON-MIN and CSV have nothing of `meta`.
+        data = {"image": address, "split": photo.split}
+        task: dict[str, object] = {"data": data, "meta": photo.facts}
         if photo.source in {"human", "device"}:
             task["annotations"] = [given]
         else:

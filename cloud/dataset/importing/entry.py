@@ -1,5 +1,6 @@
 """What every import format yields: pictures with a label, and what was passed over, with the reason."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from schemas.text import is_unicode
 
 _SUFFIXES = ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .heic .heif .avif .mpo"
 PICTURE_SUFFIXES = frozenset(_SUFFIXES.split())
+
+
+_DRIVE = re.compile(r"[A-Za-z]:/")
 
 
 class NotAListError(PermanentError):
@@ -92,7 +96,7 @@ def listed_item(folder: Path, name: str, label: object, split: Split | None = No
     if text is not None and not is_unicode(text):
         return PassedOver(name, "a label that is not UTF-8; save the list as UTF-8")
     if "://" not in name:
-        return file_item(_written_as(folder, name), name, text, split)
+        return file_item(written_as(folder, name), name, text, split)
     if not name.casefold().startswith("file:"):
         return PassedOver(name, "an address in a network; download its picture")
     try:
@@ -101,11 +105,22 @@ def listed_item(folder: Path, name: str, label: object, split: Split | None = No
         return PassedOver(name, str(error))
 
 
-def _written_as(folder: Path, name: str) -> Path:
-    """Return the file that a name means: with slashes, and accents as letters or as marks (macOS)."""
+def written_as(folder: Path, name: str) -> Path:
+    """Return the file that a name means: with slashes, and accents as letters or as marks (macOS).
+
+    A path from the root of another machine is looked for by its last parts, also in a folder `images`.
+    """
     slashes = name.replace("\\", "/")
     forms = (name, slashes, normalize("NFC", slashes), normalize("NFD", slashes))
-    return next((folder / form for form in forms if is_file(folder / form)), folder / slashes)
+    if found := next((folder / form for form in forms if is_file(folder / form)), None):
+        return found
+    parts = [part for part in slashes.split("/") if part]
+    if slashes.startswith("/") or _DRIVE.match(slashes):
+        for start in range(len(parts)):
+            for place in (folder, folder / "images"):
+                if is_file(candidate := place.joinpath(*parts[start:])):
+                    return candidate
+    return folder / slashes
 
 
 def label_text(label: str | float) -> str:

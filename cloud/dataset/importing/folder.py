@@ -12,7 +12,7 @@ Layouts, tried in this order:
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cloud.dataset.importing.entry import (
@@ -34,8 +34,16 @@ _SPLITS: dict[str, Split] = {
     **dict.fromkeys(("holdout", "heldout"), "gold"),
     "stream": "stream",
 }
-_DECORATION = re.compile(r"[\s_-]|(set|images|data)?\d*$")
+_DECORATION = re.compile(r"^\d+[\s_-]+|[\s_-]|(set|split|images|photos|data)?\d*$")
 _CLASS_IN_NAME = re.compile(r"([^\W\d][^.]*)[._]\d+\.[A-Za-z]+")
+_CONTAINERS = frozenset(
+    {
+        *("image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures", "pics"),
+        *("data", "dataset", "datasets", "file", "files", "frame", "frames", "media", "upload", "uploads"),
+        *("annotation", "annotations", "label", "labels", "mask", "masks", "segmentations", "thumbnails"),
+    }
+)
+"""Names of folders that say nothing about what is in their pictures."""
 # Those of folders, of Windows, Linux, Synology and QNAP: some hold small copies of the pictures beside them.
 _SYSTEM_FILES = frozenset(
     {
@@ -86,9 +94,46 @@ def folder_entries(directory: Path, *, label: str | None = None, recursive: bool
                 f"cannot import {directory}: the class folders are one level deeper",
                 hint=f"import {', '.join(escaped(folder) for folder in deeper)}",
             )
+    inner = _wrapped(directory, listing)
+    if inner != directory:
+        raise PermanentError(
+            f"cannot import {directory}: its class folders are further inside",
+            hint=f"import {escaped(inner)}; or all pictures as one class with --label",
+        )
     if recursive:
         _check_inner_folders(directory, listing)
     return list(_classes(directory, None, listing))
+
+
+def check_class_names(directory: Path, labels: Iterable[str | None], lists: Sequence[str] = ()) -> None:
+    """Refuse an import by folders whose classes would all be called `images` or the like.
+
+    Args:
+        directory: What is imported.
+        labels: Of all its pictures.
+        lists: Why files of the folder that may be lists of pictures are none.
+
+    Raises:
+        PermanentError: No name of a folder is one of a class.
+    """
+    names = sorted({label for label in labels if label is not None})
+    if not names or not all(name.casefold() in _CONTAINERS for name in names):
+        return
+    is_are = "the name of its folder, is" if len(names) == 1 else "the names of its folders, are"
+    because = f" ({'; '.join(lists)})" if lists else ""
+    raise PermanentError(
+        f"cannot import {directory}: {listed([escaped(name) for name in names])}, {is_are} no class{because}",
+        hint="make a folder per class, write a CSV file with the columns file and label, "
+        "or name the class of all pictures with --label",
+    )
+
+
+def _wrapped(directory: Path, listing: "_Listing") -> Path:
+    """Return the folder inside that has the class folders, if only folders with one folder are around it."""
+    here = directory
+    while len(folders := listing.folders(here)) == 1 and not listing.has_pictures(folders[0]):
+        here = folders[0]
+    return here if any(True for _ in listing.folders(here)) else directory
 
 
 def _check_inner_folders(directory: Path, listing: "_Listing") -> None:

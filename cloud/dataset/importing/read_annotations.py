@@ -1,12 +1,13 @@
-"""Read the exports of annotation tools: COCO, Label Studio and CVAT. A picture gets one label or is listed.
+"""Read the exports of annotation tools: COCO, Label Studio, CVAT and FiftyOne.
 
-These tools also draw boxes. Gleaner labels whole pictures: one whose boxes all have one label gets it.
+A picture gets one label, or is listed. These tools also draw boxes. Gleaner labels whole pictures: one whose
+boxes all have one label gets it.
 """
 
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -28,6 +29,7 @@ from cloud.dataset.importing.entry import (
 from cloud.dataset.importing.folder import split_of
 from cloud.dataset.schema import Split
 from schemas.errors import PermanentError
+from schemas.text import escaped
 
 _MAX_BYTES = 1 << 30
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
@@ -37,14 +39,14 @@ _ENTITY = b"<!ENTITY"
 
 
 def json_entries(export: Path, label: str | None = None) -> list[Entry]:
-    """List the pictures of a COCO or Label Studio file; a COCO file that is named after a split gives it.
+    """List the pictures of a COCO, FiftyOne or Label Studio file; a COCO file named after a split gives it.
 
     Args:
         export: A JSON file; pictures are looked for in its folder and in folders around it.
         label: Class of pictures without one.
 
     Raises:
-        NotAListError: It is neither of the two.
+        NotAListError: It is none of these.
         PermanentError: It is too large.
     """
     content = _load(export)
@@ -54,10 +56,12 @@ def json_entries(export: Path, label: str | None = None) -> list[Entry]:
             replace(entry, split=split) if isinstance(entry, Item) else entry
             for entry in _coco(export, content, label)
         ]
+    if isinstance(content, dict) and isinstance(content.get("labels"), dict):
+        return list(_fiftyone(export, content, label))
     if isinstance(content, list) and any(map(_is_task, _objects(content))):
         return list(_label_studio(export, content, label))
     raise NotAListError(
-        f"cannot import {export}: neither COCO nor an export of Label Studio",
+        f"cannot import {export}: not an export of COCO, FiftyOne or Label Studio",
         hint="export as COCO, JSON, JSON-MIN or CSV, or make a folder per class",
     )
 
@@ -110,6 +114,19 @@ def _key(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
+def _fiftyone(export: Path, content: Mapping[str, Any], label: str | None) -> Iterator[Entry]:
+    """Yield the pictures of a FiftyOneImageClassificationDataset: labels by file name without suffix."""
+    classes = content.get("classes")
+    names = classes if isinstance(classes, list) else []
+    files = {path.stem: path.name for path in sorted((export.parent / "data").glob("*")) if is_file(path)}
+    files |= {path.name: path.name for path in sorted((export.parent / "data").glob("*")) if is_file(path)}
+    for picture, given in content["labels"].items():
+        found = given.get("label") if isinstance(given, dict) else given
+        if isinstance(found, int) and not isinstance(found, bool) and names:
+            found = names[found] if 0 <= found < len(names) else None
+        yield _labelled(export, files.get(picture, picture), [found], label)
+
+
 def _label_studio(export: Path, tasks: list[object], label: str | None) -> Iterator[Entry]:
     for number, task in enumerate(tasks):
         picture = _picture_of(task) if isinstance(task, dict) else None
@@ -119,9 +136,18 @@ def _label_studio(export: Path, tasks: list[object], label: str | None) -> Itera
         annotation = _last_annotation(task)
         found = _labelled(export, picture, _choices(annotation), label)
         at_ms = _time_ms(annotation.get("updated_at") or annotation.get("created_at"))
-        if isinstance(found, Item) and at_ms is not None:
-            found = Item(found.name, found.read, found.label, found.split, at_ms, found.size_bytes)
+        if isinstance(found, Item):
+            dated_ms = found.at_ms if at_ms is None else at_ms
+            found = replace(found, at_ms=dated_ms, split=_split_of_task(task))
         yield found
+
+
+def _split_of_task(task: Mapping[str, Any]) -> Split | None:
+    """Return the split that our export wrote into a task; of JSON-MIN its fields are those of its data."""
+    for place in (task.get("data"), task.get("meta"), task):
+        if isinstance(place, dict) and isinstance(written := place.get("split"), str):
+            return split_of(written)
+    return None
 
 
 def _is_task(task: Mapping[str, Any]) -> bool:
@@ -153,6 +179,7 @@ def _last_annotation(task: Mapping[str, Any]) -> Mapping[str, Any]:
 def _choices(annotation: Mapping[str, Any]) -> Iterator[object]:
     if "result" not in annotation:
         value = next((annotation[key] for key in _CHOICE_KEYS if key in annotation), None)
+        value = value.get("choices", value) if isinstance(value, dict) else value  # of a multiple choice
         yield from value if isinstance(value, list) else [value]
         return
     for result in _objects(annotation["result"]):
@@ -184,27 +211,38 @@ def _labelled(export: Path, name: str, labels: Iterable[object], default: str | 
     if not distinct and default is None:
         return PassedOver(name, "no label")
     text = distinct[0] if distinct else default
-    return (
-        listed_item(export.parent, name, text)
-        if "://" in name
-        else file_item(_find(export, name), name, text)
-    )
+    if "://" in name:
+        return listed_item(export.parent, name, text)
+    places = _find(export, name)
+    if len(places) > 1:
+        where = " and ".join(escaped(path.parent.name) for path in places[:2])
+        return PassedOver(name, f"files of this name are in {where}; write the folder into the list")
+    return file_item(places[0], name, text)
 
 
-def _find(export: Path, name: str) -> Path:
-    """Return where a picture of an export lies: beside it, or in the usual folders around it."""
+def _find(export: Path, name: str) -> list[Path]:
+    """Return where a picture of an export may lie: beside it, or in the usual folders around it.
+
+    Several places are returned if nothing tells which of them is meant.
+    """
     relative = PurePosixPath(name.replace("\\", "/"))
-    plain = _UPLOAD_PREFIX.sub("", relative.name)
+    forms = (relative, relative.name, _UPLOAD_PREFIX.sub("", relative.name))
     here = export.parent
-    folders = [here, here / "images", here.parent, here.parent / "images", here / "data"]
-    folders += sorted(
-        path for path in here.parent.glob("*") if path.is_dir() and not path.name.startswith(".")
-    )
-    for folder in folders:
-        for candidate in (relative, relative.name, plain):
-            if is_file(folder / candidate):
-                return folder / candidate
-    return here / relative
+    around = [*here.parent.glob("*"), *here.glob("images/*"), *here.parent.glob("images/*")]
+    around = sorted(path for path in around if path.is_dir() and not path.name.startswith("."))
+    # instances_val2017.json is about val2017/, even if train2017/ has pictures of the same names.
+    words = re.split(r"[^0-9a-z]+", export.stem.casefold())
+    of_its_name = [path for path in around if path.name.casefold() in words]
+    usual = [here, here / "images", here.parent, here.parent / "images", here / "data"]
+    if found := _files([*of_its_name, *usual], forms):
+        return found[:1]
+    return _files(around, forms) or [here / relative]
+
+
+def _files(folders: Iterable[Path], forms: Sequence[PurePosixPath | str]) -> list[Path]:
+    """Return the files that are there, each once, in the order of the folders."""
+    found = (folder / name for folder in folders for name in forms if is_file(folder / name))
+    return list({path.resolve(): path for path in found}.values())
 
 
 def _objects(value: object) -> list[dict[str, Any]]:

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 
 from cloud.dataset.importing.entry import Entry, Item, PassedOver, listed_item
 from cloud.dataset.importing.folder import split_of
-from cloud.dataset.importing.read_table import LABEL_COLUMNS, SPLIT_COLUMNS
-from cloud.dataset.schema import Split
+from cloud.dataset.importing.read_table import LABEL_COLUMNS, SPLIT_COLUMNS, known_split
 from schemas.errors import PermanentError
+from schemas.text import escaped
 
 _IMAGE_COLUMNS = ("image", "img", "photo", "picture")
 
@@ -39,6 +39,7 @@ def _file_entries(path: Path, name: str, label: str | None) -> Iterator[Entry]:
         image, labels, splits = (
             _column(schema, names) for names in (_IMAGE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS)
         )
+        labels = labels or _only_classes(path, schema, label)
         if image is None:
             raise PermanentError(
                 f"cannot import {path}: no column {' or '.join(_IMAGE_COLUMNS)} with encoded pictures"
@@ -50,11 +51,14 @@ def _file_entries(path: Path, name: str, label: str | None) -> Iterator[Entry]:
             rows = file.read_row_group(group, columns=columns).to_pylist()
             count = file.metadata.row_group(group).num_rows
             for row, values in enumerate(rows or [{}] * count):
-                written = values.get(splits) if splits else None
-                split: Split | None = stem_split if written is None else split_of(str(written))
-                given = _label(values.get(labels) if labels else None, classes) or label
-                read: Callable[[], bytes] = partial(_picture, path, group, row, image)
                 entry = f"{name}:{group}.{row}"
+                read: Callable[[], bytes] = partial(_picture, path, group, row, image)
+                try:
+                    split = known_split(values.get(splits) if splits else None, known=True) or stem_split
+                    given = _label(values.get(labels) if labels else None, classes) or label
+                except PermanentError as error:
+                    yield PassedOver(entry, str(error))
+                    continue
                 yield Item(entry, read, given, split) if given else PassedOver(entry, "no label")
     except (pa.ArrowException, OSError) as error:
         raise PermanentError(f"cannot import {path}: {error}") from None
@@ -87,6 +91,21 @@ def _column(schema: pa.Schema, names: Sequence[str]) -> str | None:
     return next((by_name[name] for name in names if name in by_name), None)
 
 
+def _only_classes(path: Path, schema: pa.Schema, label: str | None) -> str | None:
+    """Return the only column with numbered classes, whatever its name.
+
+    Raises:
+        PermanentError: There are several, and no label is given.
+    """
+    found = [field.name for field in schema if _class_names(schema, field.name)]
+    if len(found) > 1 and label is None:
+        raise PermanentError(
+            f"cannot import {path}: columns {' and '.join(map(escaped, found))} have classes",
+            hint="rename the one to learn to label",
+        )
+    return found[0] if len(found) == 1 else None
+
+
 def _class_names(schema: pa.Schema, column: str | None) -> list[str]:
     """Return the names behind numbered labels, which Hugging Face stores in the metadata; or none."""
     try:
@@ -99,4 +118,9 @@ def _class_names(schema: pa.Schema, column: str | None) -> list[str]:
 def _label(value: object, classes: Sequence[str]) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return classes[value] if 0 <= value < len(classes) else (None if classes or value < 0 else str(value))
+    if isinstance(value, list):
+        found = sorted({label for one in value if (label := _label(one, classes))})
+        if len(found) > 1:
+            raise PermanentError(f"{len(found)} labels: {', '.join(found)}")
+        return found[0] if found else None
     return None if value in (None, "") else str(value)

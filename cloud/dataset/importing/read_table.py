@@ -3,19 +3,35 @@
 import codecs
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
-from cloud.dataset.importing.entry import Entry, NotAListError, PassedOver, is_file, listed_item
+from cloud.dataset.importing.entry import (
+    Entry,
+    Item,
+    NotAListError,
+    PassedOver,
+    is_file,
+    listed_item,
+    written_as,
+)
 from cloud.dataset.importing.folder import split_of
 from cloud.dataset.schema import Split
 from schemas.errors import PermanentError
 
-FILE_COLUMNS = ("file_name", "filename", "file", "path", "filepath", "image", "image_path", "photo")
-LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "species")
+FILE_COLUMNS = (
+    *("file_name", "filename", "file", "path", "filepath", "file_path", "image", "image_path", "image_name"),
+    *("image_file", "img", "img_path", "picture", "photo"),
+)
+LABEL_COLUMNS = (
+    *("label", "labels", "class", "class_name", "category", "target", "species"),
+    "choice",  # Label Studio's
+)
 SPLIT_COLUMNS = ("split", "subset", "set", "partition")
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 
@@ -36,7 +52,7 @@ def csv_entries(table: Path, label: str | None = None) -> list[Entry]:
         NotAListError: It has no header with such columns.
         PermanentError: It cannot be read.
     """
-    return list(_entries(table, _csv_rows(table), label))
+    return _one_label(_entries(table, _csv_rows(table, labelled=label is None), label))
 
 
 def csv_names_pictures(table: Path) -> bool:
@@ -48,7 +64,7 @@ def csv_names_pictures(table: Path) -> bool:
 
     def is_picture(row: Mapping[str, object]) -> bool:
         name, labelled = _first(row, FILE_COLUMNS), _first(row, LABEL_COLUMNS) is not None
-        return labelled and isinstance(name, str) and is_file(table.parent / name.strip())
+        return labelled and isinstance(name, str) and is_file(written_as(table.parent, name.strip()))
 
     return _any_row(table, is_picture)
 
@@ -86,7 +102,7 @@ def metadata_entries(directory: Path, tables: Sequence[Path], label: str | None 
     for table in tables:
         split = split_of(table.parent.name) if table.parent != directory else None
         prefix = table.parent.relative_to(directory)
-        found += _entries(table, _rows(table), label, split=split, prefix=prefix)
+        found += _one_label(_entries(table, _rows(table), label, split=split, prefix=prefix))
     return found
 
 
@@ -98,7 +114,10 @@ def _entries(
     split: Split | None = None,
     prefix: Path = Path(),
 ) -> Iterator[Entry]:
-    for number, row in rows:
+    read = list(rows)
+    named = (_first(row, SPLIT_COLUMNS) for _, row in read if not isinstance(row, str))
+    known = any(split_of(str(one)) is not None for one in named if one is not None)
+    for number, row in read:
         if isinstance(row, str):
             yield PassedOver(f"{table.name}:{number}", row)
             continue
@@ -112,32 +131,76 @@ def _entries(
         # A blank at the end of a field belongs to the table, unless a file has that name.
         name = name if is_file(table.parent / name) else name.strip()
         given, written = _first(row, LABEL_COLUMNS), _first(row, SPLIT_COLUMNS)
-        found = listed_item(
-            table.parent,
-            name,
-            label if given is None else given,
-            split if written is None else split_of(str(written)),
-        )
+        try:
+            side = known_split(written, known=known) or split
+        except PermanentError as error:
+            yield PassedOver(name, str(error))
+            continue
+        found = listed_item(table.parent, name, label if given is None else given, side)
         yield found if prefix == Path() else replace(found, name=str(prefix / name))
 
 
 def _first(row: Mapping[str, object], columns: tuple[str, ...]) -> object:
     """Return the first value that is there; column names differ in case."""
-    named = {key.strip().casefold(): value for key, value in row.items() if isinstance(key, str)}
+    named = {_column(key): value for key, value in row.items() if isinstance(key, str)}
     values = (named[column] for column in columns if column in named)
     return next((value for value in values if value not in (None, "")), None)
 
 
-def _csv_rows(table: Path) -> Iterator[tuple[int, Mapping[str, object] | str]]:
+def _column(name: str) -> str:
+    """Return the name of a column as it is compared: `Image Path` is `image_path`."""
+    return re.sub(r"[\s-]+", "_", name.strip().casefold())
+
+
+def _one_label(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries, each picture once: a list of boxes has a line for each, perhaps of two classes."""
+    labels: defaultdict[str, set[str | None]] = defaultdict(set)
+    listed = list(entries)
+    for entry in listed:
+        if isinstance(entry, Item):
+            labels[entry.name].add(entry.label)
+    found: dict[str, Entry] = {}
+    for number, entry in enumerate(listed):
+        given = labels.get(entry.name, set())
+        if isinstance(entry, Item) and len(given) > 1:
+            names = ", ".join(sorted(str(one) for one in given))
+            found[entry.name] = PassedOver(entry.name, f"{len(given)} labels: {names}")
+        elif isinstance(entry, Item):
+            found.setdefault(entry.name, entry)
+        else:
+            found[f"{number}/{entry.name}"] = entry
+    return list(found.values())
+
+
+def known_split(written: object, *, known: bool) -> Split | None:
+    """Return the split that a row names.
+
+    Args:
+        written: Value of the column of splits; None if the row has none.
+        known: Whether one of the column's values is a split; else it is about something else.
+
+    Raises:
+        PermanentError: It is no split, in a column of splits.
+    """
+    if written is None or not known:
+        return None
+    if (split := split_of(str(written))) is None:
+        raise PermanentError(f"split {str(written)!r} is unknown; write train, val or test")
+    return split
+
+
+def _csv_rows(table: Path, *, labelled: bool = False) -> Iterator[tuple[int, Mapping[str, object] | str]]:
     try:
         with _open(table) as file:
             rows = csv.DictReader(file, delimiter=_delimiter(file))
-            names = {str(name).strip().casefold() for name in rows.fieldnames or ()}
-            if not names.intersection(FILE_COLUMNS):
-                raise NotAListError(
-                    f"cannot import {table}: its first line has no column for files",
-                    hint=f"name columns {FILE_COLUMNS[0]} and {LABEL_COLUMNS[0]}, for example",
-                )
+            names = {_column(str(name)) for name in rows.fieldnames or ()}
+            columns = {"files": FILE_COLUMNS} | ({"labels": LABEL_COLUMNS} if labelled else {})
+            for what, known in columns.items():
+                if not names.intersection(known):
+                    raise NotAListError(
+                        f"cannot import {table}: its first line has no column for {what}",
+                        hint=f"name columns {FILE_COLUMNS[0]} and {LABEL_COLUMNS[0]}, for example",
+                    )
             yield from _readable_rows(rows)
     except (csv.Error, OSError) as error:
         raise PermanentError(f"cannot import {table}: {error}") from None

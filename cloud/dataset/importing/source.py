@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from cloud.dataset.importing.entry import Entry
-from cloud.dataset.importing.folder import folder_entries
+from cloud.dataset.importing.entry import Entry, Item
+from cloud.dataset.importing.folder import check_class_names, folder_entries, split_of
 from cloud.dataset.importing.importer import check_any
-from cloud.dataset.importing.lists import lists_in
+from cloud.dataset.importing.lists import lists_in, why_no_lists
 from cloud.dataset.importing.read_annotations import cvat_entries, json_entries
 from cloud.dataset.importing.read_parquet import parquet_entries
 from cloud.dataset.importing.read_table import csv_entries, metadata_entries, metadata_tables
@@ -85,12 +85,21 @@ def _directory_entries(directory: Path, options: SourceOptions) -> list[Entry]:
         return listed
     if any(directory.glob("*.parquet")) or any(directory.glob("data/*.parquet")):
         return parquet_entries(directory, options.label)
-    if (directory / "images").is_dir() and any((directory / "labels").rglob("*.txt")):
+    if any(map(_has_boxes, [directory, *(path for path in directory.glob("*") if split_of(path.name))])):
         raise PermanentError(
             f"{directory} has boxes for YOLO: Gleaner labels whole pictures",
             hint="export it as COCO, or as YOLO classification with a folder per class",
         )
-    return folder_entries(directory, label=options.label, recursive=options.recursive)
+    entries = folder_entries(directory, label=options.label, recursive=options.recursive)
+    if options.label is None:
+        labels = (entry.label for entry in entries if isinstance(entry, Item))
+        check_class_names(directory, labels, why_no_lists(directory))
+    return entries
+
+
+def _has_boxes(folder: Path) -> bool:
+    """Return whether a folder has the layout of YOLO with boxes."""
+    return (folder / "images").is_dir() and any((folder / "labels").rglob("*.txt"))
 
 
 def _file_entries(path: Path, label: str | None) -> list[Entry]:

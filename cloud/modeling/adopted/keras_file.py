@@ -27,6 +27,7 @@ def load_keras(source: ModelSource) -> ForeignModel:
         AdoptionError: it cannot be loaded, or its input or output cannot be used.
     """
     model = open_keras(source.path)
+    model = _with_scores(model, source)
     tensor, output = _only(model, "inputs", source.path), _only(model, "outputs", source.path)
     form = read_input(tensor.name, tensor.shape, tf.as_dtype(tensor.dtype))
     if len(output.shape) != _VECTOR_RANK:
@@ -43,6 +44,22 @@ def load_keras(source: ModelSource) -> ForeignModel:
     network, dim = _from_pixels(body, form, preprocessing), int(_last(model).input.shape[-1])
     name = file_name(source.path, source.identity())
     return ForeignModel(plan(name, network.input_shape[1], dim, network), network, head, "Keras model")
+
+
+def _with_scores(model: Any, source: ModelSource) -> Any:
+    """Return a model of several outputs with the one that has the scores alone, by the names of the outputs.
+
+    Raises:
+        AdoptionError: no output can be the scores, or several can and none is chosen.
+    """
+    outputs = getattr(model, "outputs", None) or []
+    if len(outputs) < _TWO and source.output is None:
+        return model
+    names = getattr(model, "output_names", None) or [str(number) for number in range(len(outputs))]
+    named = dict(zip(names, outputs, strict=False))
+    widths = {name: one.shape[-1] for name, one in named.items() if len(one.shape) == _VECTOR_RANK}
+    chosen = choose_output(widths, source.classes, source.output)
+    return model if len(outputs) < _TWO else keras.Model(model.inputs, named[chosen])
 
 
 def embedding_network(

@@ -127,6 +127,12 @@ def complete(source: Input, given: Preprocessing | None) -> Preprocessing:
                 "imagenet or caffe; raw if the model has a Rescaling layer",
             )
         given = Preprocessing()
+    elif (source.encoded or source.dtype.is_integer) and not _is_of_integers(given, source.dtype):
+        takes = "encoded photos" if source.encoded else f"{source.dtype.name} pixels"
+        raise AdoptionError(
+            f"input {source.name!r} takes {takes}, which have no other range than 0 to 255",
+            hint="leave out --preprocessing, or use raw",
+        )
     wanted = given.size_px or (ENCODED_SIDE_PX, ENCODED_SIDE_PX) if source.encoded else given.size_px
     height, width = (
         fixed if fixed is not None else wanted and wanted[side] for side, fixed in enumerate(source.size_px)
@@ -148,6 +154,12 @@ def complete(source: Input, given: Preprocessing | None) -> Preprocessing:
     if len(given.offset) > 1 and order == "gray":
         raise AdoptionError(f"input {source.name!r} has 1 channel", hint="give one offset and one scale")
     return Preprocessing(given.offset, given.scale, order, (height, width))
+
+
+def _is_of_integers(given: Preprocessing, dtype: tf.DType) -> bool:
+    """Return whether a preprocessing leaves whole pixels; those of signed types may be moved by an offset."""
+    is_moved = given.offset != (0.0,) and (dtype == tf.string or dtype.is_unsigned)
+    return given.scale == (1.0,) and not is_moved
 
 
 class AdoptedNetwork(tf.Module):  # type: ignore[misc] # TensorFlow ships no types

@@ -93,6 +93,30 @@ async def test_missing_migrations_are_run(tmp_path):
         assert await database.run(lambda c: c.execute("SELECT * FROM thing").fetchall()) == [("kept", 7)]
 
 
+@pytest.mark.parametrize("noted", [None, 1], ids=["as we note it", "as earlier versions noted their own"])
+async def test_an_older_version_between_two_newer_ones_loses_nothing(tmp_path, noted):
+    """After an upgrade, a downgrade and another upgrade no row is lost, and nothing is set aside."""
+    later = {
+        "things": (
+            *TABLES["things"],
+            "ALTER TABLE thing ADD COLUMN size INTEGER DEFAULT 7",
+            "CREATE TABLE more (name TEXT)",
+            "CREATE INDEX by_name ON more (name)",
+        )
+    }
+    for migrations, name in ((later, "first"), (TABLES, "older"), (later, "again")):
+        async with Database(tmp_path / "a.db", migrations) as database:
+            work = "INSERT INTO thing (name) VALUES (?)"
+            await database.run(lambda c, work=work, name=name: c.execute(work, (name,)) and None)
+            if noted is not None and migrations is TABLES:
+                await database.run(
+                    lambda c: c.execute("UPDATE schema_version SET version = ?", (noted,)) and None
+                )
+    async with Database(tmp_path / "a.db", later) as database:
+        assert sorted(await database.run(names)) == ["again", "first", "older"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
+
+
 async def test_a_full_disk_is_a_storage_error(tmp_path):
     """On a full disk work is rolled back and raises StorageError; with free space, later work succeeds."""
     async with Database(tmp_path / "a.db", TABLES) as database:

@@ -16,6 +16,7 @@ from bus.mqtt.presence import Presence
 from cloud.collector import collector
 from cloud.collector.collector import LABEL_WAITS_S, label_of
 from cloud.collector.config import CollectorConfig
+from cloud.collector.waiting_labels import WaitingLabels
 from cloud.dataset.dead_letters import DeadLetterTable
 from cloud.dataset.store import Label, Row, Store
 from cloud.dataset.table.lance_table import Table
@@ -409,6 +410,24 @@ async def test_a_camera_labels_its_own_photos_only(collecting, edge, dataset):
         await edge.harvest(2)
         await edge.receipt(2)
     assert Store.open(dataset).count("human_label IS NOT NULL") == 0
+
+
+async def test_labels_for_photos_that_never_come_are_limited(collecting, edge, dataset, monkeypatch):
+    """A camera beyond the limit labels stored photos only; people and other cameras are not held back."""
+    monkeypatch.setattr(collector, "WaitingLabels", lambda: WaitingLabels(most=2))
+    async with collecting():
+        await edge.harvest(1)
+        await edge.receipt(1)
+        for number in range(11, 13):
+            await edge.give_label_as("pi-9", number, "dog")
+        assert await edge.recorded(2) == ["waiting"] * 2
+        await edge.give_label_as("pi-9", 13, "dog")
+        await edge.give_label_as("pi-9", 12, "cat")  # waits already
+        await edge.give_label_as("pi-1", 1, "cat")
+        await edge.give_label_as("pi-1", 21, "cat")
+        assert (await edge.recorded(5))[2:] == ["waiting", "stored", "waiting"]
+    assert edge.newest("collector").counters["feedback.excess_dropped"] == 1
+    assert Store.open(dataset).count("received_at_ms IS NULL") == 3
 
 
 async def test_an_imported_photo_is_not_labelled_by_a_camera(collecting, edge, dataset):

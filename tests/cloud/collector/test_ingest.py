@@ -28,6 +28,12 @@ def test_sample_becomes_a_row_with_all_fields():
     assert {name: getattr(row, name) for name in same} == {name: getattr(sent, name) for name in same}
 
 
+def test_the_size_of_a_sample_is_that_of_its_picture():
+    """Whatever the edge says, because pages and exports lay pictures out by it."""
+    rows, _, _ = validate_samples([delivery(encode(SAMPLE, sample(1, width=9000, height=1)))])
+    assert (rows[photo_id(1)].width, rows[photo_id(1)].height) == (160, 120)
+
+
 def test_sample_twice_in_a_batch_is_one_row():
     """A sample that is resent before its receipt is one row, and so gets one receipt."""
     rows, _, _ = validate_samples([delivery(encode(SAMPLE, sample(1)))] * 2)

@@ -46,8 +46,8 @@ def test_class_with_few_human_labels_waits() -> None:
 @pytest.mark.parametrize(
     ("examples", "wanted", "reason"),
     [
-        ([example("cat")], None, "at least two distinct names, got ['cat']"),
-        ([], None, "at least two distinct names, got []"),
+        ([example("cat")], None, "cannot train with one class, 'cat'; at least two"),
+        ([], None, "cannot train with no labelled photos; at least two classes are needed; "),
         ([example("cat"), example("dog")], ["cat", "cat"], "at least two distinct names"),
         (
             [example("cat"), example("dog")],

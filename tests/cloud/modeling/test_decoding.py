@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from cloud.modeling.backbones import XCEPTION_SMALL, preprocess
 from cloud.modeling.decoding import decode_stored, read_orientation, turn_upright
 from schemas.image import inspect_image, normal_form
+from schemas.image.exif import EXIF_HEADER
+from schemas.image.png_pixels import chunk_bytes
 from schemas.litert import PixelFormat
 from schemas.litert.network_input import network_input
 from schemas.pixels import decode_photo
 from tests.pictures.comparison import compare
+from tests.pictures.exif import exif_data
 from tests.pictures.mutations import mutated
-from tests.pictures.odd import odd_pictures
+from tests.pictures.odd import encoded, odd_pictures, scene
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
 
@@ -49,6 +52,17 @@ def test_odd_pictures_are_the_same_in_graph_and_pillow(name: str, graph: Graph) 
     pixels = np.asarray(decode_photo(image).picture).astype(int)
     assert np.abs(graph(image).astype(int) - pixels).max() <= 1
     assert int(read_orientation(tf.constant(image))) == inspect_image(image).orientation
+
+
+@pytest.mark.parametrize("name", exif_data())
+def test_the_graph_reads_the_same_orientation(name: str) -> None:
+    """Also of EXIF data about which viewers differ, as a direct client may send them."""
+    data, orientation, _ = exif_data()[name]
+    exif = EXIF_HEADER + data
+    jpeg, png = encoded(scene()), encoded(scene(), "PNG")
+    segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2) + exif
+    for image in (jpeg[:2] + segment + jpeg[2:], png[:33] + chunk_bytes(b"eXIf", data) + png[33:]):
+        assert int(read_orientation(tf.constant(image))) == orientation
 
 
 def test_training_and_the_light_server_see_the_same_input() -> None:

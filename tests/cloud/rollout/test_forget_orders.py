@@ -4,14 +4,15 @@ import asyncio
 
 from msgspec import structs
 
+from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.subscription import RawMessage
 from cloud.dataset.curation import Selection
 from cloud.dataset.store import Row, Store
-from cloud.rollout.forget_orders import Reach, order_for, reach, read_orders, unconfirmed
+from cloud.rollout.forget_orders import Reach, order_for, publish_orders, reach, read_orders, unconfirmed
 from schemas.codec import encode
 from schemas.messages import MAX_FORGET_IDS, Forget, Status
 from schemas.topics import FORGET
-from tests.conftest import jpeg
+from tests.conftest import DEADLINE_S, jpeg, running
 from tests.nodes import photo_id
 
 NOW = 1_800_000_000_000
@@ -84,3 +85,30 @@ def test_a_node_has_confirmed_when_all_its_handlers_have():
     others = [structs.replace(status, name="pi-1"), structs.replace(status, node="edge-2")]
     assert unconfirmed(order, [status, second, *others]) == [status]
     assert unconfirmed(order, [structs.replace(status, forgotten=order.order_id), second, *others]) == []
+
+
+async def test_of_orders_at_the_same_moment_none_is_lost(address):
+    """Each command read what was retained before the others published: the last order has all of them."""
+    at_once = 4
+    buses = [Bus(address, transient_client_id("forget")) for _ in range(at_once)]
+    everything = buses[0].subscribe_raw(FORGET.filter)
+    echoes = [bus.subscribe(FORGET) for bus in buses]
+    meant = [Reach({"edge-1": [photo_id(number)]}) for number in range(at_once - 1)]
+    meant.append(Reach({}, everything=True, node="edge-1", device="pi-1", before_ms=NOW))
+    async with running(*buses):
+        publishing = (
+            publish_orders(bus, echo, one, nodes=["edge-1"], statuses=[], known={})
+            for bus, echo, one in zip(buses, echoes, meant, strict=True)
+        )
+        await asyncio.gather(*publishing)
+        # In turn, and with what this one read long ago.
+        last = Reach({"edge-1": ["f" * 32]})
+        await publish_orders(buses[1], echoes[1], last, nodes=["edge-1"], statuses=[], known={})
+        await buses[0].publish(FORGET, Forget(node="last", order_id="0" * 32, at_ms=NOW), node="last")
+        messages: asyncio.Queue[RawMessage] = asyncio.Queue()
+        async with asyncio.timeout(DEADLINE_S):
+            while (message := await everything.get()).topic != FORGET.name(node="last"):
+                messages.put_nowait(message)
+    order = read_orders(messages)["edge-1"]
+    assert set(order.photo_ids) == {*map(photo_id, range(at_once - 1)), "f" * 32}
+    assert order.devices == {"pi-1": NOW}

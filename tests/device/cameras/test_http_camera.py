@@ -124,6 +124,7 @@ async def test_a_camera_that_is_switched_off_is_one_sentence():
         with pytest.raises(CameraError, match=r"camera http://\*\*\*@127.0.0.1") as refusal:
             await opened.capture()
     assert PASSWORD not in str(refusal.value)
+    assert "cannot be reached: Connection refused; check the address" in str(refusal.value)
 
 
 async def test_a_picture_that_never_ends_is_given_up(monkeypatch):

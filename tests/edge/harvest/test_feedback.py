@@ -1,7 +1,10 @@
 """Labels sent at the node harvest photos, on a real broker."""
 
+import asyncio
+
 from msgspec import structs
 
+from edge.harvest.feedback import LabelQueue
 from schemas.lanes import FEEDBACK as FEEDBACK_LANE
 from schemas.messages import Feedback
 from schemas.policy_rules import HarvestRules
@@ -12,6 +15,25 @@ from tests.nodes import NODE, Observer, counted, edge_running, enveloped, photo,
 
 def label(number: int, device: str = "pi-1") -> Feedback:
     return Feedback(photo_id=photo_id(number), node=NODE, device=device, label="dog", by="ann")
+
+
+async def test_labels_of_one_device_do_not_push_out_those_of_others():
+    """Beyond the bound the device with most labels loses its newest, and devices take turns."""
+    queue = LabelQueue(4)
+    kept = [queue.put(label(number, "busy")) for number in range(6)]
+    assert kept == [True] * 4 + [False] * 2
+    assert not queue.put(label(7, "calm"))  # the newest of the busy one was dropped for it
+    taken = [await queue.get() for _ in range(4)]
+    assert [(one.device, one.photo_id) for one in taken] == [
+        ("busy", photo_id(0)),
+        ("calm", photo_id(7)),
+        ("busy", photo_id(1)),
+        ("busy", photo_id(2)),
+    ]
+    getting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    assert queue.put(label(8, "calm"))
+    assert (await getting).photo_id == photo_id(8)
 
 
 async def test_a_label_harvests_a_photo_that_was_refused(config):

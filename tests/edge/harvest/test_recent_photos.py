@@ -37,6 +37,19 @@ def test_the_oldest_are_dropped_first():
     assert found == [2, 3, 4]
 
 
+def test_a_device_that_sends_much_drops_its_own():
+    """Others keep theirs, however much it sends; among themselves they share the room."""
+    recent = RecentPhotos(6 * answered(0).size_bytes)
+    for number in range(2):
+        recent.add(answered(number, "calm"))
+    for number in range(100):
+        recent.add(answered(number, "busy"))
+    assert all(recent.find("calm", photo_id(number)) for number in range(2))
+    assert [number for number in range(100) if recent.find("busy", photo_id(number))] == [96, 97, 98, 99]
+    recent.add(answered(0, "new"))
+    assert (recent.find("new", photo_id(0)), recent.find("busy", photo_id(96))) == (answered(0, "new"), None)
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3000), st.booleans()), max_size=50))
 @settings(deadline=None)
 def test_bytes_are_counted_and_bounded(script):
@@ -47,7 +60,8 @@ def test_bytes_are_counted_and_bounded(script):
             recent.remove("pi-1", photo_id(number))
         else:
             recent.add(answered(number, size_bytes=size_bytes))
-        assert recent._bytes == sum(one.size_bytes for one in recent._answered.values()) <= 5000
+        kept = [recent.find("pi-1", photo_id(number)) for number in range(6)]
+        assert recent.size_bytes == sum(one.size_bytes for one in kept if one is not None) <= 5000
 
 
 def test_the_prediction_counts_too():

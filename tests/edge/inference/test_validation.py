@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge.inference.validation import PhotoLimits, Rejected, validate
+from edge.scheduling.clocks import DeviceClocks
 from schemas.codec import content_id, to_json
 from schemas.image import normal_form
 from schemas.messages import Photo
@@ -18,6 +19,7 @@ from tests.pictures.odd import encoded, scene, segments
 LIMITS = PhotoLimits(max_photo_bytes=100_000, max_pixels=1_000_000)
 NAMES = {"node": NODE, "device": "pi-1"}
 NOW = 1_000_000
+TODAY = 1_796_000_000_000
 
 
 def checked(payload: bytes) -> tuple[str, str]:
@@ -51,6 +53,23 @@ def test_each_limit_is_inclusive_and_has_its_code():
     assert checked(enveloped(1, png(1001, 1000))) == ("too-many-pixels", photo_id(1))
     assert checked(enveloped(1, jpeg(1), expires_at_ms=NOW)) == ("ok", photo_id(1))
     assert checked(enveloped(1, jpeg(1), expires_at_ms=NOW - 1)) == ("expired", photo_id(1))
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        ({"taken_at_ms": TODAY // 1000, "expires_at_ms": TODAY // 1000 + 30}, "it looks like seconds"),
+        ({"expires_at_ms": TODAY - 60_000}, "with taken_at_ms"),
+    ],
+)
+def test_the_reason_of_an_expiry_says_what_to_change(times, words):
+    """A unit that is not milliseconds, and a clock that nothing tells of."""
+    clocks = DeviceClocks()
+    rejected = validate(enveloped(1, jpeg(1), **times), NAMES, LIMITS, TODAY, clocks)
+    if not isinstance(rejected, Rejected):  # as long as the offset of the clock explains it
+        rejected = validate(enveloped(2, jpeg(1), **times), NAMES, LIMITS, TODAY + 1000, clocks)
+    assert isinstance(rejected, Rejected)
+    assert (rejected.code, words in rejected.reason) == ("expired", True)
 
 
 def test_a_rejection_keeps_the_fields_that_could_be_read():

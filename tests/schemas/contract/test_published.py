@@ -8,16 +8,32 @@ import msgpack
 import msgspec
 import pytest
 import re2
+from msgspec import inspect
 
+from bus.gateway.config import GatewayConfig
+from cloud.retraining.config import TrainerConfig
+from console.config import ConsoleConfig
+from device.config import DeviceConfig
+from edge.config import EdgeConfig
+from schemas import field_types
 from schemas.codec import to_json, to_msgpack
 from schemas.contract import asyncapi
 from schemas.contract.examples import EXAMPLES, examples_of
-from schemas.contract.published import portable
+from schemas.contract.published import portable, readable
 from schemas.topics import TOPICS
 
 DOCUMENT = asyncapi.asyncapi()
 SCHEMAS = {topic.kind: asyncapi.json_schema(topic.message) for topic in TOPICS}
 KIND_OF = {topic.message: topic.kind for topic in TOPICS}
+
+
+def pattern_of(kind: inspect.Type) -> str | None:
+    """Return the pattern of a text, also of an optional one."""
+    if isinstance(kind, inspect.Metadata):
+        return pattern_of(kind.type)
+    if isinstance(kind, inspect.UnionType):
+        return next(filter(None, map(pattern_of, kind.types)), None)
+    return kind.pattern if isinstance(kind, inspect.StrType) else None
 
 
 def parts(value: object) -> Iterator[dict[str, object]]:
@@ -108,3 +124,29 @@ def test_schemas_and_channels_are_complete():
     secured = [server["security"] for server in DOCUMENT["servers"].values() if "security" in server]
     known = {f"#/components/securitySchemes/{name}" for name in DOCUMENT["components"]["securitySchemes"]}
     assert {one["$ref"] for security in secured for one in security} == known
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        (field_types.PhotoId, "Expected 32 hexadecimal digits in lower case"),
+        (field_types.Sha256, "Expected 64 hexadecimal digits in lower case"),
+        (field_types.ModelName, "Expected 1 to 63 letters, digits, `_`, `.` or `-`"),
+        (field_types.Name, "Expected a DNS label (1 to 63 of a-z, 0-9 and inner hyphens)"),
+    ],
+)
+def test_errors_name_the_form_of_a_text(kind, form):
+    """A person is told how an id or a name looks, and sees no pattern of a program."""
+    with pytest.raises(msgspec.ValidationError) as error:
+        msgspec.convert("not it!", kind)
+    assert readable(error.value) == form
+
+
+@pytest.mark.parametrize("config", [EdgeConfig, DeviceConfig, ConsoleConfig, GatewayConfig, TrainerConfig])
+def test_no_error_of_a_configuration_shows_a_pattern(config):
+    """Every field with a pattern has its form in words."""
+    fields = [field for field in inspect.type_info(config).fields if pattern_of(field.type)]
+    for field in fields:
+        with pytest.raises(msgspec.ValidationError) as error:
+            msgspec.convert({field.encode_name: "\n"}, config)
+        assert "regex" not in readable(error.value), field.name

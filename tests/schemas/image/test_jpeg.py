@@ -3,7 +3,7 @@
 import pytest
 
 from schemas.image import DEFAULT_LIMITS, ImageError, ImageLimits, inspect_image, normal_form
-from schemas.image.jpeg import MAX_APP0_BYTES
+from schemas.image.jpeg import MAX_APP0_BYTES, MAX_DAMAGE
 from tests.pictures.odd import encoded, scene, segments
 
 PLAIN = encoded(scene())
@@ -159,6 +159,19 @@ def test_invalid_data_in_a_scan_is_damage():
     facts = inspect_image(image)
     assert (facts.exact, facts.damaged) == (False, "invalid data in scan 1")
     assert b"\xff\x42" not in normal_form(image)[start:]
+
+
+def test_damage_is_limited():
+    """Each invalid marker takes time to replace: a photo with nothing else in it is refused."""
+    start = segments(PLAIN)[-1][1]
+    few, many = (
+        PLAIN[: start + 40] + b"\xff\x01" * count + PLAIN[start + 40 :]
+        for count in (MAX_DAMAGE, 3 * MAX_DAMAGE)
+    )
+    assert inspect_image(few).damaged == "invalid data in scan 1"
+    with pytest.raises(ImageError, match="invalid markers") as caught:
+        inspect_image(many)
+    assert caught.value.code == "corrupt-image"
 
 
 def test_orientation_is_read_wherever_it_is_and_written_where_the_graph_looks():

@@ -1,5 +1,6 @@
 """Rules of schemas/image/png.py: the chunks as libpng walks them, and the budgets."""
 
+import random
 import zlib
 
 import pytest
@@ -66,23 +67,66 @@ def test_a_missing_end_is_added(tail):
 
 def test_text_is_limited_as_it_is_decompressed():
     """A kilobyte of text can become megabytes in libpng, and there may be a thousand such chunks."""
-    text = b"Comment\x00\x00" + zlib.compress(bytes(3_000_000), 9)
+    start, hexed = b"Comment\x00\x00", random.Random(1).randbytes(750_000).hex().encode()
+    text = start + zlib.compress(hexed)
     once = with_chunk(PLAIN, 1, b"zTXt", text)
-    assert inspect_image(once).exact
-    assert "of text" in str(refusal(with_chunk(once, 1, b"zTXt", text)))
+    assert not inspect_image(once).exact  # Pillow refuses a picture with so much text
+    assert inspect_image(with_chunk(PLAIN, 1, b"zTXt", start + zlib.compress(hexed[:600_000]))).exact
+    thrice = with_chunk(with_chunk(once, 1, b"zTXt", text), 1, b"zTXt", text)
+    assert "4194304 bytes of text" in str(refusal(thrice))
     profile = with_chunk(PLAIN, 1, b"iCCP", text)
-    assert inspect_image(profile).exact
-    assert "of text" in str(refusal(with_chunk(profile, 1, b"zTXt", text)))
-    broken = text[:-4] + b"\x00\x00\x00\x01"
+    assert not inspect_image(profile).exact
+    assert "of text" in str(refusal(with_chunk(with_chunk(profile, 1, b"zTXt", text), 1, b"zTXt", text)))
+    # Much out of little: of a file of a few bytes, decompressing would take longer than all the rest.
+    for kind, before in ((b"zTXt", start), (b"iCCP", start), (b"iTXt", b"Comment\x00\x01\x00\x00\x00")):
+        bomb = before + zlib.compress(bytes(300_000), 9)
+        assert "of text" in str(refusal(with_chunk(PLAIN, 1, kind, bomb)))
+        assert inspect_image(with_chunk(PLAIN, 1, kind, before + zlib.compress(bytes(200_000), 9))).exact
+    broken = start + zlib.compress(bytes(200_000), 9)[:-4] + b"\x00\x00\x00\x01"
     assert "of text" in str(refusal(with_chunk(with_chunk(PLAIN, 1, b"zTXt", broken), 1, b"zTXt", broken)))
-    international = b"Comment\x00\x01\x00\x00\x00" + zlib.compress(bytes(5_000_000), 9)
-    assert "of text" in str(refusal(with_chunk(PLAIN, 1, b"iTXt", international)))
+
+
+def test_data_behind_the_pixels_are_limited():
+    """They can expand a thousand times, and no decoder reads them: a few are left alone."""
+    header, data, end = chunks(PLAIN)
+    pixels = zlib.decompress(data[8:-4])
+    some = PNG_SIGNATURE + header + chunk_bytes(b"IDAT", zlib.compress(pixels + bytes(1_000_000))) + end
+    assert decode_photo(some).picture.tobytes() == decode_photo(PLAIN).picture.tobytes()
+    more = PNG_SIGNATURE + header + chunk_bytes(b"IDAT", zlib.compress(pixels + bytes(1_500_000))) + end
+    with pytest.raises(ImageError, match="behind its pixels") as caught:
+        decode_photo(more)
+    assert caught.value.code == "unsupported-image"
+
+
+def test_what_readers_of_png_differ_about_is_left_out():
+    """An animation, even a malformed one, is its first picture; a palette of a grey picture is none."""
+    grey = encoded(scene(mode="L"), "PNG")
+    for chunk in ((b"iCCP", b"p\x00\x01" + zlib.compress(b"")), (b"zTXt", b"no end of the keyword")):
+        assert not inspect_image(with_chunk(PLAIN, 1, *chunk)).exact  # an unknown compression
+    frame = b"fcTL", bytes(26)
+    for image, chunk in (
+        (PLAIN, frame),
+        (PLAIN, (b"fdAT", b"")),
+        (PLAIN, (b"bKGD", bytes(5))),
+        (grey, (b"PLTE", b"abc")),
+    ):
+        odd = with_chunk(image, 1, *chunk, valid=chunk[0] != b"PLTE")
+        assert not inspect_image(odd).exact
+        assert normal_form(odd) == normal_form(image)
+    assert inspect_image(with_chunk(PLAIN, 1, b"bKGD", bytes(6))).exact
+
+
+def test_a_png_of_an_iphone_app_is_named():
+    """Xcode writes a chunk before the header that no viewer knows."""
+    assert "Xcode" in str(refusal(PNG_SIGNATURE + chunk_bytes(b"CgBI", bytes(4)) + PLAIN[8:]))
 
 
 def test_chunks_and_frames_are_limited():
     """Empty chunks, and frames of an animation, which is otherwise its first picture."""
-    many = chunk_bytes(b"IDAT", b"") * 20_000
+    many = chunk_bytes(b"IDAT", b"") * 2_000
     assert "chunks" in str(refusal(PLAIN[:33] + many + PLAIN[33:]))
+    large = chunk_bytes(b"abcd", bytes(1_024)) * 2_000
+    assert inspect_image(PLAIN[:33] + large + PLAIN[33:]).pixels
     before = PNG_SIGNATURE + chunk_bytes(b"abcd", b"") * 20_000 + PLAIN[len(PNG_SIGNATURE) :]
     assert refusal(before).code == "corrupt-image"
     animated = with_chunk(PLAIN, 1, b"acTL", bytes([0, 0, 0, 2, 0, 0, 0, 0]))

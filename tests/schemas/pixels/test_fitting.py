@@ -44,6 +44,14 @@ def test_a_large_photo_is_scaled_down(kind):
     assert (facts.width < facts.height, facts.orientation) == (True, 1)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_what_no_decoder_reads_costs_no_pixels(kind):
+    """A phone's photo with a video behind it, or with large metadata, is sent with all its pixels."""
+    image = encoded(scene(), kind)
+    for large in (image + bytes(2 * LIMIT), image + b"\x00\x00\x00\x18ftypmp42" + bytes(LIMIT)):
+        assert fit_photo(large, LIMIT) == normal_form(image)
+
+
 def test_a_photo_of_many_megapixels():
     """A phone's; the limit of pixels alone scales it too."""
     large = encoded(scene((4700, 3600)), quality=60)
@@ -102,13 +110,20 @@ def test_heic_is_converted():
     ("image", "words"),
     [
         (b"no photo", "expected JPEG or PNG"),
-        (b"RIFF\x00\x00\x00\x00WEBPVP8 junk", "got WebP"),
-        (encoded(scene()) + bytes(LIMIT), "at most 60000 bytes"),
+        (b"RIFF\x00\x00\x00\x00WEBPVP8 junk", "a whole WEBP"),
+        (encoded(scene((300, 200)), "WEBP")[:-200], "a whole WEBP"),
+        (encoded(scene((300, 200)), "GIF")[:-2000], "a whole GIF"),
+        (encoded(scene((300, 200)), "TIFF")[:-2000], "a whole TIFF"),
+        (encoded(scene((300, 200)), "BMP")[:-2000], "a whole BMP"),
+        (encoded(scene((300, 200)), "AVIF")[:-500], "a whole AVIF"),
+        (encoded(scene(), "GIF")[:6] + b"\xff" * 4 + encoded(scene(), "GIF")[10:], "at most 80000000 pixels"),
+        (encoded(scene(), "TIFF", tiffinfo={50706: b"\x01\x04\x00\x00"}), "raw file"),
+        (encoded(scene(), "TIFF", tiffinfo={254: 1}), "raw file"),
         (encoded(scene(), "PNG")[:60], "a whole png"),
     ],
 )
 def test_what_cannot_be_fitted(image, words):
-    """Unreadable files, and files that are large for another reason than their pixels."""
+    """Unreadable, cut and enormous files, and previews of raw files; each is named."""
     with pytest.raises(ImageError, match=words):
         fit_photo(image, LIMIT)
 

@@ -66,8 +66,7 @@ def test_what_was_exported_is_imported_again(store: Store, tmp_path: Path, kind:
         import_entries(other, entries, ImportOptions())
     rows = other.scan(["human_label", "image", "split"])
     found = {row["human_label"]: (row["image"], row["split"]) for row in rows}
-    split = "train" if kind == "label-studio" else "gold"  # its tasks have no split
-    assert found == {"cat/tabby": (jpeg(0), "train"), "d\u00f6g": (jpeg(1), split)}
+    assert found == {"cat/tabby": (jpeg(0), "train"), "d\u00f6g": (jpeg(1), "gold")}
 
 
 def test_a_coco_file_of_a_split_is_imported_into_it(store: Store, tmp_path: Path) -> None:

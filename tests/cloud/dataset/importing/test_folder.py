@@ -44,6 +44,8 @@ def passed_over(folder: Path, **options: object) -> dict[str, str]:
         ("test_set", "gold"),
         ("gold", "gold"),
         ("hold-out", "gold"),
+        ("01_train", "train"),
+        ("train-split", "train"),
         ("stream", "stream"),
         ("trainer", None),
         ("cat", None),
@@ -188,3 +190,12 @@ def test_a_folder_without_permission_is_named(mode):
         finally:
             os.seteuid(user)
             (folder / "dog").chmod(0o755)
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+def test_folders_around_the_class_folders_are_no_class(tmp_path: Path, *, recursive: bool) -> None:
+    """dataset/images/train/cat of an archive: with `--recursive` too, all would be the class `dataset`."""
+    place(tmp_path, "dataset/images/train/cat/1.jpg", "dataset/images/val/dog/2.jpg")
+    with pytest.raises(PermanentError, match=r"further inside; import .*dataset/images; or all"):
+        folder_entries(tmp_path, recursive=recursive)
+    assert len(labels(tmp_path / "dataset/images")) == 2

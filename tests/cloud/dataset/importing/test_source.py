@@ -263,7 +263,7 @@ def test_parquet(store: Store, tmp_path: Path) -> None:
     [
         ("photos.zip", "is an archive; unpack it"),
         ("notes.docx", "not a folder; files may be .csv"),
-        ("other.json", "neither COCO nor an export of Label Studio"),
+        ("other.json", "not an export of COCO, FiftyOne or Label Studio"),
         ("clip.mp4", "a video has no class names; use --label"),
         ("broken.xml", "cannot import"),
     ],
@@ -437,3 +437,150 @@ def test_a_parquet_row_reads_no_device(store: Store, tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "x.parquet")
     _, result = imported(store, tmp_path / "x.parquet")
     assert [*result.skipped.values()] == ["/dev/zero: not a file"]
+
+
+def coco(file_names: list[str], categories: list[int]) -> dict[str, object]:
+    """A COCO file with one annotation for each picture, of cat (0) or dog (1)."""
+    return {
+        "images": [{"id": number, "file_name": name} for number, name in enumerate(file_names)],
+        "annotations": [{"image_id": number, "category_id": one} for number, one in enumerate(categories)],
+        "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}],
+    }
+
+
+def test_lists_in_folders_of_splits(store: Store, tmp_path: Path) -> None:
+    """Roboflow's COCO: each split has a list and its pictures; a split without a list is named."""
+    for split in ("train", "valid"):
+        place(tmp_path / "in" / split, "a.jpg", "b.jpg")
+        write(tmp_path / "in" / split / "_annotations.coco.json", coco(["a.jpg", "b.jpg"], [0, 1]))
+        (tmp_path / "in" / split / "b.jpg").write_bytes(jpeg(90 + len(split)))
+    (tmp_path / "in/valid/a.jpg").write_bytes(jpeg(80))
+    place(tmp_path / "in/test", "a.jpg")
+    found, result = imported(store, tmp_path / "in")
+    assert found == {
+        "train/a.jpg": ("cat", "train"),
+        "train/b.jpg": ("dog", "train"),
+        "valid/a.jpg": ("cat", "gold"),
+        "valid/b.jpg": ("dog", "gold"),
+    }
+    assert result.skipped == {"test/": "a split without a list of its pictures"}
+
+
+def test_splits_may_have_pictures_of_the_same_names(store: Store, tmp_path: Path) -> None:
+    """instances_val2017.json is about val2017/; where nothing tells which file is meant, none is taken."""
+    for number, split in enumerate(("train2017", "val2017")):
+        (tmp_path / "in" / split).mkdir(parents=True)
+        (tmp_path / "in" / split / "0.jpg").write_bytes(jpeg(number))
+        write(tmp_path / f"in/annotations/instances_{split}.json", coco(["0.jpg"], [number]))
+    found, result = imported(store, tmp_path / "in")
+    assert sorted(found.values()) == [("cat", "train"), ("dog", "gold")]
+    assert not result.skipped
+    other = write(tmp_path / "in/annotations/all.json", coco(["0.jpg", "gone.jpg"], [0, 1]))
+    with pytest.raises(PermanentError, match=r"0\.jpg: files of this name are in train2017 and val2017"):
+        imported(store, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("labels.csv", "a.jpg,cat\nb.jpg,dog\n", "labels.csv: its first line has no column for files"),
+        ("labels.csv", "file,cat,dog\nimg/a.jpg,1,0\n", "no column for labels"),
+        ("labels.csv", "file,label\nx.jpg,cat\n", "labels.csv: none of the pictures that it lists is there"),
+        ("list.json", [{"name": "a.jpg"}], "list.json: not an export of COCO"),
+        ("voc/a.xml", "<annotation/>", "img, the name of its folder, is no class; make a folder per class"),
+    ],
+)
+def test_a_folder_called_images_is_no_class(tmp_path: Path, name: str, content: object, reason: str) -> None:
+    """An export whose list cannot be read would become one class `img`: it says why, and what to do."""
+    write(place(tmp_path / "in", "img/a.jpg", "img/b.jpg") / name, content)
+    with (
+        pytest.raises(PermanentError) as error,
+        source_entries(str(tmp_path / "in"), SourceOptions()),
+    ):
+        pass
+    assert reason in str(error.value)
+    with source_entries(str(tmp_path / "in"), SourceOptions(label="cat", recursive=True)) as entries:
+        assert sum(isinstance(entry, Item) for entry in entries) == 2
+
+
+def test_boxes_of_splits_are_refused(tmp_path: Path) -> None:
+    """Roboflow's YOLO has train/images and train/labels; these are no classes either."""
+    for split in ("train", "valid"):
+        write(place(tmp_path / split, "images/1.jpg") / "labels" / "1.txt", "")
+    with (
+        pytest.raises(PermanentError, match="boxes for YOLO"),
+        source_entries(str(tmp_path), SourceOptions()),
+    ):
+        pass
+
+
+def test_paths_of_another_machine(store: Store, tmp_path: Path) -> None:
+    """A list from Windows or from a server of Label Studio names files by that machine's folders."""
+    place(tmp_path / "in", "img/a.jpg", "img/b b.jpg", "images/0123abcd-c.jpg")
+    lines = [
+        "Image Path,Choice",
+        r"C:\Users\me\data\img\a.jpg,cat",
+        r"img\b b.jpg,dog",
+        "/data/upload/1/0123abcd-c.jpg,cat",
+        "/data/upload/1/gone.jpg,cat",
+    ]
+    write(tmp_path / "in/labels.csv", "\n".join(lines))
+    found, result = imported(store, tmp_path / "in")
+    assert [found[name][0] for name in sorted(found)] == ["cat", "cat", "dog"]
+    assert result.skipped == {"/data/upload/1/gone.jpg": "there is no such file"}
+
+
+def test_a_picture_with_two_labels_in_a_table_is_listed(store: Store, tmp_path: Path) -> None:
+    """A table of boxes has a line for each: one class is a label, two are none."""
+    place(tmp_path, "a.jpg", "b.jpg")
+    rows = "filename,class,xmin\na.jpg,cat,1\na.jpg,dog,2\nb.jpg,dog,1\nb.jpg,dog,5\n"
+    found, result = imported(store, write(tmp_path / "labels.csv", rows))
+    assert found == {"b.jpg": ("dog", "train")}
+    assert result.skipped == {"a.jpg": "2 labels: cat, dog"}
+
+
+def test_an_unknown_split_is_not_trained_on(store: Store, tmp_path: Path) -> None:
+    """Where others are known; a column `set` about something else is no split."""
+    place(tmp_path, "a.jpg", "b.jpg")
+    found, result = imported(
+        store, write(tmp_path / "1.csv", "file,label,set\na.jpg,cat,tset\nb.jpg,dog,test\n")
+    )
+    assert found == {"b.jpg": ("dog", "gold")}
+    assert "split 'tset' is unknown" in result.skipped["a.jpg"]
+    found, result = imported(store, write(tmp_path / "2.csv", "file,label,set\na.jpg,cat,blue\n"))
+    assert found["a.jpg"] == ("cat", "train")
+    assert not result.skipped
+
+
+def test_fiftyone(store: Store, tmp_path: Path) -> None:
+    """FiftyOneImageClassificationDataset as FiftyOne writes it: numbers of classes, names, or objects."""
+    place(tmp_path / "in/data", "a.jpg", "b.jpg", "c.jpg", "d.png")
+    labels = {"a": 0, "b": 1, "c": None, "d": {"label": "cat", "confidence": 0.5}}
+    write(tmp_path / "in/labels.json", {"classes": ["cat", "dog"], "labels": labels})
+    found, result = imported(store, tmp_path / "in")
+    assert {name: label for name, (label, _) in found.items()} == {
+        "a.jpg": "cat",
+        "b.jpg": "dog",
+        "d.png": "cat",
+    }
+    assert result.skipped == {"c.jpg": "no label"}
+
+
+def test_parquet_with_other_columns(store: Store, tmp_path: Path) -> None:
+    """The only numbered classes are the labels whatever their name; of several one must be named; lists."""
+
+    def parquet(name: str, columns: dict[str, list[object]], classes: list[str]) -> Path:
+        features = {column: {"names": ["cat", "dog"], "_type": "ClassLabel"} for column in classes}
+        table = pa.table({"image": [jpeg(number) for number in range(4)]} | columns)
+        about = {"huggingface": json.dumps({"info": {"features": features}})}
+        pq.write_table(table.replace_schema_metadata(about), tmp_path / name)
+        return tmp_path / name
+
+    found, _ = imported(store, parquet("1.parquet", {"breed": [0, 1, 0, 1]}, ["breed"]))
+    assert sorted(str(label) for label, _ in found.values()) == ["cat", "cat", "dog", "dog"]
+    two = parquet("2.parquet", {"fine": [0] * 4, "coarse": [0] * 4}, ["fine", "coarse"])
+    with pytest.raises(PermanentError, match="columns fine and coarse have classes; rename the one"):
+        imported(store, two)
+    listed = parquet("3.parquet", {"labels": [[1], [0, 1], [], [1, 1]]}, ["labels"])
+    _, result = imported(store, listed)
+    assert list(result.skipped.values()) == ["2 labels: cat, dog", "no label"]

@@ -259,6 +259,27 @@ def own_layer(path: Path) -> None:
     keras.Model(inputs, Mine()(keras.layers.GlobalAveragePooling2D()(inputs))).save(path)
 
 
+def several_outputs(path: Path) -> None:
+    inputs = keras.Input((SIDE, SIDE, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    heads = {"a": keras.layers.Dense(3, name="a")(pooled), "b": keras.layers.Dense(3, name="b")(pooled)}
+    keras.Model(inputs, [*heads.values(), keras.layers.Dense(7)(pooled)]).save(path)
+
+
+def test_one_of_several_outputs_of_a_keras_file(tmp_path: Path) -> None:
+    """`--output` names the one with the scores, and without it the sentence lists them."""
+    several_outputs(tmp_path / "m.keras")
+    kernels = {
+        one.name: one.kernel.numpy() for one in keras.saving.load_model(tmp_path / "m.keras").layers[2:]
+    }
+    assert np.allclose(
+        answers(load(tmp_path / "m.keras", output="b")), expected(COLOURS / 255, kernels["b"]), atol=1e-3
+    )
+    for wanted, match in ((None, r"several outputs: a \[3\], b \[3\]"), ("z", "has no output 'z'")):
+        with pytest.raises(AdoptionError, match=match):
+            load(tmp_path / "m.keras", output=wanted)
+
+
 @pytest.mark.parametrize(
     ("make", "match"),
     [
@@ -286,6 +307,10 @@ def test_unusable_keras_files_are_refused(make: Any, match: str, tmp_path: Path)
         (FLOATS, logits, {"named": "unit,size=9"}, "expected size=8x8, got 9x9"),
         (FLOATS, logits, {"named": "raw,order=gray"}, "has 3 channels"),
         (FLOATS, logits, {"output": "other"}, "no output 'other'"),
+        (spec(None, SIDE, SIDE, 3, of=tf.uint8), lambda m, x: logits(m, tf.cast(x, tf.float32)),
+         {"named": "unit"}, "takes uint8 pixels, which have no other range than 0 to 255; leave out"),
+        (spec(of=tf.string), lambda m, x: logits(m, tf.cast(tf.io.decode_png(x, 3), tf.float32)[tf.newaxis]),
+         {"named": "signed"}, "takes encoded photos, which have no other range"),
         (FLOATS, lambda m, x: {"a": logits(m, x), "b": logits(m, x)}, {}, "several outputs: .*--output"),
         (FLOATS, lambda m, x: tf.sigmoid(logits(m, x)), {}, "sum to 1; say what they are with --scores"),
         (FLOATS, lambda m, x: logits(m, x) / 0.0, {}, "NaN or infinite"),
