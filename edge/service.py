@@ -165,8 +165,9 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             tasks.create_task(deployer.run(), name="edge.deployer")
             tasks.create_task(metadata_check.run(), name="edge.metadata")
             tasks.create_task(outbox.run(send, bus.connected), name="edge.outbox")
-            taking = _take_receipts(receipts, outbox, sampler, counters, tracer)
-            tasks.create_task(taking, name="edge.receipts")
+            tasks.create_task(
+                _take_receipts(receipts, outbox, sampler, counters, tracer), name="edge.receipts"
+            )
             own = Policy(
                 node=config.node,
                 harvest=config.harvest,
