@@ -13,7 +13,7 @@ WORKERS ?= --numprocesses 3 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help catalogue screenshots docs check-links demo test check fuzz fuzz-pictures soak bench bench-learning images messages lock clean \
-    kubeedge-lab kubeedge-lab-stop test-kubeedge test-wheel test-clients test-homeassistant test-mlflow test-images test-compose test-broker test-s3 \
+    kubeedge-lab kubeedge-lab-stop test-kubeedge test-wheel test-clients test-homeassistant test-mlflow test-images test-compose test-broker test-s3 test-ray \
     kubeedge-pods kubeedge-pods-stop test-kubeedge-pods
 
 help: ## list the commands
@@ -117,10 +117,18 @@ test-newer-broker: $(READY) ## run the tests of MQTT on mosquitto of Debian 13, 
 	PATH="$$($(BIN)/python -m tests.newer_broker):$$PATH" GLEANER_LABELS=100000 \
 	    $(BIN)/python -m pytest $(NEWER_BROKER_TESTS) $(ARGS)
 
-test-s3: $(READY) ## test the dataset on a real S3 server; needs Go, installs s3fs into the environment
+test-s3: $(READY) ## test the dataset on two real S3 servers; needs Go, installs s3fs into the environment
 	GOBIN=$(CURDIR)/.cache/versitygw go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 	$(BIN)/uv pip install --quiet --constraint constraints/cloud.txt --python $(BIN)/python s3fs
-	GLEANER_VERSITYGW=$(CURDIR)/.cache/versitygw/versitygw $(BIN)/python -m pytest -m s3 tests/cloud/dataset $(ARGS)
+	$(BIN)/uv venv --quiet --allow-existing .cache/moto
+	$(BIN)/uv pip install --quiet --python .cache/moto 'moto[server]==5.2.5'
+	GLEANER_MOTO=$(CURDIR)/.cache/moto/bin/moto_server GLEANER_VERSITYGW=$(CURDIR)/.cache/versitygw/versitygw $(BIN)/python -m pytest -m s3 tests/cloud/dataset $(ARGS)
+
+KUBERAY = github.com/ray-project/kuberay/ray-operator@v1.5.0
+test-ray: $(READY) ## embed on a Ray cluster of several processes; installs Ray into the environment, needs Go for KubeRay's CRD
+	$(BIN)/uv pip install --quiet --constraint constraints/ray.txt --python $(BIN)/python ray
+	GLEANER_KUBERAY=$$(cd /tmp && go mod download -json $(KUBERAY) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p') \
+	    $(BIN)/python -m pytest -m "ray or not ray" tests/cloud/ray_jobs tests/deploy/test_rayjob.py $(ARGS)
 
 docs: $(READY) ## build the documentation site in site/; fails if a link is broken
 	$(BIN)/python deploy/docs_site.py .cache/docs
@@ -146,6 +154,8 @@ lock: $(READY) ## update the pinned versions in constraints/ from pyproject.toml
 	$(RESOLVE) pyproject.toml --extra gateway --output-file constraints/gateway.txt
 	$(RESOLVE) pyproject.toml --extra notify --output-file constraints/notify.txt
 	$(RESOLVE) pyproject.toml --extra cloud --extra s3 --output-file constraints/cloud.txt
+	$(RESOLVE) pyproject.toml --extra cloud --extra s3 --extra ray --constraint constraints/cloud.txt \
+	    --output-file constraints/ray.txt
 	$(RESOLVE) pyproject.toml --extra console --output-file constraints/console.txt
 	$(RESOLVE) pyproject.toml --extra mlflow --output-file constraints/mlflow.txt
 	$(BIN)/uv pip compile constraints/homeassistant.in --python-version 3.11 --generate-hashes \

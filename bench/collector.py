@@ -153,7 +153,7 @@ async def _collecting(folder: Path, count: int) -> AsyncIterator[tuple[Request, 
                 yield request, processes
 
 
-async def _start(processes: Processes, broker: BrokerProcess, name: str, dataset: Path) -> None:
+async def _start(processes: Processes, broker: BrokerProcess, name: str, dataset: str | Path) -> None:
     bus = Bus(Broker(port=broker.port), transient_client_id("bench"))
     statuses = bus.subscribe(STATUS, node=CLOUD, name=name)
     running = asyncio.create_task(bus.run(), name="bench.bus")

@@ -8,6 +8,7 @@ from schemas.errors import PermanentError
 _EXTRAS = {
     "device": "device",
     "edge": "edge",
+    "mirror": "edge",
     "modelserver": "modelserver",
     "cloud": "cloud",
     "console": "console",

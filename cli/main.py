@@ -24,6 +24,7 @@ COMMANDS = {
     "doctor": "check the broker, an edge and its model, and suggest fixes",
     "device": "run the agent of a camera device",
     "edge": "run the handler of an edge node",
+    "mirror": "run a mirror of bundles for the edges of a site",
     "modelserver": "run the embedded model server (flags of tensorflow_model_server)",
     "cloud": "dataset, labels, training, releases and rollouts",
     "console": "see and steer the system in a browser, and label photos",

@@ -59,6 +59,13 @@ class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str | None,
         Meta(description="PEM file of a public key: unsigned releases are refused. Absent: any is installed"),
     ] = None
+    mirror: Annotated[
+        Annotated[str, Meta(pattern=r"^https?://[^/ ?#@]+/?$")] | None,
+        Meta(
+            description="address of the site's `gleaner mirror`, from which bundles are fetched; where it "
+            "fails, from their own URL",
+        ),
+    ] = None
     state_dir: Annotated[
         str, Meta(min_length=1, description="folder for the outbox, the result log and the harvest history")
     ] = "/var/lib/gleaner/edge"

@@ -28,7 +28,7 @@ def knows(manifest: dict[str, Any]) -> bool:
 
 @cache
 def _validator(kind: str) -> jsonschema.Draft202012Validator:
-    return jsonschema.Draft202012Validator(_strict(_schemas()[kind], top=True))
+    return jsonschema.Draft202012Validator(strict(_schemas()[kind], top=True))
 
 
 @cache
@@ -37,19 +37,19 @@ def _schemas() -> dict[str, Any]:
     return schemas
 
 
-def _strict(schema: Any, *, top: bool = False) -> Any:
+def strict(schema: Any, *, top: bool = False) -> Any:
     """Return a schema that rejects unknown fields in every object whose fields it lists."""
     if isinstance(schema, list):
-        return [_strict(inner) for inner in schema]
+        return [strict(inner) for inner in schema]
     if not isinstance(schema, dict):
         return schema
-    strict = {key: _strict(inner) for key, inner in schema.items()}
+    closed = {key: strict(inner) for key, inner in schema.items()}
     if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
         if top:  # every resource has these, although the schemas do not list them
-            strict["properties"] = strict["properties"] | {"apiVersion": {}, "kind": {}, "metadata": {}}
+            closed["properties"] = closed["properties"] | {"apiVersion": {}, "kind": {}, "metadata": {}}
         if not schema.get("x-kubernetes-preserve-unknown-fields"):
-            strict.setdefault("additionalProperties", False)
-    return strict
+            closed.setdefault("additionalProperties", False)
+    return closed
 
 
 def _without_descriptions(schema: Any) -> Any:

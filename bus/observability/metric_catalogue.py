@@ -163,6 +163,12 @@ SAMPLES = Metric(
     ("status",),
     _each("stored", "duplicate", "refused"),
 )
+SAMPLES_WAITING = Metric(
+    "gleaner_samples_waiting",
+    "gauge",
+    "samples received and not answered; 1024 when it is full",
+    ("collector",),
+)
 LABELS = Metric(
     "gleaner_labels",
     "counter",
@@ -250,6 +256,7 @@ METRICS: tuple[Metric, ...] = (
     CERTIFICATE_END,
     SERVER_CERTIFICATE_END,
     SAMPLES,
+    SAMPLES_WAITING,
     LABELS,
     DATASET_FAILURES,
     ROUNDS,

@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from cli import options
+from cli.cloud import ray_option
 from cli.output import print_error, print_json, print_line
 from schemas.text import escaped
 
@@ -26,13 +27,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="write a contact sheet, .png or .html")
     options.add_seed(parser)
     options.add_features(parser)
+    ray_option.add_arguments(parser)
 
 
 def run(arguments: Namespace) -> int:
     """Check all labelled photos, gold ones included, and list the labels that are probably wrong."""
     from cli.progress import Bars, load_tensorflow_aloud  # noqa: PLC0415  # each command loads only what it needs
-    from cloud.dataset.store import Store  # noqa: PLC0415  # as above
-    from cloud.dataset.training_set import examples  # noqa: PLC0415  # as above
+    from cloud.dataset.store import HAS_IMAGE, Store  # noqa: PLC0415  # as above
+    from cloud.dataset.training_set import HAS_LABEL, examples  # noqa: PLC0415  # as above
     from cloud.labeling.contact_sheet import Frame, write_sheet  # noqa: PLC0415  # as above
 
     store = Store.open(arguments.dataset, create=False)
@@ -41,6 +43,11 @@ def run(arguments: Namespace) -> int:
     from cloud.labeling.label_errors import find_label_errors  # noqa: PLC0415  # as above
 
     with Bars() as bars:
+        if arguments.ray:
+            from cloud.ray_jobs.task import Work  # noqa: PLC0415  # as above
+
+            work = Work(arguments.dataset, arguments.backbone, mirrored=True, dim=False)
+            ray_option.embed_first(arguments, work, f"{HAS_IMAGE} AND {HAS_LABEL}", bars)
         found = find_label_errors(
             photos, arguments.backbone, arguments.cache, seed=arguments.seed, progress=bars
         )

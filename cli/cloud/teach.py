@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from math import isfinite
 
 from cli import options
+from cli.cloud import ray_option
 from cli.output import print_line
 
 
@@ -17,6 +18,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     options.add_seed(parser)
     options.add_features(parser)
+    ray_option.add_arguments(parser)
 
 
 def run(arguments: Namespace) -> int:
@@ -27,12 +29,17 @@ def run(arguments: Namespace) -> int:
     # Before TensorFlow, which takes seconds to load: a wrong path fails at once.
     store = Store.open(arguments.dataset, create=False)
     load_tensorflow_aloud()
-    from cloud.labeling.auto_label import teach  # noqa: PLC0415  # as above
+    from cloud.labeling.auto_label import READ_BY_TEACHER, teach  # noqa: PLC0415  # as above
 
+    backbones = arguments.backbones.split(",")
     with Bars() as bars:
-        result = teach(
-            store, arguments.backbones.split(","), arguments.cache, seed=arguments.seed, progress=bars
-        )
+        if arguments.ray:
+            from cloud.ray_jobs.task import Work  # noqa: PLC0415  # as above
+
+            for backbone in backbones:
+                work = Work(arguments.dataset, backbone, mirrored=True, dim=False)
+                ray_option.embed_first(arguments, work, READ_BY_TEACHER, bars)
+        result = teach(store, backbones, arguments.cache, seed=arguments.seed, progress=bars)
     if result.thresholds is None:
         print_line("no teacher: too few human labels of samples to measure its precision")
         if result.withdrawn:

@@ -10,9 +10,12 @@ from argparse import ArgumentParser, Namespace
 from contextlib import nullcontext
 
 from cli import options
+from cli.cloud import ray_option
 from cli.cloud.left_out import show_left_out
 from cli.cloud.verdict import show_trained
 from cli.output import print_error, print_line
+from cli.progress import Bars
+from schemas.errors import PermanentError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -44,12 +47,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     options.add_tflite(parser, "for model servers without TensorFlow")
     options.add_seed(parser)
     options.add_features(parser)
+    ray_option.add_arguments(parser)
 
 
 def run(arguments: Namespace) -> int:
     """Train a version and print how the candidates and the gate judged it."""
-    from cli.progress import Bars  # noqa: PLC0415  # each command loads what it needs, and no more
-    from cloud.dataset.example import MIN_CLASS_LABELS  # noqa: PLC0415  # as above
+    from cloud.dataset.example import MIN_CLASS_LABELS  # noqa: PLC0415  # each command loads what it needs
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
     from cloud.registry.registry import Registry  # noqa: PLC0415  # as above
     from cloud.training.pipeline import TrainingOptions, run_training  # noqa: PLC0415  # as above
@@ -66,10 +69,17 @@ def run(arguments: Namespace) -> int:
         tflite=arguments.tflite,
         seed=arguments.seed,
     )
+    if arguments.ray and "TF_CONFIG" in os.environ:
+        raise PermanentError(
+            "--ray: the workers that TF_CONFIG names share the embedding already",
+            hint="leave one of the two out",
+        )
     Store.open(arguments.dataset, create=False)  # a wrong path makes no models folder for the lock
     # The workers of a team, which TF_CONFIG names, train together; only the first one writes.
     lock = nullcontext() if "TF_CONFIG" in os.environ else Registry(arguments.out).round_lock()
     with lock, Bars() as bars:
+        if arguments.ray:
+            _embed_first(arguments, bars)
         outcome = run_training(chosen, bars)
     if outcome.trained is None:  # the first worker of the team prints
         return 0
@@ -80,3 +90,21 @@ def run(arguments: Namespace) -> int:
         print_line(f"class {label!r} waits for labels: {count} of {MIN_CLASS_LABELS}")
     show_trained(outcome.trained)
     return 0
+
+
+def _embed_first(arguments: Namespace, bars: Bars) -> None:
+    """Embed what the training will, except for the networks of `--also`, which it may not need."""
+    from cloud.modeling.load_tensorflow import load_tensorflow  # noqa: PLC0415  # as above
+
+    load_tensorflow()
+    from cloud.dataset.store import HAS_IMAGE  # noqa: PLC0415  # as above
+    from cloud.dataset.training_set import HAS_LABEL  # noqa: PLC0415  # as above
+    from cloud.modeling.backbones import get_backbone  # noqa: PLC0415  # uses TensorFlow
+    from cloud.ray_jobs.task import Work  # noqa: PLC0415  # as above
+
+    if not get_backbone(arguments.backbone).pretrained:
+        print_error(f"--ray: {arguments.backbone} is trained from scratch, so nothing is embedded")
+        return
+    work = Work(arguments.dataset, arguments.backbone, mirrored=False, dim=True)
+    where = f"{HAS_IMAGE} AND {HAS_LABEL}"
+    ray_option.embed_first(arguments, work, where, bars, arguments.dataset_version)

@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -20,8 +20,9 @@ from bus.mqtt.errors import UNPUBLISHED
 from bus.mqtt.presence import Presence, now_ms
 from bus.mqtt.retry import retry_until_ok
 from bus.mqtt.subscription import Subscription
+from bus.observability import metric_catalogue as catalogue
 from bus.observability.exposition import Exposition
-from bus.observability.measurements import BrokerDrops, certificate_measurements
+from bus.observability.measurements import BrokerDrops, Measurement, certificate_measurements
 from bus.observability.tracing import Span, Tracer, shared_step, traces
 from cloud.collector.config import CollectorConfig
 from cloud.collector.ingest import Origin, validate_samples
@@ -88,6 +89,7 @@ class Collector:
         self._compact_at = _FRAGMENTS
         self._cleaned_at = -math.inf
         self._maintenance = asyncio.Lock()
+        self._in_hand = 0
         self._waiting_labels = WaitingLabels()
         self._samples: Subscription[Sample] = samples_bus.subscribe(SAMPLE, group=_GROUP)
         self._labels: Subscription[Feedback] = labels_bus.subscribe(FEEDBACK)
@@ -102,6 +104,7 @@ class Collector:
         while True:
             # What arrives during a commit forms the next batch.
             deliveries = await self._samples.next_batch(self._config.batch)
+            self._in_hand = len(deliveries)
             self._counters.add("sample.received", len(deliveries))
             rows, dead_letters, origins = await asyncio.to_thread(validate_samples, deliveries)
             began = time.monotonic()
@@ -118,7 +121,12 @@ class Collector:
             # answers `duplicate`.
             for delivery in deliveries:
                 delivery.ack()
+            self._in_hand = 0
             await self._maintain()
+
+    def measurements(self) -> Iterator[Measurement]:
+        """Yield how many samples were received and have no receipt yet."""
+        yield Measurement(catalogue.SAMPLES_WAITING, self._samples.queue.qsize() + self._in_hand)
 
     def _spans(
         self, receipts: list[Receipt], origins: Mapping[str, Origin], began: float
@@ -355,17 +363,18 @@ async def run(config: CollectorConfig, password: str | None = None) -> None:
         counters=counters,
     )
     labels_bus = Bus(config.broker, f"{client_id}-labels", password=password, durable=True, counters=counters)
-    metrics = Exposition(
-        "collector",
-        samples_bus,
-        partial(certificate_measurements, config.broker),
-        BrokerDrops(samples_bus).measurements,
-    )
     async with (
         traces("gleaner-collector", f"{CLOUD}.{config.name}") as tracer,
         asyncio.TaskGroup() as tasks,
     ):
         collector = Collector(config, samples_bus, labels_bus, store, dead_letters, tracer=tracer)
+        metrics = Exposition(
+            "collector",
+            samples_bus,
+            partial(certificate_measurements, config.broker),
+            BrokerDrops(samples_bus).measurements,
+            collector.measurements,
+        )
         tasks.create_task(systemd.report(samples_bus.unready_reason), name="collect.systemd")
         if config.probes is not None:
             health = HealthServer(config.probes, samples_bus.unready_reason, metrics.page)

@@ -1,11 +1,85 @@
-"""Remove pictures from the caches of trainings, which are SQLite files keyed by content id."""
+"""The caches of trainings, SQLite files keyed by content id: merge them, and remove pictures from them."""
 
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any, NamedTuple
 
-_TABLES = ("embedding", "photo")
+TABLES = {
+    "embedding": (
+        "CREATE TABLE IF NOT EXISTS embedding (photo BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID"
+    ),
+    "photo": (
+        "CREATE TABLE IF NOT EXISTS photo"
+        " (photo BLOB PRIMARY KEY, reason TEXT, dhash TEXT, thumbnail BLOB) WITHOUT ROWID"
+    ),
+}
+"""Statements that create the table of a cache, by its name: embeddings, and the results of photo checks."""
+
+
+class CacheFile(NamedTuple):
+    """What one cache has, to be merged into another folder.
+
+    Attributes:
+        path: of the file, relative to its folder of caches.
+        table: one of `TABLES`.
+        rows: all of its rows, the content id first.
+    """
+
+    path: str
+    table: str
+    rows: list[tuple[Any, ...]]
+
+
+def read_caches(folder: Path) -> list[CacheFile]:
+    """Read all caches below a folder into memory.
+
+    Raises:
+        sqlite3.Error: A cache is damaged or locked.
+    """
+    found = []
+    for path in sorted(folder.rglob("*.sqlite3")):
+        with closing(sqlite3.connect(path, timeout=30.0)) as cache:
+            for table in _tables(cache):
+                rows = cache.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608  # one of ours
+                found.append(CacheFile(str(path.relative_to(folder)), table, rows))
+    return found
+
+
+def merge_caches(folder: Path, files: Sequence[CacheFile]) -> None:
+    """Add rows to the caches below a folder, which are created if missing; rows that are there are replaced.
+
+    Raises:
+        sqlite3.Error: A cache is damaged or locked.
+    """
+    for file in files:
+        path = folder / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path, timeout=30.0)) as cache, cache:
+            cache.execute(TABLES[file.table])
+            for row in file.rows[:1]:
+                values = ", ".join("?" * len(row))
+                cache.executemany(f"INSERT OR REPLACE INTO {file.table} VALUES ({values})", file.rows)  # noqa: S608  # one of ours
+
+
+def cached_pictures(path: Path, table: str, where: str = "true") -> set[bytes]:
+    """Return the content ids that a cache has; none if there is no such file.
+
+    Args:
+        path: Of the file.
+        table: One of `TABLES`.
+        where: Condition in SQL.
+
+    Raises:
+        sqlite3.Error: The cache is damaged or locked.
+    """
+    if not path.is_file():
+        return set()
+    with closing(sqlite3.connect(path, timeout=30.0)) as cache:
+        if table not in _tables(cache):
+            return set()
+        return {key for (key,) in cache.execute(f"SELECT photo FROM {table} WHERE {where}")}  # noqa: S608  # one of ours
 
 
 def purge_caches(folder: Path, content_ids: Sequence[str]) -> None:
@@ -22,7 +96,11 @@ def purge_caches(folder: Path, content_ids: Sequence[str]) -> None:
     for path in sorted(folder.rglob("*.sqlite3")):
         with closing(sqlite3.connect(path, timeout=30.0)) as cache:
             cache.execute("PRAGMA secure_delete = ON")
-            names = {name for (name,) in cache.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             with cache:
-                for table in names.intersection(_TABLES):
+                for table in _tables(cache):
                     cache.executemany(f"DELETE FROM {table} WHERE photo = ?", keys)  # noqa: S608  # one of ours
+
+
+def _tables(cache: sqlite3.Connection) -> list[str]:
+    names = {name for (name,) in cache.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return sorted(names & TABLES.keys())

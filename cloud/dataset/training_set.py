@@ -28,12 +28,13 @@ _IN_AUTO = f"coalesce(lane, '') = '{lanes.AUTO}'"
 # The edge's own label counts in lane auto only: in the other lanes the photo was harvested because the model
 # was uncertain, or at random. Where edge and teacher disagree there, the photo has no label. Where there is
 # no teacher's label, cloud/training/candidates.py measures whether such photos help.
-_HAS_LABEL = (
+HAS_LABEL = (
     f"coalesce(human_label, device_label, teacher_label, edge_label) != '{NEITHER}'"
     " AND (human_label IS NOT NULL OR device_label IS NOT NULL"
     f" OR (teacher_label IS NOT NULL AND NOT ({_IN_AUTO} AND teacher_label != coalesce(edge_label, '')))"
     f" OR (edge_label IS NOT NULL AND teacher_label IS NULL AND {_IN_AUTO}))"
 )
+"""SQL condition: the photo has a label that training uses."""
 
 
 def resolve_label(
@@ -80,7 +81,7 @@ def read_examples(
     in_split = "split != 'gold'" if split is None else f"split = '{split}'"
     rows = store.scan_undamaged(
         _Labelled.__struct_fields__,
-        where=f"{HAS_IMAGE} AND {in_split} AND {_HAS_LABEL} AND ({where})",
+        where=f"{HAS_IMAGE} AND {in_split} AND {HAS_LABEL} AND ({where})",
         version=version,
     )
     found: list[Example] = []

@@ -30,6 +30,8 @@ NO_TEACHER = "teacher/none"
 _NO_AUDIT = f"(lane IS NULL OR lane != '{lanes.AUDIT}')"
 _TAUGHT = f"{HAS_IMAGE} AND origin = 'sample' AND split != 'gold' AND human_label IS NULL AND {_NO_AUDIT}"
 """Samples that a teacher labels: without a human label, and not in lane audit."""
+READ_BY_TEACHER = f"({_TAUGHT}) OR ({HAS_IMAGE} AND split != 'gold' AND {HAS_HUMAN_CLASS} AND {_NO_AUDIT})"
+"""SQL condition: a teacher learns from the photo or labels it."""
 
 
 @dataclass(frozen=True, slots=True)

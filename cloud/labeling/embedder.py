@@ -16,7 +16,7 @@ from cloud.progress import Progress
 from cloud.training.embeddings import embeddings
 from cloud.training.photo_check import PhotoChecker
 
-_FLIPPED = "mirrored"
+FLIPPED = "mirrored"
 """Folder of the flipped photos' embeddings within the cache."""
 _WIDTH_AXIS = 2
 
@@ -85,7 +85,7 @@ class Embedder:
             embeddings(photos, self.backbone, network, folder, progress)
             for network, folder in (
                 (self.network, self.cache_dir),
-                (self.flipped, self.cache_dir / _FLIPPED),
+                (self.flipped, self.cache_dir / FLIPPED),
             )
             if network is not None
         )

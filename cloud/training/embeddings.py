@@ -11,6 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from cloud.dataset.example import Example, TrainingError
+from cloud.dataset.photo_caches import TABLES
 from cloud.modeling.backbones import Backbone, preprocess, weights_digest
 from cloud.progress import Progress
 from cloud.training.distributed import Team, alone
@@ -19,8 +20,6 @@ from schemas.pixels import DECODING
 BATCH_PHOTOS = 32
 PREPROCESSING = DECODING
 """Version of `backbones.preprocess`, raised when its output changes; part of the cache file's name."""
-
-_TABLE = "CREATE TABLE IF NOT EXISTS embedding (photo BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID"
 
 
 def embeddings(
@@ -55,13 +54,11 @@ def embeddings(
         TrainingError: a photo cannot be decoded.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
-    kind = "-dim" if dim else ""
-    path = cache_dir / f"{backbone.name}-{PREPROCESSING}-{weights_digest(network)}{kind}.sqlite3"
-    # The digest of the weights is part of the name: another state of the backbone has other embeddings.
+    path = cache_dir / embeddings_file(backbone, network, dim=dim)
     # By content, not by photo id: a photo that is imported again gets another id.
     keys = [bytes.fromhex(example.content_id) for example in examples]
     with closing(sqlite3.connect(path, timeout=30.0)) as cache:  # another process may be writing to it
-        cache.execute(_TABLE)
+        cache.execute(TABLES["embedding"])
         known = _read(cache, keys, backbone.embedding_dim)
         wanted = _missing_anywhere(keys, known, team or alone())
         missing = list({k: e for k, e in zip(keys, examples, strict=True) if k in wanted}.items())
@@ -77,6 +74,13 @@ def embeddings(
                     cache.executemany("INSERT OR REPLACE INTO embedding VALUES (?, ?)", rows)
                 progress.advance(len(batch))
     return np.stack([known[key] for key in keys])
+
+
+def embeddings_file(backbone: Backbone, network: keras.Model, *, dim: bool = False) -> str:
+    """Return the name of the cache that `embeddings` uses."""
+    # The digest of the weights is part of the name: another state of the backbone has other embeddings.
+    kind = "-dim" if dim else ""
+    return f"{backbone.name}-{PREPROCESSING}-{weights_digest(network)}{kind}.sqlite3"
 
 
 def embed(

@@ -18,6 +18,7 @@ from cloud.dataset.example import EQUALS_GOLD, Example, LeftOut
 from cloud.dataset.fingerprint import Fingerprint, NearDuplicates, fingerprint
 from cloud.dataset.image_check import check_image
 from cloud.dataset.importing.hold_out import Photo, near_groups
+from cloud.dataset.photo_caches import TABLES
 from cloud.modeling.arrays import Ints
 from cloud.modeling.backbones import Backbone, preprocess
 from cloud.progress import Progress
@@ -30,10 +31,6 @@ OTHER_CLASS = "the label is none of the classes"
 NO_PERSON = "no person has given this label"
 MAX_PIXELS = 50_000_000
 
-_TABLE = (
-    "CREATE TABLE IF NOT EXISTS photo"
-    " (photo BLOB PRIMARY KEY, reason TEXT, dhash TEXT, thumbnail BLOB) WITHOUT ROWID"
-)
 _INSERT = "INSERT OR REPLACE INTO photo VALUES (?, ?, ?, ?)"
 _Decode = Callable[[tf.Tensor], tf.Tensor]
 
@@ -49,6 +46,11 @@ class Checked(NamedTuple):
     lasting: bool = True
 
 
+def checks_file(backbone: Backbone) -> str:
+    """Return the name of the cache that a `PhotoChecker` uses."""
+    return f"{backbone.name}-{PREPROCESSING}-photos.sqlite3"
+
+
 class PhotoChecker:
     """Decodes each picture once with Pillow and with the training's graph; remembers the result on disk.
 
@@ -61,7 +63,7 @@ class PhotoChecker:
 
     def __init__(self, backbone: Backbone, cache_dir: Path) -> None:
         self._backbone = backbone
-        self._path = cache_dir / f"{backbone.name}-{PREPROCESSING}-photos.sqlite3"
+        self._path = cache_dir / checks_file(backbone)
         self._known: dict[str, Checked] = {}
 
     def decodable(self, photos: Sequence[Example], progress: Progress) -> tuple[list[Example], list[LeftOut]]:
@@ -136,7 +138,7 @@ class PhotoChecker:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         wanted = {photo.content_id: photo for photo in photos if photo.content_id not in self._known}
         with closing(sqlite3.connect(self._path, timeout=30.0)) as cache:
-            cache.execute(_TABLE)
+            cache.execute(TABLES["photo"])
             self._known |= _read(cache, wanted)
             missing = [photo for key, photo in wanted.items() if key not in self._known]
             if not missing:

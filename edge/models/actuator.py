@@ -41,6 +41,7 @@ class Actuator:
         predictor: The model server. Its list of models is replaced: it belongs to this node.
         router: Routes the photos.
         counters: For the bytes of downloads.
+        mirror: Address of a mirror that downloads are made from; None for none.
     """
 
     def __init__(
@@ -50,12 +51,15 @@ class Actuator:
         predictor: Predictor,
         router: TrafficRouter,
         counters: Counters,
+        *,
+        mirror: str | None = None,
     ) -> None:
         self._base = base
         self._records = records
         self._predictor = predictor
         self._router = router
         self._counters = counters
+        self._mirror = mirror
         self._canary = None if base is None else Canary(base, records, predictor, router)
         self._removed_at: dict[int, float] = {}
         self._verifier = manifest.Verifier()
@@ -191,7 +195,9 @@ class Actuator:
             return left.is_set() or self.abandoned()
 
         try:
-            await asyncio.to_thread(version_dirs.download, release, base, abandoned, traffic)
+            await asyncio.to_thread(
+                version_dirs.download, release, base, abandoned, traffic, mirror=self._mirror
+            )
         except BundleError as error:
             return replace(attempt, invalid=str(error))
         finally:

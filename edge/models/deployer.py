@@ -60,7 +60,9 @@ class Deployer:
         self._classes = config.classes
         self._records = ReleaseRecords(Path(config.state_dir) / "releases", config.model, self._base)
         self._releases = Releases(config, bus, self._records)
-        self._actuator = Actuator(self._base, self._records, predictor, router, bus.counters)
+        self._actuator = Actuator(
+            self._base, self._records, predictor, router, bus.counters, mirror=config.mirror
+        )
         self.publish_event = self._releases.publish_event
         self._actuator.abandoned = self._releases.has_newer
         self._served: ServedModel | None = None

@@ -32,7 +32,12 @@ _CANARY = "trial"  # a name on disk: nodes that are upgraded during a canary hav
 
 
 def download(
-    release: Release, base: Path, abandoned: Abandoned = lambda: False, traffic: Traffic | None = None
+    release: Release,
+    base: Path,
+    abandoned: Abandoned = lambda: False,
+    traffic: Traffic | None = None,
+    *,
+    mirror: str | None = None,
 ) -> None:
     """Fetch, verify and unpack a release next to the served versions.
 
@@ -41,6 +46,7 @@ def download(
         base: The model's folder.
         abandoned: Asked during the download; True ends it.
         traffic: Counts the bytes.
+        mirror: Address of a mirror that is asked first.
 
     Raises:
         BundleError, FetchError, DiskError, OSError: The served versions are unchanged.
@@ -51,7 +57,8 @@ def download(
         if leftover != bundle:  # its parts are used if they are right
             _remove(leftover)
     try:
-        lists = fetch_bundle(release, bundle, _installed(base), traffic or Traffic(), abandoned)
+        installed = installed_parts.read_installed(_installed(base))
+        lists = fetch_bundle(release, bundle, installed, traffic or Traffic(), abandoned, mirror=mirror)
         _unpack(release, bundle, unpacked)
         if lists is not None:  # not in the manifest: without it the next download is larger, no more
             installed_parts.write_layout(unpacked, bundle, lists)

@@ -16,6 +16,7 @@ from bus.broker.mosquitto_conf import Access, configuration
 from bus.broker.process import free_port, is_listening
 from bus.config import Tls, load
 from bus.gateway.config import GatewayConfig
+from bus.observability import metric_catalogue
 from cli.main import main, parser_of
 from cloud.collector.config import CollectorConfig
 from console.config import ConsoleConfig
@@ -311,3 +312,16 @@ def settings(side: str) -> list[str]:
     """Return the lines of a broker's config map without comments."""
     lines = (HERE / "base" / side / "mosquitto.conf").read_text().splitlines()
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_collectors_scale_by_a_metric_that_they_export():
+    """The autoscaler fits a strict schema, its target exists, and collectors export its metric."""
+    path = HERE / "components/autoscaling/collectors.yaml"
+    scaler = yaml.safe_load(path.read_text(encoding="utf-8"))
+    kubernetes_validate.validate(scaler, KUBERNETES, strict=True)
+    target = yaml.safe_load((HERE / "base/cloud/collector.yaml").read_text(encoding="utf-8"))
+    named = {"apiVersion": target["apiVersion"], "kind": target["kind"], "name": target["metadata"]["name"]}
+    assert scaler["spec"]["scaleTargetRef"] == named
+    (metric,) = scaler["spec"]["metrics"]
+    assert metric["pods"]["metric"]["name"] == metric_catalogue.SAMPLES_WAITING.shown_name
+    assert "collector" in metric_catalogue.SAMPLES_WAITING.services

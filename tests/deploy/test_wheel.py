@@ -26,8 +26,8 @@ MOST_MIB = {
     "s3": 60,
 }  # fmt: skip
 """Combinations that are installed, and their sizes."""
-RESOLVED = ("console", "modelserver", "cloud", "demo")
-"""Extras of more than 500 MB: that their packages are found together is tried, and nothing is installed."""
+RESOLVED = ("console", "modelserver", "cloud", "demo", "ray")
+"""Large extras: that their packages are found together is tried, and nothing is installed."""
 MODULE = {
     "http": "aiohttp", "usb": "cv2", "heic": "pillow_heif", "edge,damage": "simplejpeg", "onnx": "onnx",
     "lan": "zeroconf", "traces": "opentelemetry.sdk", "mlflow": "mlflow", "s3": "s3fs",

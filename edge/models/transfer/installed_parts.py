@@ -105,6 +105,19 @@ def read_installed(directories: Sequence[Path]) -> Iterator[Installed]:
         )
 
 
+def stored_bundle(bundle: Path, parts: bytes, list_parts: bytes) -> Installed:
+    """Return a bundle that is kept as it was fetched, with its encoded lists.
+
+    Raises:
+        PartsError: A list is damaged.
+    """
+
+    def read(start: int, size_bytes: int) -> bytes:
+        return _read_at(bundle, start, size_bytes)
+
+    return Installed(Holder(_by_digest(list_parts), _reader(parts)), Holder(_by_digest(parts), read))
+
+
 def _by_digest(encoded: bytes) -> dict[bytes, Part]:
     return {part.digest: part for part in decode_part_list(encoded).parts()}
 
@@ -137,14 +150,15 @@ class _Tar:
         if number >= 0:
             name, begin, length = self._files[number]
             if start < begin + length:
-                return self._read_file(self._directory / name, start - begin, size_bytes)
+                return _read_at(self._directory / name, start - begin, size_bytes)
         offset = start - self._before[number + 1]
         return self._between[offset : offset + size_bytes]
 
-    def _read_file(self, path: Path, offset: int, size_bytes: int) -> bytes:
-        try:
-            with path.open("rb", buffering=0) as file:
-                file.seek(offset)
-                return file.read(size_bytes)
-        except OSError:
-            return b""
+
+def _read_at(path: Path, start: int, size_bytes: int) -> bytes:
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(start)
+            return file.read(size_bytes)
+    except OSError:
+        return b""

@@ -3,13 +3,17 @@
 import asyncio
 import collections
 import dataclasses
+import re
 import signal
 import sys
+import threading
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from bus.broker.process import free_port
 from bus.config import Broker
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import Presence
@@ -492,3 +496,26 @@ def test_a_label_without_a_photo_expires(dataset):
     assert store.expire_labels(LABEL_WAITS_S) == 1
     left = {str(row["photo_id"]) for row in store.scan(["photo_id"], where="true")}
     assert left == {photo_id(1), photo_id(3)}
+
+
+async def test_samples_that_wait_are_exported(collecting, edge, monkeypatch):
+    """`/metrics` counts the samples without a receipt: those of a commit that runs, and those behind it."""
+    going_on, address, upsert = threading.Event(), f"127.0.0.1:{free_port()}", Store.upsert
+    monkeypatch.setattr(Store, "upsert", lambda *arguments: going_on.wait(DEADLINE_S) and upsert(*arguments))
+
+    async def page() -> str:
+        async with aiohttp.ClientSession() as session, session.get(f"http://{address}/metrics") as answer:
+            return await answer.text()
+
+    async def until(count: int) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not re.search(rf"^gleaner_samples_waiting {count}\.0$", await page(), re.MULTILINE):
+                pass
+
+    async with collecting(probes=address, batch=2):
+        await edge.harvest(1, 2, 3)
+        await until(3)
+        going_on.set()
+        for number in (1, 2, 3):
+            await edge.receipt(number)
+        await until(0)

@@ -1,5 +1,9 @@
-"""The dataset on a real S3 server: `make test-s3`, which sets GLEANER_VERSITYGW to its program."""
+"""The dataset on two real S3 servers: `make test-s3`, which names their programs.
 
+GLEANER_VERSITYGW keeps objects on a disk, GLEANER_MOTO (moto's server) in memory: it is not killed.
+"""
+
+import asyncio
 import contextlib
 import http.server
 import multiprocessing
@@ -21,16 +25,20 @@ from cloud.dataset.schema import Row
 from cloud.dataset.store import Store
 from schemas.errors import PermanentError, TransientError
 from tests.conftest import DEADLINE_S
+from tests.proxy import proxy_to
 from tests.sites import wait_until
 
 T = TypeVar("T")
 
 pytestmark = pytest.mark.s3
 _WRITERS, _ROUNDS, _ROWS = 3, 4, 32
+_SILENT_S = 3.0
 
 
 class Server:
     """A versitygw process on its own port; a test may kill and restart it."""
+
+    survives = True
 
     def __init__(self, program: str, folder: Path) -> None:
         self.port = free_port()
@@ -57,6 +65,24 @@ class Server:
         self._process.wait()
 
 
+class MotoServer(Server):
+    """A process of moto's server."""
+
+    survives = False
+
+    def start(self) -> None:
+        """Start it, wait for its port, and make the bucket."""
+        command = [self._program, "-H", "127.0.0.1", "-p", str(self.port)]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda: is_listening(self.port))
+        import s3fs  # noqa: PLC0415  # installed by `make test-s3`
+
+        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("bucket")
+
+
+_SERVERS = {"GLEANER_VERSITYGW": Server, "GLEANER_MOTO": MotoServer}
+
+
 @pytest.fixture
 def credentials(monkeypatch) -> None:
     """Credentials in the environment, where Lance and s3fs look first."""
@@ -70,10 +96,12 @@ def credentials(monkeypatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-@pytest.fixture
-def server(tmp_path, credentials, monkeypatch) -> Iterator[Server]:
+@pytest.fixture(params=_SERVERS)
+def server(request, tmp_path, credentials, monkeypatch) -> Iterator[Server]:
     """A running server with an empty bucket."""
-    made = Server(os.environ["GLEANER_VERSITYGW"], tmp_path)
+    if request.param not in os.environ:
+        pytest.skip(f"{request.param} names no program; 'make test-s3' does")
+    made = _SERVERS[request.param](os.environ[request.param], tmp_path)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{made.port}")
     made.start()
     yield made
@@ -135,6 +163,8 @@ def test_g2_writers_with_the_same_ids_store_each_once(server):
 
 def test_g2_a_server_killed_between_and_during_commits_loses_and_doubles_nothing(server):
     """Writers that fail write the same rows again, as the collector does; whatever the failed commit left."""
+    if not server.survives:
+        pytest.skip("this server keeps its objects in memory")
     url = "s3://bucket/dataset.lance"
     Store.open(url)
     stop = threading.Event()
@@ -152,6 +182,28 @@ def test_g2_a_server_killed_between_and_during_commits_loses_and_doubles_nothing
         stop.set()
         killer.join()
     assert ids(Store.open(url, create=False)) == expected_ids()
+
+
+async def test_g2_a_slow_and_silent_server_loses_and_doubles_nothing(server, monkeypatch):
+    """Each packet takes 50 ms, and in the middle the server is silent: two writers store each id once."""
+    url = "s3://bucket/dataset.lance"
+    async with proxy_to(server.port) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+        store = await asyncio.to_thread(Store.open, url)
+        proxy.delay_s = 0.05
+        starts = [number * _ROWS // 2 for number in range(4)]
+        writers = [
+            asyncio.create_task(asyncio.to_thread(write, url, some)) for some in (starts[::2], starts[1::2])
+        ]
+        version = await asyncio.to_thread(lambda: store.version)
+        while await asyncio.to_thread(lambda: store.version) == version:
+            pass
+        proxy.go_silent()
+        await asyncio.sleep(_SILENT_S)
+        proxy.resume()
+        await asyncio.gather(*writers)
+        found = await asyncio.to_thread(ids, store)
+    assert found == [f"{number:032x}" for number in range(5 * _ROWS // 2)]
 
 
 def test_a_table_is_maintained_as_on_a_disk(server):

@@ -12,7 +12,8 @@ from edge.config import EdgeConfig
 from schemas.messages import Event
 from schemas.topics import RELEASE
 from tests.conftest import eventually
-from tests.file_server import dripping
+from tests.edge.mirror.test_mirror import mirroring
+from tests.file_server import FileServer, dripping, web_server
 from tests.nodes import NODE, Observer, edge_running, enveloped, photo, photo_id, station
 from tests.serving import place, release_of, saved_models, tar_of
 
@@ -225,6 +226,20 @@ async def test_an_unreachable_bundle_is_fetched_later(config, release, bundles, 
         await release(seen, bundles["straight"], 3, url=(tmp_path / "never.tar").as_uri())
         await release(seen, bundles["straight"], 4)
         assert (await nth_event(seen, "model.available", 1)).facts["version"] == 4
+
+
+async def test_a_release_comes_from_the_mirror(config, release, bundles, tmp_path):
+    """An edge with a mirror fetches bundles there, and the mirror those from the origin."""
+    origin, bundle = FileServer(bundles["swapped"].parent), bundles["swapped"]
+    async with (
+        web_server(origin.answer) as address,
+        mirroring(tmp_path / "mirror", address) as mirror,
+        station(structs.replace(config, mirror=mirror)) as seen,
+    ):
+        await release(seen, bundle, 2, url=f"{address}/{bundle.name}")
+        assert (await nth_event(seen, "model.available")).facts["version"] == 2
+    assert [path.suffix for path in (tmp_path / "mirror").iterdir()] == [".tar"]
+    assert origin.sent_bytes == bundle.stat().st_size
 
 
 async def test_a_release_for_another_model_is_refused(config, release, bundles):

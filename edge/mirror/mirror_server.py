@@ -1,0 +1,192 @@
+"""The mirror's HTTP server.
+
+    POST /v1/bundles           an Asked as JSON: 200 when the bundle is here, 202 while it is fetched
+    GET  /v1/bundles/NAME      a file of the store, or ranges of it
+
+An edge asks again after a 202. However many ask for a bundle, it is fetched once. It is whole and
+verified before its first byte is served.
+"""
+
+import asyncio
+import ssl
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import structlog
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from bus.config import ConfigError
+from edge.mirror.bundle_store import BundleStore, is_below, released, shown
+from schemas.errors import GleanerError, PermanentError
+from schemas.field_types import Sha256
+from schemas.messages import Release
+
+PATH = "/v1/bundles"
+ANSWER_S = 10.0
+"""How long a request waits for a download before it is answered with 202."""
+_AT_ONCE, _MOST_FETCHES = 2, 32
+_MOST_REQUEST_BYTES = 8192
+
+log = structlog.get_logger()
+
+
+class MirrorConfig(Struct, frozen=True, kw_only=True):
+    """What `gleaner mirror` is started with.
+
+    Attributes:
+        listen: HOST:PORT.
+        origins: URLs of folders; bundles below them are fetched, no others.
+        state_dir: folder of the bundles.
+        max_bytes: most bytes in it.
+        certificate: PEM file of the server's certificate; plain HTTP without it.
+        key: PEM file of its key.
+    """
+
+    listen: str
+    origins: tuple[str, ...]
+    state_dir: str
+    max_bytes: int
+    certificate: str | None = None
+    key: str | None = None
+
+
+class Asked(Struct, frozen=True):
+    """A request for a bundle, with the fields of its release."""
+
+    url: Annotated[str, Meta(min_length=1, max_length=2048)]
+    sha256: Sha256
+    size_bytes: Annotated[int, Meta(ge=1, le=2**40)]
+    parts: Sha256 | None = None
+
+
+class Mirror:
+    """Answers requests, and fetches each bundle once.
+
+    Args:
+        store: The bundles.
+        origins: URLs of folders; bundles below them are fetched, no others.
+        tasks: Owns the downloads.
+    """
+
+    def __init__(self, store: BundleStore, origins: tuple[str, ...], tasks: asyncio.TaskGroup) -> None:
+        self._store = store
+        self._origins = origins
+        self._tasks = tasks
+        self._fetching: dict[str, asyncio.Task[GleanerError | OSError | None]] = {}
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._stopped = False
+
+    def app(self) -> web.Application:
+        """Return the application."""
+        app = web.Application(client_max_size=_MOST_REQUEST_BYTES)
+        app.router.add_post(PATH, self._prepare)
+        app.router.add_get(PATH + "/{name}", self._serve)
+        return app
+
+    def stop(self) -> None:
+        """Let running downloads end; what they have stays for the next start."""
+        self._stopped = True
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        path = self._store.path(request.match_info["name"])
+        if path is None or not path.is_file():
+            return web.Response(status=HTTPStatus.NOT_FOUND)
+        return web.FileResponse(path)  # with ranges; a file that is removed meanwhile is sent to its end
+
+    async def _prepare(self, request: web.Request) -> web.Response:
+        try:
+            asked = msgspec.json.decode(await request.read(), type=Asked)
+        except msgspec.MsgspecError as error:
+            return _said(HTTPStatus.BAD_REQUEST, str(error))
+        if not is_below(asked.url, self._origins):
+            return _said(HTTPStatus.FORBIDDEN, "the URL is below none of the mirror's origins")
+        return _said(*await self._answer(released(asked.url, asked.sha256, asked.size_bytes, asked.parts)))
+
+    async def _answer(self, release: Release) -> tuple[HTTPStatus, str]:
+        there = HTTPStatus.OK, f"{PATH}/{release.sha256}.tar"
+        if await asyncio.to_thread(self._store.has, release):
+            return there
+        fetching = self._fetching.get(release.sha256)
+        if fetching is None:
+            if len(self._fetching) >= _MOST_FETCHES or self._stopped:
+                return HTTPStatus.SERVICE_UNAVAILABLE, "the mirror fetches too many bundles now"
+            fetching = self._tasks.create_task(self._fetch(release), name="mirror.fetch")
+            self._fetching[release.sha256] = fetching
+        done, _ = await asyncio.wait([fetching], timeout=ANSWER_S)
+        if not done:
+            return HTTPStatus.ACCEPTED, "fetching"
+        if (error := fetching.result()) is None:
+            return there
+        permanent = isinstance(error, PermanentError)
+        return HTTPStatus.UNPROCESSABLE_ENTITY if permanent else HTTPStatus.BAD_GATEWAY, str(error)
+
+    async def _fetch(self, release: Release) -> GleanerError | OSError | None:
+        """Fetch a bundle; return what prevented it."""
+        try:
+            async with self._places:
+                # Another download of it may have ended since the request looked.
+                if await asyncio.to_thread(self._store.has, release):
+                    return None
+                traffic = await asyncio.to_thread(self._store.fetch, release, lambda: self._stopped)
+        except (GleanerError, OSError) as error:
+            log.warning("mirror.fetch_failed", url=shown(release), reason=str(error))
+            return error
+        finally:
+            del self._fetching[release.sha256]
+        log.info(
+            "mirror.bundle_fetched",
+            url=shown(release),
+            sha256=release.sha256,
+            fetched_bytes=traffic.fetched_bytes,
+            reused_bytes=traffic.reused_bytes,
+        )
+        return None
+
+
+def _said(status: HTTPStatus, text: str) -> web.Response:
+    return web.Response(status=status, text=text)
+
+
+async def run(config: MirrorConfig) -> None:
+    """Serve until cancelled.
+
+    Raises:
+        OSError: The address is in use, or a file cannot be read.
+    """
+    store = BundleStore(Path(config.state_dir), config.max_bytes)
+    host, _, port = config.listen.rpartition(":")
+    async with asyncio.TaskGroup() as tasks:
+        mirror = Mirror(store, config.origins, tasks)
+        runner = web.AppRunner(mirror.app(), access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=_tls(config)).start()
+            log.info("mirror.listening", address=config.listen, origins=list(config.origins))
+            await asyncio.Event().wait()
+        finally:
+            mirror.stop()
+            await runner.cleanup()
+
+
+def _tls(config: MirrorConfig) -> ssl.SSLContext | None:
+    """Return the context of the server's certificate, None for plain HTTP.
+
+    Raises:
+        ConfigError: The files cannot be used.
+    """
+    if config.certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(config.certificate, config.key, password="")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"certificate {config.certificate}",
+            expected="a certificate and its own unencrypted key in PEM",
+            got=str(error),
+        ) from None
+    return context
