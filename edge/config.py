@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from bus.config import Broker, HealthAddress, OutboxLimits
-from schemas.field_types import Label, ModelName, Name
+from schemas.field_types import DevicePattern, GroupChoice, Label, ModelName, Name
 from schemas.policy_rules import HarvestRules, Vote
 from schemas.topics import Handler, check_node_name
 
@@ -97,6 +97,13 @@ class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Vote, Meta(description="how many of a device's latest answers must agree; a policy overrides it")
     ] = Vote()
     votes: Annotated[dict[Name, Vote], Meta(description="overrides of `vote` by device")] = {}
+    groups: Annotated[
+        dict[DevicePattern, GroupChoice],
+        Meta(
+            description="groups of devices, by name or pattern; `*` as a group makes each device one of its "
+            "own; a policy overrides it"
+        ),
+    ] = {}
     recent_bytes: Annotated[
         int,
         Meta(ge=0, description="memory for photos that were not harvested, in case of a label; 0 keeps none"),

@@ -37,7 +37,6 @@ from edge.harvest.shrinking import Shrinking
 from edge.homeassistant.announcer import Announcer
 from edge.inference import attempts
 from edge.inference.answers import result_log
-from edge.inference.answers.votes import Votes
 from edge.inference.pipeline import GROUP, Pipeline
 from edge.kubeedge.eventbus import eventbus_tasks, max_sample_bytes, rate_limited
 from edge.misnamed import MisnamedPhotos
@@ -130,6 +129,7 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             sampler=sampler,
             class_names=deployer.class_names,
             temperature=deployer.temperature,
+            head_of=deployer.group_head,
             router=router,
             tracer=tracer,
         )
@@ -168,11 +168,17 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             tasks.create_task(
                 _take_receipts(receipts, outbox, sampler, counters, tracer), name="edge.receipts"
             )
-            own = Policy(node=config.node, harvest=config.harvest, vote=config.vote, votes=config.votes)
-            pipeline.votes.set_rules(own)
+            own = Policy(
+                node=config.node,
+                harvest=config.harvest,
+                vote=config.vote,
+                votes=config.votes,
+                groups=config.groups,
+            )
+            pipeline.set_rules(own)
             tasks.create_task(orders.run(), name="edge.forgetting")
             tasks.create_task(
-                _follow_policies(policies, sampler, pipeline.votes, own, counters), name="edge.policies"
+                _follow_policies(policies, sampler, pipeline, own, counters), name="edge.policies"
             )
             tasks.create_task(
                 harvest_labelled_photos(labels, bus, sampler=sampler, database=database, outbox=outbox),
@@ -273,7 +279,7 @@ async def _settle(receipt: Receipt, outbox: Outbox, sampler: Sampler, counters: 
 
 
 async def _follow_policies(
-    policies: Subscription[Policy], sampler: Sampler, votes: Votes, own: Policy, counters: Counters
+    policies: Subscription[Policy], sampler: Sampler, pipeline: Pipeline, own: Policy, counters: Counters
 ) -> None:
     """Apply each policy; an empty message, which clears it, brings back the rules of the configuration."""
     newest: Policy | None = None
@@ -287,6 +293,6 @@ async def _follow_policies(
             if policy != newest:  # the broker retains it, so that it arrives again with each connection
                 newest = policy
                 sampler.set_rules(policy.harvest)
-                votes.set_rules(policy)
+                pipeline.set_rules(policy)
                 log.info("policy.applied" if delivery.payload else "policy.cleared")
         delivery.ack()

@@ -12,6 +12,28 @@ Name = Annotated[
         description="DNS label: 1 to 63 lower-case letters, digits and inner hyphens",
     ),
 ]
+DevicePattern = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9*?]([a-z0-9*?-]{0,61}[a-z0-9*?])?$(?!\n)",
+        description="name of a device, in which `*` stands for any characters and `?` for one",
+    ),
+]
+GroupChoice = Annotated[
+    str,
+    Meta(
+        pattern=r"^(\*|[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)$(?!\n)",
+        description="name of a group; `*`: each device is a group of its own, called NODE.DEVICE",
+    ),
+]
+Group = Annotated[
+    str,
+    Meta(
+        pattern=r"^([a-z0-9]([a-z0-9.-]{0,125}[a-z0-9])?)?$(?!\n)",
+        description="group of the device by the policy, whose head answers if the version has one for it; "
+        "empty: the shared head answers",
+    ),
+]
 PhotoId = Annotated[
     str,
     Meta(

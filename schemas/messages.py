@@ -15,9 +15,12 @@ from schemas.events import MEANINGS, EventName
 from schemas.field_types import (
     EPOCH_MS,
     Count,
+    DevicePattern,
     DHash,
     Duration,
     Entropy,
+    Group,
+    GroupChoice,
     Image,
     Label,
     Margin,
@@ -125,6 +128,7 @@ class Result(Message, frozen=True, kw_only=True):
     model_version: Annotated[
         ModelVersion | None, Meta(description="version of that model; null if none classified")
     ] = None
+    group: Group = ""
     code: Annotated[Rejection | None, Meta(description="rejection code; null unless `rejected`")] = None
     reason: Annotated[
         Text | None, Meta(description="why it was rejected or deferred, for people; null if `ok`")
@@ -190,6 +194,7 @@ class Sample(Message, frozen=True, kw_only=True):
     ] = None
     model: ModelName
     model_version: ModelVersion
+    group: Group = ""
     embedding: Annotated[
         bytes,
         Meta(
@@ -257,13 +262,21 @@ class Command(Message, frozen=True, kw_only=True):
 
 
 class Policy(Message, frozen=True, kw_only=True):
-    """The harvest rules for an edge node, and which of its answers count. Retained."""
+    """The harvest rules for an edge node, which of its answers count, and its groups of devices. Retained."""
 
     node: Name
     harvest: HarvestRules = HarvestRules()
     vote: Annotated[Vote, Meta(description="of every device of the node")] = Vote()
     votes: Annotated[
         dict[Name, Vote], Meta(max_length=1024, description="overrides of `vote` by device")
+    ] = {}
+    groups: Annotated[
+        dict[DevicePattern, GroupChoice],
+        Meta(
+            max_length=1024,
+            description="groups of devices by name or pattern, whose photos are answered by the head of the "
+            "group if the version has one; the most specific pattern counts",
+        ),
     ] = {}
     issued_at_ms: Annotated[
         Milliseconds | None, Meta(description=f"when it was published; {EPOCH_MS}; null if unknown")
@@ -293,6 +306,10 @@ class Release(Message, frozen=True, kw_only=True):
         float,
         Meta(ge=0.01, le=100, description="the model divides its logits by it, for calibration"),
     ] = 1.0
+    # For people: nodes read the heads from the bundle, whose digest is signed.
+    groups: Annotated[
+        list[Group], Meta(max_length=1024, description="groups of devices that have a head in the bundle")
+    ] = []
     stage: Annotated[
         Stage,
         Meta(

@@ -1,4 +1,4 @@
-"""Show the harvest rules of edge nodes, set them, tune them by training results and audits, or set votes.
+"""Show the policies of edge nodes; set or tune the harvest rules, set votes or groups of devices.
 
 The output is a TOML file for --set. A node without a policy uses its own configuration.
 """
@@ -18,10 +18,11 @@ from cli import connect, options, run_service
 from cli.cloud.known_nodes import add_any_node, check_nodes
 from cli.fleet import Fleet
 from cli.output import print_line
+from schemas.groups.membership import EACH, PATTERN
 from schemas.messages import Policy
 from schemas.policy_rules import MAX_FRAMES, HarvestRules, Vote
 from schemas.text import escaped, listed
-from schemas.topics import POLICY
+from schemas.topics import NAME, POLICY
 
 if TYPE_CHECKING:
     from cloud.rollout.policy_update import Change
@@ -64,6 +65,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="an answer counts (`confirmed`) only if M of the latest K of its device agree, such as 3/4; 1/1:"
         " no vote; without a device for all of them; can be repeated",
     )
+    change.add_argument(
+        "--group",
+        type=_group,
+        action="append",
+        metavar="DEVICE=GROUP",
+        help="put a device, or those of a pattern such as 'meter-*', into a group, which may get a head of"
+        " its own; '*' as the group: each of these devices is one; DEVICE= takes it out; can be repeated",
+    )
     parser.add_argument(
         "--target",
         type=options.share,
@@ -93,6 +102,20 @@ def _vote(text: str) -> tuple[str | None, Vote]:
     return options.device(device) if equals else None, Vote(frames=int(frames), agree=int(agree))
 
 
+def _group(text: str) -> tuple[str, str | None]:
+    """Read a group such as `meter-*=meters`; raises ArgumentTypeError."""
+    pattern, equals, group = text.partition("=")
+    if not equals or PATTERN.fullmatch(pattern) is None:
+        raise ArgumentTypeError(
+            f"expected DEVICE=GROUP, with a device or a pattern such as meter-*, got {escaped(text)}"
+        )
+    if group and group != EACH and NAME.fullmatch(group) is None:
+        raise ArgumentTypeError(
+            f"expected a group of small letters, digits and inner hyphens, or {EACH}, got {escaped(group)}"
+        )
+    return pattern, group or None
+
+
 def run(arguments: Namespace) -> int:
     """Show the policies, or publish those that change with the reasons."""
     log.configure("error")
@@ -102,7 +125,12 @@ def run(arguments: Namespace) -> int:
 
 def _change(arguments: Namespace) -> "Change | None":
     """Return the function from a policy to the new one with reasons; None to show the policies."""
-    from cloud.rollout.policy_update import changing_rules, setting_rules, setting_votes  # noqa: PLC0415  # each step loads what it needs, and no more
+    from cloud.rollout.policy_update import (  # noqa: PLC0415  # each step loads what it needs, and no more
+        changing_rules,
+        setting_groups,
+        setting_rules,
+        setting_votes,
+    )
 
     if arguments.set is not None:
         # The rules are complete: those that the file leaves out go to the node with their defaults.
@@ -112,6 +140,8 @@ def _change(arguments: Namespace) -> "Change | None":
         return changing_rules(lambda rules: (structs.replace(rules, auto=on), reasons))
     if arguments.vote:
         return setting_votes(dict(arguments.vote))
+    if arguments.group:
+        return setting_groups(dict(arguments.group))
     return _tuning(arguments) if arguments.tune else None
 
 
@@ -169,13 +199,15 @@ def _toml_lines(policy: Policy, *, known: bool) -> Iterator[str]:
 
 
 def _votes(policy: Policy) -> Iterator[str]:
-    """Yield the votes as comments: `--vote` sets them, and --set leaves them as they are."""
-    from cloud.rollout.policy_update import vote_text  # noqa: PLC0415  # as above
+    """Yield votes and groups as comments: `--vote` and `--group` set them, --set leaves them as they are."""
+    from cloud.rollout.policy_update import group_text, vote_text  # noqa: PLC0415  # as above
 
     if policy.vote != Vote() or policy.votes:
         yield f"# all devices: {vote_text(policy.vote)}"
     for device, vote in policy.votes.items():
         yield f"# {device}: {vote_text(vote)}"
+    for pattern, group in policy.groups.items():
+        yield f"# {pattern}: {group_text(group)}"
 
 
 def _dotted(fields: dict[str, object], prefix: str = "") -> Iterator[str]:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from cloud.evaluation.promotion_gate import Verdict
     from cloud.evaluation.variant_gate import VariantVerdict
-    from cloud.registry.model_card import Candidate
+    from cloud.registry.model_card import Candidate, GroupOutcome
     from cloud.training.packaging import Trained
 
 
@@ -38,6 +38,17 @@ def show_variants(variants: "Sequence[VariantVerdict]") -> None:
             print_line(f"      {reason}")
 
 
+def show_groups(groups: "Sequence[GroupOutcome]") -> None:
+    """Print which groups of devices have a head in the bundle, and why others do not."""
+    for group in groups:
+        if not group.served:
+            print_line(f"group {group.name}: the shared head: {group.reason}")
+            continue
+        whose = {"own": "its own head", "aligned": "the aligned head"}
+        change = f"{group.accuracy:.1%} → {group.group_accuracy:.1%} on {group.labels} held-out labels"
+        print_line(f"group {group.name}: {whose.get(group.source, f'the head of {group.source}')}, {change}")
+
+
 def _measured(candidate: "Candidate") -> str:
     """Return the accuracy on gold; without gold photos that on labels that each fold held out."""
     if candidate.gold_accuracy is not None:
@@ -57,6 +68,7 @@ def show_trained(trained: "Trained") -> None:
         print_line(f"{chosen} {candidate.name}: {candidate.photos} photos{_measured(candidate)}")
     show_verdict(card.verdict)
     show_variants(card.variants)
+    show_groups(card.groups)
     if not card.auto:
         print_line(
             "the lane auto did not help twice running: 'gleaner cloud policy --auto off' switches it off"

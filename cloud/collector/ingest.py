@@ -99,4 +99,5 @@ def row_of(sample: Sample, checked: CheckedImage) -> Row:
         model=sample.model,
         model_version=sample.model_version,
         embedding=sample.embedding,
+        device_group=sample.group,
     )

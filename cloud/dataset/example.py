@@ -12,6 +12,7 @@ from schemas import lanes
 from schemas.class_names import NEITHER
 from schemas.codec import content_id
 from schemas.errors import PermanentError
+from schemas.groups.membership import NO_GROUP
 
 Source = Literal["human", "device", "teacher", "edge"]
 EQUALS_GOLD = "the picture equals a gold photo"
@@ -43,6 +44,7 @@ class Example:
         weight: relative to other examples of its source, above 0.
         lane: why the edge harvested it; None for imported photos.
         file: what it was imported from, for messages; None for a sample.
+        group: of the device that took it, as of its newest sample; empty for none and for imported photos.
     """
 
     photo_id: str
@@ -52,6 +54,7 @@ class Example:
     weight: float = 1.0
     lane: str | None = None
     file: str | None = None
+    group: str = NO_GROUP
 
     @property
     def human(self) -> bool:

@@ -80,6 +80,7 @@ SCHEMA = pa.schema(
         ("device_by", pa.string()),
         ("device_at_ms", pa.int64()),
         ("waiting_since_ms", pa.int64()),
+        ("device_group", pa.string()),
     ]
 )
 NO_TIME_LIMIT_MS = 2**53
@@ -134,6 +135,7 @@ class Row:
         imported_label: Class that its latest import gave, whatever a person said since.
         forgotten_at_ms: When the photo was taken out for good; such a row is only its mark.
         waiting_since_ms: When a label came whose photo has not arrived; None for a photo.
+        device_group: Group of the device when it was answered, empty for none; None if unknown.
 
     Raises:
         PermanentError: A field is out of range.
@@ -175,6 +177,7 @@ class Row:
     device_by: AnnotatorName | None = None
     device_at_ms: field_types.Milliseconds | None = None
     waiting_since_ms: field_types.Milliseconds | None = None
+    device_group: field_types.Group | None = None
 
     def __post_init__(self) -> None:
         subject = f"row {self.photo_id!r:.40}"

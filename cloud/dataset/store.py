@@ -290,6 +290,10 @@ class Store:
         with self.table.map_errors():
             return int(self.table.open_version(version).count_rows(where))
 
+    def has_column(self, name: str, version: int | str | None = None) -> bool:
+        """Return whether a version of the table has a column; later versions of gleaner add some."""
+        return name in self.table.open_version(version).schema.names
+
     def scan(
         self,
         columns: Sequence[str],

@@ -1,6 +1,7 @@
 """Read the dataset as examples, with the label of each photo resolved: human, then teacher, then edge."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -13,6 +14,7 @@ from schemas import lanes
 from schemas.class_names import NEITHER, ClassNameError, class_name
 from schemas.errors import PermanentError
 from schemas.field_types import PhotoId
+from schemas.groups.membership import NO_GROUP
 
 # Example.weight must be above 0, and an edge can report a confidence of 0.
 MIN_WEIGHT = 0.01
@@ -21,6 +23,7 @@ BAD_LABEL = "the label is no class name"
 DAMAGED_ROW = "the row is damaged"
 DAMAGED_FILE = "the data file is damaged"
 
+_GROUP = "device_group"
 _IN_AUTO = f"coalesce(lane, '') = '{lanes.AUTO}'"
 # The edge's own label counts in lane auto only: in the other lanes the photo was harvested because the model
 # was uncertain, or at random. Where edge and teacher disagree there, the photo has no label. Where there is
@@ -74,6 +77,7 @@ def read_examples(
         PermanentError: The version does not exist.
         TransientError: The table cannot be read now.
     """
+    groups = device_groups(store, version)
     in_split = "split != 'gold'" if split is None else f"split = '{split}'"
     rows = store.scan_undamaged(
         _Labelled.__struct_fields__,
@@ -88,7 +92,7 @@ def read_examples(
             left_out.append(LeftOut(None, DAMAGED_FILE, detail, count=row.rows))
             continue
         try:
-            example = _example(row)
+            example = _example(row, groups)
         except (msgspec.ValidationError, PermanentError) as error:
             reason = BAD_LABEL if isinstance(error, ClassNameError) else DAMAGED_ROW
             left_out.append(LeftOut(str(row["photo_id"]), reason, str(error), _text(row["source"])))
@@ -105,7 +109,30 @@ def examples(
     return read_examples(store, version=version, split=split, where=where).examples
 
 
-def _example(row: dict[str, object]) -> Example:
+def device_groups(store: Store, version: int | str | None = None) -> dict[tuple[str, str], str]:
+    """Return the group of each device, by node and name: the one of its newest sample.
+
+    So a change of a policy counts for earlier photos too. Devices without a group are left out.
+
+    Raises:
+        TransientError: The table cannot be read now.
+    """
+    if not store.has_column(_GROUP, version):  # a version of the dataset from before there were groups
+        return {}
+    if not store.count(f"coalesce({_GROUP}, '') != ''", version):
+        return {}
+    newest: dict[tuple[str, str], tuple[int, str, str]] = {}
+    columns = "photo_id", "node", "device", "received_at_ms", _GROUP
+    for row in store.scan(columns, where=f"{_GROUP} IS NOT NULL AND node IS NOT NULL", version=version):
+        device = str(row["node"]), str(row["device"])
+        arrived = row["received_at_ms"] or 0
+        assert isinstance(arrived, int)
+        found = arrived, str(row["photo_id"]), str(row[_GROUP])
+        newest[device] = max(found, newest.get(device, found))
+    return {device: group for device, (_, _, group) in newest.items() if group}
+
+
+def _example(row: dict[str, object], groups: Mapping[tuple[str, str], str]) -> Example:
     photo = msgspec.convert(row, _Labelled)
     edge = photo.edge_label if photo.lane == lanes.AUTO else None
     resolved = resolve_label(photo.human_label, photo.teacher_label, edge, photo.device_label)
@@ -114,7 +141,10 @@ def _example(row: dict[str, object]) -> Example:
     # Edge labels are weighted by the model's confidence; human and teacher labels count in full.
     weight = max(MIN_WEIGHT, photo.confidence or 0.0) if source == "edge" else 1.0
     # Datasets of earlier versions have labels with line breaks and outer spaces.
-    return Example(photo.photo_id, photo.image, class_name(label), source, weight, photo.lane, photo.source)
+    group = groups.get((photo.node or "", photo.device or ""), NO_GROUP)
+    return Example(
+        photo.photo_id, photo.image, class_name(label), source, weight, photo.lane, photo.source, group
+    )
 
 
 def _text(value: object) -> str | None:
@@ -155,3 +185,5 @@ class _Labelled(msgspec.Struct, frozen=True):
     lane: str | None
     confidence: float | None
     source: str | None
+    node: str | None
+    device: str | None

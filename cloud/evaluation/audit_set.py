@@ -14,9 +14,11 @@ from msgspec import Struct, structs
 from cloud.dataset.damage import Damage
 from cloud.dataset.example import MIN_CLASS_LABELS, Example
 from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
+from cloud.dataset.training_set import device_groups
 from cloud.evaluation.audit_stats import sampling_weight
 from schemas import lanes
 from schemas.class_names import NEITHER, ClassNameError, class_name
+from schemas.groups.membership import NO_GROUP
 
 _DRAWN = f"{HAS_IMAGE} AND lane = '{lanes.AUDIT}' AND split != 'gold'"
 _ANSWERED = "edge_label IS NOT NULL AND model_version IS NOT NULL"
@@ -42,6 +44,7 @@ def audit_slice(store: Store, unseen: Collection[str], *, version: int | str | N
     if not unseen:
         return []
     rows = store.scan_undamaged(_AuditRow.__struct_fields__, where=AUDITED, version=version)
+    groups = device_groups(store, version)
     drawn = [photo for row in rows if (photo := _audit_row(row)) is not None and photo.photo_id in unseen]
     return [
         Example(
@@ -51,6 +54,7 @@ def audit_slice(store: Store, unseen: Collection[str], *, version: int | str | N
             "human",
             sampling_weight(photo.inclusion),
             lanes.AUDIT,
+            group=groups.get((photo.node or "", photo.device or ""), NO_GROUP),
         )
         # A scan has no defined order, and the bootstrap of the gate depends on it.
         for photo in sorted(drawn, key=lambda photo: photo.photo_id)
@@ -64,6 +68,8 @@ class _AuditRow(Struct, frozen=True):
     image: bytes
     human_label: str
     inclusion: float | None
+    node: str | None
+    device: str | None
 
 
 def _audit_row(row: dict[str, object] | Damage) -> _AuditRow | None:

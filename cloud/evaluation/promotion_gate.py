@@ -4,7 +4,7 @@ Both versions answer the same photos, and the tests are paired: only photos that
 right tell them apart. A challenger is promoted only if it is shown to be no worse.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -14,6 +14,7 @@ import numpy as np
 from cloud.evaluation.metrics import calibration_error, p_words, points
 from cloud.evaluation.recall_losses import SIGNIFICANCE, find_recall_losses
 from cloud.modeling.arrays import Bools, Floats, Ints
+from schemas.groups.membership import NO_GROUP
 
 GateDecision: TypeAlias = Literal["promote", "keep", "inconclusive"]
 
@@ -105,6 +106,7 @@ class Verdict(msgspec.Struct, frozen=True):
         audit: comparison on the audit slice, None without one.
         latency_ratio: challenger's to champion's, None if not measured.
         held_out: comparison on held-out labels, None unless there is no gold set.
+        groups: comparison on the photos of each group of devices, each version with its heads.
     """
 
     decision: GateDecision
@@ -114,6 +116,7 @@ class Verdict(msgspec.Struct, frozen=True):
     audit: Comparison | None
     latency_ratio: float | None
     held_out: Comparison | None = None
+    groups: dict[str, Comparison] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,8 @@ class Evidence:
         held_out: predictions for other photos with a person's label that neither version was trained on,
             None without any; used where there is no gold set.
         lost: classes of the champion that the challenger lacks, though photos of the dataset have them.
+        groups: group of the device of each gold photo, or, without a gold set, of each held-out one and then
+            of each audited one; empty if no device is in a group.
     """
 
     gold: PairedPredictions | None
@@ -139,6 +144,7 @@ class Evidence:
     latency_ratio: float | None = None
     held_out: PairedPredictions | None = None
     lost: Sequence[str] = ()
+    groups: Sequence[str] = ()
 
 
 _Finding: TypeAlias = tuple[GateDecision, str]
@@ -180,8 +186,11 @@ def decide_promotion(
         ]
     else:
         findings = [("inconclusive", f"no gold photos to judge on; {MORE_GOLD}")]
+    judged = instead if evidence.gold is None else evidence.gold
+    groups = {} if judged is None else _by_group(judged, evidence.groups, seed)
     # The audit slice is small and only has a veto: it never makes a version be promoted.
     findings += [
+        *_grouped(groups),
         *_lost(evidence.lost),
         *([] if audit is None else _audited(audit)),
         *_latency(evidence.latency_ratio, allowed),
@@ -189,7 +198,25 @@ def decide_promotion(
     order: tuple[GateDecision, ...] = ("keep", "inconclusive", "promote")
     decision = min((found for found, _ in findings), key=order.index)
     reasons = [reason for found, reason in findings if found == decision]
-    return Verdict(decision, champion, reasons, gold, audit, evidence.latency_ratio, held_out)
+    return Verdict(decision, champion, reasons, gold, audit, evidence.latency_ratio, held_out, groups)
+
+
+def _by_group(pair: PairedPredictions, groups: Sequence[str], seed: int) -> dict[str, Comparison]:
+    """Compare two versions on the photos of each group; none for photos of no group."""
+    of = np.array(groups)
+
+    def part(group: str) -> PairedPredictions:
+        at = of == group
+        return PairedPredictions(pair.champion[at], pair.challenger[at], pair.truth[at], pair.weights[at])
+
+    return {group: compare(part(group), seed) for group in sorted(set(groups) - {NO_GROUP})}
+
+
+def _grouped(groups: Mapping[str, Comparison]) -> Iterator[_Finding]:
+    # One of many groups is worse by chance: Bonferroni's correction.
+    for name, one in groups.items():
+        if one.challenger < one.champion and one.p_value < SIGNIFICANCE / len(groups):
+            yield "keep", f"group {name}: accuracy {_change(one)} on {one.photos} photos: worse"
 
 
 def _without_gold(finding: _Finding) -> _Finding:

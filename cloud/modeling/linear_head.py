@@ -40,6 +40,14 @@ class Head:
         """Return the head for embeddings that are logits of K classes."""
         return cls(np.eye(classes), np.zeros(classes))
 
+    def cooled(self, temperature: float) -> "Head":
+        """Return the head whose logits are divided by a temperature."""
+        return Head(self.kernel / temperature, self.bias / temperature)
+
+    def beyond(self, other: "Head") -> "Head":
+        """Return what this head adds to the logits of another one."""
+        return Head(self.kernel - other.kernel, self.bias - other.bias)
+
     def logits(self, embeddings: NDArray[np.floating]) -> Floats:
         """Return the logits `[N, K]` of embeddings `[N, D]`."""
         return np.asarray(embeddings @ self.kernel + self.bias, dtype=np.float64)

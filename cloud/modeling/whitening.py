@@ -44,12 +44,17 @@ def fit_whitened_head(
     Raises:
         ValueError: A class has no example.
     """
-    count = min(DIRECTIONS, int(_SHARE * len(measured_on)), measured_on.shape[1])
+    mean, directions = whitening(measured_on)
+    head = fit_head((embeddings - mean) @ directions, labels, weights, classes)
+    kernel = directions @ head.kernel
+    return Head(kernel, head.bias - mean @ kernel)
+
+
+def whitening(embeddings: NDArray[np.floating]) -> tuple[Floats, Floats]:
+    """Return the mean `[D]` of embeddings `[M, D]`, M at least 3, and their scaled directions `[D, d]`."""
+    count = min(DIRECTIONS, int(_SHARE * len(embeddings)), embeddings.shape[1])
     # One thread: see `fit_head`. Equal photos have no variance to be divided by.
     with threadpool_limits(limits=1, user_api="blas"), np.errstate(invalid="ignore"):
-        found = PCA(count, random_state=0).fit(measured_on.astype(np.float64))
+        found = PCA(count, random_state=0).fit(embeddings.astype(np.float64))
     deviations = np.sqrt(found.explained_variance_).clip(_MIN_DEVIATION)
-    directions = found.components_.T / deviations**_POWER
-    head = fit_head((embeddings - found.mean_) @ directions, labels, weights, classes)
-    kernel = directions @ head.kernel
-    return Head(kernel, head.bias - found.mean_ @ kernel)
+    return found.mean_, found.components_.T / deviations**_POWER

@@ -15,9 +15,11 @@ from cloud.evaluation import promotion_gate
 from cloud.evaluation.metrics import Metrics, calibration_errors, measure
 from cloud.export.v1_loader import SavedModel
 from cloud.modeling.arrays import Floats
+from cloud.modeling.offset_head import answer_by_groups
 from cloud.registry.model_card import Calibration, Card
 from cloud.registry.registry import Champion
 from schemas.codec import content_id
+from schemas.groups.heads import GroupHeads, read_heads
 
 _TIMED_CALLS = 15
 _MIN_PROBABILITY = 1e-12  # 0 has no logarithm
@@ -58,7 +60,10 @@ def evaluate_challenger(
     """
     gold, audit = sorted_by_content(gold), sorted_by_content(audit)
     with SavedModel(champion.directory) as before, SavedModel(challenger) as after:
-        pair = PairedModels((before, champion.card.classes), (after, classes))
+        pair = PairedModels(
+            Contestant(before, champion.card.classes, read_heads(champion.directory)),
+            Contestant(after, classes, read_heads(challenger)),
+        )
         on_gold, on_audit = pair.answer(gold), pair.answer(audit)
         on_held_out = None if gold or held_out is None else pair.compare_answered(held_out)
         # With the same backbone only the weights differ: the measurement would be noise.
@@ -66,6 +71,7 @@ def evaluate_challenger(
         measurable = (*gold, *audit, *answered) if backbone != champion.card.backbone else ()
         ratio = _latency_ratio(before, after, measurable[0].image) if measurable else None
     labelled = {*labels, *(photo.label for photo in (*gold, *audit))}
+    judged = gold or (*answered, *audit)
     evidence = promotion_gate.Evidence(
         on_gold,
         best_so_far(champion, gold, on_gold),
@@ -74,6 +80,7 @@ def evaluate_challenger(
         ratio,
         on_held_out,
         lost_classes(champion.card.classes, classes, labelled),
+        [photo.group for photo in judged] if any(photo.group for photo in judged) else (),
     )
     return promotion_gate.decide_promotion(evidence, champion.card.version, seed=seed)
 
@@ -115,7 +122,7 @@ def measure_again(directory: Path, card: Card, gold: Sequence[Example]) -> tuple
     """
     classes = _with_labels(card.classes, gold)
     with SavedModel(directory) as saved:
-        answers = saved.predict([photo.image for photo in gold])["probabilities"]
+        answers = Contestant(saved, card.classes, read_heads(directory)).probabilities(gold)
     probabilities, truth = _by_class(answers, card.classes, classes), label_indices(gold, classes)
     # Logits before the temperature, up to a constant per photo, which the softmax ignores.
     logits = np.log(probabilities.clip(_MIN_PROBABILITY)) * card.temperature
@@ -148,21 +155,44 @@ class Predictor(Protocol):
         """Return `probabilities` `[N, K]` of encoded photos, and other outputs."""
 
 
-class PairedModels(NamedTuple):
-    """Champion and challenger, loaded, each with its classes."""
+class Contestant(NamedTuple):
+    """A version that is compared with another one.
 
-    champion: tuple[Predictor, Sequence[str]]
-    challenger: tuple[Predictor, Sequence[str]]
+    Attributes:
+        model: loaded.
+        classes: in the order of its outputs.
+        heads: of groups of devices, None without any.
+    """
+
+    model: Predictor
+    classes: Sequence[str]
+    heads: GroupHeads | None = None
+
+    def probabilities(self, photos: Sequence[Example]) -> NDArray[np.floating]:
+        """Return the probabilities `[N, K]` of photos, as edges answer them: by the heads of their groups."""
+        outputs = self.model.predict([photo.image for photo in photos])
+        if self.heads is None:
+            return outputs["probabilities"]
+        return answer_by_groups(
+            self.heads.by_group,
+            [photo.group for photo in photos],
+            outputs["probabilities"].astype(np.float64),
+            outputs["embedding"],
+        )
+
+
+class PairedModels(NamedTuple):
+    """Champion and challenger."""
+
+    champion: Contestant
+    challenger: Contestant
 
     def answer(self, photos: Sequence[Example]) -> promotion_gate.PairedPredictions | None:
         """Run both on photos; None without photos."""
         if not photos:
             return None
-        classes = _with_labels(self.challenger[1], photos)
-        images = [photo.image for photo in photos]
-        champion, challenger = (
-            _by_class(model.predict(images)["probabilities"], of, classes) for model, of in self
-        )
+        classes = _with_labels(self.challenger.classes, photos)
+        champion, challenger = (_by_class(one.probabilities(photos), one.classes, classes) for one in self)
         weights = np.array([photo.weight for photo in photos])
         return promotion_gate.PairedPredictions(champion, challenger, label_indices(photos, classes), weights)
 
@@ -171,12 +201,10 @@ class PairedModels(NamedTuple):
         photos = held_out.photos
         if not photos:
             return None
-        model, of = self.champion
-        classes = _with_labels(self.challenger[1], photos)
-        answers = model.predict([photo.image for photo in photos])["probabilities"]
+        classes = _with_labels(self.challenger.classes, photos)
         return promotion_gate.PairedPredictions(
-            _by_class(answers, of, classes),
-            _by_class(held_out.probabilities, self.challenger[1], classes),
+            _by_class(self.champion.probabilities(photos), self.champion.classes, classes),
+            _by_class(held_out.probabilities, self.challenger.classes, classes),
             label_indices(photos, classes),
             np.ones(len(photos)),
         )

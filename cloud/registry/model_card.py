@@ -50,6 +50,38 @@ class Candidate(msgspec.Struct, frozen=True):
     gold_accuracy: float | None
 
 
+class GroupOutcome(msgspec.Struct, frozen=True):
+    """What a training found out about a group of devices.
+
+    Attributes:
+        name: of the group.
+        labels: human labels of its photos that were held out.
+        served: whether the bundle has a head for the group.
+        source: whose head is the best: "own", or the name of another group; empty if none was tried.
+        reason: why the shared head answers; empty if the group has a head.
+        loss: of the shared head on the held-out labels, None without any.
+        group_loss: of the best head on them, fitted without them; None if none was tried.
+        accuracy: of the shared head on them.
+        group_accuracy: of the best head.
+        gold_photos: of the group.
+        gold_accuracy: of the shared head on them, None without any.
+        group_gold_accuracy: of the best head on them, None if it was not measured.
+    """
+
+    name: str
+    labels: int
+    served: bool
+    source: str
+    reason: str
+    loss: float | None = None
+    group_loss: float | None = None
+    accuracy: float | None = None
+    group_accuracy: float | None = None
+    gold_photos: int = 0
+    gold_accuracy: float | None = None
+    group_gold_accuracy: float | None = None
+
+
 # Unknown fields are ignored and new ones have defaults: cards of earlier versions stay readable.
 class Card(msgspec.Struct, frozen=True):
     """Description of a version, inside its SavedModel and its bundle.
@@ -82,6 +114,7 @@ class Card(msgspec.Struct, frozen=True):
         left_out: number of labelled rows that could not be used, by reason.
         others: candidates of other backbones that were tried, by the backbone's name; their loss on the
             held-out labels that all have is higher.
+        groups: of devices, those of the photos with human labels and of the gold set.
         whitened: whether the head was fitted on whitened principal components: held-out labels decide.
         rolled_back: whether its rollout was rolled back. Not stored in the card: the registry reads it from
             the state of the rollout.
@@ -114,6 +147,7 @@ class Card(msgspec.Struct, frozen=True):
     left_out: dict[str, int] = {}
     others: dict[str, list[Candidate]] = {}
     whitened: bool = False
+    groups: list[GroupOutcome] = []
     rolled_back: bool = False
 
     @property

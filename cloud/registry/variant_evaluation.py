@@ -13,8 +13,9 @@ from cloud.evaluation.promotion_gate import PairedPredictions
 from cloud.evaluation.variant_gate import VariantVerdict, judge_variant
 from cloud.export.litert import VariantModel
 from cloud.export.v1_loader import SavedModel
-from cloud.registry.champion import PairedModels, Predictor
+from cloud.registry.champion import Contestant, PairedModels, Predictor
 from schemas.errors import PermanentError
+from schemas.groups.heads import read_heads
 from schemas.litert import FLOAT32, Variant, read_manifest
 
 
@@ -41,6 +42,7 @@ def evaluate_variants(
     manifest = read_manifest(directory)
     if manifest is None or manifest.pixels is None:
         return []
+    heads = read_heads(directory)
     form, photos = manifest.pixels, (sorted_by_content(gold), sorted_by_content(audit))
     with SavedModel(directory) as graph:
         served = [_AskedOnce(graph, [photo.image for photo in some]) for some in photos]
@@ -48,7 +50,9 @@ def evaluate_variants(
         def answers(variant: Variant) -> list[PairedPredictions | None]:
             model = VariantModel(directory, variant, form)
             return [
-                PairedModels((by_graph, classes), (model, classes)).answer(some)
+                PairedModels(Contestant(by_graph, classes, heads), Contestant(model, classes, heads)).answer(
+                    some
+                )
                 for some, by_graph in zip(photos, served, strict=True)
             ]
 

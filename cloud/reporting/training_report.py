@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cloud.dataset.example import Example
+from cloud.evaluation.promotion_gate import Comparison
 from cloud.labeling.contact_sheet import encoded_thumbnail
 from cloud.modeling.arrays import Floats, Ints
 from cloud.registry.gold_mistakes import GoldMistakes, find_mistakes
@@ -14,6 +15,7 @@ from cloud.reporting.plots import curve, recall_bars, reliability_bins, reliabil
 
 _MAX_WRONG = 24
 _THUMBNAIL_PX = 120
+_WHOSE = {"own": "its own head", "aligned": "the aligned head"}
 _NO_GOLD = "There is no gold set: import one with 'gleaner cloud import DIR --hold-out 20%'."
 
 
@@ -76,6 +78,7 @@ def _parts(card: Card, evidence: ReportData) -> Iterator[str]:
         yield "<h2>Loss by step</h2>"
         yield curve(evidence.losses, "Loss by step")
     yield from _candidates(card)
+    yield from _groups(card)
     yield from _variants(card)
     yield from _examples(card)
 
@@ -145,6 +148,33 @@ def _candidates(card: Card) -> Iterator[str]:
     yield columns_table(
         ("candidate", "photos", "held-out labels", "loss on them", "accuracy on them", "gold accuracy"), rows
     )
+
+
+def _groups(card: Card) -> Iterator[str]:
+    if not card.groups:
+        return
+    yield "<h2>Groups of devices</h2>"
+    before = {} if card.verdict is None else card.verdict.groups
+    rows = [
+        (
+            one.name,
+            "yes" if one.served else "no",
+            str(one.labels),
+            f"{_figure(one.accuracy, '{:.1%}')} → {_figure(one.group_accuracy, '{:.1%}')}",
+            f"{_figure(one.loss, '{:.4f}')} → {_figure(one.group_loss, '{:.4f}')}",
+            f"{_figure(one.gold_accuracy, '{:.1%}')} → {_figure(one.group_gold_accuracy, '{:.1%}')}",
+            _against_champion(before.get(one.name)),
+            one.reason or _WHOSE.get(one.source, f"the head of {one.source}"),
+        )
+        for one in card.groups
+    ]
+    head = ("group", "in the bundle", "held-out labels", "accuracy on them", "loss on them", "gold accuracy")
+    yield "<p>With the shared head, then with the best head of a group.</p>"
+    yield columns_table((*head, "from the champion to this version", "head"), rows)
+
+
+def _against_champion(one: Comparison | None) -> str:
+    return "-" if one is None else f"{one.champion:.1%} → {one.challenger:.1%} on {one.photos} photos"
 
 
 def _variants(card: Card) -> Iterator[str]:

@@ -20,6 +20,7 @@ from cloud.rollout.harvest_policy import (
     tune_rules,
 )
 from schemas.errors import CodecError, PermanentError
+from schemas.groups.membership import EACH
 from schemas.messages import Policy
 from schemas.policy_rules import HarvestRules, Vote
 from schemas.topics import POLICY
@@ -68,9 +69,14 @@ def raising_audits(share: float) -> Change:
     return changing_rules(lambda rules: raise_audit_share(rules, share))
 
 
-def setting_rules(rules: HarvestRules, reason: str) -> Change:
-    """Return the change that sets all harvest rules; the votes stay."""
-    return changing_rules(lambda _: (rules, [reason]))
+def setting_rules(rules: HarvestRules, reason: str, groups: Mapping[str, str] | None = None) -> Change:
+    """Return the change that sets all harvest rules; the votes stay, and the groups unless some are given."""
+
+    def change(policy: Policy) -> tuple[Policy, list[str]]:
+        kept = policy.groups if groups is None else dict(groups)
+        return structs.replace(policy, harvest=rules, groups=kept), [reason]
+
+    return change
 
 
 def changing_rules(decide: Callable[[HarvestRules], tuple[HarvestRules, list[str]]]) -> Change:
@@ -96,6 +102,27 @@ def setting_votes(votes: Mapping[str | None, Vote]) -> Change:
         return structs.replace(policy, vote=votes.get(None, policy.vote), votes=by_device), reasons
 
     return change
+
+
+def setting_groups(groups: Mapping[str, str | None]) -> Change:
+    """Return the change that sets groups of devices, by name or pattern; None takes a pattern out."""
+
+    def change(policy: Policy) -> tuple[Policy, list[str]]:
+        changed = {**policy.groups, **groups}
+        kept = {pattern: group for pattern, group in changed.items() if group is not None}
+        if kept == policy.groups:
+            return policy, []
+        reasons = [f"{pattern}: {group_text(group)}" for pattern, group in groups.items()]
+        return structs.replace(policy, groups=kept), reasons
+
+    return change
+
+
+def group_text(group: str | None) -> str:
+    """Return the group of a pattern in words."""
+    if group is None:
+        return "no group"
+    return "each device is a group of its own" if group == EACH else f"group {group}"
 
 
 def vote_text(vote: Vote) -> str:

@@ -47,6 +47,7 @@ def release_of(bundle: Bundle, node: str, model: str, url: str | None = None) ->
         parts=bundle.parts,
         classes=bundle.card.classes,
         temperature=bundle.card.temperature,
+        groups=[group.name for group in bundle.card.groups if group.served],
         metrics={"gold_accuracy": metrics.accuracy, "gold_photos": metrics.photos} if metrics else {},
         released_at_ms=now_ms(),
     )

@@ -1,21 +1,28 @@
 """Train the candidates of a version and evaluate them: the part of a training that all workers share."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud.dataset.example import Example, TrainingError, class_names, sorted_by_content
+from cloud.dataset.example import Example, TrainingError, class_names, label_indices, sorted_by_content
+from cloud.evaluation.promotion_gate import GateLimits
+from cloud.modeling.alignment import Moments, align, fold, measure_moments, moments_by_group
 from cloud.modeling.arrays import Floats, Ints, softmax
-from cloud.modeling.backbones import Backbone, get_backbone
+from cloud.modeling.backbones import Backbone, get_backbone, weights_digest
+from cloud.modeling.offset_head import answer_by_groups, packed
 from cloud.progress import NoProgress, Progress
 from cloud.reporting.loss_curves import LossCurves
 from cloud.training.candidates import HeldOut, Labelled, choose, cross_validate, fit_candidates
 from cloud.training.distributed import Team, alone
+from cloud.training.groups.fits import Aligned, GroupFits, confirmed_on_gold, fit_groups, without_heads
+from cloud.training.groups.sightings import Sightings
 from cloud.training.learners import Fitted, FrozenLearner, Learner, learner_for
 from cloud.training.photo_check import PhotoChecker
+from schemas.groups.membership import NO_GROUP
 
 MIN_SCRATCH_LABELS = 300
 """Human labels from which on a network is trained from scratch beside a pretrained one."""
@@ -46,6 +53,8 @@ class CandidateResults:
         backbone: of the candidates.
         whitened: whether the heads of all candidates are on whitened principal components.
         others: results of other backbones that were tried, and whose held-out loss is higher.
+        groups: heads of groups of devices beside that of the best candidate.
+        gold_by_groups: probabilities on the gold set, `[N, K]`, with these heads; None without any.
     """
 
     classes: tuple[str, ...]
@@ -59,11 +68,27 @@ class CandidateResults:
     backbone: Backbone
     whitened: bool = False
     others: "tuple[CandidateResults, ...]" = ()
+    groups: GroupFits = field(default_factory=GroupFits)
+    gold_by_groups: Floats | None = None
 
     @property
     def chosen_fit(self) -> Fitted:
         """The best candidate."""
         return self.fitted[self.chosen]
+
+    @property
+    def held_out_answers(self) -> Floats:
+        """Calibrated probabilities of the held-out photos, `[M, K]`, as edges would answer them."""
+        held_out = self.held_out[self.chosen]
+        return self.groups.held_out(softmax(held_out.logits / held_out.temperature))
+
+    @property
+    def gold_answers(self) -> Floats | None:
+        """Calibrated probabilities of the gold photos, `[N, K]`, as edges would answer; None without any."""
+        logits = self.on_gold.get(self.chosen)
+        if logits is None or self.gold_by_groups is not None:
+            return self.gold_by_groups
+        return softmax(logits / self.held_out[self.chosen].temperature)
 
 
 def evaluate_candidates(
@@ -78,12 +103,13 @@ def evaluate_candidates(
     progress: Progress | None = None,
     team: Team | None = None,
     curves: LossCurves | None = None,
+    sightings: Sightings | None = None,
 ) -> CandidateResults:
     """Train the candidates and evaluate them on held-out labels and on the gold set.
 
     This is the only part that needs the whole team: the first worker calls `train`, each other one this
     function, with the same examples and arguments. `train` describes the arguments;
-    `curves` receives the losses of trainings from scratch.
+    `curves` receives the losses of trainings from scratch, `sightings` has embeddings by group of devices.
     """
     progress, team = progress or NoProgress(), team or alone()
     # The order decides folds and batches: sorted, the same photos give the same model whatever their ids.
@@ -104,8 +130,19 @@ def evaluate_candidates(
             team=team,
             curves=curves,
         )
+        seen = None
+        if sightings is not None and isinstance(learner, FrozenLearner):
+            seen = sightings.by(plan.name, weights_digest(learner.network))
         return evaluate_backbone(
-            plan, learner, names, examples, gold, groups=groups, seed=seed, progress=progress
+            plan,
+            learner,
+            names,
+            examples,
+            gold,
+            groups=groups,
+            sightings=seen or {},
+            seed=seed,
+            progress=progress,
         )
 
     groups = PhotoChecker(get_backbone(backbone), cache_dir).groups(examples, progress)
@@ -126,6 +163,7 @@ def evaluate_backbone(
     gold: list[Example],
     *,
     groups: Ints | None = None,
+    sightings: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
     seed: int,
     progress: Progress,
 ) -> CandidateResults:
@@ -138,6 +176,7 @@ def evaluate_backbone(
         examples: photos to train on.
         gold: photos to measure on; may be empty.
         groups: of near-duplicates among the examples, as `PhotoChecker.groups` numbers them.
+        sightings: embeddings by this backbone of photos without labels, by group of devices.
         seed: of every random decision.
         progress: receives the steps.
     """
@@ -159,10 +198,103 @@ def evaluate_backbone(
         )
 
     plain = evaluate(learner)
-    if not isinstance(learner, FrozenLearner) or len(human) < MIN_WHITENED_LABELS:
-        return plain
-    whitened = evaluate(replace(learner, whitened=True), whitened=True)
-    return whitened if _is_better(whitened, plain) else plain
+    if not isinstance(learner, FrozenLearner):
+        return replace(
+            plain, groups=GroupFits(without_heads(photo.group for photo in examples if photo.human))
+        )
+    if len(human) < MIN_WHITENED_LABELS:
+        chosen = plain
+    else:
+        whitened = evaluate(replace(learner, whitened=True), whitened=True)
+        chosen = whitened if _is_better(whitened, plain) else plain
+    names = [photo.group for photo in (*examples, *gold)]
+    if not any(names):
+        return chosen
+    aligned_learner, moments = align_learner(learner, names, sightings)
+    tried = [evaluate(aligned_learner)]
+    if len(human) >= MIN_WHITENED_LABELS:
+        tried.append(evaluate(replace(aligned_learner, whitened=True), whitened=True))
+    return with_groups(chosen, learner, _best(tried), moments, duplicates=groups, seed=seed)
+
+
+def align_learner(
+    learner: FrozenLearner, groups: Sequence[str], sightings: Mapping[str, NDArray[np.float32]]
+) -> tuple[FrozenLearner, dict[Hashable, Moments]]:
+    """Return a learner of heads on aligned embeddings, and the moments of each group.
+
+    Args:
+        learner: on the embeddings as they are.
+        groups: of each of its photos; those of no group are aligned by each other.
+        sightings: further embeddings by group, of photos without labels: few have noisy moments.
+    """
+    trainable = len(learner.features if learner.copies is None else learner.copies)
+    width = learner.features.shape[1]
+    further = [(group, one) for group, some in sightings.items() for one in some if len(one) == width]
+    measured = np.concatenate([learner.features[:trainable], *(one[None] for _, one in further)])
+    moments = moments_by_group(measured, [*groups[:trainable], *(group for group, _ in further)])
+    overall = measure_moments(measured)
+    moments = {group: moments.get(group, overall) for group in {*moments, *groups}}
+    copies = None if learner.copies is None else align(learner.copies, groups[:trainable], moments)
+    return replace(learner, features=align(learner.features, groups, moments), copies=copies), moments
+
+
+def _best(tried: Sequence[CandidateResults]) -> CandidateResults:
+    return min(tried, key=lambda one: one.held_out[one.chosen].loss or 0.0)
+
+
+def with_groups(
+    results: CandidateResults,
+    learner: FrozenLearner,
+    aligned: CandidateResults,
+    moments: Mapping[Hashable, Moments],
+    *,
+    duplicates: Ints | None,
+    seed: int,
+) -> CandidateResults:
+    """Choose the heads of groups of devices.
+
+    A network that is trained from scratch has none: the photos that are held out are known to the final one.
+
+    Args:
+        results: of the shared head.
+        learner: has the embeddings.
+        aligned: of the head on aligned embeddings.
+        moments: by group.
+        duplicates: numbers of the groups of near-duplicates among the examples.
+        seed: of folds and bootstrap.
+    """
+    held_out, gold = results.held_out[results.chosen], [photo.group for photo in results.gold]
+    groups = [results.examples[at].group for at in held_out.positions]
+    if not any(groups):
+        return results
+    by_all = aligned.held_out[aligned.chosen]
+    shared_head = results.chosen_fit.head.cooled(held_out.temperature)
+    aligned_head = aligned.chosen_fit.head.cooled(by_all.temperature)
+    fits = fit_groups(
+        groups,
+        learner.features[held_out.positions],
+        softmax(held_out.logits / held_out.temperature),
+        held_out.labels,
+        shared=shared_head,
+        aligned=Aligned(
+            softmax(by_all.logits / by_all.temperature),
+            {
+                name: packed(fold(aligned_head, moments[name]).beyond(shared_head), 1.0)
+                for name in set(groups) - {NO_GROUP}
+            },
+        ),
+        whitened=results.whitened,
+        duplicates=None if duplicates is None else duplicates[held_out.positions],
+        seed=seed,
+    )
+    shared = results.gold_answers
+    if shared is None:
+        return replace(results, groups=fits)
+    embedded = learner.features[len(results.examples) + np.arange(len(gold))]
+    truth = label_indices(results.gold, results.classes)
+    fits = confirmed_on_gold(fits, gold, embedded, shared, truth, loss=GateLimits().accuracy_loss, seed=seed)
+    answers = answer_by_groups(fits.heads, gold, shared, embedded) if fits.heads else None
+    return replace(results, groups=fits, gold_by_groups=answers)
 
 
 def is_worth_trying(best: CandidateResults, other: Backbone) -> bool:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import structs
 
+from bus.atomic_file import write_atomic
 from cloud.dataset.example import Example, label_indices, sorted_by_content
 from cloud.evaluation.metrics import Metrics, calibration_errors, measure
 from cloud.evaluation.promotion_gate import Verdict
@@ -28,15 +29,24 @@ from cloud.export.variants import (
 from cloud.modeling.arrays import Floats, Ints, softmax
 from cloud.modeling.backbones import weights_digest
 from cloud.modeling.novelty import NoveltyModel, fit_novelty
+from cloud.modeling.offset_head import log_probabilities
 from cloud.progress import NoProgress, Progress
 from cloud.registry.champion import HeldOutAnswers, evaluate_challenger, gold_digest
-from cloud.registry.model_card import Calibration, Candidate, Card, code_commit, library_versions
+from cloud.registry.model_card import (
+    Calibration,
+    Candidate,
+    Card,
+    GroupOutcome,
+    code_commit,
+    library_versions,
+)
 from cloud.registry.registry import Champion, Registry
 from cloud.registry.variant_evaluation import evaluate_variants
 from cloud.reporting.training_report import Answers, ReportData, render_report
 from cloud.training.candidate_results import CandidateResults
 from cloud.training.candidates import HeldOut, auto_helps
 from cloud.training.learners import Fitted
+from schemas.groups.heads import HEADS_FILE, GroupHeads, encode_heads, group_heads
 from schemas.litert import EXTRA_ASSETS
 from schemas.pixels import DECODING
 
@@ -135,6 +145,7 @@ def write_version(results: CandidateResults, plan: VersionPlan, progress: Progre
         auto=auto_helps(map(_losses, [*earlier, figures.candidates])),
         left_out=plan.left_out or {},
         whitened=results.whitened,
+        groups=_group_outcomes(results),
         others={other.backbone.name: _card_figures(other).candidates for other in results.others},
     )
 
@@ -163,6 +174,7 @@ def write_version(results: CandidateResults, plan: VersionPlan, progress: Progre
         tflite=plan.tflite,
         quantization=Quantization(_calibration_photos(results), quantized_before(champion, card)),
         evidence=_evidence(results, plan.losses),
+        heads=heads_of(results),
     )
     progress.advance()
     return trained
@@ -173,8 +185,34 @@ def _held_out_answers(results: CandidateResults, unseen: Collection[str]) -> Hel
     held_out = results.held_out[results.chosen]
     photos = [results.examples[position] for position in held_out.positions]
     rows = [row for row, photo in enumerate(photos) if photo.photo_id in unseen]
-    probabilities = softmax(held_out.logits[rows] / held_out.temperature)
-    return HeldOutAnswers([photos[row] for row in rows], probabilities)
+    return HeldOutAnswers([photos[row] for row in rows], results.held_out_answers[rows])
+
+
+def heads_of(results: CandidateResults) -> GroupHeads | None:
+    """Return the heads of groups as the bundle has them; None without any."""
+    heads = results.groups.heads
+    return group_heads(results.classes, results.backbone.embedding_dim, heads) if heads else None
+
+
+def _group_outcomes(results: CandidateResults) -> list[GroupOutcome]:
+    """Return what the card says about each group of devices."""
+    return [
+        GroupOutcome(
+            name=fit.name,
+            labels=fit.labels,
+            served=fit.head is not None,
+            source=fit.source,
+            reason=fit.reason,
+            loss=fit.loss,
+            group_loss=fit.group_loss,
+            accuracy=fit.accuracy,
+            group_accuracy=fit.group_accuracy,
+            gold_photos=0 if fit.gold is None else fit.gold.photos,
+            gold_accuracy=None if fit.gold is None else fit.gold.champion,
+            group_gold_accuracy=None if fit.gold is None else fit.gold.challenger,
+        )
+        for fit in results.groups.fits
+    ]
 
 
 def _write_files(
@@ -187,11 +225,14 @@ def _write_files(
     tflite: bool,
     quantization: Quantization,
     evidence: ReportData,
+    heads: GroupHeads | None = None,
 ) -> Trained:
     """Export a model, judge what was exported, and add it to the registry with its card and bundle."""
     directory, bundle_path = registry.version_dir(card.version), registry.bundle_path(card.version)
     registry.folder.mkdir(parents=True, exist_ok=True)
     with export_saved_model(model, directory, tflite=tflite, quantization=quantization) as unfinished:
+        if heads is not None:
+            write_atomic(unfinished / HEADS_FILE, encode_heads(heads))
         # The gates run what was exported, as edges will serve it.
         card = structs.replace(card, verdict=judge(unfinished), variants=judge_variants(unfinished))
         remove_variants(unfinished, [verdict.name for verdict in card.variants if not verdict.served])
@@ -252,17 +293,12 @@ def quantized_before(champion: Champion | None, card: Card) -> bytes | None:
 
 def _evidence(results: CandidateResults, losses: Mapping[str, Sequence[tuple[int, float]]]) -> ReportData:
     """Return the calibrated answers of the best candidate, for the report."""
-    held_out = results.held_out[results.chosen]
-    gold = results.on_gold.get(results.chosen)
+    held_out, gold = results.held_out[results.chosen], results.gold_answers
     return ReportData(
         gold=None
         if gold is None
-        else Answers(
-            softmax(gold / held_out.temperature), label_indices(results.gold, results.classes), results.gold
-        ),
-        held_out=Answers(softmax(held_out.logits / held_out.temperature), held_out.labels)
-        if len(held_out.labels)
-        else None,
+        else Answers(gold, label_indices(results.gold, results.classes), results.gold),
+        held_out=Answers(results.held_out_answers, held_out.labels) if len(held_out.labels) else None,
         losses=losses,
     )
 
@@ -285,8 +321,15 @@ def _card_figures(results: CandidateResults) -> _CardFigures:
     candidates = [
         _describe(name, fitted, held_out[name], metrics.get(name)) for name, fitted in results.fitted.items()
     ]
-    calibration = _calibration(held_out[results.chosen], results.on_gold.get(results.chosen), truth)
-    return _CardFigures(candidates, metrics.get(results.chosen), calibration)
+    on_gold, answers = results.on_gold.get(results.chosen), results.gold_by_groups
+    if answers is None:
+        measured = metrics.get(results.chosen)
+    else:  # what edges serve; the candidates are compared by their shared heads
+        measured = measure(answers, truth, results.classes)
+        # Logits before the temperature, up to a constant per photo, which the softmax ignores.
+        on_gold = log_probabilities(answers) * held_out[results.chosen].temperature
+    calibration = _calibration(held_out[results.chosen], on_gold, truth)
+    return _CardFigures(candidates, measured, calibration)
 
 
 def _calibration(held_out: HeldOut, on_gold: Floats | None, truth: Ints) -> Calibration:

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cloud.dataset.example import Example, LeftOut, classes_below_minimum
 from cloud.dataset.store import Store
-from cloud.dataset.training_set import read_examples
+from cloud.dataset.training_set import device_groups, read_examples
 from cloud.evaluation.audit_set import audit_slice, hold_out_audit
 from cloud.evaluation.unseen import unseen_photos
 from cloud.progress import Progress
 from cloud.registry.registry import Champion, Registry
 from cloud.registry.renamed_classes import with_current_names
+from cloud.training.groups.sightings import Sightings, read_sightings
 
 if TYPE_CHECKING:
     from cloud.training.distributed import Team
@@ -29,6 +30,7 @@ class Photos(NamedTuple):
     dataset_version: int  # 0 without a dataset
     unseen: frozenset[str]
     labels: frozenset[str] = frozenset()  # by people, also of classes that are left out
+    sightings: Sightings | None = None  # of devices in groups; None if there are no groups
 
     @classmethod
     def none(cls, champion: Champion | None) -> "Photos":
@@ -57,7 +59,18 @@ def read_photos(store: Store, registry: Registry, wanted: int | None, team: "Tea
     labelled = read_examples(store, version=dataset_version)
     gold = read_examples(store, version=dataset_version, split="gold")
     left_out = [*labelled.left_out, *gold.left_out]
-    return Photos(labelled.examples, gold.examples, audit, {}, left_out, champion, dataset_version, unseen)
+    groups = device_groups(store, dataset_version)
+    return Photos(
+        labelled.examples,
+        gold.examples,
+        audit,
+        {},
+        left_out,
+        champion,
+        dataset_version,
+        unseen,
+        sightings=read_sightings(store, registry.cards(), groups, dataset_version) if groups else None,
+    )
 
 
 def usable_photos(

@@ -29,6 +29,7 @@ from schemas.field_types import ModelVersion
 
 if TYPE_CHECKING:
     from cloud.training.distributed import Team
+    from cloud.training.groups.sightings import Sightings
     from cloud.training.train import Trained
 
 
@@ -125,6 +126,7 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
         "seed": options.seed,
         "progress": progress,
         "team": team,
+        "sightings": photos.sightings,
     }
     if not team.chief:  # its results are used by the first worker, through the collectives
         evaluate_candidates(photos.labelled, photos.gold, **terms)
@@ -209,3 +211,4 @@ class _Terms(TypedDict):
     seed: int
     progress: Progress
     team: "Team"
+    sightings: "Sightings | None"

@@ -10,6 +10,7 @@ from cloud.registry.registry import Champion, Registry
 from cloud.reporting.loss_curves import LossCurves
 from cloud.training.candidate_results import check_unseen, evaluate_candidates
 from cloud.training.distributed import Team
+from cloud.training.groups.sightings import Sightings
 from cloud.training.packaging import Trained, VersionPlan, write_version
 
 __all__ = ["Trained", "train"]
@@ -35,6 +36,7 @@ def train(
     labels: Collection[str] = (),
     progress: Progress | None = None,
     team: Team | None = None,
+    sightings: Sightings | None = None,
 ) -> Trained:
     """Train a version, measure it on the gold set, compare it with the champion and write it to disk.
 
@@ -64,6 +66,7 @@ def train(
             them that the champion knows.
         progress: receives every step of more than two seconds.
         team: the workers of a distributed training, the first of them this one; by default it is alone.
+        sightings: embeddings of photos without labels, by group of devices.
 
     Raises:
         TrainingError: the examples do not allow a training.
@@ -88,6 +91,7 @@ def train(
             progress=progress,
             team=team,
             curves=curves,
+            sightings=sightings,
         )
     plan = VersionPlan(
         registry,

@@ -9,6 +9,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from console.access.roles import requires
+from console.analysis.group_lines import BadGroupLineError, group_lines, read_group_lines
 from console.analysis.policy_preview import preview, recorded
 from console.analysis.rule_form import Field, Problem, changed_fields, read_rules, rule_fields, texts_of
 from console.context import Console, console_of
@@ -22,6 +23,8 @@ from schemas.messages import Policy
 from schemas.policy_rules import HarvestRules
 from schemas.topics import HANDLERS
 
+GROUPS = "groups"
+"""Field of the groups of devices, which are beside the rules in a policy."""
 MAX_SHOWN = 60
 """Most nodes in the list; the others are found by a part of their name."""
 TITLES = {
@@ -37,6 +40,7 @@ TITLES = {
     "quotas": N_("Samples per day, by class"),
     "near_duplicate_bits": N_("Distance of near-duplicates, bits"),
     "near_duplicate_s": N_("Skip near-duplicates for, seconds"),
+    GROUPS: N_("Group of each device"),
     "caps.per_minute": N_("Samples per minute"),
     "caps.per_hour": N_("Samples per hour"),
     "caps.per_day": N_("Samples per day"),
@@ -53,11 +57,16 @@ HELP = {
     "audit_share": N_("A random share of all photos, to measure the accuracy: 0.02 is 2 %%."),
     "quotas": N_("One line per class: name = number."),
     "near_duplicate_s": N_("0 harvests near-duplicates too."),
+    GROUPS: N_(
+        "One line per device or pattern, such as meter-* = meters. A group may get a head of its own. "
+        "With * as the group, each of these devices is one."
+    ),
 }
 SECTIONS = (
     (N_("Lanes"), ("auto", "auto_confidence", "auto_by_class", "uncertain_above", "hard_novelty")),
     (N_("Audits"), ("audit_share", "audits_per_day", "audits_per_device")),
     (N_("Quotas"), ("quota_per_day", "quotas", "near_duplicate_bits", "near_duplicate_s")),
+    (N_("Groups of devices"), (GROUPS,)),
     (N_("Caps of a node"), tuple(name for name in TITLES if name.startswith("caps."))),
 )
 
@@ -87,17 +96,16 @@ async def _list(request: Request) -> Response:
 async def _edit(request: Request) -> Response:
     console = console_of(request)
     one = _policy_of(console, _node(request))
-    rules = HarvestRules() if one.policy is None else one.policy.harvest
-    return _form(request, one, texts_of(rules), {})
+    return _form(request, one, _texts_of(one), {})
 
 
 @requires("operator")
 async def _preview(request: Request) -> Response:
     console = console_of(request)
     one, texts = _policy_of(console, _node(request)), _texts(request)
-    rules, problems = read_rules(texts, _base(one))
-    if rules is None:
-        return _form(request, one, texts, _sentences(request, problems), status_code=422)
+    rules, groups, problems = _read(request, texts, one)
+    if rules is None or groups is None:
+        return _form(request, one, texts, problems, status_code=422)
     results = console.live.recent.of(one.node)
     return render(
         request,
@@ -105,7 +113,7 @@ async def _preview(request: Request) -> Response:
         {
             "one": one,
             "texts": texts,
-            "changes": changed_fields(_base(one), rules),
+            "changes": _changes(one, rules, groups),
             "before": recorded(results),
             "after": preview(results, rules),
             "titles": TITLES,
@@ -118,18 +126,18 @@ async def _preview(request: Request) -> Response:
 async def _set(request: Request) -> Response:
     console = console_of(request)
     one, texts = _policy_of(console, _node(request)), _texts(request)
-    rules, problems = read_rules(texts, _base(one))
-    if rules is None:
-        return _form(request, one, texts, _sentences(request, problems), status_code=422)
+    rules, groups, problems = _read(request, texts, one)
+    if rules is None or groups is None:
+        return _form(request, one, texts, problems, status_code=422)
     if field(request, "issued") != _issued(one):
         message = translator(request).gettext(
             "Somebody else has changed this policy meanwhile. These are its rules now."
         )
-        return _form(request, one, texts_of(_base(one)), {}, notice=message, status_code=409)
-    changes = {name: [old, new] for name, old, new in changed_fields(_base(one), rules)}
+        return _form(request, one, _texts_of(one), {}, notice=message, status_code=409)
+    changes = {name: [old, new] for name, old, new in _changes(one, rules, groups)}
     # Before it is done: what is not recorded must not happen.
     await console.audit.record(request, "policy.set", node=one.node, changes=changes)
-    await set_policy(console, one.node, rules)
+    await set_policy(console, one.node, rules, groups)
     return RedirectResponse(f"/policy/{one.node}?set=1", 303)
 
 
@@ -143,6 +151,7 @@ def _form(
     status_code: int = 200,
 ) -> Response:
     fields = {one.name: one for one in rule_fields()}
+    fields[GROUPS] = Field(GROUPS, "by-class", 0, None, whole=False, default={})
     return render(
         request,
         "policy/form.html",
@@ -159,6 +168,32 @@ def _form(
         },
         status_code=status_code,
     )
+
+
+def _read(
+    request: Request, texts: dict[str, str], one: NodePolicy
+) -> tuple[HarvestRules | None, dict[str, str] | None, dict[str, str]]:
+    """Read the form: rules and groups, each None if a field is wrong, and a sentence for each such field."""
+    rules, problems = read_rules(texts, _base(one))
+    sentences = _sentences(request, problems)
+    try:
+        return rules, read_group_lines(texts.get(GROUPS, "")), sentences
+    except BadGroupLineError as error:
+        expected = translator(request).gettext(
+            "“%(line)s”: expected a device or pattern, an equals sign and a group of small letters, digits "
+            "and inner hyphens, or *"
+        )
+        return rules, None, sentences | {GROUPS: expected % {"line": error.line}}
+
+
+def _changes(one: NodePolicy, rules: HarvestRules, groups: dict[str, str]) -> list[tuple[str, str, str]]:
+    """Return name, old text and new text of each field that differs."""
+    old, new = group_lines(_groups(one)), group_lines(groups)
+    return changed_fields(_base(one), rules) + ([(GROUPS, old, new)] if old != new else [])
+
+
+def _texts_of(one: NodePolicy) -> dict[str, str]:
+    return texts_of(_base(one)) | {GROUPS: group_lines(_groups(one))}
 
 
 def _sentences(request: Request, problems: list[Problem]) -> dict[str, str]:
@@ -215,6 +250,10 @@ def _policy_of(console: Console, node: str) -> NodePolicy:
 
 def _base(one: NodePolicy) -> HarvestRules:
     return HarvestRules() if one.policy is None else one.policy.harvest
+
+
+def _groups(one: NodePolicy) -> dict[str, str]:
+    return {} if one.policy is None else one.policy.groups
 
 
 def _issued(one: NodePolicy) -> str:

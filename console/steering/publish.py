@@ -1,7 +1,7 @@
 """Publish policies and orders to rollouts, each proven by its echo, over a separate connection."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from bus.mqtt.client import Bus, transient_client_id
@@ -18,8 +18,16 @@ from schemas.policy_rules import HarvestRules
 from schemas.topics import FORGET, HANDLERS, POLICY, STEERING
 
 
-async def set_policy(console: Console, node: str, rules: HarvestRules) -> None:
-    """Publish the policy of a node, as `gleaner cloud policy --set` does.
+async def set_policy(
+    console: Console, node: str, rules: HarvestRules, groups: Mapping[str, str] | None = None
+) -> None:
+    """Publish the policy of a node, as `gleaner cloud policy --set` and `--group` do.
+
+    Args:
+        console: Knows the policy so far.
+        node: The edge node.
+        rules: All harvest rules.
+        groups: All groups of devices, by name or pattern; None leaves them.
 
     Raises:
         BrokerConnectionError: Not connected, or the broker does not let this console write it.
@@ -28,7 +36,7 @@ async def set_policy(console: Console, node: str, rules: HarvestRules) -> None:
     policies = bus.subscribe(POLICY, node=node)
     known = {node: console.live.policies.get(node, Policy(node=node))}
     async with _connected(console, bus):
-        async for _ in update_policies(bus, policies, [node], known, setting_rules(rules, "set")):
+        async for _ in update_policies(bus, policies, [node], known, setting_rules(rules, "set", groups)):
             pass
 
 

@@ -71,6 +71,7 @@ def make_sample(
         inclusion=inclusion,
         model=prediction.model,
         model_version=prediction.version,
+        group=prediction.group,
         embedding=prediction.embedding,
         taken_at_ms=photo.taken_at_ms,
         harvested_at_ms=now_ms(),

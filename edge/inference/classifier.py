@@ -7,6 +7,7 @@ import structlog
 
 from bus.metrics import Counters
 from bus.observability.tracing import shared_step
+from edge.inference.device_groups import DeviceGroups
 from edge.inference.validation import Rejected
 from edge.scheduling.in_flight import InFlightPhoto
 from edge.serving.client import (
@@ -17,7 +18,7 @@ from edge.serving.client import (
     ModelOutputError,
     Predictor,
 )
-from edge.serving.prediction import Prediction, to_predictions
+from edge.serving.prediction import HeadOf, Prediction, by_groups, to_predictions
 from edge.serving.traffic_router import TrafficRouter
 from schemas.errors import TransientError
 
@@ -44,6 +45,8 @@ class Classifier:
         class_names: The classes of a model version in the order of its outputs, None if unknown.
         temperature: That divides the logits in a model version, None if unknown.
         counters: For calls and photos.
+        groups: Tell the group of a device.
+        head_of: Finds the head of a group.
     """
 
     def __init__(
@@ -53,12 +56,17 @@ class Classifier:
         class_names: ClassNames,
         temperature: Temperature,
         counters: Counters,
+        *,
+        groups: DeviceGroups,
+        head_of: HeadOf,
     ) -> None:
         self._predictor = predictor
         self._router = router
         self._class_names = class_names
         self._temperature = temperature
         self._counters = counters
+        self._groups = groups
+        self._head_of = head_of
 
     def split_by_version(self, batch: list[InFlightPhoto]) -> Iterable[list[InFlightPhoto]]:
         """Split a batch by the version that should classify each photo."""
@@ -251,4 +259,7 @@ class Classifier:
         names = self._class_names(output.version)
         temperature = self._temperature(output.version)
         predictions = to_predictions(self._predictor.model, output, names, temperature)
+        if self._groups:
+            groups = [self._groups.of(entry.photo.device) for entry in batch]
+            predictions = by_groups(predictions, output, groups, self._head_of)
         return list(zip(batch, predictions, strict=True))

@@ -34,6 +34,7 @@ from edge.inference.answers.votes import Votes
 from edge.inference.batches import Actions, BatchLane
 from edge.inference.classifier import Classified, Classifier, ClassNames, Temperature
 from edge.inference.deferrals import Deferrals
+from edge.inference.device_groups import DeviceGroups
 from edge.inference.known_photos import KnownPhotos
 from edge.inference.marks import Marks
 from edge.inference.recall import Recall
@@ -46,13 +47,13 @@ from edge.scheduling.fair_queue import FairQueue
 from edge.scheduling.in_flight import InFlightPhoto
 from edge.scheduling.isolation import ISOLATED_S
 from edge.serving.client import Predictor
-from edge.serving.prediction import Prediction
+from edge.serving.prediction import HeadOf, Prediction
 from edge.serving.traffic_router import TrafficRouter
 from edge.serving.unfinished import MAX_UNFINISHED
 from schemas.codec import is_image
 from schemas.errors import TransientError
 from schemas.image import ImageFacts
-from schemas.messages import Photo, Result
+from schemas.messages import Photo, Policy, Result
 from schemas.topics import PHOTO, SAMPLE
 
 log = structlog.get_logger()
@@ -74,6 +75,7 @@ class Pipeline:
         sampler: Selects photos and makes samples of them.
         class_names: The classes of a model version in the order of its outputs, None if unknown.
         temperature: That divides the logits in a model version, None if unknown.
+        head_of: Finds the head of a group of devices.
         router: Chooses the version, and counts calls and failures.
         tracer: Begins spans; None if traces are off.
     """
@@ -88,6 +90,7 @@ class Pipeline:
         sampler: Sampler,
         class_names: ClassNames,
         temperature: Temperature,
+        head_of: HeadOf,
         router: TrafficRouter,
         tracer: Tracer | None = None,
     ) -> None:
@@ -98,6 +101,8 @@ class Pipeline:
         self._clocks = DeviceClocks()
         self.votes = Votes()
         """Decide which answers count."""
+        self.groups = DeviceGroups()
+        """Tell whose head answers."""
         self.is_forgotten: Callable[[Photo, int], bool] = lambda _photo, _clock_offset_ms: False
         """Whether a photo is of a time that was forgotten: it is answered, and neither kept nor harvested."""
         self._router = router
@@ -115,7 +120,15 @@ class Pipeline:
         self._marks = Marks(Path(config.state_dir) / "decoding.marks", slots)
         self._known = KnownPhotos(config.answers_kept)
         self._deferrals = Deferrals(bus)
-        self._classifier = Classifier(predictor, router, class_names, temperature, bus.counters)
+        self._classifier = Classifier(
+            predictor,
+            router,
+            class_names,
+            temperature,
+            bus.counters,
+            groups=self.groups,
+            head_of=head_of,
+        )
         actions = Actions(
             settle=self._settle_all, reject=self._reject, defer=self._defer, defer_all=self._defer_all
         )
@@ -140,7 +153,12 @@ class Pipeline:
             actions=actions,
         )
         self._shadow = Shadow(
-            predictor, router, class_names, bus.counters, busy=lambda: bool(self._queue.queued())
+            predictor,
+            router,
+            class_names,
+            bus.counters,
+            head_of=head_of,
+            busy=lambda: bool(self._queue.queued()),
         )
         self._bus = bus
         self._responder = Responder(
@@ -168,6 +186,11 @@ class Pipeline:
         with self._marks:
             await self._load_attempts()
             await self._run()
+
+    def set_rules(self, policy: Policy) -> None:
+        """Take the votes and the groups of a policy."""
+        self.votes.set_rules(policy)
+        self.groups.set_rules(policy)
 
     def on_answered(self, seen: Callable[[Photo, Result], None]) -> None:
         """Call a function with each photo and its published final result; it must not block."""

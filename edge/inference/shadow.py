@@ -9,7 +9,7 @@ import structlog
 from bus.metrics import Counters
 from edge.inference.classifier import ClassNames
 from edge.serving.client import BadInputError, ModelMissingError, Predictor
-from edge.serving.prediction import Prediction, to_predictions
+from edge.serving.prediction import HeadOf, Prediction, by_groups, to_predictions
 from edge.serving.traffic_router import TrafficRouter
 from schemas.errors import TransientError
 
@@ -30,6 +30,7 @@ class Shadow:
         router: Chooses the version, and counts calls and disagreements.
         class_names: The classes of a model version, None if unknown.
         counters: For photos that were not compared.
+        head_of: Finds the head of a group.
         busy: Returns True while photos wait for a batch.
     """
 
@@ -39,11 +40,14 @@ class Shadow:
         router: TrafficRouter,
         class_names: ClassNames,
         counters: Counters,
+        *,
+        head_of: HeadOf,
         busy: Callable[[], bool],
     ) -> None:
         self._predictor = predictor
         self._router = router
         self._class_names = class_names
+        self._head_of = head_of
         self._counters = counters
         self._busy = busy
         self._queue: asyncio.Queue[tuple[bytes, Prediction]] = asyncio.Queue(_MAX_QUEUED)
@@ -74,7 +78,8 @@ class Shadow:
             timeout_s = self._router.challenger_timeout_s(1)
             output = await self._predictor.predict([image], version, timeout_s=timeout_s)
             took_s = time.monotonic() - began
-            other = to_predictions(prediction.model, output, self._class_names(version))[0]
+            others = to_predictions(prediction.model, output, self._class_names(version))
+            other = by_groups(others, output, [prediction.group], self._head_of)[0]
         except ModelMissingError:
             self._router.mark_missing(version)
         except (TransientError, BadInputError) as error:

@@ -222,7 +222,8 @@ class Actuator:
 
     async def _smoke_test(self, release: Release, attempt: Attempt, *, alone: bool) -> Attempt:
         try:
-            problem = await smoke_test.smoke_test(self._predictor, release, alone=alone)
+            heads = await asyncio.to_thread(self._records.heads, release.version, again=True)
+            problem = await smoke_test.smoke_test(self._predictor, release, alone=alone, heads=heads)
         except ModelMissingError as error:
             if not alone:  # the server has forgotten both versions: wait, then configure it again
                 raise

@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path, PurePosixPath
 
 from schemas.errors import PermanentError
+from schemas.groups.heads import GroupHeadsError, read_heads
 from schemas.messages import Release
 
 CLASSES_ASSET = "assets/classes.txt"
@@ -54,10 +55,11 @@ def unpack(bundle: Path, directory: Path, *, most_bytes: int) -> None:
 
 
 def check(directory: Path, release: Release) -> None:
-    """Verify that a directory is a SavedModel with the released classes.
+    """Verify that a directory is a SavedModel with the released classes, and that its heads are for them.
 
     Raises:
-        BundleError: It has no `saved_model.pb`, or its own class names differ from the release's.
+        BundleError: It has no `saved_model.pb`, its own class names differ from the release's, or the heads
+            of groups cannot be used.
     """
     if not (directory / "saved_model.pb").is_file():
         raise BundleError(f"the bundle of version {release.version} has no saved_model.pb at its root")
@@ -65,6 +67,16 @@ def check(directory: Path, release: Release) -> None:
     if names is not None and list(names) != release.classes:
         raise BundleError(
             f"bundle of version {release.version}", expected=f"classes {release.classes}", got=list(names)
+        )
+    try:
+        heads = read_heads(directory)
+    except GroupHeadsError as error:
+        raise BundleError(f"bundle of version {release.version}: {error}") from None
+    if heads is not None and heads.classes != release.classes:
+        raise BundleError(
+            f"heads of groups of version {release.version}",
+            expected=f"classes {release.classes}",
+            got=heads.classes,
         )
 
 

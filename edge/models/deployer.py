@@ -25,6 +25,7 @@ from edge.serving.traffic_router import TrafficRouter
 from edge.serving.traffic_split import TrafficSplit
 from schemas.errors import TransientError
 from schemas.events import EventName
+from schemas.groups.heads import GroupHead
 from schemas.messages import CanaryReport, Release, ServedModel
 
 log = structlog.get_logger()
@@ -79,6 +80,11 @@ class Deployer:
     def temperature(self, version: int) -> float | None:
         """Return what divides the logits inside a version; None without a release of it."""
         return self._records.temperature(version)
+
+    def group_head(self, version: int, group: str) -> GroupHead | None:
+        """Return the head of a group in a version; None if its shared head answers."""
+        heads = self._records.heads(version)
+        return None if heads is None else heads.of(group)
 
     def load(self) -> None:
         """Read what earlier runs left; call once, before the first photo and before `run`. Blocking.

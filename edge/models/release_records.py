@@ -1,4 +1,4 @@
-"""The releases installed on this node: class names, digests and load counts, on disk and cached."""
+"""The releases installed on this node: class names, heads of groups, digests and load counts, cached."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,8 +7,10 @@ import msgspec
 import structlog
 
 from bus.atomic_file import write_atomic
+from edge.models import version_dirs
 from edge.models.bundle import read_class_names
 from schemas.codec import content_id
+from schemas.groups.heads import GroupHeads, GroupHeadsError, read_heads
 from schemas.messages import Release
 
 log = structlog.get_logger()
@@ -20,7 +22,8 @@ class ReleaseRecords:
     Args:
         folder: For the records.
         model: Name of the model.
-        base: Its version directories, for class names of versions without a record, if they are here.
+        base: Its version directories, for heads of groups, and for class names of versions without a record;
+            None if others place the models.
     """
 
     def __init__(self, folder: Path, model: str, base: Path | None) -> None:
@@ -30,6 +33,7 @@ class ReleaseRecords:
         self._recorded: dict[int, Release | None] = {}
         self._described: dict[int, Release] = {}
         self._asset_names: dict[int, tuple[str, ...]] = {}
+        self._heads: dict[int, GroupHeads | None] = {}
 
     def record(self, release: Release) -> None:
         """Record a release durably under its version number.
@@ -59,6 +63,7 @@ class ReleaseRecords:
     def forget(self, version: int) -> None:
         """Forget the description of a version that was removed; its number may be used again."""
         self._described.pop(version, None)
+        self._heads.pop(version, None)
 
     def class_names(self, version: int) -> tuple[str, ...] | None:
         """Return the classes of a version in the order of its outputs, from its release or its assets."""
@@ -75,6 +80,27 @@ class ReleaseRecords:
         """Return what divides the logits inside a version; None without a release of it."""
         release = self._description(version)
         return None if release is None else release.temperature
+
+    def heads(self, version: int, *, again: bool = False) -> GroupHeads | None:
+        """Return the heads of groups that a version has; None if its shared head answers every photo.
+
+        Args:
+            version: Of the model.
+            again: Read them again: another bundle may have had this number.
+        """
+        if again or version not in self._heads:
+            found = self._find(version)
+            if found is None:  # not cached: it may be on its way from one folder to another
+                return None
+            self._heads[version] = _read_heads(found)
+        return self._heads[version]
+
+    def _find(self, version: int) -> Path | None:
+        """Return the directory of a version, which is in the canary folder alone during its canary."""
+        if self._base is None:
+            return None
+        folders = self._base, version_dirs.canary_folder(self._base)
+        return next((one for one in (folder / str(version) for folder in folders) if one.is_dir()), None)
 
     def count_load(self, release: Release) -> None:
         """Count one more load of a challenger, durably.
@@ -122,6 +148,14 @@ def _read(path: Path) -> Release | None:
         return None
     except (OSError, msgspec.MsgspecError) as error:
         _report(path, str(error))
+        return None
+
+
+def _read_heads(directory: Path) -> GroupHeads | None:
+    try:
+        return read_heads(directory)
+    except (OSError, GroupHeadsError) as error:  # a bundle with such a file is not installed
+        log.error("model.heads_damaged", path=str(directory), reason=str(error))  # noqa: TRY400
         return None
 
 

@@ -5,6 +5,7 @@ import time
 
 from edge.serving.client import ModelMissingError, ModelOutputError, ModelUnavailableError, Predictor
 from edge.serving.prediction import to_predictions
+from schemas.groups.heads import GroupHeads
 from schemas.messages import Release, ServedModel
 
 LOAD_TIMEOUT_S = 120.0
@@ -16,7 +17,9 @@ RESCAN_S = 3.0
 _POLL_S = 0.1
 
 
-async def smoke_test(predictor: Predictor, release: Release, *, alone: bool) -> str | None:
+async def smoke_test(
+    predictor: Predictor, release: Release, *, alone: bool, heads: GroupHeads | None = None
+) -> str | None:
     """Wait until a version serves, and return why it does not; None if it does. Safe to cancel.
 
     Args:
@@ -24,6 +27,7 @@ async def smoke_test(predictor: Predictor, release: Release, *, alone: bool) -> 
         release: The version's release; the answers have to fit its classes.
         alone: True if the version has to be the newest that is served; False if the server was configured to
             serve two versions.
+        heads: Of groups, which have to fit the outputs.
 
     Raises:
         ModelMissingError: The server went away and has lost the version, or its configuration.
@@ -44,7 +48,7 @@ async def smoke_test(predictor: Predictor, release: Release, *, alone: bool) -> 
         if status.state == "failed" and waited_s > RESCAN_S:
             return status.reason or status.state
         try:
-            problem = await _problem(predictor, release, status, alone=alone)
+            problem = await _problem(predictor, release, status, alone=alone, heads=heads)
         except ModelOutputError as error:
             return str(error)
         if problem is None:
@@ -61,11 +65,13 @@ async def _is_up(predictor: Predictor) -> bool:
     return (await predictor.model_status()).state == "available"
 
 
-async def _problem(predictor: Predictor, release: Release, status: ServedModel, *, alone: bool) -> str | None:
+async def _problem(
+    predictor: Predictor, release: Release, status: ServedModel, *, alone: bool, heads: GroupHeads | None
+) -> str | None:
     """Return why a version does not serve yet, None if it does.
 
     Raises:
-        ModelOutputError: It answers, but not for the classes of the release.
+        ModelOutputError: It answers, but not for the classes of the release or its heads.
     """
     if status.state != "available":
         return status.reason or status.state
@@ -74,5 +80,11 @@ async def _problem(predictor: Predictor, release: Release, status: ServedModel, 
     except ModelUnavailableError as error:
         return str(error)
     to_predictions(release.model, output, tuple(release.classes))  # raises unless the widths agree
+    if heads is not None and heads.dim * 4 != len(output.embeddings[0]):
+        raise ModelOutputError(
+            f"heads of groups of version {release.version}",
+            expected=f"embeddings of {len(output.embeddings[0]) // 4} numbers, as the model gives them",
+            got=heads.dim,
+        )
     newest = (await predictor.model_status()).version if alone else release.version
     return None if newest == release.version else f"version {newest} is still served"

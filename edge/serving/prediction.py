@@ -1,9 +1,12 @@
 """A model's prediction for one photo, with confidence, margin and entropy computed from its scores."""
 
 import math
-from dataclasses import dataclass
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from edge.serving.client import BatchOutput, ModelOutputError
+from schemas.groups.heads import GroupHead
 
 _MAX_NOVELTY = 1e6
 
@@ -19,6 +22,7 @@ class Prediction:
         embedding: float32, little endian; empty if the model does not output it.
         novelty: Scaled distance to the nearest training photo, above 1 out of distribution; None if unknown.
         temperature: Divides the logits inside the model; None if unknown.
+        group: Of the device; empty without one.
     """
 
     model: str
@@ -27,6 +31,7 @@ class Prediction:
     embedding: bytes
     novelty: float | None = None
     temperature: float | None = None
+    group: str = ""
 
     @property
     def label(self) -> str:
@@ -112,3 +117,44 @@ def to_predictions(
             output.probabilities, output.embeddings, output.novelties, strict=True
         )
     ]
+
+
+HeadOf = Callable[[int, str], GroupHead | None]
+"""From a version and a group to its head; None if the shared head answers."""
+
+
+def by_groups(
+    predictions: list[Prediction], output: BatchOutput, groups: Sequence[str], head_of: HeadOf
+) -> list[Prediction]:
+    """Answer the photos of devices in groups by the heads of their groups.
+
+    Args:
+        predictions: By the shared head, N.
+        output: That they were made from.
+        groups: N groups; empty for a device of none.
+        head_of: Finds the head.
+    """
+    return [
+        prediction if not group else _by_group(prediction, row, group, head_of(prediction.version, group))
+        for prediction, row, group in zip(predictions, output.probabilities, groups, strict=True)
+    ]
+
+
+def _by_group(
+    prediction: Prediction, probabilities: Sequence[float], group: str, head: GroupHead | None
+) -> Prediction:
+    if head is None or not fits(head, prediction):
+        return replace(prediction, group=group)
+    scores = head.scores(probabilities, array("f", prediction.embedding))
+    temperature = prediction.temperature
+    return replace(
+        prediction,
+        scores=dict(zip(prediction.scores, map(clamp_probability, scores), strict=True)),
+        temperature=None if temperature is None else temperature * head.temperature,
+        group=group,
+    )
+
+
+def fits(head: GroupHead, prediction: Prediction) -> bool:
+    """Return whether a head is for outputs of these sizes, which only releases are tested for."""
+    return len(head.bias) == len(prediction.scores) and 4 * len(head.rows[0]) == len(prediction.embedding)

@@ -8,7 +8,7 @@ from cli.cloud.policy import _toml_lines
 from cloud.dataset.store import Label, Row, Store
 from cloud.registry.registry import Registry
 from cloud.rollout.harvest_policy import MIN_AUDITED
-from cloud.rollout.policy_update import setting_votes
+from cloud.rollout.policy_update import setting_groups, setting_votes
 from schemas.messages import Policy
 from schemas.policy_rules import Caps, HarvestRules, Vote
 from schemas.topics import POLICY
@@ -213,3 +213,32 @@ async def test_an_invalid_retained_policy_is_not_changed(at, published, tmp_path
     assert "policy: not a valid Policy: " in done.sentence
     (tmp_path / "rules.toml").write_text("auto = false")
     assert (await gleaner("cloud", "policy", "--set", tmp_path / "rules.toml", *at)).code == 0
+
+
+async def test_groups_are_set_shown_and_taken_out(at, published, tmp_path):
+    """Harvest rules and votes stay, and --set leaves the groups."""
+    done = await gleaner("cloud", "policy", "--group", "meter-*=meters", "--group", "door=*", *at)
+    assert (done.code, done.out) == (
+        0,
+        "edge-1: meter-*: group meters\nedge-1: door: each device is a group of its own\n",
+    )
+    (tmp_path / "rules.toml").write_text("audit_share = 0.5\n")
+    await gleaner("cloud", "policy", "--set", tmp_path / "rules.toml", *at)
+    shown = (await gleaner("cloud", "policy", *at)).out
+    assert "# meter-*: group meters\n# door: each device is a group of its own" in shown
+
+
+def test_a_group_is_taken_out_and_the_others_stay():
+    """What is so already is no change."""
+    before = Policy(node="edge-1", groups={"door": "*", "meter-*": "meters"})
+    changed, reasons = setting_groups({"door": None})(before)
+    assert (changed.groups, reasons) == ({"meter-*": "meters"}, ["door: no group"])
+    assert setting_groups({"door": None, "meter-*": "meters"})(changed) == (changed, [])
+
+
+@pytest.mark.parametrize("text", ["meters", "Meter=a", "a/b=c", "meter-*=A", "meter-*=a.b", "=a", "meter=a*"])
+def test_a_group_that_is_none_is_refused(called, nowhere, text):
+    """The error names the form, and nothing is published."""
+    done = called("cloud", "policy", "--group", text, *nowhere)
+    assert done.code == 2
+    assert "argument --group: expected" in done.err

@@ -102,8 +102,14 @@ def test_a_policy_is_previewed_and_then_reaches_the_broker(page, filled):
     page.goto("/policy/edge-1")
     share = page.get_by_label("Share drawn for audits")
     share.fill("0.25")
+    groups = page.get_by_label("Group of each device")
+    groups.fill("meter-* meters")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.get_by_text("expected a device or pattern")).to_be_visible()
+    groups.fill("meter-* = meters\ndoor = *")
     page.get_by_role("button", name="Preview").click()
     assert "0.25" in page.get_by_role("table").first.inner_text()
+    assert "meter-* = meters" in page.get_by_role("table").first.inner_text()
     assert "Of the last" in page.inner_text("main")
     assert violations(page) == []
 
@@ -113,6 +119,7 @@ def test_a_policy_is_previewed_and_then_reaches_the_broker(page, filled):
 
     policy = received(filled, POLICY, confirm)
     assert (policy.node, policy.harvest.audit_share) == ("edge-1", 0.25)
+    assert policy.groups == {"meter-*": "meters", "door": "*"}
     trail = filled.call(filled.shown.audit.newest(1))
     assert (trail[0].action, "0.25" in trail[0].facts) == ("policy.set", True)
 

@@ -45,6 +45,7 @@ def ok(
         confirmed=confirmed,
         model=prediction.model,
         model_version=prediction.version,
+        group=prediction.group,
         harvest=harvest,
         damaged=None if damaged is None else damaged[:MAX_TEXT_CHARS],
         taken_at_ms=photo.taken_at_ms,

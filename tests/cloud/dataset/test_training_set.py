@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cloud.dataset.store import HAS_HUMAN_CLASS, Label, Row, Store
-from cloud.dataset.training_set import examples, resolve_label
+from cloud.dataset.training_set import device_groups, examples, resolve_label
 from schemas.class_names import NEITHER
 
 
@@ -127,3 +127,25 @@ def test_tagged_version_gives_the_same_examples(store: Store) -> None:
     store.label([Label(photo_id=f"{1:032x}", label="dog", by="ann", at_ms=1)])
     assert [(e.label, e.source) for e in examples(store, version="v1")] == [("cat", "edge")]
     assert len(examples(store)) == 2
+
+
+def test_a_photo_is_of_the_group_that_its_device_is_in_now(store: Store) -> None:
+    """The newest sample tells it, for earlier photos too, also those of edges that did not tell a group."""
+    human = {"human_label": "cat", "human_by": "anna", "human_at_ms": 1}
+
+    def taken(number: int, device: str, group: str | None, at_ms: int) -> Row:
+        return sample(number, node="e", device=device, device_group=group, received_at_ms=at_ms, **human)
+
+    imported = sample(9, origin="import", lane=None, **human)
+    store.upsert([taken(1, "a", None, 1), taken(2, "a", "old", 2), taken(3, "a", "new", 3), imported])
+    store.upsert([taken(4, "b", "left", 4), taken(5, "b", "", 5)])
+    found = {example.photo_id: example.group for example in examples(store)}
+    assert {int(photo_id, 16): group for photo_id, group in found.items()} == {
+        1: "new",
+        2: "new",
+        3: "new",
+        4: "",
+        5: "",
+        9: "",
+    }
+    assert device_groups(store) == {("e", "a"): "new"}

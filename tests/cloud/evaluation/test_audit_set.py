@@ -29,7 +29,7 @@ def test_the_audit_slice_has_labelled_audit_photos_that_were_not_seen(tmp_path: 
     teacher = {"teacher_label": "cat", "teacher_by": "vit", "teacher_at_ms": 9}
     store.upsert(
         [
-            drawn(1),
+            drawn(1, node="e", device="a", device_group="meters"),
             drawn(2),
             drawn(3, lane="hard"),
             drawn(4, **unlabelled, **teacher),
@@ -41,8 +41,9 @@ def test_the_audit_slice_has_labelled_audit_photos_that_were_not_seen(tmp_path: 
     unseen = {f"{number:032x}" for number in (1, 3, 4, 5, 6, 7)}
     photo, of_unknown_inclusion = audit_slice(store, unseen)
     assert (int(photo.photo_id, 16), photo.image, photo.label) == (1, jpeg(1), "cat")
-    assert photo.weight == 4.0
+    assert (photo.weight, photo.group) == (4.0, "meters")  # so that the gate asks the head of its group
     assert (int(of_unknown_inclusion.photo_id, 16), of_unknown_inclusion.weight) == (5, 1.0)
+    assert of_unknown_inclusion.group == ""
 
 
 def example(image: bytes, label: str, photo_id: str = "0" * 32) -> Example:

@@ -254,3 +254,18 @@ def test_a_significant_gain_on_few_photos_is_enough():
     truth = np.arange(20) % 2
     assert verdict(right(20, 8), right(20, 0), truth).decision == "promote"
     assert verdict(right(20, 5), right(20, 0), truth).decision == "inconclusive"
+
+
+def test_a_version_that_is_worse_for_one_group_of_devices_is_kept_back():
+    """Although it is better on the whole; a loss that may be chance in one of several groups is none."""
+    groups = ["meters"] * 40 + ["doors"] * 40 + [""] * 320
+    champion = right(400, 60, first=80)
+    found = verdict(champion, right(400, 12), groups=groups)
+    assert found.decision == "keep"
+    [reason] = found.reasons
+    assert reason.startswith("group meters: accuracy 100.0% → 70.0%")
+    assert reason.endswith("on 40 photos: worse")
+    assert {name: one.photos for name, one in found.groups.items()} == {"doors": 40, "meters": 40}
+    by_chance = verdict(champion, right(400, 3), groups=groups)
+    assert by_chance.decision == "promote"
+    assert verdict(champion, right(400, 12)).decision == "promote"

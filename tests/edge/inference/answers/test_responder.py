@@ -39,6 +39,7 @@ def pipeline(config: EdgeConfig, database: Database, bus: Bus) -> Pipeline:
         sampler=Sampler(config.harvest, outbox),
         class_names=lambda _: None,
         temperature=lambda _: None,
+        head_of=lambda _, __: None,
         router=TrafficRouter(),
     )
 

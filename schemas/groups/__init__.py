@@ -1,0 +1,1 @@
+"""Groups of devices: who belongs to which, and the heads that answer for them."""
