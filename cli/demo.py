@@ -19,9 +19,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--backbone",
-        choices=("efficientnet-lite0", "xception-small", "xception"),
         default="efficientnet-lite0",
-        help="network of both versions (default: efficientnet-lite0)",
+        help="efficientnet-lite0 (default), xception-small, xception, or a network of your own",
     )
     parser.add_argument(
         "--out",

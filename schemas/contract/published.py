@@ -19,6 +19,7 @@ _FORMS = {
     "^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$": "WIDTHxHEIGHT, such as 1280x960",
     "^(refuse|drop-oldest)$": "refuse or drop-oldest",
     "^[^ ]+:[0-9]{1,5}$": "HOST:PORT",
+    "^https?://[^/ ?#@]+/?$": "an http:// or https:// address without a path",
     "^https?://[^ ]+[^/ ]$": "an http:// or https:// URL without a slash at its end",
 }
 """Patterns of messages and configurations, in words."""

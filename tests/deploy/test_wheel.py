@@ -59,6 +59,7 @@ print(json.dumps(found))
 NEEDS = {
     "device --camera drawn": "device",
     "edge": "edge",
+    "mirror --origin http://127.0.0.1/models": "edge",
     "modelserver --model_name=pets --model_base_path=/nowhere": "modelserver",
     "console": "console",
     "gateway": "gateway",

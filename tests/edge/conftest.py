@@ -10,7 +10,7 @@ from edge.config import EdgeConfig
 from tests.nodes import edge_config
 from tests.serving import NAMELESS, ModelServer, pack, place, saved_models
 
-OWN_MODELS = tuple(f"own-{number}" for number in range(16))
+OWN_MODELS = tuple(f"own-{number}" for number in range(24))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import sqlite3
 
 import msgpack
 
-from bus.mqtt.client import Bus
+from bus.mqtt.subscription import Subscriptions
 from bus.outbox.outbox import Connected, Outbox, Publish
 from bus.outbox.schedule import Schedule
 from bus.outbox.sqlite import Database, StorageError, Work
@@ -48,14 +48,14 @@ def auto_ack() -> None:
     Automatic acknowledgement alone loses nothing, because the sender's outbox keeps each message.
     """
     outbox_on_puback()
-    deliver = Bus._deliver
+    deliver = Subscriptions._deliver
 
     def acknowledge_and_deliver(self, subscription, names, incoming) -> None:
         if incoming.ack is not None:
             incoming.ack()
         deliver(self, subscription, names, incoming)
 
-    Bus._deliver = acknowledge_and_deliver  # type: ignore[method-assign]
+    Subscriptions._deliver = acknowledge_and_deliver  # type: ignore[method-assign]
 
 
 def never_again() -> None:

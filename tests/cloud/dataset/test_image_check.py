@@ -32,7 +32,7 @@ def test_whole_image_is_accepted(image):
 @pytest.mark.parametrize(
     ("image", "words"),
     [
-        (b"", "expected JPEG or PNG, got 0 bytes"),
+        (b"", "expected JPEG or PNG, got an empty file"),
         (b"GIF89a", "expected JPEG or PNG"),
         (jpeg(1)[:20], "expected a JPEG frame header"),
         (truncated(jpeg(1)), "expected a whole jpeg, got image file is truncated"),
