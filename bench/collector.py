@@ -148,12 +148,15 @@ async def _collecting(folder: Path, count: int) -> AsyncIterator[tuple[Request, 
     with local_broker(folder / "broker") as broker:
         async with Processes(folder / "logs") as processes:
             for name in _names(count):
-                await _start(processes, broker, name, dataset)
-            async with _asking(broker) as request:
+                await start_collector(processes, broker, name, dataset)
+            async with asking(broker) as request:
                 yield request, processes
 
 
-async def _start(processes: Processes, broker: BrokerProcess, name: str, dataset: str | Path) -> None:
+async def start_collector(
+    processes: Processes, broker: BrokerProcess, name: str, dataset: str | Path
+) -> None:
+    """Start a collector and wait until it is online."""
     bus = Bus(Broker(port=broker.port), transient_client_id("bench"))
     statuses = bus.subscribe(STATUS, node=CLOUD, name=name)
     running = asyncio.create_task(bus.run(), name="bench.bus")
@@ -169,7 +172,8 @@ async def _start(processes: Processes, broker: BrokerProcess, name: str, dataset
 
 
 @contextlib.asynccontextmanager
-async def _asking(broker: BrokerProcess) -> AsyncIterator[Request]:
+async def asking(broker: BrokerProcess) -> AsyncIterator[Request]:
+    """Connect to a broker; yield a function that has a sample stored."""
     waiting: dict[str, asyncio.Future[None]] = {}
 
     def take(_topic: str, message: bytes) -> None:

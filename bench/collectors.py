@@ -15,18 +15,21 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from bench import procfs
-from bench.collector import _asking, _start
+from bench.collector import asking, start_collector
 from bench.load import Request, closed_loop
 from bench.photos import pictures
 from bus.broker.process import free_port, is_listening, local_broker
 from demo.processes import Processes
+from schemas.errors import PermanentError
 
 _AT_ONCE = 256
 _WARMUP_S = 2.0
+_POLL_S = 0.02
 _LOST = re.compile(r" s3_PutObject \S*_versions/\S+ \S+ 412 ")
 _KEYS = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench-secret"}
 
@@ -50,7 +53,9 @@ def _object_store(program: Path, folder: Path) -> Iterator[Path]:
     with subprocess.Popen(command, env=os.environ | keys, stdout=subprocess.DEVNULL) as server:  # noqa: S603  # named by the caller
         try:
             while not is_listening(port):
-                pass
+                if server.poll() is not None:
+                    raise PermanentError(f"{program} did not start: exit code {server.returncode}")
+                time.sleep(_POLL_S)
             os.environ.update(
                 _KEYS,
                 AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}",
@@ -76,9 +81,9 @@ async def _collecting(folder: Path, datasets: list[str]) -> AsyncIterator[tuple[
             for number in range(datasets.count(dataset)):
                 at = number + len(pids) if table else number  # a process has a name of its own
                 name = "collector" if at == 0 else f"collector-{at + 1}"
-                await _start(processes, broker, name, dataset)
+                await start_collector(processes, broker, name, dataset)
                 pids.append(processes.pid(name))
-            requests.append(await running.enter_async_context(_asking(broker)))
+            requests.append(await running.enter_async_context(asking(broker)))
         yield requests, pids
 
 
