@@ -52,6 +52,16 @@ from schemas.topics import FEEDBACK, HANDLERS, POLICY, RECEIPT, SAMPLE
 
 log = structlog.get_logger()
 
+TABLES = {
+    "outbox": Outbox.MIGRATIONS,
+    "answers": result_log.MIGRATIONS,
+    "attempts": attempts.MIGRATIONS,
+    "harvested": history.MIGRATIONS,
+    "unshrunk": unshrunk.MIGRATIONS,
+    "forgotten": forgetting.MIGRATIONS,
+}
+"""The tables of the edge's database. Their names are stored in it and decide which migrations it still needs:
+never change them."""
 _RECEIPTS_PER_COMMIT = 64
 
 
@@ -78,19 +88,10 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
         durable=not config.shares,  # a broker would keep a stopped handler's share of the photos for it
         counters=counters,
     )
-    # The names are stored in the database and decide which migrations it still needs: never change them.
-    tables = {
-        "outbox": Outbox.MIGRATIONS,
-        "answers": result_log.MIGRATIONS,
-        "attempts": attempts.MIGRATIONS,
-        "harvested": history.MIGRATIONS,
-        "unshrunk": unshrunk.MIGRATIONS,
-        "forgotten": forgetting.MIGRATIONS,
-    }
     damage = DamageLog(counters)
     async with (
         traces("gleaner-edge", f"{config.node}.{config.name}") as tracer,
-        Database(Path(config.state_dir) / "edge.db", tables, damage=damage) as database,
+        Database(Path(config.state_dir) / "edge.db", TABLES, damage=damage) as database,
         Predictor(config.serving, config.model, timeout_s=config.predict_timeout_s) as predictor,
     ):
         over_eventbus = config.uplink == "eventbus"

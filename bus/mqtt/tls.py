@@ -41,16 +41,30 @@ def context(tls: Tls) -> ssl.SSLContext:
     if tls.crl is not None:
         _check_revocation(ssl_context, tls.crl)
     if tls.certificate is not None:
-        try:
-            # Without a password, OpenSSL would prompt for that of an encrypted key on the terminal and hang.
-            ssl_context.load_cert_chain(tls.certificate, tls.key, password="")
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"certificate {tls.certificate} with key {tls.key or '(in the same file)'}",
-                expected="a certificate and its own unencrypted key in PEM",
-                got=_reason(error),
-            ) from None
+        load_certificate(ssl_context, tls.certificate, tls.key)
     return ssl_context
+
+
+def load_certificate(ssl_context: ssl.SSLContext, certificate: str, key: str | None) -> None:
+    """Present a certificate to peers.
+
+    Args:
+        ssl_context: Of a client or a server.
+        certificate: PEM file.
+        key: PEM file of its key, None if it is in the same file.
+
+    Raises:
+        ConfigError: A file is missing or not PEM, or the key does not belong to the certificate.
+    """
+    try:
+        # Without a password, OpenSSL would prompt for that of an encrypted key on the terminal and hang.
+        ssl_context.load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"certificate {certificate} with key {key or '(in the same file)'}",
+            expected="a certificate and its own unencrypted key in PEM",
+            got=_reason(error),
+        ) from None
 
 
 def _check_revocation(ssl_context: ssl.SSLContext, path: str) -> None:

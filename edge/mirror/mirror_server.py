@@ -11,20 +11,18 @@ import asyncio
 import ssl
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 import structlog
 from aiohttp import web
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-from bus.config import ConfigError
+from bus.mqtt.tls import load_certificate
 from edge.mirror.bundle_store import BundleStore, is_below, released, shown
+from edge.models.transfer.mirror_client import PATH, Asked
 from schemas.errors import GleanerError, PermanentError
-from schemas.field_types import Sha256
 from schemas.messages import Release
 
-PATH = "/v1/bundles"
 ANSWER_S = 10.0
 """How long a request waits for a download before it is answered with 202."""
 _AT_ONCE, _MOST_FETCHES = 2, 32
@@ -51,15 +49,6 @@ class MirrorConfig(Struct, frozen=True, kw_only=True):
     max_bytes: int
     certificate: str | None = None
     key: str | None = None
-
-
-class Asked(Struct, frozen=True):
-    """A request for a bundle, with the fields of its release."""
-
-    url: Annotated[str, Meta(min_length=1, max_length=2048)]
-    sha256: Sha256
-    size_bytes: Annotated[int, Meta(ge=1, le=2**40)]
-    parts: Sha256 | None = None
 
 
 class Mirror:
@@ -181,12 +170,5 @@ def _tls(config: MirrorConfig) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(config.certificate, config.key, password="")
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"certificate {config.certificate}",
-            expected="a certificate and its own unencrypted key in PEM",
-            got=str(error),
-        ) from None
+    load_certificate(context, config.certificate, config.key)
     return context

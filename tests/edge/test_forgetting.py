@@ -17,10 +17,9 @@ from bus.outbox.sqlite import Database
 from edge import forgetting
 from edge.config import EdgeConfig
 from edge.forgetting import Forgetting
-from edge.harvest import history, unshrunk
 from edge.harvest.sampler import Sampler
-from edge.inference import attempts
 from edge.inference.answers import result_log
+from edge.service import TABLES
 from schemas.messages import Feedback, Forget, Result
 from schemas.policy_rules import HarvestRules
 from schemas.topics import FEEDBACK, FORGET
@@ -168,16 +167,8 @@ async def test_a_forgotten_view_is_new_again(config):
 async def test_g3_a_large_order_takes_little_disk_and_holds_nothing_up(address, tmp_path, monkeypatch):
     """G3: all that is deleted is overwritten, and passes through the log of the database in small parts."""
     monkeypatch.setattr(forgetting, "_ROWS_AT_ONCE", 100)
-    tables = {
-        "outbox": Outbox.MIGRATIONS,
-        "answers": result_log.MIGRATIONS,
-        "attempts": attempts.MIGRATIONS,
-        "harvested": history.MIGRATIONS,
-        "unshrunk": unshrunk.MIGRATIONS,
-        "forgotten": forgetting.MIGRATIONS,
-    }
     bus, ids = Bus(address, "edge"), [photo_id(number) for number in range(240)]
-    async with Database(tmp_path / "edge.db", tables) as database:
+    async with Database(tmp_path / "edge.db", TABLES) as database:
         outbox = Outbox(database, OutboxLimits(), bus.counters, name="sample")
         for start in range(0, len(ids), 16):
             some = ids[start : start + 16]

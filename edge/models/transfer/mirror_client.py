@@ -1,23 +1,34 @@
-"""Ask the mirror of a site to have a bundle. Blocking."""
+"""Ask the mirror of a site to have a bundle, in the form that the mirror reads. Blocking."""
 
 import http.client
-import json
 import time
 import urllib.error
 import urllib.request
 from http import HTTPStatus
+from typing import Annotated
 
-from msgspec import structs
+import msgspec
+from msgspec import Meta, Struct, structs
 
 from edge.models.transfer.bundle_source import Abandoned, FetchError
+from schemas.field_types import Sha256
 from schemas.messages import Release
 from schemas.text import escaped, without_secrets
 
-_PATH = "/v1/bundles"
+PATH = "/v1/bundles"
 _ANSWER_S = 30.0
 _MOST_WAITING_S = 4 * 3600.0
 """The mirror gives a slow download up by itself; this only ends the asking."""
 _MOST_ANSWER_BYTES = 2048
+
+
+class Asked(Struct, frozen=True):
+    """A request for a bundle, with the fields of its release."""
+
+    url: Annotated[str, Meta(min_length=1, max_length=2048)]
+    sha256: Sha256
+    size_bytes: Annotated[int, Meta(ge=1, le=2**40)]
+    parts: Sha256 | None = None
 
 
 def at_mirror(mirror: str, release: Release, abandoned: Abandoned) -> Release:
@@ -33,11 +44,11 @@ def at_mirror(mirror: str, release: Release, abandoned: Abandoned) -> Release:
     """
     if mirror.startswith("http:") and without_secrets(release.url) != release.url:
         raise FetchError("the bundle's URL has a secret, which a mirror without TLS is not told")
-    facts = {name: getattr(release, name) for name in ("url", "sha256", "size_bytes", "parts")}
-    address = mirror.rstrip("/") + _PATH
+    asked = msgspec.json.encode(Asked(release.url, release.sha256, release.size_bytes, release.parts))
+    address = mirror.rstrip("/") + PATH
     deadline = time.monotonic() + _MOST_WAITING_S
     while time.monotonic() < deadline:
-        status, text = _post(address, json.dumps(facts).encode())
+        status, text = _post(address, asked)
         if status == HTTPStatus.OK:
             return structs.replace(release, url=f"{address}/{release.sha256}.tar")
         if status != HTTPStatus.ACCEPTED:

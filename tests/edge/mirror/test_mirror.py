@@ -20,10 +20,11 @@ from bus.security import certificates
 from cli.main import main
 from cloud.export.part_lists import write_part_lists
 from edge.mirror.bundle_store import BundleStore, is_below
-from edge.mirror.mirror_server import PATH, Mirror
+from edge.mirror.mirror_server import Mirror
 from edge.models.transfer.bundle_source import FetchError, Traffic
 from edge.models.transfer.download import fetch_bundle
 from edge.models.transfer.installed_parts import Installed, stored_bundle
+from edge.models.transfer.mirror_client import PATH
 from schemas.errors import TransientError
 from schemas.messages import Release
 from tests.file_server import FileServer, web_server
