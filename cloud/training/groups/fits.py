@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud.evaluation.promotion_gate import Comparison, PairedPredictions, compare
+from cloud.evaluation.paired_comparison import Comparison, PairedPredictions, compare
 from cloud.modeling.arrays import Floats, Ints, softmax
 from cloud.modeling.linear_head import Head, fit_temperature
 from cloud.modeling.offset_head import Inputs, apply_head, fit_offset, log_probabilities, packed

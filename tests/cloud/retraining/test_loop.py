@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 
 from bus.config import Broker
 from cloud.dataset.store import Label, Row, Store
-from cloud.evaluation.promotion_gate import Comparison, Verdict
+from cloud.evaluation.paired_comparison import Comparison
+from cloud.evaluation.promotion_gate import Verdict
 from cloud.registry.model_card import Card, encode_card
 from cloud.registry.registry import Registry, RoundRunningError
 from cloud.retraining import loop, step_process
