@@ -11,8 +11,9 @@ import sqlite3
 import msgpack
 
 from bus.mqtt.subscription import Subscriptions
-from bus.outbox.outbox import Connected, Outbox, Publish
+from bus.outbox.outbox import Outbox
 from bus.outbox.schedule import Schedule
+from bus.outbox.sender import Connected, Publish
 from bus.outbox.sqlite import Database, StorageError, Work
 from schemas.messages import Sample
 
