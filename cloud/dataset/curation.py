@@ -8,7 +8,9 @@ from typing import Literal, cast
 from bus.mqtt.presence import now_ms
 from cloud.dataset.change_log import ChangeLog
 from cloud.dataset.labels import Label
-from cloud.dataset.schema import Record, forget, is_forgotten, remember_import
+from cloud.dataset.rows.forgotten import forget, is_forgotten
+from cloud.dataset.rows.row_changes import remember_import
+from cloud.dataset.schema import Record
 from cloud.dataset.store import HAS_IMAGE, Store
 from schemas.class_names import class_name
 from schemas.codec import content_id

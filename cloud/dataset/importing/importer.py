@@ -10,7 +10,8 @@ from cloud.dataset.importing.entry import Entry, Item, PassedOver, is_file
 from cloud.dataset.importing.hold_out import Photo, choose_gold
 from cloud.dataset.importing.import_result import ImportOptions, ImportResult, count_photo
 from cloud.dataset.importing.picture import MAX_IMAGE_BYTES, Read, try_read
-from cloud.dataset.schema import ImportOutcome, Record, Row, apply_import
+from cloud.dataset.rows.row_changes import ImportOutcome, apply_import
+from cloud.dataset.schema import Record, Row
 from cloud.dataset.store import HAS_IMAGE, Store
 from cloud.progress import NoProgress, Progress
 from schemas.errors import PermanentError
