@@ -97,7 +97,7 @@ class Sender:
                 if (payload := await self._payload(entry)) is None:
                     continue  # answered while it waited here
                 entry.tried_at = entry.tried_at or time.monotonic()
-                entry.send_count += 1  # before publishing: a failed publish may have arrived all the same
+                entry.send_count += 1  # before publishing: a failed publish may have arrived anyway
                 await publish(entry.topic, payload)
             except TransientError as error:
                 log.debug(

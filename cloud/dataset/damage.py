@@ -1,9 +1,9 @@
-"""Find the data files of a table that cannot be read, and take them out, so that the other rows go on.
+"""Find the data files of a table that cannot be read, and take them out, so that the other rows stay usable.
 
-Lance has no check sums, so a flipped bit inside an image is found only where the image is decoded. What is
-found here is what stops every read and every commit: a data file that is missing, cut off, or whose structure
-is damaged; or the manifest of the newest version. A manifest that a power cut tore is removed when the table
-is opened, because nobody had a receipt for it; one that was whole once had confirmed rows: a person decides.
+Lance has no checksums, so a flipped bit inside an image is found only where the image is decoded. Found here
+is what stops every read and every commit: a data file that is missing, cut off, or has a damaged structure;
+or the manifest of the newest version. A manifest that a power cut tore is removed when the table is opened,
+because no receipt was sent for its rows; one that was whole once has confirmed rows, so a person decides.
 """
 
 import shutil

@@ -190,7 +190,7 @@ class Store:
             return int(dataset.version)
 
     def mark_trained(self) -> None:
-        """Mark the dataset for ever: a version may have been trained on its photos, so none becomes gold.
+        """Mark the dataset permanently: a version may have been trained on its photos, so none becomes gold.
 
         Raises:
             TransientError: The table cannot be written now.

@@ -60,7 +60,7 @@ class Reading(NamedTuple):
 def read_examples(
     store: Store, *, version: int | str | None = None, split: Split | None = None, where: str = "true"
 ) -> Reading:
-    """Read the labelled photos for training or evaluation into memory; a damaged row costs only itself.
+    """Read the labelled photos for training or evaluation into memory; damaged rows are left out.
 
     Args:
         store: The dataset.

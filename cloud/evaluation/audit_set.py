@@ -120,7 +120,7 @@ def hold_out_audit(
     Args:
         examples: Everything that could be trained on, the slice's photos among them.
         audit: The slice.
-        near: Ids of examples that show the same as a photo of the slice, and cannot be trained on beside it.
+        near: Ids of examples that show the same as a photo of the slice: both cannot be used.
 
     Returns:
         Training examples and evaluation examples, without a photo in common. Photos of a class that has fewer

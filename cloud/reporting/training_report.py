@@ -36,7 +36,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """What a report shows beside the card.
+    """Data that a report shows in addition to the card.
 
     Attributes:
         gold: answers to the gold set, None without one.

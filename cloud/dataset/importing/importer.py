@@ -115,7 +115,7 @@ def import_entries(
 def _hold_out(
     store: Store | None, items: Sequence[Item], options: ImportOptions, progress: Progress
 ) -> set[str]:
-    """Return the ids of the new photos to hold out; reads every picture once more."""
+    """Return the ids of the new photos to hold out; reads every picture a second time."""
     assert options.hold_out is not None
     photos = {} if store is None else stored_photos(store)
     new: dict[str, Photo] = {}

@@ -194,7 +194,7 @@ class Table:
 
     @contextmanager
     def reading(self, dataset: lance.LanceDataset) -> Iterator[None]:
-        """Map errors as `map_errors` does, and tell a version that was removed meanwhile from damaged files.
+        """Map errors as `map_errors` does, and distinguish a version removed meanwhile from damaged files.
 
         The caller does not hold the lock.
 
@@ -223,7 +223,7 @@ class Table:
         return sum(fragment.physical_rows < _ROWS_PER_FRAGMENT for fragment in fragments)
 
     def compact(self, *, remove_deleted: bool = False) -> CompactionResult:
-        """Rewrite small fragments into larger ones, while writers go on.
+        """Rewrite small fragments into larger ones, concurrently with writers.
 
         A rewrite whose rows were changed by a writer is dropped and counted. Memory: some batches of 32
         images.

@@ -135,7 +135,7 @@ async def test_the_send_count_includes_possible_sends(tmp_path):
 
 
 async def test_an_outbox_is_not_empty_while_a_message_is_stored(tmp_path):
-    """Nobody who waits for an empty outbox goes on between the commit of a message and its answer."""
+    """`wait_until_empty` does not return between the commit of a message and its answer."""
     receiver = Receiver()
     async with outbox_at(tmp_path / "o.db", receiver) as outbox:
         item = await outbox.admit("a", "t", b"one")

@@ -46,7 +46,7 @@ def without_footer(content: bytes) -> bytes:
 
 @pytest.mark.parametrize("damage", [cut, without_footer, lambda _: b"", lambda content: bytes(len(content))])
 def test_a_damaged_file_costs_its_own_rows(store: Store, damage) -> None:
-    """Commits fail with the command that helps; it takes the file out, and the other rows go on."""
+    """Commits fail with the command that helps; it takes the file out, and the other rows stay usable."""
     path = data_files(store)[1]
     path.write_bytes(damage(path.read_bytes()))
     store = Store.open(store.table.url)  # Lance has the structure of files that it has read in memory
@@ -83,7 +83,7 @@ def test_a_table_without_a_readable_part_is_an_outage(store: Store) -> None:
 
 
 def test_a_version_that_is_removed_while_it_is_read_is_no_damage(store: Store) -> None:
-    """A forgetting meanwhile ends the reading: it must not go on with a part of the photos."""
+    """A forgetting meanwhile ends the reading: it must not continue with a part of the photos."""
     rows = scan_undamaged(store.table, ["photo_id", "image"], where=HAS_IMAGE)
     next(rows)
     other = Store.open(store.table.url)
@@ -95,7 +95,7 @@ def test_a_version_that_is_removed_while_it_is_read_is_no_damage(store: Store) -
 
 
 def test_an_invalid_condition_is_the_callers_mistake(store: Store) -> None:
-    """A wrong column is no damage."""
+    """A wrong column is not damage."""
     with pytest.raises(ValueError, match="nothing"):
         list(scan_undamaged(store.table, ["photo_id"], where="nothing = 1"))
 
@@ -118,7 +118,7 @@ def flip(path: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_table_goes_back_to_the_version_that_can_be_read(tmp_path: Path, count: int) -> None:
-    """The error names the command that helps; it passes every damaged version, and writing goes on."""
+    """The error names the command that helps; it passes every damaged version, and writing continues."""
     url = tmp_path / "photos.lance"
     store = Store.open(url)
     for number in range(3):

@@ -142,7 +142,7 @@ def test_tagged_version_survives_compaction_and_clean_up(store: Store) -> None:
 
 
 def test_trainings_that_begin_at_once_mark_the_dataset(store: Store) -> None:
-    """On an object store, without a lock, the one that comes second goes on; the mark outlives a purge."""
+    """On an object store, without a lock, the one that comes second continues; the mark outlives a purge."""
     store.upsert([photo(1)])
     assert not store.is_trained()
     with ThreadPoolExecutor(4) as pool:

@@ -387,7 +387,7 @@ async def test_a_round_ends_with_the_tuning(site, decision):
 
 
 async def test_a_tuning_that_fails_is_reported(site):
-    """The round has finished all the same."""
+    """The round has finished anyway."""
     (site.folder / "go").touch()
     site.step("tune", "raise SystemExit('no broker')")
     assert (await site.run_one_round()).version == 1
