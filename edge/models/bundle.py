@@ -96,7 +96,7 @@ def _violated_rule(member: tarfile.TarInfo, number: int, left_bytes: int) -> str
         return "plain files below its root"
     if not is_unicode(member.name):  # its manifest is JSON
         return "names in UTF-8"
-    if member.size < 0 or left_bytes < 0:  # with a negative size tarfile reads the same header for ever
+    if member.size < 0 or left_bytes < 0:  # with a negative size tarfile reads the same header endlessly
         return "no more than the released size"
     if number >= _MAX_MEMBERS:
         return f"at most {_MAX_MEMBERS} files and folders"
