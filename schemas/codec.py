@@ -169,7 +169,7 @@ def stored_id(topic: Topic[M], name: str, payload: bytes) -> str:
     """
     names = topic.match(name)
     if names is None:
-        raise CodecError(f"{name!r} is no topic of a {topic.kind}", code="malformed-message")
+        raise CodecError(f"{name!r} is not a topic of a {topic.kind}", code="malformed-message")
     return str(decode(topic, payload, names).photo_id)  # type: ignore[attr-defined]  # only for messages with one
 
 
@@ -222,7 +222,7 @@ def _exceeded_limit(reason: str) -> str | None:
 def _wrong_msgpack(reason: str) -> str:
     """Return in words what the library reports about a payload that is not msgpack."""
     if "strict_map_key" in reason:
-        return "the name of a field is no text"
+        return "the name of a field is not text"
     if "StackError" in reason:
         return "it is nested too deeply"
     if "extra data" in reason:

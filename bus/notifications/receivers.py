@@ -52,7 +52,9 @@ def _receiver(path: Path, number: int, url: str) -> "tuple[str, Apprise]":
 
     made = apprise.Apprise()
     if not made.add(url):
-        raise ConfigError(f"line {number} of {path} is no URL that Apprise knows", hint="such as mailto://…")
+        raise ConfigError(
+            f"line {number} of {path} is not a URL that Apprise knows", hint="such as mailto://…"
+        )
     return f"receiver {number} ({url.partition(':')[0]})", made
 
 

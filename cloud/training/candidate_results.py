@@ -25,7 +25,7 @@ from cloud.training.photo_check import PhotoChecker
 from schemas.groups.membership import NO_GROUP
 
 MIN_SCRATCH_LABELS = 300
-"""Human labels from which on a network is trained from scratch beside a pretrained one."""
+"""Human labels from which on a network is trained from scratch in addition to a pretrained one."""
 MIN_PRETRAINED_LABELS = 60
 """Human labels from which on another pretrained network is tried: fewer cannot rank two networks."""
 MIN_WHITENED_LABELS = 40
@@ -53,7 +53,7 @@ class CandidateResults:
         backbone: of the candidates.
         whitened: whether the heads of all candidates are on whitened principal components.
         others: results of other backbones that were tried, and whose held-out loss is higher.
-        groups: heads of groups of devices beside that of the best candidate.
+        groups: heads of groups of devices, in addition to that of the best candidate.
         gold_by_groups: probabilities on the gold set, `[N, K]`, with these heads; None without any.
     """
 

@@ -127,7 +127,7 @@ def _entries(
             yield PassedOver(f"{table.name}:{number}", "no file name")
             continue
         if not isinstance(name, str):
-            yield PassedOver(f"{table.name}:{number}", "a file name that is no text")
+            yield PassedOver(f"{table.name}:{number}", "a file name that is not text")
             continue
         # A blank at the end of a field belongs to the table, unless a file has that name.
         name = name if is_file(table.parent / name) else name.strip()

@@ -162,7 +162,7 @@ async def test_g3_what_waits_for_a_receiver_is_bounded(address, tmp_path):
     [
         ("", "there are no receivers in"),
         ("# nobody\n", "there are no receivers in"),
-        ("json://127.0.0.1\nnosuch://user:hush@host", "line 2 of .* is no URL that Apprise knows"),
+        ("json://127.0.0.1\nnosuch://user:hush@host", "line 2 of .* is not a URL that Apprise knows"),
     ],
 )
 def test_a_wrong_file_is_a_sentence_without_its_secrets(tmp_path, content, error):

@@ -107,7 +107,7 @@ def test_a_stream_without_bounds_is_refused(stream, words):
 
 
 def test_a_stream_without_boundary_and_length_is_refused():
-    """Its parts cannot be told apart."""
+    """Its parts cannot be separated."""
     with pytest.raises(CameraError, match="neither a boundary nor the length"):
         split(b"--x\r\n\r\n" + PICTURES[0], "")
 

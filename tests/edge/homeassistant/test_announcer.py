@@ -119,7 +119,7 @@ async def test_a_device_goes_with_its_status(address, house):
 
 
 async def test_the_next_run_knows_the_devices_of_this_one(address, house):
-    """What is retained of a device tells a restarted edge to announce it again after a birth message."""
+    """A restarted edge announces retained devices again after a birth message."""
     async with announcing(address) as (announcer, _):
         announcer.answered(*answer("hall"))
         await eventually(lambda: house.result("hall"))

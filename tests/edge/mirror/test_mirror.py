@@ -188,7 +188,7 @@ async def test_the_least_used_bundle_is_removed(site: Site, tmp_path: Path) -> N
 
 
 async def test_a_download_keeps_its_room(site: Site, tmp_path: Path) -> None:
-    """A download that begins beside another neither removes it nor takes its room; it is refused."""
+    """A second download neither removes the first one nor takes its room; it is refused."""
     first, second = site.publish(1, weights(1)), site.publish(2, weights(2))
     store = BundleStore(tmp_path / "small", SIZE_BYTES * 3 // 2)
     refused: list[TransientError] = []

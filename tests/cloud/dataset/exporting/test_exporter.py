@@ -132,7 +132,7 @@ def test_a_class_is_no_path(store: Store, tmp_path: Path) -> None:
 
 
 def test_sources_of_labels_are_in_the_export(store: Store, tmp_path: Path) -> None:
-    """Human, teacher and edge are told apart, with their names."""
+    """Human, teacher and edge are distinguished, with their names."""
     export(store, tmp_path / "parquet", "parquet", Selection())
     rows = pq.read_table(tmp_path / "parquet" / "data").to_pylist()
     sources = {int(row["photo_id"], 16): (row["label_source"], row["label_by"]) for row in rows}
