@@ -22,7 +22,7 @@ from schemas.lanes import AUDIT
 
 FLEET = "the fleet"
 """Scope of the test over all devices; no `NODE/DEVICE` can be this."""
-MAX_DEVICES = 20
+MAX_DEVICES = 100
 """Most devices that are tested one by one: those whose block was completed last."""
 MIN_OWN_REFERENCE = 20
 """Earlier photos of a device from which on its new ones are compared with them."""
@@ -38,6 +38,9 @@ _SAMPLES = f"{HAS_IMAGE} AND origin = 'sample' AND embedding IS NOT NULL"
 
 T = TypeVar("T")
 Vectors = dict[str, NDArray[np.float32]]
+_Block = tuple[str, str, str]
+Tested = dict[_Block, float]
+"""P-value by scope, last photo of the reference, and last photo of the block."""
 
 
 class _Photo(msgspec.Struct, frozen=True, order=True):
@@ -97,7 +100,11 @@ class _Scope:
 
 
 def find_alarm(
-    store: Store, model_version: int, trained_at: int | None, triggers: Triggers
+    store: Store,
+    model_version: int,
+    trained_at: int | None,
+    triggers: Triggers,
+    tested: Tested | None = None,
 ) -> DriftAlarm | None:
     """Test the newest full block of photos of each scope against those before the last training.
 
@@ -109,6 +116,7 @@ def find_alarm(
         model_version: The version in service.
         trained_at: Version of the dataset that the last training saw; None if it is unknown.
         triggers: Size of a block, and the level.
+        tested: P-values of blocks that were tested before, brought up to date.
 
     Returns:
         None without drift, and while there are too few photos.
@@ -121,27 +129,34 @@ def find_alarm(
     if min(len(sides.reference), len(sides.recent)) < triggers.drift_photos:
         sides = _read_sides(store, answered, trained_at, triggers.drift_photos)
     scopes = _scopes(sides, triggers.drift_photos)
-    if not scopes:
-        return None
-    pairs = {scope: one.against(one.recent) for scope, one in scopes.items()}
-    vectors = _read_embeddings(store, pairs.values())
     # So many that the smallest p-value is significant among all of them.
     permutations = max(PERMUTATIONS, math.ceil(2 * len(scopes) / triggers.drift_level))
-    p_values = {
-        scope: mmd_test(*both, seed=0, permutations=permutations).p_value
-        for scope, pair in pairs.items()
-        if (both := _sides(pair, vectors, several=scopes[scope].several)) is not None
-    }
-    drifted = [
-        scope
-        for scope in significant(p_values, triggers.drift_level)
-        if not _is_usual(store, scopes[scope], pairs[scope], vectors)
-    ]
+    known, found = tested or {}, dict[_Block, float]()
+    for scope, one in scopes.items():
+        block = scope, one.reference[-1].photo_id, one.recent[-1].photo_id
+        p_value = known[block] if block in known else _test(store, one, triggers.drift_level, permutations)
+        found[block] = p_value
+    if tested is not None:
+        tested.clear()  # other blocks are not asked for again
+        tested.update(found)
+    p_values = {scope: p_value for (scope, *_), p_value in found.items()}
+    drifted = significant(p_values, triggers.drift_level)
     if not drifted:
         return None
     since_ms = max(sides.reference).received_at_ms
     photos = sum(len(scopes[scope].recent) for scope in drifted if scope != FLEET) or triggers.drift_photos
     return DriftAlarm(tuple(drifted), p_values[drifted[0]], photos, since_ms)
+
+
+def _test(store: Store, scope: _Scope, level: float, permutations: int) -> float:
+    """Return the p-value of a block; 1 if most photos of a side have no usable embedding."""
+    pair = scope.against(scope.recent)
+    vectors = _read_embeddings(store, [pair])
+    both = _sides(pair, vectors, several=scope.several)
+    if both is None:
+        return 1.0
+    p_value = mmd_test(*both, seed=0, permutations=permutations).p_value
+    return 1.0 if p_value <= level and _is_usual(store, scope, both, vectors) else p_value
 
 
 def _read_sides(store: Store, where: str, trained_at: int | None, block: int) -> _Samples:
@@ -217,15 +232,13 @@ def _newest_block(photos: Sequence[_Photo], block: int) -> Sequence[_Photo]:
     return photos[end - block : end]
 
 
-def _is_usual(store: Store, scope: _Scope, pair: _Samples, known: Vectors) -> bool:
+def _is_usual(store: Store, scope: _Scope, newest: tuple[Side, Side], known: Vectors) -> bool:
     """Return whether an earlier block differs from the reference as much as the newest one does.
 
     Photos that follow each other are alike, so that the test above takes each night for a drift.
     """
     if scope.new:
         return False  # no earlier photos of its own
-    newest = _sides(pair, known, several=scope.several)
-    assert newest is not None, "it was tested"
     drift, blocks = discrepancy(*newest), list(scope.earlier_blocks())
     vectors = known | _read_embeddings(store, blocks, known)
     return any(

@@ -229,9 +229,10 @@ def test_nights_are_no_drift(store: Store) -> None:
     assert find_alarm(store, 1, trained_at, RULES) is not None
 
 
-def test_each_of_many_devices_gets_its_turn(store: Store) -> None:
+def test_each_of_many_devices_gets_its_turn(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A block of a device that sends little is tested when it is full, beside more devices that send more."""
-    looks = {f"pi-{number}": 0.0 for number in range(drift_alarm.MAX_DEVICES + 2)}
+    monkeypatch.setattr(drift_alarm, "MAX_DEVICES", 3)
+    looks = {f"pi-{number}": 0.0 for number in range(5)}
     many(store, 0, looks, 20)
     trained_at = store.version
     many(store, 1000, {name: shift for name, shift in looks.items() if name != "pi-0"}, 60)
@@ -243,12 +244,30 @@ def test_each_of_many_devices_gets_its_turn(store: Store) -> None:
 
 def test_a_drift_is_found_at_every_level_that_may_be_set(store: Store) -> None:
     """With many devices and a strict level, the smallest p-value still is significant among all tests."""
-    looks = {f"pi-{number}": 0.0 for number in range(drift_alarm.MAX_DEVICES)}
+    looks = {f"pi-{number}": 0.0 for number in range(12)}
     many(store, 0, looks, 20)
     trained_at = store.version
     many(store, 1000, looks, 30)
     many(store, 5000, {"pi-0": 3.0}, 30)
-    strict = Triggers(drift_photos=30, drift_level=0.0002)
+    strict = Triggers(drift_photos=30, drift_level=0.0005)
     alarm = find_alarm(store, 1, trained_at, strict)
     assert alarm is not None
     assert "edge-1/pi-0" in alarm.scopes
+
+
+def test_a_block_that_was_tested_is_not_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its p-value is remembered, so that many devices cost as much as their new blocks; older ones go."""
+    many(store, 0, {"pi-1": 0.0, "pi-2": 1.0}, 40)
+    trained_at = store.version
+    many(store, 1000, {"pi-1": 0.0, "pi-2": 4.0}, 30)
+    tested: drift_alarm.Tested = {}
+    first = find_alarm(store, 1, trained_at, RULES, tested)
+    assert first is not None
+    assert "edge-1/pi-2" in first.scopes
+    assert {scope for scope, *_ in tested} == {FLEET, "edge-1/pi-1", "edge-1/pi-2"}
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "find", None)
+        assert find_alarm(store, 1, trained_at, RULES, tested) == first
+    many(store, 2000, {"pi-1": 0.0}, 30)
+    find_alarm(store, 1, trained_at, RULES, tested)
+    assert len(tested) == 3
