@@ -10,10 +10,7 @@ from typing import Literal, TypeAlias
 import msgspec
 import numpy as np
 
-<<<<<<< HEAD
 from cloud.evaluation.metrics import calibration_error, overconfidence, p_words, points
-=======
-from cloud.evaluation.metrics import calibration_error, p_words, points
 from cloud.evaluation.paired_comparison import (
     Comparison,
     PairedPredictions,
@@ -23,7 +20,6 @@ from cloud.evaluation.paired_comparison import (
     shown_better,
     shown_worse,
 )
->>>>>>> main
 from cloud.evaluation.recall_losses import SIGNIFICANCE, find_recall_losses
 from cloud.modeling.arrays import Bools, Floats
 from schemas.groups.membership import NO_GROUP
@@ -133,24 +129,14 @@ def decide_promotion(
         findings = [
             _accuracy("gold", gold, allowed),
             *_against_best(gold, evidence.best_gold_accuracy, allowed),
-<<<<<<< HEAD
-            *_recalls(evidence.gold, evidence.classes, allowed, better=_shown_better(gold)),
-            *_calibration(evidence.gold, allowed, seed, better=_shown_better(gold)),
-=======
             *_recalls(evidence.gold, evidence.classes, allowed, better=shown_better(gold)),
-            *_calibration(evidence.gold, allowed, seed),
->>>>>>> main
+            *_calibration(evidence.gold, allowed, seed, better=shown_better(gold)),
         ]
     elif instead is not None and held_out is not None:
         findings = [
             _without_gold(_accuracy("held-out", held_out, allowed)),
-<<<<<<< HEAD
-            *map(_without_gold, _recalls(instead, evidence.classes, allowed, better=_shown_better(held_out))),
-            *map(_without_gold, _calibration(instead, allowed, seed, better=_shown_better(held_out))),
-=======
             *map(_without_gold, _recalls(instead, evidence.classes, allowed, better=shown_better(held_out))),
-            *map(_without_gold, _calibration(instead, allowed, seed)),
->>>>>>> main
+            *map(_without_gold, _calibration(instead, allowed, seed, better=shown_better(held_out))),
         ]
     else:
         findings = [("inconclusive", f"no gold photos to judge on; {MORE_GOLD}")]
@@ -255,10 +241,6 @@ def _calibration(
     grown = growth(*samples)
     if grown <= limits.calibration_loss:
         return
-<<<<<<< HEAD
-=======
-    low, _ = bootstrap_interval(growth, *samples, seed=seed, vectorized=False)
->>>>>>> main
     change = f"calibration error {points(grown)} points"
     surplus = [overconfidence(*some) for some in zip(confidence, correct, strict=True)]
     if better and surplus[1] <= surplus[0] + limits.calibration_loss:
@@ -266,7 +248,7 @@ def _calibration(
         # photos: a version that is better has most often become more careful than it needs to be.
         yield "promote", f"{change}: more careful than before, and better"
         return
-    low, _ = _bootstrap_interval(growth, *samples, seed=seed, vectorized=False)
+    low, _ = bootstrap_interval(growth, *samples, seed=seed, vectorized=False)
     yield ("keep", f"{change}: worse") if low > 0 else ("inconclusive", f"{change}: not significant")
 
 
