@@ -90,8 +90,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--remove",
         metavar="NAME",
-        help="revoke the certificates and permissions of a device NODE.DEVICE, of a NODE with its devices, or of"
-        " mirror@HOST, and delete its folder",
+        help="revoke the certificates and permissions of a device NODE.DEVICE, of a NODE with its devices, or"
+        " of mirror@HOST, and delete its folder",
     )
     parser.add_argument(
         "--replace",

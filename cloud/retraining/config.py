@@ -47,8 +47,8 @@ class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ray: Annotated[
         Annotated[str, Meta(min_length=1)] | None,
         Meta(
-            description="address of a Ray cluster that embeds the photos of a round first, HOST:PORT; its machines "
-            "read the dataset under the same path or URL. Absent: this machine embeds them"
+            description="address of a Ray cluster that embeds the photos of a round first, HOST:PORT; its "
+            "machines read the dataset under the same path or URL. Absent: this machine embeds them"
         ),
     ] = None
     release: Annotated[

@@ -95,8 +95,8 @@ def run_training(
     Args:
         options: What to train from, and where to.
         progress: Receives every step of more than two seconds.
-        embed: Is called with the name of each backbone before photos are embedded by it; where `options.ray` is
-            set, `cloud.ray_jobs.ahead.embed_for_training`.
+        embed: Is called with the name of each backbone before photos are embedded by it; where `options.ray`
+            is set, `cloud.ray_jobs.ahead.embed_for_training`.
 
     Raises:
         PermanentError: The dataset does not exist, the version does, or the examples allow no training.

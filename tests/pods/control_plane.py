@@ -1,4 +1,4 @@
-"""A Kubernetes control plane without any node: etcd, the API server and two controllers, on loopback, without root."""
+"""A Kubernetes control plane without any node: etcd, API server and two controllers, on loopback."""
 
 import json
 import secrets

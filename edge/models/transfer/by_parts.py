@@ -46,6 +46,7 @@ def fetch_by_parts(
     installed: Sequence[Installed],
     traffic: Traffic,
     abandoned: Abandoned,
+    *,
     reach: Reach = ANYWHERE,
 ) -> Lists:
     """Write the bundle of a release that has parts to a file, and verify it.

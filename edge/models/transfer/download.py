@@ -48,7 +48,7 @@ def fetch_bundle(
         try:
             reach = mirror.reach()
             there = at_mirror(mirror.url, release, abandoned, reach)
-            return _fetch(there, target, held, traffic, abandoned, reach)
+            return _fetch(there, target, held, traffic, abandoned, reach=reach)
         except (FetchError, BundleError) as error:
             if abandoned():
                 raise
@@ -63,11 +63,12 @@ def _fetch(
     installed: Sequence[Installed],
     traffic: Traffic,
     abandoned: Abandoned,
+    *,
     reach: Reach = ANYWHERE,
 ) -> Lists | None:
     if release.parts is not None:
         try:
-            return fetch_by_parts(release, target, installed, traffic, abandoned, reach)
+            return fetch_by_parts(release, target, installed, traffic, abandoned, reach=reach)
         except PartsError as error:
             log.warning("release.parts_unusable", version=release.version, reason=str(error))
             traffic.reused_bytes = 0  # what was put together is fetched after all

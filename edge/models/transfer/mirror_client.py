@@ -1,6 +1,7 @@
 """Ask the mirror of a site to have a bundle, in the form that the mirror reads. Blocking."""
 
 import http.client
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -117,9 +118,20 @@ def _post(address: str, body: bytes, reach: Reach) -> tuple[int, str]:
         with error:
             return error.code, _text(error)
     except urllib.error.URLError as error:
-        raise FetchError(f"no connection to the mirror: {error.reason}") from None
+        raise _unreachable(error.reason, reach) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise FetchError(f"no connection to the mirror: {str(error) or type(error).__name__}") from None
+        raise _unreachable(error, reach) from None
+
+
+def _unreachable(error: object, reach: Reach) -> FetchError:
+    reason = str(error) or type(error).__name__
+    # A server tells that it refuses a certificate by an alert, or by the end of the connection.
+    closed = isinstance(error, ssl.SSLError | ConnectionError) and not isinstance(
+        error, ssl.SSLCertVerificationError | ConnectionRefusedError
+    )
+    if reach.tls is not None and closed:
+        reason = f"it may not accept the certificate of this edge: {reason}"
+    return FetchError(f"no connection to the mirror: {reason}")
 
 
 def _text(answer: http.client.HTTPResponse | urllib.error.HTTPError) -> str:

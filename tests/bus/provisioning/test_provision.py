@@ -426,7 +426,7 @@ def test_a_folder_that_cannot_be_created_is_an_error(tmp_path, capsys):
 
 
 def test_a_mirror_gets_what_it_serves_edges_with(site, capsys):
-    """`--mirror` makes a server's certificate for its host; it is listed, replaced and removed like others."""
+    """`--mirror` makes a server's certificate for its host; it is listed, replaced and removed too."""
     provision(site, "--mirror", "mirror.lan")
     folder = site / "mirrors/mirror.lan"
     assert {path.name for path in folder.iterdir()} == {"mirror.key", "mirror.pem", "ca.pem", "revoked.crl"}

@@ -104,7 +104,7 @@ def test_an_edge_reads_with_temporary_credentials(
     assert fetched(release, tmp_path / "edge.tar")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "other")
     _forget_clients()
-    with pytest.raises(FetchError, match="cannot download version 1 from s3://models/1.tar"):
+    with pytest.raises(FetchError, match=r"cannot download version 1 from s3://models/1\.tar"):
         fetched(release, tmp_path / "second.tar")
 
 
