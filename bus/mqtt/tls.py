@@ -73,8 +73,8 @@ def server_context(
     return ssl_context
 
 
-def _bad_authority(path: str, error: Exception) -> ConfigError:
-    return ConfigError(f"CA file {path}", expected="certificates in PEM", got=_reason(error))
+def _bad_authority(ca: str, error: Exception) -> ConfigError:
+    return ConfigError(f"CA file {ca}", expected="certificates in PEM", got=_reason(error))
 
 
 def load_certificate(ssl_context: ssl.SSLContext, certificate: str, key: str | None) -> None:
