@@ -60,9 +60,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def client(service: str, key: str = _KEY, secret: str = _SECRET) -> Any:
     """Return a client of a service at the server."""
-    from botocore.session import get_session  # noqa: PLC0415  # installed by `make test-s3`
+    from botocore.config import Config  # noqa: PLC0415  # installed by `make test-s3`
+    from botocore.session import get_session  # noqa: PLC0415  # as above
 
-    return get_session().create_client(service, aws_access_key_id=key, aws_secret_access_key=secret)
+    config = Config(signature_version="s3v4") if service == "s3" else None
+    return get_session().create_client(
+        service, aws_access_key_id=key, aws_secret_access_key=secret, config=config
+    )
 
 
 def published(store: Any, folder: Path) -> Release:
