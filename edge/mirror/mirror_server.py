@@ -28,6 +28,7 @@ from edge.models.transfer.bundle_source import DiskError
 from edge.models.transfer.mirror_client import PATH, Asked
 from schemas.errors import GleanerError, PermanentError
 from schemas.messages import Release
+from schemas.text import without_secrets
 
 ANSWER_S = 10.0
 """How long a request waits for a download before it is answered with 202."""
@@ -203,7 +204,7 @@ async def run(config: MirrorConfig) -> None:
     async with asyncio.TaskGroup() as tasks:
         mirror = Mirror(store, config.origins, tasks, edges_only=config.clients is not None)
         server, clean_up = await listen(mirror.app(), config.listen, tls)
-        log.info("mirror.listening", address=config.listen, origins=list(config.origins))
+        log.info("mirror.listening", address=config.listen, origins=[*map(without_secrets, config.origins)])
         try:
             if config.probes is not None:
                 probes = HealthServer(config.probes, mirror.unready_reason)
