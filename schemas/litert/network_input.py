@@ -1,4 +1,4 @@
-"""From an encoded photo to the input of a network, in Pillow and NumPy: the same numbers as the exported graph's.
+"""From an encoded photo to the input of a network, in Pillow and NumPy: the numbers of the exported graph.
 
 The training's gate and the model server both use it, so that a variant is judged as it will be served.
 """

@@ -1,8 +1,8 @@
 """Resize a photo as the exported graph does, by products of small matrices.
 
-Each row of the result is a weighted mean of a few rows of the photo, and then each column of a few columns. Some
-rows at a time are the product of a small matrix and a strip of the photo, for which NumPy's BLAS has vector code;
-Pillow has none for floats.
+Each row of the result is a weighted mean of a few rows of the photo, and then each column of a few columns.
+Some rows at a time are the product of a small matrix and a strip of the photo, for which NumPy's BLAS has
+vector code; Pillow has none for floats.
 """
 
 import math
@@ -19,7 +19,7 @@ _OUTPUTS = 8
 """Rows or columns of the result for a product: few cost calls, many cost products with zeros."""
 
 _KEPT_PX = 2048
-"""Longest side for which weights are kept, 1 MB at most; for larger photos decoding takes far longer."""
+"""Longest side for which weights are kept, 1 MB at most; for larger photos decoding takes longer."""
 
 _KEPT_SIDES = 16
 _BETWEEN_VALUES = 131_072
@@ -27,7 +27,7 @@ _BETWEEN_VALUES = 131_072
 
 
 class _Block(NamedTuple):
-    """Rows `start` to `stop` of the result, made of rows `low` to `high` of the photo; or the same of columns."""
+    """Rows `start` to `stop` of the result, made of rows `low` to `high` of the photo; or columns."""
 
     start: int
     stop: int
