@@ -38,8 +38,8 @@ Variant = Annotated[
     str,
     Meta(
         pattern=r"^([a-z0-9][a-z0-9._-]{0,63})?$(?!\n)",
-        description="LiteRT variant of the model that classified, such as `float32` or `int8`; empty: its graph did, "
-        "or the model server does not tell",
+        description="LiteRT variant of the model that classified, such as `float32` or `int8`; empty: "
+        "its graph did, or the model server does not tell",
     ),
 ]
 PhotoId = Annotated[

@@ -1,4 +1,4 @@
-"""Show edge nodes, versions and canaries, the rollout, audited accuracy by version and variant, and human labels."""
+"""Show edge nodes, versions and canaries, the rollout, audited accuracy by version, and human labels."""
 
 import sys
 from argparse import ArgumentParser, Namespace

@@ -33,15 +33,17 @@ def audit_stats_by_version(store: Store, condition: str = "TRUE") -> dict[int, A
 
 
 def audit_stats_by_variant(store: Store) -> dict[int, dict[str, AuditStats]]:
-    """Return the audit statistics of each variant of the model versions that several variants answered for.
+    """Return the audit statistics of each variant, of versions that several variants answered for.
 
-    Edges of one version can serve different variants, each the one that its processor gains from. An answer by the
-    graph, or by a model server that does not tell, counts under an empty name.
+    Edges of one version can serve different variants, each the one that its processor gains from. An answer
+    by the graph, or by a model server that does not tell, counts under an empty name.
 
     Raises:
         TransientError: The dataset cannot be read now.
     """
-    outcomes: defaultdict[int, defaultdict[str, list[tuple[bool, float]]]] = defaultdict(lambda: defaultdict(list))
+    outcomes: defaultdict[int, defaultdict[str, list[tuple[bool, float]]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
     for answer in audited_answers(store):
         outcomes[answer.model_version][answer.model_variant or ""].append(answer.outcome)
     return {

@@ -218,7 +218,9 @@ class Predictor:
             response = await call
         except grpc.aio.AioRpcError as error:
             raise self._mapped(error) from None
-        return replace(self._predictions(response, count, form), variant=_variant(await call.trailing_metadata()))
+        return replace(
+            self._predictions(response, count, form), variant=_variant(await call.trailing_metadata())
+        )
 
     async def smoke_test(self, version: int | None = None, *, timeout_s: float | None = None) -> BatchOutput:
         """Classify an image that every image model accepts. Safe to cancel.
@@ -350,7 +352,7 @@ class Predictor:
 
 
 def _variant(metadata: Any) -> str:
-    """Return the variant in the trailing metadata of an answer; empty without a name that the contract allows."""
+    """Return the variant in the trailing metadata of an answer; empty unless the contract allows its name."""
     name = metadata.get(VARIANT_METADATA)
     return name if isinstance(name, str) and _VARIANT.fullmatch(name) else ""
 

@@ -18,7 +18,9 @@ from schemas.policy_rules import Caps, HarvestRules
 from schemas.topics import SAMPLE
 from tests.nodes import NODE, photo, photo_id, truncated
 
-SURE = Prediction("pets", 3, {"cat": 0.95, "dog": 0.05}, b"\0\0\x80?", novelty=0.5, temperature=2.0, variant="int8")
+SURE = Prediction(
+    "pets", 3, {"cat": 0.95, "dog": 0.05}, b"\0\0\x80?", novelty=0.5, temperature=2.0, variant="int8"
+)
 BETWEEN = Prediction("pets", 3, {"cat": 0.895, "dog": 0.105}, b"")
 
 
