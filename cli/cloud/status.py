@@ -3,7 +3,7 @@
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct, field
 
@@ -26,6 +26,7 @@ _STALE_S = 60.0
 """Age in seconds from which a status is stale; a running component publishes one every 15 s."""
 _WIDTH = 140
 """Columns of a table that is not printed on a terminal."""
+_GRAPH = "graph or unknown"
 
 
 class Node(Struct, frozen=True):
@@ -82,6 +83,35 @@ class Accuracy(Struct, frozen=True):
         return str(self.version), str(self.photos), str(self.correct), accuracy, interval, share
 
 
+class VariantAccuracy(Struct, frozen=True):
+    """Row of the audit table of a version whose edges serve different LiteRT variants.
+
+    `variant` is empty for answers of the graph, or of a model server that does not tell.
+    """
+
+    version: int
+    variant: str
+    photos: int
+    correct: int = field(name="right")
+    accuracy: float
+    low: float
+    high: float
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the cells of the row."""
+        counts = str(self.photos), str(self.correct)
+        interval = f"{self.low:.1%} to {self.high:.1%}"
+        return str(self.version), self.variant or _GRAPH, *counts, f"{self.accuracy:.1%}", interval
+
+
+class HumanLabels(NamedTuple):
+    """What labels by people say: accuracy by version and by variant, and the number of labels by class."""
+
+    accuracy: list[Accuracy]
+    variants: list[VariantAccuracy]
+    counts: dict[str, int]
+
+
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--json", action="store_true", help="one JSON object")
@@ -111,22 +141,23 @@ def run(arguments: Namespace) -> int:
     others = [_component(status) for status in statuses if status.name not in HANDLERS]
     rollout = _newest_rollout(arguments.models)
     try:
-        (accuracies, labels), unavailable = _human_labels(arguments.dataset), None
+        labels, unavailable = _human_labels(arguments.dataset), None
     except GleanerError as error:
-        accuracies, labels, unavailable = [], {}, str(error)
+        labels, unavailable = HumanLabels([], [], {}), str(error)
     if arguments.json:
         whole = {
             "nodes": nodes, "components": others, "rollout": rollout,
-            "accuracy": accuracies, "labels": labels, "away": unavailable, "unforgotten": orders,
+            "accuracy": labels.accuracy, "variants": labels.variants, "labels": labels.counts,
+            "away": unavailable, "unforgotten": orders,
         }  # fmt: skip
         print_json(whole)
     else:
-        _show(nodes, others, rollout, accuracies, unavailable)
+        _show(nodes, others, rollout, labels, unavailable)
         for order in orders:
             since = _age((now_ms() - order.ordered_at_ms) / 1000)
             print_line(f"{order.node} {order.name} has not forgotten photos yet, as ordered {since}")
         if unavailable is None:
-            print_line(_labels_line(labels))
+            print_line(_labels_line(labels.counts))
     wrong = any(map(_is_wrong, nodes)) or any(map(_is_wrong, others))
     return exit_codes.FAILED if wrong else exit_codes.OK
 
@@ -197,8 +228,8 @@ def _newest_rollout(folder: Path) -> "Rollout | None":
     return Registry(folder).newest_rollout()
 
 
-def _human_labels(dataset: str) -> tuple[list[Accuracy], dict[str, int]]:
-    """Return the audited accuracy of each version, and the number of human labels by class.
+def _human_labels(dataset: str) -> HumanLabels:
+    """Read what labels by people say.
 
     Raises:
         PermanentError: There is no dataset.
@@ -206,7 +237,11 @@ def _human_labels(dataset: str) -> tuple[list[Accuracy], dict[str, int]]:
     """
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
     from cloud.dataset.training_set import label_counts  # noqa: PLC0415  # as above
-    from cloud.evaluation.live_accuracy import audit_stats_by_version, count_neither  # noqa: PLC0415  # as above
+    from cloud.evaluation.live_accuracy import (  # noqa: PLC0415  # as above
+        audit_stats_by_variant,
+        audit_stats_by_version,
+        count_neither,
+    )
 
     store = Store.open(dataset, create=False)
     found, neither = audit_stats_by_version(store), count_neither(store)
@@ -217,14 +252,20 @@ def _human_labels(dataset: str) -> tuple[list[Accuracy], dict[str, int]]:
         for version, audit in found.items()
     ]
     unknown = [Accuracy(version, 0, neither[version], 0) for version in neither.keys() - found.keys()]
-    return sorted([*accuracies, *unknown], key=lambda one: one.version), label_counts(store)
+    variants = [
+        VariantAccuracy(version, name, audit.photos, audit.correct, audit.accuracy, *audit.interval)
+        for version, audits in audit_stats_by_variant(store).items()
+        for name, audit in audits.items()
+    ]
+    by_version = sorted([*accuracies, *unknown], key=lambda one: one.version)
+    return HumanLabels(by_version, variants, label_counts(store))
 
 
 def _show(
     nodes: list[Node],
     others: list[Component],
     rollout: "Rollout | None",
-    accuracies: list[Accuracy],
+    labels: HumanLabels,
     unavailable: str | None,
 ) -> None:
     from rich.console import Console  # noqa: PLC0415  # as above
@@ -258,9 +299,14 @@ def _show(
         return
     columns = ("version", "audited photos", "right", "accuracy", "95 % interval", NEITHER)
     audited = Table(*columns, title="Audits")
-    for one in accuracies:
+    for one in labels.accuracy:
         audited.add_row(*one.cells())
     console.print(audited)
+    if labels.variants:
+        by_variant = Table("version", "variant", *columns[1:-1], title="Audits by variant")
+        for variant in labels.variants:
+            by_variant.add_row(*variant.cells())
+        console.print(by_variant)
 
 
 def _labels_line(labels: dict[str, int]) -> str:

@@ -32,6 +32,27 @@ def audit_stats_by_version(store: Store, condition: str = "TRUE") -> dict[int, A
     return {version: AuditStats.from_outcomes(outcomes[version]) for version in sorted(outcomes)}
 
 
+def audit_stats_by_variant(store: Store) -> dict[int, dict[str, AuditStats]]:
+    """Return the audit statistics of each variant, of versions that several variants answered for.
+
+    Edges of one version can serve different variants, each the one that its processor gains from. An answer
+    by the graph, or by a model server that does not tell, counts under an empty name.
+
+    Raises:
+        TransientError: The dataset cannot be read now.
+    """
+    outcomes: defaultdict[int, defaultdict[str, list[tuple[bool, float]]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for answer in audited_answers(store):
+        outcomes[answer.model_version][answer.model_variant or ""].append(answer.outcome)
+    return {
+        version: {name: AuditStats.from_outcomes(one) for name, one in sorted(outcomes[version].items())}
+        for version in sorted(outcomes)
+        if len(outcomes[version]) > 1
+    }
+
+
 def rollout_audits(store: Store, champion: int, challenger: int, since_ms: int) -> RolloutAudits:
     """Return the audits of both versions of a rollout.
 

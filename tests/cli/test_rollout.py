@@ -187,6 +187,7 @@ def dataset(tmp_path):
             confidence=0.7,
             model="pets",
             model_version=1 + number // 5,
+            model_variant=("int8", "float32")[number % 2],
         )
         for number in range(6)
     ]
@@ -239,6 +240,8 @@ async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, data
     assert accuracy["neither"] == 1
     assert (unknown["version"], unknown["photos"], unknown["neither"]) == (2, 0, 1)
     assert unknown["accuracy"] is unknown["low"] is unknown["high"] is None
+    variants = [(one["version"], one["variant"], one["photos"], one["right"]) for one in whole["variants"]]
+    assert variants == [(1, "float32", 2, 1), (1, "int8", 2, 2)]
     assert whole["labels"] == {"cat": 3, "dog": 1, "neither": 2}
     facts = (
         "pets 1 available",
@@ -247,6 +250,8 @@ async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, data
         "75.0%",
         "1 (20.0%)",
         "1 (100.0%)",
+        "Audits by variant",
+        "float32",
     )
     for words in (*facts, f"{NODE} edge-2", "Labels by people: 3 cat, 1 dog; 2 neither"):
         assert words in shown
@@ -259,6 +264,7 @@ async def test_status_without_nodes_and_dataset_is_no_error(at, tmp_path):
     whole = json.loads(done.out)
     assert whole.pop("away").startswith("no dataset at")
     assert whole.pop("unforgotten") == []
+    assert whole.pop("variants") == []
     assert whole == {"nodes": [], "components": [], "rollout": None, "accuracy": [], "labels": {}}
     done = await gleaner("cloud", "status", *words, *at)
     assert done.code == 0

@@ -16,8 +16,10 @@ from edge.serving.client import (
     ModelOutputError,
     ModelUnavailableError,
     Predictor,
+    _variant,
     to_served_model,
 )
+from schemas.litert import VARIANT_METADATA
 from schemas.messages import ServedModel
 from tests.conftest import DEADLINE_S, ROOT
 from tests.nodes import photo, truncated
@@ -70,6 +72,16 @@ async def test_all_other_failures_are_transient(serving, own_serving):
         with pytest.raises(ModelUnavailableError, match="DEADLINE_EXCEEDED"):
             await predictor.predict([photo(1)])
         own_serving.resume()
+
+
+@pytest.mark.parametrize(
+    ("sent", "variant"),
+    [((), ""), ("int8", "int8"), ("Int 8", ""), ("", ""), ("x" * 65, ""), ("int8\n", "")],
+)
+def test_a_variant_has_a_name_that_the_contract_allows(sent, variant):
+    """Whatever a server sends: the collector would refuse a sample with another one."""
+    metadata = grpc.aio.Metadata(*([(VARIANT_METADATA, sent)] if sent else []))
+    assert _variant(metadata) == variant
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
