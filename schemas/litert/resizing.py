@@ -75,9 +75,9 @@ def _computed(size: int, wanted: int, channels: int) -> tuple[_Block, ...]:
         distances = np.abs(np.arange(low, high) + 0.5 - some[:, np.newaxis])
         weights = np.maximum(0.0, 1.0 - distances / reach)
         weights /= weights.sum(axis=1, keepdims=True)
-        stop = start + len(some)
         each = np.kron(weights, np.eye(channels)).astype(np.float32)
-        blocks.append(_Block(*(at * channels for at in (start, stop, low, high)), each))
+        first, last, left, right = (at * channels for at in (start, start + len(some), low, high))
+        blocks.append(_Block(first, last, left, right, each))
     return tuple(blocks)
 
 
