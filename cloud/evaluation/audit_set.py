@@ -91,7 +91,6 @@ class AuditedAnswer(Struct, frozen=True):
     edge_label: str
     human_label: str
     inclusion: float | None
-    model_variant: str | None = None
 
     @property
     def outcome(self) -> tuple[bool, float]:

@@ -188,6 +188,7 @@ def dataset(tmp_path):
             confidence=0.7,
             model="pets",
             model_version=1 + number // 5,
+            device_group="meters" if number in {2, 3} else "",
             model_variant=("int8", "float32")[number % 2],
         )
         for number in range(6)
@@ -241,6 +242,8 @@ async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, data
     assert accuracy["neither"] == 1
     assert (unknown["version"], unknown["photos"], unknown["neither"]) == (2, 0, 1)
     assert unknown["accuracy"] is unknown["low"] is unknown["high"] is None
+    (group,) = whole["groups"]
+    assert (group["group"], group["version"], group["photos"], group["right"]) == ("meters", 1, 2, 1)
     variants = [(one["version"], one["variant"], one["photos"], one["right"]) for one in whole["variants"]]
     assert variants == [(1, "float32", 2, 1), (1, "int8", 2, 2)]
     assert whole["labels"] == {"cat": 3, "dog": 1, "neither": 2}
@@ -251,6 +254,8 @@ async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, data
         "75.0%",
         "1 (20.0%)",
         "1 (100.0%)",
+        "50.0%",
+        "Audits of groups of devices",
         "Audits by variant",
         "float32",
     )
@@ -266,7 +271,8 @@ async def test_status_without_nodes_and_dataset_is_no_error(at, tmp_path):
     assert whole.pop("away").startswith("no dataset at")
     assert whole.pop("unforgotten") == []
     assert whole.pop("variants") == []
-    assert whole == {"nodes": [], "components": [], "rollout": None, "accuracy": [], "labels": {}}
+    nothing = {"nodes": [], "components": [], "rollout": None, "accuracy": [], "groups": [], "labels": {}}
+    assert whole == nothing
     done = await gleaner("cloud", "status", *words, *at)
     assert done.code == 0
     assert "No audits: no dataset at" in done.out
