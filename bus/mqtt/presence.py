@@ -17,6 +17,7 @@ from schemas.codec import decode, encode
 from schemas.errors import CodecError
 from schemas.field_types import MAX_TEXT_CHARS
 from schemas.messages import Status
+from schemas.text import escaped
 from schemas.topics import STATUS
 
 log = structlog.get_logger()
@@ -80,7 +81,7 @@ class Presence:
         is_new = part not in self._problems
         # A changed reason is still the same outage.
         since = time.monotonic() if is_new else self._problems[part].since
-        self._problems[part] = Problem(since, reason)
+        self._problems[part] = Problem(since, escaped(reason, MAX_TEXT_CHARS))  # it may quote outside text
         return is_new
 
     def recover(self, part: str) -> float | None:

@@ -18,6 +18,7 @@ from schemas.image.signatures import PNG_SIGNATURE
 _MAX_LENGTH = 2**31 - 1
 _MAX_SIDE = 1_000_000  # libpng's own limit
 _OVERHEAD = 12  # length, type and checksum of a chunk
+_HEAD_BYTES = 8  # length and type
 _HEADER_BYTES = 13
 EXIF_AT = len(PNG_SIGNATURE) + _OVERHEAD + _HEADER_BYTES
 """Where the exported graph looks for the orientation: right behind the header chunk."""
@@ -150,16 +151,20 @@ def walk_png(image: bytes, limits: ImageLimits) -> PngStream:
 
 
 def _chunks(image: bytes, at: int) -> Iterator[Chunk]:
-    """Yield the chunks that are there in full."""
-    while at + _OVERHEAD <= len(image):
-        length, kind = int.from_bytes(image[at : at + 4]), image[at + 4 : at + 8]
-        end = at + 8 + length
-        if length > _MAX_LENGTH or not (kind.isalpha() and kind.isascii()):
-            raise corrupt(f"chunk type {kind.hex(' ')}")
-        if end + 4 > len(image):
+    """Yield the chunks that are there in full, up to one that cannot be a chunk.
+
+    Viewers show the pixels before such an end. Of pixels, the checksum alone may be cut off: those of their
+    compression tell whether they are all there.
+    """
+    while at + _HEAD_BYTES <= len(image):
+        length, kind = int.from_bytes(image[at : at + 4]), image[at + 4 : at + _HEAD_BYTES]
+        end = at + _HEAD_BYTES + length
+        if length > _MAX_LENGTH or end > len(image) or not (kind.isalpha() and kind.isascii()):
             return
+        is_cut = end + 4 > len(image)
         checksum = zlib.crc32(image[at + 4 : end])
-        yield Chunk(kind, image[at + 8 : end], checksum == int.from_bytes(image[end : end + 4]))
+        is_valid = kind == b"IDAT" if is_cut else checksum == int.from_bytes(image[end : end + 4])
+        yield Chunk(kind, image[at + _HEAD_BYTES : end], is_valid)
         at = end + 4
 
 

@@ -7,11 +7,11 @@ import sys
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from schemas.image import ImageError
+from schemas.image import ImageError, inspect_image
 from schemas.image.exif import EXIF_HEADER, orientation_only
 from schemas.pixels import decode_photo, decoding
 from tests.conftest import ROOT
-from tests.pictures.odd import ORIENTATIONS, encoded, odd_pictures, png, scene, segments
+from tests.pictures.odd import ORIENTATIONS, encoded, managed_pictures, odd_pictures, png, scene, segments
 
 PHOTO = encoded(scene((160, 120)), quality=95)
 
@@ -91,6 +91,15 @@ def test_16_bits_are_scaled_and_not_clipped():
     rows = b"".join(b"\x00" + b"".join((value * 900).to_bytes(2) for value in range(64)) for _ in range(8))
     grey = decode_photo(png(16, 0, rows, (64, 8))).picture.convert("L")
     assert list(grey.crop((0, 0, 64, 1)).tobytes()) == [value * 900 >> 8 for value in range(64)]
+
+
+@pytest.mark.parametrize("name", dict(managed_pictures()))
+def test_colours_are_the_numbers_of_the_file(name):
+    """Whatever a profile, gamma or chromaticities say; they are kept, for people who look at the photo."""
+    image = dict(managed_pictures())[name]
+    plain = encoded(scene(), "JPEG" if name.startswith("jpeg") else "PNG")
+    assert inspect_image(image).exact
+    assert decode_photo(image).picture.tobytes() == decode_photo(plain).picture.tobytes()
 
 
 def test_transparent_pixels_are_white():
