@@ -24,6 +24,7 @@ _CAPTURE_TIMEOUT_S = 20.0
 _IDLE_S = 10.0
 _PAUSE_S = 1.0
 _KIND_CHARS = 80
+_NEXT_JPEG = b"\xff\xd9\xff\xd8\xff"  # behind the end of another one
 _VIDEO = re.compile(r"video/|.*mpegurl")
 
 
@@ -110,9 +111,15 @@ class HttpCamera:
 
     async def _picture(self, response: "aiohttp.ClientResponse") -> Frame:
         """Return the picture that is the body of a response."""
-        body, taken_at_ms, kind = bytearray(), now_ms(), response.content_type
+        body, taken_at_ms, kind, next_at = bytearray(), now_ms(), response.content_type, -1
         while chunk := await self._more(response, body):
+            start = max(0, len(body) - len(_NEXT_JPEG))
             body += chunk
+            if next_at < 0 and response.content_length is None:
+                # Some cameras push JPEGs behind each other: the first is the photo.
+                next_at = body.find(_NEXT_JPEG, start)
+                if next_at >= 0 and _is_whole(first := bytes(body[: next_at + 2])):
+                    return Frame(first, self._source, taken_at_ms=taken_at_ms)
             if len(body) >= SIGNATURE_BYTES and not looks_like_picture(bytes(body[:SIGNATURE_BYTES])):
                 break
             if len(body) > MAX_PICTURE_BYTES:
@@ -161,6 +168,9 @@ class HttpCamera:
         except CameraError as error:
             failure = error
         finally:
+            for part in splitter.end():
+                if _is_whole(part.body):
+                    newest.put(part.body, began_at=part.began_at, arrived_at=now())
             newest.fail(failure)
 
     async def _stop_reading(self) -> None:
@@ -170,7 +180,7 @@ class HttpCamera:
             self._reader = None
 
 
-def _is_whole(body: bytearray) -> bool:
+def _is_whole(body: bytes | bytearray) -> bool:
     """Return True for a JPEG or PNG with its end."""
     try:
         return read_header(bytes(body)).damaged is None

@@ -53,6 +53,8 @@ class HttpClient:
         self._session = aiohttp.ClientSession(
             middlewares=() if self._login is None else (aiohttp.DigestAuthMiddleware(*self._login),),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_SILENCE_S, sock_read=_SILENCE_S),
+            # A connection for each photo: some cameras close it without a word.
+            connector=aiohttp.TCPConnector(force_close=True),
             cookie_jar=aiohttp.CookieJar(unsafe=True),  # cameras have numbers for names
         )
 
@@ -101,6 +103,8 @@ class HttpClient:
     def _failure(self, error: Exception) -> CameraError:
         if isinstance(error, self._aiohttp.RedirectClientError | self._aiohttp.NonHttpUrlClientError):
             return CameraError(f"{self.subject} redirects to an address that is not valid for HTTP")
+        if isinstance(error, self._aiohttp.TooManyRedirects):
+            return CameraError(f"{self.subject} redirects without end", hint="check user and password")
         if isinstance(error, self._aiohttp.ClientConnectorError):
             number = error.os_error.errno or 0  # below 0: of the resolver, with words of its own
             reason = os.strerror(number) if number > 0 else str(error.os_error.strerror or "no connection")

@@ -41,6 +41,8 @@ _MAX_EXPANSION = 1032  # of deflate
 # Each takes some microseconds, also an empty one: time stays in proportion to bytes.
 _SMALL_CHUNKS, _CHUNK_BYTES = 1_000, 1_024
 _SMALL_TEXT_BYTES, _TEXT_EXPANSION = 256 * 1024, 8
+_LENGTHS = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"tIME": 7, b"cICP": 4}
+"""Of chunks whose data have one; Pillow refuses a picture where some are shorter."""
 _BACKGROUND_BYTES = {GREY: 2, RGB: 6, PALETTE: 1, GREY_ALPHA: 2, RGBA: 6}
 _ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _METADATA = (b"Raw profile type ", b"XML:com.adobe.xmp\x00")
@@ -223,7 +225,8 @@ def _read_palette(stream: PngStream, data: bytes) -> None:
 
 
 def _read_ancillary(stream: PngStream, chunk: Chunk, limits: ImageLimits) -> None:
-    if not chunk.valid or chunk.has_reserved_bit:
+    length = _LENGTHS.get(chunk.kind, len(chunk.data))
+    if not chunk.valid or chunk.has_reserved_bit or len(chunk.data) != length:
         stream.exact = False  # with a reserved type, newer versions of libpng end with an error
     elif chunk.kind == b"tRNS":
         _read_transparency(stream, chunk.data)

@@ -176,7 +176,7 @@ def _to_levels(picture: Image.Image, tags: Mapping[int, object]) -> Image.Image:
 
 
 def _is_never_seen(picture: Image.Image) -> bool:
-    """Return True if all pixels are transparent: programs leave the fourth byte of a BMP zero, viewers show it."""
+    """Return True if all pixels are transparent: in a BMP the fourth byte may be unused, and zero."""
     return picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (0, 0)
 
 

@@ -156,7 +156,7 @@ def _passes(picture: Image.Image) -> bytes:
 
 
 def swapped_profile() -> bytes:
-    """Return a colour profile whose red is green and whose green is red: who applies it sees other colours."""
+    """Return a colour profile whose red and green are swapped: who applies it sees other colours."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     return profile.replace(b"rXYZ", b"----").replace(b"gXYZ", b"rXYZ").replace(b"----", b"gXYZ")
 
@@ -175,7 +175,7 @@ def managed_pictures() -> Iterator[tuple[str, bytes]]:
         33_000,
         15_000,
         6_000,
-    )  # white, and red and green swapped
+    )
     swapped = chunk_bytes(b"cHRM", b"".join(point.to_bytes(4) for point in points))
     for name, extra in (
         ("gamma", linear),

@@ -124,6 +124,15 @@ def test_what_readers_of_png_differ_about_is_left_out():
     assert inspect_image(with_chunk(PLAIN, 1, b"bKGD", bytes(6))).exact
 
 
+@pytest.mark.parametrize("kind", [b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"cICP"])
+@pytest.mark.parametrize("place", [1, 2])
+def test_a_chunk_of_the_wrong_length_is_left_out(kind, place):
+    """Readers differ about one that is too short: some show the picture, Pillow refuses it."""
+    image = with_chunk(PLAIN, place, kind, b"\x00\x01")
+    assert not inspect_image(image).exact
+    assert normal_form(image) == normal_form(PLAIN)
+
+
 def test_a_png_of_an_iphone_app_is_named():
     """Xcode writes a chunk before the header that no viewer knows."""
     assert "Xcode" in str(refusal(PNG_SIGNATURE + chunk_bytes(b"CgBI", bytes(4)) + PLAIN[8:]))
