@@ -191,6 +191,8 @@ def _open(
         # What was checked is what is decoded, whatever a decoder reads.
         if picture.size != size:
             raise OSError(f"the size is {picture.size} for the decoder and {size} for the check")
+        # All bytes at once: libjpeg cannot wait for more of what is coded arithmetically.
+        picture.decodermaxblock = max(picture.decodermaxblock, len(image))
         if at_least is not None:
             picture.draft("L" if grey else "RGB", at_least)
         picture.load()

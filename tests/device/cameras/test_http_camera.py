@@ -292,7 +292,7 @@ async def test_jpegs_behind_each_other_are_photos():
 
 
 async def test_a_session_of_a_camera_is_kept():
-    """A camera that sends a cookie and redirects to itself gets the cookie back, or one sentence without end."""
+    """A camera that sends a cookie and redirects to itself gets the cookie; a loop is one sentence."""
 
     def answer(request):
         if "session=1" in request.headers.get("Cookie", "") and server.paths[-1] == "/x":

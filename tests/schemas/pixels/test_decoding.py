@@ -1,6 +1,7 @@
 """Rules of schemas/pixels/decoding.py: what the pixels of a photo are, and what damage is."""
 
 import io
+import random
 import subprocess
 import sys
 
@@ -154,6 +155,18 @@ def test_a_lost_restart_interval_is_damage(lost):
     last = image.index(bytes([0xFF, 0xD1 + lost]), first)
     assert decode_photo(image).damaged is None
     assert decode_photo(image[:first] + image[last:]).damaged is not None
+
+
+def test_an_arithmetic_jpeg_may_be_large():
+    """Pillow alone decodes one of more than 64 KiB as the others do; by pieces libjpeg could not."""
+    tables = b"\xff\xd8\xff\xdb\x00\x43\x00" + bytes([8]) * 64
+    frame = b"\xff\xca\x00\x0b\x08\x00\x64\x00\x64\x01\x01\x11\x00"
+    # So that a piece of 64 KiB ends a few bytes behind the header of the last scan.
+    data = random.Random(1).randbytes(100_000).replace(b"\xff", b"\x7f")[:65_500]
+    dc, ac = (b"\xff\xda\x00\x08\x01\x01\x00" + bytes(band) + b"\x00" + data for band in ((0, 0), (1, 63)))
+    large = b"".join((tables, frame, dc, ac * 4, b"\xff\xd9"))
+    alone = decode_photo(large, warn=False).picture
+    assert alone.tobytes() == decode_photo(large).picture.tobytes()
 
 
 def test_unusual_sampling_is_no_damage():
