@@ -99,9 +99,9 @@ async def test_a_wrong_password_is_one_sentence_without_it(auth):
     [
         (
             lambda request: request.respond(b"<html>" + b"x" * 10_000, "text/html"),
-            "text/html, which is no pict",
+            "text/html, which is not a pict",
         ),
-        (lambda request: request.respond(b"", "image/jpeg"), "which is no picture"),
+        (lambda request: request.respond(b"", "image/jpeg"), "which is not a picture"),
         (lambda request: request.respond(b"gone", status=404), "answered 404"),
     ],
     ids=["page", "empty", "missing"],
@@ -203,7 +203,7 @@ async def test_a_capture_that_is_cancelled_leaves_a_camera_that_works():
         (b"200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: -5", "Content-Length"),
         (b"abc OK", "Bad status line"),
         (b"500 \xff\x1b[31m" + b"x" * 5000, "answered 500"),
-        (b"200 OK\r\nContent-Type: \xff\x1b[31m/\xff", "which is no picture"),
+        (b"200 OK\r\nContent-Type: \xff\x1b[31m/\xff", "which is not a picture"),
     ],
 )
 async def test_an_answer_that_makes_no_sense_is_one_sentence(head, words):
