@@ -81,7 +81,7 @@ def _measured(cards: Sequence[Card]) -> list[tuple[Card, int]]:
 def _drawn(request: Request, latest: Insights, cards: Sequence[Card]) -> dict[str, object]:
     gettext, curve = translator(request).gettext, latest.curve
     last = curve.points[-1]
-    told = curve.gain if curve.gain is not None and curve.gain.is_told else None
+    told = curve.gain if curve.gain is not None and curve.gain.is_narrow else None
     marks = [
         Mark(
             gettext("version %(number)s") % {"number": card.version},

@@ -27,7 +27,7 @@ _AVAILABLE = 30  # GetModelStatus: ModelVersionStatus.State
 _END = 50
 UNFINISHED_S = 300.0
 """How long a call may last, in seconds; then it is cancelled and no longer counted."""
-# These mean that the server cannot take any call, whatever is in it.
+# These mean that the server cannot take any call, of any content.
 _NOT_BY_INPUT = (
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.FAILED_PRECONDITION,
