@@ -106,8 +106,13 @@ class Receiver:
         await self._bus.report_recovered(self._name)
 
     async def _attempt(self, message: Summary) -> bool:
-        # In a thread: Apprise blocks, each of its requests for at most some seconds.
-        notify = asyncio.to_thread(self._send_by.notify, body=message.body, title=message.title)
+        from apprise import NotifyFormat  # noqa: PLC0415  # loaded already, with the receiver
+
+        # In a thread: Apprise blocks, each of its requests for at most some seconds. Plain text, which it
+        # then escapes where a receiver shows HTML or Markdown: the reasons in it come from devices.
+        notify = asyncio.to_thread(
+            self._send_by.notify, body=message.body, title=message.title, body_format=NotifyFormat.TEXT
+        )
         try:
             async with asyncio.timeout(_SEND_S):
                 return bool(await notify)
