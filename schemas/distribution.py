@@ -30,7 +30,7 @@ def install_command(extra: str) -> str:
     """Return the command that installs an extra, for example `pip install 'gleaner_aiot-….whl[edge]'`.
 
     It names the checkout or the wheel from which this installation was made. It never names the distribution
-    alone: no package index has it, and whoever publishes one of that name there would be installed.
+    alone: no package index has it, and a stranger's package of that name there would be installed.
     """
     from importlib.metadata import Distribution, PackageNotFoundError  # noqa: PLC0415 - as in `version`
 

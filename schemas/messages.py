@@ -138,7 +138,7 @@ class Result(Message, frozen=True, kw_only=True):
     retry_after_s: Annotated[
         Seconds | None,
         Meta(
-            description="for `deferred`: the edge does not keep the photo, send it again after so many "
+            description="for `deferred`: the edge does not keep the photo, send it again after this many "
             "seconds; null: it is kept, and its final result follows by itself"
         ),
     ] = None
@@ -360,7 +360,7 @@ class Forget(Message, frozen=True, kw_only=True):
 
     node: Name
     order_id: OrderId
-    # The codec reads messages of 256 KiB: so many ids, and so many devices with names of any length.
+    # The codec reads messages of 256 KiB: these limits fit in it, with device names of any length.
     photo_ids: Annotated[
         list[PhotoId], Meta(max_length=MAX_FORGET_IDS, description="photos by id; unknown ones are ignored")
     ] = []

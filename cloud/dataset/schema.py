@@ -115,7 +115,7 @@ class Row:
         split: `gold` is measured on, `train` and `stream` are trained on.
         origin: `sample` or `import`.
         source: File or record that it was imported from, relative to what was imported.
-        imported_label: Class that its latest import gave, whatever a person said since.
+        imported_label: Class that its latest import gave; a later label by a person does not change it.
         forgotten_at_ms: When the photo was taken out for good; such a row is only its mark.
         waiting_since_ms: When a label came whose photo has not arrived; None for a photo.
         device_group: Group of the device when it was answered, empty for none; None if unknown.

@@ -30,7 +30,7 @@ _END = 50
 UNFINISHED_S = 300.0
 """How long a call may last, in seconds; then it is cancelled and no longer counted."""
 _VARIANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-# These mean that the server cannot take any call, whatever is in it.
+# These mean that the server cannot take any call, of any content.
 _NOT_BY_INPUT = (
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.FAILED_PRECONDITION,

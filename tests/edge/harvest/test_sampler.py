@@ -180,7 +180,7 @@ def half_grey(number: int) -> bytes:
     return image[: start + (len(image) - start) // 2] + b"\xff\xd9"
 
 
-async def test_damage_is_told_while_a_cap_is_exhausted(outbox):
+async def test_damage_is_reported_while_a_cap_is_exhausted(outbox):
     """The answer says that a photo is damaged whatever the harvest does with it."""
     sampler = Sampler(HarvestRules(caps=Caps(per_minute=0)), outbox)
     hashes = await sampler.hash_photos([(half_grey(1), "a"), (photo(2, kind="PNG"), "a"), (photo(3), "b")])
