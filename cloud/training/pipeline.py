@@ -19,6 +19,7 @@ from cloud.dataset.example import (
 )
 from cloud.dataset.store import Store
 from cloud.dataset.training_set import human_classes
+from cloud.modeling.backbone_names import check_backbone_name
 from cloud.modeling.load_tensorflow import load_tensorflow
 from cloud.progress import NoProgress, Progress
 from cloud.registry.registry import Registry
@@ -92,9 +93,12 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
         progress: Receives every step of more than two seconds.
 
     Raises:
-        PermanentError: The dataset does not exist, the version does, or the examples allow no training.
+        PermanentError: The dataset does not exist, the version does, no backbone has that name, or the examples
+            allow no training.
         TransientError: The dataset cannot be read now, or another worker ended.
     """
+    for name in (options.backbone, *options.also):
+        check_backbone_name(name)
     store, registry = Store.open(options.dataset, create=False), Registry(options.models)
     dataset_version = options.dataset_version or store.version
     version = choose_version(registry, store, options.version, dataset_version)
@@ -111,7 +115,7 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
     from cloud.training.train import train  # noqa: PLC0415
 
     progress.advance()
-    backbone = get_backbone(options.backbone)  # an unknown name fails before the dataset is read
+    backbone = get_backbone(options.backbone)  # one that is not there fails before the dataset is read
     team = join()
     photos = read_photos(store, registry, options.dataset_version, team)
     photos = usable_photos(photos, PhotoChecker(backbone, Path(options.cache)), options.classes, progress)
