@@ -1,11 +1,13 @@
 """Fixtures shared by the tests of all sides: a real broker, real photos, waiting for conditions."""
 
 import asyncio
+import gc
 import io
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -32,6 +34,11 @@ settings.load_profile("gleaner")
 
 def pytest_configure() -> None:
     """Set up this process, and with it the processes that tests start."""
+    # Where an environment forbids bytecode, as that of many containers does, each of some thousand processes
+    # would compile the whole product again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    gc.disable()  # until the tests are collected: collecting them makes objects that stay
     # Before NumPy is imported. The matrices are small and several test processes share the cores: the threads
     # of OpenBLAS would double the time by waiting for one another.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -49,6 +56,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the modules that have slow tests, so that none of them runs alone at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """Begin to collect garbage, without looking again and again at the modules and tests that stay."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,7 @@ def shade(number: int) -> tuple[str, bytes]:
     ]
     out = io.BytesIO()
     Image.merge("RGB", bands).save(out, "JPEG")
-    return ("blue" if blue > 0.5 else "red"), out.getvalue()  # noqa: PLR2004 - the middle
+    return ("blue" if blue > 0.5 else "red"), out.getvalue()
 
 
 def draw_shades(folder: Path) -> None:

@@ -38,7 +38,7 @@ class Recorded(Processes):
 async def test_the_champion_is_in_service_when_the_round_has_ended(
     decision: GateDecision | None, served: int, tmp_path: Path
 ):
-    """The swap releases version 2 whatever the gate says; what it did not promote is replaced by version 1."""
+    """The swap releases version 2 in any case; version 1 replaces it unless the gate promoted it."""
     services, processes, bus = Services(tmp_path), Recorded(tmp_path), Bus(Broker(), "test")
     registry, shown = Registry(services.models), io.StringIO()
     registry.write_card(card(1))

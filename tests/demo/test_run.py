@@ -1,4 +1,4 @@
-"""The demonstration as a separate process: what interrupts it. tests/console/test_stay_demo.py runs the whole."""
+"""What interrupts the demonstration; tests/console/test_stay_demo.py runs the whole of it."""
 
 import asyncio
 import contextlib
