@@ -93,8 +93,8 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
         progress: Receives every step of more than two seconds.
 
     Raises:
-        PermanentError: The dataset does not exist, the version does, no backbone has the name, or the examples allow
-            no training.
+        PermanentError: The dataset does not exist, the version does, no backbone has the name,
+            or the examples allow no training.
         TransientError: The dataset cannot be read now, or another worker ended.
     """
     for name in (options.backbone, *options.also):

@@ -79,7 +79,7 @@ async def test_a_demonstration_ends_with_its_round_unless_it_stays(
     step(Round, "serve_champion")
     step(Demo, "_stay")
     work, shown = tmp_path / "work", io.StringIO()
-    demo = Demo("none", tmp_path, None, 1, work, Screen(1, Console(file=shown)), stay=stay)
+    demo = Demo("compact", tmp_path, None, 1, work, Screen(1, Console(file=shown)), stay=stay)
     assert await demo.run() == "one photo lost"
     after = done[done.index("start_console") + 1 :]
     assert after == (["run", "serve_champion", "_stay"] if stay else ["run"])
