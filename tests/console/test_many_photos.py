@@ -146,7 +146,6 @@ def test_a_page_reads_a_small_part_of_the_dataset(client, monkeypatch, path):
         status, _ = client.ask("GET", path)
     assert status == HTTPStatus.OK
     assert read.rows <= (PER_PAGE + 1 if path.startswith("/photos?") else MAX_ROWS)
-    print("READ", path, read.rows, read.bytes_read)
     assert read.bytes_read < MAX_BYTES
 
 
