@@ -7,6 +7,8 @@ RESOLVE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-has
     --upgrade --quiet
 
 INSTALL = install --require-hashes -r
+# Demo, tests and benchmarks start hundreds of processes: each would compile every module again where bytecode is not kept.
+export PYTHONDONTWRITEBYTECODE =
 # Test modules run in parallel processes, each with its own brokers and ports; four on two cores, because many wait.
 # They are started in the order of collection, see tests/conftest.py.
 WORKERS ?= --numprocesses 4 --dist loadscope --no-loadscope-reorder

@@ -91,7 +91,7 @@ def _failure(words: list[str], error: BaseException) -> int:
     if not isinstance(cause, GleanerError):
         raise error  # a bug: its traceback is what helps
     print_error(f"gleaner {name}: {cause}")
-    is_refused = isinstance(cause, PublishRefusedError)  # services try it again, a command would in vain
+    is_refused = isinstance(cause, PublishRefusedError)  # only services retry it: rights may be added
     return exit_codes.TRY_AGAIN if isinstance(cause, TransientError) and not is_refused else exit_codes.FAILED
 
 

@@ -1,4 +1,4 @@
-"""The console as one process: broker connection, labels on their way, and the web server."""
+"""The console as one process: broker connection, delivery of labels, and the web server."""
 
 import asyncio
 import getpass
@@ -125,7 +125,7 @@ async def run(
 
 
 class _Parts:
-    """What the console is made of, put together."""
+    """The parts of the console, put together."""
 
     def __init__(
         self, config: ConsoleConfig, bus: Bus, store: Store, database: Database, password: str | None
@@ -168,7 +168,7 @@ class _Parts:
         await asyncio.to_thread(self.console.pictures.open)
 
     def measurements(self) -> Iterator[Measurement]:
-        """Yield what `/metrics` has beside the Status."""
+        """Yield what `/metrics` has in addition to the Status."""
         config = self.console.config
         yield Measurement(catalogue.LABELS_UNRECORDED, len(self.sender))
         yield Measurement(catalogue.OPEN_PAGES, len(self.console.broadcast))
@@ -185,7 +185,7 @@ class _Parts:
 
 
 async def _watch_dataset(console: Console) -> None:
-    """Tell open pages of new photos; drop the thumbnails of photos that were taken out."""
+    """Notify open pages of new photos; drop the thumbnails of photos that were taken out."""
     version = -1
     while True:
         try:
@@ -247,7 +247,7 @@ def _uvicorn_config(config: ConsoleConfig, app: Starlette) -> uvicorn.Config:
     limit = ConnectionLimit(_MAX_CONNECTIONS - 1)
     return uvicorn.Config(
         app,
-        # uvicorn has no deadline for the head of a request: connections that say nothing give way.
+        # uvicorn has no deadline for the head of a request: silent connections are closed for new ones.
         http=lambda **parts: LimitedProtocol(H11Protocol(**parts), limit),  # type: ignore[arg-type]  # it only calls it
         ws="none",
         lifespan="off",

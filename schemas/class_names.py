@@ -38,7 +38,7 @@ def class_name(text: str) -> str:
     r"""Return the class name that a text stands for, such as `cat` for `" cat\r\n"`.
 
     Composes characters (NFC), removes invisible characters at the ends, and replaces a non-breaking or other
-    space by a plain one. `neither` is written in small letters, because it is no class.
+    space by a plain one. `neither` is written in small letters, because it is not a class.
 
     Raises:
         ClassNameError: Nothing is left, it has more than 128 characters, or there is a control or invisible

@@ -206,7 +206,7 @@ def _exceeded_limit(reason: str) -> str | None:
 
 
 def _wrong_msgpack(reason: str) -> str:
-    """Return in words what the library says of a payload that is no msgpack."""
+    """Return in words what the library reports about a payload that is not msgpack."""
     if "strict_map_key" in reason:
         return "the name of a field is no text"
     if "StackError" in reason:

@@ -54,13 +54,14 @@ def is_unicode(text: str) -> bool:
 def without_secrets(text: str) -> str:
     """Return a URL, or what was meant as one, as it may be shown: without user, password and query values.
 
-    The values of a few query fields that tell cameras apart, such as `channel`, are kept. Of a text without a
+    The values of a few query fields that identify cameras, such as `channel`, are kept. Of a text without a
     scheme of the network, such as a path, only what is before an `@` is hidden, and the values of fields with
     names such as `password`.
     """
     shown = text
     if "@" in text:
-        # Up to the last @, in the raw text: a password with / or # is no valid URL, and is shown in an error.
+        # Up to the last @, in the raw text: with / or # in the password it is not a valid URL, and is shown
+        # in an error.
         before = _BEFORE_SECRETS.match(text)
         rest = text.rpartition("@")[2]
         shown = f"{before[0] if before and '@' not in before[0] else ''}{_HIDDEN}@{rest}"

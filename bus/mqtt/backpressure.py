@@ -1,9 +1,9 @@
 """Stop reading from the broker while a subscription's queue is full.
 
 Ending the connection instead would make the broker deliver the same messages again, with no progress.
-Reading goes on while a publish waits for its PUBACK, which arrives behind the messages: what does not fit is
-then left unacknowledged, and is fetched by a reconnect once the queues are empty. So each connection makes
-progress.
+Reading continues while a publish waits for its PUBACK, which arrives behind the messages: those that do not
+fit are then left unacknowledged, and a reconnect fetches them once the queues are empty. So each connection
+makes progress.
 """
 
 import time
@@ -48,7 +48,7 @@ class Backpressure:
     def attach(self, connection: BrokerConnection) -> None:
         """Control a connection that is proven to work.
 
-        Not earlier: who takes from the queues may wait for the connection, whose proof comes after messages.
+        Not earlier: consumers may be waiting for the connection, which is proven only after messages arrive.
         """
         self._connection = connection
         connection.publisher.on_change = self.update
@@ -78,7 +78,7 @@ class Backpressure:
         return any([queue.qsize() >= queue.limit for queue in self._queues])  # noqa: C419
 
     def stalled(self) -> str | None:
-        """Return why messages do not move on, None if they do; continues reading after a long stop."""
+        """Return why no message is taken, None if some are; continue reading after a long stop."""
         connection = self._connection
         if connection is not None and connection.paused and time.monotonic() - self._taken_at > STALLED_S:
             self._stalled = True

@@ -1,4 +1,4 @@
-"""What can fail on the way to a broker."""
+"""Errors of connections to a broker."""
 
 from schemas.errors import PermanentError, TransientError
 
@@ -51,7 +51,7 @@ class MessageTooLargeError(PermanentError):
 
 
 UNPUBLISHED = (BrokerConnectionError, MessageTooLargeError)
-"""What `Bus.publish` raises if a message did not arrive. A message that nobody has to get is dropped then."""
+"""Errors of `Bus.publish` for a message that did not arrive. A best-effort message is then dropped."""
 
 
 class BrokerRefusedError(PermanentError):

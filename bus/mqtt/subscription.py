@@ -56,8 +56,8 @@ class Delivery(Generic[M]):
 class DeliveryQueue(asyncio.Queue[Delivery[M]], Generic[M]):
     """Deliveries of one subscription that wait in this process.
 
-    Bounded: `limit` is kept by who fills it, see `bus.mqtt.backpressure`. A few packets more may be in it,
-    because several are read from the socket at once.
+    Bounded by `limit`, which `bus.mqtt.backpressure` enforces. It may hold a few packets more, because
+    several are read from the socket at once.
     """
 
     def __init__(self, limit: int) -> None:
@@ -76,9 +76,9 @@ class DeliveryQueue(asyncio.Queue[Delivery[M]], Generic[M]):
 class Subscription(Generic[M]):
     """Deliveries of one topic, in order of arrival. Iterate over it.
 
-    Bounded: while it is full, nothing more is read from the broker. A message that is read all the same,
-    because a publish waits for its PUBACK, is counted as `bus.overflowed` and comes again with a later
-    connection at QoS 1; at QoS 0 it is lost.
+    Bounded: while it is full, nothing more is read from the broker. A message that is read nevertheless,
+    because a publish waits for its PUBACK, is counted as `bus.overflowed`. At QoS 1 a later connection
+    redelivers it; at QoS 0 it is lost.
     """
 
     topic: Topic[M]
@@ -159,7 +159,7 @@ class Subscriptions:
 
         Args:
             incoming: As it was read from the socket.
-            expected: Whether somebody takes it although it is of no subscription.
+            expected: Whether a raw subscription takes it, so that it needs no other one.
         """
         for subscription in self._all:
             if (names := subscription.topic.match(incoming.topic)) is not None:
@@ -178,7 +178,7 @@ class Subscriptions:
             time.monotonic(),
             incoming.ack or _no_ack,
         )
-        # Injected and QoS 0 messages have no PUBACK and would not come again: they take part all the same.
+        # The bound holds for injected and QoS 0 messages too, although nothing redelivers them.
         if subscription.queue.qsize() <= subscription.queue.limit + _READ_AHEAD:
             subscription.queue.put_nowait(delivery)
             self._delivered()

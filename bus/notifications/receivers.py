@@ -1,4 +1,4 @@
-"""Send messages to the receivers in a file, each by itself: a failing one does not delay the others."""
+"""Send messages to the receivers in a file independently: a failing one does not delay the others."""
 
 import asyncio
 from collections.abc import Iterator
@@ -32,8 +32,8 @@ def read_receivers(path: Path) -> Named:
     """Return each receiver of a file with a name that has no secrets: its line and its service.
 
     Raises:
-        ConfigError: The file cannot be read or is empty, or a line is no URL of Apprise. The error does not
-            contain the line.
+        ConfigError: The file cannot be read or is empty, or a line is not a URL of Apprise. The error does
+            not contain the line.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

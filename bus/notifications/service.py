@@ -46,7 +46,7 @@ class Notifier:
         self._statuses = bus.subscribe(STATUS)
 
     async def run(self) -> None:
-        """Tell until cancelled. Safe to cancel: what was not sent yet is lost."""
+        """Notify until cancelled. Safe to cancel: what was not sent yet is lost."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._take_events(), name="notify.events")
             tasks.create_task(self._take_statuses(), name="notify.statuses")

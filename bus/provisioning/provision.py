@@ -250,7 +250,7 @@ class _Issuer:
         identity, edge = files.identity, self.site.edges[files.identity.node]
         fields: Fields = {"node": identity.node, "release_key": f"{self._home(files.folder)}/release.pem"}
         if self.site.home:
-            # Each handler has a model server of its own, which reads the models from there.
+            # Each handler has its own model server, which reads the models from there.
             suffix = "" if identity.name == HANDLERS[0] else f"-{identity.name}"
             fields["models_dir"] = f"{_STATE}/models{suffix}"
         if edge.homeassistant:

@@ -68,7 +68,7 @@ def revoked(records: Iterable[Record], valid: Mapping[str, str]) -> list[Record]
 
 
 def write_revocations(path: Path, authorities: Iterable[Authority], ended: Iterable[Record]) -> bytes:
-    """Write the lists of revoked certificates, one of each CA, and return them; kept if they say the same."""
+    """Write the lists of revoked certificates, one of each CA, where they change; return them."""
     serials: dict[str, set[int]] = {}
     issuers = {certificates.read(one.certificate).key_id: one for one in authorities}
     for record in ended:

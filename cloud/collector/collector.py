@@ -255,7 +255,7 @@ class Collector:
 
     async def _maintain(self) -> None:
         """Compact fragments when there are many, and once a day remove old versions."""
-        if self._maintenance.locked():  # samples and labels come side by side: once is enough
+        if self._maintenance.locked():  # called after batches of samples and of labels: once is enough
             return
         async with self._maintenance:
             await self._compact_and_clean_up()
@@ -300,12 +300,12 @@ def label_of(feedback: Feedback, *, proven: bool = False) -> Label:
 
     Args:
         feedback: The message.
-        proven: Whether the broker lets devices write on their own topic only. Then what comes on the topic of
-            a device is its own judgement, whoever it names; people use the topic of node `cloud`, which no
-            device may write. Without identities anybody can be anybody.
+        proven: Whether the broker allows each device to write on its own topic only. Then a label on the
+            topic of a device is by the device, whatever name it gives; people use the topic of node `cloud`,
+            which no device may write. Without this a sender can claim any identity.
 
     Raises:
-        PermanentError: The label is no class name, or a field is out of range.
+        PermanentError: The label is not a class name, or a field is out of range.
     """
     by_person = feedback.node == CLOUD
     return Label(

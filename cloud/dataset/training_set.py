@@ -6,7 +6,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from cloud.dataset.damage import Damage
+from cloud.dataset.damage import Damage, scan_undamaged
 from cloud.dataset.example import Example, LeftOut, Source
 from cloud.dataset.schema import Split
 from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
@@ -60,7 +60,7 @@ class Reading(NamedTuple):
 def read_examples(
     store: Store, *, version: int | str | None = None, split: Split | None = None, where: str = "true"
 ) -> Reading:
-    """Read the labelled photos for training or evaluation into memory; a damaged row costs only itself.
+    """Read the labelled photos for training or evaluation into memory; damaged rows are left out.
 
     Args:
         store: The dataset.
@@ -79,7 +79,8 @@ def read_examples(
     """
     groups = device_groups(store, version)
     in_split = "split != 'gold'" if split is None else f"split = '{split}'"
-    rows = store.scan_undamaged(
+    rows = scan_undamaged(
+        store.table,
         _Labelled.__struct_fields__,
         where=f"{HAS_IMAGE} AND {in_split} AND {HAS_LABEL} AND ({where})",
         version=version,

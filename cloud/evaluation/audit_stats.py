@@ -69,7 +69,7 @@ class AuditStats:
         """Weighted share of correct answers: an estimate for all photos, not only the audited ones.
 
         Raises:
-            ZeroDivisionError: There are no audited photos.
+            ZeroDivisionError: No photo was audited.
         """
         correct = sum(self.correct_weights)
         return correct / (correct + sum(self.wrong_weights))

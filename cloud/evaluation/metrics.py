@@ -73,7 +73,7 @@ def wilson_interval(successes: float, trials: float, z: float = _Z) -> tuple[flo
 
     Source: Wilson, Probable inference, the law of succession, and statistical inference (1927).
     """
-    # The formula and not scipy.stats.binomtest: effective sample sizes are no integers.
+    # The formula and not scipy.stats.binomtest: effective sample sizes are not integers.
     share = successes / trials
     spread = z * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
     centre, scale = share + z**2 / (2 * trials), 1 + z**2 / trials

@@ -7,7 +7,7 @@ accuracy, and for any significant difference.
 import msgspec
 
 from cloud.evaluation.metrics import Metrics, p_words
-from cloud.evaluation.promotion_gate import Comparison, PairedPredictions, compare
+from cloud.evaluation.paired_comparison import Comparison, PairedPredictions, compare
 from cloud.evaluation.recall_losses import SIGNIFICANCE
 
 

@@ -116,7 +116,7 @@ def fit_ensemble(embeddings: Sequence[Embeddings], labels: Ints, classes: int, *
         )
 
     references = _unit_vectors(embeddings)
-    # A linear head is most certain far from all data, so a distance must tell that a photo is unknown.
+    # A linear head is most certain far from all data, so a distance must show that a photo is unknown.
     min_similarity = float(np.quantile(_nearest_similarity(references), OOD_QUANTILE))
     heads = tuple(tuple(fit(views) for _ in range(HEADS)) for views in embeddings)
     return Ensemble(heads, references, min_similarity)

@@ -22,7 +22,7 @@ _MAX_ITERATIONS = 500
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What the added head sees of a photo: its embedding, and what the shared head makes of it.
+    """Inputs of the added head: a photo's embedding, and the outputs of the shared head for it.
 
     Both are affine in the embedding, so that the added head folds into one for embeddings. Where a group has
     other names for the same things, the second part needs few labels to learn that.
@@ -92,7 +92,7 @@ def _mean_length(inputs: Floats) -> float:
 
 
 def log_probabilities(probabilities: Floats) -> Floats:
-    """Return logarithms `[N, K]` as an edge takes them of what a model server gives."""
+    """Return logarithms `[N, K]` of a model server's probabilities, as an edge computes them."""
     return np.log(np.maximum(probabilities, MIN_PROBABILITY))
 
 

@@ -1,4 +1,4 @@
-"""What a version answered wrong on the gold set: a file beside its report, which the console shows."""
+"""A version's wrong answers on the gold set: a file next to its report, which the console shows."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What was announced of a drift and of wanted labels: on disk, so that a restart announces nothing again."""
+"""The announcements of drift and of wanted labels: on disk, so that a restart does not repeat them."""
 
 from dataclasses import dataclass
 

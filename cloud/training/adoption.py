@@ -41,7 +41,7 @@ class AdoptionOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         cache: folder where embeddings are cached.
         preprocessing: as `parse_preprocessing` reads it; None if the model needs none.
         output: name of the output with the scores; None if only one can have them.
-        scores: what they are; None to tell by their values.
+        scores: what they are; None to infer it from their values.
         version: number of the new version; None for the next one.
         dataset_version: version of the dataset to judge on; None for the newest.
         tflite: write the LiteRT variants too, where the model can be converted.

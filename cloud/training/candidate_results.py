@@ -27,13 +27,13 @@ from schemas.groups.membership import NO_GROUP
 MIN_SCRATCH_LABELS = 300
 """Human labels from which on a network is trained from scratch beside a pretrained one."""
 MIN_PRETRAINED_LABELS = 60
-"""Human labels from which on another pretrained network is tried: fewer do not tell two networks apart."""
+"""Human labels from which on another pretrained network is tried: fewer cannot rank two networks."""
 MIN_WHITENED_LABELS = 40
 """Human labels from which on whitened heads are tried: few held-out labels would choose by chance."""
 ENOUGH = 0.95
 """Held-out accuracy of the pretrained network from which on the minutes of another training are saved."""
 _SIGNIFICANT = 1.64
-"""Standard errors of the difference of two losses above which it is no chance (one-sided, 5 %)."""
+"""Standard errors of the difference of two losses above which it is significant (one-sided, 5 %)."""
 _MIN_PROBABILITY = 1e-12
 
 

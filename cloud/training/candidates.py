@@ -54,7 +54,7 @@ class Labelled:
         return cls(
             labels=label_indices(examples, classes),
             human=np.array([example.human for example in examples]),
-            # A device judges its own photos: like a teacher's, its labels are no person's.
+            # A device labels its own photos: like a teacher's, its labels are not a person's.
             teacher=np.array([example.source in {"teacher", "device"} for example in examples]),
             auto=np.array([example.auto for example in examples]),
             weights=np.array([example.weight * SOURCE_WEIGHTS[example.source] for example in examples]),
@@ -138,7 +138,7 @@ def fit_candidates(learner: Learner, labelled: Labelled, human: Ints) -> dict[st
 
     first = fit(human)
     fitted = {HUMAN: first}
-    # Outside of the lane auto the edge was not confident: its label is no second opinion.
+    # Outside of the lane auto the edge was not confident, so its label does not count as a second opinion.
     taught = np.flatnonzero(labelled.teacher & ~labelled.auto)
     if len(taught):
         fitted[TEACHER] = fit(np.concatenate([human, taught]))

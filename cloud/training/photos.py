@@ -94,7 +94,7 @@ def usable_photos(
         audit, _ = with_classes(audit, classes)
     else:
         # A class that only models have named was never confirmed; gold photos of a class that the version
-        # does not know could only be wrong. Classes that wait for labels are told by `waiting`; the gate
+        # does not know could only be wrong. Classes that wait for labels are in `waiting`; the gate
         # learns from `labels` if the champion knows one of them.
         trained = {photo.label for photo in labelled if photo.human} - waiting.keys()
         labelled, other = with_classes(labelled, trained, NO_PERSON)

@@ -50,7 +50,7 @@ async def record_account_changes(accounts: Accounts, database: Database) -> None
                 for name, one in (await asyncio.to_thread(accounts.all)).items()
             }
         except PermanentError as error:
-            log.debug("accounts.unreadable", error=str(error))  # who logs in is told
+            log.debug("accounts.unreadable", error=str(error))  # people who log in see the reason
         else:
             await database.run(partial(_record, now=now))
         await asyncio.sleep(_LOOK_S)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
 from cloud.evaluation.metrics import wilson_interval
-from cloud.evaluation.promotion_gate import Comparison
+from cloud.evaluation.paired_comparison import Comparison
 from cloud.registry.gold_mistakes import GoldMistakes
 from cloud.registry.model_card import Card
 from cloud.registry.registry import is_promoted

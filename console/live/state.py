@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
+from bus.newest import put_newest
 from console.live.recent_answers import RecentAnswers
 from schemas.messages import CanaryReport, Event, Forget, Policy, Release, Result, Status, Steering
 from schemas.topics import CLOUD
@@ -63,13 +64,11 @@ class LiveState:
             return
         camera = Camera(result.node, result.device)
         kept = self.answers.setdefault(camera, deque(maxlen=ANSWERS_PER_DEVICE))
-        if all(one.photo_id != result.photo_id for one in kept):  # a redelivery is no second answer
+        if all(one.photo_id != result.photo_id for one in kept):  # a redelivery is not a second answer
             kept.appendleft(result)
             if result.label is not None:
                 self.recent.add(result)
-        self.answers.move_to_end(camera)
-        if len(self.answers) > MAX_DEVICES:
-            self.answers.popitem(last=False)
+        put_newest(self.answers, camera, kept, MAX_DEVICES)
 
     def add_status(self, names: tuple[str, str], status: Status | None) -> None:
         """Keep the status of a component; None: it was retired."""
@@ -102,8 +101,5 @@ class LiveState:
 def _put(kept: OrderedDict[K, V], key: K, value: V | None, most: int) -> None:
     if value is None:
         kept.pop(key, None)
-        return
-    kept[key] = value
-    kept.move_to_end(key)
-    if len(kept) > most:
-        kept.popitem(last=False)
+    else:
+        put_newest(kept, key, value, most)

@@ -128,7 +128,7 @@ class ReviewDesk:
         """Give photos a label; it is on the disk when this returns.
 
         Args:
-            visitor: Who gives it.
+            visitor: The person who gives it.
             client: Address that the request came from.
             photo_ids: Of samples.
             label: A class, a new one, or `NEITHER`.

@@ -62,9 +62,9 @@ def label_id(photo_id: str, label: str, by: str, at_ms: int) -> str:
 
 
 class LabelSender:
-    """Labels on their way. Bounded: `MAX_HELD`, and the limits of the outbox.
+    """Labels that no collector has confirmed. Bounded: `MAX_HELD`, and the limits of the outbox.
 
-    A label is on the disk when `give` returns, and stays there until a collector says what it did with it:
+    A label is on the disk when `give` returns, and stays there until a collector reports its outcome:
     the console can be killed at any moment. After a restart, labels that could be undone are sent.
 
     Args:

@@ -132,8 +132,8 @@ def load(connection: sqlite3.Connection, now: float, now_ms: int, boot: str = ""
     """Return the samples of earlier runs, the oldest first.
 
     The monotonic clock spans the runs since the machine started, whatever the wall clock did; only the wall
-    clock spans starts of the machine. Rows from its future (it was set back) are dated now, so they are kept
-    longer, but not for ever. If it was set forward meanwhile, they look older and expire sooner. A damaged
+    clock spans starts of the machine. Rows from its future (it was set back) are dated now, so that they are
+    kept longer but do expire. If it was set forward meanwhile, they look older and expire sooner. A damaged
     row is set aside.
 
     Args:
@@ -169,7 +169,7 @@ def _sample(*columns: object, now: float, now_ms: int) -> HarvestedSample:
     """Return the sample of a row.
 
     Raises:
-        ValueError: The hash is no hexadecimal number of 64 bits, or a column is damaged otherwise.
+        ValueError: The hash is not a hexadecimal number of 64 bits, or a column is damaged otherwise.
         TypeError: A column has another type.
     """
     photo_id, device, view, label, lane, size_bytes, at_ms, refunded = columns

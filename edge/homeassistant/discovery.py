@@ -1,7 +1,7 @@
 """The messages of Home Assistant's MQTT discovery: plain functions of names.
 
-Two forms say the same. `entities` is one retained message per entity, which every version reads; `device` is
-one per device, which needs Home Assistant 2024.11.
+Two forms are equivalent. `entities` is one retained message per entity, which every version reads; `device`
+is one per device, which needs Home Assistant 2024.11.
 """
 
 import json

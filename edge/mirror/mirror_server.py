@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 
 class MirrorConfig(Struct, frozen=True, kw_only=True):
-    """What `gleaner mirror` is started with.
+    """Options of `gleaner mirror`.
 
     Attributes:
         listen: HOST:PORT.
@@ -76,7 +76,7 @@ class Mirror:
         return app
 
     def stop(self) -> None:
-        """Let running downloads end; what they have stays for the next start."""
+        """Let running downloads end; their parts stay for the next start."""
         self._stopped = True
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:

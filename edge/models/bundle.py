@@ -93,7 +93,7 @@ def _violated_rule(member: tarfile.TarInfo, number: int, left_bytes: int) -> str
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or not (member.isreg() or member.isdir()):
         return "plain files below its root"
-    if member.size < 0 or left_bytes < 0:  # with a negative size tarfile reads the same header for ever
+    if member.size < 0 or left_bytes < 0:  # with a negative size tarfile reads the same header endlessly
         return "no more than the released size"
     if number >= _MAX_MEMBERS:
         return f"at most {_MAX_MEMBERS} files and folders"

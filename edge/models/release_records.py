@@ -90,7 +90,7 @@ class ReleaseRecords:
         """
         if again or version not in self._heads:
             found = self._find(version)
-            if found is None:  # not cached: it may be on its way from one folder to another
+            if found is None:  # not cached: it may be moving from one folder to another
                 return None
             self._heads[version] = _read_heads(found)
         return self._heads[version]

@@ -43,7 +43,7 @@ class GroupHeadsError(PermanentError):
 
 
 class GroupHead(Struct, frozen=True, dict=True):  # dict: for what is computed once
-    """What one head adds to the logits of the shared one.
+    """The logits that one head adds to those of the shared one.
 
     The scores are `softmax((log p + kernel @ embedding + bias) / temperature)`, with the probabilities p and
     the embedding that the model gives.

@@ -11,7 +11,8 @@ from bus.broker.process import free_port
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.presence import Presence
 from cloud.dataset.store import Label, Row, Store
-from cloud.evaluation.promotion_gate import Comparison, Verdict
+from cloud.evaluation.paired_comparison import Comparison
+from cloud.evaluation.promotion_gate import Verdict
 from cloud.registry.registry import Registry
 from cloud.registry.rollout_state import Rollout, Rules, Step
 from cloud.rollout.releases import release_of

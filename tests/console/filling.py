@@ -10,7 +10,8 @@ from bus.mqtt.presence import now_ms
 from cloud.dataset.dead_letters import Bounds, DeadLetter, DeadLetterTable
 from cloud.dataset.labels import Label
 from cloud.evaluation.metrics import Metrics
-from cloud.evaluation.promotion_gate import Comparison, Verdict
+from cloud.evaluation.paired_comparison import Comparison
+from cloud.evaluation.promotion_gate import Verdict
 from cloud.registry.gold_mistakes import GoldMistake, GoldMistakes
 from cloud.registry.model_card import Candidate
 from cloud.registry.registry import Registry, read_bundle

@@ -13,7 +13,7 @@ from tests.console.conftest import running_console
 
 
 class Elsewhere:
-    """A console as a process of its own, beside the one of the fixture.
+    """A console as its own process, beside the one of the fixture.
 
     Args:
         url: Its address without a path.

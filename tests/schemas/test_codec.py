@@ -310,7 +310,7 @@ def test_an_integer_may_be_written_as_a_float(topic, data):
     ],
 )
 def test_only_integers_in_range_are_integers(number, read):
-    """Fractions, numbers out of range, text and booleans are no times."""
+    """Fractions, numbers out of range, text and booleans are not times."""
     fields = b'{"photo_id":"%s","label":"cat","at_ms":%s}' % (b"0" * 32, number)
     if read is None:
         with pytest.raises(CodecError, match="at_ms"):
@@ -434,7 +434,7 @@ def test_an_unknown_field_may_have_any_number_of_json(number, mark):
 )
 @pytest.mark.parametrize("mark", [bytes, mark_historical], ids=["live", "late"])
 def test_an_unknown_field_may_have_any_value_of_msgpack(value, mark):
-    """As in JSON; also a field whose name is no text."""
+    """As in JSON; also a field whose name is not text."""
     known = msgpack.packb({"photo_id": "0" * 32, "image": JPEG})[1:]
     for name in (b"\xa5other", b"\x07", b"\xc4\x02ab"):
         assert decode(PHOTO, mark(b"\x83" + known + name + value), SENDER).image == JPEG

@@ -20,7 +20,7 @@ _DRIVE = re.compile(r"[A-Za-z]:/")
 
 
 class NotAListError(PermanentError):
-    """A file is no list of pictures, whatever else it is."""
+    """A file is not a list of pictures; it may be anything else."""
 
 
 @dataclass(frozen=True, slots=True)

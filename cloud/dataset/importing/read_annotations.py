@@ -221,9 +221,9 @@ def _labelled(export: Path, name: str, labels: Iterable[object], default: str | 
 
 
 def _find(export: Path, name: str) -> list[Path]:
-    """Return where a picture of an export may lie: beside it, or in the usual folders around it.
+    """Return where a picture of an export may be: next to it, or in the usual folders around it.
 
-    Several places are returned if nothing tells which of them is meant.
+    Several places are returned if it is unclear which of them is meant.
     """
     relative = PurePosixPath(name.replace("\\", "/"))
     forms = (relative, relative.name, _UPLOAD_PREFIX.sub("", relative.name))

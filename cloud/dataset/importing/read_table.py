@@ -180,7 +180,7 @@ def known_split(written: object, *, known: bool) -> Split | None:
         known: Whether one of the column's values is a split; else it is about something else.
 
     Raises:
-        PermanentError: It is no split, in a column of splits.
+        PermanentError: The column is one of splits, and this is not the name of a split.
     """
     if written is None or not known:
         return None
@@ -216,7 +216,7 @@ def _delimiter(file: TextIO) -> str:
 
 
 def _readable_rows(rows: "csv.DictReader[str]") -> Iterator[tuple[int, Mapping[str, object] | str]]:
-    """Yield each row, or why it cannot be read: one such row costs itself alone."""
+    """Yield each row, or why it cannot be read; the other rows are unaffected."""
     while True:
         try:
             row = next(rows)
@@ -246,7 +246,7 @@ def _open(table: Path) -> TextIO:
     try:
         with table.open("rb") as file:
             is_wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        # A byte-order mark is no part of the first name; a file name may be any bytes.
+        # A byte-order mark does not belong to the first name; a file name may be any bytes.
         encoding, errors = ("utf-16", "replace") if is_wide else ("utf-8-sig", "surrogateescape")
         return table.open(encoding=encoding, errors=errors, newline="")
     except OSError as error:

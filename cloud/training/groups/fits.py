@@ -1,7 +1,7 @@
 """A head for each group of devices, where held-out labels of the group prefer it to the shared head.
 
 The shared head's answers to photos that it was not trained on are what a group's head starts from, so it
-learns only what the devices of the group have of their own. Plain functions on arrays.
+learns only how the devices of the group differ. Plain functions on arrays.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud.evaluation.promotion_gate import Comparison, PairedPredictions, compare
+from cloud.evaluation.paired_comparison import Comparison, PairedPredictions, compare
 from cloud.modeling.arrays import Floats, Ints, softmax
 from cloud.modeling.linear_head import Head, fit_temperature
 from cloud.modeling.offset_head import Inputs, apply_head, fit_offset, log_probabilities, packed
@@ -20,7 +20,7 @@ from schemas.groups.heads import MIN_PROBABILITY, GroupHead, most_heads
 from schemas.groups.membership import NO_GROUP
 
 MIN_OWN_LABELS = 20
-"""Held-out labels of a group from which on it may get a head of its own."""
+"""Held-out labels of a group from which on it may get its own head."""
 MIN_TRIED_LABELS = 10
 """Held-out labels of a group from which on the heads of other groups are tried."""
 OWN, ALIGNED = "own", "aligned"
@@ -140,7 +140,7 @@ def fit_groups(
         return _Members(at, every[at], embeddings[at], probabilities[at], likely[at], labels[at], shows)
 
     by_name = {name: members(np.flatnonzero(of == name)) for name in names}
-    # Its gain is small and in all groups alike: too few labels of one group would not tell it from chance.
+    # Its gain is small and the same in all groups: the few labels of one group could not show it.
     together = members(np.flatnonzero(of != NO_GROUP))
     helps = aligned is not None and together.prefer(aligned.probabilities[together.at])
 
@@ -193,7 +193,7 @@ class _Members:
         return float((probabilities.argmax(axis=1) == self.labels).mean())
 
     def prefer(self, answers: Floats, tried: int = 1) -> bool:
-        """Decide whether the gain of the best of several heads over the shared one is no chance.
+        """Decide whether the gain of the best of several heads over the shared one is significant.
 
         A t-test of the paired losses, with Bonferroni's correction for those that were tried.
         """

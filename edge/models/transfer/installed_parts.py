@@ -1,7 +1,7 @@
 """Where the parts of installed versions are on this node's disk. Blocking.
 
 The disk has the files of a bundle, and not the tar that its list of parts describes. So a version that was
-put together from parts gets a file `.parts` beside its manifest: its lists, where each file lay in the tar,
+put together from parts gets a file `.parts` next to its manifest: its lists, where each file was in the tar,
 and the bytes between the files. What is read through it is compared with its digest each time.
 """
 

@@ -18,7 +18,7 @@ from schemas.text import escaped, without_secrets
 PATH = "/v1/bundles"
 _ANSWER_S = 30.0
 _MOST_WAITING_S = 4 * 3600.0
-"""The mirror gives a slow download up by itself; this only ends the asking."""
+"""The mirror has its own deadline for a slow download; this only ends the polling."""
 _MOST_ANSWER_BYTES = 2048
 
 

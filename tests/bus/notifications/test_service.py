@@ -113,7 +113,7 @@ async def test_events_reach_people_summed_up(config, tmp_path):
 
 
 async def test_a_failing_receiver_delays_no_other_and_is_reported(config, tmp_path, monkeypatch):
-    """One receiver is away for ever, another refuses twice: its message is repeated, and arrives once."""
+    """One receiver is away forever, another refuses twice: its message is repeated, and arrives once."""
     monkeypatch.setattr(receivers, "_FIRST_RETRY_S", 0.01)
     with inbox(refuse=2) as hesitant, inbox() as ready, inbox(refuse=10_000) as away:
         urls = [away.url(), hesitant.url(), ready.url()]

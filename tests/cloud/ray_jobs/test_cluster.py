@@ -1,4 +1,4 @@
-"""Embedding on a real Ray cluster of three nodes, each a process of its own: `make test-ray`."""
+"""Embedding on a real Ray cluster of three nodes, each its own process: `make test-ray`."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

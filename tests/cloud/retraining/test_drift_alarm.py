@@ -135,7 +135,7 @@ def test_of_many_samples_the_newest_are_compared(store: Store, monkeypatch: pyte
 
 
 def test_audits_are_preferred_to_other_samples(store: Store) -> None:
-    """With enough audits a change of the other lanes, as by another harvest policy, is no drift."""
+    """With enough audits a change of the other lanes, as by another harvest policy, is not drift."""
     harvest(store, 0, 60)
     harvest(store, 100, 40, lane="audit")
     trained_at = store.version

@@ -63,7 +63,7 @@ def test_a_significant_excess_is_an_alarm(bad, why):
     ],
 )
 def test_an_insignificant_excess_is_no_alarm(fine):
-    """The rollout goes on while the figures may be chance."""
+    """The rollout continues while the figures may be chance."""
     assert reasons(report(**fine)) == []
 
 

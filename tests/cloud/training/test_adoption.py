@@ -140,7 +140,7 @@ def test_a_rename_makes_no_version_wrong(model: Path, tmp_path: Path) -> None:
 
 
 def test_held_out_photos_time_two_versions(model: Path, dataset: str, tmp_path: Path) -> None:
-    """Without gold photos and audits, the latency of another backbone is measured all the same."""
+    """Without gold photos and audits, the latency of another backbone is measured anyway."""
     registry = Registry(tmp_path / "models")
     assert run_adoption(options(model, dataset, tmp_path)).trained is not None
     champion, photos = registry.champion(), examples(Store.open(dataset))

@@ -112,7 +112,7 @@ async def test_g6_a_release_without_a_valid_signature_is_not_fetched(tmp_path, a
 
 
 async def test_g6_the_refusal_of_a_retained_release_is_published(tmp_path, address, keys):
-    """It is delivered before the edge may publish, and the event is sent all the same."""
+    """It is delivered before the edge may publish, and the event is sent anyway."""
     config = edge_config(address, "127.0.0.1:1", tmp_path, release_key=keys[1])
     async with Observer(address).watching() as seen:
         await seen.bus.publish(RELEASE, release("file:///none"), node="edge-1")

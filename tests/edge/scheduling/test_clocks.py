@@ -16,7 +16,7 @@ LIMITS = PhotoLimits(max_photo_bytes=100_000, max_pixels=1_000_000)
 
 
 def taken(at_ms: int | None, *, lifetime_ms: int = 30_000, historical: bool = False) -> Photo:
-    """Return a photo that a device took at a time of its own clock, worth an answer for some time."""
+    """Return a photo that a device took at a time of its clock, worth an answer for some time."""
     return Photo(
         photo_id=photo_id(1),
         node=NODE,

@@ -17,7 +17,7 @@ from cloud.dataset.importing.folder import folder_entries
 from cloud.dataset.importing.hold_out import Photo, choose_gold, near_groups
 from cloud.dataset.importing.import_result import ImportOptions
 from cloud.dataset.importing.importer import import_entries
-from cloud.dataset.schema import forget
+from cloud.dataset.rows.forgotten import forget
 from cloud.dataset.store import Row, Store
 from cloud.registry.registry import Registry
 from cloud.training.photos import read_photos

@@ -227,7 +227,7 @@ def test_cvat(store: Store, tmp_path: Path) -> None:
 
 
 def test_hugging_face_folder(store: Store, tmp_path: Path) -> None:
-    """metadata.jsonl in folders of splits; a line that is no JSON costs itself."""
+    """metadata.jsonl in folders of splits; a line that is not JSON does not affect the others."""
     place(tmp_path / "in", "train/a.jpg", "test/b.jpg")
     write(tmp_path / "in/train/metadata.jsonl", '{"file_name": "a.jpg", "label": "cat"}\n{broken\n')
     write(tmp_path / "in/test/metadata.csv", "file_name,label\nb.jpg,dog\n")
@@ -504,7 +504,7 @@ def test_a_folder_called_images_is_no_class(tmp_path: Path, name: str, content: 
 
 
 def test_boxes_of_splits_are_refused(tmp_path: Path) -> None:
-    """Roboflow's YOLO has train/images and train/labels; these are no classes either."""
+    """Roboflow's YOLO has train/images and train/labels; these are not classes either."""
     for split in ("train", "valid"):
         write(place(tmp_path / split, "images/1.jpg") / "labels" / "1.txt", "")
     with (
@@ -540,7 +540,7 @@ def test_a_picture_with_two_labels_in_a_table_is_listed(store: Store, tmp_path: 
 
 
 def test_an_unknown_split_is_not_trained_on(store: Store, tmp_path: Path) -> None:
-    """Where others are known; a column `set` about something else is no split."""
+    """Where others are known; a column `set` about something else is not a split."""
     place(tmp_path, "a.jpg", "b.jpg")
     found, result = imported(
         store, write(tmp_path / "1.csv", "file,label,set\na.jpg,cat,tset\nb.jpg,dog,test\n")
