@@ -31,7 +31,7 @@ from bus.provisioning.files import make_folder, read_or_create, write
 from bus.provisioning.revocation import REVOKED, record_issued, revoked, write_revocations
 from bus.provisioning.site import Address, ClientFiles, Site, allowed_identities, client_files
 from bus.security import acl, certificates
-from schemas.errors import PermanentError
+from schemas.errors import DECODE_ERRORS, PermanentError
 from schemas.topics import CLOUD, HANDLERS
 
 SITE = "site.json"
@@ -64,7 +64,7 @@ def read_site(directory: Path) -> Site | None:
         return msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8), type=Site)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *DECODE_ERRORS) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
 
 

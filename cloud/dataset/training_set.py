@@ -23,7 +23,8 @@ BAD_LABEL = "the label is no class name"
 DAMAGED_ROW = "the row is damaged"
 DAMAGED_FILE = "the data file is damaged"
 
-_GROUP = "device_group"
+GROUP_COLUMN = "device_group"
+"""Column of the group that a sample's device was in; an edge's answer is by the head of that group."""
 _IN_AUTO = f"coalesce(lane, '') = '{lanes.AUTO}'"
 # The edge's own label counts in lane auto only: in the other lanes the photo was harvested because the model
 # was uncertain, or at random. Where edge and teacher disagree there, the photo has no label. Where there is
@@ -118,17 +119,17 @@ def device_groups(store: Store, version: int | str | None = None) -> dict[tuple[
     Raises:
         TransientError: The table cannot be read now.
     """
-    if not store.has_column(_GROUP, version):  # a version of the dataset from before there were groups
+    if not store.has_column(GROUP_COLUMN, version):  # a version of the dataset from before there were groups
         return {}
-    if not store.count(f"coalesce({_GROUP}, '') != ''", version):
+    if not store.count(f"coalesce({GROUP_COLUMN}, '') != ''", version):
         return {}
     newest: dict[tuple[str, str], tuple[int, str, str]] = {}
-    columns = "photo_id", "node", "device", "received_at_ms", _GROUP
-    for row in store.scan(columns, where=f"{_GROUP} IS NOT NULL AND node IS NOT NULL", version=version):
+    columns = "photo_id", "node", "device", "received_at_ms", GROUP_COLUMN
+    for row in store.scan(columns, where=f"{GROUP_COLUMN} IS NOT NULL AND node IS NOT NULL", version=version):
         device = str(row["node"]), str(row["device"])
         arrived = row["received_at_ms"] or 0
         assert isinstance(arrived, int)
-        found = arrived, str(row["photo_id"]), str(row[_GROUP])
+        found = arrived, str(row["photo_id"]), str(row[GROUP_COLUMN])
         newest[device] = max(found, newest.get(device, found))
     return {device: group for device, (_, _, group) in newest.items() if group}
 

@@ -117,10 +117,24 @@ def calibration_error(confidence: Floats, correct: Bools) -> float:
 
     Source: Guo et al., On Calibration of Modern Neural Networks (2017).
     """
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
     # Absolute values after the sums: the surplus may cancel within a bin, but not between bins.
-    surplus = np.bincount(bins, weights=confidence - correct, minlength=CALIBRATION_BINS)
-    return float(np.abs(surplus).sum() / len(confidence))
+    return float(np.abs(_surplus(confidence, correct)).sum() / len(confidence))
+
+
+def overconfidence(confidence: Floats, correct: Bools) -> float:
+    """Return the part of the expected calibration error by which confidence exceeds accuracy.
+
+    Args:
+        confidence: `[N]`, in [0, 1].
+        correct: `[N]`.
+    """
+    return float(_surplus(confidence, correct).clip(0).sum() / len(confidence))
+
+
+def _surplus(confidence: Floats, correct: Bools) -> Floats:
+    """Return confidence less correct answers, summed over the photos of each bin."""
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    return np.bincount(bins, weights=confidence - correct, minlength=CALIBRATION_BINS)
 
 
 def points(share: float) -> str:

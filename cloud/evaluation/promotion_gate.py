@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import msgspec
 import numpy as np
 
-from cloud.evaluation.metrics import calibration_error, p_words, points
+from cloud.evaluation.metrics import calibration_error, overconfidence, p_words, points
 from cloud.evaluation.paired_comparison import (
     Comparison,
     PairedPredictions,
@@ -130,13 +130,13 @@ def decide_promotion(
             _accuracy("gold", gold, allowed),
             *_against_best(gold, evidence.best_gold_accuracy, allowed),
             *_recalls(evidence.gold, evidence.classes, allowed, better=shown_better(gold)),
-            *_calibration(evidence.gold, allowed, seed),
+            *_calibration(evidence.gold, allowed, seed, better=shown_better(gold)),
         ]
     elif instead is not None and held_out is not None:
         findings = [
             _without_gold(_accuracy("held-out", held_out, allowed)),
             *map(_without_gold, _recalls(instead, evidence.classes, allowed, better=shown_better(held_out))),
-            *map(_without_gold, _calibration(instead, allowed, seed)),
+            *map(_without_gold, _calibration(instead, allowed, seed, better=shown_better(held_out))),
         ]
     else:
         findings = [("inconclusive", f"no gold photos to judge on; {MORE_GOLD}")]
@@ -223,7 +223,9 @@ def _recalls(
     return find_recall_losses(*gold.correct, gold.truth, classes, limit=limits.recall_loss, better=better)
 
 
-def _calibration(gold: PairedPredictions, limits: GateLimits, seed: int) -> Iterator[_Finding]:
+def _calibration(
+    gold: PairedPredictions, limits: GateLimits, seed: int, *, better: bool
+) -> Iterator[_Finding]:
     # Only classes that the champion knows: on others it is confident and wrong, and an underconfident
     # champion would seem calibrated by that.
     known = gold.champion.max(axis=0)[gold.truth] > 0
@@ -239,8 +241,14 @@ def _calibration(gold: PairedPredictions, limits: GateLimits, seed: int) -> Iter
     grown = growth(*samples)
     if grown <= limits.calibration_loss:
         return
-    low, _ = bootstrap_interval(growth, *samples, seed=seed, vectorized=False)
     change = f"calibration error {points(grown)} points"
+    surplus = [overconfidence(*some) for some in zip(confidence, correct, strict=True)]
+    if better and surplus[1] <= surplus[0] + limits.calibration_loss:
+        # Labels are chosen where the model errs, so that those held out for the temperature are the harder
+        # photos: a version that is better has most often become more careful than it needs to be.
+        yield "promote", f"{change}: more careful than before, and better"
+        return
+    low, _ = bootstrap_interval(growth, *samples, seed=seed, vectorized=False)
     yield ("keep", f"{change}: worse") if low > 0 else ("inconclusive", f"{change}: not significant")
 
 

@@ -9,6 +9,8 @@ verified before its first byte is served.
 
 import asyncio
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 
@@ -18,15 +20,18 @@ from aiohttp import web
 from msgspec import Struct
 
 from bus.mqtt.tls import load_certificate
+from bus.observability.connection_limit import HEAD_S, LimitedProtocol
 from edge.mirror.bundle_store import BundleStore, is_below, released, shown
 from edge.models.transfer.mirror_client import PATH, Asked
-from schemas.errors import GleanerError, PermanentError
+from schemas.errors import DECODE_ERRORS, GleanerError, PermanentError
 from schemas.messages import Release
 
 ANSWER_S = 10.0
 """How long a request waits for a download before it is answered with 202."""
 _AT_ONCE, _MOST_FETCHES = 2, 32
 _MOST_REQUEST_BYTES = 8192
+_REQUEST_S = 10.0
+_CONNECTIONS = 256
 
 log = structlog.get_logger()
 
@@ -87,8 +92,13 @@ class Mirror:
 
     async def _prepare(self, request: web.Request) -> web.Response:
         try:
-            asked = msgspec.json.decode(await request.read(), type=Asked)
-        except msgspec.MsgspecError as error:
+            async with asyncio.timeout(_REQUEST_S):
+                body = await request.read()
+        except TimeoutError:
+            return _said(HTTPStatus.REQUEST_TIMEOUT, f"the request did not arrive within {_REQUEST_S:g} s")
+        try:
+            asked = msgspec.json.decode(body, type=Asked)
+        except DECODE_ERRORS as error:
             return _said(HTTPStatus.BAD_REQUEST, str(error))
         if not is_below(asked.url, self._origins):
             return _said(HTTPStatus.FORBIDDEN, "the URL is below none of the mirror's origins")
@@ -139,6 +149,42 @@ def _said(status: HTTPStatus, text: str) -> web.Response:
     return web.Response(status=status, text=text)
 
 
+@asynccontextmanager
+async def serving(mirror: Mirror, address: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Serve a mirror for the length of a block, entered with its port.
+
+    Bounded: beyond `_CONNECTIONS`, the oldest one whose request has not begun gives way, else the oldest; one
+    that says nothing is closed after 5 s. An edge whose connection ends goes on with its bundle's own URL.
+
+    Args:
+        mirror: What answers.
+        address: HOST:PORT.
+        tls: Of the server's certificate; None for plain HTTP.
+
+    Raises:
+        OSError: The address is in use.
+    """
+    host, _, port = address.rpartition(":")
+    runner = web.AppRunner(mirror.app(), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        assert runner.server is not None  # after `setup`
+        # Not a TCPSite: aiohttp has no deadline for the head of a request, and no bound of connections.
+        server = await asyncio.get_running_loop().create_server(
+            LimitedProtocol.factory(runner.server, _CONNECTIONS),
+            host.strip("[]"),
+            int(port),
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else HEAD_S,
+        )
+        try:
+            yield int(server.sockets[0].getsockname()[1])
+        finally:
+            server.close()
+    finally:
+        await runner.cleanup()
+
+
 async def run(config: MirrorConfig) -> None:
     """Serve until cancelled.
 
@@ -146,18 +192,14 @@ async def run(config: MirrorConfig) -> None:
         OSError: The address is in use, or a file cannot be read.
     """
     store = BundleStore(Path(config.state_dir), config.max_bytes)
-    host, _, port = config.listen.rpartition(":")
     async with asyncio.TaskGroup() as tasks:
         mirror = Mirror(store, config.origins, tasks)
-        runner = web.AppRunner(mirror.app(), access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=_tls(config)).start()
+        async with serving(mirror, config.listen, _tls(config)):
             log.info("mirror.listening", address=config.listen, origins=list(config.origins))
-            await asyncio.Event().wait()
-        finally:
-            mirror.stop()
-            await runner.cleanup()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                mirror.stop()
 
 
 def _tls(config: MirrorConfig) -> ssl.SSLContext | None:

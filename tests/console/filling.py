@@ -102,6 +102,8 @@ def fill_dataset(console: Any) -> None:
                 lane="audit" if number % 3 == 0 else "hard",
                 inclusion=0.1 if number % 3 == 0 else None,
                 edge_label=CLASSES[1 - number % 2] if number < 104 else shown,
+                model_version=2 if number >= 160 else 1,
+                device_group="" if number < 160 else "hall" if number < 175 else "cellar",
             )
         )
     console.store.upsert(rows)

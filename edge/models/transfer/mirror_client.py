@@ -43,7 +43,7 @@ def at_mirror(mirror: str, release: Release, abandoned: Abandoned) -> Release:
         FetchError: The mirror cannot be reached, cannot get the bundle, or must not see its URL.
     """
     if mirror.startswith("http:") and without_secrets(release.url) != release.url:
-        raise FetchError("the bundle's URL has a secret, which a mirror without TLS is not told")
+        raise FetchError("the bundle's URL has a secret, which is not sent to a mirror without TLS")
     asked = msgspec.json.encode(Asked(release.url, release.sha256, release.size_bytes, release.parts))
     address = mirror.rstrip("/") + PATH
     deadline = time.monotonic() + _MOST_WAITING_S

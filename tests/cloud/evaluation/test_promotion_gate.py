@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -116,6 +117,30 @@ def test_an_overconfident_model_is_not_promoted():
     result = decide_promotion(evidence, champion=1)
     assert result.decision == "keep"
     assert "calibration error +19.9 points" in result.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("confidence", "decision"),
+    [(0.7, "promote"), (0.9, "promote"), (0.999, "keep")],
+)
+def test_a_better_model_may_be_too_careful_but_not_too_sure(confidence, decision):
+    """From 50 to 90 % right: 70 % sure is only careful, 99.9 % is more than it gets right."""
+    before, after = right(400, 200), right(400, 40)
+    pair = PairedPredictions(
+        probabilities(before, TRUTH, 0.5001), probabilities(after, TRUTH, confidence), TRUTH, np.ones(400)
+    )
+    result = decide_promotion(Evidence(pair, 0.5, CLASSES), champion=1)
+    assert result.decision == decision
+    assert any("calibration error" in reason for reason in result.reasons) == (confidence != 0.9)
+
+
+def test_a_careful_model_that_is_no_better_is_not_promoted():
+    """The same answers with too little confidence are a loss without a gain."""
+    same = right(400, 40)
+    pair = PairedPredictions(
+        probabilities(same, TRUTH, 0.9), probabilities(same, TRUTH, 0.7), TRUTH, np.ones(400)
+    )
+    assert decide_promotion(Evidence(pair, 0.9, CLASSES), champion=1).decision == "keep"
 
 
 def test_a_slow_model_is_not_promoted():

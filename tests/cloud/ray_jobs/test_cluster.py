@@ -127,7 +127,7 @@ def test_a_run_that_is_interrupted_goes_on(
 def test_a_worker_without_the_backbone(
     machines: Machines, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a worker lacks is told in a sentence of ours."""
+    """What a worker lacks is reported in a sentence of ours."""
     (tmp_path / "only_here.py").write_text("from tests.cloud.tiny import TINY\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     work = Work(store.location, "only_here:TINY", mirrored=False, dim=False)

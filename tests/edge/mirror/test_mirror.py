@@ -19,14 +19,16 @@ from structlog.testing import capture_logs
 from bus.security import certificates
 from cli.main import main
 from cloud.export.part_lists import write_part_lists
+from edge.mirror import mirror_server
 from edge.mirror.bundle_store import BundleStore, is_below
-from edge.mirror.mirror_server import Mirror
+from edge.mirror.mirror_server import Mirror, serving
 from edge.models.transfer.bundle_source import FetchError, Traffic
 from edge.models.transfer.download import fetch_bundle
 from edge.models.transfer.installed_parts import Installed, stored_bundle
 from edge.models.transfer.mirror_client import PATH
 from schemas.errors import TransientError
 from schemas.messages import Release
+from tests.conftest import DEADLINE_S
 from tests.file_server import FileServer, web_server
 from tests.serving import release_of, tar_of
 
@@ -82,14 +84,9 @@ async def mirroring(
     """Run a mirror; yields its address."""
     async with asyncio.TaskGroup() as tasks:
         mirror = Mirror(BundleStore(folder, max_bytes), (origin,), tasks)
-        runner = web.AppRunner(mirror.app(), shutdown_timeout=0)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
-        await site.start()
-        port = site._server.sockets[0].getsockname()[1]
-        yield f"http{'s' if tls else ''}://127.0.0.1:{port}"
-        mirror.stop()
-        await runner.cleanup()
+        async with serving(mirror, "127.0.0.1:0", tls) as port:
+            yield f"http{'s' if tls else ''}://127.0.0.1:{port}"
+            mirror.stop()
 
 
 @pytest.fixture
@@ -191,7 +188,7 @@ async def test_the_least_used_bundle_is_removed(site: Site, tmp_path: Path) -> N
 
 
 async def test_a_download_keeps_its_room(site: Site, tmp_path: Path) -> None:
-    """A download that begins beside another neither removes it nor takes its room; it is refused."""
+    """A second download neither removes the first one nor takes its room; it is refused."""
     first, second = site.publish(1, weights(1)), site.publish(2, weights(2))
     store = BundleStore(tmp_path / "small", SIZE_BYTES * 3 // 2)
     refused: list[TransientError] = []
@@ -275,3 +272,25 @@ def test_options_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     for origin, key in (("file:///models", ()), ("https://x/?a=b", ()), ("https://x/", ("--key", "k.pem"))):
         assert main(["mirror", "--origin", origin, *key]) != 0
         assert capsys.readouterr().err.startswith("gleaner mirror: option --")
+
+
+async def test_g3_connections_that_say_nothing_give_way(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G3: beyond the bound the oldest idle one is closed; a bundle is served beside them."""
+    monkeypatch.setattr(mirror_server, "_CONNECTIONS", 4)
+    async with mirroring(tmp_path / "other", site.address) as address:
+        port = int(address.rpartition(":")[2])
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(12)]
+        release = site.publish(1, weights())
+        await site.fetch(release, tmp_path / "edge.tar", mirror=address)
+        assert await asyncio.wait_for(idle[0][0].read(), DEADLINE_S) == b""
+        for _, writer in idle:
+            writer.close()
+
+
+@pytest.mark.parametrize("body", [b"[" * 8000, b'{"url": "\xff"}', b"", b'{"x":' * 1000])
+async def test_a_request_that_is_none_is_refused(site: Site, body: bytes) -> None:
+    """With 400 and a reason, however it is broken; none of it is an error of the mirror."""
+    async with aiohttp.ClientSession() as session, session.post(f"{site.mirror}{PATH}", data=body) as answer:
+        assert answer.status == 400
