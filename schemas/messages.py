@@ -41,6 +41,7 @@ from schemas.field_types import (
     Stage,
     Text,
     Trace,
+    Variant,
 )
 from schemas.lanes import LANES
 from schemas.policy_rules import HarvestRules, Vote
@@ -129,6 +130,7 @@ class Result(Message, frozen=True, kw_only=True):
         ModelVersion | None, Meta(description="version of that model; null if none classified")
     ] = None
     group: Group = ""
+    variant: Variant = ""
     code: Annotated[Rejection | None, Meta(description="rejection code; null unless `rejected`")] = None
     reason: Annotated[
         Text | None, Meta(description="why it was rejected or deferred, for people; null if `ok`")
@@ -195,6 +197,7 @@ class Sample(Message, frozen=True, kw_only=True):
     model: ModelName
     model_version: ModelVersion
     group: Group = ""
+    variant: Variant = ""
     embedding: Annotated[
         bytes,
         Meta(

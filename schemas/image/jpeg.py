@@ -228,6 +228,8 @@ def _read_application(stream: JpegStream, marker: int, start: int, body: bytes) 
         stream.jfif = True
     elif marker == _APP14 and body.startswith(_ADOBE) and len(body) >= _ADOBE_BYTES:
         stream.adobe = body[_ADOBE_BYTES - 1]
+    elif (marker == _APP0 and body.startswith(b"JFIF")) or (marker == _APP14 and body.startswith(_ADOBE)):
+        stream.exact = False  # too short: nothing for libjpeg, and Pillow refuses the picture
     elif marker == _APP1:
         _read_exif(stream, start, body)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cloud.dataset.importing.entry import Entry, Item, PassedOver, listed_item
+from cloud.dataset.importing.entry import Entry, Item, PassedOver, files_in, listed_item
 from cloud.dataset.importing.folder import split_of
 from cloud.dataset.importing.read_table import LABEL_COLUMNS, SPLIT_COLUMNS, known_split
 from schemas.errors import PermanentError
@@ -27,7 +27,7 @@ def parquet_entries(source: Path, label: str | None = None) -> list[Entry]:
     Raises:
         PermanentError: A file is not Parquet, or has no column with encoded pictures.
     """
-    files = [source] if source.is_file() else sorted(source.rglob("*.parquet"))
+    files = [source] if source.is_file() else files_in(source, "**/*.parquet")
     base = source.parent if source.is_file() else source
     return [entry for path in files for entry in _file_entries(path, str(path.relative_to(base)), label)]
 
