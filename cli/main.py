@@ -29,7 +29,7 @@ COMMANDS = {
     "cloud": "dataset, labels, training, releases and rollouts",
     "console": "see and steer the system in a browser, and label photos",
     "gateway": "run the gateway between the cloud's broker and KubeEdge",
-    "notify": "tell people about events and silent nodes, through Apprise",
+    "notify": "notify people of events and silent nodes, through Apprise",
     "deploy": "write KubeEdge Rules for a list of nodes, and verify that each delivers",
     "up": "run a whole system for a local network on this machine",
     "broker": "run a mosquitto broker on this machine",

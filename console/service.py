@@ -19,7 +19,7 @@ from bus.metrics import Counters
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import Presence
 from bus.observability import metric_catalogue as catalogue
-from bus.observability.connection_limit import ConnectionLimit, LimitedProtocol
+from bus.observability.connection_limit import HEAD_S, ConnectionLimit, LimitedProtocol
 from bus.observability.exposition import Exposition
 from bus.observability.measurements import (
     Measurement,
@@ -68,6 +68,8 @@ MIGRATIONS = {
 _BACKLOG = 128
 _MAX_CONNECTIONS = 256
 _GRACE_S = 3
+HANDSHAKE_S = HEAD_S
+"""How long a client may take to begin TLS, in seconds; until then it counts for no bound."""
 _DATASET_S = 5.0
 
 
@@ -235,7 +237,29 @@ async def _serve(
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the command that runs it."""
+    """Leaves signals to the command that runs it, and bounds the time of a TLS handshake."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen as uvicorn does, which gives a client a minute to say nothing before its handshake."""
+        loop, config = asyncio.get_running_loop(), self.config
+        await self.lifespan.startup()
+
+        def make() -> asyncio.Protocol:
+            return config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn calls it
+                config=config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        self.servers = [
+            await loop.create_server(
+                make,
+                sock=one,
+                ssl=config.ssl,
+                backlog=config.backlog,
+                ssl_handshake_timeout=HANDSHAKE_S if config.ssl else None,
+            )
+            for one in sockets or ()
+        ]
+        self.started = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

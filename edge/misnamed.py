@@ -123,7 +123,7 @@ class MisnamedPhotos:
             photo_id = decode(PHOTO, one.payload, {"node": self._node, "device": device}).photo_id
         except CodecError as error:
             photo_id = error.photo_id or content_id(one.payload)
-        reason = f"{one.device[:_QUOTED_CHARS]!r} is no DNS label: use a name such as {device!r}"
+        reason = f"{one.device[:_QUOTED_CHARS]!r} is not a DNS label: use a name such as {device!r}"
         if not one.rest:
             reason = f"the topic {self._prefix} names no device: use {self._prefix}/NAME"
         return Result(

@@ -65,14 +65,6 @@ def class_name(text: str) -> str:
     return NEITHER if name.casefold() == NEITHER else name
 
 
-def is_class_name(text: str) -> bool:
-    """Return whether a text is a class name as it is."""
-    try:
-        return class_name(text) == text
-    except ClassNameError:
-        return False
-
-
 def similar_names(names: Iterable[str]) -> list[tuple[str, ...]]:
     """Return the groups of names that differ only in case, spaces, `_`, `-` or compatibility characters."""
     groups: defaultdict[str, list[str]] = defaultdict(list)

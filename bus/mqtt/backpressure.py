@@ -13,7 +13,7 @@ import structlog
 
 from bus.metrics import Counters
 from bus.mqtt.connection import BrokerConnection
-from bus.mqtt.subscription import DeliveryQueue
+from bus.mqtt.subscription import QUEUED_BYTES, DeliveryQueue
 
 log = structlog.get_logger()
 
@@ -75,7 +75,7 @@ class Backpressure:
 
     def _is_full(self) -> bool:
         # A list and no generator, which would call a function for each queue, several times for each photo.
-        return any([queue.qsize() >= queue.limit for queue in self._queues])  # noqa: C419
+        return any([one.qsize() >= one.limit or one.size_bytes >= QUEUED_BYTES for one in self._queues])  # noqa: C419
 
     def stalled(self) -> str | None:
         """Return why no message is taken, None if some are; continue reading after a long stop."""
@@ -98,4 +98,4 @@ class Backpressure:
 
 
 def _has_much_room(queue: DeliveryQueue[Any]) -> bool:
-    return queue.qsize() <= queue.limit // 2
+    return queue.qsize() <= queue.limit // 2 and queue.size_bytes <= QUEUED_BYTES // 2

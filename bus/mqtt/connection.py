@@ -78,7 +78,7 @@ class ClientIdentity:
         if isinstance(error, ProtocolRefusedError):
             newest = self.protocol == aiomqtt.ProtocolVersion.V5
             other = aiomqtt.ProtocolVersion.V311 if newest else aiomqtt.ProtocolVersion.V5
-            return replace(self, protocol=other, speaks_old=self.speaks_old or error.said)
+            return replace(self, protocol=other, speaks_old=self.speaks_old or error.explicit)
         if worked and not self.speaks_old:
             # A proxy closes early too while its broker is away, so this proves nothing about the broker.
             return replace(self, protocol=aiomqtt.ProtocolVersion.V5)
@@ -184,8 +184,9 @@ class BrokerConnection:
                 raise
             except BrokerConnectionError as error:
                 if self._refused_protocol or self._closed_early:
-                    said = self._refused_protocol
-                    raise ProtocolRefusedError(self.address, reason=error.reason, said=said) from None
+                    raise ProtocolRefusedError(
+                        self.address, reason=error.reason, explicit=self._refused_protocol
+                    ) from None
                 raise
             self._opened = opened.pop_all()
         # Even without a handler, paho formats a log line for each packet.

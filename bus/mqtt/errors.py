@@ -30,13 +30,13 @@ class ProtocolRefusedError(BrokerConnectionError):
     """The broker does not answer this version of MQTT.
 
     Args:
-        said: Whether the broker said so. A connection that only closes may be that of a proxy, as of Docker,
-            whose broker is away.
+        explicit: Whether the broker named the reason. A connection that only closes may be that of a proxy,
+            as of Docker, whose broker is away.
     """
 
-    def __init__(self, subject: str, *, reason: str, said: bool) -> None:
+    def __init__(self, subject: str, *, reason: str, explicit: bool) -> None:
         super().__init__(subject, reason=reason)
-        self.said = said
+        self.explicit = explicit
 
 
 RIGHTS_HINT = "may this client write and read it?"

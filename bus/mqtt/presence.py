@@ -80,7 +80,8 @@ class Presence:
         is_new = part not in self._problems
         # A changed reason is still the same outage.
         since = time.monotonic() if is_new else self._problems[part].since
-        self._problems[part] = Problem(since, reason)
+        # Names of files and headers of a camera get into reasons; no message can have bytes that are no text.
+        self._problems[part] = Problem(since, reason.encode(errors="replace").decode())
         return is_new
 
     def recover(self, part: str) -> float | None:

@@ -52,7 +52,9 @@ def _receiver(path: Path, number: int, url: str) -> "tuple[str, Apprise]":
 
     made = apprise.Apprise()
     if not made.add(url):
-        raise ConfigError(f"line {number} of {path} is no URL that Apprise knows", hint="such as mailto://…")
+        raise ConfigError(
+            f"line {number} of {path} is not a URL that Apprise knows", hint="such as mailto://…"
+        )
     return f"receiver {number} ({url.partition(':')[0]})", made
 
 
@@ -104,8 +106,13 @@ class Receiver:
         await self._bus.report_recovered(self._name)
 
     async def _attempt(self, message: Summary) -> bool:
-        # In a thread: Apprise blocks, each of its requests for at most some seconds.
-        notify = asyncio.to_thread(self._send_by.notify, body=message.body, title=message.title)
+        from apprise import NotifyFormat  # noqa: PLC0415  # loaded already, with the receiver
+
+        # In a thread: Apprise blocks, each of its requests for at most some seconds. Plain text, which it
+        # then escapes where a receiver shows HTML or Markdown: the reasons in it come from devices.
+        notify = asyncio.to_thread(
+            self._send_by.notify, body=message.body, title=message.title, body_format=NotifyFormat.TEXT
+        )
         try:
             async with asyncio.timeout(_SEND_S):
                 return bool(await notify)

@@ -1,4 +1,4 @@
-"""Run the notifier: a client of the cloud's broker that tells people about events and silent nodes."""
+"""Run the notifier: a client of the cloud's broker that notifies people of events and silent nodes."""
 
 import asyncio
 import time

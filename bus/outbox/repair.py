@@ -275,7 +275,7 @@ def _primary_code(error: Exception | None) -> int | None:
 
 
 def parts(path: Path) -> Iterator[Path]:
-    """Yield the paths of a database and of the files beside it, whether they exist or not."""
+    """Yield the paths of a database and of its companion files, whether they exist or not."""
     return (path.with_name(f"{path.name}{suffix}") for suffix in _COMPANIONS)
 
 

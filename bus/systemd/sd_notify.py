@@ -40,7 +40,7 @@ def notify(*lines: str) -> bool:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.settimeout(0)
-            sender.sendto("\n".join(lines).encode(), address)
+            sender.sendto("\n".join(lines).encode(errors="replace"), address)
     except OSError as error:
         log.warning("systemd.notify_failed", error=error.strerror or str(error))
         return False

@@ -159,7 +159,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _is_wrong(one: "Node | Component") -> bool:
-    """Return True for what is not online, has not reported lately, or serves no model."""
+    """Return True for a component that is offline, has not reported recently, or serves no model."""
     if one.state != "online" or one.age_s > _STALE_S:
         return True
     return isinstance(one, Node) and one.model is not None and one.model.state != "available"

@@ -89,7 +89,7 @@ class Collector:
         self._compact_at = _FRAGMENTS
         self._cleaned_at = -math.inf
         self._maintenance = asyncio.Lock()
-        self._in_hand = 0
+        self._in_flight = 0
         self._waiting_labels = WaitingLabels()
         self._samples: Subscription[Sample] = samples_bus.subscribe(SAMPLE, group=_GROUP)
         self._labels: Subscription[Feedback] = labels_bus.subscribe(FEEDBACK)
@@ -104,7 +104,7 @@ class Collector:
         while True:
             # What arrives during a commit forms the next batch.
             deliveries = await self._samples.next_batch(self._config.batch)
-            self._in_hand = len(deliveries)
+            self._in_flight = len(deliveries)
             self._counters.add("sample.received", len(deliveries))
             rows, dead_letters, origins = await asyncio.to_thread(validate_samples, deliveries)
             began = time.monotonic()
@@ -121,12 +121,12 @@ class Collector:
             # answers `duplicate`.
             for delivery in deliveries:
                 delivery.ack()
-            self._in_hand = 0
+            self._in_flight = 0
             await self._maintain()
 
     def measurements(self) -> Iterator[Measurement]:
         """Yield how many samples were received and have no receipt yet."""
-        yield Measurement(catalogue.SAMPLES_WAITING, self._samples.queue.qsize() + self._in_hand)
+        yield Measurement(catalogue.SAMPLES_WAITING, self._samples.queue.qsize() + self._in_flight)
 
     def _spans(
         self, receipts: list[Receipt], origins: Mapping[str, Origin], began: float

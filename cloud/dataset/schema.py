@@ -13,6 +13,7 @@ from cloud.dataset.labels import (
     check_class_name,
     validate,
 )
+from cloud.dataset.table.primary_key import primary_key
 from schemas import field_types
 from schemas.errors import PermanentError
 
@@ -20,19 +21,13 @@ Split: TypeAlias = Literal["train", "gold", "stream"]
 Origin: TypeAlias = Literal["sample", "import"]
 Record: TypeAlias = dict[str, Any]
 
-# Lance refuses a second insert of a primary key only if the column is marked as such in its metadata.
 # `dhash` is hexadecimal as on the wire, because a 64-bit hash does not fit a signed integer.
 # `scores` is a list of structs, because Polars has no map type.
 # `embedding` is a list, not binary, so that DuckDB, Polars and numpy read numbers; of variable length,
 # because backbones differ.
 SCHEMA = pa.schema(
     [
-        pa.field(
-            "photo_id",
-            pa.string(),
-            nullable=False,
-            metadata={"lance-schema:unenforced-primary-key": "true"},
-        ),
+        primary_key("photo_id"),
         ("revision", pa.int64()),
         ("node", pa.string()),
         ("device", pa.string()),

@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from schemas.errors import PermanentError
+from schemas.errors import DECODE_ERRORS, PermanentError
 
 MAX_SUREST = 48
 """Mistakes that the file has; the others are counted."""
@@ -78,5 +78,5 @@ def read_gold_mistakes(path: Path) -> GoldMistakes | None:
         return msgspec.json.decode(path.read_bytes(), type=GoldMistakes)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *DECODE_ERRORS) as error:
         raise PermanentError(f"cannot read {path}: {error}") from None

@@ -11,6 +11,7 @@ from cloud.registry.registry import Registry, newest_promoted
 from cloud.retraining.drift_alarm import Tested, find_alarm
 from cloud.retraining.signals import trained_dataset_version
 from cloud.retraining.triggers import DriftAlarm, Triggers
+from schemas.errors import DECODE_ERRORS
 
 
 class Announced(msgspec.Struct, frozen=True):
@@ -46,7 +47,7 @@ def read_announced(registry: Registry) -> Announced:
     """Read what was announced; nothing if the file is missing or damaged, which announces an alarm again."""
     try:
         return msgspec.json.decode(registry.drift_file.read_bytes(), type=Announced)
-    except (FileNotFoundError, msgspec.MsgspecError):
+    except (FileNotFoundError, *DECODE_ERRORS):
         return NOTHING
 
 

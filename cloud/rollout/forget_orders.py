@@ -29,8 +29,8 @@ class Reach:
 
     Attributes:
         by_node: Ids of the chosen photos that came from a node, newest first.
-        everything: Whether all photos of a camera, a node or all nodes up to a time are chosen, those that
-            are on their way too.
+        everything: Whether all photos of a camera, a node or all nodes up to a time are chosen, those in
+            transit too.
         node: That `everything` is about, None for all.
         device: That `everything` is about, None for all of the node.
         before_ms: The time, UTC.

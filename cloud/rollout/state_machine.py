@@ -17,6 +17,8 @@ from cloud.rollout.canary_analysis import (
     Alarm,
     audit_alarms,
     canary_alarms,
+    credible,
+    credible_stats,
     pool_reports,
 )
 from schemas.field_types import Stage
@@ -160,7 +162,9 @@ def _report_of(rollout: Rollout, status: Status | None) -> CanaryReport | None:
     """Return a node's canary report if it compares this rollout's versions."""
     report = None if status is None else status.canary
     versions = (rollout.champion.version, rollout.challenger.version)
-    return report if report and (report.champion.version, report.challenger.version) == versions else None
+    if report is None or (report.champion.version, report.challenger.version) != versions:
+        return None
+    return credible(report)
 
 
 def current_reports(rollout: Rollout, nodes: Mapping[str, NodeState]) -> dict[str, CanaryReport]:
@@ -182,7 +186,7 @@ def bake_reports(rollout: Rollout, nodes: Mapping[str, NodeState]) -> dict[str, 
         node: CanaryReport(
             stage="all",
             champion=rollout.baseline.get(node, nothing),
-            challenger=status.serving,
+            challenger=credible_stats(status.serving),
             since_ms=rollout.since_ms,
         )
         for node, status in found.items()

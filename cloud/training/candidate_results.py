@@ -1,6 +1,6 @@
 """Train the candidates of a version and evaluate them: the part of a training that all workers share."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +25,7 @@ from cloud.training.photo_check import PhotoChecker
 from schemas.groups.membership import NO_GROUP
 
 MIN_SCRATCH_LABELS = 300
-"""Human labels from which on a network is trained from scratch beside a pretrained one."""
+"""Human labels from which on a network is trained from scratch in addition to a pretrained one."""
 MIN_PRETRAINED_LABELS = 60
 """Human labels from which on another pretrained network is tried: fewer cannot rank two networks."""
 MIN_WHITENED_LABELS = 40
@@ -53,7 +53,7 @@ class CandidateResults:
         backbone: of the candidates.
         whitened: whether the heads of all candidates are on whitened principal components.
         others: results of other backbones that were tried, and whose held-out loss is higher.
-        groups: heads of groups of devices beside that of the best candidate.
+        groups: heads of groups of devices, in addition to that of the best candidate.
         gold_by_groups: probabilities on the gold set, `[N, K]`, with these heads; None without any.
     """
 
@@ -104,6 +104,7 @@ def evaluate_candidates(
     team: Team | None = None,
     curves: LossCurves | None = None,
     sightings: Sightings | None = None,
+    embed: Callable[[str], object] | None = None,
 ) -> CandidateResults:
     """Train the candidates and evaluate them on held-out labels and on the gold set.
 
@@ -148,9 +149,11 @@ def evaluate_candidates(
     groups = PhotoChecker(get_backbone(backbone), cache_dir).groups(examples, progress)
     others = [get_backbone(name) for name in also]  # an unknown name fails before the first training
     best = evaluate(get_backbone(backbone))
-    for other in others:
+    for name, other in zip(also, others, strict=True):
         # All workers train it, or none.
         if team.agree(is_worth_trying(best, other)):
+            if embed is not None:
+                embed(name)
             best = better(best, evaluate(other))
     return best
 

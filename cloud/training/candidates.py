@@ -17,6 +17,8 @@ TEACHER = "human+teacher"
 HARVESTED = "human+harvested"
 CANDIDATES = (HUMAN, TEACHER, HARVESTED)
 """Human labels alone; with the teacher's labels outside of the lane auto; with the lane auto too."""
+PATIENCE = 2
+"""Rounds without an improvement after which the lane auto is switched off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,16 +212,15 @@ def choose(fitted: Iterable[str], held_out: Mapping[str, HeldOut]) -> str:
     return min(fitted, key=lambda name: (held_out[name].loss or 0.0, CANDIDATES.index(name)))
 
 
-def auto_helps(rounds: Iterable[Mapping[str, float | None]], patience: int = 2) -> bool:
+def auto_helps(rounds: Iterable[Mapping[str, float | None]]) -> bool:
     """Decide whether the lane auto stays on.
 
     Args:
         rounds: by round, oldest first, the candidates' held-out losses by name, as on the cards. Rounds
             without a candidate with the lane auto, or without held-out labels, are ignored.
-        patience: rounds without an improvement after which it is switched off.
 
     Returns:
-        False if in none of the last `patience` rounds the lane lowered the loss.
+        False if in none of the last `PATIENCE` rounds the lane lowered the loss.
     """
     helped = []
     for losses in rounds:
@@ -227,4 +228,4 @@ def auto_helps(rounds: Iterable[Mapping[str, float | None]], patience: int = 2) 
         without = [loss for name, loss in losses.items() if name != HARVESTED and loss is not None]
         if auto is not None and without:
             helped.append(auto < min(without))
-    return len(helped) < patience or any(helped[-patience:])
+    return len(helped) < PATIENCE or any(helped[-PATIENCE:])

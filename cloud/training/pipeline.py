@@ -3,6 +3,7 @@
 `run_training` is called by `gleaner cloud train` and by the retraining loop (`cloud/retraining/worker.py`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
@@ -48,6 +49,7 @@ class TrainingOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         classes: in the order of the outputs; None for all labels, sorted, without those that have too few.
         tflite: write the LiteRT variants too, for model servers without TensorFlow.
         seed: of every random decision.
+        ray: address of a Ray cluster that embeds the photos first; None for none.
     """
 
     dataset: str
@@ -60,6 +62,7 @@ class TrainingOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     classes: tuple[str, ...] | None = None
     tflite: bool = True
     seed: Annotated[int, Meta(ge=0)] = 0
+    ray: Annotated[str, Meta(min_length=1)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,9 @@ class TrainingRun:
     warnings: list[str] = field(default_factory=list)
 
 
-def run_training(options: TrainingOptions, progress: Progress | None = None) -> TrainingRun:
+def run_training(
+    options: TrainingOptions, progress: Progress | None = None, embed: Callable[[str], object] | None = None
+) -> TrainingRun:
     """Train, evaluate and pack one version, and tag the dataset's version as `model-N`.
 
     Rows that cannot be used are left out and returned; none of them ends the training.
@@ -90,6 +95,8 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
     Args:
         options: What to train from, and where to.
         progress: Receives every step of more than two seconds.
+        embed: Is called with the name of each backbone before photos are embedded by it; where `options.ray`
+            is set, `cloud.ray_jobs.ahead.embed_for_training`.
 
     Raises:
         PermanentError: The dataset does not exist, the version does, or the examples allow no training.
@@ -113,6 +120,8 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
     progress.advance()
     backbone = get_backbone(options.backbone)  # an unknown name fails before the dataset is read
     team = join()
+    if embed is not None:
+        embed(options.backbone)
     photos = read_photos(store, registry, options.dataset_version, team)
     photos = usable_photos(photos, PhotoChecker(backbone, Path(options.cache)), options.classes, progress)
     warning = gold_overlap(photos.labelled, photos.left_out)
@@ -127,6 +136,7 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
         "progress": progress,
         "team": team,
         "sightings": photos.sightings,
+        "embed": embed,
     }
     if not team.chief:  # its results are used by the first worker, through the collectives
         evaluate_candidates(photos.labelled, photos.gold, **terms)
@@ -212,3 +222,4 @@ class _Terms(TypedDict):
     progress: Progress
     team: "Team"
     sightings: "Sightings | None"
+    embed: Callable[[str], object] | None

@@ -59,7 +59,7 @@ def preview(results: Iterable[Result], rules: HarvestRules) -> Preview:
     """Decide about answered photos by other rules.
 
     Args:
-        results: With status `ok`, in order of their times; others are passed over.
+        results: With status `ok`, in order of their times; others are skipped.
         rules: Of all nodes; each node has its budget.
     """
     budgets: dict[str, Budget] = {}

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
+from msgspec import structs
+
 from bus.newest import put_newest
 from console.live.recent_answers import RecentAnswers
 from schemas.messages import CanaryReport, Event, Forget, Policy, Release, Result, Status, Steering
@@ -17,7 +19,11 @@ MAX_DEVICES = 1024
 """Most devices whose answers are kept; the one that was silent for longest makes room."""
 ANSWERS_PER_DEVICE = 12
 MAX_STATUSES = 4096
+MAX_SCORES = 64
+"""Most scores of an answer that are kept: those of a thousand classes are 100 kB."""
 MAX_EVENTS = 2000
+MAX_EVENT_CHARS = 8192
+"""Most characters in the facts of an event that are kept: a device may send 256 kB of them in each."""
 MAX_NODES = 1024
 MAX_COMPARISONS = 2000
 """Reports of a rollout, which come every 15 seconds: some hours."""
@@ -65,7 +71,8 @@ class LiveState:
         camera = Camera(result.node, result.device)
         kept = self.answers.setdefault(camera, deque(maxlen=ANSWERS_PER_DEVICE))
         if all(one.photo_id != result.photo_id for one in kept):  # a redelivery is not a second answer
-            kept.appendleft(result)
+            many = len(result.scores or ()) > MAX_SCORES
+            kept.appendleft(structs.replace(result, scores=None) if many else result)
             if result.label is not None:
                 self.recent.add(result)
         put_newest(self.answers, camera, kept, MAX_DEVICES)
@@ -77,8 +84,10 @@ class LiveState:
         _put(self.statuses, names, status, MAX_STATUSES)
 
     def add_event(self, event: Event) -> None:
-        """Keep an event."""
-        self.events.appendleft(event)
+        """Keep an event, one that is larger than any of ours without its facts."""
+        self.events.appendleft(
+            event if _chars(event) <= MAX_EVENT_CHARS else structs.replace(event, facts={})
+        )
 
     def add_release(self, node: str, release: Release | None) -> None:
         """Keep the release of a node; None: it was withdrawn."""
@@ -96,6 +105,11 @@ class LiveState:
         """Yield all kept answers, those of the device that spoke last first."""
         for answers in reversed(self.answers.values()):
             yield from answers
+
+
+def _chars(event: Event) -> int:
+    """Return about how many characters the facts of an event have."""
+    return sum(len(name) + (len(one) if isinstance(one, str) else 8) for name, one in event.facts.items())
 
 
 def _put(kept: OrderedDict[K, V], key: K, value: V | None, most: int) -> None:

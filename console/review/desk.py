@@ -154,7 +154,7 @@ class ReviewDesk:
         labels = [one for one in made if isinstance(one, Feedback)]
         if len(labels) != len(made):
             raise PermanentError(
-                Sentence("an imported photo is no sample"), hint=Sentence("use 'gleaner cloud relabel'")
+                Sentence("an imported photo is not a sample"), hint=Sentence("use 'gleaner cloud relabel'")
             )
         name = labels[0].label
         facts: dict[str, object] = {"label": name, "photos": list(photo_ids)}

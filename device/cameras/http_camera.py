@@ -118,7 +118,7 @@ class HttpCamera:
                 )
         if not looks_like_picture(bytes(body[:SIGNATURE_BYTES])):
             raise CameraError(
-                f"{self._client.subject} answered with {response.content_type}, which is no picture",
+                f"{self._client.subject} answered with {response.content_type}, which is not a picture",
                 hint="use the address of its picture or its stream, and not that of its page",
             )
         return Frame(bytes(body), self._source, taken_at_ms=taken_at_ms)

@@ -174,12 +174,12 @@ def _sample(*columns: object, now: float, now_ms: int) -> HarvestedSample:
     """
     photo_id, device, view, label, lane, size_bytes, at_ms, refunded = columns
     if not all(isinstance(text, str) for text in (photo_id, device, view, label, lane)):
-        raise TypeError("a column is no text")
+        raise TypeError("a column is not text")
     if not (isinstance(size_bytes, int) and isinstance(at_ms, int)) or size_bytes < 0:
-        raise TypeError("a column is no number")
+        raise TypeError("a column is not a number")
     dhash = int(str(view), 16)
     if not 0 <= dhash < _HASHES:
-        raise ValueError(f"{view} is no hash of 64 bits")
+        raise ValueError(f"{view} is not a hash of 64 bits")
     return HarvestedSample(
         str(photo_id),
         str(device),

@@ -119,10 +119,6 @@ class Sampler:
         for photo_id in photo_ids:
             self._selector.budget.refund(photo_id)
 
-    async def hash_photo(self, image: bytes, device: str | None = None) -> HashedPhoto:
-        """Compute the difference hash of a photo; see `hash_photos`."""
-        return (await self.hash_photos([(image, device)]))[0]
-
     async def hash_photos(
         self, photos: Sequence[tuple[bytes, str | None]], *, expensive: bool = False
     ) -> list[HashedPhoto]:

@@ -17,7 +17,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from schemas.errors import PermanentError
+from schemas.errors import DECODE_ERRORS, PermanentError
 from schemas.field_types import Group, Label
 
 HEADS_FILE = Path("assets.extra", "heads.msgpack")
@@ -143,7 +143,7 @@ def decode_heads(content: bytes) -> GroupHeads:
     """
     try:
         heads = msgspec.msgpack.decode(content, type=GroupHeads)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise GroupHeadsError(f"no valid heads of groups: {error}") from None
     if heads.format > FORMAT:
         raise GroupHeadsError(

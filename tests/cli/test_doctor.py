@@ -261,7 +261,7 @@ async def test_the_configuration_of_a_service_is_enough(answering, address, tmp_
 
 
 def test_a_folder_that_cannot_be_looked_at_is_a_failure(tmp_path):
-    """A service's folders are private: whoever may not search them is told, and the other checks follow."""
+    """A service's folders are private: one that may not be searched is reported; other checks follow."""
     settings = DeviceConfig(state_dir=str(tmp_path / ("too-long" * 40)))  # refused to root as well
     (checked,) = machine_findings(Recognised("device", settings), datetime.now(UTC))
     assert not checked.passed

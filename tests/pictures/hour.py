@@ -1,4 +1,4 @@
-"""Measure a handler of 768 MiB beside hostile pictures: `python -m tests.pictures.hour MINUTES`, as root.
+"""Measure a handler of 768 MiB with hostile pictures: `python -m tests.pictures.hour MINUTES`, as root.
 
 Broker, model server and handler are processes, the handler in its own control group. Ten hostile devices
 send mutated pictures, pictures at the limits, bombs and rubbish, each the next one half a second after the

@@ -116,12 +116,14 @@ async def _forget_everywhere(
                 ids = sorted({*ids, *late})
             await asyncio.to_thread(_forget_in_cloud, arguments, store, chosen, ids)
             if strangers := sorted(set(meant.nodes(known)) - set(known)):
-                print_line(f"not told, because they never reported to this broker: {listed(strangers)}")
+                print_line(f"no order for edges that never reported to this broker: {listed(strangers)}")
             await _wait(arguments.wait, fleet, orders, statuses)
     except* BrokerConnectionError as group:
         cause = first_cause(group)
         kind = PermanentError if isinstance(cause, PublishRefusedError) else TransientError
-        raise kind(f"edges cannot be told: {cause}; or forget in the cloud alone with --no-edges") from None
+        raise kind(
+            f"the order cannot reach edges: {cause}; or forget in the cloud alone with --no-edges"
+        ) from None
 
 
 def _record(arguments: Namespace, store: "Store", meant: "Reach", nodes: list[str]) -> None:

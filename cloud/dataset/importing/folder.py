@@ -59,7 +59,7 @@ def split_of(folder: str) -> Split | None:
 
 
 def folder_entries(directory: Path, *, label: str | None = None, recursive: bool = False) -> list[Entry]:
-    """List the pictures of a folder with their labels, and everything that is passed over.
+    """List the pictures of a folder with their labels, and everything that is skipped.
 
     Args:
         directory: The folder.

@@ -204,7 +204,7 @@ def _labelled(export: Path, name: str, labels: Iterable[object], default: str | 
     """Return the entry of a picture with one label, or why it has none."""
     given = [one for one in labels if one not in (None, "")]  # 0 is a label
     if not all(isinstance(one, str | int | float) for one in given):
-        return PassedOver(name, "a label that is no text")
+        return PassedOver(name, "a label that is not text")
     distinct = sorted({label_text(one) for one in given if isinstance(one, str | int | float)})
     if len(distinct) > 1:
         return PassedOver(name, f"{len(distinct)} labels: {', '.join(distinct)}")

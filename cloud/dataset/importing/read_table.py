@@ -22,6 +22,7 @@ from cloud.dataset.importing.entry import (
 )
 from cloud.dataset.importing.folder import split_of
 from cloud.dataset.schema import Split
+from cloud.dataset.table_cells import cell_text
 from schemas.errors import PermanentError
 
 FILE_COLUMNS = (
@@ -126,11 +127,12 @@ def _entries(
             yield PassedOver(f"{table.name}:{number}", "no file name")
             continue
         if not isinstance(name, str):
-            yield PassedOver(f"{table.name}:{number}", "a file name that is no text")
+            yield PassedOver(f"{table.name}:{number}", "a file name that is not text")
             continue
         # A blank at the end of a field belongs to the table, unless a file has that name.
         name = name if is_file(table.parent / name) else name.strip()
         given, written = _first(row, LABEL_COLUMNS), _first(row, SPLIT_COLUMNS)
+        given = cell_text(given) if isinstance(given, str) else given
         try:
             side = known_split(written, known=known) or split
         except PermanentError as error:

@@ -26,10 +26,11 @@ def barrier_ids(node: str | None, device: str | None) -> tuple[str, ...]:
     """Return the ids of the barriers that a photo of a camera must pass: of the device, its node, and all.
 
     A barrier keeps out what was forgotten before it arrived. It is a row like the mark of a photo, whose
-    `forgotten_at_ms` is the time up to which photos are kept out.
+    `forgotten_at_ms` is the time up to which photos are kept out. Its id has a capital letter, as no id in a
+    message has: nobody can send a photo or a label that takes its place.
     """
     cameras = (f"{node}/{device}", f"{node}/*", "*/*")
-    return tuple(content_id(f"forgotten {camera}".encode()) for camera in cameras)
+    return tuple(f"B{content_id(f'forgotten {camera}'.encode())[1:]}" for camera in cameras)
 
 
 def barrier_id(node: str | None, device: str | None) -> str:

@@ -112,7 +112,7 @@ def test_a_label_is_given_once_and_replaced_on_demand(store: Store, log: ChangeL
 
 
 def test_of_two_people_at_once_the_first_label_stays(store: Store, log: ChangeLog) -> None:
-    """`label` looks at the row as it is when it is written; the one who was slower is told."""
+    """`label` looks at the row as it is when it is written; the slower one gets an error."""
 
     def meanwhile(act: Callable[[Store], object]) -> Store:
         """Return the dataset as a process sees it that is overtaken before its next write."""

@@ -14,8 +14,10 @@ from pathlib import Path
 import lance
 import pytest
 
+from cloud.dataset.rows.forgotten import barrier_id
 from cloud.dataset.store import Label, Row, Store
 from cloud.dataset.table.lance_table import Table
+from schemas.codec import content_id
 from schemas.errors import PermanentError
 from tests.conftest import DEADLINE_S
 
@@ -284,3 +286,16 @@ def test_the_location_is_absolute_and_has_no_secret(tmp_path, monkeypatch):
     assert Store.open((tmp_path / "photos.lance").as_uri()).location == str(tmp_path / "photos.lance")
     remote = Store(Table("s3://key:secret@bucket/photos.lance?token=secret", None))
     assert remote.location == "s3://***@bucket/photos.lance?token=***"
+
+
+def test_no_message_takes_the_place_of_a_barrier(store: Store) -> None:
+    """Who knows how the id of a barrier is made stops no collector, and keeps no photo of others out."""
+    for node, device in (("edge-1", "pi-1"), ("edge-1", None), (None, None)):
+        with pytest.raises(PermanentError):  # and so no sample: both have the id of a message
+            Label(photo_id=barrier_id(node, device), label="cat", by="ann", at_ms=1)
+        digest = content_id(f"forgotten {node or '*'}/{device or '*'}".encode())  # as it was once made
+        store.label([Label(photo_id=digest, label="cat", by="ann", at_ms=1)])
+    assert store.upsert([photo(1)], {photo_id(1): 5}) == {photo_id(1): "stored"}
+    store.keep_out("edge-1", None, 10)
+    assert store.upsert([photo(2)], {photo_id(2): 5}) == {photo_id(2): "forgotten"}
+    assert store.upsert([photo(3)], {photo_id(3): 10}) == {photo_id(3): "stored"}

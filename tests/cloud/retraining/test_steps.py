@@ -63,6 +63,7 @@ def test_the_configuration_reaches_the_steps():
         dataset="d", models="m", version=2, options=RELEASED, broker=CONFIG.broker
     )
     assert tuning_step(CONFIG) == TuneStep(dataset="d", models="m", nodes=("n", "m"), broker=CONFIG.broker)
+    assert {step.ray for step in training_steps(structs.replace(CONFIG, ray="r:6379"))} == {"r:6379"}
     elsewhere = structs.replace(CONFIG, release_broker=Broker(host="r"))
     assert release_step(elsewhere, card(2)).broker == tuning_step(elsewhere).broker == Broker(host="r")
 

@@ -350,3 +350,10 @@ def test_a_state_file_of_an_earlier_version_is_read():
     assert (written["rules"]["watch_s"], written["rules"]["patience_s"]) == (60, 600)
     written["rules"] |= {"error_margin": 0.02, "p95_factor": 1.5}
     assert msgspec.json.decode(json.dumps(written), type=Rollout) == state
+
+
+def test_impossible_figures_of_one_node_hide_no_alarm():
+    """Disagreements without comparisons have no interval: those of the other nodes count all the same."""
+    state = rollout(["edge-1", "edge-2"])
+    odd = trying(state, "edge-2", photos=1, disagreed=2**53)
+    assert decided(state, trying(state, bad=True), odd).action == "roll-back"

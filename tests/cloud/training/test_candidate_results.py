@@ -64,7 +64,7 @@ def test_a_network_is_trained_from_scratch_where_it_may_pay() -> None:
 
 
 def test_another_pretrained_network_needs_fewer_labels() -> None:
-    """It waits until held-out labels can tell two networks apart, and no longer."""
+    """It waits until held-out labels can rank two networks, and no longer."""
     few, enough = (
         results(EFFICIENTNET_LITE0, wrong=30, human=MIN_PRETRAINED_LABELS - short) for short in (1, 0)
     )

@@ -99,9 +99,9 @@ async def test_a_wrong_password_is_one_sentence_without_it(auth):
     [
         (
             lambda request: request.respond(b"<html>" + b"x" * 10_000, "text/html"),
-            "text/html, which is no pict",
+            "text/html, which is not a pict",
         ),
-        (lambda request: request.respond(b"", "image/jpeg"), "which is no picture"),
+        (lambda request: request.respond(b"", "image/jpeg"), "which is not a picture"),
         (lambda request: request.respond(b"gone", status=404), "answered 404"),
     ],
     ids=["page", "empty", "missing"],

@@ -209,3 +209,20 @@ async def test_an_unreadable_release_key_stops_the_edge(tmp_path, address):
     with pytest.raises(ConfigError, match=r"none\.pem"):
         async with asyncio.timeout(DEADLINE_S):
             await service.run(config)
+
+
+def test_g6_no_flipped_bit_of_what_was_accepted_stops_an_edge(tmp_path, keys):
+    """G6: wherever it is in the file, also in a text, then no UTF-8; what is installed still counts."""
+    signing, key = keys
+    installed = sign(release("file:///2", version=2, released_at_ms=2000), signing)
+    older = sign(release("file:///1", version=1, released_at_ms=1000), signing)
+    state = tmp_path / "pets.accepted"
+    verifier = SignatureVerifier(key, state)
+    verifier.load([])
+    assert verifier.rejection(installed) is None
+    content = state.read_bytes()
+    for at, byte in enumerate(content):
+        state.write_bytes(content[:at] + bytes([byte ^ 0x80]) + content[at + 1 :])
+        verifier = SignatureVerifier(key, state)
+        verifier.load([installed])
+        assert verifier.rejection(older) is not None

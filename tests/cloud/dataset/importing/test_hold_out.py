@@ -150,7 +150,7 @@ def test_a_trained_photo_never_becomes_gold(folder: Path, tmp_path: Path) -> Non
 
 
 def test_a_stored_photo_keeps_its_side_beside_a_hold_out(folder: Path, tmp_path: Path) -> None:
-    """A source that names another side of a stored photo is told, with and without --hold-out."""
+    """A source that names another side of a stored photo is listed, with and without --hold-out."""
     store = Store.open(tmp_path / "photos.lance")
     import_entries(store, folder_entries(folder), ImportOptions(keep_split=True))
     store.mark_trained()

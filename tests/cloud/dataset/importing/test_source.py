@@ -129,7 +129,7 @@ def test_a_task_may_have_texts_beside_its_picture(tmp_path: Path, data: dict[str
 def test_a_file_that_lists_no_pictures_is_no_obstacle(
     store: Store, tmp_path: Path, name: str, content: object
 ) -> None:
-    """Folders of classes are read as such, whatever lies beside them."""
+    """Folders of classes are read as such, whatever other files there are."""
     place(tmp_path / "in", "cat/1.jpg", "dog/2.jpg")
     write(tmp_path / "in" / name, content)
     found, result = imported(store, tmp_path / "in")
@@ -237,7 +237,7 @@ def test_hugging_face_folder(store: Store, tmp_path: Path) -> None:
 
 
 def test_parquet(store: Store, tmp_path: Path) -> None:
-    """Pictures and numbered labels, whose names are in the metadata; a damaged one costs itself."""
+    """Pictures and numbered labels, whose names are in the metadata; a damaged one is skipped."""
     features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
@@ -382,7 +382,7 @@ LISTS: dict[str, tuple[str, str | bytes | object, dict[str, str]]] = {
 
 @pytest.mark.parametrize("name", LISTS)
 def test_an_odd_line_of_a_list_costs_itself(tmp_path: Path, name: str) -> None:
-    """Whatever one line says, it is passed over with a reason, and the others are imported."""
+    """Any bad line is skipped with a reason, and the others are imported."""
     file, content, expected = LISTS[name]
     place(tmp_path, "a.jpg", "b.jpg")
     if isinstance(content, bytes):
@@ -467,7 +467,7 @@ def test_lists_in_folders_of_splits(store: Store, tmp_path: Path) -> None:
 
 
 def test_splits_may_have_pictures_of_the_same_names(store: Store, tmp_path: Path) -> None:
-    """instances_val2017.json is about val2017/; where nothing tells which file is meant, none is taken."""
+    """instances_val2017.json is about val2017/; where it is unclear which file is meant, none is taken."""
     for number, split in enumerate(("train2017", "val2017")):
         (tmp_path / "in" / split).mkdir(parents=True)
         (tmp_path / "in" / split / "0.jpg").write_bytes(jpeg(number))

@@ -1,4 +1,4 @@
-"""A photo that arrives again: answered again, asked again, or told apart from another picture."""
+"""A photo that arrives again: answered again, asked again, or distinguished from another picture."""
 
 import pytest
 

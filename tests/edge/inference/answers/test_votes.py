@@ -54,7 +54,7 @@ def test_devices_vote_by_themselves():
 
 
 def test_neither_late_photos_nor_redeliveries_vote():
-    """A late photo tells nothing about now, and a photo that is classified twice has one vote."""
+    """A late photo does not show the present, and a photo that is classified twice has one vote."""
     votes = voting(Vote(frames=3, agree=2))
     assert votes.confirm(taken(1), "a") is False
     assert votes.confirm(taken(1), "a") is False
