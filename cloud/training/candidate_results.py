@@ -113,7 +113,7 @@ def evaluate_candidates(
     `curves` receives the losses of trainings from scratch, `sightings` has embeddings by group of devices.
     """
     progress, team = progress or NoProgress(), team or alone()
-    # The order decides folds and batches: sorted, the same photos give the same model whatever their ids.
+    # The order decides folds and batches: sorted, the same photos give the same model under any ids.
     examples, gold = sorted_by_content(examples), sorted_by_content(gold)
     names = class_names(examples, classes)
     _check_gold(gold, names)
