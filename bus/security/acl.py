@@ -187,6 +187,11 @@ def edge(node: str, name: str = HANDLERS[0]) -> Identity:
     return Identity("edge", _edge_node(node, name), name)
 
 
+def is_handler(common_name: str) -> bool:
+    """Return True if the certificate with this common name is that of a node's handler."""
+    return common_name.partition(".")[2] in HANDLERS
+
+
 def bridge(node: str) -> Identity:
     """Return the identity of a node's bridge to the cloud's broker; raises TopicError like `device`."""
     return Identity("bridge", _edge_node(node), "bridge")

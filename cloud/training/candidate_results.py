@@ -1,6 +1,6 @@
 """Train the candidates of a version and evaluate them: the part of a training that all workers share."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -104,6 +104,7 @@ def evaluate_candidates(
     team: Team | None = None,
     curves: LossCurves | None = None,
     sightings: Sightings | None = None,
+    embed: Callable[[str], object] | None = None,
 ) -> CandidateResults:
     """Train the candidates and evaluate them on held-out labels and on the gold set.
 
@@ -112,7 +113,7 @@ def evaluate_candidates(
     `curves` receives the losses of trainings from scratch, `sightings` has embeddings by group of devices.
     """
     progress, team = progress or NoProgress(), team or alone()
-    # The order decides folds and batches: sorted, the same photos give the same model whatever their ids.
+    # The order decides folds and batches: sorted, the same photos give the same model under any ids.
     examples, gold = sorted_by_content(examples), sorted_by_content(gold)
     names = class_names(examples, classes)
     _check_gold(gold, names)
@@ -148,9 +149,11 @@ def evaluate_candidates(
     groups = PhotoChecker(get_backbone(backbone), cache_dir).groups(examples, progress)
     others = [get_backbone(name) for name in also]  # an unknown name fails before the first training
     best = evaluate(get_backbone(backbone))
-    for other in others:
+    for name, other in zip(also, others, strict=True):
         # All workers train it, or none.
         if team.agree(is_worth_trying(best, other)):
+            if embed is not None:
+                embed(name)
             best = better(best, evaluate(other))
     return best
 

@@ -17,7 +17,6 @@ _UNAUTHORIZED = 401
 _OK = 200
 _CHUNK_BYTES = 64 * 1024
 _REASON_CHARS = 200
-_INSTALL = f"install it with: {install_command('http')}"
 
 
 class HttpClient:
@@ -41,7 +40,9 @@ class HttpClient:
             import aiohttp  # noqa: PLC0415  # megabytes that only this camera needs
             import yarl  # noqa: PLC0415  # aiohttp's URLs
         except ImportError:
-            raise CameraError(f"{self.subject} needs aiohttp", hint=_INSTALL) from None
+            raise CameraError(
+                f"{self.subject} needs aiohttp", hint=f"install it with: {install_command('http')}"
+            ) from None
         self._aiohttp = aiohttp
         try:
             url = yarl.URL(self._url)

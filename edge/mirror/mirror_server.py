@@ -4,13 +4,11 @@
     GET  /v1/bundles/NAME      a file of the store, or ranges of it
 
 An edge asks again after a 202. However many ask for a bundle, it is fetched once. It is whole and
-verified before its first byte is served.
+verified before its first byte is served. Where clients need certificates, only those of handlers are served.
 """
 
 import asyncio
-import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from pathlib import Path
 
@@ -19,25 +17,29 @@ import structlog
 from aiohttp import web
 from msgspec import Struct
 
-from bus.mqtt.tls import load_certificate
-from bus.observability.connection_limit import HEAD_S, LimitedProtocol
+from bus import systemd
+from bus.health import HealthServer
+from bus.mqtt.tls import server_context
+from bus.observability.connection_limit import HEAD_S
+from bus.security import acl
 from edge.mirror.bundle_store import BundleStore, is_below, released, shown
+from edge.mirror.listener import allow_files, listen
+from edge.models.transfer.bundle_source import DiskError
 from edge.models.transfer.mirror_client import PATH, Asked
 from schemas.errors import DECODE_ERRORS, GleanerError, PermanentError
 from schemas.messages import Release
+from schemas.text import without_secrets
 
 ANSWER_S = 10.0
 """How long a request waits for a download before it is answered with 202."""
 _AT_ONCE, _MOST_FETCHES = 2, 32
 _MOST_REQUEST_BYTES = 8192
-_REQUEST_S = 10.0
-_CONNECTIONS = 256
 
 log = structlog.get_logger()
 
 
 class MirrorConfig(Struct, frozen=True, kw_only=True):
-    """Options of `gleaner mirror`.
+    """What `gleaner mirror` is started with.
 
     Attributes:
         listen: HOST:PORT.
@@ -46,6 +48,9 @@ class MirrorConfig(Struct, frozen=True, kw_only=True):
         max_bytes: most bytes in it.
         certificate: PEM file of the server's certificate; plain HTTP without it.
         key: PEM file of its key.
+        clients: PEM file of the CA by which edges have certificates; without it they need none.
+        crl: PEM file of the edges' certificates that are revoked.
+        probes: HOST:PORT of /livez and /readyz.
     """
 
     listen: str
@@ -54,6 +59,9 @@ class MirrorConfig(Struct, frozen=True, kw_only=True):
     max_bytes: int
     certificate: str | None = None
     key: str | None = None
+    clients: str | None = None
+    crl: str | None = None
+    probes: str | None = None
 
 
 class Mirror:
@@ -63,22 +71,38 @@ class Mirror:
         store: The bundles.
         origins: URLs of folders; bundles below them are fetched, no others.
         tasks: Owns the downloads.
+        edges_only: Whether to serve only clients with the certificate of a handler.
     """
 
-    def __init__(self, store: BundleStore, origins: tuple[str, ...], tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        store: BundleStore,
+        origins: tuple[str, ...],
+        tasks: asyncio.TaskGroup,
+        *,
+        edges_only: bool = False,
+    ) -> None:
         self._store = store
         self._origins = origins
         self._tasks = tasks
+        self._edges_only = edges_only
         self._fetching: dict[str, asyncio.Task[GleanerError | OSError | None]] = {}
         self._places = asyncio.Semaphore(_AT_ONCE)
+        self._unready_reason: str | None = None
         self._stopped = False
 
     def app(self) -> web.Application:
         """Return the application."""
-        app = web.Application(client_max_size=_MOST_REQUEST_BYTES)
+        app = web.Application(
+            client_max_size=_MOST_REQUEST_BYTES, middlewares=[_for_edges] if self._edges_only else []
+        )
         app.router.add_post(PATH, self._prepare)
         app.router.add_get(PATH + "/{name}", self._serve)
         return app
+
+    def unready_reason(self) -> str | None:
+        """Return why the last download could not be stored, None if it could; an origin may be away."""
+        return self._unready_reason
 
     def stop(self) -> None:
         """Let running downloads end; their parts stay for the next start."""
@@ -92,12 +116,11 @@ class Mirror:
 
     async def _prepare(self, request: web.Request) -> web.Response:
         try:
-            async with asyncio.timeout(_REQUEST_S):
+            async with asyncio.timeout(HEAD_S):
                 body = await request.read()
-        except TimeoutError:
-            return _said(HTTPStatus.REQUEST_TIMEOUT, f"the request did not arrive within {_REQUEST_S:g} s")
-        try:
             asked = msgspec.json.decode(body, type=Asked)
+        except TimeoutError:
+            return _said(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
         except DECODE_ERRORS as error:
             return _said(HTTPStatus.BAD_REQUEST, str(error))
         if not is_below(asked.url, self._origins):
@@ -132,9 +155,12 @@ class Mirror:
                 traffic = await asyncio.to_thread(self._store.fetch, release, lambda: self._stopped)
         except (GleanerError, OSError) as error:
             log.warning("mirror.fetch_failed", url=shown(release), reason=str(error))
+            if isinstance(error, DiskError | OSError):
+                self._unready_reason = str(error)
             return error
         finally:
             del self._fetching[release.sha256]
+        self._unready_reason = None
         log.info(
             "mirror.bundle_fetched",
             url=shown(release),
@@ -149,68 +175,43 @@ def _said(status: HTTPStatus, text: str) -> web.Response:
     return web.Response(status=status, text=text)
 
 
-@asynccontextmanager
-async def serving(mirror: Mirror, address: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Serve a mirror for the length of a block, entered with its port.
-
-    Bounded: beyond `_CONNECTIONS`, the oldest one whose request has not begun gives way, else the oldest; one
-    that says nothing is closed after 5 s. An edge whose connection ends goes on with its bundle's own URL.
-
-    Args:
-        mirror: What answers.
-        address: HOST:PORT.
-        tls: Of the server's certificate; None for plain HTTP.
-
-    Raises:
-        OSError: The address is in use.
-    """
-    host, _, port = address.rpartition(":")
-    runner = web.AppRunner(mirror.app(), access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        assert runner.server is not None  # after `setup`
-        # Not a TCPSite: aiohttp has no deadline for the head of a request, and no bound of connections.
-        server = await asyncio.get_running_loop().create_server(
-            LimitedProtocol.factory(runner.server, _CONNECTIONS),
-            host.strip("[]"),
-            int(port),
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else HEAD_S,
-        )
-        try:
-            yield int(server.sockets[0].getsockname()[1])
-        finally:
-            server.close()
-    finally:
-        await runner.cleanup()
+@web.middleware
+async def _for_edges(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Refuse clients that are not handlers: devices and bridges have certificates of the same CA."""
+    subject = (request.get_extra_info("peercert") or {}).get("subject", ())
+    names = [value for part in subject for kind, value in part if kind == "commonName"]
+    if len(names) != 1 or not acl.is_handler(names[0]):
+        log.warning("mirror.client_refused", name=names[0] if names else None)
+        return _said(HTTPStatus.FORBIDDEN, "only an edge's certificate is served")
+    return await handler(request)
 
 
 async def run(config: MirrorConfig) -> None:
     """Serve until cancelled.
 
     Raises:
-        OSError: The address is in use, or a file cannot be read.
+        OSError: A file cannot be read.
+        MirrorError, HealthServerError: An address is in use.
+        ConfigError: A certificate or key cannot be used.
     """
+    tls = None
+    if config.certificate is not None:
+        tls = server_context(config.certificate, config.key, config.clients, config.crl)
     store = BundleStore(Path(config.state_dir), config.max_bytes)
+    allow_files()
     async with asyncio.TaskGroup() as tasks:
-        mirror = Mirror(store, config.origins, tasks)
-        async with serving(mirror, config.listen, _tls(config)):
-            log.info("mirror.listening", address=config.listen, origins=list(config.origins))
-            try:
-                await asyncio.Event().wait()
-            finally:
-                mirror.stop()
-
-
-def _tls(config: MirrorConfig) -> ssl.SSLContext | None:
-    """Return the context of the server's certificate, None for plain HTTP.
-
-    Raises:
-        ConfigError: The files cannot be used.
-    """
-    if config.certificate is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    load_certificate(context, config.certificate, config.key)
-    return context
+        mirror = Mirror(store, config.origins, tasks, edges_only=config.clients is not None)
+        server, clean_up = await listen(mirror.app(), config.listen, tls)
+        log.info("mirror.listening", address=config.listen, origins=[*map(without_secrets, config.origins)])
+        try:
+            if config.probes is not None:
+                probes = HealthServer(config.probes, mirror.unready_reason)
+                tasks.create_task(probes.run(), name="mirror.probes")
+            tasks.create_task(systemd.report(mirror.unready_reason), name="mirror.systemd")
+            await asyncio.Event().wait()
+        finally:
+            mirror.stop()
+            server.close()
+            await clean_up()

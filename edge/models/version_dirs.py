@@ -23,6 +23,7 @@ from edge.models.bundle import check, unpack
 from edge.models.transfer import installed_parts
 from edge.models.transfer.bundle_source import Abandoned, FetchError, Traffic
 from edge.models.transfer.download import fetch_bundle
+from edge.models.transfer.mirror_client import SiteMirror
 from schemas.messages import Release
 
 _INCOMING = "incoming-"
@@ -37,7 +38,7 @@ def download(
     abandoned: Abandoned = lambda: False,
     traffic: Traffic | None = None,
     *,
-    mirror: str | None = None,
+    mirror: SiteMirror | None = None,
 ) -> None:
     """Fetch, verify and unpack a release next to the served versions.
 
@@ -46,7 +47,7 @@ def download(
         base: The model's folder.
         abandoned: Asked during the download; True ends it.
         traffic: Counts the bytes.
-        mirror: Address of a mirror that is asked first.
+        mirror: Is asked first.
 
     Raises:
         BundleError, FetchError, DiskError, OSError: The served versions are unchanged.

@@ -2,7 +2,7 @@
 
 A decoder skips bytes that belong to no segment, takes `FF 00` for such bytes, ends at the first EOI, and adds
 an EOI that is missing. What differs between decoders (TensorFlow, Pillow, libjpeg's versions) is left out of
-the normal form: metadata but the orientation, whatever follows an error, further pictures.
+the normal form: metadata but the orientation, everything after an error, further pictures.
 
 Source: ITU-T T.81, annex B; libjpeg-turbo, `jdmarker.c` (read_markers, next_marker, jpeg_resync_to_restart).
 """

@@ -195,7 +195,7 @@ def _read_header(chunk: Chunk | None, image: bytes, limits: ImageLimits) -> PngS
 
 def _read_critical(stream: PngStream, chunk: Chunk) -> None:
     if chunk.kind == b"PLTE" and stream.colour in {GREY, GREY_ALPHA}:
-        stream.exact = False  # libpng ignores it, whatever it is
+        stream.exact = False  # libpng ignores it
         return
     if not chunk.valid:
         raise corrupt(f"a wrong checksum in {chunk.kind.decode()}")

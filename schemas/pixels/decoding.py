@@ -188,7 +188,7 @@ def _open(
     image: bytes, size: Size, kind: str, at_least: Size | None = None, *, grey: bool = False
 ) -> Image.Image:
     with Image.open(io.BytesIO(image), formats=(kind,)) as picture:
-        # What was checked is what is decoded, whatever a decoder reads.
+        # The decoder must see the size that was checked.
         if picture.size != size:
             raise OSError(f"the size is {picture.size} for the decoder and {size} for the check")
         # All bytes at once: libjpeg cannot wait for more of what is coded arithmetically.
@@ -200,7 +200,7 @@ def _open(
 
 
 def _guarded(decode: Callable[[], Image.Image]) -> Image.Image:
-    """Call a decoder; raise ImageError for whatever it raises about the bytes."""
+    """Call a decoder; raise ImageError for any error of it about the bytes."""
     try:
         return decode()
     except MemoryError:

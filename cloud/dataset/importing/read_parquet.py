@@ -81,7 +81,7 @@ def _picture(path: Path, group: int, row: int, column: str) -> bytes:
     raise PermanentError("no encoded picture in this row")
 
 
-@lru_cache(maxsize=1)  # one row group in memory, whatever the number of entries
+@lru_cache(maxsize=1)  # one row group in memory for any number of entries
 def _row_group(path: Path, group: int, column: str) -> pa.ChunkedArray:
     return pq.ParquetFile(path).read_row_group(group, columns=[column]).column(column)
 
@@ -92,7 +92,7 @@ def _column(schema: pa.Schema, names: Sequence[str]) -> str | None:
 
 
 def _only_classes(path: Path, schema: pa.Schema, label: str | None) -> str | None:
-    """Return the only column with numbered classes, whatever its name.
+    """Return the only column with numbered classes; its name does not matter.
 
     Raises:
         PermanentError: There are several, and no label is given.

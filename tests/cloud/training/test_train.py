@@ -384,7 +384,11 @@ def _seeing() -> Any:
 def test_a_network_trained_from_scratch_wins_where_frozen_features_fail(
     cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With `also`, the backbone with the lower held-out loss is exported; the card names the other one."""
+    """With `also`, the backbone with the lower held-out loss is exported; the card names the other one.
+
+    Whoever embeds for the training elsewhere is told of each further network that is tried.
+    """
+    told: list[str] = []
     monkeypatch.setattr(from_scratch, "STEPS", (60, 60))
     monkeypatch.setattr("cloud.training.candidate_results.MIN_SCRATCH_LABELS", 40)
     for name, dim, pretrained, build in (("blind", 3, True, _blind), ("seeing", 8, False, _seeing)):
@@ -400,7 +404,9 @@ def test_a_network_trained_from_scratch_wins_where_frozen_features_fail(
         cache_dir=cache_dir,
         registry=Registry(tmp_path),
         version=1,
+        embed=told.append,
     )
+    assert told == ["seeing"]
     card = trained.card
     assert card.backbone == "seeing"
     assert [candidate.name for candidate in card.others["blind"]] == ["human"]
