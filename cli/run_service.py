@@ -98,7 +98,7 @@ def _without_users(value: object) -> object:
 
 
 async def _until_signalled(service: Coroutine[Any, Any, T]) -> tuple[signal.Signals | None, T | None]:
-    """Return the signal that ended it, None if it ended by itself, and its result."""
+    """Return the signal that ended it, None without one, and its result."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(service, name="service")
     signalled: signal.Signals | None = None

@@ -42,8 +42,8 @@ class Demo:
         seed: Seed of every random choice.
         work: Temporary folder of this run.
         screen: Shows the progress.
-        stay: Whether everything goes on running afterwards.
-        staying: Set once everything is done, and goes on running.
+        stay: Whether everything keeps running afterwards.
+        staying: Set once everything is done and keeps running.
         leave: Ends that.
     """
 
@@ -95,13 +95,13 @@ class Demo:
         return problem
 
     async def _stay(self, collection: photos.Collection, services: Services, processes: Processes) -> None:
-        """Leave everything running until a signal, with cameras that go on sending photos, and a trainer.
+        """Leave everything running until a signal, with cameras that keep sending photos, and a trainer.
 
         Raises:
             PermanentError: A service has ended.
         """
         await services.start_trainer(processes, self.backbone)
-        self.screen.print("everything goes on running, and a trainer waits for labels:")
+        self.screen.print("everything keeps running, and a trainer waits for labels:")
         self.screen.print(f"give {LABELS_PER_ROUND} in the page Review, and it makes the next version;")
         self.screen.print("the page Rollout shows it if the gate promotes it, the page Models says why not")
         self.screen.highlight(f"console: {services.console_address()}")

@@ -17,7 +17,7 @@ from schemas.pixels import MAX_PHOTO_BYTES, MAX_SIDE_PX, encode_photo, fit_photo
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What a photo has to be.
+    """Requirements of a photo.
 
     Args:
         size: Width and height in pixels. A photo with more pixels is scaled down until its longer side is at

@@ -150,7 +150,7 @@ class Socket:
         self._paho._sock_send, self._paho._sock_recv = count_sent, receive_ahead  # noqa: SLF001
 
     def _unacknowledged_bytes(self) -> int:
-        """Return how many sent bytes the kernel still keeps for sending again; 0 where it does not tell."""
+        """Return how many sent bytes the kernel keeps for sending again; 0 if it does not report them."""
         sock = self._paho.socket()
         if sock is None or sock.fileno() < 0:
             return 0

@@ -32,7 +32,7 @@ from bus.provisioning.files import make_folder, read_or_create, write
 from bus.provisioning.revocation import REVOKED, record_issued, revoked, write_revocations
 from bus.provisioning.site import MIRROR, Address, ClientFiles, Site, allowed_identities, client_files
 from bus.security import acl, certificates
-from schemas.errors import PermanentError
+from schemas.errors import DECODE_ERRORS, PermanentError
 from schemas.topics import CLOUD, HANDLERS
 
 SITE = "site.json"
@@ -65,7 +65,7 @@ def read_site(directory: Path) -> Site | None:
         return msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8), type=Site)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *DECODE_ERRORS) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
 
 
@@ -264,7 +264,7 @@ class _Issuer:
         identity, edge = files.identity, self.site.edges[files.identity.node]
         fields: Fields = {"node": identity.node, "release_key": f"{self._home(files.folder)}/release.pem"}
         if self.site.home:
-            # Each handler has a model server of its own, which reads the models from there.
+            # Each handler has its own model server, which reads the models from there.
             suffix = "" if identity.name == HANDLERS[0] else f"-{identity.name}"
             fields["models_dir"] = f"{_STATE}/models{suffix}"
         if edge.homeassistant:

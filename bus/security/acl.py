@@ -127,7 +127,7 @@ ACL: tuple[AclEntry, ...] = (
     *_allow("eventbus", "write", _EDGE_OF_NODE, STATUS, EVENT),
     *_allow("eventbus", "read", _NODE, SAMPLE, FEEDBACK),
     *_allow("eventbus", "read", _EDGE_OF_NODE, STATUS, EVENT),
-    # Home Assistant reads the states of its node's devices and tells them to take photos.
+    # Home Assistant reads the states of its node's devices and commands them to take photos.
     *_allow("homeassistant", "write", _NODE, COMMAND),
     *_allow("homeassistant", "read", _NODE, STATUS),
     *_allow("collector", "write", _ANY, RECEIPT),

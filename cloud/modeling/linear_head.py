@@ -84,7 +84,7 @@ def _fit(
 ) -> Head:
     """Fit; `inputs` is overwritten: a second copy of many embeddings is what a training has no memory for."""
     share = weights / weights.sum()
-    # What all examples have in common tells no class: without it, the bias is found in fewer iterations.
+    # What all examples share does not separate classes: without it, the bias is found in fewer iterations.
     mean = share @ inputs
     inputs -= mean
     # One regularisation must suit every backbone, and their embeddings differ in length.

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct, field
 
 from bus.atomic_file import write_atomic
 from bus.file_lock import LockHeldError, exclusive_lock
-from schemas.errors import PermanentError, TransientError
+from schemas.errors import DECODE_ERRORS, PermanentError, TransientError
 from schemas.field_types import Count, Name, Probability, Seconds, Stage
 from schemas.messages import Release, VersionStats
 
@@ -164,7 +164,7 @@ class RolloutFile:
             return msgspec.json.decode(self.path.read_bytes(), type=Rollout)
         except FileNotFoundError:
             return None
-        except msgspec.MsgspecError as error:
+        except DECODE_ERRORS as error:
             raise PermanentError(
                 f"cannot read rollout state {self.path}: {error}",
                 hint="restore the file, or remove it to start that rollout again",

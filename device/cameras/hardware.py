@@ -26,7 +26,7 @@ _CHECK_DEVICE = "check that it is plugged in and that no other program uses it"
 _CHECK_STREAM = "check address, user and password, and that the camera answers"
 _QUIET = "-8"  # AV_LOG_QUIET
 _TIMED = ("rtsp", "rtsps")
-"""Streams whose frames have times of their own; for others OpenCV assumes a frame rate."""
+"""Streams whose frames have timestamps; for others OpenCV assumes a frame rate."""
 _MAX_DEVICE = 2**31 - 1
 MAX_LAG_S = 2.0
 """A stream that is further behind is opened again."""

@@ -25,7 +25,7 @@ _VIDEO = re.compile(r"video/|.*mpegurl")
 
 
 class HttpCamera:
-    """A camera with an HTTP address; what the address delivers is told by its Content-Type.
+    """A camera with an HTTP address; the Content-Type says what the address delivers.
 
     A picture is requested again for each photo. A stream of pictures (`multipart/x-mixed-replace`) is read
     on, so that each photo is the newest, until no photo was asked for during ten seconds; the next capture
@@ -118,7 +118,7 @@ class HttpCamera:
                 )
         if not looks_like_picture(bytes(body[:SIGNATURE_BYTES])):
             raise CameraError(
-                f"{self._client.subject} answered with {response.content_type}, which is no picture",
+                f"{self._client.subject} answered with {response.content_type}, which is not a picture",
                 hint="use the address of its picture or its stream, and not that of its page",
             )
         return Frame(bytes(body), self._source, taken_at_ms=taken_at_ms)

@@ -71,7 +71,7 @@ class HttpClient:
             if response.status == _UNAUTHORIZED and self._login and challenge.startswith("basic"):
                 response.close()
                 response = await self._session.get(self._address, headers=_basic(*self._login))
-        # ValueError: what a camera sent, such as a redirection, is no URL or text.
+        # ValueError: what a camera sent, such as a redirection, is not a URL or text.
         except (self._aiohttp.ClientError, OSError, ValueError) as error:
             raise self._failure(error) from None
         if response.status != _OK:

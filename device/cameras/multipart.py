@@ -16,6 +16,7 @@ _BOUNDARY = re.compile(r'(?i);[ \t]*boundary[ \t]*=[ \t]*("[^"]*"|[^;]*)')
 _CONTENT_LENGTH = re.compile(rb"(?im)^content-length[ \t]*:[ \t]*([0-9]{1,12})[ \t]*\r?$")
 _MAX_HEADER_BYTES = 16 * 1024
 _MAX_LINE_BYTES = 512
+_MAX_BOUNDARY_BYTES = 256
 
 
 class Part(NamedTuple):
@@ -52,7 +53,8 @@ class MultipartSplitter:
         # headers are any bytes: those that are not UTF-8 are surrogates here.
         name = boundary.strip("\"' ").lstrip("-").encode("utf-8", "surrogateescape")
         self._delimiter = b"--" + name
-        lines = rb"--[^\r\n]+?" + (b"|" + re.escape(name) if name else b"")
+        # Bounded: else a line of blanks takes time with the square of its length.
+        lines = rb"--[^\r\n]{1,%d}?" % _MAX_BOUNDARY_BYTES + (b"|" + re.escape(name) if name else b"")
         self._other_delimiter = re.compile(rb"(?:\A|\n)(" + lines + rb")[ \t]*\r?\n[!#-9;-~]+[ \t]*:")
         self._is_settled = False
         self._max_bytes = max_bytes

@@ -72,6 +72,6 @@ class Selector:
     def restore(self, samples: Iterable[HarvestedSample]) -> None:
         """Count the samples of earlier runs, the oldest first."""
         for sample in samples:
-            self.seen.add(sample)  # also a refunded one: the cloud has the photo all the same
+            self.seen.add(sample)  # a refunded one too: the cloud has its photo
             if not sample.refunded:
                 self.budget.spend(sample)

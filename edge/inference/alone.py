@@ -46,7 +46,7 @@ class AloneLane:
 
     Before the second and the third attempt, many known-good images must be classified in a row. A photo that
     is still being decoded after the time for a call, counted while the server answers other calls, is
-    rejected at once. Its device has no other turn until that work has really ended.
+    rejected at once. No other photo of its device is tried until that work has really ended.
 
     Args:
         bus: Publishes the Status.

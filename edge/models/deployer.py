@@ -42,8 +42,8 @@ class Deployer:
     """Deploys releases on one edge node.
 
     Args:
-        config: Names and folders. Without `models_dir` others place the models, and a release only tells
-            their class names.
+        config: Names and folders. Without `models_dir` something else places the models, and a release only
+            gives their class names.
         bus: Connected by its own `run`; make this before that.
         predictor: The model server.
         router: Routes the photos.

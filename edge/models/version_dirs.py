@@ -8,8 +8,8 @@
     <base>/aside-9       stepped aside while an older version is activated; comes back if that fails
     <base>/trial/7, 8    the canary folder: champion and challenger, served from there during a canary
 
-The model server ignores names that are no numbers. One that restarts during a canary loads the newest version
-of `<base>`: the champion. All changes are renames, so a killed process leaves the old or the new
+The model server ignores names that are not numbers. One that restarts during a canary loads the newest
+version of `<base>`: the champion. All changes are renames, so a killed process leaves the old or the new
 state; what is renamed was synced before, so a power loss does too.
 """
 

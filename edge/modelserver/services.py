@@ -170,7 +170,7 @@ class ModelService:
         self._repository = repository
         self._stopping = stopping
         # gRPC runs a method that has this attribute in the pool given there. With all other threads occupied
-        # by slow images, a server that works would not even tell its status.
+        # by slow images, a server that works could not even report its status.
         status = partial(self.GetModelStatus)
         status.experimental_thread_pool = pool  # type: ignore[attr-defined]  # partial objects take attributes
         self.GetModelStatus = status  # type: ignore[method-assign]  # what the generated code registers
@@ -204,7 +204,7 @@ class ModelService:
                     "Only ModelConfigList is currently supported",
                 )
             configs = config.from_proto(request.config.model_config_list)
-            # A client that left frees the thread; the reload itself goes on.
+            # A client that left frees the thread; the reload itself continues.
             self._repository.reload(configs, is_cancelled=lambda: self._stopping() or not context.is_active())
             response = messages.ReloadConfigResponse()
             response.status.error_code = int(Code.OK)

@@ -26,8 +26,8 @@ _DT_STRING = 7
 _AVAILABLE = 30  # GetModelStatus: ModelVersionStatus.State
 _END = 50
 UNFINISHED_S = 300.0
-"""How long a call may go on after its start, in seconds; then it is cancelled and no longer counted."""
-# These say that the server cannot take any call, whatever is in it.
+"""How long a call may last, in seconds; then it is cancelled and no longer counted."""
+# These mean that the server cannot take any call, whatever is in it.
 _NOT_BY_INPUT = (
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.FAILED_PRECONDITION,
@@ -68,7 +68,7 @@ class ModelMissingError(ModelUnavailableError):
 
 
 class UnfinishedError(ModelUnavailableError):
-    """The deadline of a call passed, and the call goes on: decoding cannot be interrupted.
+    """The deadline of a call passed, and the call is still running: decoding cannot be interrupted.
 
     Args:
         sentence: What happened.
@@ -120,7 +120,7 @@ class Predictor:
         self.timeout_s = timeout_s
         self._forms: dict[int | None, CallForm] = {}
         self.unfinished = UnfinishedCalls()
-        """Calls that go on after their deadline."""
+        """Calls that are still running after their deadline."""
 
     async def __aenter__(self) -> Self:
         """Create the channel; it connects with the first call."""
@@ -166,8 +166,9 @@ class Predictor:
     ) -> BatchOutput:
         """Classify encoded images in one call. Safe to cancel.
 
-        A call with one image that is not finished at its deadline goes on and is counted in `unfinished`, so
-        that the caller knows when the image no longer occupies the server. Other calls end at the deadline.
+        A call with one image that is not finished at its deadline continues and is counted in `unfinished`,
+        so that the caller knows when the image no longer occupies the server. Other calls end at the
+        deadline.
 
         Args:
             images: JPEG or PNG.
@@ -176,7 +177,7 @@ class Predictor:
 
         Raises:
             ModelMissingError: The server is down or lacks the version: retry, or ask another version.
-            UnfinishedError: The deadline passed, and the call goes on.
+            UnfinishedError: The deadline passed, and the call is still running.
             ModelUnavailableError: Retry later.
             ModelOutputError: The output is not a table of probabilities.
             BadInputError: At least one image is refused.
@@ -336,7 +337,7 @@ class Predictor:
     def _mapped(self, error: grpc.aio.AioRpcError) -> PermanentError | TransientError:
         """Map a gRPC status: INVALID_ARGUMENT is the input's fault, everything else may pass."""
         status = f"{error.code().name}: {error.details()}"
-        # UNKNOWN, INTERNAL and the like say nothing about the photo: it is retried, never rejected.
+        # UNKNOWN, INTERNAL and the like need not be caused by the photo: it is retried, never rejected.
         if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
             return BadInputError(f"model {self.model} refuses an image: {status}")
         kind = ModelMissingError if error.code() in _MISSING else ModelUnavailableError

@@ -74,7 +74,7 @@ class JpegStream:
         damages: Number of invalid markers in the data of scans.
         orientation: Of the first EXIF segment.
         has_exif: Whether there is one.
-        jfif: Whether there is a JFIF segment, which tells the colours.
+        jfif: Whether there is a JFIF segment, which gives the colours.
         adobe: The colour transform of an Adobe segment.
         exact: Whether all decoders read the file alike.
         damaged: Why data are missing or wrong.

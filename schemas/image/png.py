@@ -138,7 +138,7 @@ def walk_png(image: bytes, limits: ImageLimits) -> PngStream:
         if chunk.ancillary:
             _read_ancillary(stream, chunk, limits)
         elif pixels_ended:
-            # All pixels were read before; what comes here, a decoder may not like.
+            # All pixels were read before this chunk, which a decoder may refuse.
             stream.exact = False
         else:
             _read_critical(stream, chunk)
@@ -314,7 +314,7 @@ def _compressed_at(chunk: Chunk) -> int | None:
 
 
 def corrupt(got: str) -> ImageError:
-    """Return the error for a file that is no PNG that can be decoded."""
+    """Return the error for a file that cannot be decoded as PNG."""
     return ImageError(expected="a whole png", got=got, code="corrupt-image")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from schemas.errors import PermanentError
+from schemas.errors import DECODE_ERRORS, PermanentError
 
 EXTRA_ASSETS = "assets.extra"
 MANIFEST_FILE = Path(EXTRA_ASSETS, "litert.json")
@@ -97,7 +97,7 @@ def read_manifest(directory: Path) -> Manifest | None:
         return None
     try:
         manifest = msgspec.json.decode(file.read_bytes(), type=Manifest)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise PermanentError(f"no valid LiteRT manifest in {file}: {error}") from None
     if manifest.format > FORMAT:
         raise PermanentError(

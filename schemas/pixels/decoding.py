@@ -63,7 +63,7 @@ class Decoded(NamedTuple):
 
     @property
     def damaged(self) -> str | None:
-        """Why the photo is not what the camera took, None if nothing tells that."""
+        """Why the photo may differ from what the camera took, None if nothing shows that."""
         return (self.facts and self.facts.damaged) or self.warning
 
     @property
@@ -138,7 +138,7 @@ def _missing_end(picture: Image.Image) -> str | None:
 
 
 def _read_strictly(essence: bytes, colours: str, at_least: Size) -> tuple[Image.Image | None, str | None]:
-    """Decode by the package that tells libjpeg's first warning; None where it cannot decode."""
+    """Decode by the package that reports libjpeg's first warning; None where it cannot decode."""
     try:
         import simplejpeg  # noqa: PLC0415  # with numpy; a device has Pillow alone: the same pixels
     except ImportError:

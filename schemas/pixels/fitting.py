@@ -67,7 +67,7 @@ def fit_photo(
         quality: JPEG quality, 1 to 100, of a photo that is scaled down.
 
     Raises:
-        ImageError: It is no photo that can be read, or it is too large even for this.
+        ImageError: It cannot be read as a photo, or it is too large even for this.
     """
     limits = ImageLimits(max_bytes=max_bytes, max_pixels=min(MAX_PHOTO_PIXELS, source.max_pixels))
     try:

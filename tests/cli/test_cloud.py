@@ -11,7 +11,8 @@ from cloud.collector.config import CollectorConfig
 from cloud.dataset.dead_letters import Bounds, DeadLetter, DeadLetterTable
 from cloud.dataset.example import TrainingError
 from cloud.dataset.store import Label, Row, Store
-from cloud.evaluation.promotion_gate import Comparison, Verdict
+from cloud.evaluation.paired_comparison import Comparison
+from cloud.evaluation.promotion_gate import Verdict
 from cloud.export.saved_model import ExportError
 from cloud.modeling.backbones import BackboneUnavailableError
 from cloud.registry.registry import Registry

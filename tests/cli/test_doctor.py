@@ -136,7 +136,7 @@ async def test_a_stopped_edge_is_offline(address, at):
 
 
 async def test_photos_do_not_pass_a_bridge(address, at):
-    """At the cloud's broker of a site with bridges the edge is seen and takes no photos: that is no fault."""
+    """At the cloud's broker of a site with bridges the edge is seen and takes no photos, without fault."""
     async with reporting(address, SERVED):
         done = await gleaner("doctor", "--all", *at)
     found = findings(done.out)
@@ -261,7 +261,7 @@ async def test_the_configuration_of_a_service_is_enough(answering, address, tmp_
 
 
 def test_a_folder_that_cannot_be_looked_at_is_a_failure(tmp_path):
-    """A service's folders are private: whoever may not search them is told, and the other checks follow."""
+    """A service's folders are private: one that may not be searched is reported; other checks follow."""
     settings = DeviceConfig(state_dir=str(tmp_path / ("too-long" * 40)))  # refused to root as well
     (checked,) = machine_findings(Recognised("device", settings), datetime.now(UTC))
     assert not checked.passed
@@ -270,7 +270,7 @@ def test_a_folder_that_cannot_be_looked_at_is_a_failure(tmp_path):
 
 
 async def test_a_broker_that_hides_its_own_topics_is_checked(broker):
-    """It may refuse `$SYS`, as all but mosquitto's kin do: the checks go on."""
+    """It may refuse `$SYS`, as all but mosquitto's kin do: the checks continue."""
     async with refusing(broker.port, b"$SYS") as port:
         done = await gleaner("doctor", "--timeout", "1", "--broker", f"127.0.0.1:{port}")
     found = findings(done.out)

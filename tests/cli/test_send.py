@@ -115,7 +115,7 @@ async def test_without_an_edge_each_photo_times_out(at, folder):
 
 
 async def test_why_a_photo_is_deferred_is_said_at_the_deadline(edge, at, folder):
-    """A deferred result is no answer, but its reason is what the sender needs."""
+    """A deferred result is not an answer, but its reason is what the sender needs."""
     edge.reply = lambda photo: [result(photo, "deferred", reason="model pets at x:1: UNAVAILABLE")]
     done = await gleaner("send", folder / "a.jpg", "--timeout", "1", *at)
     assert done.code == 1

@@ -1,6 +1,6 @@
 """A pretrained backbone in miniature, for tests of what surrounds it: `--backbone tests.cloud.tiny:TINY`.
 
-It tells colours and brightness in the quarters of a photo, and is exported in a fraction of the time.
+It recognises colours and brightness in the quarters of a photo, and is exported in a fraction of the time.
 """
 
 from dataclasses import replace

@@ -132,7 +132,7 @@ async def test_g4_bad_input_does_not_delay_others(config):
 
 
 async def test_g4_an_invalid_topic_is_refused_or_ignored(config, capsys):
-    """Our tools refuse a device name that is no DNS label; the edge answers such topics as misnamed."""
+    """Our tools refuse a device name that is not a DNS label; the edge answers such topics as misnamed."""
     with pytest.raises(TopicError, match="DNS label"):
         PHOTO.name(node=NODE, device="a/b")
     with pytest.raises(SystemExit, match="2"):

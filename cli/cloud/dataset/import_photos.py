@@ -74,7 +74,7 @@ def hold_out_share(text: str) -> float:
 
 
 def run(arguments: Namespace) -> int:
-    """Import what can be read; print counts per class, and what was passed over with the reason."""
+    """Import what can be read; print counts per class, and what was skipped with the reason."""
     from cli.progress import Bars  # noqa: PLC0415  # each command loads what it needs, and no more
     from cloud.dataset.importing.import_result import ImportOptions  # noqa: PLC0415  # as above
     from cloud.dataset.importing.importer import import_entries  # noqa: PLC0415  # as above
@@ -129,7 +129,7 @@ def _ignored(ignored: dict[str, str]) -> Iterator[str]:
 
 
 def show(done: "ImportResult", store: "Store | None", *, dry_run: bool) -> None:
-    """Print the result of an import; what was passed over goes to standard error."""
+    """Print the result of an import; what was skipped goes to standard error."""
     for line in _ignored(done.ignored):
         print_error(line)
     for name, reason in done.skipped.items():

@@ -2,7 +2,7 @@
 
 Photos that a person or a device labelled stay unless --labelled is given, and gold photos unless --gold is.
 The size is that of the pictures; the other columns take some per cent more. Run it by a timer, with --yes.
-Edges are not told: what they keep has bounds of its own.
+Edges are not informed: what they keep is bounded separately.
 """
 
 import re

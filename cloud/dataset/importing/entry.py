@@ -1,4 +1,4 @@
-"""What every import format yields: pictures with a label, and what was passed over, with the reason."""
+"""What every import format yields: pictures with a label, and what was skipped, with the reason."""
 
 import re
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _DRIVE = re.compile(r"[A-Za-z]:/")
 
 
 class NotAListError(PermanentError):
-    """A file is no list of pictures, whatever else it is."""
+    """A file is not a list of pictures; it may be anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def listed_item(folder: Path, name: str, label: object, split: Split | None = No
         split: As it is written.
     """
     if label is not None and not isinstance(label, str | int | float):
-        return PassedOver(name, "a label that is no text")
+        return PassedOver(name, "a label that is not text")
     text = None if label is None else label_text(label)
     if text is not None and not is_unicode(text):
         return PassedOver(name, "a label that is not UTF-8; save the list as UTF-8")

@@ -20,7 +20,7 @@ def lists_in(directory: Path, label: str | None) -> list[Entry]:
     """Return the entries of the lists of pictures in a folder; none if it has no list.
 
     A folder may have several lists of one kind if each is named after a split. A JSON or CSV file that is no
-    list, such as names of classes, is no reason to refuse the folder.
+    list, such as names of classes, does not make the folder unusable.
 
     Args:
         directory: The folder.

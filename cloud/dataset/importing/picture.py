@@ -32,7 +32,7 @@ def read_item(item: Item, options: ImportOptions) -> Read:
     A picture of more than 2 MiB or 16 megapixels is scaled down, and another format converted.
 
     Raises:
-        PermanentError: It is no picture that can be read, is damaged or too large, or has no class name.
+        PermanentError: It cannot be read as a picture, is damaged or too large, or has no class name.
         OSError: The file cannot be read.
     """
     subject = f"file {item.name}"

@@ -25,7 +25,7 @@ def parquet_entries(source: Path, label: str | None = None) -> list[Entry]:
         label: Class of rows without one.
 
     Raises:
-        PermanentError: A file is no Parquet, or has no column with encoded pictures.
+        PermanentError: A file is not Parquet, or has no column with encoded pictures.
     """
     files = [source] if source.is_file() else sorted(source.rglob("*.parquet"))
     base = source.parent if source.is_file() else source

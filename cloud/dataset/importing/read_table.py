@@ -22,6 +22,7 @@ from cloud.dataset.importing.entry import (
 )
 from cloud.dataset.importing.folder import split_of
 from cloud.dataset.schema import Split
+from cloud.dataset.table_cells import cell_text
 from schemas.errors import PermanentError
 
 FILE_COLUMNS = (
@@ -126,11 +127,12 @@ def _entries(
             yield PassedOver(f"{table.name}:{number}", "no file name")
             continue
         if not isinstance(name, str):
-            yield PassedOver(f"{table.name}:{number}", "a file name that is no text")
+            yield PassedOver(f"{table.name}:{number}", "a file name that is not text")
             continue
         # A blank at the end of a field belongs to the table, unless a file has that name.
         name = name if is_file(table.parent / name) else name.strip()
         given, written = _first(row, LABEL_COLUMNS), _first(row, SPLIT_COLUMNS)
+        given = cell_text(given) if isinstance(given, str) else given
         try:
             side = known_split(written, known=known) or split
         except PermanentError as error:
@@ -180,7 +182,7 @@ def known_split(written: object, *, known: bool) -> Split | None:
         known: Whether one of the column's values is a split; else it is about something else.
 
     Raises:
-        PermanentError: It is no split, in a column of splits.
+        PermanentError: The column is one of splits, and this is not the name of a split.
     """
     if written is None or not known:
         return None
@@ -216,7 +218,7 @@ def _delimiter(file: TextIO) -> str:
 
 
 def _readable_rows(rows: "csv.DictReader[str]") -> Iterator[tuple[int, Mapping[str, object] | str]]:
-    """Yield each row, or why it cannot be read: one such row costs itself alone."""
+    """Yield each row, or why it cannot be read; the other rows are unaffected."""
     while True:
         try:
             row = next(rows)
@@ -246,7 +248,7 @@ def _open(table: Path) -> TextIO:
     try:
         with table.open("rb") as file:
             is_wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        # A byte-order mark is no part of the first name; a file name may be any bytes.
+        # A byte-order mark does not belong to the first name; a file name may be any bytes.
         encoding, errors = ("utf-16", "replace") if is_wide else ("utf-8-sig", "surrogateescape")
         return table.open(encoding=encoding, errors=errors, newline="")
     except OSError as error:

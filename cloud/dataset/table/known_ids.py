@@ -102,5 +102,5 @@ def _any_common(ordered: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> bool
 
 
 def _file_of(fragment: lance.LanceFragment) -> str:
-    # Not the fragment's number: those of a table that was created anew begin again.
+    # Not the fragment's number: numbers restart when a table is deleted and created again.
     return str(fragment.metadata.files[0].path)

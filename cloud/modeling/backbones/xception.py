@@ -75,7 +75,7 @@ def _network(weights: str | None) -> keras.Model:
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
     """Limit the wait for a silent server."""
-    # Keras has no timeout: behind a firewall that drops packets it would wait for ever.
+    # Keras has no timeout: behind a firewall that drops packets it would hang.
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

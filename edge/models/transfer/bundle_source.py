@@ -58,7 +58,7 @@ class Source(Protocol):
 
 @dataclass(slots=True)
 class Traffic:
-    """What a download costs: counted while it runs, so also if it fails.
+    """Costs of a download, counted while it runs, so also if it fails.
 
     Attributes:
         fetched_bytes: that came from the URL.
@@ -194,5 +194,5 @@ def sync(file: BinaryIO, target: Path) -> None:
 
 
 def _shown(text: str, release: Release) -> str:
-    """Return what a library says about a release, without the secrets of its URL."""
+    """Return a library's message about a release, without the secrets of its URL."""
     return text.replace(release.url, without_secrets(release.url))

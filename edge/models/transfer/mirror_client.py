@@ -23,7 +23,7 @@ from schemas.text import escaped, without_secrets
 PATH = "/v1/bundles"
 _ANSWER_S = 30.0
 _MOST_WAITING_S = 4 * 3600.0
-"""The mirror gives a slow download up by itself; this only ends the asking."""
+"""The mirror has its own deadline for a slow download; this only ends the polling."""
 _MOST_ANSWER_BYTES = 2048
 
 
@@ -82,7 +82,7 @@ def at_mirror(mirror: str, release: Release, abandoned: Abandoned, reach: Reach)
         FetchError: The mirror cannot be reached, cannot get the bundle, or must not see its URL.
     """
     if mirror.startswith("http:") and without_secrets(release.url) != release.url:
-        raise FetchError("the bundle's URL has a secret, which a mirror without TLS is not told")
+        raise FetchError("the bundle's URL has a secret, which is not sent to a mirror without TLS")
     asked = msgspec.json.encode(Asked(release.url, release.sha256, release.size_bytes, release.parts))
     address = mirror.rstrip("/") + PATH
     deadline = time.monotonic() + _MOST_WAITING_S

@@ -1,4 +1,4 @@
-"""What the server needs of a runtime: load a version, and run its signatures."""
+"""Interface of a runtime: load a version, and run its signatures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

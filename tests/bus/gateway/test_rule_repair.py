@@ -83,7 +83,7 @@ def test_the_way_down_is_told_from_rules(silent, carrying, expected):
 
 @pytest.mark.slow
 async def test_a_probe_that_the_router_refuses_is_a_finding(cloud, router):
-    """It is undelivered, with the Router's answer; the gateway, which probes too, goes on."""
+    """It is undelivered, with the Router's answer; the gateway, which probes too, continues."""
     router.refusing.add(NODE)
     bus = Bus(Broker(port=cloud.port), transient_client_id("verify"))
     async with Router(router.url) as client:

@@ -47,3 +47,11 @@ async def test_a_component_whose_work_is_done_leaves_no_status(address):
             bus.finish()
         while (await statuses.get()).payload:
             continue
+
+
+def test_bytes_that_are_no_text_do_not_keep_a_status_back():
+    """A name of a file, or what a camera answers, need not be UTF-8: it is shown with question marks."""
+    presence = Presence("pi", "edge")
+    presence.degrade("camera", "cannot read caf\udce9.jpg")
+    assert presence.degraded_reason() == "cannot read caf?.jpg"
+    assert presence.is_own(encode(STATUS, presence.status(Counters())))

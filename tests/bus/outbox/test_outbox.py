@@ -134,6 +134,20 @@ async def test_the_send_count_includes_possible_sends(tmp_path):
         assert outbox.send_count("a") == 0
 
 
+async def test_an_outbox_is_not_empty_while_a_message_is_stored(tmp_path):
+    """`wait_until_empty` does not return between the commit of a message and its answer."""
+    receiver = Receiver()
+    async with outbox_at(tmp_path / "o.db", receiver) as outbox:
+        item = await outbox.admit("a", "t", b"one")
+        waiting = asyncio.create_task(outbox.wait_until_empty())
+        await outbox._database.run(lambda connection: outbox.write(connection, item))
+        outbox.commit(item)
+        await eventually(lambda: receiver.sent != [])
+        assert not waiting.done()
+        await outbox.mark_answered("a")
+        await waiting
+
+
 async def test_an_answer_is_recorded_once(tmp_path):
     """Of several equal answers one is recorded, in the transaction that removes the message."""
     async with outbox_at(tmp_path / "o.db", Receiver()) as outbox:

@@ -342,7 +342,7 @@ def test_home_replaces_the_paths_in_files(tmp_path):
 
 
 def test_an_edge_of_another_machine_knows_where_its_models_are(tmp_path):
-    """Without `models_dir` an edge cannot serve a release; each handler has a folder of its own."""
+    """Without `models_dir` an edge cannot serve a release; each handler has its own folder."""
     site = tmp_path / "site"
     provision(site, *FIRST, "--home", "/etc/gleaner")
     provision(site, "--edge", "edge-1", "--handlers", "2")

@@ -1,4 +1,4 @@
-"""The LiteRT part of a version: a quantized network with a head of its own, and removing variants."""
+"""The LiteRT part of a version: a quantized network with its own head, and removing variants."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Embedding on a real Ray cluster of three nodes, each a process of its own: `make test-ray`."""
+"""Embedding on a real Ray cluster of three nodes, each its own process: `make test-ray`."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -162,7 +162,7 @@ def test_a_training_on_ray_gives_the_same_answers(
 def test_a_worker_without_the_backbone(
     machines: Machines, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a worker lacks is told in a sentence of ours."""
+    """What a worker lacks is reported in a sentence of ours."""
     (tmp_path / "only_here.py").write_text("from tests.cloud.tiny import TINY\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     work = Work(store.location, "only_here:TINY", mirrored=False, dim=False)

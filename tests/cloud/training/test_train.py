@@ -338,7 +338,7 @@ def test_a_version_exists_with_its_bundle_or_not_at_all(
 def test_a_small_network_learns_from_scratch(
     make_example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From random weights the network tells dawn from dusk after few steps, and its losses are kept."""
+    """From random weights the network learns dawn and dusk in few steps, and its losses are kept."""
     monkeypatch.setattr(from_scratch, "STEPS", (25, 25))
     monkeypatch.setattr(from_scratch, "BATCH_PHOTOS", 12)
     photos = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(8)]
@@ -359,7 +359,7 @@ def test_a_small_network_learns_from_scratch(
 
 
 def _dot(side: str, seed: int) -> Example:
-    """A photo with a dot on its left or right, which averages over all places do not tell apart."""
+    """A photo with a dot on its left or right, which averages over all places do not distinguish."""
     draw = np.random.default_rng([seed, len(side)])
     pixels = draw.normal(90, 8, (16, 16, 3))
     row, column = draw.integers(2, 10), draw.integers(1, 3)

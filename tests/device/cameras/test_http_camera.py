@@ -99,9 +99,9 @@ async def test_a_wrong_password_is_one_sentence_without_it(auth):
     [
         (
             lambda request: request.respond(b"<html>" + b"x" * 10_000, "text/html"),
-            "text/html, which is no pict",
+            "text/html, which is not a pict",
         ),
-        (lambda request: request.respond(b"", "image/jpeg"), "which is no picture"),
+        (lambda request: request.respond(b"", "image/jpeg"), "which is not a picture"),
         (lambda request: request.respond(b"gone", status=404), "answered 404"),
     ],
     ids=["page", "empty", "missing"],
@@ -205,7 +205,7 @@ async def test_a_capture_that_is_cancelled_leaves_a_camera_that_works():
     ],
 )
 async def test_an_answer_that_makes_no_sense_is_one_sentence(head, words):
-    """Whatever a camera answers, the agent goes on, and its log has one line without a password."""
+    """Whatever a camera answers, the agent continues, and its log has one line without a password."""
 
     def answer(request):
         request.wfile.write(b"HTTP/1.1 " + head + b"\r\n\r\n")
@@ -221,7 +221,7 @@ async def test_an_answer_that_makes_no_sense_is_one_sentence(head, words):
 
 
 async def test_a_stream_is_split_by_what_it_has():
-    """Its header may announce a boundary that is no text, in any case, and its parts may have another one."""
+    """Its header may announce a boundary that is not text, and its parts may have another one."""
 
     def answer(request):
         head = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; BOUNDARY=fr\xe4me\r\n\r\n"

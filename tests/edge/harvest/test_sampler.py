@@ -35,7 +35,7 @@ def taken(number: int, image: bytes | None = None, device: str = "pi-1") -> Phot
 
 
 async def sampled(sampler: Sampler, one: Photo, prediction: Prediction = SURE):
-    return await sampler.sample(one, await sampler.hash_photo(one.image), prediction)
+    return await sampler.sample(one, (await sampler.hash_photos([(one.image, None)]))[0], prediction)
 
 
 def sample_of(admitted: AdmittedSample) -> Sample:
@@ -189,10 +189,10 @@ async def test_damage_is_told_while_a_cap_is_exhausted(outbox):
 async def test_a_damaged_photo_is_not_harvested_as_sure(outbox):
     """Lane auto refuses it; a person can still see it, as an intact JPEG, in the lanes hard and audit."""
     sampler = Sampler(HarvestRules(), outbox)
-    hashed = await sampler.hash_photo(half_grey(1))
+    hashed = (await sampler.hash_photos([(half_grey(1), None)]))[0]
     assert hashed.damaged is not None
     assert await sampled(sampler, taken(1, half_grey(1))) == (None, "damaged")
-    whole = await sampler.hash_photo(photo(1))
+    whole = (await sampler.hash_photos([(photo(1), None)]))[0]
     told = whole._replace(damaged="no end marker")  # by the check before its normal form was made
     assert await sampler.sample(taken(1), told, SURE) == (None, "damaged")
     sampler.set_rules(HarvestRules(audit_share=1.0))

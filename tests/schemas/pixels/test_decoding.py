@@ -118,7 +118,7 @@ def half(image: bytes, tail: bytes = b"\xff\xd9") -> bytes:
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_a_half_grey_picture_is_damaged(mode, progressive):
-    """It is decoded all the same, at any scale."""
+    """It is decoded anyway, at any scale."""
     image = encoded(scene((320, 240), mode), quality=95, progressive=progressive)
     assert decode_photo(image).damaged is None
     for at_least in (None, (40, 30)):
