@@ -98,6 +98,15 @@ async def test_the_photo_of_the_doctor_has_expired(answering, address, at):
     assert photo.device.startswith("doctor-")
 
 
+async def test_a_broker_elsewhere_is_not_started_here():
+    """Where a name is wrong or a machine away, `gleaner broker` on this machine would be no help."""
+    done = await gleaner("doctor", "--timeout", "1", "--broker", "nowhere.invalid")
+    assert done.code == 1
+    assert (
+        "check that nowhere.invalid:1883 is right and that its broker listens for other machines" in done.out
+    )
+
+
 async def test_without_a_broker_no_other_check_runs(nowhere):
     """The unreachable broker is the last finding, with the command that starts one."""
     done = await gleaner("doctor", "--timeout", "1", *nowhere)

@@ -55,7 +55,7 @@ def test_every_value_is_taken_or_refused_in_a_sentence():
     assert tried > 10_000
 
 
-@pytest.mark.parametrize("text", ["\x1b[2J", "caf\udce9", "x\ny", "\uff19", "-", "--"])
+@pytest.mark.parametrize("text", ["\x1b[2J", "caf\udce9", "x\ny", "\uff19 x", "-", "--"])
 @pytest.mark.parametrize(
     "words", [(), ("cloud",), ("deploy",), ("completion",), ("tail", "--count"), ("cloud", "steer")]
 )

@@ -141,7 +141,7 @@ def task_entry(table: Path, address: str, label: str | None) -> Entry:
 
 
 def newest_annotations(rows: Iterable[_R]) -> list[_R]:
-    """Return rows of Label Studio's CSV or JSON-MIN, of each picture the newest: it has one per annotation."""
+    """Return rows of Label Studio, which writes one per annotation: of each picture the newest."""
     newest: dict[object, tuple[str, int]] = {}
     listed = list(rows)
     for number, row in enumerate(listed):

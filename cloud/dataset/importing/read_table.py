@@ -66,7 +66,7 @@ def csv_names_pictures(table: Path) -> bool:
 
     def is_picture(row: Mapping[str, object]) -> bool:
         name, labelled = _first(row, FILE_COLUMNS), _first(row, LABEL_COLUMNS) is not None
-        return labelled and isinstance(name, str) and isinstance(_entry(table, name.strip(), "", None), Item)
+        return labelled and isinstance(name, str) and isinstance(_entry(table, name.strip(), "-", None), Item)
 
     return _any_row(table, is_picture)
 
@@ -152,7 +152,7 @@ def _newest(rows: Iterable[_Row]) -> list[_Row]:
 def _entry(table: Path, name: str, label: object, split: Split | None) -> Entry:
     if not is_task_address(name) or not isinstance(label, str | None):
         return listed_item(table.parent, name, label, split)
-    found = task_entry(table, name, label)
+    found = replace(task_entry(table, name, label), name=name)
     return replace(found, split=split) if isinstance(found, Item) else found
 
 
